@@ -1,0 +1,52 @@
+# Everything runs in a virtual environment of its own, from hashed requirements. As root: namespaces need it.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system demo test lint bench lock clean
+
+help: ## print this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: $(VENV)/.complete system ## install what the other targets need: a virtual environment and Debian packages
+
+demo: setup ## show the main job on a real namespace with a real TAP
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
+
+test: setup lint ## run all tests, on real namespaces
+	$(PYTHON) -m pytest
+
+lint: $(VENV)/.complete ## check format, style, types and the import contract
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+bench: setup ## measure, side by side in one run
+	$(PYTHON) -m tests.benchmarks
+
+lock: ## renew requirements.txt from pyproject.toml (needs uv)
+	uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+		--upgrade pyproject.toml --output-file requirements.txt
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.complete: requirements.txt pyproject.toml
+	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
+	python3 -m venv --clear $(VENV)
+	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements.txt
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+system:
+	@for each in $(SYSTEM); do \
+		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
+	done
+
+.PHONY: package
+package:
+	@test "$$(id -u)" = 0 || { echo "make: $(NAME) is missing; run this as root, or install it" >&2; exit 1; }
+	apt-get install --quiet --yes --no-install-recommends $(NAME) || \
+		{ apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends $(NAME); }

@@ -1,0 +1,102 @@
+"""`reconciler apply`: make sandboxes what their manifests say."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from reconciler.cli.output import choose_color
+from reconciler.cli.render import render_failure, render_operations
+from reconciler.converge import Preview, Result, apply, preview
+from reconciler.drivers import connect
+from reconciler.errors import ApplyError, ReconcilerError, RefusedError
+from reconciler.manifest.load import Manifest, load
+from reconciler.safety import Allowance, combine, parse_allowance, plural
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the operations")
+    parser.add_argument(
+        "--allow-delete",
+        metavar="N|N%|all",
+        type=_allowance,
+        help="allow so many deletions of each kind of object (default: 10, or 30 %% if that is more)",
+    )
+    parser.add_argument(
+        "--expect",
+        metavar="FINGERPRINT",
+        help="refuse unless the manifests, the sandboxes and the plan are those that `diff` printed this fingerprint for",
+    )
+
+
+def _allowance(text: str) -> Allowance:
+    try:
+        return parse_allowance(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Apply each manifest; one that fails does not keep the others from being applied."""
+    manifests = load(arguments.paths)
+    expected = _check_expectation(manifests, arguments.expect) if arguments.expect else {}
+    worst = 0
+    for manifest in manifests:
+        try:
+            _apply(manifest, arguments, expected.get(manifest.sandbox.id))
+        except ApplyError as error:
+            print(render_failure(manifest, error), file=sys.stderr)
+            worst = worst or error.exit_code
+        except RefusedError as error:
+            print(f"{manifest.sandbox.id}: refused: {error}", file=sys.stderr)
+            worst = worst or error.exit_code
+        except ReconcilerError as error:
+            print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
+            worst = worst or error.exit_code
+    return worst
+
+
+def _check_expectation(manifests: list[Manifest], expected: str) -> dict[str, str]:
+    """Look at all sandboxes before any is touched; give the fingerprint that each must still have in its turn."""
+    fingerprints = {}
+    for manifest in manifests:
+        driver = connect(manifest.sandbox.driver)
+        try:
+            fingerprints[manifest.sandbox.id] = preview(driver, manifest.sandbox).fingerprint
+        finally:
+            driver.close()
+    _compare(combine(list(fingerprints.values())), expected)
+    return fingerprints
+
+
+def _compare(found: str, expected: str) -> None:
+    if found != expected:
+        raise RefusedError(
+            f"refused: the fingerprint is {found} now, not {expected}: the manifest or the sandbox has changed since; "
+            "look again with `reconciler diff`"
+        )
+
+
+def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | None) -> None:
+    def accept(found: Preview) -> None:
+        if expected is not None:
+            _compare(found.fingerprint, expected)
+
+    driver = connect(manifest.sandbox.driver)
+    try:
+        result = apply(driver, manifest.sandbox, allowance=arguments.allow_delete, accept=accept)
+    finally:
+        driver.close()
+    _report(manifest, result, arguments)
+
+
+def _report(manifest: Manifest, result: Result, arguments: argparse.Namespace) -> None:
+    count = len(result.operations)
+    if not count:
+        print(f"{manifest.sandbox.id}: in sync")
+        return
+    print(f"{manifest.sandbox.id}: applied {count:,} {plural('operation', count)} in {result.seconds:.1f} s, verified")
+    if arguments.verbose:
+        color = choose_color(arguments.color, sys.stdout)
+        print("\n".join(render_operations(result.operations, verbose=True, color=color)))

@@ -1,0 +1,82 @@
+"""`reconciler diff`: what would apply do?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from reconciler.cli.output import choose_color, print_data
+from reconciler.cli.render import plan_data, render_plan, render_script, render_summary
+from reconciler.converge import Preview, compare, preview
+from reconciler.drivers import connect
+from reconciler.errors import HostError, ReconcilerError
+from reconciler.manifest.load import Manifest, load
+from reconciler.model.sandbox import Observed
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json", "yaml", "shell"),
+        default="text",
+        help="text (commands), json or yaml (stable, for programs), shell (a script that can be run)",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every operation of a long run of like ones")
+    parser.add_argument(
+        "--observed",
+        metavar="FILE",
+        help="compare with a saved `show` instead of the sandbox: no root and no sandbox is needed",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the plan of each sandbox; 1 if any is not empty. One sandbox that cannot be read does not hide the others."""
+    if arguments.observed and arguments.output == "shell":
+        raise HostError("-o shell needs the sandbox itself: a saved state does not know what devices are on this host")
+    manifests = load(arguments.paths)
+    saved = _load_saved(arguments.observed) if arguments.observed else None
+    previews: list[tuple[Manifest, Preview]] = []
+    failed = 0
+    for manifest in manifests:
+        try:
+            previews.append((manifest, _preview(manifest, saved)))
+        except ReconcilerError as error:
+            print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
+            failed = max(failed, error.exit_code)
+    _print(arguments, previews)
+    return failed or int(any(each.plan.operations for _, each in previews))
+
+
+def _preview(manifest: Manifest, saved: dict[str, Observed] | None) -> Preview:
+    desired = manifest.sandbox
+    if saved is not None:
+        if desired.id not in saved:
+            raise HostError("the saved state does not have this sandbox")
+        return compare(desired, saved[desired.id])
+    driver = connect(desired.driver)
+    try:
+        return preview(driver, desired)
+    finally:
+        driver.close()
+
+
+def _load_saved(file: str) -> dict[str, Observed]:
+    return {each.sandbox.id: Observed(sandbox=each.sandbox) for each in load([file])}
+
+
+def _print(arguments: argparse.Namespace, previews: list[tuple[Manifest, Preview]]) -> None:
+    match arguments.output:
+        case "text":
+            color = choose_color(arguments.color, sys.stdout)
+            for manifest, each in previews:
+                print(render_plan(manifest, each, verbose=arguments.verbose, color=color))
+            if previews:
+                print(f"\n{render_summary([each for _, each in previews])}")
+        case "shell":
+            print("#!/bin/sh\nset -e")
+            for manifest, each in previews:
+                print(render_script(manifest, each))
+        case form:
+            print_data({"sandboxes": [plan_data(manifest, each) for manifest, each in previews]}, form)

@@ -1,0 +1,77 @@
+"""The parser and the table of commands; each command imports its own needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from reconciler import __version__
+from reconciler.errors import ManifestError, ReconcilerError
+
+# Command → what it is for. Its module is `reconciler.cli.NAME`, with `configure(parser)` and `run(arguments) -> int`.
+COMMANDS = {
+    "validate": "check manifests without touching anything",
+    "diff": "show what apply would do",
+    "apply": "make sandboxes what their manifests say",
+    "show": "print what is in a sandbox, as a manifest",
+}
+
+_EXIT_CODES = """\
+exit codes:
+  0  nothing to do, or done
+  1  something differs (diff only)
+  2  an error; stderr says which
+  3  refused for safety, nothing touched
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; give its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser(words).parse_args(words)
+    # Looked up here, before any output is begun.
+    command = importlib.import_module(f"reconciler.cli.{arguments.command}")
+    try:
+        return int(command.run(arguments))
+    except ManifestError as error:
+        from reconciler.cli.output import render_problems
+
+        print(render_problems(error.problems, arguments.color), file=sys.stderr)
+        return error.exit_code
+    except ReconcilerError as error:
+        print(f"reconciler: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to finish or to see what is left", file=sys.stderr)
+        return 130
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reconciler",
+        description="Declarative networking for secure containers.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+        # Only the command that is named is worth the import of its options.
+        if name in words:
+            command.add_argument(
+                "paths",
+                nargs="+",
+                metavar="PATH",
+                help="a manifest, a folder (searched below for *.yaml, *.yml, *.json), or - for standard input",
+            )
+            command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
+            importlib.import_module(f"reconciler.cli.{name}").configure(command)
+    return parser

@@ -1,0 +1,58 @@
+"""What all commands print alike: colour, plain data, and the problems of manifests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from reconciler.errors import Problem
+from reconciler.safety import plural
+
+_COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[1;31m", "^": "\x1b[31m"}
+_RESET = "\x1b[0m"
+
+
+def choose_color(wanted: bool, stream: TextIO) -> bool:
+    """Tell whether to print in colour: on a terminal only, and not against NO_COLOR (no-color.org)."""
+    return wanted and not os.environ.get("NO_COLOR") and stream.isatty()
+
+
+def paint(text: str, color: str, enabled: bool) -> str:
+    """Colour a text by its sign."""
+    return f"{_COLORS[color]}{text}{_RESET}" if enabled else text
+
+
+def print_data(data: Any, form: str) -> None:
+    """Print plain data on stdout as `json` or `yaml`."""
+    if form == "json":
+        import json
+
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        from reconciler.manifest.dump import dump
+
+        print(dump([data]), end="")
+
+
+def render_problems(problems: Sequence[Problem], color: bool) -> str:
+    """Print the problems of manifests, each with its line where the file could be read, and a count."""
+    enabled = choose_color(color, sys.stderr)
+    lines = []
+    for problem in problems:
+        lines.append(str(problem))
+        if problem.line and problem.excerpt:
+            lines += _excerpt(problem, enabled)
+    files = len({problem.file for problem in problems})
+    lines.append(f"{len(problems)} {plural('problem', len(problems))} in {files} {plural('file', files)}.")
+    return "\n".join(lines)
+
+
+def _excerpt(problem: Problem, color: bool) -> Iterator[str]:
+    # A long line is shown around the place.
+    start = max(0, problem.column - 60)
+    shown = problem.excerpt[start : start + 120].replace("\t", " ")
+    yield f"{problem.line:5} | {shown}"
+    indent = " " * (problem.column - 1 - start)
+    yield f"      | {indent}{paint('^' * min(problem.width, len(shown) - len(indent) or 1), '^', color)}"

@@ -1,0 +1,107 @@
+"""Plans and errors as text, JSON and shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from reconciler.cli.output import paint
+from reconciler.converge import Preview
+from reconciler.errors import ApplyError
+from reconciler.manifest.load import Manifest
+from reconciler.manifest.schema import path_text
+from reconciler.model.sandbox import DriverAddress
+from reconciler.operations import AttachInterface, AwaitAddress, Operation, ReplaceRoute, SetLink, route_words
+from reconciler.safety import combine, plural
+
+# A run of more like operations than this is folded to its first few and a count.
+FOLD = 6
+SHOWN = 3
+
+_ACTIONS = {"+": "add", "~": "change", "-": "delete"}
+
+
+def render_plan(manifest: Manifest, preview: Preview, *, verbose: bool, color: bool) -> str:
+    """Print what would be done to a sandbox, as commands; long runs of like operations are folded."""
+    head = f"{manifest.sandbox.id} · {manifest.sandbox.driver} · {manifest.file}"
+    operations = preview.plan.operations
+    if not operations:
+        return f"{head}: in sync"
+    return "\n".join([head, *render_operations(operations, verbose=verbose, color=color)])
+
+
+def render_operations(operations: Iterable[Operation], *, verbose: bool, color: bool) -> Iterator[str]:
+    """Print operations as signed commands, a line each."""
+    for (_, sign), group in groupby(operations, lambda operation: (type(operation), operation.sign)):
+        run = list(group)
+        shown = run if verbose or len(run) <= FOLD else run[:SHOWN]
+        for operation in shown:
+            line = f"  {sign} {operation.command}"
+            yield paint(line, sign, color) + _comment(operation)
+        if len(run) > len(shown):
+            words = " ".join(run[0].command.split()[: 4 if run[0].command.startswith("ip -6") else 3])
+            yield paint(f"  {sign} … {len(run) - len(shown):,} more `{words}` (-v prints them)", sign, color)
+
+
+def _comment(operation: Operation) -> str:
+    """Say what is replaced."""
+    match operation:
+        case ReplaceRoute():
+            return f"      # was {route_words(operation.before)}"
+        case SetLink() if operation.was:
+            return f"      # was {operation.was}"
+        case _:
+            return ""
+
+
+def render_summary(previews: Sequence[Preview]) -> str:
+    """Count what would be done to all sandboxes, and name it by a fingerprint."""
+    operations = [operation for preview in previews for operation in preview.plan.operations]
+    sandboxes = f"{len(previews)} {plural('sandbox', len(previews))}"
+    if not operations:
+        return f"{sandboxes}: nothing to do."
+    count = {sign: sum(operation.sign == sign for operation in operations) for sign in _ACTIONS}
+    print_ = combine([preview.fingerprint for preview in previews])
+    counts = ", ".join(f"{number:,} to {_ACTIONS[sign]}" for sign, number in count.items())
+    return f"{sandboxes}: {counts}. Fingerprint {print_}"
+
+
+def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
+    """Give a plan as plain data: the stable form of `diff -o json`, described in docs/cli.md."""
+    return {
+        "sandbox": manifest.sandbox.id,
+        "fingerprint": preview.fingerprint,
+        "operations": [
+            {"action": _ACTIONS[operation.sign], "operation": type(operation).__name__, "command": operation.command}
+            for operation in preview.plan.operations
+        ],
+    }
+
+
+def render_script(manifest: Manifest, preview: Preview) -> str:
+    """Print a plan as a shell script for a root shell on this host."""
+    driver = manifest.sandbox.driver
+    lines = [f"# {manifest.sandbox.id} ({driver}), from {manifest.file}"]
+    return "\n".join([*lines, *(_script_line(operation, driver) for operation in preview.plan.operations)])
+
+
+def _script_line(operation: Operation, driver: DriverAddress) -> str:
+    """Write an operation for a shell on the host; `$$` stays the number of that shell."""
+    within = f"nsenter --net={shlex.quote(driver.file)}"
+    match operation:
+        case AttachInterface():
+            return operation.command
+        case AwaitAddress():
+            return f"{within} sh -c {shlex.quote(operation.command)}"
+        case _:
+            return f"{within} {operation.command}"
+
+
+def render_failure(manifest: Manifest, error: ApplyError) -> str:
+    """Print a failed apply: the operation, the kernel's reason, where it comes from, and the counts."""
+    lines = [f"{manifest.sandbox.id}: {error.headline}", f"  {error.reason}"]
+    if error.path:
+        lines.append(f"  from {manifest.where(error.path)}, {path_text(error.path)}")
+    return "\n".join([*lines, f"  {error.counts}"])

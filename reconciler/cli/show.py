@@ -1,0 +1,74 @@
+"""`reconciler show`: what is in a sandbox, as a manifest that can be applied to it without a change."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+from reconciler.cli.output import print_data
+from reconciler.drivers import connect
+from reconciler.errors import ReconcilerError
+from reconciler.manifest.dump import dump
+from reconciler.manifest.load import load
+from reconciler.manifest.sandbox import write
+from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.operations import route_words
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("yaml", "json", "text"),
+        default="yaml",
+        help="yaml or json (manifests), text (a listing)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Observe each sandbox and print it; of the manifests only `sandbox` and `driver` count."""
+    found: list[Observed] = []
+    failed = 0
+    for manifest in load(arguments.paths):
+        try:
+            found.append(_observe(manifest.sandbox))
+        except ReconcilerError as error:
+            print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
+            failed = failed or error.exit_code
+    documents = [write(each.sandbox) for each in found]
+    match arguments.output:
+        case "text":
+            print("\n".join(line for each in found for line in _listing(each)))
+        case "yaml":
+            print(dump(documents), end="")
+        case _:
+            print_data(documents[0] if len(documents) == 1 else documents, "json")
+    return failed
+
+
+def _observe(sandbox: Sandbox) -> Observed:
+    driver = connect(sandbox.driver)
+    try:
+        return driver.observe(Sandbox(id=sandbox.id, driver=sandbox.driver))
+    finally:
+        driver.close()
+
+
+def _listing(found: Observed) -> Iterator[str]:
+    """List what is ours, then what is not, as iproute2 would."""
+    sandbox, around = found.sandbox, found.around
+    yield f"{sandbox.id} · {sandbox.driver}"
+    for interface in sandbox.interfaces or ():
+        state = "up" if interface.up else "down"
+        yield f"  {interface.name} (host {interface.device}): {interface.hw_addr} mtu {interface.mtu} {state}"
+        for address in interface.addresses:
+            failed = (interface.name, address.address) in around.dad_failed
+            tentative = (interface.name, address.address) in around.tentative
+            yield f"    {address.address}{' tentative' * tentative}{' duplicate' * failed}{'' if address.dad else ' nodad'}"
+    yield from (f"  {route_words(route)}" for route in sandbox.routes or ())
+    if around.links or around.routes:
+        yield "  not ours, left alone:"
+        yield from (f"    {name}" for name in sorted(around.links))
+        yield from (f"    {route_words(route)}" for route in around.routes)

@@ -1,0 +1,41 @@
+"""The only code that touches a sandbox: the protocol of a driver, and a line a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+from reconciler.model.sandbox import DriverAddress, NetnsAddress, Observed, Sandbox
+from reconciler.operations import Operation
+
+if TYPE_CHECKING:
+    from reconciler.netlink.execute import Outcome
+
+
+class Driver(Protocol):
+    """Reads and changes one sandbox. SandboxGoneError if it does not exist."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other runs from changing this sandbox; BusyError if one is at it. Dies with the process."""
+
+    def observe(self, desired: Sandbox) -> Observed:
+        """Read what is ours in it and what surrounds it.
+
+        `desired` says which host devices matter, and lets a driver hand out the desired object where it finds its equal.
+        """
+
+    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
+        """Execute operations in order; give the outcomes batch by batch, and stop after a batch in which one failed."""
+
+    def close(self) -> None:
+        """Let the sandbox go: nothing may keep it alive."""
+
+
+def connect(address: DriverAddress) -> Driver:
+    """Open the sandbox that a manifest names. Each driver is imported when it is used."""
+    match address:
+        case NetnsAddress():
+            from reconciler.drivers.netns import NetnsDriver
+
+            return NetnsDriver(address)

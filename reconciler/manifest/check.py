@@ -1,0 +1,135 @@
+"""What one object cannot know: duplicates, unknown devices, gateways out of reach; within a manifest and across all."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+from reconciler.manifest.compose import Path
+from reconciler.manifest.sandbox import Draft
+from reconciler.manifest.schema import Finding, suggest
+from reconciler.model.address import contains, is_ipv6
+from reconciler.model.interface import Interface
+from reconciler.model.route import Route
+from reconciler.model.sandbox import Sandbox
+
+LOOPBACK = "lo"
+
+
+def check_sections(draft: Draft) -> list[Finding]:
+    """Check a manifest by itself, as far as it could be read."""
+    interfaces, routes = draft.interfaces or [], draft.routes or []
+    findings = [*_unsupported(interfaces), *_duplicates(interfaces), *_duplicate_routes(routes)]
+    if draft.interfaces is not None:
+        findings += _route_devices(interfaces, routes, draft.unsure)
+    return findings
+
+
+def _unsupported(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
+    for index, interface in enumerate(interfaces):
+        if interface and interface.vhost_user_socket is not None:
+            path = ("interfaces", index, "vhostUserSocket")
+            yield Finding(path, "a network namespace has no vhost-user NICs; those are for virtual machines")
+
+
+def _duplicates(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
+    for field, attribute in (("name", "name"), ("device", "device"), ("hwAddr", "hw_addr")):
+        first: dict[str, int] = {}
+        for index, interface in enumerate(interfaces):
+            value = getattr(interface, attribute, None)
+            if value is not None and first.setdefault(value, index) != index:
+                yield Finding(
+                    ("interfaces", index, field), f"{value} is the {field} of interfaces[{first[value]}] already"
+                )
+
+
+def _duplicate_routes(routes: Sequence[Route | None]) -> Iterator[Finding]:
+    first: dict[Hashable, int] = {}
+    for index, route in enumerate(routes):
+        if route and first.setdefault(route.key, index) != index:
+            message = f"routes[{first[route.key]}] has this destination, table and metric already"
+            yield Finding(("routes", index, "dest"), f"{message}; give another metric, or nexthops")
+
+
+def _route_devices(
+    interfaces: Sequence[Interface | None], routes: Sequence[Route | None], unsure: set[str]
+) -> Iterator[Finding]:
+    """Check that each route's device is there and its gateway within reach.
+
+    Most routes of a long list share a few (device, gateway) pairs, so each pair is looked at once.
+    """
+    names = {interface.name: interface for interface in interfaces if interface}
+    direct = _direct_networks(routes)
+    # Of an interface that could not be read nothing is known but its name.
+    verdicts: dict[tuple[str, str | None], tuple[str, str] | None] = {}
+    for index, route in enumerate(routes):
+        if route is None:
+            continue
+        for hop in route.nexthops:
+            pair = (hop.device, None if hop.on_link else hop.gateway)
+            if pair not in verdicts:
+                verdicts[pair] = None if hop.device in unsure else _hop_problem(*pair, names, unsure, direct)
+            verdict = verdicts[pair]
+            if verdict is not None:
+                field, message = verdict
+                yield Finding(("routes", index, "nexthops" if len(route.nexthops) > 1 else field), message)
+        if route.mtu:
+            yield from _route_mtu(route, index, names)
+
+
+def _direct_networks(routes: Sequence[Route | None]) -> dict[str, list[str]]:
+    """Give the destinations that each device reaches without a gateway, by routes of the manifest."""
+    direct: dict[str, list[str]] = {}
+    for route in routes:
+        for hop in route.nexthops if route else ():
+            if route and hop.gateway is None:
+                direct.setdefault(hop.device, []).append(route.dest)
+    return direct
+
+
+def _hop_problem(
+    device: str, gateway: str | None, names: dict[str, Interface], unsure: set[str], direct: dict[str, list[str]]
+) -> tuple[str, str] | None:
+    interface = names.get(device)
+    if interface is None and device != LOOPBACK:
+        known = {*names, *unsure}
+        return "device", f'no interface is named "{device}"; {suggest(device, known) if known else "none is declared"}'
+    if gateway is None:
+        return None
+    if is_ipv6(gateway) and contains("fe80::/10", gateway):
+        return None
+    prefixes = [address.address for address in interface.addresses] if interface else []
+    if any(contains(prefix, gateway) for prefix in (*prefixes, *direct.get(device, ()))):
+        return None
+    return (
+        "gateway",
+        f"no address or route of {device} reaches {gateway}; if it is on that link nevertheless: onLink: true",
+    )
+
+
+def _route_mtu(route: Route, index: int, names: dict[str, Interface]) -> Iterator[Finding]:
+    for device in route.devices & names.keys():
+        if route.mtu > names[device].mtu:
+            message = f"{route.mtu} is above the MTU of {device}, {names[device].mtu}"
+            yield Finding(("routes", index, "mtu"), message)
+
+
+def check_together(sandboxes: Sequence[tuple[str, Sandbox]]) -> Iterator[tuple[int, Finding]]:
+    """Check manifests against each other; each comes with its file's name. Give the index of the one to mend, and why.
+
+    A sandbox, its namespace, and each device and MAC address are in one manifest only.
+    """
+    first: dict[tuple[str, str], int] = {}
+    for index, (_, sandbox) in enumerate(sandboxes):
+        for what, value, path in _claims(sandbox):
+            owner = first.setdefault((what, value), index)
+            if owner != index:
+                file, other = sandboxes[owner]
+                yield index, Finding(path, f"{value} is the {what} of sandbox {other.id} already, in {file}")
+
+
+def _claims(sandbox: Sandbox) -> Iterator[tuple[str, str, Path]]:
+    yield "ID", sandbox.id, ("sandbox",)
+    yield "namespace", str(sandbox.driver), ("driver",)
+    for index, interface in enumerate(sandbox.interfaces or ()):
+        yield "device", interface.device, ("interfaces", index, "device")
+        yield "hwAddr", interface.hw_addr, ("interfaces", index, "hwAddr")

@@ -1,0 +1,216 @@
+"""YAML text → plain data, within bounds and without surprises; and the places of things in the text.
+
+A builder over libyaml's events. PyYAML's own composer recurses in C (100,000 open brackets crash the process), and its
+constructor retypes scalars by YAML 1.1: here a MAC address, a time, `on`, `0777` and `1e3` stay the text they are, and
+only what is a number, a truth value or null in every YAML and in JSON becomes one. An integer is kept only where its text
+can be had back from it, so that a field of text can take an unquoted `12345` as it was written.
+
+Tags and merge keys are refused, duplicate keys are errors, aliases are counted in full.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import yaml
+from yaml import (
+    AliasEvent,
+    DocumentEndEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+# Bounds of one file. 20,000 IPVS rules are 3 MB and 150,000 nodes; a manifest nests 6 deep.
+MAX_BYTES = 32 << 20
+MAX_DEPTH = 32
+MAX_NODES = 2_000_000
+
+Path = tuple[str | int, ...]
+
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z")
+_NAMED: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
+_NUMERIC_START = frozenset("-0123456789")
+
+
+class ComposeError(Exception):
+    """The text is no acceptable YAML: why, and where (line and column count from 0)."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.message, self.line, self.column = message, line, column
+
+
+class Place(NamedTuple):
+    """Where a value and its key stand: (line, column, end column) counting from 0; a list item has no key."""
+
+    value: tuple[int, int, int]
+    key: tuple[int, int, int] | None
+
+
+def compose(text: str) -> list[Any]:
+    """Build the documents of a text as dicts, lists, str, int, bool and None. ComposeError if it is not acceptable."""
+    builder = _Builder()
+    try:
+        parser = yaml.CSafeLoader(text)
+        while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
+            if isinstance(event, DocumentStartEvent):
+                builder.document(parser.get_event)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_problem(error) from None
+    except yaml.reader.ReaderError as error:
+        raise ComposeError(f"unacceptable character #x{error.character:04x}", *_line_of(text, error.position)) from None
+    return builder.documents
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError) -> ComposeError:
+    mark = error.problem_mark or error.context_mark
+    message = ", ".join(filter(None, (error.context, error.problem)))
+    return ComposeError(message, mark.line, mark.column) if mark else ComposeError(message, 0, 0)
+
+
+def _line_of(text: str, position: int) -> tuple[int, int]:
+    before = text.encode()[:position].decode(errors="ignore")
+    line = before.count("\n")
+    return line, len(before) - (before.rfind("\n") + 1)
+
+
+def _refuse(message: str, event: Any) -> ComposeError:
+    return ComposeError(message, event.start_mark.line, event.start_mark.column)
+
+
+class _Builder:
+    """Builds documents iteratively; counts nodes over the whole file, those behind aliases each time they are used."""
+
+    def __init__(self) -> None:
+        self.documents: list[Any] = []
+        self._nodes = 0
+
+    def document(self, get_event: Callable[[], Any]) -> None:
+        """Consume one document's events, up to its end."""
+        root: list[Any] = []
+        container: Any = root
+        in_mapping = False
+        key: str | None = None
+        stack: list[tuple[Any, bool, str | None, int]] = []
+        # Anchor → value and its number of nodes; only complete ones are here, so no value can contain itself.
+        anchors: dict[str, tuple[Any, int]] = {}
+        nodes = self._nodes
+        while (kind := type(event := get_event())) is not DocumentEndEvent:
+            if kind is MappingEndEvent or kind is SequenceEndEvent:
+                value, (container, in_mapping, anchor, start) = container, stack.pop()
+                if anchor:
+                    anchors[anchor] = (value, nodes - start)
+                continue
+            if in_mapping and key is None:
+                key = _key(container, event)
+                continue
+            nodes += 1
+            if kind is ScalarEvent:
+                value = _scalar(event)
+                if event.anchor:
+                    anchors[event.anchor] = (value, 1)
+            elif kind is AliasEvent:
+                if event.anchor not in anchors:
+                    raise _refuse(f"alias *{event.anchor} names no complete value before it", event)
+                value, size = anchors[event.anchor]
+                nodes += size
+            else:
+                value = _open(event, len(stack))
+            if nodes > MAX_NODES:
+                raise _refuse(f"more than {MAX_NODES:,} values, counting each use of an alias", event)
+            if in_mapping:
+                container[key], key = value, None
+            else:
+                container.append(value)
+            if kind is MappingStartEvent or kind is SequenceStartEvent:
+                stack.append((container, in_mapping, event.anchor, nodes))
+                container, in_mapping = value, kind is MappingStartEvent
+        self._nodes = nodes
+        self.documents.append(root[0])
+
+
+def _open(event: Any, depth: int) -> dict[str, Any] | list[Any]:
+    if event.tag is not None:
+        raise _refuse(f"tags are not supported ({event.tag})", event)
+    if depth >= MAX_DEPTH:
+        raise _refuse(f"nested deeper than {MAX_DEPTH} levels", event)
+    return {} if type(event) is MappingStartEvent else []
+
+
+def _key(container: dict[str, Any], event: Any) -> str:
+    if type(event) is not ScalarEvent:
+        raise _refuse("a key must be plain text, not a list, a mapping or an alias", event)
+    key: str = event.value
+    if event.tag is not None:
+        raise _refuse(f"tags are not supported ({event.tag})", event)
+    if key == "<<" and not event.style:
+        raise _refuse("merge keys (<<) are not supported; write the fields out", event)
+    if key in container:
+        raise _refuse(f'duplicate key "{key}"', event)
+    return key
+
+
+def _scalar(event: Any) -> Any:
+    text: str = event.value
+    if event.tag is not None:
+        raise _refuse(f"tags are not supported ({event.tag})", event)
+    if event.style:
+        return text
+    if text in _NAMED:
+        return _NAMED[text]
+    if text[0] in _NUMERIC_START and _INTEGER.match(text):
+        return int(text)
+    return text
+
+
+def locate(text: str, document: int, paths: Iterable[Path]) -> dict[Path, Place]:
+    """Find where the values at `paths`, and all above them, stand in a text that `compose` accepts.
+
+    One pass over the text, without building anything: only errors pay for positions.
+    """
+    wanted = {path[:length] for path in paths for length in range(len(path) + 1)}
+    events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+    for _ in range(document + 1):
+        while not isinstance(next(events), DocumentStartEvent):
+            pass
+    places: dict[Path, Place] = {}
+    _locate(events, next(events), (), None, wanted, places)
+    return places
+
+
+def _locate(
+    events: Iterator[Any], event: Any, path: Path, key: Any, wanted: set[Path], places: dict[Path, Place]
+) -> None:
+    places[path] = Place(_span(event), _span(key) if key else None)
+    if isinstance(event, MappingStartEvent):
+        while not isinstance(name := next(events), MappingEndEvent):
+            child = (*path, name.value)
+            value = next(events)
+            _locate(events, value, child, name, wanted, places) if child in wanted else _skip(events, value)
+    elif isinstance(event, SequenceStartEvent):
+        index = 0
+        while not isinstance(item := next(events), SequenceEndEvent):
+            child = (*path, index)
+            _locate(events, item, child, None, wanted, places) if child in wanted else _skip(events, item)
+            index += 1
+
+
+def _skip(events: Iterator[Any], event: Any) -> None:
+    depth = 0
+    while True:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth == 0:
+            return
+        event = next(events)
+
+
+def _span(event: Any) -> tuple[int, int, int]:
+    """Give line, column and end column; what goes on over lines is its first character."""
+    start, end = event.start_mark, event.end_mark
+    return start.line, start.column, end.column if end.line == start.line else start.column + 1

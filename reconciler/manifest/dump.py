@@ -1,0 +1,44 @@
+"""Plain data → YAML that any reader takes for what it is: text that YAML 1.1 or 1.2 would retype is quoted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+# What PyYAML's own resolver (YAML 1.1) lets pass and another reader takes for a number: 1e3, 0o17, 12e4567.
+_NUMBER_ELSEWHERE = re.compile(r"[-+]?(0o[0-7_]+|[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?)\Z")
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Block style outside, flow style for what has only scalars."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (PyYAML's signature)
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    style = '"' if _NUMBER_ELSEWHERE.match(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _represent_mapping(dumper: _Dumper, data: Mapping[str, Any]) -> yaml.Node:
+    flat = not any(isinstance(value, Mapping | list) for value in data.values())
+    return dumper.represent_mapping("tag:yaml.org,2002:map", data.items(), flow_style=flat)
+
+
+def _represent_list(dumper: _Dumper, data: Sequence[Any]) -> yaml.Node:
+    flat = not any(isinstance(value, Mapping | list) for value in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(dict, _represent_mapping)
+_Dumper.add_representer(list, _represent_list)
+
+
+def dump(documents: Sequence[Any]) -> str:
+    """Write documents as YAML, with `---` between them."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

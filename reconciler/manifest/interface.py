@@ -1,0 +1,88 @@
+"""An interface in a manifest: checked data → model, and model → data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.manifest.compose import Path
+from reconciler.manifest.schema import Finding
+from reconciler.model.address import is_ipv6, is_unicast, network, parse_mac, parse_prefix, split_prefix
+from reconciler.model.interface import Address, Interface
+
+# RFC 8200, 5: a link with less cannot carry IPv6, and the kernel takes IPv6 off it.
+IPV6_MIN_MTU = 1280
+# linux/un.h: sun_path holds 108 bytes with its NUL; the seed's 128 cannot be connected to.
+SOCKET_PATH_MAX = 107
+
+
+def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interface | None:
+    """Read an interface that meets the schema. What else is wrong with it is added to `findings`; then there is none."""
+    before = len(findings)
+    hw_addr = data["hwAddr"]
+    try:
+        hw_addr = parse_mac(hw_addr)
+    except ValueError as error:
+        findings.append(Finding((*path, "hwAddr"), str(error)))
+    addresses: dict[str, Address] = {}
+    for index, item in enumerate(data.get("addresses", ())):
+        where = (*path, "addresses", index)
+        try:
+            address = _read_address(item, data["mtu"])
+        except ValueError as error:
+            findings.append(Finding(where, str(error)))
+            continue
+        if address.key in addresses:
+            findings.append(Finding(where, f"{address.address} is listed twice"))
+        addresses[address.key] = address
+    socket = data.get("vhostUserSocket")
+    if socket is not None and len(socket) > SOCKET_PATH_MAX:
+        message = f"{len(socket)} bytes; a unix socket path has at most {SOCKET_PATH_MAX} (linux/un.h)"
+        findings.append(Finding((*path, "vhostUserSocket"), message))
+    if len(findings) > before:
+        return None
+    return Interface(
+        name=data["name"],
+        device=data["device"],
+        hw_addr=hw_addr,
+        mtu=data["mtu"],
+        addresses=tuple(addresses.values()),
+        queues=data.get("queues", 0),
+        vhost_user_socket=socket,
+    )
+
+
+def _read_address(item: str | Mapping[str, Any], mtu: int) -> Address:
+    data: Mapping[str, Any] = {"address": item} if isinstance(item, str) else item
+    text = data["address"]
+    if "/" not in text:
+        raise ValueError(f"{text} has no prefix length; write {text}/{128 if is_ipv6(text) else 32} for a host address")
+    prefix = parse_prefix(text)
+    packed, length = split_prefix(prefix)
+    if not is_unicast(prefix.partition("/")[0]):
+        raise ValueError(f"{text} is not a unicast address")
+    ipv6 = len(packed) == 16
+    if not ipv6 and length < 31 and prefix == network(prefix):
+        raise ValueError(f"{text} is the address of the network itself; a host needs one within it")
+    if ipv6 and mtu < IPV6_MIN_MTU:
+        raise ValueError(f"{text} needs an MTU of at least {IPV6_MIN_MTU} (RFC 8200); this interface has {mtu}")
+    if not ipv6 and "dad" in data:
+        raise ValueError(f"{text} is IPv4; duplicate address detection (dad) is IPv6 only")
+    return Address(address=prefix, dad=data.get("dad", True))
+
+
+def write(interface: Interface) -> dict[str, Any]:
+    """Write an interface as a manifest says it, defaults left out."""
+    data: dict[str, Any] = {
+        "name": interface.name,
+        "device": interface.device,
+        "hwAddr": interface.hw_addr,
+        "mtu": interface.mtu,
+    }
+    if interface.addresses:
+        data["addresses"] = [a.address if a.dad else {"address": a.address, "dad": False} for a in interface.addresses]
+    if interface.queues:
+        data["queues"] = interface.queues
+    if interface.vhost_user_socket is not None:
+        data["vhostUserSocket"] = interface.vhost_user_socket
+    return data

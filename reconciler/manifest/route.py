@@ -1,0 +1,174 @@
+"""A route in a manifest: checked data → model, and model → data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.manifest.compose import Path
+from reconciler.manifest.schema import Finding
+from reconciler.model.address import (
+    DEFAULT_IPV4,
+    DEFAULT_IPV6,
+    family_name,
+    is_ipv6,
+    is_unicast,
+    parse_address,
+    parse_network,
+)
+from reconciler.model.route import IPV6_DEFAULT_METRIC, TABLE_MAIN, NextHop, Route, canonical_hops
+
+# RFC 8200, 5.
+IPV6_MIN_MTU = 1280
+
+
+def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route | None:
+    """Read a route that meets the schema. What else is wrong with it is added to `findings`; then there is none."""
+    before = len(findings)
+    kind = data.get("type", "unicast")
+    hops = _read_hops(data, path, findings)
+    source = _read_address(data, "source", path, findings)
+    dest = _read_dest(data["dest"], [*(hop.gateway for hop in hops), source], path, findings)
+    if len(findings) == before:
+        _check(data, kind, dest, hops, source, path, findings)
+    if len(findings) > before:
+        return None
+    metric = data.get("metric", 0)
+    return Route(
+        dest=dest,
+        type=kind,
+        nexthops=hops,
+        table=data.get("table", TABLE_MAIN),
+        metric=metric or (IPV6_DEFAULT_METRIC if is_ipv6(dest) else 0),
+        source=source,
+        mtu=data.get("mtu", 0),
+        advmss=data.get("advmss", 0),
+    )
+
+
+def _read_dest(text: str, others: list[str | None], path: Path, findings: list[Finding]) -> str:
+    """Read a destination; the family of `default` is that of the gateways and source, IPv4 where there is none."""
+    if text == "default":
+        return DEFAULT_IPV6 if any(other and is_ipv6(other) for other in others) else DEFAULT_IPV4
+    try:
+        return parse_network(text)
+    except ValueError as error:
+        findings.append(Finding((*path, "dest"), str(error)))
+        return ""
+
+
+def _read_address(data: Mapping[str, Any], field: str, path: Path, findings: list[Finding]) -> str | None:
+    text = data.get(field)
+    if not text:
+        if field == "source" and text is not None:
+            findings.append(Finding((*path, field), "empty; expected an IP address"))
+        return None
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        findings.append(Finding((*path, field), str(error)))
+        return None
+    if is_unicast(address):
+        return address
+    findings.append(Finding((*path, field), f"{text} is not a unicast address"))
+    return None
+
+
+def _read_hops(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> tuple[NextHop, ...]:
+    if "nexthops" not in data:
+        hop = _read_hop(data, path, findings)
+        return (hop,) if hop else ()
+    for field in ("gateway", "device", "onLink"):
+        if field in data:
+            findings.append(Finding((*path, field), f"{field} and nexthops exclude each other", at_key=True))
+    hops = [_read_hop(item, (*path, "nexthops", index), findings) for index, item in enumerate(data["nexthops"])]
+    found = [hop for hop in hops if hop]
+    for index, hop in enumerate(found):
+        if any((hop.device, hop.gateway) == (other.device, other.gateway) for other in found[:index]):
+            findings.append(Finding((*path, "nexthops", index), "the same next hop is listed twice"))
+    return canonical_hops(found)
+
+
+def _read_hop(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> NextHop | None:
+    gateway = _read_address(data, "gateway", path, findings)
+    device = data.get("device")
+    on_link = data.get("onLink", False)
+    if on_link and not data.get("gateway"):
+        findings.append(Finding((*path, "onLink"), "is about a gateway, and there is none"))
+    if device is None:
+        return None
+    return NextHop(device=device, gateway=gateway, weight=data.get("weight", 1), on_link=on_link)
+
+
+def _check(
+    data: Mapping[str, Any],
+    kind: str,
+    dest: str,
+    hops: tuple[NextHop, ...],
+    source: str | None,
+    path: Path,
+    findings: list[Finding],
+) -> None:
+    """Check what the fields of a route must be to each other."""
+    if kind != "unicast":
+        for field in ("gateway", "device", "nexthops", "source", "mtu", "advmss"):
+            if data.get(field):
+                findings.append(Finding((*path, field), f"a {kind} route has no {field}", at_key=True))
+        return
+    if not hops:
+        findings.append(Finding((*path, "device"), "missing; expected the name of an interface, or lo"))
+        return
+    if data["dest"] == "default" and not all(hop.gateway for hop in hops):
+        findings.append(Finding((*path, "gateway"), "missing; a default route needs the IP address of a gateway"))
+    family = family_name(dest)
+    for index, hop in enumerate(hops):
+        if hop.gateway and family_name(hop.gateway) != family:
+            where = (*path, "nexthops", index, "gateway") if "nexthops" in data else (*path, "gateway")
+            message = f"{hop.gateway} is {family_name(hop.gateway)}, and the destination is {family}"
+            findings.append(Finding(where, message))
+    if source and family_name(source) != family:
+        findings.append(
+            Finding((*path, "source"), f"{source} is {family_name(source)}, and the destination is {family}")
+        )
+    if family == "IPv6" and 0 < data.get("mtu", 0) < IPV6_MIN_MTU:
+        findings.append(
+            Finding((*path, "mtu"), f"{data['mtu']} is below the IPv6 minimum of {IPV6_MIN_MTU} (RFC 8200)")
+        )
+    if family == "IPv6" and len(hops) > 1 and not all(hop.gateway for hop in hops):
+        findings.append(Finding((*path, "nexthops"), "each next hop of an IPv6 route needs a gateway"))
+
+
+def write(route: Route) -> dict[str, Any]:
+    """Write a route as a manifest says it, defaults left out."""
+    default = route.dest in (DEFAULT_IPV4, DEFAULT_IPV6) and route.type == "unicast" and _all_gateways(route)
+    data: dict[str, Any] = {"dest": "default" if default else route.dest}
+    if route.type != "unicast":
+        data["type"] = route.type
+    if len(route.nexthops) == 1:
+        data |= _write_hop(route.nexthops[0])
+    elif route.nexthops:
+        data["nexthops"] = [_write_hop(hop) for hop in route.nexthops]
+    for field, value, unset in (
+        ("table", route.table, TABLE_MAIN),
+        ("metric", route.metric, IPV6_DEFAULT_METRIC if route.is_ipv6 else 0),
+        ("source", route.source, None),
+        ("mtu", route.mtu, 0),
+        ("advmss", route.advmss, 0),
+    ):
+        if value != unset:
+            data[field] = value
+    return data
+
+
+def _all_gateways(route: Route) -> bool:
+    return all(hop.gateway for hop in route.nexthops)
+
+
+def _write_hop(hop: NextHop) -> dict[str, Any]:
+    data: dict[str, Any] = {"gateway": hop.gateway} if hop.gateway else {}
+    data["device"] = hop.device
+    if hop.weight != 1:
+        data["weight"] = hop.weight
+    if hop.on_link:
+        data["onLink"] = True
+    return data

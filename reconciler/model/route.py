@@ -1,0 +1,74 @@
+"""A route, as the kernel tells routes apart: by table, destination and metric (tos is always 0 here)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, is_ipv6
+
+# The kernel's numbers (linux/rtnetlink.h, net/ip6_route.h).
+TABLE_MAIN = 254
+IPV6_DEFAULT_METRIC = 1024
+# Types without a next hop (rtm_type names of iproute2).
+REJECT_TYPES = ("blackhole", "unreachable", "prohibit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextHop:
+    """One way of a route: `weight` 1 to 256, `on_link` says the gateway is reached although no prefix covers it."""
+
+    device: str
+    gateway: str | None = None
+    weight: int = 1
+    on_link: bool = False
+
+
+def canonical_hops(hops: Iterable[NextHop]) -> tuple[NextHop, ...]:
+    """Order next hops: the kernel balances by weight, and their order says nothing."""
+    return tuple(sorted(hops, key=lambda hop: (hop.device, hop.gateway or "")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A route.
+
+    `dest` is a canonical network, `0.0.0.0/0` or `::/0` for default; `metric` is what the kernel stores (IPv6 has no 0:
+    that means 1024); `mtu` and `advmss` 0 mean unset.
+    `opaque` holds attributes that only an observed route can have and no manifest can say, so it always differs.
+    """
+
+    dest: str
+    type: str = "unicast"
+    nexthops: tuple[NextHop, ...] = ()
+    table: int = TABLE_MAIN
+    metric: int = 0
+    source: str | None = None
+    mtu: int = 0
+    advmss: int = 0
+    opaque: bytes = b""
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        """What identifies it in the kernel."""
+        return (self.table, self.dest, self.metric)
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Tell its family."""
+        return is_ipv6(self.dest)
+
+    @property
+    def is_default(self) -> bool:
+        """Tell whether it is a default route of the main table that carries traffic."""
+        return self.dest in (DEFAULT_IPV4, DEFAULT_IPV6) and self.table == TABLE_MAIN and self.type == "unicast"
+
+    @property
+    def devices(self) -> set[str]:
+        """Give the NICs it goes through."""
+        return {hop.device for hop in self.nexthops}
+
+    @property
+    def needs_gateway(self) -> bool:
+        """Tell whether a gateway must be reachable for it, so that it comes after the routes that have none."""
+        return any(hop.gateway and not hop.on_link for hop in self.nexthops)

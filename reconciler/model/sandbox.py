@@ -1,0 +1,87 @@
+"""A sandbox: which one it is, what should be in it, and what was found in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from reconciler.model.interface import Interface, Origin
+from reconciler.model.route import Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetnsAddress:
+    """A network namespace of this host: exactly one of name (below /run/netns), path and pid."""
+
+    name: str | None = None
+    path: str | None = None
+    pid: int | None = None
+
+    def __str__(self) -> str:
+        return f"netns {self.name or self.path or f'of pid {self.pid}'}"
+
+    @property
+    def shell_word(self) -> str:
+        """How iproute2 names it after `netns`."""
+        return self.name or self.file
+
+    @property
+    def file(self) -> str:
+        """The namespace's file."""
+        if self.pid is not None:
+            return f"/proc/{self.pid}/ns/net"
+        return self.path or f"/run/netns/{self.name}"
+
+
+DriverAddress = NetnsAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """A sandbox and its sections. None: leave alone; (): none of ours."""
+
+    id: str
+    driver: DriverAddress
+    interfaces: tuple[Interface, ...] | None = None
+    routes: tuple[Route, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostDevice:
+    """A device of the host that a sandbox may be given: its current name, its queues, and what to give back."""
+
+    name: str
+    queues: int
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a plan has to respect and no manifest says: what others own, and what the kernel can do.
+
+    `links`: the names of the sandbox's other links, `lo` among them. `routes`: routes of other protocols.
+    `addresses`: (NIC, address) that the kernel gave our NICs itself.
+    `devices`: the host's devices that may be given: device → what it is now; None where only a saved state is known.
+    `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection goes on, or found a duplicate.
+    `origins`: device → what our NICs were on the host. `kinds`: device → kind of link (`tun`, `veth`, … or empty).
+    `kernel`: its release, major and minor, if known.
+    """
+
+    links: frozenset[str] = frozenset()
+    routes: tuple[Route, ...] = ()
+    addresses: frozenset[tuple[str, str]] = frozenset()
+    devices: Mapping[str, HostDevice] | None = None
+    tentative: frozenset[tuple[str, str]] = frozenset()
+    dad_failed: frozenset[tuple[str, str]] = frozenset()
+    origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
+    kinds: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    kernel: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What a driver found: our part of the sandbox as a manifest would say it, and what surrounds it."""
+
+    sandbox: Sandbox
+    around: Surroundings = field(default_factory=Surroundings)

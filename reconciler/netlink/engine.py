@@ -1,0 +1,102 @@
+"""Observe over any channel: what a namespace of this host and a guest have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from socket import AF_INET, AF_INET6
+
+from reconciler.errors import BusyError, ProtocolError
+from reconciler.model.route import Route
+from reconciler.netlink import interface, message, route
+from reconciler.netlink.channel import Channel
+from reconciler.netlink.interface import Link, LinkAddress
+from reconciler.netlink.message import Message
+from reconciler.operations import PROTOCOL
+
+# Seconds to look for a moment in which a dump is not interrupted.
+CONSISTENT_DUMP_TIMEOUT = 10.0
+
+
+@dataclass(slots=True)
+class Routes:
+    """The routes found: ours, and those of other protocols."""
+
+    ours: list[Route] = field(default_factory=list)
+    foreign: list[Route] = field(default_factory=list)
+
+
+class Engine:
+    """Reads one kernel network namespace."""
+
+    def __init__(self, channel: Channel) -> None:
+        """Work over `channel`, which the caller closes."""
+        self.channel = channel
+        self._sequence = 0
+
+    def links(self) -> list[Link]:
+        """Read all links."""
+        return [
+            interface.decode_link(found.payload)
+            for found in self._dump(interface.dump_links_request)
+            if found.type == message.NEW_LINK
+        ]
+
+    def link(self, name: str) -> Link | None:
+        """Read one link by name; None if there is none."""
+        sequence = self.next_sequence()
+        answers = self.channel.exchange(interface.get_link_request(name, sequence), sequence)
+        return next((interface.decode_link(m.payload) for m in answers if m.type == message.NEW_LINK), None)
+
+    def addresses(self) -> list[LinkAddress]:
+        """Read all addresses."""
+        decoded = (
+            interface.decode_address(found.payload)
+            for found in self._dump(interface.dump_addresses_request)
+            if found.type == message.NEW_ADDRESS
+        )
+        return [address for address in decoded if address is not None]
+
+    def routes(self, indexes: Mapping[str, int], desired: Iterable[Route]) -> Routes:
+        """Read all routes. Where one equals a desired route by its bytes, that very object is given."""
+        expected = {route.encode_body(wish, indexes): wish for wish in desired if wish.devices <= indexes.keys()}
+        names = {index: name for name, index in indexes.items()}
+        found = Routes()
+        for family in (AF_INET, AF_INET6):
+            for dumped in self._dump(partial(route.dump_request, family)):
+                if dumped.type == message.NEW_ROUTE:
+                    _sort_route(found, dumped.payload, expected, names)
+        return found
+
+    def next_sequence(self) -> int:
+        """Give the next sequence number of this channel."""
+        self._sequence += 1
+        return self._sequence
+
+    def _dump(self, request: Callable[[int], bytes]) -> list[Message]:
+        """Dump a table; again, as long as it changed meanwhile: such a dump can lack what was there all the time."""
+        deadline = time.monotonic() + CONSISTENT_DUMP_TIMEOUT
+        while True:
+            sequence = self.next_sequence()
+            answers = [m for m in self.channel.exchange(request(sequence), sequence) if m.sequence == sequence]
+            if not any(answer.flags & message.DUMP_INTERRUPTED for answer in answers):
+                break
+            if time.monotonic() > deadline:
+                raise BusyError(f"its tables change too fast to be read ({CONSISTENT_DUMP_TIMEOUT:.0f} s tried)")
+        failed = message.failure(answers[-1])
+        if failed:
+            raise ProtocolError(f"the kernel refused a dump: {failed}")
+        return answers
+
+
+def _sort_route(found: Routes, payload: bytes, expected: Mapping[bytes, Route], names: Mapping[int, str]) -> None:
+    wish = route.find_expected(payload, expected)
+    if wish is not None:
+        found.ours.append(wish)
+        return
+    decoded = route.decode(payload, names)
+    if decoded is not None:
+        protocol, other = decoded
+        (found.ours if protocol == PROTOCOL else found.foreign).append(other)

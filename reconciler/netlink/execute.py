@@ -1,0 +1,171 @@
+"""Execute operations over any channel, many to a send; each refusal comes back to its operation.
+
+An answer is asked of a batch's last message only: the kernel answers every failure anyway, and silence means success.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import groupby
+from typing import assert_never
+
+from reconciler.errors import ChannelError
+from reconciler.netlink import interface, message, route
+from reconciler.netlink.engine import Engine
+from reconciler.netlink.message import Failure
+from reconciler.operations import (
+    AddAddress,
+    AddRoute,
+    AttachInterface,
+    AwaitAddress,
+    DeleteAddress,
+    DeleteRoute,
+    DetachInterface,
+    Operation,
+    RenameInterface,
+    ReplaceAddress,
+    ReplaceRoute,
+    SetLink,
+)
+
+# Bytes of requests in one send: large enough to be cheap, small enough that a failure stops soon.
+BATCH = 1 << 16
+# Seconds for duplicate address detection: up to 1 s of random delay and 1 s of listening (RFC 4862, 5.4.2), and more
+# on a host under load.
+DAD_TIMEOUT = 10.0
+_POLL = 0.02
+
+
+class Status(Enum):
+    """What became of an operation."""
+
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An operation, what became of it, and the reason where it did not succeed."""
+
+    operation: Operation
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An operation as one message."""
+
+    operation: Operation
+    sequence: int
+    data: bytes
+
+
+def execute(engine: Engine, operations: Sequence[Operation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
+    """Execute operations in order; give the outcomes batch by batch, and stop after a batch in which one failed.
+
+    `indexes` gives the index of each link by name, and is kept true across renames. Operations that move a device
+    between namespaces are the driver's.
+    """
+    for waits, group in groupby(operations, lambda operation: isinstance(operation, AwaitAddress)):
+        run = _wait if waits else _send_batches
+        for outcomes in run(engine, list(group), indexes):
+            yield outcomes
+            if any(outcome.status is not Status.DONE for outcome in outcomes):
+                return
+
+
+def _send_batches(engine: Engine, operations: list[Operation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
+    batch: list[Request] = []
+    size = 0
+    for operation in operations:
+        sequence = engine.next_sequence()
+        try:
+            data = _encode(operation, indexes, sequence)
+        except KeyError as missing:
+            reason = f"the sandbox has no link named {missing.args[0]}"
+            yield [*send(engine, batch), Outcome(operation, Status.FAILED, reason)]
+            return
+        batch.append(Request(operation, sequence, data))
+        size += len(data)
+        if size >= BATCH:
+            yield send(engine, batch)
+            batch, size = [], 0
+    if batch:
+        yield send(engine, batch)
+
+
+def _encode(operation: Operation, indexes: dict[str, int], sequence: int) -> bytes:
+    match operation:
+        case AddRoute() | ReplaceRoute() | DeleteRoute():
+            return route.encode(operation, indexes, sequence)
+        case AddAddress() | ReplaceAddress() | DeleteAddress():
+            return interface.encode_address(operation, indexes, sequence)
+        case SetLink():
+            return interface.encode_link(operation, indexes[operation.name], sequence)
+        case RenameInterface():
+            index = indexes[operation.new_name] = indexes.pop(operation.name)
+            return interface.encode_link(operation, index, sequence)
+        case AttachInterface() | DetachInterface() | AwaitAddress():
+            raise TypeError(f"{type(operation).__name__} is not one message to the sandbox")
+        case _:
+            assert_never(operation)
+
+
+def send(engine: Engine, batch: Sequence[Request]) -> list[Outcome]:
+    """Send one batch; tell what became of each request in it."""
+    if not batch:
+        return []
+    data = [request.data for request in batch]
+    data[-1] = message.with_ack(data[-1])
+    try:
+        answers = engine.channel.exchange(b"".join(data), batch[-1].sequence)
+    except ChannelError as error:
+        return [Outcome(request.operation, Status.UNKNOWN, str(error)) for request in batch]
+    failures = {m.sequence: failed for m in answers if m.type == message.ERROR and (failed := message.failure(m))}
+    return [_outcome(request.operation, failures.get(request.sequence)) for request in batch]
+
+
+def _outcome(operation: Operation, failed: Failure | None) -> Outcome:
+    if failed is None or _is_gone_already(operation, failed.errno):
+        return Outcome(operation, Status.DONE)
+    return Outcome(operation, Status.FAILED, f"the kernel: {failed}")
+
+
+def _is_gone_already(operation: Operation, code: int) -> bool:
+    """Tell whether a deletion failed only because there is nothing (left) to delete."""
+    match operation:
+        case DeleteRoute():
+            return code == errno.ESRCH
+        case DeleteAddress():
+            return code == errno.EADDRNOTAVAIL
+        case _:
+            return False
+
+
+def _wait(engine: Engine, operations: list[Operation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
+    for operation in operations:
+        if isinstance(operation, AwaitAddress):
+            yield [_await_address(engine, operation, indexes[operation.device])]
+
+
+def _await_address(engine: Engine, operation: AwaitAddress, index: int) -> Outcome:
+    wanted = operation.address.address
+    deadline = time.monotonic() + DAD_TIMEOUT
+    while time.monotonic() < deadline:
+        found = next((a for a in engine.addresses() if a.index == index and a.address == wanted), None)
+        if found is None:
+            return Outcome(operation, Status.FAILED, f"{wanted} is not there any more")
+        if found.dad_failed:
+            return Outcome(operation, Status.FAILED, f"{wanted} is in use by another host (duplicate address)")
+        if not found.tentative:
+            return Outcome(operation, Status.DONE)
+        time.sleep(_POLL)
+    return Outcome(
+        operation, Status.FAILED, f"{wanted} is still tentative after {DAD_TIMEOUT:.0f} s; has the link a carrier?"
+    )

@@ -1,0 +1,217 @@
+"""Links and addresses as the kernel says them: decode dumps, encode operations.
+
+Decoding is ours, as each `diff` does it; changes are rare and encoded by pyroute2, imported only then (150 ms).
+Source: include/uapi/linux/if_link.h, if_addr.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from socket import AF_INET, AF_INET6
+from typing import Any
+
+from reconciler.errors import ProtocolError
+from reconciler.model.address import is_ipv6, split_prefix, unpack
+from reconciler.netlink import message
+from reconciler.operations import (
+    AddAddress,
+    AttachInterface,
+    DeleteAddress,
+    DetachInterface,
+    RenameInterface,
+    ReplaceAddress,
+    SetLink,
+)
+
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IFADDRMSG = struct.Struct("=BBBBI")
+_U32 = struct.Struct("=I")
+
+# enum in if_link.h and in if_addr.h.
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 1, 3, 4, 18
+_IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
+_IFLA_INFO_KIND = 1
+_SKIP_STATISTICS = 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
+# The kernel's mark on the link-local address that it gives a link itself.
+_IFAPROT_KERNEL_LL = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A link as dumped. `queues` is how many transmit queues it could have, `kind` is empty for a physical one."""
+
+    index: int
+    name: str
+    hw_addr: str
+    mtu: int
+    up: bool
+    running: bool
+    alias: str
+    kind: str
+    queues: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkAddress:
+    """An address as dumped, with the index of its link. `permanent`: not leased, not from router advertisements."""
+
+    index: int
+    address: str
+    nodad: bool
+    tentative: bool
+    dad_failed: bool
+    permanent: bool
+    from_kernel: bool
+
+
+def dump_links_request(sequence: int) -> bytes:
+    """Ask for all links, without their statistics."""
+    body = _IFINFOMSG.pack(0, 0, 0, 0, 0) + message.attribute(_IFLA_EXT_MASK, _U32.pack(_SKIP_STATISTICS))
+    return message.pack(message.GET_LINK, message.REQUEST | message.DUMP, sequence, body)
+
+
+def get_link_request(name: str, sequence: int) -> bytes:
+    """Ask for one link by its name."""
+    body = (
+        _IFINFOMSG.pack(0, 0, 0, 0, 0)
+        + message.attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        + message.attribute(_IFLA_EXT_MASK, _U32.pack(_SKIP_STATISTICS))
+    )
+    return message.pack(message.GET_LINK, message.REQUEST | message.ACK, sequence, body)
+
+
+def dump_addresses_request(sequence: int) -> bytes:
+    """Ask for all addresses of both families."""
+    flags = message.REQUEST | message.DUMP
+    return message.pack(message.GET_ADDRESS, flags, sequence, _IFADDRMSG.pack(0, 0, 0, 0, 0))
+
+
+def decode_link(payload: bytes) -> Link:
+    """Decode a link. ProtocolError for malformed bytes."""
+    if len(payload) < _IFINFOMSG.size:
+        raise ProtocolError(f"link message of {len(payload)} bytes")
+    _, _, index, flags, _ = _IFINFOMSG.unpack_from(payload)
+    found = dict(message.attributes(payload, _IFINFOMSG.size))
+    kind = dict(message.attributes(found.get(_IFLA_LINKINFO, b""))).get(_IFLA_INFO_KIND, b"")
+    return Link(
+        index=index,
+        name=_text(found.get(_IFLA_IFNAME, b"")),
+        hw_addr=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        mtu=_number(found.get(_IFLA_MTU)),
+        up=bool(flags & _IFF_UP),
+        running=bool(flags & _IFF_RUNNING),
+        alias=_text(found.get(_IFLA_IFALIAS, b"")),
+        kind=_text(kind),
+        queues=_number(found.get(_IFLA_NUM_TX_QUEUES)),
+    )
+
+
+def decode_address(payload: bytes) -> LinkAddress | None:
+    """Decode an address; None for one of another family. ProtocolError for malformed bytes."""
+    if len(payload) < _IFADDRMSG.size:
+        raise ProtocolError(f"address message of {len(payload)} bytes")
+    family, length, old_flags, _, index = _IFADDRMSG.unpack_from(payload)
+    size = {AF_INET: 4, AF_INET6: 16}.get(family)
+    if size is None:
+        return None
+    found = dict(message.attributes(payload, _IFADDRMSG.size))
+    # IFA_ADDRESS is the peer's on a point-to-point link; IFA_LOCAL, where there is one, is ours.
+    packed = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS, b""))
+    if len(packed) != size or length > size * 8:
+        raise ProtocolError(f"address of {len(packed)} bytes with prefix length {length}")
+    flags = _number(found[_IFA_FLAGS]) if _IFA_FLAGS in found else old_flags
+    return LinkAddress(
+        index=index,
+        address=f"{unpack(packed)}/{length}",
+        nodad=size == 16 and bool(flags & _IFA_F_NODAD),
+        tentative=bool(flags & _IFA_F_TENTATIVE),
+        dad_failed=bool(flags & _IFA_F_DADFAILED),
+        permanent=bool(flags & _IFA_F_PERMANENT),
+        from_kernel=found.get(_IFA_PROTO, b"")[:1] == bytes([_IFAPROT_KERNEL_LL]),
+    )
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _number(value: bytes | None) -> int:
+    if value is None:
+        return 0
+    if len(value) != 4:
+        raise ProtocolError(f"link attribute of {len(value)} bytes where 4 are expected")
+    (number,) = _U32.unpack(value)
+    return int(number)
+
+
+def encode_link(
+    operation: AttachInterface | DetachInterface | RenameInterface | SetLink,
+    index: int,
+    sequence: int,
+    namespace: int = -1,
+) -> bytes:
+    """Build the request of a link operation. `namespace` is the open file of the one that the link moves to."""
+    values: list[tuple[str, str | int]] = []
+    up: bool | None = None
+    match operation:
+        case AttachInterface():
+            values = [("IFLA_NET_NS_FD", namespace), ("IFLA_IFNAME", operation.name)]
+            values.append(("IFLA_IFALIAS", operation.origin.to_alias()))
+        case DetachInterface():
+            back = operation.origin
+            values = [("IFLA_NET_NS_FD", namespace), ("IFLA_IFNAME", back.device), ("IFLA_IFALIAS", back.alias)]
+            values += [("IFLA_ADDRESS", back.hw_addr), ("IFLA_MTU", back.mtu)]
+        case RenameInterface():
+            values = [("IFLA_IFNAME", operation.new_name)]
+        case SetLink():
+            up = operation.up
+            if operation.hw_addr is not None:
+                values.append(("IFLA_ADDRESS", operation.hw_addr))
+            if operation.mtu is not None:
+                values.append(("IFLA_MTU", operation.mtu))
+    fields: dict[str, Any] = {"index": index, "attrs": values}
+    if up is not None:
+        fields |= {"flags": _IFF_UP if up else 0, "change": _IFF_UP}
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    return _encode(ifinfmsg(), message.NEW_LINK, message.REQUEST, sequence, fields)
+
+
+def encode_address(
+    operation: AddAddress | ReplaceAddress | DeleteAddress, indexes: Mapping[str, int], sequence: int
+) -> bytes:
+    """Build the request of an address operation. KeyError for a NIC that `indexes` lacks.
+
+    An addition replaces an equal address, so that a run that was killed can be run again.
+    """
+    packed, length = split_prefix(operation.address.address)
+    text = unpack(packed)
+    values: list[tuple[str, str | int]] = [("IFA_LOCAL", text), ("IFA_ADDRESS", text)]
+    kind, flags = message.DELETE_ADDRESS, message.REQUEST
+    if not isinstance(operation, DeleteAddress):
+        kind = message.NEW_ADDRESS
+        flags |= message.CREATE | message.REPLACE
+        values.append(("IFA_FLAGS", _IFA_F_PERMANENT | (0 if operation.address.dad else _IFA_F_NODAD)))
+    fields = {
+        "family": AF_INET6 if is_ipv6(text) else AF_INET,
+        "prefixlen": length,
+        "index": indexes[operation.device],
+        "attrs": values,
+    }
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+
+    return _encode(ifaddrmsg(), kind, flags, sequence, fields)
+
+
+def _encode(request: Any, kind: int, flags: int, sequence: int, fields: Mapping[str, Any]) -> bytes:
+    """Let a pyroute2 message encode itself."""
+    for name, value in fields.items():
+        request[name] = value
+    request["header"] = {"type": kind, "flags": flags, "sequence_number": sequence, "pid": 0}
+    request.encode()
+    return bytes(request.data)

@@ -1,0 +1,117 @@
+"""Netlink framing: headers, attributes, answers. Bounded and distrustful: what is malformed is a ProtocolError.
+
+Source: include/uapi/linux/netlink.h (struct nlmsghdr, nlattr, nlmsgerr, enum nlmsgerr_attrs).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from reconciler.errors import ProtocolError
+
+# Flags of nlmsghdr.
+REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
+DUMP_INTERRUPTED = 0x10
+REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
+# Message types below the first of a family, and those of the route family that are used here (rtnetlink.h).
+ERROR, DONE, OVERRUN = 2, 3, 4
+NEW_LINK, GET_LINK = 16, 18
+NEW_ADDRESS, DELETE_ADDRESS, GET_ADDRESS = 20, 21, 22
+NEW_ROUTE, DELETE_ROUTE, GET_ROUTE = 24, 25, 26
+
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_INT = struct.Struct("=i")
+_NESTED_AND_ORDER = 0xC000
+# nlmsgerr: the error, then the header of the request; its attributes follow if the flags say so.
+_ERROR_SIZE = 4 + _HEADER.size
+_CAPPED, _HAS_ATTRIBUTES = 0x100, 0x200
+_EXTACK_TEXT = 1
+
+
+class Message(NamedTuple):
+    """A message without its header; `payload` is what follows it, unpadded."""
+
+    type: int
+    flags: int
+    sequence: int
+    payload: bytes
+
+
+class Failure(NamedTuple):
+    """Why the kernel refused a request: an errno, and the kernel's own words where it has any."""
+
+    errno: int
+    text: str
+
+    def __str__(self) -> str:
+        words = os.strerror(self.errno)
+        return f"{words}: {self.text}" if self.text else words
+
+
+def pack(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
+    """Build a message. `payload` is padded to 4 bytes already, as all that `attribute` builds is."""
+    return _HEADER.pack(_HEADER.size + len(payload), kind, flags, sequence, 0) + payload
+
+
+def with_ack(request: bytes) -> bytes:
+    """Ask for an answer to a request that is built already."""
+    length, kind, flags, sequence, port = _HEADER.unpack_from(request)
+    return _HEADER.pack(length, kind, flags | ACK, sequence, port) + request[_HEADER.size :]
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """Build an attribute, padded to 4 bytes."""
+    length = _ATTRIBUTE.size + len(payload)
+    return _ATTRIBUTE.pack(length, kind) + payload + b"\0" * (-length & 3)
+
+
+def attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Walk the attributes from `start` to the end of `data`: (kind without flag bits, payload)."""
+    end = len(data)
+    while start + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        if length < 4 or start + length > end:
+            raise ProtocolError(f"netlink attribute of {length} bytes where {end - start} are left")
+        yield kind & ~_NESTED_AND_ORDER, data[start + 4 : start + length]
+        start += (length + 3) & ~3
+
+
+def messages(datagram: bytes) -> list[Message]:
+    """Split a datagram into its messages."""
+    found = []
+    start, end = 0, len(datagram)
+    unpack, make = _HEADER.unpack_from, Message._make
+    while start < end:
+        if end - start < _HEADER.size:
+            raise ProtocolError(f"netlink message cut to {end - start} bytes")
+        length, kind, flags, sequence, _ = unpack(datagram, start)
+        if length < _HEADER.size or start + length > end:
+            raise ProtocolError(f"netlink message of {length} bytes where {end - start} are left")
+        found.append(make((kind, flags, sequence, datagram[start + 16 : start + length])))
+        start += (length + 3) & ~3
+    return found
+
+
+def failure(message: Message) -> Failure | None:
+    """Read an answer of type ERROR (or the status of DONE): None means success."""
+    payload = message.payload
+    if len(payload) < 4:
+        if message.type == DONE:
+            return None
+        raise ProtocolError("netlink error message without an error")
+    (code,) = _INT.unpack_from(payload)
+    if code >= 0:
+        return None
+    text = ""
+    if message.type == ERROR and message.flags & _HAS_ATTRIBUTES and len(payload) >= _ERROR_SIZE:
+        start = _ERROR_SIZE
+        if not message.flags & _CAPPED:
+            start = 4 + (_HEADER.unpack_from(payload, 4)[0] + 3 & ~3)
+        for kind, value in attributes(payload, start):
+            if kind == _EXTACK_TEXT:
+                text = value.rstrip(b"\0").decode(errors="replace").rstrip(".")
+    return Failure(-code, text)

@@ -1,0 +1,224 @@
+"""A route as the kernel says it: encode an operation, decode a dump.
+
+Source: include/uapi/linux/rtnetlink.h (struct rtmsg, rtnexthop, rta_cacheinfo, enum rtattr_type_t), linux/if_link.h.
+
+A body is built in the very order in which the kernel dumps it (fib_dump_info of IPv4, rt6_fill_node of IPv6), so that a
+dumped route that equals a desired one is found by its bytes and never decoded: 10,000 of them in 3 ms instead of 90.
+Where a kernel orders them otherwise, decoding gives the same result, only later.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from socket import AF_INET, AF_INET6
+
+from reconciler.errors import ProtocolError
+from reconciler.model.address import pack as pack_address
+from reconciler.model.address import split_prefix
+from reconciler.model.address import unpack as unpack_address
+from reconciler.model.route import NextHop, Route, canonical_hops
+from reconciler.netlink import message
+from reconciler.operations import PROTOCOL, AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
+
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_RTNEXTHOP = struct.Struct("=HBBi")
+_U32 = struct.Struct("=I")
+
+# enum rtattr_type_t, and of RTA_METRICS the two that a manifest can say.
+DST, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH = 1, 4, 5, 6, 7, 8, 9
+CACHEINFO, TABLE, PREF = 12, 15, 20
+_RTAX_MTU, _RTAX_ADVMSS = 2, 8
+_ONLINK = 4
+_CLONED = 0x200
+_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_TABLE_LOCAL, _TABLE_COMPAT = 255, 252
+# What IPv6 appends to a dump whatever the route: 36 bytes of cache info and 8 of router preference.
+_IPV6_TAIL, _IPV6_TAIL_START = 44, struct.pack("=HH", 36, CACHEINFO)
+
+_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+_TYPE_NAMES = {number: name for name, number in _TYPES.items()}
+_FAMILIES = {AF_INET: 4, AF_INET6: 16}
+
+
+def dump_request(family: int, sequence: int) -> bytes:
+    """Ask for all routes of a family (AF_INET, AF_INET6)."""
+    flags = message.REQUEST | message.DUMP
+    return message.pack(message.GET_ROUTE, flags, sequence, _RTMSG.pack(family, *[0] * 8))
+
+
+def encode(operation: RouteOperation, indexes: Mapping[str, int], sequence: int) -> bytes:
+    """Build the request of an operation. KeyError for a NIC that `indexes` lacks."""
+    body = encode_body(operation.route, indexes)
+    match operation:
+        case AddRoute():
+            kind, how = message.NEW_ROUTE, message.CREATE | message.EXCLUSIVE
+        case ReplaceRoute():
+            kind, how = message.NEW_ROUTE, message.CREATE | message.REPLACE
+        case DeleteRoute():
+            kind, how = message.DELETE_ROUTE, 0
+    return message.pack(kind, message.REQUEST | how, sequence, body)
+
+
+def encode_body(route: Route, indexes: Mapping[str, int]) -> bytes:
+    """Build the rtmsg and attributes of a route, as the kernel would dump it. KeyError for an unknown NIC."""
+    packed, length = split_prefix(route.dest)
+    ipv6 = len(packed) == 16
+    hops = route.nexthops
+    single = len(hops) == 1
+    direct = bool(hops) and not any(hop.gateway for hop in hops)
+    parts = [
+        _RTMSG.pack(
+            AF_INET6 if ipv6 else AF_INET,
+            length,
+            0,
+            0,
+            route.table if route.table < 256 else _TABLE_COMPAT,
+            PROTOCOL,
+            _SCOPE_LINK if direct and not ipv6 else _SCOPE_UNIVERSE,
+            _TYPES[route.type],
+            _ONLINK if single and hops[0].on_link else 0,
+        ),
+        _u32(TABLE, route.table),
+    ]
+    if length:
+        parts.append(message.attribute(DST, packed))
+    source = message.attribute(PREFSRC, pack_address(route.source)) if route.source else b""
+    metrics = _metrics(route)
+    priority = _u32(PRIORITY, route.metric) if route.metric else b""
+    parts += (source, metrics, priority) if ipv6 else (priority, metrics, source)
+    if single:
+        parts.append(_hop_attributes(hops[0]))
+        parts.append(_u32(OIF, indexes[hops[0].device]))
+    elif hops:
+        parts.append(message.attribute(MULTIPATH, b"".join(_nexthop(hop, indexes) for hop in hops)))
+    return b"".join(parts)
+
+
+def _u32(kind: int, value: int) -> bytes:
+    return message.attribute(kind, _U32.pack(value))
+
+
+def _metrics(route: Route) -> bytes:
+    if not (route.mtu or route.advmss):
+        return b""
+    mtu = _u32(_RTAX_MTU, route.mtu) if route.mtu else b""
+    advmss = _u32(_RTAX_ADVMSS, route.advmss) if route.advmss else b""
+    return message.attribute(METRICS, mtu + advmss)
+
+
+def _hop_attributes(hop: NextHop) -> bytes:
+    return message.attribute(GATEWAY, pack_address(hop.gateway)) if hop.gateway else b""
+
+
+def _nexthop(hop: NextHop, indexes: Mapping[str, int]) -> bytes:
+    attributes = _hop_attributes(hop)
+    flags = _ONLINK if hop.on_link else 0
+    return _RTNEXTHOP.pack(_RTNEXTHOP.size + len(attributes), flags, hop.weight - 1, indexes[hop.device]) + attributes
+
+
+def find_expected(payload: bytes, expected: Mapping[bytes, Route]) -> Route | None:
+    """Find a dumped route among desired ones by its bytes."""
+    found = expected.get(payload)
+    if found is None and payload[-_IPV6_TAIL : 4 - _IPV6_TAIL] == _IPV6_TAIL_START:
+        found = expected.get(payload[:-_IPV6_TAIL])
+    return found
+
+
+def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Route] | None:
+    """Decode a dumped route: its protocol and itself.
+
+    None for what a manifest has no word for and nobody can mistake for ours: the local table, cached routes, other
+    types, source-specific routes and those of a traffic class. ProtocolError for malformed bytes.
+    """
+    if len(payload) < _RTMSG.size:
+        raise ProtocolError(f"route message of {len(payload)} bytes")
+    family, length, source_length, tos, table, protocol, _, kind, flags = _RTMSG.unpack_from(payload)
+    if table == _TABLE_LOCAL or kind not in _TYPE_NAMES or source_length or tos or flags & _CLONED:
+        return None
+    size = _FAMILIES.get(family)
+    if size is None:
+        return None
+    found: dict[int, bytes] = {}
+    opaque = []
+    for attribute, value in message.attributes(payload, _RTMSG.size):
+        if attribute in (DST, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH, TABLE):
+            found[attribute] = value
+        elif attribute != CACHEINFO and not (attribute == PREF and value == b"\0"):
+            opaque.append(message.attribute(attribute, value))
+    mtu, advmss, others = _decode_metrics(found.get(METRICS, b""))
+    if others:
+        opaque.append(others)
+    kind_name = _TYPE_NAMES[kind]
+    source = found.get(PREFSRC)
+    return protocol, Route(
+        dest=f"{_address(found.get(DST, bytes(size)), size)}/{length}",
+        type=kind_name,
+        # The kernel puts IPv6 routes of these types on `lo`.
+        nexthops=_decode_hops(found, flags, size, names) if kind_name == "unicast" else (),
+        table=_number(found[TABLE]) if TABLE in found else table,
+        metric=_number(found[PRIORITY]) if PRIORITY in found else 0,
+        source=_address(source, size) if source is not None else None,
+        mtu=mtu,
+        advmss=advmss,
+        opaque=b"".join(opaque),
+    )
+
+
+def _number(value: bytes) -> int:
+    if len(value) != 4:
+        raise ProtocolError(f"route attribute of {len(value)} bytes where 4 are expected")
+    (number,) = _U32.unpack(value)
+    return int(number)
+
+
+def _address(value: bytes, size: int) -> str:
+    if len(value) != size:
+        raise ProtocolError(f"address of {len(value)} bytes where {size} are expected")
+    return unpack_address(value)
+
+
+def _decode_metrics(nested: bytes) -> tuple[int, int, bytes]:
+    mtu = advmss = 0
+    others = []
+    for kind, value in message.attributes(nested):
+        if kind == _RTAX_MTU:
+            mtu = _number(value)
+        elif kind == _RTAX_ADVMSS:
+            advmss = _number(value)
+        else:
+            others.append(message.attribute(kind, value))
+    return mtu, advmss, message.attribute(METRICS, b"".join(others)) if others else b""
+
+
+def _decode_hops(found: Mapping[int, bytes], flags: int, size: int, names: Mapping[int, str]) -> tuple[NextHop, ...]:
+    if MULTIPATH in found:
+        return canonical_hops(_multipath(found[MULTIPATH], size, names))
+    if OIF not in found:
+        return ()
+    gateway = found.get(GATEWAY)
+    return (_hop(_number(found[OIF]), gateway, 1, flags, size, names),)
+
+
+def _hop(index: int, gateway: bytes | None, weight: int, flags: int, size: int, names: Mapping[int, str]) -> NextHop:
+    return NextHop(
+        device=names.get(index, f"if{index}"),
+        gateway=_address(gateway, size) if gateway is not None else None,
+        weight=weight,
+        on_link=bool(flags & _ONLINK),
+    )
+
+
+def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> list[NextHop]:
+    hops = []
+    start = 0
+    while start < len(data):
+        if len(data) - start < _RTNEXTHOP.size:
+            raise ProtocolError("next hop of a route is cut")
+        length, flags, extra_weight, index = _RTNEXTHOP.unpack_from(data, start)
+        if length < _RTNEXTHOP.size or start + length > len(data):
+            raise ProtocolError(f"next hop of {length} bytes where {len(data) - start} are left")
+        attributes = dict(message.attributes(data[start + _RTNEXTHOP.size : start + length]))
+        hops.append(_hop(index, attributes.get(GATEWAY), extra_weight + 1, flags, size, names))
+        start += (length + 3) & ~3
+    return hops

@@ -1,0 +1,234 @@
+"""The operations as values: what is done to what, and the command an engineer would type for it.
+
+Commands are for a shell in the sandbox's namespace, except where a device comes from the host; `netns $$` is the
+namespace of the shell that was there before.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
+from reconciler.model.interface import Address, Origin
+from reconciler.model.route import TABLE_MAIN, NextHop, Route
+
+# Our own rtm_protocol: what carries it is ours (linux/rtnetlink.h leaves 192 to 255 to others than the kernel).
+PROTOCOL = 200
+
+Sign = Literal["+", "~", "-"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachInterface:
+    """Move a device of the host into the sandbox, rename it and mark it, in one message."""
+
+    sign: ClassVar[Sign] = "+"
+    host_name: str
+    namespace: str
+    name: str
+    origin: Origin
+
+    @property
+    def command(self) -> str:
+        """The command, typed on the host."""
+        alias = shlex.quote(self.origin.to_alias())
+        return f"ip link set dev {self.host_name} netns {self.namespace} name {self.name} alias {alias}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachInterface:
+    """Give a device back to the host as it was: its name, MAC, MTU and alias."""
+
+    sign: ClassVar[Sign] = "-"
+    name: str
+    origin: Origin
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        back = self.origin
+        alias = shlex.quote(back.alias)
+        return f"ip link set dev {self.name} netns $$ name {back.device} address {back.hw_addr} mtu {back.mtu} alias {alias}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameInterface:
+    """Give a NIC another name in the sandbox."""
+
+    sign: ClassVar[Sign] = "~"
+    name: str
+    new_name: str
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        return f"ip link set dev {self.name} name {self.new_name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLink:
+    """Change what is given of a NIC, in one message. `was` says the old values, for people."""
+
+    name: str
+    hw_addr: str | None = None
+    mtu: int | None = None
+    up: bool | None = None
+    was: str = ""
+    sign: Sign = "~"
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        words = ["ip link set dev", self.name]
+        if self.hw_addr is not None:
+            words += ["address", self.hw_addr]
+        if self.mtu is not None:
+            words += ["mtu", str(self.mtu)]
+        if self.up is not None:
+            words.append("up" if self.up else "down")
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAddress:
+    """Add an address to a NIC."""
+
+    sign: ClassVar[Sign] = "+"
+    device: str
+    address: Address
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        return _address_command("add", self.device, self.address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceAddress:
+    """Change how duplicates of an address are detected, or put it back where the kernel may have dropped it."""
+
+    sign: ClassVar[Sign] = "~"
+    device: str
+    address: Address
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        return _address_command("replace", self.device, self.address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteAddress:
+    """Remove an address from a NIC."""
+
+    sign: ClassVar[Sign] = "-"
+    device: str
+    address: Address
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        return f"ip address del {self.address.address} dev {self.device}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitAddress:
+    """Wait until duplicate address detection of an IPv6 address ends: no route can name it as its source before."""
+
+    sign: ClassVar[Sign] = "+"
+    device: str
+    address: Address
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        listing = f"ip -6 address show dev {self.device} tentative"
+        return f"while {listing} | grep -qF ' {self.address.address} '; do sleep 0.1; done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRoute:
+    """Add a route. An existing one of the same destination, table and metric is an error."""
+
+    sign: ClassVar[Sign] = "+"
+    route: Route
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        return _route_command("add", self.route)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceRoute:
+    """Put a route in the place of another of the same key, without a moment in which there is none."""
+
+    sign: ClassVar[Sign] = "~"
+    route: Route
+    before: Route
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        return _route_command("replace", self.route)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRoute:
+    """Delete one route, named in full so that no other one can go in its place."""
+
+    sign: ClassVar[Sign] = "-"
+    route: Route
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        return _route_command("del", self.route)
+
+
+LinkOperation = AttachInterface | DetachInterface | RenameInterface | SetLink
+AddressOperation = AddAddress | ReplaceAddress | DeleteAddress | AwaitAddress
+RouteOperation = AddRoute | ReplaceRoute | DeleteRoute
+Operation = LinkOperation | AddressOperation | RouteOperation
+
+
+def _address_command(verb: str, device: str, address: Address) -> str:
+    nodad = "" if address.dad else " nodad"
+    return f"ip address {verb} {address.address} dev {device}{nodad}"
+
+
+def _hop_words(hop: NextHop) -> str:
+    via = f"via {hop.gateway} " if hop.gateway else ""
+    return f"{via}dev {hop.device}"
+
+
+def route_words(route: Route) -> str:
+    """Write a route as iproute2 does, without `ip route` and protocol."""
+    words = [] if route.type == "unicast" else [route.type]
+    words.append("default" if route.dest in (DEFAULT_IPV4, DEFAULT_IPV6) else route.dest)
+    if len(route.nexthops) == 1:
+        words.append(_hop_words(route.nexthops[0]))
+    if route.table != TABLE_MAIN:
+        words.append(f"table {route.table}")
+    if route.metric:
+        words.append(f"metric {route.metric}")
+    if route.source:
+        words.append(f"src {route.source}")
+    if route.mtu:
+        words.append(f"mtu {route.mtu}")
+    if route.advmss:
+        words.append(f"advmss {route.advmss}")
+    if len(route.nexthops) == 1:
+        words += ["onlink"] * route.nexthops[0].on_link
+    else:
+        for hop in route.nexthops:
+            words.append(f"nexthop {_hop_words(hop)} weight {hop.weight}{' onlink' if hop.on_link else ''}")
+    return " ".join(words)
+
+
+def _route_command(verb: str, route: Route) -> str:
+    ip = "ip -6" if route.is_ipv6 else "ip"
+    first, separator, hops = route_words(route).partition(" nexthop ")
+    return f"{ip} route {verb} {first} proto {PROTOCOL}{separator}{hops}"

@@ -1,0 +1,108 @@
+"""Changes → ordered operations. Pure: the only place that knows order, and what the kernel does on the side.
+
+The order, and why:
+ 1. NICs whose name is needed go, names change, NICs come, links are set: everything else names them.
+ 2. Addresses come; one goes first where the kernel would take its neighbours along (see `plan.interface`).
+ 3. Routes come and change, those without a gateway first: the others are reached through them.
+ 4. Routes go, then addresses, then NICs: nothing is without its replacement for a moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.diff import diff
+from reconciler.model.route import Route
+from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.operations import AddRoute, AwaitAddress, Operation, ReplaceRoute
+from reconciler.plan import aftermath
+from reconciler.plan.interface import AddressPlan, LinkPlan, plan_addresses, plan_links
+from reconciler.plan.route import plan_routes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """How many objects of a kind a plan removes for good, of how many that are ours."""
+
+    kind: str
+    count: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The operations in order, what they remove for good, and the families that lose their last default route."""
+
+    operations: tuple[Operation, ...]
+    deletions: tuple[Deletion, ...]
+    lost_defaults: tuple[str, ...]
+
+
+def plan(desired: Sandbox, observed: Observed) -> Plan:
+    """Plan the fewest operations that make `observed` what `desired` says.
+
+    Raises HostError for a device that the host lacks, RefusedError where something of another owner is in the way.
+    """
+    around = observed.around
+    had = observed.sandbox.interfaces or ()
+    wanted = had if desired.interfaces is None else desired.interfaces
+    links = plan_links(diff(wanted, had), desired.driver, around)
+    addresses = plan_addresses(wanted, had, links, around)
+
+    routes = tuple(aftermath.renamed(observed.sandbox.routes or (), links.renames))
+    wishes = desired.routes
+    if wishes is None:
+        wishes = tuple(route for route in routes if not route.devices & links.removed)
+    left = aftermath.routes_after(routes, {wish.key for wish in wishes}, links, addresses)
+    foreign = tuple(aftermath.renamed(around.routes, links.renames))
+    coming, going = plan_routes(diff(wishes, left), foreign)
+
+    operations: list[Operation] = [
+        *links.early,
+        *addresses.early,
+        *_awaits(coming, addresses, links, observed),
+        *coming,
+        *going,
+        *addresses.late,
+        *links.late,
+    ]
+    return Plan(
+        operations=tuple(operations),
+        deletions=_count_deletions(wishes, routes, addresses, links, observed.sandbox),
+        lost_defaults=_lost_defaults(wishes, routes),
+    )
+
+
+def _awaits(
+    coming: list[AddRoute | ReplaceRoute], addresses: AddressPlan, links: LinkPlan, observed: Observed
+) -> list[AwaitAddress]:
+    sources = {op.route.source for op in coming if op.route.source and op.route.is_ipv6}
+    if not sources:
+        return []
+    tentative = {(links.renames.get(name, name), address) for name, address in observed.around.tentative}
+    return [
+        AwaitAddress(device=device, address=address)
+        for device, address, added in addresses.ipv6
+        if address.address.partition("/")[0] in sources
+        and address.dad
+        and (added or (device, address.address) in tentative)
+    ]
+
+
+def _count_deletions(
+    wishes: tuple[Route, ...], routes: tuple[Route, ...], addresses: AddressPlan, links: LinkPlan, had: Sandbox
+) -> tuple[Deletion, ...]:
+    keys = {wish.key for wish in wishes}
+    interfaces = had.interfaces or ()
+    counts = (
+        ("interface", len(links.removed), len(interfaces)),
+        ("address", addresses.deletions, sum(len(interface.addresses) for interface in interfaces)),
+        ("route", sum(route.key not in keys for route in routes), len(routes)),
+    )
+    return tuple(Deletion(kind=kind, count=count, total=total) for kind, count, total in counts if count)
+
+
+def _lost_defaults(wishes: tuple[Route, ...], routes: tuple[Route, ...]) -> tuple[str, ...]:
+    had = {route.is_ipv6 for route in routes if route.is_default}
+    has = {route.is_ipv6 for route in wishes if route.is_default}
+    return tuple("IPv6" if family else "IPv4" for family in sorted(had - has))

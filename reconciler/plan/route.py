@@ -1,0 +1,62 @@
+"""Routes: which come before which, and whose are in the way.
+
+One route of a key at a time is safe to replace; with a twin of another owner beside ours, the kernel could replace the
+wrong one. So a plan that would need it is refused, and the twin is named.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import replace
+
+from reconciler.diff import Change
+from reconciler.errors import RefusedError
+from reconciler.model.route import Route
+from reconciler.operations import AddRoute, DeleteRoute, ReplaceRoute, route_words
+
+
+def plan_routes(
+    changes: list[Change[Route]], foreign: tuple[Route, ...]
+) -> tuple[list[AddRoute | ReplaceRoute], list[DeleteRoute]]:
+    """Plan the routes: first those that come or change, then those that go.
+
+    Raises RefusedError where a route of another protocol has the key of one that has to be written.
+    """
+    twins: dict[Hashable, list[Route]] = defaultdict(list)
+    for route in foreign:
+        twins[route.key].append(route)
+    coming: list[AddRoute | ReplaceRoute] = []
+    going: list[DeleteRoute] = []
+    for change in changes:
+        before, after = change.before, change.after
+        if after is None:
+            if before is not None:
+                going.append(DeleteRoute(route=before))
+        elif before is not None:
+            _refuse_twins(after, twins.get(after.key, []))
+            coming.append(ReplaceRoute(route=after, before=before))
+        elif not any(_serves(after, twin) for twin in twins.get(after.key, [])):
+            _refuse_twins(after, twins.get(after.key, []))
+            coming.append(AddRoute(route=after))
+    coming.sort(key=lambda op: op.route.needs_gateway)
+    going.sort(key=lambda op: not op.route.needs_gateway)
+    return coming, going
+
+
+def _serves(wish: Route, found: Route) -> bool:
+    """Tell whether somebody else's route is what we would add: then there is nothing to do.
+
+    The kernel names a source in the connected routes of addresses, where a manifest need not.
+    """
+    if wish.source is None and found.source is not None and not any(hop.gateway for hop in found.nexthops):
+        found = replace(found, source=None)
+    return found == wish
+
+
+def _refuse_twins(wish: Route, twins: list[Route]) -> None:
+    if twins:
+        raise RefusedError(
+            f"route {route_words(wish)}: the route {route_words(twins[0])} is in its place and is not ours; "
+            "delete it there, or give yours another metric"
+        )

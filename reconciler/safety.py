@@ -1,0 +1,96 @@
+"""What is refused although it could be done: too many deletions at once, and a plan other than the one reviewed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from reconciler.errors import RefusedError
+from reconciler.model.sandbox import Sandbox
+from reconciler.plan import Deletion, Plan
+
+# A plan may delete this many objects of a kind, whatever their share; beyond, this share of them.
+ALWAYS = 10
+SHARE = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many deletions of each kind the user allows: a count, a percentage, or both None for all of them."""
+
+    count: int | None = None
+    percent: int | None = None
+
+    def covers(self, deletion: Deletion) -> bool:
+        """Tell whether so many deletions are allowed."""
+        if self.count is not None:
+            return deletion.count <= self.count
+        return self.percent is None or deletion.count * 100 <= self.percent * deletion.total
+
+
+def parse_allowance(text: str) -> Allowance:
+    """Read `N`, `N%` or `all`. ValueError otherwise."""
+    if text == "all":
+        return Allowance()
+    match = re.fullmatch(r"([0-9]{1,9})(%?)", text)
+    if match is None or (match[2] and int(match[1]) > 100):
+        raise ValueError(f'"{text}" is neither a number, nor a percentage, nor "all"')
+    number = int(match[1])
+    return Allowance(percent=number) if match[2] else Allowance(count=number)
+
+
+def check_deletions(plan: Plan, allowance: Allowance | None) -> None:
+    """Raise RefusedError if a plan deletes more of a kind than is allowed, or the last default route of a family.
+
+    `allowance` None is the default limit. Who allows deletions has seen which, the default route among them.
+    """
+    over = [deletion for deletion in plan.deletions if _exceeds(deletion, allowance)]
+    reasons = [f"{each.count:,} of {each.total:,} {plural(each.kind, each.total)}" for each in over]
+    if allowance is None:
+        reasons += [f"the last {family} default route" for family in plan.lost_defaults]
+    if reasons:
+        limit = ""
+        if over:
+            limit = f"; the limit is {SHARE} % (and always {ALWAYS})" if allowance is None else "; that is not allowed"
+        raise RefusedError(
+            f"this would delete {' and '.join(reasons)}{limit}.\n"
+            "Look again with `reconciler diff`; if it is what you want: --allow-delete all"
+        )
+
+
+def _exceeds(deletion: Deletion, allowance: Allowance | None) -> bool:
+    if allowance is None:
+        return deletion.count > ALWAYS and deletion.count * 100 > SHARE * deletion.total
+    return not allowance.covers(deletion)
+
+
+def plural(kind: str, count: int) -> str:
+    """Write a kind of object for a count of it."""
+    if count == 1:
+        return kind
+    return kind + ("es" if kind.endswith("s") else "s")
+
+
+def fingerprint(desired: Sandbox, observed: Sandbox, plan: Plan) -> str:
+    """Give a short name for what was found, what is wanted and what would be done: it changes when any of them does."""
+    digest = sha256()
+    for sandbox in (desired, observed):
+        digest.update(repr((sandbox.id, sandbox.driver, sandbox.interfaces)).encode())
+        for line in sorted(map(repr, sandbox.routes)) if sandbox.routes is not None else ["-"]:
+            digest.update(line.encode())
+    for operation in plan.operations:
+        digest.update(operation.command.encode())
+    return _grouped(digest.hexdigest())
+
+
+def combine(fingerprints: Sequence[str]) -> str:
+    """Give one fingerprint for several sandboxes; that of a single one is its own."""
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    return _grouped(sha256(" ".join(sorted(fingerprints)).encode()).hexdigest())
+
+
+def _grouped(digest: str) -> str:
+    return f"{digest[:4]}-{digest[4:8]}-{digest[8:12]}"

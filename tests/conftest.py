@@ -1,0 +1,69 @@
+"""Fixtures that give a test real namespaces and devices of its own, and take them away again."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+_numbers = itertools.count()
+
+
+def ip(*words: str, namespace: str | None = None) -> str:
+    """Run `ip`, in a namespace if one is named; give its output."""
+    within = ["-n", namespace] if namespace else []
+    return subprocess.run(["ip", *within, *words], check=True, capture_output=True, text=True).stdout
+
+
+@dataclass
+class Kernel:
+    """Makes namespaces and devices under names of their own, and removes them at the end."""
+
+    prefix: str = field(default_factory=lambda: f"r{os.getpid()}x{next(_numbers)}")
+    _namespaces: list[str] = field(default_factory=list)
+    _devices: list[str] = field(default_factory=list)
+
+    def namespace(self) -> str:
+        name = f"{self.prefix}n{len(self._namespaces)}"
+        ip("netns", "add", name)
+        self._namespaces.append(name)
+        return name
+
+    def tap(self, *options: str) -> str:
+        name = f"{self.prefix}t{len(self._devices)}"
+        ip("tuntap", "add", "dev", name, "mode", "tap", *options)
+        self._devices.append(name)
+        return name
+
+    def veth(self) -> tuple[str, str]:
+        """Make a pair: the one to give away, and its peer on the host."""
+        name = f"{self.prefix}v{len(self._devices)}"
+        peer = f"{self.prefix}p{len(self._devices)}"
+        ip("link", "add", name, "type", "veth", "peer", "name", peer)
+        self._devices += [name, peer]
+        return name, peer
+
+    def remove(self) -> None:
+        for name in self._namespaces:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+        for name in self._devices:
+            subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    if os.geteuid() != 0:
+        pytest.fail("this test changes a real network namespace and needs root")
+    made = Kernel()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def repository() -> Path:
+    return Path(__file__).parent.parent
