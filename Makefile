@@ -38,6 +38,7 @@ $(VENV)/.complete: requirements.txt pyproject.toml
 	python3 -m venv --clear $(VENV)
 	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements.txt
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(PYTHON) -m compileall -q reconciler
 	@touch $@
 
 system:

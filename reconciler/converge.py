@@ -1,15 +1,14 @@
-"""Observe, diff, plan, execute, verify, undo: the only caller of drivers."""
+"""Execute a plan, verify, undo: the only one who changes sandboxes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, ReconcilerError, VerifyError
-from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.model.sandbox import Sandbox
 from reconciler.netlink.execute import DAD_TIMEOUT, Outcome, Status
 from reconciler.operations import (
     AddAddress,
@@ -25,42 +24,17 @@ from reconciler.operations import (
     ReplaceRoute,
     SetLink,
 )
-from reconciler.plan import Plan, plan
-from reconciler.safety import Allowance, check_deletions, fingerprint
+from reconciler.preview import Preview, preview
+from reconciler.safety import Allowance, check_deletions
 
 _POLL = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
-    """What would be done to a sandbox, and what it is based on."""
-
-    desired: Sandbox
-    observed: Observed
-    plan: Plan
-
-    @property
-    def fingerprint(self) -> str:
-        """The short name of it all."""
-        return fingerprint(self.desired, self.observed.sandbox, self.plan)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(NamedTuple):
     """What an apply did: the operations, in how many seconds, verification included."""
 
     operations: tuple[Operation, ...]
     seconds: float
-
-
-def preview(driver: Driver, desired: Sandbox) -> Preview:
-    """Observe a sandbox and plan for it. Raises what `plan` raises."""
-    return compare(desired, driver.observe(desired))
-
-
-def compare(desired: Sandbox, observed: Observed) -> Preview:
-    """Plan for a sandbox as it was observed, now or earlier."""
-    return Preview(desired=desired, observed=observed, plan=plan(desired, observed))
 
 
 def apply(
@@ -115,7 +89,9 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
     operations = before.plan.operations
     count = {status: sum(outcome.status is status for outcome in outcomes) for status in Status}
     done, unknown, begun = count[Status.DONE], count[Status.UNKNOWN], len(outcomes)
-    words = [f"{done:,} done" + (f", all {done:,} undone" if done and not not_undone else "")]
+    words = [f"{done:,} done"]
+    if done and not not_undone:
+        words[0] += " and undone" if done == 1 else f", all {done:,} undone"
     if count[Status.FAILED] > 1:
         words.append(f"{count[Status.FAILED]:,} failed")
     if unknown:

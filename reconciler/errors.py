@@ -14,7 +14,7 @@ ReconcilerError                exit  retry   whose move
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class ReconcilerError(Exception):
@@ -24,8 +24,7 @@ class ReconcilerError(Exception):
     retry = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong with a manifest.
 
     `path` is `interfaces[0].mtu`, `line` and `column` count from 1, `excerpt` is the source line and `width` the

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 from reconciler.errors import RefusedError
 from reconciler.model.sandbox import Sandbox
 from reconciler.plan import Deletion, Plan
+from reconciler.wording import plural
 
 # A plan may delete this many objects of a kind, whatever their share; beyond, this share of them.
 ALWAYS = 10
@@ -66,15 +66,11 @@ def _exceeds(deletion: Deletion, allowance: Allowance | None) -> bool:
     return not allowance.covers(deletion)
 
 
-def plural(kind: str, count: int) -> str:
-    """Write a kind of object for a count of it."""
-    if count == 1:
-        return kind
-    return kind + ("es" if kind.endswith("s") else "s")
-
-
 def fingerprint(desired: Sandbox, observed: Sandbox, plan: Plan) -> str:
     """Give a short name for what was found, what is wanted and what would be done: it changes when any of them does."""
+    # Its import costs as much as reading a small manifest, and most diffs find nothing.
+    from hashlib import sha256
+
     digest = sha256()
     for sandbox in (desired, observed):
         digest.update(repr((sandbox.id, sandbox.driver, sandbox.interfaces)).encode())
@@ -89,6 +85,8 @@ def combine(fingerprints: Sequence[str]) -> str:
     """Give one fingerprint for several sandboxes; that of a single one is its own."""
     if len(fingerprints) == 1:
         return fingerprints[0]
+    from hashlib import sha256
+
     return _grouped(sha256(" ".join(sorted(fingerprints)).encode()).hexdigest())
 
 

@@ -7,11 +7,13 @@ import sys
 
 from reconciler.cli.output import choose_color
 from reconciler.cli.render import render_failure, render_operations
-from reconciler.converge import Preview, Result, apply, preview
+from reconciler.converge import Result, apply
 from reconciler.drivers import connect
 from reconciler.errors import ApplyError, ReconcilerError, RefusedError
 from reconciler.manifest.load import Manifest, load
-from reconciler.safety import Allowance, combine, parse_allowance, plural
+from reconciler.preview import Preview, preview
+from reconciler.safety import Allowance, combine, parse_allowance
+from reconciler.wording import plural
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,11 @@ import sys
 
 from reconciler.cli.output import choose_color, print_data
 from reconciler.cli.render import plan_data, render_plan, render_script, render_summary
-from reconciler.converge import Preview, compare, preview
 from reconciler.drivers import connect
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.manifest.load import Manifest, load
 from reconciler.model.sandbox import Observed
+from reconciler.preview import Preview, compare, preview
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

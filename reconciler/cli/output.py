@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from reconciler.errors import Problem
-from reconciler.safety import plural
+from reconciler.wording import plural
 
 _COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[1;31m", "^": "\x1b[31m"}
 _RESET = "\x1b[0m"

@@ -8,13 +8,14 @@ from itertools import groupby
 from typing import Any
 
 from reconciler.cli.output import paint
-from reconciler.converge import Preview
 from reconciler.errors import ApplyError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.schema import path_text
 from reconciler.model.sandbox import DriverAddress
 from reconciler.operations import AttachInterface, AwaitAddress, Operation, ReplaceRoute, SetLink, route_words
-from reconciler.safety import combine, plural
+from reconciler.preview import Preview
+from reconciler.safety import combine
+from reconciler.wording import plural
 
 # A run of more like operations than this is folded to its first few and a count.
 FOLD = 6

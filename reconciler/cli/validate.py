@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 
 from reconciler.cli.output import print_data
 from reconciler.errors import ManifestError
 from reconciler.manifest.load import load
-from reconciler.safety import plural
+from reconciler.wording import plural
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ManifestError as error:
         if arguments.output == "text":
             raise
-        print_data({"problems": [asdict(problem) for problem in error.problems]}, arguments.output)
+        print_data({"problems": [problem._asdict() for problem in error.problems]}, arguments.output)
         return error.exit_code
     if arguments.output == "text":
         print(f"{len(manifests)} {plural('manifest', len(manifests))} valid")

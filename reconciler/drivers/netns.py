@@ -10,18 +10,19 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from typing import TYPE_CHECKING
 
 from reconciler.errors import BusyError, HostError, SandboxGoneError
 from reconciler.model.interface import Address, Interface, Origin
 from reconciler.model.sandbox import HostDevice, NetnsAddress, Observed, Sandbox, Surroundings
-from reconciler.netlink import execute, interface
 from reconciler.netlink.channel import SocketChannel
-from reconciler.netlink.engine import Engine
-from reconciler.netlink.execute import Outcome, Status
+from reconciler.netlink.engine import Engine, local_engine
 from reconciler.netlink.interface import Link, LinkAddress
-from reconciler.operations import AttachInterface, DetachInterface, Operation
+from reconciler.operations import Operation
 from reconciler.plan.interface import check_queues
+
+if TYPE_CHECKING:
+    from reconciler.netlink.execute import Outcome
 
 
 class NetnsDriver:
@@ -94,43 +95,10 @@ class NetnsDriver:
 
     def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
         """Execute operations; those that move devices are carried out one at a time."""
-        for moves, group in groupby(operations, lambda op: isinstance(op, AttachInterface | DetachInterface)):
-            run = self._move if moves else self._execute_inside
-            for outcomes in run(list(group)):
-                yield outcomes
-                if any(outcome.status is not Status.DONE for outcome in outcomes):
-                    return
+        # Only an apply pays for the import.
+        from reconciler.drivers import netns_execute
 
-    def _execute_inside(self, operations: list[Operation]) -> Iterator[list[Outcome]]:
-        indexes = {link.name: link.index for link in self._engine.links()}
-        yield from execute.execute(self._engine, operations, indexes)
-
-    def _move(self, operations: list[Operation]) -> Iterator[list[Outcome]]:
-        for operation in operations:
-            if isinstance(operation, AttachInterface):
-                with _host_engine() as host:
-                    yield [_move_link(host, operation, operation.host_name, self._file)]
-            elif isinstance(operation, DetachInterface):
-                with open("/proc/thread-self/ns/net", "rb") as home:
-                    yield [_move_link(self._engine, operation, operation.name, home.fileno())]
-
-
-@contextmanager
-def _host_engine() -> Iterator[Engine]:
-    channel = SocketChannel()
-    try:
-        yield Engine(channel)
-    finally:
-        channel.close()
-
-
-def _move_link(engine: Engine, operation: AttachInterface | DetachInterface, name: str, namespace: int) -> Outcome:
-    link = engine.link(name)
-    if link is None:
-        return Outcome(operation, Status.FAILED, f"there is no link named {name} any more")
-    sequence = engine.next_sequence()
-    request = interface.encode_link(operation, link.index, sequence, namespace)
-    return execute.send(engine, [execute.Request(operation, sequence, request)])[0]
+        yield from netns_execute.execute(self._engine, self._file, operations)
 
 
 def _is_given(address: LinkAddress) -> bool:
@@ -162,7 +130,7 @@ def _host_devices(devices: list[str]) -> dict[str, HostDevice]:
     if not devices:
         return {}
     found = {}
-    with _host_engine() as host:
+    with local_engine() as host:
         for device in devices:
             link = host.link(device)
             if link is not None:

@@ -6,11 +6,11 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from reconciler.manifest.compose import Path
 from reconciler.manifest.sandbox import Draft
-from reconciler.manifest.schema import Finding, suggest
-from reconciler.model.address import contains, is_ipv6
+from reconciler.manifest.schema import Finding
 from reconciler.model.interface import Interface
-from reconciler.model.route import Route
+from reconciler.model.route import NextHop, Route, direct_networks, is_reached
 from reconciler.model.sandbox import Sandbox
+from reconciler.wording import suggest
 
 LOOPBACK = "lo"
 
@@ -55,20 +55,18 @@ def _route_devices(
 ) -> Iterator[Finding]:
     """Check that each route's device is there and its gateway within reach.
 
-    Most routes of a long list share a few (device, gateway) pairs, so each pair is looked at once.
+    Most routes of a long list share a few next hops, so each of those is looked at once.
     """
     names = {interface.name: interface for interface in interfaces if interface}
-    direct = _direct_networks(routes)
-    # Of an interface that could not be read nothing is known but its name.
-    verdicts: dict[tuple[str, str | None], tuple[str, str] | None] = {}
+    direct = direct_networks(route for route in routes if route)
+    verdicts: dict[NextHop, tuple[str, str] | None] = {}
     for index, route in enumerate(routes):
         if route is None:
             continue
         for hop in route.nexthops:
-            pair = (hop.device, None if hop.on_link else hop.gateway)
-            if pair not in verdicts:
-                verdicts[pair] = None if hop.device in unsure else _hop_problem(*pair, names, unsure, direct)
-            verdict = verdicts[pair]
+            if hop not in verdicts:
+                verdicts[hop] = _hop_problem(hop, names, unsure, direct.get(hop.device, []))
+            verdict = verdicts[hop]
             if verdict is not None:
                 field, message = verdict
                 yield Finding(("routes", index, "nexthops" if len(route.nexthops) > 1 else field), message)
@@ -76,33 +74,22 @@ def _route_devices(
             yield from _route_mtu(route, index, names)
 
 
-def _direct_networks(routes: Sequence[Route | None]) -> dict[str, list[str]]:
-    """Give the destinations that each device reaches without a gateway, by routes of the manifest."""
-    direct: dict[str, list[str]] = {}
-    for route in routes:
-        for hop in route.nexthops if route else ():
-            if route and hop.gateway is None:
-                direct.setdefault(hop.device, []).append(route.dest)
-    return direct
-
-
 def _hop_problem(
-    device: str, gateway: str | None, names: dict[str, Interface], unsure: set[str], direct: dict[str, list[str]]
+    hop: NextHop, names: dict[str, Interface], unsure: set[str], direct: list[str]
 ) -> tuple[str, str] | None:
+    device = hop.device
+    # Of an interface that could not be read nothing is known but its name.
+    if device in unsure:
+        return None
     interface = names.get(device)
     if interface is None and device != LOOPBACK:
         known = {*names, *unsure}
         return "device", f'no interface is named "{device}"; {suggest(device, known) if known else "none is declared"}'
-    if gateway is None:
-        return None
-    if is_ipv6(gateway) and contains("fe80::/10", gateway):
-        return None
     prefixes = [address.address for address in interface.addresses] if interface else []
-    if any(contains(prefix, gateway) for prefix in (*prefixes, *direct.get(device, ()))):
+    if is_reached(hop, [*prefixes, *direct]):
         return None
-    return (
-        "gateway",
-        f"no address or route of {device} reaches {gateway}; if it is on that link nevertheless: onLink: true",
+    return "gateway", (
+        f"no address or route of {device} reaches {hop.gateway}; if it is on that link nevertheless: onLink: true"
     )
 
 

@@ -35,7 +35,8 @@ Path = tuple[str | int, ...]
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z")
 _NAMED: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
-_NUMERIC_START = frozenset("-0123456789")
+_DIGITS = frozenset("0123456789")
+_NUMERIC_START = _DIGITS | {"-"}
 
 
 class ComposeError(Exception):
@@ -108,11 +109,14 @@ class _Builder:
                     anchors[anchor] = (value, nodes - start)
                 continue
             if in_mapping and key is None:
-                key = _key(container, event)
+                key = event.value if kind is ScalarEvent else ""
+                # Nearly all keys are plain and new.
+                if event.tag is not None or key in container or not key or key == "<<":
+                    _check_key(container, event)
                 continue
             nodes += 1
             if kind is ScalarEvent:
-                value = _scalar(event)
+                value = event.value if event.style and event.tag is None else _plain(event)
                 if event.anchor:
                     anchors[event.anchor] = (value, 1)
             elif kind is AliasEvent:
@@ -143,7 +147,7 @@ def _open(event: Any, depth: int) -> dict[str, Any] | list[Any]:
     return {} if type(event) is MappingStartEvent else []
 
 
-def _key(container: dict[str, Any], event: Any) -> str:
+def _check_key(container: dict[str, Any], event: Any) -> None:
     if type(event) is not ScalarEvent:
         raise _refuse("a key must be plain text, not a list, a mapping or an alias", event)
     key: str = event.value
@@ -153,18 +157,16 @@ def _key(container: dict[str, Any], event: Any) -> str:
         raise _refuse("merge keys (<<) are not supported; write the fields out", event)
     if key in container:
         raise _refuse(f'duplicate key "{key}"', event)
-    return key
 
 
-def _scalar(event: Any) -> Any:
+def _plain(event: Any) -> Any:
     text: str = event.value
     if event.tag is not None:
         raise _refuse(f"tags are not supported ({event.tag})", event)
-    if event.style:
-        return text
     if text in _NAMED:
         return _NAMED[text]
-    if text[0] in _NUMERIC_START and _INTEGER.match(text):
+    # Addresses begin like numbers, and only few scalars are numbers.
+    if text[-1] in _DIGITS and text[0] in _NUMERIC_START and _INTEGER.match(text):
         return int(text)
     return text
 

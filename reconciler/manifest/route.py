@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from reconciler.manifest.compose import Path
@@ -28,9 +29,9 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route 
     kind = data.get("type", "unicast")
     hops = _read_hops(data, path, findings)
     source = _read_address(data, "source", path, findings)
-    dest = _read_dest(data["dest"], [*(hop.gateway for hop in hops), source], path, findings)
+    dest = _read_dest(data["dest"], hops, source, path, findings)
     if len(findings) == before:
-        _check(data, kind, dest, hops, source, path, findings)
+        _check(data, kind, dest, hops, path, findings)
     if len(findings) > before:
         return None
     metric = data.get("metric", 0)
@@ -46,9 +47,10 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route 
     )
 
 
-def _read_dest(text: str, others: list[str | None], path: Path, findings: list[Finding]) -> str:
+def _read_dest(text: str, hops: tuple[NextHop, ...], source: str | None, path: Path, findings: list[Finding]) -> str:
     """Read a destination; the family of `default` is that of the gateways and source, IPv4 where there is none."""
     if text == "default":
+        others = [*(hop.gateway for hop in hops), source]
         return DEFAULT_IPV6 if any(other and is_ipv6(other) for other in others) else DEFAULT_IPV4
     try:
         return parse_network(text)
@@ -64,40 +66,50 @@ def _read_address(data: Mapping[str, Any], field: str, path: Path, findings: lis
             findings.append(Finding((*path, field), "empty; expected an IP address"))
         return None
     try:
-        address = parse_address(text)
+        return _parse_host(text)
     except ValueError as error:
         findings.append(Finding((*path, field), str(error)))
         return None
-    if is_unicast(address):
-        return address
-    findings.append(Finding((*path, field), f"{text} is not a unicast address"))
-    return None
+
+
+# A long list of routes has few gateways and devices: they are parsed once, and share their next hops.
+@lru_cache(maxsize=4096)
+def _parse_host(text: str) -> str:
+    address = parse_address(text)
+    if not is_unicast(address):
+        raise ValueError(f"{text} is not a unicast address")
+    return address
+
+
+@lru_cache(maxsize=4096)
+def _single_hop(device: str, gateway: str | None, *, on_link: bool) -> tuple[NextHop]:
+    return (NextHop(device=device, gateway=gateway, on_link=on_link),)
 
 
 def _read_hops(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> tuple[NextHop, ...]:
     if "nexthops" not in data:
-        hop = _read_hop(data, path, findings)
-        return (hop,) if hop else ()
+        gateway, on_link = _read_gateway(data, path, findings)
+        return _single_hop(data["device"], gateway, on_link=on_link) if "device" in data else ()
     for field in ("gateway", "device", "onLink"):
         if field in data:
             findings.append(Finding((*path, field), f"{field} and nexthops exclude each other", at_key=True))
     hops = [_read_hop(item, (*path, "nexthops", index), findings) for index, item in enumerate(data["nexthops"])]
-    found = [hop for hop in hops if hop]
-    for index, hop in enumerate(found):
-        if any((hop.device, hop.gateway) == (other.device, other.gateway) for other in found[:index]):
+    for index, hop in enumerate(hops):
+        if any((hop.device, hop.gateway) == (other.device, other.gateway) for other in hops[:index]):
             findings.append(Finding((*path, "nexthops", index), "the same next hop is listed twice"))
-    return canonical_hops(found)
+    return canonical_hops(hops)
 
 
-def _read_hop(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> NextHop | None:
-    gateway = _read_address(data, "gateway", path, findings)
-    device = data.get("device")
+def _read_hop(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> NextHop:
+    gateway, on_link = _read_gateway(data, path, findings)
+    return NextHop(device=data["device"], gateway=gateway, weight=data.get("weight", 1), on_link=on_link)
+
+
+def _read_gateway(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> tuple[str | None, bool]:
     on_link = data.get("onLink", False)
     if on_link and not data.get("gateway"):
         findings.append(Finding((*path, "onLink"), "is about a gateway, and there is none"))
-    if device is None:
-        return None
-    return NextHop(device=device, gateway=gateway, weight=data.get("weight", 1), on_link=on_link)
+    return _read_address(data, "gateway", path, findings), on_link
 
 
 def _check(
@@ -105,7 +117,6 @@ def _check(
     kind: str,
     dest: str,
     hops: tuple[NextHop, ...],
-    source: str | None,
     path: Path,
     findings: list[Finding],
 ) -> None:
@@ -121,21 +132,25 @@ def _check(
     if data["dest"] == "default" and not all(hop.gateway for hop in hops):
         findings.append(Finding((*path, "gateway"), "missing; a default route needs the IP address of a gateway"))
     family = family_name(dest)
-    for index, hop in enumerate(hops):
-        if hop.gateway and family_name(hop.gateway) != family:
-            where = (*path, "nexthops", index, "gateway") if "nexthops" in data else (*path, "gateway")
-            message = f"{hop.gateway} is {family_name(hop.gateway)}, and the destination is {family}"
-            findings.append(Finding(where, message))
-    if source and family_name(source) != family:
-        findings.append(
-            Finding((*path, "source"), f"{source} is {family_name(source)}, and the destination is {family}")
-        )
+    for where, text in _addresses(data, path):
+        if family_name(text) != family:
+            findings.append(Finding(where, f"{text} is {family_name(text)}, and the destination is {family}"))
     if family == "IPv6" and 0 < data.get("mtu", 0) < IPV6_MIN_MTU:
         findings.append(
             Finding((*path, "mtu"), f"{data['mtu']} is below the IPv6 minimum of {IPV6_MIN_MTU} (RFC 8200)")
         )
     if family == "IPv6" and len(hops) > 1 and not all(hop.gateway for hop in hops):
         findings.append(Finding((*path, "nexthops"), "each next hop of an IPv6 route needs a gateway"))
+
+
+def _addresses(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
+    """Give the gateways and the source of a route, and where they stand."""
+    for field in ("gateway", "source"):
+        if data.get(field):
+            yield (*path, field), data[field]
+    for index, item in enumerate(data.get("nexthops", ())):
+        if item.get("gateway"):
+            yield (*path, "nexthops", index, "gateway"), item["gateway"]
 
 
 def write(route: Route) -> dict[str, Any]:

@@ -6,14 +6,15 @@ jsonschema look at just the flagged parts, and each of its errors is worded here
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jsonschema_rs
 
 from reconciler.manifest.compose import Path
+from reconciler.wording import suggest
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -40,10 +41,12 @@ def path_text(path: Path) -> str:
 @cache
 def schema_text() -> str:
     """Read the schema: in a checkout it stands beside the package, in an installed package inside it."""
-    package = FilePath(__file__).parent.parent
-    for folder in (package.parent / "schemas", package / "schemas"):
-        if (folder / NAME).is_file():
-            return (folder / NAME).read_text()
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for parent in (os.path.dirname(package), package):
+        file = os.path.join(parent, "schemas", NAME)
+        if os.path.isfile(file):
+            with open(file, encoding="utf-8") as stream:
+                return stream.read()
     raise FileNotFoundError(f"{NAME} is missing from this installation")
 
 
@@ -72,7 +75,8 @@ def _explain(document: Any, flagged: Iterable[Path]) -> list[Finding]:
         for step in error.absolute_path:
             where = (*where, indexes[where][step] if isinstance(step, int) else step)
         findings += _word(error, where)
-    return findings
+    # jsonschema has an error for each field that is missing, and each names them all.
+    return list(dict.fromkeys(findings))
 
 
 def _tree(paths: Iterable[Path]) -> dict[Any, Any]:
@@ -182,14 +186,3 @@ def _show(value: Any) -> str:
         case _:
             fields = ", ".join(value)
             return f"a mapping with {fields}" if value else "an empty mapping"
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Suggest what was meant by an unknown name, or list what is known."""
-    from difflib import get_close_matches
-
-    known = list(known)
-    close = get_close_matches(name.lower(), [word.lower() for word in known], n=1, cutoff=0.6)
-    if close:
-        return f'did you mean "{next(word for word in known if word.lower() == close[0])}"?'
-    return f"expected one of: {', '.join(known)}" if known else "none is known here"

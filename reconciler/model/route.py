@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, is_ipv6
+from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6
 
 # The kernel's numbers (linux/rtnetlink.h, net/ip6_route.h).
 TABLE_MAIN = 254
@@ -72,3 +72,20 @@ class Route:
     def needs_gateway(self) -> bool:
         """Tell whether a gateway must be reachable for it, so that it comes after the routes that have none."""
         return any(hop.gateway and not hop.on_link for hop in self.nexthops)
+
+
+def direct_networks(routes: Iterable[Route]) -> dict[str, list[str]]:
+    """Give, for each NIC, the destinations that routes reach through it without a gateway."""
+    direct: dict[str, list[str]] = {}
+    for route in routes:
+        for hop in route.nexthops:
+            if hop.gateway is None:
+                direct.setdefault(hop.device, []).append(route.dest)
+    return direct
+
+
+def is_reached(hop: NextHop, prefixes: Iterable[str]) -> bool:
+    """Tell whether a next hop is on its link: in one of the prefixes there, link-local, or said to be."""
+    if hop.gateway is None or hop.on_link or (is_ipv6(hop.gateway) and contains("fe80::/10", hop.gateway)):
+        return True
+    return any(contains(prefix, hop.gateway) for prefix in prefixes)

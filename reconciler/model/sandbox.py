@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.route import Route
@@ -47,8 +48,7 @@ class Sandbox:
     routes: tuple[Route, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostDevice:
+class HostDevice(NamedTuple):
     """A device of the host that a sandbox may be given: its current name, its queues, and what to give back."""
 
     name: str

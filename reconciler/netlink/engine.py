@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from socket import AF_INET, AF_INET6
@@ -11,7 +12,7 @@ from socket import AF_INET, AF_INET6
 from reconciler.errors import BusyError, ProtocolError
 from reconciler.model.route import Route
 from reconciler.netlink import interface, message, route
-from reconciler.netlink.channel import Channel
+from reconciler.netlink.channel import Channel, SocketChannel
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.message import Message
 from reconciler.operations import PROTOCOL
@@ -26,6 +27,16 @@ class Routes:
 
     ours: list[Route] = field(default_factory=list)
     foreign: list[Route] = field(default_factory=list)
+
+
+@contextmanager
+def local_engine() -> Iterator[Engine]:
+    """Give an engine of the namespace that this process is in: the host's."""
+    channel = SocketChannel()
+    try:
+        yield Engine(channel)
+    finally:
+        channel.close()
 
 
 class Engine:
@@ -61,13 +72,19 @@ class Engine:
 
     def routes(self, indexes: Mapping[str, int], desired: Iterable[Route]) -> Routes:
         """Read all routes. Where one equals a desired route by its bytes, that very object is given."""
-        expected = {route.encode_body(wish, indexes): wish for wish in desired if wish.devices <= indexes.keys()}
+        dumped = [
+            answer.payload
+            for family in (AF_INET, AF_INET6)
+            for answer in self._dump(partial(route.dump_request, family))
+            if answer.type == message.NEW_ROUTE
+        ]
+        expected = {}
+        if any(map(route.is_ours, dumped)):
+            expected = {route.encode_body(wish, indexes): wish for wish in desired if wish.devices <= indexes.keys()}
         names = {index: name for name, index in indexes.items()}
         found = Routes()
-        for family in (AF_INET, AF_INET6):
-            for dumped in self._dump(partial(route.dump_request, family)):
-                if dumped.type == message.NEW_ROUTE:
-                    _sort_route(found, dumped.payload, expected, names)
+        for payload in dumped:
+            _sort_route(found, payload, expected, names)
         return found
 
     def next_sequence(self) -> int:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from reconciler.errors import ChannelError
 from reconciler.netlink import interface, message, route
@@ -48,8 +47,7 @@ class Status(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """An operation, what became of it, and the reason where it did not succeed."""
 
     operation: Operation
@@ -57,8 +55,7 @@ class Outcome:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """An operation as one message."""
 
     operation: Operation

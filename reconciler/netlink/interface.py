@@ -37,11 +37,11 @@ _SKIP_STATISTICS = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
-# The kernel's mark on the link-local address that it gives a link itself.
-_IFAPROT_KERNEL_LL = 2
+# The kernel's marks (from 5.18 on) on addresses it makes itself: loopback, router advertisement, link-local.
+_IFAPROT_KERNEL = (b"\x01", b"\x02", b"\x03")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class Link:
     """A link as dumped. `queues` is how many transmit queues it could have, `kind` is empty for a physical one."""
 
@@ -56,7 +56,7 @@ class Link:
     queues: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class LinkAddress:
     """An address as dumped, with the index of its link. `permanent`: not leased, not from router advertisements."""
 
@@ -132,7 +132,7 @@ def decode_address(payload: bytes) -> LinkAddress | None:
         tentative=bool(flags & _IFA_F_TENTATIVE),
         dad_failed=bool(flags & _IFA_F_DADFAILED),
         permanent=bool(flags & _IFA_F_PERMANENT),
-        from_kernel=found.get(_IFA_PROTO, b"")[:1] == bytes([_IFAPROT_KERNEL_LL]),
+        from_kernel=found.get(_IFA_PROTO) in _IFAPROT_KERNEL,
     )
 
 

@@ -10,6 +10,7 @@ The order, and why:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from reconciler.diff import diff
 from reconciler.model.route import Route
@@ -29,8 +30,7 @@ class Deletion:
     total: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(NamedTuple):
     """The operations in order, what they remove for good, and the families that lose their last default route."""
 
     operations: tuple[Operation, ...]
@@ -52,8 +52,9 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     routes = tuple(aftermath.renamed(observed.sandbox.routes or (), links.renames))
     wishes = desired.routes
     if wishes is None:
-        wishes = tuple(route for route in routes if not route.devices & links.removed)
-    left = aftermath.routes_after(routes, {wish.key for wish in wishes}, links, addresses)
+        kept = (route for route in routes if not route.devices & links.removed)
+        wishes = tuple(aftermath.tenable(kept, wanted, addresses))
+    left = aftermath.routes_after(routes, wishes, links, addresses)
     foreign = tuple(aftermath.renamed(around.routes, links.renames))
     coming, going = plan_routes(diff(wishes, left), foreign)
 
@@ -68,8 +69,8 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     ]
     return Plan(
         operations=tuple(operations),
-        deletions=_count_deletions(wishes, routes, addresses, links, observed.sandbox),
-        lost_defaults=_lost_defaults(wishes, routes),
+        deletions=_count_deletions(wishes, routes, addresses, links, observed.sandbox) if operations else (),
+        lost_defaults=_lost_defaults(wishes, routes) if operations else (),
     )
 
 

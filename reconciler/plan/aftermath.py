@@ -6,10 +6,11 @@ rt6_remove_prefsrc, rt6_mtu_change_route).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
-from reconciler.model.route import Route
+from reconciler.model.interface import Interface
+from reconciler.model.route import Route, direct_networks, is_reached
 from reconciler.plan.interface import AddressPlan, LinkPlan
 
 
@@ -25,8 +26,24 @@ def _with_names(route: Route, renames: dict[str, str]) -> Route:
     return replace(route, nexthops=hops)
 
 
+def tenable(routes: Iterable[Route], interfaces: Iterable[Interface], addresses: AddressPlan) -> Iterable[Route]:
+    """Leave out the routes that a NIC loses with its IPv4 addresses and that could not be put back without them."""
+    routes = list(routes)
+    if not addresses.ipv4_off:
+        return routes
+    direct = direct_networks(routes)
+    prefixes = {each.name: [address.address for address in each.addresses] for each in interfaces}
+    return [
+        route
+        for route in routes
+        if route.is_ipv6
+        or not route.devices & addresses.ipv4_off
+        or all(is_reached(hop, [*prefixes.get(hop.device, ()), *direct.get(hop.device, ())]) for hop in route.nexthops)
+    ]
+
+
 def routes_after(
-    routes: tuple[Route, ...], wished: Collection[object], links: LinkPlan, addresses: AddressPlan
+    routes: tuple[Route, ...], wishes: Iterable[Route], links: LinkPlan, addresses: AddressPlan
 ) -> Iterable[Route]:
     """Give the routes that are left once the links and addresses are done, as a later diff would find them.
 
@@ -35,6 +52,7 @@ def routes_after(
     """
     if not (links.removed or links.downed or links.mtus or addresses.dropped):
         return routes
+    wished = {wish.key for wish in wishes}
     lost = links.gone_early | links.downed
     doomed = links.removed - links.gone_early
     left = (_route_after(route, lost, links, addresses) for route in routes)

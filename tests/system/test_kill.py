@@ -1,0 +1,135 @@
+"""Killed at any point and run again, an apply converges; a killed one locks nobody out."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reconciler.cli.main import main
+from reconciler.drivers.netns import NetnsDriver
+from reconciler.manifest.load import load
+from tests.conftest import Kernel
+from tests.system.box import Box, nic
+
+
+def in_a_process_that_is_killed(work: Callable[[], object]) -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+def route(dest: str, host: str, device: str, **fields: Any) -> dict[str, Any]:
+    return {"dest": dest, "gateway": host, "device": device} | fields
+
+
+def stories(devices: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give two states between which nearly everything changes: three names in a cycle, a NIC goes, another comes."""
+    one, two, three, gone, new = devices
+    first = {
+        "interfaces": [
+            nic(one, "a", 1, addresses=["10.1.0.2/16", "10.1.0.3/16", {"address": "fd01::2/64", "dad": False}]),
+            nic(two, "b", 2),
+            nic(three, "c", 3),
+            nic(gone, "d", 4),
+        ],
+        "routes": [
+            route("default", "10.1.0.1", "a"),
+            route("default", "fd01::1", "a"),
+            route("192.168.1.0/24", "10.2.0.1", "b"),
+            route("192.168.2.0/24", "10.3.0.1", "c"),
+            route("192.168.3.0/24", "10.4.0.1", "d"),
+        ],
+    }
+    second = {
+        "interfaces": [
+            nic(one, "b", 1, addresses=["10.1.0.3/16", {"address": "fd01::3/64", "dad": False}]),
+            nic(two, "c", 2, mtu=1400),
+            nic(three, "a", 7),
+            nic(new, "d", 5),
+        ],
+        "routes": [
+            route("default", "10.1.0.9", "b"),
+            route("default", "fd01::9", "b"),
+            route("192.168.1.0/24", "10.2.0.1", "c", mtu=1300),
+            route("192.168.4.0/24", "172.31.0.1", "d"),
+            {"dest": "172.31.0.1", "device": "d"},
+        ],
+    }
+    return first, second
+
+
+@pytest.fixture
+def devices(kernel: Kernel) -> list[str]:
+    return [kernel.tap() for _ in range(5)]
+
+
+def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: list[str]) -> None:
+    first, second = stories(devices)
+    box.apply("--allow-delete", "all", **first)
+    box.apply("--allow-delete", "all", **second)
+    expected = box.state()
+    count = 1
+    done = 0
+    while done < count:
+        box.apply("--allow-delete", "all", **first)
+        (manifest,) = load([box.write(**second)])
+        operations = box.plan(manifest.sandbox)
+        count, done = len(operations), done + 1
+        driver = NetnsDriver(box.address)
+        in_a_process_that_is_killed(lambda: list(driver.execute(operations[:done])))
+        driver.close()
+        assert main(["apply", "--allow-delete", "all", str(box.file)]) == 0
+        assert box.state() == expected, f"killed after {operations[done - 1].command}"
+        assert box.diff(**second) == []
+    assert count > 20
+
+
+def test_a_killed_process_leaves_no_lock(box: Box, devices: list[str]) -> None:
+    def work() -> None:
+        driver = NetnsDriver(box.address)
+        driver.lock().__enter__()
+
+    in_a_process_that_is_killed(work)
+    box.apply(interfaces=[nic(devices[0])])
+
+
+def test_one_apply_at_a_time(box: Box, devices: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = box.state()
+    driver = NetnsDriver(box.address)
+    with driver.lock():
+        assert main(["apply", box.write(interfaces=[nic(devices[0])])]) == 2
+    driver.close()
+    assert capsys.readouterr().err == (
+        f"box: another reconciler is changing netns {box.namespace}; try again when it has finished\n"
+    )
+    assert box.state() == before
+    box.apply(interfaces=[nic(devices[0])])
+
+
+def test_three_interfaces_swap_names_in_a_cycle(box: Box, devices: list[str]) -> None:
+    names = ("a", "b", "c")
+
+    def sections(*order: str) -> dict[str, Any]:
+        return {
+            "interfaces": [nic(device, name, n) for n, (device, name) in enumerate(zip(devices, order, strict=False))]
+        }
+
+    box.apply(**sections(*names))
+    before = box.state()["links"]
+    assert box.diff(**sections("b", "c", "a")) == [
+        "ip link set dev a name rename0",
+        "ip link set dev c name a",
+        "ip link set dev b name c",
+        "ip link set dev rename0 name b",
+    ]
+    box.apply(**sections("b", "c", "a"))
+    after = box.state()["links"]
+    assert {name: after[name] for name in names} == {"b": before["a"], "c": before["b"], "a": before["c"]}

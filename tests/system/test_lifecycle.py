@@ -1,0 +1,119 @@
+"""Namespaces and devices come and go."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from reconciler.cli.main import main
+from reconciler.manifest.load import load
+from tests.conftest import Kernel, ip
+from tests.system.box import MACS, Box, nic
+
+
+def test_a_device_goes_back_as_it_was(box: Box, kernel: Kernel) -> None:
+    device = kernel.tap()
+    ip("link", "set", "dev", device, "mtu", "1234", "alias", "uplink of rack 7")
+    before = ip("-o", "link", "show", "dev", device)
+    box.apply(interfaces=[nic(device)])
+    assert subprocess.run(["ip", "link", "show", "dev", device], check=False, capture_output=True).returncode == 1
+    box.apply(interfaces=[])
+    assert ip("-o", "link", "show", "dev", device).partition(": ")[2] == before.partition(": ")[2]
+
+
+def test_a_device_that_came_home_under_another_name_is_found_by_its_alias(box: Box, kernel: Kernel) -> None:
+    """As the kernel does it with a physical device whose namespace died while its name was taken."""
+    device = kernel.tap()
+    box.apply(interfaces=[nic(device)])
+    ip("link", "set", "dev", "eth0", "netns", str(os.getpid()), "name", f"{device}x", namespace=box.namespace)
+    (command, *_) = box.diff(interfaces=[nic(device)])
+    assert command.startswith(
+        f"ip link set dev {device}x netns {box.namespace} name eth0 alias 'reconciler: device={device} "
+    )
+    box.apply(interfaces=[nic(device)])
+    assert main(["apply", "--allow-delete", "all", box.write(interfaces=[])]) == 0
+    assert device in ip("link", "show", "dev", device)
+
+
+def test_a_device_that_died_with_its_namespace_is_reported(
+    box: Box, kernel: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = kernel.tap()
+    box.apply(interfaces=[nic(device)])
+    ip("netns", "del", box.namespace)
+    capsys.readouterr()
+    assert main(["apply", str(box.file)]) == 2
+    assert capsys.readouterr().err == f"box: netns {box.namespace} does not exist (/run/netns/{box.namespace})\n"
+    ip("netns", "add", box.namespace)
+    assert main(["apply", str(box.file)]) == 2
+    assert capsys.readouterr().err == (
+        f"box: {device}: no such device on this host, which interface eth0 needs; "
+        "it has to exist before it is given to a sandbox\n"
+    )
+
+
+def test_500_namespaces_are_let_go(kernel: Kernel) -> None:
+    """Nothing keeps a namespace alive after a run: its number is free again when its name is."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    for number in range(500):
+        name = f"{kernel.prefix}d{number}"
+        ip("netns", "add", name)
+        try:
+            text = f"apiVersion: reconciler/v1\nsandbox: box\ndriver: {{netns: {{name: {name}}}}}\nroutes: []\n"
+            file = f"/tmp/{name}.yaml"
+            with open(file, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            assert main(["diff", file]) == 0
+            os.unlink(file)
+        finally:
+            ip("netns", "del", name)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_named_by_path_and_by_pid(box: Box, kernel: Kernel) -> None:
+    device = kernel.tap()
+    box.apply(interfaces=[nic(device)])
+    with subprocess.Popen(["ip", "netns", "exec", box.namespace, "sleep", "60"]) as process:
+        try:
+            # `ip` becomes the command once it is in the namespace.
+            while os.stat(f"/proc/{process.pid}/ns/net").st_ino != os.stat(f"/run/netns/{box.namespace}").st_ino:
+                pass
+            for driver in ({"path": f"/run/netns/{box.namespace}"}, {"pid": process.pid}):
+                (manifest,) = load([box.write(driver={"netns": driver}, interfaces=[nic(device)])])
+                assert main(["diff", str(box.file)]) == 0
+                assert manifest.sandbox.driver.file == driver.get("path", f"/proc/{process.pid}/ns/net")
+        finally:
+            process.kill()
+
+
+def test_what_is_no_namespace(box: Box, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert main(["diff", box.write(driver={"netns": {"path": str(file)}})]) == 2
+    assert capsys.readouterr().err == "box: that file is not a network namespace\n"
+
+
+def test_show_then_apply_is_a_no_op(box: Box, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    repository = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    with open(f"{repository}/examples/routes.yaml", encoding="utf-8") as stream:
+        example = stream.read()
+    device = kernel.tap()
+    text = example.replace("tap-eth0", device).replace("/run/netns/routes", f"/run/netns/{box.namespace}")
+    box.file.write_text(text)
+    assert main(["apply", str(box.file)]) == 0
+    before = box.state()
+    capsys.readouterr()
+    assert main(["show", str(box.file)]) == 0
+    shown = capsys.readouterr().out
+    box.file.write_text(shown)
+    assert main(["diff", str(box.file)]) == 0
+    assert main(["apply", str(box.file)]) == 0
+    assert capsys.readouterr().out.endswith("routes: in sync\n")
+    assert box.state() == before
+    assert main(["diff", "--observed", str(box.file), str(box.file)]) == 0
+    for form in ("json", "text"):
+        assert main(["show", "-o", form, str(box.file)]) == 0
+    assert f"eth0 (host {device}): {MACS[0]} mtu 9000 up" in capsys.readouterr().out

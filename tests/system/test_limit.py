@@ -1,0 +1,98 @@
+"""A manifest that was cut, emptied or mis-pointed deletes nothing beyond the limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.cli.main import main
+from tests.conftest import Kernel
+from tests.system.box import Box, nic
+
+ROUTES: list[dict[str, Any]] = [
+    {"dest": "default", "gateway": "10.0.0.1", "device": "eth0"},
+    *({"dest": f"10.9.{number}.0/24", "gateway": "10.0.0.1", "device": "eth0"} for number in range(40)),
+]
+
+
+@pytest.fixture
+def full(box: Box, kernel: Kernel) -> Box:
+    box.apply(interfaces=[nic(kernel.tap(), f"eth{number}", number) for number in range(3)], routes=ROUTES)
+    return box
+
+
+def deleted(full: Box, before: dict[str, Any]) -> int:
+    after = full.state()
+    left = [route for route in after["routes"] if route.get("protocol") == "200"]
+    return len([route for route in before["routes"] if route.get("protocol") == "200"]) - len(left)
+
+
+def test_cut_at_every_line(full: Box) -> None:
+    lines = full.file.read_text().splitlines(keepends=True)
+    before = full.state()
+    codes = set()
+    for count in range(len(lines)):
+        full.file.write_text("".join(lines[:count]))
+        code = main(["apply", str(full.file)])
+        codes.add(code)
+        assert deleted(full, before) <= 12, count
+        assert [route for route in full.routes("-4", "default") if route.get("gateway") == "10.0.0.1"]
+        if code == 0:
+            full.file.write_text("".join(lines))
+            assert main(["apply", str(full.file)]) == 0
+            assert full.state() == before
+    assert codes == {0, 2, 3}
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "{}\n", "[]\n", "null\n"])
+def test_emptied(full: Box, text: str) -> None:
+    before = full.state()
+    full.file.write_text(text)
+    assert main(["apply", str(full.file)]) == 2
+    assert full.state() == before
+
+
+def test_a_folder_without_manifests(full: Box) -> None:
+    before = full.state()
+    full.file.unlink()
+    assert main(["apply", str(full.file.parent)]) == 2
+    assert full.state() == before
+
+
+def test_the_limit_and_how_to_lift_it(full: Box, capsys: pytest.CaptureFixture[str]) -> None:
+    before = full.state()
+    capsys.readouterr()
+    assert main(["apply", full.write(routes=ROUTES[:20])]) == 3
+    assert capsys.readouterr().err == (
+        "box: refused: this would delete 21 of 41 routes; the limit is 30 % (and always 10).\n"
+        "Look again with `reconciler diff`; if it is what you want: --allow-delete all\n"
+    )
+    assert main(["apply", "--allow-delete", "20", str(full.file)]) == 3
+    assert main(["apply", "--allow-delete", "50%", str(full.file)]) == 3
+    assert full.state() == before
+    assert main(["apply", "--allow-delete", "21", str(full.file)]) == 0
+    assert deleted(full, before) == 21
+    capsys.readouterr()
+    assert main(["apply", full.write(routes=ROUTES[1:20])]) == 3
+    assert capsys.readouterr().err == (
+        "box: refused: this would delete the last IPv4 default route.\n"
+        "Look again with `reconciler diff`; if it is what you want: --allow-delete all\n"
+    )
+    assert main(["apply", "--allow-delete", "1", str(full.file)]) == 0
+
+
+def test_expect(full: Box, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    file = full.write(routes=ROUTES[:39])
+    assert main(["diff", file]) == 1
+    fingerprint = capsys.readouterr().out.split()[-1]
+    changed = full.file.with_name("changed.yaml")
+    changed.write_text(full.file.read_text().replace("10.9.1.0/24", "10.99.1.0/24"))
+    before = full.state()
+    assert main(["apply", "--expect", fingerprint, str(changed)]) == 3
+    assert full.state() == before
+    assert capsys.readouterr().err.startswith("reconciler: refused: the fingerprint is ")
+    assert main(["apply", "--expect", fingerprint, file]) == 0
+    # What it was given for is done.
+    assert main(["apply", "--expect", fingerprint, file]) == 3
