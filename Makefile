@@ -35,7 +35,7 @@ clean: ## remove what the other targets made
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
-	python3 -m venv --clear $(VENV)
+	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements.txt
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(PYTHON) -m compileall -q reconciler

@@ -48,6 +48,10 @@ class Kernel:
         self._devices += [name, peer]
         return name, peer
 
+    def adopt(self, *devices: str) -> None:
+        """Remove these devices at the end as well."""
+        self._devices += devices
+
     def remove(self) -> None:
         for name in self._namespaces:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)

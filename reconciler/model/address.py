@@ -79,7 +79,9 @@ def parse_network(text: str) -> str:
     shift = len(packed) * 8 - length
     if shift and int.from_bytes(packed, "big") & ((1 << shift) - 1):
         raise ValueError(f"{text} has host bits set; the network is {network(text)}")
-    return f"{unpack(packed)}/{length}"
+    # IPv4 text that `inet_pton` takes is canonical already.
+    address = text.partition("/")[0] if len(packed) == 4 else unpack(packed)
+    return f"{address}/{length}"
 
 
 def contains(prefix: str, address: str) -> bool:

@@ -125,6 +125,8 @@ def send(engine: Engine, batch: Sequence[Request]) -> list[Outcome]:
     except ChannelError as error:
         return [Outcome(request.operation, Status.UNKNOWN, str(error)) for request in batch]
     failures = {m.sequence: failed for m in answers if m.type == message.ERROR and (failed := message.failure(m))}
+    if not failures:
+        return [Outcome(request.operation, Status.DONE) for request in batch]
     return [_outcome(request.operation, failures.get(request.sequence)) for request in batch]
 
 

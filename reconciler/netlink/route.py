@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from socket import AF_INET, AF_INET6
 
 from reconciler.errors import ProtocolError
@@ -24,8 +25,6 @@ from reconciler.operations import PROTOCOL, AddRoute, DeleteRoute, ReplaceRoute,
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _RTNEXTHOP = struct.Struct("=HBBi")
 _U32 = struct.Struct("=I")
-# rtmsg, then the attributes table, destination, gateway and output link.
-_PLAIN_IPV4 = struct.Struct("=BBBBBBBBI HHI HH4s HH4s HHI")
 
 # enum rtattr_type_t, and of RTA_METRICS the two that a manifest can say.
 DST, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH = 1, 4, 5, 6, 7, 8, 9
@@ -72,8 +71,8 @@ def encode_body(route: Route, indexes: Mapping[str, int]) -> bytes:
     ipv6 = len(packed) == 16
     hops = route.nexthops
     single = len(hops) == 1
-    if single and not ipv6 and _is_plain(route) and length:
-        return _encode_plain(packed, length, hops[0], indexes)
+    if single and not ipv6 and length and _is_plain(route):
+        return _plain_head(length) + packed + _plain_tail(hops[0].gateway or "", indexes[hops[0].device])
     direct = bool(hops) and not any(hop.gateway for hop in hops)
     parts = [
         _RTMSG.pack(
@@ -111,15 +110,17 @@ def _is_plain(route: Route) -> bool:
     )
 
 
-def _encode_plain(packed: bytes, length: int, hop: NextHop, indexes: Mapping[str, int]) -> bytes:
-    """Build the body of the IPv4 route that most are, in one go: in a long list, this is where the time goes."""
-    return _PLAIN_IPV4.pack(
-        *(AF_INET, length, 0, 0, TABLE_MAIN, PROTOCOL, _SCOPE_UNIVERSE, _TYPES["unicast"], 0),
-        *(8, TABLE, TABLE_MAIN),
-        *(8, DST, packed),
-        *(8, GATEWAY, pack_address(hop.gateway or "")),
-        *(8, OIF, indexes[hop.device]),
-    )
+@lru_cache(maxsize=33)
+def _plain_head(length: int) -> bytes:
+    """Build the body of a plain IPv4 route up to its destination's bytes."""
+    rtmsg = (AF_INET, length, 0, 0, TABLE_MAIN, PROTOCOL, _SCOPE_UNIVERSE, _TYPES["unicast"], 0)
+    return _RTMSG.pack(*rtmsg) + _u32(TABLE, TABLE_MAIN) + message.attribute(DST, bytes(4))[:4]
+
+
+@lru_cache(maxsize=4096)
+def _plain_tail(gateway: str, index: int) -> bytes:
+    """Build the rest of it; a long list of routes has few gateways."""
+    return message.attribute(GATEWAY, pack_address(gateway)) + _u32(OIF, index)
 
 
 def _u32(kind: int, value: int) -> bytes:

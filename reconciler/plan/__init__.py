@@ -93,7 +93,7 @@ def _awaits(
 def _count_deletions(
     wishes: tuple[Route, ...], routes: tuple[Route, ...], addresses: AddressPlan, links: LinkPlan, had: Sandbox
 ) -> tuple[Deletion, ...]:
-    keys = {wish.key for wish in wishes}
+    keys = {wish.key for wish in wishes} if routes else set()
     interfaces = had.interfaces or ()
     counts = (
         ("interface", len(links.removed), len(interfaces)),
@@ -105,5 +105,7 @@ def _count_deletions(
 
 def _lost_defaults(wishes: tuple[Route, ...], routes: tuple[Route, ...]) -> tuple[str, ...]:
     had = {route.is_ipv6 for route in routes if route.is_default}
+    if not had:
+        return ()
     has = {route.is_ipv6 for route in wishes if route.is_default}
     return tuple("IPv6" if family else "IPv4" for family in sorted(had - has))

@@ -1,0 +1,65 @@
+"""Everything a reader is shown works as shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reconciler.cli.main import COMMANDS, main
+from tests.conftest import Kernel
+from tests.system.box import Box
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_applies_to_a_real_namespace(box: Box, kernel: Kernel, example: Path) -> None:
+    text = example.read_text()
+    for device in re.findall(r"device: (tap\S*)", text):
+        text = text.replace(device, kernel.tap())
+    text = re.sub(r"netns: \{.*\}", f"netns: {{name: {box.namespace}}}", text)
+    box.file.write_text(text)
+    assert main(["apply", str(box.file)]) == 0
+    assert main(["diff", str(box.file)]) == 0
+
+
+def test_the_demo() -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", str(ROOT / "examples" / "demo.sh")],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path},
+    )
+    assert "web-1: applied 7 operations in " in done.stdout
+    assert "web-1: in sync" in done.stdout
+    assert "1 sandbox: 0 to add, 1 to change, 0 to delete. Fingerprint " in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_the_manifest_of_the_readme_is_valid(tmp_path: Path) -> None:
+    (manifest,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "readme.yaml").write_text(manifest)
+    assert main(["validate", str(tmp_path / "readme.yaml")]) == 0
+
+
+def test_help_and_readme_name_the_same_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
+    assert shown == list(COMMANDS)
+    assert re.findall(r"^\| `reconciler ([a-z]+) ", (ROOT / "README.md").read_text(), re.MULTILINE) == shown
+
+
+def test_make_help_names_every_target_of_the_readme() -> None:
+    shown = subprocess.run(["make", "-s", "-C", str(ROOT), "help"], check=True, capture_output=True, text=True).stdout
+    listed = re.findall(r"^  make ([a-z]+)", shown, re.MULTILINE)
+    assert {"demo", "test", "lint", "bench", "help"} <= set(listed)
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE)) <= set(listed)
