@@ -101,10 +101,20 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
     state = f"{id_} is NOT as it was before: {not_undone}" if not_undone else f"{id_} is as it was before"
     return ApplyError(
         headline=f"failed at operation {outcomes.index(failed) + 1:,} of {len(operations):,}: {failed.operation.command}",
-        reason=failed.reason,
+        reason=failed.reason + _hint(failed),
         path=_path_of(failed.operation, before.desired),
         counts=f"{'; '.join(words)}. {state}.",
     )
+
+
+def _hint(failed: Outcome) -> str:
+    """Say what may be meant where the kernel does not find a gateway on its link."""
+    match failed.operation:
+        case AddRoute(route=route) | ReplaceRoute(route=route):
+            lost = route.needs_gateway and "invalid gateway" in failed.reason
+            return "; if the gateway is on that link nevertheless: onLink: true" if lost else ""
+        case _:
+            return ""
 
 
 def _path_of(operation: Operation, desired: Sandbox) -> tuple[str | int, ...]:

@@ -1,13 +1,13 @@
 """The operations as values: what is done to what, and the command an engineer would type for it.
 
 Commands are for a shell in the sandbox's namespace, except where a device comes from the host; `netns $$` is the
-namespace of the shell that was there before.
+namespace of the shell that was there before. Names are quoted: those that are observed may be anything.
 """
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from shlex import quote
 from typing import ClassVar, Literal
 
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
@@ -33,8 +33,8 @@ class AttachInterface:
     @property
     def command(self) -> str:
         """The command, typed on the host."""
-        alias = shlex.quote(self.origin.to_alias())
-        return f"ip link set dev {self.host_name} netns {self.namespace} name {self.name} alias {alias}"
+        moved = f"ip link set dev {quote(self.host_name)} netns {quote(self.namespace)} name {quote(self.name)}"
+        return f"{moved} alias {quote(self.origin.to_alias())}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,8 @@ class DetachInterface:
     def command(self) -> str:
         """The command."""
         back = self.origin
-        alias = shlex.quote(back.alias)
-        return f"ip link set dev {self.name} netns $$ name {back.device} address {back.hw_addr} mtu {back.mtu} alias {alias}"
+        moved = f"ip link set dev {quote(self.name)} netns $$ name {quote(back.device)}"
+        return f"{moved} address {back.hw_addr} mtu {back.mtu} alias {quote(back.alias)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class RenameInterface:
     @property
     def command(self) -> str:
         """The command."""
-        return f"ip link set dev {self.name} name {self.new_name}"
+        return f"ip link set dev {quote(self.name)} name {quote(self.new_name)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class SetLink:
     @property
     def command(self) -> str:
         """The command."""
-        words = ["ip link set dev", self.name]
+        words = ["ip link set dev", quote(self.name)]
         if self.hw_addr is not None:
             words += ["address", self.hw_addr]
         if self.mtu is not None:
@@ -130,7 +130,7 @@ class DeleteAddress:
     @property
     def command(self) -> str:
         """The command."""
-        return f"ip address del {self.address.address} dev {self.device}"
+        return f"ip address del {self.address.address} dev {quote(self.device)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class AwaitAddress:
     @property
     def command(self) -> str:
         """The command."""
-        listing = f"ip -6 address show dev {self.device} tentative"
+        listing = f"ip -6 address show dev {quote(self.device)} tentative"
         return f"while {listing} | grep -qF ' {self.address.address} '; do sleep 0.1; done"
 
 
@@ -177,7 +177,10 @@ class ReplaceRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteRoute:
-    """Delete one route, named in full so that no other one can go in its place."""
+    """Delete one route, named so that no other one can go in its place.
+
+    Several next hops are left out: the kernel would compare them in their order, and the rest names the route.
+    """
 
     sign: ClassVar[Sign] = "-"
     route: Route
@@ -185,7 +188,8 @@ class DeleteRoute:
     @property
     def command(self) -> str:
         """The command."""
-        return _route_command("del", self.route)
+        route = self.route if len(self.route.nexthops) == 1 else replace(self.route, nexthops=())
+        return _route_command("del", route)
 
 
 LinkOperation = AttachInterface | DetachInterface | RenameInterface | SetLink
@@ -196,12 +200,12 @@ Operation = LinkOperation | AddressOperation | RouteOperation
 
 def _address_command(verb: str, device: str, address: Address) -> str:
     nodad = "" if address.dad else " nodad"
-    return f"ip address {verb} {address.address} dev {device}{nodad}"
+    return f"ip address {verb} {address.address} dev {quote(device)}{nodad}"
 
 
 def _hop_words(hop: NextHop) -> str:
     via = f"via {hop.gateway} " if hop.gateway else ""
-    return f"{via}dev {hop.device}"
+    return f"{via}dev {quote(hop.device)}"
 
 
 def route_words(route: Route) -> str:

@@ -76,8 +76,8 @@ def fingerprint(desired: Sandbox, observed: Sandbox, plan: Plan) -> str:
         digest.update(repr((sandbox.id, sandbox.driver, sandbox.interfaces)).encode())
         for line in sorted(map(repr, sandbox.routes)) if sandbox.routes is not None else ["-"]:
             digest.update(line.encode())
-    for operation in plan.operations:
-        digest.update(operation.command.encode())
+    for command in sorted(operation.command for operation in plan.operations):
+        digest.update(command.encode())
     return _grouped(digest.hexdigest())
 
 

@@ -49,7 +49,7 @@ def render_operations(operations: Iterable[Operation], *, verbose: bool, color: 
 def _comment(operation: Operation) -> str:
     """Say what is replaced."""
     match operation:
-        case ReplaceRoute():
+        case ReplaceRoute() if operation.before != operation.route:
             return f"      # was {route_words(operation.before)}"
         case SetLink() if operation.was:
             return f"      # was {operation.was}"

@@ -82,7 +82,7 @@ class NetnsDriver:
                 tentative=frozenset(
                     (link.name, a.address)
                     for a in addresses
-                    if a.tentative and not a.dad_failed and (link := own.get(a.index)) and link.running
+                    if a.tentative and not a.dad_failed and (link := own.get(a.index)) and link.carrier
                 ),
                 dad_failed=frozenset(
                     (own[a.index].name, a.address) for a in addresses if a.dad_failed and a.index in own

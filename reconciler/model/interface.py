@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# linux/if.h: IFALIASZ, less the terminating NUL.
-ALIAS_MAX = 255
+# Bytes: IFALIASZ of linux/if.h is 256, and the kernel counts a terminating NUL and wants less than that.
+ALIAS_MAX = 254
 _ALIAS = re.compile(
     r"reconciler: device=(\S{1,15}) hwaddr=([0-9a-f:]{17}) mtu=([0-9]{1,5})(?: alias=(.*))?\Z", re.DOTALL
 )
@@ -57,9 +57,11 @@ class Origin:
     alias: str = ""
 
     def to_alias(self) -> str:
-        """Write it as an alias; a foreign alias that does not fit is cut."""
+        """Write it as an alias; a foreign alias that does not fit is cut, between letters."""
         text = f"reconciler: device={self.device} hwaddr={self.hw_addr} mtu={self.mtu}"
-        return (f"{text} alias={self.alias}" if self.alias else text)[:ALIAS_MAX]
+        if self.alias:
+            text += f" alias={self.alias}"
+        return text.encode()[:ALIAS_MAX].decode(errors="ignore")
 
     @classmethod
     def from_alias(cls, alias: str) -> Origin | None:

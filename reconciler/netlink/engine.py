@@ -59,7 +59,8 @@ class Engine:
         """Read one link by name; None if there is none."""
         sequence = self.next_sequence()
         answers = self.channel.exchange(interface.get_link_request(name, sequence), sequence)
-        return next((interface.decode_link(m.payload) for m in answers if m.type == message.NEW_LINK), None)
+        found = (m for m in answers if m.type == message.NEW_LINK and m.sequence == sequence)
+        return next((interface.decode_link(m.payload) for m in found), None)
 
     def addresses(self) -> list[LinkAddress]:
         """Read all addresses."""

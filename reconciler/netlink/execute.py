@@ -85,8 +85,7 @@ def _send_batches(engine: Engine, operations: list[Operation], indexes: dict[str
         try:
             data = _encode(operation, indexes, sequence)
         except KeyError as missing:
-            reason = f"the sandbox has no link named {missing.args[0]}"
-            yield [*send(engine, batch), Outcome(operation, Status.FAILED, reason)]
+            yield [*send(engine, batch), _no_link(operation, missing.args[0])]
             return
         batch.append(Request(operation, sequence, data))
         size += len(data)
@@ -130,6 +129,10 @@ def send(engine: Engine, batch: Sequence[Request]) -> list[Outcome]:
     return [_outcome(request.operation, failures.get(request.sequence)) for request in batch]
 
 
+def _no_link(operation: Operation, name: str) -> Outcome:
+    return Outcome(operation, Status.FAILED, f"the sandbox has no link named {name}")
+
+
 def _outcome(operation: Operation, failed: Failure | None) -> Outcome:
     if failed is None or _is_gone_already(operation, failed.errno):
         return Outcome(operation, Status.DONE)
@@ -142,7 +145,8 @@ def _is_gone_already(operation: Operation, code: int) -> bool:
         case DeleteRoute():
             return code == errno.ESRCH
         case DeleteAddress():
-            return code == errno.EADDRNOTAVAIL
+            # ENXIO: IPv6 is off on this link, as after an MTU below its minimum.
+            return code in (errno.EADDRNOTAVAIL, errno.ENXIO)
         case _:
             return False
 
@@ -150,7 +154,8 @@ def _is_gone_already(operation: Operation, code: int) -> bool:
 def _wait(engine: Engine, operations: list[Operation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
     for operation in operations:
         if isinstance(operation, AwaitAddress):
-            yield [_await_address(engine, operation, indexes[operation.device])]
+            index = indexes.get(operation.device)
+            yield [_no_link(operation, operation.device) if index is None else _await_address(engine, operation, index)]
 
 
 def _await_address(engine: Engine, operation: AwaitAddress, index: int) -> Outcome:

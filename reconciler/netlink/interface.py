@@ -35,7 +35,8 @@ _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
 _IFLA_INFO_KIND = 1
 _SKIP_STATISTICS = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
-_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+# IFF_RUNNING would say the same as IFF_LOWER_UP, but a moment later.
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 # The kernel's marks (from 5.18 on) on addresses it makes itself: loopback, router advertisement, link-local.
 _IFAPROT_KERNEL = (b"\x01", b"\x02", b"\x03")
@@ -50,7 +51,7 @@ class Link:
     hw_addr: str
     mtu: int
     up: bool
-    running: bool
+    carrier: bool
     alias: str
     kind: str
     queues: int
@@ -104,7 +105,7 @@ def decode_link(payload: bytes) -> Link:
         hw_addr=found.get(_IFLA_ADDRESS, b"").hex(":"),
         mtu=_number(found.get(_IFLA_MTU)),
         up=bool(flags & _IFF_UP),
-        running=bool(flags & _IFF_RUNNING),
+        carrier=bool(flags & _IFF_LOWER_UP),
         alias=_text(found.get(_IFLA_IFALIAS, b"")),
         kind=_text(kind),
         queues=_number(found.get(_IFLA_NUM_TX_QUEUES)),
@@ -137,7 +138,9 @@ def decode_address(payload: bytes) -> LinkAddress | None:
 
 
 def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="replace")
+    text = value.rstrip(b"\0").decode(errors="replace")
+    # A name or an alias may hold anything; what a terminal would obey is not shown to one.
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _number(value: bytes | None) -> int:

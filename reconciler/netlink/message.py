@@ -30,6 +30,8 @@ _NESTED_AND_ORDER = 0xC000
 _ERROR_SIZE = 4 + _HEADER.size
 _CAPPED, _HAS_ATTRIBUTES = 0x100, 0x200
 _EXTACK_TEXT = 1
+# include/linux/err.h.
+_MAX_ERRNO = 4095
 
 
 class Message(NamedTuple):
@@ -106,6 +108,8 @@ def failure(message: Message) -> Failure | None:
     (code,) = _INT.unpack_from(payload)
     if code >= 0:
         return None
+    if code < -_MAX_ERRNO:
+        raise ProtocolError(f"netlink error {code}, which is no errno")
     text = ""
     if message.type == ERROR and message.flags & _HAS_ATTRIBUTES and len(payload) >= _ERROR_SIZE:
         start = _ERROR_SIZE

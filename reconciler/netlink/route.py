@@ -37,8 +37,11 @@ _FLAGS_AT = 8 if sys.byteorder == "little" else 11
 _CLONED = 0x200
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _TABLE_LOCAL, _TABLE_COMPAT = 255, 252
-# What IPv6 appends to a dump whatever the route: 36 bytes of cache info and 8 of router preference.
+# What IPv6 appends to a dump whatever the route: 36 bytes of cache info, and the preference that routes have unless a
+# router says otherwise.
 _IPV6_TAIL, _IPV6_TAIL_START = 44, struct.pack("=HH", 36, CACHEINFO)
+
+_MEDIUM = message.attribute(PREF, b"\0")
 
 _TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
@@ -53,18 +56,21 @@ def dump_request(family: int, sequence: int) -> bytes:
 
 def encode(operation: RouteOperation, indexes: Mapping[str, int], sequence: int) -> bytes:
     """Build the request of an operation. KeyError for a NIC that `indexes` lacks."""
-    body = encode_body(operation.route, indexes)
     match operation:
         case AddRoute():
             kind, how = message.NEW_ROUTE, message.CREATE | message.EXCLUSIVE
+            body = encode_body(operation.route, indexes)
         case ReplaceRoute():
             kind, how = message.NEW_ROUTE, message.CREATE | message.REPLACE
+            body = encode_body(operation.route, indexes)
         case DeleteRoute():
             kind, how = message.DELETE_ROUTE, 0
+            # The kernel compares next hops in the order in which they were added, which we do not know.
+            body = encode_body(operation.route, indexes, with_hops=len(operation.route.nexthops) == 1)
     return message.pack(kind, message.REQUEST | how, sequence, body)
 
 
-def encode_body(route: Route, indexes: Mapping[str, int]) -> bytes:
+def encode_body(route: Route, indexes: Mapping[str, int], *, with_hops: bool = True) -> bytes:
     """Build the rtmsg and attributes of a route, as the kernel would dump it. KeyError for an unknown NIC."""
     address, _, text = route.dest.partition("/")
     packed, length = pack_address(address), int(text)
@@ -97,7 +103,7 @@ def encode_body(route: Route, indexes: Mapping[str, int]) -> bytes:
     if single:
         parts.append(_hop_attributes(hops[0]))
         parts.append(_u32(OIF, indexes[hops[0].device]))
-    elif hops:
+    elif hops and with_hops:
         parts.append(message.attribute(MULTIPATH, b"".join(_nexthop(hop, indexes) for hop in hops)))
     return b"".join(parts)
 
@@ -156,7 +162,8 @@ def find_expected(payload: bytes, expected: Mapping[bytes, Route]) -> Route | No
     if state and state[0] & ~_ONLINK:
         payload = payload[:_FLAGS_AT] + bytes((state[0] & _ONLINK,)) + payload[_FLAGS_AT + 1 :]
     found = expected.get(payload)
-    if found is None and payload[-_IPV6_TAIL : 4 - _IPV6_TAIL] == _IPV6_TAIL_START:
+    tail = payload[-_IPV6_TAIL:]
+    if found is None and tail[:4] == _IPV6_TAIL_START and tail[-8:] == _MEDIUM:
         found = expected.get(payload[:-_IPV6_TAIL])
     return found
 
@@ -175,6 +182,8 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Route] | None
     size = _FAMILIES.get(family)
     if size is None:
         return None
+    if length > size * 8:
+        raise ProtocolError(f"route with a prefix of {length} bits")
     found: dict[int, bytes] = {}
     opaque = []
     for attribute, value in message.attributes(payload, _RTMSG.size):
@@ -183,21 +192,20 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Route] | None
         elif attribute != CACHEINFO and not (attribute == PREF and value == b"\0"):
             opaque.append(message.attribute(attribute, value))
     mtu, advmss, others = _decode_metrics(found.get(METRICS, b""))
-    if others:
-        opaque.append(others)
     kind_name = _TYPE_NAMES[kind]
+    # The kernel puts IPv6 routes of other types on `lo`.
+    hops, unknown = _decode_hops(found, flags, size, names) if kind_name == "unicast" else ((), b"")
     source = found.get(PREFSRC)
     return protocol, Route(
         dest=f"{_address(found.get(DST, bytes(size)), size)}/{length}",
         type=kind_name,
-        # The kernel puts IPv6 routes of these types on `lo`.
-        nexthops=_decode_hops(found, flags, size, names) if kind_name == "unicast" else (),
+        nexthops=hops,
         table=_number(found[TABLE]) if TABLE in found else table,
         metric=_number(found[PRIORITY]) if PRIORITY in found else 0,
         source=_address(source, size) if source is not None else None,
         mtu=mtu,
         advmss=advmss,
-        opaque=b"".join(opaque),
+        opaque=b"".join((*opaque, others, unknown)),
     )
 
 
@@ -227,13 +235,16 @@ def _decode_metrics(nested: bytes) -> tuple[int, int, bytes]:
     return mtu, advmss, message.attribute(METRICS, b"".join(others)) if others else b""
 
 
-def _decode_hops(found: Mapping[int, bytes], flags: int, size: int, names: Mapping[int, str]) -> tuple[NextHop, ...]:
+def _decode_hops(
+    found: Mapping[int, bytes], flags: int, size: int, names: Mapping[int, str]
+) -> tuple[tuple[NextHop, ...], bytes]:
+    """Decode the next hops, and give what there is in them that a manifest cannot say."""
     if MULTIPATH in found:
-        return canonical_hops(_multipath(found[MULTIPATH], size, names))
+        return _multipath(found[MULTIPATH], size, names)
     if OIF not in found:
-        return ()
+        return (), b""
     gateway = found.get(GATEWAY)
-    return (_hop(_number(found[OIF]), gateway, 1, flags, size, names),)
+    return (_hop(_number(found[OIF]), gateway, 1, flags, size, names),), b""
 
 
 def _hop(index: int, gateway: bytes | None, weight: int, flags: int, size: int, names: Mapping[int, str]) -> NextHop:
@@ -245,8 +256,9 @@ def _hop(index: int, gateway: bytes | None, weight: int, flags: int, size: int, 
     )
 
 
-def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> list[NextHop]:
+def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> tuple[tuple[NextHop, ...], bytes]:
     hops = []
+    opaque = b""
     start = 0
     while start < len(data):
         if len(data) - start < _RTNEXTHOP.size:
@@ -255,6 +267,7 @@ def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> list[NextHop
         if length < _RTNEXTHOP.size or start + length > len(data):
             raise ProtocolError(f"next hop of {length} bytes where {len(data) - start} are left")
         attributes = dict(message.attributes(data[start + _RTNEXTHOP.size : start + length]))
-        hops.append(_hop(index, attributes.get(GATEWAY), extra_weight + 1, flags, size, names))
+        hops.append(_hop(index, attributes.pop(GATEWAY, None), extra_weight + 1, flags, size, names))
+        opaque += b"".join(message.attribute(kind, value) for kind, value in attributes.items())
         start += (length + 3) & ~3
-    return hops
+    return canonical_hops(hops), opaque

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reconciler.diff import diff
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.operations import AddRoute, AwaitAddress, Operation, ReplaceRoute
@@ -46,17 +45,15 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     around = observed.around
     had = observed.sandbox.interfaces or ()
     wanted = had if desired.interfaces is None else desired.interfaces
-    links = plan_links(diff(wanted, had), desired.driver, around)
-    addresses = plan_addresses(wanted, had, links, around)
+    links = plan_links(wanted, had, desired.driver, around)
+    addresses = plan_addresses(wanted, had, desired.routes or (), links, around)
 
-    routes = tuple(aftermath.renamed(observed.sandbox.routes or (), links.renames))
+    routes = observed.sandbox.routes or ()
     wishes = desired.routes
     if wishes is None:
-        kept = (route for route in routes if not route.devices & links.removed)
-        wishes = tuple(aftermath.tenable(kept, wanted, addresses))
-    left = aftermath.routes_after(routes, wishes, links, addresses)
-    foreign = tuple(aftermath.renamed(around.routes, links.renames))
-    coming, going = plan_routes(diff(wishes, left), foreign)
+        wishes = tuple(aftermath.kept_routes(routes, links, addresses, had, wanted))
+    changes = aftermath.route_changes(wishes, routes, links, addresses)
+    coming, going = plan_routes(changes, aftermath.foreign_routes(around.routes, links, had, wanted))
 
     operations: list[Operation] = [
         *links.early,

@@ -1,82 +1,145 @@
 """What the kernel does to routes when links and addresses change, so that a plan puts back what it would lose.
 
-Source: net/ipv4/fib_frontend.c (fib_inetaddr_event), fib_semantics.c (fib_sync_down_dev, fib_sync_down_addr), net/ipv6/route.c (rt6_sync_down_dev,
-rt6_remove_prefsrc, rt6_mtu_change_route).
+Routes are looked at under the names that NICs have before the plan. Source: net/ipv4/fib_frontend.c (fib_inetaddr_event,
+fib_disable_ip), fib_semantics.c (fib_sync_down_dev, fib_sync_down_addr), net/ipv6/route.c (fib6_ifdown,
+rt6_mtu_change_route).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from reconciler.diff import Change, diff
+from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Interface
-from reconciler.model.route import Route, direct_networks, is_reached
+from reconciler.model.route import TABLE_MAIN, NextHop, Route, canonical_hops, direct_networks, is_reached
 from reconciler.plan.interface import AddressPlan, LinkPlan
 
-
-def renamed(routes: Iterable[Route], renames: dict[str, str]) -> Iterable[Route]:
-    """Name the routes' NICs as they are called after the renames."""
-    if not renames:
-        return routes
-    return [_with_names(route, renames) if route.devices & renames.keys() else route for route in routes]
+# IP6_RT_PRIO_ADDRCONF of net/ip6_route.h.
+_IPV6_CONNECTED_METRIC = 256
 
 
-def _with_names(route: Route, renames: dict[str, str]) -> Route:
-    hops = tuple(replace(hop, device=renames.get(hop.device, hop.device)) for hop in route.nexthops)
-    return replace(route, nexthops=hops)
+def route_changes(
+    wishes: Sequence[Route], routes: Sequence[Route], links: LinkPlan, addresses: AddressPlan
+) -> list[Change[Route]]:
+    """Give what has to change about routes once the links and addresses are done.
 
-
-def tenable(routes: Iterable[Route], interfaces: Iterable[Interface], addresses: AddressPlan) -> Iterable[Route]:
-    """Leave out the routes that a NIC loses with its IPv4 addresses and that could not be put back without them."""
-    routes = list(routes)
-    if not addresses.ipv4_off:
-        return routes
-    direct = direct_networks(routes)
-    prefixes = {each.name: [address.address for address in each.addresses] for each in interfaces}
-    return [
-        route
-        for route in routes
-        if route.is_ipv6
-        or not route.devices & addresses.ipv4_off
-        or all(is_reached(hop, [*prefixes.get(hop.device, ()), *direct.get(hop.device, ())]) for hop in route.nexthops)
-    ]
-
-
-def routes_after(
-    routes: tuple[Route, ...], wishes: Iterable[Route], links: LinkPlan, addresses: AddressPlan
-) -> Iterable[Route]:
-    """Give the routes that are left once the links and addresses are done, as a later diff would find them.
-
-    A NIC that goes at the end takes its routes along: they count as gone already unless their key is wished for,
-    and then another route takes their place before.
+    A route that may be lost, by what the kernel's settings are, is a change in either case: replaced, or deleted.
     """
-    if not (links.removed or links.downed or links.mtus or addresses.dropped):
-        return routes
+    if not (links.renames or links.removed or links.downed or links.mtus or addresses.dropped or addresses.doubtful):
+        return diff(wishes, routes)
     wished = {wish.key for wish in wishes}
-    lost = links.gone_early | links.downed
-    doomed = links.removed - links.gone_early
-    left = (_route_after(route, lost, links, addresses) for route in routes)
-    return [
-        route
-        for route in left
-        if route is not None and (route.key in wished or not route.nexthops or route.devices - doomed)
-    ]
+    left: list[Route] = []
+    doubtful: dict[object, Route] = {}
+    for route in routes:
+        after = _route_after(route, links, addresses)
+        if after is None or (route.key not in wished and _leaves_with_its_nic(route, links)):
+            continue
+        after = _with_names(after, links.renames)
+        if _is_doubtful(route, links, addresses):
+            doubtful[route.key] = after
+        else:
+            left.append(after)
+    changes = diff([wish for wish in wishes if wish.key not in doubtful], left)
+    changes += [Change(doubtful[wish.key], wish) for wish in wishes if wish.key in doubtful]
+    return changes + [Change(route, None) for key, route in doubtful.items() if key not in wished]
 
 
-def _route_after(route: Route, lost: set[str], links: LinkPlan, addresses: AddressPlan) -> Route | None:
+def _leaves_with_its_nic(route: Route, links: LinkPlan) -> bool:
+    """Tell whether a route goes by itself with a NIC that goes at the end: IPv4 routes with any, IPv6 with all of them."""
+    leaving = links.removed - links.gone_early
+    return bool(route.devices & leaving) and (not route.is_ipv6 or not route.devices - leaving)
+
+
+def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route | None:
+    devices = route.devices
     if not route.is_ipv6:
-        without = route.nexthops and not route.devices - lost - addresses.ipv4_off
-        return None if without or route.source in addresses.dropped else route
-    if route.nexthops and not route.devices - lost:
+        off = links.downed | addresses.ipv4_off
+        lost = devices & links.gone_early or (devices and not devices - off) or _names_source(route, addresses.dropped)
+        return None if lost else route
+    if devices and not devices - links.gone_early - links.downed:
         return None
-    if route.devices & lost:
-        route = replace(route, nexthops=tuple(hop for hop in route.nexthops if hop.device not in lost))
-    for device in route.devices & links.mtus.keys():
+    # A link that is down for a moment keeps its place among several next hops; one that goes loses it.
+    if devices & links.gone_early:
+        route = replace(route, nexthops=tuple(hop for hop in route.nexthops if hop.device not in links.gone_early))
+    for device in devices & links.mtus.keys():
         route = _follow_mtu(route, *links.mtus[device])
     return route
+
+
+def _is_doubtful(route: Route, links: LinkPlan, addresses: AddressPlan) -> bool:
+    off = links.downed | addresses.ipv4_off | addresses.ipv4_doubtful
+    without = bool(route.devices) and not route.devices - off
+    return not route.is_ipv6 and (without or _names_source(route, addresses.doubtful))
+
+
+def _names_source(route: Route, gone: set[str]) -> bool:
+    """Tell whether a route goes with an address that is its source: the kernel looks for such routes in `main` only."""
+    return route.source in gone and route.table == TABLE_MAIN
 
 
 def _follow_mtu(route: Route, old: int, new: int) -> Route:
     """Give an IPv6 route after its NIC's MTU changed: the kernel moves a route's MTU along in two cases."""
     follows = route.mtu >= new or (route.mtu < new and route.mtu == old)
     return replace(route, mtu=new) if route.mtu and follows else route
+
+
+def _with_names(route: Route, renames: dict[str, str]) -> Route:
+    if not route.devices & renames.keys():
+        return route
+    hops = canonical_hops(replace(hop, device=renames.get(hop.device, hop.device)) for hop in route.nexthops)
+    return replace(route, nexthops=hops)
+
+
+def kept_routes(
+    routes: Iterable[Route],
+    links: LinkPlan,
+    addresses: AddressPlan,
+    had: Iterable[Interface],
+    wanted: Iterable[Interface],
+) -> Iterator[Route]:
+    """Give the routes to keep where a manifest says nothing of routes, under the new names.
+
+    Left out are those of NICs that go, and those that are lost with a NIC's IPv4 addresses and could not be put back
+    without them.
+    """
+    kept = [route for route in routes if not route.devices & links.removed]
+    names = {each.device: each.name for each in had}
+    prefixes = {
+        names[each.device]: [address.address for address in each.addresses] for each in wanted if each.device in names
+    }
+    direct = direct_networks(kept) if addresses.ipv4_off else {}
+    for route in kept:
+        if (
+            route.is_ipv6
+            or not route.devices & addresses.ipv4_off
+            or all(
+                is_reached(hop, [*prefixes.get(hop.device, ()), *direct.get(hop.device, ())]) for hop in route.nexthops
+            )
+        ):
+            yield _with_names(route, links.renames)
+
+
+def foreign_routes(
+    routes: Iterable[Route], links: LinkPlan, had: Iterable[Interface], wanted: Iterable[Interface]
+) -> list[Route]:
+    """Give the routes of others once the links and addresses are done: connected routes come and go with addresses."""
+    connected_before = set(_connected(had))
+    kept = [_with_names(route, links.renames) for route in routes if route not in connected_before]
+    return [*kept, *_connected(wanted)]
+
+
+def _connected(interfaces: Iterable[Interface]) -> Iterator[Route]:
+    """Give the routes that the kernel adds by itself (fib_add_ifaddr, addrconf_prefix_route)."""
+    for interface in interfaces:
+        seen = set()
+        for address in interface.addresses:
+            dest = network(address.address)
+            hops = (NextHop(device=interface.name),)
+            if is_ipv6(dest):
+                yield Route(dest=dest, nexthops=hops, metric=_IPV6_CONNECTED_METRIC)
+            # Only the first address of a subnet brings a route, and a host address none.
+            elif dest not in seen and not dest.endswith("/32"):
+                seen.add(dest)
+                yield Route(dest=dest, nexthops=hops, source=address.address.partition("/")[0])

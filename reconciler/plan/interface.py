@@ -6,13 +6,13 @@ the first IPv4 address of a subnet deletes the others of that subnet on the NIC 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from reconciler.diff import Change, diff
+from reconciler.diff import diff
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Address, Interface, Origin
+from reconciler.model.route import TABLE_MAIN, Route
 from reconciler.model.sandbox import DriverAddress, HostDevice, Surroundings
 from reconciler.operations import (
     AddAddress,
@@ -35,8 +35,8 @@ LIVE_ADDRESS_KINDS = frozenset({"tun", "veth", "dummy", "macvlan", "ifb"})
 class LinkPlan:
     """What happens to the links.
 
-    `renames`: old → new name; `removed`, `gone_early`: old names; `downed`: new names of
-    links that pass through down; `mtus`: new name → (old, new MTU).
+    All by the names that NICs have before. `renames`: old → new name; `removed`: those that go, `gone_early`: those of
+    them that go first; `downed`: those that pass through down; `mtus`: name → (old, new MTU).
     """
 
     early: list[Operation] = field(default_factory=list)
@@ -52,22 +52,27 @@ class LinkPlan:
 class AddressPlan:
     """What happens to the addresses.
 
-    `dropped`: those (without length) that go for a moment at least before routes are
-    written; `ipv4_off`: NICs that are without any IPv4 address for a moment, which costs them all their IPv4 routes;
-    `ipv6`: NIC, address, and whether it is only just added.
+    `dropped`: IPv4 addresses (without length) that go before routes are written, `doubtful`: those that may; `ipv4_off`: NICs,
+    by the names they have before, that are without any IPv4 address for a moment, which costs them all their IPv4
+    routes, `ipv4_doubtful`: those that may be; `ipv6`: NIC by its new name, address, and whether it is only just added.
     """
 
     early: list[Operation] = field(default_factory=list)
     late: list[Operation] = field(default_factory=list)
     dropped: set[str] = field(default_factory=set)
+    doubtful: set[str] = field(default_factory=set)
     ipv4_off: set[str] = field(default_factory=set)
+    ipv4_doubtful: set[str] = field(default_factory=set)
     ipv6: list[tuple[str, Address, bool]] = field(default_factory=list)
     deletions: int = 0
 
 
-def plan_links(changes: list[Change[Interface]], driver: DriverAddress, around: Surroundings) -> LinkPlan:
+def plan_links(
+    wanted: tuple[Interface, ...], had: tuple[Interface, ...], driver: DriverAddress, around: Surroundings
+) -> LinkPlan:
     """Plan the links: who goes, who is renamed, who comes, what is set."""
     plan = LinkPlan()
+    changes = diff(wanted, had)
     removed = [change.before for change in changes if change.before and not change.after]
     added = [change.after for change in changes if change.after and not change.before]
     kept = [(change.before, change.after) for change in changes if change.before and change.after]
@@ -86,21 +91,20 @@ def plan_links(changes: list[Change[Interface]], driver: DriverAddress, around: 
 
     needs_down = {before.name: _needs_down(before, after, around) for before, after in kept}
     plan.early += [SetLink(name=name, up=False) for name, down in needs_down.items() if down]
-    plan.downed = {plan.renames.get(name, name) for name, down in needs_down.items() if down}
-    plan.early += order_renames(plan.renames, around.links)
+    plan.downed = {before.name for before, after in kept if needs_down[before.name] or (before.up and not after.up)}
+    plan.early += order_renames(plan.renames, {each.name for each in (*wanted, *had)} | around.links)
     for interface in added:
         plan.early += _attach(interface, driver, around)
     for before, after in kept:
         if before.mtu != after.mtu:
-            plan.mtus[after.name] = (before.mtu, after.mtu)
-        plan.early += _set_link(before, after, raise_again=after.name in plan.downed)
+            plan.mtus[before.name] = (before.mtu, after.mtu)
+        plan.early += _set_link(before, after, raise_again=before.name in plan.downed)
     return plan
 
 
-def order_renames(renames: dict[str, str], foreign: Iterable[str]) -> list[Operation]:
-    """Order renames so that each new name is free when its turn comes; a cycle goes through a temporary name."""
+def order_renames(renames: dict[str, str], taken: set[str] | frozenset[str]) -> list[Operation]:
+    """Order renames so that each new name is free when its turn comes; a cycle goes through a name not `taken`."""
     pending = dict(renames)
-    taken = {*renames, *renames.values(), *foreign}
     operations: list[Operation] = []
     while pending:
         free = next((old for old, new in pending.items() if new not in pending), None)
@@ -131,7 +135,8 @@ def _origin(interface: Interface, around: Surroundings) -> Origin:
 
 
 def _needs_down(before: Interface, after: Interface, around: Surroundings) -> bool:
-    if not before.up:
+    # A saved state knows neither kernel nor kinds; nearly all of them change while they are up.
+    if not before.up or around.devices is None:
         return False
     if before.name != after.name and around.kernel and around.kernel < LIVE_RENAME:
         return True
@@ -176,79 +181,141 @@ def _set_link(before: Interface, after: Interface, *, raise_again: bool) -> list
 
 
 def plan_addresses(
-    wanted: tuple[Interface, ...], had: tuple[Interface, ...], links: LinkPlan, around: Surroundings
+    wanted: tuple[Interface, ...],
+    had: tuple[Interface, ...],
+    routes: tuple[Route, ...],
+    links: LinkPlan,
+    around: Surroundings,
 ) -> AddressPlan:
-    """Plan the addresses of all NICs that stay or come."""
+    """Plan the addresses of all NICs that stay or come. `routes` are the desired ones."""
     plan = AddressPlan()
     before = {interface.device: interface for interface in had}
     for interface in wanted:
         old = before.get(interface.device)
-        if old is not None and old.addresses == interface.addresses and interface.name not in links.downed:
-            found = set()
-        else:
-            found = _plan_nic(plan, interface, old, links, around)
+        added: set[str] = set()
+        if old is None or old.addresses != interface.addresses or old.name in links.downed:
+            added = _plan_nic(plan, interface, old, routes, links, around)
         plan.ipv6 += [
-            (interface.name, address, address.key in found)
+            (interface.name, address, address.key in added)
             for address in interface.addresses
             if is_ipv6(address.address)
         ]
+    _drop_with_their_nics(plan, wanted, had, links)
     return plan
 
 
+def _drop_with_their_nics(
+    plan: AddressPlan, wanted: tuple[Interface, ...], had: tuple[Interface, ...], links: LinkPlan
+) -> None:
+    """Note the IPv4 addresses that go with their NICs, unless another NIC has them as well.
+
+    IPv6 routes keep a source that goes with its NIC.
+    """
+    devices = {interface.device for interface in had}
+    elsewhere = {_bare(each) for interface in wanted if interface.device in devices for each in interface.addresses}
+    for interface in had:
+        if interface.name in links.gone_early:
+            lost = {_bare(address) for address in interface.addresses if not is_ipv6(address.address)}
+            plan.dropped |= lost - elsewhere
+            plan.doubtful |= lost & elsewhere
+
+
+def _bare(address: Address) -> str:
+    return address.address.partition("/")[0]
+
+
 def _plan_nic(
-    plan: AddressPlan, interface: Interface, old: Interface | None, links: LinkPlan, around: Surroundings
+    plan: AddressPlan,
+    interface: Interface,
+    old: Interface | None,
+    routes: tuple[Route, ...],
+    links: LinkPlan,
+    around: Surroundings,
 ) -> set[str]:
     """Plan the addresses of one NIC; give those that are added."""
     name = interface.name
-    observed = old.addresses if old else ()
-    if name in links.downed:
-        observed = tuple(address for address in observed if not is_ipv6(address.address))
+    found = old.addresses if old else ()
+    keys = {address.key for address in interface.addresses}
+    plan.deletions += sum(address.key not in keys for address in found)
+    if old and old.name in links.downed:
+        found = tuple(address for address in found if not is_ipv6(address.address))
     given = {address for nic, address in around.addresses if old and nic == old.name}
-    changes = [
-        change
-        for change in diff(interface.addresses, observed)
-        if change.before or (change.after and change.after.key not in given)
-    ]
-    plan.deletions += sum(change.after is None for change in changes)
-    added = [change.after for change in changes if change.after and not change.before]
-    deleted = [change.before for change in changes if change.before and not change.after]
-    changed = [change.after for change in changes if change.before and change.after]
-    first, rest = _must_go_first(deleted, interface.addresses)
-    dropped = _dropped_along(first, observed, interface.addresses)
-    had = {address.key for address in observed if not is_ipv6(address.address)}
-    stays = had - {address.key for address in (*first, *dropped)} or {text for text in given if not is_ipv6(text)}
-    if had and not stays:
-        plan.ipv4_off.add(name)
+    reordered = _wrong_primaries(found, interface.addresses)
+    changes = diff(interface.addresses, [address for address in found if address not in reordered])
+    added = [each.after for each in changes if each.after and not each.before and each.after.key not in given]
+    deleted = [each.before for each in changes if each.before and not each.after]
+    changed = [each.after for each in changes if each.before and each.after]
+    first, rest = _must_go_first(deleted, interface.addresses, routes)
+    first = [*reordered, *first]
+    dropped = [each for each in _dropped_along(first, found, interface.addresses) if each not in added]
     plan.early += [DeleteAddress(device=name, address=address) for address in first]
     plan.early += [ReplaceAddress(device=name, address=address) for address in (*dropped, *changed)]
     plan.early += [AddAddress(device=name, address=address) for address in added]
     plan.late += [DeleteAddress(device=name, address=address) for address in rest]
-    plan.dropped |= {address.address.partition("/")[0] for address in (*first, *dropped)}
+    plan.dropped |= set(map(_bare, first))
+    plan.doubtful |= set(map(_bare, dropped))
+    if old:
+        had = {address.key for address in found if not is_ipv6(address.address)}
+        _note_ipv4(plan, old.name, had, {address.key for address in first}, {address.key for address in dropped}, given)
     return {address.key for address in added}
 
 
-def _must_go_first(deleted: list[Address], wanted: tuple[Address, ...]) -> tuple[list[Address], list[Address]]:
+def _note_ipv4(
+    plan: AddressPlan, name: str, had: set[str], first: set[str], dropped: set[str], given: set[str]
+) -> None:
+    """Note whether a NIC is, or may be, without any IPv4 address for a moment."""
+    if not had or any(not is_ipv6(address) for address in given):
+        return
+    if not had - first:
+        plan.ipv4_off.add(name)
+    elif not had - first - dropped:
+        plan.ipv4_doubtful.add(name)
+
+
+def _must_go_first(
+    deleted: list[Address], wanted: tuple[Address, ...], routes: tuple[Route, ...]
+) -> tuple[list[Address], list[Address]]:
     """Split deletions into those before everything else and those at the end.
 
-    An IPv4 address goes before others of its subnet come, as it could take them along later; and where no other comes,
-    before routes are written, as the last one takes all IPv4 routes of its NIC along.
+    An IPv4 address goes before others of its subnet come, as it could take them along later; before a route comes that
+    takes the place of its connected one; and where no other address comes, before routes are written, as the last one
+    takes all IPv4 routes of its NIC along.
     """
+    ipv4 = [address for address in deleted if not is_ipv6(address.address)]
+    if not ipv4:
+        return [], deleted
     subnets = {network(address.address) for address in wanted if not is_ipv6(address.address)}
-    first = [
-        address
-        for address in deleted
-        if not is_ipv6(address.address) and (not subnets or network(address.address) in subnets)
-    ]
+    claimed = {route.dest for route in routes if route.table == TABLE_MAIN and not route.metric}
+    first = [each for each in ipv4 if not subnets or network(each.address) in subnets | claimed]
     return first, [address for address in deleted if address not in first]
 
 
-def _dropped_along(first: list[Address], observed: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
+def _wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
+    """Give the IPv4 addresses to remove and add again, so that the first one wanted of a subnet is its primary.
+
+    The kernel makes the primary's address the source of the connected route. The first of those that stay becomes primary
+    by itself.
+    """
+    by_subnet: dict[str, list[Address]] = {}
+    for address in found:
+        if not is_ipv6(address.address):
+            by_subnet.setdefault(network(address.address), []).append(address)
+    wrong = []
+    for subnet, present in by_subnet.items():
+        wishes = [address for address in wanted if network(address.address) == subnet]
+        stay = [address for address in present if address in wishes]
+        if stay and stay[0] != wishes[0]:
+            wrong += stay
+    return wrong
+
+
+def _dropped_along(first: list[Address], found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
     """Give the wanted addresses that may vanish with the first one of their subnet."""
     primaries: dict[str, str] = {}
-    for address in observed:
+    for address in found:
         primaries.setdefault(network(address.address), address.key)
     going = {address.key for address in first}
-    present = {address.key for address in observed}
+    present = {address.key for address in found}
     return [
         address for address in wanted if address.key in present and primaries.get(network(address.address)) in going
     ]

@@ -7,7 +7,7 @@ wrong one. So a plan that would need it is refused, and the twin is named.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 
 from reconciler.diff import Change
@@ -17,7 +17,7 @@ from reconciler.operations import AddRoute, DeleteRoute, ReplaceRoute, route_wor
 
 
 def plan_routes(
-    changes: list[Change[Route]], foreign: tuple[Route, ...]
+    changes: list[Change[Route]], foreign: Iterable[Route]
 ) -> tuple[list[AddRoute | ReplaceRoute], list[DeleteRoute]]:
     """Plan the routes: first those that come or change, then those that go.
 

@@ -104,3 +104,15 @@ def nic(device: str, name: str = "eth0", number: int = 0, **fields: Any) -> dict
 
 def commands(operations: Sequence[Operation]) -> list[str]:
     return [operation.command for operation in operations]
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Say what only one of two states has."""
+    lines = [
+        {json.dumps([kind, part]) for kind, parts in state.items() for part in _parts(parts)} for state in (one, other)
+    ]
+    return sorted([f"< {line}" for line in lines[0] - lines[1]] + [f"> {line}" for line in lines[1] - lines[0]])
+
+
+def _parts(parts: Any) -> list[Any]:
+    return list(parts.items()) if isinstance(parts, dict) else parts

@@ -194,7 +194,7 @@ def test_the_first_address_of_a_subnet_takes_the_others_along(box: Box, interfac
         "ip address del 10.0.0.2/16 dev eth0",
         "ip address replace 10.0.0.3/16 dev eth0",
         "ip address replace 10.0.0.4/16 dev eth0",
-        "ip route add 192.168.0.0/16 via 10.0.0.1 dev eth0 src 10.0.0.4 proto 200",
+        "ip route replace 192.168.0.0/16 via 10.0.0.1 dev eth0 src 10.0.0.4 proto 200",
     ]
     check(
         box,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from reconciler.cli.main import main
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import load
+from reconciler.operations import Operation
 from tests.conftest import Kernel
 from tests.system.box import Box, nic
 
@@ -24,6 +26,11 @@ def in_a_process_that_is_killed(work: Callable[[], object]) -> None:
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+def execute(driver: NetnsDriver, operations: Sequence[Operation]) -> None:
+    for _ in driver.execute(operations):
+        pass
 
 
 def route(dest: str, host: str, device: str, **fields: Any) -> dict[str, Any]:
@@ -84,7 +91,7 @@ def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: li
         operations = box.plan(manifest.sandbox)
         count, done = len(operations), done + 1
         driver = NetnsDriver(box.address)
-        in_a_process_that_is_killed(lambda: list(driver.execute(operations[:done])))
+        in_a_process_that_is_killed(partial(execute, driver, operations[:done]))
         driver.close()
         assert main(["apply", "--allow-delete", "all", str(box.file)]) == 0
         assert box.state() == expected, f"killed after {operations[done - 1].command}"
