@@ -12,6 +12,13 @@ def plural(noun: str, count: int) -> str:
     return noun + ("es" if noun.endswith(("s", "x")) else "s")
 
 
+def printable(text: str) -> str:
+    """Escape what a terminal would obey and what would end a line."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Suggest what was meant by an unknown name, or list what is known."""
     from difflib import get_close_matches

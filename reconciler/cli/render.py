@@ -15,7 +15,7 @@ from reconciler.model.sandbox import DriverAddress
 from reconciler.operations import AttachInterface, AwaitAddress, Operation, ReplaceRoute, SetLink, route_words
 from reconciler.preview import Preview
 from reconciler.safety import combine
-from reconciler.wording import plural
+from reconciler.wording import plural, printable
 
 # A run of more like operations than this is folded to its first few and a count.
 FOLD = 6
@@ -84,7 +84,7 @@ def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
 def render_script(manifest: Manifest, preview: Preview) -> str:
     """Print a plan as a shell script for a root shell on this host."""
     driver = manifest.sandbox.driver
-    lines = [f"# {manifest.sandbox.id} ({driver}), from {manifest.file}"]
+    lines = [printable(f"# {manifest.sandbox.id} ({driver}), from {manifest.file}")]
     return "\n".join([*lines, *(_script_line(operation, driver) for operation in preview.plan.operations)])
 
 

@@ -94,7 +94,7 @@ def _hop_problem(
 
 
 def _route_mtu(route: Route, index: int, names: dict[str, Interface]) -> Iterator[Finding]:
-    for device in route.devices & names.keys():
+    for device in sorted(route.devices & names.keys()):
         if route.mtu > names[device].mtu:
             message = f"{route.mtu} is above the MTU of {device}, {names[device].mtu}"
             yield Finding(("routes", index, "mtu"), message)
@@ -116,7 +116,8 @@ def check_together(sandboxes: Sequence[tuple[str, Sandbox]]) -> Iterator[tuple[i
 
 def _claims(sandbox: Sandbox) -> Iterator[tuple[str, str, Path]]:
     yield "ID", sandbox.id, ("sandbox",)
-    yield "namespace", str(sandbox.driver), ("driver",)
+    # Named by its file, a namespace is the same however a manifest names it.
+    yield "namespace", sandbox.driver.file, ("driver",)
     for index, interface in enumerate(sandbox.interfaces or ()):
         yield "device", interface.device, ("interfaces", index, "device")
         yield "hwAddr", interface.hw_addr, ("interfaces", index, "hwAddr")

@@ -33,7 +33,7 @@ MAX_NODES = 2_000_000
 
 Path = tuple[str | int, ...]
 
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z")
+_INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,17})\Z")
 _NAMED: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _DIGITS = frozenset("0123456789")
 _NUMERIC_START = _DIGITS | {"-"}
@@ -111,7 +111,7 @@ class _Builder:
             if in_mapping and key is None:
                 key = event.value if kind is ScalarEvent else ""
                 # Nearly all keys are plain and new.
-                if event.tag is not None or key in container or not key or key == "<<":
+                if not key or event.tag is not None or key in container or key == "<<":
                     _check_key(container, event)
                 continue
             nodes += 1
@@ -133,6 +133,8 @@ class _Builder:
             else:
                 container.append(value)
             if kind is MappingStartEvent or kind is SequenceStartEvent:
+                # Until it is complete, an alias of it, or of an earlier one of its name, has no value.
+                anchors.pop(event.anchor, None)
                 stack.append((container, in_mapping, event.anchor, nodes))
                 container, in_mapping = value, kind is MappingStartEvent
         self._nodes = nodes

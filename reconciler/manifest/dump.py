@@ -8,8 +8,11 @@ from typing import Any
 
 import yaml
 
-# What PyYAML's own resolver (YAML 1.1) lets pass and another reader takes for a number: 1e3, 0o17, 12e4567.
-_NUMBER_ELSEWHERE = re.compile(r"[-+]?(0o[0-7_]+|[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?)\Z")
+# What PyYAML's own resolver (YAML 1.1) lets pass and another reader takes for a number or a truth value: 1e3, 0o17,
+# 12e4567, -.5, y.
+_RETYPED_ELSEWHERE = re.compile(
+    r"([-+]?(0o[0-7_]+|([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?)|[yYnN])\Z"
+)
 
 
 class _Dumper(yaml.CSafeDumper):
@@ -20,7 +23,7 @@ class _Dumper(yaml.CSafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    style = '"' if _NUMBER_ELSEWHERE.match(text) else None
+    style = '"' if _RETYPED_ELSEWHERE.match(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

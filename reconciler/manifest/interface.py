@@ -55,9 +55,9 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
 def _read_address(item: str | Mapping[str, Any], mtu: int) -> Address:
     data: Mapping[str, Any] = {"address": item} if isinstance(item, str) else item
     text = data["address"]
+    prefix = parse_prefix(text)
     if "/" not in text:
         raise ValueError(f"{text} has no prefix length; write {text}/{128 if is_ipv6(text) else 32} for a host address")
-    prefix = parse_prefix(text)
     packed, length = split_prefix(prefix)
     if not is_unicast(prefix.partition("/")[0]):
         raise ValueError(f"{text} is not a unicast address")

@@ -13,6 +13,7 @@ from reconciler.manifest.check import check_sections, check_together
 from reconciler.manifest.compose import MAX_BYTES, ComposeError, Path, compose, locate
 from reconciler.manifest.schema import Finding, check, path_text
 from reconciler.model.sandbox import Sandbox
+from reconciler.wording import printable
 
 SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "-"
@@ -83,7 +84,12 @@ def _load_file(file: str, manifests: list[Manifest], problems: list[Problem]) ->
         excerpt = _line(text, error.line)
         problems.append(
             Problem(
-                file=name, line=error.line + 1, column=error.column + 1, path="", message=str(error), excerpt=excerpt
+                file=name,
+                line=error.line + 1,
+                column=error.column + 1,
+                path="",
+                message=printable(str(error)),
+                excerpt=excerpt,
             )
         )
         return
@@ -144,8 +150,8 @@ def _problems(file: str, text: str, document: int, findings: Iterable[Finding]) 
             file=file,
             line=line + 1,
             column=column + 1,
-            path=path_text(finding.path),
-            message=finding.message,
+            path=printable(path_text(finding.path)),
+            message=printable(finding.message),
             excerpt=lines[line] if line < len(lines) else "",
             width=max(end - column, 1),
         )

@@ -129,8 +129,11 @@ def _check(
     if not hops:
         findings.append(Finding((*path, "device"), "missing; expected the name of an interface, or lo"))
         return
-    if data["dest"] == "default" and not all(hop.gateway for hop in hops):
-        findings.append(Finding((*path, "gateway"), "missing; a default route needs the IP address of a gateway"))
+    if data["dest"] == "default":
+        for where, item in _hop_items(data, path):
+            if not item.get("gateway"):
+                message = "missing; a default route needs the IP address of a gateway"
+                findings.append(Finding((*where, "gateway"), message))
     family = family_name(dest)
     for where, text in _addresses(data, path):
         if family_name(text) != family:
@@ -143,14 +146,21 @@ def _check(
         findings.append(Finding((*path, "nexthops"), "each next hop of an IPv6 route needs a gateway"))
 
 
+def _hop_items(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Give the next hops of a route as written, and where they stand."""
+    if "nexthops" not in data:
+        yield path, data
+    for index, item in enumerate(data.get("nexthops", ())):
+        yield (*path, "nexthops", index), item
+
+
 def _addresses(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
     """Give the gateways and the source of a route, and where they stand."""
-    for field in ("gateway", "source"):
-        if data.get(field):
-            yield (*path, field), data[field]
-    for index, item in enumerate(data.get("nexthops", ())):
+    for where, item in _hop_items(data, path):
         if item.get("gateway"):
-            yield (*path, "nexthops", index, "gateway"), item["gateway"]
+            yield (*where, "gateway"), item["gateway"]
+    if data.get("source"):
+        yield (*path, "source"), data["source"]
 
 
 def write(route: Route) -> dict[str, Any]:

@@ -7,14 +7,14 @@ jsonschema look at just the flagged parts, and each of its errors is worded here
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jsonschema_rs
 
 from reconciler.manifest.compose import Path
-from reconciler.wording import suggest
+from reconciler.wording import plural, suggest
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -60,58 +60,42 @@ def check(document: Any) -> list[Finding]:
     gate = _gate()
     if gate.is_valid(document):
         return []
-    return _explain(document, [tuple(error.instance_path) for error in gate.iter_errors(document)])
+    errors = list(gate.iter_errors(document))
+    findings = _explain(document, {tuple(error.instance_path) for error in errors})
+    # Should the two ever not agree, no still means no.
+    return findings or [Finding(tuple(error.instance_path), error.message) for error in errors]
 
 
-def _explain(document: Any, flagged: Iterable[Path]) -> list[Finding]:
+def _explain(document: Any, flagged: set[Path]) -> list[Finding]:
     import json
 
     from jsonschema import Draft202012Validator
 
-    pruned, indexes = _prune(document, _tree(flagged), ())
+    pruned, indexes = _prune(document, flagged)
     findings: list[Finding] = []
     for error in Draft202012Validator(json.loads(schema_text())).iter_errors(pruned):
-        where: Path = ()
-        for step in error.absolute_path:
-            where = (*where, indexes[where][step] if isinstance(step, int) else step)
+        where: Path = tuple(error.absolute_path)
+        if len(where) > 1 and where[0] in indexes:
+            where = (where[0], indexes[where[0]][int(where[1])], *where[2:])
         findings += _word(error, where)
     # jsonschema has an error for each field that is missing, and each names them all.
     return list(dict.fromkeys(findings))
 
 
-def _tree(paths: Iterable[Path]) -> dict[Any, Any]:
-    tree: dict[Any, Any] = {}
-    for path in paths:
-        node = tree
-        for step in path:
-            node = node.setdefault(step, {})
-    return tree
+def _prune(document: Any, flagged: set[Path]) -> tuple[Any, dict[Any, list[int]]]:
+    """Leave out of each section the items that are not flagged, as jsonschema is slow; give the true indexes of the rest.
 
-
-def _prune(value: Any, tree: Mapping[Any, Any], path: Path) -> tuple[Any, dict[Path, list[int]]]:
-    """Leave out list items that are not flagged; give the rest, and for each list the true index of each item.
-
-    `path` is the true path of `value`.
+    A section that is flagged itself stays whole.
     """
-    indexes: dict[Path, list[int]] = {}
-    if isinstance(value, list):
-        kept = [index for index in range(len(value)) if index in tree] if tree else list(range(len(value)))
-        indexes[path] = kept
-        items = [(index, value[index]) for index in kept]
-    elif isinstance(value, dict):
-        items = list(value.items())
-    else:
-        return value, indexes
-    parts: list[tuple[Any, Any]] = []
-    for step, part in items:
-        if not path and isinstance(part, list) and step not in tree:
-            # A section in which nothing is wrong; an empty one is right as well.
-            parts.append((step, []))
-            continue
-        pruned, below = _prune(part, tree.get(step, {}), (*path, step))
-        indexes |= below
-        parts.append((step, pruned))
-    return [part for _, part in parts] if isinstance(value, list) else dict(parts), indexes
+    if not isinstance(document, dict):
+        return document, {}
+    indexes = {
+        section: sorted({int(path[1]) for path in flagged if path[0:1] == (section,) and len(path) > 1})
+        for section, items in document.items()
+        if isinstance(items, list) and (section,) not in flagged
+    }
+    pruned = {section: [document[section][index] for index in kept] for section, kept in indexes.items()}
+    return document | pruned, indexes
 
 
 def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
@@ -136,13 +120,13 @@ def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
         case "minimum":
             yield Finding(path, f"{value} is below the minimum of {limit}")
         case "maxItems":
-            yield Finding(path, f"{len(value)} items; at most {limit} are allowed")
+            yield Finding(path, f"{_items(value)}; at most {limit} are allowed")
         case "minItems":
-            yield Finding(path, f"{len(value)} items; at least {limit} are needed")
+            yield Finding(path, f"{_items(value)}; at least {limit} are needed")
         case "minProperties" | "maxProperties":
             yield Finding(path, f"{_show(value)}; expected {expected}")
         case "type":
-            yield Finding(path, f"{_show(value)} is {_kind(value)}; expected {expected}")
+            yield Finding(path, f"{_show(value)}{_kind(value)}; expected {expected}")
         case _:
             yield Finding(path, f"{_show(value)} is not valid; expected {expected}")
 
@@ -157,17 +141,22 @@ def _describe(schema: Mapping[str, Any]) -> str:
 
 
 def _kind(value: Any) -> str:
+    """Say what a single value of the wrong kind is taken for."""
     match value:
         case bool():
-            return "a truth value"
+            return " is a truth value"
         case int():
-            return "a number"
+            return " is a number"
         case str():
-            return "text"
+            return " is text"
         case None:
-            return "given"
+            return " is given"
         case _:
-            return "no single value"
+            return ""
+
+
+def _items(value: list[Any]) -> str:
+    return f"{len(value)} {plural('item', len(value))}"
 
 
 def _show(value: Any) -> str:
@@ -182,7 +171,7 @@ def _show(value: Any) -> str:
         case str():
             return f'"{value}"' if len(value) <= 40 else f'"{value[:37]}…" ({len(value)} characters)'
         case list():
-            return f"a list of {len(value)} items" if value else "an empty list"
+            return f"a list of {_items(value)}" if value else "an empty list"
         case _:
             fields = ", ".join(value)
             return f"a mapping with {fields}" if value else "an empty mapping"

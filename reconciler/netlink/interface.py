@@ -24,6 +24,7 @@ from reconciler.operations import (
     ReplaceAddress,
     SetLink,
 )
+from reconciler.wording import printable
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
@@ -138,9 +139,8 @@ def decode_address(payload: bytes) -> LinkAddress | None:
 
 
 def _text(value: bytes) -> str:
-    text = value.rstrip(b"\0").decode(errors="replace")
     # A name or an alias may hold anything; what a terminal would obey is not shown to one.
-    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+    return printable(value.rstrip(b"\0").decode(errors="replace"))
 
 
 def _number(value: bytes | None) -> int:

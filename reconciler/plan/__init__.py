@@ -45,7 +45,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     around = observed.around
     had = observed.sandbox.interfaces or ()
     wanted = had if desired.interfaces is None else desired.interfaces
-    links = plan_links(wanted, had, desired.driver, around)
+    links = plan_links(wanted, had, desired.routes or (), desired.driver, around)
     addresses = plan_addresses(wanted, had, desired.routes or (), links, around)
 
     routes = observed.sandbox.routes or ()
@@ -53,7 +53,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     if wishes is None:
         wishes = tuple(aftermath.kept_routes(routes, links, addresses, had, wanted))
     changes = aftermath.route_changes(wishes, routes, links, addresses)
-    coming, going = plan_routes(changes, aftermath.foreign_routes(around.routes, links, had, wanted))
+    coming, going = plan_routes(changes, aftermath.foreign_routes(around.routes, links, addresses, had, wanted))
 
     operations: list[Operation] = [
         *links.early,

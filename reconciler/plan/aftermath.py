@@ -14,10 +14,7 @@ from reconciler.diff import Change, diff
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Interface
 from reconciler.model.route import TABLE_MAIN, NextHop, Route, canonical_hops, direct_networks, is_reached
-from reconciler.plan.interface import AddressPlan, LinkPlan
-
-# IP6_RT_PRIO_ADDRCONF of net/ip6_route.h.
-_IPV6_CONNECTED_METRIC = 256
+from reconciler.plan.interface import IPV6_CONNECTED_METRIC, AddressPlan, LinkPlan
 
 
 def route_changes(
@@ -55,20 +52,22 @@ def _leaves_with_its_nic(route: Route, links: LinkPlan) -> bool:
 def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route | None:
     devices = route.devices
     if not route.is_ipv6:
-        off = links.downed | addresses.ipv4_off
+        off = links.downed if len(devices) > 1 else links.downed | addresses.ipv4_off
         lost = devices & links.gone_early or (devices and not devices - off) or _names_source(route, addresses.dropped)
         return None if lost else route
-    if devices and not devices - links.gone_early - links.downed:
+    gone = links.gone_early | links.ipv6_off
+    if devices and not devices - gone - links.downed:
         return None
     # A link that is down for a moment keeps its place among several next hops; one that goes loses it.
-    if devices & links.gone_early:
-        route = replace(route, nexthops=tuple(hop for hop in route.nexthops if hop.device not in links.gone_early))
+    if devices & gone:
+        route = replace(route, nexthops=tuple(hop for hop in route.nexthops if hop.device not in gone))
     for device in devices & links.mtus.keys():
         route = _follow_mtu(route, *links.mtus[device])
     return route
 
 
 def _is_doubtful(route: Route, links: LinkPlan, addresses: AddressPlan) -> bool:
+    # Several NICs lose their IPv4 addresses one after the other, and a route is lost only if they do so together.
     off = links.downed | addresses.ipv4_off | addresses.ipv4_doubtful
     without = bool(route.devices) and not route.devices - off
     return not route.is_ipv6 and (without or _names_source(route, addresses.doubtful))
@@ -101,10 +100,15 @@ def kept_routes(
 ) -> Iterator[Route]:
     """Give the routes to keep where a manifest says nothing of routes, under the new names.
 
-    Left out are those of NICs that go, and those that are lost with a NIC's IPv4 addresses and could not be put back
-    without them.
+    Left out are those of NICs that go, those that are lost with their source or with a NIC's IPv4 addresses and could
+    not be put back without them, and IPv6 ones where IPv6 goes.
     """
-    kept = [route for route in routes if not route.devices & links.removed]
+    kept = [
+        route
+        for route in routes
+        if not route.devices & (links.removed | links.ipv6_off if route.is_ipv6 else links.removed)
+        and (route.is_ipv6 or not _names_source(route, addresses.gone))
+    ]
     names = {each.device: each.name for each in had}
     prefixes = {
         names[each.device]: [address.address for address in each.addresses] for each in wanted if each.device in names
@@ -122,12 +126,16 @@ def kept_routes(
 
 
 def foreign_routes(
-    routes: Iterable[Route], links: LinkPlan, had: Iterable[Interface], wanted: Iterable[Interface]
+    routes: Iterable[Route],
+    links: LinkPlan,
+    addresses: AddressPlan,
+    had: Iterable[Interface],
+    wanted: Iterable[Interface],
 ) -> list[Route]:
     """Give the routes of others once the links and addresses are done: connected routes come and go with addresses."""
     connected_before = set(_connected(had))
-    kept = [_with_names(route, links.renames) for route in routes if route not in connected_before]
-    return [*kept, *_connected(wanted)]
+    left = (_route_after(route, links, addresses) for route in routes if route not in connected_before)
+    return [*(_with_names(route, links.renames) for route in left if route), *_connected(wanted)]
 
 
 def _connected(interfaces: Iterable[Interface]) -> Iterator[Route]:
@@ -138,7 +146,7 @@ def _connected(interfaces: Iterable[Interface]) -> Iterator[Route]:
             dest = network(address.address)
             hops = (NextHop(device=interface.name),)
             if is_ipv6(dest):
-                yield Route(dest=dest, nexthops=hops, metric=_IPV6_CONNECTED_METRIC)
+                yield Route(dest=dest, nexthops=hops, metric=IPV6_CONNECTED_METRIC)
             # Only the first address of a subnet brings a route, and a host address none.
             elif dest not in seen and not dest.endswith("/32"):
                 seen.add(dest)

@@ -6,6 +6,7 @@ the first IPv4 address of a subnet deletes the others of that subnet on the NIC 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from reconciler.diff import diff
@@ -25,6 +26,10 @@ from reconciler.operations import (
     SetLink,
 )
 
+# RFC 8200, 5: with less, the kernel takes IPv6 off a link.
+IPV6_MIN_MTU = 1280
+# IP6_RT_PRIO_ADDRCONF of net/ip6_route.h.
+IPV6_CONNECTED_METRIC = 256
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
 LIVE_RENAME = (6, 2)
 # Kinds whose drivers set IFF_LIVE_ADDR_CHANGE; virtio_net sets it too, but has no kind.
@@ -36,7 +41,8 @@ class LinkPlan:
     """What happens to the links.
 
     All by the names that NICs have before. `renames`: old → new name; `removed`: those that go, `gone_early`: those of
-    them that go first; `downed`: those that pass through down; `mtus`: name → (old, new MTU).
+    them that go first; `downed`: those that pass through down; `mtus`: name → (old, new MTU), `ipv6_off`: those whose MTU
+    becomes too small for IPv6.
     """
 
     early: list[Operation] = field(default_factory=list)
@@ -46,19 +52,22 @@ class LinkPlan:
     gone_early: set[str] = field(default_factory=set)
     downed: set[str] = field(default_factory=set)
     mtus: dict[str, tuple[int, int]] = field(default_factory=dict)
+    ipv6_off: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class AddressPlan:
     """What happens to the addresses.
 
-    `dropped`: IPv4 addresses (without length) that go before routes are written, `doubtful`: those that may; `ipv4_off`: NICs,
+    `gone`: addresses (without length) that no NIC has in the end; `dropped`: IPv4 addresses that go before routes are
+    written, `doubtful`: those that may; `ipv4_off`: NICs,
     by the names they have before, that are without any IPv4 address for a moment, which costs them all their IPv4
     routes, `ipv4_doubtful`: those that may be; `ipv6`: NIC by its new name, address, and whether it is only just added.
     """
 
     early: list[Operation] = field(default_factory=list)
     late: list[Operation] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     ipv4_off: set[str] = field(default_factory=set)
@@ -68,9 +77,13 @@ class AddressPlan:
 
 
 def plan_links(
-    wanted: tuple[Interface, ...], had: tuple[Interface, ...], driver: DriverAddress, around: Surroundings
+    wanted: tuple[Interface, ...],
+    had: tuple[Interface, ...],
+    routes: tuple[Route, ...],
+    driver: DriverAddress,
+    around: Surroundings,
 ) -> LinkPlan:
-    """Plan the links: who goes, who is renamed, who comes, what is set."""
+    """Plan the links: who goes, who is renamed, who comes, what is set. `routes` are the desired ones."""
     plan = LinkPlan()
     changes = diff(wanted, had)
     removed = [change.before for change in changes if change.before and not change.after]
@@ -83,7 +96,7 @@ def plan_links(
     _refuse_foreign_names(claimed & around.links)
     for interface in removed:
         detach = DetachInterface(name=interface.name, origin=_origin(interface, around))
-        if interface.name in claimed:
+        if interface.name in claimed or _is_claimed(interface.addresses, routes):
             plan.early.append(detach)
             plan.gone_early.add(interface.name)
         else:
@@ -98,8 +111,21 @@ def plan_links(
     for before, after in kept:
         if before.mtu != after.mtu:
             plan.mtus[before.name] = (before.mtu, after.mtu)
+            plan.ipv6_off |= {before.name} if after.mtu < IPV6_MIN_MTU <= before.mtu else set()
         plan.early += _set_link(before, after, raise_again=before.name in plan.downed)
     return plan
+
+
+def _is_claimed(addresses: Iterable[Address], routes: tuple[Route, ...]) -> bool:
+    """Tell whether a desired route is to take the place of the connected route of one of these addresses."""
+    keys = {connected_key(address) for address in addresses}
+    return bool(keys) and any(route.key in keys for route in routes)
+
+
+def connected_key(address: Address) -> tuple[int, str, int]:
+    """Give the key of the route that the kernel adds for an address by itself."""
+    dest = network(address.address)
+    return (TABLE_MAIN, dest, IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0)
 
 
 def order_renames(renames: dict[str, str], taken: set[str] | frozenset[str]) -> list[Operation]:
@@ -200,24 +226,16 @@ def plan_addresses(
             for address in interface.addresses
             if is_ipv6(address.address)
         ]
-    _drop_with_their_nics(plan, wanted, had, links)
-    return plan
-
-
-def _drop_with_their_nics(
-    plan: AddressPlan, wanted: tuple[Interface, ...], had: tuple[Interface, ...], links: LinkPlan
-) -> None:
-    """Note the IPv4 addresses that go with their NICs, unless another NIC has them as well.
-
-    IPv6 routes keep a source that goes with its NIC.
-    """
-    devices = {interface.device for interface in had}
-    elsewhere = {_bare(each) for interface in wanted if interface.device in devices for each in interface.addresses}
     for interface in had:
         if interface.name in links.gone_early:
-            lost = {_bare(address) for address in interface.addresses if not is_ipv6(address.address)}
-            plan.dropped |= lost - elsewhere
-            plan.doubtful |= lost & elsewhere
+            plan.dropped |= {_bare(address) for address in interface.addresses if not is_ipv6(address.address)}
+    present = {_bare(address) for interface in had for address in interface.addresses}
+    staying = present & {_bare(each) for interface in wanted for each in interface.addresses}
+    plan.gone = present - staying
+    # An address that another NIC has as well may take no routes along.
+    plan.doubtful |= plan.dropped & staying
+    plan.dropped -= staying
+    return plan
 
 
 def _bare(address: Address) -> str:
@@ -252,7 +270,7 @@ def _plan_nic(
     plan.early += [ReplaceAddress(device=name, address=address) for address in (*dropped, *changed)]
     plan.early += [AddAddress(device=name, address=address) for address in added]
     plan.late += [DeleteAddress(device=name, address=address) for address in rest]
-    plan.dropped |= set(map(_bare, first))
+    plan.dropped |= {_bare(address) for address in first if not is_ipv6(address.address)}
     plan.doubtful |= set(map(_bare, dropped))
     if old:
         had = {address.key for address in found if not is_ipv6(address.address)}
@@ -281,12 +299,16 @@ def _must_go_first(
     takes the place of its connected one; and where no other address comes, before routes are written, as the last one
     takes all IPv4 routes of its NIC along.
     """
-    ipv4 = [address for address in deleted if not is_ipv6(address.address)]
-    if not ipv4:
-        return [], deleted
+    if not deleted:
+        return [], []
     subnets = {network(address.address) for address in wanted if not is_ipv6(address.address)}
-    claimed = {route.dest for route in routes if route.table == TABLE_MAIN and not route.metric}
-    first = [each for each in ipv4 if not subnets or network(each.address) in subnets | claimed]
+    claimed = {route.key for route in routes}
+    first = [
+        address
+        for address in deleted
+        if connected_key(address) in claimed
+        or (not is_ipv6(address.address) and (not subnets or network(address.address) in subnets))
+    ]
     return first, [address for address in deleted if address not in first]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from tests.conftest import Kernel, ip
 from tests.strategies import sandboxes
 from tests.system.box import Box, differences, make_box
 
-DEVICES = [f"rnd{number}" for number in range(4)]
+# Named by the process, as several may run at once.
+DEVICES = [f"r{os.getpid()}d{number}" for number in range(4)]
 PAIRS = st.tuples(*[sandboxes(DEVICES, NetnsAddress(name="replaced"))] * 2)
 # Shrinking would take minutes on a kernel; what fails is printed as it is.
 SLOW = settings(

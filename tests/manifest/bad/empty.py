@@ -1,0 +1,38 @@
+"""Files in which no manifest is."""
+
+from __future__ import annotations
+
+from tests.manifest.texts import Row, manifest
+
+ID = "a sandbox ID or name: 1 to 64 letters, digits, '_', '-' and '.', the first a letter or digit"
+DRIVER = "one driver and its address, such as {netns: {name: web-1}}"
+EMPTY = "is empty; to ask for nothing, write empty sections such as `routes: []`"
+MANIFEST = "a manifest: a mapping with apiVersion, sandbox and driver"
+
+ROWS: list[Row] = [
+    ("empty", "", [f"bad.yaml: {EMPTY}"]),
+    ("blank", "\n\n", [f"bad.yaml: {EMPTY}"]),
+    ("byte order mark alone", "\ufeff", [f"bad.yaml: {EMPTY}"]),
+    ("comment alone", "# apiVersion: reconciler/v1\n", [f"bad.yaml: {EMPTY}"]),
+    ("document marker alone", "---\n", [f"bad.yaml: {EMPTY}"]),
+    ("document markers alone", "---\n---\n---\n", [f"bad.yaml: {EMPTY}"]),
+    ("null", "null\n", [f"bad.yaml: {EMPTY}"]),
+    (
+        "braces alone",
+        "{}\n",
+        [
+            "bad.yaml:1:1: apiVersion: missing; expected reconciler/v1",
+            f"bad.yaml:1:1: sandbox: missing; expected {ID}",
+            f"bad.yaml:1:1: driver: missing; expected {DRIVER}",
+        ],
+    ),
+    ("brackets alone", "[]\n", [f"bad.yaml:1:1: an empty list; expected {MANIFEST}"]),
+    ("number", "5\n", [f"bad.yaml:1:1: 5 is a number; expected {MANIFEST}"]),
+    ("text", "web-1\n", [f'bad.yaml:1:1: "web-1" is text; expected {MANIFEST}']),
+    ("empty document first", "---\n---\n" + manifest(), [f"bad.yaml:2:1: nothing is given; expected {MANIFEST}"]),
+    (
+        "list of manifests",
+        "".join(f"- {each}\n" for each in ("a", "b")),
+        [f"bad.yaml:1:1: a list of 2 items; expected {MANIFEST}"],
+    ),
+]

@@ -1,0 +1,441 @@
+"""What is wrong with an interface."""
+
+from __future__ import annotations
+
+from tests.manifest.texts import Row, manifest, with_nic
+
+LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
+INTERFACE = "an interface: a mapping with name, device, hwAddr and mtu"
+MAC = "a MAC address such as 02:42:20:6f:a3:69"
+MTU = "an MTU from 46 to 9600 bytes"
+QUEUES = "a number of queues from 0 to 256; 0 means a single queue"
+SOCKET = "the absolute path of a DPDK vhost-user socket: at most 128 bytes of letters, digits, '_', '-' and '.'"
+ADDRESS = "an address such as 172.16.0.3/16, or {address: fd00::1/64, dad: false}"
+NIC_FIELDS = "one of: name, device, hwAddr, mtu, addresses, queues, vhostUserSocket"
+
+ROWS: list[Row] = [
+    (
+        "interface is text",
+        manifest(nics=["- eth0"]),
+        [f'bad.yaml:5:3: interfaces[0]: "eth0" is text; expected {INTERFACE}'],
+    ),
+    (
+        "interface is null",
+        manifest(nics=["-"]),
+        [f"bad.yaml:5:2: interfaces[0]: nothing is given; expected {INTERFACE}"],
+    ),
+    (
+        "interface is a list",
+        manifest(nics=["- [eth0]"]),
+        [f"bad.yaml:5:3: interfaces[0]: a list of 1 item; expected {INTERFACE}"],
+    ),
+    (
+        "interface is empty",
+        manifest(nics=["- {}"]),
+        [
+            f"bad.yaml:5:3: interfaces[0].name: missing; expected {LINK}",
+            f"bad.yaml:5:3: interfaces[0].device: missing; expected {LINK}",
+            f"bad.yaml:5:3: interfaces[0].hwAddr: missing; expected {MAC}",
+            f"bad.yaml:5:3: interfaces[0].mtu: missing; expected {MTU}",
+        ],
+    ),
+    ("no name", with_nic("name"), [f"bad.yaml:5:3: interfaces[0].name: missing; expected {LINK}"]),
+    ("no device", with_nic("device"), [f"bad.yaml:5:3: interfaces[0].device: missing; expected {LINK}"]),
+    ("no hwAddr", with_nic("hwAddr"), [f"bad.yaml:5:3: interfaces[0].hwAddr: missing; expected {MAC}"]),
+    ("no mtu", with_nic("mtu"), [f"bad.yaml:5:3: interfaces[0].mtu: missing; expected {MTU}"]),
+    (
+        "misspelt hwAddr",
+        with_nic("hwaddr: 02:42:20:6f:a3:69", "hwAddr"),
+        [
+            f"bad.yaml:5:3: interfaces[0].hwAddr: missing; expected {MAC}",
+            'bad.yaml:9:3: interfaces[0].hwaddr: unknown field; did you mean "hwAddr"?',
+        ],
+    ),
+    (
+        "imperative address",
+        with_nic("IPAddresses: []"),
+        ['bad.yaml:10:3: interfaces[0].IPAddresses: unknown field; did you mean "addresses"?'],
+    ),
+    (
+        "unknown field of an interface",
+        with_nic("up: true"),
+        [f"bad.yaml:10:3: interfaces[0].up: unknown field; expected {NIC_FIELDS}"],
+    ),
+    ("name is empty", with_nic("name: ''"), [f'bad.yaml:5:9: interfaces[0].name: "" is not valid; expected {LINK}']),
+    (
+        "name of 16 characters",
+        with_nic("name: eth0123456789012"),
+        [f'bad.yaml:5:9: interfaces[0].name: "eth0123456789012" is not valid; expected {LINK}'],
+    ),
+    (
+        "name begins with a digit",
+        with_nic("name: 0eth"),
+        [f'bad.yaml:5:9: interfaces[0].name: "0eth" is not valid; expected {LINK}'],
+    ),
+    (
+        "name with a slash",
+        with_nic("name: eth/0"),
+        [f'bad.yaml:5:9: interfaces[0].name: "eth/0" is not valid; expected {LINK}'],
+    ),
+    (
+        "name with a blank",
+        with_nic("name: eth 0"),
+        [f'bad.yaml:5:9: interfaces[0].name: "eth 0" is not valid; expected {LINK}'],
+    ),
+    (
+        "name with a line end",
+        with_nic('name: "eth0\\n"'),
+        [f'bad.yaml:5:9: interfaces[0].name: "eth0\\n" is not valid; expected {LINK}'],
+    ),
+    (
+        "name of another alphabet",
+        with_nic("name: ëth0"),
+        [f'bad.yaml:5:9: interfaces[0].name: "ëth0" is not valid; expected {LINK}'],
+    ),
+    ("name is a number", with_nic("name: 0"), [f"bad.yaml:5:9: interfaces[0].name: 0 is a number; expected {LINK}"]),
+    ("name is null", with_nic("name: ~"), [f"bad.yaml:5:9: interfaces[0].name: nothing is given; expected {LINK}"]),
+    (
+        "name is a truth value",
+        with_nic("name: true"),
+        [f"bad.yaml:5:9: interfaces[0].name: true is a truth value; expected {LINK}"],
+    ),
+    (
+        "device of 16 characters",
+        with_nic("device: tap0123456789012"),
+        [f'bad.yaml:6:11: interfaces[0].device: "tap0123456789012" is not valid; expected {LINK}'],
+    ),
+    (
+        "device is a number",
+        with_nic("device: 7"),
+        [f"bad.yaml:6:11: interfaces[0].device: 7 is a number; expected {LINK}"],
+    ),
+    (
+        "device is an alternative",
+        with_nic("device: [tap0, tap1]"),
+        [f"bad.yaml:6:11: interfaces[0].device: a list of 2 items; expected {LINK}"],
+    ),
+    (
+        "MAC of digits without colons",
+        with_nic("hwAddr: 525400123456"),
+        [f"bad.yaml:7:11: interfaces[0].hwAddr: 525400123456 is a number; expected {MAC}"],
+    ),
+    (
+        "MAC in hexadecimal",
+        with_nic("hwAddr: 0x525400123456"),
+        [
+            'bad.yaml:7:11: interfaces[0].hwAddr: "0x525400123456" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+        ],
+    ),
+    (
+        "MAC of five bytes",
+        with_nic("hwAddr: 02:42:20:6f:a3"),
+        [
+            'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+        ],
+    ),
+    (
+        "MAC of seven bytes",
+        with_nic("hwAddr: 02:42:20:6f:a3:69:01"),
+        [f'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3:69:01" is not valid; expected {MAC}'],
+    ),
+    (
+        "MAC of no hexadecimal digit",
+        with_nic("hwAddr: 02:42:20:6f:a3:6g"),
+        [
+            'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3:6g" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+        ],
+    ),
+    (
+        "MAC of single digits",
+        with_nic("hwAddr: 2:42:20:6f:a3:9"),
+        [
+            'bad.yaml:7:11: interfaces[0].hwAddr: "2:42:20:6f:a3:9" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+        ],
+    ),
+    (
+        "MAC in Cisco form",
+        with_nic("hwAddr: 0242.206f.a369"),
+        [
+            'bad.yaml:7:11: interfaces[0].hwAddr: "0242.206f.a369" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+        ],
+    ),
+    (
+        "MAC with a line end",
+        with_nic('hwAddr: "02:42:20:6f:a3:6\\n"'),
+        [
+            'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3:6\\n" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+        ],
+    ),
+    (
+        "MAC of a group",
+        with_nic("hwAddr: 03:42:20:6f:a3:69"),
+        [
+            "bad.yaml:7:11: interfaces[0].hwAddr: 03:42:20:6f:a3:69 is a multicast address; a NIC needs a unicast one (an even first byte)"
+        ],
+    ),
+    (
+        "MAC of zeros",
+        with_nic("hwAddr: 00:00:00:00:00:00"),
+        ["bad.yaml:7:11: interfaces[0].hwAddr: 00:00:00:00:00:00 is not an address a NIC can have"],
+    ),
+    (
+        "MAC is empty",
+        with_nic("hwAddr: ''"),
+        ['bad.yaml:7:11: interfaces[0].hwAddr: "" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'],
+    ),
+    ("MTU below", with_nic("mtu: 45", "addresses"), ["bad.yaml:8:8: interfaces[0].mtu: 45 is below the minimum of 46"]),
+    ("MTU above", with_nic("mtu: 9601"), ["bad.yaml:8:8: interfaces[0].mtu: 9601 is above the maximum of 9600"]),
+    ("MTU below zero", with_nic("mtu: -1500"), ["bad.yaml:8:8: interfaces[0].mtu: -1500 is below the minimum of 46"]),
+    (
+        "MTU in scientific notation",
+        with_nic("mtu: 1e3"),
+        [f'bad.yaml:8:8: interfaces[0].mtu: "1e3" is text; expected {MTU}'],
+    ),
+    (
+        "MTU octal of YAML 1.1",
+        with_nic("mtu: 0777"),
+        [f'bad.yaml:8:8: interfaces[0].mtu: "0777" is text; expected {MTU}'],
+    ),
+    (
+        "MTU octal of YAML 1.2",
+        with_nic("mtu: 0o777"),
+        [f'bad.yaml:8:8: interfaces[0].mtu: "0o777" is text; expected {MTU}'],
+    ),
+    ("MTU hexadecimal", with_nic("mtu: 0x5dc"), [f'bad.yaml:8:8: interfaces[0].mtu: "0x5dc" is text; expected {MTU}']),
+    (
+        "MTU with an underscore",
+        with_nic("mtu: 1_500"),
+        [f'bad.yaml:8:8: interfaces[0].mtu: "1_500" is text; expected {MTU}'],
+    ),
+    ("MTU sexagesimal", with_nic("mtu: 25:00"), [f'bad.yaml:8:8: interfaces[0].mtu: "25:00" is text; expected {MTU}']),
+    ("MTU with a sign", with_nic("mtu: +1500"), [f'bad.yaml:8:8: interfaces[0].mtu: "+1500" is text; expected {MTU}']),
+    (
+        "MTU with a fraction",
+        with_nic("mtu: 1500.0"),
+        [f'bad.yaml:8:8: interfaces[0].mtu: "1500.0" is text; expected {MTU}'],
+    ),
+    ("MTU quoted", with_nic("mtu: '1500'"), [f'bad.yaml:8:8: interfaces[0].mtu: "1500" is text; expected {MTU}']),
+    ("MTU on", with_nic("mtu: on"), [f'bad.yaml:8:8: interfaces[0].mtu: "on" is text; expected {MTU}']),
+    ("MTU is null", with_nic("mtu:"), [f"bad.yaml:8:7: interfaces[0].mtu: nothing is given; expected {MTU}"]),
+    (
+        "MTU is a truth value",
+        with_nic("mtu: true"),
+        [f"bad.yaml:8:8: interfaces[0].mtu: true is a truth value; expected {MTU}"],
+    ),
+    (
+        "MTU of 19 digits",
+        with_nic("mtu: 1500000000000000000"),
+        [f'bad.yaml:8:8: interfaces[0].mtu: "1500000000000000000" is text; expected {MTU}'],
+    ),
+    (
+        "MTU below that of IPv6",
+        with_nic("mtu: 1279"),
+        [
+            "bad.yaml:9:28: interfaces[0].addresses[1]: fd00::2/64 needs an MTU of at least 1280 (RFC 8200); this interface has 1279"
+        ],
+    ),
+    ("queues below", with_nic("queues: -1"), ["bad.yaml:10:11: interfaces[0].queues: -1 is below the minimum of 0"]),
+    (
+        "queues above",
+        with_nic("queues: 257"),
+        ["bad.yaml:10:11: interfaces[0].queues: 257 is above the maximum of 256"],
+    ),
+    (
+        "queues off",
+        with_nic("queues: off"),
+        [f'bad.yaml:10:11: interfaces[0].queues: "off" is text; expected {QUEUES}'],
+    ),
+    (
+        "queues is null",
+        with_nic("queues: null"),
+        [f"bad.yaml:10:11: interfaces[0].queues: nothing is given; expected {QUEUES}"],
+    ),
+    (
+        "socket relative",
+        with_nic("vhostUserSocket: run/vhost-user1"),
+        [f'bad.yaml:10:20: interfaces[0].vhostUserSocket: "run/vhost-user1" is not valid; expected {SOCKET}'],
+    ),
+    (
+        "socket with a blank",
+        with_nic("vhostUserSocket: /run/vhost user1"),
+        [f'bad.yaml:10:20: interfaces[0].vhostUserSocket: "/run/vhost user1" is not valid; expected {SOCKET}'],
+    ),
+    (
+        "socket is a folder",
+        with_nic("vhostUserSocket: /run/"),
+        [f'bad.yaml:10:20: interfaces[0].vhostUserSocket: "/run/" is not valid; expected {SOCKET}'],
+    ),
+    (
+        "socket with a line end",
+        with_nic('vhostUserSocket: "/run/vhost-user1\\n"'),
+        [f'bad.yaml:10:20: interfaces[0].vhostUserSocket: "/run/vhost-user1\\n" is not valid; expected {SOCKET}'],
+    ),
+    (
+        "socket of 129 bytes",
+        with_nic(f"vhostUserSocket: /{'a' * 128}"),
+        [
+            f'bad.yaml:10:20: interfaces[0].vhostUserSocket: "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (129 characters) is not valid; expected {SOCKET}'
+        ],
+    ),
+    (
+        "socket longer than unix sockets are",
+        with_nic(f"vhostUserSocket: /{'a' * 107}"),
+        ["bad.yaml:10:20: interfaces[0].vhostUserSocket: 108 bytes; a unix socket path has at most 107 (linux/un.h)"],
+    ),
+    (
+        "socket of a namespace",
+        with_nic("vhostUserSocket: /run/vhost-user1"),
+        [
+            "bad.yaml:10:20: interfaces[0].vhostUserSocket: a network namespace has no vhost-user NICs; those are for virtual machines"
+        ],
+    ),
+    (
+        "addresses is text",
+        with_nic("addresses: 10.0.0.2/24"),
+        [
+            'bad.yaml:9:14: interfaces[0].addresses: "10.0.0.2/24" is text; expected a list of addresses such as 172.16.0.3/16'
+        ],
+    ),
+    (
+        "1025 addresses",
+        with_nic(f"addresses: [{', '.join(['10.0.0.2/24'] * 1025)}]"),
+        ["bad.yaml:9:14: interfaces[0].addresses: 1025 items; at most 1024 are allowed"],
+    ),
+    (
+        "address is a number",
+        with_nic("addresses: [7]"),
+        [f"bad.yaml:9:15: interfaces[0].addresses[0]: 7 is a number; expected {ADDRESS}"],
+    ),
+    (
+        "address is null",
+        with_nic("addresses: [~]"),
+        [f"bad.yaml:9:15: interfaces[0].addresses[0]: nothing is given; expected {ADDRESS}"],
+    ),
+    (
+        "address without a length",
+        with_nic("addresses: [10.0.0.2]"),
+        [
+            "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.2 has no prefix length; write 10.0.0.2/32 for a host address"
+        ],
+    ),
+    (
+        "IPv6 address without a length",
+        with_nic('addresses: ["fd00::2"]'),
+        [
+            "bad.yaml:9:15: interfaces[0].addresses[0]: fd00::2 has no prefix length; write fd00::2/128 for a host address"
+        ],
+    ),
+    (
+        "no address at all",
+        with_nic("addresses: [dhcp]"),
+        ['bad.yaml:9:15: interfaces[0].addresses[0]: "dhcp" is not an IP address'],
+    ),
+    (
+        "address is empty",
+        with_nic("addresses: ['']"),
+        ['bad.yaml:9:15: interfaces[0].addresses[0]: "" is not an IP address'],
+    ),
+    (
+        "address with a leading zero",
+        with_nic("addresses: [10.0.0.02/24]"),
+        ['bad.yaml:9:15: interfaces[0].addresses[0]: "10.0.0.02" is not an IP address'],
+    ),
+    (
+        "address above 255",
+        with_nic("addresses: [10.0.0.256/24]"),
+        ['bad.yaml:9:15: interfaces[0].addresses[0]: "10.0.0.256" is not an IP address'],
+    ),
+    (
+        "address with a netmask",
+        with_nic("addresses: [10.0.0.2/255.255.255.0]"),
+        [
+            'bad.yaml:9:15: interfaces[0].addresses[0]: "10.0.0.2/255.255.255.0" has no valid prefix length; expected /0 to /32'
+        ],
+    ),
+    (
+        "length above 32",
+        with_nic("addresses: [10.0.0.2/33]"),
+        ['bad.yaml:9:15: interfaces[0].addresses[0]: "10.0.0.2/33" has no valid prefix length; expected /0 to /32'],
+    ),
+    (
+        "length above 128",
+        with_nic('addresses: ["fd00::2/129"]'),
+        ['bad.yaml:9:15: interfaces[0].addresses[0]: "fd00::2/129" has no valid prefix length; expected /0 to /128'],
+    ),
+    (
+        "length below zero",
+        with_nic("addresses: [10.0.0.2/-1]"),
+        ['bad.yaml:9:15: interfaces[0].addresses[0]: "10.0.0.2/-1" has no valid prefix length; expected /0 to /32'],
+    ),
+    (
+        "address with a zone",
+        with_nic('addresses: ["fe80::2%eth0/64"]'),
+        ['bad.yaml:9:15: interfaces[0].addresses[0]: "fe80::2%eth0" is not an IP address'],
+    ),
+    (
+        "address of a group",
+        with_nic('addresses: [224.0.0.1/24, "ff02::1/64"]'),
+        [
+            "bad.yaml:9:15: interfaces[0].addresses[0]: 224.0.0.1/24 is not a unicast address",
+            "bad.yaml:9:29: interfaces[0].addresses[1]: ff02::1/64 is not a unicast address",
+        ],
+    ),
+    (
+        "address unspecified",
+        with_nic('addresses: [0.0.0.0/32, "::/128"]'),
+        [
+            "bad.yaml:9:15: interfaces[0].addresses[0]: 0.0.0.0/32 is not a unicast address",
+            "bad.yaml:9:27: interfaces[0].addresses[1]: ::/128 is not a unicast address",
+        ],
+    ),
+    (
+        "address of the network",
+        with_nic("addresses: [10.0.0.0/24]"),
+        [
+            "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.0/24 is the address of the network itself; a host needs one within it"
+        ],
+    ),
+    (
+        "address listed twice",
+        with_nic('addresses: ["fd00::2/64", "FD00:0::0:2/64"]'),
+        ["bad.yaml:9:29: interfaces[0].addresses[1]: fd00::2/64 is listed twice"],
+    ),
+    (
+        "address of 65 characters",
+        with_nic(f"addresses: [{'1' * 65}]"),
+        [
+            f'bad.yaml:9:15: interfaces[0].addresses[0]: "1111111111111111111111111111111111111…" (65 characters) is not valid; expected {ADDRESS}'
+        ],
+    ),
+    (
+        "address mapping without address",
+        with_nic("addresses: [{dad: false}]"),
+        ["bad.yaml:9:15: interfaces[0].addresses[0].address: missing; expected an address such as fd00::1/64"],
+    ),
+    (
+        "address mapping with more",
+        with_nic('addresses: [{address: "fd00::2/64", peer: "fd00::1"}]'),
+        ["bad.yaml:9:39: interfaces[0].addresses[0].peer: unknown field; expected one of: address, dad"],
+    ),
+    (
+        "dad off",
+        with_nic('addresses: [{address: "fd00::2/64", dad: off}]'),
+        [
+            'bad.yaml:9:44: interfaces[0].addresses[0].dad: "off" is text; expected true or false: whether IPv6 duplicate address detection is done'
+        ],
+    ),
+    (
+        "dad of IPv4",
+        with_nic("addresses: [{address: 10.0.0.2/24, dad: true}]"),
+        [
+            "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.2/24 is IPv4; duplicate address detection (dad) is IPv6 only"
+        ],
+    ),
+    (
+        "flow mapping of IPv6 unquoted",
+        with_nic("addresses: [{address: fd00::2/64, dad: 0}]"),
+        [
+            "bad.yaml:9:42: interfaces[0].addresses[0].dad: 0 is a number; expected true or false: whether IPv6 duplicate address detection is done"
+        ],
+    ),
+]

@@ -1,0 +1,167 @@
+"""The schema is a good one, and what it refuses is explained in full."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from reconciler.manifest import schema
+from reconciler.manifest.compose import Path
+from reconciler.manifest.sandbox import write
+from reconciler.manifest.schema import check, path_text, schema_text
+from reconciler.model.sandbox import NetnsAddress
+from tests.manifest.plain import data
+from tests.manifest.test_bad_manifests import ROWS
+from tests.manifest.test_compose import outcome
+from tests.strategies import sandboxes
+
+SCHEMA: dict[str, Any] = json.loads(schema_text())
+GATE = jsonschema_rs.Draft202012Validator(schema_text())
+ORACLE = Draft202012Validator(SCHEMA)
+
+DOCUMENTS = [
+    pytest.param(document, id=name)
+    for name, text, _ in ROWS
+    if isinstance(text, str) and isinstance(documents := outcome(text), list)
+    for document in documents
+]
+
+
+def schemas(at: Any = SCHEMA, path: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Give each schema of a value in the file, and where it stands; a reference stands for its target."""
+    resolved = SCHEMA["$defs"][at["$ref"].removeprefix("#/$defs/")] if "$ref" in at else at
+    yield path, resolved
+    for name, below in resolved.get("properties", {}).items():
+        yield from schemas(below, (*path, name))
+    if "items" in resolved:
+        yield from schemas(resolved["items"], (*path, 0))
+
+
+ALL = list(schemas())
+each_schema = pytest.mark.parametrize(
+    "part", [part for _, part in ALL], ids=[path_text(path) or "root" for path, _ in ALL]
+)
+
+
+def test_it_meets_its_own_schema() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_the_fields_are_these() -> None:
+    assert [path_text(path) for path, _ in ALL] == [
+        "",
+        "apiVersion",
+        "sandbox",
+        "driver",
+        "driver.netns",
+        *(f"driver.netns.{name}" for name in ("name", "path", "pid")),
+        "interfaces",
+        "interfaces[0]",
+        *(f"interfaces[0].{name}" for name in ("name", "device", "hwAddr", "mtu", "addresses", "addresses[0]")),
+        *(f"interfaces[0].addresses[0].{name}" for name in ("address", "dad")),
+        *(f"interfaces[0].{name}" for name in ("queues", "vhostUserSocket")),
+        "routes",
+        "routes[0]",
+        *(f"routes[0].{name}" for name in ("dest", "gateway", "device", "onLink", "type", "nexthops", "nexthops[0]")),
+        *(f"routes[0].nexthops[0].{name}" for name in ("gateway", "device", "weight", "onLink")),
+        *(f"routes[0].{name}" for name in ("table", "metric", "source", "mtu", "advmss")),
+    ]
+
+
+@each_schema
+def test_every_field_is_described(part: dict[str, Any]) -> None:
+    assert len(part["description"].split()) > 1 or part["description"] == part["const"]
+
+
+@each_schema
+def test_every_mapping_is_closed_and_every_list_and_text_is_bounded(part: dict[str, Any]) -> None:
+    types = part.get("type", [])
+    bounds = {"object": "additionalProperties", "array": "maxItems", "string": "maxLength", "integer": "minimum"}
+    needed = {bounds[kind] for kind in ([types] if isinstance(types, str) else types) if kind in bounds}
+    assert needed - part.keys() == set()
+    assert part.get("additionalProperties", False) is False
+
+
+@each_schema
+def test_patterns_are_whole_to_any_engine(part: dict[str, Any]) -> None:
+    # To Python's `re` a bare `$` matches before a line end as well, and `\\d` and `\\w` take other alphabets.
+    pattern = part.get("pattern", "^$(?!\n)")
+    assert (pattern[0], pattern.partition("$")[2], "\\d" in pattern, "\\w" in pattern) == ("^", "(?!\n)", False, False)
+
+
+def test_100_000_routes_and_no_more() -> None:
+    document = {"apiVersion": "reconciler/v1", "sandbox": "web-1", "driver": {"netns": {"pid": 1}}}
+    routes = [{"dest": "10.8.0.0/16"}] * 100_000
+    assert (
+        GATE.is_valid(document | {"routes": routes}),
+        GATE.is_valid(document | {"routes": [*routes, routes[0]]}),
+    ) == (
+        True,
+        False,
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_both_engines_agree_on_bad_manifests_and_what_is_refused_is_explained(document: Any) -> None:
+    assert (ORACLE.is_valid(document), check(document) == []) == (GATE.is_valid(document),) * 2
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> Any:
+    """A right document with some of its values replaced, taken out or doubled."""
+    document: Any = copy.deepcopy(write(draw(sandboxes(("tap0", "tap1", "tap2"), NetnsAddress(name="web-1")))))
+    for _ in range(draw(st.integers(1, 4))):
+        at = document
+        while isinstance(at, dict | list) and at:
+            step: Any = draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
+            below = at[step]
+            if isinstance(below, dict | list) and below and draw(st.booleans()):
+                at = below
+                continue
+            match draw(st.sampled_from(("set", "set", "take", "double"))):
+                case "set":
+                    at[step] = draw(data())
+                case "take":
+                    del at[step]
+                case _ if isinstance(at, list):
+                    at += [copy.deepcopy(below)] * draw(st.sampled_from((1, 64, 1024)))
+                case _:
+                    at[f"{step}s"] = below
+            break
+    return document
+
+
+@given(spoiled())
+@settings(max_examples=80, deadline=None)
+def test_all_of_a_spoiled_document_is_explained_and_nothing_else(document: Any) -> None:
+    expected = [
+        finding for error in ORACLE.iter_errors(document) for finding in schema._word(error, tuple(error.absolute_path))
+    ]
+    assert sorted(check(document)) == sorted(set(expected))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ((), ""),
+        (("a",), "a"),
+        ((0,), "[0]"),
+        (("routes", 3, "nexthops", 0, "gateway"), "routes[3].nexthops[0].gateway"),
+    ],
+)
+def test_paths_are_written_as_people_do(path: Path, text: str) -> None:
+    assert path_text(path) == text
+
+
+def test_a_document_that_is_right_has_nothing_against_it() -> None:
+    document = {"apiVersion": "reconciler/v1", "sandbox": 7, "driver": {"netns": {"name": 7}}}
+    assert check(document) == []

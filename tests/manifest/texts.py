@@ -1,0 +1,73 @@
+"""Texts of manifests: a right one, with fields replaced, added or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# What a table of bad manifests is made of: a name, a text, and all problems of it in a file `bad.yaml`.
+Row = tuple[str, str | bytes, list[str]]
+
+TOP = ("apiVersion: reconciler/v1", "sandbox: web-1", "driver: {netns: {name: web-1}}")
+NIC = (
+    "name: eth0",
+    "device: tap0",
+    "hwAddr: 02:42:20:6f:a3:69",
+    "mtu: 1500",
+    'addresses: [10.0.0.2/24, "fd00::2/64"]',
+)
+# What a second and a third interface have instead.
+SECOND = ("name: eth1", "device: tap1", "hwAddr: 02:42:20:6f:a3:6a", "addresses: [10.1.0.2/24]")
+THIRD = ("name: eth2", "device: tap2", "hwAddr: 02:42:20:6f:a3:6b", "addresses: [10.2.0.2/24]")
+ROUTE = ("dest: 10.8.0.0/16", "gateway: 10.0.0.1", "device: eth0")
+
+
+def manifest(*fields: str, nics: Sequence[str] | None = None, routes: Sequence[str] | None = None) -> str:
+    """Write a manifest whose top has these fields, with sections of these items.
+
+    A field replaces the one of its name, or is added at the end; a name without a colon takes the field out.
+    Nothing is between the lines: the top is lines 1 to 3, and each field of an item has a line.
+    """
+    lines = _merge(TOP, fields)
+    for section, items in (("interfaces", nics), ("routes", routes)):
+        if items is not None:
+            lines += [f"{section}:", *items]
+    return "\n".join(lines) + "\n"
+
+
+def nic(*fields: str) -> str:
+    """Write an item of `interfaces`: eth0 is tap0, with 10.0.0.2/24 and fd00::2/64."""
+    return _item(NIC, fields)
+
+
+def route(*fields: str) -> str:
+    """Write an item of `routes`: 10.8.0.0/16 via 10.0.0.1 dev eth0."""
+    return _item(ROUTE, fields)
+
+
+def with_nic(*fields: str) -> str:
+    """Write a manifest of one interface: its fields are on lines 5 to 9, what is added on line 10."""
+    return manifest(nics=[nic(*fields)])
+
+
+def with_route(*fields: str) -> str:
+    """Write a manifest of one right interface and one route: its fields are on lines 11 to 13, what is added on 14."""
+    return manifest(nics=[nic()], routes=[route(*fields)])
+
+
+def _item(base: Sequence[str], fields: Sequence[str]) -> str:
+    lines = "\n".join(_merge(base, fields)).split("\n")
+    return "\n".join(f"{'  ' if number else '- '}{line}" for number, line in enumerate(lines))
+
+
+def _merge(base: Sequence[str], fields: Sequence[str]) -> list[str]:
+    merged = {_name(field): field for field in base}
+    for field in fields:
+        if ":" in field:
+            merged[_name(field)] = field
+        else:
+            del merged[field]
+    return list(merged.values())
+
+
+def _name(field: str) -> str:
+    return field.partition(":")[0]

@@ -1,0 +1,99 @@
+"""What the kernel could send: routes and the bytes of messages, right and spoiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from socket import AF_INET, AF_INET6, inet_ntop
+
+from hypothesis import strategies as st
+
+from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop, Route, canonical_hops
+from reconciler.netlink import message
+
+INDEXES = {"lo": 1, "eth0": 2, "eth1": 3, "tap-9": 70000}
+NAMES = {index: name for name, index in INDEXES.items()}
+
+_U32_MAX = 0xFFFFFFFF
+
+
+def addresses(size: int) -> st.SearchStrategy[str]:
+    """Any address of 4 or 16 bytes in canonical text."""
+    family = AF_INET if size == 4 else AF_INET6
+    return st.binary(min_size=size, max_size=size).map(lambda packed: inet_ntop(family, packed))
+
+
+@st.composite
+def networks(draw: st.DrawFn, size: int) -> str:
+    length = draw(st.integers(0, size * 8))
+    number = draw(st.integers(0, (1 << length) - 1)) << (size * 8 - length)
+    return f"{inet_ntop(AF_INET if size == 4 else AF_INET6, number.to_bytes(size, 'big'))}/{length}"
+
+
+@st.composite
+def next_hops(draw: st.DrawFn, size: int, *, weighted: bool) -> NextHop:
+    gateway = draw(st.none() | addresses(size))
+    return NextHop(
+        device=draw(st.sampled_from(sorted(INDEXES))),
+        gateway=gateway,
+        weight=draw(st.integers(1, 256)) if weighted else 1,
+        on_link=gateway is not None and draw(st.booleans()),
+    )
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> Route:
+    """Any route that a manifest can say, and the kernel's metric 0 of no IPv6 route."""
+    size = draw(st.sampled_from((4, 16)))
+    kind = draw(st.sampled_from(("unicast", "unicast", *REJECT_TYPES)))
+    hops: Sequence[NextHop] = ()
+    if kind == "unicast":
+        hops = draw(
+            st.tuples(next_hops(size, weighted=False))
+            | st.lists(
+                next_hops(size, weighted=True), min_size=2, max_size=6, unique_by=lambda hop: (hop.device, hop.gateway)
+            )
+        )
+    unset = st.just(0)
+    return Route(
+        dest=draw(networks(size)),
+        type=kind,
+        nexthops=canonical_hops(hops),
+        table=draw(st.just(TABLE_MAIN) | st.integers(1, 254) | st.integers(256, _U32_MAX)),
+        metric=draw(st.integers(1 if size == 16 else 0, _U32_MAX)),
+        source=draw(st.none() | addresses(size)) if hops else None,
+        mtu=draw(unset | st.integers(68, 65520)) if hops else 0,
+        advmss=draw(unset | st.integers(1, 65495)) if hops else 0,
+    )
+
+
+def attribute_lists() -> st.SearchStrategy[list[tuple[int, bytes]]]:
+    return st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40)), max_size=8)
+
+
+def attribute_bytes() -> st.SearchStrategy[bytes]:
+    """Well-formed attributes, of low kinds above all: those are the ones that decoders know."""
+    kinds = st.integers(0, 40) | st.integers(0, 0xFFFF)
+    leaves = st.lists(st.tuples(kinds, st.binary(max_size=20) | st.sampled_from((bytes(4), bytes(8), bytes(16)))))
+    return st.recursive(leaves.map(_pack), lambda inner: st.lists(st.tuples(kinds, inner), max_size=4).map(_pack))
+
+
+def _pack(values: Sequence[tuple[int, bytes]]) -> bytes:
+    return b"".join(message.attribute(kind, value) for kind, value in values)
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, valid: st.SearchStrategy[bytes]) -> bytes:
+    """Valid bytes with a few of them changed, cut off, doubled or put in."""
+    data = bytearray(draw(valid))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        match draw(st.sampled_from(("set", "set", "cut", "insert", "remove"))):
+            case "set" if at < len(data):
+                data[at] = draw(st.integers(0, 255))
+            case "cut":
+                del data[at:]
+            case "insert":
+                data[at:at] = draw(st.binary(max_size=8))
+            case _:
+                del data[at : at + draw(st.integers(1, 8))]
+    return bytes(data)

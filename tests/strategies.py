@@ -1,0 +1,158 @@
+"""Sandboxes that are right and that a real kernel takes: any two of them are a state and the next one.
+
+All values come from small pools, so that two sandboxes often share devices, names, addresses and the keys of routes.
+Left out is what takes a kernel seconds (duplicate address detection) or what it refuses: gateways that are its own
+addresses or on no link, IPv6 next hops without a gateway beside others, sources that are no own address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import ip_interface, ip_network
+
+from hypothesis import strategies as st
+
+from reconciler.model.address import is_ipv6
+from reconciler.model.interface import Address, Interface
+from reconciler.model.route import IPV6_DEFAULT_METRIC, REJECT_TYPES, TABLE_MAIN, NextHop, Route, canonical_hops
+from reconciler.model.sandbox import NetnsAddress, Sandbox
+
+INTERFACES_MAX = 3
+ADDRESSES_MAX = 3
+ROUTES_MAX = 8
+
+NAMES = ("eth0", "eth1", "eth2", "uplink")
+MACS = tuple(f"02:42:20:6f:a3:{number:02x}" for number in range(1, 7))
+# Not below the IPv6 minimum (RFC 8200), where a kernel takes IPv6 off the link.
+MTUS = (1280, 1400, 1500)
+TABLES = (TABLE_MAIN, TABLE_MAIN, 100, 5000)
+IPV4_DESTINATIONS = ("0.0.0.0/0", "192.168.0.0/16", "192.168.7.0/24", "198.51.100.0/24", "198.51.100.7/32")
+IPV6_DESTINATIONS = ("::/0", "2001:db8::/32", "2001:db8:7::/48", "2001:db8:7::7/128")
+IPV4_METRICS = (0, 0, 100, 1024)
+IPV6_METRICS = (IPV6_DEFAULT_METRIC, IPV6_DEFAULT_METRIC, 100)
+ROUTE_MTUS = (0, 0, 1280, 1400)
+ADVMSSES = (0, 0, 1200)
+WEIGHTS = (1, 1, 2, 256)
+# In no subnet of a device and in no destination but the defaults.
+IPV4_ON_LINK = "169.254.7.1"
+IPV6_ON_LINK = "fd00:ffff::1"
+# A router announces itself so; it needs no address of ours.
+IPV6_LINK_LOCAL = "fe80::1"
+
+_OWN_HOSTS = (2, 3, 4)
+_GATEWAY_HOSTS = (1, 200)
+
+
+def subnets(number: int) -> tuple[str, str, str]:
+    """Give the subnets of the host device of a number: two of IPv4, one of IPv6, each of no other device."""
+    return f"10.{number}.0.0/24", f"10.{number}.1.0/24", f"fd00:{number}::/64"
+
+
+def addresses(number: int) -> st.SearchStrategy[Address]:
+    """Addresses of the host device of a number: in its subnets, never one of `gateways`; IPv6 without detection."""
+    return st.builds(_address, st.sampled_from(subnets(number)), st.sampled_from(_OWN_HOSTS))
+
+
+def _address(subnet: str, host: int) -> Address:
+    network = ip_network(subnet)
+    return Address(address=f"{network[host]}/{network.prefixlen}", dad=network.version == 4)
+
+
+@st.composite
+def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr: str) -> Interface:
+    """The NIC that is the host device of a number, under a name and MAC address of the caller's choice, with one queue."""
+    count = draw(st.integers(0, ADDRESSES_MAX))
+    own = st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.key)
+    return Interface(
+        name=name, device=device, hw_addr=hw_addr, mtu=draw(st.sampled_from(MTUS)), addresses=tuple(draw(own))
+    )
+
+
+def gateways(interface: Interface, *, ipv6: bool) -> list[tuple[str, bool]]:
+    """Gateways of a family on the link of an interface, and whether that must be said (`on_link`)."""
+    networks = sorted({str(ip_interface(each.address).network) for each in interface.addresses})
+    reached = [
+        (str(network[host]), False)
+        for network in map(ip_network, networks)
+        if network.version == (6 if ipv6 else 4)
+        for host in _GATEWAY_HOSTS
+    ]
+    on_link = [(gateway, True) for gateway, _ in reached[:1]]
+    if ipv6:
+        return [*reached, *on_link, (IPV6_ON_LINK, True), (IPV6_LINK_LOCAL, False)]
+    # A namespace without any IPv4 address has no local table, and its kernel refuses even a gateway that is on-link.
+    return [*reached, *on_link, (IPV4_ON_LINK, True)] if reached else []
+
+
+def next_hops(nics: Sequence[Interface], *, ipv6: bool) -> list[NextHop]:
+    """Every way of a family through some interfaces, of weight 1."""
+    return [
+        NextHop(device=interface.name, gateway=gateway, on_link=on_link)
+        for interface in nics
+        for gateway, on_link in [(None, False), *gateways(interface, ipv6=ipv6)]
+    ]
+
+
+def _ways(nics: Sequence[Interface], *, ipv6: bool) -> st.SearchStrategy[tuple[NextHop, ...]]:
+    """One next hop of weight 1, or 2 or 3 of any weights; an IPv6 route of several has a gateway in each."""
+    single = next_hops(nics, ipv6=ipv6)
+    several = [hop for hop in single if hop.gateway or not ipv6]
+    ways = st.tuples(st.sampled_from(single))
+    if len({_place(hop) for hop in several}) == 1:
+        return ways
+    weighted = st.builds(replace, st.sampled_from(several), weight=st.sampled_from(WEIGHTS))
+    return ways | ways | st.lists(weighted, min_size=2, max_size=3, unique_by=_place).map(canonical_hops)
+
+
+def _place(hop: NextHop) -> tuple[str, str | None]:
+    return hop.device, hop.gateway
+
+
+@st.composite
+def routes(draw: st.DrawFn, nics: Sequence[Interface]) -> Route:
+    """A route of any type and family through some interfaces; without interfaces only one of the reject types."""
+    ipv6 = draw(st.booleans())
+    dest = draw(st.sampled_from(IPV6_DESTINATIONS if ipv6 else IPV4_DESTINATIONS))
+    table = draw(st.sampled_from(TABLES))
+    metric = draw(st.sampled_from(IPV6_METRICS if ipv6 else IPV4_METRICS))
+    kind = draw(st.sampled_from(("unicast",) * 6 + REJECT_TYPES if nics else REJECT_TYPES))
+    if kind != "unicast":
+        return Route(dest=dest, type=kind, table=table, metric=metric)
+    hops = draw(_ways(nics, ipv6=ipv6))
+    # A path's MTU is not above that of its links.
+    most = min(interface.mtu for interface in nics if interface.name in {hop.device for hop in hops})
+    own = (
+        []
+        if ipv6
+        else [each.address.partition("/")[0] for nic in nics for each in nic.addresses if not is_ipv6(each.address)]
+    )
+    return Route(
+        dest=dest,
+        nexthops=hops,
+        table=table,
+        metric=metric,
+        source=draw(st.none() | st.sampled_from(own)) if own else None,
+        mtu=draw(st.sampled_from([mtu for mtu in ROUTE_MTUS if mtu <= most])),
+        advmss=draw(st.sampled_from(ADVMSSES)),
+    )
+
+
+@st.composite
+def sandboxes(
+    draw: st.DrawFn, devices: Sequence[str], driver: NetnsAddress, *, sandbox_id: str = "generated"
+) -> Sandbox:
+    """A sandbox with both sections, of some of the given host devices under names of its own.
+
+    The same device has the same subnets in each sandbox, whatever its name there.
+    """
+    count = draw(st.integers(0, min(len(devices), INTERFACES_MAX)))
+    chosen = draw(st.permutations(range(len(devices))))[:count]
+    names, macs = draw(st.permutations(NAMES)), draw(st.permutations(MACS))
+    nics = tuple(
+        draw(interfaces(number, devices[number], name=name, hw_addr=mac))
+        for number, name, mac in zip(chosen, names, macs, strict=False)
+    )
+    count = draw(st.integers(0, ROUTES_MAX))
+    section = st.lists(routes(nics), min_size=count, max_size=count, unique_by=lambda route: route.key)
+    return Sandbox(id=sandbox_id, driver=driver, interfaces=nics, routes=tuple(draw(section)))

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.errors import RefusedError
+from reconciler.model.interface import Interface
+from reconciler.model.route import NextHop, Route
+from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
+from reconciler.plan import Deletion, Plan, plan
+from reconciler.safety import Allowance, check_deletions, combine, fingerprint, parse_allowance
+
+ADVICE = "Look again with `reconciler diff`; if it is what you want: --allow-delete all"
+LIMIT = "; the limit is 30 % (and always 10)"
+
+
+def deleting(*deletions: tuple[str, int, int], lost: tuple[str, ...] = ()) -> Plan:
+    return Plan(
+        operations=(),
+        deletions=tuple(Deletion(kind=kind, count=count, total=total) for kind, count, total in deletions),
+        lost_defaults=lost,
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "total"),
+    [(1, 1), (10, 10), (10, 11), (11, 37), (30, 100), (300, 1000), (3, 10)],
+)
+def test_ten_of_a_kind_or_thirty_percent_are_allowed(count: int, total: int) -> None:
+    check_deletions(deleting(("route", count, total)), None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "total", "words"),
+    [
+        ("route", 11, 11, "11 of 11 routes"),
+        ("route", 11, 36, "11 of 36 routes"),
+        ("route", 31, 100, "31 of 100 routes"),
+        ("route", 301, 1000, "301 of 1,000 routes"),
+        ("address", 14998, 15000, "14,998 of 15,000 addresses"),
+        ("interface", 11, 12, "11 of 12 interfaces"),
+    ],
+)
+def test_more_than_that_is_refused(kind: str, count: int, total: int, words: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        check_deletions(deleting((kind, count, total)), None)
+    assert str(caught.value) == f"this would delete {words}{LIMIT}.\n{ADVICE}"
+
+
+def test_kinds_are_counted_apart_and_named_together() -> None:
+    check_deletions(deleting(("interface", 10, 10), ("address", 10, 10), ("route", 10, 10)), None)
+    with pytest.raises(RefusedError) as caught:
+        check_deletions(deleting(("interface", 10, 10), ("address", 11, 11), ("route", 5000, 5000)), None)
+    assert str(caught.value) == f"this would delete 11 of 11 addresses and 5,000 of 5,000 routes{LIMIT}.\n{ADVICE}"
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        (("IPv4",), "the last IPv4 default route"),
+        (("IPv6",), "the last IPv6 default route"),
+        (("IPv4", "IPv6"), "the last IPv4 default route and the last IPv6 default route"),
+    ],
+)
+def test_the_last_default_route_of_a_family_is_refused_by_itself(lost: tuple[str, ...], words: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        check_deletions(deleting(("route", 1, 1), lost=lost), None)
+    assert str(caught.value) == f"this would delete {words}.\n{ADVICE}"
+
+
+def test_a_default_route_beside_too_many_others_is_named_as_well() -> None:
+    with pytest.raises(RefusedError) as caught:
+        check_deletions(deleting(("route", 20, 20), lost=("IPv4",)), None)
+    assert str(caught.value) == (f"this would delete 20 of 20 routes and the last IPv4 default route{LIMIT}.\n{ADVICE}")
+
+
+@pytest.mark.parametrize(
+    ("allowance", "count", "total", "allowed"),
+    [
+        (Allowance(), 5000, 5000, True),
+        (Allowance(count=12), 12, 12, True),
+        (Allowance(count=12), 13, 1000, False),
+        (Allowance(count=0), 1, 1000, False),
+        (Allowance(percent=50), 50, 100, True),
+        (Allowance(percent=50), 51, 100, False),
+        (Allowance(percent=33), 1, 3, False),
+        (Allowance(percent=34), 1, 3, True),
+        (Allowance(percent=100), 7, 7, True),
+        # It is what is allowed, and not more than the limit by itself allows.
+        (Allowance(percent=0), 1, 1000, False),
+    ],
+)
+def test_an_allowance_takes_the_place_of_the_limit(
+    allowance: Allowance, count: int, total: int, *, allowed: bool
+) -> None:
+    planned = deleting(("route", count, total))
+    if allowed:
+        check_deletions(planned, allowance)
+        return
+    with pytest.raises(RefusedError) as caught:
+        check_deletions(planned, allowance)
+    assert str(caught.value) == (f"this would delete {count:,} of {total:,} routes; that is not allowed.\n{ADVICE}")
+
+
+def test_who_allows_deletions_allows_that_of_the_default_route() -> None:
+    check_deletions(deleting(("route", 1, 9), lost=("IPv4", "IPv6")), Allowance(count=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "allowance"),
+    [
+        ("all", Allowance()),
+        ("0", Allowance(count=0)),
+        ("14998", Allowance(count=14998)),
+        ("999999999", Allowance(count=999999999)),
+        ("0%", Allowance(percent=0)),
+        ("50%", Allowance(percent=50)),
+        ("100%", Allowance(percent=100)),
+    ],
+)
+def test_an_allowance_is_a_number_a_percentage_or_all(text: str, allowance: Allowance) -> None:
+    assert parse_allowance(text) == allowance
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "+1", "1.5", "101%", "1 %", " 1", "1\n", "ALL", "%", "1e3", "0x10", "٣", "1%%", "9999999999"]
+)
+def test_anything_else_is_no_allowance(text: str) -> None:
+    with pytest.raises(ValueError, match="is neither") as caught:
+        parse_allowance(text)
+    assert str(caught.value) == f'"{text}" is neither a number, nor a percentage, nor "all"'
+
+
+NIC = Interface(name="eth0", device="tap0", hw_addr="02:00:00:00:00:01", mtu=1500)
+ROUTES = tuple(
+    Route(dest=f"10.{number}.0.0/16", nexthops=(NextHop(device="eth0", gateway="192.0.2.1"),)) for number in range(4)
+)
+DESIRED = Sandbox(id="box", driver=NetnsAddress(name="box"), interfaces=(NIC,), routes=ROUTES[:3])
+OBSERVED = Sandbox(id="box", driver=NetnsAddress(name="box"), interfaces=(NIC,), routes=ROUTES[1:3])
+
+
+def planned(desired: Sandbox, observed: Sandbox) -> Plan:
+    return plan(desired, Observed(sandbox=observed))
+
+
+PLANNED = planned(DESIRED, OBSERVED)
+SAME = fingerprint(DESIRED, OBSERVED, PLANNED)
+
+
+def test_a_fingerprint_is_short() -> None:
+    assert re.fullmatch(r"[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}", SAME)
+
+
+def test_a_fingerprint_is_the_same_for_equal_things() -> None:
+    desired = replace(DESIRED, routes=tuple(map(replace, ROUTES[:3])))
+    assert fingerprint(desired, replace(OBSERVED), planned(desired, OBSERVED)) == SAME
+
+
+OTHERS = {
+    "ID": {"id": "other"},
+    "driver": {"driver": NetnsAddress(name="other")},
+    "interface": {"interfaces": (replace(NIC, mtu=1400),)},
+    "no interface": {"interfaces": ()},
+    "interfaces absent": {"interfaces": None},
+    "route": {"routes": (replace(ROUTES[1], mtu=1400), *ROUTES[2:3])},
+    "one route more": {"routes": ROUTES},
+    "no route": {"routes": ()},
+    "routes absent": {"routes": None},
+}
+
+
+@pytest.mark.parametrize("fields", OTHERS.values(), ids=OTHERS)
+def test_a_fingerprint_changes_with_what_is_desired_or_found(fields: dict[str, object]) -> None:
+    desired, observed = replace(DESIRED, **fields), replace(OBSERVED, **fields)  # type: ignore[arg-type]
+    assert fingerprint(desired, OBSERVED, PLANNED) != SAME
+    assert fingerprint(DESIRED, observed, PLANNED) != SAME
+    assert fingerprint(desired, OBSERVED, PLANNED) != fingerprint(DESIRED, observed, PLANNED)
+
+
+def test_a_fingerprint_changes_with_the_plan() -> None:
+    prints = {
+        fingerprint(DESIRED, OBSERVED, PLANNED),
+        fingerprint(DESIRED, OBSERVED, planned(DESIRED, replace(OBSERVED, routes=()))),
+        fingerprint(DESIRED, OBSERVED, planned(replace(DESIRED, routes=()), OBSERVED)),
+        fingerprint(DESIRED, OBSERVED, planned(OBSERVED, OBSERVED)),
+    }
+    assert len(prints) == 4
+
+
+@settings(deadline=None)
+@given(st.permutations(ROUTES), st.integers(0, 4))
+def test_a_fingerprint_does_not_change_with_the_order_in_which_routes_are_found(
+    routes: list[Route], wanted: int
+) -> None:
+    desired = replace(DESIRED, routes=ROUTES[:wanted])
+    prints = {
+        fingerprint(desired, observed, planned(desired, observed))
+        for observed in (replace(DESIRED, routes=ROUTES), replace(DESIRED, routes=tuple(routes)))
+    }
+    assert len(prints) == 1
+
+
+def test_the_fingerprint_of_one_sandbox_is_that_of_all() -> None:
+    assert combine([SAME]) == SAME
+
+
+def test_the_fingerprint_of_several_does_not_depend_on_their_order_and_does_on_each() -> None:
+    one, other, third = "0000-0000-0001", "0000-0000-0002", "0000-0000-0003"
+    together = combine([one, other])
+    assert re.fullmatch(r"[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}", together)
+    assert combine([other, one]) == together
+    assert len({together, combine([one, third]), combine([one, other, third]), one, other}) == 5
