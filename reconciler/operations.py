@@ -180,10 +180,12 @@ class DeleteRoute:
     """Delete one route, named so that no other one can go in its place.
 
     Several next hops are left out: the kernel would compare them in their order, and the rest names the route.
+    `doubtful`: what came before may have taken it along.
     """
 
     sign: ClassVar[Sign] = "-"
     route: Route
+    doubtful: bool = False
 
     @property
     def command(self) -> str:

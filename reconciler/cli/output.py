@@ -52,7 +52,8 @@ def render_problems(problems: Sequence[Problem], color: bool) -> str:
 def _excerpt(problem: Problem, color: bool) -> Iterator[str]:
     # A long line is shown around the place.
     start = max(0, problem.column - 60)
-    shown = problem.excerpt[start : start + 120].replace("\t", " ")
+    # Letter for letter, so that the mark below stays where it belongs.
+    shown = "".join(each if each.isprintable() else " " for each in problem.excerpt[start : start + 120])
     yield f"{problem.line:5} | {shown}"
     indent = " " * (problem.column - 1 - start)
     yield f"      | {indent}{paint('^' * min(problem.width, len(shown) - len(indent) or 1), '^', color)}"

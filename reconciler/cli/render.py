@@ -12,7 +12,15 @@ from reconciler.errors import ApplyError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.schema import path_text
 from reconciler.model.sandbox import DriverAddress
-from reconciler.operations import AttachInterface, AwaitAddress, Operation, ReplaceRoute, SetLink, route_words
+from reconciler.operations import (
+    AttachInterface,
+    AwaitAddress,
+    DeleteRoute,
+    Operation,
+    ReplaceRoute,
+    SetLink,
+    route_words,
+)
 from reconciler.preview import Preview
 from reconciler.safety import combine
 from reconciler.wording import plural, printable
@@ -47,12 +55,14 @@ def render_operations(operations: Iterable[Operation], *, verbose: bool, color: 
 
 
 def _comment(operation: Operation) -> str:
-    """Say what is replaced."""
+    """Say what is replaced, and what is not certain."""
     match operation:
         case ReplaceRoute() if operation.before != operation.route:
             return f"      # was {route_words(operation.before)}"
         case SetLink() if operation.was:
             return f"      # was {operation.was}"
+        case DeleteRoute(doubtful=True):
+            return "      # if it is there still"
         case _:
             return ""
 
@@ -94,6 +104,8 @@ def _script_line(operation: Operation, driver: DriverAddress) -> str:
     match operation:
         case AttachInterface():
             return operation.command
+        case DeleteRoute(doubtful=True):
+            return f"{within} {operation.command} || true"
         case AwaitAddress():
             return f"{within} sh -c {shlex.quote(operation.command)}"
         case _:

@@ -7,8 +7,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from reconciler.manifest.compose import Path
 from reconciler.manifest.sandbox import Draft
 from reconciler.manifest.schema import Finding
+from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Interface
-from reconciler.model.route import NextHop, Route, direct_networks, is_reached
+from reconciler.model.route import DirectNetworks, NextHop, Route, is_reached
 from reconciler.model.sandbox import Sandbox
 from reconciler.wording import suggest
 
@@ -58,15 +59,16 @@ def _route_devices(
     Most routes of a long list share a few next hops, so each of those is looked at once.
     """
     names = {interface.name: interface for interface in interfaces if interface}
-    direct = direct_networks(route for route in routes if route)
-    verdicts: dict[NextHop, tuple[str, str] | None] = {}
+    direct = DirectNetworks(route for route in routes if route)
+    verdicts: dict[tuple[NextHop, int], tuple[str, str] | None] = {}
     for index, route in enumerate(routes):
         if route is None:
             continue
         for hop in route.nexthops:
-            if hop not in verdicts:
-                verdicts[hop] = _hop_problem(hop, names, unsure, direct.get(hop.device, []))
-            verdict = verdicts[hop]
+            case = (hop, route.table)
+            if case not in verdicts:
+                verdicts[case] = _hop_problem(hop, names, unsure, direct.of(hop.device, route.table))
+            verdict = verdicts[case]
             if verdict is not None:
                 field, message = verdict
                 yield Finding(("routes", index, "nexthops" if len(route.nexthops) > 1 else field), message)
@@ -86,6 +88,8 @@ def _hop_problem(
         known = {*names, *unsure}
         return "device", f'no interface is named "{device}"; {suggest(device, known) if known else "none is declared"}'
     prefixes = [address.address for address in interface.addresses] if interface else []
+    if hop.gateway and is_ipv6(hop.gateway) and any(prefix.startswith(f"{hop.gateway}/") for prefix in prefixes):
+        return "gateway", f"{hop.gateway} is an address of {device} itself"
     if is_reached(hop, [*prefixes, *direct]):
         return None
     return "gateway", (

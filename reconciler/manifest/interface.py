@@ -8,10 +8,8 @@ from typing import Any
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.model.address import is_ipv6, is_unicast, network, parse_mac, parse_prefix, split_prefix
-from reconciler.model.interface import Address, Interface
+from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 
-# RFC 8200, 5: a link with less cannot carry IPv6, and the kernel takes IPv6 off it.
-IPV6_MIN_MTU = 1280
 # linux/un.h: sun_path holds 108 bytes with its NUL; the seed's 128 cannot be connected to.
 SOCKET_PATH_MAX = 107
 
@@ -32,9 +30,11 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         except ValueError as error:
             findings.append(Finding(where, str(error)))
             continue
-        if address.key in addresses:
+        # A link has an IPv6 address once, whatever the prefix length.
+        key = address.address.partition("/")[0] if is_ipv6(address.address) else address.key
+        if key in addresses:
             findings.append(Finding(where, f"{address.address} is listed twice"))
-        addresses[address.key] = address
+        addresses[key] = address
     socket = data.get("vhostUserSocket")
     if socket is not None and len(socket) > SOCKET_PATH_MAX:
         message = f"{len(socket)} bytes; a unix socket path has at most {SOCKET_PATH_MAX} (linux/un.h)"
@@ -61,6 +61,8 @@ def _read_address(item: str | Mapping[str, Any], mtu: int) -> Address:
     packed, length = split_prefix(prefix)
     if not is_unicast(prefix.partition("/")[0]):
         raise ValueError(f"{text} is not a unicast address")
+    if prefix.startswith("::1/"):
+        raise ValueError(f"{text} is the loopback address, which only lo has")
     ipv6 = len(packed) == 16
     if not ipv6 and length < 31 and prefix == network(prefix):
         raise ValueError(f"{text} is the address of the network itself; a host needs one within it")

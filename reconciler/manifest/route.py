@@ -17,10 +17,8 @@ from reconciler.model.address import (
     parse_address,
     parse_network,
 )
+from reconciler.model.interface import IPV6_MIN_MTU
 from reconciler.model.route import IPV6_DEFAULT_METRIC, TABLE_MAIN, NextHop, Route, canonical_hops
-
-# RFC 8200, 5.
-IPV6_MIN_MTU = 1280
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route | None:

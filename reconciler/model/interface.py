@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+# RFC 8200, 5: with less, a link cannot carry IPv6, and the kernel takes IPv6 off it.
+IPV6_MIN_MTU = 1280
 # Bytes: IFALIASZ of linux/if.h is 256, and the kernel counts a terminating NUL and wants less than that.
 ALIAS_MAX = 254
 _ALIAS = re.compile(

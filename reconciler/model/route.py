@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6
+from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network
 
 # The kernel's numbers (linux/rtnetlink.h, net/ip6_route.h).
 TABLE_MAIN = 254
 IPV6_DEFAULT_METRIC = 1024
+IPV6_CONNECTED_METRIC = 256
 # Types without a next hop (rtm_type names of iproute2).
 REJECT_TYPES = ("blackhole", "unreachable", "prohibit")
 
@@ -77,14 +78,25 @@ class Route:
         return False
 
 
-def direct_networks(routes: Iterable[Route]) -> dict[str, list[str]]:
-    """Give, for each NIC, the destinations that routes reach through it without a gateway."""
-    direct: dict[str, list[str]] = {}
-    for route in routes:
-        for hop in route.nexthops:
-            if hop.gateway is None:
-                direct.setdefault(hop.device, []).append(route.dest)
-    return direct
+def connected_key(prefix: str) -> tuple[int, str, int]:
+    """Give the key of the route that the kernel adds by itself for an address."""
+    dest = network(prefix)
+    return (TABLE_MAIN, dest, IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0)
+
+
+class DirectNetworks:
+    """What routes reach without a gateway: for a gateway, the kernel looks in the route's own table and in main."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._networks: dict[tuple[str, int], list[str]] = {}
+        for route in routes:
+            for hop in route.nexthops:
+                if hop.gateway is None:
+                    self._networks.setdefault((hop.device, route.table), []).append(route.dest)
+
+    def of(self, device: str, table: int) -> list[str]:
+        """Give the networks that a route of a table can count on to be on a NIC's link."""
+        return [dest for each in {table, TABLE_MAIN} for dest in self._networks.get((device, each), ())]
 
 
 def is_reached(hop: NextHop, prefixes: Iterable[str]) -> bool:

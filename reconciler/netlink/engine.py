@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,8 +60,15 @@ class Engine:
         """Read one link by name; None if there is none."""
         sequence = self.next_sequence()
         answers = self.channel.exchange(interface.get_link_request(name, sequence), sequence)
-        found = (m for m in answers if m.type == message.NEW_LINK and m.sequence == sequence)
-        return next((interface.decode_link(m.payload) for m in found), None)
+        for answer in answers:
+            if answer.sequence != sequence:
+                continue
+            if answer.type == message.NEW_LINK:
+                return interface.decode_link(answer.payload)
+            failed = message.failure(answer)
+            if failed is not None and failed.errno != errno.ENODEV:
+                raise ProtocolError(f"the kernel refused to show {name}: {failed}")
+        return None
 
     def addresses(self) -> list[LinkAddress]:
         """Read all addresses."""

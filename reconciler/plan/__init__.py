@@ -2,7 +2,7 @@
 
 The order, and why:
  1. NICs whose name is needed go, names change, NICs come, links are set: everything else names them.
- 2. Addresses come; one goes first where the kernel would take its neighbours along (see `plan.interface`).
+ 2. Addresses come; one goes first where the kernel would take its neighbours along (see `plan.address`).
  3. Routes come and change, those without a gateway first: the others are reached through them.
  4. Routes go, then addresses, then NICs: nothing is without its replacement for a moment.
 """
@@ -16,7 +16,8 @@ from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.operations import AddRoute, AwaitAddress, Operation, ReplaceRoute
 from reconciler.plan import aftermath
-from reconciler.plan.interface import AddressPlan, LinkPlan, plan_addresses, plan_links
+from reconciler.plan.address import AddressPlan, plan_addresses
+from reconciler.plan.interface import LinkPlan, plan_links
 from reconciler.plan.route import plan_routes
 
 
@@ -52,8 +53,8 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     wishes = desired.routes
     if wishes is None:
         wishes = tuple(aftermath.kept_routes(routes, links, addresses, had, wanted))
-    changes = aftermath.route_changes(wishes, routes, links, addresses)
-    coming, going = plan_routes(changes, aftermath.foreign_routes(around.routes, links, addresses, had, wanted))
+    sure, doubtful = aftermath.route_changes(wishes, routes, links, addresses)
+    coming, going = plan_routes(sure, doubtful, aftermath.foreign_routes(around.routes, links, addresses, had, wanted))
 
     operations: list[Operation] = [
         *links.early,

@@ -13,19 +13,28 @@ from dataclasses import replace
 from reconciler.diff import Change, diff
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Interface
-from reconciler.model.route import TABLE_MAIN, NextHop, Route, canonical_hops, direct_networks, is_reached
-from reconciler.plan.interface import IPV6_CONNECTED_METRIC, AddressPlan, LinkPlan
+from reconciler.model.route import (
+    IPV6_CONNECTED_METRIC,
+    TABLE_MAIN,
+    DirectNetworks,
+    NextHop,
+    Route,
+    canonical_hops,
+    is_reached,
+)
+from reconciler.plan.address import AddressPlan
+from reconciler.plan.interface import LinkPlan
 
 
 def route_changes(
     wishes: Sequence[Route], routes: Sequence[Route], links: LinkPlan, addresses: AddressPlan
-) -> list[Change[Route]]:
-    """Give what has to change about routes once the links and addresses are done.
+) -> tuple[list[Change[Route]], list[Change[Route]]]:
+    """Give what has to change about routes once the links and addresses are done: for sure, and where it is in doubt.
 
     A route that may be lost, by what the kernel's settings are, is a change in either case: replaced, or deleted.
     """
     if not (links.renames or links.removed or links.downed or links.mtus or addresses.dropped or addresses.doubtful):
-        return diff(wishes, routes)
+        return diff(wishes, routes), []
     wished = {wish.key for wish in wishes}
     left: list[Route] = []
     doubtful: dict[object, Route] = {}
@@ -38,9 +47,10 @@ def route_changes(
             doubtful[route.key] = after
         else:
             left.append(after)
-    changes = diff([wish for wish in wishes if wish.key not in doubtful], left)
-    changes += [Change(doubtful[wish.key], wish) for wish in wishes if wish.key in doubtful]
-    return changes + [Change(route, None) for key, route in doubtful.items() if key not in wished]
+    sure = diff([wish for wish in wishes if wish.key not in doubtful], left)
+    kept = [Change(doubtful[wish.key], wish) for wish in wishes if wish.key in doubtful]
+    gone = [Change(route, None) for key, route in doubtful.items() if key not in wished]
+    return sure, [*kept, *gone]
 
 
 def _leaves_with_its_nic(route: Route, links: LinkPlan) -> bool:
@@ -113,13 +123,14 @@ def kept_routes(
     prefixes = {
         names[each.device]: [address.address for address in each.addresses] for each in wanted if each.device in names
     }
-    direct = direct_networks(kept) if addresses.ipv4_off else {}
+    direct = DirectNetworks(kept if addresses.ipv4_off else ())
     for route in kept:
         if (
             route.is_ipv6
             or not route.devices & addresses.ipv4_off
             or all(
-                is_reached(hop, [*prefixes.get(hop.device, ()), *direct.get(hop.device, ())]) for hop in route.nexthops
+                is_reached(hop, [*prefixes.get(hop.device, ()), *direct.of(hop.device, route.table)])
+                for hop in route.nexthops
             )
         ):
             yield _with_names(route, links.renames)

@@ -1,7 +1,6 @@
-"""NICs and their addresses: which come, go, change their names, and what needs a link down.
+"""NICs: which come, go, change their names, and what needs a link down.
 
-Traps: a link that goes down loses its routes and IPv6 addresses, so it goes down only where the kernel insists. Deleting
-the first IPv4 address of a subnet deletes the others of that subnet on the NIC (unless promote_secondaries is set).
+A link that goes down loses its routes and IPv6 addresses, so it goes down only where the kernel insists.
 """
 
 from __future__ import annotations
@@ -11,25 +10,11 @@ from dataclasses import dataclass, field
 
 from reconciler.diff import diff
 from reconciler.errors import HostError, RefusedError
-from reconciler.model.address import is_ipv6, network
-from reconciler.model.interface import Address, Interface, Origin
-from reconciler.model.route import TABLE_MAIN, Route
+from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface, Origin
+from reconciler.model.route import Route, connected_key
 from reconciler.model.sandbox import DriverAddress, HostDevice, Surroundings
-from reconciler.operations import (
-    AddAddress,
-    AttachInterface,
-    DeleteAddress,
-    DetachInterface,
-    Operation,
-    RenameInterface,
-    ReplaceAddress,
-    SetLink,
-)
+from reconciler.operations import AttachInterface, DetachInterface, Operation, RenameInterface, SetLink
 
-# RFC 8200, 5: with less, the kernel takes IPv6 off a link.
-IPV6_MIN_MTU = 1280
-# IP6_RT_PRIO_ADDRCONF of net/ip6_route.h.
-IPV6_CONNECTED_METRIC = 256
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
 LIVE_RENAME = (6, 2)
 # Kinds whose drivers set IFF_LIVE_ADDR_CHANGE; virtio_net sets it too, but has no kind.
@@ -53,27 +38,6 @@ class LinkPlan:
     downed: set[str] = field(default_factory=set)
     mtus: dict[str, tuple[int, int]] = field(default_factory=dict)
     ipv6_off: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class AddressPlan:
-    """What happens to the addresses.
-
-    `gone`: addresses (without length) that no NIC has in the end; `dropped`: IPv4 addresses that go before routes are
-    written, `doubtful`: those that may; `ipv4_off`: NICs,
-    by the names they have before, that are without any IPv4 address for a moment, which costs them all their IPv4
-    routes, `ipv4_doubtful`: those that may be; `ipv6`: NIC by its new name, address, and whether it is only just added.
-    """
-
-    early: list[Operation] = field(default_factory=list)
-    late: list[Operation] = field(default_factory=list)
-    gone: set[str] = field(default_factory=set)
-    dropped: set[str] = field(default_factory=set)
-    doubtful: set[str] = field(default_factory=set)
-    ipv4_off: set[str] = field(default_factory=set)
-    ipv4_doubtful: set[str] = field(default_factory=set)
-    ipv6: list[tuple[str, Address, bool]] = field(default_factory=list)
-    deletions: int = 0
 
 
 def plan_links(
@@ -118,14 +82,8 @@ def plan_links(
 
 def _is_claimed(addresses: Iterable[Address], routes: tuple[Route, ...]) -> bool:
     """Tell whether a desired route is to take the place of the connected route of one of these addresses."""
-    keys = {connected_key(address) for address in addresses}
+    keys = {connected_key(address.address) for address in addresses}
     return bool(keys) and any(route.key in keys for route in routes)
-
-
-def connected_key(address: Address) -> tuple[int, str, int]:
-    """Give the key of the route that the kernel adds for an address by itself."""
-    dest = network(address.address)
-    return (TABLE_MAIN, dest, IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0)
 
 
 def order_renames(renames: dict[str, str], taken: set[str] | frozenset[str]) -> list[Operation]:
@@ -204,140 +162,3 @@ def _set_link(before: Interface, after: Interface, *, raise_again: bool) -> list
     if before.up != after.up:
         was.append("up" if before.up else "down")
     return [SetLink(name=after.name, hw_addr=hw_addr, mtu=mtu, up=up, was=", ".join(was))]
-
-
-def plan_addresses(
-    wanted: tuple[Interface, ...],
-    had: tuple[Interface, ...],
-    routes: tuple[Route, ...],
-    links: LinkPlan,
-    around: Surroundings,
-) -> AddressPlan:
-    """Plan the addresses of all NICs that stay or come. `routes` are the desired ones."""
-    plan = AddressPlan()
-    before = {interface.device: interface for interface in had}
-    for interface in wanted:
-        old = before.get(interface.device)
-        added: set[str] = set()
-        if old is None or old.addresses != interface.addresses or old.name in links.downed:
-            added = _plan_nic(plan, interface, old, routes, links, around)
-        plan.ipv6 += [
-            (interface.name, address, address.key in added)
-            for address in interface.addresses
-            if is_ipv6(address.address)
-        ]
-    for interface in had:
-        if interface.name in links.gone_early:
-            plan.dropped |= {_bare(address) for address in interface.addresses if not is_ipv6(address.address)}
-    present = {_bare(address) for interface in had for address in interface.addresses}
-    staying = present & {_bare(each) for interface in wanted for each in interface.addresses}
-    plan.gone = present - staying
-    # An address that another NIC has as well may take no routes along.
-    plan.doubtful |= plan.dropped & staying
-    plan.dropped -= staying
-    return plan
-
-
-def _bare(address: Address) -> str:
-    return address.address.partition("/")[0]
-
-
-def _plan_nic(
-    plan: AddressPlan,
-    interface: Interface,
-    old: Interface | None,
-    routes: tuple[Route, ...],
-    links: LinkPlan,
-    around: Surroundings,
-) -> set[str]:
-    """Plan the addresses of one NIC; give those that are added."""
-    name = interface.name
-    found = old.addresses if old else ()
-    keys = {address.key for address in interface.addresses}
-    plan.deletions += sum(address.key not in keys for address in found)
-    if old and old.name in links.downed:
-        found = tuple(address for address in found if not is_ipv6(address.address))
-    given = {address for nic, address in around.addresses if old and nic == old.name}
-    reordered = _wrong_primaries(found, interface.addresses)
-    changes = diff(interface.addresses, [address for address in found if address not in reordered])
-    added = [each.after for each in changes if each.after and not each.before and each.after.key not in given]
-    deleted = [each.before for each in changes if each.before and not each.after]
-    changed = [each.after for each in changes if each.before and each.after]
-    first, rest = _must_go_first(deleted, interface.addresses, routes)
-    first = [*reordered, *first]
-    dropped = [each for each in _dropped_along(first, found, interface.addresses) if each not in added]
-    plan.early += [DeleteAddress(device=name, address=address) for address in first]
-    plan.early += [ReplaceAddress(device=name, address=address) for address in (*dropped, *changed)]
-    plan.early += [AddAddress(device=name, address=address) for address in added]
-    plan.late += [DeleteAddress(device=name, address=address) for address in rest]
-    plan.dropped |= {_bare(address) for address in first if not is_ipv6(address.address)}
-    plan.doubtful |= set(map(_bare, dropped))
-    if old:
-        had = {address.key for address in found if not is_ipv6(address.address)}
-        _note_ipv4(plan, old.name, had, {address.key for address in first}, {address.key for address in dropped}, given)
-    return {address.key for address in added}
-
-
-def _note_ipv4(
-    plan: AddressPlan, name: str, had: set[str], first: set[str], dropped: set[str], given: set[str]
-) -> None:
-    """Note whether a NIC is, or may be, without any IPv4 address for a moment."""
-    if not had or any(not is_ipv6(address) for address in given):
-        return
-    if not had - first:
-        plan.ipv4_off.add(name)
-    elif not had - first - dropped:
-        plan.ipv4_doubtful.add(name)
-
-
-def _must_go_first(
-    deleted: list[Address], wanted: tuple[Address, ...], routes: tuple[Route, ...]
-) -> tuple[list[Address], list[Address]]:
-    """Split deletions into those before everything else and those at the end.
-
-    An IPv4 address goes before others of its subnet come, as it could take them along later; before a route comes that
-    takes the place of its connected one; and where no other address comes, before routes are written, as the last one
-    takes all IPv4 routes of its NIC along.
-    """
-    if not deleted:
-        return [], []
-    subnets = {network(address.address) for address in wanted if not is_ipv6(address.address)}
-    claimed = {route.key for route in routes}
-    first = [
-        address
-        for address in deleted
-        if connected_key(address) in claimed
-        or (not is_ipv6(address.address) and (not subnets or network(address.address) in subnets))
-    ]
-    return first, [address for address in deleted if address not in first]
-
-
-def _wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
-    """Give the IPv4 addresses to remove and add again, so that the first one wanted of a subnet is its primary.
-
-    The kernel makes the primary's address the source of the connected route. The first of those that stay becomes primary
-    by itself.
-    """
-    by_subnet: dict[str, list[Address]] = {}
-    for address in found:
-        if not is_ipv6(address.address):
-            by_subnet.setdefault(network(address.address), []).append(address)
-    wrong = []
-    for subnet, present in by_subnet.items():
-        wishes = [address for address in wanted if network(address.address) == subnet]
-        stay = [address for address in present if address in wishes]
-        if stay and stay[0] != wishes[0]:
-            wrong += stay
-    return wrong
-
-
-def _dropped_along(first: list[Address], found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
-    """Give the wanted addresses that may vanish with the first one of their subnet."""
-    primaries: dict[str, str] = {}
-    for address in found:
-        primaries.setdefault(network(address.address), address.key)
-    going = {address.key for address in first}
-    present = {address.key for address in found}
-    return [
-        address for address in wanted if address.key in present and primaries.get(network(address.address)) in going
-    ]

@@ -17,9 +17,9 @@ from reconciler.operations import AddRoute, DeleteRoute, ReplaceRoute, route_wor
 
 
 def plan_routes(
-    changes: list[Change[Route]], foreign: Iterable[Route]
+    sure: list[Change[Route]], doubtful: list[Change[Route]], foreign: Iterable[Route]
 ) -> tuple[list[AddRoute | ReplaceRoute], list[DeleteRoute]]:
-    """Plan the routes: first those that come or change, then those that go.
+    """Plan the routes: first those that come or change, then those that go. `doubtful` are changes of lost ones, maybe.
 
     Raises RefusedError where a route of another protocol has the key of one that has to be written.
     """
@@ -28,11 +28,11 @@ def plan_routes(
         twins[route.key].append(route)
     coming: list[AddRoute | ReplaceRoute] = []
     going: list[DeleteRoute] = []
-    for change in changes:
+    for number, change in enumerate((*sure, *doubtful)):
         before, after = change.before, change.after
         if after is None:
             if before is not None:
-                going.append(DeleteRoute(route=before))
+                going.append(DeleteRoute(route=before, doubtful=number >= len(sure)))
         elif before is not None:
             _refuse_twins(after, twins.get(after.key, []))
             coming.append(ReplaceRoute(route=after, before=before))

@@ -89,6 +89,7 @@ ACCEPTED: list[tuple[tuple[str, ...], Route]] = [
     (("advmss: 65495",), replace(IPV4, advmss=65495)),
     (("gateway: 192.0.2.1", "onLink: true"), replace(IPV4, nexthops=(NextHop(device="eth0", gateway="192.0.2.1", on_link=True),))),
     (("gateway: 10.9.0.1",), replace(IPV4, nexthops=(NextHop(device="eth0", gateway="10.9.0.1"),))),
+    (("gateway: 10.9.0.1", "table: 100"), replace(IPV4, nexthops=(NextHop(device="eth0", gateway="10.9.0.1"),), table=100)),
     (("dest: default", "gateway: fe80::1"), replace(DEFAULT6, nexthops=(NextHop(device="eth0", gateway="fe80::1"),))),
     (("source: 10.0.0.2",), replace(IPV4, source="10.0.0.2")),
 ]  # fmt: skip

@@ -361,8 +361,8 @@ def test_addresses_that_are_the_same_in_another_order_are_left() -> None:
             ["10.0.0.2/24", "10.0.0.3/24"],
             ["10.0.0.3/24", "10.0.0.2/24"],
             [
-                "del 10.0.0.2/24 dev eth0",
                 "del 10.0.0.3/24 dev eth0",
+                "del 10.0.0.2/24 dev eth0",
                 "add 10.0.0.3/24 dev eth0",
                 "add 10.0.0.2/24 dev eth0",
             ],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -30,21 +31,26 @@ SLOW = settings(
     max_examples=60,
     deadline=None,
     phases=[Phase.generate],
+    report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
-@pytest.fixture
-def boxes(kernel: Kernel, tmp_path: Path) -> tuple[Box, Box]:
+@contextmanager
+def boxes(folder: Path) -> Iterator[tuple[Box, Box]]:
     """Give two namespaces; the devices go from one to the other."""
-    for device in DEVICES:
-        subprocess.run(["ip", "tuntap", "add", "dev", device, "mode", "tap"], check=True)
-    kernel.adopt(*DEVICES)
-    made = make_box(kernel, tmp_path), make_box(kernel, tmp_path)
-    for box in made:
-        # Without any address at all a namespace has no local table, and refuses gateways that are on-link.
-        ip("link", "set", "dev", "lo", "up", namespace=box.namespace)
-    return made
+    kernel = Kernel()
+    try:
+        for device in DEVICES:
+            ip("tuntap", "add", "dev", device, "mode", "tap")
+        kernel.adopt(*DEVICES)
+        made = make_box(kernel, folder), make_box(kernel, folder)
+        for box in made:
+            # Without any address at all a namespace has no local table, and refuses gateways that are on-link.
+            ip("link", "set", "dev", "lo", "up", namespace=box.namespace)
+        yield made
+    finally:
+        kernel.remove()
 
 
 def of(box: Box, sandbox: Sandbox) -> Sandbox:
@@ -68,43 +74,43 @@ def empty(box: Box) -> None:
 
 @SLOW
 @given(pair=PAIRS)
-def test_b_after_a_is_b_from_nothing(boxes: tuple[Box, Box], pair: tuple[Sandbox, Sandbox]) -> None:
-    box, fresh = boxes
+def test_b_after_a_is_b_from_nothing(tmp_path: Path, pair: tuple[Sandbox, Sandbox]) -> None:
     first, second = pair
-    apply(box, first)
-    after = apply(box, second)
-    empty(box)
-    assert differences(apply(fresh, second), after) == []
-    empty(fresh)
+    with boxes(tmp_path) as (box, fresh):
+        apply(box, first)
+        after = apply(box, second)
+        empty(box)
+        assert differences(apply(fresh, second), after) == []
 
 
 @SLOW
 @given(pair=PAIRS)
-def test_the_script_gives_the_same_state(boxes: tuple[Box, Box], pair: tuple[Sandbox, Sandbox]) -> None:
-    box, other = boxes
+def test_the_script_gives_the_same_state(tmp_path: Path, pair: tuple[Sandbox, Sandbox]) -> None:
     first, second = pair
-    apply(box, first)
-    expected = apply(box, second)
-    empty(box)
-    apply(other, first)
-    driver = NetnsDriver(other.address)
+    with boxes(tmp_path) as (box, other):
+        apply(box, first)
+        expected = apply(box, second)
+        empty(box)
+        apply(other, first)
+        subprocess.run(["sh", "-c", script(other, second)], check=True, stderr=subprocess.PIPE, text=True)
+        assert differences(other.state(), expected) == []
+
+
+def script(box: Box, sandbox: Sandbox) -> str:
+    wanted = of(box, sandbox)
+    driver = NetnsDriver(box.address)
     try:
-        wanted = of(other, second)
         manifest = Manifest(file="box.yaml", text="", document=0, sandbox=wanted)
-        script = "set -e\n" + render_script(manifest, preview(driver, wanted))
+        return "set -e\n" + render_script(manifest, preview(driver, wanted))
     finally:
         driver.close()
-    subprocess.run(["sh", "-c", script], check=True, capture_output=True)
-    assert differences(other.state(), expected) == []
-    empty(other)
 
 
 @SLOW
 @given(pair=PAIRS)
-def test_whatever_is_undone_is_as_it_was(boxes: tuple[Box, Box], pair: tuple[Sandbox, Sandbox]) -> None:
-    box, _ = boxes
+def test_whatever_is_undone_is_as_it_was(tmp_path: Path, pair: tuple[Sandbox, Sandbox]) -> None:
     first, second = pair
-    before = apply(box, first)
-    apply(box, second)
-    assert differences(apply(box, first), before) == []
-    empty(box)
+    with boxes(tmp_path) as (box, _):
+        before = apply(box, first)
+        apply(box, second)
+        assert differences(apply(box, first), before) == []

@@ -396,6 +396,16 @@ ROWS: list[Row] = [
         ],
     ),
     (
+        "IPv6 address listed twice, with another length",
+        with_nic('addresses: ["fd00::2/64", "fd00::2/48"]'),
+        ["bad.yaml:9:29: interfaces[0].addresses[1]: fd00::2/48 is listed twice"],
+    ),
+    (
+        "loopback address",
+        with_nic('addresses: ["::1/128"]'),
+        ["bad.yaml:9:15: interfaces[0].addresses[0]: ::1/128 is the loopback address, which only lo has"],
+    ),
+    (
         "address listed twice",
         with_nic('addresses: ["fd00::2/64", "FD00:0::0:2/64"]'),
         ["bad.yaml:9:29: interfaces[0].addresses[1]: fd00::2/64 is listed twice"],

@@ -96,6 +96,20 @@ ROWS: list[Row] = [
         [f"bad.yaml:15:12: routes[1].gateway: no address or route of eth0 reaches 10.9.0.1; {NOT_REACHED}"],
     ),
     (
+        "gateway behind a route of another table",
+        manifest(
+            nics=[nic()], routes=[route("dest: 10.9.0.0/16", "gateway", "table: 100"), route("gateway: 10.9.0.1")]
+        ),
+        [f"bad.yaml:15:12: routes[1].gateway: no address or route of eth0 reaches 10.9.0.1; {NOT_REACHED}"],
+    ),
+    (
+        "gateway that is an own address",
+        manifest(
+            nics=[nic('addresses: ["fd00::2/64"]')], routes=[route('dest: "2001:db8::/32"', 'gateway: "fd00::2"')]
+        ),
+        ["bad.yaml:12:12: routes[0].gateway: fd00::2 is an address of eth0 itself"],
+    ),
+    (
         "gateway on another link",
         manifest(nics=[nic(), nic(*SECOND)], routes=[route("gateway: 10.1.0.1")]),
         [f"bad.yaml:17:12: routes[0].gateway: no address or route of eth0 reaches 10.1.0.1; {NOT_REACHED}"],
