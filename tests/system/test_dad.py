@@ -18,11 +18,12 @@ def sysctl(namespace: str, name: str, value: int) -> None:
 
 @pytest.fixture
 def device(kernel: Kernel) -> str:
-    """Give a NIC with a carrier; its peer has fd00::66."""
+    """Give a NIC with a carrier; its peer has fd00::66 and is the gateway fd00::1."""
     near, far = kernel.veth()
     peer = kernel.namespace()
     ip("link", "set", "dev", far, "netns", peer, "name", "eth0", "up")
-    ip("address", "add", "fd00::66/64", "dev", "eth0", "nodad", namespace=peer)
+    for address in ("fd00::1/64", "fd00::66/64"):
+        ip("address", "add", address, "dev", "eth0", "nodad", namespace=peer)
     return near
 
 
@@ -30,8 +31,8 @@ def sections(device: str, host: str, **fields: Any) -> dict[str, Any]:
     return {
         "interfaces": [nic(device, addresses=[f"{host}/64"], **fields)],
         "routes": [
-            {"dest": "2001:db8::/32", "gateway": "fd00::66", "device": "eth0", "source": host},
-            {"dest": "default", "gateway": "fd00::66", "device": "eth0"},
+            {"dest": "2001:db8::/32", "gateway": "fd00::1", "device": "eth0", "source": host},
+            {"dest": "default", "gateway": "fd00::1", "device": "eth0"},
         ],
     }
 
@@ -60,7 +61,7 @@ def test_200_applies_of_an_address_with_a_route_through_it(box: Box, device: str
         box.apply("--allow-delete", "all", **sections(device, host))
         assert tentative(box) == ""
         found = ip("-6", "route", "show", "2001:db8::/32", namespace=box.namespace)
-        assert found.startswith(f"2001:db8::/32 via fd00::66 dev eth0 proto 200 src {host} metric 1024")
+        assert found.startswith(f"2001:db8::/32 via fd00::1 dev eth0 proto 200 src {host} metric 1024")
 
 
 def test_a_duplicate_is_an_error(box: Box, device: str, capsys: pytest.CaptureFixture[str]) -> None:
