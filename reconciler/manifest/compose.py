@@ -35,8 +35,6 @@ Path = tuple[str | int, ...]
 
 _INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,17})\Z")
 _NAMED: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
-_DIGITS = frozenset("0123456789")
-_NUMERIC_START = _DIGITS | {"-"}
 
 
 class ComposeError(Exception):
@@ -167,8 +165,8 @@ def _plain(event: Any) -> Any:
         raise _refuse(f"tags are not supported ({event.tag})", event)
     if text in _NAMED:
         return _NAMED[text]
-    # Addresses begin like numbers, and only few scalars are numbers.
-    if text[-1] in _DIGITS and text[0] in _NUMERIC_START and _INTEGER.match(text):
+    # Only few scalars are numbers, and a number is soon told from an address.
+    if (text.isdecimal() or text[0] == "-") and _INTEGER.match(text):
         return int(text)
     return text
 

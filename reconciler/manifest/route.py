@@ -133,9 +133,7 @@ def _check(
                 message = "missing; a default route needs the IP address of a gateway"
                 findings.append(Finding((*where, "gateway"), message))
     family = family_name(dest)
-    for where, text in _addresses(data, path):
-        if family_name(text) != family:
-            findings.append(Finding(where, f"{text} is {family_name(text)}, and the destination is {family}"))
+    findings += _other_families(data, hops, family, path)
     if family == "IPv6" and 0 < data.get("mtu", 0) < IPV6_MIN_MTU:
         findings.append(
             Finding((*path, "mtu"), f"{data['mtu']} is below the IPv6 minimum of {IPV6_MIN_MTU} (RFC 8200)")
@@ -150,6 +148,17 @@ def _hop_items(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapp
         yield path, data
     for index, item in enumerate(data.get("nexthops", ())):
         yield (*path, "nexthops", index), item
+
+
+def _other_families(data: Mapping[str, Any], hops: tuple[NextHop, ...], family: str, path: Path) -> list[Finding]:
+    ipv6 = family == "IPv6"
+    if "source" not in data and all(hop.gateway is None or is_ipv6(hop.gateway) == ipv6 for hop in hops):
+        return []
+    return [
+        Finding(where, f"{text} is {family_name(text)}, and the destination is {family}")
+        for where, text in _addresses(data, path)
+        if family_name(text) != family
+    ]
 
 
 def _addresses(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
