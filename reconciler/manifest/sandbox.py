@@ -19,7 +19,8 @@ API_VERSION = "reconciler/v1"
 class Draft:
     """A document as far as it could be read: None in place of what could not, so that the others keep their indexes.
 
-    `unsure` names the interfaces that are there but could not be read.
+    `unsure` names the interfaces that are there but could not be read, and those that a route which could not be read may
+    reach something through.
     """
 
     interfaces: list[Interface | None] | None = None
@@ -32,20 +33,29 @@ def read_sections(data: Mapping[str, Any], findings: list[Finding]) -> Draft:
     draft = Draft()
     flagged = {finding.path[:2] for finding in findings}
     interfaces, routes = data.get("interfaces"), data.get("routes")
+    names = set()
     if isinstance(interfaces, list):
         draft.interfaces = []
         for index, item in enumerate(interfaces):
             where = ("interfaces", index)
             read = None if where in flagged else interface.read(item, where, findings)
-            if read is None and isinstance(item, dict) and isinstance(item.get("name"), str):
-                draft.unsure.add(item["name"])
+            if isinstance(item, dict) and isinstance(item.get("name"), str):
+                names.add(item["name"])
+                draft.unsure |= set() if read else {item["name"]}
             draft.interfaces.append(read)
     if isinstance(routes, list):
         draft.routes = [
             None if flagged and ("routes", index) in flagged else route.read(item, ("routes", index), findings)
             for index, item in enumerate(routes)
         ]
+        if findings:
+            unread = (item for item, read in zip(routes, draft.routes, strict=True) if read is None)
+            draft.unsure |= {item["device"] for item in unread if _is_direct(item) and item["device"] in names}
     return draft
+
+
+def _is_direct(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("device"), str) and not item.get("gateway")
 
 
 def complete(data: Mapping[str, Any], draft: Draft) -> Sandbox:

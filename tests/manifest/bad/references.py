@@ -103,6 +103,11 @@ ROWS: list[Row] = [
         [f"bad.yaml:15:12: routes[1].gateway: no address or route of eth0 reaches 10.9.0.1; {NOT_REACHED}"],
     ),
     (
+        "gateway behind a route that is wrong itself",
+        manifest(nics=[nic()], routes=[route("dest: 10.9.0.1/16", "gateway"), route("gateway: 10.9.0.1")]),
+        ["bad.yaml:11:9: routes[0].dest: 10.9.0.1/16 has host bits set; the network is 10.9.0.0/16"],
+    ),
+    (
         "gateway that is an own address",
         manifest(
             nics=[nic('addresses: ["fd00::2/64"]')], routes=[route('dest: "2001:db8::/32"', 'gateway: "fd00::2"')]
