@@ -176,3 +176,8 @@ def test_routes_are_sorted_by_their_protocol_and_equal_ones_are_the_desired_obje
     assert found.ours[1] is ROUTE
     assert found.ours[2] is desired[1]
     assert [m.payload[0] for requests in channel.asked for m in requests] == [AF_INET, AF_INET6]
+
+
+def test_a_desired_route_is_found_where_its_nic_is_the_only_link() -> None:
+    channel = ScriptedChannel([dump(message.NEW_ROUTE, encode_body(ROUTE, INDEXES)), dump(message.NEW_ROUTE)])
+    assert Engine(channel).routes({"eth0": 2}, [ROUTE]).ours[0] is ROUTE

@@ -123,6 +123,15 @@ def test_a_batch_is_sent_when_it_has_its_size() -> None:
     assert (batch - 1) * size < BATCH <= batch * size
 
 
+@pytest.mark.parametrize(("more", "count"), [(-1, 3), (0, 3), (1, 4)])
+def test_a_batch_ends_with_the_request_that_fills_it(monkeypatch: pytest.MonkeyPatch, more: int, count: int) -> None:
+    operations = [add_route(number) for number in range(9)]
+    size = len(encode(operations[0], {"eth0": 2}, 1))
+    monkeypatch.setattr(execute_module, "BATCH", 3 * size + more)
+    channel = ScriptedChannel([acknowledge] * 3)
+    assert [len(outcomes) for outcomes in run(channel, operations)] == [count, count, 9 - 2 * count]
+
+
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [

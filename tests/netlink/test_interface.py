@@ -296,6 +296,27 @@ def test_malformed_links_are_protocol_errors() -> None:
         assert str(caught.value) == expected
 
 
+def test_a_link_of_which_nothing_is_said_has_only_an_index() -> None:
+    assert interface.decode_link(struct.pack("=BxHiII", 0, 1, 7, 0, 0)) == Link(
+        index=7, name="", hw_addr="", mtu=0, up=False, carrier=False, alias="", kind="", queues=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (b"eth0\0", "eth0"),
+        ("ünï".encode(), "ünï"),
+        (b"a\x1b[2Jb\n", r"a\x1b[2Jb\n"),
+        (b"caf\xe9", "caf\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_a_text_holds_nothing_that_a_terminal_would_obey(given: bytes, shown: str) -> None:
+    head = struct.pack("=BxHiII", 0, 1, 7, 0, 0)
+    link = interface.decode_link(head + message.attribute(3, given) + message.attribute(20, given))
+    assert (link.name, link.alias) == (shown, shown)
+
+
 def address_head(family: int, length: int) -> bytes:
     return struct.pack("=BBBBI", family, length, PERMANENT, 0, 2)
 

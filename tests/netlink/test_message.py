@@ -9,6 +9,8 @@ from contextlib import suppress
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pyroute2 import netlink
+from pyroute2.netlink import rtnl
 
 from reconciler.errors import ProtocolError
 from reconciler.netlink import message
@@ -26,6 +28,27 @@ TEXT, OFFSET = 1, 2
 SOL_NETLINK, CAP_ACK = 270, 10
 
 
+NUMBERS = {
+    "REQUEST": netlink.NLM_F_REQUEST,
+    "ACK": netlink.NLM_F_ACK,
+    "DUMP": netlink.NLM_F_DUMP,
+    "DUMP_INTERRUPTED": netlink.NLM_F_DUMP_INTR,
+    "REPLACE": netlink.NLM_F_REPLACE,
+    "EXCLUSIVE": netlink.NLM_F_EXCL,
+    "CREATE": netlink.NLM_F_CREATE,
+    "ERROR": netlink.NLMSG_ERROR,
+    "DONE": netlink.NLMSG_DONE,
+    "NEW_LINK": rtnl.RTM_NEWLINK,
+    "GET_LINK": rtnl.RTM_GETLINK,
+    "NEW_ADDRESS": rtnl.RTM_NEWADDR,
+    "DELETE_ADDRESS": rtnl.RTM_DELADDR,
+    "GET_ADDRESS": rtnl.RTM_GETADDR,
+    "NEW_ROUTE": rtnl.RTM_NEWROUTE,
+    "DELETE_ROUTE": rtnl.RTM_DELROUTE,
+    "GET_ROUTE": rtnl.RTM_GETROUTE,
+}
+
+
 def error_payload(code: int, request: bytes, *attributes: bytes) -> bytes:
     return struct.pack("=i", code) + request + b"".join(attributes)
 
@@ -33,6 +56,10 @@ def error_payload(code: int, request: bytes, *attributes: bytes) -> bytes:
 REQUEST_HEADER = struct.pack("=IHHII", 16, message.NEW_ROUTE, message.REQUEST, 7, 0)
 # A request of 16 + 5 bytes, which the kernel pads when it sends it back in full.
 REQUEST_IN_FULL = struct.pack("=IHHII", 21, message.NEW_ROUTE, message.REQUEST, 7, 0) + b"\1\2\3\4\5" + bytes(3)
+
+
+def test_the_numbers_are_those_of_pyroute2() -> None:
+    assert {name: getattr(message, name) for name in NUMBERS} == NUMBERS
 
 
 def test_pack_builds_a_header_of_16_bytes() -> None:
@@ -79,6 +106,7 @@ def test_flags_of_nesting_and_byte_order_are_no_part_of_a_kind() -> None:
         (struct.pack("=HH", 3, 1), "netlink attribute of 3 bytes where 4 are left"),
         (struct.pack("=HH", 0, 1) + bytes(8), "netlink attribute of 0 bytes where 12 are left"),
         (struct.pack("=HH", 9, 1) + b"abcd", "netlink attribute of 9 bytes where 8 are left"),
+        (message.attribute(1, b"abcd") + struct.pack("=HH", 5, 1), "netlink attribute of 5 bytes where 4 are left"),
     ],
 )
 def test_a_malformed_attribute_is_a_protocol_error(data: bytes, expected: str) -> None:
@@ -113,6 +141,7 @@ def test_an_empty_datagram_holds_no_message() -> None:
         (struct.pack("=IHHII", 0, 24, 0, 1, 0), "netlink message of 0 bytes where 16 are left"),
         (struct.pack("=IHHII", 21, 24, 0, 1, 0) + bytes(4), "netlink message of 21 bytes where 20 are left"),
         (message.pack(24, 0, 1, b"") + b"\0\0\0\0", "netlink message cut to 4 bytes"),
+        (message.pack(24, 0, 1, b"") * 2 + bytes(16), "netlink message of 0 bytes where 16 are left"),
     ],
 )
 def test_a_malformed_message_is_a_protocol_error(datagram: bytes, expected: str) -> None:
@@ -174,6 +203,14 @@ def test_an_error_without_a_code_is_a_protocol_error() -> None:
 )
 def test_an_error_is_a_failure_with_the_kernels_words(flags: int, payload: bytes, text: str) -> None:
     assert message.failure(Message(message.ERROR, flags, 7, payload)) == Failure(errno.EEXIST, text)
+
+
+def test_an_error_is_an_errno() -> None:
+    largest = Message(message.ERROR, CAPPED, 7, error_payload(-4095, REQUEST_HEADER))
+    assert message.failure(largest) == Failure(4095, "")
+    with pytest.raises(ProtocolError) as caught:
+        message.failure(Message(message.ERROR, CAPPED, 7, error_payload(-4096, REQUEST_HEADER)))
+    assert str(caught.value) == "netlink error -4096, which is no errno"
 
 
 def test_a_dump_that_ends_in_an_error_is_a_failure() -> None:

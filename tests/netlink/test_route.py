@@ -174,6 +174,17 @@ def test_what_no_manifest_can_say_and_nobody_takes_for_ours_is_left_out(payload:
     assert route.decode(payload, NAMES) is None
 
 
+@pytest.mark.parametrize("state", [0x01, 0x10, 0x11, 0x40], ids=["dead", "link down", "both", "offloaded"])
+@settings(deadline=None)
+@given(wish=routes())
+def test_the_state_of_a_link_is_no_part_of_a_route(wish: Route, state: int) -> None:
+    body = route.encode_body(wish, INDEXES)
+    (flags,) = struct.unpack_from("=I", body, 8)
+    dumped = body[:8] + struct.pack("=I", flags | state) + body[12:]
+    assert route.decode(dumped, NAMES) == (200, wish)
+    assert route.find_expected(dumped, {body: wish}) is wish
+
+
 MALFORMED = {
     "short": (bytes(11), "route message of 11 bytes"),
     "table": (
