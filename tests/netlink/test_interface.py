@@ -231,6 +231,8 @@ def test_the_link_local_address_that_the_kernel_gives_is_the_kernels(kernel: Ker
         permanent=True,
         from_kernel=True,
     )
+    # The kernel gives it when it has taken notice of the carrier.
+    wait_until(lambda: any(each.index == index for each in engine.addresses()))
     assert [replace(each, tentative=False) for each in engine.addresses() if each.index == index] == [expected]
 
 

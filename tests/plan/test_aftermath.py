@@ -217,6 +217,15 @@ def test_a_foreign_route_of_a_nic_that_gives_its_name_away_is_in_nobodys_way() -
     assert routes_planned(desired, found([ETH0], foreign=[ours])) == [AddRoute(route=ours)]
 
 
+def test_a_leased_address_keeps_the_routes_of_its_nic() -> None:
+    had, routes = ETH0, [route("10.8.0.0/16", hop("eth0")), route("10.9.0.0/16", hop("eth0", "10.7.7.7", on_link=True))]
+    observed = found([had], routes, addresses=frozenset({("eth0", "10.5.0.9/24")}))
+    assert routes_planned(wanted([without(ETH0, "10.0.0.2/24")], routes), observed) == []
+    # An IPv6 address, or one of another NIC, does not.
+    other = found([had], routes, addresses=frozenset({("eth0", "fe80::1/64"), ("eth1", "10.5.0.9/24")}))
+    assert routes_planned(wanted([without(ETH0, "10.0.0.2/24")], routes), other) == added(routes)
+
+
 def test_an_mtu_of_an_ipv4_route_is_its_own() -> None:
     had = route("10.9.0.0/16", VIA0, mtu=1500)
     assert routes_planned(wanted([replace(ETH0, mtu=1400)], [had]), found([replace(ETH0, mtu=1500)], [had])) == []
@@ -473,3 +482,11 @@ def test_a_link_that_is_down_comes_up_with_all_that_it_lost(lab: Lab) -> None:
     assert lab.converge(desired) == []
     ip("link", "set", "eth0", "down", namespace=lab.namespace)
     assert lab.converge(desired) == []
+
+
+def test_routes_stay_with_an_address_of_somebody_else(lab: Lab) -> None:
+    routes = [ONLINK, THROUGH0[0]]
+    assert lab.converge(wanted([ETH0], routes)) == []
+    lease = ("valid_lft", "1000", "preferred_lft", "500")
+    ip("address", "add", "10.5.0.9/24", "dev", "eth0", *lease, namespace=lab.namespace)
+    assert lab.converge(wanted([without(ETH0, "10.0.0.2/24")], routes)) == []

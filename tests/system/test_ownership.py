@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -95,7 +96,11 @@ def test_link_local_and_leased_addresses_are_left(box: Box, kernel: Kernel) -> N
         *("address", "add", "10.0.77.1/16", "dev", "eth0", "valid_lft", "1000", "preferred_lft", "1000"),
         namespace=box.namespace,
     )
-    assert "fe80::" in ip("-6", "address", "show", "dev", "eth0", namespace=box.namespace)
+    # The kernel gives it when it has taken notice of the carrier.
+    deadline = time.monotonic() + 10
+    while "fe80::" not in ip("-6", "address", "show", "dev", "eth0", namespace=box.namespace):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert box.diff(interfaces=interfaces) == []
 
 
