@@ -63,11 +63,8 @@ def _check_expectation(manifests: list[Manifest], expected: str) -> dict[str, st
     """Look at all sandboxes before any is touched; give the fingerprint that each must still have in its turn."""
     fingerprints = {}
     for manifest in manifests:
-        driver = connect(manifest.sandbox.driver)
-        try:
+        with connect(manifest.sandbox.driver) as driver:
             fingerprints[manifest.sandbox.id] = preview(driver, manifest.sandbox).fingerprint
-        finally:
-            driver.close()
     _compare(combine(list(fingerprints.values())), expected)
     return fingerprints
 
@@ -85,11 +82,8 @@ def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | No
         if expected is not None:
             _compare(found.fingerprint, expected)
 
-    driver = connect(manifest.sandbox.driver)
-    try:
+    with connect(manifest.sandbox.driver) as driver:
         result = apply(driver, manifest.sandbox, allowance=arguments.allow_delete, accept=accept)
-    finally:
-        driver.close()
     _report(manifest, result, arguments)
 
 

@@ -55,11 +55,8 @@ def _preview(manifest: Manifest, saved: dict[str, Observed] | None) -> Preview:
         if desired.id not in saved:
             raise HostError("the saved state does not have this sandbox")
         return compare(desired, saved[desired.id])
-    driver = connect(desired.driver)
-    try:
+    with connect(desired.driver) as driver:
         return preview(driver, desired)
-    finally:
-        driver.close()
 
 
 def _load_saved(file: str) -> dict[str, Observed]:

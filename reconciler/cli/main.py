@@ -36,6 +36,8 @@ def entry() -> NoReturn:
     Taking the interpreter down in order would cost a tenth of a small diff. No driver needs it: what they hold, the
     kernel takes back.
     """
+    # A command makes many objects, hardly a cycle, and is gone in a moment: looking for cycles costs it a third.
+    gc.disable()
     code = main()
     try:
         sys.stdout.flush()
@@ -51,8 +53,6 @@ def entry() -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; give its exit code."""
-    # A command makes many objects, hardly a cycle, and is gone in a moment: looking for cycles costs it a third.
-    gc.disable()
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser(words).parse_args(words)
     # Looked up here, before any output is begun.

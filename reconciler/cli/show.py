@@ -49,11 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _observe(sandbox: Sandbox) -> Observed:
-    driver = connect(sandbox.driver)
-    try:
+    with connect(sandbox.driver) as driver:
         return driver.observe(Sandbox(id=sandbox.id, driver=sandbox.driver))
-    finally:
-        driver.close()
 
 
 def _listing(found: Observed) -> Iterator[str]:

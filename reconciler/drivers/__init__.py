@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from reconciler.model.sandbox import DriverAddress, NetnsAddress, Observed, Sandbox
@@ -32,8 +32,17 @@ class Driver(Protocol):
         """Let the sandbox go: nothing may keep it alive."""
 
 
-def connect(address: DriverAddress) -> Driver:
-    """Open the sandbox that a manifest names. Each driver is imported when it is used."""
+@contextmanager
+def connect(address: DriverAddress) -> Iterator[Driver]:
+    """Open the sandbox that a manifest names, and let it go afterwards. Each driver is imported when it is used."""
+    driver = _open(address)
+    try:
+        yield driver
+    finally:
+        driver.close()
+
+
+def _open(address: DriverAddress) -> Driver:
     match address:
         case NetnsAddress():
             from reconciler.drivers.netns import NetnsDriver

@@ -17,12 +17,12 @@ def execute(engine: Engine, namespace: int, operations: Sequence[Operation]) -> 
 
     `engine` reads and changes the namespace, `namespace` is its open file.
     """
-    for moves, group in groupby(operations, lambda op: isinstance(op, AttachInterface | DetachInterface)):
-        run = list(group)
-        for outcomes in _move(engine, namespace, run) if moves else _within(engine, run):
-            yield outcomes
-            if any(outcome.status is not Status.DONE for outcome in outcomes):
-                return
+    return netlink.until_failure(
+        outcomes
+        for moves, group in groupby(operations, lambda op: isinstance(op, AttachInterface | DetachInterface))
+        for run in [list(group)]
+        for outcomes in (_move(engine, namespace, run) if moves else _within(engine, run))
+    )
 
 
 def _within(engine: Engine, operations: list[Operation]) -> Iterator[list[Outcome]]:

@@ -31,7 +31,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
             findings.append(Finding(where, str(error)))
             continue
         # A link has an IPv6 address once, whatever the prefix length.
-        key = address.address.partition("/")[0] if is_ipv6(address.address) else address.key
+        key = address.host if is_ipv6(address.address) else address.key
         if key in addresses:
             findings.append(Finding(where, f"{address.address} is listed twice"))
         addresses[key] = address

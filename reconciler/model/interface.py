@@ -26,6 +26,11 @@ class Address:
         """What identifies it on its NIC."""
         return self.address
 
+    @property
+    def host(self) -> str:
+        """The address without its length."""
+        return self.address.partition("/")[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:

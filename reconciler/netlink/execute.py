@@ -69,12 +69,19 @@ def execute(engine: Engine, operations: Sequence[Operation], indexes: dict[str, 
     `indexes` gives the index of each link by name, and is kept true across renames. Operations that move a device
     between namespaces are the driver's.
     """
-    for waits, group in groupby(operations, lambda operation: isinstance(operation, AwaitAddress)):
-        run = _wait if waits else _send_batches
-        for outcomes in run(engine, list(group), indexes):
-            yield outcomes
-            if any(outcome.status is not Status.DONE for outcome in outcomes):
-                return
+    return until_failure(
+        outcomes
+        for waits, group in groupby(operations, lambda operation: isinstance(operation, AwaitAddress))
+        for outcomes in (_wait if waits else _send_batches)(engine, list(group), indexes)
+    )
+
+
+def until_failure(batches: Iterator[list[Outcome]]) -> Iterator[list[Outcome]]:
+    """Give the outcomes of batches as they are carried out; after one in which an operation failed no other is begun."""
+    for outcomes in batches:
+        yield outcomes
+        if any(outcome.status is not Status.DONE for outcome in outcomes):
+            return
 
 
 def _send_batches(engine: Engine, operations: list[Operation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:

@@ -54,7 +54,8 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     if wishes is None:
         wishes = tuple(aftermath.kept_routes(routes, links, addresses, had, wanted))
     sure, doubtful = aftermath.route_changes(wishes, routes, links, addresses)
-    coming, going = plan_routes(sure, doubtful, aftermath.foreign_routes(around.routes, links, addresses, had, wanted))
+    foreign = aftermath.foreign_routes(around.routes, links, addresses, had, wanted) if sure or doubtful else []
+    coming, going = plan_routes(sure, doubtful, foreign)
 
     operations: list[Operation] = [
         *links.early,
@@ -82,9 +83,7 @@ def _awaits(
     return [
         AwaitAddress(device=device, address=address)
         for device, address, added in addresses.ipv6
-        if address.address.partition("/")[0] in sources
-        and address.dad
-        and (added or (device, address.address) in tentative)
+        if address.host in sources and address.dad and (added or (device, address.address) in tentative)
     ]
 
 

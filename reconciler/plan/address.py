@@ -22,9 +22,9 @@ class AddressPlan:
     """What happens to the addresses.
 
     `gone`: addresses (without length) that no NIC has in the end; `dropped`: IPv4 addresses that go before routes are
-    written, `doubtful`: those that may; `ipv4_off`: NICs,
-    by the names they have before, that are without any IPv4 address for a moment, which costs them all their IPv4
-    routes, `ipv4_doubtful`: those that may be; `ipv6`: NIC by its new name, address, and whether it is only just added.
+    written, `doubtful`: those that may; `ipv4_off`: NICs, by the names they have before, that are without any IPv4 address
+    for a moment, which costs them all their IPv4 routes, `ipv4_doubtful`: those that may be; `ipv6`: NIC by its new name,
+    address, and whether it is only just added.
     """
 
     early: list[Operation] = field(default_factory=list)
@@ -60,18 +60,14 @@ def plan_addresses(
         ]
     for interface in had:
         if interface.name in links.gone_early:
-            plan.dropped |= {_bare(address) for address in interface.addresses if not is_ipv6(address.address)}
-    present = {_bare(address) for interface in had for address in interface.addresses}
-    staying = present & {_bare(each) for interface in wanted for each in interface.addresses}
+            plan.dropped |= {address.host for address in interface.addresses if not is_ipv6(address.address)}
+    present = {address.host for interface in had for address in interface.addresses}
+    staying = present & {each.host for interface in wanted for each in interface.addresses}
     plan.gone = present - staying
     # An address that another NIC has as well may take no routes along.
     plan.doubtful |= plan.dropped & staying
     plan.dropped -= staying
     return plan
-
-
-def _bare(address: Address) -> str:
-    return address.address.partition("/")[0]
 
 
 def _plan_nic(
@@ -104,8 +100,8 @@ def _plan_nic(
     plan.early += [ReplaceAddress(device=name, address=address) for address in (*dropped, *changed)]
     plan.early += [AddAddress(device=name, address=address) for address in added]
     plan.late += [DeleteAddress(device=name, address=address) for address in rest]
-    plan.dropped |= {_bare(address) for address in first if not is_ipv6(address.address)}
-    plan.doubtful |= set(map(_bare, dropped))
+    plan.dropped |= {address.host for address in first if not is_ipv6(address.address)}
+    plan.doubtful |= {address.host for address in dropped}
     if old:
         had = {address.key for address in found if not is_ipv6(address.address)}
         _note_ipv4(plan, old.name, had, {address.key for address in first}, {address.key for address in dropped}, given)

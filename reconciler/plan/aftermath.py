@@ -11,15 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from reconciler.diff import Change, diff
-from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Interface
 from reconciler.model.route import (
-    IPV6_CONNECTED_METRIC,
     TABLE_MAIN,
     DirectNetworks,
     NextHop,
     Route,
     canonical_hops,
+    connected_key,
     is_reached,
 )
 from reconciler.plan.address import AddressPlan
@@ -154,11 +153,11 @@ def _connected(interfaces: Iterable[Interface]) -> Iterator[Route]:
     for interface in interfaces:
         seen = set()
         for address in interface.addresses:
-            dest = network(address.address)
-            hops = (NextHop(device=interface.name),)
-            if is_ipv6(dest):
-                yield Route(dest=dest, nexthops=hops, metric=IPV6_CONNECTED_METRIC)
+            table, dest, metric = connected_key(address.address)
+            route = Route(dest=dest, table=table, metric=metric, nexthops=(NextHop(device=interface.name),))
+            if route.is_ipv6:
+                yield route
             # Only the first address of a subnet brings a route, and a host address none.
             elif dest not in seen and not dest.endswith("/32"):
                 seen.add(dest)
-                yield Route(dest=dest, nexthops=hops, source=address.address.partition("/")[0])
+                yield replace(route, source=address.host)
