@@ -1,7 +1,7 @@
 # Everything runs in a virtual environment of its own, from hashed requirements. As root: namespaces need it.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps
+SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test lint bench lock clean

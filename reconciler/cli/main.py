@@ -19,7 +19,9 @@ COMMANDS = {
     "diff": "show what apply would do",
     "apply": "make sandboxes what their manifests say",
     "show": "print what is in a sandbox, as a manifest",
+    "sandbox": "start, use and stop virtual machines of our own",
 }
+_WITHOUT_PATHS = {"sandbox"}
 
 _EXIT_CODES = """\
 exit codes:
@@ -90,12 +92,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
         # Only the command that is named is worth the import of its options.
         if name in words:
-            command.add_argument(
-                "paths",
-                nargs="+",
-                metavar="PATH",
-                help="a manifest, a folder (searched below for *.yaml, *.yml, *.json), or - for standard input",
-            )
+            if name not in _WITHOUT_PATHS:
+                command.add_argument(
+                    "paths",
+                    nargs="+",
+                    metavar="PATH",
+                    help="a manifest, a folder (searched below for *.yaml, *.yml, *.json), or - for standard input",
+                )
             command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
             importlib.import_module(f"reconciler.cli.{name}").configure(command)
     return parser

@@ -1,0 +1,61 @@
+"""`reconciler sandbox`: virtual machines of our own, to try things in."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+
+from reconciler.cli.output import print_data
+from reconciler.guest import launch, qemu
+from reconciler.guest.command import Sink
+from reconciler.guest.image import KERNELS
+from reconciler.guest.launch import State
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    start = actions.add_parser("start", help="start a sandbox and wait until it answers")
+    start.add_argument("--kernel", choices=tuple(KERNELS), default="6.1", help="its kernel's series (default: 6.1)")
+    start.add_argument("--memory", type=int, default=qemu.MEMORY, metavar="MB", help=f"default: {qemu.MEMORY}")
+    listing = actions.add_parser("list", help="list the sandboxes")
+    listing.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text", help="how to print them")
+    execute = actions.add_parser("exec", help="run a command in a sandbox; its exit status is ours")
+    stop = actions.add_parser("stop", help="stop a sandbox and forget it")
+    for action in (start, execute, stop):
+        action.add_argument("name", metavar="NAME")
+    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND…")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do one action."""
+    match arguments.action:
+        case "start":
+            launch.start(arguments.name, kernel=arguments.kernel, memory=arguments.memory)
+        case "list":
+            _list(launch.states(), arguments.output)
+        case "stop":
+            launch.stop(arguments.name)
+        case _:
+            # Some versions of argparse leave the dashes that end the options.
+            words = arguments.words[arguments.words[:1] == ["--"] :]
+            return launch.find(arguments.name).run(words, 0, _writer(1), _writer(2))
+    return 0
+
+
+def _list(states: Iterable[State], form: str) -> None:
+    if form != "text":
+        print_data({"sandboxes": [state._asdict() for state in states]}, form)
+        return
+    for each in states:
+        since = f", up {each.uptime} s" if each.uptime is not None else ""
+        print(f"{each.name}: {each.state}" + (f", pid {each.pid}{since}" if each.pid else ""))
+
+
+def _writer(descriptor: int) -> Sink:
+    def write(data: bytes) -> None:
+        while data:
+            data = data[os.write(descriptor, data) :]
+
+    return write

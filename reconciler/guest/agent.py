@@ -1,0 +1,503 @@
+"""What runs in the guest: it relays raw netlink between the host and this kernel. One file, standard library only.
+
+    agent.py [PORT]
+
+PORT is the name of a virtio-serial port, `reconciler.agent` unless said otherwise. The host imports the frames from
+here (docs/guest.md has the protocol); neither end trusts the other.
+
+Traps: the port reads b"" for ever while the host is away. A host that leaves and comes back quickly goes unnoticed, and
+can have lost the end of its last frame; so each host begins with a mark, which counts wherever it comes. Or it is noticed
+late, when the next host's greeting is read already: so a host is away only if it stays away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import sys
+import time
+
+VERSION = 1
+PORT = "reconciler.agent"
+
+# A frame: bytes of payload, request id (0 where nobody asked), kind; then the payload.
+HEADER = struct.Struct("!IIH")
+MAX_FRAME = 1 << 20
+# No zero byte stands in it and every header begins with one, so it cannot lie across the edge of a frame.
+MAGIC = b"reconcil\xba\xd1\x4c\xe9\xca\x38\x7a\x57\x1a\xe0\x72\x20\x30\xbc\x1b\xb9\xc1\x95\x0e\x5d\x25\x7d\xae\xcb"
+ID_SIZE = 16
+
+# Kinds of frames: what the host asks; what it is told once a connection, in answer, and unasked.
+NETLINK, MODPROBE, SYSCTL_GET, SYSCTL_SET, SUBSCRIBE = 1, 2, 3, 4, 5
+HELLO, MORE, DONE, FAILED, NOTIFY, LOST = 32, 33, 34, 35, 36, 37
+# What the decoder reports beside the frames; kinds on the wire have 16 bits.
+GREETING, BROKEN = 0x10000, 0x10001
+# What stands before the kernel release; the messages (protocol, sequence number of the last); the words of a failure.
+HELLO_HEAD, NETLINK_HEAD, FAILED_HEAD = struct.Struct("!H"), struct.Struct("!HI"), struct.Struct("!H")
+
+# linux/netlink.h. Of generic netlink only IPVS is relayed, of netfilter only connection tracking.
+ROUTE, NETFILTER, GENERIC = 0, 12, 16
+# What can be loaded: IPVS, its schedulers and helpers, and conntrack's netlink side.
+# fmt: off
+MODULES = frozenset({
+    "ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_fo", "ip_vs_ovf", "ip_vs_lblc", "ip_vs_lblcr",
+    "ip_vs_dh", "ip_vs_sh", "ip_vs_mh", "ip_vs_sed", "ip_vs_nq", "ip_vs_twos", "ip_vs_ftp", "ip_vs_pe_sip",
+    "nf_conntrack", "nf_conntrack_netlink",
+})
+# What can be read and set: net.ipv4.ip_forward, and these below net.ipv4.vs (networking/ipvs-sysctl.rst of the kernel).
+IPVS_SYSCTLS = frozenset({
+    "am_droprate", "amemthresh", "backup_only", "cache_bypass", "conn_reuse_mode", "conntrack", "drop_entry",
+    "drop_packet", "est_cpulist", "est_nice", "expire_nodest_conn", "expire_quiescent_template", "ignore_tunneled",
+    "nat_icmp_send", "pmtu_disc", "run_estimation", "schedule_icmp", "secure_tcp", "sloppy_sctp", "sloppy_tcp",
+    "snat_reroute", "sync_persist_mode", "sync_ports", "sync_qlen_max", "sync_refresh_period", "sync_retries",
+    "sync_sock_size", "sync_threshold", "sync_version",
+})
+# fmt: on
+SYSCTLS = frozenset({"net.ipv4.ip_forward"}.union(f"net.ipv4.vs.{name}" for name in IPVS_SYSCTLS))
+
+# Seconds for the kernel or modprobe, less than the host waits; and for a host that does not read.
+KERNEL_TIMEOUT, WRITE_TIMEOUT = 8.0, 10.0
+# Seconds between two looks whether a host has come, after which it is away, and between two of a service at what is due.
+PAUSE, GRACE, TICK = 0.1, 0.5, 5.0
+# Bytes of a part of an answer (virtio_console takes 32 KB at a time), of a read, and of what the kernel may have to say
+# while nobody listens (as netlink/channel.py).
+CHUNK, READ_SIZE, RECEIVE_BUFFER = 32 << 10, 64 << 10, 8 << 20
+
+_SOL_NETLINK = 270
+_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+# rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+_MESSAGE = struct.Struct("=IHHII")
+_ERROR, _DONE = 2, 3
+# genetlink.h: GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, and CTRL_ATTR_FAMILY_NAME with the name.
+_CONTROLLER, _GET_FAMILY, _FAMILY_ID, _IPVS_NAME = 16, 3, 1, struct.pack("=HH5s3x", 9, 2, b"IPVS")
+# nfnetlink.h: NFNL_SUBSYS_CTNETLINK.
+_CONNTRACK = 1
+
+Frame = tuple[int, int, bytes]
+
+
+class GoneError(Exception):
+    """The host has let the port go, or does not read."""
+
+
+class Decoder:
+    """Bytes in, frames out, as (request id, kind, payload). Holds no more than one frame and what was fed last.
+
+    Nothing counts before the mark. Wherever the mark comes, within a frame too, what is unfinished is dropped and a
+    GREETING begins anew; its payload is the `tail` bytes behind the mark. The mark's first byte must not be among them:
+    so half a greeting does not swallow the next one. BROKEN stands for a header that cannot be one; nothing counts after
+    it until the mark comes again.
+    """
+
+    def __init__(self, mark: bytes, tail: int) -> None:
+        self._mark, self._greeting = mark, len(mark) + tail
+        self._buffer = bytearray()
+        self._greeted = False
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes; give the frames that are complete now."""
+        buffer = self._buffer
+        frames: list[Frame] = []
+        start = max(0, len(buffer) - len(self._mark) + 1) if self._greeted else 0
+        buffer += data
+        while (at := buffer.find(self._mark, start)) >= 0:
+            del buffer[: at - self._cut(at, frames)]
+            self._greeted = False
+            start = buffer.find(self._mark[:1], len(self._mark), self._greeting)
+            if start >= 0:
+                # Half a greeting, and maybe the next one.
+                continue
+            if len(buffer) < self._greeting:
+                return frames
+            frames.append((0, GREETING, bytes(buffer[len(self._mark) : self._greeting])))
+            del buffer[: self._greeting]
+            self._greeted, start = True, 0
+        self._cut(len(buffer), frames)
+        if not self._greeted:
+            del buffer[: 1 - len(self._mark)]
+        return frames
+
+    def _cut(self, end: int, frames: list[Frame]) -> int:
+        """Move the whole frames before `end` from the buffer to `frames`; give their size."""
+        position = 0
+        while self._greeted and position + HEADER.size <= end:
+            length, request, kind = HEADER.unpack_from(self._buffer, position)
+            after = position + HEADER.size + length
+            if length > MAX_FRAME:
+                self._greeted = False
+                frames.append((request, BROKEN, b""))
+            elif after > end:
+                break
+            else:
+                frames.append((request, kind, bytes(self._buffer[position + HEADER.size : after])))
+                position = after
+        del self._buffer[:position]
+        return position
+
+
+class Port:
+    """A virtio-serial port, or anything else that can be polled. Only `send` waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+        self.pending = bytearray()
+        self._away_since = 0.0
+
+    def receive(self) -> bytes:
+        """Read what is there."""
+        try:
+            data = os.read(self.descriptor, READ_SIZE)
+        except BlockingIOError:
+            data = None
+        except OSError as error:
+            raise GoneError from error
+        if data == b"":
+            self._pause()
+        else:
+            self._away_since = 0.0
+        return data or b""
+
+    def _pause(self) -> None:
+        """Wait for a host that seems to be away. GoneError if it stays away."""
+        now = time.monotonic()
+        self._away_since = self._away_since or now
+        if now - self._away_since > GRACE:
+            raise GoneError
+        time.sleep(PAUSE)
+
+    def push(self, request: int, kind: int, payload: bytes | bytearray = b"") -> None:
+        """Put a frame behind what is to be written, and write as much as is taken now."""
+        self.pending += HEADER.pack(len(payload), request, kind)
+        self.pending += payload
+        self.flush()
+
+    def flush(self) -> None:
+        """Write as much as is taken now."""
+        try:
+            while self.pending:
+                del self.pending[: os.write(self.descriptor, self.pending[:CHUNK])]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise GoneError from error
+
+    def send(self, request: int, kind: int, payload: bytes | bytearray = b"") -> None:
+        """Write a frame, and wait until it is taken. GoneError if that takes too long."""
+        self.push(request, kind, payload)
+        deadline = time.monotonic() + WRITE_TIMEOUT
+        poller = select.poll()
+        poller.register(self.descriptor, select.POLLOUT)
+        while self.pending:
+            events = poller.poll(max(0, deadline - time.monotonic()) * 1000)
+            if not events:
+                raise GoneError
+            if events[0][1] & select.POLLHUP:
+                self._pause()
+            self.flush()
+
+    def fail(self, request: int, error: OSError) -> None:
+        """Answer that a request failed: an errno, and words."""
+        code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or errno.EIO
+        self.send(request, FAILED, FAILED_HEAD.pack(code) + (error.strerror or str(error)).encode()[:1024])
+
+
+class Service:
+    """What is done for a host at a port."""
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+
+    def handle(self, request: int, kind: int, payload: bytes) -> None:
+        """Take a frame. An OSError is answered as FAILED."""
+        raise NotImplementedError
+
+    def sources(self) -> list[tuple[int, int]]:
+        """Give the descriptors, with events, to poll beside the port."""
+        return []
+
+    def ready(self, source: int) -> None:
+        """Serve a source that is ready."""
+
+    def tick(self, *, idle: bool) -> None:
+        """Do what is due after events, or (idle) after TICK seconds without any."""
+
+    def reset(self) -> None:
+        """Forget the host."""
+
+
+class Relay(Service):
+    """Answers the host's requests to this kernel, one at a time."""
+
+    def __init__(self, port: Port) -> None:
+        super().__init__(port)
+        self._sockets: dict[int, socket.socket] = {}
+        self._notices: socket.socket | None = None
+        self._family = -1
+
+    def reset(self) -> None:
+        """Forget what the host subscribed to, and answers that it did not fetch."""
+        for channel in (*self._sockets.values(), *([self._notices] if self._notices else ())):
+            channel.close()
+        self._sockets.clear()
+        self._notices = None
+
+    def sources(self) -> list[tuple[int, int]]:
+        """Give the notifications; only if the host reads: the kernel's buffer is their queue."""
+        return [(self._notices.fileno(), select.POLLIN)] if self._notices and not self.port.pending else []
+
+    def ready(self, source: int) -> None:
+        """Pass notifications on, or the word that some were lost."""
+        data = bytearray()
+        try:
+            while len(data) < CHUNK // 2:
+                data += os.read(source, READ_SIZE)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.port.push(0, LOST)
+        if data:
+            self.port.push(0, NOTIFY, data)
+
+    def handle(self, request: int, kind: int, payload: bytes) -> None:
+        """Answer one request."""
+        if kind == NETLINK:
+            answer = self._exchange(request, payload)
+        elif kind == MODPROBE:
+            answer = modprobe(payload.decode(errors="replace"))
+        elif kind == SYSCTL_GET:
+            answer = read_sysctl(payload.decode(errors="replace"))
+        elif kind == SYSCTL_SET:
+            answer = write_sysctl(*payload.decode(errors="replace").partition("=")[::2])
+        elif kind == SUBSCRIBE:
+            answer = self._subscribe()
+        else:
+            raise unknown(kind)
+        self.port.send(request, DONE, answer)
+
+    def _subscribe(self) -> bytes:
+        if not self._notices:
+            self._notices = open_netlink(ROUTE, _GROUPS)
+            self._notices.setblocking(False)
+        return b""
+
+    def _exchange(self, request: int, payload: bytes) -> bytes:
+        """Send messages to the kernel, and what comes back to the host; give the end of it, for the caller to send."""
+        if len(payload) < NETLINK_HEAD.size + _MESSAGE.size:
+            raise OSError(errno.EINVAL, "netlink request cut short")
+        protocol, last = NETLINK_HEAD.unpack_from(payload)
+        messages = memoryview(payload)[NETLINK_HEAD.size :]
+        self._check(protocol, messages)
+        channel = self._sockets.get(protocol)
+        if channel is None:
+            channel = self._sockets[protocol] = open_netlink(protocol)
+        try:
+            return self._collect(request, channel, messages, last)
+        except BaseException:
+            # What the kernel still has to say must not be taken for the answer to the next request.
+            del self._sockets[protocol]
+            channel.close()
+            raise
+
+    def _collect(self, request: int, channel: socket.socket, messages: memoryview, last: int) -> bytes:
+        deadline = time.monotonic() + KERNEL_TIMEOUT
+        channel.settimeout(KERNEL_TIMEOUT)
+        channel.send(messages)
+        part = bytearray()
+        while True:
+            datagram = channel.recv(READ_SIZE)
+            part += datagram
+            part += b"\0" * (-len(part) & 3)
+            if is_end(datagram, last):
+                return bytes(part)
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"the kernel was not done within {KERNEL_TIMEOUT:.0f} s")
+            if len(part) >= CHUNK:
+                self.port.send(request, MORE, part)
+                part.clear()
+
+    def _check(self, protocol: int, messages: memoryview) -> None:
+        """Refuse what is neither the route family's, nor IPVS's, nor connection tracking's."""
+        if protocol == ROUTE:
+            return
+        if protocol not in {GENERIC, NETFILTER}:
+            raise PermissionError(errno.EPERM, f"netlink protocol {protocol} is not relayed")
+        position = 0
+        while position < len(messages):
+            left = len(messages) - position
+            length, kind = _MESSAGE.unpack_from(messages, position)[:2] if left >= _MESSAGE.size else (0, 0)
+            if not _MESSAGE.size <= length <= left:
+                raise OSError(errno.EINVAL, f"netlink message of {length} bytes where {left} are left")
+            body = messages[position + _MESSAGE.size : position + length]
+            if not (self._is_ipvs(kind, body) if protocol == GENERIC else kind >> 8 == _CONNTRACK):
+                raise PermissionError(errno.EPERM, f"netlink {protocol}, message type {kind} is not relayed")
+            position += length + 3 & ~3
+
+    def _is_ipvs(self, kind: int, body: memoryview) -> bool:
+        """Tell whether a message of generic netlink is IPVS's, or asks the controller for the number of IPVS."""
+        if kind != self._family:
+            # Its number is new each time the module is loaded.
+            self._family = find_ipvs()
+        asks = kind == _CONTROLLER and body[:1] == bytes([_GET_FAMILY]) and body[4:] == _IPVS_NAME
+        return kind == self._family or asks
+
+
+def unknown(kind: int) -> OSError:
+    """Make the error for a frame of a kind that is not taken here."""
+    return OSError(errno.EOPNOTSUPP, f"no request of kind {kind}")
+
+
+def open_netlink(protocol: int, groups: int = 0) -> socket.socket:
+    """Open a netlink socket, as netlink/channel.py does; its send buffer takes a whole frame."""
+    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    try:
+        for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
+            channel.setsockopt(_SOL_NETLINK, option, 1)
+        channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        channel.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * MAX_FRAME)
+        channel.bind((0, groups))
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+def is_end(datagram: bytes, last: int) -> bool:
+    """Tell whether the first or the last message of a datagram from the kernel answers sequence number `last`."""
+    position = final = 0
+    while position + _MESSAGE.size <= len(datagram):
+        final = position
+        position += max(_MESSAGE.size, int.from_bytes(datagram[position : position + 4], sys.byteorder) + 3 & ~3)
+    return any(
+        kind in {_ERROR, _DONE} and sequence == last
+        for _, kind, _, sequence, _ in (_MESSAGE.unpack_from(datagram, at) for at in {0, final})
+    )
+
+
+def find_ipvs() -> int:
+    """Ask the kernel for the number of the IPVS family; load the module if there is none. OSError if it cannot be."""
+    try:
+        return _ask_ipvs()
+    except FileNotFoundError:
+        modprobe("ip_vs")
+        return _ask_ipvs()
+
+
+def _ask_ipvs() -> int:
+    body = struct.pack("=BBH", _GET_FAMILY, 1, 0) + _IPVS_NAME
+    with open_netlink(GENERIC) as controller:
+        controller.settimeout(KERNEL_TIMEOUT)
+        controller.send(_MESSAGE.pack(_MESSAGE.size + len(body), _CONTROLLER, 1, 1, 0) + body)
+        answer = controller.recv(READ_SIZE)
+    position = _MESSAGE.size + 4
+    while _MESSAGE.unpack_from(answer)[1] == _CONTROLLER and position + 6 <= len(answer):
+        length, kind, value = struct.unpack_from("=HHH", answer, position)
+        if kind == _FAMILY_ID:
+            return int(value)
+        position += max(4, length + 3 & ~3)
+    raise FileNotFoundError(errno.ENOENT, "this kernel has no IPVS")
+
+
+def modprobe(name: str) -> bytes:
+    """Load a module of the closed list."""
+    if name not in MODULES:
+        raise PermissionError(errno.EPERM, f"module {name!r} is not one of those that are loaded here")
+    child = os.posix_spawnp("modprobe", ["modprobe", name], os.environ)
+    handle = os.pidfd_open(child)
+    try:
+        if not select.select([handle], [], [], KERNEL_TIMEOUT)[0]:
+            raise TimeoutError(errno.ETIMEDOUT, f"modprobe {name} was not done within {KERNEL_TIMEOUT:.0f} s")
+    finally:
+        os.close(handle)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise OSError(errno.ENOENT, f"modprobe {name}: exit status {status}; has this kernel the module?")
+    return b""
+
+
+def read_sysctl(name: str) -> bytes:
+    """Read a setting of the closed list."""
+    with open(_sysctl_file(name), "rb") as file:
+        return file.read(4096).strip()
+
+
+def write_sysctl(name: str, value: str) -> bytes:
+    """Set one of the closed list."""
+    if not 0 < len(value) <= 64 or not set(value) <= set("0123456789 ,-"):
+        raise OSError(errno.EINVAL, f"{name}: a value is 1 to 64 digits, spaces, commas and minus signs")
+    with open(_sysctl_file(name), "w", encoding="ascii") as file:
+        file.write(value)
+    return b""
+
+
+def _sysctl_file(name: str) -> str:
+    if name not in SYSCTLS:
+        raise PermissionError(errno.EPERM, f"sysctl {name!r} is not one of those that are relayed")
+    return "/proc/sys/" + name.replace(".", "/")
+
+
+def serve(service: Service) -> None:
+    """Serve one host after the other, for ever."""
+    decoder = Decoder(MAGIC, ID_SIZE)
+    while True:
+        try:
+            _serve_events(service, decoder)
+        except GoneError:
+            service.port.pending.clear()
+            service.reset()
+            decoder = Decoder(MAGIC, ID_SIZE)
+            time.sleep(PAUSE)
+
+
+def _serve_events(service: Service, decoder: Decoder) -> None:
+    port = service.port
+    poller = select.poll()
+    poller.register(port.descriptor, select.POLLIN | (select.POLLOUT if port.pending else 0))
+    for source, events in service.sources():
+        poller.register(source, events)
+    found = dict(poller.poll(TICK * 1000))
+    idle = not found
+    events = found.pop(port.descriptor, 0)
+    # Before the port: a frame can make sources that are ready now go away.
+    for source in found:
+        service.ready(source)
+    if events & select.POLLOUT:
+        port.flush()
+    if events & ~select.POLLOUT:
+        for frame in decoder.feed(port.receive()):
+            _serve_frame(service, *frame)
+    service.tick(idle=idle)
+
+
+def _serve_frame(service: Service, request: int, kind: int, payload: bytes) -> None:
+    try:
+        if kind == GREETING:
+            service.reset()
+            service.port.pending += MAGIC + payload
+            service.port.send(0, HELLO, HELLO_HEAD.pack(VERSION) + os.uname().release.encode())
+        elif kind == BROKEN:
+            service.port.fail(request, OSError(errno.EMSGSIZE, f"a frame has at most {MAX_FRAME} bytes"))
+        else:
+            service.handle(request, kind, payload)
+    except OSError as error:
+        service.port.fail(request, error)
+
+
+def open_port(name: str) -> Port:
+    """Open a virtio-serial port by its name; wait for it to appear."""
+    folder = "/sys/class/virtio-ports"
+    while True:
+        for entry in os.listdir(folder) if os.path.isdir(folder) else ():
+            with open(f"{folder}/{entry}/name", encoding="utf-8") as file:
+                if file.read().strip() == name:
+                    return Port(os.open(f"/dev/{entry}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        time.sleep(PAUSE)
+
+
+if __name__ == "__main__":
+    serve(Relay(open_port(sys.argv[1] if sys.argv[1:] else PORT)))

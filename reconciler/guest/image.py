@@ -1,0 +1,240 @@
+"""The guest's image: a Debian kernel, and an initramfs with the agents and the tools that look at their work.
+
+Made of Debian packages, fetched with apt as this machine has it set up, and kept under a name that changes with any of
+them, with our own files, and with this module. Nothing needs root.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from reconciler.errors import HostError
+from reconciler.guest.archive import write_archive
+
+# Kernels by series: the packages that depend on the newest build of each.
+KERNELS = {"6.1": "linux-image-cloud-amd64", "6.12": "linux-image-6.12-cloud-amd64"}
+PACKAGES = (
+    *("busybox-static", "dash", "iproute2", "ipvsadm", "conntrack", "python3.11-minimal", "libpython3.11-minimal"),
+    # The libraries of these programs; the loader says if one is missing here.
+    *("libc6", "libbpf1", "libbsd0", "libcap2", "libelf1", "libexpat1", "libmd0", "libmnl0", "libnetfilter-conntrack3"),
+    *("libnfnetlink0", "libnl-3-200", "libnl-genl-3-200", "libpopt0", "zlib1g"),
+)
+PROGRAMS = ("bin/busybox", "bin/dash", "bin/ip", "sbin/ipvsadm", "usr/sbin/conntrack", "usr/bin/python3.11")
+# Names of kernel modules, with those that they need.
+MODULES = (
+    "virtio_pci",
+    "virtio_console",
+    "virtio_net",
+    "ip_vs*",
+    "nf_conntrack",
+    "nf_conntrack_netlink",
+    "dummy",
+    "veth",
+)
+
+_LOADER = "lib64/ld-linux-x86-64.so.2"
+_LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
+_PYTHON = "usr/lib/python3.11"
+_HERE = os.path.dirname(os.path.abspath(__file__))
+# Our own files: the agents as a package where the guest's Python finds it.
+_OURS = ("__init__.py", "guest/__init__.py", "guest/agent.py", "guest/runner.py")
+_SCRATCH = "build-"
+_DOWNLOAD_TIMEOUT, _TIMEOUT = 600.0, 120.0
+
+
+class Image(NamedTuple):
+    """The files that QEMU is given."""
+
+    kernel: str
+    initramfs: str
+
+
+def cache_folder() -> str:
+    """Give the folder for what can be made again."""
+    base = os.environ.get("XDG_CACHE_HOME") or "/var/cache"
+    return os.path.join(base, "reconciler")
+
+
+def prepare(series: str = "6.1") -> Image:
+    """Give the image of a kernel series; make it if there is none of these packages and files yet (a minute)."""
+    if series not in KERNELS:
+        raise HostError(f"no kernel {series}: there are {', '.join(KERNELS)}")
+    listing = _run(["apt-get", "download", "--print-uris", KERNELS[series], *PACKAGES], _TIMEOUT)
+    folder = os.path.join(cache_folder(), "images", f"{series}-{_key(listing)}")
+    image = Image(os.path.join(folder, "vmlinuz"), os.path.join(folder, "initramfs.cpio"))
+    if not os.path.isdir(folder):
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        with _only_builder(), _scratch() as scratch:
+            if not os.path.isdir(folder):
+                _build(series, scratch)
+                os.rename(os.path.join(scratch, "image"), folder)
+    return image
+
+
+def _key(listing: str) -> str:
+    """Name an image by all it is made of: packages with their checksums, our files, and how it is put together."""
+    # The lines are 'URI' FILE SIZE CHECKSUM; where from does not matter.
+    packages = sorted(line.split(" ", 1)[1] for line in listing.splitlines() if line.startswith("'"))
+    digest = hashlib.sha256("\n".join(packages).encode())
+    for name in (*_OURS, "guest/init", "guest/image.py", "guest/archive.py"):
+        with open(os.path.join(os.path.dirname(_HERE), name), "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _only_builder() -> Iterator[None]:
+    """Wait until no other process builds an image, and clear away what one left that was killed."""
+    with open(os.path.join(cache_folder(), "lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in os.listdir(cache_folder()):
+            if name.startswith(_SCRATCH):
+                shutil.rmtree(os.path.join(cache_folder(), name))
+        yield
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    # Beside the images, so that the result gets its name by one rename.
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache_folder()) as folder:
+        yield folder
+
+
+def _build(series: str, scratch: str) -> None:
+    packages, root, image = (os.path.join(scratch, name) for name in ("packages", "root", "image"))
+    for package in _download(series):
+        _run(["dpkg-deb", "--extract", package, packages], _TIMEOUT)
+    (release,) = os.listdir(os.path.join(packages, "lib/modules"))
+    for folder in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp"):
+        os.makedirs(os.path.join(root, folder))
+    _copy_programs(packages, root)
+    _copy_modules(packages, root, release)
+    _copy_python(packages, root)
+    os.makedirs(image)
+    shutil.copyfile(os.path.join(packages, "boot", f"vmlinuz-{release}"), os.path.join(image, "vmlinuz"))
+    with open(os.path.join(image, "initramfs.cpio"), "wb") as file:
+        write_archive(root, file)
+
+
+def _download(series: str) -> list[str]:
+    """Fetch the packages; apt leaves those alone that are there already and have the right checksum."""
+    about = _run(["apt-cache", "show", "--no-all-versions", KERNELS[series]], _TIMEOUT)
+    kernel = re.search(r"^Depends: (linux-image-\S+)", about, re.MULTILINE)
+    if not kernel:
+        raise HostError(f"the package {KERNELS[series]} depends on no kernel")
+    folder = os.path.join(cache_folder(), "packages")
+    os.makedirs(folder, exist_ok=True)
+    names = [kernel[1], *PACKAGES]
+    _run(["apt-get", "download", *names], _DOWNLOAD_TIMEOUT, folder)
+    listing = _run(["apt-get", "download", "--print-uris", *names], _TIMEOUT)
+    return [os.path.join(folder, line.split()[1]) for line in listing.splitlines() if line.startswith("'")]
+
+
+def _copy_programs(packages: str, root: str) -> None:
+    """Copy programs and what the loader says they need; the applets of busybox take the names that are left."""
+    for program in PROGRAMS:
+        _copy(packages, root, program)
+        if program == "bin/busybox":
+            # It is static.
+            continue
+        listing = _run([*_loader(packages), "--list", os.path.join(packages, program)], _TIMEOUT)
+        if "not found" in listing:
+            raise HostError(f"{program} needs a library of a package that the image does not know: {listing}")
+        for library in re.findall(re.escape(packages) + r"/(\S+)", listing):
+            _copy(packages, root, library)
+    # In a shell of busybox its own `ip` would go before the real one.
+    os.symlink("dash", os.path.join(root, "bin/sh"))
+    for applet in _run([os.path.join(packages, "bin/busybox"), "--list"], _TIMEOUT).split():
+        link = os.path.join(root, "bin", applet)
+        if not os.path.lexists(link):
+            os.symlink("busybox", link)
+    shutil.copyfile(os.path.join(_HERE, "init"), os.path.join(root, "init"))
+    os.chmod(os.path.join(root, "init"), 0o700)
+
+
+def _copy_modules(packages: str, root: str, release: str) -> None:
+    """Copy the modules that are wanted and those that they need, and write the index of modprobe for them."""
+    depmod = [os.path.join(packages, "bin/busybox"), "depmod", "-b"]
+    folder = os.path.join("lib/modules", release)
+    _run([*depmod, packages, release], _TIMEOUT)
+    with open(os.path.join(packages, folder, "modules.dep"), encoding="utf-8") as file:
+        needs = dict(line.rstrip().split(":", 1) for line in file)
+    for module, needed in needs.items():
+        name = os.path.basename(module).removesuffix(".ko").replace("-", "_")
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in MODULES):
+            for each in (module, *needed.split()):
+                _copy(packages, root, os.path.join(folder, each))
+    _copy(packages, root, os.path.join(folder, "modules.builtin"))
+    _run([*depmod, root, release], _TIMEOUT)
+
+
+def _copy_python(packages: str, root: str) -> None:
+    """Copy the standard library and the agents, as bytecode alone, which the guest's own Python compiles here."""
+    library = os.path.join(root, _PYTHON)
+    # What is compiled against libraries of its own (ssl, hashlib) is not needed.
+    shutil.copytree(os.path.join(packages, _PYTHON), library, ignore=shutil.ignore_patterns("lib-dynload"))
+    # Its absence would be worth a warning to Python.
+    os.makedirs(os.path.join(library, "lib-dynload"))
+    for name in _OURS:
+        target = os.path.join(library, "reconciler", name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copyfile(os.path.join(os.path.dirname(_HERE), name), target)
+    python = [*_loader(packages), os.path.join(packages, "usr/bin/python3.11"), "-B", "-S", "-s"]
+    compiler = ["-m", "compileall", "-q", "-b", "--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/", library]
+    _run([*python, *compiler], _TIMEOUT, environment={"PYTHONHOME": os.path.join(packages, "usr")})
+    for folder, _, files in os.walk(library):
+        for name in files:
+            if not name.endswith(".pyc"):
+                os.unlink(os.path.join(folder, name))
+
+
+def _copy(packages: str, root: str, path: str) -> None:
+    """Copy a file, links resolved, to the same place in the image."""
+    target = os.path.join(root, path)
+    if not os.path.exists(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy(os.path.join(packages, path), target)
+
+
+def _loader(packages: str) -> list[str]:
+    """Give the command that runs a program of the packages with their own libraries."""
+    libraries = ":".join(os.path.join(packages, folder) for folder in _LIBRARIES)
+    return [os.path.join(packages, _LOADER), "--inhibit-cache", "--library-path", libraries]
+
+
+def _run(
+    command: Sequence[str], timeout: float, folder: str | None = None, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a tool; give its output. HostError if it is not there or fails."""
+    tool = os.path.basename(command[0])
+    env = {**os.environ, "LC_ALL": "C", **(environment or {})}
+    try:
+        done = subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        raise HostError(f"an image of a guest is made with {tool}, which this host does not have") from None
+    except subprocess.TimeoutExpired:
+        raise HostError(f"{tool} was not done within {timeout:.0f} s") from None
+    except subprocess.CalledProcessError as error:
+        words = " ".join(line for line in error.stderr.splitlines() if not line.startswith("W:"))
+        hint = "; `apt-get update` may help" if tool.startswith("apt") else ""
+        raise HostError(f"{tool} failed: {words[-1000:]}{hint}") from error
+    return done.stdout

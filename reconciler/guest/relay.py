@@ -1,0 +1,197 @@
+"""The way to a guest's kernel: requests to the agent in it, and a netlink channel of each family over them.
+
+Whatever the guest sends raises only ProtocolError and ChannelError, within a deadline and bounded memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from reconciler.errors import ChannelError, ProtocolError
+from reconciler.guest import agent
+from reconciler.guest.agent import Frame
+from reconciler.guest.connection import TIMEOUT, Connection, Hello
+from reconciler.netlink.message import DONE, ERROR, Message, messages
+
+# Bounds of one answer: a route takes about 60 bytes in a dump, an IPVS server 200.
+ANSWER_SIZE = 64 << 20
+ANSWER_MESSAGES = 500_000
+# Bytes of notifications that may wait; then they are lost, and it is said so.
+NOTICES_SIZE = 4 << 20
+_PART_SIZE = 64
+_LAST_REQUEST = 0xFFFFFFFF
+# What the guest's agent reports of time and room; all else is a refusal.
+_PASSING = {errno.ETIMEDOUT, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO}
+
+
+class Notices(NamedTuple):
+    """Notifications in order, and whether some were lost (then: look at everything)."""
+
+    messages: list[Message]
+    lost: bool
+
+
+class Relay:
+    """Requests to the agent of one guest, one at a time. For one thread."""
+
+    def __init__(self, path: str, timeout: float = TIMEOUT) -> None:
+        """Connect to the socket of the port. Each request may take `timeout` seconds."""
+        self._connection = Connection(path)
+        self._timeout = timeout
+        self._hello: Hello | None = None
+        self._request = 0
+        self._subscribed = False
+        self._notices: list[Message] = []
+        self._size = 0
+        self._lost = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the guest to others."""
+        self._connection.close()
+
+    def hello(self) -> Hello:
+        """Ask the agent for its version and its kernel, unless it has said so on this connection."""
+        return self._greet(time.monotonic() + self._timeout)
+
+    def modprobe(self, name: str) -> None:
+        """Load a kernel module in the guest: one of agent.MODULES."""
+        self.request(agent.MODPROBE, name.encode())
+
+    def sysctl(self, name: str) -> str:
+        """Read a setting in the guest: one of agent.SYSCTLS."""
+        return b"".join(self.request(agent.SYSCTL_GET, name.encode())).decode(errors="replace")
+
+    def set_sysctl(self, name: str, value: str) -> None:
+        """Set a setting in the guest."""
+        self.request(agent.SYSCTL_SET, f"{name}={value}".encode())
+
+    def subscribe(self) -> None:
+        """Let the guest tell about links, addresses and routes from now on. After an error on the connection, again."""
+        self.request(agent.SUBSCRIBE, b"")
+        self._subscribed = True
+
+    def notices(self, timeout: float) -> Notices:
+        """Give what the guest told, once there is something or `timeout` seconds are over."""
+        deadline = time.monotonic() + timeout
+        try:
+            while self._connection.has_frame() or not (self._notices or self._lost):
+                self._keep(self._connection.receive(deadline))
+        except ChannelError:
+            if time.monotonic() < deadline:
+                self._forget()
+                raise
+        except BaseException:
+            self._forget()
+            raise
+        found = Notices(self._notices, self._lost)
+        self._notices, self._lost, self._size = [], False, 0
+        return found
+
+    def request(self, kind: int, payload: bytes) -> list[bytes]:
+        """Ask the agent; give the parts of its answer.
+
+        After any error the next request begins with a new greeting, so that nothing late is taken for its answer.
+        """
+        deadline = time.monotonic() + self._timeout
+        try:
+            self._greet(deadline)
+            self._request = self._request % _LAST_REQUEST + 1
+            self._connection.push(self._request, kind, payload)
+            return self._collect(deadline)
+        except _FailedError as failed:
+            code, words = failed.args
+            raise (ChannelError if code in _PASSING else ProtocolError)(f"the guest's agent: {words}") from None
+        except BaseException:
+            self._forget()
+            raise
+
+    def _collect(self, deadline: float) -> list[bytes]:
+        parts: list[bytes] = []
+        left = ANSWER_SIZE
+        while True:
+            request, kind, payload = frame = self._connection.receive(deadline)
+            if time.monotonic() > deadline:
+                raise ChannelError(f"the guest was not done answering within {self._timeout:.0f} s")
+            if request == 0:
+                self._keep(frame)
+                continue
+            if request != self._request:
+                raise ProtocolError(f"the guest answers request {request}, which it was not asked")
+            # An empty part takes room as well.
+            left -= len(payload) + _PART_SIZE
+            if left < 0:
+                raise ProtocolError(f"the guest's answer has more than {ANSWER_SIZE} bytes")
+            if kind == agent.FAILED:
+                raise _failed(payload)
+            if kind not in {agent.MORE, agent.DONE}:
+                raise ProtocolError(f"the guest answers with a frame of kind {kind}")
+            parts.append(payload)
+            if kind == agent.DONE:
+                return parts
+
+    def _greet(self, deadline: float) -> Hello:
+        if self._hello is None:
+            self._hello = self._connection.greet(deadline)
+        return self._hello
+
+    def _forget(self) -> None:
+        """Begin anew with the next request; the guest forgets a subscription then, so what it would tell is lost."""
+        self._hello = None
+        self._lost = self._lost or self._subscribed
+        self._subscribed = False
+
+    def _keep(self, frame: Frame) -> None:
+        """Keep a notification, within bounds."""
+        request, kind, payload = frame
+        if request or kind not in {agent.NOTIFY, agent.LOST}:
+            raise ProtocolError(f"the guest sends a frame of kind {kind} that was not asked for")
+        if kind == agent.LOST or self._size + len(payload) > NOTICES_SIZE:
+            self._lost = True
+        else:
+            self._notices += messages(payload)
+            self._size += len(payload)
+
+
+class RelayChannel:
+    """The netlink channel of one family, over a relay that its owner closes."""
+
+    def __init__(self, relay: Relay, protocol: int = agent.ROUTE) -> None:
+        """Take agent.ROUTE, agent.GENERIC (IPVS only) or agent.NETFILTER (connection tracking only)."""
+        self._relay = relay
+        self._protocol = protocol
+
+    def exchange(self, requests: bytes, last: int) -> list[Message]:
+        """Send messages back to back; give all that comes back up to the answer to sequence number `last`."""
+        parts = self._relay.request(agent.NETLINK, agent.NETLINK_HEAD.pack(self._protocol, last) + requests)
+        answers: list[Message] = []
+        for part in parts:
+            answers += messages(part)
+            if len(answers) > ANSWER_MESSAGES:
+                raise ProtocolError(f"the guest's answer has more than {ANSWER_MESSAGES} messages")
+        if not answers or answers[-1].sequence != last or answers[-1].type not in {ERROR, DONE}:
+            raise ProtocolError("the guest's answer does not end with the one to the last message")
+        return answers
+
+    def close(self) -> None:
+        """Nothing is held: the relay is its owner's."""
+
+
+class _FailedError(Exception):
+    """The agent answered that a request failed: errno, words."""
+
+
+def _failed(payload: bytes) -> Exception:
+    head = agent.FAILED_HEAD
+    if len(payload) < head.size:
+        return ProtocolError("the guest's agent reports a failure without saying which")
+    words = payload[head.size : head.size + 1024].decode(errors="replace")
+    return _FailedError(head.unpack_from(payload)[0], "".join(filter(str.isprintable, words)))

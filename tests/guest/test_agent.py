@@ -1,0 +1,277 @@
+"""The agent without a machine: over a socket pair, on this host's kernel, in a network namespace of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reconciler.guest import agent
+from reconciler.guest.agent import Decoder, Frame
+from reconciler.netlink import interface, message
+from reconciler.netlink.message import REQUEST, attribute, messages, pack
+from tests.guest.peer import frame
+
+SERVE = """
+import sys
+from reconciler.guest import agent
+agent.KERNEL_TIMEOUT = float(sys.argv[2])
+agent.serve(agent.Relay(agent.Port(int(sys.argv[1]))))
+"""
+DUMP_LINKS = interface.dump_links_request(7)
+
+
+@dataclass
+class Host:
+    """The host's end, with an agent at the other."""
+
+    channel: socket.socket
+    process: subprocess.Popen[bytes]
+    mark: bytes = b""
+    decoder: Decoder = field(default_factory=lambda: Decoder(b"unset", 0))
+    waiting: list[Frame] = field(default_factory=list)
+
+    def greet(self) -> list[Frame]:
+        self.mark = agent.MAGIC + os.urandom(agent.ID_SIZE).replace(agent.MAGIC[:1], b"\0")
+        self.decoder = Decoder(self.mark, 0)
+        self.waiting = []
+        self.channel.sendall(self.mark)
+        return [self.receive(), self.receive()]
+
+    def receive(self) -> Frame:
+        while not self.waiting:
+            data = self.channel.recv(65536)
+            assert data
+            self.waiting = self.decoder.feed(data)
+        return self.waiting.pop(0)
+
+    def ask(self, kind: int, payload: bytes = b"", request: int = 5) -> Frame:
+        self.channel.sendall(frame(request, kind, payload))
+        return self.receive()
+
+    def netlink(self, protocol: int, requests: bytes, last: int = 7) -> Frame:
+        self.channel.sendall(netlink_frame(protocol, requests, last))
+        return self.receive()
+
+
+def netlink_frame(protocol: int, requests: bytes, last: int = 7) -> bytes:
+    return frame(5, agent.NETLINK, agent.NETLINK_HEAD.pack(protocol, last) + requests)
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """An agent; a parameter is the time that it gives the kernel."""
+    timeout = getattr(request, "param", agent.KERNEL_TIMEOUT)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(10)
+        command = ["unshare", "-n", sys.executable, "-c", SERVE, str(theirs.fileno()), str(timeout)]
+        with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
+            theirs.close()
+            made = Host(ours, process)
+            made.greet()
+            yield made
+            process.kill()
+
+
+def failure(answer: Frame) -> tuple[int, str]:
+    request, kind, payload = answer
+    assert (request, kind) == (5, agent.FAILED)
+    return agent.FAILED_HEAD.unpack_from(payload)[0], payload[agent.FAILED_HEAD.size :].decode()
+
+
+def test_it_echoes_the_mark_and_says_what_it_is(host: Host) -> None:
+    greeting, hello = host.greet()
+    assert greeting == (0, agent.GREETING, b"")
+    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(1) + os.uname().release.encode())
+
+
+def test_it_relays_a_dump(host: Host) -> None:
+    request, kind, payload = host.netlink(agent.ROUTE, DUMP_LINKS)
+    assert (request, kind) == (5, agent.DONE)
+    links = [interface.decode_link(each.payload) for each in messages(payload) if each.type == message.NEW_LINK]
+    assert [link.name for link in links] == ["lo"]
+
+
+def test_a_long_answer_comes_in_parts(host: Host) -> None:
+    # Each refusal of a batch is an answer of its own; only the last asks for one.
+    batch = b"".join(pack(message.DELETE_ROUTE, REQUEST, number, b"\2" + b"\0" * 11) for number in range(1, 2001))
+    host.channel.sendall(netlink_frame(agent.ROUTE, batch, 2000))
+    parts = [host.receive()]
+    while parts[-1][1] == agent.MORE:
+        parts.append(host.receive())
+    assert len(parts) > 1
+    answers = [each for _, _, payload in parts for each in messages(payload)]
+    assert [each.sequence for each in answers] == list(range(1, 2001))
+    assert all(message.failure(each) for each in answers)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "requests", "code"),
+    [
+        (9, DUMP_LINKS, errno.EPERM),
+        (agent.NETFILTER, pack(0x0A00, 0x301, 7, b"\0" * 4), errno.EPERM),
+        (agent.NETFILTER, pack(0x0010, REQUEST, 7, b"\0" * 4), errno.EPERM),
+        (agent.NETFILTER, pack(0x0101, 0x301, 7, b"\0" * 4) + DUMP_LINKS, errno.EPERM),
+        (agent.NETFILTER, pack(0x0101, 0x301, 7, b"\0" * 4)[:-1], errno.EINVAL),
+        (agent.ROUTE, b"", errno.EINVAL),
+    ],
+)
+def test_what_it_does_not_relay_it_refuses(host: Host, protocol: int, requests: bytes, code: int) -> None:
+    assert failure(host.netlink(protocol, requests))[0] == code
+    assert host.netlink(agent.ROUTE, DUMP_LINKS)[1] == agent.DONE
+
+
+@pytest.mark.parametrize("name", ["", "dummy", "ip_vs; reboot", "-r", "../ip_vs", "ip_vs\0"])
+def test_modules_are_of_a_closed_list(host: Host, name: str) -> None:
+    assert failure(host.ask(agent.MODPROBE, name.encode()))[0] == errno.EPERM
+
+
+@pytest.mark.parametrize("name", ["", "kernel.core_pattern", "net.ipv4.vs.../../../kernel/panic", "net.ipv4.vs./etc"])
+def test_settings_are_of_a_closed_list(host: Host, name: str) -> None:
+    assert failure(host.ask(agent.SYSCTL_GET, name.encode()))[0] == errno.EPERM
+    assert failure(host.ask(agent.SYSCTL_SET, f"{name}=1".encode()))[0] == errno.EPERM
+
+
+def test_a_setting_is_set_and_read(host: Host) -> None:
+    assert host.ask(agent.SYSCTL_SET, b"net.ipv4.ip_forward=1") == (5, agent.DONE, b"")
+    assert host.ask(agent.SYSCTL_GET, b"net.ipv4.ip_forward") == (5, agent.DONE, b"1")
+
+
+@pytest.mark.parametrize("value", ["", "x" * 3, "1" * 65, "1\n", "1;2"])
+def test_a_value_is_a_short_number(host: Host, value: str) -> None:
+    assert failure(host.ask(agent.SYSCTL_SET, f"net.ipv4.ip_forward={value}".encode()))[0] == errno.EINVAL
+
+
+def test_what_it_does_not_know_it_says(host: Host) -> None:
+    assert failure(host.ask(77)) == (errno.EOPNOTSUPP, "no request of kind 77")
+
+
+def test_a_frame_that_is_too_long(host: Host) -> None:
+    host.channel.sendall(agent.HEADER.pack(agent.MAX_FRAME + 1, 5, agent.NETLINK))
+    assert failure(host.receive())[0] == errno.EMSGSIZE
+    host.greet()
+    assert host.netlink(agent.ROUTE, DUMP_LINKS)[1] == agent.DONE
+
+
+@pytest.mark.parametrize("host", [0.5], indirect=True)
+def test_an_answer_that_does_not_come_is_given_up(host: Host) -> None:
+    started = time.monotonic()
+    code, words = failure(host.netlink(agent.ROUTE, DUMP_LINKS, last=8))
+    assert code == errno.ETIMEDOUT, words
+    assert time.monotonic() - started < 2
+    # Nothing of it is taken for the next answer.
+    assert [each.type for each in messages(host.netlink(agent.ROUTE, DUMP_LINKS)[2])] == [
+        message.NEW_LINK,
+        message.DONE,
+    ]
+
+
+def test_notifications(host: Host) -> None:
+    assert host.ask(agent.SUBSCRIBE) == (5, agent.DONE, b"")
+    up = pack(16, REQUEST | message.ACK, 7, b"\0\0\0\0" + b"\1\0\0\0" + b"\1\0\0\0" + b"\1\0\0\0")
+    frames = [host.netlink(agent.ROUTE, up), host.receive()]
+    assert [(request, kind) for request, kind, _ in frames] == [(5, agent.DONE), (0, agent.NOTIFY)]
+    assert message.NEW_LINK in [each.type for each in messages(frames[1][2])]
+
+
+def test_notifications_that_nobody_fetches_are_lost_and_it_says_so(host: Host) -> None:
+    host.ask(agent.SUBSCRIBE)
+    namespace = f"/proc/{host.process.pid}/ns/net"
+    lines = b"".join(b"route add blackhole 10.%d.%d.0/24\n" % (i // 250, i % 250) for i in range(50_000))
+    within = ["nsenter", f"--net={namespace}", "ip", "-batch", "-"]
+    for _ in range(3):
+        subprocess.run(within, input=lines, check=True, capture_output=True)
+        subprocess.run(within, input=lines.replace(b"add", b"del"), check=True, capture_output=True)
+    kinds = [host.receive()[1]]
+    while agent.LOST not in kinds:
+        kinds.append(host.receive()[1])
+    assert set(kinds) == {agent.NOTIFY, agent.LOST}
+
+
+def test_a_host_that_leaves_in_a_frame_and_comes_back_unnoticed(host: Host) -> None:
+    host.channel.sendall(agent.HEADER.pack(1000, 5, agent.NETLINK) + b"half")
+    host.greet()
+    assert host.netlink(agent.ROUTE, DUMP_LINKS)[1] == agent.DONE
+
+
+@pytest.mark.parametrize("host", [0.2], indirect=True)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(
+                st.integers(0, 5),
+                st.sampled_from(
+                    [agent.NETLINK, agent.MODPROBE, agent.SYSCTL_GET, agent.SYSCTL_SET, agent.SUBSCRIBE, 9]
+                ),
+                st.binary(max_size=80),
+            ).map(lambda each: frame(*each)),
+            # Of connection tracking the agent reads the messages itself.
+            st.binary(max_size=60).map(lambda each: netlink_frame(agent.NETFILTER, each)),
+            st.binary(max_size=60),
+        ),
+        max_size=5,
+    )
+)
+def test_no_bytes_of_a_host_end_it(host: Host, rubbish: list[bytes]) -> None:
+    host.channel.sendall(b"".join(rubbish))
+    host.greet()
+    assert host.process.poll() is None
+
+
+def test_it_waits_without_work_while_the_host_is_away(host: Host) -> None:
+    host.channel.shutdown(socket.SHUT_RDWR)
+    time.sleep(0.5)
+    before = _ticks(host.process.pid)
+    time.sleep(1)
+    assert host.process.poll() is None
+    assert _ticks(host.process.pid) - before <= 0.1 * os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return sum(map(int, file.read().rsplit(")", 1)[1].split()[11:13]))
+
+
+def test_a_host_that_stops_does_not_stop_it_for_ever(host: Host) -> None:
+    # It is answered until nothing more fits, and heard again afterwards.
+    host.channel.setblocking(False)
+    try:
+        while True:
+            host.channel.send(netlink_frame(agent.ROUTE, DUMP_LINKS) * 50)
+    except BlockingIOError:
+        pass
+    host.channel.settimeout(15)
+    time.sleep(0.3)
+    host.process.send_signal(signal.SIGSTOP)
+    host.process.send_signal(signal.SIGCONT)
+    host.decoder = Decoder(host.mark, 0)
+    drained = 0
+    host.channel.settimeout(1)
+    try:
+        while True:
+            drained += len(host.channel.recv(1 << 20))
+    except TimeoutError:
+        pass
+    host.channel.settimeout(10)
+    # The last request went out in part: what is missing of it is the start of nothing.
+    host.greet()
+    assert drained
+    assert host.netlink(agent.ROUTE, DUMP_LINKS)[1] == agent.DONE
+
+
+def test_an_answer_is_known_by_its_place_and_its_sequence_number() -> None:
+    assert agent.is_end(pack(message.NEW_LINK, 2, 7, b"\0" * 16) + pack(message.DONE, 2, 7, b"\0" * 4), 7)
+    assert not agent.is_end(pack(message.NEW_LINK, 2, 7, attribute(1, pack(message.DONE, 2, 7, b"\0" * 4))), 7)
+    assert not agent.is_end(pack(message.DONE, 2, 6, b"\0" * 4), 7)

@@ -1,0 +1,363 @@
+"""The host's end of the relay, against guests that lie, drip and flood."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, SandboxGoneError
+from reconciler.guest import agent
+from reconciler.guest.connection import QUEUE_SIZE, READ_SIZE, Hello
+from reconciler.guest.relay import ANSWER_SIZE, NOTICES_SIZE, Notices, Relay, RelayChannel
+from reconciler.netlink.message import DONE, Message, pack
+from tests.guest.peer import RELEASE, Script, frame, greet, hello, peer, read_greeting, read_request, wait_for_end
+
+REQUEST = pack(18, 0x301, 7, b"\0" * 16)
+END = pack(DONE, 2, 7, struct.pack("=i", 0))
+KINDS = (agent.MORE, agent.DONE, agent.FAILED, agent.NOTIFY, agent.LOST, agent.HELLO, 999)
+
+
+def exchange(path: str, timeout: float = 5.0) -> list[Message]:
+    with Relay(path, timeout) as relay:
+        return RelayChannel(relay).exchange(REQUEST, 7)
+
+
+def answering(*frames: bytes) -> Script:
+    """Answer the first request with these bytes."""
+
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        read_request(channel)
+        for data in frames:
+            channel.sendall(data)
+        wait_for_end(channel)
+
+    return script
+
+
+def test_it_gives_what_the_kernel_answers() -> None:
+    link = pack(16, 2, 7, b"\1" * 16)
+    with peer(answering(frame(1, agent.MORE, link), frame(1, agent.DONE, link + END))) as path:
+        found = exchange(path)
+    assert found == [Message(16, 2, 7, b"\1" * 16)] * 2 + [Message(DONE, 2, 7, b"\0" * 4)]
+
+
+def test_it_says_what_it_asks_and_of_whom() -> None:
+    asked: list[agent.Frame] = []
+
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        asked.append(read_request(channel))
+        channel.sendall(frame(1, agent.DONE, END))
+
+    with peer(script) as path, Relay(path) as relay:
+        assert relay.hello() == Hello(agent.VERSION, RELEASE.decode())
+        RelayChannel(relay, agent.GENERIC).exchange(REQUEST, 7)
+    assert asked == [(1, agent.NETLINK, struct.pack("!HI", 16, 7) + REQUEST)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (frame(2, agent.DONE, END), "answers request 2"),
+        (frame(1, agent.DONE, b""), "does not end with"),
+        (frame(1, agent.DONE, END[:-1]), "netlink message"),
+        (frame(1, agent.DONE, pack(DONE, 2, 8, b"\0" * 4)), "does not end with"),
+        (frame(1, 77, b""), "kind 77"),
+        (frame(0, agent.DONE, b""), "not asked for"),
+        (frame(1, agent.FAILED, b"\0"), "without saying which"),
+        (frame(1, agent.FAILED, b"\0\1no"), "agent: no"),
+        (frame(0, agent.NOTIFY, b"\1"), "netlink message"),
+        (agent.HEADER.pack(agent.MAX_FRAME + 1, 1, agent.DONE), "announced a frame"),
+        (agent.HEADER.pack(0xFFFFFFFF, 1, agent.DONE), "announced a frame"),
+    ],
+)
+def test_what_the_protocol_forbids_is_refused(answer: bytes, expected: str) -> None:
+    with peer(answering(answer)) as path, pytest.raises(ProtocolError, match=expected):
+        exchange(path)
+
+
+def test_a_failure_of_time_or_room_can_be_tried_again() -> None:
+    script = answering(frame(1, agent.FAILED, b"\0\x6eslow \x1b[31mkernel"))
+    with peer(script) as path, pytest.raises(ChannelError, match=r"^the guest's agent: slow \[31mkernel$"):
+        exchange(path)
+
+
+def test_parts_without_end_are_too_many() -> None:
+    part = frame(1, agent.MORE, b"\0" * (1 << 20))
+    sent = 0
+
+    def script(channel: socket.socket) -> None:
+        nonlocal sent
+        greet(channel)
+        read_request(channel)
+        with suppress(OSError):
+            while True:
+                channel.sendall(part)
+                sent += len(part)
+
+    with peer(script) as path, pytest.raises(ProtocolError, match="more than 67108864 bytes"):
+        exchange(path)
+    assert sent < ANSWER_SIZE + (8 << 20)
+
+
+def test_empty_parts_without_end_are_too_many() -> None:
+    parts = frame(1, agent.MORE) * 10_000
+
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        with suppress(OSError):
+            while True:
+                channel.sendall(parts)
+
+    with peer(script) as path, pytest.raises(ProtocolError, match="more than 67108864 bytes"):
+        exchange(path, 20)
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_a_drip_does_not_move_the_deadline(greets: bool) -> None:
+    def script(channel: socket.socket) -> None:
+        if greets:
+            greet(channel)
+            channel.sendall(agent.HEADER.pack(agent.MAX_FRAME, 1, agent.MORE))
+        with suppress(OSError):
+            while True:
+                channel.sendall(b"\0")
+                time.sleep(0.02)
+
+    started = time.monotonic()
+    with peer(script) as path, pytest.raises(ChannelError, match="in time"):
+        exchange(path, 0.3)
+    assert time.monotonic() - started < 2
+
+
+def test_a_flood_does_not_move_the_deadline() -> None:
+    def script(channel: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                channel.sendall(b"\0" * 65536)
+
+    started = time.monotonic()
+    with peer(script) as path, pytest.raises(ChannelError, match="in time"):
+        exchange(path, 0.3)
+    assert time.monotonic() - started < 2
+
+
+def test_silence_ends_at_the_deadline() -> None:
+    started = time.monotonic()
+    with peer(wait_for_end) as path, pytest.raises(ChannelError, match="did not answer in time"):
+        exchange(path, 0.3)
+    assert 0.3 <= time.monotonic() - started < 2
+
+
+def test_one_that_does_not_read_ends_at_the_deadline() -> None:
+    done = threading.Event()
+
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        done.wait(5)
+
+    with peer(script) as path, Relay(path, 0.3) as relay:
+        with pytest.raises(ChannelError, match="in time"):
+            relay.request(agent.NETLINK, b"\0" * agent.MAX_FRAME)
+        done.set()
+
+
+def test_a_flood_while_it_sends_waits_outside() -> None:
+    flood = frame(0, agent.NOTIFY, pack(16, 0, 0, b"\0" * 4080)) * 16
+    sent = 0
+
+    def script(channel: socket.socket) -> None:
+        nonlocal sent
+        greet(channel)
+        channel.settimeout(1)
+        with suppress(OSError):
+            while True:
+                channel.sendall(flood)
+                sent += len(flood)
+
+    with peer(script) as path, Relay(path, 0.5) as relay:
+        connection = relay._connection
+        relay.hello()
+        connection.push(1, agent.NETLINK, b"\0" * agent.MAX_FRAME)
+        deadline = time.monotonic() + 0.5
+        with suppress(ChannelError):
+            while connection.pending:
+                connection.step(deadline)
+        assert connection._size <= QUEUE_SIZE + READ_SIZE
+    assert sent < QUEUE_SIZE + (2 << 20)
+
+
+def test_the_socket_closed_in_an_answer() -> None:
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        read_request(channel)
+        channel.sendall(frame(1, agent.DONE, END)[:-3])
+
+    with peer(script) as path, pytest.raises(ChannelError, match="QEMU closed the connection"):
+        exchange(path)
+
+
+def test_what_an_earlier_client_did_not_fetch_is_discarded() -> None:
+    def script(channel: socket.socket) -> None:
+        mark = read_greeting(channel)
+        stale = (
+            agent.MAGIC
+            + os.urandom(agent.ID_SIZE)
+            + hello()
+            + frame(1, agent.DONE, b"stale")
+            + frame(1, agent.MORE)[:5]
+        )
+        channel.sendall(stale * 1000 + mark + hello())
+        read_request(channel)
+        channel.sendall(frame(1, agent.DONE, END))
+
+    with peer(script) as path:
+        assert [m.type for m in exchange(path)] == [DONE]
+
+
+@pytest.mark.parametrize(
+    ("introduction", "expected"),
+    [(hello(2), "speaks version 2, this program 1"), (frame(0, agent.DONE), "does not introduce itself")],
+)
+def test_another_agent_is_refused(introduction: bytes, expected: str) -> None:
+    def script(channel: socket.socket) -> None:
+        channel.sendall(read_greeting(channel) + introduction)
+        wait_for_end(channel)
+
+    with peer(script) as path, pytest.raises(ProtocolError, match=expected):
+        exchange(path)
+
+
+def test_after_an_error_it_begins_anew_on_the_same_connection() -> None:
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        first, _, _ = read_request(channel)
+        # Silence until the host begins anew, then the late answer, then the greeting.
+        mark = read_greeting(channel)
+        channel.sendall(frame(first, agent.DONE, END) + mark + hello())
+        second, _, _ = read_request(channel)
+        channel.sendall(frame(second, agent.DONE, pack(16, 2, 7, b"new!") + END))
+
+    with peer(script) as path, Relay(path, 0.5) as relay:
+        channel = RelayChannel(relay)
+        with pytest.raises(ChannelError):
+            channel.exchange(REQUEST, 7)
+        assert channel.exchange(REQUEST, 7)[0].payload == b"new!"
+
+
+def test_half_a_request_is_sent_to_its_end_before_it_begins_anew() -> None:
+    sizes: list[int] = []
+
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        time.sleep(0.6)
+        sizes.append(len(read_request(channel)[2]))
+        greet(channel)
+        request, _, _ = read_request(channel)
+        channel.sendall(frame(request, agent.DONE))
+
+    with peer(script) as path, Relay(path, 0.3) as relay:
+        with pytest.raises(ChannelError):
+            relay.request(agent.NETLINK, b"\0" * agent.MAX_FRAME)
+        time.sleep(0.4)
+        relay._timeout = 5
+        assert relay.request(agent.SYSCTL_GET, b"x") == [b""]
+    assert sizes == [agent.MAX_FRAME]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.sampled_from([0, 1, 2]), st.sampled_from(KINDS), st.binary(max_size=64)).map(
+                lambda f: frame(*f)
+            ),
+            st.sampled_from([frame(1, agent.DONE, END), frame(1, agent.MORE, END), frame(0, agent.NOTIFY, END)]),
+            st.binary(max_size=40),
+        ),
+        max_size=6,
+    )
+)
+def test_any_answer_is_an_answer_or_one_of_two_errors(answer: list[bytes]) -> None:
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        read_request(channel)
+        channel.sendall(b"".join(answer))
+
+    with peer(script) as path:
+        try:
+            found = exchange(path)
+        except (ProtocolError, ChannelError):
+            return
+    assert (found[-1].type, found[-1].sequence) == (DONE, 7)
+
+
+def test_notifications_wait_within_bounds() -> None:
+    notice = pack(16, 0, 0, b"\0" * 4080)
+    count = NOTICES_SIZE // len(notice) + 100
+
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        request, _, _ = read_request(channel)
+        channel.sendall(frame(request, agent.DONE))
+        request, _, _ = read_request(channel)
+        channel.sendall(frame(0, agent.NOTIFY, notice) * count + frame(request, agent.DONE))
+        wait_for_end(channel)
+
+    with peer(script) as path, Relay(path) as relay:
+        relay.subscribe()
+        relay.sysctl("net.ipv4.ip_forward")
+        found = relay.notices(0)
+        assert found.lost
+        assert len(found.messages) == NOTICES_SIZE // len(notice)
+        assert relay.notices(0.05) == Notices([], False)
+
+
+def test_a_subscription_that_an_error_ended_is_a_loss() -> None:
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        request, _, _ = read_request(channel)
+        channel.sendall(frame(request, agent.DONE))
+        wait_for_end(channel)
+
+    with peer(script) as path, Relay(path, 0.3) as relay:
+        relay.subscribe()
+        assert relay.notices(0.05) == Notices([], False)
+        with pytest.raises(ChannelError):
+            relay.sysctl("net.ipv4.ip_forward")
+        assert relay.notices(0.05) == Notices([], True)
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(SandboxGoneError, match="does not exist: the sandbox is not running"):
+        Relay(str(tmp_path / "gone" / "agent.sock"))
+    with pytest.raises(SandboxGoneError, match="nobody serves"):
+        Relay(str(tmp_path / "agent.sock"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent.sock"))
+        listener.listen()
+    with pytest.raises(SandboxGoneError, match="nobody serves"):
+        Relay(str(tmp_path / "agent.sock"))
+
+
+def test_a_second_client_is_turned_away_at_once() -> None:
+    with peer(wait_for_end) as path:
+        with Relay(path), pytest.raises(BusyError, match="another process is connected"):
+            Relay(path)
+        Relay(path).close()
+
+
+@pytest.mark.parametrize("payload", [b"\0" * (agent.MAX_FRAME + 1), b"x" + agent.MAGIC])
+def test_what_must_not_be_sent_is_not(payload: bytes) -> None:
+    with peer(answering()) as path, Relay(path) as relay, pytest.raises(HostError):
+        relay.request(agent.NETLINK, payload)

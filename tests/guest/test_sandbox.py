@@ -1,0 +1,167 @@
+"""The life of a sandbox, by the command line's own functions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from reconciler.cli import sandbox as command_line
+from reconciler.errors import BusyError, ChannelError, HostError, SandboxGoneError
+from reconciler.guest import image, launch
+from reconciler.guest.archive import write_archive
+from reconciler.guest.image import Image
+from reconciler.guest.launch import Sandbox
+from reconciler.guest.relay import Relay
+
+
+def call(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    command_line.configure(parser)
+    return command_line.run(parser.parse_args(words))
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A name, and no sandbox of it afterwards."""
+    made = f"life-{os.getpid()}"
+    yield made
+    with suppress(SandboxGoneError):
+        launch.stop(made)
+
+
+def shown(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    capsys.readouterr()
+    assert call("list", "-o", "json") == 0
+    (found,) = [each for each in json.loads(capsys.readouterr().out)["sandboxes"] if each["name"] == name]
+    return dict(found)
+
+
+def is_gone(sandbox: Sandbox) -> bool:
+    time.sleep(0.1)
+    try:
+        Relay(sandbox.agent).close()
+    except (SandboxGoneError, ChannelError) as error:
+        return isinstance(error, SandboxGoneError)
+    return False
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether a process is gone, but for the entry that its parent may not have fetched yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_the_life_of_a_sandbox(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("start", name, "--memory", "256") == 0
+    sandbox = Sandbox(name)
+    pid = sandbox.pid()
+    assert pid
+    assert os.getsid(pid) != os.getsid(0)
+    entry = shown(name, capfd)
+    assert entry.pop("uptime") in range(60)
+    assert entry == {"name": name, "state": "running", "pid": pid}
+    assert call("exec", name, "--", "sh", "-c", "echo $1 $2; exit 3", "sh", "--", "-x") == 3
+    assert capfd.readouterr().out == "-- -x\n"
+    with pytest.raises(HostError, match="runs already"):
+        call("start", name)
+    assert sandbox.pid() == pid
+
+    os.kill(pid, signal.SIGKILL)
+    while sandbox.pid():
+        time.sleep(0.01)
+    assert shown(name, capfd) == {"name": name, "state": "dead", "pid": None, "uptime": None}
+    # A process that was killed closes its sockets a moment later.
+    assert any(is_gone(sandbox) for _ in range(100))
+
+    # What is dead is started anew, and a machine that hangs is stopped all the same.
+    assert call("start", name, "--kernel", "6.12") == 0
+    with Relay(sandbox.agent) as relay:
+        assert relay.hello().kernel.startswith("6.12.")
+        relay.modprobe("ip_vs_wlc")
+    again = sandbox.pid()
+    assert again
+    os.kill(again, signal.SIGSTOP)
+    assert call("stop", name) == 0
+    assert not os.path.exists(sandbox.folder)
+    assert has_ended(again)
+    with pytest.raises(SandboxGoneError, match=f"^there is no sandbox {name}$"):
+        call("stop", name)
+    with pytest.raises(SandboxGoneError):
+        call("exec", name, "true")
+
+
+def test_a_power_off_is_an_end(name: str) -> None:
+    sandbox = launch.start(name, ports=0)
+    with suppress(ChannelError):
+        sandbox.run(["poweroff", "-f"], None, print, print)
+    deadline = time.monotonic() + 10
+    while sandbox.pid() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert sandbox.pid() is None
+
+
+def test_a_guest_that_does_not_boot_shows_its_console(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = image.prepare().kernel
+    (tmp_path / "root").mkdir()
+    with open(tmp_path / "initramfs", "wb") as file:
+        write_archive(str(tmp_path / "root"), file)
+    monkeypatch.setattr(image, "prepare", lambda _: Image(kernel, str(tmp_path / "initramfs")))
+    monkeypatch.setattr(launch, "_accelerators", lambda: [("tcg", 10.0)])
+    with pytest.raises(ChannelError, match=r"(?s)did not answer within 10 s .*Its console:.*Kernel panic"):
+        launch.start(name)
+    assert not os.path.exists(Sandbox(name).folder)
+
+
+def test_an_accelerator_that_gets_nowhere_is_given_up(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not even a machine of this name exists: what kvm does on a host where it fails.
+    monkeypatch.setattr(launch, "_ACCELERATOR_FILE", str(tmp_path / "accelerator"))
+    monkeypatch.setattr(launch, "_accelerators", lambda: [("kvm,no-such-option=1", 8.0), ("tcg", 90.0)])
+    with pytest.raises(HostError, match="no-such-option"):
+        launch.start(name)
+    monkeypatch.setattr(launch, "_accelerators", lambda: [("kvm", 0.5), ("tcg", 90.0)])
+    assert launch.start(name).pid()
+    assert (tmp_path / "accelerator").read_text() == "tcg"
+
+
+def test_qemu_is_missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = image.prepare()
+    monkeypatch.setattr(image, "prepare", lambda _: made)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(HostError, match="install the Debian package qemu-system-x86"):
+        launch.start(name)
+    assert not os.path.exists(Sandbox(name).folder)
+
+
+def test_two_at_one_sandbox(name: str) -> None:
+    os.makedirs(Sandbox(name).folder)
+    with launch._lock(Sandbox(name)), pytest.raises(BusyError, match="is being started or stopped"):
+        launch.stop(name)
+
+
+@pytest.mark.parametrize("wrong", ["", ".", "..", "a/b", "-x", "a" * 51, "a\n"])
+def test_names(wrong: str) -> None:
+    with pytest.raises(HostError, match="is no name of a sandbox"):
+        launch.find(wrong)
+
+
+def test_a_process_that_only_has_the_number_is_left_alone(name: str) -> None:
+    sandbox = Sandbox(name)
+    os.makedirs(sandbox.folder)
+    Path(sandbox.folder, "pid").write_text(f"{os.getpid()}\n")
+    assert sandbox.pid() is None
+    launch.stop(name)
+    assert not os.path.exists(sandbox.folder)
