@@ -46,11 +46,13 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     around = observed.around
     had = observed.sandbox.interfaces or ()
     wanted = had if desired.interfaces is None else desired.interfaces
-    links = plan_links(wanted, had, desired.routes or (), desired.driver, around)
-    addresses = plan_addresses(wanted, had, desired.routes or (), links, around)
-
     routes = observed.sandbox.routes or ()
     wishes = desired.routes
+    # Where nothing is said of routes, those that are there may have to be put back.
+    claims = routes if wishes is None else wishes
+    links = plan_links(wanted, had, claims, desired.driver, around)
+    addresses = plan_addresses(wanted, had, claims, links, around)
+
     if wishes is None:
         wishes = tuple(aftermath.kept_routes(routes, links, addresses, had, wanted))
     sure, doubtful = aftermath.route_changes(wishes, routes, links, addresses)

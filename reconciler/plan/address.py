@@ -1,7 +1,8 @@
 """The addresses of NICs: which come and go, and which first.
 
 Deleting the first IPv4 address of a subnet deletes the others of that subnet on the NIC (unless promote_secondaries is
-set), and the last one takes all IPv4 routes of the NIC along.
+set), and the last one takes all IPv4 routes of the NIC along. Deleting the last IPv6 address of a network deletes one
+route to that network on the NIC, which need not be the connected one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from reconciler.diff import diff
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Address, Interface
-from reconciler.model.route import Route, connected_key
+from reconciler.model.route import IPV6_CONNECTED_METRIC, TABLE_MAIN, Route, connected_key
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations import AddAddress, DeleteAddress, Operation, ReplaceAddress
 from reconciler.plan.interface import LinkPlan
@@ -23,8 +24,9 @@ class AddressPlan:
 
     `gone`: addresses (without length) that no NIC has in the end; `dropped`: IPv4 addresses that go before routes are
     written, `doubtful`: those that may; `ipv4_off`: NICs, by the names they have before, that are without any IPv4 address
-    for a moment, which costs them all their IPv4 routes, `ipv4_doubtful`: those that may be; `ipv6`: NIC by its new name,
-    address, and whether it is only just added.
+    for a moment, which costs them all their IPv4 routes, `ipv4_doubtful`: those that may be; `ipv6_dropped`: NICs, by the
+    names they have before, and the networks of IPv6 addresses that go before routes are written; `ipv6`: NIC by its new
+    name, address, and whether it is only just added.
     """
 
     early: list[Operation] = field(default_factory=list)
@@ -34,6 +36,7 @@ class AddressPlan:
     doubtful: set[str] = field(default_factory=set)
     ipv4_off: set[str] = field(default_factory=set)
     ipv4_doubtful: set[str] = field(default_factory=set)
+    ipv6_dropped: set[tuple[str, str]] = field(default_factory=set)
     ipv6: list[tuple[str, Address, bool]] = field(default_factory=list)
     deletions: int = 0
 
@@ -45,7 +48,7 @@ def plan_addresses(
     links: LinkPlan,
     around: Surroundings,
 ) -> AddressPlan:
-    """Plan the addresses of all NICs that stay or come. `routes` are the desired ones."""
+    """Plan the addresses of all NICs that stay or come. `routes` are those that may be written."""
     plan = AddressPlan()
     before = {interface.device: interface for interface in had}
     for interface in wanted:
@@ -70,6 +73,19 @@ def plan_addresses(
     return plan
 
 
+def passes_for_connected(route: Route, device: str) -> bool:
+    """Tell whether the kernel may take an IPv6 route for the connected one of a NIC, and delete it with an address.
+
+    It takes the first one without a gateway, by metric (addrconf_get_prefix_route).
+    """
+    return (
+        route.is_ipv6
+        and route.table == TABLE_MAIN
+        and route.metric <= IPV6_CONNECTED_METRIC
+        and any(hop.device == device and hop.gateway is None for hop in route.nexthops)
+    )
+
+
 def _plan_nic(
     plan: AddressPlan,
     interface: Interface,
@@ -91,7 +107,7 @@ def _plan_nic(
     added = [each.after for each in changes if each.after and not each.before and each.after.key not in given]
     deleted = [each.before for each in changes if each.before and not each.after]
     changed = [each.after for each in changes if each.before and each.after]
-    first, rest = _must_go_first(deleted, interface.addresses, routes)
+    first, rest = _must_go_first(deleted, interface, routes)
     # Secondaries before their primary, which would take them along: then each is there when its turn comes.
     first = sorted([*reordered, *first], key=found.index, reverse=True)
     rest.sort(key=found.index, reverse=True)
@@ -103,6 +119,7 @@ def _plan_nic(
     plan.dropped |= {address.host for address in first if not is_ipv6(address.address)}
     plan.doubtful |= {address.host for address in dropped}
     if old:
+        plan.ipv6_dropped |= {(old.name, network(each.address)) for each in first if is_ipv6(each.address)}
         had = {address.key for address in found if not is_ipv6(address.address)}
         _note_ipv4(plan, old.name, had, {address.key for address in first}, {address.key for address in dropped}, given)
     return {address.key for address in added}
@@ -121,23 +138,27 @@ def _note_ipv4(
 
 
 def _must_go_first(
-    deleted: list[Address], wanted: tuple[Address, ...], routes: tuple[Route, ...]
+    deleted: list[Address], wanted: Interface, routes: tuple[Route, ...]
 ) -> tuple[list[Address], list[Address]]:
-    """Split deletions into those before everything else and those at the end.
+    """Split deletions of a NIC into those before everything else and those at the end.
 
     An IPv4 address goes before others of its subnet come, as it could take them along later; before a route comes that
     takes the place of its connected one; and where no other address comes, before routes are written, as the last one
-    takes all IPv4 routes of its NIC along.
+    takes all IPv4 routes of its NIC along. An IPv6 address goes before a route comes that the kernel would delete with it.
     """
     if not deleted:
         return [], []
-    subnets = {network(address.address) for address in wanted if not is_ipv6(address.address)}
+    networks = {network(address.address) for address in wanted.addresses}
+    ipv4_stays = any(not is_ipv6(each) for each in networks)
     claimed = {route.key for route in routes}
+    # While an address of a network is there, its routes stay.
+    at_risk = {route.dest for route in routes if passes_for_connected(route, wanted.name)} - networks
     first = [
         address
         for address in deleted
         if connected_key(address.address) in claimed
-        or (not is_ipv6(address.address) and (not subnets or network(address.address) in subnets))
+        or network(address.address) in at_risk
+        or (not is_ipv6(address.address) and (not ipv4_stays or network(address.address) in networks))
     ]
     return first, [address for address in deleted if address not in first]
 

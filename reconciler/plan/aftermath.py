@@ -2,7 +2,7 @@
 
 Routes are looked at under the names that NICs have before the plan. Source: net/ipv4/fib_frontend.c (fib_inetaddr_event,
 fib_disable_ip), fib_semantics.c (fib_sync_down_dev, fib_sync_down_addr), net/ipv6/route.c (fib6_ifdown,
-rt6_mtu_change_route).
+rt6_mtu_change_route), net/ipv6/addrconf.c (cleanup_prefix_route).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reconciler.model.route import (
     connected_key,
     is_reached,
 )
-from reconciler.plan.address import AddressPlan
+from reconciler.plan.address import AddressPlan, passes_for_connected
 from reconciler.plan.interface import LinkPlan
 
 
@@ -32,7 +32,8 @@ def route_changes(
 
     A route that may be lost, by what the kernel's settings are, is a change in either case: replaced, or deleted.
     """
-    if not (links.renames or links.removed or links.downed or links.mtus or addresses.dropped or addresses.doubtful):
+    links_change = links.renames or links.removed or links.downed or links.mtus
+    if not (links_change or addresses.dropped or addresses.doubtful or addresses.ipv6_dropped):
         return diff(wishes, routes), []
     wished = {wish.key for wish in wishes}
     left: list[Route] = []
@@ -65,7 +66,7 @@ def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route
         lost = devices & links.gone_early or (devices and not devices - off) or _names_source(route, addresses.dropped)
         return None if lost else route
     gone = links.gone_early | links.ipv6_off
-    if devices and not devices - gone - links.downed:
+    if devices and (not devices - gone or not devices - links.gone_early - links.downed):
         return None
     # A link that is down for a moment keeps its place among several next hops; one that goes loses it.
     if devices & gone:
@@ -76,10 +77,16 @@ def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route
 
 
 def _is_doubtful(route: Route, links: LinkPlan, addresses: AddressPlan) -> bool:
+    """Tell whether a route that is not lost for sure may be."""
+    devices = route.devices
+    if route.is_ipv6:
+        # If a link goes down before the MTU of another one falls, it keeps its place, and the route; not if after.
+        without = bool(devices) and not devices - links.gone_early - links.ipv6_off - links.downed
+        dropped = (device for device in devices if (device, route.dest) in addresses.ipv6_dropped)
+        return without or any(passes_for_connected(route, device) for device in dropped)
     # Several NICs lose their IPv4 addresses one after the other, and a route is lost only if they do so together.
-    off = links.downed | addresses.ipv4_off | addresses.ipv4_doubtful
-    without = bool(route.devices) and not route.devices - off
-    return not route.is_ipv6 and (without or _names_source(route, addresses.doubtful))
+    without = bool(devices) and not devices - links.downed - addresses.ipv4_off - addresses.ipv4_doubtful
+    return without or _names_source(route, addresses.doubtful)
 
 
 def _names_source(route: Route, gone: set[str]) -> bool:

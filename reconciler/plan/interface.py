@@ -47,7 +47,7 @@ def plan_links(
     driver: DriverAddress,
     around: Surroundings,
 ) -> LinkPlan:
-    """Plan the links: who goes, who is renamed, who comes, what is set. `routes` are the desired ones."""
+    """Plan the links: who goes, who is renamed, who comes, what is set. `routes` are those that may be written."""
     plan = LinkPlan()
     changes = diff(wanted, had)
     removed = [change.before for change in changes if change.before and not change.after]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.drivers.netns import NetnsDriver
+from reconciler.errors import RefusedError
 from reconciler.model.interface import Interface
 from reconciler.model.route import Route
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
@@ -42,6 +43,15 @@ BESIDE = (
 )
 ACROSS = (route("10.30.0.0/16", VIA0, VIA1), route("fd30::/64", VIA0_6, VIA1_6))
 EVERYTHING = (*THROUGH0, *BESIDE, *ACROSS)
+
+# Without any IPv4 address, the first can be put back and the others not.
+REACHED = (
+    route("10.7.0.0/16", hop("eth0", "10.7.7.7", on_link=True)),
+    route("10.8.0.0/16", hop("eth0")),
+    route("203.0.113.7/32", hop("eth0")),
+    route("10.6.0.0/16", hop("eth0", "203.0.113.7")),
+)
+UNREACHED = (route("10.9.0.0/16", VIA0), route("10.10.0.0/16", VIA0, hop("eth0", "10.0.0.9")))
 
 
 def without(interface: Interface, *texts: str) -> Interface:
@@ -217,6 +227,98 @@ def test_a_foreign_route_of_a_nic_that_gives_its_name_away_is_in_nobodys_way() -
     assert routes_planned(desired, found([ETH0], foreign=[ours])) == [AddRoute(route=ours)]
 
 
+def test_without_ipv4_addresses_the_routes_that_can_do_without_are_put_back_and_the_others_counted() -> None:
+    desired = wanted([without(ETH0, "10.0.0.2/24")], None)
+    observed = found([ETH0], [*REACHED, *UNREACHED, *THROUGH0[3:]])
+    assert routes_planned(desired, observed) == added(REACHED)
+    assert plan(desired, observed).deletions == (
+        Deletion(kind="address", count=1, total=2),
+        Deletion(kind="route", count=2, total=9),
+    )
+
+
+def test_next_hops_of_nics_that_change_all_their_ipv4_addresses_are_written_again() -> None:
+    wishes = (route("10.8.0.0/16", hop("eth0")), *ACROSS)
+    desired = wanted([nic("eth0", "10.0.0.7/24"), nic("eth1", "10.1.0.7/24", number=2)], wishes)
+    observed = found([nic("eth0", "10.0.0.2/24"), nic("eth1", "10.1.0.2/24", number=2)], wishes)
+    # Whether it is lost is a matter of which NIC is without an address when: it is written in either case.
+    assert routes_planned(desired, observed) == [
+        AddRoute(route=wishes[0]),
+        ReplaceRoute(route=ACROSS[0], before=ACROSS[0]),
+    ]
+
+
+def test_a_host_address_has_no_connected_route() -> None:
+    wish = route("10.0.0.2/32", hop("eth0"))
+    assert routes_planned(wanted([nic("eth0", "10.0.0.2/32")], [wish]), found([nic("eth0")])) == [AddRoute(route=wish)]
+
+
+def test_the_connected_route_of_a_subnet_is_that_of_its_first_address() -> None:
+    had, addressed = nic("eth0"), nic("eth0", "10.0.0.2/24", "10.0.0.3/24")
+    first = route("10.0.0.0/24", hop("eth0"), source="10.0.0.2")
+    assert routes_planned(wanted([addressed], [first]), found([had])) == []
+    with pytest.raises(RefusedError) as caught:
+        plan(wanted([addressed], [replace(first, source="10.0.0.3")]), found([had]))
+    assert str(caught.value) == (
+        "route 10.0.0.0/24 dev eth0 src 10.0.0.3: the route 10.0.0.0/24 dev eth0 src 10.0.0.2 "
+        "is in its place and is not ours; delete it there, or give yours another metric"
+    )
+
+
+@pytest.mark.parametrize(("before", "after", "lost"), [(1500, 1280, 0), (1280, 1279, 3), (1500, 1000, 3)])
+def test_an_mtu_costs_ipv6_only_where_it_is_below_the_minimum(before: int, after: int, lost: int) -> None:
+    had, wish = replace(ETH0, mtu=before), replace(ETH0, mtu=after)
+    wish = without(wish, "fd00::2/64") if lost else wish
+    planned = plan(wanted([wish], None), found([had], THROUGH0))
+    assert [each for each in planned.deletions if each.kind == "route"] == (
+        [Deletion(kind="route", count=lost, total=6)] if lost else []
+    )
+
+
+TO_NETWORK = route("fd00::/64", hop("eth0"), metric=5)
+
+
+def test_an_ipv6_address_goes_before_a_route_that_would_go_with_it_comes() -> None:
+    after = [without(ETH0, "fd00::2/64"), ETH1]
+    away, add = "ip address del fd00::2/64 dev eth0", "ip -6 route add fd00::/64 dev {} metric {} proto 200"
+    for wish in (TO_NETWORK, replace(TO_NETWORK, metric=255)):
+        assert planned_commands(wanted(after, [wish]), found([ETH0, ETH1])) == [away, add.format("eth0", wish.metric)]
+    # The kernel looks on the same NIC, in the main table, for a route to all of the network, without a gateway.
+    for wish in (
+        replace(TO_NETWORK, nexthops=(hop("eth1"),)),
+        replace(TO_NETWORK, metric=257),
+        replace(TO_NETWORK, table=100),
+        replace(TO_NETWORK, dest="fd00::/65"),
+        replace(TO_NETWORK, nexthops=(hop("eth0", "fe80::1"),)),
+    ):
+        assert planned_commands(wanted(after, [wish]), found([ETH0, ETH1]))[1:] == [away]
+
+
+def test_a_route_is_written_again_where_the_last_ipv6_address_of_its_network_goes() -> None:
+    observed = found([ETH0], [TO_NETWORK])
+    desired = wanted([without(ETH0, "fd00::2/64")], [TO_NETWORK])
+    assert routes_planned(desired, observed) == [ReplaceRoute(route=TO_NETWORK, before=TO_NETWORK)]
+    # With another address of the network beside it, the route stays.
+    desired = wanted([nic("eth0", "10.0.0.2/24", "fd00::7/64")], [TO_NETWORK])
+    assert routes_planned(desired, observed) == []
+
+
+def test_an_ipv6_address_goes_before_its_route_is_put_back_where_nothing_is_said_of_routes() -> None:
+    desired = wanted([without(ETH0, "fd00::2/64")], None)
+    assert planned_commands(desired, found([ETH0], [TO_NETWORK])) == [
+        "ip address del fd00::2/64 dev eth0",
+        "ip -6 route replace fd00::/64 dev eth0 metric 5 proto 200",
+    ]
+
+
+def test_next_hops_beside_one_of_a_link_that_goes_down_are_lost_or_not_by_what_comes_first() -> None:
+    desired = wanted([replace(ETH0, hw_addr=mac(9)), replace(without(ETH1, "fd01::2/64"), mtu=1279)], [])
+    left = replace(ACROSS[1], nexthops=(VIA0_6,))
+    assert routes_planned(desired, found([ETH0, ETH1], ACROSS[1:], kinds={})) == [
+        DeleteRoute(route=left, doubtful=True)
+    ]
+
+
 def test_a_leased_address_keeps_the_routes_of_its_nic() -> None:
     had, routes = ETH0, [route("10.8.0.0/16", hop("eth0")), route("10.9.0.0/16", hop("eth0", "10.7.7.7", on_link=True))]
     observed = found([had], routes, addresses=frozenset({("eth0", "10.5.0.9/24")}))
@@ -276,6 +378,9 @@ def lab(kernel: Kernel) -> Lab:
 TWO0 = nic("eth0", "10.0.0.2/24", "10.0.0.3/24", "fd00::2/64 nodad")
 SOURCED = route("10.9.0.0/16", VIA0, source="10.0.0.3")
 ONLINK = route("10.9.0.0/16", hop("eth0", "10.7.7.7", on_link=True))
+
+SAME_NETWORK = ("fd00::2/64 nodad", "fd00::3/64 nodad")
+NETWORK_ROUTES = (route("fd00::/64", hop("eth0"), metric=5), route("fd00::/64", hop("eth0"), metric=6))
 
 # What is there, what is wanted, and what a plan is told of the surroundings that is not so.
 TRANSITIONS: dict[str, tuple[Sandbox, Sandbox, dict[str, Any]]] = {
@@ -437,6 +542,49 @@ TRANSITIONS: dict[str, tuple[Sandbox, Sandbox, dict[str, Any]]] = {
         wanted([nic("eth0", "10.0.0.2/24")], None),
         {},
     ),
+    "the last IPv4 address, and nothing is said of routes": (
+        wanted([ETH0], [*REACHED, *UNREACHED]),
+        wanted([without(ETH0, "10.0.0.2/24")], None),
+        {},
+    ),
+    "other IPv4 addresses of two NICs": (
+        wanted([ETH0, ETH1], EVERYTHING[:1] + ACROSS),
+        wanted(
+            [nic("eth0", "10.0.0.7/24", ADDRESSES0[1]), nic("eth1", "10.1.0.7/24", ADDRESSES1[1], number=2)],
+            EVERYTHING[:1] + ACROSS,
+        ),
+        {},
+    ),
+    "a host address, and a route to it": (
+        wanted([], []),
+        wanted([nic("eth0", "10.0.0.2/32")], [route("10.0.0.2/32", hop("eth0"))]),
+        {},
+    ),
+    "an MTU that IPv6 cannot have beside a link that goes down": (
+        wanted([ETH0, ETH1], ACROSS),
+        wanted([replace(ETH0, hw_addr=mac(9)), replace(without(ETH1, "fd01::2/64"), mtu=1279)], []),
+        {"kinds": {}},
+    ),
+    "an IPv6 address makes room for a route to its network": (
+        wanted([ETH0], []),
+        wanted([without(ETH0, "fd00::2/64")], [route("fd00::/64", hop("eth0"), metric=5)]),
+        {},
+    ),
+    "an IPv6 address goes beside a route to its network": (
+        wanted([ETH0], [route("fd00::/64", hop("eth0"), metric=5)]),
+        wanted([without(ETH0, "fd00::2/64")], [route("fd00::/64", hop("eth0"), metric=5)]),
+        {},
+    ),
+    "the IPv6 addresses of a network go beside routes to it, under another name": (
+        wanted([nic("eth0", "10.0.0.2/24", *SAME_NETWORK)], NETWORK_ROUTES),
+        wanted([nic("eth9", "10.0.0.2/24", device="tap-eth0")], renamed(NETWORK_ROUTES, {"eth0": "eth9"})),
+        {},
+    ),
+    "another IPv6 address of the network of a route": (
+        wanted([ETH0], NETWORK_ROUTES),
+        wanted([nic("eth0", "10.0.0.2/24", "fd00::7/64 nodad")], NETWORK_ROUTES),
+        {},
+    ),
     "an address that another NIC has as well": (
         wanted(
             [ETH0, nic("eth1", "10.0.0.2/24", *ADDRESSES1, number=2)], [route("10.20.0.0/16", VIA1, source="10.0.0.2")]
@@ -482,6 +630,18 @@ def test_a_link_that_is_down_comes_up_with_all_that_it_lost(lab: Lab) -> None:
     assert lab.converge(desired) == []
     ip("link", "set", "eth0", "down", namespace=lab.namespace)
     assert lab.converge(desired) == []
+
+
+def test_a_route_of_ours_that_is_the_connected_one_is_put_back_when_its_address_goes(lab: Lab) -> None:
+    routes, bare_of_ipv6 = [replace(TO_NETWORK, metric=256)], without(ETH0, "fd00::2/64")
+    for interface in (bare_of_ipv6, ETH0, bare_of_ipv6):
+        assert lab.converge(wanted([interface], routes)) == []
+
+
+def test_a_nic_goes_before_a_route_to_its_network_is_put_back_where_nothing_is_said_of_routes(lab: Lab) -> None:
+    assert lab.converge(wanted([ETH0], [route("10.1.0.0/24", VIA0)])) == []
+    assert lab.converge(wanted([ETH0, ETH1], None)) == []
+    assert lab.converge(wanted([replace(ETH0, hw_addr=mac(9))], None), kinds={}) == []
 
 
 def test_routes_stay_with_an_address_of_somebody_else(lab: Lab) -> None:
