@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, assert_never
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, ReconcilerError, VerifyError
@@ -24,10 +25,18 @@ from reconciler.operations import (
     ReplaceRoute,
     SetLink,
 )
+from reconciler.plan import Plan
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance, check_deletions
 
+if TYPE_CHECKING:
+    from reconciler.operations.ipvs import IpvsOperation
+
 _POLL = 0.05
+# Seconds between two looks at servers that drain.
+_DRAIN_POLL = 0.5
+# So many failures are named one by one.
+_SHOWN = 5
 
 
 class Result(NamedTuple):
@@ -43,23 +52,33 @@ def apply(
     *,
     allowance: Allowance | None = None,
     accept: Callable[[Preview], None] = lambda _: None,
+    adopt: bool = False,
+    all_or_nothing: bool = False,
+    waiting: Callable[[int], None] = lambda _: None,
 ) -> Result:
-    """Make a sandbox what its manifest says, and look whether it is; all or nothing.
+    """Make a sandbox what its manifest says, look whether it is, and wait for servers that drain.
 
-    `accept` sees the preview under the lock and raises to stop. Raises RefusedError before anything is touched,
-    ApplyError after a failed operation (what was done is undone), VerifyError if the sandbox differs nevertheless.
+    All or nothing; except that IPVS rules do not depend on each other, so that one which fails leaves the others where
+    they are, unless `all_or_nothing`. `accept` sees the preview under the lock and raises to stop; `adopt` takes all IPVS
+    services for ours; `waiting` is told how many servers still drain.
+
+    Raises RefusedError before anything is touched, ApplyError after a failed operation, VerifyError if the sandbox
+    differs nevertheless.
     """
     with driver.lock():
         begin = time.monotonic()
-        before = preview(driver, desired)
+        before = preview(driver, desired, adopt=adopt)
         accept(before)
         check_deletions(before.plan, allowance)
         operations = before.plan.operations
         outcomes = _execute(driver, operations)
-        failed = next((outcome for outcome in outcomes if outcome.status is not Status.DONE), None)
-        if failed is not None:
-            raise _failure(failed, outcomes, before, _undo(driver, before.observed.sandbox))
-        _verify(driver, desired)
+        failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
+        if failures and (all_or_nothing or not all(outcome.operation.ipvs for outcome in failures)):
+            raise _failure(failures[0], outcomes, before, _undo(driver, before.observed.sandbox))
+        if failures:
+            raise _kept_failure(driver, failures, before)
+        _verify(driver, desired, adopt=adopt)
+        operations += _await_drained(driver, desired, before.plan, waiting)
         return Result(operations=operations, seconds=time.monotonic() - begin)
 
 
@@ -70,12 +89,18 @@ def _execute(driver: Driver, operations: Sequence[Operation]) -> list[Outcome]:
         for batch in driver.execute(operations):
             outcomes += batch
     except ReconcilerError as error:
-        outcomes.append(Outcome(operations[len(outcomes)], Status.UNKNOWN, str(error)))
+        # Servers are added in an order of their own, so what was next is one of those without an outcome.
+        begun = set(map(id, (outcome.operation for outcome in outcomes)))
+        unknown = next(operation for operation in operations if id(operation) not in begun)
+        outcomes.append(Outcome(unknown, Status.UNKNOWN, str(error)))
     return outcomes
 
 
 def _undo(driver: Driver, before: Sandbox) -> str:
     """Go back to what was observed before, by the same diff and plan. Empty, or why it is not as it was."""
+    if before.ipvs:
+        # What was added a moment ago has no connections worth waiting for.
+        before = replace(before, ipvs=replace(before.ipvs, drain=0))
     try:
         _execute(driver, preview(driver, before).plan.operations)
         left = preview(driver, before).plan.operations
@@ -107,6 +132,25 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
     )
 
 
+def _kept_failure(driver: Driver, failures: Sequence[Outcome], before: Preview) -> ApplyError:
+    """Report IPVS rules that failed, where the others are in place."""
+    count = len(before.plan.operations)
+    try:
+        left = len(preview(driver, before.desired).plan.operations)
+        state = f"{count - len(failures):,} done and kept; {left:,} left to do"
+    except ReconcilerError as error:
+        state = f"what became of the others is unknown: {error}"
+    others = "".join(f"\n  {each.operation.command}: {each.reason}" for each in failures[1:_SHOWN])
+    if len(failures) > _SHOWN:
+        others += f"\n  … and {len(failures) - _SHOWN:,} more"
+    return ApplyError(
+        headline=f"{len(failures):,} of {count:,} operations failed: {failures[0].operation.command}",
+        reason=failures[0].reason + others,
+        path=_path_of(failures[0].operation, before.desired),
+        counts=f"{state}. To have all or nothing: --all-or-nothing.",
+    )
+
+
 def _hint(failed: Outcome) -> str:
     """Say what may be meant where the kernel does not find a gateway on its link."""
     match failed.operation:
@@ -132,26 +176,75 @@ def _path_of(operation: Operation, desired: Sandbox) -> tuple[str | int, ...]:
         case AddAddress() | ReplaceAddress() | AwaitAddress():
             name = operation.device
         case _:
-            assert_never(operation)
+            return _ipvs_path(operation, desired)
     names = [interface.name for interface in desired.interfaces or ()]
     return ("interfaces", names.index(name)) if name in names else ()
 
 
-def _verify(driver: Driver, desired: Sandbox) -> None:
+def _ipvs_path(operation: IpvsOperation, desired: Sandbox) -> tuple[str | int, ...]:
+    services = desired.ipvs.services if desired.ipvs else None
+    named: object = getattr(operation, "service", None)
+    if named is None or services is None:
+        return ("ipvs",)
+    key = getattr(named, "key", named)
+    index = next((index for index, service in enumerate(services) if service.key == key), None)
+    if index is None:
+        return ()
+    servers = services[index].servers
+    server = getattr(operation, "server", None)
+    where = ("servers", servers.index(server)) if server in servers else ()
+    return ("ipvs", "services", index, *where)
+
+
+def _verify(driver: Driver, desired: Sandbox, *, adopt: bool) -> None:
     """Look again until the kernel is through with duplicate address detection; then nothing may be left to do."""
     deadline = time.monotonic() + DAD_TIMEOUT
     while True:
-        found = preview(driver, desired)
+        found = preview(driver, desired, adopt=adopt)
         around = found.observed.around
         if around.dad_failed:
             listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.dad_failed))
             raise VerifyError(f"another host uses this address already (duplicate address detection): {listed}")
-        if found.plan.operations:
-            left = "\n  ".join(operation.command for operation in found.plan.operations[:5])
-            raise VerifyError(f"all was applied, and the sandbox differs nevertheless; left to do:\n  {left}")
+        left = [operation for operation in found.plan.operations if not _ends_drain(operation, desired)]
+        if left and all(operation.only_marks for operation in left):
+            if adopt:
+                return
+            raise VerifyError(
+                "this kernel does not keep our mark on IPVS services, so its whole table has to count as ours: --adopt"
+            )
+        if left:
+            listed = "\n  ".join(operation.command for operation in left[:_SHOWN])
+            raise VerifyError(f"all was applied, and the sandbox differs nevertheless; left to do:\n  {listed}")
         if not around.tentative:
             return
         if time.monotonic() > deadline:
             listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.tentative))
             raise VerifyError(f"still tentative after {DAD_TIMEOUT:.0f} s: {listed}")
         time.sleep(_POLL)
+
+
+def _ends_drain(operation: Operation, desired: Sandbox) -> bool:
+    """Tell whether an operation only ends what is drained: that can become due at any moment."""
+    return bool(desired.ipvs and desired.ipvs.drain and operation.ipvs and operation.ends)
+
+
+def _await_drained(
+    driver: Driver, desired: Sandbox, before: Plan, waiting: Callable[[int], None]
+) -> tuple[Operation, ...]:
+    """Delete servers as their connections end or their deadline is over; give what was done.
+
+    Nothing is remembered here: whoever runs next reads from the kernel what drains, and goes on.
+    """
+    done: tuple[Operation, ...] = ()
+    left = before.draining
+    while left:
+        waiting(left)
+        time.sleep(_DRAIN_POLL)
+        found = preview(driver, desired).plan
+        ends = tuple(operation for operation in found.operations if _ends_drain(operation, desired))
+        failed = next((outcome for outcome in _execute(driver, ends) if outcome.status is not Status.DONE), None)
+        if failed:
+            raise VerifyError(f"a drained server cannot be deleted: {failed.operation.command}: {failed.reason}")
+        done += ends
+        left = found.draining
+    return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from reconciler.drivers import Driver
@@ -23,11 +24,24 @@ class Preview(NamedTuple):
         return fingerprint(self.desired, self.observed.sandbox, self.plan)
 
 
-def preview(driver: Driver, desired: Sandbox) -> Preview:
-    """Observe a sandbox and plan for it. Raises what `plan` raises."""
-    return compare(desired, driver.observe(desired))
+def preview(driver: Driver, desired: Sandbox, *, adopt: bool = False) -> Preview:
+    """Observe a sandbox and plan for it. `adopt` takes all IPVS services for ours. Raises what `plan` raises."""
+    observed = driver.observe(desired)
+    return compare(desired, _adopted(observed) if adopt else observed)
 
 
 def compare(desired: Sandbox, observed: Observed) -> Preview:
     """Plan for a sandbox as it was observed, now or earlier."""
     return Preview(desired=desired, observed=observed, plan=plan(desired, observed))
+
+
+def _adopted(observed: Observed) -> Observed:
+    ipvs = observed.sandbox.ipvs
+    if ipvs is None:
+        return observed
+    excluded = [each for each in observed.around.services if any(rule.covers(each.key) for rule in ipvs.exclude)]
+    taken = tuple(each for each in observed.around.services if each not in excluded)
+    return Observed(
+        sandbox=replace(observed.sandbox, ipvs=replace(ipvs, services=(*(ipvs.services or ()), *taken))),
+        around=replace(observed.around, services=tuple(excluded)),
+    )

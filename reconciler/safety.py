@@ -47,7 +47,7 @@ def check_deletions(plan: Plan, allowance: Allowance | None) -> None:
     `allowance` None is the default limit. Who allows deletions has seen which, the default route among them.
     """
     over = [deletion for deletion in plan.deletions if _exceeds(deletion, allowance)]
-    reasons = [f"{each.count:,} of {each.total:,} {plural(each.kind, each.total)}" for each in over]
+    reasons = [_deletion_words(each) for each in over]
     if allowance is None:
         reasons += [f"the last {family} default route" for family in plan.lost_defaults]
     if reasons:
@@ -60,8 +60,17 @@ def check_deletions(plan: Plan, allowance: Allowance | None) -> None:
         )
 
 
+def _deletion_words(deletion: Deletion) -> str:
+    kind = plural(deletion.kind, deletion.total)
+    if deletion.count < deletion.total or not deletion.never_all:
+        return f"{deletion.count:,} of {deletion.total:,} {kind}"
+    return f"all {deletion.total:,} {kind}" if deletion.total > 1 else f"the only {kind}"
+
+
 def _exceeds(deletion: Deletion, allowance: Allowance | None) -> bool:
     if allowance is None:
+        if deletion.never_all and deletion.count == deletion.total:
+            return True
         return deletion.count > ALWAYS and deletion.count * 100 > SHARE * deletion.total
     return not allowance.covers(deletion)
 
@@ -76,6 +85,8 @@ def fingerprint(desired: Sandbox, observed: Sandbox, plan: Plan) -> str:
         digest.update(repr((sandbox.id, sandbox.driver, sandbox.interfaces)).encode())
         for line in sorted(map(repr, sandbox.routes)) if sandbox.routes is not None else ["-"]:
             digest.update(line.encode())
+        if sandbox.ipvs is not None:
+            digest.update(repr(sandbox.ipvs).encode())
     for command in sorted(operation.command for operation in plan.operations):
         digest.update(command.encode())
     return _grouped(digest.hexdigest())

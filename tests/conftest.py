@@ -1,4 +1,4 @@
-"""Fixtures that give a test real namespaces and devices of its own, and take them away again."""
+"""Fixtures that give a test real namespaces, devices and a virtual machine, and take them away again."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import itertools
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from reconciler.errors import SandboxGoneError
+from reconciler.guest import launch
+from reconciler.guest.relay import Relay
+from tests.machine import Guest
 
 _numbers = itertools.count()
 
@@ -71,3 +77,20 @@ def kernel() -> Iterator[Kernel]:
 @pytest.fixture
 def repository() -> Path:
     return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def guest() -> Iterator[Guest]:
+    if os.geteuid() != 0:
+        pytest.fail("this test runs a real virtual machine and needs root")
+    name = f"test-{os.getpid()}"
+    sandbox = launch.start(name, kernel=os.environ.get("GUEST_KERNEL", "6.1"))
+    yield Guest(sandbox)
+    with suppress(SandboxGoneError):
+        launch.stop(name)
+
+
+@pytest.fixture
+def relay(guest: Guest) -> Iterator[Relay]:
+    with Relay(guest.sandbox.agent) as relay:
+        yield relay

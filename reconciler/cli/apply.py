@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from reconciler.cli.output import choose_color
 from reconciler.cli.render import render_failure, render_operations
@@ -30,6 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FINGERPRINT",
         help="refuse unless the manifests, the sandboxes and the plan are those that `diff` printed this fingerprint for",
     )
+    parser.add_argument("--adopt", action="store_true", help="take IPVS services of others for ours")
+    parser.add_argument(
+        "--all-or-nothing",
+        action="store_true",
+        help="undo everything if the kernel refuses an IPVS rule (otherwise the other rules stay)",
+    )
 
 
 def _allowance(text: str) -> Allowance:
@@ -42,7 +49,7 @@ def _allowance(text: str) -> Allowance:
 def run(arguments: argparse.Namespace) -> int:
     """Apply each manifest; one that fails does not keep the others from being applied."""
     manifests = load(arguments.paths)
-    expected = _check_expectation(manifests, arguments.expect) if arguments.expect else {}
+    expected = _check_expectation(manifests, arguments) if arguments.expect else {}
     worst = 0
     for manifest in manifests:
         try:
@@ -59,20 +66,20 @@ def run(arguments: argparse.Namespace) -> int:
     return worst
 
 
-def _check_expectation(manifests: list[Manifest], expected: str) -> dict[str, str]:
+def _check_expectation(manifests: list[Manifest], arguments: argparse.Namespace) -> dict[str, str]:
     """Look at all sandboxes before any is touched; give the fingerprint that each must still have in its turn."""
     fingerprints = {}
     for manifest in manifests:
         with connect(manifest.sandbox.driver) as driver:
-            fingerprints[manifest.sandbox.id] = preview(driver, manifest.sandbox).fingerprint
-    _compare(combine(list(fingerprints.values())), expected)
+            fingerprints[manifest.sandbox.id] = preview(driver, manifest.sandbox, adopt=arguments.adopt).fingerprint
+    _compare(combine(list(fingerprints.values())), arguments.expect)
     return fingerprints
 
 
 def _compare(found: str, expected: str) -> None:
     if found != expected:
         raise RefusedError(
-            f"refused: the fingerprint is {found} now, not {expected}: the manifest or the sandbox has changed since; "
+            f"the fingerprint is {found} now, not {expected}: the manifest or the sandbox has changed since; "
             "look again with `reconciler diff`"
         )
 
@@ -83,8 +90,24 @@ def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | No
             _compare(found.fingerprint, expected)
 
     with connect(manifest.sandbox.driver) as driver:
-        result = apply(driver, manifest.sandbox, allowance=arguments.allow_delete, accept=accept)
+        result = apply(
+            driver,
+            manifest.sandbox,
+            allowance=arguments.allow_delete,
+            accept=accept,
+            adopt=arguments.adopt,
+            all_or_nothing=arguments.all_or_nothing,
+            waiting=partial(_say_waiting, manifest, []),
+        )
     _report(manifest, result, arguments)
+
+
+def _say_waiting(manifest: Manifest, said: list[int], count: int) -> None:
+    """Say how many servers drain, whenever that changes."""
+    if said[-1:] != [count]:
+        said.append(count)
+        words = f"{count:,} IPVS {plural('server', count)} {'drains' if count == 1 else 'drain'}"
+        print(f"{manifest.sandbox.id}: {words}; interrupted, the next apply goes on with it", file=sys.stderr)
 
 
 def _report(manifest: Manifest, result: Result, arguments: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compare with a saved `show` instead of the sandbox: no root and no sandbox is needed",
     )
+    parser.add_argument("--adopt", action="store_true", help="take IPVS services of others for ours")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     failed = 0
     for manifest in manifests:
         try:
-            previews.append((manifest, _preview(manifest, saved)))
+            previews.append((manifest, _preview(manifest, saved, adopt=arguments.adopt)))
         except ReconcilerError as error:
             print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
             failed = max(failed, error.exit_code)
@@ -49,14 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
     return failed or int(any(each.plan.operations for _, each in previews))
 
 
-def _preview(manifest: Manifest, saved: dict[str, Observed] | None) -> Preview:
+def _preview(manifest: Manifest, saved: dict[str, Observed] | None, *, adopt: bool) -> Preview:
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
             raise HostError("the saved state does not have this sandbox")
         return compare(desired, saved[desired.id])
     with connect(desired.driver) as driver:
-        return preview(driver, desired)
+        return preview(driver, desired, adopt=adopt)
 
 
 def _load_saved(file: str) -> dict[str, Observed]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from reconciler import __version__
-from reconciler.errors import ManifestError, ReconcilerError
+from reconciler.errors import ManifestError, ReconcilerError, RefusedError
 
 # Command → what it is for. Its module is `reconciler.cli.NAME`, with `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(render_problems(error.problems, arguments.color), file=sys.stderr)
         return error.exit_code
     except ReconcilerError as error:
-        print(f"reconciler: {error}", file=sys.stderr)
+        refused = "refused: " if isinstance(error, RefusedError) else ""
+        print(f"reconciler: {refused}{error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return 0

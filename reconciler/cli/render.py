@@ -12,15 +12,7 @@ from reconciler.errors import ApplyError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.schema import path_text
 from reconciler.model.sandbox import DriverAddress
-from reconciler.operations import (
-    AttachInterface,
-    AwaitAddress,
-    DeleteRoute,
-    Operation,
-    ReplaceRoute,
-    SetLink,
-    route_words,
-)
+from reconciler.operations import AttachInterface, Operation
 from reconciler.preview import Preview
 from reconciler.safety import combine
 from reconciler.wording import plural, printable
@@ -37,7 +29,9 @@ def render_plan(manifest: Manifest, preview: Preview, *, verbose: bool, color: b
     head = f"{manifest.sandbox.id} · {manifest.sandbox.driver} · {manifest.file}"
     operations = preview.plan.operations
     if not operations:
-        return f"{head}: in sync"
+        draining = preview.plan.draining
+        drain = f"; {draining:,} IPVS {plural('server', draining)} still draining" if draining else ""
+        return f"{head}: in sync{drain}"
     return "\n".join([head, *render_operations(operations, verbose=verbose, color=color)])
 
 
@@ -48,23 +42,10 @@ def render_operations(operations: Iterable[Operation], *, verbose: bool, color: 
         shown = run if verbose or len(run) <= FOLD else run[:SHOWN]
         for operation in shown:
             line = f"  {sign} {operation.command}"
-            yield paint(line, sign, color) + _comment(operation)
+            yield paint(line, sign, color) + (f"      # {operation.comment}" if operation.comment else "")
         if len(run) > len(shown):
             words = " ".join(run[0].command.split()[: 4 if run[0].command.startswith("ip -6") else 3])
             yield paint(f"  {sign} … {len(run) - len(shown):,} more `{words}` (-v prints them)", sign, color)
-
-
-def _comment(operation: Operation) -> str:
-    """Say what is replaced, and what is not certain."""
-    match operation:
-        case ReplaceRoute() if operation.before != operation.route:
-            return f"      # was {route_words(operation.before)}"
-        case SetLink() if operation.was:
-            return f"      # was {operation.was}"
-        case DeleteRoute(doubtful=True):
-            return "      # if it is there still"
-        case _:
-            return ""
 
 
 def render_summary(previews: Sequence[Preview]) -> str:
@@ -100,16 +81,10 @@ def render_script(manifest: Manifest, preview: Preview) -> str:
 
 def _script_line(operation: Operation, driver: DriverAddress) -> str:
     """Write an operation for a shell on the host; `$$` stays the number of that shell."""
-    within = f"nsenter --net={shlex.quote(driver.file)}"
-    match operation:
-        case AttachInterface():
-            return operation.command
-        case DeleteRoute(doubtful=True):
-            return f"{within} {operation.command} || true"
-        case AwaitAddress():
-            return f"{within} sh -c {shlex.quote(operation.command)}"
-        case _:
-            return f"{within} {operation.command}"
+    if isinstance(operation, AttachInterface):
+        return operation.command
+    command = f"sh -c {shlex.quote(operation.command)}" if operation.compound else operation.command
+    return f"nsenter --net={shlex.quote(driver.file)} {command}{' || true' if operation.may_fail else ''}"
 
 
 def render_failure(manifest: Manifest, error: ApplyError) -> str:

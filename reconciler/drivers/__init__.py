@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Observed, Sandbox
+from reconciler.model.sandbox import DriverAddress, NetnsAddress, Observed, Sandbox, VmAddress
 from reconciler.operations import Operation
 
 if TYPE_CHECKING:
@@ -48,3 +48,7 @@ def _open(address: DriverAddress) -> Driver:
             from reconciler.drivers.netns import NetnsDriver
 
             return NetnsDriver(address)
+        case VmAddress():
+            from reconciler.drivers.vm import VmDriver
+
+            return VmDriver(address)

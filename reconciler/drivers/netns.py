@@ -10,16 +10,17 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.drivers.inside import Inside, release
 from reconciler.errors import BusyError, HostError, SandboxGoneError
-from reconciler.model.interface import Address, Interface, Origin
-from reconciler.model.sandbox import HostDevice, NetnsAddress, Observed, Sandbox, Surroundings
-from reconciler.netlink.channel import SocketChannel
-from reconciler.netlink.engine import Engine, local_engine
-from reconciler.netlink.interface import Link, LinkAddress
+from reconciler.model.interface import Origin
+from reconciler.model.sandbox import HostDevice, NetnsAddress, Observed, Sandbox
+from reconciler.netlink.channel import LocalKernel
+from reconciler.netlink.engine import local_engine
+from reconciler.netlink.interface import Link
 from reconciler.operations import Operation
-from reconciler.plan.interface import check_queues
 
 if TYPE_CHECKING:
     from reconciler.netlink.execute import Outcome
@@ -38,15 +39,14 @@ class NetnsDriver:
         except OSError as error:
             raise HostError(f"{address}: {address.file}: {error.strerror}") from error
         try:
-            self._channel = SocketChannel(self._file)
+            self._inside = Inside(LocalKernel(self._file))
         except BaseException:
             os.close(self._file)
             raise
-        self._engine = Engine(self._channel)
 
     def close(self) -> None:
         """Let the namespace go."""
-        self._channel.close()
+        self._inside.close()
         os.close(self._file)
 
     @contextmanager
@@ -62,67 +62,24 @@ class NetnsDriver:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def observe(self, desired: Sandbox) -> Observed:
-        """Read links, addresses and routes of the namespace, and the host's devices that are to come."""
-        links = self._engine.links()
-        addresses = self._engine.addresses()
-        routes = self._engine.routes({link.name: link.index for link in links}, desired.routes or ())
+        """Read what is in the namespace, and the host's devices that are to come."""
+        links = self._inside.engine.links()
         ours = {origin.device: (link, origin) for link in links if (origin := Origin.from_alias(link.alias))}
-        wishes = {wish.device: wish for wish in desired.interfaces or ()}
-        found = [_interface(link, origin, addresses, wishes.get(origin.device)) for link, origin in ours.values()]
-        own = {link.index: link for link, _ in ours.values()}
-        return Observed(
-            sandbox=Sandbox(id=desired.id, driver=desired.driver, interfaces=tuple(found), routes=tuple(routes.ours)),
-            around=Surroundings(
-                links=frozenset(link.name for link in links if link.index not in own),
-                routes=tuple(routes.foreign),
-                addresses=frozenset(
-                    (own[a.index].name, a.address) for a in addresses if a.index in own and _is_given(a)
-                ),
-                devices=_host_devices([device for device in wishes if device not in ours]),
-                tentative=frozenset(
-                    (link.name, a.address)
-                    for a in addresses
-                    if a.tentative and not a.dad_failed and (link := own.get(a.index)) and link.carrier
-                ),
-                dad_failed=frozenset(
-                    (own[a.index].name, a.address) for a in addresses if a.dad_failed and a.index in own
-                ),
-                origins={device: origin for device, (_, origin) in ours.items()},
-                kinds={device: link.kind for device, (link, _) in ours.items()},
-                kernel=_kernel(),
-            ),
+        observed = self._inside.observe(desired, links, {device: link for device, (link, _) in ours.items()})
+        around = replace(
+            observed.around,
+            devices=_host_devices([wish.device for wish in desired.interfaces or () if wish.device not in ours]),
+            origins={device: origin for device, (_, origin) in ours.items()},
+            kernel=release(os.uname().release),
         )
+        return Observed(sandbox=observed.sandbox, around=around)
 
     def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
         """Execute operations; those that move devices are carried out one at a time."""
         # Only an apply pays for the import.
         from reconciler.drivers import netns_execute
 
-        yield from netns_execute.execute(self._engine, self._file, operations)
-
-
-def _is_given(address: LinkAddress) -> bool:
-    """Tell whether the kernel manages an address: its own link-local ones, leases, router advertisements."""
-    return address.from_kernel or not address.permanent
-
-
-def _interface(link: Link, origin: Origin, addresses: list[LinkAddress], wish: Interface | None) -> Interface:
-    queues = 0
-    if wish is not None:
-        # A device has the queues that its maker gave it; only whether they suffice can be said.
-        check_queues(wish, link.queues)
-        queues = wish.queues
-    return Interface(
-        name=link.name,
-        device=origin.device,
-        hw_addr=link.hw_addr,
-        mtu=link.mtu,
-        up=link.up,
-        queues=queues,
-        addresses=tuple(
-            Address(address=a.address, dad=not a.nodad) for a in addresses if a.index == link.index and not _is_given(a)
-        ),
-    )
+        yield from netns_execute.execute(self._inside, self._file, operations)
 
 
 def _host_devices(devices: list[str]) -> dict[str, HostDevice]:
@@ -148,8 +105,3 @@ def _host_device(device: str, link: Link) -> HostDevice:
     if origin is None or origin.device != device:
         origin = Origin(device=device, hw_addr=link.hw_addr, mtu=link.mtu, alias=link.alias)
     return HostDevice(name=link.name, queues=link.queues, origin=origin)
-
-
-def _kernel() -> tuple[int, int]:
-    major, minor, *_ = os.uname().release.split(".")
-    return int(major), int("".join(filter(str.isdecimal, minor)) or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from reconciler.drivers.inside import Inside
 from reconciler.netlink import execute as netlink
 from reconciler.netlink import interface
 from reconciler.netlink.engine import Engine, local_engine
@@ -12,22 +13,17 @@ from reconciler.netlink.execute import Outcome, Request, Status
 from reconciler.operations import AttachInterface, DetachInterface, Operation
 
 
-def execute(engine: Engine, namespace: int, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
+def execute(inside: Inside, namespace: int, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
     """Execute operations in order; give the outcomes batch by batch, and stop after a batch in which one failed.
 
-    `engine` reads and changes the namespace, `namespace` is its open file.
+    `namespace` is the open file of the namespace that `inside` reads and changes.
     """
     return netlink.until_failure(
         outcomes
         for moves, group in groupby(operations, lambda op: isinstance(op, AttachInterface | DetachInterface))
         for run in [list(group)]
-        for outcomes in (_move(engine, namespace, run) if moves else _within(engine, run))
+        for outcomes in (_move(inside.engine, namespace, run) if moves else inside.execute(run))
     )
-
-
-def _within(engine: Engine, operations: list[Operation]) -> Iterator[list[Outcome]]:
-    indexes = {link.name: link.index for link in engine.links()}
-    yield from netlink.execute(engine, operations, indexes)
 
 
 def _move(engine: Engine, namespace: int, operations: list[Operation]) -> Iterator[list[Outcome]]:
@@ -47,4 +43,4 @@ def _move_link(engine: Engine, operation: AttachInterface | DetachInterface, nam
         return Outcome(operation, Status.FAILED, f"there is no link named {name} any more")
     sequence = engine.next_sequence()
     request = interface.encode_link(operation, link.index, sequence, namespace)
-    return netlink.send(engine, [Request(operation, sequence, request)])[0]
+    return netlink.send(engine.channel, [Request(operation, sequence, request)], netlink.is_gone)[0]

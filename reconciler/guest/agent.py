@@ -31,11 +31,12 @@ MAGIC = b"reconcil\xba\xd1\x4c\xe9\xca\x38\x7a\x57\x1a\xe0\x72\x20\x30\xbc\x1b\x
 ID_SIZE = 16
 
 # Kinds of frames: what the host asks; what it is told once a connection, in answer, and unasked.
-NETLINK, MODPROBE, SYSCTL_GET, SYSCTL_SET, SUBSCRIBE = 1, 2, 3, 4, 5
+NETLINK, MODPROBE, SYSCTL_GET, SYSCTL_SET, SUBSCRIBE, DUMPS = 1, 2, 3, 4, 5, 6
 HELLO, MORE, DONE, FAILED, NOTIFY, LOST = 32, 33, 34, 35, 36, 37
 # What the decoder reports beside the frames; kinds on the wire have 16 bits.
 GREETING, BROKEN = 0x10000, 0x10001
-# What stands before the kernel release; the messages (protocol, sequence number of the last); the words of a failure.
+# What stands before the kernel release; the messages (protocol, sequence number of the last; 0 for DUMPS); the words of
+# a failure.
 HELLO_HEAD, NETLINK_HEAD, FAILED_HEAD = struct.Struct("!H"), struct.Struct("!HI"), struct.Struct("!H")
 
 # linux/netlink.h. Of generic netlink only IPVS is relayed, of netfilter only connection tracking.
@@ -65,14 +66,17 @@ PAUSE, GRACE, TICK = 0.1, 0.5, 5.0
 # Bytes of a part of an answer (virtio_console takes 32 KB at a time), of a read, and of what the kernel may have to say
 # while nobody listens (as netlink/channel.py).
 CHUNK, READ_SIZE, RECEIVE_BUFFER = 32 << 10, 64 << 10, 8 << 20
+# As netlink/channel.py: what makes many small dumps quick.
+SMALL_READ_SIZE = 3776
 
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 # rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
-_MESSAGE = struct.Struct("=IHHII")
+_MESSAGE, _TIMEVAL = struct.Struct("=IHHII"), struct.Struct("ll")
 _ERROR, _DONE = 2, 3
+_TYPE, _ENDS = struct.Struct("=H"), {_ERROR, _DONE}
 # genetlink.h: GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, and CTRL_ATTR_FAMILY_NAME with the name.
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _IPVS_NAME = 16, 3, 1, struct.pack("=HH5s3x", 9, 2, b"IPVS")
 # nfnetlink.h: NFNL_SUBSYS_CTNETLINK.
@@ -171,7 +175,7 @@ class Port:
             raise GoneError
         time.sleep(PAUSE)
 
-    def push(self, request: int, kind: int, payload: bytes | bytearray = b"") -> None:
+    def push(self, request: int, kind: int, payload: bytes | bytearray | memoryview = b"") -> None:
         """Put a frame behind what is to be written, and write as much as is taken now."""
         self.pending += HEADER.pack(len(payload), request, kind)
         self.pending += payload
@@ -187,7 +191,7 @@ class Port:
         except OSError as error:
             raise GoneError from error
 
-    def send(self, request: int, kind: int, payload: bytes | bytearray = b"") -> None:
+    def send(self, request: int, kind: int, payload: bytes | bytearray | memoryview = b"") -> None:
         """Write a frame, and wait until it is taken. GoneError if that takes too long."""
         self.push(request, kind, payload)
         deadline = time.monotonic() + WRITE_TIMEOUT
@@ -203,7 +207,7 @@ class Port:
 
     def fail(self, request: int, error: OSError) -> None:
         """Answer that a request failed: an errno, and words."""
-        code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or errno.EIO
+        code = errno.ETIMEDOUT if isinstance(error, TimeoutError | BlockingIOError) else error.errno or errno.EIO
         self.send(request, FAILED, FAILED_HEAD.pack(code) + (error.strerror or str(error)).encode()[:1024])
 
 
@@ -236,7 +240,7 @@ class Relay(Service):
 
     def __init__(self, port: Port) -> None:
         super().__init__(port)
-        self._sockets: dict[int, socket.socket] = {}
+        self._sockets: dict[tuple[int, int], socket.socket] = {}
         self._notices: socket.socket | None = None
         self._family = -1
 
@@ -266,8 +270,8 @@ class Relay(Service):
 
     def handle(self, request: int, kind: int, payload: bytes) -> None:
         """Answer one request."""
-        if kind == NETLINK:
-            answer = self._exchange(request, payload)
+        if kind in {NETLINK, DUMPS}:
+            answer = self._exchange(request, kind, payload)
         elif kind == MODPROBE:
             answer = modprobe(payload.decode(errors="replace"))
         elif kind == SYSCTL_GET:
@@ -286,28 +290,34 @@ class Relay(Service):
             self._notices.setblocking(False)
         return b""
 
-    def _exchange(self, request: int, payload: bytes) -> bytes:
-        """Send messages to the kernel, and what comes back to the host; give the end of it, for the caller to send."""
+    def _exchange(self, request: int, kind: int, payload: bytes) -> bytes:
+        """Send messages to the kernel, and what comes back to the host; give the end of it, for the caller to send.
+
+        NETLINK: back to back. DUMPS: each after the answer to the one before, as the kernel wants it, on a socket apart
+        that never reads more than a little at a time.
+        """
         if len(payload) < NETLINK_HEAD.size + _MESSAGE.size:
             raise OSError(errno.EINVAL, "netlink request cut short")
         protocol, last = NETLINK_HEAD.unpack_from(payload)
-        messages = memoryview(payload)[NETLINK_HEAD.size :]
-        self._check(protocol, messages)
-        channel = self._sockets.get(protocol)
+        body = memoryview(payload)[NETLINK_HEAD.size :]
+        parts = self._check(protocol, body)
+        channel = self._sockets.get((kind, protocol))
         if channel is None:
-            channel = self._sockets[protocol] = open_netlink(protocol)
+            channel = self._sockets[kind, protocol] = open_netlink(protocol)
         try:
-            return self._collect(request, channel, messages, last)
+            if kind == NETLINK:
+                channel.send(body)
+                return self._collect(request, channel, last)
+            return self._collect_dumps(request, channel, parts)
         except BaseException:
             # What the kernel still has to say must not be taken for the answer to the next request.
-            del self._sockets[protocol]
+            del self._sockets[kind, protocol]
             channel.close()
             raise
 
-    def _collect(self, request: int, channel: socket.socket, messages: memoryview, last: int) -> bytes:
+    def _collect(self, request: int, channel: socket.socket, last: int) -> bytes:
+        """Send what the kernel says to the host as it comes; give the end of it, up to the answer to `last`."""
         deadline = time.monotonic() + KERNEL_TIMEOUT
-        channel.settimeout(KERNEL_TIMEOUT)
-        channel.send(messages)
         part = bytearray()
         while True:
             datagram = channel.recv(READ_SIZE)
@@ -315,28 +325,60 @@ class Relay(Service):
             part += b"\0" * (-len(part) & 3)
             if is_end(datagram, last):
                 return bytes(part)
-            if time.monotonic() > deadline:
-                raise TimeoutError(errno.ETIMEDOUT, f"the kernel was not done within {KERNEL_TIMEOUT:.0f} s")
             if len(part) >= CHUNK:
-                self.port.send(request, MORE, part)
+                self._send_part(request, part, deadline)
                 part.clear()
 
-    def _check(self, protocol: int, messages: memoryview) -> None:
-        """Refuse what is neither the route family's, nor IPVS's, nor connection tracking's."""
+    def _collect_dumps(self, request: int, channel: socket.socket, dumps: list[tuple[int, memoryview]]) -> bytes:
+        """Send each message after the answer to the one before; the rest as `_collect`, but in a hurry."""
+        deadline = time.monotonic() + KERNEL_TIMEOUT
+        buffer = bytearray(CHUNK + SMALL_READ_SIZE)
+        view, end = memoryview(buffer), 0
+        send, receive, type_at = channel.send, channel.recv_into, _TYPE.unpack_from
+        for sequence, message in dumps:
+            send(message)
+            done = False
+            while not done:
+                start = end
+                end += receive(view[start : start + SMALL_READ_SIZE])
+                # The last message of a dump stands alone or, with 4 bytes of its own, at the end.
+                done = type_at(buffer, start + 4)[0] in _ENDS or (
+                    type_at(buffer, end - 16)[0] in _ENDS and is_end(bytes(view[start:end]), sequence)
+                )
+                if end >= CHUNK:
+                    self._send_part(request, view[:end], deadline)
+                    end = 0
+        return bytes(view[:end])
+
+    def _send_part(self, request: int, part: bytearray | memoryview, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, f"the kernel was not done within {KERNEL_TIMEOUT:.0f} s")
+        self.port.send(request, MORE, part)
+
+    def _check(self, protocol: int, messages: memoryview) -> list[tuple[int, memoryview]]:
+        """Refuse what is neither the route family's, nor IPVS's, nor connection tracking's; give sequence and message.
+
+        Those of the route family are not looked at, as all of them are taken: there the list is empty.
+        """
         if protocol == ROUTE:
-            return
+            return []
         if protocol not in {GENERIC, NETFILTER}:
             raise PermissionError(errno.EPERM, f"netlink protocol {protocol} is not relayed")
+        found = []
         position = 0
         while position < len(messages):
             left = len(messages) - position
-            length, kind = _MESSAGE.unpack_from(messages, position)[:2] if left >= _MESSAGE.size else (0, 0)
+            length, kind, _, sequence, _ = (
+                _MESSAGE.unpack_from(messages, position) if left >= _MESSAGE.size else (0, 0, 0, 0, 0)
+            )
             if not _MESSAGE.size <= length <= left:
                 raise OSError(errno.EINVAL, f"netlink message of {length} bytes where {left} are left")
             body = messages[position + _MESSAGE.size : position + length]
             if not (self._is_ipvs(kind, body) if protocol == GENERIC else kind >> 8 == _CONNTRACK):
                 raise PermissionError(errno.EPERM, f"netlink {protocol}, message type {kind} is not relayed")
+            found.append((sequence, messages[position : position + length]))
             position += length + 3 & ~3
+        return found
 
     def _is_ipvs(self, kind: int, body: memoryview) -> bool:
         """Tell whether a message of generic netlink is IPVS's, or asks the controller for the number of IPVS."""
@@ -360,6 +402,8 @@ def open_netlink(protocol: int, groups: int = 0) -> socket.socket:
             channel.setsockopt(_SOL_NETLINK, option, 1)
         channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
         channel.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * MAX_FRAME)
+        # A timeout of Python's would look before each read whether there is something.
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(KERNEL_TIMEOUT), 0))
         channel.bind((0, groups))
     except BaseException:
         channel.close()
@@ -374,7 +418,7 @@ def is_end(datagram: bytes, last: int) -> bool:
         final = position
         position += max(_MESSAGE.size, int.from_bytes(datagram[position : position + 4], sys.byteorder) + 3 & ~3)
     return any(
-        kind in {_ERROR, _DONE} and sequence == last
+        kind in _ENDS and sequence == last
         for _, kind, _, sequence, _ in (_MESSAGE.unpack_from(datagram, at) for at in {0, final})
     )
 
@@ -391,7 +435,6 @@ def find_ipvs() -> int:
 def _ask_ipvs() -> int:
     body = struct.pack("=BBH", _GET_FAMILY, 1, 0) + _IPVS_NAME
     with open_netlink(GENERIC) as controller:
-        controller.settimeout(KERNEL_TIMEOUT)
         controller.send(_MESSAGE.pack(_MESSAGE.size + len(body), _CONTROLLER, 1, 1, 0) + body)
         answer = controller.recv(READ_SIZE)
     position = _MESSAGE.size + 4

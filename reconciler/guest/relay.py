@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from reconciler.errors import ChannelError, ProtocolError
+from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent
 from reconciler.guest.agent import Frame
 from reconciler.guest.connection import TIMEOUT, Connection, Hello
-from reconciler.netlink.message import DONE, ERROR, Message, messages
+from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_of
 
 # Bounds of one answer: a route takes about 60 bytes in a dump, an IPVS server 200.
 ANSWER_SIZE = 64 << 20
@@ -23,6 +24,8 @@ ANSWER_MESSAGES = 500_000
 NOTICES_SIZE = 4 << 20
 _PART_SIZE = 64
 _LAST_REQUEST = 0xFFFFFFFF
+# Dump requests in a frame: 60 bytes each, 0.1 ms of the kernel's time or more.
+DUMPS_AT_ONCE = 2000
 # What the guest's agent reports of time and room; all else is a refusal.
 _PASSING = {errno.ETIMEDOUT, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO}
 
@@ -42,7 +45,7 @@ class Relay:
         self._connection = Connection(path)
         self._timeout = timeout
         self._hello: Hello | None = None
-        self._request = 0
+        self._request_id = 0
         self._subscribed = False
         self._notices: list[Message] = []
         self._size = 0
@@ -66,9 +69,14 @@ class Relay:
         """Load a kernel module in the guest: one of agent.MODULES."""
         self.request(agent.MODPROBE, name.encode())
 
-    def sysctl(self, name: str) -> str:
-        """Read a setting in the guest: one of agent.SYSCTLS."""
-        return b"".join(self.request(agent.SYSCTL_GET, name.encode())).decode(errors="replace")
+    def sysctl(self, name: str) -> str | None:
+        """Read a setting in the guest: one of agent.SYSCTLS; None if its kernel does not have it."""
+        try:
+            return b"".join(self._request(agent.SYSCTL_GET, name.encode())).decode(errors="replace")
+        except _FailedError as failed:
+            if failed.errno == errno.ENOENT:
+                return None
+            raise failed.translated() from None
 
     def set_sysctl(self, name: str, value: str) -> None:
         """Set a setting in the guest."""
@@ -101,15 +109,20 @@ class Relay:
 
         After any error the next request begins with a new greeting, so that nothing late is taken for its answer.
         """
+        try:
+            return self._request(kind, payload)
+        except _FailedError as failed:
+            raise failed.translated() from None
+
+    def _request(self, kind: int, payload: bytes) -> list[bytes]:
         deadline = time.monotonic() + self._timeout
         try:
             self._greet(deadline)
-            self._request = self._request % _LAST_REQUEST + 1
-            self._connection.push(self._request, kind, payload)
+            self._request_id = self._request_id % _LAST_REQUEST + 1
+            self._connection.push(self._request_id, kind, payload)
             return self._collect(deadline)
-        except _FailedError as failed:
-            code, words = failed.args
-            raise (ChannelError if code in _PASSING else ProtocolError)(f"the guest's agent: {words}") from None
+        except _FailedError:
+            raise
         except BaseException:
             self._forget()
             raise
@@ -124,7 +137,7 @@ class Relay:
             if request == 0:
                 self._keep(frame)
                 continue
-            if request != self._request:
+            if request != self._request_id:
                 raise ProtocolError(f"the guest answers request {request}, which it was not asked")
             # An empty part takes room as well.
             left -= len(payload) + _PART_SIZE
@@ -161,32 +174,82 @@ class Relay:
             self._size += len(payload)
 
 
+class GuestKernel:
+    """A guest's kernel, over a relay that its owner closes."""
+
+    def __init__(self, relay: Relay) -> None:
+        """Take the relay."""
+        self._relay = relay
+
+    def open(self, protocol: int) -> RelayChannel:
+        """Open a channel of a netlink family: GENERIC is for IPVS only, NETFILTER for connection tracking only."""
+        return RelayChannel(self._relay, protocol)
+
+    def sysctl(self, name: str) -> str | None:
+        """Read a setting; None if the kernel does not have it."""
+        return self._relay.sysctl(name)
+
+    def set_sysctl(self, name: str, value: str) -> None:
+        """Change a setting."""
+        self._relay.set_sysctl(name, value)
+
+    def modprobe(self, name: str) -> None:
+        """Load a kernel module if it is missing."""
+        self._relay.modprobe(name)
+
+
 class RelayChannel:
     """The netlink channel of one family, over a relay that its owner closes."""
 
-    def __init__(self, relay: Relay, protocol: int = agent.ROUTE) -> None:
-        """Take agent.ROUTE, agent.GENERIC (IPVS only) or agent.NETFILTER (connection tracking only)."""
+    def __init__(self, relay: Relay, protocol: int) -> None:
+        """Take one of the families of netlink.channel."""
         self._relay = relay
         self._protocol = protocol
 
     def exchange(self, requests: bytes, last: int) -> list[Message]:
         """Send messages back to back; give all that comes back up to the answer to sequence number `last`."""
-        parts = self._relay.request(agent.NETLINK, agent.NETLINK_HEAD.pack(self._protocol, last) + requests)
+        answers = self._ask(agent.NETLINK, requests, last)
+        if not _is_end(answers, last):
+            raise ProtocolError("the guest's answer does not end with the one to the last message")
+        return answers
+
+    def dumps(self, requests: Sequence[bytes]) -> list[Message]:
+        """Send dump requests, each after the answer to the one before; give all that comes back."""
         answers: list[Message] = []
-        for part in parts:
+        for start in range(0, len(requests), DUMPS_AT_ONCE):
+            run = requests[start : start + DUMPS_AT_ONCE]
+            part = self._ask(agent.DUMPS, b"".join(run), 0)
+            if not _is_end(part, sequence_of(run[-1])):
+                raise ProtocolError("the guest's answer does not end with the one to the last dump")
+            answers += part
+        return answers
+
+    def _ask(self, kind: int, requests: bytes, last: int) -> list[Message]:
+        answers: list[Message] = []
+        for part in self._relay.request(kind, agent.NETLINK_HEAD.pack(self._protocol, last) + requests):
             answers += messages(part)
             if len(answers) > ANSWER_MESSAGES:
                 raise ProtocolError(f"the guest's answer has more than {ANSWER_MESSAGES} messages")
-        if not answers or answers[-1].sequence != last or answers[-1].type not in {ERROR, DONE}:
-            raise ProtocolError("the guest's answer does not end with the one to the last message")
         return answers
 
     def close(self) -> None:
         """Nothing is held: the relay is its owner's."""
 
 
+def _is_end(answers: list[Message], last: int) -> bool:
+    return bool(answers) and answers[-1].sequence == last and answers[-1].type in {ERROR, DONE}
+
+
 class _FailedError(Exception):
-    """The agent answered that a request failed: errno, words."""
+    """The agent answered that a request failed."""
+
+    def __init__(self, code: int, words: str) -> None:
+        super().__init__(words)
+        self.errno = code
+
+    def translated(self) -> ReconcilerError:
+        """Give it as what the caller is told."""
+        return (ChannelError if self.errno in _PASSING else ProtocolError)(f"the guest's agent: {self}")
 
 
 def _failed(payload: bytes) -> Exception:

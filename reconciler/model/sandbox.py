@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.route import Route
+
+if TYPE_CHECKING:
+    # Most manifests say nothing of IPVS.
+    from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
+
+
+# Where each virtual machine of our own has a folder of sockets.
+SANDBOXES = "/run/reconciler/sandboxes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +43,24 @@ class NetnsAddress:
         return self.path or f"/run/netns/{self.name}"
 
 
-DriverAddress = NetnsAddress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmAddress:
+    """A virtual machine: one of our own by name, or anyone's by the sockets of its monitor (QMP) and of the agent in it."""
+
+    name: str | None = None
+    qmp: str | None = None
+    agent: str | None = None
+
+    def __str__(self) -> str:
+        return f"vm {self.name or self.agent}"
+
+    @property
+    def file(self) -> str:
+        """The socket of the agent."""
+        return self.agent or f"{SANDBOXES}/{self.name}/agent.sock"
+
+
+DriverAddress = NetnsAddress | VmAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +71,7 @@ class Sandbox:
     driver: DriverAddress
     interfaces: tuple[Interface, ...] | None = None
     routes: tuple[Route, ...] | None = None
+    ipvs: Ipvs | None = None
 
 
 class HostDevice(NamedTuple):
@@ -66,6 +92,8 @@ class Surroundings:
     `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection goes on, or found a duplicate.
     `origins`: device → what our NICs were on the host. `kinds`: device → kind of link (`tun`, `veth`, … or empty).
     `kernel`: its release, major and minor, if known.
+    `services`: IPVS services of others. `unmarked`: those of ours that do not carry our mark (yet). `connections`: of
+    servers that no manifest wants, how many there are. `now`: Unix seconds of the look.
     """
 
     links: frozenset[str] = frozenset()
@@ -77,6 +105,10 @@ class Surroundings:
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
     kinds: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     kernel: tuple[int, int] | None = None
+    services: tuple[Service, ...] = ()
+    unmarked: frozenset[ServiceKey] = frozenset()
+    connections: Mapping[tuple[ServiceKey, ServerKey], int] = field(default_factory=lambda: MappingProxyType({}))
+    now: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

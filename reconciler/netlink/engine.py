@@ -13,7 +13,7 @@ from socket import AF_INET, AF_INET6
 from reconciler.errors import BusyError, ProtocolError
 from reconciler.model.route import Route
 from reconciler.netlink import interface, message, route
-from reconciler.netlink.channel import Channel, SocketChannel
+from reconciler.netlink.channel import ROUTE, Channel, LocalKernel
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.message import Message
 from reconciler.operations import PROTOCOL
@@ -33,7 +33,7 @@ class Routes:
 @contextmanager
 def local_engine() -> Iterator[Engine]:
     """Give an engine of the namespace that this process is in: the host's."""
-    channel = SocketChannel()
+    channel = LocalKernel().open(ROUTE)
     try:
         yield Engine(channel)
     finally:

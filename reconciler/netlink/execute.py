@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from itertools import groupby
 from typing import NamedTuple, assert_never
 
 from reconciler.errors import ChannelError
 from reconciler.netlink import interface, message, route
+from reconciler.netlink.channel import Channel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.message import Failure
 from reconciler.operations import (
@@ -24,6 +25,7 @@ from reconciler.operations import (
     DeleteAddress,
     DeleteRoute,
     DetachInterface,
+    NetworkOperation,
     Operation,
     RenameInterface,
     ReplaceAddress,
@@ -63,7 +65,7 @@ class Request(NamedTuple):
     data: bytes
 
 
-def execute(engine: Engine, operations: Sequence[Operation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
+def execute(engine: Engine, operations: Sequence[NetworkOperation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
     """Execute operations in order; give the outcomes batch by batch, and stop after a batch in which one failed.
 
     `indexes` gives the index of each link by name, and is kept true across renames. Operations that move a device
@@ -77,14 +79,23 @@ def execute(engine: Engine, operations: Sequence[Operation], indexes: dict[str, 
 
 
 def until_failure(batches: Iterator[list[Outcome]]) -> Iterator[list[Outcome]]:
-    """Give the outcomes of batches as they are carried out; after one in which an operation failed no other is begun."""
+    """Give the outcomes of batches as they are carried out; after one in which an operation failed no other is begun.
+
+    What fails of IPVS, and is known to have, stops nothing: rules do not depend on each other, nor anything on them.
+    """
     for outcomes in batches:
         yield outcomes
-        if any(outcome.status is not Status.DONE for outcome in outcomes):
+        if any(map(_stops, outcomes)):
             return
 
 
-def _send_batches(engine: Engine, operations: list[Operation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
+def _stops(outcome: Outcome) -> bool:
+    return outcome.status is Status.UNKNOWN or (outcome.status is Status.FAILED and not outcome.operation.ipvs)
+
+
+def _send_batches(
+    engine: Engine, operations: list[NetworkOperation], indexes: dict[str, int]
+) -> Iterator[list[Outcome]]:
     batch: list[Request] = []
     size = 0
     for operation in operations:
@@ -92,18 +103,18 @@ def _send_batches(engine: Engine, operations: list[Operation], indexes: dict[str
         try:
             data = _encode(operation, indexes, sequence)
         except KeyError as missing:
-            yield [*send(engine, batch), _no_link(operation, missing.args[0])]
+            yield [*send(engine.channel, batch, is_gone), _no_link(operation, missing.args[0])]
             return
         batch.append(Request(operation, sequence, data))
         size += len(data)
         if size >= BATCH:
-            yield send(engine, batch)
+            yield send(engine.channel, batch, is_gone)
             batch, size = [], 0
     if batch:
-        yield send(engine, batch)
+        yield send(engine.channel, batch, is_gone)
 
 
-def _encode(operation: Operation, indexes: dict[str, int], sequence: int) -> bytes:
+def _encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) -> bytes:
     match operation:
         case AddRoute() | ReplaceRoute() | DeleteRoute():
             return route.encode(operation, indexes, sequence)
@@ -120,33 +131,36 @@ def _encode(operation: Operation, indexes: dict[str, int], sequence: int) -> byt
             assert_never(operation)
 
 
-def send(engine: Engine, batch: Sequence[Request]) -> list[Outcome]:
-    """Send one batch; tell what became of each request in it."""
+def send(channel: Channel, batch: Sequence[Request], is_gone: Callable[[Operation, int], bool]) -> list[Outcome]:
+    """Send one batch; tell what became of each request in it.
+
+    `is_gone` tells of an operation and an errno whether a deletion failed only because there is nothing (left) to delete.
+    """
     if not batch:
         return []
     data = [request.data for request in batch]
     data[-1] = message.with_ack(data[-1])
     try:
-        answers = engine.channel.exchange(b"".join(data), batch[-1].sequence)
+        answers = channel.exchange(b"".join(data), batch[-1].sequence)
     except ChannelError as error:
         return [Outcome(request.operation, Status.UNKNOWN, str(error)) for request in batch]
     failures = {m.sequence: failed for m in answers if m.type == message.ERROR and (failed := message.failure(m))}
     if not failures:
         return [Outcome(request.operation, Status.DONE) for request in batch]
-    return [_outcome(request.operation, failures.get(request.sequence)) for request in batch]
+    return [_outcome(request.operation, failures.get(request.sequence), is_gone) for request in batch]
 
 
 def _no_link(operation: Operation, name: str) -> Outcome:
     return Outcome(operation, Status.FAILED, f"the sandbox has no link named {name}")
 
 
-def _outcome(operation: Operation, failed: Failure | None) -> Outcome:
-    if failed is None or _is_gone_already(operation, failed.errno):
+def _outcome(operation: Operation, failed: Failure | None, is_gone: Callable[[Operation, int], bool]) -> Outcome:
+    if failed is None or is_gone(operation, failed.errno):
         return Outcome(operation, Status.DONE)
     return Outcome(operation, Status.FAILED, f"the kernel: {failed}")
 
 
-def _is_gone_already(operation: Operation, code: int) -> bool:
+def is_gone(operation: Operation, code: int) -> bool:
     """Tell whether a deletion failed only because there is nothing (left) to delete."""
     match operation:
         case DeleteRoute():
@@ -158,7 +172,7 @@ def _is_gone_already(operation: Operation, code: int) -> bool:
             return False
 
 
-def _wait(engine: Engine, operations: list[Operation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
+def _wait(engine: Engine, operations: list[NetworkOperation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
     for operation in operations:
         if isinstance(operation, AwaitAddress):
             index = indexes.get(operation.device)

@@ -59,6 +59,11 @@ def pack(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(payload), kind, flags, sequence, 0) + payload
 
 
+def sequence_of(request: bytes) -> int:
+    """Give the sequence number of a request that is built already."""
+    return int(_HEADER.unpack_from(request)[3])
+
+
 def with_ack(request: bytes) -> bytes:
     """Ask for an answer to a request that is built already."""
     length, kind, flags, sequence, port = _HEADER.unpack_from(request)

@@ -4,13 +4,15 @@ The order, and why:
  1. NICs whose name is needed go, names change, NICs come, links are set: everything else names them.
  2. Addresses come; one goes first where the kernel would take its neighbours along (see `plan.address`).
  3. Routes come and change, those without a gateway first: the others are reached through them.
- 4. Routes go, then addresses, then NICs: nothing is without its replacement for a moment.
+ 4. The IPVS table changes: the kernel takes a server only if there is a route to it.
+ 5. Routes go, then addresses, then NICs: nothing is without its replacement for a moment.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox
@@ -20,22 +22,30 @@ from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.interface import LinkPlan, plan_links
 from reconciler.plan.route import plan_routes
 
+if TYPE_CHECKING:
+    from reconciler.plan.ipvs import IpvsPlan
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """How many objects of a kind a plan removes for good, of how many that are ours."""
+    """How many objects of a kind a plan removes for good, of how many that are ours; `never_all`: few are many, then."""
 
     kind: str
     count: int
     total: int
+    never_all: bool = False
 
 
 class Plan(NamedTuple):
-    """The operations in order, what they remove for good, and the families that lose their last default route."""
+    """The operations in order, what they remove for good, and the families that lose their last default route.
+
+    `draining`: how many IPVS servers stay for now, until their connections end or a deadline is over.
+    """
 
     operations: tuple[Operation, ...]
     deletions: tuple[Deletion, ...]
     lost_defaults: tuple[str, ...]
+    draining: int = 0
 
 
 def plan(desired: Sandbox, observed: Observed) -> Plan:
@@ -59,20 +69,38 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     foreign = aftermath.foreign_routes(around.routes, links, addresses, had, wanted) if sure or doubtful else []
     coming, going = plan_routes(sure, doubtful, foreign)
 
+    table = _plan_ipvs(desired, observed)
     operations: list[Operation] = [
         *links.early,
         *addresses.early,
         *_awaits(coming, addresses, links, observed),
         *coming,
+        *(table.operations if table else ()),
         *going,
         *addresses.late,
         *links.late,
     ]
+    if not operations:
+        return Plan((), (), (), table.draining if table else 0)
+    deletions = [
+        *_count_deletions(wishes, routes, addresses, links, observed.sandbox),
+        *(_count_ipvs_deletions(table) if table else ()),
+    ]
     return Plan(
         operations=tuple(operations),
-        deletions=_count_deletions(wishes, routes, addresses, links, observed.sandbox) if operations else (),
-        lost_defaults=_lost_defaults(wishes, routes) if operations else (),
+        deletions=tuple(deletions),
+        lost_defaults=_lost_defaults(wishes, routes),
+        draining=table.draining if table else 0,
     )
+
+
+def _plan_ipvs(desired: Sandbox, observed: Observed) -> IpvsPlan | None:
+    if desired.ipvs is None or observed.sandbox.ipvs is None:
+        return None
+    # Most manifests say nothing of IPVS.
+    from reconciler.plan.ipvs import plan_ipvs
+
+    return plan_ipvs(desired.ipvs, observed.sandbox.ipvs, observed.around)
 
 
 def _awaits(
@@ -100,6 +128,12 @@ def _count_deletions(
         ("route", sum(route.key not in keys for route in routes), len(routes)),
     )
     return tuple(Deletion(kind=kind, count=count, total=total) for kind, count, total in counts if count)
+
+
+def _count_ipvs_deletions(table: IpvsPlan) -> Iterator[Deletion]:
+    for kind, (count, total) in (("IPVS service", table.services), ("IPVS server", table.servers)):
+        if count:
+            yield Deletion(kind=kind, count=count, total=total, never_all=kind == "IPVS service")
 
 
 def _lost_defaults(wishes: tuple[Route, ...], routes: tuple[Route, ...]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from reconciler.diff import diff
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface, Origin
 from reconciler.model.route import Route, connected_key
-from reconciler.model.sandbox import DriverAddress, HostDevice, Surroundings
+from reconciler.model.sandbox import DriverAddress, HostDevice, NetnsAddress, Surroundings
 from reconciler.operations import AttachInterface, DetachInterface, Operation, RenameInterface, SetLink
 
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
@@ -139,6 +139,8 @@ def _attach(interface: Interface, driver: DriverAddress, around: Surroundings) -
             "it has to exist before it is given to a sandbox"
         )
     check_queues(interface, host.queues)
+    if not isinstance(driver, NetnsAddress):
+        raise HostError(f"{interface.device}: NICs cannot be plugged into a virtual machine yet")
     return [
         AttachInterface(host_name=host.name, namespace=driver.shell_word, name=interface.name, origin=host.origin),
         SetLink(name=interface.name, hw_addr=interface.hw_addr, mtu=interface.mtu, up=True, sign="+"),

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.guest import agent, command, runner
-from tests.guest.conftest import Ran, run_command
 from tests.guest.peer import frame, greet, peer, read_request, wait_for_end
+from tests.machine import Ran, run_command
 
 SERVE = (
     "import sys; from reconciler.guest import agent, runner; agent.serve(runner.Runner(agent.Port(int(sys.argv[1]))))"

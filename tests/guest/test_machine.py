@@ -25,7 +25,7 @@ from reconciler.netlink.engine import Engine
 from reconciler.netlink.execute import Status, execute
 from reconciler.netlink.message import ACK, DUMP, REQUEST, attribute, failure, pack
 from reconciler.operations import AddRoute, DeleteRoute
-from tests.guest.conftest import Guest
+from tests.machine import Guest
 
 GET_FAMILY = struct.pack("=BBH", 3, 1, 0)
 # linux/ip_vs.h: IPVS_CMD_NEW_SERVICE, IPVS_CMD_FLUSH; attributes of a command and of a service.
@@ -35,7 +35,7 @@ DUMP_LINKS = pack(18, REQUEST | DUMP, 7, b"\0" * 16)
 
 @pytest.fixture
 def engine(relay: Relay) -> Engine:
-    return Engine(RelayChannel(relay))
+    return Engine(RelayChannel(relay, agent.ROUTE))
 
 
 def test_it_runs_debian_s_kernel(guest: Guest, relay: Relay) -> None:
@@ -217,7 +217,7 @@ def test_a_host_that_is_killed_in_a_frame(guest: Guest, port: str, size: int) ->
         assert guest.output("echo", "here") == "here\n"
     else:
         with Relay(path) as relay:
-            assert [link.name for link in Engine(RelayChannel(relay)).links()] == ["lo"]
+            assert [link.name for link in Engine(RelayChannel(relay, agent.ROUTE)).links()] == ["lo"]
 
 
 def test_hosts_that_follow_each_other_at_once(guest: Guest) -> None:
@@ -237,12 +237,12 @@ def test_answers_that_a_killed_host_did_not_fetch(guest: Guest) -> None:
             while leaving._connection.pending:
                 leaving._connection.step(time.monotonic() + 5)
         with Relay(guest.sandbox.agent) as relay:
-            assert [link.name for link in Engine(RelayChannel(relay)).links()] == ["lo"]
+            assert [link.name for link in Engine(RelayChannel(relay, agent.ROUTE)).links()] == ["lo"]
 
 
 def test_an_agent_that_is_killed_comes_back(guest: Guest) -> None:
     with Relay(guest.sandbox.agent, 2) as relay:
-        engine = Engine(RelayChannel(relay))
+        engine = Engine(RelayChannel(relay, agent.ROUTE))
         engine.links()
         guest.output("sh", "-c", "kill -9 $(ps | awk '/guest.agent.pyc/ && !/awk/ {print $1}')")
         with pytest.raises(ChannelError):
@@ -272,7 +272,7 @@ def stopped(guest: Guest) -> Iterator[None]:
 
 def test_a_machine_that_hangs_is_an_error_in_time_and_clean_afterwards(guest: Guest) -> None:
     with Relay(guest.sandbox.agent, 1) as relay:
-        engine = Engine(RelayChannel(relay))
+        engine = Engine(RelayChannel(relay, agent.ROUTE))
         assert engine.links()
         with stopped(guest):
             for _ in range(2):
@@ -291,7 +291,7 @@ def test_a_machine_that_hangs_is_an_error_in_time_and_clean_afterwards(guest: Gu
 def test_a_batch_whose_answer_does_not_come_is_unknown(guest: Guest) -> None:
     routes = [AddRoute(route=Route(dest=f"10.77.{n}.0/24", type="blackhole")) for n in range(10)]
     with Relay(guest.sandbox.agent, 0.5) as relay:
-        engine = Engine(RelayChannel(relay))
+        engine = Engine(RelayChannel(relay, agent.ROUTE))
         engine.links()
         with stopped(guest):
             (outcomes,) = execute(engine, routes, {})

@@ -28,7 +28,7 @@ KINDS = (agent.MORE, agent.DONE, agent.FAILED, agent.NOTIFY, agent.LOST, agent.H
 
 def exchange(path: str, timeout: float = 5.0) -> list[Message]:
     with Relay(path, timeout) as relay:
-        return RelayChannel(relay).exchange(REQUEST, 7)
+        return RelayChannel(relay, agent.ROUTE).exchange(REQUEST, 7)
 
 
 def answering(*frames: bytes) -> Script:
@@ -249,7 +249,7 @@ def test_after_an_error_it_begins_anew_on_the_same_connection() -> None:
         channel.sendall(frame(second, agent.DONE, pack(16, 2, 7, b"new!") + END))
 
     with peer(script) as path, Relay(path, 0.5) as relay:
-        channel = RelayChannel(relay)
+        channel = RelayChannel(relay, agent.ROUTE)
         with pytest.raises(ChannelError):
             channel.exchange(REQUEST, 7)
         assert channel.exchange(REQUEST, 7)[0].payload == b"new!"

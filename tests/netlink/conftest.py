@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from reconciler.netlink.channel import SocketChannel
+from reconciler.netlink.channel import ROUTE, LocalKernel
 from reconciler.netlink.engine import Engine
 
 OpenEngine = Callable[[str], Engine]
@@ -22,7 +22,7 @@ def open_engine() -> Iterator[OpenEngine]:
         def open_engine(namespace: str) -> Engine:
             descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
             try:
-                channel = SocketChannel(descriptor)
+                channel = LocalKernel(descriptor).open(ROUTE)
             finally:
                 os.close(descriptor)
             stack.callback(channel.close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from socket import AF_INET6
 
@@ -29,6 +29,9 @@ class ScriptedChannel:
         assert asked[-1].sequence == last
         self.asked.append(asked)
         return next(self._answers)(asked)
+
+    def dumps(self, requests: Sequence[bytes]) -> list[Message]:
+        return [answer for each in requests for answer in self.exchange(each, message.sequence_of(each))]
 
     def close(self) -> None:
         """Nothing is held."""

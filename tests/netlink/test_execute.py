@@ -24,7 +24,7 @@ from reconciler.operations import (
     DeleteAddress,
     DeleteRoute,
     DetachInterface,
-    Operation,
+    NetworkOperation,
     RenameInterface,
     ReplaceRoute,
     SetLink,
@@ -42,11 +42,11 @@ def add_route(number: int, hop: NextHop = GATEWAY) -> AddRoute:
     return AddRoute(route=Route(dest=f"10.{number >> 8}.{number & 255}.0/24", nexthops=(hop,)))
 
 
-def done(operations: Sequence[Operation]) -> list[Outcome]:
+def done(operations: Sequence[NetworkOperation]) -> list[Outcome]:
     return [Outcome(operation, Status.DONE) for operation in operations]
 
 
-def run(channel: ScriptedChannel, operations: Sequence[Operation]) -> list[list[Outcome]]:
+def run(channel: ScriptedChannel, operations: Sequence[NetworkOperation]) -> list[list[Outcome]]:
     return list(execute(Engine(channel), operations, {"eth0": 2, "eth1": 3}))
 
 
@@ -144,7 +144,7 @@ def test_nothing_is_sent_after_a_batch_in_which_one_failed(
     monkeypatch: pytest.MonkeyPatch, answer: Answer, outcome: tuple[Status, str]
 ) -> None:
     monkeypatch.setattr(execute_module, "BATCH", 1)
-    operations: list[Operation] = [*(add_route(number) for number in range(3)), WAIT, add_route(4)]
+    operations: list[NetworkOperation] = [*(add_route(number) for number in range(3)), WAIT, add_route(4)]
     channel = ScriptedChannel([acknowledge, answer])
     assert run(channel, operations) == [done(operations[:1]), [Outcome(operations[1], *outcome)]]
     assert channel.sequences == [[1], [2]]
@@ -163,7 +163,7 @@ def test_nothing_is_sent_after_a_batch_in_which_one_failed(
         (SetLink(name="eth0", up=True), errno.ESRCH, False),
     ],
 )
-def test_a_deletion_of_what_is_gone_is_done(operation: Operation, code: int, *, is_done: bool) -> None:
+def test_a_deletion_of_what_is_gone_is_done(operation: NetworkOperation, code: int, *, is_done: bool) -> None:
     (((found, status, _),),) = run(ScriptedChannel([refuse(at0=(code, ""))]), [operation])
     assert (found, status) == (operation, Status.DONE if is_done else Status.FAILED)
 
@@ -182,7 +182,7 @@ UNKNOWN_LINK = NextHop(device="eth7", gateway="192.0.2.1")
     ],
     ids=lambda operation: type(operation).__name__,
 )
-def test_a_link_that_is_not_there_is_a_failure_after_what_came_before_it(operation: Operation) -> None:
+def test_a_link_that_is_not_there_is_a_failure_after_what_came_before_it(operation: NetworkOperation) -> None:
     before = [add_route(1), add_route(2)]
     channel = ScriptedChannel([acknowledge])
     failed = Outcome(operation, Status.FAILED, "the sandbox has no link named eth7")
@@ -205,7 +205,7 @@ def test_a_wait_on_a_link_that_is_not_there_is_a_failure() -> None:
 
 
 def test_a_name_is_free_for_another_link_once_it_was_given_up() -> None:
-    operations: list[Operation] = [
+    operations: list[NetworkOperation] = [
         RenameInterface(name="eth0", new_name="x"),
         RenameInterface(name="eth1", new_name="eth0"),
         SetLink(name="x", up=True),
@@ -229,7 +229,7 @@ def test_a_name_is_free_for_another_link_once_it_was_given_up() -> None:
     ],
     ids=["attach", "detach"],
 )
-def test_moves_between_namespaces_are_the_drivers(operation: Operation) -> None:
+def test_moves_between_namespaces_are_the_drivers(operation: NetworkOperation) -> None:
     with pytest.raises(TypeError, match=f"^{type(operation).__name__} is not one message to the sandbox$"):
         run(ScriptedChannel([]), [operation])
 
@@ -240,7 +240,7 @@ def addresses(flags: int, *, index: int = 2, text: str = "fd00::1") -> Answer:
 
 def test_a_wait_ends_with_duplicate_address_detection() -> None:
     channel = ScriptedChannel([acknowledge, addresses(TENTATIVE), addresses(TENTATIVE), addresses(0), acknowledge])
-    operations: list[Operation] = [add_route(1), WAIT, add_route(2)]
+    operations: list[NetworkOperation] = [add_route(1), WAIT, add_route(2)]
     assert run(channel, operations) == [done(operations[:1]), done([WAIT]), done(operations[2:])]
     assert [requests[0].type for requests in channel.asked] == [24, 22, 22, 22, 24]
 
@@ -332,7 +332,7 @@ def test_3000_routes_of_which_the_kernel_refuses_two(network: str, open_engine: 
     ids=lambda value: type(value).__name__ if not isinstance(value, tuple) else "",
 )
 def test_what_the_kernel_says_of_one_operation(
-    network: str, open_engine: OpenEngine, operation: Operation, outcome: tuple[Status, str]
+    network: str, open_engine: OpenEngine, operation: NetworkOperation, outcome: tuple[Status, str]
 ) -> None:
     engine = open_engine(network)
     assert list(execute(engine, [operation], indexes(engine))) == [[Outcome(operation, *outcome)]]
@@ -341,7 +341,7 @@ def test_what_the_kernel_says_of_one_operation(
 def test_an_ipv6_address_is_gone_with_an_mtu_that_ipv6_cannot_have(network: str, open_engine: OpenEngine) -> None:
     engine = open_engine(network)
     ip("address", "add", "fd00::1/64", "dev", "eth0", "nodad", namespace=network)
-    operations: list[Operation] = [
+    operations: list[NetworkOperation] = [
         SetLink(name="eth0", mtu=1279),
         DeleteAddress(device="eth0", address=Address(address="fd00::1/64")),
     ]
@@ -353,7 +353,7 @@ def test_a_wait_makes_an_address_fit_to_be_a_source(network: str, open_engine: O
     source = Route(
         dest="2001:db8::/32", nexthops=(NextHop(device="eth0", gateway="fe80::1"),), source="fd00::1", metric=1024
     )
-    add: list[Operation] = [AddAddress(device="eth0", address=WAIT.address)]
+    add: list[NetworkOperation] = [AddAddress(device="eth0", address=WAIT.address)]
     assert list(execute(engine, [*add, WAIT], indexes(engine))) == [done(add), done([WAIT])]
     assert [(a.tentative, a.dad_failed) for a in engine.addresses() if a.address == "fd00::1/64"] == [(False, False)]
     assert list(execute(engine, [AddRoute(route=source)], indexes(engine))) == [done([AddRoute(route=source)])]

@@ -20,7 +20,7 @@ from reconciler.model.interface import Address, Origin
 from reconciler.netlink import interface, message
 from reconciler.netlink.channel import SocketChannel
 from reconciler.netlink.engine import Engine
-from reconciler.netlink.execute import Outcome, Request, Status, execute, send
+from reconciler.netlink.execute import Outcome, Request, Status, execute, is_gone, send
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.message import Message
 from reconciler.operations import (
@@ -28,7 +28,7 @@ from reconciler.operations import (
     AttachInterface,
     DeleteAddress,
     DetachInterface,
-    Operation,
+    NetworkOperation,
     RenameInterface,
     ReplaceAddress,
     SetLink,
@@ -357,7 +357,7 @@ def test_flags_of_old_kernels_stand_in_the_header() -> None:
     )
 
 
-def done(*operations: Operation) -> list[list[Outcome]]:
+def done(*operations: NetworkOperation) -> list[list[Outcome]]:
     return [[Outcome(operation, Status.DONE) for operation in operations]]
 
 
@@ -402,7 +402,7 @@ def test_a_link_is_changed_in_what_is_said_and_nothing_else(
 
 def test_names_go_on_to_later_operations(pair: str, open_engine: OpenEngine) -> None:
     engine = open_engine(pair)
-    operations: list[Operation] = [
+    operations: list[NetworkOperation] = [
         RenameInterface(name="v0", new_name="x"),
         RenameInterface(name="v1", new_name="v0"),
         RenameInterface(name="x", new_name="v1"),
@@ -437,7 +437,7 @@ def move(engine: Engine, operation: AttachInterface | DetachInterface, name: str
     try:
         sequence = engine.next_sequence()
         data = interface.encode_link(operation, link.index, sequence, descriptor)
-        return send(engine, [Request(operation, sequence, data)])
+        return send(engine.channel, [Request(operation, sequence, data)], is_gone)
     finally:
         os.close(descriptor)
 
@@ -502,7 +502,7 @@ def test_an_address_is_added_as_ip_would_add_it(pair: str, open_engine: OpenEngi
 
 def test_an_address_that_is_there_can_be_added_again(pair: str, open_engine: OpenEngine) -> None:
     engine = open_engine(pair)
-    operations: list[Operation] = [
+    operations: list[NetworkOperation] = [
         AddAddress(device="v0", address=Address(address=text))
         for text in ("10.0.0.1/24", "fd00::1/64")
         for _ in range(2)
@@ -517,7 +517,7 @@ def test_duplicate_address_detection_is_turned_on_and_off_in_place(
 ) -> None:
     engine = open_engine(pair)
     before, after = Address(address="fd00::1/64", dad=not dad), Address(address="fd00::1/64", dad=dad)
-    operations: list[Operation] = [
+    operations: list[NetworkOperation] = [
         AddAddress(device="v0", address=before),
         ReplaceAddress(device="v0", address=after),
     ]

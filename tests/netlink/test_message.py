@@ -14,7 +14,7 @@ from pyroute2.netlink import rtnl
 
 from reconciler.errors import ProtocolError
 from reconciler.netlink import message
-from reconciler.netlink.channel import SocketChannel
+from reconciler.netlink.channel import ROUTE, LocalKernel
 from reconciler.netlink.interface import decode_address, decode_link
 from reconciler.netlink.message import Failure, Message
 from reconciler.netlink.route import decode as decode_route
@@ -228,7 +228,7 @@ def test_a_failure_reads_like_the_systems_own_message() -> None:
 @pytest.mark.parametrize("capped", [True, False])
 def test_the_kernels_words_are_found_whether_it_caps_its_answer_or_not(kernel: Kernel, *, capped: bool) -> None:
     namespace = os.open(f"/run/netns/{kernel.namespace()}", os.O_RDONLY)
-    channel = SocketChannel(namespace)
+    channel = LocalKernel(namespace).open(ROUTE)
     try:
         channel._socket.setsockopt(SOL_NETLINK, CAP_ACK, int(capped))
         # A prefix length that IPv4 does not have: struct rtmsg of linux/rtnetlink.h.

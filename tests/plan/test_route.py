@@ -23,19 +23,19 @@ both_families = pytest.mark.parametrize("wish", [PLAIN, PLAIN6], ids=["IPv4", "I
 
 @both_families
 def test_a_route_that_is_there_is_left(wish: Route) -> None:
-    assert plan(wanted([ETH0], [wish]), found([ETH0], [replace(wish)])) == ((), (), ())
+    assert plan(wanted([ETH0], [wish]), found([ETH0], [replace(wish)])) == ((), (), (), 0)
 
 
 @both_families
 def test_a_route_that_is_missing_is_added(wish: Route) -> None:
     planned = plan(wanted([ETH0], [wish]), found([ETH0]))
-    assert planned == ((AddRoute(route=wish),), (), ())
+    assert planned == ((AddRoute(route=wish),), (), (), 0)
 
 
 @both_families
 def test_a_route_that_is_too_much_is_deleted_and_counted(wish: Route) -> None:
     planned = plan(wanted([ETH0], []), found([ETH0], [wish]))
-    assert planned == ((DeleteRoute(route=wish),), (Deletion(kind="route", count=1, total=1),), ())
+    assert planned == ((DeleteRoute(route=wish),), (Deletion(kind="route", count=1, total=1),), (), 0)
 
 
 CHANGES = {
@@ -59,7 +59,7 @@ CHANGES = {
 @pytest.mark.parametrize(("before", "after"), CHANGES.values(), ids=CHANGES)
 def test_whatever_changes_of_a_route_it_is_replaced_and_never_missing(before: Route, after: Route) -> None:
     planned = plan(wanted([ETH0], [after]), found([ETH0], [before]))
-    assert planned == ((ReplaceRoute(route=after, before=before),), (), ())
+    assert planned == ((ReplaceRoute(route=after, before=before),), (), (), 0)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,7 @@ def test_another_metric_or_table_is_another_route_that_comes_before_the_old_one_
         (AddRoute(route=after), DeleteRoute(route=before)),
         (Deletion(kind="route", count=1, total=1),),
         (),
+        0,
     )
 
 
@@ -191,7 +192,7 @@ CONNECTED = route("192.0.2.0/24", hop("eth0"), source="192.0.2.10")
 
 @pytest.mark.parametrize("wish", [CONNECTED, replace(CONNECTED, source=None)], ids=["with its source", "without"])
 def test_a_connected_route_may_be_written_down(wish: Route) -> None:
-    assert plan(wanted([ETH0], [wish]), found([ETH0], foreign=[CONNECTED])) == ((), (), ())
+    assert plan(wanted([ETH0], [wish]), found([ETH0], foreign=[CONNECTED])) == ((), (), (), 0)
 
 
 @pytest.mark.parametrize("wish", [CONNECTED, replace(CONNECTED, source=None)], ids=["with its source", "without"])
@@ -214,8 +215,8 @@ def test_a_source_of_somebody_elses_gateway_route_is_part_of_it() -> None:
 
 
 def test_a_section_that_is_absent_is_left_alone() -> None:
-    assert plan(wanted([ETH0], None), found([ETH0], [PLAIN, PLAIN6])) == ((), (), ())
-    assert plan(wanted(None, None), found([ETH0], [PLAIN, PLAIN6])) == ((), (), ())
+    assert plan(wanted([ETH0], None), found([ETH0], [PLAIN, PLAIN6])) == ((), (), (), 0)
+    assert plan(wanted(None, None), found([ETH0], [PLAIN, PLAIN6])) == ((), (), (), 0)
 
 
 def test_an_empty_section_means_none_of_ours() -> None:
@@ -224,6 +225,7 @@ def test_an_empty_section_means_none_of_ours() -> None:
         (DeleteRoute(route=PLAIN), DeleteRoute(route=PLAIN6)),
         (Deletion(kind="route", count=2, total=2),),
         (),
+        0,
     )
 
 

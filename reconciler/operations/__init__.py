@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from shlex import quote
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
 from reconciler.model.interface import Address, Origin
 from reconciler.model.route import TABLE_MAIN, NextHop, Route
+
+if TYPE_CHECKING:
+    from reconciler.operations.ipvs import IpvsOperation
 
 # Our own rtm_protocol: what carries it is ours (linux/rtnetlink.h leaves 192 to 255 to others than the kernel).
 PROTOCOL = 200
@@ -20,8 +23,36 @@ PROTOCOL = 200
 Sign = Literal["+", "~", "-"]
 
 
+class Base:
+    """What holds of an operation unless it says otherwise."""
+
+    __slots__ = ()
+
+    # Several commands: they need a shell of their own.
+    compound: ClassVar[bool] = False
+    # It is about IPVS.
+    ipvs: ClassVar[bool] = False
+    # It frees what is not served any more.
+    ends: ClassVar[bool] = False
+
+    @property
+    def only_marks(self) -> bool:
+        """Tell whether it changes nothing but our mark."""
+        return False
+
+    @property
+    def comment(self) -> str:
+        """Say what is replaced, or what is not certain; empty where the command says it all."""
+        return ""
+
+    @property
+    def may_fail(self) -> bool:
+        """Tell whether the command may fail because there is nothing (left) to do."""
+        return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttachInterface:
+class AttachInterface(Base):
     """Move a device of the host into the sandbox, rename it and mark it, in one message."""
 
     sign: ClassVar[Sign] = "+"
@@ -38,7 +69,7 @@ class AttachInterface:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetachInterface:
+class DetachInterface(Base):
     """Give a device back to the host as it was: its name, MAC, MTU and alias."""
 
     sign: ClassVar[Sign] = "-"
@@ -54,7 +85,7 @@ class DetachInterface:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RenameInterface:
+class RenameInterface(Base):
     """Give a NIC another name in the sandbox."""
 
     sign: ClassVar[Sign] = "~"
@@ -68,7 +99,7 @@ class RenameInterface:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetLink:
+class SetLink(Base):
     """Change what is given of a NIC, in one message. `was` says the old values, for people."""
 
     name: str
@@ -90,9 +121,14 @@ class SetLink:
             words.append("up" if self.up else "down")
         return " ".join(words)
 
+    @property
+    def comment(self) -> str:
+        """Say what is replaced."""
+        return f"was {self.was}" if self.was else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddAddress:
+class AddAddress(Base):
     """Add an address to a NIC."""
 
     sign: ClassVar[Sign] = "+"
@@ -106,7 +142,7 @@ class AddAddress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplaceAddress:
+class ReplaceAddress(Base):
     """Change how duplicates of an address are detected, or put it back where the kernel may have dropped it."""
 
     sign: ClassVar[Sign] = "~"
@@ -120,7 +156,7 @@ class ReplaceAddress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteAddress:
+class DeleteAddress(Base):
     """Remove an address from a NIC."""
 
     sign: ClassVar[Sign] = "-"
@@ -134,10 +170,11 @@ class DeleteAddress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitAddress:
+class AwaitAddress(Base):
     """Wait until duplicate address detection of an IPv6 address ends: no route can name it as its source before."""
 
     sign: ClassVar[Sign] = "+"
+    compound: ClassVar[bool] = True
     device: str
     address: Address
 
@@ -149,7 +186,7 @@ class AwaitAddress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddRoute:
+class AddRoute(Base):
     """Add a route. An existing one of the same destination, table and metric is an error."""
 
     sign: ClassVar[Sign] = "+"
@@ -162,7 +199,7 @@ class AddRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplaceRoute:
+class ReplaceRoute(Base):
     """Put a route in the place of another of the same key, without a moment in which there is none."""
 
     sign: ClassVar[Sign] = "~"
@@ -174,9 +211,14 @@ class ReplaceRoute:
         """The command."""
         return _route_command("replace", self.route)
 
+    @property
+    def comment(self) -> str:
+        """Say what is replaced."""
+        return f"was {route_words(self.before)}" if self.before != self.route else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteRoute:
+class DeleteRoute(Base):
     """Delete one route, named so that no other one can go in its place.
 
     Several next hops are left out: the kernel would compare them in their order, and the rest names the route.
@@ -193,11 +235,23 @@ class DeleteRoute:
         route = self.route if len(self.route.nexthops) == 1 else replace(self.route, nexthops=())
         return _route_command("del", route)
 
+    @property
+    def comment(self) -> str:
+        """Say that it is not certain."""
+        return "if it is there still" if self.doubtful else ""
+
+    @property
+    def may_fail(self) -> bool:
+        """Tell whether it may be gone already."""
+        return self.doubtful
+
 
 LinkOperation = AttachInterface | DetachInterface | RenameInterface | SetLink
 AddressOperation = AddAddress | ReplaceAddress | DeleteAddress | AwaitAddress
 RouteOperation = AddRoute | ReplaceRoute | DeleteRoute
-Operation = LinkOperation | AddressOperation | RouteOperation
+NetworkOperation = LinkOperation | AddressOperation | RouteOperation
+# As text, since the operations of IPVS are loaded only where there are any.
+Operation: TypeAlias = "NetworkOperation | IpvsOperation"
 
 
 def _address_command(verb: str, device: str, address: Address) -> str:

@@ -1,19 +1,12 @@
-"""One real virtual machine for all tests of a run, named by the process. Elsewhere: `from tests.guest.conftest import guest`."""
+"""Commands in a real virtual machine; the fixture `guest` of tests/conftest.py is one for all tests of a run."""
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
-import pytest
-
-from reconciler.errors import SandboxGoneError
-from reconciler.guest import command, launch
+from reconciler.guest import command
 from reconciler.guest.launch import Sandbox
-from reconciler.guest.relay import Relay
 
 
 @dataclass
@@ -49,20 +42,3 @@ class Guest:
         ran = self.run(*words)
         assert (ran.status, ran.stderr) == (0, b""), ran
         return ran.stdout.decode()
-
-
-@pytest.fixture(scope="session")
-def guest() -> Iterator[Guest]:
-    if os.geteuid() != 0:
-        pytest.fail("this test runs a real virtual machine and needs root")
-    name = f"test-{os.getpid()}"
-    sandbox = launch.start(name)
-    yield Guest(sandbox)
-    with suppress(SandboxGoneError):
-        launch.stop(name)
-
-
-@pytest.fixture
-def relay(guest: Guest) -> Iterator[Relay]:
-    with Relay(guest.sandbox.agent) as relay:
-        yield relay

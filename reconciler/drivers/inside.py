@@ -1,0 +1,137 @@
+"""What all drivers do alike, once they are inside: read and change one kernel namespace, over any channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from reconciler.model.interface import Address, Interface
+from reconciler.model.sandbox import Observed, Sandbox, Surroundings
+from reconciler.netlink.channel import ROUTE, Kernel
+from reconciler.netlink.engine import Engine
+from reconciler.netlink.interface import Link, LinkAddress
+from reconciler.operations import Operation
+from reconciler.plan.interface import check_queues
+
+if TYPE_CHECKING:
+    from reconciler.model.ipvs import Ipvs
+    from reconciler.netlink.execute import Outcome
+    from reconciler.netlink.ipvs_engine import IpvsEngine
+
+
+class Inside:
+    """The links, addresses, routes and IPVS table of one namespace of a kernel."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Open a channel to the kernel."""
+        self._kernel = kernel
+        self._channel = kernel.open(ROUTE)
+        self.engine = Engine(self._channel)
+        self._ipvs_engine: IpvsEngine | None = None
+
+    def close(self) -> None:
+        """Let the namespace go."""
+        if self._ipvs_engine:
+            self._ipvs_engine.close()
+        self._channel.close()
+
+    @property
+    def _ipvs(self) -> IpvsEngine:
+        if self._ipvs_engine is None:
+            # Most manifests say nothing of IPVS.
+            from reconciler.netlink.ipvs_engine import IpvsEngine
+
+            self._ipvs_engine = IpvsEngine(self._kernel)
+        return self._ipvs_engine
+
+    def observe(self, desired: Sandbox, links: list[Link], ours: Mapping[str, Link]) -> Observed:
+        """Read what there is. `links` are all that there are, `ours` those that are ours, by the host's device."""
+        addresses = self.engine.addresses()
+        routes = self.engine.routes({link.name: link.index for link in links}, desired.routes or ())
+        wishes = {wish.device: wish for wish in desired.interfaces or ()}
+        own = {link.index: link for link in ours.values()}
+        interfaces = [_interface(link, device, addresses, wishes.get(device)) for device, link in ours.items()]
+        observed = Observed(
+            sandbox=Sandbox(
+                id=desired.id, driver=desired.driver, interfaces=tuple(interfaces), routes=tuple(routes.ours)
+            ),
+            around=Surroundings(
+                links=frozenset(link.name for link in links if link.index not in own),
+                routes=tuple(routes.foreign),
+                addresses=frozenset(
+                    (own[a.index].name, a.address) for a in addresses if a.index in own and _is_given(a)
+                ),
+                tentative=frozenset(
+                    (link.name, a.address)
+                    for a in addresses
+                    if a.tentative and not a.dad_failed and (link := own.get(a.index)) and link.carrier
+                ),
+                dad_failed=frozenset(
+                    (own[a.index].name, a.address) for a in addresses if a.dad_failed and a.index in own
+                ),
+                kinds={device: link.kind for device, link in ours.items()},
+            ),
+        )
+        return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs)
+
+    def _with_ipvs(self, observed: Observed, desired: Ipvs) -> Observed:
+        table = self._ipvs.observe(desired)
+        around = replace(
+            observed.around,
+            services=tuple(table.foreign),
+            unmarked=frozenset(table.unmarked),
+            connections=table.connections,
+            now=table.now,
+        )
+        return Observed(sandbox=replace(observed.sandbox, ipvs=table.ipvs), around=around)
+
+    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
+        """Execute operations within the namespace in order; give the outcomes batch by batch.
+
+        Stops after a batch in which one failed, except that IPVS rules do not depend on each other.
+        """
+        # Only an apply pays for the import.
+        from reconciler.netlink import execute
+
+        for ipvs, group in groupby(operations, lambda operation: operation.ipvs):
+            run = list(group)
+            if ipvs:
+                from reconciler.netlink import ipvs_execute
+
+                yield from ipvs_execute.execute(self._ipvs, run)  # type: ignore[arg-type]
+            else:
+                indexes = {link.name: link.index for link in self.engine.links()}
+                yield from execute.execute(self.engine, run, indexes)  # type: ignore[arg-type]
+
+
+def _is_given(address: LinkAddress) -> bool:
+    """Tell whether the kernel manages an address: its own link-local ones, leases, router advertisements."""
+    return address.from_kernel or not address.permanent
+
+
+def _interface(link: Link, device: str, addresses: list[LinkAddress], wish: Interface | None) -> Interface:
+    queues = 0
+    if wish is not None:
+        # A device has the queues that its maker gave it; only whether they suffice can be said.
+        check_queues(wish, link.queues)
+        queues = wish.queues
+    return Interface(
+        name=link.name,
+        device=device,
+        hw_addr=link.hw_addr,
+        mtu=link.mtu,
+        up=link.up,
+        queues=queues,
+        addresses=tuple(
+            Address(address=a.address, dad=not a.nodad) for a in addresses if a.index == link.index and not _is_given(a)
+        ),
+    )
+
+
+def release(text: str) -> tuple[int, int]:
+    """Read major and minor of a kernel's release, such as 6.1.0-56-cloud-amd64."""
+    major, minor, *_ = [*text.split("."), "0", "0"]
+    digits = "".join(filter(str.isdecimal, minor[:4]))
+    return int(major) if major.isdecimal() else 0, int(digits or 0)

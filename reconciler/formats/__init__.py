@@ -1,0 +1,1 @@
+"""Other people's notations of the same model, both ways."""

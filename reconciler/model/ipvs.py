@@ -1,0 +1,164 @@
+"""The IPVS table: virtual services, their servers, timeouts, and settings, as the kernel tells them apart.
+
+Names are those of ipvsadm(8); numbers and limits those of include/uapi/linux/ip_vs.h and of the kernel's modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from reconciler.model.address import contains, is_ipv6
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+FWMARK = "fwmark"
+FORWARDS = ("nat", "dr", "tunnel")
+TUN_TYPES = ("ipip", "gue", "gre")
+TUN_CHECKSUMS = ("none", "csum", "remcsum")
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos")
+DEFAULT_SCHEDULER = "wlc"
+# Bits 3 to 5 of a service's flags belong to its scheduler; `sh` and `mh` give the first two names of their own.
+SCHEDULER_FLAGS = ("flag-1", "flag-2", "flag-3")
+NAMED_SCHEDULER_FLAGS = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
+PERSISTENCE_ENGINES = ("sip",)
+IGNORABLE = ("weight",)
+# net.ipv4.vs.*, what says how packets are handled (Documentation/networking/ipvs-sysctl.rst).
+SYSCTLS = (
+    "am_droprate",
+    "amemthresh",
+    "cache_bypass",
+    "conn_reuse_mode",
+    "conntrack",
+    "drop_entry",
+    "drop_packet",
+    "expire_nodest_conn",
+    "expire_quiescent_template",
+    "ignore_tunneled",
+    "nat_icmp_send",
+    "pmtu_disc",
+    "run_estimation",
+    "schedule_icmp",
+    "secure_tcp",
+    "sloppy_sctp",
+    "sloppy_tcp",
+    "snat_reroute",
+)
+
+# An upper threshold with this bit is no threshold but the moment until which a server of weight 0 is drained: the
+# kernel keeps it and heeds no threshold of such a server. The rest are the low bits of that moment in Unix seconds.
+DRAINING = 1 << 30
+_MOMENT = DRAINING - 1
+
+ServiceKey = tuple[str, str, int]
+ServerKey = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A real server. `port` 0 is that of the packet; thresholds 0 mean none.
+
+    `tun_type`, `tun_port` and `tun_checksum` are of servers behind a tunnel; the others have the defaults.
+    """
+
+    address: str
+    port: int = 0
+    forward: str = "nat"
+    weight: int = 1
+    upper_threshold: int = 0
+    lower_threshold: int = 0
+    tun_type: str = "ipip"
+    tun_port: int = 0
+    tun_checksum: str = "none"
+
+    @property
+    def key(self) -> ServerKey:
+        """What identifies it in its service."""
+        return (self.address, self.port)
+
+    @property
+    def deadline(self) -> int | None:
+        """The low bits of the moment until which it is drained; None if it is not."""
+        draining = self.weight == 0 and self.upper_threshold & DRAINING
+        return self.upper_threshold & _MOMENT if draining else None
+
+    def draining(self, until: float) -> Server:
+        """Give it as it is drained until a moment (Unix seconds)."""
+        return replace(self, weight=0, upper_threshold=DRAINING | (int(until) & _MOMENT), lower_threshold=0)
+
+
+def is_past(deadline: int, now: float) -> bool:
+    """Tell whether a server's deadline is over. Compared as a ring of 34 years, as only the low bits are known."""
+    return (int(now) - deadline) & _MOMENT < DRAINING >> 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A virtual service.
+
+    `protocol` is one of PROTOCOLS, or `fwmark`: then `port` is the mark and `address` is `0.0.0.0` or `::`, its family.
+    `persistent` in seconds, 0: not; `netmask` as ipvsadm has it (`255.255.255.0`, or `64` for IPv6), None: each client
+    by itself.
+    `ignore` says which fields of its servers are somebody else's to change; it is never observed.
+    """
+
+    protocol: str
+    address: str
+    port: int
+    scheduler: str = DEFAULT_SCHEDULER
+    scheduler_flags: tuple[str, ...] = ()
+    persistent: int = 0
+    netmask: str | None = None
+    persistence_engine: str | None = None
+    one_packet: bool = False
+    servers: tuple[Server, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> ServiceKey:
+        """What identifies it in the kernel."""
+        return (self.protocol, self.address, self.port)
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Tell its family."""
+        return is_ipv6(self.address)
+
+
+class Timeouts(NamedTuple):
+    """Seconds until a silent connection is forgotten; None: leave it."""
+
+    tcp: int | None = None
+    tcpfin: int | None = None
+    udp: int | None = None
+
+
+LEAVE_TIMEOUTS = Timeouts()
+
+
+class Excluded(NamedTuple):
+    """What belongs to somebody else whatever the rest says: services of an address prefix, or of a firewall mark."""
+
+    prefix: str | None = None
+    fwmark: int | None = None
+
+    def covers(self, key: ServiceKey) -> bool:
+        """Tell whether a service is meant."""
+        protocol, address, port = key
+        if protocol == FWMARK:
+            return self.fwmark == port
+        return self.prefix is not None and contains(self.prefix, address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ipvs:
+    """The section. None: leave alone; `services` (): none of ours.
+
+    `sysctls`: (name below net.ipv4.vs, value), by name. `drain`: seconds that a removed server's connections are given
+    to end; 0: it goes at once.
+    """
+
+    services: tuple[Service, ...] | None = None
+    timeouts: Timeouts = LEAVE_TIMEOUTS
+    sysctls: tuple[tuple[str, int], ...] = ()
+    exclude: tuple[Excluded, ...] = ()
+    drain: int = 0

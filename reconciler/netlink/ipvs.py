@@ -1,0 +1,346 @@
+"""IPVS as the kernel says it: encode an operation, decode a dump.
+
+Source: include/uapi/linux/ip_vs.h (enum IPVS_CMD_*, IPVS_SVC_ATTR_*, IPVS_DEST_ATTR_*), net/netfilter/ipvs/ip_vs_ctl.c
+(ip_vs_genl_fill_service, ip_vs_genl_fill_dest), include/uapi/linux/genetlink.h.
+
+What is written is built in the very order in which the kernel dumps it, so that what equals the desired is found by its
+bytes and never decoded. Where a kernel orders it otherwise, decoding gives the same result, only later.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from socket import AF_INET, AF_INET6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, ntohs
+
+from reconciler.errors import ProtocolError
+from reconciler.model.address import is_ipv6, unpack
+from reconciler.model.address import pack as pack_address
+from reconciler.model.ipvs import (
+    FORWARDS,
+    FWMARK,
+    NAMED_SCHEDULER_FLAGS,
+    SCHEDULER_FLAGS,
+    TUN_CHECKSUMS,
+    TUN_TYPES,
+    Server,
+    Service,
+    ServiceKey,
+    Timeouts,
+)
+from reconciler.netlink import message
+from reconciler.operations.ipvs import (
+    AddServer,
+    AddService,
+    DeleteServer,
+    DeleteService,
+    DrainServer,
+    EditServer,
+    EditService,
+    ServerOperation,
+    ServiceOperation,
+    SetTimeouts,
+)
+
+# Our mark in a service's flags: of the bits that the kernel keeps and gives no meaning.
+MARK = 0x40000000
+_PERSISTENT, _HASHED, _ONE_PACKET = 0x1, 0x2, 0x4
+_SCHEDULER_BITS = (0x8, 0x10, 0x20)
+# What an edit may change; bits of others stay. The kernel sets _HASHED itself, and must not be told so.
+_OURS = _PERSISTENT | _ONE_PACKET | MARK | sum(_SCHEDULER_BITS)
+_ALL = 0xFFFFFFFF
+
+# genetlink.h: the controller, its question for a family by name, and the attributes of question and answer.
+_CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
+_NEW_SERVICE, _SET_SERVICE, _DEL_SERVICE, _GET_SERVICE = 1, 2, 3, 4
+_NEW_DEST, _SET_DEST, _DEL_DEST, _GET_DEST = 5, 6, 7, 8
+_SET_CONFIG, _GET_CONFIG = 12, 13
+# IPVS_CMD_ATTR_*.
+_SERVICE, _DEST, _TIMEOUT_TCP, _TIMEOUT_FIN, _TIMEOUT_UDP = 1, 2, 4, 5, 6
+# IPVS_SVC_ATTR_*.
+_AF, _PROTOCOL, _ADDR, _PORT, _FWMARK, _SCHED, _FLAGS, _TIMEOUT, _NETMASK, _STATS, _PE = range(1, 12)
+# IPVS_DEST_ATTR_*: these three are needed to tell servers; the others are in _SERVER.
+_DEST_ACTIVE, _DEST_INACTIVE, _DEST_FAMILY = 7, 8, 11
+
+_HEAD = struct.Struct("=BBH")
+_BODY_AT = 8
+_U16, _U32, _PORT_FORM, _FLAGS_FORM = (
+    struct.Struct("=H"),
+    struct.Struct("=I"),
+    struct.Struct("!H"),
+    struct.Struct("=II"),
+)
+# All that identifies a service that has an address, and one of a mark.
+_IDENTITY = struct.Struct("=HHHxx HHHxx HH16s HH2sxx")
+_FWMARK_IDENTITY = struct.Struct("=HHHxx HHI")
+# All that a manifest can say of a server, with the header of each attribute, and then its family.
+_SERVER = struct.Struct("=HH16s HH2sxx HHI HHI HHBxxx HH2sxx HHHxx HHI HHI")
+_SERVER_FAMILY = struct.Struct("=HHHxx")
+_COUNTERS_SIZE = 24
+_PROTOCOLS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
+_PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
+# IP_VS_CONN_F_*: masquerade, direct route, tunnel.
+_FORWARDS = dict(zip(FORWARDS, (0, 3, 2), strict=True))
+_FORWARD_NAMES = {number: name for name, number in _FORWARDS.items()}
+
+
+def family_request(sequence: int) -> bytes:
+    """Ask the controller for the number of the IPVS family; the kernel loads the module if need be."""
+    body = _HEAD.pack(_GET_FAMILY, 1, 0) + message.attribute(_FAMILY_NAME, b"IPVS\0")
+    return message.pack(_CONTROLLER, message.REQUEST | message.ACK, sequence, body)
+
+
+def decode_family(payload: bytes) -> int:
+    """Read the controller's answer."""
+    for kind, value in message.attributes(payload, _HEAD.size):
+        if kind == _FAMILY_ID and len(value) == 2:
+            return int(_U16.unpack(value)[0])
+    raise ProtocolError("the kernel does not say the number of the IPVS family")
+
+
+def dump_services_request(family: int, sequence: int) -> bytes:
+    """Ask for all services."""
+    return _request(family, _GET_SERVICE, sequence, b"", message.DUMP)
+
+
+def dump_servers_request(family: int, identity: bytes, sequence: int) -> bytes:
+    """Ask for the servers of a service."""
+    return _request(family, _GET_DEST, sequence, message.attribute(_SERVICE, identity), message.DUMP)
+
+
+def get_timeouts_request(family: int, sequence: int) -> bytes:
+    """Ask for the timeouts."""
+    return _request(family, _GET_CONFIG, sequence, b"", message.ACK)
+
+
+def _request(family: int, command: int, sequence: int, body: bytes, flags: int = 0) -> bytes:
+    return message.pack(family, message.REQUEST | flags, sequence, _HEAD.pack(command, 1, 0) + body)
+
+
+def encode(operation: ServiceOperation | ServerOperation | SetTimeouts, family: int, sequence: int) -> bytes:
+    """Build the request of an operation."""
+    match operation:
+        case AddService(service=service):
+            return _request(family, _NEW_SERVICE, sequence, message.attribute(_SERVICE, _settings(service, _OURS)))
+        case EditService(service=service):
+            return _request(family, _SET_SERVICE, sequence, message.attribute(_SERVICE, _settings(service, _OURS)))
+        case DeleteService(service=service):
+            return _request(family, _DEL_SERVICE, sequence, _named(service.key))
+        case AddServer(service=key, server=server):
+            return _request(family, _NEW_DEST, sequence, _named(key) + message.attribute(_DEST, encode_server(server)))
+        case EditServer(service=key, server=server) | DrainServer(service=key, server=server):
+            return _request(family, _SET_DEST, sequence, _named(key) + message.attribute(_DEST, encode_server(server)))
+        case DeleteServer(service=key, server=server):
+            return _request(family, _DEL_DEST, sequence, _named(key) + message.attribute(_DEST, encode_server(server)))
+        case SetTimeouts(timeouts=timeouts):
+            attributes = zip((_TIMEOUT_TCP, _TIMEOUT_FIN, _TIMEOUT_UDP), timeouts, strict=True)
+            body = b"".join(_u32(kind, seconds) for kind, seconds in attributes if seconds is not None)
+            return _request(family, _SET_CONFIG, sequence, body)
+
+
+# Each service is named by itself and by its servers, one after the other.
+@lru_cache(maxsize=8)
+def _named(key: ServiceKey) -> bytes:
+    return message.attribute(_SERVICE, encode_identity(key))
+
+
+def encode_identity(key: ServiceKey) -> bytes:
+    """Build the attributes that identify a service."""
+    protocol, address, port = key
+    family = AF_INET6 if is_ipv6(address) else AF_INET
+    if protocol == FWMARK:
+        return _FWMARK_IDENTITY.pack(6, _AF, family, 8, _FWMARK, port)
+    number, packed = _PROTOCOLS[protocol], pack_address(address)
+    return _IDENTITY.pack(6, _AF, family, 6, _PROTOCOL, number, 20, _ADDR, packed, 6, _PORT, _PORT_FORM.pack(port))
+
+
+def encode_settings(service: Service) -> bytes:
+    """Build what the kernel dumps of a service that is ours, up to its statistics."""
+    return _settings(service, _ALL)
+
+
+def _settings(service: Service, mask: int) -> bytes:
+    flags = MARK | (_PERSISTENT if service.persistent else 0) | (_ONE_PACKET if service.one_packet else 0)
+    flags |= scheduler_bits(service.scheduler, service.scheduler_flags) | (_HASHED & mask)
+    engine = message.attribute(_PE, service.persistence_engine.encode() + b"\0") if service.persistence_engine else b""
+    return b"".join(
+        (
+            encode_identity(service.key),
+            message.attribute(_SCHED, service.scheduler.encode() + b"\0"),
+            engine,
+            message.attribute(_FLAGS, _FLAGS_FORM.pack(flags, mask)),
+            _u32(_TIMEOUT, service.persistent),
+            message.attribute(_NETMASK, _encode_netmask(service.netmask, ipv6=service.is_ipv6)),
+        )
+    )
+
+
+def scheduler_bits(scheduler: str, flags: tuple[str, ...]) -> int:
+    """Give the bits of a scheduler's flags; two of `sh` and `mh` have names of their own."""
+    if not flags:
+        return 0
+    names = (*NAMED_SCHEDULER_FLAGS.get(scheduler, SCHEDULER_FLAGS[:2]), SCHEDULER_FLAGS[2])
+    return sum(bit for bit, name in zip(_SCHEDULER_BITS, names, strict=True) if name in flags)
+
+
+def _scheduler_flags(scheduler: str, flags: int) -> tuple[str, ...]:
+    names = (*NAMED_SCHEDULER_FLAGS.get(scheduler, SCHEDULER_FLAGS[:2]), SCHEDULER_FLAGS[2])
+    return tuple(name for bit, name in zip(_SCHEDULER_BITS, names, strict=True) if flags & bit)
+
+
+def _encode_netmask(netmask: str | None, *, ipv6: bool) -> bytes:
+    if ipv6:
+        return _U32.pack(int(netmask or 128))
+    return pack_address(netmask or "255.255.255.255")
+
+
+def _decode_netmask(value: bytes, *, ipv6: bool, persistent: int) -> str | None:
+    """Give a netmask as ipvsadm has it; one of a service that is not persistent means nothing."""
+    if not persistent or value == _encode_netmask(None, ipv6=ipv6):
+        return None
+    return str(_number(value)) if ipv6 else unpack(value)
+
+
+def encode_server(server: Server) -> bytes:
+    """Build what the kernel dumps of a server up to its counters, and its family, which it dumps after them."""
+    return _SERVER.pack(
+        *(20, 1, _address(server.address), 6, 2, _PORT_FORM.pack(server.port)),
+        *(8, 3, _FORWARDS[server.forward], 8, 4, server.weight),
+        *(5, 13, TUN_TYPES.index(server.tun_type), 6, 14, _PORT_FORM.pack(server.tun_port)),
+        *(6, 15, TUN_CHECKSUMS.index(server.tun_checksum)),
+        *(8, 5, server.upper_threshold, 8, 6, server.lower_threshold),
+    ) + _SERVER_FAMILY.pack(6, _DEST_FAMILY, AF_INET6 if ":" in server.address else AF_INET)
+
+
+# The servers of a large table are few machines.
+@lru_cache(maxsize=1 << 16)
+def _address(text: str) -> bytes:
+    return pack_address(text)
+
+
+def _u32(kind: int, value: int) -> bytes:
+    return message.attribute(kind, _U32.pack(value))
+
+
+def identity(payload: bytes) -> bytes:
+    """Give the part of a dumped service that identifies it: what `encode_identity` builds."""
+    has_mark = payload[18:20] == _U16.pack(_FWMARK)
+    return payload[_BODY_AT : _BODY_AT + (_FWMARK_IDENTITY if has_mark else _IDENTITY).size]
+
+
+def is_same_service(payload: bytes, settings: bytes) -> bool:
+    """Tell whether a dumped service is as `encode_settings` says."""
+    return payload.startswith(settings, _BODY_AT)
+
+
+def server_bytes(payload: bytes) -> bytes:
+    """Give the part of a dumped server that says what `encode_server` does."""
+    end = _BODY_AT + _SERVER.size
+    family = end + _COUNTERS_SIZE
+    return payload[_BODY_AT:end] + payload[family : family + _SERVER_FAMILY.size]
+
+
+def is_service(payload: bytes) -> bool:
+    """Tell whether a message of the family is a dumped service."""
+    return len(payload) > _BODY_AT and payload[0] == _NEW_SERVICE
+
+
+def is_server(payload: bytes) -> bool:
+    """Tell whether a message of the family is a dumped server."""
+    return len(payload) > _BODY_AT and payload[0] == _NEW_DEST
+
+
+def decode_service(payload: bytes) -> tuple[Service, bool]:
+    """Read a dumped service, without its servers, and whether it carries our mark."""
+    found = _nested(payload, _SERVICE)
+    family = _number(found.get(_AF, b""))
+    if family not in {AF_INET, AF_INET6}:
+        raise ProtocolError(f"IPVS service of address family {family}")
+    ipv6 = family == AF_INET6
+    flags = _number(found.get(_FLAGS, b"")[:4])
+    scheduler = _text(found.get(_SCHED, b""))
+    persistent = _number(found.get(_TIMEOUT, b"")) if flags & _PERSISTENT else 0
+    protocol, address, port = _decode_key(found, ipv6=ipv6)
+    service = Service(
+        protocol=protocol,
+        address=address,
+        port=port,
+        scheduler=scheduler,
+        scheduler_flags=_scheduler_flags(scheduler, flags),
+        persistent=persistent,
+        netmask=_decode_netmask(_exactly(found.get(_NETMASK, b""), 4), ipv6=ipv6, persistent=persistent),
+        persistence_engine=_text(found[_PE]) if _PE in found else None,
+        one_packet=bool(flags & _ONE_PACKET),
+    )
+    return service, bool(flags & MARK)
+
+
+def _decode_key(found: dict[int, bytes], *, ipv6: bool) -> ServiceKey:
+    if _FWMARK in found:
+        return FWMARK, "::" if ipv6 else "0.0.0.0", _number(found[_FWMARK])
+    number = _number(found.get(_PROTOCOL, b""))
+    protocol = _PROTOCOL_NAMES.get(number)
+    if protocol is None:
+        raise ProtocolError(f"IPVS service of protocol {number}")
+    return protocol, _decode_address(found.get(_ADDR, b""), ipv6=ipv6), ntohs(_number(found.get(_PORT, b"")))
+
+
+def decode_server(payload: bytes) -> tuple[Server, int]:
+    """Read a dumped server, and how many connections it has, the inactive ones among them."""
+    found = _nested(payload, _DEST)
+    family = _number(found.get(_DEST_FAMILY, b""))
+    forward = _number(found.get(3, b""))
+    if family not in {AF_INET, AF_INET6} or forward not in _FORWARD_NAMES:
+        raise ProtocolError(f"IPVS server of address family {family}, forward method {forward}")
+    tun_type, checksum = _number(found.get(13, b"\0")), _number(found.get(15, b"\0\0"))
+    if tun_type >= len(TUN_TYPES) or checksum >= len(TUN_CHECKSUMS):
+        raise ProtocolError(f"IPVS server of tunnel type {tun_type}, flags {checksum:#x}")
+    server = Server(
+        address=_decode_address(found.get(1, b""), ipv6=family == AF_INET6),
+        port=ntohs(_number(found.get(2, b""))),
+        forward=_FORWARD_NAMES[forward],
+        weight=_number(found.get(4, b"")),
+        upper_threshold=_number(found.get(5, b"")),
+        lower_threshold=_number(found.get(6, b"")),
+        tun_type=TUN_TYPES[tun_type],
+        tun_port=ntohs(_number(found.get(14, b"\0\0"))),
+        tun_checksum=TUN_CHECKSUMS[checksum],
+    )
+    return server, _number(found.get(_DEST_ACTIVE, b"")) + _number(found.get(_DEST_INACTIVE, b""))
+
+
+def decode_timeouts(payload: bytes) -> Timeouts:
+    """Read the timeouts."""
+    found = dict(message.attributes(payload, _HEAD.size))
+    return Timeouts(*(_number(found.get(kind, b"")) for kind in (_TIMEOUT_TCP, _TIMEOUT_FIN, _TIMEOUT_UDP)))
+
+
+def _nested(payload: bytes, kind: int) -> dict[int, bytes]:
+    for found, value in message.attributes(payload, _HEAD.size):
+        if found == kind:
+            return dict(message.attributes(value))
+    raise ProtocolError("IPVS message without what it is about")
+
+
+def _number(value: bytes) -> int:
+    if len(value) not in {1, 2, 4}:
+        raise ProtocolError(f"IPVS number of {len(value)} bytes")
+    return int.from_bytes(value, "little" if _U16.pack(1)[0] else "big")
+
+
+def _exactly(value: bytes, size: int) -> bytes:
+    if len(value) != size:
+        raise ProtocolError(f"IPVS attribute of {len(value)} bytes where {size} are expected")
+    return value
+
+
+def _decode_address(value: bytes, *, ipv6: bool) -> str:
+    return unpack(_exactly(value, 16)[: 16 if ipv6 else 4])
+
+
+def _text(value: bytes) -> str:
+    """Read a name of the kernel: short, printable, without what ends it."""
+    text = value.rstrip(b"\0").decode("ascii", errors="replace")
+    if not 0 < len(text) <= 16 or not text.isprintable():
+        raise ProtocolError(f"IPVS name {text[:20]!r}")
+    return text

@@ -1,0 +1,222 @@
+"""The IPVS table: what comes, what goes, and in which order.
+
+Additions and edits come before deletions: the kernel then has nothing in its trash list to look through, no service is
+without servers for a moment, and the last service of a family never goes before its replacement is there (with it the
+kernel would unhook itself, and answer packets of living connections with a reset). Each service is followed by its
+servers at once, except where a table is restored: there the services come first, one of each family before all others,
+since the first of a family ends the resets (net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_trash_get_dest, __ip_vs_del_service).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from reconciler.diff import diff
+from reconciler.model.ipvs import FWMARK, Ipvs, Server, Service, ServiceKey, Timeouts, is_past
+from reconciler.model.sandbox import Surroundings
+from reconciler.operations.ipvs import (
+    EXPIRING,
+    AddServer,
+    AddService,
+    DeleteConntrack,
+    DeleteServer,
+    DeleteService,
+    DrainServer,
+    EditServer,
+    EditService,
+    ExpireConnections,
+    IpvsOperation,
+    SetSysctl,
+    SetTimeouts,
+)
+
+# So many servers to add to a table with hardly any, and it is a restore.
+RESTORE = 500
+_NODEST, _CONNTRACK = "expire_nodest_conn", "conntrack"
+
+
+@dataclass(slots=True)
+class IpvsPlan:
+    """What happens to the table, in order, and how many servers wait for their connections to end.
+
+    `services`, `servers`: how many are lost for good, of how many that are ours.
+    """
+
+    operations: list[IpvsOperation] = field(default_factory=list)
+    draining: int = 0
+    services: tuple[int, int] = (0, 0)
+    servers: tuple[int, int] = (0, 0)
+
+
+def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
+    """Plan the table that `desired` says, as far as it says something."""
+    plan = IpvsPlan()
+    plan.operations += _plan_settings(desired, observed)
+    if desired.services is None:
+        return plan
+    found = observed.services or ()
+    changes = diff(_heed_others(desired.services, found), found)
+    coming = _Coming(around)
+    going = _Going(desired.drain, around)
+    for change in changes:
+        if change.after:
+            coming.add(change.before, change.after)
+        if change.before:
+            going.add(change.before, change.after)
+    plan.operations += coming.operations(sum(len(service.servers) for service in (*found, *around.services)))
+    plan.operations += going.operations
+    plan.operations += _plan_flows(desired, observed, coming, going)
+    plan.draining = going.waiting
+    plan.services = (going.services, len(found))
+    plan.servers = (going.servers, sum(len(service.servers) for service in found) if going.servers else 0)
+    return plan
+
+
+def _plan_settings(desired: Ipvs, observed: Ipvs) -> Iterator[SetSysctl | SetTimeouts]:
+    had = dict(observed.sysctls)
+    for name, value in desired.sysctls:
+        # What is only set for a moment counts as what it is put back to.
+        before = 0 if name == _NODEST and had.get(name) == EXPIRING else had.get(name)
+        if before != value:
+            yield SetSysctl(name=name, value=value, before=before)
+    pairs = zip(desired.timeouts, observed.timeouts, strict=True)
+    changed = Timeouts(*(wish if wish != before else None for wish, before in pairs))
+    if any(changed):
+        yield SetTimeouts(timeouts=changed, before=observed.timeouts)
+
+
+def _heed_others(wishes: Sequence[Service], found: Sequence[Service]) -> list[Service]:
+    """Take over what a service leaves to others: the weights of its servers as they are."""
+    if not any(wish.ignore for wish in wishes):
+        return list(wishes)
+    had = {service.key: {server.key: server for server in service.servers} for service in found}
+    return [_heed_weights(wish, had.get(wish.key, {})) if "weight" in wish.ignore else wish for wish in wishes]
+
+
+def _heed_weights(wish: Service, had: dict[tuple[str, int], Server]) -> Service:
+    servers = tuple(
+        replace(server, weight=before.weight) if (before := had.get(server.key)) and before.deadline is None else server
+        for server in wish.servers
+    )
+    return replace(wish, servers=servers, ignore=())
+
+
+def _bare(service: Service) -> Service:
+    return replace(service, servers=(), ignore=())
+
+
+class _Coming:
+    """What is added and edited, service by service."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._unmarked = around.unmarked
+        self._services: list[AddService] = []
+        # Of each service that comes or changes: what is done to itself, and to its servers.
+        self._groups: list[list[AddService | EditService | AddServer | EditServer]] = []
+        self.began: list[Service] = []
+        self._added = 0
+
+    def add(self, before: Service | None, after: Service) -> None:
+        """Note a service that is there in the end."""
+        key = after.key
+        group: list[AddService | EditService | AddServer | EditServer] = []
+        if before is None:
+            group.append(AddService(service=after))
+        elif _bare(before) != _bare(after) or key in self._unmarked:
+            group.append(EditService(service=after, before=before))
+        for change in diff(after.servers, before.servers if before else ()):
+            if change.after and change.before:
+                group.append(EditServer(service=key, server=change.after, before=change.before))
+            elif change.after:
+                group.append(AddServer(service=key, server=change.after))
+                self._added += 1
+        if group:
+            self._groups.append(group)
+        if after.servers and not (before and before.servers):
+            self.began.append(after)
+
+    def operations(self, present: int) -> list[IpvsOperation]:
+        """Give the operations in order; `present` servers are in the table, whoever's they are."""
+        restored = self._added >= RESTORE and present * 10 <= self._added
+        if not restored:
+            return [operation for group in self._groups for operation in group]
+        services = [group[0] for group in self._groups if isinstance(group[0], AddService)]
+        first = {each.service.is_ipv6: each for each in reversed(services)}.values()
+        heads = [*first, *(each for each in services if each not in first)]
+        return [*heads, *(each for group in self._groups for each in group if not isinstance(each, AddService))]
+
+
+class _Going:
+    """What is deleted and drained."""
+
+    def __init__(self, drain: int, around: Surroundings) -> None:
+        self._drain = drain
+        self._around = around
+        self.operations: list[IpvsOperation] = []
+        self.waiting = self.services = self.servers = 0
+        # Services that lose servers with living connections, and all of whose clients have to find another one.
+        self.cut: list[Service] = []
+
+    def add(self, before: Service, after: Service | None) -> None:
+        """Note a service as it was, and what it is in the end."""
+        wanted = {server.key for server in after.servers} if after else set()
+        removed = [server for server in before.servers if server.key not in wanted]
+        if after is None and not self._drain:
+            self._delete_service(before, removed)
+            return
+        done = sum([self._remove(before, server, kept=after is not None) for server in removed])
+        if after is None and done == len(removed):
+            self._delete_service(before, removed)
+        elif after is None:
+            self.services += not any(server.deadline is not None for server in removed)
+
+    def _delete_service(self, service: Service, servers: list[Server]) -> None:
+        fresh = [server for server in servers if server.deadline is None]
+        self.services += bool(fresh) or not servers
+        self.servers += len(fresh)
+        self.operations.append(DeleteService(service=service))
+        self._note_cut(service, servers)
+
+    def _remove(self, service: Service, server: Server, *, kept: bool) -> bool:
+        """Delete or drain a server, one step further; tell whether nothing stands in the way of its end."""
+        draining = server.deadline is not None
+        if self._drain and not draining:
+            until = self._around.now + self._drain
+            drained = server.draining(until)
+            self.operations.append(DrainServer(service=service.key, server=drained, before=server))
+            self.servers += 1
+            self.waiting += 1
+            return False
+        if self._drain and not self._is_over(service.key, server):
+            self.waiting += 1
+            return False
+        if kept:
+            self.operations.append(DeleteServer(service=service.key, server=server))
+            self.servers += not draining
+            self._note_cut(service, [server])
+        return True
+
+    def _is_over(self, key: ServiceKey, server: Server) -> bool:
+        past = server.deadline is not None and is_past(server.deadline, self._around.now)
+        return past or not self._around.connections.get((key, server.key), 0)
+
+    def _note_cut(self, service: Service, servers: list[Server]) -> None:
+        fresh = any(server.deadline is None for server in servers)
+        if fresh or any(self._around.connections.get((service.key, server.key), 0) for server in servers):
+            self.cut.append(service)
+
+
+def _plan_flows(
+    desired: Ipvs, observed: Ipvs, coming: _Coming, going: _Going
+) -> Iterator[ExpireConnections | DeleteConntrack]:
+    """Free the flows of what is gone, and those that began before there was a service, which UDP would keep for ever."""
+    settings = dict(observed.sysctls)
+    began = settings.get(_NODEST) == EXPIRING
+    off = not (settings | dict(desired.sysctls)).get(_NODEST, 0) or (began and not dict(desired.sysctls).get(_NODEST))
+    if off and (began or any(service.protocol in ("udp", FWMARK) for service in going.cut)):
+        yield ExpireConnections()
+    if (settings | dict(desired.sysctls)).get(_CONNTRACK):
+        touched = [*going.cut, *coming.began]
+        for address in dict.fromkeys(service.address for service in touched if service.protocol == "udp"):
+            yield DeleteConntrack(address=address, protocol="udp")
