@@ -8,10 +8,10 @@ from itertools import groupby
 from typing import Any
 
 from reconciler.cli.output import paint
-from reconciler.errors import ApplyError
+from reconciler.errors import ApplyError, HostError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.schema import path_text
-from reconciler.model.sandbox import DriverAddress
+from reconciler.model.sandbox import DriverAddress, NetnsAddress, VmAddress
 from reconciler.operations import AttachInterface, Operation
 from reconciler.preview import Preview
 from reconciler.safety import combine
@@ -84,7 +84,17 @@ def _script_line(operation: Operation, driver: DriverAddress) -> str:
     if isinstance(operation, AttachInterface):
         return operation.command
     command = f"sh -c {shlex.quote(operation.command)}" if operation.compound else operation.command
-    return f"nsenter --net={shlex.quote(driver.file)} {command}{' || true' if operation.may_fail else ''}"
+    return f"{_within(driver)} {command}{' || true' if operation.may_fail else ''}"
+
+
+def _within(driver: DriverAddress) -> str:
+    match driver:
+        case NetnsAddress():
+            return f"nsenter --net={shlex.quote(driver.file)}"
+        case VmAddress(name=None):
+            raise HostError(f"-o shell needs a way to run commands in {driver}, which only machines of our own have")
+        case VmAddress():
+            return f"reconciler sandbox exec {driver.name} --"
 
 
 def render_failure(manifest: Manifest, error: ApplyError) -> str:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from reconciler.cli.output import print_data
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
+from reconciler.formats.ipvsadm import save_rules
 from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write
+from reconciler.model.ipvs import Ipvs
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.operations import route_words
 
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _observe(sandbox: Sandbox) -> Observed:
     with connect(sandbox.driver) as driver:
-        return driver.observe(Sandbox(id=sandbox.id, driver=sandbox.driver))
+        return driver.observe(Sandbox(id=sandbox.id, driver=sandbox.driver, ipvs=Ipvs()))
 
 
 def _listing(found: Observed) -> Iterator[str]:
@@ -65,7 +67,9 @@ def _listing(found: Observed) -> Iterator[str]:
             tentative = (interface.name, address.address) in around.tentative
             yield f"    {address.address}{' tentative' * tentative}{' duplicate' * failed}{'' if address.dad else ' nodad'}"
     yield from (f"  {route_words(route)}" for route in sandbox.routes or ())
-    if around.links or around.routes:
+    yield from (f"  {rule}" for rule in save_rules(sandbox.ipvs.services or ())) if sandbox.ipvs else ()
+    if around.links or around.routes or around.services:
         yield "  not ours, left alone:"
         yield from (f"    {name}" for name in sorted(around.links))
         yield from (f"    {route_words(route)}" for route in around.routes)
+        yield from (f"    {rule}" for rule in save_rules(around.services))

@@ -74,9 +74,13 @@ class Inside:
                 kinds={device: link.kind for device, link in ours.items()},
             ),
         )
-        return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs)
+        local = frozenset(a.address.partition("/")[0] for a in addresses)
+        return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, local)
 
-    def _with_ipvs(self, observed: Observed, desired: Ipvs) -> Observed:
+    def _with_ipvs(self, observed: Observed, desired: Ipvs, local: frozenset[str]) -> Observed:
+        if desired == type(desired)() and self._kernel.sysctl("net.ipv4.vs.conntrack") is None:
+            # Nothing in particular is asked for, and a look would load the module.
+            return observed
         table = self._ipvs.observe(desired)
         around = replace(
             observed.around,
@@ -84,6 +88,8 @@ class Inside:
             unmarked=frozenset(table.unmarked),
             connections=table.connections,
             now=table.now,
+            local=local,
+            forwarding=self._kernel.sysctl("net.ipv4.ip_forward") != "0",
         )
         return Observed(sandbox=replace(observed.sandbox, ipvs=table.ipvs), around=around)
 

@@ -67,7 +67,7 @@ PAUSE, GRACE, TICK = 0.1, 0.5, 5.0
 # while nobody listens (as netlink/channel.py).
 CHUNK, READ_SIZE, RECEIVE_BUFFER = 32 << 10, 64 << 10, 8 << 20
 # As netlink/channel.py: what makes many small dumps quick.
-SMALL_READ_SIZE = 3776
+SMALL_READ_SIZE = min(os.sysconf("SC_PAGE_SIZE"), 8192) - 320
 
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
@@ -76,7 +76,9 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _MESSAGE, _TIMEVAL = struct.Struct("=IHHII"), struct.Struct("ll")
 _ERROR, _DONE = 2, 3
-_TYPE, _ENDS = struct.Struct("=H"), {_ERROR, _DONE}
+_ENDS = {_ERROR, _DONE}
+# Where the other byte of a type stands first, every message looks like the last.
+_LOOKS_LAST = {*_ENDS, *((0, 1, 2, 3) if sys.byteorder == "big" else ())}
 # genetlink.h: GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, and CTRL_ATTR_FAMILY_NAME with the name.
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _IPVS_NAME = 16, 3, 1, struct.pack("=HH5s3x", 9, 2, b"IPVS")
 # nfnetlink.h: NFNL_SUBSYS_CTNETLINK.
@@ -154,18 +156,23 @@ class Port:
         self._away_since = 0.0
 
     def receive(self) -> bytes:
-        """Read what is there."""
+        """Read what is there, up to the size of a read; the port gives a page at a time."""
+        data = bytearray()
         try:
-            data = os.read(self.descriptor, READ_SIZE)
+            while len(data) < READ_SIZE:
+                part = os.read(self.descriptor, READ_SIZE)
+                data += part
+                if not part:
+                    break
         except BlockingIOError:
-            data = None
+            part = b"nothing yet"
         except OSError as error:
             raise GoneError from error
-        if data == b"":
-            self._pause()
-        else:
+        if data or part:
             self._away_since = 0.0
-        return data or b""
+        else:
+            self._pause()
+        return bytes(data)
 
     def _pause(self) -> None:
         """Wait for a host that seems to be away. GoneError if it stays away."""
@@ -207,7 +214,7 @@ class Port:
 
     def fail(self, request: int, error: OSError) -> None:
         """Answer that a request failed: an errno, and words."""
-        code = errno.ETIMEDOUT if isinstance(error, TimeoutError | BlockingIOError) else error.errno or errno.EIO
+        code = errno.ETIMEDOUT if isinstance(error, (TimeoutError, BlockingIOError)) else error.errno or errno.EIO
         self.send(request, FAILED, FAILED_HEAD.pack(code) + (error.strerror or str(error)).encode()[:1024])
 
 
@@ -299,6 +306,8 @@ class Relay(Service):
         if len(payload) < NETLINK_HEAD.size + _MESSAGE.size:
             raise OSError(errno.EINVAL, "netlink request cut short")
         protocol, last = NETLINK_HEAD.unpack_from(payload)
+        if kind == DUMPS and protocol == ROUTE:
+            raise OSError(errno.EOPNOTSUPP, "dumps one after the other are of IPVS and connection tracking")
         body = memoryview(payload)[NETLINK_HEAD.size :]
         parts = self._check(protocol, body)
         channel = self._sockets.get((kind, protocol))
@@ -308,7 +317,7 @@ class Relay(Service):
             if kind == NETLINK:
                 channel.send(body)
                 return self._collect(request, channel, last)
-            return self._collect_dumps(request, channel, parts)
+            return self._collect_dumps(request, channel, body, parts)
         except BaseException:
             # What the kernel still has to say must not be taken for the answer to the next request.
             del self._sockets[kind, protocol]
@@ -325,59 +334,62 @@ class Relay(Service):
             part += b"\0" * (-len(part) & 3)
             if is_end(datagram, last):
                 return bytes(part)
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"the kernel was not done within {KERNEL_TIMEOUT:.0f} s")
             if len(part) >= CHUNK:
-                self._send_part(request, part, deadline)
+                self.port.send(request, MORE, part)
                 part.clear()
 
-    def _collect_dumps(self, request: int, channel: socket.socket, dumps: list[tuple[int, memoryview]]) -> bytes:
+    def _collect_dumps(
+        self, request: int, channel: socket.socket, body: memoryview, dumps: list[tuple[int, int, int]]
+    ) -> bytes:
         """Send each message after the answer to the one before; the rest as `_collect`, but in a hurry."""
         deadline = time.monotonic() + KERNEL_TIMEOUT
         buffer = bytearray(CHUNK + SMALL_READ_SIZE)
         view, end = memoryview(buffer), 0
-        send, receive, type_at = channel.send, channel.recv_into, _TYPE.unpack_from
-        for sequence, message in dumps:
-            send(message)
+        send, receive = channel.send, channel.recv_into
+        for sequence, first, last in dumps:
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"the kernel was not done within {KERNEL_TIMEOUT:.0f} s")
+            send(body[first:last])
             done = False
             while not done:
                 start = end
-                end += receive(view[start : start + SMALL_READ_SIZE])
-                # The last message of a dump stands alone or, with 4 bytes of its own, at the end.
-                done = type_at(buffer, start + 4)[0] in _ENDS or (
-                    type_at(buffer, end - 16)[0] in _ENDS and is_end(bytes(view[start:end]), sequence)
-                )
+                size = receive(view[start : start + SMALL_READ_SIZE], 0, socket.MSG_TRUNC)
+                if size > SMALL_READ_SIZE:
+                    raise OSError(errno.EMSGSIZE, f"a dump comes in pieces of {size} bytes")
+                end = start + size
+                # The last message of a dump stands alone, or with 4 bytes of its own at the end; its type has two bytes.
+                if buffer[start + 4] in _LOOKS_LAST or buffer[end - 16] in _LOOKS_LAST:
+                    done = is_end(bytes(view[start:end]), sequence)
                 if end >= CHUNK:
-                    self._send_part(request, view[:end], deadline)
+                    self.port.send(request, MORE, view[:end])
                     end = 0
         return bytes(view[:end])
 
-    def _send_part(self, request: int, part: bytearray | memoryview, deadline: float) -> None:
-        if time.monotonic() > deadline:
-            raise TimeoutError(errno.ETIMEDOUT, f"the kernel was not done within {KERNEL_TIMEOUT:.0f} s")
-        self.port.send(request, MORE, part)
+    def _check(self, protocol: int, messages: memoryview) -> list[tuple[int, int, int]]:
+        """Refuse what is neither the route family's, nor IPVS's, nor connection tracking's.
 
-    def _check(self, protocol: int, messages: memoryview) -> list[tuple[int, memoryview]]:
-        """Refuse what is neither the route family's, nor IPVS's, nor connection tracking's; give sequence and message.
-
-        Those of the route family are not looked at, as all of them are taken: there the list is empty.
+        Give sequence number, start and end of each message; none of the route family, as all of those are taken.
         """
         if protocol == ROUTE:
             return []
         if protocol not in {GENERIC, NETFILTER}:
             raise PermissionError(errno.EPERM, f"netlink protocol {protocol} is not relayed")
         found = []
-        position = 0
-        while position < len(messages):
-            left = len(messages) - position
-            length, kind, _, sequence, _ = (
-                _MESSAGE.unpack_from(messages, position) if left >= _MESSAGE.size else (0, 0, 0, 0, 0)
-            )
-            if not _MESSAGE.size <= length <= left:
-                raise OSError(errno.EINVAL, f"netlink message of {length} bytes where {left} are left")
-            body = messages[position + _MESSAGE.size : position + length]
-            if not (self._is_ipvs(kind, body) if protocol == GENERIC else kind >> 8 == _CONNTRACK):
-                raise PermissionError(errno.EPERM, f"netlink {protocol}, message type {kind} is not relayed")
-            found.append((sequence, messages[position : position + length]))
-            position += length + 3 & ~3
+        position, end, head = 0, len(messages), _MESSAGE.unpack_from
+        while position < end:
+            length, kind, _, sequence, _ = head(messages, position) if end - position >= _MESSAGE.size else (0,) * 5
+            after = position + length
+            if length < _MESSAGE.size or after > end:
+                raise OSError(errno.EINVAL, f"netlink message of {length} bytes where {end - position} are left")
+            # Thousands of messages are all of one type.
+            if kind != self._family or protocol != GENERIC:
+                body = messages[position + _MESSAGE.size : after]
+                if not (self._is_ipvs(kind, body) if protocol == GENERIC else kind >> 8 == _CONNTRACK):
+                    raise PermissionError(errno.EPERM, f"netlink {protocol}, message type {kind} is not relayed")
+            found.append((sequence, position, after))
+            position = after + 3 & ~3
         return found
 
     def _is_ipvs(self, kind: int, body: memoryview) -> bool:
@@ -403,7 +415,9 @@ def open_netlink(protocol: int, groups: int = 0) -> socket.socket:
         channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
         channel.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * MAX_FRAME)
         # A timeout of Python's would look before each read whether there is something.
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(KERNEL_TIMEOUT), 0))
+        channel.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(KERNEL_TIMEOUT), int(KERNEL_TIMEOUT % 1 * 1e6))
+        )
         channel.bind((0, groups))
     except BaseException:
         channel.close()

@@ -170,7 +170,8 @@ def _copy_modules(packages: str, root: str, release: str) -> None:
     with open(os.path.join(packages, folder, "modules.dep"), encoding="utf-8") as file:
         needs = dict(line.rstrip().split(":", 1) for line in file)
     for module, needed in needs.items():
-        name = os.path.basename(module).removesuffix(".ko").replace("-", "_")
+        # Some kernels have their modules compressed.
+        name = os.path.basename(module).partition(".")[0].replace("-", "_")
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in MODULES):
             for each in (module, *needed.split()):
                 _copy(packages, root, os.path.join(folder, each))

@@ -93,7 +93,8 @@ class Surroundings:
     `origins`: device → what our NICs were on the host. `kinds`: device → kind of link (`tun`, `veth`, … or empty).
     `kernel`: its release, major and minor, if known.
     `services`: IPVS services of others. `unmarked`: those of ours that do not carry our mark (yet). `connections`: of
-    servers that no manifest wants, how many there are. `now`: Unix seconds of the look.
+    servers that no manifest wants, how many there are. `now`: Unix seconds of the look. `local`: every address of every
+    link, `forwarding`: whether IPv4 packets are forwarded; both only where IPVS is looked at.
     """
 
     links: frozenset[str] = frozenset()
@@ -109,6 +110,8 @@ class Surroundings:
     unmarked: frozenset[ServiceKey] = frozenset()
     connections: Mapping[tuple[ServiceKey, ServerKey], int] = field(default_factory=lambda: MappingProxyType({}))
     now: float = 0.0
+    local: frozenset[str] | None = None
+    forwarding: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

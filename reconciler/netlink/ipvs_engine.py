@@ -90,9 +90,9 @@ class IpvsEngine:
                 return ipvs.decode_timeouts(answer.payload)
         raise ProtocolError("the kernel does not say the IPVS timeouts")
 
-    def order(self) -> list[ServiceKey]:
-        """Give the services in the order of the kernel's own table."""
-        return [ipvs.decode_service(payload)[0].key for payload in self._dump_services()]
+    def order(self) -> dict[bytes, int]:
+        """Give the place of each service, as `ipvs.encode_identity` names it, in the kernel's own table."""
+        return {ipvs.identity(payload): place for place, payload in enumerate(self._dump_services())}
 
     def _ask_family(self) -> int:
         sequence = self.next_sequence()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from reconciler.errors import ReconcilerError
+from reconciler.model.ipvs import ServiceKey
 from reconciler.netlink import conntrack, ipvs
 from reconciler.netlink.execute import Outcome, Request, Status, send
 from reconciler.netlink.ipvs_engine import NODEST, IpvsEngine
@@ -81,12 +82,7 @@ def _explained(outcome: Outcome, failed: set[object]) -> Outcome:
 
 def _send_all(engine: IpvsEngine, operations: list[IpvsOperation], kind: type | None) -> Iterator[list[Outcome]]:
     if kind is AddServer and len(operations) >= ORDERED:
-        position = {key: index for index, key in enumerate(engine.order())}
-        operations = sorted(
-            operations,
-            key=lambda each: position.get(each.service, -1) if isinstance(each, AddServer) else 0,
-            reverse=True,
-        )
+        operations = _along_the_kernel(engine, operations)
     batch: list[Request] = []
     size = 0
     for operation in operations:
@@ -98,6 +94,17 @@ def _send_all(engine: IpvsEngine, operations: list[IpvsOperation], kind: type | 
             yield send(engine.channel, batch, _is_gone)
             batch, size = [], 0
     yield send(engine.channel, batch, _is_gone)
+
+
+def _along_the_kernel(engine: IpvsEngine, operations: list[IpvsOperation]) -> list[IpvsOperation]:
+    """Order servers to add by their services, against the kernel's order; those of one service stay as they are."""
+    place = engine.order()
+    by_service: dict[ServiceKey, list[IpvsOperation]] = {}
+    for operation in operations:
+        if isinstance(operation, AddServer):
+            by_service.setdefault(operation.service, []).append(operation)
+    keys = sorted(by_service, key=lambda key: place.get(ipvs.encode_identity(key), -1), reverse=True)
+    return [operation for key in keys for operation in by_service[key]]
 
 
 def _encode(operation: IpvsOperation, family: int, sequence: int) -> bytes:

@@ -116,11 +116,19 @@ def failure(message: Message) -> Failure | None:
     if code < -_MAX_ERRNO:
         raise ProtocolError(f"netlink error {code}, which is no errno")
     text = ""
-    if message.type == ERROR and message.flags & _HAS_ATTRIBUTES and len(payload) >= _ERROR_SIZE:
+    if message.type == DONE and message.flags & _HAS_ATTRIBUTES:
+        text = _words(payload, 4)
+    elif message.type == ERROR and message.flags & _HAS_ATTRIBUTES and len(payload) >= _ERROR_SIZE:
         start = _ERROR_SIZE
         if not message.flags & _CAPPED:
             start = 4 + (_HEADER.unpack_from(payload, 4)[0] + 3 & ~3)
-        for kind, value in attributes(payload, start):
-            if kind == _EXTACK_TEXT:
-                text = value.rstrip(b"\0").decode(errors="replace").rstrip(".")
+        text = _words(payload, start)
     return Failure(-code, text)
+
+
+def _words(payload: bytes, start: int) -> str:
+    """Read what the kernel says about an error, from the attributes behind it."""
+    for kind, value in attributes(payload, start):
+        if kind == _EXTACK_TEXT:
+            return value.rstrip(b"\0").decode(errors="replace").rstrip(".")
+    return ""

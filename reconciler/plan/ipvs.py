@@ -123,14 +123,28 @@ class _Coming:
         group: list[AddService | EditService | AddServer | EditServer] = []
         if before is None:
             group.append(AddService(service=after))
-        elif _bare(before) != _bare(after) or key in self._unmarked:
+            group += [AddServer(service=key, server=server) for server in after.servers]
+            self._note(before, after, group, len(after.servers))
+            return
+        if _bare(before) != _bare(after) or key in self._unmarked:
             group.append(EditService(service=after, before=before))
-        for change in diff(after.servers, before.servers if before else ()):
+        added = 0
+        for change in diff(after.servers, before.servers):
             if change.after and change.before:
                 group.append(EditServer(service=key, server=change.after, before=change.before))
             elif change.after:
                 group.append(AddServer(service=key, server=change.after))
-                self._added += 1
+                added += 1
+        self._note(before, after, group, added)
+
+    def _note(
+        self,
+        before: Service | None,
+        after: Service,
+        group: list[AddService | EditService | AddServer | EditServer],
+        added: int,
+    ) -> None:
+        self._added += added
         if group:
             self._groups.append(group)
         if after.servers and not (before and before.servers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +20,18 @@ def seconds(command: Sequence[str], *, code: int = 0) -> float:
     if done.returncode != code:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
     return taken
+
+
+def memory(command: Sequence[str]) -> tuple[float, int]:
+    """Run a command; give its wall time, and the most memory it had resident, in KiB (getrusage(2))."""
+    begin = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    taken = time.perf_counter() - begin
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}")
+    return taken, usage.ru_maxrss
 
 
 def best(measure: Callable[[], float], rounds: int) -> float:

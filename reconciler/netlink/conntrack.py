@@ -1,0 +1,205 @@
+"""Entries of connection tracking, found by original destination and protocol, and deleted one by one.
+
+Source: include/uapi/linux/netfilter/nfnetlink.h (struct nfgenmsg), nfnetlink_conntrack.h (enum ctattr_type,
+ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_filter); the flags of a filter are in net/netfilter/nf_internals.h.
+
+Traps: a deletion without a tuple empties the whole table, so none is ever built without one. A kernel that does not know
+the filter of a dump (before Linux 5.8) leaves it out without a word, and one that does can have its comparison of IPv6
+addresses upside down (6.1 has, 6.12 has not): so IPv6 is filtered by protocol only, and all is looked at here again.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from socket import AF_INET, AF_INET6
+from typing import NamedTuple
+
+from reconciler.errors import BusyError, HostError, ProtocolError
+from reconciler.model.address import pack as pack_address
+from reconciler.netlink import message
+from reconciler.netlink.channel import Channel
+from reconciler.netlink.engine import CONSISTENT_DUMP_TIMEOUT
+from reconciler.netlink.message import Message, attribute
+
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+
+# NFNL_SUBSYS_CTNETLINK << 8, and IPCTNL_MSG_CT_NEW, _GET and _DELETE.
+NEW, GET, DELETE = 0x100, 0x101, 0x102
+# enum ctattr_type, ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_filter.
+TUPLE_ORIGINAL, ID, ZONE, FILTER = 1, 12, 18, 25
+TUPLE_ADDRESSES, TUPLE_PROTOCOL = 1, 2
+IPV4_DESTINATION, IPV6_DESTINATION = 2, 4
+PROTOCOL_NUMBER, DESTINATION_PORT = 1, 3
+FILTER_ORIGINAL = 1
+# What of the original tuple the kernel compares: CTA_FILTER_F_CTA_IP_DST, _PROTO_NUM, _PROTO_DST_PORT.
+BY_DESTINATION, BY_PROTOCOL, BY_PORT = 0x2, 0x8, 0x20
+
+_NFGENMSG = struct.Struct("=BBH")
+_U32 = struct.Struct("=I")
+_NESTED = 0x8000
+# Bytes of requests in one send, as in `execute`; a deletion takes 80 to 120.
+BATCH = 1 << 16
+# A kernel without ctnetlink answers EINVAL to all that is asked of it.
+_LACKING = {errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP}
+
+
+class _Original(NamedTuple):
+    """Where the first packet of a connection went: 4 or 16 bytes, an IPPROTO, and the port if it has one."""
+
+    destination: bytes
+    protocol: int
+    port: int | None
+
+
+def dump_request(address: str, protocol: str, sequence: int, *, port: int | None = None) -> bytes:
+    """Ask for the entries whose first packet went to `address` (and `port`) by `protocol`, one of PROTOCOLS.
+
+    The kernel leaves out others where it can: those of other IPv4 addresses and protocols, and of other ports of TCP and
+    UDP. `delete_request` is what decides. ValueError for what is no address, KeyError for another protocol.
+    """
+    packed = pack_address(address)
+    kind, flags = (IPV4_DESTINATION, BY_DESTINATION) if len(packed) == 4 else (IPV6_DESTINATION, 0)
+    flags |= BY_PROTOCOL
+    upper = attribute(PROTOCOL_NUMBER, bytes((PROTOCOLS[protocol],)))
+    if port is not None:
+        flags |= BY_PORT
+        upper += attribute(DESTINATION_PORT, port.to_bytes(2))
+    wanted = _nested(TUPLE_ADDRESSES, attribute(kind, packed)) + _nested(TUPLE_PROTOCOL, upper)
+    body = _NFGENMSG.pack(_family(packed), 0, 0) + _nested(TUPLE_ORIGINAL, wanted)
+    body += _nested(FILTER, attribute(FILTER_ORIGINAL, _U32.pack(flags)))
+    return message.pack(GET, message.REQUEST | message.DUMP, sequence, body)
+
+
+def delete_request(
+    entry: bytes, address: str, protocol: str, sequence: int, *, port: int | None = None
+) -> bytes | None:
+    """Build the deletion of a dumped entry, of exactly it: its original tuple, its zone, and its id.
+
+    None if it is not of this destination and protocol. ProtocolError for malformed bytes.
+    """
+    if len(entry) < _NFGENMSG.size:
+        raise ProtocolError(f"conntrack entry of {len(entry)} bytes")
+    packed = pack_address(address)
+    if entry[0] != _family(packed):
+        return None
+    found = dict(message.attributes(entry, _NFGENMSG.size))
+    original = _original(found, len(packed))
+    if original[:2] != (packed, PROTOCOLS[protocol]) or port not in {None, original.port}:
+        return None
+    body = _NFGENMSG.pack(entry[0], 0, 0) + _nested(TUPLE_ORIGINAL, found[TUPLE_ORIGINAL])
+    if ZONE in found:
+        body += attribute(ZONE, _sized(found, ZONE, 2))
+    # A new connection with the same addresses and ports has another id, unless it is at the same place in memory.
+    body += attribute(ID, _sized(found, ID, 4))
+    return message.pack(DELETE, message.REQUEST, sequence, body)
+
+
+def delete(
+    channel: Channel, address: str, protocol: str, *, sequence: Callable[[], int], port: int | None = None
+) -> int:
+    """Delete the entries whose first packet went to `address` (and `port`) by `protocol`; give how many there were.
+
+    `channel` is one of the family NETFILTER, of a kernel with the module nf_conntrack_netlink; `sequence` gives its next
+    number. An entry that ended by itself meanwhile is not counted. HostError if the kernel lacks that module or
+    a privilege, BusyError if no whole dump can be had in 10 s, ProtocolError for malformed answers, with nothing deleted,
+    and for other refusals.
+    """
+    requests = [
+        request
+        for entry in _entries(channel, address, protocol, sequence, port)
+        if (request := delete_request(entry, address, protocol, sequence(), port=port))
+    ]
+    return sum(_send(channel, batch) for batch in _batches(requests))
+
+
+def _entries(
+    channel: Channel, address: str, protocol: str, sequence: Callable[[], int], port: int | None
+) -> list[bytes]:
+    """Dump the entries; again, as long as the table changed meanwhile: such a dump can lack some."""
+    deadline = time.monotonic() + CONSISTENT_DUMP_TIMEOUT
+    while True:
+        number = sequence()
+        answers = channel.exchange(dump_request(address, protocol, number, port=port), number)
+        answers = [answer for answer in answers if answer.sequence == number]
+        _check_end(answers)
+        if not any(answer.flags & message.DUMP_INTERRUPTED for answer in answers):
+            return [answer.payload for answer in answers if answer.type == NEW]
+        if time.monotonic() > deadline:
+            raise BusyError(f"its connections change too fast to be read ({CONSISTENT_DUMP_TIMEOUT:.0f} s tried)")
+
+
+def _check_end(answers: Sequence[Message]) -> None:
+    if not answers or answers[-1].type not in {message.DONE, message.ERROR}:
+        raise ProtocolError("a dump of connection tracking has no end")
+    failed = message.failure(answers[-1])
+    if failed:
+        if failed.errno in _LACKING:
+            raise HostError(f"the kernel does not show its connections: {failed}; has it nf_conntrack_netlink?")
+        raise ProtocolError(f"the kernel refused to show its connections: {failed}")
+
+
+def _batches(requests: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Take as many at a time as one send may have."""
+    batch: list[bytes] = []
+    size = 0
+    for request in requests:
+        if batch and size + len(request) > BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(request)
+        size += len(request)
+    if batch:
+        yield batch
+
+
+def _send(channel: Channel, batch: list[bytes]) -> int:
+    """Send deletions, asking for an answer to the last only; give how many of them deleted something."""
+    batch[-1] = message.with_ack(batch[-1])
+    numbers = set(map(message.sequence_of, batch))
+    answers = channel.exchange(b"".join(batch), message.sequence_of(batch[-1]))
+    ended = set()
+    for answer in answers:
+        failed = message.failure(answer) if answer.type == message.ERROR and answer.sequence in numbers else None
+        if failed and failed.errno != errno.ENOENT:
+            raise ProtocolError(f"the kernel refused to delete a connection: {failed}")
+        if failed:
+            ended.add(answer.sequence)
+    return len(batch) - len(ended)
+
+
+def _original(found: Mapping[int, bytes], size: int) -> _Original:
+    """Read the original tuple of an entry with addresses of `size` bytes."""
+    parts = dict(message.attributes(_get(found, TUPLE_ORIGINAL)))
+    addresses = dict(message.attributes(_get(parts, TUPLE_ADDRESSES)))
+    upper = dict(message.attributes(_get(parts, TUPLE_PROTOCOL)))
+    port = _sized(upper, DESTINATION_PORT, 2) if DESTINATION_PORT in upper else None
+    return _Original(
+        _sized(addresses, IPV4_DESTINATION if size == 4 else IPV6_DESTINATION, size),
+        _sized(upper, PROTOCOL_NUMBER, 1)[0],
+        int.from_bytes(port) if port is not None else None,
+    )
+
+
+def _sized(found: Mapping[int, bytes], kind: int, size: int) -> bytes:
+    value = _get(found, kind)
+    if len(value) != size:
+        raise ProtocolError(f"conntrack attribute of {len(value)} bytes where {size} are expected")
+    return value
+
+
+def _get(found: Mapping[int, bytes], kind: int) -> bytes:
+    value = found.get(kind)
+    if value is None:
+        raise ProtocolError(f"conntrack entry without attribute {kind}")
+    return value
+
+
+def _nested(kind: int, payload: bytes) -> bytes:
+    return attribute(_NESTED | kind, payload)
+
+
+def _family(packed: bytes) -> int:
+    return AF_INET if len(packed) == 4 else AF_INET6
