@@ -6,12 +6,12 @@ import argparse
 import sys
 from functools import partial
 
-from reconciler.cli.output import choose_color
+from reconciler.cli.output import choose_color, print_warnings
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
 from reconciler.drivers import connect
 from reconciler.errors import ApplyError, ReconcilerError, RefusedError
-from reconciler.manifest.load import Manifest, load
+from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance, combine, parse_allowance
 from reconciler.wording import plural
@@ -86,6 +86,7 @@ def _compare(found: str, expected: str) -> None:
 
 def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | None) -> None:
     def accept(found: Preview) -> None:
+        print_warnings(warnings([(manifest, found.observed.around)]))
         if expected is not None:
             _compare(found.fingerprint, expected)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from reconciler.cli.output import choose_color, print_data
+from reconciler.cli.output import choose_color, print_data, print_warnings
 from reconciler.cli.render import plan_data, render_plan, render_script, render_summary
 from reconciler.drivers import connect
 from reconciler.errors import HostError, ReconcilerError
-from reconciler.manifest.load import Manifest, load
+from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.sandbox import Observed
 from reconciler.preview import Preview, compare, preview
 
@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         except ReconcilerError as error:
             print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
             failed = max(failed, error.exit_code)
+    print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
     _print(arguments, previews)
     return failed or int(any(each.plan.operations for _, each in previews))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from reconciler.errors import Problem
@@ -47,6 +47,12 @@ def render_problems(problems: Sequence[Problem], color: bool) -> str:
     files = len({problem.file for problem in problems})
     lines.append(f"{len(problems)} {plural('problem', len(problems))} in {files} {plural('file', files)}.")
     return "\n".join(lines)
+
+
+def print_warnings(problems: Iterable[Problem]) -> None:
+    """Print on stderr what is right and will hardly work."""
+    for problem in problems:
+        print(problem._replace(path=f"warning: {problem.path}"), file=sys.stderr)
 
 
 def _excerpt(problem: Problem, color: bool) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from reconciler.cli.output import print_data
+from reconciler.cli.output import print_data, print_warnings
 from reconciler.errors import ManifestError
-from reconciler.manifest.load import load
+from reconciler.manifest.load import load, warnings
+from reconciler.model.sandbox import Surroundings
 from reconciler.wording import plural
 
 
@@ -24,10 +25,12 @@ def run(arguments: argparse.Namespace) -> int:
     except ManifestError as error:
         if arguments.output == "text":
             raise
-        print_data({"problems": [problem._asdict() for problem in error.problems]}, arguments.output)
+        print_data({"problems": [each._asdict() for each in error.problems], "warnings": []}, arguments.output)
         return error.exit_code
+    found = warnings((each, Surroundings()) for each in manifests)
     if arguments.output == "text":
+        print_warnings(found)
         print(f"{len(manifests)} {plural('manifest', len(manifests))} valid")
     else:
-        print_data({"problems": []}, arguments.output)
+        print_data({"problems": [], "warnings": [each._asdict() for each in found]}, arguments.output)
     return 0

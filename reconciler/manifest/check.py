@@ -10,7 +10,7 @@ from reconciler.manifest.schema import Finding
 from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Interface
 from reconciler.model.route import DirectNetworks, NextHop, Route, is_reached
-from reconciler.model.sandbox import Sandbox
+from reconciler.model.sandbox import Sandbox, VmAddress
 from reconciler.wording import suggest
 
 LOOPBACK = "lo"
@@ -19,13 +19,22 @@ LOOPBACK = "lo"
 def check_sections(draft: Draft) -> list[Finding]:
     """Check a manifest by itself, as far as it could be read."""
     interfaces, routes = draft.interfaces or [], draft.routes or []
-    findings = [*_unsupported(interfaces), *_duplicates(interfaces), *_duplicate_routes(routes)]
+    findings = [*_unsupported(interfaces, vm=draft.vm), *_duplicates(interfaces), *_duplicate_routes(routes)]
     if draft.interfaces is not None:
         findings += _route_devices(interfaces, routes, draft.unsure)
+    if draft.ipvs:
+        from reconciler.manifest import check_ipvs
+
+        findings += check_ipvs.check(draft.ipvs)
     return findings
 
 
-def _unsupported(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
+def _unsupported(interfaces: Sequence[Interface | None], *, vm: bool) -> Iterator[Finding]:
+    if vm:
+        if interfaces:
+            message = "NICs of a virtual machine cannot be plugged yet; leave the section out"
+            yield Finding(("interfaces",), message, at_key=True)
+        return
     for index, interface in enumerate(interfaces):
         if interface and interface.vhost_user_socket is not None:
             path = ("interfaces", index, "vhostUserSocket")
@@ -107,7 +116,7 @@ def _route_mtu(route: Route, index: int, names: dict[str, Interface]) -> Iterato
 def check_together(sandboxes: Sequence[tuple[str, Sandbox]]) -> Iterator[tuple[int, Finding]]:
     """Check manifests against each other; each comes with its file's name. Give the index of the one to mend, and why.
 
-    A sandbox, its namespace, and each device and MAC address are in one manifest only.
+    A sandbox, its namespace or agent, and each device and MAC address are in one manifest only.
     """
     first: dict[tuple[str, str], int] = {}
     for index, (_, sandbox) in enumerate(sandboxes):
@@ -120,8 +129,13 @@ def check_together(sandboxes: Sequence[tuple[str, Sandbox]]) -> Iterator[tuple[i
 
 def _claims(sandbox: Sandbox) -> Iterator[tuple[str, str, Path]]:
     yield "ID", sandbox.id, ("sandbox",)
-    # Named by its file, a namespace is the same however a manifest names it.
-    yield "namespace", sandbox.driver.file, ("driver",)
+    # Named by its file, a namespace or a machine is the same however a manifest names it.
+    if isinstance(sandbox.driver, VmAddress):
+        yield "agent socket", sandbox.driver.file, ("driver",)
+        if sandbox.driver.qmp:
+            yield "QMP socket", sandbox.driver.qmp, ("driver", "vm", "qmp")
+    else:
+        yield "namespace", sandbox.driver.file, ("driver",)
     for index, interface in enumerate(sandbox.interfaces or ()):
         yield "device", interface.device, ("interfaces", index, "device")
         yield "hwAddr", interface.hw_addr, ("interfaces", index, "hwAddr")

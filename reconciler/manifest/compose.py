@@ -11,7 +11,7 @@ Tags and merge keys are refused, duplicate keys are errors, aliases are counted 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import yaml
@@ -46,10 +46,14 @@ class ComposeError(Exception):
 
 
 class Place(NamedTuple):
-    """Where a value and its key stand: (line, column, end column) counting from 0; a list item has no key."""
+    """Where a value and its key stand: (line, column, end column) counting from 0; a list item has no key.
+
+    `literal`: its text, if that stands line by line in the lines after (`|`).
+    """
 
     value: tuple[int, int, int]
     key: tuple[int, int, int] | None
+    literal: str | None = None
 
 
 def compose(text: str) -> list[Any]:
@@ -171,25 +175,28 @@ def _plain(event: Any) -> Any:
     return text
 
 
-def locate(text: str, document: int, paths: Iterable[Path]) -> dict[Path, Place]:
-    """Find where the values at `paths`, and all above them, stand in a text that `compose` accepts.
+def locate(text: str, wanted: Mapping[int, Iterable[Path]]) -> dict[int, dict[Path, Place]]:
+    """Find where values, and all above them, stand in a text that `compose` accepts: by document, what is at its paths.
 
-    One pass over the text, without building anything: only errors pay for positions.
+    One pass over the text, without building anything: only what is printed pays for positions.
     """
-    wanted = {path[:length] for path in paths for length in range(len(path) + 1)}
+    found: dict[int, dict[Path, Place]] = {}
     events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
-    for _ in range(document + 1):
+    for document in range(max(wanted, default=-1) + 1):
         while not isinstance(next(events), DocumentStartEvent):
             pass
-    places: dict[Path, Place] = {}
-    _locate(events, next(events), (), None, wanted, places)
-    return places
+        if document in wanted:
+            above = {path[:length] for path in wanted[document] for length in range(len(path) + 1)}
+            _locate(events, next(events), (), None, above, found.setdefault(document, {}))
+    return found
 
 
 def _locate(
     events: Iterator[Any], event: Any, path: Path, key: Any, wanted: set[Path], places: dict[Path, Place]
 ) -> None:
-    places[path] = Place(_span(event), _span(key) if key else None)
+    # An anchor may stand lines before the `|`.
+    literal = event.value if isinstance(event, ScalarEvent) and event.style == "|" and not event.anchor else None
+    places[path] = Place(_span(event), _span(key) if key else None, literal)
     if isinstance(event, MappingStartEvent):
         while not isinstance(name := next(events), MappingEndEvent):
             child = (*path, name.value)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from reconciler.errors import ManifestError, Problem
 from reconciler.manifest import sandbox
 from reconciler.manifest.check import check_sections, check_together
-from reconciler.manifest.compose import MAX_BYTES, ComposeError, Path, compose, locate
-from reconciler.manifest.schema import Finding, check, path_text
-from reconciler.model.sandbox import Sandbox
+from reconciler.manifest.compose import MAX_BYTES, ComposeError, Path, compose
+from reconciler.manifest.place import RULES_FILE, Document, RulesFile, problems
+from reconciler.manifest.schema import Finding, check
+from reconciler.model.sandbox import Sandbox, Surroundings
 from reconciler.wording import printable
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -20,17 +22,18 @@ STDIN = "-"
 
 
 class Manifest(NamedTuple):
-    """A sandbox and where it was read: the file's name, its text, and which of its documents it is."""
+    """A sandbox and where it was read: the file's name, its text, which of its documents it is, and its `rulesFile`."""
 
     file: str
     text: str
     document: int
     sandbox: Sandbox
+    rules: RulesFile | None = None
 
     def where(self, path: Path) -> str:
         """Say where a field stands: `web-1.yaml:31:5`."""
-        problem = next(_problems(self.file, self.text, self.document, [Finding(path, "")]))
-        return f"{self.file}:{problem.line}:{problem.column}"
+        (problem,) = problems(self.file, self.text, [Document(self.document, [Finding(path, "")], self.rules)])
+        return f"{problem.file}:{problem.line}:{problem.column}"
 
 
 def load(paths: Sequence[str]) -> list[Manifest]:
@@ -39,27 +42,45 @@ def load(paths: Sequence[str]) -> list[Manifest]:
     Raises ManifestError with all that is wrong with any of them: then none may be used.
     """
     manifests: list[Manifest] = []
-    problems: list[Problem] = []
-    for file in _files(paths, problems):
-        _load_file(file, manifests, problems)
+    wrong: list[Problem] = []
+    for file in _files(paths, wrong):
+        _load_file(file, manifests, wrong)
+    clashes: dict[int, list[Finding]] = {}
     for index, finding in check_together([(each.file, each.sandbox) for each in manifests]):
-        each = manifests[index]
-        problems += _problems(each.file, each.text, each.document, [finding])
-    if problems:
-        raise ManifestError(problems)
+        clashes.setdefault(index, []).append(finding)
+    wrong += _place((manifests[index], findings) for index, findings in clashes.items())
+    if wrong:
+        raise ManifestError(wrong)
     return manifests
 
 
-def _files(paths: Sequence[str], problems: list[Problem]) -> Iterator[str]:
+def warnings(found: Iterable[tuple[Manifest, Surroundings]]) -> list[Problem]:
+    """Give what is right in manifests and will hardly work where they go, with its places; see `manifest.warn`."""
+    found = [(manifest, around) for manifest, around in found if manifest.sandbox.ipvs is not None]
+    if not found:
+        return []
+    from reconciler.manifest import warn
+
+    return _place((manifest, warn.warnings(manifest.sandbox, around)) for manifest, around in found)
+
+
+def _place(said: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:
+    """Find the places of what is said of manifests; one pass a file."""
+    files: dict[str, tuple[str, list[Document]]] = {}
+    for manifest, findings in said:
+        _, documents = files.setdefault(manifest.file, (manifest.text, []))
+        documents.append(Document(manifest.document, findings, manifest.rules))
+    return [each for file, (text, documents) in files.items() for each in problems(file, text, documents)]
+
+
+def _files(paths: Sequence[str], wrong: list[Problem]) -> Iterator[str]:
     for path in dict.fromkeys(paths):
         if path == STDIN or not os.path.isdir(path):
             yield path
             continue
         found = list(_below(path))
         if not found:
-            problems.append(
-                _unreadable(path, f"no manifest below this folder ({', '.join(f'*{s}' for s in SUFFIXES)})")
-            )
+            wrong.append(_unreadable(path, f"no manifest below this folder ({', '.join(f'*{s}' for s in SUFFIXES)})"))
         yield from found
 
 
@@ -75,14 +96,14 @@ def _unreadable(file: str, message: str) -> Problem:
     return Problem(file=file, line=0, column=0, path="", message=message)
 
 
-def _load_file(file: str, manifests: list[Manifest], problems: list[Problem]) -> None:
+def _load_file(file: str, manifests: list[Manifest], wrong: list[Problem]) -> None:
     name = "<stdin>" if file == STDIN else file
     try:
         text = _read_text(file)
         documents = compose(text)
     except ComposeError as error:
         excerpt = _line(text, error.line)
-        problems.append(
+        wrong.append(
             Problem(
                 file=name,
                 line=error.line + 1,
@@ -94,32 +115,65 @@ def _load_file(file: str, manifests: list[Manifest], problems: list[Problem]) ->
         )
         return
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        problems.append(_unreadable(name, reason or str(error)))
+        wrong.append(_unreadable(name, _reason(error)))
         return
     # A file may end with `---`, but one in which nothing is said cannot be meant.
     while len(documents) > 1 and documents[-1] is None:
         documents.pop()
     if documents in ([], [None]):
-        problems.append(_unreadable(name, "is empty; to ask for nothing, write empty sections such as `routes: []`"))
+        wrong.append(_unreadable(name, "is empty; to ask for nothing, write empty sections such as `routes: []`"))
         return
-    for number, document in enumerate(documents):
-        findings = check(document)
-        if isinstance(document, dict):
-            draft = sandbox.read_sections(document, findings)
-            findings += check_sections(draft)
-            if not findings:
-                read = sandbox.complete(document, draft)
-                manifests.append(Manifest(file=name, text=text, document=number, sandbox=read))
-        problems += sorted(_problems(name, text, number, findings), key=lambda problem: (problem.line, problem.column))
+    said = [_read_document(file, name, text, number, each, manifests) for number, each in enumerate(documents)]
+    wrong += problems(name, text, said)
+
+
+def _read_document(file: str, name: str, text: str, number: int, document: Any, manifests: list[Manifest]) -> Document:
+    """Read one document of a file; it is one of the manifests if nothing is wrong with it."""
+    findings = check(document)
+    if not isinstance(document, dict):
+        return Document(number, findings)
+    rules = _read_rules(file, document, findings)
+    draft = sandbox.read_sections(document, findings, rules.text if rules else None)
+    findings += check_sections(draft)
+    if not findings:
+        manifests.append(Manifest(name, text, number, sandbox.complete(document, draft), rules))
+    return Document(number, findings, rules)
+
+
+def _read_rules(file: str, document: Mapping[str, Any], findings: list[Finding]) -> RulesFile | None:
+    """Read the file that a document names as its rules; if it cannot be read, that is one of the findings."""
+    section = document.get("ipvs")
+    named = section.get("rulesFile") if isinstance(section, dict) else None
+    if named is None or any(finding.path == RULES_FILE for finding in findings):
+        return None
+    path = os.path.join("" if file == STDIN else os.path.dirname(file), named)
+    try:
+        return RulesFile(path, _read_regular(path).replace("\r\n", "\n"))
+    except (OSError, ValueError) as error:
+        findings.append(Finding(RULES_FILE, f"{path}: {_reason(error)}"))
+        return None
+
+
+def _read_regular(file: str) -> str:
+    # A pipe would block.
+    with open(file, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError("not a regular file")
+        return _decode(stream.read(MAX_BYTES + 1))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _read_text(file: str) -> str:
     if file == STDIN:
-        data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    else:
-        with open(file, "rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        return _decode(sys.stdin.buffer.read(MAX_BYTES + 1))
+    with open(file, "rb") as stream:
+        return _decode(stream.read(MAX_BYTES + 1))
+
+
+def _decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
     try:
@@ -131,27 +185,3 @@ def _read_text(file: str) -> str:
 def _line(text: str, number: int) -> str:
     lines = text.splitlines()
     return lines[number] if number < len(lines) else ""
-
-
-def _problems(file: str, text: str, document: int, findings: Iterable[Finding]) -> Iterator[Problem]:
-    """Find the place of each finding; what is missing stands where its mapping stands."""
-    findings = list(findings)
-    if not findings:
-        return
-    places = locate(text, document, [finding.path for finding in findings])
-    lines = text.splitlines()
-    for finding in findings:
-        path = finding.path
-        while path not in places:
-            path = path[:-1]
-        place = places[path]
-        line, column, end = place.key if finding.at_key and place.key else place.value
-        yield Problem(
-            file=file,
-            line=line + 1,
-            column=column + 1,
-            path=printable(path_text(finding.path)),
-            message=printable(finding.message),
-            excerpt=lines[line] if line < len(lines) else "",
-            width=max(end - column, 1),
-        )

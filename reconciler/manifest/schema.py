@@ -7,7 +7,7 @@ jsonschema look at just the flagged parts, and each of its errors is worded here
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,14 +20,20 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 NAME = "reconciler-v1.schema.json"
+# No list that needs a number of items is as long as this and right.
+_LONG = 64
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong with a document: where, and what. `at_key`: it is the field's name that is wrong."""
+    """One thing that is wrong with a document: where, and what.
+
+    `at_key`: it is the field's name that is wrong. `line`, from 1: that of a text of many lines, such as rules.
+    """
 
     path: Path
     message: str
     at_key: bool = False
+    line: int = 0
 
 
 def path_text(path: Path) -> str:
@@ -71,31 +77,37 @@ def _explain(document: Any, flagged: set[Path]) -> list[Finding]:
 
     from jsonschema import Draft202012Validator
 
-    pruned, indexes = _prune(document, flagged)
+    kept: dict[Path, list[int]] = {}
+    pruned = _prune(document, (), flagged, kept)
     findings: list[Finding] = []
     for error in Draft202012Validator(json.loads(schema_text())).iter_errors(pruned):
-        where: Path = tuple(error.absolute_path)
-        if len(where) > 1 and where[0] in indexes:
-            where = (where[0], indexes[where[0]][int(where[1])], *where[2:])
-        findings += _word(error, where)
+        findings += _word(error, _unpruned(tuple(error.absolute_path), kept))
     # jsonschema has an error for each field that is missing, and each names them all.
     return list(dict.fromkeys(findings))
 
 
-def _prune(document: Any, flagged: set[Path]) -> tuple[Any, dict[Any, list[int]]]:
-    """Leave out of each section the items that are not flagged, as jsonschema is slow; give the true indexes of the rest.
+def _prune(value: Any, path: Path, flagged: set[Path], kept: dict[Path, list[int]]) -> Any:
+    """Leave out of each long list the items that are not flagged, as jsonschema is slow; note the indexes of the rest.
 
-    A section that is flagged itself stays whole.
+    A list that is flagged itself stays whole.
     """
-    if not isinstance(document, dict):
-        return document, {}
-    indexes = {
-        section: sorted({int(path[1]) for path in flagged if path[0:1] == (section,) and len(path) > 1})
-        for section, items in document.items()
-        if isinstance(items, list) and (section,) not in flagged
-    }
-    pruned = {section: [document[section][index] for index in kept] for section, kept in indexes.items()}
-    return document | pruned, indexes
+    if isinstance(value, dict):
+        return {name: _prune(below, (*path, name), flagged, kept) for name, below in value.items()}
+    if not isinstance(value, list):
+        return value
+    indexes: Iterable[int] = range(len(value))
+    if len(value) > _LONG and path not in flagged:
+        depth = len(path)
+        indexes = kept[path] = sorted({int(at[depth]) for at in flagged if len(at) > depth and at[:depth] == path})
+    return [_prune(value[index], (*path, index), flagged, kept) for index in indexes]
+
+
+def _unpruned(path: Path, kept: Mapping[Path, list[int]]) -> Path:
+    """Give the path in the whole document."""
+    whole: Path = ()
+    for step in path:
+        whole = (*whole, kept[whole][int(step)] if whole in kept else step)
+    return whole
 
 
 def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
@@ -123,12 +135,27 @@ def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
             yield Finding(path, f"{_items(value)}; at most {limit} are allowed")
         case "minItems":
             yield Finding(path, f"{_items(value)}; at least {limit} are needed")
+        case "oneOf" if _is_told(value, limit, schema):
+            return
+        case "dependentRequired":
+            for name, needed in limit.items():
+                for other in needed:
+                    if name in value and other not in value:
+                        yield Finding((*path, name), f"needs {other} beside it", at_key=True)
         case "minProperties" | "maxProperties":
             yield Finding(path, f"{_show(value)}; expected {expected}")
         case "type":
             yield Finding(path, f"{_show(value)}{_kind(value)}; expected {expected}")
         case _:
             yield Finding(path, f"{_show(value)} is not valid; expected {expected}")
+
+
+def _is_told(value: Any, choices: list[Any], schema: Mapping[str, Any]) -> bool:
+    """Tell whether another error says it better: it is no mapping, or what it must have is there, but misspelt."""
+    if not isinstance(value, dict):
+        return True
+    needed = {name for choice in choices for name in choice["required"]}
+    return not needed & value.keys() and not value.keys() <= schema["properties"].keys()
 
 
 def _describe(schema: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def write_manifests(folder: Path, name: str) -> tuple[Path, Path, Path]:
     text, form, changed = folder / "rules.yaml", folder / "services.yaml", folder / "changed.yaml"
     text.write_text(f"{head}  rules: |\n" + "".join(f"    {rule}\n" for rule in rules()))
     lines = ["  services:\n"]
-    for service in parse_rules("\n".join(rules()), lambda line, message: None):
+    for service in parse_rules("\n".join(rules()), lambda *_: None):
         lines.append(
             f"    - tcp: {service.address}:{service.port}\n      scheduler: rr\n      persistent: 300\n      servers:\n"
         )
@@ -66,7 +66,7 @@ def write_manifests(folder: Path, name: str) -> tuple[Path, Path, Path]:
 def floor(guest: Guest) -> float:
     """Time the kernel alone, in a fresh namespace."""
     parts = []
-    for service in parse_rules("\n".join(rules()), lambda line, message: None):
+    for service in parse_rules("\n".join(rules()), lambda *_: None):
         parts.append(ipvs.encode(AddService(service=service), 0, 0))
         parts += [ipvs.encode(AddServer(service=service.key, server=server), 0, 0) for server in service.servers]
     guest.run("dd", "of=/tmp/floor", "bs=64k", stdin=b"".join(parts))

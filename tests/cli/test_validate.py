@@ -157,14 +157,18 @@ def test_problems_as_json_and_yaml(capsys: pytest.CaptureFixture[str]) -> None:
                 "excerpt": "",
                 "width": 1,
             },
-        ]
+        ],
+        "warnings": [],
     }
     for form, read in (("json", json.loads), ("yaml", yaml.safe_load)):
         code, out, err = validate(capsys, "-o", form, "web-1.yaml", "nothing.yaml")
         assert (code, read(out), err) == (2, expected, "")
 
 
-@pytest.mark.parametrize(("form", "expected"), [("json", '{\n  "problems": []\n}\n'), ("yaml", "problems: []\n")])
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [("json", '{\n  "problems": [],\n  "warnings": []\n}\n'), ("yaml", "problems: []\nwarnings: []\n")],
+)
 def test_no_problems_as_data(form: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("web-1.yaml").write_text(manifest())
     assert validate(capsys, "-o", form, "web-1.yaml") == (0, expected, "")

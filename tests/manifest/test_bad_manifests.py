@@ -10,13 +10,41 @@ from reconciler.cli.main import main
 from reconciler.errors import ManifestError
 from reconciler.manifest.load import load
 from tests.conftest import Kernel, ip
-from tests.manifest.bad import driver, empty, interface, nexthops, notation, references, route, several, top
+from tests.manifest.bad import (
+    driver,
+    empty,
+    interface,
+    ipvs,
+    machine,
+    nexthops,
+    notation,
+    references,
+    route,
+    rules,
+    server,
+    several,
+    top,
+)
 from tests.manifest.texts import Row
 from tests.system.box import make_box, nic
 
 ROWS: list[Row] = [
     row
-    for table in (notation, empty, top, driver, interface, route, nexthops, references, several)
+    for table in (
+        notation,
+        empty,
+        top,
+        driver,
+        machine,
+        interface,
+        route,
+        nexthops,
+        ipvs,
+        server,
+        rules,
+        references,
+        several,
+    )
     for row in table.ROWS
 ]
 

@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 
-from reconciler.manifest import interface, route, sandbox
+from reconciler.manifest import interface, ipvs, route, sandbox, service
 from reconciler.manifest.sandbox import complete, read_sections
 from reconciler.manifest.schema import Finding, schema_text
 from reconciler.model.interface import Address, Interface
+from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.route import NextHop, Route
-from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
 
 NIC = Interface(name="eth0", device="tap0", hw_addr="02:42:20:6f:a3:69", mtu=1500)
 HOP = NextHop(device="eth0")
 ROUTE = Route(dest="10.8.0.0/16", nexthops=(HOP,))
+SERVER = Server(address="172.17.0.4", port=80)
+TUNNEL = dataclasses.replace(SERVER, forward="tunnel", tun_type="gue", tun_port=6080)
+SERVICE = Service(protocol="udp", address="172.17.0.7", port=80)
+STICKY = dataclasses.replace(SERVICE, persistent=300)
 change = dataclasses.replace
 
 # For each class and field something whose value there is no default.
@@ -27,6 +32,11 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "name": NetnsAddress(name="web-1"),
         "path": NetnsAddress(path="/run/netns/web-1"),
         "pid": NetnsAddress(pid=4194304),
+    },
+    VmAddress: {
+        "name": VmAddress(name="web-1"),
+        "qmp": VmAddress(qmp="/run/q.sock", agent="/run/a.sock"),
+        "agent": VmAddress(qmp="/run/q.sock", agent="/run/a.sock"),
     },
     Address: {
         "address": Address(address="10.0.0.2/24"),
@@ -57,18 +67,72 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "mtu": change(ROUTE, mtu=65520),
         "advmss": change(ROUTE, advmss=65495),
     },
+    Server: {
+        "address": SERVER,
+        "port": SERVER,
+        "forward": change(SERVER, forward="dr"),
+        "weight": change(SERVER, weight=0),
+        "upper_threshold": change(SERVER, upper_threshold=1073741823),
+        "lower_threshold": change(SERVER, upper_threshold=2, lower_threshold=1),
+        "tun_type": TUNNEL,
+        "tun_port": TUNNEL,
+        "tun_checksum": change(TUNNEL, tun_checksum="remcsum"),
+    },
+    Service: {
+        "protocol": SERVICE,
+        "address": SERVICE,
+        "port": SERVICE,
+        "scheduler": change(SERVICE, scheduler="twos"),
+        "scheduler_flags": change(SERVICE, scheduler_flags=("flag-1", "flag-3")),
+        "persistent": STICKY,
+        "netmask": change(STICKY, netmask="255.255.255.0"),
+        "persistence_engine": change(STICKY, persistence_engine="sip"),
+        "one_packet": change(SERVICE, one_packet=True),
+        "servers": change(SERVICE, servers=(SERVER, TUNNEL)),
+        "ignore": change(SERVICE, ignore=("weight",)),
+    },
+    Timeouts: {
+        "tcp": Timeouts(tcp=1296000),
+        "tcpfin": Timeouts(tcpfin=1296000),
+        "udp": Timeouts(udp=1296000),
+    },
+    Excluded: {
+        "prefix": Excluded(prefix="10.9.0.0/24"),
+        "fwmark": Excluded(fwmark=4294967295),
+    },
+    Ipvs: {
+        "services": Ipvs(services=(SERVICE,)),
+        "timeouts": Ipvs(timeouts=Timeouts(udp=1)),
+        "sysctls": Ipvs(sysctls=(("conntrack", 1), ("sloppy_tcp", 0))),
+        "exclude": Ipvs(exclude=(Excluded(fwmark=7),)),
+        "drain": Ipvs(drain=2678400),
+    },
 }
 # No manifest says these: a desired NIC is up, and only an observed route can have what we cannot express.
 NOT_SAID = {(Interface, "up"), (Route, "opaque")}
-# A route of one next hop says it in its own fields.
-ALSO_SAID = {Route: {"gateway", "device", "onLink"}}
+# A port is said with its address, and a service's address at its protocol.
+SAID_AS = {
+    (Service, "protocol"): "udp",
+    (Service, "address"): "udp",
+    (Service, "port"): "udp",
+    (Server, "port"): "address",
+}
+ALSO_SAID = {
+    # A route of one next hop says it in its own fields.
+    Route: {"gateway", "device", "onLink"},
+    # The other protocols, and what only a mark must say.
+    Service: {"tcp", "sctp", "fwmark", "family"},
+    # The same as `services`.
+    Ipvs: {"rules", "rulesFile"},
+}
 
 Reread = Callable[[Any], tuple[Any, Any]]
 
 
-def reread_driver(each: NetnsAddress) -> tuple[Any, Any]:
+def reread_driver(each: NetnsAddress | VmAddress) -> tuple[Any, Any]:
     data = sandbox.write(Sandbox(id="web-1", driver=each))
-    return data["driver"]["netns"], complete(data, read_sections(data, [])).driver
+    (address,) = data["driver"].values()
+    return address, complete(data, read_sections(data, [])).driver
 
 
 def reread_interface(each: Interface) -> tuple[Any, Any]:
@@ -92,6 +156,32 @@ def reread_hop(each: NextHop) -> tuple[Any, Any]:
     return data["nexthops"][0], read.nexthops[0]
 
 
+def reread_ipvs(each: Ipvs) -> tuple[Any, Any]:
+    data = ipvs.write(each)
+    return data, accepted(lambda findings: ipvs.read(data, None, findings)).ipvs
+
+
+def reread_timeouts(each: Timeouts) -> tuple[Any, Any]:
+    data, read = reread_ipvs(Ipvs(timeouts=each))
+    return data["timeouts"], read.timeouts
+
+
+def reread_excluded(each: Excluded) -> tuple[Any, Any]:
+    data, read = reread_ipvs(Ipvs(exclude=(each,)))
+    (item,) = data["exclude"]
+    return item if isinstance(item, dict) else {"prefix": item}, read.exclude[0]
+
+
+def reread_service(each: Service) -> tuple[Any, Any]:
+    data = service.write(each)
+    return data, accepted(lambda findings: service.read(data, (), findings, {}))
+
+
+def reread_server(each: Server) -> tuple[Any, Any]:
+    data, read = reread_service(change(SERVICE, servers=(each,)))
+    return data["servers"][0], read.servers[0]
+
+
 def accepted(read: Callable[[list[Finding]], Any]) -> Any:
     findings: list[Finding] = []
     value = read(findings)
@@ -101,10 +191,16 @@ def accepted(read: Callable[[list[Finding]], Any]) -> Any:
 
 REREAD: dict[type, Reread] = {
     NetnsAddress: reread_driver,
+    VmAddress: reread_driver,
     Address: reread_address,
     Interface: reread_interface,
     NextHop: reread_hop,
     Route: reread_route,
+    Server: reread_server,
+    Service: reread_service,
+    Timeouts: reread_timeouts,
+    Excluded: reread_excluded,
+    Ipvs: reread_ipvs,
 }
 ROWS = [(kind, field, example) for kind, examples in EXAMPLES.items() for field, example in examples.items()]
 
@@ -112,38 +208,56 @@ ROWS = [(kind, field, example) for kind, examples in EXAMPLES.items() for field,
 def properties(kind: type) -> set[str]:
     """Give the names that the schema has for the fields of a class."""
     schema = json.loads(schema_text())
-    nic, way = (schema["$defs"][name]["properties"] for name in ("interface", "route"))
+    nic, way, section, virtual, real = (
+        schema["$defs"][name]["properties"] for name in ("interface", "route", "ipvs", "service", "server")
+    )
+    drivers = schema["properties"]["driver"]["properties"]
     found = {
-        NetnsAddress: schema["properties"]["driver"]["properties"]["netns"]["properties"],
+        NetnsAddress: drivers["netns"]["properties"],
+        VmAddress: drivers["vm"]["properties"],
         Address: nic["addresses"]["items"]["properties"],
         Interface: nic,
         NextHop: way["nexthops"]["items"]["properties"],
         Route: way,
+        Server: real,
+        Service: virtual,
+        Timeouts: section["timeouts"]["properties"],
+        # A network is an item by itself.
+        Excluded: {"prefix", *section["exclude"]["items"]["properties"]},
+        Ipvs: section,
     }
     return set(found[kind])
 
 
-def said(field: str) -> str:
+def defaults(kind: Any) -> dict[str, Any]:
+    """Give the fields of a class, and the default of each."""
+    if dataclasses.is_dataclass(kind):
+        return {field.name: field.default for field in dataclasses.fields(kind)}
+    return {field: kind._field_defaults.get(field, dataclasses.MISSING) for field in kind._fields}
+
+
+def said(kind: type, field: str) -> str:
     """Give the name of a field in a manifest."""
+    if (kind, field) in SAID_AS:
+        return SAID_AS[kind, field]
     first, *others = field.split("_")
     return first + "".join(word.capitalize() for word in others)
 
 
 @pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.__name__)
 def test_every_field_has_an_example_and_a_property(kind: Any) -> None:
-    fields = {field.name for field in dataclasses.fields(kind) if (kind, field.name) not in NOT_SAID}
+    fields = {field for field in defaults(kind) if (kind, field) not in NOT_SAID}
     assert set(EXAMPLES[kind]) == fields
-    assert properties(kind) == {said(field) for field in fields} | ALSO_SAID.get(kind, set())
+    assert properties(kind) == {said(kind, field) for field in fields} | ALSO_SAID.get(kind, set())
 
 
 @pytest.mark.parametrize(
     ("kind", "field", "example"), ROWS, ids=[f"{kind.__name__}.{field}" for kind, field, _ in ROWS]
 )
 def test_every_field_is_written_and_read(kind: type, field: str, example: Any) -> None:
-    defaults = {each.name: each.default for each in dataclasses.fields(example)}
-    assert getattr(example, field) != defaults[field]
+    assert getattr(example, field) != defaults(kind)[field]
     data, read = REREAD[kind](example)
-    assert (said(field) in data, read) == (True, example)
+    assert (said(kind, field) in data, read) == (True, example)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +265,8 @@ def test_every_field_is_written_and_read(kind: type, field: str, example: Any) -
 )
 def test_a_field_that_has_its_default_is_not_written(kind: type, field: str, example: Any) -> None:
     by_default = {
-        said(each.name)
-        for each in dataclasses.fields(example)
-        if each.name != field and getattr(example, each.name) == each.default
+        said(kind, name)
+        for name, default in defaults(kind).items()
+        if name != field and (kind, name) not in SAID_AS and getattr(example, name) == default
     }
     assert by_default & set(REREAD[kind](example)[0]) == set()

@@ -41,7 +41,7 @@ PLACES: dict[Path, Place] = {
     ("東京",): Place((6, 4, 5), (6, 0, 2)),
     ("東京", "東"): Place((7, 5, 6), (7, 2, 3)),
     ("g",): Place((8, 3, 5), (8, 0, 1)),
-    ("h",): Place((9, 3, 4), (9, 0, 1)),
+    ("h",): Place((9, 3, 4), (9, 0, 1), "text\n"),
     ("i",): Place((11, 2, 2), (11, 0, 1)),
     ("j", "k"): Place((12, 5, 5), (12, 4, 5)),
 }
@@ -49,26 +49,36 @@ PLACES: dict[Path, Place] = {
 
 @pytest.mark.parametrize(("path", "place"), PLACES.items(), ids=str)
 def test_values_and_keys_have_places(path: Path, place: Place) -> None:
-    assert locate(TEXT, 0, [path])[path] == place
+    assert locate(TEXT, {0: [path]})[0][path] == place
 
 
 def test_all_above_is_found_with_it_and_nothing_else() -> None:
     wanted: list[Path] = [("b", 1, "c"), ("g",)]
-    assert set(locate(TEXT, 0, wanted)) == {(), ("b",), ("b", 1), ("b", 1, "c"), ("g",)}
+    assert set(locate(TEXT, {0: wanted})[0]) == {(), ("b",), ("b", 1), ("b", 1, "c"), ("g",)}
 
 
 @pytest.mark.parametrize("path", [("g", "東"), ("a", "b"), ("b", 3), ("b", "0"), ("z",)], ids=str)
 def test_what_stands_nowhere_is_left_out(path: Path) -> None:
-    assert set(locate(TEXT, 0, [path])) == {path[:length] for length in range(len(path)) if path[:length] in PLACES}
+    assert set(locate(TEXT, {0: [path]})[0]) == {
+        path[:length] for length in range(len(path)) if path[:length] in PLACES
+    }
+
+
+@pytest.mark.parametrize("value", ["&it |\n  text", ">\n  text", "'text'", '"text\\n"', "text", "[text]"])
+def test_only_a_literal_text_has_lines(value: str) -> None:
+    assert locate(f"a: {value}\n", {0: [("a",)]})[0]["a",].literal is None
 
 
 def test_documents_are_told_apart() -> None:
     text = "a: 1\n---\n---\n# third\na: 2\n"
-    assert [locate(text, number, [("a",)]) for number in range(3)] == [
-        {(): Place((0, 0, 0), None), ("a",): Place((0, 3, 4), (0, 0, 1))},
-        {(): Place((2, 0, 0), None)},
-        {(): Place((4, 0, 0), None), ("a",): Place((4, 3, 4), (4, 0, 1))},
-    ]
+    expected = {
+        0: {(): Place((0, 0, 0), None), ("a",): Place((0, 3, 4), (0, 0, 1))},
+        1: {(): Place((2, 0, 0), None)},
+        2: {(): Place((4, 0, 0), None), ("a",): Place((4, 3, 4), (4, 0, 1))},
+    }
+    assert locate(text, {number: [("a",)] for number in expected}) == expected
+    assert locate(text, {2: [("a",)]}) == {2: expected[2]}
+    assert locate(text, {}) == {}
 
 
 def paths(value: Any, above: Path = ()) -> list[Path]:
@@ -82,7 +92,7 @@ def test_every_path_of_what_dump_writes_has_a_place(documents: list[Any], draw: 
     text = dump(documents)
     number = draw.draw(st.integers(0, len(documents) - 1))
     wanted = paths(documents[number])
-    places = locate(text, number, wanted)
+    places = locate(text, {number: wanted})[number]
     assert set(places) == set(wanted)
     lines = text.splitlines()
     for path, place in places.items():

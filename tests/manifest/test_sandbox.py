@@ -15,8 +15,11 @@ from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write
 from reconciler.model.interface import Interface
+from reconciler.model.ipvs import Ipvs
 from reconciler.model.route import NextHop, Route
-from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
+from tests.manifest.services import sections
+from tests.manifest.texts import manifest
 from tests.strategies import sandboxes
 
 DRIVERS = [
@@ -26,6 +29,11 @@ DRIVERS = [
     NetnsAddress(path="/" + "a" * 4094),
     NetnsAddress(pid=1),
     NetnsAddress(pid=4194304),
+]
+MACHINES = [
+    VmAddress(name="web-1"),
+    VmAddress(name="0" + "a" * 49),
+    VmAddress(qmp="/run/web 1/qmp.sock", agent="/" + "~" * 106),
 ]
 # Names that YAML takes for something else.
 NAMES = ["7", "1e3", "0777", "on", "12_30", "2026-01-01", "n", "true", "0x1f", "1.5", "6ec7a98", "a", "a" * 64]
@@ -56,10 +64,27 @@ def test_what_is_written_is_read_as_it_was(
     assert reread(sandbox, tmp_path, text) == sandbox
 
 
+@pytest.mark.parametrize("text", [as_yaml, json.dumps], ids=["yaml", "json"])
+@given(driver=st.sampled_from([DRIVERS[0], *MACHINES]), section=sections())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_section_of_ipvs_is_read_as_it_was(
+    driver: DriverAddress, section: Ipvs, text: Callable[[dict[str, Any]], str], tmp_path: Path
+) -> None:
+    sandbox = Sandbox(id="web-1", driver=driver, ipvs=section)
+    assert reread(sandbox, tmp_path, text) == sandbox
+
+
+@pytest.mark.parametrize("kind", [NetnsAddress, VmAddress])
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_written_as_text(name: str, tmp_path: Path) -> None:
-    sandbox = Sandbox(id=name, driver=NetnsAddress(name=name))
+def test_names_are_written_as_text(name: str, kind: type[DriverAddress], tmp_path: Path) -> None:
+    sandbox = Sandbox(id=name, driver=kind(name=name[:50]))
     assert reread(sandbox, tmp_path, as_yaml) == sandbox
+
+
+def test_a_machine_by_a_number(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(manifest("driver: {vm: {name: 7}}", "interfaces: []"))
+    assert load([str(file)])[0].sandbox == Sandbox(id="web-1", driver=VmAddress(name="7"), interfaces=())
 
 
 @pytest.mark.parametrize("interfaces", [None, (), (NIC,)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
@@ -17,8 +18,24 @@ from reconciler.manifest import schema
 from reconciler.manifest.compose import Path
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.schema import check, path_text, schema_text
+from reconciler.model.ipvs import (
+    DRAINING,
+    FORWARDS,
+    FWMARK,
+    IGNORABLE,
+    NAMED_SCHEDULER_FLAGS,
+    PERSISTENCE_ENGINES,
+    PROTOCOLS,
+    SCHEDULER_FLAGS,
+    SCHEDULERS,
+    SYSCTLS,
+    TUN_CHECKSUMS,
+    TUN_TYPES,
+    Timeouts,
+)
 from reconciler.model.sandbox import NetnsAddress
 from tests.manifest.plain import data
+from tests.manifest.services import sections
 from tests.manifest.test_bad_manifests import ROWS
 from tests.manifest.test_compose import outcome
 from tests.strategies import sandboxes
@@ -64,6 +81,8 @@ def test_the_fields_are_these() -> None:
         "driver",
         "driver.netns",
         *(f"driver.netns.{name}" for name in ("name", "path", "pid")),
+        "driver.vm",
+        *(f"driver.vm.{name}" for name in ("name", "qmp", "agent")),
         "interfaces",
         "interfaces[0]",
         *(f"interfaces[0].{name}" for name in ("name", "device", "hwAddr", "mtu", "addresses", "addresses[0]")),
@@ -74,7 +93,39 @@ def test_the_fields_are_these() -> None:
         *(f"routes[0].{name}" for name in ("dest", "gateway", "device", "onLink", "type", "nexthops", "nexthops[0]")),
         *(f"routes[0].nexthops[0].{name}" for name in ("gateway", "device", "weight", "onLink")),
         *(f"routes[0].{name}" for name in ("table", "metric", "source", "mtu", "advmss")),
+        "ipvs",
+        "ipvs.timeouts",
+        *(f"ipvs.timeouts.{name}" for name in Timeouts._fields),
+        "ipvs.sysctls",
+        *(f"ipvs.sysctls.{name}" for name in SYSCTLS),
+        *(f"ipvs.{name}" for name in ("exclude", "exclude[0]", "exclude[0].fwmark", "drain", "services")),
+        "ipvs.services[0]",
+        *(f"ipvs.services[0].{name}" for name in (*PROTOCOLS, FWMARK, "family", "scheduler")),
+        *(f"ipvs.services[0].{name}" for name in ("schedulerFlags", "schedulerFlags[0]", "persistent", "netmask")),
+        *(f"ipvs.services[0].{name}" for name in ("persistenceEngine", "onePacket", "ignore", "ignore[0]")),
+        *(f"ipvs.services[0].{name}" for name in ("servers", "servers[0]")),
+        *(f"ipvs.services[0].servers[0].{name}" for name in ("address", "weight", "forward")),
+        *(f"ipvs.services[0].servers[0].{name}" for name in ("upperThreshold", "lowerThreshold")),
+        *(f"ipvs.services[0].servers[0].{name}" for name in ("tunType", "tunPort", "tunChecksum")),
+        "ipvs.rules",
+        "ipvs.rulesFile",
     ]
+
+
+def test_what_is_chosen_from_is_what_the_model_has() -> None:
+    service, server = (SCHEMA["$defs"][name]["properties"] for name in ("service", "server"))
+    assert service["scheduler"]["enum"] == list(SCHEDULERS)
+    flags = [*SCHEDULER_FLAGS, *(flag for flags in NAMED_SCHEDULER_FLAGS.values() for flag in flags)]
+    assert service["schedulerFlags"]["items"]["enum"] == flags
+    assert service["persistenceEngine"]["enum"] == list(PERSISTENCE_ENGINES)
+    assert service["ignore"]["items"]["enum"] == list(IGNORABLE)
+    assert [server[name]["enum"] for name in ("forward", "tunType", "tunChecksum")] == [
+        list(FORWARDS),
+        list(TUN_TYPES),
+        list(TUN_CHECKSUMS),
+    ]
+    # What is drained until a moment has that as its threshold.
+    assert SCHEMA["$defs"]["threshold"]["maximum"] == DRAINING - 1
 
 
 @each_schema
@@ -118,7 +169,10 @@ def test_both_engines_agree_on_bad_manifests_and_what_is_refused_is_explained(do
 @st.composite
 def spoiled(draw: st.DrawFn) -> Any:
     """A right document with some of its values replaced, taken out or doubled."""
-    document: Any = copy.deepcopy(write(draw(sandboxes(("tap0", "tap1", "tap2"), NetnsAddress(name="web-1")))))
+    sandbox = replace(
+        draw(sandboxes(("tap0", "tap1", "tap2"), NetnsAddress(name="web-1"))), ipvs=draw(st.none() | sections())
+    )
+    document: Any = copy.deepcopy(write(sandbox))
     for _ in range(draw(st.integers(1, 4))):
         at = document
         while isinstance(at, dict | list) and at:

@@ -64,6 +64,25 @@ CLASHES = {
             "b.yaml:7:11: interfaces[0].hwAddr: 02:42:20:6f:a3:69 is the hwAddr of sandbox web-1 already, in a.yaml",
         ],
     ),
+    "machine": (
+        manifest("driver: {vm: {name: web-1}}"),
+        manifest(OTHER[0], "driver: {vm: {name: web-1}}"),
+        [
+            "b.yaml:3:9: driver: /run/reconciler/sandboxes/web-1/agent.sock is the agent socket of sandbox web-1 already, in a.yaml"
+        ],
+    ),
+    "machine by one monitor and two agents": (
+        manifest("driver: {vm: {qmp: /run/q.sock, agent: /run/a.sock}}"),
+        manifest(OTHER[0], "driver: {vm: {qmp: /run/q.sock, agent: /run/b.sock}}"),
+        ["b.yaml:3:20: driver.vm.qmp: /run/q.sock is the QMP socket of sandbox web-1 already, in a.yaml"],
+    ),
+    "machine by name and by its sockets": (
+        manifest("driver: {vm: {qmp: /run/q.sock, agent: /run/reconciler/sandboxes/web-1/agent.sock}}"),
+        manifest(OTHER[0], "driver: {vm: {name: web-1}}"),
+        [
+            "b.yaml:3:9: driver: /run/reconciler/sandboxes/web-1/agent.sock is the agent socket of sandbox web-1 already, in a.yaml"
+        ],
+    ),
     "beside a file in which something is wrong": (
         manifest() + "---\n" + manifest("apiVersion", "sandbox: web-3"),
         manifest(OTHER[1]),
@@ -95,6 +114,12 @@ def test_documents_of_a_file_are_compared_like_files(tmp_path: Path, monkeypatch
     assert [str(problem) for problem in caught.value.problems] == [
         "a.yaml:6:10: sandbox: web-1 is the ID of sandbox web-1 already, in a.yaml"
     ]
+
+
+def test_a_namespace_and_a_machine_may_have_one_name(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(manifest() + "---\n" + manifest(OTHER[0], "driver: {vm: {name: web-1}}"))
+    assert [str(each.sandbox.driver) for each in load([str(file)])] == ["netns web-1", "vm web-1"]
 
 
 def test_names_and_routes_may_be_the_same_in_two_sandboxes(tmp_path: Path) -> None:

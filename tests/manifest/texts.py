@@ -18,6 +18,7 @@ NIC = (
 # What a second and a third interface have instead.
 SECOND = ("name: eth1", "device: tap1", "hwAddr: 02:42:20:6f:a3:6a", "addresses: [10.1.0.2/24]")
 THIRD = ("name: eth2", "device: tap2", "hwAddr: 02:42:20:6f:a3:6b", "addresses: [10.2.0.2/24]")
+SERVICE = ("tcp: 172.17.0.7:80", "servers: [{address: 172.17.0.4:80}]")
 ROUTE = ("dest: 10.8.0.0/16", "gateway: 10.0.0.1", "device: eth0")
 
 
@@ -52,6 +53,33 @@ def with_nic(*fields: str) -> str:
 def with_route(*fields: str) -> str:
     """Write a manifest of one right interface and one route: its fields are on lines 11 to 13, what is added on 14."""
     return manifest(nics=[nic()], routes=[route(*fields)])
+
+
+def with_ipvs(*fields: str) -> str:
+    """Write a manifest with an IPVS section: its fields are on the lines from 5 on."""
+    return manifest("\n  ".join(("ipvs:", *(field.replace("\n", "\n  ") for field in fields))))
+
+
+def service(*fields: str) -> str:
+    """Write an item of `services`: tcp 172.17.0.7:80 with the server 172.17.0.4:80."""
+    return _item(SERVICE, fields)
+
+
+def with_service(*fields: str) -> str:
+    """Write a manifest of one service: its fields are on lines 6 and 7, what is added on line 8."""
+    return with_services(service(*fields))
+
+
+def with_services(*services: str) -> str:
+    """Write a manifest of services, the first from line 6 on."""
+    return with_ipvs("services:", *services)
+
+
+def with_server(*fields: str) -> str:
+    """Write a manifest of one service, whose server has these fields from line 8 on: the first may be the address."""
+    return with_service(
+        "servers:\n- " + "\n  ".join(fields if _name(fields[0]) == "address" else ("address: 172.17.0.4:80", *fields))
+    )
 
 
 def _item(base: Sequence[str], fields: Sequence[str]) -> str:

@@ -12,13 +12,16 @@ import pytest
 
 from reconciler.cli.main import COMMANDS, main
 from tests.conftest import Kernel
+from tests.machine import Guest
 from tests.system.box import Box
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+IN_MACHINES = [path for path in EXAMPLES if "vm: {" in path.read_text()]
+IN_NAMESPACES = [path for path in EXAMPLES if path not in IN_MACHINES]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("example", IN_NAMESPACES, ids=lambda path: path.name)
 def test_an_example_applies_to_a_real_namespace(box: Box, kernel: Kernel, example: Path) -> None:
     text = example.read_text()
     for device in re.findall(r"device: (tap\S*)", text):
@@ -27,6 +30,20 @@ def test_an_example_applies_to_a_real_namespace(box: Box, kernel: Kernel, exampl
     box.file.write_text(text)
     assert main(["apply", str(box.file)]) == 0
     assert main(["diff", str(box.file)]) == 0
+
+
+@pytest.mark.parametrize("example", IN_MACHINES, ids=lambda path: path.name)
+def test_an_example_applies_to_a_real_machine(guest: Guest, tmp_path: Path, example: Path) -> None:
+    file = tmp_path / example.name
+    file.write_text(re.sub(r"vm: \{.*\}", f"vm: {{name: {guest.sandbox.name}}}", example.read_text()))
+    guest.output("ip", "address", "add", "10.9.9.9/32", "dev", "lo")
+    try:
+        assert main(["apply", str(file)]) == 0
+        assert main(["diff", str(file)]) == 0
+        assert "-A -t " in guest.output("ipvsadm", "-Sn")
+    finally:
+        guest.output("ipvsadm", "-C")
+        guest.output("ip", "address", "del", "10.9.9.9/32", "dev", "lo")
 
 
 def test_the_demo() -> None:
@@ -44,9 +61,9 @@ def test_the_demo() -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_the_manifest_of_the_readme_is_valid(tmp_path: Path) -> None:
-    (manifest,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (tmp_path / "readme.yaml").write_text(manifest)
+def test_the_manifests_of_the_readme_are_valid(tmp_path: Path) -> None:
+    manifests = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "readme.yaml").write_text("---\n".join(manifests))
     assert main(["validate", str(tmp_path / "readme.yaml")]) == 0
 
 

@@ -1,0 +1,114 @@
+"""What a manifest alone can tell: applied cleanly, and yet carries no packet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import attrgetter
+
+from reconciler.manifest.compose import Path
+from reconciler.manifest.schema import Finding
+from reconciler.manifest.service import name
+from reconciler.model.address import contains, is_ipv6, is_unicast
+from reconciler.model.ipvs import FWMARK, Ipvs, Service
+from reconciler.model.sandbox import Sandbox, Surroundings
+from reconciler.wording import plural
+
+# Where thousands of services have the same trouble, nobody reads more of them than this.
+SHOWN = 5
+
+_Look = Callable[[Service, Path], Finding | None]
+
+_WEIGHT, _FORWARD, _ADDRESS = attrgetter("weight"), attrgetter("forward"), attrgetter("address")
+
+
+def warnings(sandbox: Sandbox, around: Surroundings) -> list[Finding]:
+    """Give what is right and will hardly work. Of each kind the first few, the last of them with the number left out.
+
+    `around` is what was found where the manifest is to be applied, as far as anybody has looked.
+    """
+    ipvs = sandbox.ipvs
+    if ipvs is None:
+        return []
+    found = [*_drain(ipvs), *_surroundings(ipvs, around)]
+    looks: list[_Look] = [_no_servers, _no_weight, _own_server, _no_unicast, _no_sip]
+    own = frozenset(each.host for interface in sandbox.interfaces or () for each in interface.addresses)
+    if sandbox.interfaces or around.local is not None:
+        looks.append(partial(_not_local, own | (around.local or frozenset()), seen=around.local is not None))
+    for look in looks:
+        found += _few(ipvs, look)
+    return found
+
+
+def _few(ipvs: Ipvs, look: _Look) -> list[Finding]:
+    services = enumerate(ipvs.services or ())
+    findings = [each for index, service in services if (each := look(service, ("ipvs", "services", index)))]
+    shown = findings[:SHOWN]
+    left = len(findings) - len(shown)
+    if left:
+        last = shown.pop()
+        shown.append(last._replace(message=f"{last.message} (and so with {left:,} more {plural('service', left)})"))
+    return shown
+
+
+def _drain(ipvs: Ipvs) -> Iterator[Finding]:
+    stays = ipvs.drain and dict(ipvs.sysctls).get("expire_quiescent_template") != 1
+    if stays and any(service.persistent for service in ipvs.services or ()):
+        message = "clients of a persistent service keep coming back to a draining server"
+        yield Finding(("ipvs", "drain"), f"{message}; sysctls: {{expire_quiescent_template: 1}} ends that")
+
+
+def _surroundings(ipvs: Ipvs, around: Surroundings) -> Iterator[Finding]:
+    servers = [server for service in ipvs.services or () for server in service.servers]
+    where = ("ipvs", "services")
+    if not around.forwarding and any(server.forward == "nat" for server in servers):
+        yield Finding(where, "net.ipv4.ip_forward is 0: answers of nat servers are not forwarded to their clients")
+    if around.local is not None and all(map(is_ipv6, around.local)) and not all(is_ipv6(s.address) for s in servers):
+        message = "the sandbox has no IPv4 address at all, not even that of a lo that is up"
+        yield Finding(where, f"{message}: its kernel refuses IPv4 servers (Invalid argument)")
+
+
+def _no_servers(service: Service, path: Path) -> Finding | None:
+    if service.servers:
+        return None
+    return Finding((*path, service.protocol), f"{name(service)} has no servers; its packets are rejected")
+
+
+def _no_weight(service: Service, path: Path) -> Finding | None:
+    if not service.servers or any(map(_WEIGHT, service.servers)) or "weight" in service.ignore:
+        return None
+    return Finding((*path, "servers"), f"all weights of {name(service)} are 0; new connections get no server")
+
+
+def _own_server(service: Service, path: Path) -> Finding | None:
+    if service.protocol == FWMARK or service.address not in map(_ADDRESS, service.servers):
+        return None
+    for index, server in enumerate(service.servers):
+        if server.address == service.address and server.forward == "nat":
+            message = f"{server.address} is the address of the service itself; its connections stay in the sandbox"
+            return Finding((*path, "servers", index, "address"), message)
+    return None
+
+
+def _no_unicast(service: Service, path: Path) -> Finding | None:
+    if service.protocol == FWMARK or is_unicast(service.address):
+        return None
+    return Finding((*path, service.protocol), f"{service.address} is not a unicast address; IPVS gets no packet for it")
+
+
+def _no_sip(service: Service, path: Path) -> Finding | None:
+    if service.persistence_engine is None or service.protocol in ("udp", FWMARK):
+        return None
+    return Finding(
+        (*path, "persistenceEngine"), f"sip is for UDP; the packets of a {service.protocol} service are dropped"
+    )
+
+
+def _not_local(own: frozenset[str], service: Service, path: Path, *, seen: bool) -> Finding | None:
+    if service.protocol == FWMARK or service.address in own or "nat" not in map(_FORWARD, service.servers):
+        return None
+    if service.address == "::1" or contains("127.0.0.0/8", service.address):
+        return None
+    whose = "of the sandbox" if seen else "of these interfaces; if the sandbox does not have it"
+    message = f"{service.address} is no address {whose}{':' if seen else ','} nat gets no packet"
+    return Finding((*path, service.protocol), message)

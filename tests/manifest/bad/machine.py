@@ -1,0 +1,117 @@
+"""What is wrong with the address of a virtual machine."""
+
+from __future__ import annotations
+
+from tests.manifest.texts import Row, manifest
+
+VM = "a virtual machine: name of one of our own, or qmp and agent together"
+NAME = "the name of a sandbox of our own: 1 to 50 letters, digits, '_', '-' and '.', the first a letter or digit"
+QMP = "the absolute path of the QMP socket of QEMU: at most 107 printable ASCII characters"
+AGENT = "the absolute path of the socket of the agent in the machine: at most 107 printable ASCII characters"
+
+ROWS: list[Row] = [
+    ("vm is text", manifest("driver: {vm: web-1}"), [f'bad.yaml:3:14: driver.vm: "web-1" is text; expected {VM}']),
+    (
+        "vm is empty",
+        manifest("driver: {vm: {}}"),
+        [f"bad.yaml:3:14: driver.vm: an empty mapping is not valid; expected {VM}"],
+    ),
+    (
+        "vm name is empty",
+        manifest("driver: {vm: {name: ''}}"),
+        [f'bad.yaml:3:21: driver.vm.name: "" is not valid; expected {NAME}'],
+    ),
+    (
+        "vm name with a slash",
+        manifest("driver: {vm: {name: ../web-1}}"),
+        [f'bad.yaml:3:21: driver.vm.name: "../web-1" is not valid; expected {NAME}'],
+    ),
+    (
+        "vm name begins with a hyphen",
+        manifest("driver: {vm: {name: -web-1}}"),
+        [f'bad.yaml:3:21: driver.vm.name: "-web-1" is not valid; expected {NAME}'],
+    ),
+    (
+        "vm name below zero",
+        manifest("driver: {vm: {name: -1}}"),
+        ["bad.yaml:3:21: driver.vm.name: -1 is below the minimum of 0"],
+    ),
+    (
+        "vm name with a line end",
+        manifest('driver: {vm: {name: "web-1\\n"}}'),
+        [f'bad.yaml:3:21: driver.vm.name: "web-1\\n" is not valid; expected {NAME}'],
+    ),
+    (
+        "vm name of 51 characters",
+        manifest(f"driver: {{vm: {{name: {'a' * 51}}}}}"),
+        [
+            f'bad.yaml:3:21: driver.vm.name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (51 characters) is not valid; expected {NAME}'
+        ],
+    ),
+    (
+        "vm of qmp alone",
+        manifest("driver: {vm: {qmp: /run/q.sock}}"),
+        [f"bad.yaml:3:14: driver.vm: a mapping with qmp is not valid; expected {VM}"],
+    ),
+    (
+        "vm of agent alone",
+        manifest("driver: {vm: {agent: /run/a.sock}}"),
+        [f"bad.yaml:3:14: driver.vm: a mapping with agent is not valid; expected {VM}"],
+    ),
+    (
+        "vm of name and sockets",
+        manifest("driver: {vm: {name: web-1, qmp: /run/q.sock, agent: /run/a.sock}}"),
+        [f"bad.yaml:3:14: driver.vm: a mapping with name, qmp, agent is not valid; expected {VM}"],
+    ),
+    (
+        "vm of name and agent",
+        manifest("driver: {vm: {name: web-1, agent: /run/a.sock}}"),
+        [f"bad.yaml:3:14: driver.vm: a mapping with name, agent is not valid; expected {VM}"],
+    ),
+    (
+        "vm unknown field",
+        manifest("driver: {vm: {nam: web-1}}"),
+        ['bad.yaml:3:15: driver.vm.nam: unknown field; did you mean "name"?'],
+    ),
+    (
+        "vm unknown field beside a name",
+        manifest("driver: {vm: {name: web-1, pid: 7}}"),
+        [
+            f"bad.yaml:3:14: driver.vm: a mapping with name, pid is not valid; expected {VM}",
+            "bad.yaml:3:28: driver.vm.pid: unknown field; expected one of: name, qmp, agent",
+        ],
+    ),
+    (
+        "vm sockets relative",
+        manifest("driver: {vm: {qmp: run/q.sock, agent: /}}"),
+        [
+            f'bad.yaml:3:20: driver.vm.qmp: "run/q.sock" is not valid; expected {QMP}',
+            f'bad.yaml:3:39: driver.vm.agent: "/" is not valid; expected {AGENT}',
+        ],
+    ),
+    (
+        "vm socket of 108 characters",
+        manifest(f"driver: {{vm: {{qmp: /{'a' * 107}, agent: /run/a.sock}}}}"),
+        [
+            f'bad.yaml:3:20: driver.vm.qmp: "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (108 characters) is not valid; expected {QMP}'
+        ],
+    ),
+    (
+        "vm socket of another alphabet",
+        manifest("driver: {vm: {qmp: /run/q.sock, agent: /run/ä.sock}}"),
+        [f'bad.yaml:3:40: driver.vm.agent: "/run/ä.sock" is not valid; expected {AGENT}'],
+    ),
+    (
+        "vm socket with a line end",
+        manifest('driver: {vm: {qmp: /run/q.sock, agent: "/run/a.sock\\n"}}'),
+        [f'bad.yaml:3:40: driver.vm.agent: "/run/a.sock\\n" is not valid; expected {AGENT}'],
+    ),
+    (
+        "netns misspelt",
+        manifest("driver: {vm: {name: web-1}, nets: {}}"),
+        [
+            "bad.yaml:3:9: driver: a mapping with vm, nets; expected one driver and its address, such as {netns: {name: web-1}}",
+            'bad.yaml:3:29: driver.nets: unknown field; did you mean "netns"?',
+        ],
+    ),
+]
