@@ -4,18 +4,21 @@ PYTHON := $(VENV)/bin/python
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test lint bench lock clean
+.PHONY: help setup system demo test test-6.1 test-6.12 lint bench lock clean
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
 
 setup: $(VENV)/.complete system ## install what the other targets need: a virtual environment and Debian packages
 
 demo: setup ## show the main job on a real namespace with a real TAP
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
 
-test: setup lint ## run all tests, on real namespaces
+test: setup lint ## run all tests, on real namespaces and virtual machines
 	$(PYTHON) -m pytest
+
+test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
+	GUEST_KERNEL=$(@:test-%=%) $(PYTHON) -m pytest tests/guest tests/formats tests/ipvs tests/traffic
 
 lint: $(VENV)/.complete ## check format, style, types and the import contract
 	$(VENV)/bin/ruff format --check .

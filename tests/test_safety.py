@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import RefusedError
 from reconciler.model.interface import Interface
+from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.route import NextHop, Route
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
 from reconciler.plan import Deletion, Plan, plan
@@ -214,3 +215,69 @@ def test_the_fingerprint_of_several_does_not_depend_on_their_order_and_does_on_e
     assert re.fullmatch(r"[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}", together)
     assert combine([other, one]) == together
     assert len({together, combine([one, third]), combine([one, other, third]), one, other}) == 5
+
+
+def ending_all(*deletions: tuple[str, int, int]) -> Plan:
+    """A plan that deletes of kinds of which a few are many."""
+    return Plan(
+        operations=(),
+        deletions=tuple(
+            Deletion(kind=kind, count=count, total=total, never_all=True) for kind, count, total in deletions
+        ),
+        lost_defaults=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "words"),
+    [
+        (1, 1, "the only IPVS service"),
+        (2, 2, "all 2 IPVS services"),
+        (10, 10, "all 10 IPVS services"),
+        (5000, 5000, "all 5,000 IPVS services"),
+        (11, 36, "11 of 36 IPVS services"),
+    ],
+)
+def test_all_of_a_kind_of_which_few_are_many_are_refused(count: int, total: int, words: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        check_deletions(ending_all(("IPVS service", count, total)), None)
+    assert str(caught.value) == f"this would delete {words}{LIMIT}.\n{ADVICE}"
+
+
+@pytest.mark.parametrize(("count", "total"), [(1, 2), (9, 10), (10, 11), (11, 37)])
+def test_some_of_them_are_not(count: int, total: int) -> None:
+    check_deletions(ending_all(("IPVS service", count, total)), None)
+
+
+def test_who_allows_so_many_allows_all() -> None:
+    for allowance in (Allowance(), Allowance(count=2), Allowance(percent=100)):
+        check_deletions(ending_all(("IPVS service", 2, 2)), allowance)
+    with pytest.raises(RefusedError) as caught:
+        check_deletions(ending_all(("IPVS service", 2, 2)), Allowance(count=1))
+    assert str(caught.value) == f"this would delete all 2 IPVS services; that is not allowed.\n{ADVICE}"
+
+
+WEB = Service(protocol="tcp", address="10.10.0.1", port=80, servers=(Server(address="172.16.0.1", port=80),))
+BALANCED = replace(DESIRED, ipvs=Ipvs(services=(WEB,)))
+
+OTHER_SECTIONS = {
+    "absent": None,
+    "services absent": Ipvs(),
+    "no service": Ipvs(services=()),
+    "service": Ipvs(services=(replace(WEB, scheduler="rr"),)),
+    "server": Ipvs(services=(replace(WEB, servers=(replace(WEB.servers[0], weight=0),)),)),
+    "ignore": Ipvs(services=(replace(WEB, ignore=("weight",)),)),
+    "timeouts": Ipvs(services=(WEB,), timeouts=Timeouts(900)),
+    "sysctls": Ipvs(services=(WEB,), sysctls=(("conntrack", 1),)),
+    "exclude": Ipvs(services=(WEB,), exclude=(Excluded(fwmark=1),)),
+    "drain": Ipvs(services=(WEB,), drain=1),
+}
+
+
+@pytest.mark.parametrize("section", OTHER_SECTIONS.values(), ids=OTHER_SECTIONS)
+def test_a_fingerprint_changes_with_all_that_is_said_of_ipvs(section: Ipvs | None) -> None:
+    other = replace(BALANCED, ipvs=section)
+    same = fingerprint(BALANCED, BALANCED, PLANNED)
+    prints = {same, fingerprint(other, BALANCED, PLANNED), fingerprint(BALANCED, other, PLANNED)}
+    assert len(prints) == 3
+    assert fingerprint(BALANCED, replace(BALANCED, ipvs=Ipvs(services=(replace(WEB),))), PLANNED) == same

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from reconciler.diff import diff
+from reconciler.diff import Change, diff
 from reconciler.model.ipvs import FWMARK, Ipvs, Server, Service, ServiceKey, Timeouts, is_past
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.ipvs import (
@@ -56,7 +56,8 @@ def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
     if desired.services is None:
         return plan
     found = observed.services or ()
-    changes = diff(_heed_others(desired.services, found), found)
+    wishes = _heed_others(desired.services, found)
+    changes = [*diff(wishes, found), *_unmarked(wishes, found, around)]
     coming = _Coming(around)
     going = _Going(desired.drain, around)
     for change in changes:
@@ -102,6 +103,13 @@ def _heed_weights(wish: Service, had: dict[tuple[str, int], Server]) -> Service:
     return replace(wish, servers=servers, ignore=())
 
 
+def _unmarked(wishes: Sequence[Service], found: Sequence[Service], around: Surroundings) -> Iterator[Change[Service]]:
+    """Give the services in which nothing changes but that they are to carry our mark."""
+    if around.unmarked:
+        had = {service.key: service for service in found if service.key in around.unmarked}
+        yield from (Change(had[wish.key], wish) for wish in wishes if wish.key in had and had[wish.key] == wish)
+
+
 def _bare(service: Service) -> Service:
     return replace(service, servers=(), ignore=())
 
@@ -111,7 +119,6 @@ class _Coming:
 
     def __init__(self, around: Surroundings) -> None:
         self._unmarked = around.unmarked
-        self._services: list[AddService] = []
         # Of each service that comes or changes: what is done to itself, and to its servers.
         self._groups: list[list[AddService | EditService | AddServer | EditServer]] = []
         self.began: list[Service] = []
@@ -156,8 +163,8 @@ class _Coming:
         if not restored:
             return [operation for group in self._groups for operation in group]
         services = [group[0] for group in self._groups if isinstance(group[0], AddService)]
-        first = {each.service.is_ipv6: each for each in reversed(services)}.values()
-        heads = [*first, *(each for each in services if each not in first)]
+        first = {each.service.is_ipv6: each for each in reversed(services)}
+        heads = [*first.values(), *(each for each in services if each is not first[each.service.is_ipv6])]
         return [*heads, *(each for group in self._groups for each in group if not isinstance(each, AddService))]
 
 
