@@ -76,9 +76,9 @@ def apply(
         if failures and (all_or_nothing or not all(outcome.operation.ipvs for outcome in failures)):
             raise _failure(failures[0], outcomes, before, _undo(driver, before.observed.sandbox))
         if failures:
-            raise _kept_failure(driver, failures, before)
+            raise _kept_failure(driver, outcomes, before, adopt=adopt)
         _verify(driver, desired, adopt=adopt)
-        operations += _await_drained(driver, desired, before.plan, waiting)
+        operations += _await_drained(driver, desired, before.plan, waiting, adopt=adopt)
         return Result(operations=operations, seconds=time.monotonic() - begin)
 
 
@@ -132,14 +132,17 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
     )
 
 
-def _kept_failure(driver: Driver, failures: Sequence[Outcome], before: Preview) -> ApplyError:
+def _kept_failure(driver: Driver, outcomes: Sequence[Outcome], before: Preview, *, adopt: bool) -> ApplyError:
     """Report IPVS rules that failed, where the others are in place."""
     count = len(before.plan.operations)
+    failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
+    state = f"{len(outcomes) - len(failures):,} done and kept"
+    if len(outcomes) < count:
+        state += f"; {count - len(outcomes):,} not begun"
     try:
-        left = len(preview(driver, before.desired).plan.operations)
-        state = f"{count - len(failures):,} done and kept; {left:,} left to do"
+        state += f"; {len(preview(driver, before.desired, adopt=adopt).plan.operations):,} left to do"
     except ReconcilerError as error:
-        state = f"what became of the others is unknown: {error}"
+        state += f"; what is left is unknown: {error}"
     others = "".join(f"\n  {each.operation.command}: {each.reason}" for each in failures[1:_SHOWN])
     if len(failures) > _SHOWN:
         others += f"\n  … and {len(failures) - _SHOWN:,} more"
@@ -229,7 +232,7 @@ def _ends_drain(operation: Operation, desired: Sandbox) -> bool:
 
 
 def _await_drained(
-    driver: Driver, desired: Sandbox, before: Plan, waiting: Callable[[int], None]
+    driver: Driver, desired: Sandbox, before: Plan, waiting: Callable[[int], None], *, adopt: bool
 ) -> tuple[Operation, ...]:
     """Delete servers as their connections end or their deadline is over; give what was done.
 
@@ -240,7 +243,7 @@ def _await_drained(
     while left:
         waiting(left)
         time.sleep(_DRAIN_POLL)
-        found = preview(driver, desired).plan
+        found = preview(driver, desired, adopt=adopt).plan
         ends = tuple(operation for operation in found.operations if _ends_drain(operation, desired))
         failed = next((outcome for outcome in _execute(driver, ends) if outcome.status is not Status.DONE), None)
         if failed:

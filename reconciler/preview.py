@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.drivers import Driver
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.plan import Plan, plan
 from reconciler.safety import fingerprint
+
+if TYPE_CHECKING:
+    from reconciler.model.ipvs import Service
 
 
 class Preview(NamedTuple):
@@ -39,9 +42,11 @@ def _adopted(observed: Observed) -> Observed:
     ipvs = observed.sandbox.ipvs
     if ipvs is None:
         return observed
-    excluded = [each for each in observed.around.services if any(rule.covers(each.key) for rule in ipvs.exclude)]
-    taken = tuple(each for each in observed.around.services if each not in excluded)
+    excluded: list[Service] = []
+    taken = list(ipvs.services or ())
+    for each in observed.around.services:
+        (excluded if any(rule.covers(each.key) for rule in ipvs.exclude) else taken).append(each)
     return Observed(
-        sandbox=replace(observed.sandbox, ipvs=replace(ipvs, services=(*(ipvs.services or ()), *taken))),
+        sandbox=replace(observed.sandbox, ipvs=replace(ipvs, services=tuple(taken))),
         around=replace(observed.around, services=tuple(excluded)),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from reconciler.errors import RefusedError
 from reconciler.model.sandbox import Sandbox
@@ -52,8 +52,10 @@ def check_deletions(plan: Plan, allowance: Allowance | None) -> None:
         reasons += [f"the last {family} default route" for family in plan.lost_defaults]
     if reasons:
         limit = ""
-        if over:
-            limit = f"; the limit is {SHARE} % (and always {ALWAYS})" if allowance is None else "; that is not allowed"
+        if over and allowance is not None:
+            limit = "; that is not allowed"
+        elif not all(map(_is_all, over)):
+            limit = f"; the limit is {SHARE} % (and always {ALWAYS})"
         raise RefusedError(
             f"this would delete {' and '.join(reasons)}{limit}.\n"
             "Look again with `reconciler diff`; if it is what you want: --allow-delete all"
@@ -62,14 +64,18 @@ def check_deletions(plan: Plan, allowance: Allowance | None) -> None:
 
 def _deletion_words(deletion: Deletion) -> str:
     kind = plural(deletion.kind, deletion.total)
-    if deletion.count < deletion.total or not deletion.never_all:
+    if not _is_all(deletion):
         return f"{deletion.count:,} of {deletion.total:,} {kind}"
     return f"all {deletion.total:,} {kind}" if deletion.total > 1 else f"the only {kind}"
 
 
+def _is_all(deletion: Deletion) -> bool:
+    return deletion.never_all and deletion.count == deletion.total
+
+
 def _exceeds(deletion: Deletion, allowance: Allowance | None) -> bool:
     if allowance is None:
-        if deletion.never_all and deletion.count == deletion.total:
+        if _is_all(deletion):
             return True
         return deletion.count > ALWAYS and deletion.count * 100 > SHARE * deletion.total
     return not allowance.covers(deletion)
@@ -85,11 +91,20 @@ def fingerprint(desired: Sandbox, observed: Sandbox, plan: Plan) -> str:
         digest.update(repr((sandbox.id, sandbox.driver, sandbox.interfaces)).encode())
         for line in sorted(map(repr, sandbox.routes)) if sandbox.routes is not None else ["-"]:
             digest.update(line.encode())
-        if sandbox.ipvs is not None:
-            digest.update(repr(sandbox.ipvs).encode())
+        for line in _ipvs_lines(sandbox):
+            digest.update(line.encode())
     for command in sorted(operation.command for operation in plan.operations):
         digest.update(command.encode())
     return _grouped(digest.hexdigest())
+
+
+def _ipvs_lines(sandbox: Sandbox) -> Iterator[str]:
+    """Write the IPVS section, whatever the order of services and servers: the kernel has one of its own."""
+    if sandbox.ipvs is None:
+        return
+    services = sandbox.ipvs.services or ()
+    yield repr(replace(sandbox.ipvs, services=None if sandbox.ipvs.services is None else ()))
+    yield from sorted(f"{replace(service, servers=())}{sorted(map(repr, service.servers))}" for service in services)
 
 
 def combine(fingerprints: Sequence[str]) -> str:

@@ -52,7 +52,8 @@ def render_problems(problems: Sequence[Problem], color: bool) -> str:
 def print_warnings(problems: Iterable[Problem]) -> None:
     """Print on stderr what is right and will hardly work."""
     for problem in problems:
-        print(problem._replace(path=f"warning: {problem.path}"), file=sys.stderr)
+        path = f"{problem.path}: " if problem.path else ""
+        print(problem._replace(path="", message=f"warning: {path}{problem.message}"), file=sys.stderr)
 
 
 def _excerpt(problem: Problem, color: bool) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 from reconciler.cli.output import print_data
 from reconciler.drivers import connect
@@ -13,7 +14,7 @@ from reconciler.formats.ipvsadm import save_rules
 from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write
-from reconciler.model.ipvs import Ipvs
+from reconciler.model.ipvs import Ipvs, seconds_left
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.operations import route_words
 
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         except ReconcilerError as error:
             print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
             failed = failed or error.exit_code
-    documents = [write(each.sandbox) for each in found]
+    documents = [write(_to_say(each)) for each in found]
     match arguments.output:
         case "text":
             print("\n".join(line for each in found for line in _listing(each)))
@@ -53,6 +54,24 @@ def run(arguments: argparse.Namespace) -> int:
 def _observe(sandbox: Sandbox) -> Observed:
     with connect(sandbox.driver) as driver:
         return driver.observe(Sandbox(id=sandbox.id, driver=sandbox.driver, ipvs=Ipvs()))
+
+
+def _to_say(found: Observed) -> Sandbox:
+    """Give what a manifest can say: servers that drain are not in it, but the time that is left for them."""
+    ipvs = found.sandbox.ipvs
+    services = ipvs.services if ipvs else None
+    if ipvs is None or not any(server.deadline is not None for each in services or () for server in each.servers):
+        return found.sandbox
+    kept = []
+    left = 1
+    for service in services or ():
+        servers = tuple(server for server in service.servers if server.deadline is None)
+        left = max(
+            left, *(seconds_left(s.deadline, found.around.now) for s in service.servers if s.deadline is not None), 1
+        )
+        if servers or not service.servers:
+            kept.append(replace(service, servers=servers))
+    return replace(found.sandbox, ipvs=replace(ipvs, services=tuple(kept), drain=left))
 
 
 def _listing(found: Observed) -> Iterator[str]:

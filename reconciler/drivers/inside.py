@@ -85,8 +85,8 @@ class Inside:
         around = replace(
             observed.around,
             services=tuple(table.foreign),
-            unmarked=frozenset(table.unmarked),
             connections=table.connections,
+            expiring=table.expiring,
             now=table.now,
             local=local,
             forwarding=self._kernel.sysctl("net.ipv4.ip_forward") != "0",

@@ -26,6 +26,8 @@ _PART_SIZE = 64
 _LAST_REQUEST = 0xFFFFFFFF
 # Dump requests in a frame: 60 bytes each, 0.1 ms of the kernel's time or more.
 DUMPS_AT_ONCE = 2000
+# Seconds for all dumps of a table: 5,000 take less than one.
+DUMPS_TIMEOUT = 30.0
 # What the guest's agent reports of time and room; all else is a refusal.
 _PASSING = {errno.ETIMEDOUT, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO}
 
@@ -216,24 +218,32 @@ class RelayChannel:
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
         """Send dump requests, each after the answer to the one before; give all that comes back."""
         answers: list[Message] = []
+        deadline = time.monotonic() + DUMPS_TIMEOUT
         for start in range(0, len(requests), DUMPS_AT_ONCE):
+            if time.monotonic() > deadline:
+                raise ChannelError(f"the guest was not done with its dumps within {DUMPS_TIMEOUT:.0f} s")
             run = requests[start : start + DUMPS_AT_ONCE]
             part = self._ask(agent.DUMPS, b"".join(run), 0)
             if not _is_end(part, sequence_of(run[-1])):
                 raise ProtocolError("the guest's answer does not end with the one to the last dump")
             answers += part
+            _check_count(answers)
         return answers
 
     def _ask(self, kind: int, requests: bytes, last: int) -> list[Message]:
         answers: list[Message] = []
         for part in self._relay.request(kind, agent.NETLINK_HEAD.pack(self._protocol, last) + requests):
             answers += messages(part)
-            if len(answers) > ANSWER_MESSAGES:
-                raise ProtocolError(f"the guest's answer has more than {ANSWER_MESSAGES} messages")
+            _check_count(answers)
         return answers
 
     def close(self) -> None:
         """Nothing is held: the relay is its owner's."""
+
+
+def _check_count(answers: list[Message]) -> None:
+    if len(answers) > ANSWER_MESSAGES:
+        raise ProtocolError(f"the guest's answer has more than {ANSWER_MESSAGES} messages")
 
 
 def _is_end(answers: list[Message], last: int) -> bool:

@@ -91,6 +91,11 @@ def is_past(deadline: int, now: float) -> bool:
     return (int(now) - deadline) & _MOMENT < DRAINING >> 1
 
 
+def seconds_left(deadline: int, now: float) -> int:
+    """Give the seconds until a server's deadline; 0 if it is over."""
+    return 0 if is_past(deadline, now) else (deadline - int(now)) & _MOMENT
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """A virtual service.
@@ -98,7 +103,8 @@ class Service:
     `protocol` is one of PROTOCOLS, or `fwmark`: then `port` is the mark and `address` is `0.0.0.0` or `::`, its family.
     `persistent` in seconds, 0: not; `netmask` as ipvsadm has it (`255.255.255.0`, or `64` for IPv6), None: each client
     by itself.
-    `ignore` says which fields of its servers are somebody else's to change; it is never observed.
+    `ignore` says which fields of its servers are somebody else's to change; it is never observed. `marked`: whether it
+    carries our mark, as all that we want does.
     """
 
     protocol: str
@@ -112,6 +118,7 @@ class Service:
     one_packet: bool = False
     servers: tuple[Server, ...] = ()
     ignore: tuple[str, ...] = ()
+    marked: bool = True
 
     @property
     def key(self) -> ServiceKey:

@@ -92,9 +92,10 @@ class Surroundings:
     `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection goes on, or found a duplicate.
     `origins`: device → what our NICs were on the host. `kinds`: device → kind of link (`tun`, `veth`, … or empty).
     `kernel`: its release, major and minor, if known.
-    `services`: IPVS services of others. `unmarked`: those of ours that do not carry our mark (yet). `connections`: of
-    servers that no manifest wants, how many there are. `now`: Unix seconds of the look. `local`: every address of every
-    link, `forwarding`: whether IPv4 packets are forwarded; both only where IPVS is looked at.
+    `services`: IPVS services of others. `connections`: of servers that no manifest wants, how many there are.
+    `expiring`: a run that was killed has left the kernel expiring connections. `now`: Unix seconds of the look.
+    `local`: every address of every link, `forwarding`: whether IPv4 packets are forwarded; both only where IPVS is
+    looked at.
     """
 
     links: frozenset[str] = frozenset()
@@ -107,8 +108,8 @@ class Surroundings:
     kinds: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     kernel: tuple[int, int] | None = None
     services: tuple[Service, ...] = ()
-    unmarked: frozenset[ServiceKey] = frozenset()
     connections: Mapping[tuple[ServiceKey, ServerKey], int] = field(default_factory=lambda: MappingProxyType({}))
+    expiring: bool = False
     now: float = 0.0
     local: frozenset[str] | None = None
     forwarding: bool = True

@@ -88,6 +88,8 @@ class LocalKernel:
                 return file.read().strip()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise HostError(f"sysctl {name}: {error.strerror}") from error
 
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a setting, as the protocol says."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from socket import AF_INET, AF_INET6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, ntohs
+from socket import AF_INET, AF_INET6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, unpack
@@ -73,14 +73,16 @@ _U16, _U32, _PORT_FORM, _FLAGS_FORM = (
 # All that identifies a service that has an address, and one of a mark.
 _IDENTITY = struct.Struct("=HHHxx HHHxx HH16s HH2sxx")
 _FWMARK_IDENTITY = struct.Struct("=HHHxx HHI")
+# Where a dump has it in this very order, these are at their places.
+_AF_FIRST, _PROTOCOL_NEXT, _PORT_LAST = _U16.pack(_AF), _U16.pack(_PROTOCOL), _U16.pack(_PORT)
 # All that a manifest can say of a server, with the header of each attribute, and then its family.
 _SERVER = struct.Struct("=HH16s HH2sxx HHI HHI HHBxxx HH2sxx HHHxx HHI HHI")
 _SERVER_FAMILY = struct.Struct("=HHHxx")
 _COUNTERS_SIZE = 24
 _PROTOCOLS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
 _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
-# IP_VS_CONN_F_*: masquerade, direct route, tunnel.
-_FORWARDS = dict(zip(FORWARDS, (0, 3, 2), strict=True))
+# IP_VS_CONN_F_*: masquerade, direct route, tunnel; and those that only others set.
+_FORWARDS = {**dict(zip(FORWARDS, (0, 3, 2), strict=True)), "localnode": 1, "bypass": 4}
 _FORWARD_NAMES = {number: name for name, number in _FORWARDS.items()}
 
 
@@ -155,12 +157,13 @@ def encode_identity(key: ServiceKey) -> bytes:
 
 
 def encode_settings(service: Service) -> bytes:
-    """Build what the kernel dumps of a service that is ours, up to its statistics."""
+    """Build what the kernel dumps of a service, up to its statistics."""
     return _settings(service, _ALL)
 
 
 def _settings(service: Service, mask: int) -> bytes:
-    flags = MARK | (_PERSISTENT if service.persistent else 0) | (_ONE_PACKET if service.one_packet else 0)
+    flags = (MARK if service.marked else 0) | (_PERSISTENT if service.persistent else 0)
+    flags |= _ONE_PACKET if service.one_packet else 0
     flags |= scheduler_bits(service.scheduler, service.scheduler_flags) | (_HASHED & mask)
     engine = message.attribute(_PE, service.persistence_engine.encode() + b"\0") if service.persistence_engine else b""
     return b"".join(
@@ -223,9 +226,10 @@ def _u32(kind: int, value: int) -> bytes:
 
 
 def identity(payload: bytes) -> bytes:
-    """Give the part of a dumped service that identifies it: what `encode_identity` builds."""
-    has_mark = payload[18:20] == _U16.pack(_FWMARK)
-    return payload[_BODY_AT : _BODY_AT + (_FWMARK_IDENTITY if has_mark else _IDENTITY).size]
+    """Give what identifies a dumped service, as `encode_identity` builds it."""
+    if payload[10:12] == _AF_FIRST and payload[18:20] == _PROTOCOL_NEXT and payload[46:48] == _PORT_LAST:
+        return payload[_BODY_AT : _BODY_AT + _IDENTITY.size]
+    return encode_identity(decode_service(payload).key)
 
 
 def is_same_service(payload: bytes, settings: bytes) -> bool:
@@ -250,8 +254,8 @@ def is_server(payload: bytes) -> bool:
     return len(payload) > _BODY_AT and payload[0] == _NEW_DEST
 
 
-def decode_service(payload: bytes) -> tuple[Service, bool]:
-    """Read a dumped service, without its servers, and whether it carries our mark."""
+def decode_service(payload: bytes) -> Service:
+    """Read a dumped service, without its servers."""
     found = _nested(payload, _SERVICE)
     family = _number(found.get(_AF, b""))
     if family not in {AF_INET, AF_INET6}:
@@ -261,7 +265,7 @@ def decode_service(payload: bytes) -> tuple[Service, bool]:
     scheduler = _text(found.get(_SCHED, b""))
     persistent = _number(found.get(_TIMEOUT, b"")) if flags & _PERSISTENT else 0
     protocol, address, port = _decode_key(found, ipv6=ipv6)
-    service = Service(
+    return Service(
         protocol=protocol,
         address=address,
         port=port,
@@ -271,8 +275,8 @@ def decode_service(payload: bytes) -> tuple[Service, bool]:
         netmask=_decode_netmask(_exactly(found.get(_NETMASK, b""), 4), ipv6=ipv6, persistent=persistent),
         persistence_engine=_text(found[_PE]) if _PE in found else None,
         one_packet=bool(flags & _ONE_PACKET),
+        marked=bool(flags & MARK),
     )
-    return service, bool(flags & MARK)
 
 
 def _decode_key(found: dict[int, bytes], *, ipv6: bool) -> ServiceKey:
@@ -282,7 +286,7 @@ def _decode_key(found: dict[int, bytes], *, ipv6: bool) -> ServiceKey:
     protocol = _PROTOCOL_NAMES.get(number)
     if protocol is None:
         raise ProtocolError(f"IPVS service of protocol {number}")
-    return protocol, _decode_address(found.get(_ADDR, b""), ipv6=ipv6), ntohs(_number(found.get(_PORT, b"")))
+    return protocol, _decode_address(found.get(_ADDR, b""), ipv6=ipv6), _port(found.get(_PORT, b""))
 
 
 def decode_server(payload: bytes) -> tuple[Server, int]:
@@ -297,13 +301,13 @@ def decode_server(payload: bytes) -> tuple[Server, int]:
         raise ProtocolError(f"IPVS server of tunnel type {tun_type}, flags {checksum:#x}")
     server = Server(
         address=_decode_address(found.get(1, b""), ipv6=family == AF_INET6),
-        port=ntohs(_number(found.get(2, b""))),
+        port=_port(found.get(2, b"")),
         forward=_FORWARD_NAMES[forward],
         weight=_number(found.get(4, b"")),
         upper_threshold=_number(found.get(5, b"")),
         lower_threshold=_number(found.get(6, b"")),
         tun_type=TUN_TYPES[tun_type],
-        tun_port=ntohs(_number(found.get(14, b"\0\0"))),
+        tun_port=_port(found.get(14, b"\0\0")),
         tun_checksum=TUN_CHECKSUMS[checksum],
     )
     return server, _number(found.get(_DEST_ACTIVE, b"")) + _number(found.get(_DEST_INACTIVE, b""))
@@ -326,6 +330,10 @@ def _number(value: bytes) -> int:
     if len(value) not in {1, 2, 4}:
         raise ProtocolError(f"IPVS number of {len(value)} bytes")
     return int.from_bytes(value, "little" if _U16.pack(1)[0] else "big")
+
+
+def _port(value: bytes) -> int:
+    return int(_PORT_FORM.unpack(_exactly(value, 2))[0])
 
 
 def _exactly(value: bytes, size: int) -> bytes:

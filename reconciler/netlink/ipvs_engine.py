@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,19 +14,23 @@ from reconciler.netlink import ipvs, message
 from reconciler.netlink.channel import GENERIC, NETFILTER, Channel, Kernel
 from reconciler.netlink.engine import CONSISTENT_DUMP_TIMEOUT
 from reconciler.netlink.message import Message
+from reconciler.operations.ipvs import EXPIRING
 
+# More than anybody has; a guest that says so does not keep us busy.
+MAX_SERVICES = 65_536
 # What an operation may set for a moment, and what decides whether connection tracking knows of IPVS.
 NODEST, CONNTRACK = "expire_nodest_conn", "conntrack"
+_NUMBER = re.compile(r"-?[0-9]{1,10}")
 
 
 @dataclass(slots=True)
 class Table:
-    """What was found, and when. `connections`: of servers that are not wanted, as `model.sandbox.Surroundings` says."""
+    """What was found, and when; `connections` and `expiring` as `model.sandbox.Surroundings` says."""
 
     ipvs: Ipvs
+    expiring: bool = False
     now: float = field(default_factory=time.time)
     foreign: list[Service] = field(default_factory=list)
-    unmarked: set[ServiceKey] = field(default_factory=set)
     connections: dict[tuple[ServiceKey, ServerKey], int] = field(default_factory=dict)
 
 
@@ -35,27 +40,31 @@ class IpvsEngine:
     def __init__(self, kernel: Kernel) -> None:
         """Open channels. HostError if the kernel has no IPVS."""
         self.kernel = kernel
-        self.channel: Channel = kernel.open(GENERIC)
-        self._dumps: Channel = kernel.open(GENERIC)
         self._conntrack: Channel | None = None
         self._sequence = 0
+        self._open: list[Channel] = []
         try:
+            self.channel, self._dumps = self._channel(GENERIC), self._channel(GENERIC)
             self.family = self._ask_family()
         except BaseException:
             self.close()
             raise
 
+    def _channel(self, protocol: int) -> Channel:
+        channel = self.kernel.open(protocol)
+        self._open.append(channel)
+        return channel
+
     def close(self) -> None:
         """Let the namespace go."""
-        for channel in (self.channel, self._dumps, self._conntrack):
-            if channel:
-                channel.close()
+        for channel in self._open:
+            channel.close()
 
     @property
     def conntrack(self) -> Channel:
         """The channel to connection tracking."""
         if self._conntrack is None:
-            self._conntrack = self.kernel.open(NETFILTER)
+            self._conntrack = self._channel(NETFILTER)
         return self._conntrack
 
     def next_sequence(self) -> int:
@@ -69,17 +78,18 @@ class IpvsEngine:
         Ours is what carries our mark, and what `desired` names; never what it excludes.
         """
         names = sorted({NODEST, CONNTRACK, *(name for name, _ in desired.sysctls)})
-        values = ((name, self.kernel.sysctl(f"net.ipv4.vs.{name}")) for name in names)
-        table = Table(
-            replace(
-                desired,
-                timeouts=self.timeouts(),
-                sysctls=tuple((name, int(value)) for name, value in values if value and value.lstrip("-").isdecimal()),
-            )
-        )
+        values = {name: value for name in names if (value := self._sysctl(name)) is not None}
+        expiring = values.get(NODEST) == EXPIRING
+        if expiring:
+            values[NODEST] = 0
+        table = Table(replace(desired, timeouts=self.timeouts(), sysctls=tuple(values.items())), expiring)
         services = self._read_services({service.key: service for service in desired.services or ()}, table)
         table.ipvs = replace(table.ipvs, services=tuple(services))
         return table
+
+    def _sysctl(self, name: str) -> int | None:
+        text = self.kernel.sysctl(f"net.ipv4.vs.{name}")
+        return int(text) if text and _NUMBER.fullmatch(text) else None
 
     def timeouts(self) -> Timeouts:
         """Read the timeouts."""
@@ -107,8 +117,11 @@ class IpvsEngine:
         return ipvs.decode_family(answers[0].payload)
 
     def _read_services(self, wishes: Mapping[ServiceKey, Service], table: Table) -> list[Service]:
-        payloads = self._dump_services()
-        identities = [ipvs.identity(payload) for payload in payloads]
+        # The kernel's own table may change between two pieces of a dump, and show a service again.
+        by_identity = {ipvs.identity(payload): payload for payload in self._dump_services()}
+        if len(by_identity) > MAX_SERVICES:
+            raise ProtocolError(f"the kernel shows more than {MAX_SERVICES} IPVS services")
+        identities, payloads = list(by_identity), by_identity.values()
         expected = _Expected(wishes.values())
         ours = []
         for payload, identity, servers in zip(payloads, identities, self._dump_servers(identities), strict=True):
@@ -125,26 +138,25 @@ class IpvsEngine:
         self, payload: bytes, payloads: list[bytes], wishes: Mapping[ServiceKey, Service], table: Table
     ) -> Service | None:
         """Decode a service that is not just as desired: give it if it is ours, else it goes to the foreign ones."""
-        service, marked = ipvs.decode_service(payload)
+        service = ipvs.decode_service(payload)
         key = service.key
-        decoded = [ipvs.decode_server(each) for each in payloads]
-        service = replace(service, servers=tuple(server for server, _ in decoded))
-        if _excluded(table.ipvs.exclude, key) or not (marked or key in wishes):
-            table.foreign.append(service)
-            return None
-        if not marked:
-            table.unmarked.add(key)
+        decoded = {server.key: (server, connections) for server, connections in map(ipvs.decode_server, payloads)}
         wanted = {server.key for server in wishes[key].servers} if key in wishes else set()
-        for server, connections in decoded:
+        for server, connections in decoded.values():
             if server.key not in wanted:
                 table.connections[key, server.key] = connections
+        service = replace(service, servers=tuple(server for server, _ in decoded.values()))
+        if _excluded(table.ipvs.exclude, key) or not (service.marked or key in wishes):
+            table.foreign.append(service)
+            return None
         return service
 
     def _dump_services(self) -> list[bytes]:
         deadline = time.monotonic() + CONSISTENT_DUMP_TIMEOUT
         while True:
             sequence = self.next_sequence()
-            answers = self.channel.exchange(ipvs.dump_services_request(self.family, sequence), sequence)
+            request = ipvs.dump_services_request(self.family, sequence)
+            answers = [m for m in self.channel.exchange(request, sequence) if m.sequence == sequence]
             if not any(answer.flags & message.DUMP_INTERRUPTED for answer in answers):
                 break
             if time.monotonic() > deadline:
@@ -162,11 +174,14 @@ class IpvsEngine:
             ipvs.dump_servers_request(self.family, identity, first + index) for index, identity in enumerate(identities)
         ]
         found: list[list[bytes]] = [[] for _ in identities]
-        for kind, _, sequence, payload in self._dumps.dumps(requests):
-            if kind == self.family and ipvs.is_server(payload):
-                if not 0 <= sequence - first < len(found):
-                    raise ProtocolError("the kernel shows servers that were not asked for")
-                found[sequence - first].append(payload)
+        for answer in self._dumps.dumps(requests):
+            place = answer.sequence - first
+            if not 0 <= place < len(found):
+                raise ProtocolError("the kernel shows servers that were not asked for")
+            if answer.type == self.family and ipvs.is_server(answer.payload):
+                found[place].append(answer.payload)
+            else:
+                _check_end(answer)
         return found
 
 
@@ -191,7 +206,7 @@ class _Expected:
             return None
         service, settings, expected = found
         same = len(servers) == len(expected) and ipvs.is_same_service(payload, settings)
-        return service if same and expected.issuperset(map(ipvs.server_bytes, servers)) else None
+        return service if same and expected == set(map(ipvs.server_bytes, servers)) else None
 
 
 def _excluded(exclude: Iterable[Excluded], key: ServiceKey) -> bool:
@@ -199,6 +214,6 @@ def _excluded(exclude: Iterable[Excluded], key: ServiceKey) -> bool:
 
 
 def _check_end(answer: Message) -> None:
-    failed = message.failure(answer)
+    failed = message.failure(answer) if answer.type in {message.ERROR, message.DONE} else None
     if failed:
         raise ProtocolError(f"the kernel refused to show its IPVS table: {failed}")

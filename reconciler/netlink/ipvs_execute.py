@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.model.ipvs import ServiceKey
 from reconciler.netlink import conntrack, ipvs
 from reconciler.netlink.execute import Outcome, Request, Status, send
@@ -26,6 +26,7 @@ from reconciler.operations.ipvs import (
     DeleteConntrack,
     DeleteServer,
     DeleteService,
+    DrainServer,
     ExpireConnections,
     IpvsOperation,
     ServerOperation,
@@ -44,45 +45,93 @@ Sent = ServiceOperation | ServerOperation | SetTimeouts
 
 def execute(engine: IpvsEngine, operations: Sequence[IpvsOperation]) -> Iterator[list[Outcome]]:
     """Execute operations; give the outcomes batch by batch. Ends early only where an outcome is unknown."""
-    failed: set[object] = set()
-    for kind, group in groupby(operations, _kind):
+    failures = _Failures()
+    for is_message, group in groupby(operations, _is_message):
         run = list(group)
-        for outcomes in _send_all(engine, run, kind) if kind else ([_set(engine, each)] for each in run):
-            yield [_explained(outcome, failed) for outcome in outcomes] if failed or _any_failed(outcomes) else outcomes
+        for outcomes in _send_all(engine, run, failures) if is_message else ([_set(engine, each)] for each in run):
+            yield outcomes
             if any(outcome.status is Status.UNKNOWN for outcome in outcomes):
                 return
 
 
-def _kind(operation: IpvsOperation) -> type | None:
-    """Tell runs of servers to add from other messages, and those from what is no message (None)."""
+def _is_message(operation: IpvsOperation) -> bool:
     match operation:
         case SetSysctl() | ExpireConnections() | DeleteConntrack():
-            return None
-        case AddServer():
-            return AddServer
+            return False
         case _:
-            return object
+            return True
 
 
-def _any_failed(outcomes: Sequence[Outcome]) -> bool:
-    return any(outcome.status is Status.FAILED for outcome in outcomes)
+class _Failures:
+    """What failed, so that nothing is deleted whose replacement did not come, and servers without a service say why."""
+
+    def __init__(self) -> None:
+        self._services: set[ServiceKey] = set()
+        self._families: set[bool] = set()
+        self._servers: set[ServiceKey] = set()
+
+    def note(self, outcome: Outcome) -> Outcome:
+        """Note an outcome; give it with the reason that says most."""
+        if outcome.status is not Status.FAILED:
+            return outcome
+        match outcome.operation:
+            case AddService(service=service):
+                self._services.add(service.key)
+                self._families.add(service.is_ipv6)
+            case AddServer(service=key) if key in self._services:
+                return outcome._replace(reason="its service could not be added")
+            case AddServer(service=key):
+                self._servers.add(key)
+            case _:
+                pass
+        return outcome
+
+    def forbids(self, operation: Operation) -> str:
+        """Tell why a deletion must not be; empty if it may."""
+        match operation:
+            case DeleteService(service=service) if service.is_ipv6 in self._families:
+                return "kept, as another service of its family could not be added"
+            case DeleteServer(service=key) | DrainServer(service=key) if key in self._servers:
+                return "kept, as another server of its service could not be added"
+            case _:
+                return ""
 
 
-def _explained(outcome: Outcome, failed: set[object]) -> Outcome:
-    """Say of a server whose service could not be added that this is why."""
-    match outcome:
-        case Outcome(operation=AddService(service=service), status=Status.FAILED):
-            failed.add(service.key)
-        case Outcome(operation=AddServer(service=key), status=Status.FAILED) if key in failed:
-            return outcome._replace(reason="its service could not be added")
-        case _:
-            pass
-    return outcome
+def _send_all(engine: IpvsEngine, operations: list[IpvsOperation], failures: _Failures) -> Iterator[list[Outcome]]:
+    for run in _runs(operations):
+        ordered = _along_the_kernel(engine, run) if isinstance(run[0], AddServer) and len(run) >= ORDERED else run
+        for batch in _batches(engine, ordered):
+            # Only now is it known what failed before.
+            why = {each.sequence: failures.forbids(each.operation) for each in batch} if _removes(run[0]) else {}
+            sent = [each for each in batch if not why.get(each.sequence)]
+            kept = [
+                Outcome(each.operation, Status.FAILED, why[each.sequence]) for each in batch if why.get(each.sequence)
+            ]
+            yield [*map(failures.note, send(engine.channel, sent, _is_gone)), *kept]
 
 
-def _send_all(engine: IpvsEngine, operations: list[IpvsOperation], kind: type | None) -> Iterator[list[Outcome]]:
-    if kind is AddServer and len(operations) >= ORDERED:
-        operations = _along_the_kernel(engine, operations)
+def _removes(operation: IpvsOperation) -> bool:
+    return operation.ends or isinstance(operation, DrainServer)
+
+
+def _runs(operations: list[IpvsOperation]) -> Iterator[list[IpvsOperation]]:
+    """Split where many servers are added, and before deletions, which depend on what has been added."""
+    run: list[IpvsOperation] = []
+    for (adds, removes), group in groupby(operations, lambda each: (isinstance(each, AddServer), _removes(each))):
+        part = list(group)
+        apart = removes or (adds and len(part) >= ORDERED)
+        if run and apart:
+            yield run
+            run = []
+        run += part
+        if apart:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _batches(engine: IpvsEngine, operations: list[IpvsOperation]) -> Iterator[list[Request]]:
     batch: list[Request] = []
     size = 0
     for operation in operations:
@@ -91,14 +140,19 @@ def _send_all(engine: IpvsEngine, operations: list[IpvsOperation], kind: type | 
         batch.append(Request(operation, sequence, data))
         size += len(data)
         if size >= BATCH:
-            yield send(engine.channel, batch, _is_gone)
+            yield batch
             batch, size = [], 0
-    yield send(engine.channel, batch, _is_gone)
+    if batch:
+        yield batch
 
 
 def _along_the_kernel(engine: IpvsEngine, operations: list[IpvsOperation]) -> list[IpvsOperation]:
     """Order servers to add by their services, against the kernel's order; those of one service stay as they are."""
-    place = engine.order()
+    try:
+        place = engine.order()
+    except ReconcilerError:
+        # It was only for speed; what is wrong shows as the servers are added.
+        return operations
     by_service: dict[ServiceKey, list[IpvsOperation]] = {}
     for operation in operations:
         if isinstance(operation, AddServer):
@@ -116,8 +170,14 @@ def _encode(operation: IpvsOperation, family: int, sequence: int) -> bytes:
 
 
 def _is_gone(operation: Operation, code: int) -> bool:
+    """Take what is gone already, or there already, as done: whether it is as wanted is for the next look to say.
+
+    A service can be missing from a dump while others come and go: the kernel counts its way through its table.
+    """
     match operation:
-        case DeleteServer():
+        case AddService() | AddServer():
+            return code == errno.EEXIST
+        case DeleteServer() | DrainServer():
             return code in (errno.ENOENT, errno.ESRCH)
         case DeleteService():
             return code == errno.ESRCH
@@ -139,5 +199,5 @@ def _set(engine: IpvsEngine, operation: IpvsOperation) -> Outcome:
             case _:
                 raise TypeError(f"{type(operation).__name__} is a message to IPVS")
     except ReconcilerError as error:
-        return Outcome(operation, Status.UNKNOWN if error.retry else Status.FAILED, str(error))
+        return Outcome(operation, Status.UNKNOWN if isinstance(error, ChannelError) else Status.FAILED, str(error))
     return Outcome(operation, Status.DONE)

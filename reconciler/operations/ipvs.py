@@ -165,13 +165,12 @@ class DrainServer(_Ipvs):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteServer(_Ipvs):
-    """Delete a real server. `drained`: it has had no new connections for a while, so it does not count as lost."""
+    """Delete a real server."""
 
     sign: ClassVar[Sign] = "-"
     ends: ClassVar[bool] = True
     service: ServiceKey
     server: Server
-    drained: bool = False
 
     @property
     def command(self) -> str:
@@ -197,6 +196,11 @@ class ExpireConnections(_Ipvs):
         """The commands."""
         name = "net.ipv4.vs.expire_nodest_conn"
         return f"sysctl -w {name}={EXPIRING}; sleep {EXPIRE_SECONDS}; sysctl -w {name}=0"
+
+    @property
+    def comment(self) -> str:
+        """Say what for."""
+        return "frees the connections of servers that are gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from reconciler.diff import Change, diff
+from reconciler.diff import diff
 from reconciler.model.ipvs import FWMARK, Ipvs, Server, Service, ServiceKey, Timeouts, is_past
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.ipvs import (
-    EXPIRING,
     AddServer,
     AddService,
     DeleteConntrack,
@@ -53,23 +52,20 @@ def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
     """Plan the table that `desired` says, as far as it says something."""
     plan = IpvsPlan()
     plan.operations += _plan_settings(desired, observed)
-    if desired.services is None:
-        return plan
     found = observed.services or ()
-    wishes = _heed_others(desired.services, found)
-    changes = [*diff(wishes, found), *_unmarked(wishes, found, around)]
-    coming = _Coming(around)
-    going = _Going(desired.drain, around)
-    for change in changes:
+    coming, going = _Coming(), _Going(desired.drain, around)
+    for change in [] if desired.services is None else diff(_heed_others(desired.services, found), found):
         if change.after:
             coming.add(change.before, change.after)
         if change.before:
             going.add(change.before, change.after)
     plan.operations += coming.operations(sum(len(service.servers) for service in (*found, *around.services)))
     plan.operations += going.operations
-    plan.operations += _plan_flows(desired, observed, coming, going)
+    plan.operations += _plan_flows(
+        dict(observed.sysctls) | dict(desired.sysctls), coming, going, expiring=around.expiring
+    )
     plan.draining = going.waiting
-    plan.services = (going.services, len(found))
+    plan.services = (going.services, len(found) - going.ending)
     plan.servers = (going.servers, sum(len(service.servers) for service in found) if going.servers else 0)
     return plan
 
@@ -77,10 +73,8 @@ def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
 def _plan_settings(desired: Ipvs, observed: Ipvs) -> Iterator[SetSysctl | SetTimeouts]:
     had = dict(observed.sysctls)
     for name, value in desired.sysctls:
-        # What is only set for a moment counts as what it is put back to.
-        before = 0 if name == _NODEST and had.get(name) == EXPIRING else had.get(name)
-        if before != value:
-            yield SetSysctl(name=name, value=value, before=before)
+        if had.get(name) != value:
+            yield SetSysctl(name=name, value=value, before=had.get(name))
     pairs = zip(desired.timeouts, observed.timeouts, strict=True)
     changed = Timeouts(*(wish if wish != before else None for wish, before in pairs))
     if any(changed):
@@ -103,13 +97,6 @@ def _heed_weights(wish: Service, had: dict[tuple[str, int], Server]) -> Service:
     return replace(wish, servers=servers, ignore=())
 
 
-def _unmarked(wishes: Sequence[Service], found: Sequence[Service], around: Surroundings) -> Iterator[Change[Service]]:
-    """Give the services in which nothing changes but that they are to carry our mark."""
-    if around.unmarked:
-        had = {service.key: service for service in found if service.key in around.unmarked}
-        yield from (Change(had[wish.key], wish) for wish in wishes if wish.key in had and had[wish.key] == wish)
-
-
 def _bare(service: Service) -> Service:
     return replace(service, servers=(), ignore=())
 
@@ -117,8 +104,7 @@ def _bare(service: Service) -> Service:
 class _Coming:
     """What is added and edited, service by service."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self._unmarked = around.unmarked
+    def __init__(self) -> None:
         # Of each service that comes or changes: what is done to itself, and to its servers.
         self._groups: list[list[AddService | EditService | AddServer | EditServer]] = []
         self.began: list[Service] = []
@@ -133,7 +119,7 @@ class _Coming:
             group += [AddServer(service=key, server=server) for server in after.servers]
             self._note(before, after, group, len(after.servers))
             return
-        if _bare(before) != _bare(after) or key in self._unmarked:
+        if _bare(before) != _bare(after):
             group.append(EditService(service=after, before=before))
         added = 0
         for change in diff(after.servers, before.servers):
@@ -175,7 +161,8 @@ class _Going:
         self._drain = drain
         self._around = around
         self.operations: list[IpvsOperation] = []
-        self.waiting = self.services = self.servers = 0
+        # Servers that wait, services and servers that are lost now, and services that were before.
+        self.waiting = self.services = self.servers = self.ending = 0
         # Services that lose servers with living connections, and all of whose clients have to find another one.
         self.cut: list[Service] = []
 
@@ -183,6 +170,7 @@ class _Going:
         """Note a service as it was, and what it is in the end."""
         wanted = {server.key for server in after.servers} if after else set()
         removed = [server for server in before.servers if server.key not in wanted]
+        self.ending += after is None and bool(removed) and all(server.deadline is not None for server in removed)
         if after is None and not self._drain:
             self._delete_service(before, removed)
             return
@@ -190,7 +178,8 @@ class _Going:
         if after is None and done == len(removed):
             self._delete_service(before, removed)
         elif after is None:
-            self.services += not any(server.deadline is not None for server in removed)
+            # It counts as lost with the first of its servers, and only once.
+            self.services += any(server.deadline is None for server in removed)
 
     def _delete_service(self, service: Service, servers: list[Server]) -> None:
         fresh = [server for server in servers if server.deadline is None]
@@ -229,15 +218,14 @@ class _Going:
 
 
 def _plan_flows(
-    desired: Ipvs, observed: Ipvs, coming: _Coming, going: _Going
+    settings: dict[str, int], coming: _Coming, going: _Going, *, expiring: bool
 ) -> Iterator[ExpireConnections | DeleteConntrack]:
     """Free the flows of what is gone, and those that began before there was a service, which UDP would keep for ever."""
-    settings = dict(observed.sysctls)
-    began = settings.get(_NODEST) == EXPIRING
-    off = not (settings | dict(desired.sysctls)).get(_NODEST, 0) or (began and not dict(desired.sysctls).get(_NODEST))
-    if off and (began or any(service.protocol in ("udp", FWMARK) for service in going.cut)):
+    stale = expiring or any(service.protocol in ("udp", FWMARK) for service in going.cut)
+    # Where the kernel is told to expire them anyway, there is nothing to do, nor to put back.
+    if stale and not settings.get(_NODEST):
         yield ExpireConnections()
-    if (settings | dict(desired.sysctls)).get(_CONNTRACK):
+    if settings.get(_CONNTRACK):
         touched = [*going.cut, *coming.began]
         for address in dict.fromkeys(service.address for service in touched if service.protocol == "udp"):
             yield DeleteConntrack(address=address, protocol="udp")

@@ -109,7 +109,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
     },
 }
 # No manifest says these: a desired NIC is up, and only an observed route can have what we cannot express.
-NOT_SAID = {(Interface, "up"), (Route, "opaque")}
+NOT_SAID = {(Interface, "up"), (Route, "opaque"), (Service, "marked")}
 # A port is said with its address, and a service's address at its protocol.
 SAID_AS = {
     (Service, "protocol"): "udp",
