@@ -147,11 +147,17 @@ def _kept_failure(driver: Driver, outcomes: Sequence[Outcome], before: Preview, 
     if len(failures) > _SHOWN:
         others += f"\n  … and {len(failures) - _SHOWN:,} more"
     return ApplyError(
-        headline=f"{len(failures):,} of {count:,} operations failed: {failures[0].operation.command}",
+        headline=f"{_failed_words(failures, count)}: {failures[0].operation.command}",
         reason=failures[0].reason + others,
         path=_path_of(failures[0].operation, before.desired),
         counts=f"{state}. To have all or nothing: --all-or-nothing.",
     )
+
+
+def _failed_words(failures: Sequence[Outcome], count: int) -> str:
+    unknown = sum(outcome.status is Status.UNKNOWN for outcome in failures)
+    failed = f"{len(failures) - unknown:,} of {count:,} operations failed"
+    return f"{failed}, and to {unknown:,} there was no answer" if unknown else failed
 
 
 def _hint(failed: Outcome) -> str:

@@ -322,7 +322,7 @@ def test_what_became_of_an_operation_without_an_answer_is_settled_by_looking(car
     told = refused_apply(box, wanted(replace(TLS, servers=(replace(S3, weight=1),))))
     left = 0 if carried_out else 1
     assert (told.headline, told.reason, told.counts) == (
-        f"1 of 1 operations failed: {edit.command}",
+        f"0 of 1 operations failed, and to 1 there was no answer: {edit.command}",
         LOST,
         f"0 done and kept; {left} left to do. To have all or nothing: --all-or-nothing.",
     )
@@ -574,7 +574,7 @@ def test_what_was_not_begun_is_neither_done_nor_kept() -> None:
     box.routes = [OTHER_ROUTE]
     told = refused_apply(box, desired)
     assert (told.headline, told.counts) == (
-        "4 of 5 operations failed: ipvsadm -A -t 10.10.0.1:80 -s rr",
+        "0 of 5 operations failed, and to 4 there was no answer: ipvsadm -A -t 10.10.0.1:80 -s rr",
         "0 done and kept; 1 not begun; 2 left to do. To have all or nothing: --all-or-nothing.",
     )
     assert box.routes == [OTHER_ROUTE]

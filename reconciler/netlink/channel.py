@@ -17,6 +17,7 @@ from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_
 TIMEOUT = 10.0
 # Bytes of answers that may wait: each refusal of a batch of 64 KB is one.
 RECEIVE_BUFFER = 8 << 20
+SEND_BUFFER = 1 << 20
 # A dump comes in pieces of at most 32 KB; a larger buffer does not make them larger.
 RECEIVE_SIZE = 1 << 16
 # The kernel makes room for a piece of a dump as large as the largest read so far, and for a dump of a few messages
@@ -30,7 +31,9 @@ ROUTE, NETFILTER, GENERIC = 0, 12, 16
 # linux/netlink.h, asm-generic/socket.h and linux/sched.h; Python names none of them.
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
-_SO_RCVBUFFORCE = 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+# What is sent at once has to fit whole.
+_BUFFERS = ((_SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER), (_SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER))
 _CLONE_NEWNET = 0x40000000
 
 
@@ -180,10 +183,11 @@ def _open(protocol: int) -> socket.socket:
         channel.settimeout(TIMEOUT)
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             channel.setsockopt(_SOL_NETLINK, option, 1)
-        try:
-            channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        except PermissionError:
-            channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        for forced, plain, size in _BUFFERS:
+            try:
+                channel.setsockopt(socket.SOL_SOCKET, forced, size)
+            except PermissionError:
+                channel.setsockopt(socket.SOL_SOCKET, plain, size)
         channel.bind((0, 0))
     except BaseException:
         channel.close()

@@ -1,0 +1,240 @@
+"""Where an IPVS table is: a machine that is reached over the relay, or a namespace of a host that the command is on.
+
+Both are in the same guest. A table is checked by the real ipvsadm there, not by our own decoder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+from reconciler.guest import command
+from reconciler.manifest.dump import dump
+from tests.ipvs import bundle, worker
+from tests.machine import Guest
+
+# An address, without which a kernel refuses servers of IPv4; and what is put back when a test has changed it.
+BEGIN = "ip link set lo up; ip address add 10.9.9.9/32 dev lo; modprobe ip_vs"
+SYSCTLS = "/proc/sys/net/ipv4/vs"
+DEFAULT_TIMEOUTS = "900 120 300"
+# Seconds for whatever runs in the guest.
+TIMEOUT = 240.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a command."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
+class Place(ABC):
+    """A table, our command line, and a shell beside it."""
+
+    name: str
+    _number: int = 0
+
+    @property
+    @abstractmethod
+    def driver(self) -> dict[str, Any]:
+        """How a manifest names it."""
+
+    @abstractmethod
+    def reconciler(self, *words: str) -> Ran:
+        """Run our command line."""
+
+    @abstractmethod
+    def run(self, *words: str, stdin: str = "") -> Ran:
+        """Run a command beside the table."""
+
+    @abstractmethod
+    def file(self, name: str, text: str) -> str:
+        """Write a file for the command line; give its path."""
+
+    @abstractmethod
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Have an empty table with the settings of a new kernel."""
+
+    def output(self, *words: str, stdin: str = "") -> str:
+        """Run what has to succeed; give what it prints."""
+        ran = self.run(*words, stdin=stdin)
+        assert (ran.status, ran.stderr) == (0, ""), ran
+        return ran.stdout
+
+    def shell(self, script: str) -> str:
+        return self.output("sh", "-c", f"set -e; {script}")
+
+    def manifest(self, **ipvs: Any) -> str:
+        """Write a manifest of this table."""
+        return self.file("manifest.yaml", self.text(**ipvs))
+
+    def text(self, **ipvs: Any) -> str:
+        return dump([{"apiVersion": "reconciler/v1", "sandbox": "box", "driver": self.driver, "ipvs": ipvs}])
+
+    def apply(self, *options: str, **ipvs: Any) -> Ran:
+        """Apply a manifest; it must succeed, and leave nothing to do."""
+        path = self.manifest(**ipvs)
+        ran = self.reconciler("apply", *options, path)
+        assert ran.status == 0, ran
+        assert "in sync" in self.reconciler("diff", path).stdout
+        return ran
+
+    def diff(self, *options: str, **ipvs: Any) -> list[str]:
+        """Give the commands that would be executed."""
+        ran = self.reconciler("diff", "-o", "json", *options, self.manifest(**ipvs))
+        assert ran.status in {0, 1}, ran
+        (sandbox,) = json.loads(ran.stdout)["sandboxes"]
+        commands = [each["command"] for each in sandbox["operations"]]
+        assert ran.status == bool(commands)
+        return commands
+
+    def load(self, rules: str) -> None:
+        """Add rules with the real ipvsadm."""
+        assert self.output("ipvsadm", "-R", stdin=rules) == ""
+
+    def saved(self) -> list[str]:
+        """Say what the real ipvsadm saves, in its order."""
+        return self.output("ipvsadm", "-Sn").splitlines()
+
+    def thresholds(self) -> list[str]:
+        """Say what only `ipvsadm -Ln --thresholds` tells, in its order."""
+        return self.output("ipvsadm", "-Ln", "--thresholds").splitlines()
+
+    def table(self, before: str = "true", stdin: str = "") -> tuple[list[str], list[str]]:
+        """Say both, after a command; fewer commands are fewer times to wait for the guest."""
+        script = f"set -e; {before}; ipvsadm -Sn; echo ==; ipvsadm -Ln --thresholds"
+        saved, _, thresholds = self.output("sh", "-c", script, stdin=stdin).partition("==\n")
+        return saved.splitlines(), thresholds.splitlines()
+
+    def clear(self) -> None:
+        self.output("ipvsadm", "-C")
+
+
+@dataclass
+class Vm(Place):
+    """The guest's own table, over the relay."""
+
+    guest: Guest = field(kw_only=True)
+    folder: Path = field(kw_only=True)
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        return {"vm": {"name": self.guest.sandbox.name}}
+
+    def reconciler(self, *words: str) -> Ran:
+        return Ran(*worker.call(list(words)))
+
+    def run(self, *words: str, stdin: str = "") -> Ran:
+        ran = self.guest.run(*words, stdin=stdin.encode())
+        return Ran(ran.status, ran.stdout.decode(), ran.stderr.decode())
+
+    def file(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        before = self.shell(f"{BEGIN}; ipvsadm -C; cd {SYSCTLS}; grep . *").splitlines()
+        yield
+        put_back = "".join(f"echo {value} >{name}; " for name, _, value in (line.partition(":") for line in before))
+        self.shell(
+            f"ipvsadm -C; ipvsadm --set {DEFAULT_TIMEOUTS}; ip address del 10.9.9.9/32 dev lo; cd {SYSCTLS}; {put_back}"
+        )
+
+
+@dataclass
+class Netns(Place):
+    """A namespace of the guest, by the command line that is installed there."""
+
+    helper: Worker = field(kw_only=True)
+
+    @property
+    def namespace(self) -> str:
+        return f"box{self._number}"
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        return {"netns": {"name": self.namespace}}
+
+    def reconciler(self, *words: str) -> Ran:
+        return self.helper.ask({"reconciler": words})
+
+    def run(self, *words: str, stdin: str = "") -> Ran:
+        return self.helper.ask({"run": ("ip", "netns", "exec", self.namespace, *words), "stdin": stdin})
+
+    def file(self, name: str, text: str) -> str:
+        path = f"/tmp/{name}"
+        self.helper.ask({"file": path, "text": text})
+        return path
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        self._number += 1
+        self._host("add")
+        self.shell(BEGIN)
+        yield
+        self._host("del")
+
+    def _host(self, verb: str) -> None:
+        ran = self.helper.ask({"run": ("ip", "netns", verb, self.namespace), "stdin": ""})
+        assert ran == Ran(0, "", ""), ran
+
+
+class Worker:
+    """The process of worker.py in the guest; nothing else can run there meanwhile."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._answers: Queue[bytes] = Queue()
+        self._partial = bytearray()
+        self._errors = bytearray()
+        self._status: int | BaseException | None = None
+        reading, writing = os.pipe()
+        self._requests = os.fdopen(writing, "wb", buffering=0)
+        self._thread = threading.Thread(target=self._run, args=(reading,))
+        self._thread.start()
+
+    def ask(self, request: dict[str, Any]) -> Ran:
+        self._requests.write(json.dumps(request).encode() + b"\n")
+        try:
+            answer = self._answers.get(timeout=TIMEOUT)
+        except Empty:
+            answer = b""
+        if not answer:
+            raise AssertionError(f"our Python in the guest ended: {self._status}: {self._errors.decode()}")
+        return Ran(*json.loads(answer))
+
+    def close(self) -> None:
+        self._requests.close()
+        self._thread.join(TIMEOUT)
+        assert self._status == 0, (self._status, self._errors.decode())
+
+    def _run(self, stdin: int) -> None:
+        words = [bundle.PYTHON, "-c", Path(worker.__file__).read_text(encoding="utf-8")]
+        try:
+            self._status = command.run(self._guest.sandbox.exec, words, stdin, self._take, self._errors.extend)
+        except BaseException as error:  # noqa: BLE001 (for the thread that waits for an answer)
+            self._status = error
+        finally:
+            os.close(stdin)
+            self._answers.put(b"")
+
+    def _take(self, data: bytes) -> None:
+        self._partial += data
+        *lines, rest = self._partial.split(b"\n")
+        self._partial = bytearray(rest)
+        for line in lines:
+            self._answers.put(bytes(line))

@@ -1,0 +1,281 @@
+"""What goes wrong: rules that the kernel refuses, files that are wrong, processes and machines that die or stand still."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.guest import launch
+from tests.ipvs.place import Vm
+from tests.ipvs.rules import rules
+from tests.machine import Guest
+
+RULES = rules()
+# What we cannot know to be wrong and this kernel refuses: IPv6 link-local servers, a scheduler that it does not have.
+REFUSED_SERVER = ["-A -t [fd00::1]:80 -s rr", "-a -t [fd00::1]:80 -r [fe80::9]:80 -m -w 1"]
+REFUSED_SERVICE = ["-A -t 10.1.0.9:80 -s twos", "-a -t 10.1.0.9:80 -r 10.9.9.1:80 -m -w 1"]
+# Seconds that a host waits for a guest that stands still, once for what it is at and once to look again; and a margin.
+FROZEN = 2 * 10.0 + 10.0
+
+
+def with_refused(lines: list[str], refused: list[str]) -> str:
+    middle = len(lines) // 2
+    return "\n".join(lines[:middle] + refused + lines[middle:]) + "\n"
+
+
+def literal(vm: Vm, text: str) -> str:
+    """Write a manifest with rules as people write it; give its path."""
+    indented = text.replace("\n", "\n    ").rstrip(" ")
+    return vm.file("literal.yaml", f"{vm.text().replace('ipvs: {}', 'ipvs:')}  rules: |\n    {indented}")
+
+
+def spawn(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "reconciler", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def failure(stderr: str) -> str:
+    """Give what is said besides warnings."""
+    return "\n".join(line for line in stderr.splitlines() if ": warning: " not in line)
+
+
+def test_a_refused_server_is_reported_with_its_text_and_the_other_19_999_are_in_place(vm: Vm) -> None:
+    lines = [*RULES[:-4], "-A -t 10.99.0.1:80 -s rr", "-a -t 10.99.0.1:80 -r 10.9.9.1:80 -m -w 1"]
+    text = with_refused(lines, REFUSED_SERVER)
+    assert text.count("\n") == 20_000
+    path = literal(vm, text)
+    ran = vm.reconciler("apply", path)
+    assert (ran.status, ran.stdout) == (2, "")
+    said = failure(ran.stderr).splitlines()
+    assert said[:2] == [
+        "box: 1 of 20,000 operations failed: ipvsadm -a -t [fd00::1]:80 -r [fe80::9]:80 -m -w 1",
+        "  the kernel: Invalid argument",
+    ]
+    assert said[2].startswith(f"  from {path}:")
+    assert said[3] == "  19,999 done and kept; 1 left to do. To have all or nothing: --all-or-nothing."
+    assert sorted(vm.saved()) == sorted([*lines, REFUSED_SERVER[0]])
+    # Nothing is left of the failure once the rule is taken out.
+    assert vm.reconciler("apply", literal(vm, "\n".join([*lines, REFUSED_SERVER[0]]))).status == 0
+
+
+def test_a_refused_service_is_named_and_so_are_its_servers(vm: Vm) -> None:
+    lines = rules(3)
+    ran = vm.reconciler("apply", literal(vm, with_refused(lines, REFUSED_SERVICE)))
+    assert ran.status == 2
+    said = failure(ran.stderr)
+    assert "box: 2 of 14 operations failed: ipvsadm -A -t 10.1.0.9:80 -s twos\n  the kernel: No such file" in said
+    assert "  ipvsadm -a -t 10.1.0.9:80 -r 10.9.9.1:80 -m -w 1: its service could not be added\n" in said
+    assert sorted(vm.saved()) == sorted(lines)
+
+
+BEFORE: dict[str, Any] = {
+    "timeouts": {"tcp": 100, "tcpfin": 7, "udp": 8},
+    "sysctls": {"conntrack": 1, "drop_entry": 0},
+    "services": [
+        {
+            "tcp": "10.1.0.1:80",
+            "scheduler": "rr",
+            "servers": [{"address": "10.9.9.1", "upperThreshold": 9, "weight": 4}],
+        },
+        {"udp": "10.1.0.1:53", "persistent": 9, "servers": [{"address": "10.9.9.1"}, {"address": "10.9.9.2"}]},
+        {"fwmark": 7, "servers": [{"address": "10.9.9.1", "forward": "tunnel", "tunType": "gre"}]},
+    ],
+}
+AFTER: dict[str, Any] = {
+    "timeouts": {"tcp": 200},
+    "sysctls": {"conntrack": 0, "drop_entry": 1},
+    "services": [
+        {
+            "tcp": "10.1.0.1:80",
+            "scheduler": "sh",
+            "servers": [{"address": "10.9.9.1", "weight": 5}, {"address": "10.9.9.3"}],
+        },
+        {"udp": "10.1.0.1:53", "servers": [{"address": "10.9.9.2", "forward": "dr"}]},
+        {"tcp": "[fd00::1]:80", "servers": [{"address": "fe80::9"}]},
+        {"fwmark": 8},
+    ],
+}
+
+
+def settings(vm: Vm) -> str:
+    return vm.shell("ipvsadm -L --timeout; cat /proc/sys/net/ipv4/vs/conntrack /proc/sys/net/ipv4/vs/drop_entry")
+
+
+def test_all_or_nothing_leaves_everything_as_it_was(vm: Vm) -> None:
+    vm.apply(**BEFORE)
+    before, set_before = vm.table(), settings(vm)
+    ran = vm.reconciler("apply", "--all-or-nothing", vm.manifest(**AFTER))
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "ipvsadm -a -t [fd00::1]:80 -r [fe80::9]:80 -m -w 1\n  the kernel: Invalid argument" in ran.stderr
+    assert "undone" in ran.stderr
+    assert "box is as it was before." in ran.stderr
+    after = vm.table()
+    assert [sorted(part) for part in after] == [sorted(part) for part in before]
+    assert settings(vm) == set_before
+    assert vm.diff(**BEFORE) == []
+
+
+def test_all_or_nothing_of_20_000_rules(vm: Vm) -> None:
+    path = literal(vm, with_refused(RULES[:-4], REFUSED_SERVER))
+    ran = vm.reconciler("apply", "--all-or-nothing", path)
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "all 19,997 undone" in ran.stderr
+    assert "box is as it was before." in ran.stderr
+    assert vm.saved() == []
+
+
+@pytest.mark.parametrize("command", ["validate", "diff", "apply"])
+def test_a_wrong_rule_on_line_19_999_refuses_the_file_before_anything_is_touched(vm: Vm, command: str) -> None:
+    vm.load("-A -t 10.1.0.1:80 -s rr\n")
+    wrong = "-a -t 10.11.9.250:80 -r 10.9.9.300:80 -m"
+    lines = [*RULES[:19_998], wrong, RULES[19_999]]
+    vm.file("web.rules", "\n".join(lines))
+    ran = vm.reconciler(command, vm.manifest(rulesFile="web.rules"))
+    assert (ran.status, ran.stdout) == (2, "")
+    message = '-r 10.9.9.300:80: "10.9.9.300" is not an IP address (host names are not looked up)'
+    assert ran.stderr.startswith(f"{vm.folder}/web.rules:19999:1: {message}\n19999 | {wrong}\n")
+    path = literal(vm, "\n".join(lines))
+    ran = vm.reconciler(command, path)
+    assert (ran.status, ran.stdout) == (2, "")
+    at = Path(path).read_text().splitlines().index(f"    {wrong}") + 1
+    assert ran.stderr.startswith(f"{path}:{at}:5: ipvs.rules line 19999: {message}\n")
+    assert vm.saved() == ["-A -t 10.1.0.1:80 -s rr"]
+
+
+def test_deletions_beyond_the_limit_are_refused(vm: Vm) -> None:
+    lines = rules(10)
+    vm.apply(rules="\n".join(lines))
+    first = "\n".join(lines[:4])
+    for text, words in (
+        # 9 of 10 services, 27 of 30 servers.
+        (first, "27 of 30"),
+        # All services are kept, and 24 of 30 servers are not.
+        ("\n".join(line for number, line in enumerate(lines) if number < 8 or line.startswith("-A")), "24 of 30"),
+    ):
+        ran = vm.reconciler("apply", vm.manifest(rules=text))
+        assert (ran.status, ran.stdout) == (3, "")
+        assert words in ran.stderr
+        assert "--allow-delete" in ran.stderr
+        assert sorted(vm.saved()) == sorted(lines)
+    ran = vm.reconciler("apply", vm.manifest(services=[]))
+    assert ran.status == 3
+    assert "all 10" in ran.stderr
+    assert vm.reconciler("apply", "--allow-delete", "26", vm.manifest(rules=first)).status == 3
+    assert vm.reconciler("apply", "--allow-delete", "27", vm.manifest(rules=first)).status == 0
+    assert sorted(vm.saved()) == sorted(lines[:4])
+    # The last service is all of them.
+    assert vm.reconciler("apply", vm.manifest(services=[])).status == 3
+    assert vm.reconciler("apply", vm.manifest(rules="")).status == 2
+    assert sorted(vm.saved()) == sorted(lines[:4])
+    assert vm.reconciler("apply", "--allow-delete", "100%", vm.manifest(services=[])).status == 0
+    assert vm.saved() == []
+
+
+def test_killed_at_any_point_and_run_again(vm: Vm) -> None:
+    """Of a restore, then of 15,000 edits: each process that is killed leaves a table that the next goes on with."""
+    seed = time.time_ns()
+    dice = random.Random(seed)
+    for weight in (1, 7):
+        lines = rules(weight=weight)
+        path = vm.manifest(rules="\n".join(lines))
+        killed = 0
+        for _ in range(4):
+            process = spawn("apply", path)
+            time.sleep(dice.uniform(0.3, 2.0))
+            process.kill()
+            process.communicate()
+            killed += process.returncode == -signal.SIGKILL
+        ran = vm.reconciler("apply", path)
+        assert ran.status == 0, f"{ran} (seed {seed})"
+        assert sorted(vm.saved()) == sorted(lines), f"seed {seed}"
+        assert killed
+
+
+def test_what_was_set_for_a_moment_by_a_process_that_was_killed_is_put_back(vm: Vm) -> None:
+    vm.apply(services=BEFORE["services"])
+    vm.shell("echo 2 >/proc/sys/net/ipv4/vs/expire_nodest_conn")
+    vm.apply(services=BEFORE["services"])
+    assert vm.shell("cat /proc/sys/net/ipv4/vs/expire_nodest_conn").strip() == "0"
+
+
+def test_two_at_once_are_one_and_one_that_says_so(vm: Vm) -> None:
+    path = vm.manifest(rules="\n".join(RULES))
+    processes = [spawn("apply", path) for _ in range(2)]
+    ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    codes = sorted(code for _, _, code in ended)
+    assert codes in ([0, 0], [0, 2]), ended
+    for _, stderr, code in ended:
+        if code:
+            assert "another" in stderr, stderr
+    assert sorted(vm.saved()) == sorted(RULES)
+
+
+@contextmanager
+def frozen(pid: int | None) -> Iterator[None]:
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_guest_that_stands_still_is_an_error_within_seconds_and_then_all_is_well(vm: Vm) -> None:
+    path = vm.manifest(rules="\n".join(RULES))
+    pid = vm.guest.sandbox.pid()
+    process = spawn("apply", path)
+    time.sleep(1)
+    with frozen(pid):
+        begin = time.monotonic()
+        _, stderr = process.communicate(timeout=60)
+        assert time.monotonic() - begin < FROZEN
+        assert process.returncode == 2
+        assert failure(stderr).startswith("box: "), stderr
+        begin = time.monotonic()
+        ran = vm.reconciler("diff", path)
+        assert time.monotonic() - begin < FROZEN
+        assert ran.status == 2
+        assert failure(ran.stderr).startswith("box: ")
+    # A guest that had to wait for a busy host may need another run: what it has is what the next begins with.
+    assert any(vm.reconciler("apply", path).status == 0 for _ in range(3))
+    assert sorted(vm.saved()) == sorted(RULES)
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Vm]:
+    """A machine of its own."""
+    name = f"mortal-{os.getpid()}"
+    yield Vm("vm", guest=Guest(launch.start(name)), folder=tmp_path)
+    launch.stop(name)
+
+
+def test_a_machine_that_dies_is_an_error_at_once(mortal: Vm) -> None:
+    mortal.shell("ip address add 10.9.9.9/32 dev lo")
+    path = mortal.manifest(rules="\n".join(RULES))
+    pid = mortal.guest.sandbox.pid()
+    assert pid
+    process = spawn("apply", path)
+    time.sleep(1)
+    os.kill(pid, signal.SIGKILL)
+    begin = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 5
+    assert process.returncode == 2
+    assert "Traceback" not in stderr
+    assert failure(stderr).startswith("box: "), stderr
+    begin = time.monotonic()
+    ran = mortal.reconciler("apply", path)
+    assert time.monotonic() - begin < 5
+    assert ran.status == 2
+    assert "the sandbox is not running" in ran.stderr

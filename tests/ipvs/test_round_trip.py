@@ -1,0 +1,180 @@
+"""A table is what it was: saved by the real ipvsadm, applied as rules, shown, saved again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from reconciler.formats.ipvsadm import save_rules
+from reconciler.manifest import service
+from reconciler.model.ipvs import Service
+from tests.formats.strategies import KNOWN_SCHEDULERS, services
+from tests.ipvs.place import Place
+
+SCHEDULED = "".join(f"-A -t 10.0.1.{number}:80 -s {name}\n" for number, name in enumerate(KNOWN_SCHEDULERS))
+FULL = f"""\
+-A -t 10.0.0.1:80 -s sh -b sh-fallback,sh-port
+-A -t 10.0.0.2:80 -s mh -b flag-1
+-A -t 10.0.0.3:80 -s mh -b mh-fallback,mh-port
+-A -t 10.0.0.4:80 -s rr -b flag-1,flag-2,flag-3
+-A -t 10.0.0.5:80 -p
+-A -t 10.0.0.6:80 -p 2678400 -M 255.255.0.0
+-A -t 10.0.0.7:80 -M 255.255.0.0
+-A -t 10.0.0.8:80 -p 1 -M 255.255.255.255
+-A -t 10.0.0.9:0 -p 60 -M 0.0.0.0
+-A -u 10.0.0.1:5060 -s rr -p 60 -M 255.255.255.0 --pe sip -o -b flag-2
+-A -u 10.0.0.2:53 -o
+-A --sctp-service 10.0.0.1:80
+-A -t [fd00::1]:80 -p 60 -M 64
+-A -u [fd00::1]:53 -p 60 -M 128
+-A --sctp-service [fd00::1]:80
+-A -f 7 -s rr
+-A -f 7 -6 -p 60 -M 1
+-A -f 2147483647 -o
+{SCHEDULED}\
+-a -t 10.0.0.1:80 -r 10.9.9.1
+-a -t 10.0.0.1:80 -r 10.9.9.2:8080 -m -w 0
+-a -t 10.0.0.1:80 -r 10.9.9.3:8080 -g -w 65535
+-a -t 10.0.0.1:80 -r 10.9.9.4:8080 -i
+-a -t 10.0.0.1:80 -r 10.9.9.5 -i --tun-type gre
+-a -t 10.0.0.1:80 -r 10.9.9.6 -i --tun-type gre --tun-csum
+-a -t 10.0.0.1:80 -r 10.9.9.7 -i --tun-type gue --tun-port 6080
+-a -t 10.0.0.1:80 -r 10.9.9.8 -i --tun-type gue --tun-port 6080 --tun-csum
+-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gue --tun-port 6080 --tun-remcsum
+-a -t 10.0.0.1:80 -r [fd00::9]:80 -i -w 3
+-a -t 10.0.0.2:80 -r 10.9.9.1 -m -x 5
+-a -t 10.0.0.2:80 -r 10.9.9.2 -m -x 5 -y 5
+-a -t 10.0.0.2:80 -r 10.9.9.3 -g -x 1000000000 -y 1
+-a -t 10.0.0.2:80 -r 10.9.9.4 -i -w 0 -x 7
+-a -t 10.0.0.9:0 -r 10.9.9.1 -m
+-a -t 10.0.0.9:0 -r 10.9.9.1:90 -m
+-a -t 10.0.0.9:0 -r 10.9.9.2:90
+-a -u 10.0.0.2:53 -r 10.9.9.1:0 -m
+-a --sctp-service 10.0.0.1:80 -r 10.9.9.1 -m
+-a -t [fd00::1]:80 -r [fd00::9]:8080 -m -x 9 -y 3
+-a -t [fd00::1]:80 -r fd00::8
+-a -t [fd00::1]:80 -r 10.9.9.1:9 -i
+-a -f 7 -r 10.9.9.1
+-a -f 7 -r 10.9.9.2:90 -g
+-a -f 7 -r 10.9.9.3:90 -i
+-a -f 7 -r 10.9.9.3:91 -m
+-a -f 7 -6 -r fd00::9 -m
+-a -f 7 -6 -r 10.9.9.3:90 -i
+"""
+
+
+@pytest.fixture
+def full(place: Place) -> tuple[list[str], list[str]]:
+    """What is told of a table with every feature; it is empty again."""
+    told = place.table("ipvsadm -R", stdin=FULL)
+    assert place.table("ipvsadm -C")[0] == []
+    # 18 services and the schedulers, 28 servers.
+    assert len(told[0]) == FULL.count("\n")
+    return told
+
+
+def test_what_ipvsadm_saves_is_applied_and_saved_again_line_by_line(
+    place: Place, full: tuple[list[str], list[str]]
+) -> None:
+    saved, _ = full
+    place.apply(rules="".join(f"{line}\n" for line in saved))
+    assert place.saved() == saved
+    assert "in sync" in place.reconciler("apply", place.manifest(rules="\n".join(saved))).stdout
+
+
+def test_rules_are_what_ipvsadm_makes_of_them_thresholds_included(
+    place: Place, full: tuple[list[str], list[str]]
+) -> None:
+    place.apply(rules=FULL)
+    assert place.table() == full
+    place.clear()
+    place.file("rules", FULL)
+    place.apply(rulesFile="rules")
+    assert place.table() == full
+
+
+@pytest.mark.parametrize("output", ["yaml", "json"])
+def test_what_is_shown_is_applied_without_a_change(
+    place: Place, full: tuple[list[str], list[str]], output: str
+) -> None:
+    place.apply(rules=FULL, timeouts={"tcp": 100, "udp": 7}, sysctls={"conntrack": 1})
+    shown = place.reconciler("show", "-o", output, place.manifest())
+    assert (shown.status, shown.stderr) == (0, "")
+    path = place.file("shown.json" if output == "json" else "shown.yaml", shown.stdout)
+    assert place.reconciler("diff", path).status == 0
+    assert "in sync" in place.reconciler("apply", path).stdout
+    place.clear()
+    assert place.reconciler("apply", path).status == 0
+    assert place.table() == full
+
+
+def test_a_table_that_ipvsadm_made_is_only_marked(place: Place) -> None:
+    """What is there and says the same becomes ours without a change: each service is edited, and no server."""
+    place.load(FULL)
+    before = place.table()
+    ran = place.reconciler("diff", "-v", place.manifest(rules=FULL))
+    assert ran.status == 1
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("  ")]
+    assert len(lines) == FULL.count("-A ")
+    assert all(line.startswith("  ~ ipvsadm -E ") and line.endswith("# marks it as ours") for line in lines)
+    place.apply(rules=FULL)
+    assert place.table() == before
+
+
+def as_data(services: list[Service]) -> list[dict[str, Any]]:
+    return [service.write(each) for each in map(without_idle_engine, services)]
+
+
+def without_idle_engine(each: Service) -> Service:
+    """Leave out an engine that does nothing, which `services:` refuses."""
+    return each if each.persistent else replace(each, persistence_engine=None)
+
+
+# Shrinking would take minutes on a kernel; what fails is printed as it is. Each example is two large tables.
+SLOW = settings(
+    max_examples=6,
+    deadline=None,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@SLOW
+@given(first=services(most=30), second=services(most=30))
+def test_b_after_a_is_b_from_nothing_and_b_of_the_real_ipvsadm(
+    place: Place, first: list[Service], second: list[Service]
+) -> None:
+    second = [*map(without_idle_engine, second)]
+    rules = "".join(f"{line}\n" for line in save_rules(second))
+    expected = unordered(place.table("ipvsadm -C; ipvsadm -R", stdin=rules))
+    place.clear()
+    apply(place, services=as_data(first))
+    apply(place, services=as_data(second))
+    assert place.reconciler("diff", place.manifest(services=as_data(second))).status == 0
+    assert unordered(place.table()) == expected
+    place.clear()
+    wanted: dict[str, Any] = {"rules": rules} if rules else {"services": []}
+    apply(place, **wanted)
+    assert unordered(place.table()) == expected
+
+
+def apply(place: Place, **ipvs: Any) -> None:
+    ran = place.reconciler("apply", "--allow-delete", "all", place.manifest(**ipvs))
+    assert ran.status == 0, ran
+
+
+def unordered(told: tuple[list[str], list[str]]) -> list[str]:
+    """Give what is told of a table, whatever its order."""
+    lines, thresholds = told
+    owner = ""
+    for line in thresholds:
+        if line.startswith("  ->"):
+            # Without the counters.
+            lines.append(f"{owner} {' '.join(line.split()[:4])}")
+        else:
+            owner = line
+    return sorted(lines)

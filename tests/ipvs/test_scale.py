@@ -1,0 +1,58 @@
+"""20,000 rules: whatever was there before, in whatever order, the table is the right one; the order is a matter of speed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from tests.ipvs.place import Vm
+from tests.ipvs.rules import rules
+
+RULES = rules()
+
+
+def apply(vm: Vm, lines: Sequence[str], *options: str) -> str:
+    ran = vm.reconciler("apply", *options, vm.manifest(rules="\n".join(lines)))
+    assert ran.status == 0, ran
+    return ran.stdout
+
+
+def shuffled(lines: list[str]) -> list[str]:
+    """Give the same services and servers in another order."""
+    dice = random.Random(7)
+    groups = [lines[index : index + 4] for index in range(0, len(lines), 4)]
+    dice.shuffle(groups)
+    return [line for head, *servers in groups for line in (head, *dice.sample(servers, len(servers)))]
+
+
+def test_a_table_is_filled_lost_restored_and_emptied(vm: Vm) -> None:
+    """At first the kernel has servers of others on its list of removed ones, in their order."""
+    vm.load("\n".join(shuffled(rules(500, first=2000))) + "\n")
+    vm.clear()
+    assert "applied 20,000 operations" in apply(vm, RULES)
+    saved = vm.saved()
+    assert sorted(saved) == sorted(RULES)
+    assert "in sync" in apply(vm, shuffled(RULES))
+    vm.clear()
+    assert "applied 20,000 operations" in apply(vm, shuffled(RULES))
+    # `ipvsadm -S` sorts: line by line, whatever the order in which it came about.
+    assert vm.saved() == saved
+    refused = vm.reconciler("apply", vm.manifest(services=[]))
+    assert refused.status == 3
+    assert "all 5,000 IPVS services" in refused.stderr
+    assert "all 15,000 IPVS servers" in refused.stderr or "15,000 of 15,000" in refused.stderr
+    assert vm.reconciler("apply", "--allow-delete", "all", vm.manifest(services=[])).status == 0
+    assert vm.saved() == []
+
+
+def test_a_table_beside_that_of_others(vm: Vm) -> None:
+    """Some are named by the manifest and differ, some are nobody's but theirs, some of ours are gone."""
+    theirs = [line.replace("10.10.", "10.200.") for line in rules(100)]
+    same = [line.replace("-w 1", "-w 9").replace("-p 300", "-p 301") for line in rules(100)]
+    vm.load("\n".join(theirs + same) + "\n")
+    apply(vm, RULES)
+    assert sorted(vm.saved()) == sorted(RULES + theirs)
+    lost = [line.replace("-A", "-D").partition(" -s ")[0] for line in RULES[4000:6000] if line.startswith("-A")]
+    vm.load("\n".join(lost) + "\n")
+    assert "applied 2,000 operations" in apply(vm, RULES)
+    assert sorted(vm.saved()) == sorted(RULES + theirs)
