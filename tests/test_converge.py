@@ -29,8 +29,9 @@ from reconciler.operations.ipvs import (
     DrainServer,
     EditServer,
     EditService,
-    ExpireConnections,
     SetTimeouts,
+    StartExpiring,
+    StopExpiring,
 )
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance
@@ -434,7 +435,7 @@ def test_an_apply_waits_no_longer_than_to_the_deadline() -> None:
     d1, d2 = S1.draining(NOW + 60), S2.draining(NOW + 60)
     gone = next(each for each in result.operations if isinstance(each, DeleteService)).service
     assert (replace(gone, servers=()), set(gone.servers)) == (replace(DNS, servers=()), {d1, d2})
-    assert result.operations[2:] == (DeleteService(service=gone), ExpireConnections())
+    assert result.operations[2:] == (StartExpiring(), DeleteService(service=gone), StopExpiring())
     assert box.waited == [2, 2]
     assert set(box.kernel.services) == {kernel_service(TLS).id}
 
@@ -481,9 +482,9 @@ def test_services_of_others_stay_and_are_taken_only_if_that_is_asked_for() -> No
     box.kernel.add(WEB)
     assert apply(box, wanted(WEB)).operations == ()
     shown = preview(box, wanted(WEB), adopt=True)
-    assert [type(each) for each in shown.plan.operations] == [DeleteService, ExpireConnections]
+    assert [type(each) for each in shown.plan.operations] == [StartExpiring, DeleteService, StopExpiring]
     result = apply(box, wanted(WEB), adopt=True)
-    assert [type(each) for each in result.operations] == [DeleteService, ExpireConnections]
+    assert [type(each) for each in result.operations] == [StartExpiring, DeleteService, StopExpiring]
     assert set(box.kernel.services) == {kernel_service(WEB).id}
 
 
@@ -544,7 +545,9 @@ def test_what_is_taken_is_drained_to_its_end() -> None:
 
     desired = wanted(TLS, drain=60)
     result = apply(box, desired, adopt=True, waiting=ending(box, later, later))
-    assert [type(each) for each in result.operations] == [DrainServer, DrainServer, DeleteService, ExpireConnections]
+    assert [type(each) for each in result.operations] == [
+        *(DrainServer, DrainServer, StartExpiring, DeleteService, StopExpiring)
+    ]
     assert set(box.kernel.services) == {kernel_service(TLS).id}
 
 
@@ -588,7 +591,7 @@ def test_what_a_killed_run_left_on_is_put_back_and_is_no_part_of_an_undo() -> No
     assert box.kernel.sysctls["expire_nodest_conn"] == "0"
     box.kernel.sysctls["expire_nodest_conn"] = "2"
     section = Ipvs(timeouts=Timeouts(900))
-    assert apply(box, replace(wanted(), ipvs=section)).operations == (ExpireConnections(),)
+    assert apply(box, replace(wanted(), ipvs=section)).operations == (StopExpiring(),)
     assert box.kernel.sysctls["expire_nodest_conn"] == "0"
 
 

@@ -20,13 +20,14 @@ from reconciler.operations.ipvs import (
     DrainServer,
     EditServer,
     EditService,
-    ExpireConnections,
     IpvsOperation,
     ServerOperation,
     ServiceOperation,
     SetSysctl,
     SetTimeouts,
     SettingOperation,
+    StartExpiring,
+    StopExpiring,
 )
 
 REAL = Server(address="172.16.0.1", port=8080, weight=100)
@@ -160,13 +161,10 @@ OPERATIONS: list[tuple[IpvsOperation, str, str, str]] = [
     ),
     (DeleteServer(service=MARK6.key, server=REAL6), "-", "ipvsadm -d -f 4294967295 -6 -r [fd00:16::1]:80", ""),
     (
-        ExpireConnections(),
-        *(
-            "~",
-            ("sysctl -w net.ipv4.vs.expire_nodest_conn=2; sleep 0.5; sysctl -w net.ipv4.vs.expire_nodest_conn=0"),
-            "frees the connections of servers that are gone",
-        ),
+        StartExpiring(),
+        *("~", "sysctl -w net.ipv4.vs.expire_nodest_conn=2", "frees the connections of servers that go"),
     ),
+    (StopExpiring(), "~", "sleep 0.5; sysctl -w net.ipv4.vs.expire_nodest_conn=0", ""),
     (
         DeleteConntrack(address="10.10.0.1", protocol="udp"),
         *("-", "conntrack -D --orig-dst 10.10.0.1 --protonum udp", ""),
@@ -200,7 +198,8 @@ def test_what_holds_of_each_operation() -> None:
         **dict.fromkeys(["SetSysctl", "SetTimeouts", "AddService", "EditService"], plain),
         **dict.fromkeys(["AddServer", "EditServer", "DrainServer"], plain),
         **dict.fromkeys(["DeleteService", "DeleteServer"], (True, False, False)),
-        "ExpireConnections": (True, True, False),
+        "StartExpiring": (True, False, False),
+        "StopExpiring": (True, True, False),
         "DeleteConntrack": (True, False, True),
     }
 

@@ -27,12 +27,13 @@ from reconciler.operations.ipvs import (
     DeleteServer,
     DeleteService,
     DrainServer,
-    ExpireConnections,
     IpvsOperation,
     ServerOperation,
     ServiceOperation,
     SetSysctl,
     SetTimeouts,
+    StartExpiring,
+    StopExpiring,
 )
 
 # Bytes of requests in one send: there is nothing to stop for, and each send waits for its answer.
@@ -56,7 +57,7 @@ def execute(engine: IpvsEngine, operations: Sequence[IpvsOperation]) -> Iterator
 
 def _is_message(operation: IpvsOperation) -> bool:
     match operation:
-        case SetSysctl() | ExpireConnections() | DeleteConntrack():
+        case SetSysctl() | StartExpiring() | StopExpiring() | DeleteConntrack():
             return False
         case _:
             return True
@@ -163,7 +164,7 @@ def _along_the_kernel(engine: IpvsEngine, operations: list[IpvsOperation]) -> li
 
 def _encode(operation: IpvsOperation, family: int, sequence: int) -> bytes:
     match operation:
-        case SetSysctl() | ExpireConnections() | DeleteConntrack():
+        case SetSysctl() | StartExpiring() | StopExpiring() | DeleteConntrack():
             raise TypeError(f"{type(operation).__name__} is no message to IPVS")
         case _:
             return ipvs.encode(operation, family, sequence)
@@ -190,8 +191,9 @@ def _set(engine: IpvsEngine, operation: IpvsOperation) -> Outcome:
         match operation:
             case SetSysctl():
                 engine.kernel.set_sysctl(f"net.ipv4.vs.{operation.name}", str(operation.value))
-            case ExpireConnections():
+            case StartExpiring():
                 engine.kernel.set_sysctl(f"net.ipv4.vs.{NODEST}", str(EXPIRING))
+            case StopExpiring():
                 time.sleep(EXPIRE_SECONDS)
                 engine.kernel.set_sysctl(f"net.ipv4.vs.{NODEST}", "0")
             case DeleteConntrack():

@@ -11,6 +11,7 @@ from reconciler.operations import Base, Sign
 
 # What `expire_nodest_conn` is set to for a moment, and for how many seconds.
 EXPIRING, EXPIRE_SECONDS = 2, 0.5
+_EXPIRE = "net.ipv4.vs.expire_nodest_conn"
 
 
 class _Ipvs(Base):
@@ -180,12 +181,29 @@ class DeleteServer(_Ipvs):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpireConnections(_Ipvs):
-    """Forget the connections whose server is gone: UDP flows would go into a hole for as long as packets come.
+class StartExpiring(_Ipvs):
+    """Let the kernel forget the connections of servers as they go: UDP flows would go into a hole for ever.
 
-    No message deletes a connection of IPVS, but for as long as this setting is on, the kernel does so itself. Any value
-    but 0 is on: ours tells whoever finds it that it is to be put back.
+    No message deletes a connection of IPVS. Any value but 0 is on: ours tells whoever finds it that it is to be put back.
     """
+
+    sign: ClassVar[Sign] = "~"
+    ends: ClassVar[bool] = True
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        return f"sysctl -w {_EXPIRE}={EXPIRING}"
+
+    @property
+    def comment(self) -> str:
+        """Say what for."""
+        return "frees the connections of servers that go"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopExpiring(_Ipvs):
+    """Put that back, after a moment in which packets of servers that went before end their connections as well."""
 
     sign: ClassVar[Sign] = "~"
     ends: ClassVar[bool] = True
@@ -194,13 +212,7 @@ class ExpireConnections(_Ipvs):
     @property
     def command(self) -> str:
         """The commands."""
-        name = "net.ipv4.vs.expire_nodest_conn"
-        return f"sysctl -w {name}={EXPIRING}; sleep {EXPIRE_SECONDS}; sysctl -w {name}=0"
-
-    @property
-    def comment(self) -> str:
-        """Say what for."""
-        return "frees the connections of servers that are gone"
+        return f"sleep {EXPIRE_SECONDS}; sysctl -w {_EXPIRE}=0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +237,7 @@ class DeleteConntrack(_Ipvs):
 
 ServiceOperation = AddService | EditService | DeleteService
 ServerOperation = AddServer | EditServer | DrainServer | DeleteServer
-SettingOperation = SetSysctl | SetTimeouts | ExpireConnections | DeleteConntrack
+SettingOperation = SetSysctl | SetTimeouts | StartExpiring | StopExpiring | DeleteConntrack
 IpvsOperation = ServiceOperation | ServerOperation | SettingOperation
 
 

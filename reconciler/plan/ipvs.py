@@ -24,10 +24,11 @@ from reconciler.operations.ipvs import (
     DrainServer,
     EditServer,
     EditService,
-    ExpireConnections,
     IpvsOperation,
     SetSysctl,
     SetTimeouts,
+    StartExpiring,
+    StopExpiring,
 )
 
 # So many servers to add to a table with hardly any, and it is a restore.
@@ -60,10 +61,13 @@ def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
         if change.before:
             going.add(change.before, change.after)
     plan.operations += coming.operations(sum(len(service.servers) for service in (*found, *around.services)))
+    settings = dict(observed.sysctls) | dict(desired.sysctls)
+    # Where the kernel is told to expire connections anyway, there is nothing to do, nor to put back.
+    stale = not settings.get(_NODEST) and any(service.protocol in ("udp", FWMARK) for service in going.cut)
+    plan.operations += [StartExpiring()] if stale else []
     plan.operations += going.operations
-    plan.operations += _plan_flows(
-        dict(observed.sysctls) | dict(desired.sysctls), coming, going, expiring=around.expiring
-    )
+    plan.operations += [StopExpiring()] if stale or (around.expiring and not settings.get(_NODEST)) else []
+    plan.operations += _forget_tracked([*going.cut, *coming.began]) if settings.get(_CONNTRACK) else []
     plan.draining = going.waiting
     plan.services = (going.services, len(found) - going.ending)
     plan.servers = (going.servers, sum(len(service.servers) for service in found) if going.servers else 0)
@@ -217,15 +221,7 @@ class _Going:
             self.cut.append(service)
 
 
-def _plan_flows(
-    settings: dict[str, int], coming: _Coming, going: _Going, *, expiring: bool
-) -> Iterator[ExpireConnections | DeleteConntrack]:
-    """Free the flows of what is gone, and those that began before there was a service, which UDP would keep for ever."""
-    stale = expiring or any(service.protocol in ("udp", FWMARK) for service in going.cut)
-    # Where the kernel is told to expire them anyway, there is nothing to do, nor to put back.
-    if stale and not settings.get(_NODEST):
-        yield ExpireConnections()
-    if settings.get(_CONNTRACK):
-        touched = [*going.cut, *coming.began]
-        for address in dict.fromkeys(service.address for service in touched if service.protocol == "udp"):
-            yield DeleteConntrack(address=address, protocol="udp")
+def _forget_tracked(services: Sequence[Service]) -> Iterator[DeleteConntrack]:
+    """Free the UDP flows of what is gone, and those that began before there was a service, which would go on for ever."""
+    for address in dict.fromkeys(service.address for service in services if service.protocol == "udp"):
+        yield DeleteConntrack(address=address, protocol="udp")

@@ -29,10 +29,11 @@ from reconciler.operations.ipvs import (
     DrainServer,
     EditServer,
     EditService,
-    ExpireConnections,
     IpvsOperation,
     SetSysctl,
     SetTimeouts,
+    StartExpiring,
+    StopExpiring,
 )
 from reconciler.plan import Plan, plan
 from tests.formats.strategies import services
@@ -90,8 +91,9 @@ def test_each_operation_is_carried_out_in_order() -> None:
         EditServer(service=WEB.key, server=lighter, before=S1),
         AddServer(service=WEB.key, server=S3),
         DrainServer(service=WEB.key, server=S2.draining(1_800_000_000), before=S2),
+        StartExpiring(),
         DeleteServer(service=WEB.key, server=S3),
-        ExpireConnections(),
+        StopExpiring(),
         DeleteConntrack(address="10.10.0.1", protocol="udp"),
         DeleteService(service=DNS),
     ]
@@ -101,8 +103,8 @@ def test_each_operation_is_carried_out_in_order() -> None:
     after.add(replace(edited, servers=(lighter, S2.draining(1_800_000_000))))
     assert fake.snapshot() == after.snapshot()
     assert [each if isinstance(each, str) else each[0] for each in fake.changes] == [
-        *("conntrack=1", 12, 1, 5, 2, 6, 5, 6, 7),
-        *("expire_nodest_conn=2", "expire_nodest_conn=0", 3),
+        *("conntrack=1", 12, 1, 5, 2, 6, 5, 6),
+        *("expire_nodest_conn=2", 7, "expire_nodest_conn=0", 3),
     ]
 
 
@@ -235,7 +237,7 @@ def test_without_an_answer_what_became_of_a_batch_is_unknown_and_nothing_else_is
             EditServer(service=WEB.key, server=replace(S1, weight=9), before=S1),
             EditServer(service=WEB.key, server=replace(S2, weight=9), before=S2),
             DeleteServer(service=WEB.key, server=S2),
-            ExpireConnections(),
+            StopExpiring(),
             DeleteService(service=DNS),
         ]
         fake.lose(EditServer(service=WEB.key, server=replace(S2, weight=9), before=S2), carried_out=carried_out)
@@ -285,7 +287,7 @@ def test_no_service_goes_whose_family_lacks_one_that_was_to_come() -> None:
         DeleteService(service=TLS),
         DeleteServer(service=DNS.key, server=S1),
         DeleteService(service=other),
-        ExpireConnections(),
+        StopExpiring(),
         DeleteService(service=DNS),
     ]
     kept = "kept, as another service of its family could not be added"
@@ -405,7 +407,7 @@ def test_a_setting_of_which_nothing_is_heard_stops(monkeypatch: pytest.MonkeyPat
         raise ChannelError(f"no answer to {name}={value}")
 
     monkeypatch.setattr(fake, "set_sysctl", lose)
-    operations: list[IpvsOperation] = [ExpireConnections(), *add(WEB)]
+    operations: list[IpvsOperation] = [StartExpiring(), *add(WEB)]
     assert run(fake, operations) == [
         Outcome(operations[0], Status.UNKNOWN, "no answer to net.ipv4.vs.expire_nodest_conn=2")
     ]
@@ -417,7 +419,7 @@ def test_connections_are_expired_for_a_moment(monkeypatch: pytest.MonkeyPatch) -
     moments: list[tuple[float, str]] = []
     monkeypatch.setattr(ipvs_execute, "EXPIRE_SECONDS", 0.25)
     monkeypatch.setattr("time.sleep", lambda seconds: moments.append((seconds, fake.sysctls["expire_nodest_conn"])))
-    assert run(fake, [ExpireConnections()]) == done(ExpireConnections())
+    assert run(fake, [StartExpiring(), StopExpiring()]) == done(StartExpiring(), StopExpiring())
     assert moments == [(0.25, "2")]
     assert fake.sysctls["expire_nodest_conn"] == "0"
 

@@ -24,9 +24,10 @@ from reconciler.operations.ipvs import (
     DrainServer,
     EditServer,
     EditService,
-    ExpireConnections,
     SetSysctl,
     SetTimeouts,
+    StartExpiring,
+    StopExpiring,
 )
 from reconciler.plan import Deletion, Plan, plan
 from reconciler.plan.ipvs import RESTORE
@@ -176,9 +177,10 @@ def test_everything_at_once_is_service_by_service_and_deletions_come_last() -> N
         EditServer(service=WEB.key, server=replace(S1, weight=1), before=S1),
         AddServer(service=WEB.key, server=S3),
         AddServer(service=TLS.key, server=S1),
+        StartExpiring(),
         DeleteServer(service=WEB.key, server=S2),
         DeleteService(service=MARK),
-        ExpireConnections(),
+        StopExpiring(),
         deletions=(("service", 1, 4), ("server", 2, 5)),
     )
 
@@ -378,13 +380,15 @@ CUT_DNS = servers_of(DNS, S1)
 def test_flows_of_a_removed_server_are_freed(each: Service) -> None:
     removed = each.servers[-1]
     assert plan(sandbox(servers_of(each, *each.servers[:-1])), table(each)) == planned(
+        StartExpiring(),
         DeleteServer(service=each.key, server=removed),
-        ExpireConnections(),
+        StopExpiring(),
         deletions=(("server", 1, len(each.servers)),),
     )
     assert plan(sandbox(WEB), table(WEB, each)) == planned(
+        StartExpiring(),
         DeleteService(service=each),
-        ExpireConnections(),
+        StopExpiring(),
         deletions=(("service", 1, 2), ("server", len(each.servers), 2 + len(each.servers))),
     )
 
@@ -392,13 +396,13 @@ def test_flows_of_a_removed_server_are_freed(each: Service) -> None:
 @pytest.mark.parametrize("protocol", ["tcp", "sctp"])
 def test_connections_that_know_an_end_are_not(protocol: str) -> None:
     each = replace(WEB, protocol=protocol)
-    assert ExpireConnections() not in plan(sandbox(servers_of(each, S1), TLS), table(each, TLS)).operations
-    assert ExpireConnections() not in plan(sandbox(TLS), table(each, TLS)).operations
+    assert StartExpiring() not in plan(sandbox(servers_of(each, S1), TLS), table(each, TLS)).operations
+    assert StartExpiring() not in plan(sandbox(TLS), table(each, TLS)).operations
 
 
 def test_flows_are_not_freed_where_the_kernel_does_it() -> None:
     on: dict[str, Any] = {"sysctls": (("conntrack", 0), ("expire_nodest_conn", 1))}
-    assert ExpireConnections() not in plan(sandbox(CUT_DNS), table(DNS, **on)).operations
+    assert StartExpiring() not in plan(sandbox(CUT_DNS), table(DNS, **on)).operations
     # It will do so, or will not any more.
     wanted = plan(sandbox(CUT_DNS, sysctls=(("expire_nodest_conn", 1),)), table(DNS)).operations
     assert wanted == (
@@ -408,8 +412,9 @@ def test_flows_are_not_freed_where_the_kernel_does_it() -> None:
     unwanted = plan(sandbox(CUT_DNS, sysctls=(("expire_nodest_conn", 0),)), table(DNS, **on)).operations
     assert unwanted == (
         SetSysctl(name="expire_nodest_conn", value=0, before=1),
+        StartExpiring(),
         DeleteServer(service=DNS.key, server=S2),
-        ExpireConnections(),
+        StopExpiring(),
     )
 
 
@@ -420,7 +425,7 @@ LEFT_BEHIND: dict[str, Any] = {"expiring": True}
 def test_what_a_killed_run_left_on_is_put_back(sysctls: tuple[tuple[str, int], ...]) -> None:
     for wishes in ((WEB,), None):
         desired = Sandbox(id="box", driver=DRIVER, ipvs=Ipvs(services=wishes, sysctls=sysctls))
-        assert plan(desired, table(WEB, **LEFT_BEHIND)) == planned(ExpireConnections())
+        assert plan(desired, table(WEB, **LEFT_BEHIND)) == planned(StopExpiring())
 
 
 def test_what_a_killed_run_left_on_and_is_to_be_on_is_set() -> None:
@@ -470,12 +475,14 @@ def test_flows_are_freed_when_a_drain_is_cut_short_and_not_before() -> None:
     drained = S2.draining(NOW + 60)
     there = table(servers_of(DNS, S1, drained), connections=connected(DNS, S2))
     assert plan(sandbox(CUT_DNS, drain=60), there) == planned(draining=1)
-    assert plan(sandbox(CUT_DNS), there) == planned(DeleteServer(service=DNS.key, server=drained), ExpireConnections())
+    assert plan(sandbox(CUT_DNS), there) == planned(
+        StartExpiring(), DeleteServer(service=DNS.key, server=drained), StopExpiring()
+    )
     # Its deadline is over, and flows are left.
     late = replace(S2.draining(NOW - 1))
     there = table(servers_of(DNS, S1, late), connections=connected(DNS, S2))
     assert plan(sandbox(CUT_DNS, drain=60), there) == planned(
-        DeleteServer(service=DNS.key, server=late), ExpireConnections()
+        StartExpiring(), DeleteServer(service=DNS.key, server=late), StopExpiring()
     )
     # It has none.
     assert plan(sandbox(CUT_DNS, drain=60), table(servers_of(DNS, S1, drained))) == planned(
@@ -701,7 +708,7 @@ class Simulator:
                 servers = self._servers(key)
                 assert servers.pop(server.key) == server
                 self._put(key, servers)
-            case ExpireConnections() | DeleteConntrack():
+            case StartExpiring() | StopExpiring() | DeleteConntrack():
                 pass
             case _:
                 pytest.fail(f"{operation} is not planned here")
@@ -790,6 +797,6 @@ def test_draining_takes_at_most_two_plans(before: list[Service], wishes: list[Se
     second = plan(sandbox(*wishes, drain=drain), simulator.observed(now=NOW + drain))
     assert (second.deletions, second.draining) == ((), 0)
     for operation in second.operations:
-        assert isinstance(operation, DeleteServer | DeleteService | ExpireConnections)
+        assert isinstance(operation, DeleteServer | DeleteService | StartExpiring | StopExpiring)
         simulator.execute(operation)
     assert contents(simulator.services.values()) == wanted

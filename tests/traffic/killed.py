@@ -2,8 +2,7 @@
 
     killed.py before|after OPERATION WORD…
 
-Before it sends, or after the kernel has carried out, the first operation of a kind; `after ExpireConnections` is between
-its two halves.
+Before it sends, or after the kernel has carried out, the first operation of a kind.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def arm(moment: str, kind: str) -> None:
 
     def was_set(self: GuestKernel, name: str, value: str) -> None:
         set_sysctl(self, name, value)
-        if kind == "ExpireConnections" and name.endswith(".expire_nodest_conn"):
+        if kind == "StartExpiring" and name.endswith(".expire_nodest_conn"):
             die()
 
     here["send"] = sent

@@ -116,7 +116,7 @@ def test_what_a_killed_apply_left_half_done_is_finished_by_the_next(clients: Wor
     clients.flow("flows", 4, flows.port)
     assert clients.prove("flows").alive
     after = flows.manifest(flows.service(S2, S3))
-    kill_at("after", "ExpireConnections", flows.director.manifest(**after))
+    kill_at("after", "StartExpiring", flows.director.manifest(**after))
     assert flows.nodest() == 2
     flows.apply(flows.service(S2, S3))
     assert flows.remembered(S1) == ([], [])
@@ -135,3 +135,25 @@ def test_flows_stay_with_a_server_that_drains_and_leave_it_at_the_deadline(clien
     assert flows.nodest() == 0
     assert flows.remembered(S1) == ([], [])
     assert clients.prove("flows").spread == {S2: 4}
+
+
+def test_a_flow_that_is_silent_for_a_while_is_not_left_with_a_removed_server(clients: World, flows: Flows) -> None:
+    flows.apply(flows.service(S1, S2))
+    clients.flow("silent", 4, flows.port, pace=0)
+    assert clients.prove("silent").spread == {S1: 2, S2: 2}
+    flows.apply(flows.service(S2, S3))
+    found = flows.remembered(S1)
+    fared = clients.prove("silent", 15)
+    assert (found, fared.answered) == (([], []), 4)
+
+
+@pytest.mark.parametrize("flows", [0], indirect=True)
+def test_flows_end_with_the_last_service_of_their_family(director: Vm, clients: World, flows: Flows) -> None:
+    director.apply(services=[flows.service(S1, S2)])
+    clients.flow("flows", 4, flows.port)
+    assert clients.prove("flows").alive
+    director.apply("--allow-delete", "all", services=[])
+    found = flows.remembered(S1, S2)
+    director.apply(services=[flows.service(S3)])
+    fared = clients.prove("flows", 15)
+    assert (found, fared.answered) == (([], []), 4)
