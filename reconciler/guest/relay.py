@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -116,20 +117,40 @@ class Relay:
         except _FailedError as failed:
             raise failed.translated() from None
 
+    def requests(self, kind: int, payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
+        """Ask the agent several things, each while the one before is answered; give the parts of each answer."""
+        asked: deque[int] = deque()
+        try:
+            for payload in payloads:
+                asked.append(self._push(kind, payload, time.monotonic() + self._timeout))
+                if len(asked) > 1:
+                    yield self._collect(asked.popleft(), time.monotonic() + self._timeout)
+            while asked:
+                yield self._collect(asked.popleft(), time.monotonic() + self._timeout)
+        except _FailedError as failed:
+            self._forget()
+            raise failed.translated() from None
+        except BaseException:
+            self._forget()
+            raise
+
     def _request(self, kind: int, payload: bytes) -> list[bytes]:
         deadline = time.monotonic() + self._timeout
         try:
-            self._greet(deadline)
-            self._request_id = self._request_id % _LAST_REQUEST + 1
-            self._connection.push(self._request_id, kind, payload)
-            return self._collect(deadline)
+            return self._collect(self._push(kind, payload, deadline), deadline)
         except _FailedError:
             raise
         except BaseException:
             self._forget()
             raise
 
-    def _collect(self, deadline: float) -> list[bytes]:
+    def _push(self, kind: int, payload: bytes, deadline: float) -> int:
+        self._greet(deadline)
+        self._request_id = self._request_id % _LAST_REQUEST + 1
+        self._connection.push(self._request_id, kind, payload)
+        return self._request_id
+
+    def _collect(self, asked: int, deadline: float) -> list[bytes]:
         parts: list[bytes] = []
         left = ANSWER_SIZE
         while True:
@@ -139,7 +160,7 @@ class Relay:
             if request == 0:
                 self._keep(frame)
                 continue
-            if request != self._request_id:
+            if request != asked:
                 raise ProtocolError(f"the guest answers request {request}, which it was not asked")
             # An empty part takes room as well.
             left -= len(payload) + _PART_SIZE
@@ -210,31 +231,43 @@ class RelayChannel:
 
     def exchange(self, requests: bytes, last: int) -> list[Message]:
         """Send messages back to back; give all that comes back up to the answer to sequence number `last`."""
-        answers = self._ask(agent.NETLINK, requests, last)
-        if not _is_end(answers, last):
-            raise ProtocolError("the guest's answer does not end with the one to the last message")
-        return answers
+        return self._read(self._relay.request(agent.NETLINK, self._frame(requests, last)), last)
+
+    def exchanges(self, batches: Iterable[tuple[bytes, int]]) -> Iterator[list[Message]]:
+        """Exchange one batch after the other, each while the one before is carried out."""
+        lasts: deque[int] = deque()
+
+        def frames() -> Iterator[bytes]:
+            for requests, last in batches:
+                lasts.append(last)
+                yield self._frame(requests, last)
+
+        for parts in self._relay.requests(agent.NETLINK, frames()):
+            yield self._read(parts, lasts.popleft())
 
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
         """Send dump requests, each after the answer to the one before; give all that comes back."""
         answers: list[Message] = []
         deadline = time.monotonic() + DUMPS_TIMEOUT
-        for start in range(0, len(requests), DUMPS_AT_ONCE):
+        runs = [requests[start : start + DUMPS_AT_ONCE] for start in range(0, len(requests), DUMPS_AT_ONCE)]
+        frames = (self._frame(b"".join(run), 0) for run in runs)
+        for run, parts in zip(runs, self._relay.requests(agent.DUMPS, frames), strict=True):
+            answers += self._read(parts, sequence_of(run[-1]))
+            _check_count(answers)
             if time.monotonic() > deadline:
                 raise ChannelError(f"the guest was not done with its dumps within {DUMPS_TIMEOUT:.0f} s")
-            run = requests[start : start + DUMPS_AT_ONCE]
-            part = self._ask(agent.DUMPS, b"".join(run), 0)
-            if not _is_end(part, sequence_of(run[-1])):
-                raise ProtocolError("the guest's answer does not end with the one to the last dump")
-            answers += part
-            _check_count(answers)
         return answers
 
-    def _ask(self, kind: int, requests: bytes, last: int) -> list[Message]:
+    def _frame(self, requests: bytes, last: int) -> bytes:
+        return agent.NETLINK_HEAD.pack(self._protocol, last) + requests
+
+    def _read(self, parts: Iterable[bytes], last: int) -> list[Message]:
         answers: list[Message] = []
-        for part in self._relay.request(kind, agent.NETLINK_HEAD.pack(self._protocol, last) + requests):
+        for part in parts:
             answers += messages(part)
             _check_count(answers)
+        if not _is_end(answers, last):
+            raise ProtocolError("the guest's answer does not end with the one to the last message")
         return answers
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -44,6 +44,12 @@ class Channel(Protocol):
         """Send messages back to back; give all that comes back up to the answer to sequence number `last`.
 
         Raises ChannelError if that answer does not come in time: what was done is then unknown.
+        """
+
+    def exchanges(self, batches: Iterable[tuple[bytes, int]]) -> Iterator[list[Message]]:
+        """Exchange one batch after the other; where the way is long, each is sent while the one before is carried out.
+
+        A ChannelError leaves unknown what became of all batches taken from `batches` and not answered.
         """
 
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
@@ -137,6 +143,10 @@ class SocketChannel:
         with _translated():
             self._socket.send(requests)
             return self._collect(last, RECEIVE_SIZE)
+
+    def exchanges(self, batches: Iterable[tuple[bytes, int]]) -> Iterator[list[Message]]:
+        """Exchange one after the other: the kernel is done with a batch before its sending returns."""
+        return (self.exchange(requests, last) for requests, last in batches)
 
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
         """Send one by one and collect, as the protocol says."""

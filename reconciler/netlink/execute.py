@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import groupby
 from typing import NamedTuple, assert_never
@@ -16,7 +17,7 @@ from reconciler.errors import ChannelError
 from reconciler.netlink import interface, message, route
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.engine import Engine
-from reconciler.netlink.message import Failure
+from reconciler.netlink.message import Failure, Message
 from reconciler.operations import (
     AddAddress,
     AddRoute,
@@ -131,19 +132,37 @@ def _encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int)
             assert_never(operation)
 
 
-def send(channel: Channel, batch: Sequence[Request], is_gone: Callable[[Operation, int], bool]) -> list[Outcome]:
+IsGone = Callable[["Operation", int], bool]
+
+
+def send(channel: Channel, batch: Sequence[Request], is_gone: IsGone) -> list[Outcome]:
     """Send one batch; tell what became of each request in it.
 
     `is_gone` tells of an operation and an errno whether a deletion failed only because there is nothing (left) to delete.
     """
-    if not batch:
-        return []
-    data = [request.data for request in batch]
-    data[-1] = message.with_ack(data[-1])
+    return next(send_all(channel, [batch], is_gone)) if batch else []
+
+
+def send_all(channel: Channel, batches: Iterable[Sequence[Request]], is_gone: IsGone) -> Iterator[list[Outcome]]:
+    """Send batches, none of which is empty, nor has to wait for what became of the one before."""
+    sent: deque[Sequence[Request]] = deque()
+
+    def requests() -> Iterator[tuple[bytes, int]]:
+        for batch in batches:
+            sent.append(batch)
+            data = [request.data for request in batch]
+            data[-1] = message.with_ack(data[-1])
+            yield b"".join(data), batch[-1].sequence
+
     try:
-        answers = channel.exchange(b"".join(data), batch[-1].sequence)
+        for answers in channel.exchanges(requests()):
+            yield _outcomes(sent.popleft(), answers, is_gone)
     except ChannelError as error:
-        return [Outcome(request.operation, Status.UNKNOWN, str(error)) for request in batch]
+        for batch in sent:
+            yield [Outcome(request.operation, Status.UNKNOWN, str(error)) for request in batch]
+
+
+def _outcomes(batch: Sequence[Request], answers: list[Message], is_gone: IsGone) -> list[Outcome]:
     failures = {m.sequence: failed for m in answers if m.type == message.ERROR and (failed := message.failure(m))}
     if not failures:
         return [Outcome(request.operation, Status.DONE) for request in batch]
@@ -154,7 +173,7 @@ def _no_link(operation: Operation, name: str) -> Outcome:
     return Outcome(operation, Status.FAILED, f"the sandbox has no link named {name}")
 
 
-def _outcome(operation: Operation, failed: Failure | None, is_gone: Callable[[Operation, int], bool]) -> Outcome:
+def _outcome(operation: Operation, failed: Failure | None, is_gone: IsGone) -> Outcome:
     if failed is None or is_gone(operation, failed.errno):
         return Outcome(operation, Status.DONE)
     return Outcome(operation, Status.FAILED, f"the kernel: {failed}")

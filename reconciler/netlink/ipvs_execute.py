@@ -15,7 +15,7 @@ from itertools import groupby
 from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.model.ipvs import ServiceKey
 from reconciler.netlink import conntrack, ipvs
-from reconciler.netlink.execute import Outcome, Request, Status, send
+from reconciler.netlink.execute import Outcome, Request, Status, send, send_all
 from reconciler.netlink.ipvs_engine import NODEST, IpvsEngine
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
@@ -101,14 +101,17 @@ class _Failures:
 def _send_all(engine: IpvsEngine, operations: list[IpvsOperation], failures: _Failures) -> Iterator[list[Outcome]]:
     for run in _runs(operations):
         ordered = _along_the_kernel(engine, run) if isinstance(run[0], AddServer) and len(run) >= ORDERED else run
-        for batch in _batches(engine, ordered):
+        batches = _batches(engine, ordered)
+        if not _removes(run[0]):
+            for outcomes in send_all(engine.channel, batches, _is_gone):
+                yield [failures.note(outcome) for outcome in outcomes]
+            continue
+        for batch in batches:
             # Only now is it known what failed before.
-            why = {each.sequence: failures.forbids(each.operation) for each in batch} if _removes(run[0]) else {}
-            sent = [each for each in batch if not why.get(each.sequence)]
-            kept = [
-                Outcome(each.operation, Status.FAILED, why[each.sequence]) for each in batch if why.get(each.sequence)
-            ]
-            yield [*map(failures.note, send(engine.channel, sent, _is_gone)), *kept]
+            why = {each.sequence: failures.forbids(each.operation) for each in batch}
+            sent = [each for each in batch if not why[each.sequence]]
+            kept = [Outcome(each.operation, Status.FAILED, why[each.sequence]) for each in batch if why[each.sequence]]
+            yield [*send(engine.channel, sent, _is_gone), *kept]
 
 
 def _removes(operation: IpvsOperation) -> bool:

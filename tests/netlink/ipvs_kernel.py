@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from socket import AF_INET, AF_INET6, inet_pton
 
@@ -380,6 +380,9 @@ class FakeChannel:
                 raise ChannelError("the kernel did not answer within 10 s")
         assert answers[-1].sequence == last
         return answers
+
+    def exchanges(self, batches: Iterable[tuple[bytes, int]]) -> Iterator[list[Message]]:
+        return (self.exchange(requests, last) for requests, last in batches)
 
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
         return [answer for each in requests for answer in self.exchange(each, message.sequence_of(each))]

@@ -30,6 +30,9 @@ class ScriptedChannel:
         self.asked.append(asked)
         return next(self._answers)(asked)
 
+    def exchanges(self, batches: Iterable[tuple[bytes, int]]) -> Iterator[list[Message]]:
+        return (self.exchange(requests, last) for requests, last in batches)
+
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
         return [answer for each in requests for answer in self.exchange(each, message.sequence_of(each))]
 
