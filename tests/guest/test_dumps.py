@@ -269,10 +269,10 @@ def test_it_asks_for_as_many_as_a_frame_takes(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (frame(1, agent.DONE), "does not end with the one to the last dump"),
-        (frame(1, agent.DONE, end(7) + end(8)), "does not end with the one to the last dump"),
-        (frame(1, agent.DONE, WHOLE + end(8)), "does not end with the one to the last dump"),
-        (frame(1, agent.DONE, WHOLE + pack(20, 2, 9, b"word")), "does not end with the one to the last dump"),
+        (frame(1, agent.DONE), "does not end with the one to the last message"),
+        (frame(1, agent.DONE, end(7) + end(8)), "does not end with the one to the last message"),
+        (frame(1, agent.DONE, WHOLE + end(8)), "does not end with the one to the last message"),
+        (frame(1, agent.DONE, WHOLE + pack(20, 2, 9, b"word")), "does not end with the one to the last message"),
         (frame(1, agent.DONE, WHOLE[:-1]), "netlink message"),
         (frame(1, agent.MORE, WHOLE[:-1]) + frame(1, agent.DONE, WHOLE[-1:]), "netlink message"),
         (frame(2, agent.DONE, WHOLE), "answers request 2"),
