@@ -72,7 +72,7 @@ def test_a_refused_server_is_reported_with_its_text_and_the_other_19_999_are_in_
 def test_a_refused_service_is_named_and_so_are_its_servers(vm: Vm) -> None:
     lines = rules(3)
     # A newer kernel has it, and then has it no more.
-    vm.shell("rmmod ip_vs_twos 2>/dev/null || true; find /lib/modules -name 'ip_vs_twos.ko*' -delete")
+    vm.shell("rmmod ip_vs_twos 2>/dev/null || true; rm -f /lib/modules/*/kernel/net/netfilter/ipvs/ip_vs_twos.*")
     ran = vm.reconciler("apply", literal(vm, with_refused(lines, REFUSED_SERVICE)))
     assert ran.status == 2
     said = failure(ran.stderr)
