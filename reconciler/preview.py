@@ -45,7 +45,7 @@ def _adopted(observed: Observed) -> Observed:
     excluded: list[Service] = []
     taken = list(ipvs.services or ())
     for each in observed.around.services:
-        (excluded if any(rule.covers(each.key) for rule in ipvs.exclude) else taken).append(each)
+        (excluded if ipvs.excludes(each.key) else taken).append(each)
     return Observed(
         sandbox=replace(observed.sandbox, ipvs=replace(ipvs, services=tuple(taken))),
         around=replace(observed.around, services=tuple(excluded)),

@@ -17,7 +17,6 @@ from reconciler.model.address import family_name, is_ipv6, is_unicast, pack, par
 from reconciler.model.ipvs import (
     DEFAULT_SCHEDULER,
     FWMARK,
-    NAMED_SCHEDULER_FLAGS,
     PERSISTENCE_ENGINES,
     SCHEDULER_FLAGS,
     SCHEDULERS,
@@ -26,6 +25,7 @@ from reconciler.model.ipvs import (
     ServerKey,
     Service,
     ServiceKey,
+    scheduler_flag_names,
 )
 from reconciler.wording import suggest
 
@@ -255,15 +255,9 @@ def _read_netmask(option: str, text: str, service_address: str) -> str | None:
     return None if packed == b"\xff" * 4 else text
 
 
-def _flag_names(scheduler: str) -> tuple[str, ...]:
-    """Give the names of a scheduler's flags, by bit."""
-    named = NAMED_SCHEDULER_FLAGS.get(scheduler, ())
-    return named + SCHEDULER_FLAGS[len(named) :]
-
-
 def _read_flags(option: str, text: str, scheduler: str) -> tuple[str, ...]:
     """Read flags, under names of the scheduler's own or `flag-1` to `flag-3`: each once, by bit."""
-    names = _flag_names(scheduler)
+    names = scheduler_flag_names(scheduler)
     bits = {name: bit for known in (SCHEDULER_FLAGS, names) for bit, name in enumerate(known)}
     flags = [flag for flag in text.split(",") if flag]
     for flag in flags:

@@ -21,8 +21,8 @@ from typing import NamedTuple
 from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
 from reconciler.guest import command, image, qemu
 from reconciler.guest.relay import Relay
+from reconciler.model.sandbox import SANDBOXES
 
-_BASE = "/run/reconciler/sandboxes"
 # Which accelerator boots a guest on this host, found out once after each of its starts.
 _ACCELERATOR_FILE = "/run/reconciler/accelerator"
 # Seconds until the agent answers: a guest of KVM takes two, one of TCG four on an idle host.
@@ -42,7 +42,7 @@ class Sandbox(NamedTuple):
     @property
     def folder(self) -> str:
         """Where its sockets are."""
-        return os.path.join(_BASE, self.name)
+        return os.path.join(SANDBOXES, self.name)
 
     @property
     def qmp(self) -> str:
@@ -88,7 +88,7 @@ def find(name: str) -> Sandbox:
 
 def states() -> list[State]:
     """List all sandboxes, running or dead, by name."""
-    names = sorted(os.listdir(_BASE)) if os.path.isdir(_BASE) else []
+    names = sorted(os.listdir(SANDBOXES)) if os.path.isdir(SANDBOXES) else []
     found = []
     for name in names:
         pid = Sandbox(name).pid()

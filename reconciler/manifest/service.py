@@ -14,11 +14,11 @@ from reconciler.model.address import family_name, is_ipv6, is_unicast, pack, par
 from reconciler.model.ipvs import (
     DEFAULT_SCHEDULER,
     FWMARK,
-    NAMED_SCHEDULER_FLAGS,
     PROTOCOLS,
     SCHEDULER_FLAGS,
     Server,
     Service,
+    scheduler_flag_names,
 )
 
 _ANY = {"ipv4": "0.0.0.0", "ipv6": "::"}
@@ -154,8 +154,7 @@ def _netmask4(value: str | int) -> str | None:
 
 def _read_flags(names: Sequence[str], scheduler: str, path: Path, findings: list[Finding]) -> tuple[str, ...]:
     """Read scheduler flags: as ipvsadm prints them, by bit."""
-    own = NAMED_SCHEDULER_FLAGS.get(scheduler, ())
-    canonical = (*own, *SCHEDULER_FLAGS[len(own) :])
+    canonical = scheduler_flag_names(scheduler)
     flags: list[str] = []
     for index, name in enumerate(names):
         flag = canonical[SCHEDULER_FLAGS.index(name)] if name in SCHEDULER_FLAGS else name

@@ -21,6 +21,8 @@ DEFAULT_SCHEDULER = "wlc"
 SCHEDULER_FLAGS = ("flag-1", "flag-2", "flag-3")
 NAMED_SCHEDULER_FLAGS = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
 PERSISTENCE_ENGINES = ("sip",)
+# What may be set for a moment, and what decides whether connection tracking knows of IPVS.
+NODEST, CONNTRACK = "expire_nodest_conn", "conntrack"
 IGNORABLE = ("weight",)
 # net.ipv4.vs.*, what says how packets are handled (Documentation/networking/ipvs-sysctl.rst).
 SYSCTLS = (
@@ -84,6 +86,12 @@ class Server:
     def draining(self, until: float) -> Server:
         """Give it as it is drained until a moment (Unix seconds)."""
         return replace(self, weight=0, upper_threshold=DRAINING | (int(until) & _MOMENT), lower_threshold=0)
+
+
+def scheduler_flag_names(scheduler: str) -> tuple[str, ...]:
+    """Give the names of a scheduler's flags, by bit."""
+    named = NAMED_SCHEDULER_FLAGS.get(scheduler, ())
+    return named + SCHEDULER_FLAGS[len(named) :]
 
 
 def is_past(deadline: int, now: float) -> bool:
@@ -169,3 +177,7 @@ class Ipvs:
     sysctls: tuple[tuple[str, int], ...] = ()
     exclude: tuple[Excluded, ...] = ()
     drain: int = 0
+
+    def excludes(self, key: ServiceKey) -> bool:
+        """Tell whether a service is somebody else's whatever the rest says."""
+        return any(each.covers(key) for each in self.exclude)

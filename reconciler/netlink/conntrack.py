@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import errno
 import struct
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from socket import AF_INET, AF_INET6
 from typing import NamedTuple
 
-from reconciler.errors import BusyError, HostError, ProtocolError
+from reconciler.errors import HostError, ProtocolError
 from reconciler.model.address import pack as pack_address
 from reconciler.netlink import message
 from reconciler.netlink.channel import Channel
-from reconciler.netlink.engine import CONSISTENT_DUMP_TIMEOUT
+from reconciler.netlink.engine import whole_dump
 from reconciler.netlink.message import Message, attribute
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -118,17 +118,9 @@ def delete(
 def _entries(
     channel: Channel, address: str, protocol: str, sequence: Callable[[], int], port: int | None
 ) -> list[bytes]:
-    """Dump the entries; again, as long as the table changed meanwhile: such a dump can lack some."""
-    deadline = time.monotonic() + CONSISTENT_DUMP_TIMEOUT
-    while True:
-        number = sequence()
-        answers = channel.exchange(dump_request(address, protocol, number, port=port), number)
-        answers = [answer for answer in answers if answer.sequence == number]
-        _check_end(answers)
-        if not any(answer.flags & message.DUMP_INTERRUPTED for answer in answers):
-            return [answer.payload for answer in answers if answer.type == NEW]
-        if time.monotonic() > deadline:
-            raise BusyError(f"its connections change too fast to be read ({CONSISTENT_DUMP_TIMEOUT:.0f} s tried)")
+    request = partial(dump_request, address, protocol, port=port)
+    answers = whole_dump(channel, request, sequence, "its connections change", _check_end)
+    return [answer.payload for answer in answers if answer.type == NEW]
 
 
 def _check_end(answers: Sequence[Message]) -> None:

@@ -102,19 +102,34 @@ class Engine:
         return self._sequence
 
     def _dump(self, request: Callable[[int], bytes]) -> list[Message]:
-        """Dump a table; again, as long as it changed meanwhile: such a dump can lack what was there all the time."""
-        deadline = time.monotonic() + CONSISTENT_DUMP_TIMEOUT
-        while True:
-            sequence = self.next_sequence()
-            answers = [m for m in self.channel.exchange(request(sequence), sequence) if m.sequence == sequence]
-            if not any(answer.flags & message.DUMP_INTERRUPTED for answer in answers):
-                break
-            if time.monotonic() > deadline:
-                raise BusyError(f"its tables change too fast to be read ({CONSISTENT_DUMP_TIMEOUT:.0f} s tried)")
+        """Dump a table."""
+        answers = whole_dump(self.channel, request, self.next_sequence, "its tables change")
         failed = message.failure(answers[-1])
         if failed:
             raise ProtocolError(f"the kernel refused a dump: {failed}")
         return answers
+
+
+def whole_dump(
+    channel: Channel,
+    request: Callable[[int], bytes],
+    next_sequence: Callable[[], int],
+    what_changes: str,
+    check: Callable[[list[Message]], None] = lambda _: None,
+) -> list[Message]:
+    """Dump a table; again, as long as it changed meanwhile: such a dump can lack what was there all the time.
+
+    `request` builds the request of a sequence number; `check` looks at each answer first. BusyError says `what_changes`.
+    """
+    deadline = time.monotonic() + CONSISTENT_DUMP_TIMEOUT
+    while True:
+        sequence = next_sequence()
+        answers = [m for m in channel.exchange(request(sequence), sequence) if m.sequence == sequence]
+        check(answers)
+        if not any(answer.flags & message.DUMP_INTERRUPTED for answer in answers):
+            return answers
+        if time.monotonic() > deadline:
+            raise BusyError(f"{what_changes} too fast to be read ({CONSISTENT_DUMP_TIMEOUT:.0f} s tried)")
 
 
 def _sort_route(found: Routes, payload: bytes, expected: Mapping[bytes, Route], names: Mapping[int, str]) -> None:

@@ -19,14 +19,13 @@ from reconciler.model.address import pack as pack_address
 from reconciler.model.ipvs import (
     FORWARDS,
     FWMARK,
-    NAMED_SCHEDULER_FLAGS,
-    SCHEDULER_FLAGS,
     TUN_CHECKSUMS,
     TUN_TYPES,
     Server,
     Service,
     ServiceKey,
     Timeouts,
+    scheduler_flag_names,
 )
 from reconciler.netlink import message
 from reconciler.operations.ipvs import (
@@ -182,13 +181,13 @@ def scheduler_bits(scheduler: str, flags: tuple[str, ...]) -> int:
     """Give the bits of a scheduler's flags; two of `sh` and `mh` have names of their own."""
     if not flags:
         return 0
-    names = (*NAMED_SCHEDULER_FLAGS.get(scheduler, SCHEDULER_FLAGS[:2]), SCHEDULER_FLAGS[2])
-    return sum(bit for bit, name in zip(_SCHEDULER_BITS, names, strict=True) if name in flags)
+    names = zip(_SCHEDULER_BITS, scheduler_flag_names(scheduler), strict=True)
+    return sum(bit for bit, name in names if name in flags)
 
 
 def _scheduler_flags(scheduler: str, flags: int) -> tuple[str, ...]:
-    names = (*NAMED_SCHEDULER_FLAGS.get(scheduler, SCHEDULER_FLAGS[:2]), SCHEDULER_FLAGS[2])
-    return tuple(name for bit, name in zip(_SCHEDULER_BITS, names, strict=True) if flags & bit)
+    names = zip(_SCHEDULER_BITS, scheduler_flag_names(scheduler), strict=True)
+    return tuple(name for bit, name in names if flags & bit)
 
 
 def _encode_netmask(netmask: str | None, *, ipv6: bool) -> bytes:

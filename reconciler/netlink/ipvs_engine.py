@@ -7,19 +7,18 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from reconciler.errors import BusyError, HostError, ProtocolError
-from reconciler.model.ipvs import Excluded, Ipvs, ServerKey, Service, ServiceKey, Timeouts
+from reconciler.errors import HostError, ProtocolError
+from reconciler.model.ipvs import CONNTRACK, NODEST, Ipvs, ServerKey, Service, ServiceKey, Timeouts
 from reconciler.netlink import ipvs, message
 from reconciler.netlink.channel import GENERIC, NETFILTER, Channel, Kernel
-from reconciler.netlink.engine import CONSISTENT_DUMP_TIMEOUT
+from reconciler.netlink.engine import whole_dump
 from reconciler.netlink.message import Message
 from reconciler.operations.ipvs import EXPIRING
 
 # More than anybody has; a guest that says so does not keep us busy.
 MAX_SERVICES = 65_536
-# What an operation may set for a moment, and what decides whether connection tracking knows of IPVS.
-NODEST, CONNTRACK = "expire_nodest_conn", "conntrack"
 _NUMBER = re.compile(r"-?[0-9]{1,10}")
 
 
@@ -146,21 +145,14 @@ class IpvsEngine:
             if server.key not in wanted:
                 table.connections[key, server.key] = connections
         service = replace(service, servers=tuple(server for server, _ in decoded.values()))
-        if _excluded(table.ipvs.exclude, key) or not (service.marked or key in wishes):
+        if table.ipvs.excludes(key) or not (service.marked or key in wishes):
             table.foreign.append(service)
             return None
         return service
 
     def _dump_services(self) -> list[bytes]:
-        deadline = time.monotonic() + CONSISTENT_DUMP_TIMEOUT
-        while True:
-            sequence = self.next_sequence()
-            request = ipvs.dump_services_request(self.family, sequence)
-            answers = [m for m in self.channel.exchange(request, sequence) if m.sequence == sequence]
-            if not any(answer.flags & message.DUMP_INTERRUPTED for answer in answers):
-                break
-            if time.monotonic() > deadline:
-                raise BusyError(f"the IPVS table changes too fast to be read ({CONSISTENT_DUMP_TIMEOUT:.0f} s tried)")
+        request = partial(ipvs.dump_services_request, self.family)
+        answers = whole_dump(self.channel, request, self.next_sequence, "the IPVS table changes")
         _check_end(answers[-1])
         return [m.payload for m in answers if m.type == self.family and ipvs.is_service(m.payload)]
 
@@ -207,10 +199,6 @@ class _Expected:
         service, settings, expected = found
         same = len(servers) == len(expected) and ipvs.is_same_service(payload, settings)
         return service if same and expected == set(map(ipvs.server_bytes, servers)) else None
-
-
-def _excluded(exclude: Iterable[Excluded], key: ServiceKey) -> bool:
-    return any(each.covers(key) for each in exclude)
 
 
 def _check_end(answer: Message) -> None:

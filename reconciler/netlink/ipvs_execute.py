@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from reconciler.errors import ChannelError, ReconcilerError
-from reconciler.model.ipvs import ServiceKey
+from reconciler.model.ipvs import NODEST, ServiceKey
 from reconciler.netlink import conntrack, ipvs
 from reconciler.netlink.execute import Outcome, Request, Status, send, send_all
-from reconciler.netlink.ipvs_engine import NODEST, IpvsEngine
+from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
     EXPIRE_SECONDS,
@@ -28,10 +28,7 @@ from reconciler.operations.ipvs import (
     DeleteService,
     DrainServer,
     IpvsOperation,
-    ServerOperation,
-    ServiceOperation,
     SetSysctl,
-    SetTimeouts,
     StartExpiring,
     StopExpiring,
 )
@@ -40,8 +37,6 @@ from reconciler.operations.ipvs import (
 BATCH = 1 << 18
 # So many servers to add are worth a look at the kernel's order.
 ORDERED = 500
-
-Sent = ServiceOperation | ServerOperation | SetTimeouts
 
 
 def execute(engine: IpvsEngine, operations: Sequence[IpvsOperation]) -> Iterator[list[Outcome]]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reconciler.formats import ipvsadm as notation
-from reconciler.model.ipvs import Server, Service, ServiceKey, Timeouts
+from reconciler.model.ipvs import NODEST, Server, Service, ServiceKey, Timeouts
 from reconciler.operations import Base, Sign
 
 # What `expire_nodest_conn` is set to for a moment, and for how many seconds.
 EXPIRING, EXPIRE_SECONDS = 2, 0.5
-_EXPIRE = "net.ipv4.vs.expire_nodest_conn"
+_EXPIRE = f"net.ipv4.vs.{NODEST}"
 
 
 class _Ipvs(Base):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.diff import diff
-from reconciler.model.ipvs import FWMARK, Ipvs, Server, Service, ServiceKey, Timeouts, is_past
+from reconciler.model.ipvs import CONNTRACK, FWMARK, NODEST, Ipvs, Server, Service, ServiceKey, Timeouts, is_past
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.ipvs import (
     AddServer,
@@ -33,7 +33,6 @@ from reconciler.operations.ipvs import (
 
 # So many servers to add to a table with hardly any, and it is a restore.
 RESTORE = 500
-_NODEST, _CONNTRACK = "expire_nodest_conn", "conntrack"
 
 
 @dataclass(slots=True)
@@ -63,11 +62,11 @@ def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
     plan.operations += coming.operations(sum(len(service.servers) for service in (*found, *around.services)))
     settings = dict(observed.sysctls) | dict(desired.sysctls)
     # Where the kernel is told to expire connections anyway, there is nothing to do, nor to put back.
-    stale = not settings.get(_NODEST) and any(service.protocol in ("udp", FWMARK) for service in going.cut)
+    stale = not settings.get(NODEST) and any(service.protocol in ("udp", FWMARK) for service in going.cut)
     plan.operations += [StartExpiring()] if stale else []
     plan.operations += going.operations
-    plan.operations += [StopExpiring()] if stale or (around.expiring and not settings.get(_NODEST)) else []
-    plan.operations += _forget_tracked([*going.cut, *coming.began]) if settings.get(_CONNTRACK) else []
+    plan.operations += [StopExpiring()] if stale or (around.expiring and not settings.get(NODEST)) else []
+    plan.operations += _forget_tracked([*going.cut, *coming.began]) if settings.get(CONNTRACK) else []
     plan.draining = going.waiting
     plan.services = (going.services, len(found) - going.ending)
     plan.servers = (going.servers, sum(len(service.servers) for service in found) if going.servers else 0)

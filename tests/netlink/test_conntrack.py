@@ -13,7 +13,7 @@ from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 
 from reconciler.errors import BusyError, HostError, ProtocolError
 from reconciler.model.address import pack
-from reconciler.netlink import conntrack, message
+from reconciler.netlink import conntrack, engine, message
 from reconciler.netlink.message import Message, attribute
 from tests.netlink.scripted import Answer, ScriptedChannel, acknowledge, dump, error, refuse
 from tests.netlink.strategies import attribute_bytes, spoiled
@@ -216,7 +216,7 @@ def test_a_dump_that_was_interrupted_is_repeated() -> None:
 
 
 def test_dumps_that_are_always_interrupted_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conntrack, "CONSISTENT_DUMP_TIMEOUT", 0.05)
+    monkeypatch.setattr(engine, "CONSISTENT_DUMP_TIMEOUT", 0.05)
     with pytest.raises(BusyError, match="change too fast"):
         delete(*[dump(0x100, entry(), interrupted=0)] * 1_000_000)
 

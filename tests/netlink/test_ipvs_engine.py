@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
+from reconciler.netlink import engine as engine_module
 from reconciler.netlink import ipvs, ipvs_engine, message
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.netlink.message import Message
@@ -338,7 +339,7 @@ def test_an_interrupted_dump_is_made_again() -> None:
 
 
 def test_a_table_that_never_holds_still_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ipvs_engine, "CONSISTENT_DUMP_TIMEOUT", 0)
+    monkeypatch.setattr(engine_module, "CONSISTENT_DUMP_TIMEOUT", 0)
     with pytest.raises(BusyError) as caught:
         observe_script(family, timeouts, *[dump(FAMILY, PAYLOADS[WEB.key], interrupted=0)] * 3)
     assert str(caught.value) == "the IPVS table changes too fast to be read (0 s tried)"
@@ -507,7 +508,7 @@ def test_answers_that_lie_are_nothing_but_our_own_errors(told: list[Lie], honest
     # Without end, so that only bounds of our own end it.
     script += [lying(lie) for lie in told] * 20
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ipvs_engine, "CONSISTENT_DUMP_TIMEOUT", 0.01)
+        patch.setattr(engine_module, "CONSISTENT_DUMP_TIMEOUT", 0.01)
         with suppress(ProtocolError, ChannelError, BusyError, HostError):
             table = observe_script(*script)
             assert all(name.isprintable() for each in table.ipvs.services or () for name in (each.scheduler,))
