@@ -209,7 +209,8 @@ def _verify(driver: Driver, desired: Sandbox, *, adopt: bool) -> None:
     """Look again until the kernel is through with duplicate address detection; then nothing may be left to do."""
     deadline = time.monotonic() + DAD_TIMEOUT
     while True:
-        found = preview(driver, desired, adopt=adopt)
+        # What the kernel was told a moment ago it has acknowledged, one by one.
+        found = preview(driver, desired, adopt=adopt, quick=True)
         around = found.observed.around
         if around.dad_failed:
             listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.dad_failed))

@@ -27,9 +27,12 @@ class Preview(NamedTuple):
         return fingerprint(self.desired, self.observed.sandbox, self.plan)
 
 
-def preview(driver: Driver, desired: Sandbox, *, adopt: bool = False) -> Preview:
-    """Observe a sandbox and plan for it. `adopt` takes all IPVS services for ours. Raises what `plan` raises."""
-    observed = driver.observe(desired)
+def preview(driver: Driver, desired: Sandbox, *, adopt: bool = False, quick: bool = False) -> Preview:
+    """Observe a sandbox and plan for it. `adopt` takes all IPVS services for ours. Raises what `plan` raises.
+
+    `quick` as `Driver.observe` has it.
+    """
+    observed = driver.observe(desired, quick=quick)
     return compare(desired, _adopted(observed) if adopt else observed)
 
 

@@ -76,11 +76,11 @@ class Box:
     def close(self) -> None:
         self.engine.close()
 
-    def observe(self, desired: Sandbox) -> Observed:
+    def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         sandbox = Sandbox(id=desired.id, driver=desired.driver, interfaces=(), routes=tuple(self.routes))
         if desired.ipvs is None:
             return Observed(sandbox=sandbox)
-        seen = self.engine.observe(desired.ipvs)
+        seen = self.engine.observe(desired.ipvs, quick=quick)
         around = Surroundings(
             services=tuple(seen.foreign),
             connections=seen.connections,
@@ -357,9 +357,9 @@ def test_a_kernel_that_is_lost_afterwards_is_told(monkeypatch: pytest.MonkeyPatc
     box = Box()
     observe, looks = box.observe, iter((True, False))
 
-    def once(desired: Sandbox) -> Observed:
+    def once(desired: Sandbox, *, quick: bool) -> Observed:
         if next(looks):
-            return observe(desired)
+            return observe(desired, quick=quick)
         raise ChannelError(LOST)
 
     monkeypatch.setattr(box, "observe", once)

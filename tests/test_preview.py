@@ -37,7 +37,8 @@ class Seen:
     def lock(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def observe(self, desired: Sandbox) -> Observed:
+    def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
+        assert not quick
         self.asked.append(desired)
         return self.observed
 

@@ -19,10 +19,11 @@ class Driver(Protocol):
     def lock(self) -> AbstractContextManager[None]:
         """Keep other runs from changing this sandbox; BusyError if one is at it. Dies with the process."""
 
-    def observe(self, desired: Sandbox) -> Observed:
+    def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Read what is ours in it and what surrounds it.
 
         `desired` says which host devices matter, and lets a driver hand out the desired object where it finds its equal.
+        A quick look is for what was written or read a moment ago; of IPVS it does not see all (`IpvsEngine.observe`).
         """
 
     def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:

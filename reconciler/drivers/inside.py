@@ -46,7 +46,9 @@ class Inside:
             self._ipvs_engine = IpvsEngine(self._kernel)
         return self._ipvs_engine
 
-    def observe(self, desired: Sandbox, links: list[Link], ours: Mapping[str, Link]) -> Observed:
+    def observe(
+        self, desired: Sandbox, links: list[Link], ours: Mapping[str, Link], *, quick: bool = False
+    ) -> Observed:
         """Read what there is. `links` are all that there are, `ours` those that are ours, by the host's device."""
         addresses = self.engine.addresses()
         routes = self.engine.routes({link.name: link.index for link in links}, desired.routes or ())
@@ -75,13 +77,13 @@ class Inside:
             ),
         )
         local = frozenset(a.address.partition("/")[0] for a in addresses)
-        return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, local)
+        return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, local, quick=quick)
 
-    def _with_ipvs(self, observed: Observed, desired: Ipvs, local: frozenset[str]) -> Observed:
+    def _with_ipvs(self, observed: Observed, desired: Ipvs, local: frozenset[str], *, quick: bool) -> Observed:
         if desired == type(desired)() and self._kernel.sysctl("net.ipv4.vs.conntrack") is None:
             # Nothing in particular is asked for, and a look would load the module.
             return observed
-        table = self._ipvs.observe(desired)
+        table = self._ipvs.observe(desired, quick=quick)
         around = replace(
             observed.around,
             services=tuple(table.foreign),

@@ -61,11 +61,12 @@ class NetnsDriver:
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
-    def observe(self, desired: Sandbox) -> Observed:
+    def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Read what is in the namespace, and the host's devices that are to come."""
         links = self._inside.engine.links()
         ours = {origin.device: (link, origin) for link in links if (origin := Origin.from_alias(link.alias))}
-        observed = self._inside.observe(desired, links, {device: link for device, (link, _) in ours.items()})
+        own = {device: link for device, (link, _) in ours.items()}
+        observed = self._inside.observe(desired, links, own, quick=quick)
         around = replace(
             observed.around,
             devices=_host_devices([wish.device for wish in desired.interfaces or () if wish.device not in ours]),

@@ -37,9 +37,9 @@ class VmDriver:
         """Nothing is left to lock: who is connected is alone."""
         return nullcontext()
 
-    def observe(self, desired: Sandbox) -> Observed:
+    def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Read what is in the guest's kernel."""
-        observed = self._inside.observe(desired, self._inside.engine.links(), {})
+        observed = self._inside.observe(desired, self._inside.engine.links(), {}, quick=quick)
         around = replace(observed.around, devices={}, kernel=release(self._relay.hello().kernel))
         return Observed(sandbox=observed.sandbox, around=around)
 

@@ -31,7 +31,7 @@ MAGIC = b"reconcil\xba\xd1\x4c\xe9\xca\x38\x7a\x57\x1a\xe0\x72\x20\x30\xbc\x1b\x
 ID_SIZE = 16
 
 # Kinds of frames: what the host asks; what it is told once a connection, in answer, and unasked.
-NETLINK, MODPROBE, SYSCTL_GET, SYSCTL_SET, SUBSCRIBE, DUMPS = 1, 2, 3, 4, 5, 6
+NETLINK, MODPROBE, SYSCTL_GET, SYSCTL_SET, SUBSCRIBE, DUMPS, LISTING = 1, 2, 3, 4, 5, 6, 7
 HELLO, MORE, DONE, FAILED, NOTIFY, LOST = 32, 33, 34, 35, 36, 37
 # What the decoder reports beside the frames; kinds on the wire have 16 bits.
 GREETING, BROKEN = 0x10000, 0x10001
@@ -287,6 +287,8 @@ class Relay(Service):
             answer = write_sysctl(*payload.decode(errors="replace").partition("=")[::2])
         elif kind == SUBSCRIBE:
             answer = self._subscribe()
+        elif kind == LISTING:
+            answer = self._list(request)
         else:
             raise unknown(kind)
         self.port.send(request, DONE, answer)
@@ -296,6 +298,20 @@ class Relay(Service):
             self._notices = open_netlink(ROUTE, _GROUPS)
             self._notices.setblocking(False)
         return b""
+
+    def _list(self, request: int) -> bytes:
+        """Send the kernel's listing of its IPVS table to the host as it comes; give the end of it."""
+        deadline = time.monotonic() + KERNEL_TIMEOUT
+        part = bytearray()
+        with open("/proc/net/ip_vs", "rb", buffering=0) as file:
+            while data := file.read(READ_SIZE):
+                part += data
+                if len(part) >= CHUNK:
+                    self.port.send(request, MORE, part)
+                    part.clear()
+                    if time.monotonic() > deadline:
+                        raise TimeoutError(errno.ETIMEDOUT, f"the listing took more than {KERNEL_TIMEOUT:.0f} s")
+        return bytes(part)
 
     def _exchange(self, request: int, kind: int, payload: bytes) -> bytes:
         """Send messages to the kernel, and what comes back to the host; give the end of it, for the caller to send.

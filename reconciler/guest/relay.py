@@ -74,8 +74,15 @@ class Relay:
 
     def sysctl(self, name: str) -> str | None:
         """Read a setting in the guest: one of agent.SYSCTLS; None if its kernel does not have it."""
+        return self._text(agent.SYSCTL_GET, name.encode())
+
+    def ipvs_listing(self) -> str | None:
+        """Read the guest's /proc/net/ip_vs; None if its kernel does not have it."""
+        return self._text(agent.LISTING, b"")
+
+    def _text(self, kind: int, payload: bytes) -> str | None:
         try:
-            return b"".join(self._request(agent.SYSCTL_GET, name.encode())).decode(errors="replace")
+            return b"".join(self._request(kind, payload)).decode(errors="replace")
         except _FailedError as failed:
             if failed.errno == errno.ENOENT:
                 return None
@@ -219,6 +226,10 @@ class GuestKernel:
     def modprobe(self, name: str) -> None:
         """Load a kernel module if it is missing."""
         self._relay.modprobe(name)
+
+    def ipvs_listing(self) -> str | None:
+        """Read the kernel's listing of its IPVS table; None if it does not have one."""
+        return self._relay.ipvs_listing()
 
 
 class RelayChannel:

@@ -77,6 +77,9 @@ class Kernel(Protocol):
     def modprobe(self, name: str) -> None:
         """Load a kernel module if it is missing. HostError if it cannot be."""
 
+    def ipvs_listing(self) -> str | None:
+        """Read the kernel's listing of its IPVS table (/proc/net/ip_vs); None if it does not have one."""
+
 
 class LocalKernel:
     """The kernel of this host: the namespace of this process, or another one."""
@@ -92,13 +95,7 @@ class LocalKernel:
 
     def sysctl(self, name: str) -> str | None:
         """Read a setting, as the protocol says."""
-        try:
-            with self._inside(), open(_sysctl_file(name), encoding="ascii") as file:
-                return file.read().strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise HostError(f"sysctl {name}: {error.strerror}") from error
+        return self._text(_sysctl_file(name), f"sysctl {name}")
 
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a setting, as the protocol says."""
@@ -116,6 +113,19 @@ class LocalKernel:
             subprocess.run(["modprobe", name], check=True, capture_output=True, timeout=TIMEOUT)
         except (OSError, subprocess.SubprocessError) as error:
             raise HostError(f"modprobe {name}: {error}") from error
+
+    def ipvs_listing(self) -> str | None:
+        """Read the listing, as the protocol says."""
+        return self._text("/proc/thread-self/net/ip_vs", "listing of the IPVS table")
+
+    def _text(self, path: str, name: str) -> str | None:
+        try:
+            with self._inside(), open(path, encoding="ascii") as file:
+                return file.read().strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise HostError(f"{name}: {error.strerror}") from error
 
     @contextmanager
     def _inside(self) -> Iterator[None]:

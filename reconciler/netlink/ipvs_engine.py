@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from reconciler.model.ipvs import CONNTRACK, NODEST, Ipvs, ServerKey, Service, S
 from reconciler.netlink import ipvs, message
 from reconciler.netlink.channel import GENERIC, NETFILTER, Channel, Kernel
 from reconciler.netlink.engine import whole_dump
+from reconciler.netlink.ipvs_listing import agreeing
 from reconciler.netlink.message import Message
 from reconciler.operations.ipvs import EXPIRING
 
@@ -71,10 +72,11 @@ class IpvsEngine:
         self._sequence += 1
         return self._sequence
 
-    def observe(self, desired: Ipvs) -> Table:
+    def observe(self, desired: Ipvs, *, quick: bool = False) -> Table:
         """Read the table. Where a service equals a desired one by its bytes, that very object is given.
 
-        Ours is what carries our mark, and what `desired` names; never what it excludes.
+        Ours is what carries our mark, and what `desired` names; never what it excludes. A quick look takes servers that
+        the kernel's listing shows just as desired for equal: thresholds and tunnels that others gave them go unseen.
         """
         names = sorted({NODEST, CONNTRACK, *(name for name, _ in desired.sysctls)})
         values = {name: value for name in names if (value := self._sysctl(name)) is not None}
@@ -82,7 +84,7 @@ class IpvsEngine:
         if expiring:
             values[NODEST] = 0
         table = Table(replace(desired, timeouts=self.timeouts(), sysctls=tuple(values.items())), expiring)
-        services = self._read_services({service.key: service for service in desired.services or ()}, table)
+        services = self._read_services(desired.services or (), table, quick=quick)
         table.ipvs = replace(table.ipvs, services=tuple(services))
         return table
 
@@ -99,10 +101,6 @@ class IpvsEngine:
                 return ipvs.decode_timeouts(answer.payload)
         raise ProtocolError("the kernel does not say the IPVS timeouts")
 
-    def order(self) -> dict[bytes, int]:
-        """Give the place of each service, as `ipvs.encode_identity` names it, in the kernel's own table."""
-        return {ipvs.identity(payload): place for place, payload in enumerate(self._dump_services())}
-
     def _ask_family(self) -> int:
         sequence = self.next_sequence()
         answers = self.channel.exchange(ipvs.family_request(sequence), sequence)
@@ -115,14 +113,15 @@ class IpvsEngine:
                     raise ProtocolError(f"the kernel refused to look for IPVS: {failed}")
         return ipvs.decode_family(answers[0].payload)
 
-    def _read_services(self, wishes: Mapping[ServiceKey, Service], table: Table) -> list[Service]:
+    def _read_services(self, desired: Sequence[Service], table: Table, *, quick: bool) -> list[Service]:
         # The kernel's own table may change between two pieces of a dump, and show a service again.
         by_identity = {ipvs.identity(payload): payload for payload in self._dump_services()}
         if len(by_identity) > MAX_SERVICES:
             raise ProtocolError(f"the kernel shows more than {MAX_SERVICES} IPVS services")
+        ours = self._glance(desired, by_identity) if quick and desired and by_identity else []
+        wishes = {service.key: service for service in desired}
         identities, payloads = list(by_identity), by_identity.values()
-        expected = _Expected(wishes.values())
-        ours = []
+        expected = _Expected(wishes.values() if identities else ())
         for payload, identity, servers in zip(payloads, identities, self._dump_servers(identities), strict=True):
             same = expected.find(payload, identity, servers)
             if same:
@@ -132,6 +131,18 @@ class IpvsEngine:
             if service:
                 ours.append(service)
         return ours
+
+    def _glance(self, desired: Sequence[Service], by_identity: dict[bytes, bytes]) -> list[Service]:
+        """Take out of the dumped services those that are just as desired as far as the kernel's listing tells."""
+        listing = self.kernel.ipvs_listing()
+        same = []
+        for service in agreeing(listing, desired) if listing else ():
+            identity = ipvs.encode_identity(service.key)
+            payload = by_identity.get(identity)
+            if payload is not None and ipvs.is_same_service(payload, ipvs.encode_settings(service)):
+                del by_identity[identity]
+                same.append(service)
+        return same
 
     def _sort(
         self, payload: bytes, payloads: list[bytes], wishes: Mapping[ServiceKey, Service], table: Table

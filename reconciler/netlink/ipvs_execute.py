@@ -14,7 +14,7 @@ from itertools import groupby
 
 from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.model.ipvs import NODEST, ServiceKey
-from reconciler.netlink import conntrack, ipvs
+from reconciler.netlink import conntrack, ipvs, ipvs_listing
 from reconciler.netlink.execute import Outcome, Request, Status, send, send_all
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.operations import Operation
@@ -148,7 +148,7 @@ def _batches(engine: IpvsEngine, operations: list[IpvsOperation]) -> Iterator[li
 def _along_the_kernel(engine: IpvsEngine, operations: list[IpvsOperation]) -> list[IpvsOperation]:
     """Order servers to add by their services, against the kernel's order; those of one service stay as they are."""
     try:
-        place = engine.order()
+        place = ipvs_listing.order(engine.kernel.ipvs_listing() or "")
     except ReconcilerError:
         # It was only for speed; what is wrong shows as the servers are added.
         return operations
@@ -156,7 +156,7 @@ def _along_the_kernel(engine: IpvsEngine, operations: list[IpvsOperation]) -> li
     for operation in operations:
         if isinstance(operation, AddServer):
             by_service.setdefault(operation.service, []).append(operation)
-    keys = sorted(by_service, key=lambda key: place.get(ipvs.encode_identity(key), -1), reverse=True)
+    keys = sorted(by_service, key=lambda key: place.get(ipvs_listing.words(key), -1), reverse=True)
     return [operation for key in keys for operation in by_service[key]]
 
 

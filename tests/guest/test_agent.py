@@ -148,6 +148,10 @@ def test_a_setting_is_set_and_read(host: Host) -> None:
     assert host.ask(agent.SYSCTL_GET, b"net.ipv4.ip_forward") == (5, agent.DONE, b"1")
 
 
+def test_a_kernel_without_ipvs_has_no_listing(host: Host) -> None:
+    assert failure(host.ask(agent.LISTING))[0] == errno.ENOENT
+
+
 @pytest.mark.parametrize("value", ["", "x" * 3, "1" * 65, "1\n", "1;2"])
 def test_a_value_is_a_short_number(host: Host, value: str) -> None:
     assert failure(host.ask(agent.SYSCTL_SET, f"net.ipv4.ip_forward={value}".encode()))[0] == errno.EINVAL
@@ -213,7 +217,15 @@ def test_a_host_that_leaves_in_a_frame_and_comes_back_unnoticed(host: Host) -> N
             st.tuples(
                 st.integers(0, 5),
                 st.sampled_from(
-                    [agent.NETLINK, agent.MODPROBE, agent.SYSCTL_GET, agent.SYSCTL_SET, agent.SUBSCRIBE, 9]
+                    [
+                        agent.NETLINK,
+                        agent.MODPROBE,
+                        agent.SYSCTL_GET,
+                        agent.SYSCTL_SET,
+                        agent.SUBSCRIBE,
+                        agent.LISTING,
+                        9,
+                    ]
                 ),
                 st.binary(max_size=80),
             ).map(lambda each: frame(*each)),

@@ -126,6 +126,14 @@ def ip(address: str) -> bytes:
     return packed + bytes(16 - len(packed))
 
 
+def listed_place(family: int, address: bytes, port: int) -> str:
+    """%pI6 or %08X, and %04X."""
+    if family == AF_INET:
+        return f"{int.from_bytes(address[:4], 'big'):08X}:{port:04X}"
+    groups = struct.unpack("!8H", address)
+    return "[" + ":".join(f"{group:04x}" for group in groups) + f"]:{port:04X}"
+
+
 def u8(kind: int, value: int) -> bytes:
     return message.attribute(kind, struct.pack("=B", value))
 
@@ -241,6 +249,22 @@ class FakeKernel:
 
     def modprobe(self, name: str) -> None:
         """All there is is loaded."""
+
+    def ipvs_listing(self) -> str:
+        """What ip_vs_info_seq_show prints."""
+        lines = ["IP Virtual Server version 1.2.1 (size=4096)", "Prot LocalAddress:Port Scheduler Flags"]
+        lines.append("  -> RemoteAddress:Port Forward Weight ActiveConn InActConn")
+        protocols = {6: "TCP", 17: "UDP", 132: "SCTP"}
+        for each in self.dumped:
+            of_mark = f"FWM  {each.fwmark:08X} {each.scheduler} "
+            where = listed_place(each.family, each.address, each.port)
+            lines.append(of_mark if each.fwmark else f"{protocols[each.protocol]}  {where} {each.scheduler} ")
+            for server in each.servers:
+                where = listed_place(server.family, server.address, server.port)
+                forward = ("Masq", "Local", "Tunnel", "Route", "Bypass")[server.method]
+                counts = f"{server.weight:<6} {server.active:<10} {server.inactive:<10}"
+                lines.append(f"  -> {where}      {forward:<7} {counts}")
+        return "\n".join(lines) + "\n"
 
     def add(
         self, service: Service, *, marked: bool = True, connections: Sequence[int] = (), flags: int = 0

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.netlink import engine as engine_module
-from reconciler.netlink import ipvs, ipvs_engine, message
+from reconciler.netlink import ipvs_engine, message
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.netlink.message import Message
 from tests.formats.strategies import services
@@ -207,12 +207,51 @@ def test_channels_are_closed() -> None:
     assert fake.open_channels == 0
 
 
-def test_the_order_of_the_kernel_is_found_by_identity() -> None:
+def test_a_quick_look_finds_what_is_desired_and_reads_the_rest() -> None:
     fake = FakeKernel()
-    for number in range(20):
-        fake.add(replace(WEB, port=1 + number))
-    expected = [ipvs.encode_identity(("tcp", "10.10.0.1", each.port)) for each in fake.dumped]
-    assert IpvsEngine(fake).order() == {identity: place for place, identity in enumerate(expected)}
+    wishes = tuple(replace(WEB, port=1 + number) for number in range(20))
+    for wish in wishes:
+        fake.add(wish)
+    engine = IpvsEngine(fake)
+    before = fake.exchanges
+    seen = engine.observe(Ipvs(services=wishes), quick=True).ipvs.services or ()
+    # The timeouts, and one dump of the services.
+    assert fake.exchanges - before == 2
+    assert {id(each) for each in seen} == {id(each) for each in wishes}
+    fake.services[kernel_service(wishes[7]).id].servers[0].weight = 9
+    fake.services[kernel_service(wishes[8]).id].scheduler = "sh"
+    foreign = replace(WEB, port=99, servers=())
+    fake.add(foreign, marked=False)
+    before = fake.exchanges
+    table = engine.observe(Ipvs(services=wishes), quick=True)
+    assert fake.exchanges - before == 2 + 3
+    assert by_key(table.ipvs) == by_key(engine.observe(Ipvs(services=wishes)).ipvs)
+    assert table.foreign == [replace(foreign, marked=False)]
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        replace(WEB, servers=(replace(S1, upper_threshold=9),)),
+        replace(WEB, servers=(replace(S1, forward="tunnel", tun_type="gre"),)),
+        replace(WEB, protocol="fwmark", address="0.0.0.0"),
+    ],
+)
+def test_a_quick_look_reads_what_a_listing_does_not_show(service: Service) -> None:
+    fake = FakeKernel()
+    fake.add(service)
+    engine = IpvsEngine(fake)
+    assert engine.observe(Ipvs(services=(service,)), quick=True).ipvs.services == (service,)
+    before = fake.exchanges
+    engine.observe(Ipvs(services=(service,)), quick=True)
+    assert fake.exchanges - before == 3
+
+
+def test_a_kernel_without_a_listing_is_read_as_ever() -> None:
+    fake = FakeKernel()
+    fake.add(WEB)
+    fake.ipvs_listing = lambda: None  # type: ignore[assignment,method-assign,return-value]
+    assert IpvsEngine(fake).observe(Ipvs(services=(WEB,)), quick=True).ipvs.services == (WEB,)
 
 
 def test_a_service_that_goes_between_two_dumps_is_one_without_servers() -> None:
@@ -271,6 +310,9 @@ class ScriptedKernel:
 
     def modprobe(self, name: str) -> None:
         raise AssertionError(name)
+
+    def ipvs_listing(self) -> str | None:
+        raise AssertionError
 
 
 def family(asked: list[Message]) -> list[Message]:

@@ -381,10 +381,10 @@ def test_an_order_that_cannot_be_had_is_done_without(monkeypatch: pytest.MonkeyP
     fake.add(replace(WEB, servers=()))
     engine = IpvsEngine(fake)
 
-    def order() -> dict[bytes, int]:
+    def no_listing() -> str:
         raise ProtocolError("no")
 
-    monkeypatch.setattr(engine, "order", order)
+    monkeypatch.setattr(fake, "ipvs_listing", no_listing)
     assert list(itertools.chain.from_iterable(execute(engine, operations))) == done(*operations)
 
 
