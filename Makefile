@@ -11,10 +11,10 @@ help: ## print this list
 
 setup: $(VENV)/.complete system ## install what the other targets need: a virtual environment and Debian packages
 
-demo: setup ## show the main job on a real namespace with a real TAP
+demo: setup ## show the main job on a real virtual machine with a real TAP
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
 
-test: setup lint ## run all tests, on real namespaces and virtual machines
+test: setup backend lint ## run all tests, on real namespaces and virtual machines
 	$(PYTHON) -m pytest
 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
@@ -48,6 +48,12 @@ system:
 	@for each in $(SYSTEM); do \
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
+
+# A vhost-user backend, for tests only.
+.PHONY: backend
+backend:
+	@command -v dpdk-testpmd >/dev/null || $(MAKE) --no-print-directory package \
+		NAME="dpdk-dev librte-net-vhost23 librte-net-af-packet23"
 
 .PHONY: package
 package:

@@ -1,11 +1,11 @@
 #!/bin/sh
-# The main job on a real namespace with a real TAP: plan, apply, apply again, change one route, apply that.
+# The main job on a real virtual machine: boot, plug in a NIC, address, route, 20,000 IPVS rules, a flush, and back again.
 set -eu
 cd "$(dirname "$0")"
 work=$(mktemp -d)
 
 remove() {
-    ip netns del web-1 2>/dev/null || true
+    reconciler sandbox stop vm-1 2>/dev/null || true
     ip link del tap-test 2>/dev/null || true
     rm -rf "$work"
 }
@@ -21,37 +21,59 @@ differs() {
     code=$?
     test "$code" = 1 || exit "$code"
 }
+within() { run reconciler sandbox exec vm-1 -- "$@"; }
 
-if ip netns list | grep -qw web-1 || ip link show tap-test >/dev/null 2>&1; then
-    echo "this demo makes a namespace web-1 and a TAP tap-test of its own, and they exist already" >&2
+if reconciler sandbox list | grep -q '^vm-1:' || ip link show tap-test >/dev/null 2>&1; then
+    echo "this demo makes a sandbox vm-1 and a TAP tap-test of its own, and they exist already" >&2
     trap - EXIT
     exit 1
 fi
 
-say "A sandbox without a network, and a TAP on the host"
-run ip netns add web-1
+say "A virtual machine without a network, and a TAP on the host"
+run reconciler sandbox start vm-1
+within sysctl -w net.ipv4.ip_forward=1
 run ip tuntap add dev tap-test mode tap
-cp web-1.yaml "$work/web-1.yaml"
+run ip address add 172.16.0.1/16 dev tap-test
+run ip link set dev tap-test up
+cp vm.yaml vm.rules "$work"
 cd "$work"
 
 say "The manifest"
-cat web-1.yaml
+cat vm.yaml
 
 say "What has to be done"
-differs reconciler diff web-1.yaml
+differs reconciler diff vm.yaml
 
 say "Do it"
-run reconciler apply web-1.yaml
-run ip -n web-1 -brief address
-run ip -n web-1 route
+run reconciler apply vm.yaml
+within ip -brief address show dev eth-test
+within ip route
+run ping -c 1 -W 5 172.16.0.3
 
 say "Again: nothing to do"
-run reconciler apply web-1.yaml
+run reconciler apply vm.yaml
 
-say "Edit one route: one operation"
-run sed -i 's/gateway: 172.16.0.2/gateway: 172.16.0.9/' web-1.yaml
-differs reconciler diff web-1.yaml
-run reconciler apply web-1.yaml
+say "20,000 IPVS rules: 5,000 services with 3 servers each"
+awk 'BEGIN {
+    for (i = 0; i < 5000; i++) {
+        service = sprintf("10.%d.%d.%d:80", 10 + i / 2500, i / 250 % 10, i % 250 + 1)
+        printf "-A -t %s -s rr -p 3000\n", service
+        for (j = 0; j < 3; j++) printf "-a -t %s -r 172.16.%d.%d:8080 -m -w 100\n", service, j + 1, i % 250 + 1
+    }
+}' >vm.rules
+differs reconciler diff vm.yaml
+run reconciler apply --allow-delete all vm.yaml 2>warnings || { cat warnings >&2; exit 1; }
 
-say "What the kernel has now, as a manifest"
-run reconciler show web-1.yaml
+say "One weight"
+run sed -i '2s/-w 100/-w 50/' vm.rules
+differs reconciler diff vm.yaml 2>>warnings
+run reconciler apply vm.yaml 2>>warnings
+
+say "Somebody flushes the table"
+within ipvsadm -C
+differs reconciler diff vm.yaml 2>>warnings
+run reconciler apply vm.yaml 2>>warnings
+within sh -c 'ipvsadm -Sn | wc -l'
+
+say "What is there now, as a manifest"
+run reconciler show vm.yaml | head -40

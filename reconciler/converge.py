@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, ReconcilerError, VerifyError
@@ -28,9 +28,6 @@ from reconciler.operations import (
 from reconciler.plan import Plan
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance, check_deletions
-
-if TYPE_CHECKING:
-    from reconciler.operations.ipvs import IpvsOperation
 
 _POLL = 0.05
 # Seconds between two looks at servers that drain.
@@ -55,12 +52,13 @@ def apply(
     adopt: bool = False,
     all_or_nothing: bool = False,
     waiting: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Result:
     """Make a sandbox what its manifest says, look whether it is, and wait for servers that drain.
 
     All or nothing; except that IPVS rules do not depend on each other, so that one which fails leaves the others where
     they are, unless `all_or_nothing`. `accept` sees the preview under the lock and raises to stop; `adopt` takes all IPVS
-    services for ours; `waiting` is told how many servers still drain.
+    services for ours; `waiting` is told how many servers still drain, `progress` how many operations of all are done.
 
     Raises RefusedError before anything is touched, ApplyError after a failed operation, VerifyError if the sandbox
     differs nevertheless.
@@ -71,7 +69,7 @@ def apply(
         accept(before)
         check_deletions(before.plan, allowance)
         operations = before.plan.operations
-        outcomes = _execute(driver, operations)
+        outcomes = _execute(driver, operations, progress)
         failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
         if failures and (all_or_nothing or not all(outcome.operation.ipvs for outcome in failures)):
             raise _failure(failures[0], outcomes, before, _undo(driver, before.observed.sandbox))
@@ -82,12 +80,17 @@ def apply(
         return Result(operations=operations, seconds=time.monotonic() - begin)
 
 
-def _execute(driver: Driver, operations: Sequence[Operation]) -> list[Outcome]:
+def _execute(
+    driver: Driver,
+    operations: Sequence[Operation],
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[Outcome]:
     """Execute until the first failure. Where the driver itself gives up, what it was at is unknown."""
     outcomes: list[Outcome] = []
     try:
         for batch in driver.execute(operations):
             outcomes += batch
+            progress(len(outcomes), len(operations))
     except ReconcilerError as error:
         # Servers are added in an order of their own, so what was next is one of those without an outcome.
         begun = set(map(id, (outcome.operation for outcome in outcomes)))
@@ -184,13 +187,17 @@ def _path_of(operation: Operation, desired: Sandbox) -> tuple[str | int, ...]:
             name = operation.name
         case AddAddress() | ReplaceAddress() | AwaitAddress():
             name = operation.device
+        case _ if operation.machine:
+            devices = [interface.device for interface in desired.interfaces or ()]
+            device = getattr(operation, "device", None)
+            return ("interfaces", devices.index(device)) if device in devices else ()
         case _:
             return _ipvs_path(operation, desired)
     names = [interface.name for interface in desired.interfaces or ()]
     return ("interfaces", names.index(name)) if name in names else ()
 
 
-def _ipvs_path(operation: IpvsOperation, desired: Sandbox) -> tuple[str | int, ...]:
+def _ipvs_path(operation: Operation, desired: Sandbox) -> tuple[str | int, ...]:
     services = desired.ipvs.services if desired.ipvs else None
     named: object = getattr(operation, "service", None)
     if named is None or services is None:

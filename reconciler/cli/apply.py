@@ -7,6 +7,7 @@ import sys
 from functools import partial
 
 from reconciler.cli.output import choose_color, print_warnings
+from reconciler.cli.progress import Progress
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
 from reconciler.drivers import connect
@@ -90,16 +91,21 @@ def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | No
         if expected is not None:
             _compare(found.fingerprint, expected)
 
-    with connect(manifest.sandbox.driver) as driver:
-        result = apply(
-            driver,
-            manifest.sandbox,
-            allowance=arguments.allow_delete,
-            accept=accept,
-            adopt=arguments.adopt,
-            all_or_nothing=arguments.all_or_nothing,
-            waiting=partial(_say_waiting, manifest, []),
-        )
+    progress = Progress(manifest.sandbox.id)
+    try:
+        with connect(manifest.sandbox.driver) as driver:
+            result = apply(
+                driver,
+                manifest.sandbox,
+                allowance=arguments.allow_delete,
+                accept=accept,
+                adopt=arguments.adopt,
+                all_or_nothing=arguments.all_or_nothing,
+                waiting=partial(_say_waiting, manifest, []),
+                progress=progress,
+            )
+    finally:
+        progress.clear()
     _report(manifest, result, arguments)
 
 

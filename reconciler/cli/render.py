@@ -83,6 +83,8 @@ def _script_line(operation: Operation, driver: DriverAddress) -> str:
     """Write an operation for a shell on the host; `$$` stays the number of that shell."""
     if isinstance(operation, AttachInterface):
         return operation.command
+    if operation.machine:
+        raise HostError("-o shell cannot plug NICs: those are commands for QEMU's monitor; -o text shows them")
     command = f"sh -c {shlex.quote(operation.command)}" if operation.compound else operation.command
     return f"{_within(driver)} {command}{' || true' if operation.may_fail else ''}"
 

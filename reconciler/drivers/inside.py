@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.model.interface import Address, Interface
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
@@ -13,12 +13,19 @@ from reconciler.netlink.channel import ROUTE, Kernel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.operations import Operation
-from reconciler.plan.interface import check_queues
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Ipvs
     from reconciler.netlink.execute import Outcome
     from reconciler.netlink.ipvs_engine import IpvsEngine
+
+
+class Given(NamedTuple):
+    """A link that is ours, and what of it only the host's side knows."""
+
+    link: Link
+    queues: int = 0
+    socket: str | None = None
 
 
 class Inside:
@@ -47,14 +54,13 @@ class Inside:
         return self._ipvs_engine
 
     def observe(
-        self, desired: Sandbox, links: list[Link], ours: Mapping[str, Link], *, quick: bool = False
+        self, desired: Sandbox, links: list[Link], ours: Mapping[str, Given], *, quick: bool = False
     ) -> Observed:
         """Read what there is. `links` are all that there are, `ours` those that are ours, by the host's device."""
         addresses = self.engine.addresses()
         routes = self.engine.routes({link.name: link.index for link in links}, desired.routes or ())
-        wishes = {wish.device: wish for wish in desired.interfaces or ()}
-        own = {link.index: link for link in ours.values()}
-        interfaces = [_interface(link, device, addresses, wishes.get(device)) for device, link in ours.items()]
+        own = {given.link.index: given.link for given in ours.values()}
+        interfaces = [_interface(device, given, addresses) for device, given in ours.items()]
         observed = Observed(
             sandbox=Sandbox(
                 id=desired.id, driver=desired.driver, interfaces=tuple(interfaces), routes=tuple(routes.ours)
@@ -68,12 +74,14 @@ class Inside:
                 tentative=frozenset(
                     (link.name, a.address)
                     for a in addresses
-                    if a.tentative and not a.dad_failed and (link := own.get(a.index)) and link.carrier
+                    if a.tentative and not a.dad_failed and not _is_given(a)
+                    if (link := own.get(a.index)) and link.carrier
                 ),
                 dad_failed=frozenset(
                     (own[a.index].name, a.address) for a in addresses if a.dad_failed and a.index in own
                 ),
-                kinds={device: link.kind for device, link in ours.items()},
+                kinds={device: given.link.kind for device, given in ours.items()},
+                hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
             ),
         )
         local = frozenset(a.address.partition("/")[0] for a in addresses)
@@ -119,19 +127,16 @@ def _is_given(address: LinkAddress) -> bool:
     return address.from_kernel or not address.permanent
 
 
-def _interface(link: Link, device: str, addresses: list[LinkAddress], wish: Interface | None) -> Interface:
-    queues = 0
-    if wish is not None:
-        # A device has the queues that its maker gave it; only whether they suffice can be said.
-        check_queues(wish, link.queues)
-        queues = wish.queues
+def _interface(device: str, given: Given, addresses: list[LinkAddress]) -> Interface:
+    link = given.link
     return Interface(
         name=link.name,
         device=device,
         hw_addr=link.hw_addr,
         mtu=link.mtu,
         up=link.up,
-        queues=queues,
+        queues=given.queues,
+        vhost_user_socket=given.socket,
         addresses=tuple(
             Address(address=a.address, dad=not a.nodad) for a in addresses if a.index == link.index and not _is_given(a)
         ),

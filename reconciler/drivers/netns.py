@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.drivers.inside import Inside, release
+from reconciler.drivers.inside import Given, Inside, release
 from reconciler.errors import BusyError, HostError, SandboxGoneError
-from reconciler.model.interface import Origin
+from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import HostDevice, NetnsAddress, Observed, Sandbox
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.interface import Link
 from reconciler.operations import Operation
+from reconciler.plan.namespace import check_queues
 
 if TYPE_CHECKING:
     from reconciler.netlink.execute import Outcome
@@ -65,11 +66,12 @@ class NetnsDriver:
         """Read what is in the namespace, and the host's devices that are to come."""
         links = self._inside.engine.links()
         ours = {origin.device: (link, origin) for link in links if (origin := Origin.from_alias(link.alias))}
-        own = {device: link for device, (link, _) in ours.items()}
-        observed = self._inside.observe(desired, links, own, quick=quick)
+        wishes = {wish.device: wish for wish in desired.interfaces or ()}
+        given = {device: _given(link, wishes.get(device)) for device, (link, _) in ours.items()}
+        observed = self._inside.observe(desired, links, given, quick=quick)
         around = replace(
             observed.around,
-            devices=_host_devices([wish.device for wish in desired.interfaces or () if wish.device not in ours]),
+            devices=_host_devices([device for device in wishes if device not in ours]),
             origins={device: origin for device, (_, origin) in ours.items()},
             kernel=release(os.uname().release),
         )
@@ -81,6 +83,14 @@ class NetnsDriver:
         from reconciler.drivers import netns_execute
 
         yield from netns_execute.execute(self._inside, self._file, operations)
+
+
+def _given(link: Link, wish: Interface | None) -> Given:
+    if wish is None:
+        return Given(link)
+    # A device has the queues that its maker gave it; only whether they suffice can be said.
+    check_queues(wish, link.queues)
+    return Given(link, wish.queues)
 
 
 def _host_devices(devices: list[str]) -> dict[str, HostDevice]:

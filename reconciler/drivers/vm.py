@@ -1,51 +1,126 @@
-"""A virtual machine: its kernel is reached through the agent in it."""
+"""A virtual machine: NICs are plugged in by its monitor (QMP), its kernel is reached through the agent in it.
+
+Nothing is remembered: what is plugged is what QEMU says, under ids of ours, and what the guest's kernel has of it.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.drivers.inside import Inside, release
+from reconciler.drivers import machine
+from reconciler.drivers.inside import Given, Inside, release
+from reconciler.guest.qmp import Monitor
 from reconciler.guest.relay import GuestKernel, Relay
+from reconciler.model.machine import Machine, Plugged
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
+from reconciler.netlink.interface import Link
 from reconciler.operations import Operation
 
 if TYPE_CHECKING:
     from reconciler.netlink.execute import Outcome
 
+# Seconds for a NIC to come or go without our doing; one does in 0.05 to 0.7.
+_SETTLE_TIMEOUT = 2.0
+_POLL = 0.05
+
 
 class VmDriver:
-    """One machine, from `__init__` to `close`: its agent has one client at a time."""
+    """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
     def __init__(self, address: VmAddress) -> None:
         """Connect. SandboxGoneError if it does not run, BusyError if another run is at it."""
-        self._relay = Relay(address.file)
-        try:
+        with ExitStack() as stack:
+            self._relay = stack.enter_context(Relay(address.file))
+            self._monitor = stack.enter_context(Monitor(address.monitor))
             self._inside = Inside(GuestKernel(self._relay))
-        except BaseException:
-            self._relay.close()
-            raise
+            stack.callback(self._inside.close)
+            self._stack = stack.pop_all()
 
     def close(self) -> None:
         """Leave the machine to others."""
-        self._inside.close()
-        self._relay.close()
+        self._stack.close()
 
     def lock(self) -> AbstractContextManager[None]:
         """Nothing is left to lock: who is connected is alone."""
         return nullcontext()
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
-        """Read what is in the guest's kernel."""
-        observed = self._inside.observe(desired, self._inside.engine.links(), {}, quick=quick)
-        around = replace(observed.around, devices={}, kernel=release(self._relay.hello().kernel))
+        """Ask QEMU what is plugged, and read what is in the guest's kernel."""
+        state, links = self._look(desired)
+        seen = _seen(state, links)
+        wishes = {wish.device: wish.queues for wish in desired.interfaces or ()}
+        given = {
+            device: Given(
+                link, _queues(state.plugged[device].queues, wishes.get(device, 0)), state.plugged[device].socket
+            )
+            for device, link in seen.items()
+        }
+        observed = self._inside.observe(desired, links, given, quick=quick)
+        around = replace(
+            observed.around,
+            devices={},
+            machine=_with_guest(state, seen),
+            hw_addrs=frozenset(
+                address
+                for link in links
+                if not link.kind and link not in seen.values()
+                for address in (link.hw_addr, _came_with(link))
+            ),
+            kernel=release(self._relay.hello().kernel),
+        )
         return Observed(sandbox=observed.sandbox, around=around)
 
-    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-        """Execute operations in the guest's kernel."""
-        # Only an apply pays for the import.
-        from reconciler.netlink.execute import until_failure
+    def _look(self, desired: Sandbox) -> tuple[Machine, list[Link]]:
+        """Look at QEMU and the guest until they agree: a run that was killed may have left a NIC on its way."""
+        deadline = time.monotonic() + _SETTLE_TIMEOUT
+        while True:
+            state = machine.observe(self._monitor, desired.interfaces or ())
+            links = self._inside.engine.links()
+            if _seen(state, links).keys() == state.plugged.keys() or time.monotonic() > deadline:
+                return state, links
+            time.sleep(_POLL)
 
-        yield from until_failure(self._inside.execute(operations))
+    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
+        """Execute operations; those of NICs one at a time."""
+        # Only an apply pays for the import.
+        from reconciler.drivers import vm_execute
+
+        yield from vm_execute.execute(self._inside, self._monitor, operations)
+
+
+def _seen(state: Machine, links: list[Link]) -> dict[str, Link]:
+    return {device: link for device, each in state.plugged.items() if (link := find(links, each.hw_addr))}
+
+
+def find(links: list[Link], hw_addr: str) -> Link | None:
+    """Find a plugged NIC in the guest: by the address it came with, as it may have been given another one since.
+
+    A bond, bridge or VLAN above it may have the same one, but has a kind.
+    """
+    return next((link for link in links if not link.kind and hw_addr == _came_with(link)), None)
+
+
+def _came_with(link: Link) -> str:
+    return link.permanent or link.hw_addr
+
+
+def _queues(plugged: int, wished: int) -> int:
+    """Say how many queues a NIC has, in the way of who asks: 0 and 1 are the same."""
+    return wished if plugged == max(wished, 1) else plugged
+
+
+def _with_guest(state: Machine, seen: dict[str, Link]) -> Machine:
+    """Add to what QEMU says whether the guest has it, and whether the host's end still leads there."""
+
+    def look(device: str, each: Plugged) -> Plugged:
+        tap = state.taps.get(device)
+        # A TAP that was deleted, or made anew, under QEMU is without the carrier that a TAP in use has. One that is down
+        # shows no carrier in any case.
+        dead = each.socket is None and (tap is None or (tap.up and not tap.busy))
+        return each._replace(in_guest=device in seen, alive=not dead)
+
+    return replace(state, plugged={device: look(device, each) for device, each in state.plugged.items()})

@@ -14,6 +14,8 @@ from reconciler.model.sandbox import Sandbox, VmAddress
 from reconciler.wording import suggest
 
 LOOPBACK = "lo"
+# struct sockaddr_un (unix(7)): 108 bytes with a NUL.
+SOCKET_PATH_MAX = 107
 
 
 def check_sections(draft: Draft) -> list[Finding]:
@@ -30,15 +32,15 @@ def check_sections(draft: Draft) -> list[Finding]:
 
 
 def _unsupported(interfaces: Sequence[Interface | None], *, vm: bool) -> Iterator[Finding]:
-    if vm:
-        if interfaces:
-            message = "NICs of a virtual machine cannot be plugged yet; leave the section out"
-            yield Finding(("interfaces",), message, at_key=True)
-        return
     for index, interface in enumerate(interfaces):
-        if interface and interface.vhost_user_socket is not None:
-            path = ("interfaces", index, "vhostUserSocket")
+        socket = interface.vhost_user_socket if interface else None
+        if socket is None:
+            continue
+        path = ("interfaces", index, "vhostUserSocket")
+        if not vm:
             yield Finding(path, "a network namespace has no vhost-user NICs; those are for virtual machines")
+        elif len(socket) > SOCKET_PATH_MAX:
+            yield Finding(path, f"{len(socket)} bytes; the kernel takes at most {SOCKET_PATH_MAX} for a socket")
 
 
 def _duplicates(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from reconciler.model.route import Route
 if TYPE_CHECKING:
     # Most manifests say nothing of IPVS.
     from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
+    from reconciler.model.machine import Machine
 
 
 # Where each virtual machine of our own has a folder of sockets.
@@ -59,6 +60,11 @@ class VmAddress:
         """The socket of the agent."""
         return self.agent or f"{SANDBOXES}/{self.name}/agent.sock"
 
+    @property
+    def monitor(self) -> str:
+        """The socket of its monitor."""
+        return self.qmp or f"{SANDBOXES}/{self.name}/qmp.sock"
+
 
 DriverAddress = NetnsAddress | VmAddress
 
@@ -96,6 +102,7 @@ class Surroundings:
     `expiring`: a run that was killed has left the kernel expiring connections. `now`: Unix seconds of the look.
     `local`: every address of every link, `forwarding`: whether IPv4 packets are forwarded; both only where IPVS is
     looked at.
+    `machine`: what its monitor says of a virtual machine. `hw_addrs`: MAC addresses of links that are not ours.
     """
 
     links: frozenset[str] = frozenset()
@@ -113,6 +120,8 @@ class Surroundings:
     now: float = 0.0
     local: frozenset[str] | None = None
     forwarding: bool = True
+    machine: Machine | None = None
+    hw_addrs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ _IFADDRMSG = struct.Struct("=BBBBI")
 _U32 = struct.Struct("=I")
 
 # enum in if_link.h and in if_addr.h.
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 1, 3, 4, 18
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_PERM_ADDRESS = 1, 3, 4, 18, 54
 _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
 _IFLA_INFO_KIND = 1
 _SKIP_STATISTICS = 8
@@ -45,7 +45,10 @@ _IFAPROT_KERNEL = (b"\x01", b"\x02", b"\x03")
 
 @dataclass(slots=True)
 class Link:
-    """A link as dumped. `queues` is how many transmit queues it could have, `kind` is empty for a physical one."""
+    """A link as dumped. `queues` is how many transmit queues it could have, `kind` is empty for a physical one.
+
+    `permanent`: the MAC address that its device came with; empty if it is not one that has any.
+    """
 
     index: int
     name: str
@@ -56,6 +59,7 @@ class Link:
     alias: str
     kind: str
     queues: int
+    permanent: str = ""
 
 
 @dataclass(slots=True)
@@ -110,6 +114,7 @@ def decode_link(payload: bytes) -> Link:
         alias=_text(found.get(_IFLA_IFALIAS, b"")),
         kind=_text(kind),
         queues=_number(found.get(_IFLA_NUM_TX_QUEUES)),
+        permanent=found.get(_IFLA_PERM_ADDRESS, b"").hex(":"),
     )
 
 

@@ -60,7 +60,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     wishes = desired.routes
     # Where nothing is said of routes, those that are there may have to be put back.
     claims = routes if wishes is None else wishes
-    links = plan_links(wanted, had, claims, desired.driver, around)
+    links = plan_links(wanted, had, claims, desired.driver, around, stated=desired.interfaces is not None)
     addresses = plan_addresses(wanted, had, claims, links, around)
 
     if wishes is None:

@@ -50,7 +50,8 @@ def plan_addresses(
 ) -> AddressPlan:
     """Plan the addresses of all NICs that stay or come. `routes` are those that may be written."""
     plan = AddressPlan()
-    before = {interface.device: interface for interface in had}
+    # A NIC that goes and comes back has nothing left.
+    before = {interface.device: interface for interface in had if interface.name not in links.gone_early}
     for interface in wanted:
         old = before.get(interface.device)
         added: set[str] = set()

@@ -32,7 +32,7 @@ def route_changes(
 
     A route that may be lost, by what the kernel's settings are, is a change in either case: replaced, or deleted.
     """
-    links_change = links.renames or links.removed or links.downed or links.mtus
+    links_change = links.renames or links.removed or links.gone_early or links.downed or links.mtus
     if not (links_change or addresses.dropped or addresses.doubtful or addresses.ipv6_dropped):
         return diff(wishes, routes), []
     wished = {wish.key for wish in wishes}

@@ -5,15 +5,16 @@ A link that goes down loses its routes and IPv6 addresses, so it goes down only 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from reconciler.diff import diff
-from reconciler.errors import HostError, RefusedError
-from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface, Origin
+from reconciler.errors import RefusedError
+from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.route import Route, connected_key
-from reconciler.model.sandbox import DriverAddress, HostDevice, NetnsAddress, Surroundings
-from reconciler.operations import AttachInterface, DetachInterface, Operation, RenameInterface, SetLink
+from reconciler.model.sandbox import DriverAddress, NetnsAddress, Surroundings, VmAddress
+from reconciler.operations import Operation, RenameInterface, SetLink
 
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
 LIVE_RENAME = (6, 2)
@@ -21,12 +22,34 @@ LIVE_RENAME = (6, 2)
 LIVE_ADDRESS_KINDS = frozenset({"tun", "veth", "dummy", "macvlan", "ifb"})
 
 
+class Host(Protocol):
+    """How a kind of sandbox is given devices of the host, and gives them back."""
+
+    def give(self, interface: Interface) -> list[Operation]:
+        """Give it a device, by its name, up. HostError if there is no such device, or it does not fit."""
+
+    def take_back(self, interface: Interface) -> list[Operation]:
+        """Give a device back to the host."""
+
+    def must_be_given_again(self, before: Interface, after: Interface) -> bool:
+        """Tell whether a change is only to be had by taking the device back first."""
+
+    def is_in_the_way(self, removed: Interface, added: Sequence[Interface]) -> bool:
+        """Tell whether a device has to go before others come."""
+
+    def clear(self, wanted: Sequence[Interface]) -> list[Operation]:
+        """Clear away what was left half done."""
+
+    def check(self, interface: Interface) -> None:
+        """Raise HostError if the device of an interface that stays does not fit it (any more)."""
+
+
 @dataclass(slots=True)
 class LinkPlan:
     """What happens to the links.
 
-    All by the names that NICs have before. `renames`: old → new name; `removed`: those that go, `gone_early`: those of
-    them that go first; `downed`: those that pass through down; `mtus`: name → (old, new MTU), `ipv6_off`: those whose MTU
+    All by the names that NICs have before. `renames`: old → new name; `removed`: those that go, `gone_early`: those that
+    go first, and may come back; `downed`: those that pass through down; `mtus`: name → (old, new MTU), `ipv6_off`: those whose MTU
     becomes too small for IPv6.
     """
 
@@ -46,38 +69,78 @@ def plan_links(
     routes: tuple[Route, ...],
     driver: DriverAddress,
     around: Surroundings,
+    *,
+    stated: bool,
 ) -> LinkPlan:
-    """Plan the links: who goes, who is renamed, who comes, what is set. `routes` are those that may be written."""
+    """Plan the links: who goes, who is renamed, who comes, what is set. `routes` are those that may be written.
+
+    `stated`: the manifest says something about interfaces; else they are left alone, half-done ones as well.
+    """
     plan = LinkPlan()
     changes = diff(wanted, had)
     removed = [change.before for change in changes if change.before and not change.after]
     added = [change.after for change in changes if change.after and not change.before]
     kept = [(change.before, change.after) for change in changes if change.before and change.after]
+    host = _host(driver, around)
+    staying = _stay(wanted, had) if stated else []
+    again = [pair for pair in staying if host.must_be_given_again(*pair)]
+    kept = [pair for pair in kept if pair not in again]
     plan.renames = {before.name: after.name for before, after in kept if before.name != after.name}
     plan.removed = {interface.name for interface in removed}
+    # What is given again goes, and comes back.
+    removed += [before for before, _ in again]
+    added += [after for _, after in again]
 
     claimed = {*plan.renames.values(), *(interface.name for interface in added)}
     _refuse_foreign_names(claimed & around.links)
+    if stated:
+        plan.early += host.clear(wanted)
     for interface in removed:
-        detach = DetachInterface(name=interface.name, origin=_origin(interface, around))
-        if interface.name in claimed or _is_claimed(interface.addresses, routes):
-            plan.early.append(detach)
+        taken_back = host.take_back(interface)
+        if (
+            interface.name in claimed
+            or host.is_in_the_way(interface, added)
+            or _is_claimed(interface.addresses, routes)
+        ):
+            plan.early += taken_back
             plan.gone_early.add(interface.name)
         else:
-            plan.late.append(detach)
+            plan.late += taken_back
 
     needs_down = {before.name: _needs_down(before, after, around) for before, after in kept}
     plan.early += [SetLink(name=name, up=False) for name, down in needs_down.items() if down]
     plan.downed = {before.name for before, after in kept if needs_down[before.name] or (before.up and not after.up)}
     plan.early += order_renames(plan.renames, {each.name for each in (*wanted, *had)} | around.links)
+    plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
     for interface in added:
-        plan.early += _attach(interface, driver, around)
+        plan.early += host.give(interface)
+    for pair in staying:
+        if pair not in again:
+            host.check(pair[1])
     for before, after in kept:
         if before.mtu != after.mtu:
             plan.mtus[before.name] = (before.mtu, after.mtu)
             plan.ipv6_off |= {before.name} if after.mtu < IPV6_MIN_MTU <= before.mtu else set()
         plan.early += _set_link(before, after, raise_again=before.name in plan.downed)
     return plan
+
+
+def _stay(wanted: tuple[Interface, ...], had: tuple[Interface, ...]) -> list[tuple[Interface, Interface]]:
+    """Give what is wanted and there, unchanged or not."""
+    before = {interface.key: interface for interface in had}
+    return [(before[wish.key], wish) for wish in wanted if wish.key in before]
+
+
+def _host(driver: DriverAddress, around: Surroundings) -> Host:
+    match driver:
+        case NetnsAddress():
+            from reconciler.plan.namespace import NamespaceHost
+
+            return NamespaceHost(driver, around)
+        case VmAddress():
+            from reconciler.plan.machine import MachineHost
+
+            return MachineHost(around)
 
 
 def _is_claimed(addresses: Iterable[Address], routes: tuple[Route, ...]) -> bool:
@@ -112,12 +175,6 @@ def _refuse_foreign_names(names: frozenset[str] | set[str]) -> None:
         )
 
 
-def _origin(interface: Interface, around: Surroundings) -> Origin:
-    # A saved state knows no origins: then the NIC goes back as it is.
-    unknown = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
-    return around.origins.get(interface.device, unknown)
-
-
 def _needs_down(before: Interface, after: Interface, around: Surroundings) -> bool:
     # A saved state knows neither kernel nor kinds; nearly all of them change while they are up.
     if not before.up or around.devices is None:
@@ -125,33 +182,6 @@ def _needs_down(before: Interface, after: Interface, around: Surroundings) -> bo
     if before.name != after.name and around.kernel and around.kernel < LIVE_RENAME:
         return True
     return before.hw_addr != after.hw_addr and around.kinds.get(before.device) not in LIVE_ADDRESS_KINDS
-
-
-def _attach(interface: Interface, driver: DriverAddress, around: Surroundings) -> list[Operation]:
-    if around.devices is None:
-        origin = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
-        host = HostDevice(name=interface.device, queues=interface.queues, origin=origin)
-    elif interface.device in around.devices:
-        host = around.devices[interface.device]
-    else:
-        raise HostError(
-            f"{interface.device}: no such device on this host, which interface {interface.name} needs; "
-            "it has to exist before it is given to a sandbox"
-        )
-    check_queues(interface, host.queues)
-    if not isinstance(driver, NetnsAddress):
-        raise HostError(f"{interface.device}: NICs cannot be plugged into a virtual machine yet")
-    return [
-        AttachInterface(host_name=host.name, namespace=driver.shell_word, name=interface.name, origin=host.origin),
-        SetLink(name=interface.name, hw_addr=interface.hw_addr, mtu=interface.mtu, up=True, sign="+"),
-    ]
-
-
-def check_queues(interface: Interface, available: int) -> None:
-    """Raise HostError if a device has fewer queues than its interface asks for."""
-    if interface.queues > max(available, 1):
-        has = "single-queue" if available <= 1 else f"limited to {available} queues"
-        raise HostError(f"{interface.device} is {has}; interface {interface.name} asks for {interface.queues} queues")
 
 
 def _set_link(before: Interface, after: Interface, *, raise_again: bool) -> list[Operation]:

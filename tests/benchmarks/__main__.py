@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import flush, ipvs, routes, start
+from tests.benchmarks import flush, ipvs, plug, routes, start
 from tests.conftest import Kernel
 
 
@@ -17,7 +17,9 @@ def main() -> int:
     kernel = Kernel()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            figures = [figure for part in (start, routes, ipvs, flush) for figure in part.run(kernel, Path(folder))]
+            figures = [
+                figure for part in (start, routes, ipvs, flush, plug) for figure in part.run(kernel, Path(folder))
+            ]
     finally:
         kernel.remove()
     print("\n".join(map(str, figures)))

@@ -24,7 +24,8 @@ from reconciler.operations import (
     SetLink,
 )
 from reconciler.plan import Deletion, plan
-from reconciler.plan.interface import check_queues, order_renames
+from reconciler.plan.interface import order_renames
+from reconciler.plan.namespace import check_queues
 from tests.plan.sandboxes import found, mac, nic, planned_commands, wanted
 
 # Names that a plan may make up are among those that are there already.

@@ -1,38 +1,88 @@
-"""A sandbox for tests: a namespace, devices to give to it, and what `ip` says of it (not our own decoder)."""
+"""A sandbox for tests: a namespace or a virtual machine, devices to give to it, and what `ip` says of it.
+
+The same tests run in both; what differs between the two stands here, in `Differences` and in the words of each class.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reconciler.cli.main import main
-from reconciler.drivers.netns import NetnsDriver
+from reconciler.drivers import connect
+from reconciler.drivers.inside import release
 from reconciler.manifest.dump import dump
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import preview
 from tests.conftest import Kernel, ip
+from tests.machine import Guest
 
 MACS = [f"02:42:20:6f:a3:{number:02x}" for number in range(1, 17)]
+# From this kernel on a link is renamed while it is up.
+_LIVE_RENAME = (6, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """What holds in the one kind of sandbox and not in the other.
+
+    Beside these, `device` says which devices there are and which have a carrier, `given` and `taken_back` how they come and
+    go: those of a namespace are marked by their alias and restored, those of a machine are known to QEMU.
+    """
+
+    # A link is renamed while it is up, and keeps its routes and IPv6 addresses; the guest's kernel 6.1 insists on down.
+    live_rename: bool
+    # The same for a new MAC address: virtio_net has no kind by which one could tell that it takes one while it is up.
+    live_hw_addr: bool
+    # QEMU opens a TAP for a number of queues, so another number is another NIC; a namespace gets it with all it has.
+    counts_queues: bool
+    # Each `ip` and apply takes 0.1 to 0.5 s in a guest, so of hundreds of steps alike one in so many is made.
+    stride: int
 
 
 @dataclass
-class Box:
-    """A namespace and the manifest that is written for it."""
+class Place(ABC):
+    """A sandbox of either kind, and the manifest that is written for it."""
 
-    namespace: str
+    kernel: Kernel
     file: Path
 
     @property
-    def address(self) -> NetnsAddress:
-        return NetnsAddress(name=self.namespace)
+    @abstractmethod
+    def driver(self) -> dict[str, Any]:
+        """The driver in a manifest."""
+
+    @property
+    @abstractmethod
+    def differences(self) -> Differences:
+        """What is different here."""
+
+    @abstractmethod
+    def ip(self, *words: str) -> str:
+        """Run iproute2 inside; give its output."""
+
+    @abstractmethod
+    def device(self, *options: str, carrier: bool = False) -> str:
+        """Make a device on the host that can be given to it, with these options of a TAP; `carrier`: it will have one."""
+
+    @abstractmethod
+    def given(self, interface: dict[str, Any]) -> list[str]:
+        """Say by which commands a device comes, but for the details that `without_details` leaves out."""
+
+    @abstractmethod
+    def taken_back(self, interface: dict[str, Any]) -> list[str]:
+        """Say by which commands a device goes, in the same way."""
 
     def write(self, **sections: Any) -> str:
         """Write the manifest with these sections; give its path."""
-        data = {"apiVersion": "reconciler/v1", "sandbox": "box", "driver": {"netns": {"name": self.namespace}}}
+        data = {"apiVersion": "reconciler/v1", "sandbox": "box", "driver": self.driver}
         self.file.write_text(dump([data | sections]))
         return str(self.file)
 
@@ -42,11 +92,8 @@ class Box:
 
     def plan(self, sandbox: Sandbox) -> tuple[Operation, ...]:
         """Plan for a sandbox without touching it."""
-        driver = NetnsDriver(self.address)
-        try:
+        with connect(sandbox.driver) as driver:
             return preview(driver, sandbox).plan.operations
-        finally:
-            driver.close()
 
     def diff(self, **sections: Any) -> list[str]:
         """Give the commands that would be executed for these sections, in order."""
@@ -56,14 +103,19 @@ class Box:
         return [operation.command for operation in self.plan(manifest.sandbox)]
 
     def state(self) -> dict[str, Any]:
-        """Say what `ip` sees: links, addresses and routes without what changes by itself (indexes, carrier, times)."""
+        """Say what `ip` sees: links, addresses and routes without what changes by itself.
+
+        That is indexes, carrier, times, and what comes and goes with a carrier: link-local addresses and their routes.
+        """
         return {"links": self._links(), "routes": [*self.routes("-4"), *self.routes("-6")]}
 
     def routes(self, family: str, *selection: str) -> list[dict[str, Any]]:
-        found = json.loads(
-            ip("-j", "-d", family, "route", "show", "table", "all", *selection, namespace=self.namespace)
-        )
-        kept = [_without(route, "flags", "pref", "scope") for route in found if route.get("table") != "local"]
+        found = json.loads(self.ip("-j", "-d", family, "route", "show", "table", "all", *selection))
+        kept = [
+            _without(route, "flags", "pref", "scope")
+            for route in found
+            if route.get("table") != "local" and (route["dst"], route.get("protocol")) != ("fe80::/64", "kernel")
+        ]
         for route in kept:
             for hop in route.get("nexthops", ()):
                 hop.pop("flags", None)
@@ -83,7 +135,7 @@ class Box:
                     if each.get("scope") != "link"
                 ),
             }
-            for link in json.loads(ip("-j", "-d", "address", namespace=self.namespace))
+            for link in json.loads(self.ip("-j", "-d", "address"))
         }
 
 
@@ -91,9 +143,109 @@ def _without(data: dict[str, Any], *fields: str) -> dict[str, Any]:
     return {field: value for field, value in data.items() if field not in fields}
 
 
+class Box(Place):
+    """A namespace."""
+
+    @property
+    def namespace(self) -> str:
+        return self.file.stem
+
+    @property
+    def address(self) -> NetnsAddress:
+        return NetnsAddress(name=self.namespace)
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        return {"netns": {"name": self.namespace}}
+
+    @property
+    def differences(self) -> Differences:
+        live = release(os.uname().release) >= _LIVE_RENAME
+        return Differences(live_rename=live, live_hw_addr=True, counts_queues=False, stride=1)
+
+    def ip(self, *words: str) -> str:
+        return ip(*words, namespace=self.namespace)
+
+    def device(self, *options: str, carrier: bool = False) -> str:
+        """Make a TAP, which has no carrier where no process holds it; a veth has one as soon as its peer is up."""
+        if not carrier:
+            return self.kernel.tap(*options)
+        near, far = self.kernel.veth()
+        ip("link", "set", "dev", far, "up")
+        return near
+
+    def given(self, interface: dict[str, Any]) -> list[str]:
+        """The device moves in, and is marked by its alias."""
+        name, mac, mtu = interface["name"], interface["hwAddr"], interface["mtu"]
+        return [
+            f"ip link set dev {interface['device']} netns {self.namespace} name {name}",
+            f"ip link set dev {name} address {mac} mtu {mtu} up",
+        ]
+
+    def taken_back(self, interface: dict[str, Any]) -> list[str]:
+        """The device moves out, as it was."""
+        return [f"ip link set dev {interface['name']} netns $$ name {interface['device']}"]
+
+
+class VmBox(Place):
+    """A virtual machine that runs, and is emptied after each test."""
+
+    def __init__(self, kernel: Kernel, file: Path, guest: Guest) -> None:
+        super().__init__(kernel, file)
+        self._guest = guest
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        return {"vm": {"name": self._guest.sandbox.name}}
+
+    @property
+    def differences(self) -> Differences:
+        live = release(self._guest.output("uname", "-r")) >= _LIVE_RENAME
+        return Differences(live_rename=live, live_hw_addr=False, counts_queues=True, stride=7)
+
+    def ip(self, *words: str) -> str:
+        return self._guest.output("ip", *words)
+
+    def device(self, *options: str, carrier: bool = False) -> str:
+        """Make a TAP; a NIC of the guest has a carrier in any case."""
+        del carrier
+        device = self.kernel.tap(*options)
+        ip("link", "set", "dev", device, "up")
+        return device
+
+    def given(self, interface: dict[str, Any]) -> list[str]:
+        """QEMU is given the TAP, and plugs in a NIC, which is found by its MAC address and named."""
+        device, name, mac = interface["device"], interface["name"], interface["hwAddr"]
+        queues = f",queues={interface['queues']}" if "queues" in interface else ""
+        return [
+            f"netdev_add tap,id=reconciler-{device},ifname={device},script=no,downscript=no{queues}",
+            f"device_add virtio-net-pci,id=reconciler-{device},netdev=reconciler-{device},mac={mac}",
+            f"ip link set dev {mac} name {name}",
+            f"ip link set dev {name} mtu {interface['mtu']} up",
+        ]
+
+    def taken_back(self, interface: dict[str, Any]) -> list[str]:
+        """The NIC is unplugged, and the TAP taken from QEMU."""
+        return [f"device_del reconciler-{interface['device']}", f"netdev_del reconciler-{interface['device']}"]
+
+    def empty(self) -> None:
+        """Take away what is ours, then what a test made for others."""
+        self.apply("--allow-delete", "all", interfaces=[], routes=[])
+        # One of a pair takes the other along.
+        while foreign := [link["ifname"] for link in json.loads(self.ip("-j", "link")) if link["ifname"] != "lo"]:
+            self.ip("link", "del", "dev", foreign[0])
+        for family in ("-4", "-6"):
+            for route in self.routes(family):
+                self.ip(family, "route", "del", route["type"], route["dst"], "table", route["table"])
+
+
+def without_details(commands: Sequence[str]) -> list[str]:
+    """Leave out what depends on what was there before: the origin of a device, and its slot."""
+    return [re.sub(r"(netns \$\$ name \S+) address.*|(?: alias |,bus=).*", r"\1", command) for command in commands]
+
+
 def make_box(kernel: Kernel, folder: Path) -> Box:
-    namespace = kernel.namespace()
-    return Box(namespace, folder / f"{namespace}.yaml")
+    return Box(kernel, folder / f"{kernel.namespace()}.yaml")
 
 
 def nic(device: str, name: str = "eth0", number: int = 0, **fields: Any) -> dict[str, Any]:

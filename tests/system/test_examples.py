@@ -33,15 +33,23 @@ def test_an_example_applies_to_a_real_namespace(box: Box, kernel: Kernel, exampl
 
 
 @pytest.mark.parametrize("example", IN_MACHINES, ids=lambda path: path.name)
-def test_an_example_applies_to_a_real_machine(guest: Guest, tmp_path: Path, example: Path) -> None:
+def test_an_example_applies_to_a_real_machine(guest: Guest, kernel: Kernel, tmp_path: Path, example: Path) -> None:
+    text = example.read_text()
+    for device in re.findall(r"device: (tap\S*)", text):
+        text = text.replace(device, kernel.tap())
     file = tmp_path / example.name
-    file.write_text(re.sub(r"vm: \{.*\}", f"vm: {{name: {guest.sandbox.name}}}", example.read_text()))
+    file.write_text(re.sub(r"vm: \{.*\}", f"vm: {{name: {guest.sandbox.name}}}", text))
+    for rules in re.findall(r"rulesFile: (\S+)", text):
+        (tmp_path / rules).write_text((example.parent / rules).read_text())
     guest.output("ip", "address", "add", "10.9.9.9/32", "dev", "lo")
     try:
         assert main(["apply", str(file)]) == 0
         assert main(["diff", str(file)]) == 0
         assert "-A -t " in guest.output("ipvsadm", "-Sn")
     finally:
+        empty = f"{text.partition('interfaces:')[0].partition('ipvs:')[0]}interfaces: []\nroutes: []\n"
+        file.write_text(re.sub(r"vm: \{.*\}", f"vm: {{name: {guest.sandbox.name}}}", empty))
+        assert main(["apply", "--allow-delete", "all", str(file)]) == 0
         guest.output("ipvsadm", "-C")
         guest.output("ip", "address", "del", "10.9.9.9/32", "dev", "lo")
 
@@ -55,9 +63,12 @@ def test_the_demo() -> None:
         text=True,
         env={**os.environ, "PATH": path},
     )
-    assert "web-1: applied 7 operations in " in done.stdout
-    assert "web-1: in sync" in done.stdout
+    assert "vm-1: applied 9 operations in " in done.stdout
+    assert "1 received" in done.stdout
+    assert "vm-1: in sync" in done.stdout
+    assert "vm-1: applied 20,001 operations in " in done.stdout
     assert "1 sandbox: 0 to add, 1 to change, 0 to delete. Fingerprint " in done.stdout
+    assert "vm-1: applied 20,000 operations in " in done.stdout
     assert "\x1b" not in done.stdout
 
 

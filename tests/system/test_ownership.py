@@ -8,44 +8,40 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from tests.conftest import Kernel, ip
-from tests.system.box import Box, nic
+from tests.system.box import Place, nic
 
 DEFAULT = {"dest": "default", "gateway": "10.0.0.1", "device": "eth0"}
 
 
 @pytest.fixture
-def crowded(box: Box, kernel: Kernel) -> Box:
-    """Give a namespace in which others have a link, addresses and routes of every kind."""
-    box.apply(interfaces=[nic(kernel.tap())], routes=[DEFAULT])
-    ip("tuntap", "add", "dev", "other0", "mode", "tap", namespace=box.namespace)
-    ip("link", "set", "dev", "other0", "up", "alias", "not yours", namespace=box.namespace)
-    ip("address", "add", "192.0.2.1/24", "dev", "other0", namespace=box.namespace)
-    ip("address", "add", "2001:db8::1/64", "dev", "other0", "nodad", namespace=box.namespace)
+def crowded(place: Place) -> Place:
+    """Give a sandbox in which others have a link, addresses and routes of every kind."""
+    place.apply(interfaces=[nic(place.device())], routes=[DEFAULT])
+    place.ip("link", "add", "other0", "type", "veth", "peer", "name", "other1")
+    place.ip("link", "set", "dev", "other0", "up", "alias", "not yours")
+    place.ip("address", "add", "192.0.2.1/24", "dev", "other0")
+    place.ip("address", "add", "2001:db8::1/64", "dev", "other0", "nodad")
     for protocol in ("static", "boot", "dhcp", "bird", "42", "kernel"):
         third = {"static": 1, "boot": 2, "dhcp": 3, "bird": 4, "42": 5, "kernel": 6}[protocol]
-        ip("route", "add", f"203.0.{third}.0/24", "via", "10.0.0.7", "proto", protocol, namespace=box.namespace)
-        ip(
-            *("-6", "route", "add", f"2001:db8:{third}::/48", "via", "2001:db8::7", "proto", protocol),
-            namespace=box.namespace,
-        )
-    ip("route", "add", "default", "via", "10.0.0.8", "metric", "50", "proto", "dhcp", namespace=box.namespace)
-    ip("route", "add", "blackhole", "203.0.113.0/24", "table", "77", namespace=box.namespace)
-    return box
+        place.ip("route", "add", f"203.0.{third}.0/24", "via", "10.0.0.7", "proto", protocol)
+        place.ip("-6", "route", "add", f"2001:db8:{third}::/48", "via", "2001:db8::7", "proto", protocol)
+    place.ip("route", "add", "default", "via", "10.0.0.8", "metric", "50", "proto", "dhcp")
+    place.ip("route", "add", "blackhole", "203.0.113.0/24", "table", "77")
+    return place
 
 
-def others(box: Box) -> Any:
-    state = box.state()
+def others(place: Place) -> Any:
+    state = place.state()
     state["links"].pop("eth0", None)
     state["routes"] = [route for route in state["routes"] if route.get("protocol") != "200"]
     return state
 
 
-def test_others_are_untouched(crowded: Box, kernel: Kernel) -> None:
+def test_others_are_untouched(crowded: Place) -> None:
     before = others(crowded)
     crowded.apply("--allow-delete", "all", routes=[])
     assert others(crowded) == before
-    crowded.apply(interfaces=[nic(kernel.tap(), "eth1", 1)])
+    crowded.apply(interfaces=[nic(crowded.device(), "eth1", 1)])
     crowded.apply(interfaces=[], routes=[])
     after = others(crowded)
     # Only what led through our own NIC went with it.
@@ -55,7 +51,7 @@ def test_others_are_untouched(crowded: Box, kernel: Kernel) -> None:
     assert [route for route in after["routes"] if route not in before["routes"]] == []
 
 
-def test_a_foreign_route_in_the_way_is_refused_and_named(crowded: Box, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_route_in_the_way_is_refused_and_named(crowded: Place, capsys: pytest.CaptureFixture[str]) -> None:
     before = crowded.state()
     wanted = {"dest": "203.0.1.0/24", "gateway": "10.0.0.9", "device": "eth0", "onLink": True}
     assert main(["apply", crowded.write(routes=[DEFAULT, wanted])]) == 3
@@ -66,55 +62,54 @@ def test_a_foreign_route_in_the_way_is_refused_and_named(crowded: Box, capsys: p
     assert crowded.state() == before
 
 
-def test_the_same_route_of_somebody_else_is_enough(crowded: Box) -> None:
+def test_the_same_route_of_somebody_else_is_enough(crowded: Place) -> None:
     wanted = {"dest": "203.0.1.0/24", "gateway": "10.0.0.7", "device": "eth0"}
     assert crowded.diff(routes=[DEFAULT, wanted]) == []
-    ip("route", "del", "203.0.1.0/24", namespace=crowded.namespace)
+    crowded.ip("route", "del", "203.0.1.0/24")
     assert crowded.diff(routes=[DEFAULT, wanted]) == ["ip route add 203.0.1.0/24 via 10.0.0.7 dev eth0 proto 200"]
 
 
-def test_a_connected_route_may_be_written_down(box: Box, kernel: Kernel) -> None:
-    interfaces = [nic(kernel.tap())]
-    box.apply(interfaces=interfaces)
-    assert box.diff(interfaces=interfaces, routes=[{"dest": "10.0.0.0/16", "device": "eth0"}]) == []
+def test_a_connected_route_may_be_written_down(place: Place) -> None:
+    interfaces = [nic(place.device())]
+    place.apply(interfaces=interfaces)
+    assert place.diff(interfaces=interfaces, routes=[{"dest": "10.0.0.0/16", "device": "eth0"}]) == []
 
 
-def test_a_foreign_name_is_not_taken(crowded: Box, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["apply", crowded.write(interfaces=[nic(kernel.tap(), "other0", 1)])]) == 3
+def test_a_foreign_name_is_not_taken(crowded: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["apply", crowded.write(interfaces=[nic(crowded.device(), "other0", 1)])]) == 3
     assert capsys.readouterr().err == (
         "box: refused: the name other0 is taken in the sandbox by an interface that is not ours; "
         "rename or remove it there, or choose another name\n"
     )
 
 
-def test_link_local_and_leased_addresses_are_left(box: Box, kernel: Kernel) -> None:
-    near, far = kernel.veth()
-    interfaces = [nic(near)]
-    box.apply(interfaces=interfaces)
-    ip("link", "set", "dev", far, "up")
-    ip(
-        *("address", "add", "10.0.77.1/16", "dev", "eth0", "valid_lft", "1000", "preferred_lft", "1000"),
-        namespace=box.namespace,
-    )
+def test_link_local_and_leased_addresses_are_left(place: Place) -> None:
+    interfaces = [nic(place.device(carrier=True))]
+    place.apply(interfaces=interfaces)
+    place.ip("address", "add", "10.0.77.1/16", "dev", "eth0", "valid_lft", "1000", "preferred_lft", "1000")
     # The kernel gives it when it has taken notice of the carrier.
     deadline = time.monotonic() + 10
-    while "fe80::" not in ip("-6", "address", "show", "dev", "eth0", namespace=box.namespace):
+    while "fe80::" not in place.ip("-6", "address", "show", "dev", "eth0"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert box.diff(interfaces=interfaces) == []
+    assert place.diff(interfaces=interfaces) == []
 
 
-def test_absent_sections_are_left_alone(box: Box, kernel: Kernel) -> None:
-    box.apply(interfaces=[nic(kernel.tap())], routes=[DEFAULT])
-    before = box.state()
-    box.apply()
-    box.apply(routes=[DEFAULT])
-    assert box.state() == before
+def test_absent_sections_are_left_alone(place: Place) -> None:
+    place.apply(interfaces=[nic(place.device())], routes=[DEFAULT])
+    before = place.state()
+    place.apply()
+    place.apply(routes=[DEFAULT])
+    assert place.state() == before
 
 
-def test_routes_follow_a_rename_although_their_section_is_absent(box: Box, kernel: Kernel) -> None:
-    device = kernel.tap()
-    box.apply(interfaces=[nic(device)], routes=[DEFAULT])
-    assert box.diff(interfaces=[nic(device, "net0")]) == ["ip link set dev eth0 name net0"]
-    box.apply(interfaces=[nic(device, "net0")])
-    assert [route["dev"] for route in box.routes("-4", "proto", "200")] == ["net0"]
+def test_routes_follow_a_rename_although_their_section_is_absent(place: Place) -> None:
+    device = place.device()
+    place.apply(interfaces=[nic(device)], routes=[DEFAULT])
+    rename = ["ip link set dev eth0 name net0"]
+    if not place.differences.live_rename:
+        up = ["ip link set dev net0 up", "ip route add default via 10.0.0.1 dev net0 proto 200"]
+        rename = ["ip link set dev eth0 down", *rename, *up]
+    assert place.diff(interfaces=[nic(device, "net0")]) == rename
+    place.apply(interfaces=[nic(device, "net0")])
+    assert [route["dev"] for route in place.routes("-4", "proto", "200")] == ["net0"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.manifest.texts import Row, manifest, nic, route, service, with_ipvs, with_server, with_service, with_services
+from tests.manifest.texts import Row, service, with_ipvs, with_server, with_service, with_services
 
 REAL = 'an address such as 172.17.0.4 or "[fd00::4]:80", with or without a port'
 CROSSES = "that takes forward: tunnel"
@@ -226,10 +226,5 @@ ROWS: list[Row] = [
             "bad.yaml:708:37: ipvs.services[0].servers[700].weight: 70000 is above the maximum of 65535",
             "bad.yaml:1007:37: ipvs.services[0].servers[999].weight: 70000 is above the maximum of 65535",
         ],
-    ),
-    (
-        "interfaces of a machine",
-        manifest("driver: {vm: {name: web-1}}", nics=[nic("vhostUserSocket: /run/x")], routes=[route()]),
-        ["bad.yaml:4:1: interfaces: NICs of a virtual machine cannot be plugged yet; leave the section out"],
     ),
 ]

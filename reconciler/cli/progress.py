@@ -1,0 +1,39 @@
+"""How far a long apply has come, on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from reconciler.wording import plural
+
+# A shorter apply is over before anybody has read a line.
+_SHORT = 200
+_WIDTH = 20
+_CLEAR = "\r\x1b[K"
+
+
+class Progress:
+    """One line on standard error, written anew as operations are done, and gone in the end."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._begin = time.monotonic()
+        self._shown = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how many operations are done. Nothing is shown of a few, nor where nobody looks."""
+        if total < _SHORT or not sys.stderr.isatty():
+            return
+        bar = "█" * (done * _WIDTH // total)
+        seconds = time.monotonic() - self._begin
+        counts = f"{done:,} / {total:,} {plural('operation', total)}"
+        print(f"{_CLEAR}{self._name}  applying  {bar:░<{_WIDTH}}  {counts}  {seconds:.1f} s", end="", file=sys.stderr)
+        sys.stderr.flush()
+        self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print(_CLEAR, end="", file=sys.stderr)
+            sys.stderr.flush()

@@ -1,0 +1,179 @@
+"""How a virtual machine is given devices of the host: QEMU is given the TAP or socket, then a NIC is plugged in.
+
+What was left half done is seen in QEMU itself, by our ids: a TAP without a NIC is taken back, a NIC that the guest has
+under another name is renamed. All that cannot work is refused before anything is plugged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reconciler.errors import HostError
+from reconciler.model.interface import Interface
+from reconciler.model.machine import Machine, Plugged, Slot
+from reconciler.model.sandbox import Surroundings
+from reconciler.operations import Operation, SetLink
+from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
+
+# A saved state does not know what is free.
+_ANY_SLOT = Slot("BUS", "0")
+
+
+class MachineHost:
+    """See `plan.interface.Host`."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._machine = around.machine or Machine()
+        self._saved = around.machine is None
+        self._free = list(self._machine.slots)
+        # Devices that are taken back in this plan: who holds them now is no hindrance.
+        self._taken_back: set[str] = set()
+        # The MAC addresses that NICs are plugged with, by which the guest's are found, whatever was set since.
+        self._hw_addrs = [plugged.hw_addr for plugged in self._machine.plugged.values()]
+
+    def give(self, interface: Interface) -> list[Operation]:
+        """Plug a NIC in, and name it; or only name it, if it is plugged and the guest has just not been seen with it."""
+        self.check(interface)
+        plugged = self._machine.plugged.get(interface.device)
+        up = SetLink(name=interface.name, mtu=interface.mtu, up=True, sign="+")
+        naming = NameInterface(device=interface.device, hw_addr=interface.hw_addr, name=interface.name)
+        if plugged and interface.device not in self._taken_back:
+            # `clear` has left it, so it is what is wanted.
+            return [naming, up]
+        self._check_new(interface)
+        queues = max(interface.queues, 1)
+        slot = self._next_slot(interface)
+        hw_addr = self._free_hw_addr(interface.hw_addr)
+        if hw_addr != interface.hw_addr:
+            naming, up = replace(naming, hw_addr=hw_addr), replace(up, hw_addr=interface.hw_addr)
+        vhost_user = interface.vhost_user_socket is not None
+        tap = self._machine.taps.get(interface.device)
+        return [
+            AddNetdev(device=interface.device, queues=queues, vhost_user_socket=interface.vhost_user_socket),
+            AddDevice(
+                device=interface.device,
+                hw_addr=hw_addr,
+                queues=queues,
+                bus=slot.bus,
+                addr=slot.addr,
+                host_mtu=tap.mtu if tap and not vhost_user else 0,
+                vectors=0 if vhost_user and not self._machine.kvm else None,
+            ),
+            naming,
+            up,
+        ]
+
+    def take_back(self, interface: Interface) -> list[Operation]:
+        """Unplug the NIC, then take the TAP or socket from QEMU: never the other way round."""
+        return self._unplug(interface.device, interface.vhost_user_socket)
+
+    def _unplug(self, device: str, socket: str | None) -> list[Operation]:
+        self._taken_back.add(device)
+        plugged = self._machine.plugged.get(device)
+        if plugged:
+            self._free.append(plugged.slot)
+            self._hw_addrs.remove(plugged.hw_addr)
+        return [DeleteDevice(device=device), DeleteNetdev(device=device, vhost_user=socket is not None)]
+
+    def must_be_given_again(self, before: Interface, after: Interface) -> bool:
+        """Tell whether what QEMU was given is to be another one, or leads nowhere any more."""
+        plugged = self._machine.plugged.get(before.device)
+        dead = plugged is not None and not plugged.alive
+        # The TAP's MTU was a smaller one when it was plugged.
+        limited = plugged is not None and 0 < plugged.host_mtu < after.mtu
+        changed = max(before.queues, 1) != max(after.queues, 1) or before.vhost_user_socket != after.vhost_user_socket
+        return dead or limited or changed
+
+    def is_in_the_way(self, removed: Interface, added: Sequence[Interface]) -> bool:
+        """Tell whether a NIC has the MAC address, the device, or the only slot for one that comes."""
+        plugged = self._machine.plugged.get(removed.device)
+        macs = {removed.hw_addr, *([plugged.hw_addr] if plugged else ())}
+        taken = any(each.device == removed.device or each.hw_addr in macs for each in added)
+        return taken or len(added) > len(self._machine.slots)
+
+    def clear(self, wanted: Sequence[Interface]) -> list[Operation]:
+        """Take back what QEMU holds without a NIC, and unplug what the guest has not seen and nobody wants like that."""
+        operations: list[Operation] = [
+            DeleteNetdev(device=device, vhost_user=vhost_user) for device, vhost_user in self._machine.leftovers.items()
+        ]
+        self._taken_back |= self._machine.leftovers.keys()
+        wishes = {wish.device: wish for wish in wanted}
+        for device, plugged in self._machine.plugged.items():
+            if not plugged.in_guest and not _is_as(plugged, wishes.get(device)):
+                operations += self._unplug(device, plugged.socket)
+        return operations
+
+    def check(self, interface: Interface) -> None:
+        """Refuse what the TAP does not carry."""
+        tap = self._machine.taps.get(interface.device)
+        if tap and interface.vhost_user_socket is None and interface.mtu > tap.mtu:
+            raise HostError(
+                f"{interface.name}: its MTU {interface.mtu} is above that of {interface.device} on the host, {tap.mtu}"
+            )
+
+    def _check_new(self, interface: Interface) -> None:
+        if self._saved:
+            return
+        if interface.hw_addr in self._around.hw_addrs:
+            raise HostError(f"{interface.name}: another NIC in the guest has the MAC address {interface.hw_addr}")
+        if interface.vhost_user_socket is not None:
+            self._check_socket(interface, interface.vhost_user_socket)
+        else:
+            self._check_tap(interface)
+
+    def _check_tap(self, interface: Interface) -> None:
+        device = interface.device
+        tap = self._machine.taps.get(device)
+        if tap is None:
+            raise HostError(
+                f"{device}: no such device on this host, which interface {interface.name} needs; "
+                "it has to exist before it is plugged (QEMU would make one that leads nowhere)"
+            )
+        if not tap.is_tap:
+            raise HostError(f"{device} is no TAP; only those can be plugged into a virtual machine")
+        if tap.busy and device not in self._taken_back:
+            raise HostError(f"{device} is in use by another process")
+        if tap.multi_queue != (interface.queues > 1):
+            has = "multi-queue" if tap.multi_queue else "single-queue"
+            asks = f"{interface.queues} queues" if interface.queues > 1 else "a single one"
+            raise HostError(f"{device} is {has}; interface {interface.name} asks for {asks}")
+
+    def _check_socket(self, interface: Interface, path: str) -> None:
+        if not self._machine.shared_memory:
+            raise HostError(
+                f"{interface.name}: a vhost-user backend cannot reach the memory of this machine, which is not shared; "
+                "start QEMU with memory-backend-memfd,share=on"
+            )
+        problem = self._machine.sockets.get(path)
+        if problem:
+            raise HostError(f"{interface.name}: {path}: {problem}; is its backend running?")
+
+    def _free_hw_addr(self, wished: str) -> str:
+        """Give the wished address, or one for a moment if a NIC was plugged with that one, and has another one now."""
+        given = wished
+        for number in range(len(self._hw_addrs)):
+            if given not in self._hw_addrs:
+                break
+            given = f"02:00:00:00:{number >> 8:02x}:{number & 0xFF:02x}"
+        self._hw_addrs.append(given)
+        return given
+
+    def _next_slot(self, interface: Interface) -> Slot:
+        if self._saved:
+            return _ANY_SLOT
+        if not self._free:
+            raise HostError(
+                f"{interface.name}: no slot is free for it; this machine has {self._machine.capacity} that NICs can be plugged into"
+            )
+        return self._free.pop(0)
+
+
+def _is_as(plugged: Plugged, wish: Interface | None) -> bool:
+    return (
+        wish is not None
+        and plugged.alive
+        and (plugged.hw_addr, plugged.queues, plugged.socket)
+        == (wish.hw_addr, max(wish.queues, 1), wish.vhost_user_socket)
+    )

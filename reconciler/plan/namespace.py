@@ -1,0 +1,71 @@
+"""How a namespace is given devices of the host: they move in, and go back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reconciler.errors import HostError
+from reconciler.model.interface import Interface, Origin
+from reconciler.model.sandbox import HostDevice, NetnsAddress, Surroundings
+from reconciler.operations import AttachInterface, DetachInterface, Operation, SetLink
+
+
+class NamespaceHost:
+    """See `plan.interface.Host`."""
+
+    def __init__(self, address: NetnsAddress, around: Surroundings) -> None:
+        self._address = address
+        self._around = around
+
+    def give(self, interface: Interface) -> list[Operation]:
+        """Move the device in."""
+        device = self._device(interface)
+        check_queues(interface, device.queues)
+        return [
+            AttachInterface(
+                host_name=device.name, namespace=self._address.shell_word, name=interface.name, origin=device.origin
+            ),
+            SetLink(name=interface.name, hw_addr=interface.hw_addr, mtu=interface.mtu, up=True, sign="+"),
+        ]
+
+    def _device(self, interface: Interface) -> HostDevice:
+        devices = self._around.devices
+        if devices is None:
+            origin = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
+            return HostDevice(name=interface.device, queues=interface.queues, origin=origin)
+        if interface.device not in devices:
+            raise HostError(
+                f"{interface.device}: no such device on this host, which interface {interface.name} needs; "
+                "it has to exist before it is given to a sandbox"
+            )
+        return devices[interface.device]
+
+    def take_back(self, interface: Interface) -> list[Operation]:
+        """Move the device out. A saved state knows no origins: then it goes back as it is."""
+        unknown = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
+        return [DetachInterface(name=interface.name, origin=self._around.origins.get(interface.device, unknown))]
+
+    def must_be_given_again(self, before: Interface, after: Interface) -> bool:
+        """Never: all that can change of a device changes in place."""
+        del before, after
+        return False
+
+    def is_in_the_way(self, removed: Interface, added: Sequence[Interface]) -> bool:
+        """Never, but for its name and addresses."""
+        del removed, added
+        return False
+
+    def clear(self, wanted: Sequence[Interface]) -> list[Operation]:
+        """Nothing is left half done: a device moves, is named and marked in one message."""
+        del wanted
+        return []
+
+    def check(self, interface: Interface) -> None:
+        """Nothing more: what a device inside can do was looked at as it was observed."""
+
+
+def check_queues(interface: Interface, available: int) -> None:
+    """Raise HostError if a device has fewer queues than its interface asks for."""
+    if interface.queues > max(available, 1):
+        has = "single-queue" if available <= 1 else f"limited to {available} queues"
+        raise HostError(f"{interface.device} is {has}; interface {interface.name} asks for {interface.queues} queues")

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.guest.qmp import Monitor
+from reconciler.operations import Operation
+from reconciler.operations.machine import (
+    AddDevice,
+    AddNetdev,
+    DeleteDevice,
+    DeleteNetdev,
+    NameInterface,
+    plug_id,
+    plugged_device,
+)
+from tests.conftest import Kernel
+from tests.drivers.fake import qemu
+
+MAC, SOCKET = "02:00:00:00:00:01", "/run/vhost-1.sock"
+CHARDEV = f"chardev-add socket,id=reconciler-tap1,path={SOCKET},reconnect=1"
+DEVICE = f"device_add virtio-net-pci,id=reconciler-tap1,netdev=reconciler-tap1,mac={MAC},bus=port0,addr=0"
+
+OPERATIONS: list[tuple[Operation, str, str]] = [
+    (
+        AddNetdev(device="tap1", queues=1),
+        "+",
+        "netdev_add tap,id=reconciler-tap1,ifname=tap1,script=no,downscript=no",
+    ),
+    (
+        AddNetdev(device="tap1", queues=4),
+        "+",
+        "netdev_add tap,id=reconciler-tap1,ifname=tap1,script=no,downscript=no,queues=4",
+    ),
+    (
+        AddNetdev(device="tap1", queues=1, vhost_user_socket=SOCKET),
+        "+",
+        f"{CHARDEV}; netdev_add vhost-user,id=reconciler-tap1,chardev=reconciler-tap1",
+    ),
+    (
+        AddNetdev(device="tap1", queues=2, vhost_user_socket=SOCKET),
+        "+",
+        f"{CHARDEV}; netdev_add vhost-user,id=reconciler-tap1,chardev=reconciler-tap1,queues=2",
+    ),
+    (AddDevice(device="tap1", hw_addr=MAC, queues=1, bus="port0", addr="0"), "+", DEVICE),
+    (AddDevice(device="tap1", hw_addr=MAC, queues=1, bus="port0", addr="0", vectors=0), "+", f"{DEVICE},vectors=0"),
+    (
+        AddDevice(device="tap1", hw_addr=MAC, queues=2, bus="port0", addr="0", host_mtu=1400, vectors=6),
+        "+",
+        f"{DEVICE},mq=on,host_mtu=1400,vectors=6",
+    ),
+    (NameInterface(device="tap1", hw_addr=MAC, name="eth0"), "+", f"ip link set dev {MAC} name eth0"),
+    (DeleteDevice(device="tap1"), "-", "device_del reconciler-tap1"),
+    (DeleteNetdev(device="tap1"), "-", "netdev_del reconciler-tap1"),
+    (
+        DeleteNetdev(device="tap1", vhost_user=True),
+        "-",
+        "netdev_del reconciler-tap1; chardev-remove reconciler-tap1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("operation", "sign", "command"), OPERATIONS, ids=[command for _, _, command in OPERATIONS])
+def test_an_operation_reads_like_the_command(operation: Operation, sign: str, command: str) -> None:
+    assert (operation.sign, operation.command) == (sign, command)
+    assert operation.machine
+    assert (operation.ipvs, operation.ends, operation.may_fail, operation.only_marks) == (False, False, False, False)
+
+
+def test_only_a_name_needs_to_be_waited_for() -> None:
+    comments = {type(operation).__name__: operation.comment for operation, _, _ in OPERATIONS if operation.comment}
+    assert comments == {"NameInterface": "once the guest has found the NIC with this address"}
+
+
+@pytest.mark.parametrize("device", ["tap1", "a", "x-1.2_3", "reconciler-", "fifteen-letters"])
+def test_an_id_says_which_device_is_meant(device: str) -> None:
+    assert plugged_device(plug_id(device)) == device
+    # qemu-options: an id begins with a letter, and has letters, digits, `-`, `.` and `_`.
+    assert re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", plug_id(device))
+
+
+@pytest.mark.parametrize("plug", ["net0", "xreconciler-tap1", "Reconciler-tap1", "reconciler", ""])
+def test_an_id_of_others_is_not_ours(plug: str) -> None:
+    assert plugged_device(plug) is None
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Iterator[Monitor]:
+    ports = [f"pcie-root-port,id=port{number},chassis={number},addr=10.{number},multifunction=on" for number in (0, 1)]
+    with qemu(tmp_path, "-machine", "q35", *(word for port in ports for word in ("-device", port))) as monitor:
+        yield monitor
+
+
+def type_in(monitor: Monitor, operation: Operation) -> None:
+    """Type a command into QEMU's human monitor, which answers nothing if it has nothing to complain of."""
+    for command in operation.command.split("; "):
+        assert monitor.human(command) == ""
+
+
+@pytest.mark.parametrize("queues", [1, 3])
+def test_qemu_takes_the_commands_of_a_tap_and_does_what_they_say(kernel: Kernel, monitor: Monitor, queues: int) -> None:
+    device = kernel.tap(*["multi_queue"] * (queues > 1))
+    plug = plug_id(device)
+    type_in(monitor, AddNetdev(device=device, queues=queues))
+    type_in(
+        monitor,
+        AddDevice(
+            device=device, hw_addr=MAC, queues=queues, bus="port1", addr="0", host_mtu=1400, vectors=2 * queues + 2
+        ),
+    )
+    network = monitor.human("info network").replace("\r", "")
+    assert f"{plug}: index=0,type=nic,model=virtio-net-pci,macaddr={MAC}\n" in network
+    assert network.count(f" \\ {plug}: index=") == queues
+    assert network.count(f"type=tap,ifname={device},script=no,downscript=no\n") == queues
+    said = {
+        name: monitor.execute("qom-get", path=f"/machine/peripheral/{plug}", property=name)
+        for name in ("mac", "mq", "host_mtu", "vectors")
+    }
+    assert said == {"mac": MAC, "mq": queues > 1, "host_mtu": 1400, "vectors": 2 * queues + 2}
+    (root,) = monitor.execute("query-pci")
+    (port,) = (each for each in root["devices"] if each["qdev_id"] == "port1")
+    assert [each["qdev_id"] for each in port["pci_bridge"]["devices"]] == [plug]
+    # It takes a guest to let go.
+    type_in(monitor, DeleteDevice(device=device))
+
+
+def test_qemu_takes_back_what_it_was_given(kernel: Kernel, monitor: Monitor) -> None:
+    device = kernel.tap()
+    type_in(monitor, AddNetdev(device=device, queues=1))
+    type_in(monitor, DeleteNetdev(device=device))
+    assert monitor.human("info network") == ""
+
+
+def test_qemu_takes_the_commands_of_a_socket(monitor: Monitor) -> None:
+    add, delete = (
+        AddNetdev(device="x", queues=2, vhost_user_socket="/nowhere/x.sock"),
+        DeleteNetdev(device="x", vhost_user=True),
+    )
+    # Without a backend the netdev would wait for one.
+    chardev, netdev = add.command.split("; ")
+    assert monitor.human(chardev) == ""
+    chardevs = {each["label"]: each["filename"] for each in monitor.execute("query-chardev")}
+    assert chardevs["reconciler-x"] == "disconnected:unix:/nowhere/x.sock"
+    assert netdev == "netdev_add vhost-user,id=reconciler-x,chardev=reconciler-x,queues=2"
+    _, remove = delete.command.split("; ")
+    assert monitor.human(remove) == ""
+    assert "reconciler-x" not in {each["label"] for each in monitor.execute("query-chardev")}

@@ -1,0 +1,61 @@
+"""Each step of an apply, to do something to it there: what is sent to QEMU and to the guest once the plan is being executed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from reconciler.drivers import vm_execute
+from reconciler.drivers.inside import Inside
+from reconciler.guest.qmp import Monitor
+from reconciler.guest.relay import Relay
+from reconciler.netlink.execute import Outcome
+from reconciler.operations import Operation
+
+Step = Callable[[str], None]
+
+
+@contextmanager
+def watched(step: Step) -> Iterator[None]:
+    """Call `step` before and after each message of an execution is sent, with what is sent.
+
+    It ends with the first execution: what is looked at, or undone, afterwards is not watched.
+    """
+    executing: list[bool] = []
+    with pytest.MonkeyPatch.context() as patched:
+
+        def execute(inside: Inside, monitor: Monitor, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
+            executing.append(len(executing) == 0)
+            try:
+                yield from unwatched(inside, monitor, operations)
+            finally:
+                executing[-1] = False
+
+        def order(self: Monitor, command: str, **arguments: Any) -> Any:
+            if not any(executing):
+                return unwatched_order(self, command, **arguments)
+            step(f"before {command}")
+            answer = unwatched_order(self, command, **arguments)
+            step(f"after {command}")
+            return answer
+
+        def receive(self: Monitor, deadline: float, what: str) -> dict[str, Any]:
+            if any(executing):
+                step(f"during {what}")
+            return unwatched_receive(self, deadline, what)
+
+        def request(self: Relay, kind: int, payload: bytes) -> list[bytes]:
+            if any(executing):
+                step("before a request to the guest")
+            return unwatched_request(self, kind, payload)
+
+        unwatched, unwatched_order = vm_execute.execute, Monitor.execute
+        unwatched_receive, unwatched_request = Monitor._receive, Relay.request
+        patched.setattr(vm_execute, "execute", execute)
+        patched.setattr(Monitor, "execute", order)
+        patched.setattr(Monitor, "_receive", receive)
+        patched.setattr(Relay, "request", request)
+        yield
