@@ -45,7 +45,8 @@ class Inside:
         self._channel.close()
 
     @property
-    def _ipvs(self) -> IpvsEngine:
+    def ipvs(self) -> IpvsEngine:
+        """The engine of the IPVS table. HostError if the kernel has none."""
         if self._ipvs_engine is None:
             # Most manifests say nothing of IPVS.
             from reconciler.netlink.ipvs_engine import IpvsEngine
@@ -91,7 +92,7 @@ class Inside:
         if desired == type(desired)() and self._kernel.sysctl("net.ipv4.vs.conntrack") is None:
             # Nothing in particular is asked for, and a look would load the module.
             return observed
-        table = self._ipvs.observe(desired, quick=quick)
+        table = self.ipvs.observe(desired, quick=quick)
         around = replace(
             observed.around,
             services=tuple(table.foreign),
@@ -116,7 +117,7 @@ class Inside:
             if ipvs:
                 from reconciler.netlink import ipvs_execute
 
-                yield from ipvs_execute.execute(self._ipvs, run)  # type: ignore[arg-type]
+                yield from ipvs_execute.execute(self.ipvs, run)  # type: ignore[arg-type]
             else:
                 indexes = {link.name: link.index for link in self.engine.links()}
                 yield from execute.execute(self.engine, run, indexes)  # type: ignore[arg-type]

@@ -34,7 +34,8 @@ class NetnsDriver:
         """Open the namespace. SandboxGoneError if it does not exist."""
         self._address = address
         try:
-            self._file = os.open(address.file, os.O_RDONLY | os.O_CLOEXEC)
+            # A pipe would keep one waiting.
+            self._file = os.open(address.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise SandboxGoneError(f"{address} does not exist ({address.file})") from None
         except OSError as error:

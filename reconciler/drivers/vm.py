@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from reconciler.drivers import machine
 from reconciler.drivers.inside import Given, Inside, release
 from reconciler.guest.qmp import Monitor
-from reconciler.guest.relay import GuestKernel, Relay
+from reconciler.guest.relay import GUARD_PERIOD, GuestKernel, Notices, Relay
 from reconciler.model.machine import Machine, Plugged
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
 from reconciler.netlink.interface import Link
 from reconciler.operations import Operation
 
 if TYPE_CHECKING:
+    from reconciler.model.ipvs import Service
     from reconciler.netlink.execute import Outcome
 
 # Seconds for a NIC to come or go without our doing; one does in 0.05 to 0.7.
@@ -90,6 +91,24 @@ class VmDriver:
         from reconciler.drivers import vm_execute
 
         yield from vm_execute.execute(self._inside, self._monitor, operations)
+
+    def listen(self) -> None:
+        """Let the guest tell of changes from now on."""
+        self._relay.subscribe()
+
+    def guard(self, services: Sequence[Service]) -> None:
+        """Let the guest itself put back at once the first of these services of each address family; () ends it.
+
+        Until an error; and it must be ended before a change that deletes one of them.
+        """
+        if services:
+            self._relay.guard(GUARD_PERIOD, *self._inside.ipvs.guards(services))
+        else:
+            self._relay.unguard()
+
+    def heard(self, timeout: float, wake: int) -> Notices:
+        """Wait until the guest tells of something, `wake` can be read or `timeout` seconds are over."""
+        return self._relay.notices(timeout, wake)
 
 
 def _seen(state: Machine, links: list[Link]) -> dict[str, Link]:

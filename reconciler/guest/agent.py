@@ -15,10 +15,14 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import socket
 import struct
 import sys
 import time
+from collections import deque
+from contextlib import suppress
+from typing import NoReturn
 
 VERSION = 1
 PORT = "reconciler.agent"
@@ -31,13 +35,21 @@ MAGIC = b"reconcil\xba\xd1\x4c\xe9\xca\x38\x7a\x57\x1a\xe0\x72\x20\x30\xbc\x1b\x
 ID_SIZE = 16
 
 # Kinds of frames: what the host asks; what it is told once a connection, in answer, and unasked.
-NETLINK, MODPROBE, SYSCTL_GET, SYSCTL_SET, SUBSCRIBE, DUMPS, LISTING = 1, 2, 3, 4, 5, 6, 7
-HELLO, MORE, DONE, FAILED, NOTIFY, LOST = 32, 33, 34, 35, 36, 37
+NETLINK, MODPROBE, SYSCTL_GET, SYSCTL_SET, SUBSCRIBE, DUMPS, LISTING, GUARD = 1, 2, 3, 4, 5, 6, 7, 8
+HELLO, MORE, DONE, FAILED, NOTIFY, LOST, GUARDED = 32, 33, 34, 35, 36, 37, 38
 # What the decoder reports beside the frames; kinds on the wire have 16 bits.
 GREETING, BROKEN = 0x10000, 0x10001
 # What stands before the kernel release; the messages (protocol, sequence number of the last; 0 for DUMPS); the words of
 # a failure.
 HELLO_HEAD, NETLINK_HEAD, FAILED_HEAD = struct.Struct("!H"), struct.Struct("!HI"), struct.Struct("!H")
+# A guard: microseconds between two looks (0: none any more); then of each service its address family, the bytes of the
+# message that asks for it and of the one that adds it, and both. What became of a service: its address family, an errno,
+# and the microseconds since it was last seen, or UNSEEN.
+GUARD_HEAD, GUARD_PART, GUARDED_BODY = struct.Struct("!I"), struct.Struct("!BHH"), struct.Struct("!BHI")
+UNSEEN = 0xFFFFFFFF
+# Services of a guard, one of each address family; microseconds between two looks at least; times within a second that
+# one is put back.
+GUARD_PARTS, GUARD_SHORTEST, GUARD_RESTORES = 2, 500, 10
 
 # linux/netlink.h. Of generic netlink only IPVS is relayed, of netfilter only connection tracking.
 ROUTE, NETFILTER, GENERIC = 0, 12, 16
@@ -83,6 +95,9 @@ _LOOKS_LAST = {*_ENDS, *((0, 1, 2, 3) if sys.byteorder == "big" else ())}
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _IPVS_NAME = 16, 3, 1, struct.pack("=HH5s3x", 9, 2, b"IPVS")
 # nfnetlink.h: NFNL_SUBSYS_CTNETLINK.
 _CONNTRACK = 1
+# netlink.h: NLM_F_REQUEST, _ACK; the type of an answer and its errno; ip_vs.h: IPVS_CMD_NEW_SERVICE, _GET_SERVICE.
+_REQUEST, _ACK, _ANSWER = 1, 4, struct.Struct("=4xH10xi")
+_NEW_SERVICE, _GET_SERVICE = 1, 4
 
 Frame = tuple[int, int, bytes]
 
@@ -242,6 +257,116 @@ class Service:
         """Forget the host."""
 
 
+class Post:
+    """A service that is guarded: the question for it, and the message that puts it back."""
+
+    def __init__(self, family: int, probe: bytes, restore: bytes) -> None:
+        self.family, self.probe, self.restore = family, probe, restore
+        self._seen = self._told = 0
+        self._tries: deque[int] = deque(maxlen=GUARD_RESTORES)
+
+    def is_seen(self, code: int, now: int) -> bool:
+        """Take the answer to the question; tell whether it is well."""
+        if code == 0:
+            self._seen, self._told = now, 0
+        return code == 0
+
+    def may_restore(self, now: int) -> bool:
+        """Tell whether it was not put back too often, and count this time."""
+        if len(self._tries) == GUARD_RESTORES and now - self._tries[0] < 10**9:
+            return False
+        self._tries.append(now)
+        self._told = 0
+        return True
+
+    def report(self, code: int) -> bytes:
+        """Say what became of it, or nothing if that was just said."""
+        if code and code == self._told:
+            return b""
+        self._told = code
+        since = min((time.monotonic_ns() - self._seen) // 1000, UNSEEN) if self._seen else UNSEEN
+        return GUARDED_BODY.pack(self.family, code, since)
+
+
+class Lookout:
+    """Looks at services, and puts back at once what has gone; each event is told to `host`, as far as that takes it."""
+
+    def __init__(self, posts: list[Post], channel: socket.socket, host: socket.socket) -> None:
+        self._posts, self._channel, self._host = posts, channel, host
+        self._probes = b"".join(post.probe for post in posts)
+        self._answer = bytearray(READ_SIZE)
+
+    def run(self, period: float) -> NoReturn:
+        """Look until the agent is gone or the kernel has no room, and end the process."""
+        try:
+            self._close_others()
+            while True:
+                self.look()
+                # The agent says nothing. A poll would know milliseconds only.
+                if select.select([self._host], [], [], period)[0]:
+                    break
+        finally:
+            os._exit(0)
+
+    def _close_others(self) -> None:
+        """Let go of what the agent has open, the port above all: only one may have it."""
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2 and int(name) not in {self._host.fileno(), self._channel.fileno()}:
+                # The listing had one of its own.
+                with suppress(OSError):
+                    os.close(int(name))
+
+    def look(self) -> None:
+        """Look once."""
+        self._channel.send(self._probes)
+        now = time.monotonic_ns()
+        # All answers are there when `send` returns; what is put back has one of its own.
+        for post, code in [(post, self._receive()) for post in self._posts]:
+            if not post.is_seen(code, now):
+                self._serve(post, code, now)
+
+    def _serve(self, post: Post, code: int, now: int) -> None:
+        """Put a service back if it is gone, and say so. What else the kernel may answer is for the host to judge."""
+        if code == errno.ESRCH:
+            code = errno.EAGAIN
+            if post.may_restore(now):
+                self._channel.send(post.restore)
+                code = self._receive()
+        event = post.report(code)
+        if event:
+            with suppress(BlockingIOError):
+                self._host.send(event, socket.MSG_DONTWAIT)
+
+    def _receive(self) -> int:
+        """Give the errno of the next answer; 0 for what was asked for."""
+        self._channel.recv_into(self._answer)
+        kind, code = _ANSWER.unpack_from(self._answer)
+        return -int(code) if kind == _ERROR else 0
+
+
+class Guard:
+    """A lookout in a process of its own, which ends with this one.
+
+    From a flush of the table to the first service that is back, each packet of a connection ends it (a RST). So no batch
+    in the kernel and no host that is slow to read may delay the lookout. A thread would slow down large dumps more: it
+    and the agent would take the interpreter from each other with each call of the kernel.
+    """
+
+    def __init__(self, period: float, posts: list[Post]) -> None:
+        """Begin, with `period` seconds between two looks."""
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.setblocking(False)
+        with theirs, open_netlink(GENERIC) as channel:
+            self._child = os.fork()
+            if self._child == 0:
+                Lookout(posts, channel, theirs).run(period)
+
+    def end(self) -> None:
+        """End; nothing is put back from now on. What there is to tell can still be read."""
+        os.kill(self._child, signal.SIGKILL)
+        os.waitpid(self._child, 0)
+
+
 class Relay(Service):
     """Answers the host's requests to this kernel, one at a time."""
 
@@ -249,21 +374,31 @@ class Relay(Service):
         super().__init__(port)
         self._sockets: dict[tuple[int, int], socket.socket] = {}
         self._notices: socket.socket | None = None
+        self._guard: Guard | None = None
         self._family = -1
 
     def reset(self) -> None:
-        """Forget what the host subscribed to, and answers that it did not fetch."""
+        """Forget what the host subscribed to, what is guarded for it, and answers that it did not fetch."""
+        self._end_guard(tells=False)
         for channel in (*self._sockets.values(), *([self._notices] if self._notices else ())):
             channel.close()
         self._sockets.clear()
         self._notices = None
 
     def sources(self) -> list[tuple[int, int]]:
-        """Give the notifications; only if the host reads: the kernel's buffer is their queue."""
-        return [(self._notices.fileno(), select.POLLIN)] if self._notices and not self.port.pending else []
+        """Give the notifications; only if the host reads: the kernel's buffer is their queue. And what the guard did."""
+        if self.port.pending:
+            return []
+        found = (self._notices, self._guard.channel if self._guard else None)
+        return [(each.fileno(), select.POLLIN) for each in found if each]
 
     def ready(self, source: int) -> None:
-        """Pass notifications on, or the word that some were lost."""
+        """Pass notifications on, and what the guard did, or the word that some were lost."""
+        if self._guard and source == self._guard.channel.fileno():
+            if self._tell(self._guard):
+                self._end_guard(tells=False)
+                self.port.push(0, LOST)
+            return
         data = bytearray()
         try:
             while len(data) < CHUNK // 2:
@@ -289,6 +424,8 @@ class Relay(Service):
             answer = self._subscribe()
         elif kind == LISTING:
             answer = self._list(request)
+        elif kind == GUARD:
+            answer = self._set_guard(payload)
         else:
             raise unknown(kind)
         self.port.send(request, DONE, answer)
@@ -312,6 +449,55 @@ class Relay(Service):
                     if time.monotonic() > deadline:
                         raise TimeoutError(errno.ETIMEDOUT, f"the listing took more than {KERNEL_TIMEOUT:.0f} s")
         return bytes(part)
+
+    def _tell(self, guard: Guard) -> bool:
+        """Tell the host what the guard did; give whether it has ended."""
+        with suppress(BlockingIOError):
+            while event := guard.channel.recv(READ_SIZE):
+                self.port.push(0, GUARDED, event)
+            return True
+        return False
+
+    def _end_guard(self, *, tells: bool) -> None:
+        guard, self._guard = self._guard, None
+        if guard:
+            guard.end()
+            if tells:
+                self._tell(guard)
+            guard.channel.close()
+
+    def _set_guard(self, payload: bytes) -> bytes:
+        """Guard services from now on, or none. Before the answer the host has heard all of what was guarded so far."""
+        self._end_guard(tells=True)
+        (period,) = GUARD_HEAD.unpack_from(payload) if len(payload) >= GUARD_HEAD.size else (1,)
+        if period:
+            posts = self._read_posts(memoryview(payload)[GUARD_HEAD.size :])
+            if period < GUARD_SHORTEST or not 0 < len(posts) <= GUARD_PARTS:
+                raise OSError(errno.EINVAL, f"a guard has 1 to {GUARD_PARTS} services, and {GUARD_SHORTEST} us or more")
+            self._guard = Guard(period / 1e6, posts)
+        return b""
+
+    def _read_posts(self, body: memoryview) -> list[Post]:
+        posts = []
+        while body:
+            family, *sizes = GUARD_PART.unpack_from(body) if len(body) >= GUARD_PART.size else (0, len(body), 0)
+            middle = GUARD_PART.size + sizes[0]
+            end = middle + sizes[1]
+            if end > len(body):
+                raise OSError(errno.EINVAL, "guard cut short")
+            probe = self._read_guarding(body[GUARD_PART.size : middle], _GET_SERVICE, _REQUEST)
+            restore = self._read_guarding(body[middle:end], _NEW_SERVICE, _REQUEST | _ACK)
+            posts.append(Post(family, probe, restore))
+            body = body[end:]
+        return posts
+
+    def _read_guarding(self, data: memoryview, command: int, flags: int) -> bytes:
+        """Check a message of a guard. Its flags are ours, so that each message has one answer."""
+        if len(self._check(DUMPS, GENERIC, data)) != 1 or data[_MESSAGE.size : _MESSAGE.size + 1] != bytes([command]):
+            raise OSError(errno.EINVAL, "a guard takes the question for a service, and the same service to add")
+        length, kind, _, sequence, _ = _MESSAGE.unpack_from(data)
+        message = _MESSAGE.pack(length, kind, flags, sequence, 0) + bytes(data[_MESSAGE.size : length])
+        return message.ljust(len(message) + 3 & ~3, b"\0")
 
     def _exchange(self, request: int, kind: int, payload: bytes) -> bytes:
         """Send messages to the kernel, and what comes back to the host; give the end of it, for the caller to send.

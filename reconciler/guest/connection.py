@@ -26,6 +26,8 @@ TIMEOUT = 10.0
 READ_SIZE = 1 << 16
 QUEUE_SIZE = 4 << 20
 _RELEASE_LENGTH = 64
+# Seconds that a poll can wait: its milliseconds are an int of C.
+_LONGEST = 86400.0
 
 
 class Hello(NamedTuple):
@@ -117,7 +119,7 @@ class Connection:
             poller.register(self._socket, select.POLLOUT | (select.POLLIN if self._size < QUEUE_SIZE else 0))
         if source is not None:
             poller.register(source, select.POLLIN)
-        events = dict(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
+        events = dict(poller.poll(min(max(0.0, deadline - time.monotonic()), _LONGEST) * 1000))
         if not events:
             raise ChannelError(f"the guest did not answer in time ({self.path})")
         mine = events.get(self._socket.fileno(), 0)

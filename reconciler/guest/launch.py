@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
 from reconciler.guest import command, image, qemu
-from reconciler.guest.relay import Relay
+from reconciler.guest.connection import Connection
 from reconciler.model.sandbox import SANDBOXES
 
 # Which accelerator boots a guest on this host, found out once after each of its starts.
@@ -88,7 +88,7 @@ def find(name: str) -> Sandbox:
 
 def states() -> list[State]:
     """List all sandboxes, running or dead, by name."""
-    names = sorted(os.listdir(SANDBOXES)) if os.path.isdir(SANDBOXES) else []
+    names = sorted(filter(_NAME.fullmatch, os.listdir(SANDBOXES))) if os.path.isdir(SANDBOXES) else []
     found = []
     for name in names:
         pid = Sandbox(name).pid()
@@ -114,11 +114,11 @@ def start(name: str, *, kernel: str = "6.1", memory: int = qemu.MEMORY, ports: i
             except ReconcilerError:
                 _end(sandbox)
                 if accelerator != "kvm":
-                    shutil.rmtree(sandbox.folder)
+                    _remove(sandbox)
                     raise
             except BaseException:
                 _end(sandbox)
-                shutil.rmtree(sandbox.folder)
+                _remove(sandbox)
                 raise
             else:
                 _remember(accelerator)
@@ -131,7 +131,7 @@ def stop(name: str) -> None:
     sandbox = find(name)
     with _lock(sandbox):
         _end(sandbox)
-        shutil.rmtree(sandbox.folder)
+        _remove(sandbox)
 
 
 def _named(name: str) -> Sandbox:
@@ -188,14 +188,29 @@ def _boot(sandbox: Sandbox, words: list[str], timeout: float) -> None:
     if done.returncode:
         raise HostError(f"QEMU did not start: {done.stderr.strip()[-1000:]}")
     try:
-        with Relay(sandbox.agent, timeout) as relay:
-            relay.hello()
+        _await_agent(sandbox, timeout)
     except (ChannelError, SandboxGoneError) as error:
         lines = qemu.console(sandbox.qmp).splitlines()[-_CONSOLE_LINES:]
         shown = "".join(f"\n  {line}" for line in lines) or " (nothing)"
         raise ChannelError(
             f"the guest's agent did not answer within {timeout:.0f} s ({error}). Its console:{shown}"
         ) from error
+
+
+def _await_agent(sandbox: Sandbox, timeout: float) -> None:
+    """Wait until the agent answers; if somebody was quicker and has it, until what runs beside it does."""
+    for path in (sandbox.agent, sandbox.exec):
+        with suppress(BusyError), Connection(path) as connection:
+            connection.greet(time.monotonic() + timeout)
+            return
+    raise BusyError(f"another process is connected to both ports of sandbox {sandbox.name}")
+
+
+def _remove(sandbox: Sandbox) -> None:
+    """Remove the folder: away first, so that nobody who waits for the sandbox makes anything in it meanwhile."""
+    away = os.path.join(SANDBOXES, f".{sandbox.name}.{os.getpid()}")
+    os.rename(sandbox.folder, away)
+    shutil.rmtree(away)
 
 
 def _end(sandbox: Sandbox) -> None:

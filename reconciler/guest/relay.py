@@ -6,9 +6,11 @@ Whatever the guest sends raises only ProtocolError and ChannelError, within a de
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from socket import AF_INET, AF_INET6
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -16,7 +18,7 @@ from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent
 from reconciler.guest.agent import Frame
 from reconciler.guest.connection import TIMEOUT, Connection, Hello
-from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_of
+from reconciler.netlink.message import DONE, ERROR, Message, attributes, messages, sequence_of
 
 # Bounds of one answer: a route takes about 60 bytes in a dump, an IPVS server 200.
 ANSWER_SIZE = 64 << 20
@@ -24,20 +26,40 @@ ANSWER_MESSAGES = 500_000
 # Bytes of notifications that may wait; then they are lost, and it is said so.
 NOTICES_SIZE = 4 << 20
 _PART_SIZE = 64
+# What the guard did that may wait; then it is lost as well.
+GUARDED_COUNT = 1024
+# Seconds between two looks of a guard: the kernel takes 4 ms for a flush and the first service (docs/guest.md has more).
+GUARD_PERIOD = 0.002
 _LAST_REQUEST = 0xFFFFFFFF
 # Dump requests in a frame: 60 bytes each, 0.1 ms of the kernel's time or more.
 DUMPS_AT_ONCE = 2000
 # Seconds for all dumps of a table: 5,000 take less than one.
 DUMPS_TIMEOUT = 30.0
+# Where the attributes begin in a message of generic netlink, its header included; IPVS_CMD_ATTR_SERVICE and
+# IPVS_SVC_ATTR_AF.
+_ATTRIBUTES_AT, _SERVICE, _FAMILY = 20, 1, 1
 # What the guest's agent reports of time and room; all else is a refusal.
 _PASSING = {errno.ETIMEDOUT, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO}
 
 
+class Guarded(NamedTuple):
+    """What became of the guarded service of an address family that was found gone.
+
+    `errno`: 0, it is back; EEXIST, another was quicker; EAGAIN, it is not put back again within this second; else what the
+    kernel refused. `gone`: seconds since it was last seen, None if it never was.
+    """
+
+    family: int
+    errno: int
+    gone: float | None
+
+
 class Notices(NamedTuple):
-    """Notifications in order, and whether some were lost (then: look at everything)."""
+    """Notifications in order, whether some were lost (then: look at everything, guard anew), and what the guard did."""
 
     messages: list[Message]
     lost: bool
+    guarded: tuple[Guarded, ...] = ()
 
 
 class Relay:
@@ -49,7 +71,8 @@ class Relay:
         self._timeout = timeout
         self._hello: Hello | None = None
         self._request_id = 0
-        self._subscribed = False
+        self._subscribed = self._guarding = False
+        self._guarded: list[Guarded] = []
         self._notices: list[Message] = []
         self._size = 0
         self._lost = False
@@ -97,12 +120,29 @@ class Relay:
         self.request(agent.SUBSCRIBE, b"")
         self._subscribed = True
 
-    def notices(self, timeout: float) -> Notices:
-        """Give what the guest told, once there is something or `timeout` seconds are over."""
+    def guard(self, period: float, probes: Sequence[bytes], restores: Sequence[bytes]) -> None:
+        """Let the guest look for IPVS services every `period` seconds, and put back at once those that have gone.
+
+        A service is one message that asks for it and one that adds it; one of each address family. Only these are guarded
+        from now on, until an error on the connection or `unguard`.
+        """
+        parts = [
+            agent.GUARD_PART.pack(_address_family(probe), len(probe), len(restore)) + probe + restore
+            for probe, restore in zip(probes, restores, strict=True)
+        ]
+        self._guarding = True
+        self.request(agent.GUARD, b"".join((agent.GUARD_HEAD.pack(round(period * 1e6)), *parts)))
+
+    def unguard(self) -> None:
+        """Guard nothing any more. Once this returns the guest puts nothing back."""
+        self.request(agent.GUARD, agent.GUARD_HEAD.pack(0))
+        self._guarding = False
+
+    def notices(self, timeout: float, wake: int | None = None) -> Notices:
+        """Give what the guest told, once there is something, or `wake` can be read, or `timeout` seconds are over."""
         deadline = time.monotonic() + timeout
         try:
-            while self._connection.has_frame() or not (self._notices or self._lost):
-                self._keep(self._connection.receive(deadline))
+            self._listen(deadline, wake)
         except ChannelError:
             if time.monotonic() < deadline:
                 self._forget()
@@ -110,9 +150,16 @@ class Relay:
         except BaseException:
             self._forget()
             raise
-        found = Notices(self._notices, self._lost)
-        self._notices, self._lost, self._size = [], False, 0
+        found = Notices(self._notices, self._lost, tuple(self._guarded))
+        self._notices, self._lost, self._size, self._guarded = [], False, 0, []
         return found
+
+    def _listen(self, deadline: float, wake: int | None) -> None:
+        while True:
+            while self._connection.has_frame():
+                self._keep(self._connection.receive(deadline))
+            if self._notices or self._lost or self._guarded or self._connection.step(deadline, wake):
+                return
 
     def request(self, kind: int, payload: bytes) -> list[bytes]:
         """Ask the agent; give the parts of its answer.
@@ -187,17 +234,19 @@ class Relay:
         return self._hello
 
     def _forget(self) -> None:
-        """Begin anew with the next request; the guest forgets a subscription then, so what it would tell is lost."""
+        """Begin anew with the next request; the guest forgets a subscription and a guard then: what it would tell is lost."""
         self._hello = None
-        self._lost = self._lost or self._subscribed
-        self._subscribed = False
+        self._lost = self._lost or self._subscribed or self._guarding
+        self._subscribed = self._guarding = False
 
     def _keep(self, frame: Frame) -> None:
         """Keep a notification, within bounds."""
         request, kind, payload = frame
-        if request or kind not in {agent.NOTIFY, agent.LOST}:
+        if request or kind not in {agent.NOTIFY, agent.LOST, agent.GUARDED}:
             raise ProtocolError(f"the guest sends a frame of kind {kind} that was not asked for")
-        if kind == agent.LOST or self._size + len(payload) > NOTICES_SIZE:
+        if kind == agent.GUARDED and len(self._guarded) < GUARDED_COUNT:
+            self._guarded.append(_decode_guarded(payload))
+        elif kind != agent.NOTIFY or self._size + len(payload) > NOTICES_SIZE:
             self._lost = True
         else:
             self._notices += messages(payload)
@@ -288,6 +337,20 @@ class RelayChannel:
 def _check_count(answers: list[Message]) -> None:
     if len(answers) > ANSWER_MESSAGES:
         raise ProtocolError(f"the guest's answer has more than {ANSWER_MESSAGES} messages")
+
+
+def _address_family(probe: bytes) -> int:
+    """Read the address family of the service that a message asks for."""
+    service = dict(attributes(probe, _ATTRIBUTES_AT))[_SERVICE]
+    return int.from_bytes(dict(attributes(service))[_FAMILY], sys.byteorder)
+
+
+def _decode_guarded(payload: bytes) -> Guarded:
+    body = agent.GUARDED_BODY
+    family, code, since = body.unpack(payload) if len(payload) == body.size else (0, 0, 0)
+    if family not in {AF_INET, AF_INET6}:
+        raise ProtocolError(f"the guest says that it guards a service of address family {family}")
+    return Guarded(family, code, None if since == agent.UNSEEN else since / 1e6)
 
 
 def _is_end(answers: list[Message], last: int) -> bool:

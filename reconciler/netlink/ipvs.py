@@ -104,6 +104,11 @@ def dump_services_request(family: int, sequence: int) -> bytes:
     return _request(family, _GET_SERVICE, sequence, b"", message.DUMP)
 
 
+def get_service_request(family: int, key: ServiceKey, sequence: int) -> bytes:
+    """Ask for one service."""
+    return _request(family, _GET_SERVICE, sequence, _named(key))
+
+
 def dump_servers_request(family: int, identity: bytes, sequence: int) -> bytes:
     """Ask for the servers of a service."""
     return _request(family, _GET_DEST, sequence, message.attribute(_SERVICE, identity), message.DUMP)

@@ -16,7 +16,7 @@ from reconciler.netlink.channel import GENERIC, NETFILTER, Channel, Kernel
 from reconciler.netlink.engine import whole_dump
 from reconciler.netlink.ipvs_listing import agreeing
 from reconciler.netlink.message import Message
-from reconciler.operations.ipvs import EXPIRING
+from reconciler.operations.ipvs import EXPIRING, AddService
 
 # More than anybody has; a guest that says so does not keep us busy.
 MAX_SERVICES = 65_536
@@ -100,6 +100,12 @@ class IpvsEngine:
             if answer.type == self.family and answer.sequence == sequence:
                 return ipvs.decode_timeouts(answer.payload)
         raise ProtocolError("the kernel does not say the IPVS timeouts")
+
+    def guards(self, services: Iterable[Service]) -> tuple[list[bytes], list[bytes]]:
+        """Give the messages that ask for the first service of each address family, and those that add it."""
+        first = {service.is_ipv6: service for service in reversed(list(services))}.values()
+        probes = [ipvs.get_service_request(self.family, each.key, 1) for each in first]
+        return probes, [ipvs.encode(AddService(service=each), self.family, 1) for each in first]
 
     def _ask_family(self) -> int:
         sequence = self.next_sequence()

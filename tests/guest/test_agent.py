@@ -143,6 +143,29 @@ def test_settings_are_of_a_closed_list(host: Host, name: str) -> None:
     assert failure(host.ask(agent.SYSCTL_SET, f"{name}=1".encode()))[0] == errno.EPERM
 
 
+def guard_head(probe: int) -> bytes:
+    return agent.GUARD_HEAD.pack(1000) + agent.GUARD_PART.pack(2, probe, 0)
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"", errno.EINVAL),
+        (b"\0\0\3", errno.EINVAL),
+        (agent.GUARD_HEAD.pack(1000), errno.EINVAL),
+        (agent.GUARD_HEAD.pack(1000) + b"\2", errno.EINVAL),
+        (guard_head(1), errno.EINVAL),
+        (guard_head(0), errno.EINVAL),
+        (guard_head(4) + b"\0" * 4, errno.EINVAL),
+        (guard_head(16) + pack(16, REQUEST, 1, b"")[:-1] + b"\1", errno.EPERM),
+    ],
+)
+def test_what_is_no_guard_it_refuses(host: Host, payload: bytes, code: int) -> None:
+    # This host's kernel may have no IPVS: then that is the reason for the last.
+    assert failure(host.ask(agent.GUARD, payload))[0] in {code, errno.ENOENT}
+    assert host.ask(agent.GUARD, agent.GUARD_HEAD.pack(0)) == (5, agent.DONE, b"")
+
+
 def test_a_setting_is_set_and_read(host: Host) -> None:
     assert host.ask(agent.SYSCTL_SET, b"net.ipv4.ip_forward=1") == (5, agent.DONE, b"")
     assert host.ask(agent.SYSCTL_GET, b"net.ipv4.ip_forward") == (5, agent.DONE, b"1")
@@ -224,6 +247,7 @@ def test_a_host_that_leaves_in_a_frame_and_comes_back_unnoticed(host: Host) -> N
                         agent.SYSCTL_SET,
                         agent.SUBSCRIBE,
                         agent.LISTING,
+                        agent.GUARD,
                         9,
                     ]
                 ),
@@ -231,6 +255,7 @@ def test_a_host_that_leaves_in_a_frame_and_comes_back_unnoticed(host: Host) -> N
             ).map(lambda each: frame(*each)),
             # Of connection tracking the agent reads the messages itself.
             st.binary(max_size=60).map(lambda each: netlink_frame(agent.NETFILTER, each)),
+            st.binary(max_size=60).map(lambda each: frame(5, agent.GUARD, guard_head(2) + each)),
             st.binary(max_size=60),
         ),
         max_size=5,

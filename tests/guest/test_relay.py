@@ -17,13 +17,24 @@ from hypothesis import strategies as st
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, SandboxGoneError
 from reconciler.guest import agent
 from reconciler.guest.connection import QUEUE_SIZE, READ_SIZE, Hello
-from reconciler.guest.relay import ANSWER_SIZE, NOTICES_SIZE, Notices, Relay, RelayChannel
-from reconciler.netlink.message import DONE, Message, pack
+from reconciler.guest.relay import (
+    ANSWER_SIZE,
+    GUARDED_COUNT,
+    NOTICES_SIZE,
+    Guarded,
+    Notices,
+    Relay,
+    RelayChannel,
+)
+from reconciler.model.ipvs import Service
+from reconciler.netlink import ipvs
+from reconciler.netlink.message import DONE, Message, attribute, pack
+from reconciler.operations.ipvs import AddService
 from tests.guest.peer import RELEASE, Script, frame, greet, hello, peer, read_greeting, read_request, wait_for_end
 
 REQUEST = pack(18, 0x301, 7, b"\0" * 16)
 END = pack(DONE, 2, 7, struct.pack("=i", 0))
-KINDS = (agent.MORE, agent.DONE, agent.FAILED, agent.NOTIFY, agent.LOST, agent.HELLO, 999)
+KINDS = (agent.MORE, agent.DONE, agent.FAILED, agent.NOTIFY, agent.LOST, agent.GUARDED, agent.HELLO, 999)
 
 
 def exchange(path: str, timeout: float = 5.0) -> list[Message]:
@@ -77,6 +88,10 @@ def test_it_says_what_it_asks_and_of_whom() -> None:
         (frame(1, agent.FAILED, b"\0"), "without saying which"),
         (frame(1, agent.FAILED, b"\0\1no"), "agent: no"),
         (frame(0, agent.NOTIFY, b"\1"), "netlink message"),
+        (frame(1, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, 0)), "kind 38"),
+        (frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(3, 0, 0)), "address family 3"),
+        (frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, 0) + b"\2"), "guards a service"),
+        (frame(0, agent.GUARDED), "guards a service"),
         (agent.HEADER.pack(agent.MAX_FRAME + 1, 1, agent.DONE), "announced a frame"),
         (agent.HEADER.pack(0xFFFFFFFF, 1, agent.DONE), "announced a frame"),
     ],
@@ -336,6 +351,64 @@ def test_a_subscription_that_an_error_ended_is_a_loss() -> None:
         with pytest.raises(ChannelError):
             relay.sysctl("net.ipv4.ip_forward")
         assert relay.notices(0.05) == Notices([], True)
+
+
+SERVICES = [
+    Service(protocol="tcp", address="10.0.0.1", port=80, scheduler="wrr"),
+    Service(protocol="fwmark", address="::", port=7, scheduler="rr"),
+]
+PROBES = [pack(32, 1, 1, b"\4\1\0\0" + attribute(1, ipvs.encode_identity(each.key))) for each in SERVICES]
+RESTORES = [ipvs.encode(AddService(service=each), 32, 2) for each in SERVICES]
+
+
+def guarded_script(asked: list[agent.Frame], answers: list[bytes]) -> Script:
+    def script(channel: socket.socket) -> None:
+        greet(channel)
+        for answer in answers:
+            asked.append(read_request(channel))
+            channel.sendall(answer + frame(asked[-1][0], agent.DONE))
+        wait_for_end(channel)
+
+    return script
+
+
+def test_a_guard_is_asked_for_and_heard() -> None:
+    asked: list[agent.Frame] = []
+    told = frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(10, 17, 2500))
+    told += frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, agent.UNSEEN))
+    with peer(guarded_script(asked, [b"", told])) as path, Relay(path) as relay:
+        relay.guard(0.002, PROBES, RESTORES)
+        assert relay.notices(0.05) == Notices([], False)
+        relay.unguard()
+        assert relay.notices(5) == Notices([], False, (Guarded(10, 17, 0.0025), Guarded(2, 0, None)))
+        assert relay.notices(0.05) == Notices([], False)
+    parts = [
+        agent.GUARD_PART.pack(family, len(probe), len(restore)) + probe + restore
+        for family, probe, restore in zip((2, 10), PROBES, RESTORES, strict=True)
+    ]
+    assert asked == [(1, agent.GUARD, struct.pack("!I", 2000) + b"".join(parts)), (2, agent.GUARD, b"\0" * 4)]
+
+
+def test_what_the_guest_tells_of_its_guard_waits_within_bounds() -> None:
+    flood = frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, 0)) * (GUARDED_COUNT + 100)
+    with peer(guarded_script([], [flood])) as path, Relay(path) as relay:
+        relay.guard(0.002, PROBES, RESTORES)
+        found = relay.notices(0)
+        assert (len(found.guarded), found.lost) == (GUARDED_COUNT, True)
+
+
+def test_a_guard_that_an_error_ended_is_a_loss() -> None:
+    with peer(guarded_script([], [b"", b""])) as path, Relay(path, 0.3) as relay:
+        relay.guard(0.002, PROBES, RESTORES)
+        with pytest.raises(ValueError, match="zip"):
+            relay.guard(0.002, PROBES, RESTORES[:1])
+        relay._forget()
+        assert relay.notices(0.05) == Notices([], True)
+    with peer(guarded_script([], [b"", b""])) as path, Relay(path, 0.3) as relay:
+        relay.guard(0.002, PROBES, RESTORES)
+        relay.unguard()
+        relay._forget()
+        assert relay.notices(0.05) == Notices([], False)
 
 
 def test_nobody_there(tmp_path: Path) -> None:
