@@ -1,10 +1,10 @@
 # Everything runs in a virtual environment of its own, from hashed requirements. As root: namespaces need it.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86
+SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-6.1 test-6.12 lint bench lock clean
+.PHONY: help setup system demo test test-6.1 test-6.12 lint bench soak lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -28,6 +28,9 @@ lint: $(VENV)/.complete ## check format, style, types and the import contract
 
 bench: setup ## measure, side by side in one run
 	$(PYTHON) -m tests.benchmarks
+
+soak: setup ## watch sandboxes for half an hour, with edits, drift, kills and 10,000 namespaces that come and go
+	$(PYTHON) -m tests.soak
 
 lock: ## renew requirements.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --all-extras --no-header --no-annotate \

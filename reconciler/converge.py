@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, ReconcilerError, VerifyError
+from reconciler.model.route import Route
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink.execute import DAD_TIMEOUT, Outcome, Status
 from reconciler.operations import (
@@ -37,10 +38,15 @@ _SHOWN = 5
 
 
 class Result(NamedTuple):
-    """What an apply did: the operations, in how many seconds, verification included."""
+    """What an apply did: the operations, in how many seconds, verification included.
+
+    `held`: what was kept back. `draining`: how many servers still drain.
+    """
 
     operations: tuple[Operation, ...]
     seconds: float
+    held: tuple[Operation, ...] = ()
+    draining: int = 0
 
 
 def apply(
@@ -69,21 +75,82 @@ def apply(
         accept(before)
         check_deletions(before.plan, allowance)
         operations = before.plan.operations
-        outcomes = _execute(driver, operations, progress)
-        failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
-        if failures and (all_or_nothing or not all(outcome.operation.ipvs for outcome in failures)):
-            raise _failure(failures[0], outcomes, before, _undo(driver, before.observed.sandbox))
-        if failures:
-            raise _kept_failure(driver, outcomes, before, adopt=adopt)
-        _verify(driver, desired, adopt=adopt)
+        _carry_out(driver, before, operations, progress, adopt=adopt, all_or_nothing=all_or_nothing)
         operations += _await_drained(driver, desired, before.plan, waiting, adopt=adopt)
         return Result(operations=operations, seconds=time.monotonic() - begin)
 
 
-def _execute(
+def repair(
     driver: Driver,
-    operations: Sequence[Operation],
+    desired: Sandbox,
+    *,
+    quick: bool,
+    allowance: Allowance | None = None,
+    accept: Callable[[Preview], None] = lambda _: None,
+    holds: Callable[[Operation], bool] = lambda _: False,
+) -> Result:
+    """Make a sandbox what its manifest says, for somebody who looks again soon: nothing is waited for.
+
+    `quick` as `Driver.observe` has it, `holds` says which operations are not for now; the rest as `apply`.
+    """
+    with driver.lock():
+        begin = time.monotonic()
+        before = preview(driver, desired, quick=quick)
+        accept(before)
+        check_deletions(before.plan, allowance)
+        held = tuple(_held(before.plan.operations, holds))
+        kept = frozenset(held)
+        operations = tuple(each for each in before.plan.operations if each not in kept)
+        _carry_out(driver, before, operations, held=kept)
+        return Result(operations, time.monotonic() - begin, held, before.plan.draining)
+
+
+def _held(operations: Sequence[Operation], holds: Callable[[Operation], bool]) -> Iterator[Operation]:
+    """Give what is not for now, with all that needs it to be done before."""
+    missing: set[object] = set()
+    for operation in operations:
+        if holds(operation) or (missing and not missing.isdisjoint(_subjects(operation))):
+            # Nothing needs a route or a server.
+            if not (hasattr(operation, "route") or hasattr(operation, "server")):
+                missing |= _subjects(operation)
+            yield operation
+
+
+def _subjects(operation: Operation) -> set[object]:
+    """Give what an operation is about: names of NICs and devices, or the key of an IPVS service."""
+    found: set[object] = {getattr(operation, field, None) for field in ("name", "new_name", "device")}
+    route: Route | None = getattr(operation, "route", None)
+    if route:
+        found |= route.devices
+    service: object = getattr(operation, "service", None)
+    found.add(getattr(service, "key", service))
+    return found - {None}
+
+
+def _carry_out(
+    driver: Driver,
+    before: Preview,
+    operations: tuple[Operation, ...],
     progress: Callable[[int, int], None] = lambda *_: None,
+    *,
+    adopt: bool = False,
+    all_or_nothing: bool = False,
+    held: frozenset[Operation] = frozenset(),
+) -> None:
+    """Execute and verify; undo if that is what is to be."""
+    outcomes = _execute(driver, operations, progress)
+    failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
+    if failures and (all_or_nothing or not all(outcome.operation.ipvs for outcome in failures)):
+        raise _failure(failures[0], outcomes, before, _undo(driver, before.observed.sandbox))
+    if failures:
+        raise _kept_failure(driver, outcomes, before, adopt=adopt)
+    around = before.observed.around
+    if operations or around.tentative or around.dad_failed:
+        _verify(driver, before.desired, adopt=adopt, held=held)
+
+
+def _execute(
+    driver: Driver, operations: Sequence[Operation], progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[Outcome]:
     """Execute until the first failure. Where the driver itself gives up, what it was at is unknown."""
     outcomes: list[Outcome] = []
@@ -212,7 +279,7 @@ def _ipvs_path(operation: Operation, desired: Sandbox) -> tuple[str | int, ...]:
     return ("ipvs", "services", index, *where)
 
 
-def _verify(driver: Driver, desired: Sandbox, *, adopt: bool) -> None:
+def _verify(driver: Driver, desired: Sandbox, *, adopt: bool, held: frozenset[Operation]) -> None:
     """Look again until the kernel is through with duplicate address detection; then nothing may be left to do."""
     deadline = time.monotonic() + DAD_TIMEOUT
     while True:
@@ -222,7 +289,7 @@ def _verify(driver: Driver, desired: Sandbox, *, adopt: bool) -> None:
         if around.dad_failed:
             listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.dad_failed))
             raise VerifyError(f"another host uses this address already (duplicate address detection): {listed}")
-        left = [operation for operation in found.plan.operations if not _ends_drain(operation, desired)]
+        left = [each for each in found.plan.operations if not _ends_drain(each, desired) and each not in held]
         if left and all(operation.only_marks for operation in left):
             if adopt:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 
@@ -10,6 +11,14 @@ def plural(noun: str, count: int) -> str:
     if count == 1:
         return noun
     return noun + ("es" if noun.endswith(("s", "x")) else "s")
+
+
+def seconds(text: str) -> float:
+    """Read a time such as `0.5s`, `90s`, `15min`, `1h` or `2d`. ValueError otherwise."""
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|min|h|d)", text)
+    if match is None or not float(match[1]):
+        raise ValueError(f'"{text}" is not a time such as 90s, 15min, 1h or 2d')
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def printable(text: str) -> str:

@@ -18,15 +18,18 @@ COMMANDS = {
     "validate": "check manifests without touching anything",
     "diff": "show what apply would do",
     "apply": "make sandboxes what their manifests say",
+    "watch": "keep sandboxes what their manifests say",
+    "status": "print what the watcher of this host knows",
+    "pause": "let the watcher leave a sandbox alone for a while",
     "show": "print what is in a sandbox, as a manifest",
     "sandbox": "start, use and stop virtual machines of our own",
 }
-_WITHOUT_PATHS = {"sandbox"}
+_WITHOUT_PATHS = {"sandbox", "status", "pause"}
 
 _EXIT_CODES = """\
 exit codes:
   0  nothing to do, or done
-  1  something differs (diff only)
+  1  something differs (diff), or is not as it should be (status)
   2  an error; stderr says which
   3  refused for safety, nothing touched
 """

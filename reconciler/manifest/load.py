@@ -36,6 +36,17 @@ class Manifest(NamedTuple):
         return f"{problem.file}:{problem.line}:{problem.column}"
 
 
+class Contents(NamedTuple):
+    """What is in a file: its manifests, and what is wrong with the others.
+
+    `texts`: what was read, of the file itself and of the files of rules that it names; None: it could not be.
+    """
+
+    manifests: list[Manifest]
+    problems: list[Problem]
+    texts: dict[str, str | None]
+
+
 def load(paths: Sequence[str]) -> list[Manifest]:
     """Read all manifests of files, of folders (below them `*.yaml`, `*.yml`, `*.json`, hidden names left out), and `-`.
 
@@ -43,15 +54,22 @@ def load(paths: Sequence[str]) -> list[Manifest]:
     """
     manifests: list[Manifest] = []
     wrong: list[Problem] = []
-    for file in _files(paths, wrong):
-        _load_file(file, manifests, wrong)
-    clashes: dict[int, list[Finding]] = {}
-    for index, finding in check_together([(each.file, each.sandbox) for each in manifests]):
-        clashes.setdefault(index, []).append(finding)
-    wrong += _place((manifests[index], findings) for index, findings in clashes.items())
+    for file in find(paths, wrong):
+        contents = read_file(file)
+        manifests += contents.manifests
+        wrong += contents.problems
+    wrong += place((manifests[index], findings) for index, findings in clashes(manifests).items())
     if wrong:
         raise ManifestError(wrong)
     return manifests
+
+
+def clashes(manifests: Sequence[Manifest]) -> dict[int, list[Finding]]:
+    """Give the indexes of the manifests that claim what one before them has, and what that is."""
+    found: dict[int, list[Finding]] = {}
+    for index, finding in check_together([(each.file, each.sandbox) for each in manifests]):
+        found.setdefault(index, []).append(finding)
+    return found
 
 
 def warnings(found: Iterable[tuple[Manifest, Surroundings]]) -> list[Problem]:
@@ -61,10 +79,10 @@ def warnings(found: Iterable[tuple[Manifest, Surroundings]]) -> list[Problem]:
         return []
     from reconciler.manifest import warn
 
-    return _place((manifest, warn.warnings(manifest.sandbox, around)) for manifest, around in found)
+    return place((manifest, warn.warnings(manifest.sandbox, around)) for manifest, around in found)
 
 
-def _place(said: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:
+def place(said: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:
     """Find the places of what is said of manifests; one pass a file."""
     files: dict[str, tuple[str, list[Document]]] = {}
     for manifest, findings in said:
@@ -73,89 +91,104 @@ def _place(said: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:
     return [each for file, (text, documents) in files.items() for each in problems(file, text, documents)]
 
 
-def _files(paths: Sequence[str], wrong: list[Problem]) -> Iterator[str]:
+def find(paths: Sequence[str], wrong: list[Problem]) -> Iterator[str]:
+    """Give the files to read, whether they are there or not; add the folders that give none, or cannot be read."""
     for path in dict.fromkeys(paths):
         if path == STDIN or not os.path.isdir(path):
             yield path
             continue
-        found = list(_below(path))
-        if not found:
-            wrong.append(_unreadable(path, f"no manifest below this folder ({', '.join(f'*{s}' for s in SUFFIXES)})"))
+        known = len(wrong)
+        found = list(_below(path, wrong))
+        if not found and len(wrong) == known:
+            wrong.append(unreadable(path, f"no manifest below this folder ({', '.join(f'*{s}' for s in SUFFIXES)})"))
         yield from found
 
 
-def _below(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
+def _below(folder: str, wrong: list[Problem]) -> Iterator[str]:
+    def refused(error: OSError) -> None:
+        wrong.append(unreadable(error.filename, _reason(error)))
+
+    for parent, folders, files in os.walk(folder, onerror=refused):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if name.endswith(SUFFIXES) and not name.startswith("."):
                 yield os.path.join(parent, name)
 
 
-def _unreadable(file: str, message: str) -> Problem:
+def unreadable(file: str, message: str) -> Problem:
+    """Make the problem of a file or a folder as a whole."""
     return Problem(file=file, line=0, column=0, path="", message=message)
 
 
-def _load_file(file: str, manifests: list[Manifest], wrong: list[Problem]) -> None:
+def read_file(file: str, *, regular: bool = False) -> Contents:
+    """Read a file by itself. `regular`: not if it might keep one waiting, as a pipe does."""
     name = "<stdin>" if file == STDIN else file
+    contents = Contents([], [], {file: None})
     try:
-        text = _read_text(file)
+        text = contents.texts[file] = read_regular(file) if regular else _read_text(file)
         documents = compose(text)
     except ComposeError as error:
-        excerpt = _line(text, error.line)
-        wrong.append(
-            Problem(
-                file=name,
-                line=error.line + 1,
-                column=error.column + 1,
-                path="",
-                message=printable(str(error)),
-                excerpt=excerpt,
-            )
-        )
-        return
+        contents.problems.append(_syntax_problem(name, text, error))
+        return contents
     except (OSError, ValueError) as error:
-        wrong.append(_unreadable(name, _reason(error)))
-        return
+        contents.problems.append(unreadable(name, _reason(error)))
+        return contents
     # A file may end with `---`, but one in which nothing is said cannot be meant.
     while len(documents) > 1 and documents[-1] is None:
         documents.pop()
     if documents in ([], [None]):
-        wrong.append(_unreadable(name, "is empty; to ask for nothing, write empty sections such as `routes: []`"))
-        return
-    said = [_read_document(file, name, text, number, each, manifests) for number, each in enumerate(documents)]
-    wrong += problems(name, text, said)
+        message = "is empty; to ask for nothing, write empty sections such as `routes: []`"
+        contents.problems.append(unreadable(name, message))
+        return contents
+    said = [_read_document(file, name, text, number, each, contents) for number, each in enumerate(documents)]
+    contents.problems.extend(problems(name, text, said))
+    return contents
 
 
-def _read_document(file: str, name: str, text: str, number: int, document: Any, manifests: list[Manifest]) -> Document:
+def _syntax_problem(name: str, text: str, error: ComposeError) -> Problem:
+    return Problem(
+        file=name,
+        line=error.line + 1,
+        column=error.column + 1,
+        path="",
+        message=printable(str(error)),
+        excerpt=_line(text, error.line),
+    )
+
+
+def _read_document(file: str, name: str, text: str, number: int, document: Any, contents: Contents) -> Document:
     """Read one document of a file; it is one of the manifests if nothing is wrong with it."""
     findings = check(document)
     if not isinstance(document, dict):
         return Document(number, findings)
-    rules = _read_rules(file, document, findings)
+    rules = _read_rules(file, document, findings, contents.texts)
     draft = sandbox.read_sections(document, findings, rules.text if rules else None)
     findings += check_sections(draft)
     if not findings:
-        manifests.append(Manifest(name, text, number, sandbox.complete(document, draft), rules))
+        contents.manifests.append(Manifest(name, text, number, sandbox.complete(document, draft), rules))
     return Document(number, findings, rules)
 
 
-def _read_rules(file: str, document: Mapping[str, Any], findings: list[Finding]) -> RulesFile | None:
-    """Read the file that a document names as its rules; if it cannot be read, that is one of the findings."""
+def _read_rules(
+    file: str, document: Mapping[str, Any], findings: list[Finding], texts: dict[str, str | None]
+) -> RulesFile | None:
+    """Read the file that a document names as its rules, into the texts; if it cannot be read, that is a finding."""
     section = document.get("ipvs")
     named = section.get("rulesFile") if isinstance(section, dict) else None
     if named is None or any(finding.path == RULES_FILE for finding in findings):
         return None
     path = os.path.join("" if file == STDIN else os.path.dirname(file), named)
+    texts[path] = None
     try:
-        return RulesFile(path, _read_regular(path).replace("\r\n", "\n"))
+        text = texts[path] = read_regular(path)
+        return RulesFile(path, text.replace("\r\n", "\n"))
     except (OSError, ValueError) as error:
         findings.append(Finding(RULES_FILE, f"{path}: {_reason(error)}"))
         return None
 
 
-def _read_regular(file: str) -> str:
-    # A pipe would block.
+def read_regular(file: str) -> str:
+    """Read a text; OSError or ValueError if that is not possible, or might keep one waiting, as a pipe does."""
     with open(file, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise ValueError("not a regular file")

@@ -80,6 +80,7 @@ def complete(data: Mapping[str, Any], draft: Draft) -> Sandbox:
         interfaces=None if draft.interfaces is None else tuple([item for item in draft.interfaces if item]),
         routes=None if draft.routes is None else tuple([item for item in draft.routes if item]),
         ipvs=draft.ipvs.ipvs if draft.ipvs else None,
+        paused=data.get("paused", ""),
     )
 
 
@@ -105,6 +106,8 @@ def write(sandbox: Sandbox) -> dict[str, Any]:
         "sandbox": sandbox.id,
         "driver": _write_driver(sandbox.driver),
     }
+    if sandbox.paused:
+        data["paused"] = sandbox.paused
     if sandbox.interfaces is not None:
         data["interfaces"] = [interface.write(item) for item in sandbox.interfaces]
     if sandbox.routes is not None:

@@ -71,13 +71,14 @@ DriverAddress = NetnsAddress | VmAddress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A sandbox and its sections. None: leave alone; (): none of ours."""
+    """A sandbox and its sections. None: leave alone; (): none of ours. `paused`: why `watch` leaves it alone."""
 
     id: str
     driver: DriverAddress
     interfaces: tuple[Interface, ...] | None = None
     routes: tuple[Route, ...] | None = None
     ipvs: Ipvs | None = None
+    paused: str = ""
 
 
 class HostDevice(NamedTuple):

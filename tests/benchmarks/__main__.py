@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import flush, ipvs, plug, routes, start
+from tests.benchmarks import flush, ipvs, plug, routes, start, watch
 from tests.conftest import Kernel
 
 
@@ -18,7 +18,9 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             figures = [
-                figure for part in (start, routes, ipvs, flush, plug) for figure in part.run(kernel, Path(folder))
+                figure
+                for part in (start, routes, ipvs, flush, plug, watch)
+                for figure in part.run(kernel, Path(folder))
             ]
     finally:
         kernel.remove()

@@ -109,6 +109,7 @@ def test_the_fields_are_these() -> None:
         *(f"ipvs.services[0].servers[0].{name}" for name in ("tunType", "tunPort", "tunChecksum")),
         "ipvs.rules",
         "ipvs.rulesFile",
+        "paused",
     ]
 
 

@@ -38,7 +38,7 @@ ROWS: list[Row] = [
     (
         "empty key",
         manifest('"": 1'),
-        ["bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, routes, ipvs"],
+        ["bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, routes, ipvs, paused"],
     ),
     ("ID is empty", manifest("sandbox: ''"), [f'bad.yaml:2:10: sandbox: "" is not valid; expected {ID}']),
     ("ID is null", manifest("sandbox: null"), [f"bad.yaml:2:10: sandbox: nothing is given; expected {ID}"]),

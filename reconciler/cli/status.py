@@ -1,0 +1,50 @@
+"""`reconciler status`: what the watcher of this host knows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from reconciler.cli.output import print_data
+from reconciler.watch.report import age, ask
+from reconciler.wording import printable
+
+_HEAD = ("SANDBOX", "DRIVER", "STATE", "LOOKED", "DRIFT 1 h", "REVISION", "DETAIL")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("-o", dest="form", choices=("text", "json"), default="text", help="the form of the output")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a line a sandbox; 1 if something is not as it should be."""
+    found = ask()
+    if arguments.form == "json":
+        print_data(found, "json")
+    else:
+        print("\n".join(_table([_HEAD, *map(_row, found["sandboxes"])])))
+        for words in (*found["alarms"], *found["problems"]):
+            print(printable(words), file=sys.stderr)
+    good = all(each["state"] in {"converged", "draining", "paused"} and each["fresh"] for each in found["sandboxes"])
+    return 0 if good and not found["alarms"] and not found["problems"] else 1
+
+
+def _row(each: dict[str, Any]) -> tuple[str, ...]:
+    state = each["state"] if each["fresh"] or not each["looked"] else f"{each['state']}?"
+    drift = str(each["drift_1h"]) if each["looked"] else "-"
+    return (
+        each["sandbox"],
+        each["driver"],
+        state,
+        age(each["looked"]),
+        drift,
+        each["revision"] or "-",
+        printable(each["detail"]),
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,97 @@
+"""`reconciler watch`: keep sandboxes what their manifests say."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from functools import partial
+from typing import TypeVar
+
+from reconciler.errors import HostError
+from reconciler.manifest.load import STDIN
+from reconciler.watch import log
+from reconciler.watch.rollout import Pace, parse_at_once
+from reconciler.watch.watcher import Options, Watcher
+from reconciler.watch.worker import Settings
+from reconciler.wording import seconds
+
+_T = TypeVar("_T")
+# Seconds.
+LOOK, FULL_LOOK = 5.0, 600.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("--mode", choices=("repair", "report"), default="repair", help="`report` changes nothing")
+    parser.add_argument(
+        "--prune", action="store_true", help="remove what is ours from a sandbox whose manifest was deleted"
+    )
+    parser.add_argument(
+        "--at-once",
+        metavar="N|N%",
+        type=_at_once,
+        default=Pace(),
+        help="change so many sandboxes at once (default: all)",
+    )
+    parser.add_argument(
+        "--stop-after-failures", metavar="N", type=_natural, default=0, help="then change no more (default: never)"
+    )
+    parser.add_argument("--look", metavar="TIME", type=_seconds, default=LOOK, help="between two looks at IPVS (5s)")
+    parser.add_argument(
+        "--full-look", metavar="TIME", type=_seconds, default=FULL_LOOK, help="between two looks at everything (10min)"
+    )
+    parser.add_argument(
+        "--no-guard",
+        dest="guard",
+        action="store_false",
+        help="do not let machines put back flushed services themselves",
+    )
+    parser.add_argument("--metrics", metavar="HOST:PORT", type=_address, help="serve metrics of Prometheus here")
+    parser.add_argument("--log", choices=log.FORMS, default="text", help="how log lines are written")
+
+
+def _at_once(text: str) -> Pace:
+    return _checked(partial(parse_at_once, text))
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number')
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    return _checked(partial(seconds, text))
+
+
+def _checked(read: partial[_T]) -> _T:
+    try:
+        return read()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f'"{text}" is not HOST:PORT')
+    return host, int(port)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Watch until told to end."""
+    if STDIN in arguments.paths:
+        raise HostError("standard input cannot be watched; name files and folders")
+    # Unlike other commands this one stays.
+    gc.enable()
+    log.configure(arguments.log)
+    settings = Settings(
+        look=arguments.look,
+        full_look=max(arguments.full_look, arguments.look),
+        change=arguments.mode == "repair",
+        guard=arguments.guard,
+    )
+    pace = arguments.at_once._replace(stop_after=arguments.stop_after_failures)
+    Watcher(arguments.paths, Options(settings, pace, arguments.prune, arguments.metrics)).run()
+    return 0

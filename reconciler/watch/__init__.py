@@ -1,0 +1,1 @@
+"""Keep it so: what changes in files and sandboxes → sandboxes to look at again."""

@@ -1,0 +1,63 @@
+"""Events as log lines: `key=value` for people, JSON for machines. One event a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+
+from reconciler.wording import printable
+
+FORMS = ("text", "json")
+
+_logger = logging.getLogger("reconciler.watch")
+
+
+def configure(form: str) -> None:
+    """Write to standard error in one of FORMS."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Text())
+    root = logging.getLogger("reconciler")
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    root.propagate = False
+
+
+def say(event: str, *, level: int = logging.INFO, **fields: object) -> None:
+    """Log an event; a field that is None or empty is left out."""
+    shown = {name: value for name, value in fields.items() if value not in (None, "", ())}
+    _logger.log(level, event, extra={"fields": shown})
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
+    found: Mapping[str, object] = getattr(record, "fields", {})
+    return found
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
+        words = [when, record.levelname.lower(), printable(record.getMessage())]
+        words += [f"{name}={_value(value)}" for name, value in _fields(record).items()]
+        if record.exc_info:
+            words.append(f"traceback={_value(self.formatException(record.exc_info))}")
+        return " ".join(words)
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        data = {"time": round(record.created, 3), "level": record.levelname.lower(), "event": record.getMessage()}
+        data |= _fields(record)
+        if record.exc_info:
+            data["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(data, ensure_ascii=False, default=str)
+
+
+def _value(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    if text and text.isprintable() and not set(text) & set(' "='):
+        return text
+    # Of what a terminal may obey, JSON leaves this one letter.
+    return json.dumps(text, ensure_ascii=not text.isprintable()).replace("\x7f", "\\u007f")

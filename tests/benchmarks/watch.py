@@ -1,0 +1,270 @@
+"""What a watch costs with nothing to do, how soon it repairs, and what lives through a flush that nobody attends to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler.guest import launch
+from tests.benchmarks.flush import CONNECTIONS, FLUSHER, PATIENCE, find_pace, table, write
+from tests.benchmarks.ipvs import HEAD
+from tests.benchmarks.measure import RECONCILER, Figure
+from tests.conftest import Kernel, ip
+from tests.machine import Guest
+from tests.traffic.world import PACE, world
+
+MANY, ROUNDS, IDLE_SECONDS = 500, 15, 30.0
+# Seconds for all sandboxes to be looked at after a reload: without it a second change of one object would be a fight, and wait.
+PEACE = 3.0
+# Bytes of memory that so many may take.
+MEMORY = 200 << 20
+DEADLINE = 60.0
+MANIFEST = """\
+apiVersion: reconciler/v1
+sandbox: {name}
+driver: {{netns: {{name: {name}}}}}
+interfaces:
+  - {{name: eth0, device: {device}, hwAddr: "{hw_addr}", mtu: 1400, addresses: [10.1.0.2/16]}}
+routes:
+  - {{dest: 10.8.0.0/16, gateway: 10.1.0.1, device: eth0}}
+"""
+
+
+@dataclass
+class Watch:
+    """A watcher that runs."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [each for line in self.log.read_text().splitlines() if (each := json.loads(line))["event"] == name]
+
+    def await_events(self, name: str, count: int) -> dict[str, Any]:
+        """Wait for so many events; give the last of them."""
+        try:
+            await_(lambda: len(self.events(name)) >= count)
+        except RuntimeError:
+            raise RuntimeError(f"{count} times {name}: {self.log.read_text()[-2000:]}") from None
+        return self.events(name)[count - 1]
+
+    def cpu(self) -> float:
+        """Seconds that it has computed."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident(self) -> int:
+        """Bytes that are resident."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def watch(folder: Path, *options: str) -> Iterator[Watch]:
+    log = folder.with_suffix(".log")
+    with log.open("wb") as file:
+        process = subprocess.Popen([*RECONCILER, "watch", "--log", "json", *options, str(folder)], stderr=file)
+    try:
+        yield Watch(process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def await_(condition: Callable[[], bool], pause: float = 0.02) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError("what is waited for does not come")
+        time.sleep(pause)
+
+
+def run(kernel: Kernel, folder: Path) -> list[Figure]:
+    return [
+        *namespaces(kernel, folder / "namespaces"),
+        *machines(kernel, folder / "machines"),
+        *flush(folder / "flush"),
+    ]
+
+
+def namespaces(kernel: Kernel, folder: Path) -> list[Figure]:
+    """Repairs with one sandbox and with many, and what many cost that are as they should be."""
+    folder.mkdir()
+    first = [add(kernel, folder) for _ in CHANGES]
+    with watch(folder) as alone:
+        alone.await_events("converged", len(first))
+        one = repairs(alone, first)
+        edited = edits(folder / f"{first[0]}.yaml", first[0])
+    for _ in range(MANY - len(first)):
+        add(kernel, folder)
+    with watch(folder) as many:
+        many.await_events("converged", MANY)
+        begin, at = many.cpu(), time.monotonic()
+        time.sleep(IDLE_SECONDS)
+        share = (many.cpu() - begin) / (time.monotonic() - at)
+        among = repairs(many, first)
+        resident = many.resident()
+        edited_among = edits(folder / f"{first[0]}.yaml", first[0])
+    print(f"from a change to the repaired kernel, {ROUNDS} of each, p50 / p99:")
+    for what, times in one.items():
+        print(f"    {what}: {words(times)}, among {MANY}: {words(among[what])}")
+    print(f"    manifest edited: {words(edited)}, among {MANY}: {words(edited_among)}")
+    medians = [statistics.median(each for times in found.values() for each in times) for found in (one, among)]
+    return [
+        Figure(
+            name=f"{MANY} namespaces with nothing to do: of one core",
+            detail=f"{share * 100:.2f} % over {IDLE_SECONDS:.0f} s",
+            ratio=share,
+            bar=0.01,
+            aim=0.005,
+        ),
+        Figure(
+            name=f"{MANY} namespaces: memory, of {MEMORY >> 20} MiB",
+            detail=f"{resident >> 20} MiB resident",
+            ratio=resident / MEMORY,
+            bar=1,
+            aim=0.5,
+        ),
+        Figure(
+            name=f"a repair among {MANY} namespaces, beside {len(first)}",
+            detail=f"medians {medians[1] * 1000:.1f} ms and {medians[0] * 1000:.1f} ms",
+            ratio=medians[1] / medians[0],
+            bar=2,
+            aim=1.2,
+        ),
+    ]
+
+
+def add(kernel: Kernel, folder: Path) -> str:
+    name = kernel.namespace()
+    device = kernel.tap()
+    number = int(device.rpartition("t")[2])
+    hw_addr = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+    (folder / f"{name}.yaml").write_text(MANIFEST.format(name=name, device=device, hw_addr=hw_addr))
+    return name
+
+
+# What is done to a sandbox, and what says that it is repaired.
+CHANGES = {
+    "route deleted": ("route del 10.8.0.0/16", "route", "10.8.0.0/16"),
+    "addresses flushed": ("addr flush dev eth0", "route", "10.8.0.0/16"),
+    "link down": ("link set eth0 down", "route", "10.8.0.0/16"),
+    "MTU": ("link set eth0 mtu 1300", "link", "mtu 1400"),
+    "name": ("link set eth0 name eth1", "link", " eth0:"),
+}
+
+
+def repairs(watcher: Watch, names: list[str]) -> dict[str, list[float]]:
+    """Time repairs of each kind, each in a sandbox of its own."""
+    found: dict[str, list[float]] = {what: [] for what in CHANGES}
+    for _ in range(ROUNDS):
+        ends = time.monotonic() + PEACE
+        for name, (what, (change, shown, expected)) in zip(names, CHANGES.items(), strict=True):
+            ip(*change.split(), namespace=name)
+            begin = time.monotonic()
+            await_(lambda name=name, shown=shown, expected=expected: expected in ip(shown, namespace=name), 0)  # type: ignore[misc]
+            found[what].append(time.monotonic() - begin)
+        watcher.process.send_signal(signal.SIGHUP)
+        time.sleep(max(PEACE / 2, ends - time.monotonic()))
+    return found
+
+
+def edits(file: Path, name: str) -> list[float]:
+    """Time from an edit of a manifest to the kernel; it has to come to rest first."""
+    text, times = file.read_text(), []
+    for number in range(ROUNDS):
+        file.write_text(f"{text}  - {{dest: 10.9.{number}.0/24, gateway: 10.1.0.1, device: eth0}}\n")
+        begin = time.monotonic()
+        await_(lambda number=number: f"10.9.{number}.0/24" in ip("route", namespace=name), 0)  # type: ignore[misc]
+        times.append(time.monotonic() - begin)
+    return times
+
+
+def machines(kernel: Kernel, folder: Path) -> list[Figure]:
+    """Repairs in two machines, from the command in the guest to the log line after the verification."""
+    folder.mkdir()
+    names = [f"watch-{os.getpid()}-{number}" for number in range(2)]
+    guests = [Guest(launch.start(name, memory=256)) for name in names]
+    try:
+        for number, name in enumerate(names):
+            device, hw_addr = kernel.tap(), f"02:00:00:00:ff:{number:02x}"
+            ip("link", "set", device, "up")
+            text = MANIFEST.format(name=name, device=device, hw_addr=hw_addr).replace("netns:", "vm:")
+            (folder / f"{name}.yaml").write_text(text)
+        with watch(folder) as watcher:
+            watcher.await_events("converged", 2)
+            print(f"in two machines, {ROUNDS} of each, the command in the guest included, p50 / p99:")
+            for what, (change, _, _) in CHANGES.items():
+                # Linux 6.1 renames no NIC that is up.
+                before = "ip link set eth0 down; " if what == "name" else ""
+                print(f"    {what}: {words(in_turn(watcher, guests, f'{before}ip {change}'))}")
+    finally:
+        for name in names:
+            launch.stop(name)
+    return []
+
+
+def in_turn(watcher: Watch, guests: list[Guest], change: str) -> list[float]:
+    times = []
+    for number in range(ROUNDS):
+        begin, before = time.time(), len(watcher.events("repaired"))
+        guests[number % 2].run("sh", "-c", change)
+        times.append(watcher.await_events("repaired", before + 1)["time"] - begin)
+        # What is left of it, and then its peace.
+        time.sleep(PEACE / 4)
+        watcher.process.send_signal(signal.SIGHUP)
+        time.sleep(PEACE / 4)
+    return times
+
+
+def words(times: list[float]) -> str:
+    ordered = sorted(times)
+    return f"{statistics.median(ordered) * 1000:.0f} / {ordered[int(len(ordered) * 0.99)] * 1000:.0f} ms"
+
+
+def flush(folder: Path) -> list[Figure]:
+    """Flush 20,000 rules behind the back of a watch, with connections through them."""
+    folder.mkdir()
+    name = f"watch-{os.getpid()}"
+    lines = table()
+    text = f"{HEAD.format(name=name)}  rules: |\n" + "".join(f"    {line}\n" for line in lines)
+    (folder / "flush.yaml").write_text(text)
+    guest = Guest(launch.start(name))
+    try:
+        with world(guest) as clients, watch(folder) as watcher:
+            watcher.await_events("converged", 1)
+            begun = [
+                clients.begin("ack", group, CONNECTIONS, 80, pace) for group, pace in (("idle", 0), ("active", PACE))
+            ]
+            if not all(fared.alive for fared in begun):
+                raise RuntimeError(f"not all connections could be made: {begun}")
+            pace = find_pace(clients)
+            write(guest, "gone", [])
+            write(guest, "first", [b"\x10\0\0\0" + bytes(12)])
+            before, at = len(watcher.events("repaired")), time.time()
+            guest.run("python3.11", "-I", "-S", "-", stdin=FLUSHER.encode())
+            done = watcher.await_events("repaired", before + 1)["time"] - at
+            idle, active = (clients.prove(group, PATIENCE) for group in ("idle", "active"))
+            first = float(guest.output("cat", "/tmp/took"))
+            clients.end_all()
+    finally:
+        launch.stop(name)
+    lost = active.calls - active.answered
+    return [
+        Figure(
+            name=f"active connections lost in a flush of {len(lines):,} rules under a watch",
+            detail=f"{lost:,} of {active.calls:,} (a byte every {pace:.0f} ms), and {idle.calls - idle.answered:,} of "
+            f"{idle.calls:,} idle ones; first service after {first * 1000:.0f} ms, all after {done:.1f} s",
+            ratio=lost / active.calls,
+            bar=0.1,
+            aim=0,
+        )
+    ]

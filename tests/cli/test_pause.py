@@ -1,0 +1,97 @@
+"""`pause` leaves a file that a watcher heeds, and takes it away again."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from reconciler.cli.main import main
+from reconciler.watch import pause
+from reconciler.watch.pause import Pause
+
+NOW = 4_000_000_000.0
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(pause, "FOLDER", str(tmp_path / "paused"))
+    return tmp_path / "paused"
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+
+
+def run(capsys: Output, *words: str) -> tuple[int, str, str]:
+    code = main(["pause", *words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15min", 900), ("1h", 3600), ("2d", 172800)])
+def test_for_a_while(text: str, seconds: float, capsys: Output) -> None:
+    until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(NOW + seconds))
+    assert run(capsys, "web-1", "--for", text) == (0, f"web-1: paused until {until}\n", "")
+    assert pause.read("web-1") == Pause(NOW + seconds, "paused by hand")
+
+
+def test_for_a_reason_and_anew(capsys: Output) -> None:
+    assert run(capsys, "web-1", "--for", "1h", "--reason", "a migration")[0] == 0
+    assert pause.read("web-1") == Pause(NOW + 3600, "a migration")
+    assert run(capsys, "web-1", "--for", "1s")[0] == 0
+    assert pause.read("web-1") == Pause(NOW + 1, "paused by hand")
+
+
+def test_the_end_comes_once(capsys: Output, folder: Path) -> None:
+    run(capsys, "web-1", "--for", "1h")
+    run(capsys, "web-2", "--for", "1h")
+    assert run(capsys, "web-1", "--end") == (0, "web-1: looked after again\n", "")
+    assert run(capsys, "web-1", "--end") == (0, "web-1: was not paused\n", "")
+    assert os.listdir(folder) == ["web-2"]
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc/passwd", "-x", ".a", "a b", "a\n", "a" * 65])
+@pytest.mark.parametrize("how", [["--for", "1h"], ["--end"]])
+def test_what_is_no_id_is_refused(name: str, how: list[str], capsys: Output, folder: Path) -> None:
+    assert run(capsys, *how, "--", name) == (2, "", f'reconciler: "{name}" is no ID of a sandbox\n')
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("text", ["", "1", "0s", "1m", "-1s", "forever"])
+def test_what_is_no_time_is_refused(text: str, capsys: Output, folder: Path) -> None:
+    words = f'reconciler: --for: "{text}" is not a time such as 90s, 15min, 1h or 2d\n'
+    assert run(capsys, "web-1", f"--for={text}") == (2, "", words)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "ID"),
+        (["web-1"], "one of the arguments --for --end is required"),
+        (["web-1", "--for", "1h", "--end"], "argument --end: not allowed with argument --for"),
+        (["--end"], "ID"),
+        (["web-1", "web-2", "--end"], "unrecognized arguments: web-2"),
+    ],
+)
+def test_one_sandbox_and_one_of_for_and_end(words: list[str], said: str, capsys: Output) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["pause", *words])
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(
+    capsys: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(pause, "FOLDER", str(tmp_path / "file/paused"))
+    code, out, err = run(capsys, "web-1", "--for", "1h")
+    assert (code, out) == (2, "")
+    assert err == f"reconciler: [Errno 20] Not a directory: '{tmp_path}/file/paused'\n"

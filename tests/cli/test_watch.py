@@ -1,0 +1,125 @@
+"""What `watch` makes of its arguments; no watcher runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from reconciler.cli import watch
+from reconciler.cli.main import main
+from reconciler.watch.rollout import Pace
+from reconciler.watch.watcher import Options
+from reconciler.watch.worker import Settings
+
+
+class _Watcher:
+    """Stands in for the real one: it notes what it is given, and ends at once."""
+
+    seen: list[tuple[list[str], Options]]
+
+    def __init__(self, paths: Sequence[str], options: Options) -> None:
+        self.seen.append((list(paths), options))
+
+    def run(self) -> None:
+        self.seen.append(([], Options(Settings(0, 0))))
+
+
+@pytest.fixture(autouse=True)
+def forms(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The forms in which it was asked to log."""
+    asked: list[str] = []
+    monkeypatch.setattr(_Watcher, "seen", [], raising=False)
+    monkeypatch.setattr(watch, "Watcher", _Watcher)
+    monkeypatch.setattr("reconciler.watch.log.configure", asked.append)
+    return asked
+
+
+def given(*words: str) -> tuple[list[str], Options]:
+    """Give the paths and options of a watcher that is run with these words."""
+    assert main(["watch", *words]) == 0
+    made, ran = _Watcher.seen
+    assert ran == ([], Options(Settings(0, 0)))
+    return made
+
+
+def test_what_holds_unless_it_is_said(forms: list[str]) -> None:
+    settings = Settings(look=5.0, full_look=600.0, change=True, guard=True)
+    assert given("m", "n.yaml") == (["m", "n.yaml"], Options(settings, Pace(), prune=False, metrics=None))
+    assert forms == ["text"]
+
+
+def test_all_that_can_be_said(forms: list[str]) -> None:
+    words = (
+        "--mode report --prune --at-once 10% --stop-after-failures 3 --look 0.5s --full-look 1h --no-guard "
+        "--metrics 127.0.0.1:9100 --log json m"
+    )
+    settings = Settings(look=0.5, full_look=3600.0, change=False, guard=False)
+    pace = Pace(percent=10, stop_after=3)
+    assert given(*words.split()) == (["m"], Options(settings, pace, prune=True, metrics=("127.0.0.1", 9100)))
+    assert forms == ["json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "pace"),
+    [
+        (["--at-once", "7"], Pace(number=7)),
+        (["--at-once", "100%"], Pace(percent=100)),
+        (["--stop-after-failures", "2"], Pace(stop_after=2)),
+        (["--at-once", "1", "--stop-after-failures", "0"], Pace(number=1)),
+    ],
+)
+def test_paces(words: list[str], pace: Pace) -> None:
+    assert given(*words, "m")[1].pace == pace
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9100", ("127.0.0.1", 9100)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:65535", ("::1", 65535)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert given("--metrics", text, "m")[1].metrics == address
+
+
+def test_a_full_look_is_no_more_often_than_a_look() -> None:
+    settings = given("--look", "1h", "m")[1].settings
+    assert (settings.look, settings.full_look) == (3600.0, 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the following arguments are required: PATH"),
+        (["--mode", "apply", "m"], "argument --mode: invalid choice: 'apply' (choose from 'repair', 'report')"),
+        (["--at-once", "0", "m"], 'argument --at-once: "0" is neither a number nor a percentage'),
+        (["--at-once", "101%", "m"], 'argument --at-once: "101%" is neither a number nor a percentage'),
+        (["--stop-after-failures", "some", "m"], 'argument --stop-after-failures: "some" is not a number'),
+        (["--stop-after-failures=-1", "m"], 'argument --stop-after-failures: "-1" is not a number'),
+        (["--look", "5", "m"], 'argument --look: "5" is not a time such as 90s, 15min, 1h or 2d'),
+        (["--full-look", "0s", "m"], 'argument --full-look: "0s" is not a time such as 90s, 15min, 1h or 2d'),
+        (["--metrics", "9100", "m"], 'argument --metrics: "9100" is not HOST:PORT'),
+        (["--metrics", ":9100", "m"], 'argument --metrics: ":9100" is not HOST:PORT'),
+        (["--metrics", "[]:9100", "m"], 'argument --metrics: "[]:9100" is not HOST:PORT'),
+        (["--metrics", "localhost:", "m"], 'argument --metrics: "localhost:" is not HOST:PORT'),
+        (["--metrics", "localhost:http", "m"], 'argument --metrics: "localhost:http" is not HOST:PORT'),
+        (["--metrics", "localhost:65536", "m"], 'argument --metrics: "localhost:65536" is not HOST:PORT'),
+        (["--log", "xml", "m"], "argument --log: invalid choice: 'xml' (choose from 'text', 'json')"),
+    ],
+)
+def test_what_it_does_not_take(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["watch", *words])
+    out, err = capsys.readouterr()
+    assert (raised.value.code, out, _Watcher.seen) == (2, "", [])
+    assert err.splitlines()[-1] == f"reconciler watch: error: {said}"
+
+
+def test_help_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["watch", "--help"])
+    assert raised.value.code == 0
+    assert "--at-once N|N%" in capsys.readouterr().out

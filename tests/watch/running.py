@@ -1,0 +1,231 @@
+"""`reconciler watch` as a process, what it logs and says of itself, and namespaces that it keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from reconciler.manifest.dump import dump
+from tests.conftest import Kernel, ip
+from tests.system.box import MACS, nic
+
+COMMAND = [sys.executable, "-m", "reconciler"]
+# Seconds.
+DEADLINE, END = 20.0, 40.0
+ROUTE = {"dest": "10.8.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}
+OTHER = {"dest": "10.9.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}
+# Nothing in a manifest tells that the kernel has no such source address.
+REFUSED = {"dest": "192.168.9.0/24", "gateway": "10.0.0.1", "device": "eth0", "source": "198.51.100.77"}
+
+
+def until(
+    condition: Callable[[], object],
+    what: str = "what is waited for",
+    *,
+    seconds: float = DEADLINE,
+    more: Callable[[], str] = str,
+) -> None:
+    """Wait for a condition; the test fails if it does not come, and says `more`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"not in {seconds:.0f} s: {what}\n{more()}")
+        time.sleep(0.05)
+
+
+def reconciler(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=END)
+
+
+class Answer(NamedTuple):
+    """What `status` says, and its exit code."""
+
+    code: int
+    alarms: list[str]
+    problems: list[str]
+    sandboxes: dict[str, dict[str, Any]]
+
+
+class Running:
+    """A watcher that runs. Those that run in turn write on one log; of this one is what stands there from `begin` on."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, begin: int) -> None:
+        self.process, self._log, self._begin = process, log, begin
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Give all that was logged, but for a line that is being written."""
+        whole = self._text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+    def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
+        """Give the events of a name in which these fields say that."""
+        return [each for each in self.lines() if each["event"] == name and fields.items() <= each.items()]
+
+    def await_event(self, name: str, **fields: object) -> dict[str, Any]:
+        """Give the first event of a name in which these fields say that, as soon as there is one."""
+
+        def found() -> bool:
+            assert self.process.poll() is None or self.events(name, **fields), self._tail()
+            return bool(self.events(name, **fields))
+
+        self.until(found, f"{name} {fields}")
+        return self.events(name, **fields)[0]
+
+    def status(self) -> Answer:
+        ran = reconciler("status", "-o", "json")
+        assert ran.returncode in {0, 1}, ran.stderr
+        data = json.loads(ran.stdout)
+        return Answer(
+            ran.returncode, data["alarms"], data["problems"], {each["sandbox"]: each for each in data["sandboxes"]}
+        )
+
+    def state(self, name: str) -> str:
+        """Give the state of a sandbox; empty: it is not known."""
+        return str(self.status().sandboxes.get(name, {}).get("state", ""))
+
+    def await_state(self, state: str, *names: str) -> Answer:
+        """Wait until sandboxes are in a state; give what `status` says then."""
+        answers: list[Answer] = []
+
+        def found() -> bool:
+            answers[:] = [self.status()]
+            return all(answers[0].sandboxes.get(name, {}).get("state") == state for name in names)
+
+        self.until(found, f"{', '.join(names)} {state}")
+        return answers[0]
+
+    def await_quiet(self) -> None:
+        """Wait until none has been looked at for longer than the watcher's own tick takes."""
+        looks, since = self._looks(), time.monotonic()
+
+        def quiet() -> bool:
+            nonlocal looks, since
+            if (now := self._looks()) != looks:
+                looks, since = now, time.monotonic()
+            return time.monotonic() - since > 1.5
+
+        self.until(quiet, "no more looks")
+
+    def _looks(self) -> dict[str, float]:
+        return {name: each["looked"] for name, each in self.status().sandboxes.items()}
+
+    def until(self, condition: Callable[[], object], what: str = "what is waited for") -> None:
+        """Wait; a failure says what was logged at last."""
+        until(condition, what, more=self._tail)
+
+    def _tail(self) -> str:
+        return self._text()[-4000:]
+
+    def _text(self) -> str:
+        return self._log.read_bytes()[self._begin :].decode()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """End it as a service manager does; give its exit code."""
+        self.process.terminate()
+        return self.process.wait(END)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def watching(folder: Path, *options: str, paths: tuple[Path, ...] = ()) -> Iterator[Running]:
+    """Run a watcher of a folder, or of `paths`; it is up, and at the end it is no more."""
+    log = folder.with_suffix(".log")
+    words = [*COMMAND, "watch", "--log", "json", *options, *map(str, paths or (folder,))]
+    with log.open("ab") as file:
+        begin = file.tell()
+        running = Running(subprocess.Popen(words, stderr=file), log, begin)
+    try:
+        running.await_event("watching")
+        yield running
+    finally:
+        running.process.terminate()
+        try:
+            running.process.wait(END)
+        finally:
+            running.kill()
+
+
+class Kept:
+    """A namespace, the device for it, and its manifest in a folder; all bear one name."""
+
+    def __init__(self, kernel: Kernel, folder: Path, number: int, *, veth: bool = False) -> None:
+        self.hw_addr = MACS[number]
+        self.name = kernel.namespace()
+        self.device, self.peer = kernel.veth() if veth else (kernel.tap(), "")
+        self.file = folder / f"{self.name}.yaml"
+        self.sections: dict[str, Any] = {"interfaces": [nic(self.device, hwAddr=self.hw_addr)], "routes": [ROUTE]}
+        folder.mkdir(exist_ok=True)
+        self.write()
+
+    def write(self, **sections: Any) -> None:
+        """Write the manifest with other sections."""
+        self.sections |= sections
+        head = {"apiVersion": "reconciler/v1", "sandbox": self.name, "driver": {"netns": {"name": self.name}}}
+        put(self.file, dump([head | self.sections]))
+
+    def ip(self, *words: str) -> str:
+        return ip(*words, namespace=self.name)
+
+    def has(self, dest: str = "10.8.0.0/16") -> bool:
+        """Tell whether there is a route; where there is no namespace, there is none."""
+        shown = subprocess.run(
+            ["ip", "-n", self.name, "route", "show", dest], capture_output=True, text=True, check=False
+        )
+        return bool(shown.stdout)
+
+    def is_as_written(self) -> bool:
+        """Tell whether all that `Kept` writes by itself is in the kernel."""
+        try:
+            (link,) = json.loads(self.ip("-j", "address", "show", "dev", "eth0"))
+        except subprocess.CalledProcessError:
+            return False
+        addresses = [f"{each['local']}/{each['prefixlen']}" for each in link["addr_info"] if each["family"] == "inet"]
+        found = (link["address"], link["mtu"], "UP" in link["flags"], addresses)
+        return found == (self.hw_addr, 1500, True, ["10.0.0.2/16"]) and self.has()
+
+    def end(self) -> None:
+        """Delete the namespace, and wait until the kernel has: what was in it is gone."""
+        ip("netns", "del", self.name)
+        if self.peer:
+            until(lambda: not is_on_host(self.peer), f"{self.peer} is gone with {self.name}")
+
+    def begin(self) -> None:
+        """Make the namespace again, and its device."""
+        ip("netns", "add", self.name)
+        self.supply()
+
+    def supply(self) -> None:
+        """Make the device again."""
+        if self.peer:
+            ip("link", "add", self.device, "type", "veth", "peer", "name", self.peer)
+        else:
+            ip("tuntap", "add", "dev", self.device, "mode", "tap")
+
+    def inode(self) -> int:
+        return os.stat(f"/run/netns/{self.name}").st_ino
+
+
+def is_on_host(device: str) -> bool:
+    return Path("/sys/class/net", device).exists()
+
+
+def put(file: Path, text: str) -> None:
+    """Write a file as careful programs do: it is the old one or the new one."""
+    new = file.with_name(f".{file.name}.new")
+    new.write_text(text)
+    new.replace(file)

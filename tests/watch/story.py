@@ -1,0 +1,88 @@
+"""What stories of a watch are made of: manifests that have versions, and a watch that keeps all it gave."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from reconciler.watch.manifests import Manifests, Reading
+from tests.manifest.texts import manifest, nic
+
+Versions = dict[str, int]
+
+
+def text(number: int, version: int = 0, device: int | None = None) -> str:
+    """Write the manifest of sandbox sN: it has as many routes as its version says."""
+    own = nic(
+        f"device: tap{number if device is None else device}",
+        f"hwAddr: 02:00:00:00:{number >> 8:02x}:{number & 255:02x}",
+    )
+    routes = [f"- dest: 10.{each}.0.0/16\n  gateway: 10.0.0.1\n  device: eth0" for each in range(1, version + 1)]
+    return manifest(f"sandbox: s{number}", f"driver: {{netns: {{name: s{number}}}}}", nics=[own], routes=routes or None)
+
+
+def versions(reading: Reading) -> Versions:
+    return {name: len(each.sandbox.routes or ()) for name, each in reading.manifests.items()}
+
+
+class Watch:
+    """A watch as the loop has it: it reads when it is woken, and keeps all it was given."""
+
+    def __init__(self, *paths: str, rescan: float = 60.0) -> None:
+        self.readings: list[Reading] = []
+        self.manifests = Manifests(paths, rescan)
+        self._woken = threading.Event()
+        self.manifests.start(self._woken.set)
+
+    def _next(self, seconds: float) -> bool:
+        if not self._woken.wait(max(seconds, 0)):
+            return False
+        self._woken.clear()
+        if reading := self.manifests.read():
+            self.readings.append(reading)
+        return True
+
+    def until(self, wish: Callable[[Reading], bool], seconds: float = 15.0) -> Reading:
+        """Give the first reading from here on that is as wished."""
+        end, seen = time.monotonic() + seconds, len(self.readings)
+        while not any(map(wish, self.readings[seen:])):
+            if not self._next(end - time.monotonic()):
+                pytest.fail(f"not in {seconds} s; the last one was {self.readings[-1:]}")
+        return self.readings[-1]
+
+    def until_versions(self, wanted: Versions, seconds: float = 15.0) -> Reading:
+        return self.until(lambda reading: versions(reading) == wanted, seconds)
+
+    def run(self, seconds: float) -> list[Reading]:
+        """Read for so long; give what was given."""
+        end, seen = time.monotonic() + seconds, len(self.readings)
+        while (left := end - time.monotonic()) > 0:
+            self._next(left)
+        return self.readings[seen:]
+
+    def run_during(self, action: Callable[[], object], more: float = 0.5) -> list[Reading]:
+        """Read while something is done, and a little longer."""
+        seen, thread = len(self.readings), threading.Thread(target=action)
+        thread.start()
+        while thread.is_alive():
+            self.run(0.05)
+        thread.join()
+        self.run(more)
+        return self.readings[seen:]
+
+
+Start = Callable[..., Watch]
+
+
+def write(folder: str, numbers: Sequence[int], version: int) -> None:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        Path(folder, f"s{number}.yaml").write_text(text(number, version))
+
+
+def same(numbers: Sequence[int], version: int) -> Versions:
+    return {f"s{number}": version for number in numbers}

@@ -1,0 +1,179 @@
+"""A watch of virtual machines: two at once, changes behind its back, flushes, restarts, and kills of either side."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.errors import SandboxGoneError
+from reconciler.guest import launch
+from reconciler.manifest.dump import dump
+from tests.conftest import Kernel, ip
+from tests.ipvs.rules import rules
+from tests.machine import Guest
+from tests.system.box import MACS
+from tests.watch.running import Running, put, until, watching
+
+LINES = [*rules(200), "-A -t [fd00::1]:80 -s rr", "-a -t [fd00::1]:80 -r [fd00::9]:80 -m -w 1"]
+
+
+class Machine:
+    """A machine of our own that runs, the TAP for it, and its manifest."""
+
+    def __init__(self, kernel: Kernel, folder: Path, number: int) -> None:
+        self.name = f"watched-{os.getpid()}-{number}"
+        self.device = kernel.tap()
+        self.file = folder / f"{self.name}.yaml"
+        nic = {"name": "eth0", "device": self.device, "hwAddr": MACS[number], "mtu": 1500, "addresses": ["10.0.0.2/16"]}
+        self.sections: dict[str, Any] = {
+            "interfaces": [nic],
+            "routes": [{"dest": "10.8.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}],
+            "ipvs": {"rules": "\n".join(LINES) + "\n"},
+        }
+        ip("link", "set", self.device, "up")
+        self.start()
+        self.write()
+
+    def start(self) -> None:
+        self.guest = Guest(launch.start(self.name, memory=256))
+
+    def write(self, **sections: Any) -> None:
+        self.sections |= sections
+        head = {"apiVersion": "reconciler/v1", "sandbox": self.name, "driver": {"vm": {"name": self.name}}}
+        put(self.file, dump([head | self.sections]))
+
+    def run(self, command: str) -> str:
+        """Do something in the guest behind the back of the watch."""
+        return self.guest.output("sh", "-c", command)
+
+    def rules(self) -> list[str]:
+        return sorted(self.run("ipvsadm -Sn").splitlines())
+
+    def is_as_written(self) -> bool:
+        shown = self.run(
+            "ip -o link show eth0 2>&1; ip -o addr show eth0 2>&1; ip route show 10.8.0.0/16; ipvsadm -Sn | wc -l"
+        )
+        return all(each in shown for each in ("mtu 1500", "inet 10.0.0.2/16", "via 10.0.0.1", f"\n{len(LINES)}\n"))
+
+
+@pytest.fixture
+def machines(kernel: Kernel, tmp_path: Path) -> Iterator[list[Machine]]:
+    """Two machines that run."""
+    (tmp_path / "manifests").mkdir()
+    found: list[Machine] = []
+    try:
+        found += [Machine(kernel, tmp_path / "manifests", number) for number in range(2)]
+        yield found
+    finally:
+        for each in found:
+            with suppress(SandboxGoneError):
+                launch.stop(each.name)
+
+
+@pytest.fixture
+def running(machines: list[Machine], tmp_path: Path) -> Iterator[Running]:
+    with watching(tmp_path / "manifests", "--look", "1s") as found:
+        found.await_state("converged", *(each.name for each in machines))
+        yield found
+
+
+def test_machines_are_kept_as_their_manifests_say(machines: list[Machine], running: Running) -> None:
+    one, other = machines
+    assert one.is_as_written()
+    assert other.is_as_written()
+    expected = sorted(LINES)
+    assert one.rules() == expected
+    # An edit reaches the kernel of one machine.
+    changed = [LINES[0].replace("-p 300", "-p 600"), *LINES[1:]]
+    one.write(ipvs={"rules": "\n".join(changed) + "\n"})
+    until(lambda: one.rules() == sorted(changed), "edit")
+    assert other.rules() == expected
+    # What is done behind its back is undone. Not twice the same: that might wait.
+    for change in (
+        "ip route del 10.8.0.0/16",
+        "ip addr flush dev eth0",
+        "ip link set eth0 mtu 1400",
+        # One right after the other: the watch is quick.
+        "printf 'link set eth0 down\\nlink set eth0 name foo\\n' | ip -batch -",
+        f"ipvsadm -e {LINES[1].removeprefix('-a ').replace('-w 1', '-w 9')}",
+        "ipvsadm -C",
+    ):
+        other.run(change)
+        until(lambda: other.is_as_written() and other.rules() == expected, what=change)
+    # The first services were put back in the guest.
+    assert running.events("flush", sandbox=other.name)
+    # A NIC that the guest has lost.
+    one.run("echo 1 >/sys/class/net/eth0/device/driver/unbind 2>/dev/null; true")
+    one.run("for each in /sys/class/net/eth0/device; do echo 1 >$(readlink -f $each)/../remove; done; true")
+    until(one.is_as_written, what="NIC")
+    states = running.status().sandboxes
+    assert {states[each.name]["state"] for each in machines} == {"converged"}
+
+
+def test_a_machine_that_restarts_is_restored_and_one_that_is_frozen_delays_no_other(
+    machines: list[Machine], running: Running
+) -> None:
+    one, other = machines
+    pid = one.guest.sandbox.pid()
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for number in range(3):
+            other.run(f"ip addr add 10.1.{number}.1/24 dev eth0")
+            until(lambda: "10.1." not in other.run("ip addr show eth0"), "address deleted", seconds=5.0)
+        running.await_state("failed", one.name)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    running.await_state("converged", one.name)
+    os.kill(pid, signal.SIGKILL)
+    running.await_state("waiting", one.name)
+    one.start()
+    until(one.is_as_written, "restored")
+    assert one.rules() == sorted(LINES)
+
+
+def test_a_watch_that_is_killed_in_a_bulk_restore_is_finished_by_the_next(
+    machines: list[Machine], tmp_path: Path
+) -> None:
+    one, other = machines
+    lines = rules(3000)
+    for each in machines:
+        each.write(ipvs={"rules": "\n".join(lines) + "\n"})
+    with watching(tmp_path / "manifests") as running:
+        until(lambda: len(one.run("cat /proc/net/ip_vs 2>/dev/null; true")) > 1000, "rules come")
+        running.kill()
+    left = [each.rules() for each in machines]
+    assert min(map(len, left)) < len(lines)
+    with watching(tmp_path / "manifests") as running:
+        running.await_state("converged", one.name, other.name)
+        assert [each.rules() for each in machines] == [sorted(lines)] * 2
+
+
+def test_pauses_hold_for_the_guard_as_well(machines: list[Machine], running: Running) -> None:
+    one, _ = machines
+    one.write(paused="maintenance")
+    running.await_state("paused", one.name)
+    one.run("ipvsadm -C")
+    time.sleep(2.5)
+    assert one.rules() == []
+    del one.sections["paused"]
+    one.write()
+    until(lambda: one.rules() == sorted(LINES), "rules back")
+
+
+def test_a_fight_over_rules_is_named_and_all_else_goes_on(machines: list[Machine], running: Running) -> None:
+    one, _ = machines
+    server = LINES[1].removeprefix("-a ").partition(" -m")[0]
+    fight = f"while [ ! -e /tmp/stop ]; do ipvsadm -d {server} 2>/dev/null; sleep 0.3; done"
+    one.run(f"setsid sh -c '{fight}' </dev/null >/dev/null 2>&1 &")
+    until(lambda: running.state(one.name) == "fighting", "fight", seconds=60.0)
+    one.run("ip route del 10.8.0.0/16")
+    until(lambda: "via" in one.run("ip route show 10.8.0.0/16"), "route back")
+    one.run("touch /tmp/stop")

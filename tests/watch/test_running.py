@@ -1,0 +1,638 @@
+"""A watcher as a process, on real namespaces: what is changed in files and in the kernel, by whom, and what comes of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.watch.report import SOCKET
+from tests.conftest import Kernel, ip
+from tests.watch.running import (
+    OTHER,
+    REFUSED,
+    ROUTE,
+    Kept,
+    Running,
+    is_on_host,
+    put,
+    reconciler,
+    until,
+    watching,
+)
+
+THIRD = ROUTE | {"dest": "10.10.0.0/16"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "manifests"
+
+
+@pytest.fixture
+def keep(kernel: Kernel, folder: Path) -> Callable[..., Kept]:
+    """Make namespaces with manifests in the folder."""
+    numbers = itertools.count()
+
+    def kept(*, veth: bool = False) -> Kept:
+        return Kept(kernel, folder, next(numbers), veth=veth)
+
+    return kept
+
+
+Keep = Callable[..., Kept]
+
+
+def delete(kept: Kept, dest: str = "10.8.0.0/16") -> None:
+    kept.ip("route", "del", dest)
+
+
+def test_an_edit_of_a_manifest_reaches_the_kernel(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        answer = watcher.await_state("converged", kept.name)
+        assert (answer.code, answer.alarms, answer.problems) == (0, [], [])
+        assert kept.is_as_written()
+        kept.write(routes=[ROUTE, OTHER])
+        watcher.until(lambda: kept.has("10.9.0.0/16"))
+        kept.write(routes=[OTHER])
+        watcher.until(lambda: kept.has("10.9.0.0/16") and not kept.has())
+        told = [(each["cause"], each["operations"], each["first"]) for each in watcher.events("applied")[1:]]
+    assert told == [
+        ("manifest", 1, "ip route add 10.9.0.0/16 via 10.0.0.1 dev eth0 proto 200"),
+        ("manifest", 1, "ip route del 10.8.0.0/16 via 10.0.0.1 dev eth0 proto 200"),
+    ]
+
+
+CHANGES = [
+    "route del 10.8.0.0/16",
+    "address flush dev eth0",
+    "link set eth0 down",
+    "link set eth0 name eth7",
+    "link set eth0 mtu 1300",
+    "link set eth0 address 02:00:00:00:00:77",
+    "route replace 10.8.0.0/16 via 10.0.0.9 proto 200",
+]
+
+
+def test_each_kind_of_drift_is_repaired(folder: Path, keep: Keep) -> None:
+    changed = [(keep(), change) for change in CHANGES]
+    with watching(folder) as watcher:
+        watcher.await_state("converged", *(kept.name for kept, _ in changed))
+        for kept, change in changed:
+            kept.ip(*change.split())
+        for kept, change in changed:
+            watcher.until(kept.is_as_written, change)
+            (event,) = watcher.events("repaired", sandbox=kept.name)
+            assert (event["cause"], event["file"]) == ("drift", str(kept.file))
+        answer = watcher.await_state("converged", *(kept.name for kept, _ in changed))
+        assert {each["drift_1h"] for each in answer.sandboxes.values()} == {1}
+
+
+def test_drift_in_one_sandbox_does_not_trouble_another(folder: Path, keep: Keep) -> None:
+    one, other = keep(), keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", one.name, other.name)
+        watcher.await_quiet()
+        before, logged = watcher.status().sandboxes, len(watcher.lines())
+        delete(one)
+        watcher.until(one.has)
+        watcher.await_event("repaired", sandbox=one.name)
+        watcher.await_quiet()
+        after = watcher.status().sandboxes
+        assert after[other.name] == before[other.name]
+        assert after[one.name]["looked"] > before[one.name]["looked"]
+        assert {each["sandbox"] for each in watcher.lines()[logged:]} == {one.name}
+
+
+def test_a_broken_manifest_leaves_the_last_good_one_in_force(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        good = kept.file.read_text()
+        put(kept.file, good.replace("mtu: 1500", "mtu: many"))
+        watcher.await_event("manifest")
+        answer = watcher.status()
+        assert (answer.code, len(answer.problems)) == (1, 1)
+        assert answer.problems[0].startswith(f"{kept.file}:")
+        assert "interfaces[0].mtu" in answer.problems[0]
+        assert f"manifest not used: {answer.problems[0]}" in answer.sandboxes[kept.name]["detail"]
+        delete(kept)
+        watcher.until(kept.has)
+        put(kept.file, good.replace("mtu: 1500", "mtu: 1400"))
+        watcher.until(lambda: "mtu 1400" in kept.ip("link", "show", "eth0"))
+        answer = watcher.await_state("converged", kept.name)
+        assert (answer.code, answer.problems) == (0, [])
+        assert "manifest not used" not in answer.sandboxes[kept.name]["detail"]
+
+
+def test_a_sandbox_whose_manifest_is_deleted_stays_as_it_is(folder: Path, keep: Keep) -> None:
+    kept, other = keep(), keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name, other.name)
+        kept.file.unlink()
+        event = watcher.await_event("let go")
+        assert (event["sandbox"], event["pruned"]) == (kept.name, False)
+        assert set(watcher.status().sandboxes) == {other.name}
+        assert kept.is_as_written()
+        delete(kept)
+        delete(other)
+        watcher.until(other.has)
+        assert not kept.has()
+
+
+def test_prune_empties_a_sandbox_whose_manifest_is_deleted(folder: Path, keep: Keep) -> None:
+    kept, other = keep(), keep()
+    with watching(folder, "--prune") as watcher:
+        watcher.await_state("converged", kept.name, other.name)
+        kept.file.unlink()
+        assert watcher.await_event("pruned")["sandbox"] == kept.name
+        assert is_on_host(kept.device)
+        assert not kept.ip("route", "show")
+        assert other.is_as_written()
+        assert watcher.status().code == 0
+
+
+def vanish_with_the_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def vanish_one_by_one(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("vanish", [vanish_with_the_folder, vanish_one_by_one])
+def test_prune_deletes_nothing_when_all_manifests_vanish(
+    vanish: Callable[[Path], None], folder: Path, keep: Keep
+) -> None:
+    kept, other = keep(), keep()
+    with watching(folder, "--prune") as watcher:
+        watcher.await_state("converged", kept.name, other.name)
+        vanish(folder)
+        watcher.await_event("alarm", missing=str(folder))
+        answer = watcher.status()
+        assert answer.code == 1
+        assert answer.alarms == [f"{folder} is gone, or gives no manifest; what it said still holds"]
+        assert kept.is_as_written()
+        delete(other)
+        watcher.until(other.has)
+        assert not watcher.events("let go")
+        folder.mkdir(exist_ok=True)
+        kept.write()
+        other.write()
+        watcher.until(lambda: watcher.status().code == 0, "no alarm any more")
+
+
+def test_prune_spares_a_sandbox_that_only_gets_another_id(folder: Path, keep: Keep) -> None:
+    kept, other = keep(), keep()
+    with watching(folder, "--prune") as watcher:
+        watcher.await_state("converged", kept.name, other.name)
+        put(kept.file, kept.file.read_text().replace(f"sandbox: {kept.name}", "sandbox: another-id"))
+        watcher.await_event("converged", sandbox="another-id")
+        watcher.await_event("let go", sandbox=kept.name)
+        watcher.await_quiet()
+        assert kept.is_as_written()
+        assert sum(each["operations"] for each in watcher.events("pruned")) == 0
+        assert not watcher.events("not pruned")
+
+
+def test_a_namespace_that_is_made_again_is_restored(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.await_quiet()
+        kept.end()
+        assert watcher.await_state("waiting", kept.name).code == 1
+        kept.begin()
+        watcher.await_state("converged", kept.name)
+        assert kept.is_as_written()
+        delete(kept)
+        watcher.until(kept.has, "repaired, as it was before")
+
+
+def test_a_namespace_that_goes_right_after_the_start_is_waited_for(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        watcher.await_event("converged", sandbox=kept.name)
+        kept.end()
+        watcher.await_state("waiting", kept.name)
+
+
+def test_a_namespace_that_is_made_again_between_two_looks_is_restored(folder: Path, keep: Keep) -> None:
+    kept = keep(veth=True)
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.await_quiet()
+        first = kept.inode()
+        for _ in range(10):
+            kept.end()
+            # The kernel gives the number again as soon as it is free.
+            time.sleep(0.03)
+            ip("netns", "add", kept.name)
+            if kept.inode() == first:
+                break
+        kept.supply()
+        watcher.until(kept.is_as_written)
+        delete(kept)
+        watcher.until(kept.has, "repaired, as it was before")
+
+
+def test_a_namespace_that_does_not_exist_yet_is_waited_for(folder: Path, keep: Keep) -> None:
+    kept, other = keep(), keep()
+    kept.end()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", other.name)
+        answer = watcher.await_state("waiting", kept.name)
+        assert answer.code == 1
+        assert answer.sandboxes[kept.name]["looked"] == 0
+        assert answer.sandboxes[kept.name]["detail"] == (f"netns {kept.name} does not exist (/run/netns/{kept.name})")
+        ip("netns", "add", kept.name)
+        assert watcher.await_state("converged", kept.name).code == 0
+        assert kept.is_as_written()
+
+
+def test_a_device_that_the_host_lacks_is_given_as_soon_as_it_comes(folder: Path, keep: Keep) -> None:
+    kept, other = keep(), keep()
+    ip("link", "del", kept.device)
+    with watching(folder) as watcher:
+        watcher.await_state("converged", other.name)
+        answer = watcher.await_state("failed", kept.name)
+        assert f"{kept.device}: no such device on this host" in answer.sandboxes[kept.name]["detail"]
+        # By now, the next try is longer away than what is waited for below.
+        time.sleep(6)
+        kept.supply()
+        until(kept.is_as_written, "it converges", seconds=3)
+        assert watcher.await_state("converged", kept.name).code == 0
+
+
+def test_report_changes_nothing(folder: Path, keep: Keep) -> None:
+    kept, good = keep(), keep()
+    assert reconciler("apply", str(good.file)).returncode == 0
+    with watching(folder, "--mode", "report") as watcher:
+        watcher.await_state("converged", good.name)
+        answer = watcher.await_state("drifted", kept.name)
+        assert answer.code == 1
+        assert answer.sandboxes[kept.name]["detail"].startswith(
+            f"4 operations to do, the first: ip link set dev {kept.device} netns {kept.name} name eth0"
+        )
+        delete(good)
+        watcher.await_state("drifted", good.name)
+        good.ip("route", "add", "10.8.0.0/16", "via", "10.0.0.1", "proto", "200")
+        watcher.await_state("converged", good.name)
+        assert is_on_host(kept.device)
+        assert not watcher.events("applied") + watcher.events("repaired")
+
+
+def test_a_manifest_that_says_paused_is_left_alone(folder: Path, keep: Keep) -> None:
+    kept, other = keep(), keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name, other.name)
+        kept.write(paused="somebody works on it")
+        answer = watcher.await_state("paused", kept.name)
+        assert (answer.code, answer.sandboxes[kept.name]["detail"]) == (0, "somebody works on it")
+        delete(kept)
+        delete(other)
+        watcher.until(other.has)
+        assert not kept.has()
+        kept.sections.pop("paused")
+        kept.write()
+        watcher.until(kept.has)
+        watcher.await_state("converged", kept.name)
+
+
+def test_a_pause_from_outside_is_kept_until_it_is_ended(folder: Path, keep: Keep) -> None:
+    kept, other = keep(), keep()
+    with paused(kept), watching(folder) as watcher:
+        watcher.await_state("converged", other.name)
+        answer = watcher.await_state("paused", kept.name)
+        assert answer.code == 0
+        assert answer.sandboxes[kept.name]["detail"].startswith("lunch, until ")
+        # It did not even get what its manifest says at the start.
+        assert is_on_host(kept.device)
+        assert reconciler("pause", kept.name, "--end").stdout == f"{kept.name}: looked after again\n"
+        watcher.await_state("converged", kept.name)
+        assert kept.is_as_written()
+        assert reconciler("pause", kept.name, "--end").stdout == f"{kept.name}: was not paused\n"
+        assert reconciler("pause", kept.name, "--for", "1h").returncode == 0
+        watcher.await_state("paused", kept.name)
+        delete(kept)
+        delete(other)
+        watcher.until(other.has)
+        assert not kept.has()
+        assert reconciler("pause", kept.name, "--for", "1s").returncode == 0
+        watcher.until(kept.has, "the pause is over")
+
+
+@contextmanager
+def paused(kept: Kept) -> Iterator[None]:
+    assert reconciler("pause", kept.name, "--for", "1h", "--reason", "lunch").returncode == 0
+    try:
+        yield
+    finally:
+        reconciler("pause", kept.name, "--end")
+
+
+def test_a_rollout_stops_at_a_failure_and_goes_on_when_it_is_mended(folder: Path, keep: Keep) -> None:
+    first, second, third, fourth = all_kept = [keep() for _ in range(4)]
+    names = [kept.name for kept in all_kept]
+    with watching(folder, "--at-once", "1", "--stop-after-failures", "1") as watcher:
+        watcher.await_state("converged", *names)
+        for kept in all_kept:
+            kept.write(routes=[ROUTE, OTHER, *([REFUSED] if kept is second else [])])
+        watcher.until(lambda: watcher.status().alarms, "an alarm")
+        answer = watcher.status()
+        assert answer.code == 1
+        assert answer.alarms == [f"the rollout has stopped at failures ({second.name}); 2 more have not been changed"]
+        states = [answer.sandboxes[name]["state"] for name in names]
+        assert states == ["converged", "failed", "converged", "converged"]
+        assert [kept.has("10.9.0.0/16") for kept in all_kept] == [True, False, False, False]
+        # What has not been changed is kept as it was.
+        delete(third)
+        watcher.until(third.has)
+        assert not third.has("10.9.0.0/16")
+        second.write(routes=[ROUTE, OTHER])
+        watcher.until(lambda: all(kept.has("10.9.0.0/16") for kept in all_kept))
+        assert watcher.await_state("converged", *names).alarms == []
+        order = [each["sandbox"] for each in watcher.events("applied", cause="manifest")]
+        assert order[0] == first.name
+        assert sorted(order[1:]) == sorted([second.name, third.name, fourth.name])
+        alarms = [(each["failed"], each["waiting"]) for each in watcher.events("alarm", rollout="stopped")]
+        assert alarms == [(second.name, 2)]
+
+
+def test_an_edit_during_a_rollout_does_not_let_the_next_one_begin(folder: Path, keep: Keep) -> None:
+    slow, waiting, edited = keep(veth=True), keep(), keep()
+    ip("link", "set", "dev", slow.peer, "up")
+    with watching(folder, "--at-once", "1") as watcher:
+        watcher.await_state("converged", slow.name, waiting.name, edited.name)
+        # It is through when duplicate address detection is.
+        (interface,) = slow.sections["interfaces"]
+        slow.write(interfaces=[interface | {"addresses": ["10.0.0.2/16", "fd00::2/64"]}])
+        waiting.write(routes=[ROUTE, OTHER])
+        watcher.until(lambda: "fd00::2/64" in slow.ip("address", "show", "dev", "eth0"))
+        edited.write(routes=[ROUTE, OTHER])
+        watcher.until(lambda: len(watcher.events("applied", cause="manifest")) == 3)
+        order = [each["sandbox"] for each in watcher.events("applied", cause="manifest")]
+        assert order == [slow.name, waiting.name, edited.name]
+
+
+@contextmanager
+def fighting(kept: Kept, dest: str = "10.8.0.0/16") -> Iterator[None]:
+    """Delete a route ten times a second."""
+    ended = threading.Event()
+
+    def fight() -> None:
+        while not ended.wait(0.1):
+            subprocess.run(["ip", "-n", kept.name, "route", "del", dest], capture_output=True, check=False)
+
+    thread = threading.Thread(target=fight)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_in_a_fight_repairs_are_few_and_all_else_is_repaired_at_once(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    kept.write(routes=[ROUTE, OTHER])
+    command = "ip route add 10.8.0.0/16 via 10.0.0.1 dev eth0 proto 200"
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        with fighting(kept):
+            watcher.until(lambda: len(repairs(watcher, command)) == 3)
+            # It is away again and not put back for nine seconds, which is known.
+            meanwhile = watcher.state(kept.name)
+            begin = time.time()
+            delete(kept, "10.9.0.0/16")
+            watcher.until(lambda: kept.has("10.9.0.0/16"))
+            (event,) = repairs(watcher, "ip route add 10.9.0.0/16 via 10.0.0.1 dev eth0 proto 200")
+            assert event["time"] - begin < 1
+            answer = watcher.await_state("fighting", kept.name)
+        assert answer.code == 1
+        assert answer.sandboxes[kept.name]["fights"] == [command]
+        assert answer.sandboxes[kept.name]["detail"] == (
+            f"undone by somebody again and again, repaired 4 times: {command}"
+        )
+        assert 4 <= len(repairs(watcher, command)) <= 5
+        # A new manifest is a new begin.
+        kept.write(routes=[ROUTE, OTHER, THIRD])
+        watcher.until(kept.has)
+        watcher.await_state("converged", kept.name)
+        assert meanwhile in {"drifted", "fighting"}
+
+
+def repairs(watcher: Running, command: str) -> list[dict[str, Any]]:
+    return [each for each in watcher.events("repaired") if command in each["first"].split("; ")]
+
+
+def test_what_hangs_on_a_repair_that_waits_does_not_fail(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.await_quiet()
+        kept.ip("link", "set", "eth0", "name", "eth7")
+        watcher.until(kept.is_as_written)
+        # The second time it has to wait, and there is no eth0 meanwhile.
+        kept.ip("link", "set", "eth0", "name", "eth7")
+        kept.ip("address", "flush", "dev", "eth7")
+        watcher.until(kept.is_as_written)
+        watcher.await_state("converged", kept.name)
+        assert not watcher.events("failed")
+
+
+def test_sighup_has_all_looked_at_again(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.await_quiet()
+        before = watcher.status().sandboxes[kept.name]["looked"]
+        watcher.signal(signal.SIGHUP)
+        watcher.await_event("reload")
+        watcher.until(lambda: watcher.status().sandboxes[kept.name]["looked"] > before)
+        assert watcher.process.poll() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_it_ends_well(number: int, folder: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.signal(number)
+        assert watcher.process.wait(20) == 0
+        assert watcher.lines()[-1]["event"] == "stopped"
+        assert "unfinished" not in watcher.lines()[-1]
+    assert not Path(SOCKET).exists()
+    ran = reconciler("status")
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "reconciler: no watcher runs on this host; `reconciler watch PATH…` is one\n",
+    )
+    assert kept.is_as_written()
+
+
+def test_a_second_watcher_is_refused(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        ran = reconciler("watch", str(folder))
+        assert (ran.returncode, ran.stdout, ran.stderr) == (
+            2,
+            "",
+            "reconciler: another watcher runs on this host; `reconciler status` asks it\n",
+        )
+        assert watcher.state(kept.name) == "converged"
+
+
+def test_an_apply_by_hand_works_meanwhile_and_drift_is_what_it_is(folder: Path, tmp_path: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.await_quiet()
+        other = tmp_path / "by-hand.yaml"
+        other.write_text(kept.file.read_text().replace("10.8.0.0/16", "10.9.0.0/16"))
+        ran = reconciler("apply", str(other))
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert "applied 2 operations" in ran.stdout
+        watcher.until(lambda: kept.has() and not kept.has("10.9.0.0/16"))
+        assert not watcher.events("failed")
+        watcher.await_state("converged", kept.name)
+
+
+def test_killed_and_started_again_it_converges(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.kill()
+    assert Path(SOCKET).exists()
+    assert reconciler("status").returncode == 2
+    kept.ip("address", "flush", "dev", "eth0")
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        assert kept.is_as_written()
+        assert watcher.stop() == 0
+    assert not Path(SOCKET).exists()
+
+
+def test_a_watcher_keeps_no_namespace_alive(folder: Path, keep: Keep) -> None:
+    kept = keep(veth=True)
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.await_quiet()
+        assert is_on_host(kept.peer)
+        kept.end()
+        assert not is_on_host(kept.peer)
+        watcher.await_state("waiting", kept.name)
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo"])
+def test_a_path_that_leads_to_no_namespace_ends_no_watch(kind: str, folder: Path, tmp_path: Path, keep: Keep) -> None:
+    kept, bad = keep(), tmp_path / "bad"
+    if kind == "file":
+        bad.touch()
+    else:
+        os.mkfifo(bad)
+    put(
+        folder / "bad.yaml",
+        f"apiVersion: reconciler/v1\nsandbox: bad\ndriver: {{netns: {{path: {bad}}}}}\nroutes: []\n",
+    )
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.await_state("failed", "bad")
+        watcher.await_quiet()
+        delete(kept)
+        watcher.until(kept.has)
+        assert watcher.stop() == 0
+
+
+def test_a_sandbox_that_moves_to_another_namespace(folder: Path, keep: Keep, kernel: Kernel) -> None:
+    kept, target = keep(), kernel.namespace()
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        device = kernel.tap()
+        put(
+            kept.file,
+            kept.file.read_text().replace(f"name: {kept.name}", f"name: {target}").replace(kept.device, device),
+        )
+        watcher.await_event("applied", sandbox=kept.name, cause="manifest")
+        assert watcher.status().sandboxes[kept.name]["driver"] == f"netns {target}"
+        assert "10.8.0.0/16" in ip("route", namespace=target)
+        watcher.await_quiet()
+        ip("route", "del", "10.8.0.0/16", namespace=target)
+        watcher.until(lambda: "10.8.0.0/16" in ip("route", namespace=target))
+
+
+def test_metrics_say_what_is_converged(folder: Path, keep: Keep) -> None:
+    kept, waiting = keep(), keep()
+    waiting.end()
+    with watching(folder, "--metrics", "127.0.0.1:0") as watcher:
+        watcher.await_state("converged", kept.name)
+        watcher.await_state("waiting", waiting.name)
+        delete(kept)
+        watcher.await_event("repaired", sandbox=kept.name)
+        port = watcher.await_event("metrics")["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+    for line in (
+        f'reconciler_converged{{sandbox="{kept.name}"}} 1',
+        f'reconciler_converged{{sandbox="{waiting.name}"}} 0',
+        f'reconciler_repairs_total{{sandbox="{kept.name}"}} 1',
+        'reconciler_sandboxes{state="waiting"} 1',
+        "reconciler_alarms 0",
+    ):
+        assert line in lines
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_status_names_the_commit_that_is_checked_out(folder: Path, tmp_path: Path, keep: Keep) -> None:
+    kept, other = keep(), keep()
+    for words in ("init --quiet", "add .", "commit --quiet --message one"):
+        git(folder, *words.split())
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(folder), str(clone))
+    with watching(clone) as watcher:
+        answer = watcher.await_state("converged", kept.name, other.name)
+        assert {each["revision"] for each in answer.sandboxes.values()} == {head(clone)}
+        kept.write(routes=[ROUTE, OTHER])
+        git(folder, "commit", "--quiet", "--all", "--message", "two")
+        git(clone, "pull", "--quiet")
+        event = watcher.await_event("applied", sandbox=kept.name, cause="manifest")
+        assert event["revision"] == head(clone)
+        answer = watcher.status()
+        assert {each["revision"] for each in answer.sandboxes.values()} == {head(clone)}
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_status_names_a_commit_that_changes_no_manifest(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    for words in ("init --quiet", "add .", "commit --quiet --message one"):
+        git(folder, *words.split())
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        # What is edited is in force before it is committed.
+        kept.write(routes=[ROUTE, OTHER])
+        watcher.until(lambda: kept.has("10.9.0.0/16"))
+        git(folder, "commit", "--quiet", "--all", "--message", "two")
+        watcher.until(lambda: watcher.status().sandboxes[kept.name]["revision"] == head(folder))
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def head(folder: Path) -> str:
+    return git(folder, "rev-parse", "--short", "HEAD").strip()
