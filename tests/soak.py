@@ -45,6 +45,7 @@ class Sandbox:
         self.name = machine or kernel.namespace()
         self.file = folder / f"{self.name}.yaml"
         self._hw_addr = f"02:00:00:00:00:{number:02x}"
+        self._some = list(range(20))
         ip("link", "set", self.device, "up")
         if machine:
             self.start()
@@ -54,8 +55,9 @@ class Sandbox:
         self.guest = Guest(launch.start(self.machine, memory=256))
 
     def edit(self) -> None:
-        """Write another manifest."""
-        some = random.sample(range(100), 20)
+        """Write another manifest, which does not change so much that it is refused."""
+        others = [each for each in range(200) if each not in self._some]
+        some = self._some = [*random.sample(self._some, 15), *random.sample(others, 5)]
         nic = {"name": "eth0", "device": self.device, "hwAddr": self._hw_addr, "mtu": random.choice((1400, 1500))}
         data: dict[str, Any] = {
             "apiVersion": "reconciler/v1",
@@ -239,7 +241,7 @@ def disturb(sandboxes: list[Sandbox], coming: Coming, until_: float) -> None:
             each.drift()
         elif what < 0.92 and each.machine:
             each.kill()
-        elif what > 0.95:
+        elif what > 0.97:
             coming.step()
         time.sleep(0.1)
 

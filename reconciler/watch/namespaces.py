@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from reconciler.errors import HostError
 from reconciler.netlink.channel import RECEIVE_BUFFER, RECEIVE_SIZE, ROUTE, LocalKernel
@@ -93,3 +93,54 @@ class Namespaces:
             if not numbers and int.from_bytes(data[4:6], sys.byteorder) == NEW_LINK:
                 seen.add(HOST)
         yield from seen
+
+
+class Followed:
+    """Which sandbox is in which namespace, and whether that is still the one it was."""
+
+    def __init__(self, namespaces: Namespaces) -> None:
+        """Take the socket, which stays its owner's."""
+        self._namespaces = namespaces
+        # By sandbox: what its namespace was when last seen, None: not there; its number, and the way back.
+        self._identities: dict[str, tuple[int, ...] | None] = {}
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+
+    def look(self, files: Mapping[str, str]) -> list[str]:
+        """Look at the namespaces' files, by sandbox; give the sandboxes whose namespace has come, gone or been replaced."""
+        for name in self._identities.keys() - files.keys():
+            self._forget(name)
+        changed = []
+        for name, file in files.items():
+            identity = _identity(file)
+            if name not in self._identities or identity != self._identities[name]:
+                self._forget(name)
+                self._identities[name] = identity
+                number = self._namespaces.number(file) if identity else None
+                if number is not None:
+                    self._numbers[name], self._names[number] = number, name
+                changed.append(name)
+        return changed
+
+    def changed(self) -> Iterator[str | int | None]:
+        """Give the sandboxes in whose namespace something has changed; HOST and None as `Namespaces.changed` does."""
+        for number in self._namespaces.changed():
+            if number is None or number == HOST:
+                yield number
+            elif number in self._names:
+                yield self._names[number]
+
+    def _forget(self, name: str) -> None:
+        self._identities.pop(name, None)
+        number = self._numbers.pop(name, None)
+        if number is not None and self._names.get(number) == name:
+            del self._names[number]
+
+
+def _identity(file: str) -> tuple[int, ...] | None:
+    """Give what another namespace under this name would not have: inode numbers are used again at once."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_ctime_ns)

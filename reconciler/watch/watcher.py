@@ -19,7 +19,7 @@ from reconciler.model.sandbox import NetnsAddress
 from reconciler.safety import ALWAYS, SHARE
 from reconciler.watch import log, notify, pause
 from reconciler.watch.manifests import Manifests, Reading
-from reconciler.watch.namespaces import HOST, Namespaces
+from reconciler.watch.namespaces import HOST, Followed, Namespaces
 from reconciler.watch.report import MetricsServer, StatusSocket, metrics
 from reconciler.watch.revision import revisions
 from reconciler.watch.rollout import Pace, Rollout
@@ -62,9 +62,6 @@ class Watcher:
         self._not_pruned: tuple[str, ...] = ()
         self._revisions: dict[str, str] = {}
         self._revisions_at = 0.0
-        # Each namespace's file: what it was when last seen, and its number.
-        self._identities: dict[str, tuple[int, ...] | None] = {}
-        self._numbers: dict[int, str] = {}
         self._pauses = pause.stamp()
         self._host_changed = False
         self._wake, self._manifests_wake = Wake(), Wake()
@@ -77,6 +74,7 @@ class Watcher:
             stack.callback(os.close, _lock())
             namespaces = Namespaces()
             stack.callback(namespaces.close)
+            followed = Followed(namespaces)
             stack.callback(StatusSocket(self.data).close)
             if self._options.metrics:
                 server = MetricsServer(*self._options.metrics, self._metrics)
@@ -86,7 +84,7 @@ class Watcher:
             stack.callback(self._stop)
             self._manifests.start(self._manifests_wake.set)
             stack.callback(self._manifests.stop)
-            self._loop(namespaces)
+            self._loop(namespaces, followed)
 
     def _handle_signals(self, stack: ExitStack) -> None:
         def end(*_: object) -> None:
@@ -100,7 +98,7 @@ class Watcher:
         for number, handler in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, reload)):
             stack.callback(signal.signal, number, signal.signal(number, handler))
 
-    def _loop(self, namespaces: Namespaces) -> None:
+    def _loop(self, namespaces: Namespaces, followed: Followed) -> None:
         period = notify.watchdog_period()
         tick = min(TICK, period or TICK)
         with selectors.DefaultSelector() as selector:
@@ -116,10 +114,10 @@ class Watcher:
                     self._manifests_wake.clear()
                     self._read()
                 if namespaces in ready:
-                    self._hear(namespaces)
+                    self._hear(followed)
                 if time.monotonic() >= ticked + tick:
                     ticked = time.monotonic()
-                    self._tick(namespaces)
+                    self._tick(followed)
 
     def _serve_wishes(self) -> None:
         """Do what signals and workers ask for."""
@@ -226,28 +224,23 @@ class Watcher:
         total = len(self._workers)
         return bool(reading.missing) or count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
 
-    def _hear(self, namespaces: Namespaces) -> None:
-        for number in namespaces.changed():
-            if number is None:
+    def _hear(self, followed: Followed) -> None:
+        for name in followed.changed():
+            if name is None:
                 for worker in self._workers.values():
                     worker.urge()
-            elif number == HOST:
+            elif name == HOST:
                 self._host_changed = True
-            elif found := self._workers.get(self._numbers.get(number, "")):
+            elif found := self._workers.get(str(name)):
                 found.poke()
 
-    def _tick(self, namespaces: Namespaces) -> None:
+    def _tick(self, followed: Followed) -> None:
         """See which namespaces have come, gone or been replaced, and which sandboxes may be touched again."""
         notify.tell("WATCHDOG=1")
-        for name, worker in self._workers.items():
-            address = worker.manifest.sandbox.driver
-            if isinstance(address, NetnsAddress):
-                identity = _identity(address.file)
-                if name not in self._identities or identity != self._identities[name]:
-                    self._follow(namespaces, name, address.file, identity)
-                    worker.urge()
-        for name in self._identities.keys() - self._workers.keys():
-            del self._identities[name]
+        addresses = {name: worker.manifest.sandbox.driver for name, worker in self._workers.items()}
+        files = {name: address.file for name, address in addresses.items() if isinstance(address, NetnsAddress)}
+        for name in followed.look(files):
+            self._workers[name].urge()
         pauses = pause.stamp()
         if pauses != self._pauses:
             self._pauses = pauses
@@ -263,18 +256,11 @@ class Watcher:
                 worker.supply()
         self._leaving = [worker for worker in self._leaving if not worker.join(0)]
 
-    def _follow(self, namespaces: Namespaces, name: str, file: str, identity: tuple[int, ...] | None) -> None:
-        self._identities[name] = identity
-        self._numbers = {number: other for number, other in self._numbers.items() if other != name}
-        number = namespaces.number(file) if identity else None
-        if number is not None:
-            self._numbers[number] = name
-
     def _stop(self) -> None:
         """End all workers; what is under way may end."""
         notify.tell("STOPPING=1")
         workers = [*self._workers.values(), *self._leaving]
-        for worker in workers:
+        for worker in self._workers.values():
             worker.stop()
         deadline = time.monotonic() + STOP_TIMEOUT
         late = [worker for worker in workers if not worker.join(deadline - time.monotonic())]
@@ -283,15 +269,12 @@ class Watcher:
     @property
     def _alarms(self) -> list[str]:
         reading = self._reading
-        alarms = (
-            [f"{path} is gone, or gives no manifest; what it said still holds" for path in reading.missing]
-            if reading
-            else []
-        )
+        missing = reading.missing if reading else ()
+        alarms = [f"{path} is gone, or gives no manifest; what it said still holds" for path in missing]
         if self._not_pruned:
             alarms.append(f"{len(self._not_pruned):,} manifests are gone at once; nothing of them is removed")
         if self._rollout.stopped:
-            failed, waiting = (", ".join(self._rollout.stopped), len(self._rollout.waiting))
+            failed, waiting = ", ".join(self._rollout.stopped), len(self._rollout.waiting)
             alarms.append(f"the rollout has stopped at failures ({failed}); {waiting:,} more have not been changed")
         if self._manifests.unrest:
             alarms.append(f"changes of manifests are not read: {self._manifests.unrest}")
@@ -313,15 +296,6 @@ class Watcher:
     def _metrics(self) -> str:
         problems = len(self._reading.problems) if self._reading else 0
         return metrics(self._statuses(), alarms=len(self._alarms), problems=problems)
-
-
-def _identity(file: str) -> tuple[int, ...] | None:
-    """Give what another namespace under this name would not have: inode numbers are used again at once."""
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino, found.st_ctime_ns)
 
 
 def _lock() -> int:

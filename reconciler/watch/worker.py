@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.converge import repair
 from reconciler.drivers import Driver, connect
-from reconciler.errors import BusyError, HostError, ReconcilerError, SandboxGoneError
+from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.manifest.load import Manifest
-from reconciler.model.sandbox import DriverAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, Sandbox, VmAddress
 from reconciler.preview import preview
 from reconciler.safety import Allowance
 from reconciler.watch import log, pause
@@ -67,6 +67,8 @@ class Worker:
         self._manifest, self._revision, self._news = manifest, revision, "start"
         # What the look that is under way makes of the sandbox.
         self._begun = manifest.sandbox
+        # What it was made last.
+        self._held: Sandbox | None = None
         self._stopping = self._prune = self._lacks = False
         self._thread = threading.Thread(target=self._run, name=manifest.sandbox.id, daemon=True)
 
@@ -180,10 +182,9 @@ class Worker:
             machine.guard(())
             return None
         services = desired.ipvs.services if desired.ipvs else None
-        if before or guarded or not services or not self._settings.guard or not self._settings.change:
+        wanted = self._settings.guard and self._settings.change and not self._is_paused()
+        if before or guarded or not services or not wanted:
             return guarded
-        if self._is_paused() or self.status.state in {State.FAILED, State.REFUSED}:
-            return None
         machine.guard(services)
         return desired
 
@@ -225,7 +226,7 @@ class Worker:
         waits = [self._settings.full_look]
         if self.status.state is State.DRAINING:
             waits.append(max(DRAIN, SHARE * took))
-        elif manifest.sandbox.ipvs is not None and self.status.state is not State.PAUSED:
+        elif _is_silent(manifest.sandbox) and self.status.state is not State.PAUSED:
             waits.append(max(self._settings.look, SHARE * took))
         if (held := self._fights.next_due()) is not None:
             waits.append(held)
@@ -238,12 +239,22 @@ class Worker:
         if manifest.sandbox.paused or paused:
             self._record.paused(manifest, paused)
         elif self._settings.change:
-            result = repair(driver, manifest.sandbox, quick=not full, holds=self._fights.holds)
-            if not news:
-                self._fights.note(result.operations)
-            self._record.kept(result, news, self._fights.named())
+            self._keep(driver, manifest, news, quick=not full)
         else:
             self._record.compared(preview(driver, manifest.sandbox, quick=not full))
+
+    def _keep(self, driver: Driver, manifest: Manifest, news: str, *, quick: bool) -> None:
+        try:
+            result = repair(driver, manifest.sandbox, quick=quick, holds=self._fights.holds)
+        except RefusedError:
+            if self._held and self._held.driver == manifest.sandbox.driver:
+                # What held before goes on.
+                self._fights.note(repair(driver, self._held, quick=quick, holds=self._fights.holds).operations)
+            raise
+        self._held = manifest.sandbox
+        if not news:
+            self._fights.note(result.operations)
+        self._record.kept(result, news, self._fights.named())
 
     def _failed(self, error: Exception) -> None:
         gone, busy = isinstance(error, SandboxGoneError), isinstance(error, BusyError)
@@ -285,6 +296,11 @@ class Worker:
                     continue
                 log.say("not pruned", level=logging.ERROR, sandbox=old.id, reason=str(error))
             return
+
+
+def _is_silent(sandbox: Sandbox) -> bool:
+    """Tell whether something can change in a sandbox without a word."""
+    return sandbox.ipvs is not None or isinstance(sandbox.driver, KataAddress)
 
 
 with suppress(ValueError):

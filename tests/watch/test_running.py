@@ -636,3 +636,16 @@ def git(folder: Path, *words: str) -> str:
 
 def head(folder: Path) -> str:
     return git(folder, "rev-parse", "--short", "HEAD").strip()
+
+
+def test_a_refused_manifest_leaves_in_force_what_held_before(kernel: Kernel, tmp_path: Path) -> None:
+    kept = Kept(kernel, tmp_path / "manifests", 0)
+    many = [ROUTE | {"dest": f"10.20.{number}.0/24"} for number in range(30)]
+    kept.write(routes=[ROUTE, *many])
+    with watching(tmp_path / "manifests") as running:
+        running.await_state("converged", kept.name)
+        kept.write(routes=[ROUTE])
+        running.await_state("refused", kept.name)
+        kept.ip("route", "del", "10.20.7.0/24")
+        running.until(lambda: kept.has("10.20.7.0/24"), "what held before")
+        assert kept.has("10.20.29.0/24")
