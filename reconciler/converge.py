@@ -27,7 +27,7 @@ from reconciler.operations import (
     SetLink,
 )
 from reconciler.plan import Plan
-from reconciler.preview import Preview, preview
+from reconciler.preview import Adoption, Preview, preview
 from reconciler.safety import Allowance, check_deletions
 
 _POLL = 0.05
@@ -55,7 +55,7 @@ def apply(
     *,
     allowance: Allowance | None = None,
     accept: Callable[[Preview], None] = lambda _: None,
-    adopt: bool = False,
+    adopt: Adoption = False,
     all_or_nothing: bool = False,
     waiting: Callable[[int], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
@@ -63,8 +63,8 @@ def apply(
     """Make a sandbox what its manifest says, look whether it is, and wait for servers that drain.
 
     All or nothing; except that IPVS rules do not depend on each other, so that one which fails leaves the others where
-    they are, unless `all_or_nothing`. `accept` sees the preview under the lock and raises to stop; `adopt` takes all IPVS
-    services for ours; `waiting` is told how many servers still drain, `progress` how many operations of all are done.
+    they are, unless `all_or_nothing`. `accept` sees the preview under the lock and raises to stop; `adopt` takes IPVS
+    services of others for ours; `waiting` is told how many servers still drain, `progress` how many operations of all are done.
 
     Raises RefusedError before anything is touched, ApplyError after a failed operation, VerifyError if the sandbox
     differs nevertheless.
@@ -133,7 +133,7 @@ def _carry_out(
     operations: tuple[Operation, ...],
     progress: Callable[[int, int], None] = lambda *_: None,
     *,
-    adopt: bool = False,
+    adopt: Adoption = False,
     all_or_nothing: bool = False,
     held: frozenset[Operation] = frozenset(),
 ) -> None:
@@ -202,7 +202,7 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
     )
 
 
-def _kept_failure(driver: Driver, outcomes: Sequence[Outcome], before: Preview, *, adopt: bool) -> ApplyError:
+def _kept_failure(driver: Driver, outcomes: Sequence[Outcome], before: Preview, *, adopt: Adoption) -> ApplyError:
     """Report IPVS rules that failed, where the others are in place."""
     count = len(before.plan.operations)
     failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
@@ -279,7 +279,7 @@ def _ipvs_path(operation: Operation, desired: Sandbox) -> tuple[str | int, ...]:
     return ("ipvs", "services", index, *where)
 
 
-def _verify(driver: Driver, desired: Sandbox, *, adopt: bool, held: frozenset[Operation]) -> None:
+def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, held: frozenset[Operation]) -> None:
     """Look again until the kernel is through with duplicate address detection; then nothing may be left to do."""
     deadline = time.monotonic() + DAD_TIMEOUT
     while True:
@@ -313,7 +313,7 @@ def _ends_drain(operation: Operation, desired: Sandbox) -> bool:
 
 
 def _await_drained(
-    driver: Driver, desired: Sandbox, before: Plan, waiting: Callable[[int], None], *, adopt: bool
+    driver: Driver, desired: Sandbox, before: Plan, waiting: Callable[[int], None], *, adopt: Adoption
 ) -> tuple[Operation, ...]:
     """Delete servers as their connections end or their deadline is over; give what was done.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from reconciler.drivers import Driver
 from reconciler.model.sandbox import Observed, Sandbox
@@ -11,7 +11,10 @@ from reconciler.plan import Plan, plan
 from reconciler.safety import fingerprint
 
 if TYPE_CHECKING:
-    from reconciler.model.ipvs import Service
+    from reconciler.model.ipvs import Service, ServiceKey
+
+# Which IPVS services of others are taken for ours: all, none, or those of these keys.
+Adoption: TypeAlias = "bool | frozenset[ServiceKey]"
 
 
 class Preview(NamedTuple):
@@ -27,13 +30,13 @@ class Preview(NamedTuple):
         return fingerprint(self.desired, self.observed.sandbox, self.plan)
 
 
-def preview(driver: Driver, desired: Sandbox, *, adopt: bool = False, quick: bool = False) -> Preview:
-    """Observe a sandbox and plan for it. `adopt` takes all IPVS services for ours. Raises what `plan` raises.
+def preview(driver: Driver, desired: Sandbox, *, adopt: Adoption = False, quick: bool = False) -> Preview:
+    """Observe a sandbox and plan for it. `adopt` takes IPVS services of others for ours. Raises what `plan` raises.
 
     `quick` as `Driver.observe` has it.
     """
     observed = driver.observe(desired, quick=quick)
-    return compare(desired, _adopted(observed) if adopt else observed)
+    return compare(desired, _adopted(observed, adopt) if adopt else observed)
 
 
 def compare(desired: Sandbox, observed: Observed) -> Preview:
@@ -41,15 +44,16 @@ def compare(desired: Sandbox, observed: Observed) -> Preview:
     return Preview(desired=desired, observed=observed, plan=plan(desired, observed))
 
 
-def _adopted(observed: Observed) -> Observed:
+def _adopted(observed: Observed, adopt: Adoption) -> Observed:
     ipvs = observed.sandbox.ipvs
     if ipvs is None:
         return observed
-    excluded: list[Service] = []
+    others: list[Service] = []
     taken = list(ipvs.services or ())
     for each in observed.around.services:
-        (excluded if ipvs.excludes(each.key) else taken).append(each)
+        named = adopt is True or (isinstance(adopt, frozenset) and each.key in adopt)
+        (taken if named and not ipvs.excludes(each.key) else others).append(each)
     return Observed(
         sandbox=replace(observed.sandbox, ipvs=replace(ipvs, services=tuple(taken))),
-        around=replace(observed.around, services=tuple(excluded)),
+        around=replace(observed.around, services=tuple(others)),
     )

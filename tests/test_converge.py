@@ -89,6 +89,9 @@ class Box:
         )
         return Observed(sandbox=replace(sandbox, ipvs=seen.ipvs), around=around)
 
+    def ipvs_listing(self) -> str:
+        raise AssertionError
+
     def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
         assert self.locked
         for batch in until_failure(self._execute(operations)):

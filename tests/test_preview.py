@@ -42,6 +42,9 @@ class Seen:
         self.asked.append(desired)
         return self.observed
 
+    def ipvs_listing(self) -> str:
+        raise AssertionError
+
     def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
         raise AssertionError(operations)
 
@@ -80,6 +83,16 @@ def test_services_of_others_are_left_unless_they_are_taken() -> None:
         ("IPVS service", 2, 3),
         ("IPVS server", 2, 3),
     ]
+
+
+def test_some_services_of_others_are_taken_and_no_others() -> None:
+    driver = seen(WEB, foreign=[TLS, FAR])
+    shown = preview(driver, sandbox(WEB), adopt=frozenset({TLS.key}))
+    assert shown.plan.operations == (DeleteService(service=TLS),)
+    assert shown.observed == Observed(
+        sandbox=sandbox(WEB, TLS), around=replace(driver.observed.around, services=(FAR,))
+    )
+    assert preview(driver, sandbox(WEB), adopt=frozenset()).plan.operations == ()
 
 
 def test_what_is_excluded_is_not_taken() -> None:

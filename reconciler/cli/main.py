@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import NoReturn
 from reconciler import __version__
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
 
-# Command → what it is for. Its module is `reconciler.cli.NAME`, with `configure(parser)` and `run(arguments) -> int`.
+# Command → what it is for. Its module is that of `_module`, with `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
     "validate": "check manifests without touching anything",
     "diff": "show what apply would do",
@@ -22,9 +23,14 @@ COMMANDS = {
     "status": "print what the watcher of this host knows",
     "pause": "let the watcher leave a sandbox alone for a while",
     "show": "print what is in a sandbox, as a manifest",
+    "import": "print a manifest made of what other tools have",
     "sandbox": "start, use and stop virtual machines of our own",
+    "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
+    "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
-_WITHOUT_PATHS = {"sandbox", "status", "pause"}
+_WITHOUT_PATHS = {"sandbox", "status", "pause", "import", "kata-network", "kata-ipvs"}
+# Options whose values begin with a dash, which argparse only takes if they are glued on.
+_DASHED_VALUES = {"kata-ipvs": "--parameters"}
 
 _EXIT_CODES = """\
 exit codes:
@@ -58,10 +64,10 @@ def entry() -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; give its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = _glued(list(sys.argv[1:] if argv is None else argv))
     arguments = _parser(words).parse_args(words)
     # Looked up here, before any output is begun.
-    command = importlib.import_module(f"reconciler.cli.{arguments.command}")
+    command = importlib.import_module(_module(arguments.command))
     try:
         return int(command.run(arguments))
     except ManifestError as error:
@@ -81,6 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to finish or to see what is left", file=sys.stderr)
         return 130
+
+
+def _glued(words: list[str]) -> list[str]:
+    option = _DASHED_VALUES.get(words[0]) if words else None
+    if option not in words[:-1]:
+        return words
+    at = words.index(option)
+    return [*words[:at], f"{option}={words[at + 1]}", *words[at + 2 :]]
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -104,5 +118,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
                     help="a manifest, a folder (searched below for *.yaml, *.yml, *.json), or - for standard input",
                 )
             command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
-            importlib.import_module(f"reconciler.cli.{name}").configure(command)
+            importlib.import_module(_module(name)).configure(command)
     return parser
+
+
+def _module(command: str) -> str:
+    """Give the module of a command: its name, as far as Python lets a module have it."""
+    name = command.replace("-", "_")
+    return f"reconciler.cli.{name}_" if keyword.iskeyword(name) else f"reconciler.cli.{name}"

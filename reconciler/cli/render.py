@@ -11,7 +11,7 @@ from reconciler.cli.output import paint
 from reconciler.errors import ApplyError, HostError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.schema import path_text
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, VmAddress
 from reconciler.operations import AttachInterface, Operation
 from reconciler.preview import Preview
 from reconciler.safety import combine
@@ -83,7 +83,7 @@ def _script_line(operation: Operation, driver: DriverAddress) -> str:
     """Write an operation for a shell on the host; `$$` stays the number of that shell."""
     if isinstance(operation, AttachInterface):
         return operation.command
-    if operation.machine:
+    if operation.machine and not isinstance(driver, KataAddress):
         raise HostError("-o shell cannot plug NICs: those are commands for QEMU's monitor; -o text shows them")
     command = f"sh -c {shlex.quote(operation.command)}" if operation.compound else operation.command
     return f"{_within(driver)} {command}{' || true' if operation.may_fail else ''}"
@@ -95,6 +95,8 @@ def _within(driver: DriverAddress) -> str:
             return f"nsenter --net={shlex.quote(driver.file)}"
         case VmAddress(name=None):
             raise HostError(f"-o shell needs a way to run commands in {driver}, which only machines of our own have")
+        case KataAddress():
+            raise HostError(f"-o shell needs a way to run commands in {driver}, which kata-runtime is not")
         case VmAddress():
             return f"reconciler sandbox exec {driver.name} --"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Observed, Sandbox, VmAddress
 from reconciler.operations import Operation
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ class Driver(Protocol):
     """Reads and changes one sandbox. SandboxGoneError if it does not exist."""
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other runs from changing this sandbox; BusyError if one is at it. Dies with the process."""
+        """Keep other runs from changing this sandbox; BusyError if one is at it. Dies with the process.
+
+        May be taken again within; the end of any of them is the end of all.
+        """
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Read what is ours in it and what surrounds it.
@@ -28,6 +31,9 @@ class Driver(Protocol):
 
     def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
         """Execute operations in order; give the outcomes batch by batch, and stop after a batch in which one failed."""
+
+    def ipvs_listing(self) -> str:
+        """Give the kernel's own listing of its IPVS table, /proc/net/ip_vs; its module is loaded if need be."""
 
     def close(self) -> None:
         """Let the sandbox go: nothing may keep it alive."""
@@ -49,6 +55,10 @@ def _open(address: DriverAddress) -> Driver:
             from reconciler.drivers.netns import NetnsDriver
 
             return NetnsDriver(address)
+        case KataAddress():
+            from reconciler.drivers.kata import KataDriver
+
+            return KataDriver(address)
         case VmAddress():
             from reconciler.drivers.vm import VmDriver
 

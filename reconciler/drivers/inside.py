@@ -54,6 +54,11 @@ class Inside:
             self._ipvs_engine = IpvsEngine(self._kernel)
         return self._ipvs_engine
 
+    def ipvs_listing(self) -> str:
+        """Give the kernel's own listing of its IPVS table; HostError if it has none."""
+        # The engine has the module loaded.
+        return self.ipvs.kernel.ipvs_listing() or ""
+
     def observe(
         self, desired: Sandbox, links: list[Link], ours: Mapping[str, Given], *, quick: bool = False
     ) -> Observed:

@@ -78,6 +78,10 @@ class NetnsDriver:
         )
         return Observed(sandbox=observed.sandbox, around=around)
 
+    def ipvs_listing(self) -> str:
+        """Give the kernel's own listing of its IPVS table."""
+        return self._inside.ipvs_listing()
+
     def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
         """Execute operations; those that move devices are carried out one at a time."""
         # Only an apply pays for the import.

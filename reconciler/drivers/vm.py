@@ -85,6 +85,10 @@ class VmDriver:
                 return state, links
             time.sleep(_POLL)
 
+    def ipvs_listing(self) -> str:
+        """Give the kernel's own listing of its IPVS table."""
+        return self._inside.ipvs_listing()
+
     def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
         """Execute operations; those of NICs one at a time."""
         # Only an apply pays for the import.

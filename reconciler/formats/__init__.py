@@ -1,1 +1,1 @@
-"""Other people's notations of the same model, both ways."""
+"""Other people's notations of the same model, both ways where somebody writes them."""

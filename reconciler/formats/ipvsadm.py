@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
+from typing import NamedTuple
 
-from reconciler.formats.popt import Options, read_options
+from reconciler.formats.popt import Options, read_command, read_options
 from reconciler.model.address import family_name, is_ipv6, is_unicast, pack, parse_address
 from reconciler.model.ipvs import (
     DEFAULT_SCHEDULER,
@@ -25,6 +26,7 @@ from reconciler.model.ipvs import (
     ServerKey,
     Service,
     ServiceKey,
+    Timeouts,
     scheduler_flag_names,
 )
 from reconciler.wording import suggest
@@ -35,6 +37,7 @@ WEIGHT_MAX = 65535
 PERSISTENT_MAX = 2678400
 THRESHOLD_MAX = 1073741823
 PREFIX_MAX = 128
+TIMEOUT_MAX = 1296000
 
 _SERVICE_OPTIONS = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service", FWMARK: "-f"}
 _FORWARD_OPTIONS = {"nat": "-m", "dr": "-g", "tunnel": "-i"}
@@ -161,7 +164,7 @@ def _common_server(service_port: int, ipv6: bool, server: str, forward: str, wei
         address=address,
         port=_server_port(port, service_port, forward),
         forward=forward,
-        weight=_to_number("-w", weight, 0, WEIGHT_MAX) if weight else 1,
+        weight=to_number("-w", weight, 0, WEIGHT_MAX) if weight else 1,
     )
 
 
@@ -176,7 +179,7 @@ def _read_key(options: Options) -> ServiceKey:
 def _service_key(option: str, text: str, ipv6: bool) -> ServiceKey:
     protocol = _PROTOCOL_OF[option]
     if protocol == FWMARK:
-        return protocol, "::" if ipv6 else "0.0.0.0", _to_number(option, text, 1, FWMARK_MAX)
+        return protocol, "::" if ipv6 else "0.0.0.0", to_number(option, text, 1, FWMARK_MAX)
     if ipv6:
         raise ValueError("-6 goes with -f only")
     address, port = _read_endpoint(option, text)
@@ -190,7 +193,7 @@ def _read_endpoint(option: str, text: str) -> tuple[str, int | None]:
         address = parse_address(address)
     except ValueError as error:
         raise ValueError(f"{option} {text}: {error} (host names are not looked up)") from None
-    return address, None if port is None else _to_number(f"{option} {text}: port", port, 0, PORT_MAX)
+    return address, None if port is None else to_number(f"{option} {text}: port", port, 0, PORT_MAX)
 
 
 def _split_endpoint(text: str) -> tuple[str, str | None]:
@@ -201,14 +204,15 @@ def _split_endpoint(text: str) -> tuple[str, str | None]:
     return (match[1], match[2]) if match else (text, None)
 
 
-def _to_number(option: str, text: str, low: int, high: int) -> int:
+def to_number(option: str, text: str, low: int, high: int) -> int:
+    """Read the number that an option has. ValueError if it is none from `low` to `high`."""
     if text.isdecimal() and text.isascii() and len(text) <= 10 and low <= (number := int(text)) <= high:
         return number
     raise ValueError(f"{option} {text}: expected a number from {low} to {high}")
 
 
 def _read_number(options: Options, slot: str, default: int, low: int, high: int) -> int:
-    return _to_number(*options[slot], low, high) if slot in options else default
+    return to_number(*options[slot], low, high) if slot in options else default
 
 
 def _read_choice(options: Options, slot: str, default: str, known: tuple[str, ...]) -> str:
@@ -225,7 +229,7 @@ def _read_service(options: Options, key: ServiceKey) -> partial[Service]:
     protocol, address, port = key
     scheduler = _read_choice(options, "scheduler", DEFAULT_SCHEDULER, SCHEDULERS)
     persistent = _read_number(options, "persistent", 0, 1, PERSISTENT_MAX)
-    netmask = _read_netmask(*options["netmask"], address) if "netmask" in options else None
+    netmask = read_netmask(*options["netmask"], address) if "netmask" in options else None
     if not (port or persistent):
         raise ValueError("no port; only a persistent service (-p) may have port 0, which is all of them")
     if "ops" in options and protocol not in {"udp", FWMARK}:
@@ -241,10 +245,10 @@ def _read_service(options: Options, key: ServiceKey) -> partial[Service]:
     )
 
 
-def _read_netmask(option: str, text: str, service_address: str) -> str | None:
+def read_netmask(option: str, text: str, service_address: str) -> str | None:
     """Read a netmask of the family of its service; the full one is none."""
     if is_ipv6(service_address):
-        bits = _to_number(option, text, 1, PREFIX_MAX)
+        bits = to_number(option, text, 1, PREFIX_MAX)
         return None if bits == PREFIX_MAX else str(bits)
     try:
         packed = pack(text)
@@ -326,6 +330,46 @@ def _read_tunnel(options: Options, forward: str) -> tuple[str, int, str]:
     if _CHECKSUM_OF[option] not in _TUNNEL_CHECKSUMS[kind]:
         raise ValueError(f"--tun-type {kind} has no {option}")
     return kind, port, _CHECKSUM_OF[option]
+
+
+class Command(NamedTuple):
+    """A command line of ipvsadm, as far as it says something.
+
+    `name`: -A, -E, -D, -C, -a, -e, -d, -L, -S or --set; `key`: the service it is about; `service`: without servers.
+    """
+
+    name: str
+    key: ServiceKey | None = None
+    service: Service | None = None
+    server: Server | None = None
+    timeouts: Timeouts | None = None
+
+
+def parse_command(text: str) -> Command:
+    """Read a command line. A server for which no way of forwarding is given is reached by NAT. ValueError if it is wrong."""
+    words = text.split()
+    if words[:1] == ["--set"]:
+        return Command("--set", timeouts=_read_timeouts(words[1:]))
+    options = read_command(words)
+    name, _ = options["command"]
+    if name in {"-C", "-S"} or (name == "-L" and options.keys() <= {"command", "numeric"}):
+        return Command(name)
+    key = _read_key(options)
+    protocol, address, port = key
+    service = server = None
+    if name in {"-A", "-E"}:
+        service = _read_service(options, key)(protocol=protocol, address=address, port=port)
+    elif name in {"-a", "-e", "-d"}:
+        options.setdefault("forward", ("-m", ""))
+        server = _read_server(options, key)
+    return Command(name, key, service, server)
+
+
+def _read_timeouts(words: list[str]) -> Timeouts:
+    """Read the three timeouts of --set; 0 leaves one as it is."""
+    if len(words) != len(Timeouts._fields):
+        raise ValueError("--set takes three numbers: the seconds for TCP, for TCP after a FIN, and for UDP")
+    return Timeouts(*(to_number("--set", word, 0, TIMEOUT_MAX) or None for word in words))
 
 
 def save_rules(services: Iterable[Service]) -> Iterator[str]:

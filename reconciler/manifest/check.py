@@ -10,7 +10,7 @@ from reconciler.manifest.schema import Finding
 from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Interface
 from reconciler.model.route import DirectNetworks, NextHop, Route, is_reached
-from reconciler.model.sandbox import Sandbox, VmAddress
+from reconciler.model.sandbox import KataAddress, Sandbox, VmAddress
 from reconciler.wording import suggest
 
 LOOPBACK = "lo"
@@ -21,13 +21,21 @@ SOCKET_PATH_MAX = 107
 def check_sections(draft: Draft) -> list[Finding]:
     """Check a manifest by itself, as far as it could be read."""
     interfaces, routes = draft.interfaces or [], draft.routes or []
-    findings = [*_unsupported(interfaces, vm=draft.vm), *_duplicates(interfaces), *_duplicate_routes(routes)]
+    findings = [
+        *_unsupported(interfaces, vm=draft.vm or draft.kata),
+        *_duplicates(interfaces),
+        *_duplicate_routes(routes),
+    ]
     if draft.interfaces is not None:
         findings += _route_devices(interfaces, routes, draft.unsure)
     if draft.ipvs:
         from reconciler.manifest import check_ipvs
 
         findings += check_ipvs.check(draft.ipvs)
+    if draft.kata:
+        from reconciler.manifest import check_kata
+
+        findings += check_kata.check(draft)
     return findings
 
 
@@ -132,7 +140,9 @@ def check_together(sandboxes: Sequence[tuple[str, Sandbox]]) -> Iterator[tuple[i
 def _claims(sandbox: Sandbox) -> Iterator[tuple[str, str, Path]]:
     yield "ID", sandbox.id, ("sandbox",)
     # Named by its file, a namespace or a machine is the same however a manifest names it.
-    if isinstance(sandbox.driver, VmAddress):
+    if isinstance(sandbox.driver, KataAddress):
+        yield "container", sandbox.driver.id, ("driver", "kata", "id")
+    elif isinstance(sandbox.driver, VmAddress):
         yield "agent socket", sandbox.driver.file, ("driver",)
         if sandbox.driver.qmp:
             yield "QMP socket", sandbox.driver.qmp, ("driver", "vm", "qmp")

@@ -10,11 +10,8 @@ from reconciler.manifest.compose import Path
 from reconciler.manifest.place import RULES, RULES_FILE, SERVICES
 from reconciler.manifest.schema import Finding
 from reconciler.model.address import parse_network
-from reconciler.model.ipvs import Excluded, Ipvs, Service, Timeouts
+from reconciler.model.ipvs import RULES_MAX, Excluded, Ipvs, Service, Timeouts
 from reconciler.wording import plural
-
-# Services and servers together: what the imperative system takes.
-RULES_MAX = 20_000
 
 
 class Section(NamedTuple):

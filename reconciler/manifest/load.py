@@ -106,7 +106,7 @@ def find(paths: Sequence[str], wrong: list[Problem]) -> Iterator[str]:
 
 def _below(folder: str, wrong: list[Problem]) -> Iterator[str]:
     def refused(error: OSError) -> None:
-        wrong.append(unreadable(error.filename, _reason(error)))
+        wrong.append(unreadable(error.filename, reason(error)))
 
     for parent, folders, files in os.walk(folder, onerror=refused):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -125,13 +125,13 @@ def read_file(file: str, *, regular: bool = False) -> Contents:
     name = "<stdin>" if file == STDIN else file
     contents = Contents([], [], {file: None})
     try:
-        text = contents.texts[file] = read_regular(file) if regular else _read_text(file)
+        text = contents.texts[file] = read_regular(file) if regular else read_text(file)
         documents = compose(text)
     except ComposeError as error:
-        contents.problems.append(_syntax_problem(name, text, error))
+        contents.problems.append(syntax_problem(name, text, error))
         return contents
     except (OSError, ValueError) as error:
-        contents.problems.append(unreadable(name, _reason(error)))
+        contents.problems.append(unreadable(name, reason(error)))
         return contents
     # A file may end with `---`, but one in which nothing is said cannot be meant.
     while len(documents) > 1 and documents[-1] is None:
@@ -145,7 +145,8 @@ def read_file(file: str, *, regular: bool = False) -> Contents:
     return contents
 
 
-def _syntax_problem(name: str, text: str, error: ComposeError) -> Problem:
+def syntax_problem(name: str, text: str, error: ComposeError) -> Problem:
+    """Make the problem of a text that is no acceptable YAML."""
     return Problem(
         file=name,
         line=error.line + 1,
@@ -183,7 +184,7 @@ def _read_rules(
         text = texts[path] = read_regular(path)
         return RulesFile(path, text.replace("\r\n", "\n"))
     except (OSError, ValueError) as error:
-        findings.append(Finding(RULES_FILE, f"{path}: {_reason(error)}"))
+        findings.append(Finding(RULES_FILE, f"{path}: {reason(error)}"))
         return None
 
 
@@ -195,11 +196,13 @@ def read_regular(file: str) -> str:
         return _decode(stream.read(MAX_BYTES + 1))
 
 
-def _reason(error: OSError | ValueError) -> str:
+def reason(error: OSError | ValueError) -> str:
+    """Say why a file could not be read."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def _read_text(file: str) -> str:
+def read_text(file: str) -> str:
+    """Read a text, of standard input for `-`; OSError or ValueError if that is not possible."""
     if file == STDIN:
         return _decode(sys.stdin.buffer.read(MAX_BYTES + 1))
     with open(file, "rb") as stream:

@@ -63,17 +63,17 @@ class _Places:
         self._rule_lines = rules.text.split("\n") if rules else []
         literal = places[RULES].literal if RULES in places else None
         text = rules.text if rules else literal
-        self._services = [] if text is None else _service_lines(text)
+        self._services = [] if text is None else service_lines(text)
 
     def problem(self, finding: Finding) -> Problem:
         path, line = self._written(finding)
         if line and path == RULES_FILE and self._rules:
-            return _of_line(self._rules.name, self._rule_lines, line, "", finding.message)
+            return of_line(self._rules.name, self._rule_lines, line, "", finding.message)
         place = self._find(path)
         if line:
             name = f"{path_text(path)} line {line}"
             if place.literal is not None:
-                return _of_line(self._file, self._lines, place.value[0] + 1 + line, name, finding.message)
+                return of_line(self._file, self._lines, place.value[0] + 1 + line, name, finding.message)
         else:
             name = path_text(path)
         at, column, end = place.value if not finding.at_key or place.key is None else place.key
@@ -103,12 +103,12 @@ class _Places:
         return self._places[path]
 
 
-def _service_lines(text: str) -> list[int]:
+def service_lines(text: str) -> list[int]:
     """Give the line of each service in a text of rules; services are in its order, each on a line of its own."""
     return [number for number, line in enumerate(text.split("\n"), start=1) if _ADDS_SERVICE.match(line)]
 
 
-def _of_line(file: str, lines: list[str], number: int, path: str, message: str) -> Problem:
+def of_line(file: str, lines: list[str], number: int, path: str, message: str) -> Problem:
     """Make the problem of a whole line, counted from 1."""
     excerpt = _nth(lines, number - 1)
     indent = len(excerpt) - len(excerpt.lstrip())

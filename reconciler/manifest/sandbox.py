@@ -10,7 +10,7 @@ from reconciler.manifest import interface, route
 from reconciler.manifest.schema import Finding
 from reconciler.model.interface import Interface
 from reconciler.model.route import Route
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import KATA_RUNTIME, DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 
 if TYPE_CHECKING:
     # Most manifests say nothing of IPVS.
@@ -24,10 +24,11 @@ class Draft:
     """A document as far as it could be read: None in place of what could not, so that the others keep their indexes.
 
     `unsure` names the interfaces that are there but could not be read, and those that a route which could not be read may
-    reach something through. `vm`: the sandbox is a virtual machine.
+    reach something through. `vm`: the sandbox is a virtual machine; `kata`: it is reached by the commands of kata-runtime.
     """
 
     vm: bool = False
+    kata: bool = False
     interfaces: list[Interface | None] | None = None
     routes: list[Route | None] | None = None
     unsure: set[str] = field(default_factory=set)
@@ -40,7 +41,8 @@ def read_sections(data: Mapping[str, Any], findings: list[Finding], rules: str |
     `rules`: the text of the file that it names as its `rulesFile`.
     """
     driver = data.get("driver")
-    draft = Draft(vm=isinstance(driver, dict) and "vm" in driver)
+    named = driver if isinstance(driver, dict) else {}
+    draft = Draft(vm="vm" in named, kata="kata" in named)
     flagged = {finding.path[:2] for finding in findings}
     interfaces, routes = data.get("interfaces"), data.get("routes")
     names = set()
@@ -89,12 +91,17 @@ def _read_driver(data: Mapping[str, Any]) -> DriverAddress:
     name = address.get("name")
     # A name of digits may be written without quotes.
     name = None if name is None else str(name)
+    if driver == "kata":
+        return KataAddress(id=str(address["id"]), runtime=address.get("runtime", KATA_RUNTIME))
     if driver == "vm":
         return VmAddress(name=name, qmp=address.get("qmp"), agent=address.get("agent"))
     return NetnsAddress(name=name, path=address.get("path"), pid=address.get("pid"))
 
 
 def _write_driver(address: DriverAddress) -> dict[str, Any]:
+    if isinstance(address, KataAddress):
+        runtime = {} if address.runtime == KATA_RUNTIME else {"runtime": address.runtime}
+        return {"kata": {"id": address.id, **runtime}}
     driver = "vm" if isinstance(address, VmAddress) else "netns"
     return {driver: {field: value for field, value in asdict(address).items() if value is not None}}
 

@@ -17,6 +17,8 @@ TUN_TYPES = ("ipip", "gue", "gre")
 TUN_CHECKSUMS = ("none", "csum", "remcsum")
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos")
 DEFAULT_SCHEDULER = "wlc"
+# Services and servers of a table together: what the imperative system takes.
+RULES_MAX = 20_000
 # Bits 3 to 5 of a service's flags belong to its scheduler; `sh` and `mh` give the first two names of their own.
 SCHEDULER_FLAGS = ("flag-1", "flag-2", "flag-3")
 NAMED_SCHEDULER_FLAGS = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}

@@ -66,7 +66,21 @@ class VmAddress:
         return self.qmp or f"{SANDBOXES}/{self.name}/qmp.sock"
 
 
-DriverAddress = NetnsAddress | VmAddress
+KATA_RUNTIME = "/usr/bin/kata-runtime"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KataAddress:
+    """A container that is only reached by commands of a runtime, a program by its absolute path."""
+
+    id: str
+    runtime: str = KATA_RUNTIME
+
+    def __str__(self) -> str:
+        return f"kata {self.id}"
+
+
+DriverAddress = NetnsAddress | VmAddress | KataAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,19 +14,39 @@ from reconciler.model.ipvs import FWMARK, Server, Service, ServiceKey
 
 # Lines of headings.
 _HEAD = 3
+# Of a server: an arrow, its place, its forward, its weight, and two counts of connections.
+_SERVER_PARTS = 6
 # A tunnel has a kind and a port, which are not shown.
 _FORWARDS = {"nat": "Masq", "dr": "Route"}
 
 
 def order(listing: str) -> dict[str, int]:
     """Give the place of each service, as `words` names it, in the kernel's own table."""
-    return {service: place for place, service in enumerate(_read(listing))}
+    return {service: number for number, service in enumerate(_read(listing))}
 
 
 def words(key: ServiceKey) -> str:
     """Say how a service is listed; all of one firewall mark alike."""
     protocol, address, port = key
-    return f"FWM {port:08X}" if protocol == FWMARK else f"{protocol.upper()} {_place(address, port)}"
+    return f"FWM {port:08X}" if protocol == FWMARK else f"{protocol.upper()} {place(address, port)}"
+
+
+def heading(listing: str) -> str:
+    """Give the first line: the version of IPVS and the size of its table of connections."""
+    return listing.partition("\n")[0]
+
+
+def connections(listing: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Give the active and the other connections of each server: by its service, as `words` has it, and its `place`."""
+    found = {}
+    service = ""
+    for line in listing.splitlines()[_HEAD:]:
+        parts = line.split()
+        if parts[:1] != ["->"]:
+            service = " ".join(parts[:2])
+        elif len(parts) >= _SERVER_PARTS and parts[4].isdecimal() and parts[5].isdecimal():
+            found[service, parts[1]] = int(parts[4]), int(parts[5])
+    return found
 
 
 def agreeing(listing: str, services: Iterable[Service]) -> list[Service]:
@@ -59,10 +79,11 @@ def _server_words(server: Server) -> str:
     """Give the words of a server; none that are ever listed if it has what they do not show."""
     if server.forward not in _FORWARDS or server.upper_threshold or server.lower_threshold:
         return ""
-    return f"{_place(server.address, server.port)} {_FORWARDS[server.forward]} {server.weight}"
+    return f"{place(server.address, server.port)} {_FORWARDS[server.forward]} {server.weight}"
 
 
-def _place(address: str, port: int) -> str:
+def place(address: str, port: int) -> str:
+    """Say how an address and a port are listed."""
     if not is_ipv6(address):
         return f"{socket.inet_aton(address).hex().upper()}:{port:04X}"
     digits = socket.inet_pton(socket.AF_INET6, address).hex(":", 2)

@@ -16,6 +16,7 @@ from reconciler.model.route import TABLE_MAIN, NextHop, Route
 
 if TYPE_CHECKING:
     from reconciler.operations.ipvs import IpvsOperation
+    from reconciler.operations.kata import KataOperation
     from reconciler.operations.machine import MachineOperation
 
 # Our own rtm_protocol: what carries it is ours (linux/rtnetlink.h leaves 192 to 255 to others than the kernel).
@@ -33,7 +34,7 @@ class Base:
     compound: ClassVar[bool] = False
     # It is about IPVS.
     ipvs: ClassVar[bool] = False
-    # It is about NICs of a virtual machine.
+    # It is about NICs of a virtual machine, and nothing that is done within.
     machine: ClassVar[bool] = False
     # It frees what is not served any more.
     ends: ClassVar[bool] = False
@@ -254,7 +255,7 @@ AddressOperation = AddAddress | ReplaceAddress | DeleteAddress | AwaitAddress
 RouteOperation = AddRoute | ReplaceRoute | DeleteRoute
 NetworkOperation = LinkOperation | AddressOperation | RouteOperation
 # As text, since the operations of IPVS and of machines are loaded only where there are any.
-Operation: TypeAlias = "NetworkOperation | IpvsOperation | MachineOperation"
+Operation: TypeAlias = "NetworkOperation | IpvsOperation | MachineOperation | KataOperation"
 
 
 def _address_command(verb: str, device: str, address: Address) -> str:

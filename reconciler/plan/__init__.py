@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.model.route import Route
-from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.model.sandbox import KataAddress, Observed, Sandbox
 from reconciler.operations import AddRoute, AwaitAddress, Operation, ReplaceRoute
 from reconciler.plan import aftermath
 from reconciler.plan.address import AddressPlan, plan_addresses
@@ -53,6 +53,8 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
 
     Raises HostError for a device that the host lacks, RefusedError where something of another owner is in the way.
     """
+    if isinstance(desired.driver, KataAddress):
+        return _plan_kata(desired, observed)
     around = observed.around
     had = observed.sandbox.interfaces or ()
     wanted = had if desired.interfaces is None else desired.interfaces
@@ -91,6 +93,25 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
         deletions=tuple(deletions),
         lost_defaults=_lost_defaults(wishes, routes),
         draining=table.draining if table else 0,
+    )
+
+
+def _plan_kata(desired: Sandbox, observed: Observed) -> Plan:
+    from reconciler.plan.kata import plan_kata
+
+    table = _plan_ipvs(desired, observed)
+    changes = plan_kata(desired, observed.sandbox, table.operations if table else ())
+    had, routes = observed.sandbox.interfaces or (), observed.sandbox.routes or ()
+    kept = {route.key for route in changes.routes}
+    counts = (
+        ("interface", len(changes.removed), len(had)),
+        ("route", sum(route.key not in kept for route in routes), len(routes)),
+    )
+    deletions = [Deletion(kind=kind, count=count, total=total) for kind, count, total in counts if count]
+    return Plan(
+        operations=tuple(changes.operations),
+        deletions=(*deletions, *(_count_ipvs_deletions(table) if table else ())),
+        lost_defaults=_lost_defaults(changes.routes, routes),
     )
 
 

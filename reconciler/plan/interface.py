@@ -13,7 +13,7 @@ from reconciler.diff import diff
 from reconciler.errors import RefusedError
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.route import Route, connected_key
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Surroundings, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Surroundings, VmAddress
 from reconciler.operations import Operation, RenameInterface, SetLink
 
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
@@ -137,6 +137,8 @@ def _host(driver: DriverAddress, around: Surroundings) -> Host:
             from reconciler.plan.namespace import NamespaceHost
 
             return NamespaceHost(driver, around)
+        case KataAddress():
+            raise TypeError("commands of a runtime are planned by plan.kata")
         case VmAddress():
             from reconciler.plan.machine import MachineHost
 

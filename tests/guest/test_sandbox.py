@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli import sandbox as command_line
-from reconciler.errors import BusyError, ChannelError, HostError, SandboxGoneError
+from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
 from reconciler.guest import image, launch
 from reconciler.guest.archive import write_archive
+from reconciler.guest.connection import Connection
 from reconciler.guest.image import Image
 from reconciler.guest.launch import Sandbox
 from reconciler.guest.relay import Relay
+from reconciler.model.sandbox import SANDBOXES
 
 
 def call(*words: str) -> int:
@@ -165,3 +168,33 @@ def test_a_process_that_only_has_the_number_is_left_alone(name: str) -> None:
     assert sandbox.pid() is None
     launch.stop(name)
     assert not os.path.exists(sandbox.folder)
+
+
+def test_somebody_who_waits_for_the_machine_keeps_it_neither_from_starting_nor_from_going(name: str) -> None:
+    """As a watch does, which takes the agent's socket as soon as it is there."""
+    stop, held = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        while not stop.is_set():
+            with suppress(ReconcilerError), Connection(Sandbox(name).agent):
+                held.set()
+                stop.wait(20)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        sandbox = launch.start(name, memory=256)
+        assert held.is_set()
+        with pytest.raises(BusyError):
+            Relay(sandbox.agent)
+        stop.set()
+        thread.join()
+        stop.clear()
+        thread = threading.Thread(target=wait)
+        thread.start()
+        launch.stop(name)
+        assert not os.path.exists(sandbox.folder)
+        assert [each for each in os.listdir(SANDBOXES) if name in each] == []
+    finally:
+        stop.set()
+        thread.join()

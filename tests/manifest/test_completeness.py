@@ -15,7 +15,7 @@ from reconciler.manifest.schema import Finding, schema_text
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.route import NextHop, Route
-from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress
 
 NIC = Interface(name="eth0", device="tap0", hw_addr="02:42:20:6f:a3:69", mtu=1500)
 HOP = NextHop(device="eth0")
@@ -37,6 +37,10 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "name": VmAddress(name="web-1"),
         "qmp": VmAddress(qmp="/run/q.sock", agent="/run/a.sock"),
         "agent": VmAddress(qmp="/run/q.sock", agent="/run/a.sock"),
+    },
+    KataAddress: {
+        "id": KataAddress(id="6ec7a98"),
+        "runtime": KataAddress(id="6ec7a98", runtime="/opt/kata-runtime"),
     },
     Address: {
         "address": Address(address="10.0.0.2/24"),
@@ -129,7 +133,7 @@ ALSO_SAID = {
 Reread = Callable[[Any], tuple[Any, Any]]
 
 
-def reread_driver(each: NetnsAddress | VmAddress) -> tuple[Any, Any]:
+def reread_driver(each: NetnsAddress | VmAddress | KataAddress) -> tuple[Any, Any]:
     data = sandbox.write(Sandbox(id="web-1", driver=each))
     (address,) = data["driver"].values()
     return address, complete(data, read_sections(data, [])).driver
@@ -192,6 +196,7 @@ def accepted(read: Callable[[list[Finding]], Any]) -> Any:
 REREAD: dict[type, Reread] = {
     NetnsAddress: reread_driver,
     VmAddress: reread_driver,
+    KataAddress: reread_driver,
     Address: reread_address,
     Interface: reread_interface,
     NextHop: reread_hop,
@@ -215,6 +220,7 @@ def properties(kind: type) -> set[str]:
     found = {
         NetnsAddress: drivers["netns"]["properties"],
         VmAddress: drivers["vm"]["properties"],
+        KataAddress: drivers["kata"]["properties"],
         Address: nic["addresses"]["items"]["properties"],
         Interface: nic,
         NextHop: way["nexthops"]["items"]["properties"],

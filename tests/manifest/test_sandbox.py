@@ -76,7 +76,7 @@ def test_a_section_of_ipvs_is_read_as_it_was(
 
 @pytest.mark.parametrize("kind", [NetnsAddress, VmAddress])
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_written_as_text(name: str, kind: type[DriverAddress], tmp_path: Path) -> None:
+def test_names_are_written_as_text(name: str, kind: type[NetnsAddress | VmAddress], tmp_path: Path) -> None:
     sandbox = Sandbox(id=name, driver=kind(name=name[:50]))
     assert reread(sandbox, tmp_path, as_yaml) == sandbox
 

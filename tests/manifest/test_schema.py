@@ -83,6 +83,8 @@ def test_the_fields_are_these() -> None:
         *(f"driver.netns.{name}" for name in ("name", "path", "pid")),
         "driver.vm",
         *(f"driver.vm.{name}" for name in ("name", "qmp", "agent")),
+        "driver.kata",
+        *(f"driver.kata.{name}" for name in ("id", "runtime")),
         "interfaces",
         "interfaces[0]",
         *(f"interfaces[0].{name}" for name in ("name", "device", "hwAddr", "mtu", "addresses", "addresses[0]")),

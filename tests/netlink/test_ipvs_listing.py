@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reconciler.guest.relay import GuestKernel, Relay
 from reconciler.model.ipvs import Ipvs, Server, Service
 from reconciler.netlink.ipvs_engine import IpvsEngine
-from reconciler.netlink.ipvs_listing import agreeing, order, words
+from reconciler.netlink.ipvs_listing import agreeing, connections, heading, order, place, words
 from tests.formats.strategies import services
 from tests.ipvs.test_round_trip import FULL
 from tests.machine import Guest
@@ -34,6 +34,20 @@ def listing(*table: Service) -> str:
 @given(services())
 def test_whatever_is_listed_whole_agrees(table: list[Service]) -> None:
     assert agreeing(listing(*table), table) == list(filter(is_plain, table))
+
+
+def test_connections_stand_with_their_servers() -> None:
+    kernel = FakeKernel()
+    kernel.add(WEB, connections=[3])
+    kernel.add(replace(WEB, address="fd00::1", servers=(Server(address="fd00::9", port=80),)), connections=[4])
+    text = kernel.ipvs_listing()
+    assert heading(text) == "IP Virtual Server version 1.2.1 (size=4096)"
+    assert connections(text) == {
+        (words(WEB.key), place("10.0.0.9", 8080)): (3, 0),
+        (words(("tcp", "fd00::1", 80)), place("fd00::9", 80)): (4, 0),
+    }
+    assert connections("") == {}
+    assert heading("") == ""
 
 
 def test_what_differs_in_anything_that_is_listed_does_not_agree() -> None:

@@ -81,9 +81,9 @@ def test_the_manifests_of_the_readme_are_valid(tmp_path: Path) -> None:
 def test_help_and_readme_name_the_same_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    shown = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
+    shown = re.findall(r"^    ([a-z-]+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
     assert shown == list(COMMANDS)
-    assert re.findall(r"^\| `reconciler ([a-z]+) ", (ROOT / "README.md").read_text(), re.MULTILINE) == shown
+    assert re.findall(r"^\| `reconciler ([a-z-]+)[ `]", (ROOT / "README.md").read_text(), re.MULTILINE) == shown
 
 
 def test_make_help_names_every_target_of_the_readme() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.manifest.load import load
+from reconciler.model.sandbox import NetnsAddress
 from tests.conftest import Kernel, ip
 from tests.system.box import MACS, Box, nic
 
@@ -84,7 +85,9 @@ def test_named_by_path_and_by_pid(box: Box, kernel: Kernel) -> None:
             for driver in ({"path": f"/run/netns/{box.namespace}"}, {"pid": process.pid}):
                 (manifest,) = load([box.write(driver={"netns": driver}, interfaces=[nic(device)])])
                 assert main(["diff", str(box.file)]) == 0
-                assert manifest.sandbox.driver.file == driver.get("path", f"/proc/{process.pid}/ns/net")
+                address = manifest.sandbox.driver
+                assert isinstance(address, NetnsAddress)
+                assert address.file == driver.get("path", f"/proc/{process.pid}/ns/net")
         finally:
             process.kill()
 

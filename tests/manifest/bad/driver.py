@@ -16,8 +16,8 @@ ROWS: list[Row] = [
     ("driver is null", manifest("driver:"), [f"bad.yaml:3:8: driver: nothing is given; expected {DRIVER}"]),
     (
         "driver unknown",
-        manifest("driver: {kata: {name: web-1}}"),
-        ["bad.yaml:3:10: driver.kata: unknown field; expected one of: netns, vm"],
+        manifest("driver: {docker: {name: web-1}}"),
+        ["bad.yaml:3:10: driver.docker: unknown field; expected one of: netns, vm, kata"],
     ),
     (
         "driver misspelt",

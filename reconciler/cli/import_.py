@@ -1,0 +1,52 @@
+"""`reconciler import`: what other tools have of a sandbox, as one manifest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from reconciler.errors import HostError
+from reconciler.manifest.dump import dump
+from reconciler.manifest.foreign import NOTATIONS, document, read
+from reconciler.manifest.sandbox import write
+from reconciler.manifest.schema import check
+from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
+from reconciler.wording import printable
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="JSON of kata-network, rules of ipvsadm-save, a keepalived.conf, or - for standard input",
+    )
+    parser.add_argument("--sandbox", required=True, metavar="ID", help="the ID that the sandbox gets in the manifest")
+    driver = parser.add_mutually_exclusive_group(required=True)
+    driver.add_argument("--netns", metavar="NAME", help="it is a network namespace of this name")
+    driver.add_argument("--vm", metavar="NAME", help="it is a virtual machine of ours of this name")
+    parser.add_argument(
+        "--from", dest="notation", choices=NOTATIONS, help="what the files are; without it, each is told by its content"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the manifest on stdout, and on stderr what is not in it."""
+    head = _head(arguments)
+    found = read(arguments.files, arguments.notation)
+    data = document(found, head)
+    for place, message in found.notes():
+        print(f"{place}: {printable(message)}", file=sys.stderr)
+    print(dump([data]), end="")
+    return 0
+
+
+def _head(arguments: argparse.Namespace) -> Sandbox:
+    vm = arguments.netns is None
+    driver = VmAddress(name=arguments.vm) if vm else NetnsAddress(name=arguments.netns)
+    head = Sandbox(id=arguments.sandbox, driver=driver)
+    for finding in check(write(head)):
+        option = "--sandbox" if finding.path == ("sandbox",) else "--vm" if vm else "--netns"
+        raise HostError(f"{option}: {finding.message}")
+    return head

@@ -1,0 +1,142 @@
+"""`reconciler kata-ipvs`: IPVS rules one by one or in bulk, by the options of `kata-runtime kata-ipvs`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from reconciler import imperative
+from reconciler.cli.named import add_sandbox, print_undone
+from reconciler.errors import HostError
+from reconciler.formats.ipvsadm import Command, parse_command, parse_rules, save_rules, service_key_options
+from reconciler.formats.ipvsadm_list import in_order, list_services
+from reconciler.formats.kata import read_cleanup
+from reconciler.imperative import Hand
+from reconciler.manifest.compose import MAX_BYTES
+from reconciler.manifest.load import read_regular
+from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
+from reconciler.model.sandbox import Sandbox
+from reconciler.netlink import ipvs_listing
+from reconciler.wording import plural
+
+_T = TypeVar("_T")
+_STDIN = "-"
+# So many wrong lines are told.
+_SHOWN = 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    ipvsadm = actions.add_parser("ipvsadm", help="change or list the table of virtual services")
+    what = ipvsadm.add_mutually_exclusive_group(required=True)
+    what.add_argument("--parameters", metavar="OPTIONS", help="the options of ipvsadm, as one word")
+    what.add_argument("--restore", metavar="FILE|-", help="import rules as ipvsadm-save writes them")
+    cleanup = actions.add_parser("cleanup", help="forget the connections to an original destination")
+    cleanup.add_argument("--parameters", metavar="OPTIONS", required=True, help="--orig-dst IP --protonum tcp|udp")
+    for action in (ipvsadm, cleanup):
+        add_sandbox(action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do one action."""
+    sandbox = imperative.find(arguments.id, arguments.manifests)
+    if arguments.action == "cleanup":
+        address, protocol = _checked(read_cleanup, arguments.parameters)
+        with imperative.held(sandbox) as hand:
+            hand.forget_connections(address, protocol)
+        return 0
+    if arguments.restore is not None:
+        changed = _restore(sandbox, _read_rules(arguments.restore))
+    else:
+        changed = _execute(sandbox, _checked(parse_command, arguments.parameters))
+    if changed:
+        print_undone(sandbox)
+    return 0
+
+
+def _checked(read: Callable[[str], _T], text: str) -> _T:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise HostError(f"--parameters: {error}") from None
+
+
+def _read_rules(file: str) -> list[Service]:
+    """Read all rules, or none if one of them is wrong."""
+    name = "<stdin>" if file == _STDIN else file
+    wrong: list[str] = []
+    try:
+        text = _read_stdin() if file == _STDIN else read_regular(file)
+    except ValueError as error:
+        raise HostError(f"{name}: {error}") from None
+    services = parse_rules(text, lambda line, why: wrong.append(f"{name}:{line}: {why}"))
+    if wrong:
+        more = f"\n… and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
+        count = f"{len(wrong):,} {plural('line', len(wrong))}"
+        raise HostError(f"{count} of the rules are wrong, none is imported:\n" + "\n".join(wrong[:_SHOWN]) + more)
+    if not services:
+        raise HostError(f"{name}: there is no rule in it")
+    return services
+
+
+def _read_stdin() -> str:
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
+    return data.decode()
+
+
+def _restore(sandbox: Sandbox, services: list[Service]) -> bool:
+    with imperative.held(_with_ipvs(sandbox)) as hand:
+        ours, others = _tables(hand)
+        return hand.set_ipvs(Ipvs(services=imperative.table_with(services, ours, others)))
+
+
+def _with_ipvs(sandbox: Sandbox) -> Sandbox:
+    """Have the table looked at as well."""
+    return Sandbox(id=sandbox.id, driver=sandbox.driver, ipvs=Ipvs())
+
+
+def _tables(hand: Hand) -> tuple[tuple[Service, ...], tuple[Service, ...]]:
+    """Give the services that are ours, and those of others."""
+    ipvs = hand.observed.sandbox.ipvs
+    return (ipvs.services or () if ipvs else ()), hand.observed.around.services
+
+
+def _execute(sandbox: Sandbox, command: Command) -> bool:
+    """Carry a command out; tell whether it changed something."""
+    with imperative.held(_with_ipvs(sandbox)) as hand:
+        ours, others = _tables(hand)
+        match command:
+            case Command("-L"):
+                print("\n".join(_listing(hand, command.key, (*ours, *others))))
+                return False
+            case Command("-S"):
+                sys.stdout.writelines(f"{rule}\n" for rule in save_rules(in_order((*ours, *others))))
+                return False
+            case Command("-C"):
+                return hand.set_ipvs(Ipvs(services=()), adopt=True)
+            case Command(timeouts=timeouts) if timeouts is not None:
+                return hand.set_ipvs(Ipvs(timeouts=timeouts))
+            case Command(key=key):
+                after = imperative.table_after(command, ours, others)
+                return hand.set_ipvs(Ipvs(services=after), adopt=frozenset({key} if key else ()))
+
+
+def _listing(hand: Hand, key: ServiceKey | None, services: tuple[Service, ...]) -> Iterator[str]:
+    shown = [service for service in services if key in (None, service.key)]
+    if key and not shown:
+        raise HostError(f"-L {service_key_options(key)}: no such service")
+    listing = hand.ipvs_listing()
+    connections = ipvs_listing.connections(listing)
+
+    def counts(service: ServiceKey, server: ServerKey) -> tuple[int, int]:
+        return connections.get((ipvs_listing.words(service), ipvs_listing.place(*server)), (0, 0))
+
+    # ipvsadm leaves the heading of the whole table out where one service is asked for.
+    if key is None:
+        yield ipvs_listing.heading(listing)
+    yield from list_services(shown, counts)

@@ -1,0 +1,197 @@
+"""`reconciler kata-network`: single interfaces and routes, by the JSON of `kata-runtime kata-network`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from reconciler import imperative
+from reconciler.cli.named import add_sandbox, print_undone
+from reconciler.errors import HostError, ReconcilerError
+from reconciler.formats import kata
+from reconciler.imperative import Hand
+from reconciler.manifest import interface as notation
+from reconciler.manifest.schema import Finding
+from reconciler.model.interface import Interface
+from reconciler.model.route import TABLE_MAIN, Route
+from reconciler.model.sandbox import NetnsAddress, Sandbox
+
+_T = TypeVar("_T")
+_STDIN = "-"
+# Bytes of JSON.
+_LIMIT = 1 << 20
+_ACTIONS = {
+    "add-iface": "plug in an interface; its device exists on the host",
+    "del-iface": "unplug the interface of this name",
+    "list-ifaces": "list the interfaces that were plugged in",
+    "add-route": "add a route, or an array of them",
+    "del-route": "delete each route that matches what is given of destination, gateway and device",
+    "list-routes": "list the routes that were added",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, purpose in _ACTIONS.items():
+        action = actions.add_parser(name, help=purpose)
+        add_sandbox(action)
+        if not name.startswith("list-"):
+            words = "the JSON; - (default) for standard input"
+            action.add_argument("file", nargs="?", default=_STDIN, metavar="FILE|-", help=words)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do one action; print what it gives as JSON, and on failure what the original prints then."""
+    said: Any = None
+    try:
+        if "file" in arguments:
+            said = _read(arguments.file)
+        sandbox = imperative.find(arguments.id, arguments.manifests)
+        answer, changed = _act(arguments.action, sandbox, said)
+    except (ReconcilerError, OSError):
+        _print(kata.write_kept(said) if arguments.action == "del-iface" else None)
+        raise
+    _print(answer)
+    if changed:
+        print_undone(sandbox)
+    return 0
+
+
+def _print(answer: Any) -> None:
+    print(json.dumps(answer, separators=(",", ":"), ensure_ascii=False))
+
+
+def _read(file: str) -> Any:
+    name = "<stdin>" if file == _STDIN else file
+    data = _read_bytes(file)
+    if len(data) > _LIMIT:
+        raise HostError(f"{name}: larger than {_LIMIT >> 20} MiB")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise HostError(f"{name}: not JSON: {error}") from None
+
+
+def _read_bytes(file: str) -> bytes:
+    if file == _STDIN:
+        return sys.stdin.buffer.read(_LIMIT + 1)
+    with open(file, "rb") as stream:
+        return stream.read(_LIMIT + 1)
+
+
+def _checked(read: Callable[[Any], _T], said: Any) -> _T:
+    try:
+        return read(said)
+    except ValueError as error:
+        raise HostError(str(error)) from None
+
+
+def _act(action: str, sandbox: Sandbox, said: Any) -> tuple[Any, bool]:
+    """Give the answer of an action, and whether it changed something."""
+    match action:
+        case "add-iface":
+            return _add_interface(sandbox, _checked(kata.read_interface, said))
+        case "del-iface":
+            return None, _delete_interface(sandbox, _checked(kata.read_name, said))
+        case "list-ifaces":
+            with imperative.held(sandbox) as hand:
+                found = [kata.write_listed(each) for each in _interfaces(hand)]
+            return found or None, False
+        case "add-route":
+            return _add_routes(sandbox, [_checked(kata.read_route, each) for each in _each(said)])
+        case "del-route":
+            return _delete_routes(sandbox, [_checked(kata.read_match, each) for each in _each(said)])
+        case _:
+            with imperative.held(sandbox) as hand:
+                return [line for each in _routes(hand) for line in kata.write_route(each)], False
+
+
+def _each(said: Any) -> list[Any]:
+    """Give what is said one by one: it is one object, or an array of them."""
+    items = said if isinstance(said, list) else [said]
+    if not items:
+        raise HostError("an empty array; expected a route")
+    return items
+
+
+def _interfaces(hand: Hand) -> tuple[Interface, ...]:
+    return hand.observed.sandbox.interfaces or ()
+
+
+def _routes(hand: Hand) -> list[Route]:
+    """Give the routes of ours that the JSON can tell apart."""
+    return [route for route in hand.observed.sandbox.routes or () if route.table == TABLE_MAIN]
+
+
+def _add_interface(sandbox: Sandbox, interface: Interface) -> tuple[dict[str, Any], bool]:
+    _check_interface(sandbox, interface)
+    with imperative.held(sandbox) as hand:
+        had = _interfaces(hand)
+        for field, attribute in (("name", "name"), ("device", "device"), ("hwAddr", "hw_addr")):
+            value = getattr(interface, attribute)
+            if any(getattr(each, attribute) == value for each in had):
+                raise HostError(f"{field}: an interface with {value} is there already")
+        changed = hand.set_interfaces((*had, interface))
+        machine = hand.look().around.machine
+    answer = kata.write_interface(interface)
+    if machine and interface.device in machine.plugged:
+        answer["pciAddr"] = machine.plugged[interface.device].pci_addr
+    return answer, changed
+
+
+def _check_interface(sandbox: Sandbox, interface: Interface) -> None:
+    """Hold an interface to what a manifest may say."""
+    if interface.vhost_user_socket and isinstance(sandbox.driver, NetnsAddress):
+        raise HostError("vhostUserSocket: only virtual machines have vhost-user NICs")
+    findings: list[Finding] = []
+    notation.read(notation.write(interface), (), findings)
+    if findings:
+        raise HostError("; ".join(finding.message for finding in findings))
+
+
+def _delete_interface(sandbox: Sandbox, name: str) -> bool:
+    with imperative.held(sandbox) as hand:
+        had = _interfaces(hand)
+        kept = [each for each in had if each.name != name]
+        if len(kept) == len(had):
+            foreign = name in hand.observed.around.links
+            raise HostError(f"the interface {name} is not ours" if foreign else f"there is no interface {name}")
+        return hand.set_interfaces(kept)
+
+
+def _add_routes(sandbox: Sandbox, routes: list[Route]) -> tuple[list[dict[str, str]], bool]:
+    with imperative.held(sandbox) as hand:
+        found = hand.observed
+        keys = {route.key for route in found.sandbox.routes or ()}
+        links = {*found.around.links, *(each.name for each in _interfaces(hand))}
+        for route in routes:
+            if route.key in keys:
+                raise HostError(f"there is a route to {kata.write_route(route)[0]['dest']} already")
+            if route.devices - links:
+                raise HostError(f"device: there is no interface {', '.join(route.devices)}")
+            keys.add(route.key)
+        changed = hand.set_routes((*(found.sandbox.routes or ()), *routes))
+    return [line for route in routes for line in kata.write_route(route)], changed
+
+
+def _delete_routes(sandbox: Sandbox, matches: list[kata.Match]) -> tuple[list[dict[str, str]], bool]:
+    with imperative.held(sandbox) as hand:
+        had = hand.observed.sandbox.routes or ()
+        for match in matches:
+            if not any(match.covers(route) for route in had):
+                raise HostError(f"no route of ours matches {' '.join(_match_words(match))}")
+        gone = [route for route in had if any(match.covers(route) for match in matches)]
+        changed = hand.set_routes([route for route in had if route not in gone])
+    return [line for route in gone for line in kata.write_route(route)], changed
+
+
+def _match_words(match: kata.Match) -> Iterator[str]:
+    yield match.dests[0] if len(match.dests) == 1 else "default"
+    if match.gateway:
+        yield f"via {match.gateway}"
+    if match.device:
+        yield f"dev {match.device}"

@@ -1,0 +1,216 @@
+"""A container behind `kata-runtime kata-network` and `kata-ipvs`: each look and each change is a command.
+
+What the commands do not tell is taken from the manifest: the host's device, queues and socket of an interface. They show
+no marks, so the whole table of IPVS counts as ours, but for what the manifest excludes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from reconciler.drivers.process import run
+from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError
+from reconciler.formats.ipvsadm import save_rules
+from reconciler.formats.ipvsadm_list import parse_listing
+from reconciler.formats.kata import read_listed, read_route, write_route, write_wish
+from reconciler.model.interface import Interface
+from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
+from reconciler.model.sandbox import KataAddress, Observed, Sandbox, Surroundings
+from reconciler.netlink.execute import Outcome, Status
+from reconciler.operations import AddRoute, DeleteRoute, Operation
+from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack
+from reconciler.operations.kata import PlugInterface, UnplugInterface
+
+_T = TypeVar("_T")
+_LOCKS = "/run/reconciler/kata"
+# So many rules that come with new services are imported at once.
+BULK = 10
+# So many rules that an import left out are added one by one, a fraction of a second each.
+SINGLES = 200
+_REASON = 1000
+
+
+class KataDriver:
+    """One container. There is nothing to hold but the lock."""
+
+    def __init__(self, address: KataAddress) -> None:
+        """Take note of it. HostError if there is no such runtime."""
+        self._address = address
+        if not os.access(address.runtime, os.X_OK):
+            raise HostError(f"{address.runtime}: no such program; the manifest's driver.kata.runtime names it")
+        os.makedirs(_LOCKS, mode=0o700, exist_ok=True)
+        self._file = os.open(f"{_LOCKS}/{address.id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def close(self) -> None:
+        """Let the lock go."""
+        os.close(self._file)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep our other runs away; others of the runtime's clients know nothing of it."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another reconciler is changing {self._address}; try again when it has finished") from None
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
+        """Ask for interfaces, routes, and the table if something is said of it."""
+        del quick
+        wishes = {wish.name: wish for wish in desired.interfaces or ()}
+        interfaces = [_known(each, wishes.get(each.name)) for each in self._list("list-ifaces", read_listed)]
+        ours, others = self._table(desired.ipvs) if desired.ipvs else (None, ())
+        return Observed(
+            sandbox=Sandbox(
+                id=desired.id,
+                driver=desired.driver,
+                interfaces=tuple(interfaces),
+                routes=tuple(self._list("list-routes", read_route)),
+                ipvs=ours,
+            ),
+            around=Surroundings(services=others),
+        )
+
+    def _list(self, action: str, read: Callable[[Any], _T]) -> list[_T]:
+        text = self._run("kata-network", action, self._address.id)
+        try:
+            said = json.loads(text)
+            return [read(each) for each in said or ()]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ProtocolError(f"{self._address}: what {action} says is not understood: {error}") from error
+
+    def _table(self, desired: Ipvs) -> tuple[Ipvs, tuple[Service, ...]]:
+        try:
+            found = parse_listing(self.ipvs_listing())
+        except ValueError as error:
+            raise ProtocolError(f"{self._address}: the listing of IPVS is not understood: {error}") from error
+        ours = tuple(each for each in found if not desired.excludes(each.key))
+        return replace(desired, services=ours), tuple(each for each in found if desired.excludes(each.key))
+
+    def ipvs_listing(self) -> str:
+        """Give what ipvsadm lists."""
+        return self._ipvsadm("--list -n")
+
+    def _ipvsadm(self, parameters: str) -> str:
+        return self._run("kata-ipvs", "ipvsadm", "--parameters", parameters, self._address.id)
+
+    def _run(self, *words: str, stdin: str = "") -> str:
+        """Run a command of the runtime; give what it prints. HostError with its reason if it fails."""
+        ran = run([self._address.runtime, *words], stdin.encode())
+        if ran.status:
+            reason = ran.stderr.decode(errors="replace").strip()[-_REASON:]
+            raise HostError(f"{words[0]} {words[1]}: {reason or f'exit status {ran.status}'}")
+        return ran.stdout.decode(errors="replace")
+
+    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
+        """Execute operations, each by a command, but for many rules of new services, which are imported at once."""
+        bulk = _bulk(operations)
+        imported = set(map(id, bulk))
+        for operation in operations:
+            if bulk and operation is bulk[0]:
+                outcomes = self._import(bulk)
+            elif id(operation) in imported:
+                continue
+            else:
+                outcomes = [_outcome(operation, partial(self._execute, operation))]
+            yield outcomes
+            if any(map(_stops, outcomes)):
+                return
+
+    def _execute(self, operation: Operation) -> None:
+        match operation:
+            case PlugInterface(interface=interface):
+                self._network("add-iface", write_wish(interface))
+            case UnplugInterface(name=name):
+                self._network("del-iface", {"name": name})
+            case AddRoute(route=route):
+                self._network("add-route", write_route(route)[0])
+            case DeleteRoute(route=route):
+                self._network("del-route", write_route(route)[0])
+            case DeleteConntrack(address=address, protocol=protocol):
+                parameters = f"--orig-dst {address} --protonum {protocol}"
+                self._run("kata-ipvs", "cleanup", "--parameters", parameters, self._address.id)
+            case _ if operation.ipvs:
+                self._ipvsadm(operation.command.removeprefix("ipvsadm "))
+            case _:
+                raise TypeError(operation)
+
+    def _network(self, action: str, said: object) -> None:
+        self._run("kata-network", action, self._address.id, "-", stdin=json.dumps(said))
+
+    def _import(self, operations: Sequence[AddService | AddServer]) -> list[Outcome]:
+        services: dict[ServiceKey, Service] = {
+            each.service.key: replace(each.service, servers=()) for each in operations if isinstance(each, AddService)
+        }
+        for each in operations:
+            if isinstance(each, AddServer):
+                before = services[each.service]
+                services[each.service] = replace(before, servers=(*before.servers, each.server))
+        rules = "".join(f"{line}\n" for line in save_rules(services.values()))
+        restore = partial(self._run, "kata-ipvs", "ipvsadm", "--restore", "-", self._address.id, stdin=rules)
+        first = _outcome(operations[0], restore)
+        if first.status is Status.DONE:
+            return [first._replace(operation=each) for each in operations]
+        return self._finish(operations, first)
+
+    def _finish(self, operations: Sequence[AddService | AddServer], import_: Outcome) -> list[Outcome]:
+        """Look what came of an import that failed, or gave no answer, and add what is missing one by one, if it is little."""
+        try:
+            found = {each.key: {server.key for server in each.servers} for each in parse_listing(self.ipvs_listing())}
+        except (ReconcilerError, ValueError) as error:
+            return [Outcome(each, Status.UNKNOWN, f"{import_.reason}; and then: {error}") for each in operations]
+        missing = [each for each in operations if not _is_there(each, found)]
+        outcomes = {id(each): Outcome(each, Status.FAILED, import_.reason) for each in missing}
+        if len(missing) <= SINGLES:
+            outcomes = {id(each): _outcome(each, partial(self._execute, each)) for each in missing}
+        return [outcomes.get(id(each)) or Outcome(each, Status.DONE) for each in operations]
+
+
+def _is_there(operation: AddService | AddServer, found: Mapping[ServiceKey, Container[ServerKey]]) -> bool:
+    if isinstance(operation, AddService):
+        return operation.service.key in found
+    return operation.server.key in found.get(operation.service, ())
+
+
+def _outcome(operation: Operation, act: Callable[[], object]) -> Outcome:
+    """Carry out an operation. What was begun and gave no answer that is understood is unknown."""
+    try:
+        act()
+    except (ChannelError, ProtocolError) as error:
+        return Outcome(operation, Status.UNKNOWN, str(error))
+    except ReconcilerError as error:
+        return Outcome(operation, Status.FAILED, str(error))
+    return Outcome(operation, Status.DONE)
+
+
+def _stops(outcome: Outcome) -> bool:
+    """Tell whether nothing may follow: rules of IPVS do not depend on each other."""
+    return outcome.status is Status.UNKNOWN or (outcome.status is Status.FAILED and not outcome.operation.ipvs)
+
+
+def _known(found: Interface, wish: Interface | None) -> Interface:
+    """Add what a manifest says and the commands do not tell."""
+    if wish is None:
+        return found
+    return replace(found, device=wish.device, queues=wish.queues, vhost_user_socket=wish.vhost_user_socket)
+
+
+def _bulk(operations: Sequence[Operation]) -> list[AddService | AddServer]:
+    """Give the rules that can be imported at once: new services and their servers, if they are many."""
+    keys = {each.service.key for each in operations if isinstance(each, AddService)}
+    bulk = [
+        each
+        for each in operations
+        if isinstance(each, AddService) or (isinstance(each, AddServer) and each.service in keys)
+    ]
+    return bulk if len(bulk) >= BULK else []

@@ -1,0 +1,83 @@
+"""A program that is run for a driver: without a shell, in the C locale, for a bounded time and output."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from reconciler.errors import ChannelError, HostError, ProtocolError
+
+# Seconds, and bytes of each of its outputs.
+TIMEOUT = 60.0
+LIMIT = 64 << 20
+
+
+class Ran(NamedTuple):
+    """What became of it."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+def run(words: Sequence[str], stdin: bytes = b"") -> Ran:
+    """Run a program to its end.
+
+    HostError if it cannot be begun; ChannelError if it takes too long, ProtocolError if it says too much: then it is
+    killed, with all that it has begun, and what it has done is unknown.
+    """
+    with tempfile.TemporaryFile() as given:
+        given.write(stdin)
+        given.seek(0)
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=os.environ | {"LC_ALL": "C"},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise HostError(f"{words[0]}: {error.strerror}") from error
+    with process:
+        try:
+            return _collect(process)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def _collect(process: subprocess.Popen[bytes]) -> Ran:
+    deadline = time.monotonic() + TIMEOUT
+    assert process.stdout
+    assert process.stderr
+    said = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for descriptor in said:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise ChannelError(f"{process.args[0]!r} did not end within {TIMEOUT:.0f} s")  # type: ignore[index]
+            for key, _ in ready:
+                data = os.read(key.fd, 1 << 16)
+                said[key.fd] += data
+                if not data:
+                    selector.unregister(key.fd)
+                if len(said[key.fd]) > LIMIT:
+                    raise ProtocolError(f"{process.args[0]!r} says more than {LIMIT >> 20} MiB")  # type: ignore[index]
+    try:
+        status = process.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise ChannelError(f"{process.args[0]!r} did not end within {TIMEOUT:.0f} s") from None  # type: ignore[index]
+    stdout, stderr = said.values()
+    return Ran(status, bytes(stdout), bytes(stderr))

@@ -1,0 +1,134 @@
+"""The table as `ipvsadm -Ln` prints it, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from reconciler.model.address import is_ipv6, pack, parse_address
+from reconciler.model.ipvs import FWMARK, PROTOCOLS, Server, ServerKey, Service, ServiceKey
+
+_FORWARDS = {"nat": "Masq", "dr": "Route", "tunnel": "Tunnel", "localnode": "Local"}
+_FORWARD_OF = {word: forward for forward, word in _FORWARDS.items()}
+_PROTOCOLS = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp", "FWM": FWMARK}
+
+# How many connections a server has: active ones, and others.
+Counts = Callable[[ServiceKey, ServerKey], tuple[int, int]]
+
+
+def list_services(services: Iterable[Service], counts: Counts) -> Iterator[str]:
+    """List services and their servers, in ipvsadm's order, below its headings."""
+    yield "Prot LocalAddress:Port Scheduler Flags"
+    yield "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn"
+    for service in in_order(services):
+        yield " ".join([_service_words(service.key), *_setting_words(service)])
+        for server in service.servers:
+            active, inactive = counts(service.key, server.key)
+            forward = _FORWARDS.get(server.forward, server.forward)
+            place = _endpoint(*server.key)
+            yield f"  -> {place:<28} {forward:<7} {server.weight:<6} {active:<10} {inactive:<10}"
+
+
+def in_order(services: Iterable[Service]) -> list[Service]:
+    """Give services and servers in ipvsadm's order: those of marks last; then by family, protocol, address and port."""
+    ordered = sorted(services, key=_place_of_service)
+    return [_with_servers_in_order(service) for service in ordered]
+
+
+def _with_servers_in_order(service: Service) -> Service:
+    return replace(service, servers=tuple(sorted(service.servers, key=_place_of_server)))
+
+
+def _place_of_service(service: Service) -> tuple[int, bool, int, bytes, int]:
+    protocol, address, port = service.key
+    mark = port if protocol == FWMARK else 0
+    number = 0 if protocol == FWMARK else PROTOCOLS.index(protocol)
+    return mark, is_ipv6(address), number, pack(address), port
+
+
+def _place_of_server(server: Server) -> tuple[bool, bytes, int]:
+    return is_ipv6(server.address), pack(server.address), server.port
+
+
+def _service_words(key: ServiceKey) -> str:
+    protocol, address, port = key
+    if protocol == FWMARK:
+        return f"FWM  {port} IPv6" if is_ipv6(address) else f"FWM  {port}"
+    return f"{protocol.upper():<4} {_endpoint(address, port)}"
+
+
+def _setting_words(service: Service) -> Iterator[str]:
+    yield service.scheduler
+    if service.scheduler_flags:
+        yield f"({','.join(service.scheduler_flags)})"
+    if service.one_packet:
+        yield "ops"
+    if service.persistent:
+        yield f"persistent {service.persistent}"
+    if service.netmask:
+        yield f"mask {service.netmask}"
+    if service.persistence_engine:
+        yield f"pe {service.persistence_engine}"
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if is_ipv6(address) else f"{address}:{port}"
+
+
+def parse_listing(text: str) -> list[Service]:
+    """Read what `ipvsadm -Ln` prints: services, each with its servers. ValueError that tells the line.
+
+    The type of a tunnel and the thresholds of a server are not in it.
+    """
+    services: list[tuple[Service, list[Server]]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        try:
+            if words[:1] == ["->"] and words[1] != "RemoteAddress:Port":
+                services[-1][1].append(_read_server(words))
+            elif words[:1] and words[0] in _PROTOCOLS:
+                services.append((_read_service(words), []))
+        except (ValueError, IndexError, KeyError) as error:
+            raise ValueError(f"line {number}: {line.strip()}: {error}") from None
+    return [replace(service, servers=tuple(servers)) for service, servers in services]
+
+
+def _read_service(words: list[str]) -> Service:
+    """Read the words of a service: its protocol, its place, its scheduler, and settings by name."""
+    kind, place, *rest = words
+    protocol = _PROTOCOLS[kind]
+    if protocol == FWMARK:
+        ipv6 = rest[:1] == ["IPv6"]
+        address, port = "::" if ipv6 else "0.0.0.0", int(place)
+        rest = rest[ipv6:]
+    else:
+        address, port = _split(place)
+    scheduler, *rest = rest
+    flags = rest.pop(0)[1:-1].split(",") if rest[:1] and rest[0].startswith("(") else []
+    one_packet = rest[:1] == ["ops"]
+    rest = rest[one_packet:]
+    given = dict(zip(rest[::2], rest[1::2], strict=True))
+    if not given.keys() <= {"persistent", "mask", "pe"}:
+        raise ValueError("unknown settings")
+    return Service(
+        protocol=protocol,
+        address=address,
+        port=port,
+        scheduler=scheduler,
+        scheduler_flags=tuple(flags),
+        persistent=int(given.get("persistent", 0)),
+        netmask=given.get("mask"),
+        persistence_engine=given.get("pe"),
+        one_packet=one_packet,
+    )
+
+
+def _read_server(words: list[str]) -> Server:
+    _, place, forward, weight, *_ = words
+    address, port = _split(place)
+    return Server(address=address, port=port, forward=_FORWARD_OF[forward], weight=int(weight))
+
+
+def _split(place: str) -> tuple[str, int]:
+    address, _, port = place.rpartition(":")
+    return parse_address(address.strip("[]")), int(port)

@@ -1,0 +1,167 @@
+"""Single commands of a person: what is observed of a sandbox, with what the command names changed, is applied.
+
+A command says something about one section; the others are left alone. It acts on what it names whoever made it, where
+that can be told apart from the rest, and on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from reconciler.converge import apply
+from reconciler.drivers import Driver, connect
+from reconciler.errors import HostError, SandboxGoneError
+from reconciler.formats.ipvsadm import Command, server_key_options, service_key_options
+from reconciler.manifest.load import load
+from reconciler.model.interface import Interface
+from reconciler.model.ipvs import RULES_MAX, Ipvs, Service, ServiceKey
+from reconciler.model.route import Route
+from reconciler.model.sandbox import Observed, Sandbox, VmAddress
+from reconciler.netlink.execute import Status
+from reconciler.operations.ipvs import DeleteConntrack
+from reconciler.preview import Adoption
+from reconciler.safety import Allowance
+
+
+def find(name: str, manifests: Sequence[str]) -> Sandbox:
+    """Find a sandbox by its ID or a prefix that no other one has: in manifests, or else among the machines that run.
+
+    Nothing but its ID and its driver is taken from a manifest. SandboxGoneError if there is none, HostError if there are
+    several.
+    """
+    known = {each.id: each for each in (_of_manifests(manifests) if manifests else _machines())}
+    if name in known:
+        return known[name]
+    found = sorted(each for each in known if name and each.startswith(name))
+    if len(found) > 1:
+        raise HostError(f"{name} is the beginning of several IDs: {', '.join(found)}")
+    if not found:
+        where = "in these manifests" if manifests else "among the machines that run; others are found with --manifests"
+        raise SandboxGoneError(f"no sandbox has an ID that begins with {name!r} {where}")
+    return known[found[0]]
+
+
+def _of_manifests(paths: Sequence[str]) -> list[Sandbox]:
+    return [Sandbox(id=each.sandbox.id, driver=each.sandbox.driver) for each in load(paths)]
+
+
+def _machines() -> list[Sandbox]:
+    from reconciler.guest import launch
+
+    running = (state.name for state in launch.states() if state.pid)
+    return [Sandbox(id=name, driver=VmAddress(name=name)) for name in running]
+
+
+class Hand:
+    """A sandbox that nobody else changes meanwhile, and what was in it at first."""
+
+    def __init__(self, driver: Driver, sandbox: Sandbox) -> None:
+        self._driver, self._sandbox = driver, sandbox
+        self.observed = self.look()
+
+    def look(self) -> Observed:
+        """Look at it."""
+        return self._driver.observe(self._sandbox)
+
+    def ipvs_listing(self) -> str:
+        """Give the kernel's own listing of the IPVS table."""
+        return self._driver.ipvs_listing()
+
+    def set_interfaces(self, interfaces: Sequence[Interface]) -> bool:
+        """Give it these interfaces; tell whether that changed something."""
+        return self._apply(replace(self._sandbox, interfaces=tuple(interfaces)))
+
+    def set_routes(self, routes: Sequence[Route]) -> bool:
+        """Give it these routes; tell whether that changed something."""
+        return self._apply(replace(self._sandbox, routes=tuple(routes)))
+
+    def set_ipvs(self, ipvs: Ipvs, *, adopt: Adoption = False) -> bool:
+        """Give it this table, taking services of others for ours; tell whether that changed something."""
+        return self._apply(replace(self._sandbox, ipvs=ipvs), adopt=adopt)
+
+    def _apply(self, desired: Sandbox, *, adopt: Adoption = False) -> bool:
+        # Whoever names an object has said that it may go.
+        allowance = Allowance()
+        result = apply(self._driver, desired, allowance=allowance, adopt=adopt, all_or_nothing=True)
+        return bool(result.operations)
+
+    def forget_connections(self, address: str, protocol: str) -> None:
+        """Delete the entries of connection tracking whose original destination and protocol these are."""
+        operation = DeleteConntrack(address=address, protocol=protocol)
+        for outcomes in self._driver.execute([operation]):
+            for outcome in outcomes:
+                if outcome.status is not Status.DONE:
+                    raise HostError(f"{operation.command}: {outcome.reason}")
+
+
+@contextmanager
+def held(sandbox: Sandbox) -> Iterator[Hand]:
+    """Open a sandbox, under its lock from the first look on: what another run does between would be undone."""
+    with connect(sandbox.driver) as driver, driver.lock():
+        yield Hand(driver, sandbox)
+
+
+def table_after(command: Command, ours: Sequence[Service], others: Sequence[Service]) -> tuple[Service, ...]:
+    """Give what is ours of the table once a command of ipvsadm has changed it. HostError if it cannot be carried out."""
+    key = command.key
+    before = next((service for service in (*ours, *others) if service.key == key), None)
+    after = _changed(command, before)
+    kept = tuple(service for service in ours if service.key != key)
+    return _checked((*kept, after) if after else kept)
+
+
+def _changed(command: Command, before: Service | None) -> Service | None:
+    name, key, service, server, _ = command
+    if service and name == "-A":
+        if before:
+            raise HostError(f"-A {_words(service.key)}: this service is there already")
+        return service
+    if before is None:
+        raise HostError(f"{name}{f' {_words(key)}' if key else ''}: no such service")
+    if service:
+        return replace(service, servers=before.servers)
+    if server is None:
+        return None
+    there = server.key in {each.key for each in before.servers}
+    if there == (name == "-a"):
+        what = "this server is there already" if there else "no such server"
+        raise HostError(f"{name} {_words(before.key)} {server_key_options(server.key)}: {what}")
+    kept = tuple(each for each in before.servers if each.key != server.key)
+    return replace(before, servers=kept if name == "-d" else (*kept, server), marked=True)
+
+
+def table_with(services: Sequence[Service], ours: Sequence[Service], others: Sequence[Service]) -> tuple[Service, ...]:
+    """Give what is ours of the table once services have come. HostError if one of them is there already."""
+    there = {service.key for service in (*ours, *others)}
+    for service in services:
+        if service.key in there:
+            raise HostError(
+                f"-A {_words(service.key)}: this service is there already; "
+                "clear the table before rules are imported: ipvsadm --parameters --clear"
+            )
+    return _checked((*ours, *services))
+
+
+def _checked(services: tuple[Service, ...]) -> tuple[Service, ...]:
+    count = sum(1 + len(service.servers) for service in services)
+    if count > RULES_MAX:
+        raise HostError(f"that would be {count:,} IPVS rules, services and servers; at most {RULES_MAX:,} are possible")
+    return services
+
+
+def _words(key: ServiceKey) -> str:
+    return service_key_options(key)
+
+
+def undone_by(sandbox: Sandbox) -> str:
+    """Give the manifest by which a watcher of this host will undo what was changed in a sandbox; empty if none will."""
+    # Loads a web server.
+    from reconciler.watch.report import ask
+
+    try:
+        watched = ask()["sandboxes"]
+    except HostError:
+        return ""
+    return next((each["file"] for each in watched if each["sandbox"] == sandbox.id and each["state"] != "paused"), "")

@@ -1,0 +1,83 @@
+"""A plan for the command line of kata-runtime, which adds and deletes, and changes no interface and no route in place.
+
+Routes that are in the way, or whose interface goes, go first; then interfaces go and come, routes come, the IPVS table
+changes, and what else goes does so at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from reconciler.diff import diff
+from reconciler.errors import HostError
+from reconciler.model.interface import Interface
+from reconciler.model.route import Route
+from reconciler.model.sandbox import KataAddress, Sandbox
+from reconciler.operations import AddRoute, DeleteRoute, Operation
+from reconciler.operations.ipvs import (
+    DeleteConntrack,
+    DeleteServer,
+    DeleteService,
+    IpvsOperation,
+    StartExpiring,
+    StopExpiring,
+)
+from reconciler.operations.kata import PlugInterface, UnplugInterface
+
+
+class Changes(NamedTuple):
+    """The operations in order, the routes that are there in the end, and the interfaces that are gone for good."""
+
+    operations: list[Operation]
+    routes: tuple[Route, ...]
+    removed: list[Interface]
+
+
+def plan_kata(desired: Sandbox, had: Sandbox, table: Sequence[IpvsOperation]) -> Changes:
+    """Plan interfaces and routes around the changes of the table. HostError for an interface of an unknown device."""
+    assert isinstance(desired.driver, KataAddress)
+    container = desired.driver.id
+    changes = diff(had.interfaces or () if desired.interfaces is None else desired.interfaces, had.interfaces or ())
+    leaving = [change.before for change in changes if change.before]
+    coming = [change.after for change in changes if change.after]
+    _refuse_unknown(coming)
+    removed = [change.before for change in changes if change.before and not change.after]
+    lost = {interface.name for interface in leaving}
+    gone = {interface.name for interface in removed} - {interface.name for interface in coming}
+    present = had.routes or ()
+    wishes = desired.routes
+    if wishes is None:
+        wishes = tuple(route for route in present if not route.devices & gone)
+    stay = {route for route in {*present} & {*wishes} if not route.devices & lost}
+    added = [route for route in wishes if route not in stay]
+    deleted = [route for route in present if route not in stay]
+    keys = {route.key for route in added}
+    early = [route for route in deleted if route.key in keys or route.devices & lost]
+    operations: list[Operation] = [
+        *(DeleteRoute(route=route) for route in early),
+        *(UnplugInterface(container=container, name=interface.name) for interface in leaving),
+        *(PlugInterface(container=container, interface=interface) for interface in coming),
+        *(AddRoute(route=route) for route in sorted(added, key=lambda route: route.needs_gateway)),
+        *_possible(table),
+        *(DeleteRoute(route=route) for route in deleted if route not in early),
+    ]
+    return Changes(operations, wishes, removed)
+
+
+def _refuse_unknown(interfaces: Sequence[Interface]) -> None:
+    for interface in interfaces:
+        if interface.device.startswith("?"):
+            raise HostError(f"kata-runtime does not tell which device of the host {interface.name} has, or had")
+
+
+def _possible(table: Sequence[IpvsOperation]) -> list[IpvsOperation]:
+    """Leave out settings, which cannot be made; the connections of UDP services that lose servers are cleaned up."""
+    kept = [each for each in table if not isinstance(each, StartExpiring | StopExpiring | DeleteConntrack)]
+    keys = [
+        each.service.key if isinstance(each, DeleteService) else each.service
+        for each in kept
+        if isinstance(each, DeleteService | DeleteServer)
+    ]
+    addresses = dict.fromkeys(address for protocol, address, _ in keys if protocol == "udp")
+    return [*kept, *(DeleteConntrack(address=address, protocol="udp") for address in addresses)]

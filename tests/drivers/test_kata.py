@@ -1,0 +1,315 @@
+"""The driver over a runtime that says what a test wants: what it is called with, and what its answers come to."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.drivers import connect, process
+from reconciler.drivers.kata import SINGLES, KataDriver
+from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
+from reconciler.model.interface import Address, Interface
+from reconciler.model.ipvs import Excluded, Ipvs, Server, Service
+from reconciler.model.route import NextHop, Route
+from reconciler.model.sandbox import KataAddress, Sandbox
+from reconciler.netlink.execute import Outcome, Status
+from reconciler.operations import AddRoute, DeleteRoute, Operation
+from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack, DeleteService
+from reconciler.operations.kata import PlugInterface, UnplugInterface
+
+LISTING = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+TCP  10.1.0.1:80 rr persistent 300
+  -> 10.0.0.9:8080                Masq    5      0          0
+UDP  10.2.0.1:53 wlc
+"""
+WEB = Service(
+    protocol="tcp",
+    address="10.1.0.1",
+    port=80,
+    scheduler="rr",
+    persistent=300,
+    servers=(Server(address="10.0.0.9", port=8080, weight=5),),
+)
+DNS = Service(protocol="udp", address="10.2.0.1", port=53)
+NIC = Interface(
+    name="eth0",
+    device="tap0",
+    hw_addr="02:42:20:6f:a3:69",
+    mtu=1500,
+    addresses=(Address(address="10.0.0.2/16"),),
+    queues=2,
+)
+LISTED = {"name": "eth0", "mac": "02:42:20:6F:A3:69", "ip": ["10.0.0.2/16"], "mtu": 1500}
+ROUTE = Route(dest="10.8.0.0/16", nexthops=(NextHop(device="eth0", gateway="10.0.0.1"),))
+SAID = {"dest": "10.8.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}
+
+PROGRAM = f"""\
+#!{sys.executable}
+import json, os, sys, time
+folder = os.path.dirname(os.path.abspath(__file__))
+stdin = sys.stdin.read()
+with open(folder + "/calls", "a") as file:
+    file.write(json.dumps([sys.argv[1:], stdin, os.environ.get("LC_ALL")]) + chr(10))
+with open(folder + "/answers") as file:
+    answers = json.load(file)
+action = sys.argv[2] if sys.argv[1] == "kata-network" else sys.argv[1]
+if action == "kata-ipvs":
+    special = "restore" if "--restore" in sys.argv else "listing" if "--list" in sys.argv[4] else ""
+    action = special if special in answers else action
+answer = answers.get(action, {{}})
+time.sleep(answer.get("sleep", 0))
+sys.stdout.write(answer.get("out", "null") * answer.get("times", 1))
+sys.stderr.write(answer.get("err", ""))
+sys.exit(answer.get("status", 0))
+"""
+
+
+class Runtime:
+    """A program that notes how it is called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self._folder = folder / "kata-runtime", folder
+        self.file.write_text(PROGRAM)
+        self.file.chmod(0o755)
+        self.answer()
+
+    def answer(self, **answers: dict[str, Any]) -> None:
+        """Say what it answers to an action of kata-network, with `_` for `-`, or to `kata_ipvs`, or to `restore` and `listing` of it."""
+        (self._folder / "answers").write_text(
+            json.dumps({key.replace("_", "-"): each for key, each in answers.items()})
+        )
+
+    @property
+    def address(self) -> KataAddress:
+        return KataAddress(id="6ec7a98", runtime=str(self.file))
+
+    def calls(self) -> list[tuple[list[str], str]]:
+        """Give the words and the input of each call."""
+        lines = map(json.loads, (self._folder / "calls").read_text().splitlines())
+        found = []
+        for words, stdin, locale in lines:
+            assert locale == "C"
+            found.append((words, stdin))
+        return found
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Runtime:
+    return Runtime(tmp_path)
+
+
+def observe(runtime: Runtime, **sections: Any) -> Sandbox:
+    with connect(runtime.address) as driver:
+        return driver.observe(Sandbox(id="box", driver=runtime.address, **sections)).sandbox
+
+
+def execute(runtime: Runtime, *operations: Operation) -> list[Outcome]:
+    with connect(runtime.address) as driver:
+        return [outcome for batch in driver.execute(operations) for outcome in batch]
+
+
+def test_what_is_listed_is_observed(runtime: Runtime) -> None:
+    runtime.answer(
+        list_ifaces={"out": json.dumps([LISTED])}, list_routes={"out": json.dumps([SAID])}, kata_ipvs={"out": LISTING}
+    )
+    found = observe(runtime)
+    assert found.interfaces == (replace(NIC, device="?eth0", queues=0),)
+    assert (found.routes, found.ipvs) == ((ROUTE,), None)
+    # The device and the queues are what the manifest says.
+    assert observe(runtime, interfaces=(NIC,), ipvs=Ipvs()) == Sandbox(
+        id="box", driver=runtime.address, interfaces=(NIC,), routes=(ROUTE,), ipvs=Ipvs(services=(WEB, DNS))
+    )
+    assert (["kata-ipvs", "ipvsadm", "--parameters", "--list -n", "6ec7a98"], "") in runtime.calls()
+
+
+def test_nothing_is_listed(runtime: Runtime) -> None:
+    runtime.answer(list_routes={"out": "[]"})
+    found = observe(runtime)
+    assert (found.interfaces, found.routes) == ((), ())
+    assert runtime.calls() == [
+        (["kata-network", "list-ifaces", "6ec7a98"], ""),
+        (["kata-network", "list-routes", "6ec7a98"], ""),
+    ]
+
+
+def test_what_is_excluded_is_somebody_elses(runtime: Runtime) -> None:
+    runtime.answer(kata_ipvs={"out": LISTING})
+    exclude = (Excluded(prefix="10.2.0.0/16"),)
+    with connect(runtime.address) as driver:
+        found = driver.observe(Sandbox(id="box", driver=runtime.address, ipvs=Ipvs(exclude=exclude)))
+    assert found.sandbox.ipvs == Ipvs(services=(WEB,), exclude=exclude)
+    assert found.around.services == (DNS,)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        ({"status": 1, "err": "no such container\n"}, HostError, "kata-network list-ifaces: no such container"),
+        ({"status": 7}, HostError, "kata-network list-ifaces: exit status 7"),
+        ({"out": "nix"}, ProtocolError, "kata 6ec7a98: what list-ifaces says is not understood"),
+        ({"out": "7"}, ProtocolError, "kata 6ec7a98: what list-ifaces says is not understood"),
+        ({"out": "[7]"}, ProtocolError, "expected an object"),
+        ({"out": json.dumps([LISTED | {"name": "a b"}])}, ProtocolError, "name: "),
+        ({"out": json.dumps([LISTED | {"ip": ["10.0.0.2/33"]}])}, ProtocolError, "no valid prefix length"),
+        ({"out": json.dumps([LISTED | {"ip": 7}])}, ProtocolError, "ip: expected a list of texts"),
+        ({"out": "x" * 1000, "times": 100}, ProtocolError, "says more than 0 MiB"),
+        ({"sleep": 60}, ChannelError, "did not end within 1 s"),
+    ],
+)
+def test_an_answer_that_is_none(
+    answer: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "LIMIT", 10_000)
+    monkeypatch.setattr(process, "TIMEOUT", 1.0 if "sleep" in answer else 30.0)
+    runtime.answer(list_ifaces=answer)
+    with pytest.raises(error, match=message):
+        observe(runtime)
+
+
+def test_a_listing_that_is_none(runtime: Runtime) -> None:
+    runtime.answer(kata_ipvs={"out": "TCP  web:http rr\n"})
+    with pytest.raises(ProtocolError, match="the listing of IPVS is not understood: line 1: TCP  web:http rr"):
+        observe(runtime, ipvs=Ipvs())
+
+
+def test_a_runtime_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="/none: no such program"):
+        KataDriver(KataAddress(id="6ec7a98", runtime=str(tmp_path / "none")))
+    text = tmp_path / "text"
+    text.write_text("no program")
+    text.chmod(0o755)
+    with connect(KataAddress(id="6ec7a98", runtime=str(text))) as driver, pytest.raises(HostError, match="Exec format"):
+        driver.ipvs_listing()
+
+
+def test_one_run_at_a_time(runtime: Runtime) -> None:
+    with connect(runtime.address) as driver, connect(runtime.address) as other, driver.lock():
+        with pytest.raises(BusyError, match="another reconciler is changing kata 6ec7a98"), other.lock():
+            raise AssertionError
+        # The same may lock again within.
+        with driver.lock():
+            pass
+
+
+def test_each_change_is_a_command(runtime: Runtime) -> None:
+    server = WEB.servers[0]
+    operations: Sequence[Operation] = (
+        PlugInterface(container="6ec7a98", interface=NIC),
+        UnplugInterface(container="6ec7a98", name="eth0"),
+        AddRoute(route=ROUTE),
+        DeleteRoute(route=ROUTE),
+        AddService(service=WEB),
+        AddServer(service=WEB.key, server=server),
+        DeleteService(service=DNS),
+        DeleteConntrack(address="10.2.0.1", protocol="udp"),
+    )
+    assert execute(runtime, *operations) == [Outcome(each, Status.DONE) for each in operations]
+    said = {
+        "device": "tap0",
+        "name": "eth0",
+        "IPAddresses": [{"address": "10.0.0.2", "mask": "16"}],
+        "mtu": 1500,
+        "hwAddr": "02:42:20:6f:a3:69",
+        "queues": 2,
+    }
+    network, ipvsadm = ["kata-network"], ["kata-ipvs", "ipvsadm", "--parameters"]
+    calls = [(words, json.loads(stdin) if stdin else None) for words, stdin in runtime.calls()]
+    assert calls == [
+        ([*network, "add-iface", "6ec7a98", "-"], said),
+        ([*network, "del-iface", "6ec7a98", "-"], {"name": "eth0"}),
+        ([*network, "add-route", "6ec7a98", "-"], SAID),
+        ([*network, "del-route", "6ec7a98", "-"], SAID),
+        ([*ipvsadm, "-A -t 10.1.0.1:80 -s rr -p 300", "6ec7a98"], None),
+        ([*ipvsadm, "-a -t 10.1.0.1:80 -r 10.0.0.9:8080 -m -w 5", "6ec7a98"], None),
+        ([*ipvsadm, "-D -u 10.2.0.1:53", "6ec7a98"], None),
+        (["kata-ipvs", "cleanup", "--parameters", "--orig-dst 10.2.0.1 --protonum udp", "6ec7a98"], None),
+    ]
+
+
+def many(count: int) -> list[Operation]:
+    services = [replace(WEB, port=port) for port in range(1, count + 1)]
+    adds: list[Operation] = [AddService(service=each) for each in services]
+    return [*adds, *(AddServer(service=each.key, server=WEB.servers[0]) for each in services)]
+
+
+def test_many_rules_are_imported_at_once(runtime: Runtime) -> None:
+    first, *rest = many(6)
+    other = AddServer(service=DNS.key, server=Server(address="10.0.0.9", port=53))
+    outcomes = execute(runtime, first, other, *rest)
+    assert sorted(map(id, (each.operation for each in outcomes))) == sorted(map(id, (first, other, *rest)))
+    assert all(each.status is Status.DONE for each in outcomes)
+    (words, rules), (single, _) = runtime.calls()
+    assert words == ["kata-ipvs", "ipvsadm", "--restore", "-", "6ec7a98"]
+    assert rules.splitlines() == [
+        line
+        for port in range(1, 7)
+        for line in (
+            f"-A -t 10.1.0.1:{port} -s rr -p 300",
+            f"-a -t 10.1.0.1:{port} -r 10.0.0.9:8080 -m -w 5",
+        )
+    ]
+    assert single[3] == "-a -u 10.2.0.1:53 -r 10.0.0.9:53 -m -w 1"
+
+
+@pytest.mark.parametrize("answer", [{"status": 1, "err": "Killed"}, {"sleep": 600}])
+def test_an_import_that_went_half_way_is_finished(
+    answer: dict[str, Any], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "TIMEOUT", 1.0)
+    there: list[Operation] = [AddService(service=WEB), AddServer(service=WEB.key, server=WEB.servers[0])]
+    missing = many(6)
+    runtime.answer(restore=answer, listing={"out": LISTING})
+    outcomes = execute(runtime, *there, *missing)
+    assert [(each.operation, each.status) for each in outcomes] == [(each, Status.DONE) for each in (*there, *missing)]
+    singles = [words[3] for words, _ in runtime.calls()[2:]]
+    assert singles == [each.command.removeprefix("ipvsadm ") for each in missing]
+
+
+def test_an_import_of_which_nothing_is_known_is_unknown(runtime: Runtime) -> None:
+    runtime.answer(restore={"status": 1, "err": "Killed"}, listing={"status": 1, "err": "Gone"})
+    assert {each.status for each in execute(runtime, *many(6))} == {Status.UNKNOWN}
+
+
+def test_an_import_of_which_nothing_came_is_not_tried_rule_by_rule(runtime: Runtime) -> None:
+    heading = "".join(LISTING.splitlines(keepends=True)[:3])
+    runtime.answer(restore={"status": 1, "err": "No room"}, listing={"out": heading})
+    outcomes = execute(runtime, *many(SINGLES))
+    assert {(each.status, each.reason) for each in outcomes} == {(Status.FAILED, "kata-ipvs ipvsadm: No room")}
+    assert len(runtime.calls()) == 2
+
+
+def test_what_fails_says_why_and_stops_what_depends_on_it(runtime: Runtime) -> None:
+    runtime.answer(add_route={"status": 1, "err": "File exists\n"}, kata_ipvs={"status": 1, "err": "No such service\n"})
+    add, delete = AddRoute(route=ROUTE), DeleteService(service=DNS)
+    assert execute(runtime, add, delete) == [Outcome(add, Status.FAILED, "kata-network add-route: File exists")]
+    # Rules of IPVS do not depend on each other.
+    assert execute(runtime, delete, AddService(service=WEB)) == [
+        Outcome(delete, Status.FAILED, "kata-ipvs ipvsadm: No such service"),
+        Outcome(AddService(service=WEB), Status.FAILED, "kata-ipvs ipvsadm: No such service"),
+    ]
+    assert {each.status for each in execute(runtime, *many(6))} == {Status.UNKNOWN}
+
+
+def test_what_gives_no_answer_is_unknown_and_ended(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "TIMEOUT", 1.0)
+    runtime.answer(add_route={"sleep": 600})
+    operation = AddRoute(route=ROUTE)
+    (outcome,) = execute(runtime, operation, UnplugInterface(container="6ec7a98", name="eth0"))
+    assert (outcome.operation, outcome.status) == (operation, Status.UNKNOWN)
+    assert "did not end within 1 s" in outcome.reason
+    running = [Path("/proc", pid, "cmdline") for pid in os.listdir("/proc") if pid.isdecimal()]
+    assert not [each for each in running if each.exists() and str(runtime.file).encode() in each.read_bytes()]

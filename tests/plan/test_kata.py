@@ -1,0 +1,134 @@
+"""Plans for kata-runtime: nothing changes in place, and what is in the way goes first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.errors import HostError
+from reconciler.model.interface import Address, Interface
+from reconciler.model.ipvs import Ipvs, Server, Service
+from reconciler.model.route import NextHop, Route
+from reconciler.model.sandbox import KataAddress, Observed, Sandbox
+from reconciler.operations import AddRoute, DeleteRoute, Operation
+from reconciler.operations.ipvs import AddServer, DeleteConntrack, DeleteServer, EditService
+from reconciler.operations.kata import PlugInterface, UnplugInterface
+from reconciler.plan import Deletion, Plan, plan
+
+DRIVER = KataAddress(id="6ec7a98")
+ETH0 = Interface(
+    name="eth0",
+    device="tap0",
+    hw_addr="02:42:20:6f:a3:69",
+    mtu=1500,
+    addresses=(Address(address="10.0.0.2/16"),),
+)
+ETH1 = replace(ETH0, name="eth1", device="tap1", hw_addr="02:42:20:6f:a3:70")
+DIRECT = Route(dest="10.9.0.0/16", nexthops=(NextHop(device="eth0"),))
+FAR = Route(dest="0.0.0.0/0", nexthops=(NextHop(device="eth0", gateway="10.9.0.1"),))
+OTHER = Route(dest="10.8.0.0/16", nexthops=(NextHop(device="eth1"),))
+
+
+def planned(wanted: Sandbox, *had: Interface, routes: tuple[Route, ...] = (), ipvs: Ipvs | None = None) -> Plan:
+    found = Sandbox(id="box", driver=DRIVER, interfaces=had, routes=routes, ipvs=ipvs)
+    return plan(wanted, Observed(sandbox=found))
+
+
+def sandbox(
+    interfaces: tuple[Interface, ...] | None = None, routes: tuple[Route, ...] | None = None, ipvs: Ipvs | None = None
+) -> Sandbox:
+    return Sandbox(id="box", driver=DRIVER, interfaces=interfaces, routes=routes, ipvs=ipvs)
+
+
+def plug(interface: Interface) -> PlugInterface:
+    return PlugInterface(container="6ec7a98", interface=interface)
+
+
+def unplug(name: str) -> UnplugInterface:
+    return UnplugInterface(container="6ec7a98", name=name)
+
+
+def test_what_is_as_wanted_is_left() -> None:
+    assert planned(sandbox((ETH0,), (DIRECT,)), ETH0, routes=(DIRECT,)) == Plan((), (), ())
+    assert planned(sandbox(), ETH0, routes=(DIRECT,)) == Plan((), (), ())
+
+
+def test_interfaces_come_before_routes_and_gateways_after_what_reaches_them() -> None:
+    assert planned(sandbox((ETH0,), (FAR, DIRECT))).operations == (
+        plug(ETH0),
+        AddRoute(route=DIRECT),
+        AddRoute(route=FAR),
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"mtu": 1400}, {"hw_addr": "02:42:20:6f:a3:99"}, {"addresses": ()}, {"name": "net0"}, {"queues": 2}]
+)
+def test_a_change_of_an_interface_plugs_it_anew(change: dict[str, object]) -> None:
+    after = replace(ETH0, **change)  # type: ignore[arg-type]
+    shown = planned(sandbox((after, ETH1)), ETH0, ETH1, routes=(OTHER,))
+    assert shown == Plan((unplug("eth0"), plug(after)), (), ())
+
+
+def test_routes_of_an_interface_that_is_plugged_anew_come_back() -> None:
+    after = replace(ETH0, mtu=1400)
+    expected = (
+        DeleteRoute(route=DIRECT),
+        DeleteRoute(route=FAR),
+        unplug("eth0"),
+        plug(after),
+        AddRoute(route=DIRECT),
+        AddRoute(route=FAR),
+    )
+    for routes in (None, (DIRECT, FAR, OTHER)):
+        shown = planned(sandbox((after, ETH1), routes), ETH0, ETH1, routes=(DIRECT, FAR, OTHER))
+        assert shown == Plan(expected, (), ())
+
+
+def test_an_interface_goes_with_its_routes() -> None:
+    shown = planned(sandbox((ETH1,)), ETH0, ETH1, routes=(FAR, OTHER))
+    assert shown == Plan(
+        (DeleteRoute(route=FAR), unplug("eth0")),
+        (Deletion(kind="interface", count=1, total=2), Deletion(kind="route", count=1, total=2)),
+        ("IPv4",),
+    )
+
+
+def test_a_route_in_the_way_goes_first_and_others_last() -> None:
+    after = replace(FAR, nexthops=(NextHop(device="eth0", gateway="10.9.0.2"),))
+    shown = planned(sandbox(None, (after,)), ETH0, ETH1, routes=(FAR, OTHER))
+    assert shown == Plan(
+        (DeleteRoute(route=FAR), AddRoute(route=after), DeleteRoute(route=OTHER)),
+        (Deletion(kind="route", count=1, total=2),),
+        (),
+    )
+
+
+def test_the_device_of_an_interface_that_is_to_come_back_has_to_be_known() -> None:
+    with pytest.raises(HostError, match="kata-runtime does not tell which device of the host eth0 has, or had"):
+        planned(sandbox((replace(ETH0, device="?eth0"),)))
+    assert planned(sandbox((replace(ETH0, device="?eth0"),)), replace(ETH0, device="?eth0")).operations == ()
+
+
+def test_the_table_changes_by_commands_and_udp_connections_are_cleaned_up() -> None:
+    one, two = Server(address="10.0.0.8", port=53), Server(address="10.0.0.9", port=53)
+    before = Service(protocol="udp", address="10.1.0.1", port=53, servers=(one,))
+    after = replace(before, scheduler="rr", servers=(two,))
+    expected: tuple[Operation, ...] = (
+        EditService(service=after, before=before),
+        AddServer(service=before.key, server=two),
+        DeleteServer(service=before.key, server=one),
+        DeleteConntrack(address="10.1.0.1", protocol="udp"),
+    )
+    shown = planned(sandbox(ipvs=Ipvs(services=(after,))), ipvs=Ipvs(services=(before,)))
+    assert shown.operations == expected
+
+
+def test_the_commands_are_those_of_a_shell() -> None:
+    said = '{"device":"tap0","name":"eth0","IPAddresses":[{"address":"10.0.0.2","mask":"16"}],"mtu":1500,'
+    assert plug(ETH0).command == (
+        f'kata-runtime kata-network add-iface 6ec7a98 - <<<\'{said}"hwAddr":"02:42:20:6f:a3:69"}}\''
+    )
+    assert unplug("eth0").command == """kata-runtime kata-network del-iface 6ec7a98 - <<<'{"name":"eth0"}'"""
+    assert plug(ETH0).device == "tap0"
