@@ -94,7 +94,8 @@ def test_each_kind_of_drift_is_repaired(folder: Path, keep: Keep) -> None:
             kept.ip(*change.split())
         for kept, change in changed:
             watcher.until(kept.is_as_written, change)
-            (event,) = watcher.events("repaired", sandbox=kept.name)
+            # It is logged after the kernel has it.
+            event = watcher.await_event("repaired", sandbox=kept.name)
             assert (event["cause"], event["file"]) == ("drift", str(kept.file))
         answer = watcher.await_state("converged", *(kept.name for kept, _ in changed))
         assert {each["drift_1h"] for each in answer.sandboxes.values()} == {1}
