@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -176,6 +177,8 @@ def run(seconds: float, sandboxes: list[Sandbox], coming: Coming, folder: Path) 
             words = f"{now[0]} descriptors, {now[1]} threads, {now[2] >> 20} MiB"
             print(f"{time.monotonic() - begin:5.0f} s: {coming.count:,} have come, {words}", flush=True)
         coming.end()
+        # So much drift looks like fights, which would be waited for.
+        running.signal(signal.SIGHUP)
         names = [each.name for each in sandboxes]
         until(lambda: set(running.status().sandboxes) == set(names), "those that came have gone", seconds=60)
         until(lambda: is_well(running, names), "all converged", seconds=200)
