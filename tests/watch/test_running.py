@@ -420,7 +420,9 @@ def test_in_a_fight_repairs_are_few_and_all_else_is_repaired_at_once(folder: Pat
             begin = time.time()
             delete(kept, "10.9.0.0/16")
             watcher.until(lambda: kept.has("10.9.0.0/16"))
-            (event,) = repairs(watcher, "ip route add 10.9.0.0/16 via 10.0.0.1 dev eth0 proto 200")
+            other = "ip route add 10.9.0.0/16 via 10.0.0.1 dev eth0 proto 200"
+            watcher.until(lambda: repairs(watcher, other))
+            (event,) = repairs(watcher, other)
             # It does not wait as long as the other one.
             assert event["time"] - begin < 8
             answer = watcher.await_state("fighting", kept.name)
