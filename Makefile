@@ -18,7 +18,7 @@ test: setup backend lint ## run all tests, on real namespaces and virtual machin
 	$(PYTHON) -m pytest
 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
-	GUEST_KERNEL=$(@:test-%=%) $(PYTHON) -m pytest tests/guest tests/formats tests/ipvs tests/traffic
+	GUEST_KERNEL=$(@:test-%=%) $(PYTHON) -m pytest tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
 
 lint: $(VENV)/.complete ## check format, style, types and the import contract
 	$(VENV)/bin/ruff format --check .
