@@ -14,15 +14,13 @@ from reconciler.formats.ipvsadm import Command, parse_command, parse_rules, save
 from reconciler.formats.ipvsadm_list import in_order, list_services
 from reconciler.formats.kata import read_cleanup
 from reconciler.imperative import Hand
-from reconciler.manifest.compose import MAX_BYTES
-from reconciler.manifest.load import read_regular
+from reconciler.manifest.load import STDIN, read_regular, read_text
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink import ipvs_listing
 from reconciler.wording import plural
 
 _T = TypeVar("_T")
-_STDIN = "-"
 # So many wrong lines are told.
 _SHOWN = 20
 
@@ -66,10 +64,10 @@ def _checked(read: Callable[[str], _T], text: str) -> _T:
 
 def _read_rules(file: str) -> list[Service]:
     """Read all rules, or none if one of them is wrong."""
-    name = "<stdin>" if file == _STDIN else file
+    name = "<stdin>" if file == STDIN else file
     wrong: list[str] = []
     try:
-        text = _read_stdin() if file == _STDIN else read_regular(file)
+        text = read_text(file) if file == STDIN else read_regular(file)
     except ValueError as error:
         raise HostError(f"{name}: {error}") from None
     services = parse_rules(text, lambda line, why: wrong.append(f"{name}:{line}: {why}"))
@@ -80,13 +78,6 @@ def _read_rules(file: str) -> list[Service]:
     if not services:
         raise HostError(f"{name}: there is no rule in it")
     return services
-
-
-def _read_stdin() -> str:
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
-    return data.decode()
 
 
 def _restore(sandbox: Sandbox, services: list[Service]) -> bool:

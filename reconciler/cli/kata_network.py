@@ -14,13 +14,13 @@ from reconciler.errors import HostError, ReconcilerError
 from reconciler.formats import kata
 from reconciler.imperative import Hand
 from reconciler.manifest import interface as notation
+from reconciler.manifest.load import STDIN
 from reconciler.manifest.schema import Finding
 from reconciler.model.interface import Interface
 from reconciler.model.route import TABLE_MAIN, Route
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 
 _T = TypeVar("_T")
-_STDIN = "-"
 # Bytes of JSON.
 _LIMIT = 1 << 20
 _ACTIONS = {
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         add_sandbox(action)
         if not name.startswith("list-"):
             words = "the JSON; - (default) for standard input"
-            action.add_argument("file", nargs="?", default=_STDIN, metavar="FILE|-", help=words)
+            action.add_argument("file", nargs="?", default=STDIN, metavar="FILE|-", help=words)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,7 +66,7 @@ def _print(answer: Any) -> None:
 
 
 def _read(file: str) -> Any:
-    name = "<stdin>" if file == _STDIN else file
+    name = "<stdin>" if file == STDIN else file
     data = _read_bytes(file)
     if len(data) > _LIMIT:
         raise HostError(f"{name}: larger than {_LIMIT >> 20} MiB")
@@ -77,7 +77,7 @@ def _read(file: str) -> Any:
 
 
 def _read_bytes(file: str) -> bytes:
-    if file == _STDIN:
+    if file == STDIN:
         return sys.stdin.buffer.read(_LIMIT + 1)
     with open(file, "rb") as stream:
         return stream.read(_LIMIT + 1)

@@ -6,17 +6,17 @@ no marks, so the whole table of IPVS counts as ours, but for what the manifest e
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from reconciler.drivers.lock import locked
 from reconciler.drivers.process import run
-from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError
+from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
 from reconciler.formats.ipvsadm import save_rules
 from reconciler.formats.ipvsadm_list import parse_listing
 from reconciler.formats.kata import read_listed, read_route, write_route, write_wish
@@ -52,17 +52,9 @@ class KataDriver:
         """Let the lock go."""
         os.close(self._file)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep our other runs away; others of the runtime's clients know nothing of it."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another reconciler is changing {self._address}; try again when it has finished") from None
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+        return locked(self._file, self._address)
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask for interfaces, routes, and the table if something is said of it."""

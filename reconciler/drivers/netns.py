@@ -6,15 +6,15 @@ to the host under another name, as its namespace died, is found again by it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.drivers.inside import Given, Inside, release
-from reconciler.errors import BusyError, HostError, SandboxGoneError
+from reconciler.drivers.lock import locked
+from reconciler.errors import HostError, SandboxGoneError
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import HostDevice, NetnsAddress, Observed, Sandbox
 from reconciler.netlink.channel import LocalKernel
@@ -51,17 +51,9 @@ class NetnsDriver:
         self._inside.close()
         os.close(self._file)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Lock the namespace itself, so that no lock file can be left behind, and no second name gets around it."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another reconciler is changing {self._address}; try again when it has finished") from None
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+        return locked(self._file, self._address)
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Read what is in the namespace, and the host's devices that are to come."""

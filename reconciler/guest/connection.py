@@ -16,7 +16,7 @@ from collections import deque
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, SandboxGoneError
+from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
 from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
 
@@ -45,7 +45,13 @@ class Connection:
         self.path = path
         self._lock = _lock(path)
         try:
-            self._socket = _connect(path)
+            self._socket = connect(
+                path,
+                TIMEOUT,
+                gone=SandboxGoneError(f"nobody serves {path}: the sandbox is not running"),
+                late=ChannelError(f"QEMU did not accept a connection in time ({path})"),
+            )
+            self._socket.setblocking(False)
         except BaseException:
             os.close(self._lock)
             raise
@@ -159,19 +165,19 @@ def _lock(path: str) -> int:
     return lock
 
 
-def _connect(path: str) -> socket.socket:
+def connect(path: str, timeout: float, *, gone: ReconcilerError, late: ReconcilerError) -> socket.socket:
+    """Connect to a socket that QEMU serves: `gone` is raised if nobody does, `late` if it takes no client in time."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        channel.settimeout(TIMEOUT)
+        channel.settimeout(timeout)
         channel.connect(path)
-        channel.setblocking(False)
     except (FileNotFoundError, ConnectionRefusedError):
         channel.close()
-        raise SandboxGoneError(f"nobody serves {path}: the sandbox is not running") from None
+        raise gone from None
     except (TimeoutError, BlockingIOError):
         channel.close()
-        raise ChannelError(f"QEMU did not accept a connection in time ({path})") from None
+        raise late from None
     except OSError as error:
         channel.close()
-        raise HostError(f"{path}: {error.strerror}") from error
+        raise HostError(f"{path}: {error.strerror or error}") from error
     return channel

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
+from reconciler.guest.connection import connect
 from reconciler.wording import printable
 
 # Seconds for an answer: QEMU answers in milliseconds, or waits for a backend that does not come.
@@ -51,7 +51,12 @@ class Monitor:
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         # Answers name the command. One that comes late is no other's: QEMU sends it even to the client that comes next.
         self._ids = itertools.count(int.from_bytes(os.urandom(6), "big"))
-        self._socket = _connect(path, timeout)
+        self._socket = connect(
+            path,
+            timeout,
+            gone=SandboxGoneError(f"no machine serves {path}"),
+            late=BusyError(f"QEMU does not take a connection on {path}"),
+        )
         try:
             self._greet()
             self.execute("qmp_capabilities")
@@ -151,20 +156,3 @@ def _refusal(command: str, failed: Any) -> ReconcilerError:
     if not isinstance(failed, dict):
         return ProtocolError(f"QEMU refuses {command} without saying why")
     return QmpError(command, str(failed.get("class")), str(failed.get("desc")))
-
-
-def _connect(path: str, timeout: float) -> socket.socket:
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        channel.settimeout(timeout)
-        channel.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        channel.close()
-        raise SandboxGoneError(f"no machine serves {path}") from None
-    except (TimeoutError, BlockingIOError):
-        channel.close()
-        raise BusyError(f"QEMU does not take a connection on {path}") from None
-    except OSError as error:
-        channel.close()
-        raise HostError(f"{path}: {error.strerror or error}") from error
-    return channel

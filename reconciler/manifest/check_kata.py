@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.manifest.route import attributes
 from reconciler.manifest.sandbox import Draft
 from reconciler.manifest.schema import Finding
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import LEAVE_TIMEOUTS, Ipvs, Server, Service
-from reconciler.model.route import IPV6_DEFAULT_METRIC, TABLE_MAIN, Route
+from reconciler.model.route import Route
 
 # The schedulers that its documentation names.
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq")
@@ -48,15 +49,8 @@ def _of_route(route: Route) -> Iterator[tuple[str, str]]:
         yield "nexthops", "kata-runtime gives a route one next hop"
     if any(hop.on_link for hop in route.nexthops):
         yield "onLink", "kata-runtime cannot set it"
-    for field, value, unset in (
-        ("table", route.table, TABLE_MAIN),
-        ("metric", route.metric, IPV6_DEFAULT_METRIC if route.is_ipv6 else 0),
-        ("source", route.source, None),
-        ("mtu", route.mtu, 0),
-        ("advmss", route.advmss, 0),
-    ):
-        if value != unset:
-            yield field, "kata-runtime cannot set it"
+    for field in attributes(route):
+        yield field, "kata-runtime cannot set it"
 
 
 def _of_table(ipvs: Ipvs) -> Iterator[tuple[str, str]]:

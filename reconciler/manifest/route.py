@@ -180,16 +180,22 @@ def write(route: Route) -> dict[str, Any]:
         data |= _write_hop(route.nexthops[0])
     elif route.nexthops:
         data["nexthops"] = [_write_hop(hop) for hop in route.nexthops]
-    for field, value, unset in (
-        ("table", route.table, TABLE_MAIN),
-        ("metric", route.metric, IPV6_DEFAULT_METRIC if route.is_ipv6 else 0),
-        ("source", route.source, None),
-        ("mtu", route.mtu, 0),
-        ("advmss", route.advmss, 0),
-    ):
-        if value != unset:
-            data[field] = value
-    return data
+    return data | attributes(route)
+
+
+def attributes(route: Route) -> dict[str, Any]:
+    """Give what is said of a route beside its kind and its next hops, as a manifest says it."""
+    return {
+        field: value
+        for field, value, unset in (
+            ("table", route.table, TABLE_MAIN),
+            ("metric", route.metric, IPV6_DEFAULT_METRIC if route.is_ipv6 else 0),
+            ("source", route.source, None),
+            ("mtu", route.mtu, 0),
+            ("advmss", route.advmss, 0),
+        )
+        if value != unset
+    }
 
 
 def _all_gateways(route: Route) -> bool:
