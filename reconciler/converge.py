@@ -10,7 +10,7 @@ from typing import NamedTuple
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, ReconcilerError, VerifyError
 from reconciler.model.route import Route
-from reconciler.model.sandbox import Sandbox
+from reconciler.model.sandbox import KataAddress, Sandbox
 from reconciler.netlink.execute import DAD_TIMEOUT, Outcome, Status
 from reconciler.operations import (
     AddAddress,
@@ -196,7 +196,7 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
     state = f"{id_} is NOT as it was before: {not_undone}" if not_undone else f"{id_} is as it was before"
     return ApplyError(
         headline=f"failed at operation {outcomes.index(failed) + 1:,} of {len(operations):,}: {failed.operation.command}",
-        reason=failed.reason + _hint(failed),
+        reason=failed.reason + ("" if isinstance(before.desired.driver, KataAddress) else _hint(failed)),
         path=_path_of(failed.operation, before.desired),
         counts=f"{'; '.join(words)}. {state}.",
     )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from reconciler.guest import command
 from reconciler.guest.launch import Sandbox
+
+# Our command line, which is a `kata-runtime` as well.
+PROGRAM = str(Path(sys.executable).with_name("reconciler"))
 
 
 @dataclass

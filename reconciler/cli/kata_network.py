@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from reconciler import imperative
 from reconciler.cli.named import add_sandbox, print_undone
-from reconciler.errors import HostError, ReconcilerError
+from reconciler.errors import HostError, ReconcilerError, RefusedError
 from reconciler.formats import kata
 from reconciler.imperative import Hand
 from reconciler.manifest import interface as notation
@@ -167,10 +167,15 @@ def _add_routes(sandbox: Sandbox, routes: list[Route]) -> tuple[list[dict[str, s
     with imperative.held(sandbox) as hand:
         found = hand.observed
         keys = {route.key for route in found.sandbox.routes or ()}
+        foreign = {route.key for route in found.around.routes}
         links = {*found.around.links, *(each.name for each in _interfaces(hand))}
         for route in routes:
+            there = f"there is a route to {kata.write_route(route)[0]['dest']} already"
             if route.key in keys:
-                raise HostError(f"there is a route to {kata.write_route(route)[0]['dest']} already")
+                raise HostError(there)
+            if route.key in foreign:
+                # Were it taken for ours, it would not be listed.
+                raise RefusedError(f"{there}, and it is not ours")
             if route.devices - links:
                 raise HostError(f"device: there is no interface {', '.join(route.devices)}")
             keys.add(route.key)

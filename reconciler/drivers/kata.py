@@ -59,14 +59,13 @@ class KataDriver:
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask for interfaces, routes, and the table if something is said of it."""
         del quick
-        wishes = {wish.name: wish for wish in desired.interfaces or ()}
-        interfaces = [_known(each, wishes.get(each.name)) for each in self._list("list-ifaces", read_listed)]
+        listed = self._list("list-ifaces", read_listed)
         ours, others = self._table(desired.ipvs) if desired.ipvs else (None, ())
         return Observed(
             sandbox=Sandbox(
                 id=desired.id,
                 driver=desired.driver,
-                interfaces=tuple(interfaces),
+                interfaces=_known(listed, desired.interfaces or ()),
                 routes=tuple(self._list("list-routes", read_route)),
                 ipvs=ours,
             ),
@@ -190,10 +189,16 @@ def _stops(outcome: Outcome) -> bool:
     return outcome.status is Status.UNKNOWN or (outcome.status is Status.FAILED and not outcome.operation.ipvs)
 
 
-def _known(found: Interface, wish: Interface | None) -> Interface:
-    """Add what a manifest says and the commands do not tell."""
-    if wish is None:
-        return found
+def _known(listed: Sequence[Interface], wishes: Sequence[Interface]) -> tuple[Interface, ...]:
+    """Add what a manifest says and the commands do not tell, to the interface of the same MAC address, or else name."""
+    of_hw_addr = {wish.hw_addr: wish for wish in wishes}
+    others = of_hw_addr.keys() - {each.hw_addr for each in listed}
+    of_name = {of_hw_addr[each].name: of_hw_addr[each] for each in others}
+    pairs = ((each, of_hw_addr.get(each.hw_addr) or of_name.get(each.name)) for each in listed)
+    return tuple(_with_device(each, wish) if wish else each for each, wish in pairs)
+
+
+def _with_device(found: Interface, wish: Interface) -> Interface:
     return replace(found, device=wish.device, queues=wish.queues, vhost_user_socket=wish.vhost_user_socket)
 
 

@@ -9,7 +9,7 @@ from reconciler.manifest.sandbox import Draft
 from reconciler.manifest.schema import Finding
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import LEAVE_TIMEOUTS, Ipvs, Server, Service
-from reconciler.model.route import Route
+from reconciler.model.route import Route, connected_key
 
 # The schedulers that its documentation names.
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq")
@@ -20,7 +20,12 @@ def check(draft: Draft) -> Iterator[Finding]:
     for index, interface in enumerate(draft.interfaces or ()):
         for field, message in _of_interface(interface) if interface else ():
             yield Finding(("interfaces", index, field), message)
+    addresses = [address for each in draft.interfaces or () if each for address in each.addresses]
+    connected = {connected_key(each.address) for each in addresses}
     for index, route in enumerate(draft.routes or ()):
+        if route and route.key in connected:
+            message = "the kernel gives this route with the interface's address, and kata-runtime does not tell it; leave it out"
+            yield Finding(("routes", index, "dest"), message)
         for field, message in _of_route(route) if route else ():
             yield Finding(("routes", index, field), message)
     if draft.ipvs is None:

@@ -7,7 +7,7 @@ rt6_mtu_change_route), net/ipv6/addrconf.c (cleanup_prefix_route).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.diff import Change, diff
@@ -42,7 +42,7 @@ def route_changes(
         after = _route_after(route, links, addresses)
         if after is None or (route.key not in wished and _leaves_with_its_nic(route, links)):
             continue
-        after = _with_names(after, links.renames)
+        after = with_names(after, links.renames)
         if _is_doubtful(route, links, addresses):
             doubtful[route.key] = after
         else:
@@ -100,7 +100,8 @@ def _follow_mtu(route: Route, old: int, new: int) -> Route:
     return replace(route, mtu=new) if route.mtu and follows else route
 
 
-def _with_names(route: Route, renames: dict[str, str]) -> Route:
+def with_names(route: Route, renames: Mapping[str, str]) -> Route:
+    """Give a route as it is once NICs have other names: old → new."""
     if not route.devices & renames.keys():
         return route
     hops = canonical_hops(replace(hop, device=renames.get(hop.device, hop.device)) for hop in route.nexthops)
@@ -139,7 +140,7 @@ def kept_routes(
                 for hop in route.nexthops
             )
         ):
-            yield _with_names(route, links.renames)
+            yield with_names(route, links.renames)
 
 
 def foreign_routes(
@@ -152,7 +153,7 @@ def foreign_routes(
     """Give the routes of others once the links and addresses are done: connected routes come and go with addresses."""
     connected_before = set(_connected(had))
     left = (_route_after(route, links, addresses) for route in routes if route not in connected_before)
-    return [*(_with_names(route, links.renames) for route in left if route), *_connected(wanted)]
+    return [*(with_names(route, links.renames) for route in left if route), *_connected(wanted)]
 
 
 def _connected(interfaces: Iterable[Interface]) -> Iterator[Route]:

@@ -24,6 +24,7 @@ from reconciler.operations.ipvs import (
     StopExpiring,
 )
 from reconciler.operations.kata import PlugInterface, UnplugInterface
+from reconciler.plan.aftermath import with_names
 
 
 class Changes(NamedTuple):
@@ -45,10 +46,11 @@ def plan_kata(desired: Sandbox, had: Sandbox, table: Sequence[IpvsOperation]) ->
     removed = [change.before for change in changes if change.before and not change.after]
     lost = {interface.name for interface in leaving}
     gone = {interface.name for interface in removed} - {interface.name for interface in coming}
+    names = {change.before.name: change.after.name for change in changes if change.before and change.after}
     present = had.routes or ()
     wishes = desired.routes
     if wishes is None:
-        wishes = tuple(route for route in present if not route.devices & gone)
+        wishes = tuple(with_names(route, names) for route in present if not route.devices & gone)
     stay = {route for route in {*present} & {*wishes} if not route.devices & lost}
     added = [route for route in wishes if route not in stay]
     deleted = [route for route in present if route not in stay]

@@ -195,6 +195,17 @@ def test_a_route_that_cannot_be(data: Any, reason: str, box: Box) -> None:
     assert len(box.routes()) == 1
 
 
+@pytest.mark.parametrize("dest", ["10.8.0.0/16", "172.16.0.0/16"])
+def test_a_route_of_somebody_else(dest: str, box: Box) -> None:
+    """It is refused even if it says the same: it would be neither listed nor deleted by these commands."""
+    box.plug()
+    box.ip("route", "add", "10.8.0.0/16", "dev", "eth-test", "proto", "static")
+    code, answer, err = box.ask("add-route", {"dest": dest, "device": "eth-test"})
+    assert (code, answer) == (3, None)
+    assert err == f"reconciler: refused: there is a route to {dest} already, and it is not ours\n"
+    assert box.routes() == []
+
+
 def test_a_route_that_the_kernel_refuses_is_undone(box: Box) -> None:
     box.plug()
     refused = [{"dest": "10.8.0.0/16", "device": "lo"}, {"dest": "10.9.0.0/16", "gateway": "1.2.3.4", "device": "eth1"}]

@@ -132,6 +132,20 @@ def test_what_is_listed_is_observed(runtime: Runtime) -> None:
     assert (["kata-ipvs", "ipvsadm", "--parameters", "--list -n", "6ec7a98"], "") in runtime.calls()
 
 
+def test_an_interface_is_known_by_its_mac_address_or_else_its_name(runtime: Runtime) -> None:
+    second = LISTED | {"name": "eth1", "mac": "02:42:20:6f:a3:70"}
+    runtime.answer(list_ifaces={"out": json.dumps([LISTED, second])}, list_routes={"out": "[]"})
+    # One was renamed, and its name was given to one that is new.
+    renamed, new = replace(NIC, name="eth1"), replace(NIC, device="tap9", hw_addr="02:42:20:6f:a3:99")
+    found = observe(runtime, interfaces=(renamed, new))
+    assert found.interfaces is not None
+    assert [(each.name, each.device) for each in found.interfaces] == [("eth0", "tap0"), ("eth1", "?eth1")]
+    # One has another address.
+    found = observe(runtime, interfaces=(NIC, replace(NIC, name="eth1", device="tap9", hw_addr="02:42:20:6f:a3:99")))
+    assert found.interfaces is not None
+    assert [(each.name, each.device) for each in found.interfaces] == [("eth0", "tap0"), ("eth1", "tap9")]
+
+
 def test_nothing_is_listed(runtime: Runtime) -> None:
     runtime.answer(list_routes={"out": "[]"})
     found = observe(runtime)

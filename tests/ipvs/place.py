@@ -9,7 +9,7 @@ import json
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any
 from reconciler.guest import command
 from reconciler.manifest.dump import dump
 from tests.ipvs import bundle, worker
-from tests.machine import Guest
+from tests.kata import limits
+from tests.machine import PROGRAM, Guest
 
 # An address, without which a kernel refuses servers of IPv4; and what is put back when a test has changed it.
 BEGIN = "ip link set lo up; ip address add 10.9.9.9/32 dev lo; modprobe ip_vs"
@@ -75,6 +76,14 @@ class Place(ABC):
 
     def shell(self, script: str) -> str:
         return self.output("sh", "-c", f"set -e; {script}")
+
+    def services(self, table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Give what can be said here of services and their servers."""
+        return list(table)
+
+    def lines(self, rules: Sequence[str]) -> list[str]:
+        """Give what can be said here of rules of ipvsadm."""
+        return list(rules)
 
     def manifest(self, **ipvs: Any) -> str:
         """Write a manifest of this table."""
@@ -153,6 +162,21 @@ class Vm(Place):
         self.shell(
             f"ipvsadm -C; ipvsadm --set {DEFAULT_TIMEOUTS}; ip address del 10.9.9.9/32 dev lo; cd {SYSCTLS}; {put_back}"
         )
+
+
+@dataclass
+class Kata(Vm):
+    """The guest's own table, by the command line of kata-runtime, which our own program has."""
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        return {"kata": {"id": self.guest.sandbox.name, "runtime": PROGRAM}}
+
+    def services(self, table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return limits.services(table)
+
+    def lines(self, rules: Sequence[str]) -> list[str]:
+        return limits.lines(rules)
 
 
 @dataclass

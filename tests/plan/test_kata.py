@@ -86,6 +86,14 @@ def test_routes_of_an_interface_that_is_plugged_anew_come_back() -> None:
         assert shown == Plan(expected, (), ())
 
 
+def test_routes_follow_a_new_name_where_nothing_is_said_of_them() -> None:
+    after = replace(ETH0, name="net0")
+    shown = planned(sandbox((after, ETH1)), ETH0, ETH1, routes=(DIRECT, OTHER))
+    there = replace(DIRECT, nexthops=(NextHop(device="net0"),))
+    operations = (DeleteRoute(route=DIRECT), unplug("eth0"), plug(after), AddRoute(route=there))
+    assert shown == Plan(operations, (), ())
+
+
 def test_an_interface_goes_with_its_routes() -> None:
     shown = planned(sandbox((ETH1,)), ETH0, ETH1, routes=(FAR, OTHER))
     assert shown == Plan(

@@ -1,6 +1,7 @@
-"""A sandbox for tests: a namespace or a virtual machine, devices to give to it, and what `ip` says of it.
+"""A sandbox for tests: a namespace, a virtual machine, or one behind the command line of kata-runtime.
 
-The same tests run in both; what differs between the two stands here, in `Differences` and in the words of each class.
+It has devices to give to it, and `ip` says what is in it. The same tests run in all three; what differs stands here, in
+`Differences` and in the words of each class, and in tests/kata/limits.py.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reconciler.cli.main import main
 from reconciler.drivers import connect
 from reconciler.drivers.inside import release
+from reconciler.errors import ManifestError
 from reconciler.manifest.dump import dump
+from reconciler.manifest.load import load
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import preview
 from tests.conftest import Kernel, ip
-from tests.machine import Guest
+from tests.kata import limits
+from tests.machine import PROGRAM, Guest
 
 MACS = [f"02:42:20:6f:a3:{number:02x}" for number in range(1, 17)]
 # From this kernel on a link is renamed while it is up.
@@ -45,6 +51,9 @@ class Differences:
     counts_queues: bool
     # Each `ip` and apply takes 0.1 to 0.5 s in a guest, so of hundreds of steps alike one in so many is made.
     stride: int
+    # The driver sees the host's device and queues of an interface, whether it is up, and what in the sandbox is not ours.
+    # What it does not see, nothing is planned about.
+    sees_all: bool
 
 
 @dataclass
@@ -80,6 +89,20 @@ class Place(ABC):
     def taken_back(self, interface: dict[str, Any]) -> list[str]:
         """Say by which commands a device goes, in the same way."""
 
+    def addresses(self, *listed: Any) -> list[Any]:
+        """Give what an interface can have of these addresses."""
+        return list(listed)
+
+    def refusals(self, **sections: Any) -> list[str]:
+        """Say what `validate` refuses of these sections here, although others take it."""
+        del sections
+        return []
+
+    def expected(self, before: dict[str, Any], after: dict[str, Any], commands: list[str]) -> list[str]:
+        """Give the commands of a change, of which are given those that change things in place."""
+        del before, after
+        return commands
+
     def write(self, **sections: Any) -> str:
         """Write the manifest with these sections; give its path."""
         data = {"apiVersion": "reconciler/v1", "sandbox": "box", "driver": self.driver}
@@ -90,6 +113,10 @@ class Place(ABC):
         """Write the manifest and apply it; it must succeed."""
         assert main(["apply", *options, self.write(**sections)]) == 0
 
+    def fill(self, **sections: Any) -> None:
+        """Have these sections in it, by the fastest way there is; the manifest is written for this driver."""
+        self.apply("--allow-delete", "all", **sections)
+
     def plan(self, sandbox: Sandbox) -> tuple[Operation, ...]:
         """Plan for a sandbox without touching it."""
         with connect(sandbox.driver) as driver:
@@ -97,8 +124,6 @@ class Place(ABC):
 
     def diff(self, **sections: Any) -> list[str]:
         """Give the commands that would be executed for these sections, in order."""
-        from reconciler.manifest.load import load
-
         (manifest,) = load([self.write(**sections)])
         return [operation.command for operation in self.plan(manifest.sandbox)]
 
@@ -161,7 +186,7 @@ class Box(Place):
     @property
     def differences(self) -> Differences:
         live = release(os.uname().release) >= _LIVE_RENAME
-        return Differences(live_rename=live, live_hw_addr=True, counts_queues=False, stride=1)
+        return Differences(live_rename=live, live_hw_addr=True, counts_queues=False, stride=1, sees_all=True)
 
     def ip(self, *words: str) -> str:
         return ip(*words, namespace=self.namespace)
@@ -201,7 +226,7 @@ class VmBox(Place):
     @property
     def differences(self) -> Differences:
         live = release(self._guest.output("uname", "-r")) >= _LIVE_RENAME
-        return Differences(live_rename=live, live_hw_addr=False, counts_queues=True, stride=7)
+        return Differences(live_rename=live, live_hw_addr=False, counts_queues=True, stride=7, sees_all=True)
 
     def ip(self, *words: str) -> str:
         return self._guest.output("ip", *words)
@@ -230,13 +255,83 @@ class VmBox(Place):
 
     def empty(self) -> None:
         """Take away what is ours, then what a test made for others."""
-        self.apply("--allow-delete", "all", interfaces=[], routes=[])
+        self.fill(interfaces=[], routes=[])
         # One of a pair takes the other along.
         while foreign := [link["ifname"] for link in json.loads(self.ip("-j", "link")) if link["ifname"] != "lo"]:
             self.ip("link", "del", "dev", foreign[0])
         for family in ("-4", "-6"):
             for route in self.routes(family):
                 self.ip(family, "route", "del", route["type"], route["dst"], "table", route["table"])
+
+
+class KataBox(VmBox):
+    """The same machine, by the command line of kata-runtime: our own program, which has it."""
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        return {"kata": {"id": self._guest.sandbox.name, "runtime": PROGRAM}}
+
+    @property
+    def differences(self) -> Differences:
+        # Interfaces come anew whatever changes of them. A command takes 0.3 s, of which each change is one.
+        return Differences(live_rename=False, live_hw_addr=False, counts_queues=False, stride=19, sees_all=False)
+
+    def fill(self, **sections: Any) -> None:
+        """Have these sections in it by the driver that takes no command for each of their objects."""
+        VmBox(self.kernel, self.file, self._guest).fill(**sections)
+        self.write(**sections)
+
+    def addresses(self, *listed: Any) -> list[Any]:
+        return limits.addresses(listed)
+
+    def refusals(self, **sections: Any) -> list[str]:
+        return limits.refusals(sections)
+
+    def given(self, interface: dict[str, Any]) -> list[str]:
+        """It is given with all that it has."""
+        wish = {"device": interface["device"], "name": interface["name"]}
+        parts = (address.partition("/") for address in interface["addresses"])
+        wish["IPAddresses"] = [{"address": address, "mask": mask} for address, _, mask in parts]
+        wish |= {"mtu": interface["mtu"], "hwAddr": interface["hwAddr"]}
+        return [self._command("add-iface", wish)]
+
+    def taken_back(self, interface: dict[str, Any]) -> list[str]:
+        return [self._command("del-iface", {"name": interface["name"]})]
+
+    def _command(self, action: str, said: dict[str, Any]) -> str:
+        text = json.dumps(said, separators=(",", ":"))
+        return f"kata-runtime kata-network {action} {self._guest.sandbox.name} - <<<'{text}'"
+
+    def expected(self, before: dict[str, Any], after: dict[str, Any], commands: list[str]) -> list[str]:
+        """Nothing changes in place: it goes and comes again, an interface with its routes."""
+        del commands
+        going, coming = _exchanged(before["interfaces"], after["interfaces"])
+        names = {each["name"] for each in going}
+        lost, added = _exchanged(before.get("routes", []), after.get("routes", []), names)
+        in_the_way = {route["dest"] for route in added}
+        early = [route for route in lost if route["device"] in names or route["dest"] in in_the_way]
+        return [
+            *(f"{_command(route, 'del')}" for route in early),
+            *(words for each in going for words in self.taken_back(each)),
+            *(words for each in coming for words in self.given(each)),
+            *(f"{_command(route, 'add')}" for route in added),
+            *(f"{_command(route, 'del')}" for route in lost if route not in early),
+        ]
+
+
+def _exchanged(
+    before: list[dict[str, Any]], after: list[dict[str, Any]], devices: Container[str] = ()
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Give what goes and what comes: what only one of the two lists has, or what is bound to these devices."""
+    kept = [each for each in before if each in after and each["device"] not in devices]
+    return [each for each in before if each not in kept], [each for each in after if each not in kept]
+
+
+def _command(route: dict[str, Any], verb: str) -> str:
+    """Give the command of a route that has only what kata-runtime can say."""
+    family, metric = ("ip -6", " metric 1024") if ":" in route["dest"] else ("ip", "")
+    via = f" via {route['gateway']}" if route.get("gateway") else ""
+    return f"{family} route {verb} {route['dest']}{via} dev {route['device']}{metric} proto 200"
 
 
 def without_details(commands: Sequence[str]) -> list[str]:
@@ -246,6 +341,16 @@ def without_details(commands: Sequence[str]) -> list[str]:
 
 def make_box(kernel: Kernel, folder: Path) -> Box:
     return Box(kernel, folder / f"{kernel.namespace()}.yaml")
+
+
+def is_refused(place: Place, **sections: Any) -> bool:
+    """Tell whether these sections cannot be said here; then see that they are refused, by these fields."""
+    refusals = place.refusals(**sections)
+    if refusals:
+        with pytest.raises(ManifestError) as caught:
+            load([place.write(**sections)])
+        assert {each.path for each in caught.value.problems if "kata-runtime" in each.message} == {*refusals}
+    return bool(refusals)
 
 
 def nic(device: str, name: str = "eth0", number: int = 0, **fields: Any) -> dict[str, Any]:

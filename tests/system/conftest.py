@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Kernel
-from tests.system.box import Box, Place, VmBox, make_box
+from tests.system.box import Box, KataBox, Place, VmBox, make_box
 
 
 @pytest.fixture
@@ -16,12 +16,13 @@ def box(kernel: Kernel, tmp_path: Path) -> Box:
     return make_box(kernel, tmp_path)
 
 
-@pytest.fixture(params=["netns", "vm"])
+@pytest.fixture(params=["netns", "vm", "kata"])
 def place(request: pytest.FixtureRequest, kernel: Kernel, tmp_path: Path) -> Iterator[Place]:
     """Give a sandbox of each kind in turn. It lets devices go before `kernel` removes them."""
     if request.param == "netns":
         yield make_box(kernel, tmp_path)
         return
-    box = VmBox(kernel, tmp_path / "vm.yaml", request.getfixturevalue("guest"))
+    kind = {"vm": VmBox, "kata": KataBox}[request.param]
+    box = kind(kernel, tmp_path / "box.yaml", request.getfixturevalue("guest"))
     yield box
     box.empty()

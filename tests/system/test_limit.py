@@ -17,7 +17,7 @@ ROUTES: list[dict[str, Any]] = [
 
 @pytest.fixture
 def full(place: Place) -> Place:
-    place.apply(interfaces=[nic(place.device(), f"eth{number}", number) for number in range(3)], routes=ROUTES)
+    place.fill(interfaces=[nic(place.device(), f"eth{number}", number) for number in range(3)], routes=ROUTES)
     return place
 
 
