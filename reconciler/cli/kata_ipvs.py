@@ -12,7 +12,7 @@ from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.errors import HostError
 from reconciler.formats.ipvsadm import Command, parse_command, parse_rules, save_rules, service_key_options
 from reconciler.formats.ipvsadm_list import in_order, list_services
-from reconciler.formats.kata import read_cleanup
+from reconciler.formats.kata.cleanup import read_cleanup
 from reconciler.imperative import Hand
 from reconciler.manifest.load import STDIN, read_regular, read_text
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey

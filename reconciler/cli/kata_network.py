@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from reconciler import imperative
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.errors import HostError, ReconcilerError, RefusedError
-from reconciler.formats import kata
+from reconciler.formats.kata.interface import read_interface, read_name, write_interface, write_kept, write_listed
+from reconciler.formats.kata.route import Match, read_match, read_route, write_route
 from reconciler.imperative import Hand
 from reconciler.manifest import interface as notation
 from reconciler.manifest.load import STDIN
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         sandbox = imperative.find(arguments.id, arguments.manifests)
         answer, changed = _act(arguments.action, sandbox, said)
     except (ReconcilerError, OSError):
-        _print(kata.write_kept(said) if arguments.action == "del-iface" else None)
+        _print(write_kept(said) if arguments.action == "del-iface" else None)
         raise
     _print(answer)
     if changed:
@@ -94,20 +95,20 @@ def _act(action: str, sandbox: Sandbox, said: Any) -> tuple[Any, bool]:
     """Give the answer of an action, and whether it changed something."""
     match action:
         case "add-iface":
-            return _add_interface(sandbox, _checked(kata.read_interface, said))
+            return _add_interface(sandbox, _checked(read_interface, said))
         case "del-iface":
-            return None, _delete_interface(sandbox, _checked(kata.read_name, said))
+            return None, _delete_interface(sandbox, _checked(read_name, said))
         case "list-ifaces":
             with imperative.held(sandbox) as hand:
-                found = [kata.write_listed(each) for each in _interfaces(hand)]
+                found = [write_listed(each) for each in _interfaces(hand)]
             return found or None, False
         case "add-route":
-            return _add_routes(sandbox, [_checked(kata.read_route, each) for each in _each(said)])
+            return _add_routes(sandbox, [_checked(read_route, each) for each in _each(said)])
         case "del-route":
-            return _delete_routes(sandbox, [_checked(kata.read_match, each) for each in _each(said)])
+            return _delete_routes(sandbox, [_checked(read_match, each) for each in _each(said)])
         case _:
             with imperative.held(sandbox) as hand:
-                return [line for each in _routes(hand) for line in kata.write_route(each)], False
+                return [line for each in _routes(hand) for line in write_route(each)], False
 
 
 def _each(said: Any) -> list[Any]:
@@ -137,7 +138,7 @@ def _add_interface(sandbox: Sandbox, interface: Interface) -> tuple[dict[str, An
                 raise HostError(f"{field}: an interface with {value} is there already")
         changed = hand.set_interfaces((*had, interface))
         machine = hand.look().around.machine
-    answer = kata.write_interface(interface)
+    answer = write_interface(interface)
     if machine and interface.device in machine.plugged:
         answer["pciAddr"] = machine.plugged[interface.device].pci_addr
     return answer, changed
@@ -170,7 +171,7 @@ def _add_routes(sandbox: Sandbox, routes: list[Route]) -> tuple[list[dict[str, s
         foreign = {route.key for route in found.around.routes}
         links = {*found.around.links, *(each.name for each in _interfaces(hand))}
         for route in routes:
-            there = f"there is a route to {kata.write_route(route)[0]['dest']} already"
+            there = f"there is a route to {write_route(route)[0]['dest']} already"
             if route.key in keys:
                 raise HostError(there)
             if route.key in foreign:
@@ -180,10 +181,10 @@ def _add_routes(sandbox: Sandbox, routes: list[Route]) -> tuple[list[dict[str, s
                 raise HostError(f"device: there is no interface {', '.join(route.devices)}")
             keys.add(route.key)
         changed = hand.set_routes((*(found.sandbox.routes or ()), *routes))
-    return [line for route in routes for line in kata.write_route(route)], changed
+    return [line for route in routes for line in write_route(route)], changed
 
 
-def _delete_routes(sandbox: Sandbox, matches: list[kata.Match]) -> tuple[list[dict[str, str]], bool]:
+def _delete_routes(sandbox: Sandbox, matches: list[Match]) -> tuple[list[dict[str, str]], bool]:
     with imperative.held(sandbox) as hand:
         had = hand.observed.sandbox.routes or ()
         for match in matches:
@@ -191,10 +192,10 @@ def _delete_routes(sandbox: Sandbox, matches: list[kata.Match]) -> tuple[list[di
                 raise HostError(f"no route of ours matches {' '.join(_match_words(match))}")
         gone = [route for route in had if any(match.covers(route) for match in matches)]
         changed = hand.set_routes([route for route in had if route not in gone])
-    return [line for route in gone for line in kata.write_route(route)], changed
+    return [line for route in gone for line in write_route(route)], changed
 
 
-def _match_words(match: kata.Match) -> Iterator[str]:
+def _match_words(match: Match) -> Iterator[str]:
     yield match.dests[0] if len(match.dests) == 1 else "default"
     if match.gateway:
         yield f"via {match.gateway}"

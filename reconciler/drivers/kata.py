@@ -19,7 +19,8 @@ from reconciler.drivers.process import run
 from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
 from reconciler.formats.ipvsadm import save_rules
 from reconciler.formats.ipvsadm_list import parse_listing
-from reconciler.formats.kata import read_listed, read_route, write_route, write_wish
+from reconciler.formats.kata.interface import read_listed, write_wish
+from reconciler.formats.kata.route import read_route, write_route
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox, Surroundings

@@ -11,7 +11,10 @@ from functools import partial
 from typing import Any
 
 from reconciler.errors import ManifestError, Problem
-from reconciler.formats import ipvsadm, kata, keepalived
+from reconciler.formats import ipvsadm, keepalived
+from reconciler.formats.kata.fields import FieldError
+from reconciler.formats.kata.interface import read_interface
+from reconciler.formats.kata.route import is_route, read_route
 from reconciler.formats.statements import Place
 from reconciler.formats.virtual_server import key_words
 from reconciler.manifest.check import check_sections
@@ -150,12 +153,12 @@ def _items(document: Any) -> Iterator[tuple[Path, Any]]:
 
 def _read_item(place: Place, path: Path, item: Any, findings: list[Finding], found: Found) -> None:
     try:
-        if not kata.is_route(item):
-            found.interfaces.append((place, kata.read_interface(item)))
+        if not is_route(item):
+            found.interfaces.append((place, read_interface(item)))
             return
-        route = kata.read_route(item)
+        route = read_route(item)
         found.routes.append((place, route))
-    except kata.FieldError as error:
+    except FieldError as error:
         findings.append(Finding((*path, error.field) if error.field else path, error.message))
         return
     dest = item["dest"]

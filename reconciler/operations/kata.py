@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import ClassVar
 
-from reconciler.formats.kata import write_wish
+from reconciler.formats.kata.interface import write_wish
 from reconciler.model.interface import Interface
 from reconciler.operations import Base, Sign
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from reconciler.cli.main import _module, main
 from reconciler.formats.ipvsadm import save_rules
-from reconciler.formats.kata import write_interface, write_route
+from reconciler.formats.kata.interface import write_interface
+from reconciler.formats.kata.route import write_route
 from reconciler.manifest.foreign import recognise
 from reconciler.manifest.load import load
 from reconciler.model.ipvs import Service

@@ -1,4 +1,4 @@
-"""The documents of kata-network that its users have are read, written again they are the same, and what is wrong is named."""
+"""Interfaces as users of kata-network have them are read, written again they are the same, and what is wrong is named."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.formats.kata import (
-    FieldError,
-    is_route,
-    read_interface,
-    read_route,
-    write_interface,
-    write_listed,
-    write_route,
-)
+from reconciler.formats.kata.fields import FieldError
+from reconciler.formats.kata.interface import read_interface, read_name, write_interface, write_kept, write_listed
 from reconciler.model.interface import Address, Interface
-from reconciler.model.route import NextHop, Route
 from tests.manifest.plain import data
 
 TAKEN: dict[str, Any] = {
@@ -173,62 +165,6 @@ def test_a_bad_interface(document: Any, message: str) -> None:
     assert str(error.value) == message
 
 
-def route(dest: str, gateway: str | None = None, metric: int = 0) -> Route:
-    return Route(dest=dest, nexthops=(NextHop(device="eth1", gateway=gateway),), metric=metric)
-
-
-@pytest.mark.parametrize(
-    ("document", "expected", "printed"),
-    [
-        ({"dest": "default", "gateway": "172.16.0.1"}, route("0.0.0.0/0", "172.16.0.1"), ("default", "172.16.0.1")),
-        ({"dest": "", "gateway": "172.16.0.1"}, route("0.0.0.0/0", "172.16.0.1"), ("default", "172.16.0.1")),
-        ({"dest": "0.0.0.0/0", "gateway": "172.16.0.1"}, route("0.0.0.0/0", "172.16.0.1"), ("default", "172.16.0.1")),
-        ({"dest": "default", "gateway": "FD00::1"}, route("::/0", "fd00::1", 1024), ("default", "fd00::1")),
-        ({"dest": "0.0.0.0/0"}, route("0.0.0.0/0"), ("0.0.0.0/0", "")),
-        ({"dest": "177.17.0.0/24", "gateway": "177.17.25.1"}, route("177.17.0.0/24", "177.17.25.1"), ("177.17.0.0/24", "177.17.25.1")),
-        ({"dest": "172.17.10.10/24", "gateway": ""}, route("172.17.10.0/24"), ("172.17.10.0/24", "")),
-        ({"dest": "172.17.10.10", "gateway": None}, route("172.17.10.10/32"), ("172.17.10.10/32", "")),
-        ({"dest": "fd00::9/64"}, route("fd00::/64", None, 1024), ("fd00::/64", "")),
-    ],
-)  # fmt: skip
-def test_a_route(document: dict[str, Any], expected: Route, printed: tuple[str, str]) -> None:
-    assert is_route(document)
-    assert read_route(document | {"device": "eth1"}) == expected
-    written = {"dest": printed[0], "gateway": printed[1], "device": "eth1"}
-    assert write_route(expected) == [written]
-    assert read_route(written) == expected
-
-
-def test_a_route_of_several_next_hops_is_an_object_for_each() -> None:
-    hops = (NextHop(device="eth0", gateway="10.0.0.1"), NextHop(device="eth1"))
-    assert write_route(Route(dest="10.8.0.0/16", nexthops=hops)) == [
-        {"dest": "10.8.0.0/16", "gateway": "10.0.0.1", "device": "eth0"},
-        {"dest": "10.8.0.0/16", "gateway": "", "device": "eth1"},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("document", "message"),
-    [
-        (7, "expected an object"),
-        ({"gateway": "10.0.0.1", "device": "eth1"}, "dest: missing"),
-        ({"dest": "default", "device": "eth1"}, "gateway: missing; a default route needs the IP address of a gateway"),
-        ({"dest": "", "gateway": "", "device": "eth1"}, "gateway: missing; a default route needs the IP address of a gateway"),
-        ({"dest": "10.0.0.0/33", "device": "eth1"}, 'dest: "10.0.0.0/33" has no valid prefix length; expected /0 to /32'),
-        ({"dest": "web", "device": "eth1"}, 'dest: "web" is not an IP address'),
-        ({"dest": "10.8.0.0/16", "gateway": "10.0.0.1"}, "device: missing"),
-        ({"dest": "10.8.0.0/16", "gateway": "10.0.0.300", "device": "eth1"}, 'gateway: "10.0.0.300" is not an IP address'),
-        ({"dest": "10.8.0.0/16", "gateway": "0.0.0.0", "device": "eth1"}, "gateway: 0.0.0.0 is not a unicast address"),
-        ({"dest": "10.8.0.0/16", "gateway": "fd00::1", "device": "eth1"}, "gateway: fd00::1 is IPv6, and the destination is IPv4"),
-        ({"dest": "10.8.0.0/16", "device": "eth1", "metric": 5}, "metric: unknown field; expected one of: dest, gateway, device"),
-    ],
-)  # fmt: skip
-def test_a_bad_route(document: Any, message: str) -> None:
-    with pytest.raises(FieldError) as error:
-        read_route(document)
-    assert str(error.value) == message
-
-
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,14}", fullmatch=True)
 IPV4 = st.ip_addresses(v=4).map(str)
 ADDRESSES = st.builds("{}/{}".format, IPV4, st.integers(0, 32)) | st.sampled_from(("fd00::3/64", "2001:db8::/128"))
@@ -252,17 +188,32 @@ def test_an_interface_that_is_written_is_read_as_it_was(interface: Interface) ->
     assert write_interface(read_interface(written)) == written
 
 
-@given(
-    st.sampled_from(("0.0.0.0/0", "10.8.0.0/16", "10.8.0.1/32")),
-    st.none() | IPV4.filter(lambda each: 0 < int(each.split(".")[0]) < 224),
-)
-def test_a_route_that_is_written_is_read_as_it_was(dest: str, gateway: str | None) -> None:
-    (written,) = write_route(route(dest, gateway))
-    assert read_route(written) == route(dest, gateway)
-
-
-@given(data() | st.dictionaries(st.sampled_from((*TAKEN, *LISTED, "dest", "gateway")), data()))
+@given(data() | st.dictionaries(st.sampled_from((*TAKEN, *LISTED)), data()))
 def test_nothing_else_than_a_wrong_field_is_raised(document: Any) -> None:
-    for read in (read_interface, read_route):
-        with suppress(FieldError):
-            read(document)
+    with suppress(FieldError):
+        read_interface(document)
+
+
+def test_only_the_name_selects_an_interface_to_delete() -> None:
+    assert read_name({"name": "eth1"}) == "eth1"
+    assert read_name({"name": "eth1", "device": 1, "mtu": "?"}) == "eth1"
+    with pytest.raises(ValueError, match=r"^name: missing$"):
+        read_name({"device": "tap0"})
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (
+            TAKEN,
+            {name: TAKEN[name] for name in ("device", "name", "hwAddr", "mtu")}
+            | {"IPAddresses": [{"Family": 0, "Address": "172.16.0.3", "Mask": "16"}], "linkType": "tap"},
+        ),
+        ({"name": "eth1"}, {"name": "eth1"}),
+        ({"name": 1, "IPAddresses": "?"}, {"name": 1, "IPAddresses": "?"}),
+        ([TAKEN], None),
+        (None, None),
+    ],
+)
+def test_what_could_not_be_deleted_is_said_again(said: Any, kept: Any) -> None:
+    assert write_kept(said) == kept

@@ -1,0 +1,1 @@
+"""What `kata-runtime kata-network` and `kata-ipvs cleanup` take and print, both ways."""

@@ -1,0 +1,181 @@
+"""The JSON of an interface.
+
+It is read as `add-iface` takes and prints it (`IPAddresses`, `hwAddr`) and as `list-ifaces` prints it (`ip`, `mac`),
+provided that it says the host's `device`, which `list-ifaces` leaves out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.formats.kata import fields
+from reconciler.formats.kata.fields import FieldError
+from reconciler.model.address import is_ipv6, parse_mac, parse_prefix
+from reconciler.model.interface import Address, Interface
+
+MTU_MIN, MTU_MAX = 46, 9600
+QUEUES_MAX = 256
+# linux/un.h: sun_path holds 108 bytes with its NUL; the 128 of the interface list cannot be connected to.
+SOCKET_PATH_MAX = 107
+# AF_INET and AF_INET6 as Linux numbers them: what `Family` says.
+_FAMILIES = {False: 2, True: 10}
+# What the original answers where it has not looked.
+_UNKNOWN = 0
+
+_SOCKET = re.compile(r"(?:/[A-Za-z0-9_.-]+)+")
+
+_INTERFACE = ("device", "name", "IPAddresses", "hwAddr", "mtu", "vhostUserSocket", "queues")
+# `list-ifaces` has other names for two fields.
+_LISTED = {"ip": "IPAddresses", "mac": "hwAddr"}
+# What `add-iface` and `del-iface` print of an interface and nobody can ask for.
+_PRINTED_ONLY = ("pciAddr", "linkType")
+
+
+def read_interface(data: Any) -> Interface:
+    """Read an interface. FieldError if it is none."""
+    fields.check_names(data, (*_INTERFACE, *_LISTED, *_PRINTED_ONLY))
+    for listed, field in _LISTED.items():
+        if listed in data and field in data:
+            raise FieldError(listed, f"{listed} and {field} exclude each other")
+    if "device" not in data and _LISTED.keys() & data.keys():
+        raise FieldError("device", "missing; list-ifaces does not say which device of the host it is, so add it")
+    return Interface(
+        device=fields.name(data, "device"),
+        name=fields.name(data, "name"),
+        hw_addr=_read_mac(data),
+        mtu=fields.number(data, "mtu", MTU_MIN, MTU_MAX),
+        addresses=_read_addresses(data),
+        queues=fields.number(data, "queues", 0, QUEUES_MAX) if "queues" in data else 0,
+        vhost_user_socket=_read_socket(data),
+    )
+
+
+def _read_mac(data: Mapping[str, Any]) -> str:
+    field = "mac" if "mac" in data else "hwAddr"
+    try:
+        return parse_mac(fields.text(data, field))
+    except FieldError:
+        raise
+    except ValueError as error:
+        raise FieldError(field, str(error)) from None
+
+
+def _read_addresses(data: Mapping[str, Any]) -> tuple[Address, ...]:
+    field = "ip" if "ip" in data else "IPAddresses"
+    items = data.get(field)
+    if items is None:
+        return ()
+    if not isinstance(items, list):
+        raise FieldError(field, f"{fields.shown(items)} is not a list")
+    try:
+        return tuple([Address(address=_read_prefix(item) if field == "ip" else _read_pair(item)) for item in items])
+    except ValueError as error:
+        raise FieldError(field, str(error)) from None
+
+
+def _read_prefix(item: Any) -> str:
+    if not isinstance(item, str) or "/" not in item:
+        raise ValueError(f"{fields.shown(item)} is not an address with a length, such as 172.16.0.3/16")
+    return parse_prefix(item)
+
+
+def _read_pair(item: Any) -> str:
+    """Read `{"address", "mask"}`, or as it is printed: `{"Family", "Address", "Mask"}`; the address tells the family."""
+    said = {field.lower(): value for field, value in item.items()} if isinstance(item, Mapping) else {}
+    address, mask = said.get("address"), said.get("mask")
+    complete = isinstance(address, str) and isinstance(mask, str | int) and not isinstance(mask, bool)
+    if not complete:
+        raise ValueError(f'{fields.shown(item)} is not an address such as {{"address": "172.16.0.3", "mask": "16"}}')
+    if unknown := said.keys() - {"address", "mask", "family"}:
+        raise ValueError(f"an address has no {min(unknown)}")
+    if "/" in str(address):
+        raise ValueError(f"{fields.shown(address)} has a length; that belongs in mask")
+    return parse_prefix(f"{address}/{mask}")
+
+
+def _read_socket(data: Mapping[str, Any]) -> str | None:
+    if not data.get("vhostUserSocket"):
+        return None
+    path = fields.text(data, "vhostUserSocket")
+    if len(path) > SOCKET_PATH_MAX or not _SOCKET.fullmatch(path):
+        expected = f"an absolute path of at most {SOCKET_PATH_MAX} letters, digits, '_', '-', '.' and '/'"
+        raise FieldError("vhostUserSocket", f"{fields.shown(path)}: expected {expected}")
+    return path
+
+
+def write_interface(interface: Interface, pci_addr: str = "") -> dict[str, Any]:
+    """Write an interface as `add-iface` prints it, with the place that it got on the PCI bus (`01.0/00`) if it is known."""
+    data: dict[str, Any] = {
+        "device": interface.device,
+        "name": interface.name,
+        "IPAddresses": [_write_pair(each.address) for each in interface.addresses],
+        "mtu": interface.mtu,
+        "hwAddr": interface.hw_addr,
+    }
+    if interface.vhost_user_socket is not None:
+        data["vhostUserSocket"] = interface.vhost_user_socket
+    if interface.queues:
+        data["queues"] = interface.queues
+    if pci_addr:
+        data["pciAddr"] = pci_addr
+    return data
+
+
+def _write_pair(prefix: str) -> dict[str, Any]:
+    address, _, mask = prefix.partition("/")
+    return {"Family": _FAMILIES[is_ipv6(address)], "Address": address, "Mask": mask}
+
+
+def write_wish(interface: Interface) -> dict[str, Any]:
+    """Write an interface as `add-iface` takes it."""
+    parts = (each.address.partition("/") for each in interface.addresses)
+    return write_interface(interface) | {
+        "IPAddresses": [{"address": address, "mask": mask} for address, _, mask in parts]
+    }
+
+
+def read_listed(data: Any) -> Interface:
+    """Read an interface as `list-ifaces` writes it, which does not say its device. FieldError if it cannot be read."""
+    name = fields.name(fields.check_object(data), "name")
+    addresses = data.get("ip") or []
+    if not isinstance(addresses, list) or not all(isinstance(each, str) for each in addresses):
+        raise FieldError("ip", "expected a list of texts")
+    return Interface(
+        name=name,
+        device=f"?{name}",
+        hw_addr=_read_mac({"mac": data.get("mac")}),
+        mtu=fields.number(data, "mtu", 0, 65535),
+        addresses=tuple(Address(address=parse_prefix(each)) for each in addresses),
+    )
+
+
+def write_listed(interface: Interface) -> dict[str, Any]:
+    """Write an interface as `list-ifaces` prints it."""
+    return {
+        "name": interface.name,
+        "mac": interface.hw_addr,
+        "ip": [each.address for each in interface.addresses],
+        "mtu": interface.mtu,
+    }
+
+
+def read_name(data: Any) -> str:
+    """Read the name of an interface, and nothing else of it. FieldError if it cannot be read."""
+    return fields.name(fields.check_object(data), "name")
+
+
+def write_kept(data: Any) -> Mapping[str, Any] | None:
+    """Write what `del-iface` was asked for as it answers where it failed; None if nothing can be said of it."""
+    if not isinstance(data, dict):
+        return None
+    said = {field: data[field] for field in ("device", "name", "IPAddresses", "mtu", "hwAddr") if field in data}
+    addresses = said.get("IPAddresses")
+    if isinstance(addresses, list):
+        said["IPAddresses"] = [_write_unknown(each) for each in addresses if isinstance(each, dict)]
+    return said | {"linkType": "tap"} if "device" in said else said
+
+
+def _write_unknown(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"Family": _UNKNOWN, "Address": item.get("address"), "Mask": item.get("mask")}
