@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from reconciler.drivers.lock import locked
+from reconciler.drivers.lock import locked_name
 from reconciler.drivers.process import run
 from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
 from reconciler.formats.ipvsadm import save_rules
@@ -30,7 +30,7 @@ from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack
 from reconciler.operations.kata import PlugInterface, UnplugInterface
 
 _T = TypeVar("_T")
-_LOCKS = "/run/reconciler/kata"
+_LOCKS = "/run/reconciler/kata.lock"
 # So many rules that come with new services are imported at once.
 BULK = 10
 # So many rules that an import left out are added one by one, a fraction of a second each.
@@ -46,8 +46,8 @@ class KataDriver:
         self._address = address
         if not os.access(address.runtime, os.X_OK):
             raise HostError(f"{address.runtime}: no such program; the manifest's driver.kata.runtime names it")
-        os.makedirs(_LOCKS, mode=0o700, exist_ok=True)
-        self._file = os.open(f"{_LOCKS}/{address.id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.makedirs(os.path.dirname(_LOCKS), mode=0o755, exist_ok=True)
+        self._file = os.open(_LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
         """Let the lock go."""
@@ -55,7 +55,7 @@ class KataDriver:
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep our other runs away; others of the runtime's clients know nothing of it."""
-        return locked(self._file, self._address)
+        return locked_name(self._file, self._address.id, self._address)
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask for interfaces, routes, and the table if something is said of it."""

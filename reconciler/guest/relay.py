@@ -6,18 +6,21 @@ Whatever the guest sends raises only ProtocolError and ChannelError, within a de
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from socket import AF_INET, AF_INET6
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
+from reconciler.errors import BusyError, ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent
 from reconciler.guest.agent import Frame
 from reconciler.guest.connection import TIMEOUT, Connection, Hello
+from reconciler.guest.lend import borrow
 from reconciler.netlink.message import DONE, ERROR, Message, attributes, messages, sequence_of
 
 # Bounds of one answer: a route takes about 60 bytes in a dump, an IPVS server 200.
@@ -67,7 +70,17 @@ class Relay:
 
     def __init__(self, path: str, timeout: float = TIMEOUT) -> None:
         """Connect to the socket of the port. Each request may take `timeout` seconds."""
-        self._connection = Connection(path)
+        self._loan: socket.socket | None = None
+        try:
+            self._connection = Connection(path)
+        except BusyError:
+            self._loan = borrow(path)
+            if self._loan is None:
+                raise
+            with ExitStack() as stack:
+                stack.callback(self._loan.close)
+                self._connection = Connection(path)
+                stack.pop_all()
         self._timeout = timeout
         self._hello: Hello | None = None
         self._request_id = 0
@@ -86,6 +99,8 @@ class Relay:
     def close(self) -> None:
         """Leave the guest to others."""
         self._connection.close()
+        if self._loan:
+            self._loan.close()
 
     def hello(self) -> Hello:
         """Ask the agent for its version and its kernel, unless it has said so on this connection."""

@@ -7,6 +7,7 @@ that no event has to be understood, and none that is lost or is our own does har
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.converge import repair
 from reconciler.drivers import Driver, connect
 from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
+from reconciler.guest.lend import Lender, lend
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, KataAddress, Sandbox, VmAddress
 from reconciler.preview import preview
@@ -70,6 +72,8 @@ class Worker:
         # What it was made last.
         self._held: Sandbox | None = None
         self._stopping = self._prune = self._lacks = False
+        # Somebody who waits for the machine.
+        self._asker: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name=manifest.sandbox.id, daemon=True)
 
     @property
@@ -143,6 +147,8 @@ class Worker:
                 # A defect that one sandbox brings to light is not to end the watch of the others.
                 logging.getLogger(__name__).exception("defect")
                 self._failed(error)
+            if self._asker:
+                self._lend(self._asker)
             while not self._stopping and (wait := self._agenda.wait()) > 0:
                 self._wake.wait(wait)
         if self._prune:
@@ -150,18 +156,23 @@ class Worker:
 
     def _attend(self, driver: Driver, address: DriverAddress) -> None:
         """Look once at what must not be held; stay with a machine, which tells of changes only to who is connected."""
-        if not isinstance(address, VmAddress):
+        if isinstance(address, VmAddress):
+            with Lender(address.file, self._wake.fileno()) as lender:
+                self._stay(driver, address, lender)  # type: ignore[arg-type]
+        else:
             self._look_if_due(driver, address)
-            return
-        machine: VmDriver = driver  # type: ignore[assignment]
+
+    def _stay(self, machine: VmDriver, address: VmAddress, lender: Lender) -> None:
+        """Keep a machine until another one is meant, or somebody asks for it."""
         machine.listen()
         guarded: Sandbox | None = None
-        while not self._stopping and self._manifest.sandbox.driver == address:
+        while not self._stopping and self._manifest.sandbox.driver == address and not self._asker:
             guarded = self._guard(machine, guarded, before=True)
-            if self._look_if_due(driver, address):
+            if self._look_if_due(machine, address):
                 guarded = self._guard(machine, guarded, before=False)
-            heard = machine.heard(self._agenda.wait(), self._wake.fileno())
+            heard = machine.heard(self._agenda.wait(), lender.fileno())
             self._wake.clear()
+            self._asker = lender.asker()
             if heard.guarded:
                 self._record.flushed(len(heard.guarded))
             if heard.lost:
@@ -174,6 +185,16 @@ class Worker:
                 self._wake.wait(self._agenda.wait())
         if guarded:
             machine.guard(())
+
+    def _lend(self, asker: socket.socket) -> None:
+        """Leave the machine to somebody who asks for it, an `apply` or a `diff`; then look what it is like."""
+        begin = time.monotonic()
+        with asker:
+            while not self._stopping and not lend(asker, self._wake.fileno()):
+                self._wake.clear()
+        self._asker = None
+        self._agenda.urge()
+        log.say("lent", sandbox=self._begun.id, seconds=time.monotonic() - begin)
 
     def _guard(self, machine: VmDriver, guarded: Sandbox | None, *, before: bool) -> Sandbox | None:
         """Guard nothing while the table becomes another one, and the first services of it afterwards."""

@@ -214,8 +214,12 @@ def test_one_run_at_a_time(runtime: Runtime) -> None:
     with connect(runtime.address) as driver, connect(runtime.address) as other, driver.lock():
         with pytest.raises(BusyError, match="another reconciler is changing kata 6ec7a98"), other.lock():
             raise AssertionError
-        # The same may lock again within.
+        with connect(replace(runtime.address, id="6ec7a99")) as neighbour, neighbour.lock():
+            pass
+        # The same may lock again within, and the end of any is the end of all.
         with driver.lock():
+            pass
+        with other.lock():
             pass
 
 
