@@ -1,6 +1,8 @@
 # Everything runs in a virtual environment of its own, from hashed requirements. As root: namespaces need it.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+# A process a core, and a virtual machine in most of them.
+WORKERS := --numprocesses auto --maxprocesses 4
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 
 .DEFAULT_GOAL := help
@@ -15,10 +17,10 @@ demo: setup ## show the main job on a real virtual machine with a real TAP
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
 
 test: setup backend lint ## run all tests, on real namespaces and virtual machines
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(WORKERS)
 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
-	GUEST_KERNEL=$(@:test-%=%) $(PYTHON) -m pytest tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
+	GUEST_KERNEL=$(@:test-%=%) $(PYTHON) -m pytest $(WORKERS) tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
 
 lint: $(VENV)/.complete ## check format, style, types and the import contract
 	$(VENV)/bin/ruff format --check .

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from reconciler.errors import SandboxGoneError
 from reconciler.guest import launch
@@ -18,6 +20,19 @@ from reconciler.guest.relay import Relay
 from tests.machine import Guest
 
 _numbers = itertools.count()
+# What a host has once: the lock of a watcher, and the TAP of the document of kata-runtime.
+_HOST = ("tests/watch/test_machines.py", "tests/watch/test_running.py", "tests/watch/test_unit.py", "tests/kata/")
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps a file's tests in one process, as they share a machine; and all those that need what a host has once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "host" if nodeid.startswith(_HOST) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return Scheduling(config, log)
 
 
 def ip(*words: str, namespace: str | None = None) -> str:

@@ -99,15 +99,14 @@ def _tables(hand: Hand) -> tuple[tuple[Service, ...], tuple[Service, ...]]:
 
 def _execute(sandbox: Sandbox, command: Command) -> bool:
     """Carry a command out; tell whether it changed something."""
+    lines: list[str] = []
     with imperative.held(_with_ipvs(sandbox)) as hand:
         ours, others = _tables(hand)
         match command:
             case Command("-L"):
-                print("\n".join(_listing(hand, command.key, (*ours, *others))))
-                return False
+                lines += _listing(hand, command.key, (*ours, *others))
             case Command("-S"):
-                sys.stdout.writelines(f"{rule}\n" for rule in save_rules(in_order((*ours, *others))))
-                return False
+                lines += save_rules(in_order((*ours, *others)))
             case Command("-C"):
                 return hand.set_ipvs(Ipvs(services=()), adopt=True)
             case Command(timeouts=timeouts) if timeouts is not None:
@@ -115,6 +114,9 @@ def _execute(sandbox: Sandbox, command: Command) -> bool:
             case Command(key=key):
                 after = imperative.table_after(command, ours, others)
                 return hand.set_ipvs(Ipvs(services=after), adopt=frozenset({key} if key else ()))
+    # Whoever reads slowly does not keep the sandbox.
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return False
 
 
 def _listing(hand: Hand, key: ServiceKey | None, services: tuple[Service, ...]) -> Iterator[str]:

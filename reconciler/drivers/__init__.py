@@ -40,16 +40,19 @@ class Driver(Protocol):
 
 
 @contextmanager
-def connect(address: DriverAddress) -> Iterator[Driver]:
-    """Open the sandbox that a manifest names, and let it go afterwards. Each driver is imported when it is used."""
-    driver = _open(address)
+def connect(address: DriverAddress, *, borrow: bool = True) -> Iterator[Driver]:
+    """Open the sandbox that a manifest names, and let it go afterwards. Each driver is imported when it is used.
+
+    `borrow`: a machine that a watcher has is taken from it for so long.
+    """
+    driver = _open(address, borrow=borrow)
     try:
         yield driver
     finally:
         driver.close()
 
 
-def _open(address: DriverAddress) -> Driver:
+def _open(address: DriverAddress, *, borrow: bool) -> Driver:
     match address:
         case NetnsAddress():
             from reconciler.drivers.netns import NetnsDriver
@@ -62,4 +65,4 @@ def _open(address: DriverAddress) -> Driver:
         case VmAddress():
             from reconciler.drivers.vm import VmDriver
 
-            return VmDriver(address)
+            return VmDriver(address, borrow=borrow)

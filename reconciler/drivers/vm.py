@@ -32,10 +32,10 @@ _POLL = 0.05
 class VmDriver:
     """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
-    def __init__(self, address: VmAddress) -> None:
-        """Connect. SandboxGoneError if it does not run, BusyError if another run is at it."""
+    def __init__(self, address: VmAddress, *, borrow: bool) -> None:
+        """Connect; `borrow`: ask a watcher for it. SandboxGoneError if it does not run, BusyError if another run is at it."""
         with ExitStack() as stack:
-            self._relay = stack.enter_context(Relay(address.file))
+            self._relay = stack.enter_context(Relay(address.file, borrow=borrow))
             self._monitor = stack.enter_context(Monitor(address.monitor))
             self._inside = Inside(GuestKernel(self._relay))
             stack.callback(self._inside.close)
@@ -71,6 +71,8 @@ class VmDriver:
                 if not link.kind and link not in seen.values()
                 for address in (link.hw_addr, _came_with(link))
             ),
+            # The guest says no kind of these; but QEMU has said that they are.
+            kinds=dict.fromkeys(seen, "virtio_net"),
             kernel=release(self._relay.hello().kernel),
         )
         return Observed(sandbox=observed.sandbox, around=around)

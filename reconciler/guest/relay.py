@@ -11,16 +11,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from socket import AF_INET, AF_INET6
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from reconciler.errors import BusyError, ChannelError, ProtocolError, ReconcilerError
-from reconciler.guest import agent
+from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
+from reconciler.guest import agent, lend
 from reconciler.guest.agent import Frame
 from reconciler.guest.connection import TIMEOUT, Connection, Hello
-from reconciler.guest.lend import borrow
 from reconciler.netlink.message import DONE, ERROR, Message, attributes, messages, sequence_of
 
 # Bounds of one answer: a route takes about 60 bytes in a dump, an IPVS server 200.
@@ -68,19 +66,16 @@ class Notices(NamedTuple):
 class Relay:
     """Requests to the agent of one guest, one at a time. For one thread."""
 
-    def __init__(self, path: str, timeout: float = TIMEOUT) -> None:
-        """Connect to the socket of the port. Each request may take `timeout` seconds."""
+    def __init__(self, path: str, timeout: float = TIMEOUT, *, borrow: bool = False) -> None:
+        """Connect to the socket of the port. Each request may take `timeout` seconds.
+
+        `borrow`: ask whoever holds the port to lend it, instead of an error at once.
+        """
         self._loan: socket.socket | None = None
-        try:
+        if borrow:
+            self._connection, self._loan = lend.borrow(path)
+        else:
             self._connection = Connection(path)
-        except BusyError:
-            self._loan = borrow(path)
-            if self._loan is None:
-                raise
-            with ExitStack() as stack:
-                stack.callback(self._loan.close)
-                self._connection = Connection(path)
-                stack.pop_all()
         self._timeout = timeout
         self._hello: Hello | None = None
         self._request_id = 0

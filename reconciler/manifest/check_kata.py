@@ -21,7 +21,7 @@ def check(draft: Draft) -> Iterator[Finding]:
         for field, message in _of_interface(interface) if interface else ():
             yield Finding(("interfaces", index, field), message)
     addresses = [address for each in draft.interfaces or () if each for address in each.addresses]
-    connected = {connected_key(each.address) for each in addresses}
+    connected = {connected_key(each.address) for each in addresses if not each.address.endswith("/32")}
     for index, route in enumerate(draft.routes or ()):
         if route and route.key in connected:
             message = "the kernel gives this route with the interface's address, and kata-runtime does not tell it; leave it out"

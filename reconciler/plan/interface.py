@@ -18,8 +18,8 @@ from reconciler.operations import Operation, RenameInterface, SetLink
 
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
 LIVE_RENAME = (6, 2)
-# Kinds whose drivers set IFF_LIVE_ADDR_CHANGE; virtio_net sets it too, but has no kind.
-LIVE_ADDRESS_KINDS = frozenset({"tun", "veth", "dummy", "macvlan", "ifb"})
+# Kinds whose drivers set IFF_LIVE_ADDR_CHANGE; virtio_net has no kind in the kernel, and is called so by the `vm` driver.
+LIVE_ADDRESS_KINDS = frozenset({"tun", "veth", "dummy", "macvlan", "ifb", "virtio_net"})
 
 
 class Host(Protocol):

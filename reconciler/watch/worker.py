@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.converge import repair
 from reconciler.drivers import Driver, connect
 from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
-from reconciler.guest.lend import Lender, lend
+from reconciler.guest.lend import Lender, is_back, lend
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, KataAddress, Sandbox, VmAddress
 from reconciler.preview import preview
@@ -139,7 +139,7 @@ class Worker:
         while not self._stopping:
             self._begun = self._manifest.sandbox
             try:
-                with connect(self._begun.driver) as driver:
+                with connect(self._begun.driver, borrow=False) as driver:
                     self._attend(driver, self._begun.driver)
             except ReconcilerError as error:
                 self._failed(error)
@@ -179,7 +179,7 @@ class Worker:
                 guarded = None
                 machine.listen()
                 self._agenda.urge()
-            elif heard.messages or heard.guarded:
+            elif not self._asker and (heard.messages or heard.guarded):
                 self._agenda.poke()
                 # What it tells meanwhile would say no more: so a guest that tells without end costs no more than looks.
                 self._wake.wait(self._agenda.wait())
@@ -189,8 +189,11 @@ class Worker:
     def _lend(self, asker: socket.socket) -> None:
         """Leave the machine to somebody who asks for it, an `apply` or a `diff`; then look what it is like."""
         begin = time.monotonic()
+        # Nobody looks meanwhile.
+        self.status.valid_for = min(self.status.valid_for, time.time() - self.status.looked + SLACK)
         with asker:
-            while not self._stopping and not lend(asker, self._wake.fileno()):
+            lend(asker)
+            while not is_back(asker, self._wake.fileno()) and not self._stopping:
                 self._wake.clear()
         self._asker = None
         self._agenda.urge()
@@ -306,7 +309,7 @@ class Worker:
         deadline = time.monotonic() + PRUNE_TIMEOUT
         while True:
             try:
-                with connect(old.driver) as driver:
+                with connect(old.driver, borrow=False) as driver:
                     result = repair(driver, empty, quick=False, allowance=Allowance())
                 log.say("pruned", sandbox=old.id, operations=len(result.operations), file=self._manifest.file)
             except SandboxGoneError:

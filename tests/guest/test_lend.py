@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -9,24 +10,31 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from reconciler.errors import BusyError, HostError
+from reconciler.errors import BusyError, HostError, SandboxGoneError
 from reconciler.guest import lend
 from reconciler.guest.connection import Connection
+from reconciler.guest.lend import Lender
 from reconciler.guest.relay import Relay
 from reconciler.watch.wake import Wake
 
 DYING = """
 import os, sys
 from reconciler.guest.relay import Relay
-relay = Relay(sys.argv[1])
+relay = Relay(sys.argv[1], borrow=True)
 os.kill(os.getpid(), 9)
 """
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lend, "PATIENCE", 0.2)
 
 
 @pytest.fixture
@@ -46,10 +54,10 @@ def wake() -> Iterator[Wake]:
     made.close()
 
 
-def is_readable(descriptor: int) -> bool:
+def is_readable(descriptor: int, seconds: float = 0) -> bool:
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(0))
+    return bool(poller.poll(seconds * 1000))
 
 
 @contextmanager
@@ -60,12 +68,13 @@ def holder(path: str, wake: Wake, count: int = 1) -> Iterator[list[bool]]:
 
     def hold() -> None:
         for _ in range(count):
-            with Connection(path), lend.Lender(path, wake.fileno()) as lender:
+            with Connection(path), Lender(path, wake.fileno()) as lender:
                 held.set()
                 while (asker := lender.asker()) is None:
-                    is_readable(lender.fileno())
+                    is_readable(lender.fileno(), 5)
             with asker:
-                given_back.append(lend.lend(asker, wake.fileno()))
+                lend.lend(asker)
+                given_back.append(lend.is_back(asker, wake.fileno()))
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -78,14 +87,59 @@ def holder(path: str, wake: Wake, count: int = 1) -> Iterator[list[bool]]:
 
 
 def test_a_port_is_lent_until_it_is_given_back(port: str, wake: Wake) -> None:
-    with holder(port, wake) as given_back, Relay(port):
+    with holder(port, wake) as given_back, Relay(port, borrow=True):
         # Who has borrowed it holds it as anybody does, and lends nothing.
-        with pytest.raises(BusyError, match="another process is connected"):
-            Relay(port)
+        for borrow in (False, True):
+            with pytest.raises(BusyError, match="another process is connected"):
+                Relay(port, borrow=borrow)
         assert given_back == []
     assert given_back == [True]
     with Connection(port):
         pass
+
+
+def test_who_does_not_ask_is_not_lent_to(port: str, wake: Wake) -> None:
+    with holder(port, wake) as given_back:
+        with pytest.raises(BusyError):
+            Relay(port)
+        assert given_back == []
+        Relay(port, borrow=True).close()
+
+
+def test_several_ask_at_once(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lend, "PATIENCE", 10.0)
+    count = 4
+    inside: list[int] = []
+
+    def borrow(number: int) -> None:
+        with Relay(port, borrow=True):
+            inside.append(number)
+            time.sleep(0.05)
+
+    with Connection(port):
+        threads = [threading.Thread(target=borrow, args=(number,)) for number in range(count)]
+        for thread in threads:
+            thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(inside) == list(range(count))
+
+
+def test_who_comes_as_a_watcher_begins_waits_for_it(port: str, wake: Wake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lend, "PATIENCE", 10.0)
+    with Connection(port):
+        thread = threading.Thread(target=lambda: Relay(port, borrow=True).close())
+        thread.start()
+        time.sleep(0.2)
+        with Lender(port, wake.fileno()) as lender:
+            assert is_readable(lender.fileno(), 5)
+            asker = lender.asker()
+            assert asker
+    with asker:
+        lend.lend(asker)
+        assert lend.is_back(asker, wake.fileno())
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_a_borrower_that_is_killed_keeps_nothing(port: str, wake: Wake) -> None:
@@ -95,45 +149,97 @@ def test_a_borrower_that_is_killed_keeps_nothing(port: str, wake: Wake) -> None:
     assert given_back == [True]
 
 
+def test_a_borrower_that_has_left_has_given_it_back(wake: Wake) -> None:
+    one, other = socket.socketpair()
+    other.close()
+    with one:
+        lend.lend(one)
+        assert lend.is_back(one, wake.fileno())
+
+
 def test_who_lends_is_woken(port: str, wake: Wake) -> None:
     with holder(port, wake) as given_back:
-        loan = lend.borrow(port)
+        connection, loan = lend.borrow(port)
         assert loan
         wake.set()
         while not given_back:
-            pass
+            time.sleep(0.01)
         assert given_back == [False]
+        connection.close()
         loan.close()
 
 
 def test_what_wakes_who_holds_it(port: str, wake: Wake) -> None:
-    with lend.Lender(port, wake.fileno()) as lender:
+    folder = Path(port).parent
+    with Lender(port, wake.fileno()) as lender:
         assert (is_readable(lender.fileno()), lender.asker()) == (False, None)
         wake.set()
         assert (is_readable(lender.fileno()), lender.asker()) == (True, None)
         wake.clear()
         assert not is_readable(lender.fileno())
-        assert os.stat(f"{port}.lend").st_mode & 0o777 == 0o600
-    assert not Path(f"{port}.lend").exists()
+        (beside,) = folder.glob("lend-*")
+        assert beside.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in folder.iterdir()] == ["agent.sock"]
+
+
+@pytest.mark.parametrize("name", ["agent.sock", "a" * 100])
+def test_a_port_of_the_longest_path_is_lent_too(name: str, tmp_path: Path, wake: Wake) -> None:
+    folder = tmp_path / ("d" * 100)
+    folder.mkdir()
+    path = str(folder / name)
+    with Lender(path, wake.fileno()) as lender:
+        thread = threading.Thread(target=lend._ask, args=(path,))
+        thread.start()
+        assert is_readable(lender.fileno(), 5)
+        asker = lender.asker()
+        assert asker
+        asker.close()
+        thread.join(5)
+    assert list(folder.iterdir()) == []
 
 
 def test_nobody_lends(port: str, wake: Wake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lend, "TIMEOUT", 0.1)
-    assert lend.borrow(port) is None
     with Connection(port):
         with pytest.raises(BusyError):
-            Relay(port)
+            Relay(port, borrow=True)
         # One that is at something else for too long.
-        with lend.Lender(port, wake.fileno()), pytest.raises(BusyError):
-            Relay(port)
+        with Lender(port, wake.fileno()) as lender:
+            with pytest.raises(BusyError):
+                Relay(port, borrow=True)
+            while asker := lender.asker():
+                asker.close()
     # One that was killed leaves its socket, which the next takes.
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(f"{port}.lend")
-    assert lend.borrow(port) is None
-    with holder(port, wake), Relay(port):
+    with lend._beside(port) as name, socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(name)
+    with Connection(port), pytest.raises(BusyError):
+        Relay(port, borrow=True)
+    with holder(port, wake), Relay(port, borrow=True):
         pass
 
 
-def test_a_folder_that_is_gone(tmp_path: Path, wake: Wake) -> None:
-    with pytest.raises(HostError, match=r"nowhere/agent\.sock\.lend: No such file or directory"):
-        lend.Lender(str(tmp_path / "nowhere" / "agent.sock"), wake.fileno())
+def test_what_is_lent_and_gone(port: str, wake: Wake) -> None:
+    with holder(port, wake) as given_back:
+        os.unlink(port)
+        with pytest.raises(SandboxGoneError, match="nobody serves"):
+            Relay(port, borrow=True)
+    assert given_back == [True]
+
+
+def test_there_can_be_no_socket(tmp_path: Path, port: str, wake: Wake, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = str(tmp_path / "nowhere" / "agent.sock")
+    with pytest.raises(HostError, match=r"nowhere/agent\.sock cannot be lent: No such file or directory"):
+        Lender(nowhere, wake.fileno())
+
+    def none() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with Lender(port, wake.fileno()) as lender:
+        monkeypatch.setattr(
+            lender, "_socket", type("Closed", (), {"accept": lambda _: none(), "close": lender._socket.close})()
+        )
+        with pytest.raises(HostError, match="cannot be lent: Too many open files"):
+            lender.asker()
+    monkeypatch.setattr(select, "epoll", none)
+    with pytest.raises(HostError, match="cannot be lent: Too many open files"):
+        Lender(port, wake.fileno())

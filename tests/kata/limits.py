@@ -28,7 +28,8 @@ def addresses(listed: Sequence[Any]) -> list[str]:
 def refusals(sections: Data) -> list[str]:
     """Say which fields of interfaces and routes are refused."""
     interfaces, routes = sections.get("interfaces", ()), sections.get("routes", ())
-    connected = {network(address) for each in interfaces for address in addresses(each["addresses"])}
+    given = [address for each in interfaces for address in addresses(each["addresses"])]
+    connected = {network(address) for address in given if not address.endswith("/32")}
     return [*_of_interfaces(interfaces), *_of_routes(routes, connected)]
 
 

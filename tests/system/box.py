@@ -45,8 +45,6 @@ class Differences:
 
     # A link is renamed while it is up, and keeps its routes and IPv6 addresses; the guest's kernel 6.1 insists on down.
     live_rename: bool
-    # The same for a new MAC address: virtio_net has no kind by which one could tell that it takes one while it is up.
-    live_hw_addr: bool
     # QEMU opens a TAP for a number of queues, so another number is another NIC; a namespace gets it with all it has.
     counts_queues: bool
     # Each `ip` and apply takes 0.1 to 0.5 s in a guest, so of hundreds of steps alike one in so many is made.
@@ -186,7 +184,7 @@ class Box(Place):
     @property
     def differences(self) -> Differences:
         live = release(os.uname().release) >= _LIVE_RENAME
-        return Differences(live_rename=live, live_hw_addr=True, counts_queues=False, stride=1, sees_all=True)
+        return Differences(live_rename=live, counts_queues=False, stride=1, sees_all=True)
 
     def ip(self, *words: str) -> str:
         return ip(*words, namespace=self.namespace)
@@ -226,7 +224,7 @@ class VmBox(Place):
     @property
     def differences(self) -> Differences:
         live = release(self._guest.output("uname", "-r")) >= _LIVE_RENAME
-        return Differences(live_rename=live, live_hw_addr=False, counts_queues=True, stride=7, sees_all=True)
+        return Differences(live_rename=live, counts_queues=True, stride=7, sees_all=True)
 
     def ip(self, *words: str) -> str:
         return self._guest.output("ip", *words)
@@ -274,7 +272,7 @@ class KataBox(VmBox):
     @property
     def differences(self) -> Differences:
         # Interfaces come anew whatever changes of them. A command takes 0.3 s, of which each change is one.
-        return Differences(live_rename=False, live_hw_addr=False, counts_queues=False, stride=19, sees_all=False)
+        return Differences(live_rename=False, counts_queues=False, stride=19, sees_all=False)
 
     def fill(self, **sections: Any) -> None:
         """Have these sections in it by the driver that takes no command for each of their objects."""

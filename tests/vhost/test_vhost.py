@@ -26,7 +26,7 @@ from tests.vm.vm import Vm
 
 HOST, GUEST = "172.17.0.1", "172.17.0.3"
 # A backend is found again within a second (`reconnect=1`), and the guest's link is up a moment later.
-BACK_TIMEOUT = 15.0
+BACK_TIMEOUT = 45.0
 BOOT_TIMEOUT = 90.0
 
 

@@ -1,4 +1,4 @@
-"""BUG 1. Copy to tests/vm/ to run."""
+"""MAC addresses that NICs change or exchange, when others have them or came with them."""
 
 from __future__ import annotations
 

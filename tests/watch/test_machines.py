@@ -127,7 +127,7 @@ def test_a_machine_that_is_watched_is_lent(machines: list[Machine], running: Run
     begin = time.monotonic()
     for command in ("diff", "apply"):
         ran = reconciler(command, str(one.file))
-        assert (ran.returncode, ran.stderr) == (0, ""), ran
+        assert ran.returncode == 0, ran
         assert f"{one.name}: in sync" in ran.stdout
     assert "10.8.0.0/16" in reconciler("show", str(one.file)).stdout
     # It takes no longer than the look that the watch is at.
