@@ -24,6 +24,11 @@ _numbers = itertools.count()
 _HOST = ("tests/watch/test_machines.py", "tests/watch/test_running.py", "tests/watch/test_unit.py", "tests/kata/")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those that run one after the other, which take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_HOST))
+
+
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
     """Keeps a file's tests in one process, as they share a machine; and all those that need what a host has once."""
 
