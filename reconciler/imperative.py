@@ -153,15 +153,3 @@ def _checked(services: tuple[Service, ...]) -> tuple[Service, ...]:
 
 def _words(key: ServiceKey) -> str:
     return service_key_options(key)
-
-
-def undone_by(sandbox: Sandbox) -> str:
-    """Give the manifest by which a watcher of this host will undo what was changed in a sandbox; empty if none will."""
-    # Loads a web server.
-    from reconciler.watch.report import ask
-
-    try:
-        watched = ask()["sandboxes"]
-    except HostError:
-        return ""
-    return next((each["file"] for each in watched if each["sandbox"] == sandbox.id and each["state"] != "paused"), "")

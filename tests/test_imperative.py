@@ -15,10 +15,9 @@ from reconciler.errors import HostError, ManifestError, SandboxGoneError
 from reconciler.formats.ipvsadm import parse_command
 from reconciler.guest import launch
 from reconciler.guest.launch import State
-from reconciler.imperative import find, held, table_after, table_with, undone_by
+from reconciler.imperative import find, held, table_after, table_with
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Server, Service
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
-from reconciler.watch import report
 from tests.manifest.texts import manifest
 from tests.plan.sandboxes import DRIVER
 from tests.test_converge import OTHER_ROUTE, ROUTE, TLS, WEB, Box
@@ -178,23 +177,3 @@ def test_what_is_named_may_go_whatever_its_share(box: Again) -> None:
         assert hand.set_ipvs(Ipvs(services=(WEB,)), adopt=frozenset({TLS.key}))
         assert hand.set_ipvs(Ipvs(services=()))
     assert not box.kernel.services
-
-
-def watched(monkeypatch: pytest.MonkeyPatch, *sandboxes: dict[str, str]) -> None:
-    monkeypatch.setattr(report, "ask", lambda: {"sandboxes": sandboxes})
-
-
-def test_a_watch_that_will_undo_a_change_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = Sandbox(id="box", driver=DRIVER)
-    entry = {"sandbox": "box", "file": "box.yaml", "state": "converged"}
-    watched(monkeypatch, {"sandbox": "other", "file": "other.yaml", "state": "converged"}, entry)
-    assert undone_by(sandbox) == "box.yaml"
-    watched(monkeypatch, entry | {"state": "paused"})
-    assert not undone_by(sandbox)
-    watched(monkeypatch)
-    assert not undone_by(sandbox)
-
-
-def test_without_a_watch_nothing_is_undone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(report, "SOCKET", str(tmp_path / "none"))
-    assert not undone_by(Sandbox(id="box", driver=DRIVER))

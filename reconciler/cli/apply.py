@@ -6,6 +6,7 @@ import argparse
 import sys
 from functools import partial
 
+from reconciler.cli.named import print_undone
 from reconciler.cli.output import choose_color, print_warnings
 from reconciler.cli.progress import Progress
 from reconciler.cli.render import render_failure, render_operations
@@ -107,6 +108,8 @@ def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | No
     finally:
         progress.clear()
     _report(manifest, result, arguments)
+    if result.operations:
+        print_undone(manifest.sandbox, manifest.file)
 
 
 def _say_waiting(manifest: Manifest, said: list[int], count: int) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from reconciler.imperative import undone_by
 from reconciler.model.sandbox import Sandbox
+from reconciler.watch.client import undone_by
 
 
 def add_sandbox(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +22,15 @@ def add_sandbox(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def print_undone(sandbox: Sandbox) -> None:
-    """Print on stderr that a watcher will undo what was changed in a sandbox, if one will."""
-    file = undone_by(sandbox)
-    if file:
-        print(f"{sandbox.id}: the watch will undo this, as its manifest {file} does not say it", file=sys.stderr)
+def print_undone(sandbox: Sandbox, file: str = "") -> None:
+    """Print on stderr that a watcher will undo what was changed in a sandbox, if one will: not by the same manifest."""
+    watched = undone_by(sandbox.id)
+    if watched and not (file and _is_same(file, watched)):
+        print(f"{sandbox.id}: the watch will undo this, where its manifest {watched} does not say it", file=sys.stderr)
+
+
+def _is_same(file: str, watched: str) -> bool:
+    """Tell whether two paths lead to one file, of which the second may be relative to another process's folder."""
+    if os.path.isabs(watched):
+        return os.path.realpath(file) == os.path.realpath(watched)
+    return os.path.realpath(file).endswith(os.sep + os.path.normpath(watched))

@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from reconciler.cli.output import print_data
-from reconciler.watch.report import age, ask
+from reconciler.watch.client import ask
+from reconciler.watch.report import age
 from reconciler.wording import printable
 
 _HEAD = ("SANDBOX", "DRIVER", "STATE", "LOOKED", "DRIFT 1 h", "REVISION", "DETAIL")

@@ -15,11 +15,9 @@ from socketserver import TCPServer
 from typing import Any
 
 from reconciler.errors import HostError
+from reconciler.watch import client
 from reconciler.watch.state import GOOD, State, Status
 
-SOCKET = "/run/reconciler/watch.sock"
-# Seconds for whoever asks to read the answer, or to give it.
-TIMEOUT = 5.0
 # Seconds until the next try where nobody could be answered.
 PAUSE = 0.1
 
@@ -32,14 +30,14 @@ class StatusSocket:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         # Whoever holds the lock of the host may take the name.
         with suppress(FileNotFoundError):
-            os.unlink(SOCKET)
+            os.unlink(client.SOCKET)
         try:
-            self._socket.bind(SOCKET)
-            os.chmod(SOCKET, 0o600)
+            self._socket.bind(client.SOCKET)
+            os.chmod(client.SOCKET, 0o600)
             self._socket.listen()
         except OSError as error:
             self._socket.close()
-            raise HostError(f"{SOCKET}: {error.strerror}") from error
+            raise HostError(f"{client.SOCKET}: {error.strerror}") from error
         self._thread = threading.Thread(target=self._serve, name="watch-status", daemon=True)
         self._thread.start()
 
@@ -51,38 +49,21 @@ class StatusSocket:
         self._socket.close()
         self._thread.join()
         with suppress(FileNotFoundError):
-            os.unlink(SOCKET)
+            os.unlink(client.SOCKET)
 
     def _serve(self) -> None:
         while not self._closed.is_set():
             try:
-                client, _ = self._socket.accept()
-                with client:
-                    client.settimeout(TIMEOUT)
-                    client.sendall(json.dumps(self._data()).encode())
+                asker, _ = self._socket.accept()
+                with asker:
+                    asker.settimeout(client.TIMEOUT)
+                    asker.sendall(json.dumps(self._data()).encode())
             except OSError:
                 # Whoever asked has left, or there are no descriptors just now.
                 self._closed.wait(PAUSE)
             except Exception:
                 # A defect here is not to end what says so.
                 logging.getLogger(__name__).exception("status")
-
-
-def ask() -> dict[str, Any]:
-    """Ask the watcher of this host. HostError if none runs."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
-        channel.settimeout(2 * TIMEOUT)
-        try:
-            channel.connect(SOCKET)
-            parts = []
-            while part := channel.recv(1 << 16):
-                parts.append(part)
-            found: dict[str, Any] = json.loads(b"".join(parts))
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise HostError("no watcher runs on this host; `reconciler watch PATH…` is one") from None
-        except (OSError, ValueError) as error:
-            raise HostError(f"the watcher does not answer: {error}") from error
-    return found
 
 
 # Name, kind and help of each metric of a sandbox, and how it is read.
@@ -129,7 +110,7 @@ class MetricsServer:
 
     def __init__(self, host: str, port: int, text: Callable[[], str]) -> None:
         class Handler(BaseHTTPRequestHandler):
-            timeout = TIMEOUT
+            timeout = client.TIMEOUT
 
             def do_GET(self) -> None:
                 if self.path != "/metrics":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from reconciler.watch import report
+from reconciler.watch import client, report
 from reconciler.watch.report import StatusSocket
 from reconciler.watch.state import State
 from tests.watch.clock import Clock
@@ -23,7 +23,7 @@ Say = Callable[..., None]
 @pytest.fixture
 def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Say]:
     """Run a watcher that says these sandboxes, alarms and problems; its clock stands still."""
-    monkeypatch.setattr(report, "SOCKET", str(tmp_path / "watch.sock"))
+    monkeypatch.setattr(client, "SOCKET", str(tmp_path / "watch.sock"))
     monkeypatch.setattr(report, "time", Clock(NOW))
     said: dict[str, Any] = {}
     server = StatusSocket(lambda: said)
@@ -125,7 +125,7 @@ def test_what_is_wrong_with_the_whole_counts_as_well(
 def test_without_a_watcher_it_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(report, "SOCKET", str(tmp_path / "watch.sock"))
+    monkeypatch.setattr(client, "SOCKET", str(tmp_path / "watch.sock"))
     words = "reconciler: no watcher runs on this host; `reconciler watch PATH…` is one\n"
     assert status(capsys) == (2, "", words)
     assert status(capsys, "-o", "json") == (2, "", words)

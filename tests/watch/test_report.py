@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from reconciler.errors import HostError
-from reconciler.watch import report
-from reconciler.watch.report import MetricsServer, StatusSocket, age, ask, metrics
+from reconciler.watch import client, report
+from reconciler.watch.client import ask
+from reconciler.watch.report import MetricsServer, StatusSocket, age, metrics
 from reconciler.watch.state import State, Status
 from tests.watch.clock import Clock
 
@@ -30,7 +31,7 @@ Serve = Callable[[Callable[[], dict[str, Any]]], StatusSocket]
 
 @pytest.fixture(autouse=True)
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(report, "SOCKET", str(tmp_path / "watch.sock"))
+    monkeypatch.setattr(client, "SOCKET", str(tmp_path / "watch.sock"))
     return tmp_path / "watch.sock"
 
 
@@ -106,7 +107,7 @@ def test_what_a_killed_watcher_left_is_no_watcher_and_in_nobodys_way(serve: Serv
 
 def test_a_socket_that_cannot_be_made_is_an_error_of_the_host(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     descriptors = os.listdir("/proc/self/fd")
-    monkeypatch.setattr(report, "SOCKET", f"{path}/below/watch.sock")
+    monkeypatch.setattr(client, "SOCKET", f"{path}/below/watch.sock")
     path.mkdir()
     with pytest.raises(HostError) as raised:
         StatusSocket(dict)
@@ -130,17 +131,17 @@ def test_who_stays_without_reading_does_so_for_a_while_only(
         begun.set()
         return LARGE
 
-    monkeypatch.setattr(report, "TIMEOUT", 0.5)
+    monkeypatch.setattr(client, "TIMEOUT", 0.5)
     serve(answer)
     with connect(path):
         assert begun.wait(10)
-        monkeypatch.setattr(report, "TIMEOUT", 10.0)
+        monkeypatch.setattr(client, "TIMEOUT", 10.0)
         assert ask() == LARGE
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_defect_in_one_answer_is_not_the_end_of_all(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "TIMEOUT", 1.0)
+    monkeypatch.setattr(client, "TIMEOUT", 1.0)
     answers: Iterator[dict[str, Any]] = iter([{"fit for JSON": object()}, {"well": True}])
     serve(lambda: next(answers))
     with pytest.raises(HostError, match="the watcher does not answer"):
@@ -149,7 +150,7 @@ def test_a_defect_in_one_answer_is_not_the_end_of_all(serve: Serve, monkeypatch:
 
 
 def test_a_lack_of_descriptors_is_not_the_end_of_all(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "TIMEOUT", 2.0)
+    monkeypatch.setattr(client, "TIMEOUT", 2.0)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def answer() -> dict[str, Any]:
@@ -191,7 +192,7 @@ def test_an_answer_that_is_none_is_an_error(answer: bytes, said: str, path: Path
 
 
 def test_a_watcher_that_hangs_is_not_waited_for_without_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "TIMEOUT", 0.1)
+    monkeypatch.setattr(client, "TIMEOUT", 0.1)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(path))
         server.listen()
