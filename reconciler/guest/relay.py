@@ -282,10 +282,6 @@ class GuestKernel:
         """Change a setting."""
         self._relay.set_sysctl(name, value)
 
-    def modprobe(self, name: str) -> None:
-        """Load a kernel module if it is missing."""
-        self._relay.modprobe(name)
-
     def ipvs_listing(self) -> str | None:
         """Read the kernel's listing of its IPVS table; None if it does not have one."""
         return self._relay.ipvs_listing()

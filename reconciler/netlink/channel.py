@@ -74,9 +74,6 @@ class Kernel(Protocol):
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a setting. HostError if the kernel does not have it or does not take the value."""
 
-    def modprobe(self, name: str) -> None:
-        """Load a kernel module if it is missing. HostError if it cannot be."""
-
     def ipvs_listing(self) -> str | None:
         """Read the kernel's listing of its IPVS table (/proc/net/ip_vs); None if it does not have one."""
 
@@ -104,15 +101,6 @@ class LocalKernel:
                 file.write(value)
         except OSError as error:
             raise HostError(f"sysctl {name}={value}: {error.strerror}") from error
-
-    def modprobe(self, name: str) -> None:
-        """Load a module, as the protocol says."""
-        import subprocess
-
-        try:
-            subprocess.run(["modprobe", name], check=True, capture_output=True, timeout=TIMEOUT)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise HostError(f"modprobe {name}: {error}") from error
 
     def ipvs_listing(self) -> str | None:
         """Read the listing, as the protocol says."""

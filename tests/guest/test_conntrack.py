@@ -28,7 +28,7 @@ Delete = Callable[..., int]
 @pytest.fixture
 def channel(guest: Guest, relay: Relay) -> Iterator[RelayChannel]:
     kernel = GuestKernel(relay)
-    kernel.modprobe("nf_conntrack_netlink")
+    relay.modprobe("nf_conntrack_netlink")
     guest.run("conntrack", "-F")
     yield kernel.open(NETFILTER)
     guest.run("conntrack", "-F")

@@ -106,7 +106,7 @@ def servers(service: str) -> list[str]:
 def channel(guest: Guest, relay: Relay) -> Iterator[RelayChannel]:
     """The channel to a table of services; the table is gone afterwards."""
     kernel = GuestKernel(relay)
-    kernel.modprobe("ip_vs")
+    relay.modprobe("ip_vs")
     # What has no address has no way to a server.
     guest.output("ip", "addr", "add", "10.9.9.9/32", "dev", "lo")
     lines = "\n".join(line for service in SERVICES for line in (service, *servers(service)))
@@ -201,7 +201,7 @@ def test_a_request_that_is_cut_is_refused_whole(channel: RelayChannel) -> None:
 
 def test_dumps_of_connection_tracking(guest: Guest, relay: Relay) -> None:
     kernel = GuestKernel(relay)
-    kernel.modprobe("nf_conntrack_netlink")
+    relay.modprobe("nf_conntrack_netlink")
     for address in ("10.0.0.1", "10.0.0.2"):
         ends = ("-s", "10.1.0.1", "-d", address, "--sport", "1", "--dport", "53")
         assert guest.run("conntrack", "-I", "-p", "udp", *ends, "-t", "600").status == 0

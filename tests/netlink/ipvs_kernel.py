@@ -247,9 +247,6 @@ class FakeKernel:
             raise HostError(f"sysctl net.ipv4.vs.{name}={value}: No such file or directory")
         self.sysctls[name] = value
 
-    def modprobe(self, name: str) -> None:
-        """All there is is loaded."""
-
     def ipvs_listing(self) -> str:
         """What ip_vs_info_seq_show prints."""
         lines = ["IP Virtual Server version 1.2.1 (size=4096)", "Prot LocalAddress:Port Scheduler Flags"]

@@ -308,9 +308,6 @@ class ScriptedKernel:
     def set_sysctl(self, name: str, value: str) -> None:
         raise AssertionError(f"{name}={value}")
 
-    def modprobe(self, name: str) -> None:
-        raise AssertionError(name)
-
     def ipvs_listing(self) -> str | None:
         raise AssertionError
 
