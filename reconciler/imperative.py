@@ -13,7 +13,8 @@ from dataclasses import replace
 from reconciler.converge import apply
 from reconciler.drivers import Driver, connect
 from reconciler.errors import HostError, SandboxGoneError
-from reconciler.formats.ipvsadm import Command, server_key_options, service_key_options
+from reconciler.formats.ipvsadm.command import Command
+from reconciler.formats.ipvsadm.write import server_key_options, service_key_options
 from reconciler.manifest.load import load
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Service, ServiceKey

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler import imperative
 from reconciler.errors import HostError, ManifestError, SandboxGoneError
-from reconciler.formats.ipvsadm import parse_command
+from reconciler.formats.ipvsadm.command import parse_command
 from reconciler.guest import launch
 from reconciler.guest.launch import State
 from reconciler.imperative import find, held, table_after, table_with

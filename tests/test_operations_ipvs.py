@@ -8,7 +8,8 @@ from typing import get_args
 
 import pytest
 
-from reconciler.formats.ipvsadm import parse_rules, service_options
+from reconciler.formats.ipvsadm.rules import parse_rules
+from reconciler.formats.ipvsadm.write import service_options
 from reconciler.model.ipvs import Server, Service, Timeouts
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import (

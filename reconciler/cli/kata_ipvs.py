@@ -10,8 +10,10 @@ from typing import TypeVar
 from reconciler import imperative
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.errors import HostError
-from reconciler.formats.ipvsadm import Command, parse_command, parse_rules, save_rules, service_key_options
-from reconciler.formats.ipvsadm_list import in_order, list_services
+from reconciler.formats.ipvsadm.command import Command, parse_command
+from reconciler.formats.ipvsadm.listing import in_order, list_services
+from reconciler.formats.ipvsadm.rules import parse_rules
+from reconciler.formats.ipvsadm.write import save_rules, service_key_options
 from reconciler.formats.kata.cleanup import read_cleanup
 from reconciler.imperative import Hand
 from reconciler.manifest.load import STDIN, read_regular, read_text

@@ -10,7 +10,7 @@ from dataclasses import replace
 from reconciler.cli.output import print_data
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
-from reconciler.formats.ipvsadm import save_rules
+from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from reconciler.drivers.lock import locked_name
 from reconciler.drivers.process import run
 from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
-from reconciler.formats.ipvsadm import save_rules
-from reconciler.formats.ipvsadm_list import parse_listing
+from reconciler.formats.ipvsadm.listing import parse_listing
+from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.formats.kata.interface import read_listed, write_wish
 from reconciler.formats.kata.route import read_route, write_route
 from reconciler.model.interface import Interface

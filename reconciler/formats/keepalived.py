@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from reconciler.formats.ipvsadm import FWMARK_MAX, PERSISTENT_MAX, PORT_MAX, THRESHOLD_MAX, WEIGHT_MAX, to_number
+from reconciler.formats.ipvsadm.read import to_number
+from reconciler.formats.ipvsadm.words import FWMARK_MAX, PERSISTENT_MAX, PORT_MAX, THRESHOLD_MAX, WEIGHT_MAX
 from reconciler.formats.statements import Blocks, Include, Leave, Place, Reader, Statement, StatementError
 from reconciler.formats.virtual_server import PERSISTENT, Entry, Expansion, Forward, Mark, Range, Real, Refuse, Virtual
 from reconciler.model.address import is_unicast, pack, parse_address, parse_network, split_prefix

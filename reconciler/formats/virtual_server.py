@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from reconciler.formats.ipvsadm import read_netmask
-from reconciler.formats.popt import PERSISTENT_DEFAULT
+from reconciler.formats.ipvsadm.popt import PERSISTENT_DEFAULT
+from reconciler.formats.ipvsadm.read import read_netmask
 from reconciler.formats.statements import Leave, Place, Statement
 from reconciler.model.address import family_name, is_ipv6, unpack
 from reconciler.model.ipvs import (

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from reconciler.errors import ManifestError, Problem
-from reconciler.formats import ipvsadm, keepalived
+from reconciler.formats import keepalived
+from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.kata.fields import FieldError
 from reconciler.formats.kata.interface import read_interface
 from reconciler.formats.kata.route import is_route, read_route
@@ -167,7 +168,7 @@ def _read_item(place: Place, path: Path, item: Any, findings: list[Finding], fou
 
 
 def _read_rules(name: str, text: str, found: Found) -> None:
-    services = ipvsadm.parse_rules(text, lambda line, message: found.refuse(Place(name, line), message))
+    services = parse_rules(text, lambda line, message: found.refuse(Place(name, line), message))
     # With a line that is wrong nothing is used.
     found.services += [(Place(name, line), each) for line, each in zip(service_lines(text), services, strict=False)]
 

@@ -92,7 +92,7 @@ def _count(services: Sequence[Service]) -> Iterator[Finding]:
 
 
 def _read_rules(text: str, path: Path, findings: list[Finding]) -> list[Service | None]:
-    from reconciler.formats.ipvsadm import parse_rules
+    from reconciler.formats.ipvsadm.rules import parse_rules
 
     before = len(findings)
     services = parse_rules(text, lambda line, message: findings.append(Finding(path, message, line=line)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reconciler.formats import ipvsadm as notation
+from reconciler.formats.ipvsadm import write as notation
 from reconciler.model.ipvs import NODEST, Server, Service, ServiceKey, Timeouts
 from reconciler.operations import Base, Sign
 

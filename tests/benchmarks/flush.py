@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from reconciler.formats.ipvsadm import parse_rules
+from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.guest import launch
 from reconciler.model.ipvs import Service
 from reconciler.netlink import ipvs

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.formats.ipvsadm import parse_rules
+from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.guest import launch
 from reconciler.netlink import ipvs
 from reconciler.operations.ipvs import AddServer, AddService

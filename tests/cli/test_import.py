@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.cli.main import _module, main
-from reconciler.formats.ipvsadm import save_rules
+from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.formats.kata.interface import write_interface
 from reconciler.formats.kata.route import write_route
 from reconciler.manifest.foreign import recognise

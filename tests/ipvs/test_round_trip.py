@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from reconciler.formats.ipvsadm import save_rules
+from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest import service
 from reconciler.model.ipvs import Service
 from tests.formats.strategies import KNOWN_SCHEDULERS, services

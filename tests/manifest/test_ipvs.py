@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.formats.ipvsadm import save_rules
+from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest import ipvs, service
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import compose

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from reconciler.formats.ipvsadm_list import in_order, list_services, parse_listing
+from reconciler.formats.ipvsadm.listing import in_order, list_services, parse_listing
 from reconciler.model.ipvs import Server, Service
 from tests.formats.strategies import services
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.formats.ipvsadm import (
-    parse_rules,
+from reconciler.formats.ipvsadm.rules import parse_rules
+from reconciler.formats.ipvsadm.write import (
     save_rules,
     server_key_options,
     server_options,

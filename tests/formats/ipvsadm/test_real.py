@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from reconciler.formats.ipvsadm import parse_rules, save_rules
+from reconciler.formats.ipvsadm.rules import parse_rules
+from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.model.ipvs import SCHEDULER_FLAGS, Service
 from tests.formats.strategies import KNOWN_SCHEDULERS, services
 from tests.machine import Guest

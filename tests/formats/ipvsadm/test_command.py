@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.formats.ipvsadm import Command, parse_command
-from reconciler.formats.ipvsadm_list import in_order, list_services
+from reconciler.formats.ipvsadm.command import Command, parse_command
+from reconciler.formats.ipvsadm.listing import in_order, list_services
 from reconciler.model.ipvs import Server, ServerKey, Service, ServiceKey, Timeouts
 
 WEB = Service(protocol="tcp", address="172.17.0.7", port=80)

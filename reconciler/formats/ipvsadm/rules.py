@@ -1,0 +1,141 @@
+"""A text of rules → services with their servers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache, partial
+
+from reconciler.formats.ipvsadm.popt import Options, read_options
+from reconciler.formats.ipvsadm.read import (
+    FORWARD_OF,
+    read_key,
+    read_server,
+    read_server_endpoint,
+    read_service,
+    server_port,
+    service_key,
+    to_number,
+)
+from reconciler.formats.ipvsadm.words import WEIGHT_MAX
+from reconciler.formats.ipvsadm.write import server_key_options, service_key_options
+from reconciler.model.address import is_ipv6
+from reconciler.model.ipvs import Server, ServerKey, Service, ServiceKey
+
+# The shapes that long texts consist of, one blank between words.
+_COMMON_SERVICE = re.compile(r"-A (-[tu]) (\S+) -s (\S+)(?: -p ([0-9]+))?")
+_COMMON_SERVER = re.compile(r"-a (-[tu]) (\S+) -r (\S+) (-[gim])(?: -w (\S+))?")
+
+
+def parse_rules(text: str, refuse: Callable[[int, str], None]) -> list[Service]:
+    """Read a rules text: services in its order, each with its servers in its order.
+
+    Each line that is wrong is left out and told to `refuse`, in the order of the text: its number from 1, and why.
+    """
+    rules = _Rules()
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            rules.read(number, line)
+        except ValueError as error:
+            rules.refused.append((number, str(error)))
+    services = rules.services()
+    for number, message in sorted(rules.refused):
+        refuse(number, message)
+    return services
+
+
+class _Rules:
+    """What has been read so far. A server waits for its service, which may come later."""
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[int, str]] = []
+        self._services: dict[ServiceKey, partial[Service] | None] = {}
+        self._servers: dict[ServiceKey, dict[ServerKey, tuple[int, Server]]] = {}
+
+    def read(self, number: int, line: str) -> None:
+        """Read a line. ValueError if it is wrong."""
+        if match := _COMMON_SERVER.fullmatch(line):
+            option, service, server, forward, weight = match.groups()
+            key = service_key(option, service, False)
+            self._add_server(number, key, _common_server(key[2], is_ipv6(key[1]), server, forward, weight))
+        elif match := _COMMON_SERVICE.fullmatch(line):
+            option, service, scheduler, persistent = match.groups()
+            key = service_key(option, service, False)
+            self._claim(key)
+            self._services[key] = _common_service(key[2], scheduler, persistent)
+        else:
+            self._read_any(number, line)
+
+    def _read_any(self, number: int, line: str) -> None:
+        words = line.split()
+        # Rules taken from a script begin with it, and `ipvsadm -R` takes them.
+        if words[:1] == ["ipvsadm"]:
+            del words[0]
+        if not words or words[0].startswith("#"):
+            return
+        options: Options = {}
+        try:
+            read_options(words, options)
+            key = read_key(options)
+        except ValueError:
+            self._claim_unread(options)
+            raise
+        if options["command"][0] == "-a":
+            self._add_server(number, key, read_server(options, key))
+        else:
+            self._claim(key)
+            self._services[key] = read_service(options, key)
+
+    def _claim_unread(self, options: Options) -> None:
+        """Note the service of a line that is wrong, if it says one before that."""
+        if options.get("command") == ("-A", "") and "service" in options:
+            with suppress(ValueError):
+                self._services.setdefault(read_key(options))
+
+    def _claim(self, key: ServiceKey) -> None:
+        """Note that a service has its line, also if the rest of that is wrong: its servers are no mistakes then."""
+        if key in self._services:
+            raise ValueError(f"-A {service_key_options(key)}: this service is there already")
+        self._services[key] = None
+
+    def _add_server(self, number: int, key: ServiceKey, server: Server) -> None:
+        servers = self._servers.setdefault(key, {})
+        if server.key in servers:
+            both = f"{service_key_options(key)} {server_key_options(server.key)}"
+            raise ValueError(f"-a {both}: this server is there already")
+        servers[server.key] = (number, server)
+
+    def services(self) -> list[Service]:
+        """Give the services with their servers; a server without a service is refused."""
+        for key in self._servers.keys() - self._services.keys():
+            message = f"-a {service_key_options(key)}: no such service in this manifest"
+            self.refused += [(number, message) for number, _ in self._servers[key].values()]
+        return [self._join(key, make) for key, make in self._services.items() if make]
+
+    def _join(self, key: ServiceKey, make: partial[Service]) -> Service:
+        protocol, address, port = key
+        servers = tuple([server for _, server in self._servers.get(key, {}).values()])
+        return make(protocol=protocol, address=address, port=port, servers=servers)
+
+
+# Services differ in little but their key, and -s and -p are the same for any protocol and address.
+@lru_cache(maxsize=4096)
+def _common_service(port: int, scheduler: str, persistent: str | None) -> partial[Service]:
+    options = {"scheduler": ("-s", scheduler)}
+    if persistent:
+        options["persistent"] = ("-p", persistent)
+    return read_service(options, ("tcp", "", port))
+
+
+# The servers of many services differ in nothing.
+@lru_cache(maxsize=4096)
+def _common_server(service_port: int, ipv6: bool, server: str, forward: str, weight: str | None) -> Server:
+    forward = FORWARD_OF[forward]
+    address, port = read_server_endpoint("-r", server, forward, ipv6)
+    return Server(
+        address=address,
+        port=server_port(port, service_port, forward),
+        forward=forward,
+        weight=to_number("-w", weight, 0, WEIGHT_MAX) if weight else 1,
+    )

@@ -1,0 +1,76 @@
+"""Services and servers → rules, and the options of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from reconciler.formats.ipvsadm.words import (
+    CHECKSUM_OPTIONS,
+    FORWARD_OPTIONS,
+    SERVICE_OPTIONS,
+    TUNNEL_CHECKSUMS,
+    TUNNEL_PORTS,
+)
+from reconciler.model.address import is_ipv6
+from reconciler.model.ipvs import FWMARK, Server, ServerKey, Service, ServiceKey
+
+
+def save_rules(services: Iterable[Service]) -> Iterator[str]:
+    """Write services as `ipvsadm -Sn` does, a line each and one for each server, in their order.
+
+    Also what `ipvsadm -Sn` leaves out or writes wrong: thresholds, the third flag of `sh` and `mh`, marks above 2^31.
+    """
+    for service in services:
+        yield f"-A {service_options(service)}"
+        key = service_key_options(service.key)
+        for server in service.servers:
+            yield f"-a {key} {server_options(server)}"
+
+
+def service_options(service: Service) -> str:
+    """Write all that a service is but its servers: `-t 172.17.0.7:80 -s rr -p 3000`."""
+    words = [service_key_options(service.key), f"-s {service.scheduler}"]
+    if service.persistent:
+        words.append(f"-p {service.persistent}")
+    if service.netmask:
+        words.append(f"-M {service.netmask}")
+    if service.persistence_engine:
+        words.append(f"--pe {service.persistence_engine}")
+    if service.one_packet:
+        words.append("-o")
+    if service.scheduler_flags:
+        words.append(f"-b {','.join(service.scheduler_flags)}")
+    return " ".join(words)
+
+
+def service_key_options(key: ServiceKey) -> str:
+    """Write what identifies a service: `-t 172.17.0.7:80`, `-u [fd00::7]:53`, `-f 7 -6`."""
+    protocol, address, port = key
+    if protocol == FWMARK:
+        return f"-f {port} -6" if is_ipv6(address) else f"-f {port}"
+    return f"{SERVICE_OPTIONS[protocol]} {_write_endpoint(address, port)}"
+
+
+def server_key_options(key: ServerKey) -> str:
+    """Write what identifies a server in its service: `-r 172.17.0.4:80`."""
+    return f"-r {_write_endpoint(*key)}"
+
+
+def server_options(server: Server) -> str:
+    """Write all that a server is: `-r 172.17.0.4:80 -m -w 100`. The deadline of a drained one is no threshold."""
+    words = [f"{server_key_options(server.key)} {FORWARD_OPTIONS[server.forward]} -w {server.weight}"]
+    if server.upper_threshold and server.deadline is None:
+        words.append(f"-x {server.upper_threshold}")
+    if server.lower_threshold:
+        words.append(f"-y {server.lower_threshold}")
+    if server.forward == "tunnel":
+        words.append(f"--tun-type {server.tun_type}")
+        if server.tun_type in TUNNEL_PORTS:
+            words.append(f"--tun-port {server.tun_port}")
+        if TUNNEL_CHECKSUMS[server.tun_type]:
+            words.append(CHECKSUM_OPTIONS[server.tun_checksum])
+    return " ".join(words)
+
+
+def _write_endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if is_ipv6(address) else f"{address}:{port}"
