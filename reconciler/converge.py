@@ -10,7 +10,7 @@ from typing import NamedTuple
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, ReconcilerError, VerifyError
 from reconciler.model.route import Route
-from reconciler.model.sandbox import KataAddress, Sandbox
+from reconciler.model.sandbox import DriverAddress, KataAddress, Sandbox
 from reconciler.netlink.execute import DAD_TIMEOUT, Outcome, Status
 from reconciler.operations import (
     AddAddress,
@@ -196,7 +196,7 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
     state = f"{id_} is NOT as it was before: {not_undone}" if not_undone else f"{id_} is as it was before"
     return ApplyError(
         headline=f"failed at operation {outcomes.index(failed) + 1:,} of {len(operations):,}: {failed.operation.command}",
-        reason=failed.reason + ("" if isinstance(before.desired.driver, KataAddress) else _hint(failed)),
+        reason=failed.reason + _hint(failed, before.desired.driver),
         path=_path_of(failed.operation, before.desired),
         counts=f"{'; '.join(words)}. {state}.",
     )
@@ -230,11 +230,11 @@ def _failed_words(failures: Sequence[Outcome], count: int) -> str:
     return f"{failed}, and to {unknown:,} there was no answer" if unknown else failed
 
 
-def _hint(failed: Outcome) -> str:
-    """Say what may be meant where the kernel does not find a gateway on its link."""
+def _hint(failed: Outcome, driver: DriverAddress) -> str:
+    """Say what may be meant where the kernel does not find a gateway on its link; kata-runtime cannot be told so."""
     match failed.operation:
         case AddRoute(route=route) | ReplaceRoute(route=route):
-            lost = route.needs_gateway and "invalid gateway" in failed.reason
+            lost = route.needs_gateway and "invalid gateway" in failed.reason and not isinstance(driver, KataAddress)
             return "; if the gateway is on that link nevertheless: onLink: true" if lost else ""
         case _:
             return ""

@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from types import TracebackType
 from typing import Self
 
@@ -102,25 +101,25 @@ def borrow(path: str) -> tuple[Connection, socket.socket | None]:
     """
     deadline = time.monotonic() + PATIENCE
     while True:
-        loan = None
         try:
-            return Connection(path), None
+            return _connect_or_ask(path)
         except BusyError:
-            loan = _ask(path)
-            if loan is None and time.monotonic() > deadline:
-                raise
-        if loan:
-            try:
-                return Connection(path), loan
-            except BusyError:
-                # A third one was quicker.
-                loan.close()
-                if time.monotonic() > deadline:
-                    raise
-            except BaseException:
-                loan.close()
+            if time.monotonic() > deadline:
                 raise
         time.sleep(_POLL)
+
+
+def _connect_or_ask(path: str) -> tuple[Connection, socket.socket | None]:
+    with suppress(BusyError):
+        return Connection(path), None
+    loan = _ask(path)
+    try:
+        # Without a loan, it may be free by now; with one, a third process may be quicker.
+        return Connection(path), loan
+    except BaseException:
+        if loan:
+            loan.close()
+        raise
 
 
 def _ask(path: str) -> socket.socket | None:
@@ -140,6 +139,9 @@ def _ask(path: str) -> socket.socket | None:
 @contextmanager
 def _beside(path: str) -> Iterator[str]:
     """Give the name of the socket beside a port; it is short enough for any socket, whatever the port's is like."""
+    # Most commands find the port free.
+    from hashlib import sha256
+
     folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/lend-{sha256(os.path.basename(path).encode()).hexdigest()[:16]}.sock"
