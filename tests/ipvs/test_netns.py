@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.formats.table import FULL
 from tests.ipvs import bundle
 from tests.ipvs.place import BEGIN, Vm
 from tests.ipvs.rules import rules
-from tests.ipvs.test_round_trip import FULL
 from tests.machine import Guest, Ran
 
 NAMESPACES = ("one", "two")

@@ -12,7 +12,7 @@ from reconciler.model.ipvs import Ipvs, Server, Service
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.netlink.ipvs_listing import agreeing, connections, heading, order, place, words
 from tests.formats.strategies import services
-from tests.ipvs.test_round_trip import FULL
+from tests.formats.table import FULL
 from tests.machine import Guest
 from tests.netlink.ipvs_kernel import FakeKernel
 
