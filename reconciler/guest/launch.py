@@ -30,7 +30,7 @@ KVM_TIMEOUT, BOOT_TIMEOUT = 8.0, 90.0
 # Seconds until QEMU has set itself up, and until it ends when it is asked to.
 _SETUP_TIMEOUT, _END_TIMEOUT = 30.0, 3.0
 _CONSOLE_LINES = 15
-# A socket's path has at most 107 bytes.
+# At most 50 characters, so that the paths of its sockets stay below SOCKET_PATH_MAX of model.machine.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,49}")
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+# Bytes of the longest path that a unix socket can have: sun_path of linux/un.h has 108, one of them for the final NUL.
+SOCKET_PATH_MAX = 107
+
 
 class Slot(NamedTuple):
     """Where a NIC can be plugged in, as `device_add` names it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -33,6 +34,7 @@ from reconciler.model.ipvs import (
     TUN_TYPES,
     Timeouts,
 )
+from reconciler.model.machine import SOCKET_PATH_MAX
 from reconciler.model.sandbox import NetnsAddress
 from tests.manifest.plain import data
 from tests.manifest.services import sections
@@ -129,6 +131,14 @@ def test_what_is_chosen_from_is_what_the_model_has() -> None:
     ]
     # What is drained until a moment has that as its threshold.
     assert SCHEMA["$defs"]["threshold"]["maximum"] == DRAINING - 1
+
+
+def test_a_path_of_a_socket_is_one_that_the_kernel_takes() -> None:
+    fields = {path[-1]: part for path, part in ALL if path and path[-1] in {"qmp", "agent", "vhostUserSocket"}}
+    assert {name: part["maxLength"] for name, part in fields.items()} == dict.fromkeys(fields, SOCKET_PATH_MAX)
+    assert len(fields) == 3
+    # What they are made of has one byte a character.
+    assert not any(re.fullmatch(part["pattern"].removesuffix("(?!\n)"), "/\u00e4") for part in fields.values())
 
 
 @each_schema

@@ -14,11 +14,10 @@ from reconciler.formats.kata import fields
 from reconciler.formats.kata.fields import FieldError
 from reconciler.model.address import is_ipv6, parse_mac, parse_prefix
 from reconciler.model.interface import Address, Interface
+from reconciler.model.machine import SOCKET_PATH_MAX
 
 MTU_MIN, MTU_MAX = 46, 9600
 QUEUES_MAX = 256
-# linux/un.h: sun_path holds 108 bytes with its NUL; the 128 of the interface list cannot be connected to.
-SOCKET_PATH_MAX = 107
 # AF_INET and AF_INET6 as Linux numbers them: what `Family` says.
 _FAMILIES = {False: 2, True: 10}
 # What the original answers where it has not looked.
