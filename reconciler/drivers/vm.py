@@ -18,6 +18,7 @@ from reconciler.guest.relay import GUARD_PERIOD, GuestKernel, Notices, Relay
 from reconciler.model.machine import Machine, Plugged
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
 from reconciler.netlink.interface import Link
+from reconciler.netlink.message import GROUPS
 from reconciler.operations import Operation
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class VmDriver:
 
     def listen(self) -> None:
         """Let the guest tell of changes from now on."""
-        self._relay.subscribe()
+        self._relay.subscribe(GROUPS)
 
     def guard(self, services: Sequence[Service]) -> None:
         """Let the guest itself put back at once the first of these services of each address family; () ends it.

@@ -24,7 +24,7 @@ from collections import deque
 from contextlib import suppress
 from typing import NoReturn
 
-VERSION = 1
+VERSION = 2
 PORT = "reconciler.agent"
 
 # A frame: bytes of payload, request id (0 where nobody asked), kind; then the payload.
@@ -42,6 +42,8 @@ GREETING, BROKEN = 0x10000, 0x10001
 # What stands before the kernel release; the messages (protocol, sequence number of the last; 0 for DUMPS); the words of
 # a failure.
 HELLO_HEAD, NETLINK_HEAD, FAILED_HEAD = struct.Struct("!H"), struct.Struct("!HI"), struct.Struct("!H")
+# The groups of netlink's route family to subscribe to, as bits.
+SUBSCRIBE_BODY = struct.Struct("!I")
 # A guard: microseconds between two looks (0: none any more); then of each service its address family, the bytes of the
 # message that asks for it and of the one that adds it, and both. What became of a service: its address family, an errno,
 # and the microseconds since it was last seen, or UNSEEN.
@@ -53,6 +55,9 @@ GUARD_PARTS, GUARD_SHORTEST, GUARD_RESTORES = 2, 500, 10
 
 # linux/netlink.h. Of generic netlink only IPVS is relayed, of netfilter only connection tracking.
 ROUTE, NETFILTER, GENERIC = 0, 12, 16
+# The groups that a host may subscribe to (rtnetlink.h; the bit of group n is 1 << n - 1): RTNLGRP_LINK, _NEIGH,
+# _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE.
+ALLOWED_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x40000
 # What can be loaded: IPVS, its schedulers and helpers, and conntrack's netlink side.
 # fmt: off
 MODULES = frozenset({
@@ -84,8 +89,6 @@ SMALL_READ_SIZE = min(os.sysconf("SC_PAGE_SIZE"), 8192) - 320
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-# rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _MESSAGE, _TIMEVAL = struct.Struct("=IHHII"), struct.Struct("ll")
 _ERROR, _DONE = 2, 3
 _TYPE, _ENDS = struct.Struct("=H"), {_ERROR, _DONE}
@@ -421,7 +424,7 @@ class Relay(Service):
         elif kind == SYSCTL_SET:
             answer = write_sysctl(*payload.decode(errors="replace").partition("=")[::2])
         elif kind == SUBSCRIBE:
-            answer = self._subscribe()
+            answer = self._subscribe(payload)
         elif kind == LISTING:
             answer = self._list(request)
         elif kind == GUARD:
@@ -430,10 +433,17 @@ class Relay(Service):
             raise unknown(kind)
         self.port.send(request, DONE, answer)
 
-    def _subscribe(self) -> bytes:
+    def _subscribe(self, payload: bytes) -> bytes:
+        """Listen to these groups from now on, and to no others."""
+        if len(payload) != SUBSCRIBE_BODY.size:
+            raise OSError(errno.EINVAL, f"a subscription has {SUBSCRIBE_BODY.size} bytes, not {len(payload)}")
+        (groups,) = SUBSCRIBE_BODY.unpack(payload)
+        if groups & ~ALLOWED_GROUPS:
+            raise PermissionError(errno.EPERM, f"netlink groups {groups & ~ALLOWED_GROUPS:#x} are not relayed")
         if not self._notices:
-            self._notices = open_netlink(ROUTE, _GROUPS)
+            self._notices = open_netlink(ROUTE)
             self._notices.setblocking(False)
+        self._notices.bind((self._notices.getsockname()[0], groups))
         return b""
 
     def _list(self, request: int) -> bytes:
@@ -613,7 +623,7 @@ def unknown(kind: int) -> OSError:
     return OSError(errno.EOPNOTSUPP, f"no request of kind {kind}")
 
 
-def open_netlink(protocol: int, groups: int = 0) -> socket.socket:
+def open_netlink(protocol: int) -> socket.socket:
     """Open a netlink socket, as netlink/channel.py does; its send buffer takes a whole frame."""
     channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     try:
@@ -625,7 +635,7 @@ def open_netlink(protocol: int, groups: int = 0) -> socket.socket:
         channel.setsockopt(
             socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(KERNEL_TIMEOUT), int(KERNEL_TIMEOUT % 1 * 1e6))
         )
-        channel.bind((0, groups))
+        channel.bind((0, 0))
     except BaseException:
         channel.close()
         raise

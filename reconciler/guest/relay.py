@@ -125,9 +125,13 @@ class Relay:
         """Set a setting in the guest."""
         self.request(agent.SYSCTL_SET, f"{name}={value}".encode())
 
-    def subscribe(self) -> None:
-        """Let the guest tell about links, addresses and routes from now on. After an error on the connection, again."""
-        self.request(agent.SUBSCRIBE, b"")
+    def subscribe(self, groups: int) -> None:
+        """Subscribe to notifications of the guest's kernel: to these groups of the route family, and to no others.
+
+        `groups` is a mask of RTMGRP_* bits; ProtocolError if one is not in agent.ALLOWED_GROUPS. An error on the
+        connection ends the subscription.
+        """
+        self.request(agent.SUBSCRIBE, agent.SUBSCRIBE_BODY.pack(groups))
         self._subscribed = True
 
     def guard(self, period: float, probes: Sequence[bytes], restores: Sequence[bytes]) -> None:

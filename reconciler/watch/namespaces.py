@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 
 from reconciler.errors import HostError
 from reconciler.netlink.channel import RECEIVE_BUFFER, RECEIVE_SIZE, ROUTE, LocalKernel
-from reconciler.netlink.message import ACK, NEW_LINK, REQUEST, attribute, pack
+from reconciler.netlink.message import ACK, GROUPS, NEW_LINK, REQUEST, attribute, pack
 
 _NEW_NSID, _GET_NSID = 88, 90
 _NSA_NSID, _NSA_FD = 1, 3
@@ -26,8 +26,6 @@ _SOL_NETLINK, _LISTEN_ALL_NSID = 270, 8
 _NUMBER = (_SOL_NETLINK, _LISTEN_ALL_NSID)
 HOST = -1
 _SO_RCVBUFFORCE = 33
-# rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _ANCILLARY = 256
 
 
@@ -42,7 +40,7 @@ class Namespaces:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
             self._socket.setsockopt(_SOL_NETLINK, _LISTEN_ALL_NSID, 1)
-            self._socket.bind((0, _GROUPS))
+            self._socket.bind((0, GROUPS))
         except OSError as error:
             self._socket.close()
             raise HostError(f"listening to network namespaces: {error.strerror}") from error

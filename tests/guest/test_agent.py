@@ -59,6 +59,9 @@ class Host:
         self.channel.sendall(frame(request, kind, payload))
         return self.receive()
 
+    def subscribe(self, groups: int) -> Frame:
+        return self.ask(agent.SUBSCRIBE, agent.SUBSCRIBE_BODY.pack(groups))
+
     def netlink(self, protocol: int, requests: bytes, last: int = 7) -> Frame:
         self.channel.sendall(netlink_frame(protocol, requests, last))
         return self.receive()
@@ -93,7 +96,7 @@ def failure(answer: Frame) -> tuple[int, str]:
 def test_it_echoes_the_mark_and_says_what_it_is(host: Host) -> None:
     greeting, hello = host.greet()
     assert greeting == (0, agent.GREETING, b"")
-    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(1) + os.uname().release.encode())
+    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(2) + os.uname().release.encode())
 
 
 def test_it_relays_a_dump(host: Host) -> None:
@@ -205,15 +208,52 @@ def test_an_answer_that_does_not_come_is_given_up(host: Host) -> None:
 
 
 def test_notifications(host: Host) -> None:
-    assert host.ask(agent.SUBSCRIBE) == (5, agent.DONE, b"")
+    assert host.subscribe(message.GROUPS) == (5, agent.DONE, b"")
     up = pack(16, REQUEST | message.ACK, 7, b"\0\0\0\0" + b"\1\0\0\0" + b"\1\0\0\0" + b"\1\0\0\0")
     frames = [host.netlink(agent.ROUTE, up), host.receive()]
     assert [(request, kind) for request, kind, _ in frames] == [(5, agent.DONE), (0, agent.NOTIFY)]
     assert message.NEW_LINK in [each.type for each in messages(frames[1][2])]
 
 
+@pytest.mark.parametrize(
+    ("group", "line", "kind"),
+    [
+        (0x1, "link set lo mtu 1400", message.NEW_LINK),
+        (0x4, "neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev lo", 28),
+        (0x10, "addr add 192.0.2.1/32 dev lo", message.NEW_ADDRESS),
+        (0x40, "route add blackhole 192.0.2.0/24", message.NEW_ROUTE),
+        (0x80, "-4 rule add from 192.0.2.0/24 table 7", 32),
+        (0x100, "addr add 2001:db8::1/128 dev lo nodad", message.NEW_ADDRESS),
+        (0x400, "route add blackhole 2001:db8:1::/64", message.NEW_ROUTE),
+        (0x40000, "-6 rule add from 2001:db8::/64 table 7", 32),
+    ],
+)
+def test_the_host_says_what_it_is_notified_of(host: Host, group: int, line: str, kind: int) -> None:
+    within = ["nsenter", f"--net=/proc/{host.process.pid}/ns/net", "ip"]
+    subprocess.run([*within, "link", "set", "lo", "up"], check=True)
+    assert host.subscribe(agent.ALLOWED_GROUPS & ~group) == (5, agent.DONE, b"")
+    assert host.subscribe(group) == (5, agent.DONE, b"")
+    subprocess.run([*within, *line.split()], check=True)
+    request, told, payload = host.receive()
+    assert (request, told) == (0, agent.NOTIFY)
+    assert {each.type for each in messages(payload)} == {kind}
+
+
+def test_groups_are_of_a_closed_list(host: Host) -> None:
+    refused = [bit for bit in (1 << number for number in range(32)) if bit & ~agent.ALLOWED_GROUPS]
+    assert len(refused) == 24
+    for group in refused:
+        answer = failure(host.subscribe(message.GROUPS | group))
+        assert answer == (errno.EPERM, f"netlink groups {group:#x} are not relayed")
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0\0\1", b"\0\0\0\0\1"])
+def test_what_is_no_mask_of_groups_it_refuses(host: Host, payload: bytes) -> None:
+    assert failure(host.ask(agent.SUBSCRIBE, payload))[0] == errno.EINVAL
+
+
 def test_notifications_that_nobody_fetches_are_lost_and_it_says_so(host: Host) -> None:
-    host.ask(agent.SUBSCRIBE)
+    host.subscribe(message.GROUPS)
     namespace = f"/proc/{host.process.pid}/ns/net"
     lines = b"".join(b"route add blackhole 10.%d.%d.0/24\n" % (i // 250, i % 250) for i in range(50_000))
     within = ["nsenter", f"--net={namespace}", "ip", "-batch", "-"]

@@ -173,7 +173,7 @@ def test_the_list_of_settings_is_the_kernel_s(guest: Guest, relay: Relay) -> Non
 
 
 def test_it_tells_what_changes(guest: Guest, relay: Relay) -> None:
-    relay.subscribe()
+    relay.subscribe(message.GROUPS)
     guest.output("sh", "-c", "ip link add seen type veth && ip addr add 192.0.2.1/24 dev seen && ip link del seen")
     types = []
     while 17 not in types:

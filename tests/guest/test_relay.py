@@ -28,7 +28,7 @@ from reconciler.guest.relay import (
 )
 from reconciler.model.ipvs import Service
 from reconciler.netlink import ipvs
-from reconciler.netlink.message import DONE, Message, attribute, pack
+from reconciler.netlink.message import DONE, GROUPS, Message, attribute, pack
 from reconciler.operations.ipvs import AddService
 from tests.guest.peer import RELEASE, Script, frame, greet, hello, peer, read_greeting, read_request, wait_for_end
 
@@ -242,7 +242,7 @@ def test_what_an_earlier_client_did_not_fetch_is_discarded() -> None:
 
 @pytest.mark.parametrize(
     ("introduction", "expected"),
-    [(hello(2), "speaks version 2, this program 1"), (frame(0, agent.DONE), "does not introduce itself")],
+    [(hello(1), "speaks version 1, this program 2"), (frame(0, agent.DONE), "does not introduce itself")],
 )
 def test_another_agent_is_refused(introduction: bytes, expected: str) -> None:
     def script(channel: socket.socket) -> None:
@@ -330,7 +330,7 @@ def test_notifications_wait_within_bounds() -> None:
         wait_for_end(channel)
 
     with peer(script) as path, Relay(path) as relay:
-        relay.subscribe()
+        relay.subscribe(GROUPS)
         relay.sysctl("net.ipv4.ip_forward")
         found = relay.notices(0)
         assert found.lost
@@ -346,7 +346,7 @@ def test_a_subscription_that_an_error_ended_is_a_loss() -> None:
         wait_for_end(channel)
 
     with peer(script) as path, Relay(path, 0.3) as relay:
-        relay.subscribe()
+        relay.subscribe(GROUPS)
         assert relay.notices(0.05) == Notices([], False)
         with pytest.raises(ChannelError):
             relay.sysctl("net.ipv4.ip_forward")
