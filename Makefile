@@ -22,11 +22,12 @@ test: setup backend lint ## run all tests, on real namespaces and virtual machin
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
 	GUEST_KERNEL=$(@:test-%=%) $(PYTHON) -m pytest $(WORKERS) tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
 
-lint: $(VENV)/.complete ## check format, style, types and the import contract
+lint: $(VENV)/.complete ## check format, style, types, the import contract and regular expressions
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(PYTHON) -m tests.check_regexes reconciler tests
 
 bench: setup ## measure, side by side in one run
 	$(PYTHON) -m tests.benchmarks

@@ -21,11 +21,12 @@ REPLACEMENTS_MAX = 100
 
 # Most lines: words, and then perhaps a brace.
 _PLAIN = re.compile(r'([^{}"#!$\\@~]*)([{}]?)')
-_CODE = re.compile(r'(?:[^"#!\\]|\\.|"(?:[^"\\]|\\.)*+")*+')
-# `${…}` that nothing has replaced is no block.
-_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*+)"|([{}])|((?:\$\{[^{}"]*+\}|\\.|[^\s{}"\\])++|\\)')
+# Found one after the other, not matched as a whole: a line may have millions of them.
+_QUOTE_OR_COMMENT = re.compile(r'\\.|(["#!])')
+# What ends a word. `${…}` that no definition replaces is part of a word, not a block.
+_SEPARATOR = re.compile(r'\$\{[^{}"]*\}|\\.|(["{}\\]|\s+)')
 _DEFINITION = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)=[ \t]*(.*)")
-_USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*+)\}|([A-Za-z_][A-Za-z0-9_]*+)(?=[ \t,)]|$))")
+_USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)(?=[ \t,)]|$))")
 _INCLUDE = re.compile(r"include[rmwba]?[ \t]+(.*)")
 
 # The words of a brace: these very lists, as a word in quotes may be a brace.
@@ -221,24 +222,36 @@ def _short(text: str) -> str:
 
 
 def _code(place: Place, line: str) -> str:
-    """Take the comment off a line. StatementError if a quote is not closed."""
-    match = _CODE.match(line)
-    end = match.end() if match else 0
-    if line[end : end + 1] == '"':
+    """Return a line without its comment. StatementError if a quote is not closed."""
+    quoted = False
+    for match in _QUOTE_OR_COMMENT.finditer(line):
+        if match[1] == '"':
+            quoted = not quoted
+        elif match[1] and not quoted:
+            return line[: match.start()].rstrip()
+    if quoted:
         raise StatementError(place, "a quote that does not end on its line")
-    # What remains of a line that goes on is its backslash.
-    return line if line[end:] == "\\" else line[:end].rstrip()
+    return line.rstrip()
 
 
 def _tokens(line: str) -> Iterator[list[str]]:
-    """Split a line into statements and braces."""
+    """Split a line whose quotes are all closed into statements and braces."""
     words: list[str] = []
-    for match in _TOKEN.finditer(line):
-        brace = match[2]
-        if brace is None:
-            words.append(match[3] if match[1] is None else match[1])
+    start, quoted = 0, False
+    for match in _SEPARATOR.finditer(line):
+        separator = match[1]
+        if separator is None or (quoted and separator != '"'):
             continue
-        yield words
-        yield _BRACES[brace]
-        words = []
+        if quoted or start < match.start():
+            words.append(line[start : match.start()])
+        # A backslash with nothing after it is a word of its own.
+        start = match.start() if separator == "\\" else match.end()
+        if separator == '"':
+            quoted = not quoted
+        elif separator in _BRACES:
+            yield words
+            yield _BRACES[separator]
+            words = []
+    if start < len(line):
+        words.append(line[start:])
     yield words

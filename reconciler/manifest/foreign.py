@@ -33,12 +33,12 @@ from reconciler.model.sandbox import Sandbox
 KATA, IPVSADM, KEEPALIVED = "kata", "ipvsadm", "keepalived"
 NOTATIONS = (KATA, IPVSADM, KEEPALIVED)
 
-# What each notation begins with, behind blank lines and comments.
-_COMMENTS = re.compile(r"(?:[ \t]*+(?:[#!][^\n]*+)?\n)*+[ \t]*+(?:[#!][^\n]*+)?")
+# The first character that is neither blank nor in a comment, and what each notation has from there on.
+_START = re.compile(r"^[ \t]*([^ \t\n#!])", re.MULTILINE)
 _BEGINNINGS = {
     KATA: re.compile(r"[\[{]|null\b"),
     IPVSADM: re.compile(r"-|ipvsadm\b"),
-    KEEPALIVED: re.compile(r"[A-Za-z_][A-Za-z0-9_]*+(?=[\s{]|\Z)|[$@~]"),
+    KEEPALIVED: re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?=[\s{]|\Z)|[$@~]"),
 }
 _NOTHING = {
     KATA: "no interface and no route in it",
@@ -114,13 +114,12 @@ def _count(found: Found) -> int:
 
 def recognise(text: str) -> str:
     """Tell the notation of a text by its first line that is no comment. ValueError if it is none of them."""
-    match = _COMMENTS.match(text)
-    start = match.end() if match else 0
-    for notation, beginning in _BEGINNINGS.items():
-        if beginning.match(text, start):
-            return notation
-    if start == len(text):
+    match = _START.search(text)
+    if match is None:
         raise ValueError("is empty")
+    for notation, beginning in _BEGINNINGS.items():
+        if beginning.match(text, match.start(1)):
+            return notation
     raise ValueError(f"is in none of the notations known ({', '.join(NOTATIONS)})")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,15 @@ def test_a_pipe_is_read(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_a_notation_is_told_by_its_beginning(text: str, notation: str) -> None:
     assert recognise(text) == notation
+
+
+@pytest.mark.parametrize("text", [" ", "#", "# #\n", " \t\n", "\n", "a", "a#"])
+def test_the_notation_of_a_hostile_text_is_soon_told(text: str) -> None:
+    """What is not linear takes minutes for a megabyte."""
+    start = time.process_time()
+    with contextlib.suppress(ValueError):
+        recognise(text * (1 << 20) + "\0")
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
