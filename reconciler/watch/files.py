@@ -1,4 +1,8 @@
-"""Files below paths, as they are now, and which folders decide what is there."""
+"""Snapshots of the manifest files below some paths, and the folders to watch for changes of them.
+
+If two snapshots are equal, no file changed between them. The paths may contain symbolic links. Replacing a link changes
+which files are read, so the folders that contain the links have to be watched as well.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ from typing import NamedTuple
 from reconciler.errors import Problem
 from reconciler.manifest.load import find, unreadable
 
-# As many links on a path as the kernel follows: path_resolution(7).
+# The kernel follows at most this many symbolic links in one path: path_resolution(7).
 MAX_LINKS = 40
 
 
 class Stamp(NamedTuple):
-    """What changes when a file does; the time of change cannot be set back."""
+    """Metadata of a file that differs after each change of it. No program can set `changed` (the ctime) back."""
 
     device: int
     inode: int
@@ -25,11 +29,12 @@ class Stamp(NamedTuple):
     changed: int
 
 
-class Look(NamedTuple):
-    """How all files were at a moment.
+class Snapshot(NamedTuple):
+    """The state of all files at one moment, without their contents.
 
-    `files`: the manifests, in order. `missing`: PATH → what is wrong with it. `unreadable`: folders below a PATH that could
-    not be searched. `stamps`: of manifests and of other files that were asked for; None: not there.
+    `files`: the manifests, in the order in which they are read. `missing`: PATH → why it has no manifest. `unreadable`:
+    the folders below a PATH that could not be listed. `stamps`: of the manifests and of the other files that the caller
+    named; None if there is no such file.
     """
 
     files: tuple[str, ...]
@@ -38,23 +43,25 @@ class Look(NamedTuple):
     stamps: Mapping[str, Stamp | None]
 
 
-def look(paths: Sequence[str], others: Iterable[str]) -> Look:
-    """Find the manifests below paths, as `manifest.load` does, and stamp them and other files."""
+def take_snapshot(paths: Sequence[str], others: Iterable[str]) -> Snapshot:
+    """Find the manifests below paths, as `manifest.load` does, and read the stamps of them and of other files."""
     files: list[str] = []
     missing: dict[str, Problem] = {}
-    refused: list[Problem] = []
+    unlisted: list[Problem] = []
     for path in paths:
         wrong: list[Problem] = []
         found = [] if (reason := _absence(path)) else list(find([path], wrong))
         files += found
         if found:
-            refused += wrong
+            unlisted += wrong
         else:
             missing[path] = wrong[0] if wrong else unreadable(path, reason)
-    return Look(tuple(files), missing, tuple(refused), {each: stamp(each) for each in dict.fromkeys((*files, *others))})
+    stamps = {each: read_stamp(each) for each in dict.fromkeys((*files, *others))}
+    return Snapshot(tuple(files), missing, tuple(unlisted), stamps)
 
 
 def _absence(path: str) -> str:
+    """Return why a path leads to nothing; empty if it leads to a file or folder."""
     try:
         os.stat(path)
     except OSError as error:
@@ -62,8 +69,8 @@ def _absence(path: str) -> str:
     return ""
 
 
-def stamp(path: str) -> Stamp | None:
-    """Give the stamp of what a path leads to; None: to nothing."""
+def read_stamp(path: str) -> Stamp | None:
+    """Return the stamp of the file or folder that a path leads to; None if there is none."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -71,49 +78,54 @@ def stamp(path: str) -> Stamp | None:
     return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def git_lock(paths: Iterable[str]) -> str | None:
-    """Give the lock of a git that works on the tree in which a path is, if there is one."""
+def find_git_lock(paths: Iterable[str]) -> str | None:
+    """Return the `index.lock` of a work tree around one of the paths: git is changing the tree. None if there is none."""
     real = map(os.path.realpath, paths)
     for folder in {each if os.path.isdir(each) else os.path.dirname(each) for each in real}:
-        lock = _lock_above(folder)
+        lock = _lock_path(folder)
         if lock and os.path.lexists(lock):
             return lock
     return None
 
 
-def _lock_above(folder: str) -> str | None:
+def _lock_path(folder: str) -> str | None:
+    """Return where git puts its lock for the work tree around a folder; None outside of any work tree."""
     while not os.path.lexists(os.path.join(folder, ".git")):
         if folder == (folder := os.path.dirname(folder)):
             return None
     git = os.path.join(folder, ".git")
-    # In a work tree beside its repository, such as git-sync makes, it is a file that says where that is.
+    # In a linked work tree, such as git-sync creates, `.git` is a file that contains the path of the repository.
     with suppress(OSError), open(git, encoding="utf-8", errors="surrogateescape") as stream:
         git = os.path.join(folder, stream.readline().removeprefix("gitdir: ").rstrip("\n"))
     return os.path.join(git, "index.lock")
 
 
-class Ways:
-    """What decides where paths lead: in which folders which names. No folder is a link, nor below one."""
+class PathResolver:
+    """Resolves paths as the kernel does, and collects the directory entries on which the results depend.
+
+    `entries`: folder → names in it. While none of these entries is created, replaced or deleted, all paths lead where
+    they led. The folders are real paths, without symbolic links.
+    """
 
     def __init__(self) -> None:
-        self.names: dict[str, set[str]] = {}
-        self._here = os.getcwd()
-        self._real: dict[str, str] = {}
+        self.entries: dict[str, set[str]] = {}
+        self._working_folder = os.getcwd()
+        self._real_folders: dict[str, str] = {}
 
-    def add(self, path: str) -> str:
-        """Add a path; give what it leads to, which need not be there."""
-        above, name = os.path.split(os.path.join(self._here, path))
-        if above not in self._real:
-            self._real[above] = self._walk("/", above)
-        real = self._walk(self._real[above], name)
-        self._note(*os.path.split(real))
+    def resolve(self, path: str) -> str:
+        """Return the real path that a path leads to, which need not exist."""
+        folder, name = os.path.split(os.path.join(self._working_folder, path))
+        if folder not in self._real_folders:
+            self._real_folders[folder] = self._walk("/", folder)
+        real = self._walk(self._real_folders[folder], name)
+        self._add_entry(*os.path.split(real))
         return real
 
-    def _note(self, folder: str, name: str) -> None:
-        self.names.setdefault(folder, set()).add(name)
+    def _add_entry(self, folder: str, name: str) -> None:
+        self.entries.setdefault(folder, set()).add(name)
 
     def _walk(self, real: str, path: str) -> str:
-        """Go on from a folder; note each link, and each name that is missing."""
+        """Resolve a path that starts in the folder `real`; collect the symbolic links and missing names on the way."""
         todo = path.split("/")[::-1]
         links = 0
         while todo:
@@ -124,9 +136,9 @@ class Ways:
                 real = os.path.dirname(real)
                 continue
             step = os.path.join(real, name)
-            target, missing = _link(step)
+            target, missing = _read_link(step)
             if target or missing:
-                self._note(real, name)
+                self._add_entry(real, name)
             real = step
             if target and links < MAX_LINKS:
                 links += 1
@@ -135,8 +147,8 @@ class Ways:
         return real
 
 
-def _link(path: str) -> tuple[str, bool]:
-    """Give where a link leads; empty: it is none. And whether there is nothing at all."""
+def _read_link(path: str) -> tuple[str, bool]:
+    """Return the target of a symbolic link, or "" if the path is not one; and whether nothing exists there."""
     try:
         return os.readlink(path), False
     except OSError as error:
@@ -145,21 +157,22 @@ def _link(path: str) -> tuple[str, bool]:
         return "", True
 
 
-def wanted(paths: Iterable[str], files: Iterable[str]) -> dict[str, set[str] | None]:
-    """Give the folders to watch: those that paths lead to with all below them (None), others for some names in them."""
-    ways = Ways()
+def folders_to_watch(paths: Iterable[str], files: Iterable[str]) -> dict[str, set[str] | None]:
+    """Return folder → the names in it whose changes matter; None: everything in the folder and below it matters."""
+    resolver = PathResolver()
     trees: dict[str, set[str] | None] = {}
-    for real in sorted(filter(os.path.isdir, map(ways.add, paths))):
+    for real in sorted(filter(os.path.isdir, map(resolver.resolve, paths))):
         if not _is_below(real, trees):
             trees[real] = None
     for file in files:
-        ways.add(file)
-    beside = {folder: names for folder, names in ways.names.items() if not _is_below(folder, trees)}
-    # The trees first: where a limit is reached within one, watchdog says nothing, and the next folder tells.
+        resolver.resolve(file)
+    beside = {folder: names for folder, names in resolver.entries.items() if not _is_below(folder, trees)}
+    # The trees come first: if inotify's limit is reached within a tree, watchdog only raises at the next folder.
     return trees | beside
 
 
 def _is_below(folder: str, trees: Mapping[str, object]) -> bool:
+    """Return whether a folder is one of the trees or below one."""
     while folder not in trees:
         if folder == (folder := os.path.dirname(folder)):
             return False

@@ -1,7 +1,14 @@
-"""The set of manifests below paths, whenever it has changed, and never one that somebody is in the middle of changing.
+"""Reads all manifests below some paths as one consistent set, each time that they have changed.
 
-A set is read when two looks at all its files, a pause apart, see the same, and so does a third one after reading. What cannot
-be used does not keep the others from being used: of its sandbox, the last good manifest goes on.
+Files change one after the other: an editor truncates a file and then writes it, a `git checkout` replaces hundreds. A
+set that is read in the middle of this would delete what the next file brings back. So files are read once they settled:
+
+1. Two snapshots of all files, SETTLE seconds apart, are equal. No git is working, and no program is writing a file.
+2. Then the files that changed since the last time are read and parsed.
+3. A third snapshot, taken after reading, must be equal as well. Otherwise everything starts again.
+
+One bad file does not stop the others. If a manifest cannot be used (it is broken, its folder is gone, or it claims a
+device of another sandbox), the last good manifest of that sandbox stays in force.
 """
 
 from __future__ import annotations
@@ -17,48 +24,47 @@ from typing import NamedTuple
 from reconciler.errors import Problem
 from reconciler.manifest.load import Contents, Manifest, clashes, place, read_file, read_regular
 from reconciler.manifest.schema import Finding, path_text
-from reconciler.watch.files import Look, Stamp, git_lock, look, wanted
+from reconciler.watch.files import Snapshot, Stamp, find_git_lock, folders_to_watch, take_snapshot
 from reconciler.watch.folders import POLL, Folders
 
-# The pause between two looks.
+# Seconds for which the files must not change before they are read.
 SETTLE = 0.2
-# A set that does not come to rest for so long is worth a word.
+# Seconds after which files that do not settle are reported.
 PATIENCE = 60.0
 
 _log = logging.getLogger(__name__)
 
 
-class Reading(NamedTuple):
-    """All manifests at a moment.
+class ManifestSet(NamedTuple):
+    """All manifests in force at one moment, and everything that is wrong with the files.
 
-    `manifests`: by sandbox ID, what is to hold; where the present text cannot be used, the last good one. No two clash.
-    `broken`: sandbox ID (of a file that never gave one: the file) → why its present text is not used.
-    `problems`: all that is wrong. `missing`: PATHs that are gone or give no manifest any more; what they gave still holds.
-    `removed`: sandboxes whose manifest is gone although its PATH is there.
+    `manifests`: sandbox ID → the manifest in force: the last good one if the present text cannot be used. No two of them
+    claim the same ID or device. `broken`: sandbox ID → why its present text is not used; instead of the ID, the name of
+    the file if no manifest of it was ever in force. `problems`: all problems of all files. `missing`: the PATHs that do
+    not exist or contain no manifest; the manifests read from them before stay in force.
     """
 
     manifests: Mapping[str, Manifest]
     broken: Mapping[str, str]
     problems: tuple[Problem, ...]
     missing: tuple[str, ...]
-    removed: tuple[str, ...]
 
 
-class _Restless(Exception):  # noqa: N818
-    """No set can be read now: why."""
+class _NotSettledError(Exception):
+    """The files cannot be read at this moment. The text is the reason."""
 
 
 class _File(NamedTuple):
-    """What was read from a file, and the stamps of all that was read for it."""
+    """What was read from a manifest file, and the stamps of that file and of the files of rules that it names."""
 
     contents: Contents
     stamps: list[Stamp | None]
 
 
-class Manifests:
-    """Reads the manifests below paths again and again. `wake` comes from a thread of its own; all else is for one thread.
+class ManifestReader:
+    """Reads the manifests below paths again and again. One thread uses all methods; `wake` is called from another one.
 
-    `rescan`: after how many seconds files are read whatever their stamps and events say.
+    `rescan`: seconds after which files are read again even if neither stamps nor events show a change.
     """
 
     def __init__(self, paths: Sequence[str], rescan: float = 30.0) -> None:
@@ -66,208 +72,223 @@ class Manifests:
         self._rescan, self._next_rescan = rescan, -math.inf
         self._folders: Folders | None = None
         self._files: dict[str, _File] = {}
-        self._reading: Reading | None = None
-        # The look at what was read last; the latest look, and since when all have shown the same.
-        self._done: Look | None = None
-        self._latest: Look | None = None
+        self._last_set: ManifestSet | None = None
+        # The snapshot of the files that were read last.
+        self._read_snapshot: Snapshot | None = None
+        # The latest snapshot, and since when all snapshots have been equal to it.
+        self._latest: Snapshot | None = None
         self._latest_since = 0.0
-        self._restless_since: float | None = None
-        self._unrest = ""
+        # Since when changed files have not settled, and why; the reason only after PATIENCE seconds.
+        self._unsettled_since: float | None = None
+        self._unsettled = ""
 
     @property
     def polling(self) -> str:
-        """Say why changes are looked for instead of told; empty: they are told."""
+        """Why the files are checked periodically; empty if inotify reports all changes."""
         return self._folders.polling if self._folders else ""
 
     @property
-    def unrest(self) -> str:
-        """Say why what has changed is not read although that was long ago; empty: there is nothing of the kind."""
-        return self._unrest
+    def unsettled(self) -> str:
+        """Why changed files have not been read for more than PATIENCE seconds; empty if none have waited that long."""
+        return self._unsettled
 
     def start(self, wake: Callable[[], None]) -> None:
-        """Call `wake` when there may be something to read: for the first time at once."""
+        """Call `wake` whenever `read` should be called, the first time at once."""
         self._folders = Folders(wake)
-        self._folders.within(0)
+        self._folders.wake_within(0)
 
     def stop(self) -> None:
-        """Call no more, and leave no thread."""
+        """Make no more calls, and end all threads."""
         if self._folders:
             self._folders.stop()
             self._folders = None
 
-    def read(self) -> Reading | None:
-        """Read a set; None: it is the same as the last one, or is being changed, and `wake` will be called again."""
-        reading, pause = None, POLL
+    def read(self) -> ManifestSet | None:
+        """Return the manifests if they have changed since the last call and have settled.
+
+        Return None otherwise: then `wake` will be called again.
+        """
+        changed, pause = None, POLL
         try:
-            reading = self._read()
-        except _Restless as restless:
-            pause = self._wait(str(restless))
+            changed = self._read()
+        except _NotSettledError as error:
+            pause = self._seconds_to_next_try(str(error))
         else:
-            self._restless_since, self._unrest = None, ""
+            self._unsettled_since, self._unsettled = None, ""
             pause = min(POLL if self.polling else math.inf, self._next_rescan - monotonic())
         finally:
             if self._folders:
-                self._folders.within(pause)
-        return reading
+                self._folders.wake_within(pause)
+        return changed
 
-    def _read(self) -> Reading | None:
-        if lock := git_lock(self._paths):
-            raise _Restless(f"{lock} is there")
+    def _read(self) -> ManifestSet | None:
+        if lock := find_git_lock(self._paths):
+            raise _NotSettledError(f"{lock} exists: git is working, or was killed")
         rescan = monotonic() >= self._next_rescan
-        seen, age = self._look()
-        if self._folders and self._folders.follow(wanted(self._paths, seen.stamps)):
-            raise _Restless("some folders are watched only now")
-        if seen == self._done and not rescan:
+        snapshot, age = self._take_snapshot()
+        if self._folders and self._folders.watch(folders_to_watch(self._paths, snapshot.stamps)):
+            raise _NotSettledError("the watch on some folders began just now")
+        if snapshot == self._read_snapshot and not rescan:
             return None
-        if age < self._pause:
-            raise _Restless(_difference(seen, self._done))
-        if writing := self._folders and self._folders.being_written(seen.stamps.values()):
-            raise _Restless(f"{writing} is being written")
-        self._files = {file: self._current(file, seen, rescan=rescan) for file in seen.files}
-        again, _ = self._look()
-        if again != seen:
-            raise _Restless(_difference(again, seen))
-        return self._finish(seen)
+        if age < self._settle_time:
+            raise _NotSettledError(_describe_change(self._read_snapshot, snapshot))
+        if path := self._folders and self._folders.find_unfinished(snapshot.stamps.values()):
+            raise _NotSettledError(f"a program is still writing {path}")
+        self._files = {file: self._read_file(file, snapshot, rescan=rescan) for file in snapshot.files}
+        after, _ = self._take_snapshot()
+        if after != snapshot:
+            raise _NotSettledError(_describe_change(snapshot, after))
+        return self._finish(snapshot)
 
-    def _look(self) -> tuple[Look, float]:
-        """Look at all files; give how long they have been seen like that, too."""
-        seen = look(self._paths, (part for file in self._files.values() for part in file.contents.texts))
+    def _take_snapshot(self) -> tuple[Snapshot, float]:
+        """Return a snapshot of all files, and for how many seconds all snapshots have been equal to it."""
+        rules = (path for file in self._files.values() for path in file.contents.texts)
+        snapshot = take_snapshot(self._paths, rules)
         now = monotonic()
-        if seen != self._latest:
-            self._latest, self._latest_since = seen, now
-        return seen, now - self._latest_since
+        if snapshot != self._latest:
+            self._latest, self._latest_since = snapshot, now
+        return snapshot, now - self._latest_since
 
     @property
-    def _pause(self) -> float:
-        # A network file system shows its files as they were a while ago.
+    def _settle_time(self) -> float:
+        # A network file system shows files as they were some time ago.
         return POLL if self.polling else SETTLE
 
-    def _wait(self, reason: str) -> float:
-        """Take note of unrest; give how long to wait."""
+    def _seconds_to_next_try(self, reason: str) -> float:
+        """Return when to try again to read files that have not settled; report it if that has lasted for long."""
         now = monotonic()
-        if self._restless_since is None:
-            self._restless_since = now
-        if now - self._restless_since < PATIENCE:
-            return self._pause
-        if not self._unrest:
-            _log.warning("what has changed is not read since %g s: %s", PATIENCE, reason)
-        self._unrest = reason
+        if self._unsettled_since is None:
+            self._unsettled_since = now
+        if now - self._unsettled_since < PATIENCE:
+            return self._settle_time
+        if not self._unsettled:
+            _log.warning("changed manifests have not been read for %g s: %s", PATIENCE, reason)
+        self._unsettled = reason
         return POLL
 
-    def _current(self, file: str, seen: Look, *, rescan: bool) -> _File:
-        """Give what is in a file, read only if it or one of its rules may have changed, and parsed only if it has."""
+    def _read_file(self, file: str, snapshot: Snapshot, *, rescan: bool) -> _File:
+        """Return the contents of a file: read only if it or its rules may have changed, parsed only if they have."""
         known = self._files.get(file)
         if known:
-            stamps = _stamps(seen, known.contents)
-            if (stamps == known.stamps and not rescan) or _is_current(known.contents):
+            stamps = _stamps_of(known.contents, snapshot)
+            if (stamps == known.stamps and not rescan) or _is_unchanged(known.contents):
                 return _File(known.contents, stamps)
         contents = read_file(file, regular=True)
-        # Rules that are named for the first time are in no look yet: the next one differs, so nothing is used before it.
-        return _File(contents, _stamps(seen, contents))
+        # A file of rules that is named for the first time is in no snapshot yet. The snapshot after reading contains it
+        # and so differs: nothing is used before the rules have settled, too.
+        return _File(contents, _stamps_of(contents, snapshot))
 
-    def _finish(self, seen: Look) -> Reading | None:
-        self._done, self._next_rescan = seen, monotonic() + self._rescan
-        reading = _judge(seen, {name: file.contents for name, file in self._files.items()}, self._reading)
-        if reading == self._reading:
+    def _finish(self, snapshot: Snapshot) -> ManifestSet | None:
+        self._read_snapshot, self._next_rescan = snapshot, monotonic() + self._rescan
+        files = {name: file.contents for name, file in self._files.items()}
+        found = _combine(snapshot, files, self._last_set.manifests if self._last_set else {})
+        if found == self._last_set:
             return None
-        self._reading = reading
-        return reading
+        self._last_set = found
+        return found
 
 
-def _stamps(seen: Look, contents: Contents) -> list[Stamp | None]:
-    return [seen.stamps.get(part) for part in contents.texts]
+def _stamps_of(contents: Contents, snapshot: Snapshot) -> list[Stamp | None]:
+    return [snapshot.stamps.get(path) for path in contents.texts]
 
 
-def _is_current(contents: Contents) -> bool:
-    """Tell whether a file and its rules still say the same; of what could not be read, there may be something else to say."""
+def _is_unchanged(contents: Contents) -> bool:
+    """Return whether a file and its rules still have the same texts; False if one could not be read then or now."""
     with suppress(OSError, ValueError):
-        return all(text is not None and text == read_regular(part) for part, text in contents.texts.items())
+        return all(text is not None and text == read_regular(path) for path, text in contents.texts.items())
     return False
 
 
-def _difference(seen: Look, done: Look | None) -> str:
-    """Name a file that differs in two looks."""
-    before = done.stamps if done else {}
-    changed = (file for file in seen.stamps if seen.stamps[file] != before.get(file))
-    return f"{next(changed, 'the list of files')} has changed just now"
+def _describe_change(before: Snapshot | None, after: Snapshot) -> str:
+    """Name a file that differs between two snapshots."""
+    stamps = before.stamps if before else {}
+    changed = (file for file in after.stamps if after.stamps[file] != stamps.get(file))
+    return f"{next(changed, 'the list of files')} changed just now"
 
 
-def _judge(seen: Look, files: Mapping[str, Contents], last: Reading | None) -> Reading:
-    """Decide what is to hold, now that this is in the files and that held before."""
-    held = last.manifests if last else {}
-    present = [manifest for contents in files.values() for manifest in contents.manifests]
-    broken: dict[str, str] = {}
-    kept: dict[str, Manifest] = {}
-    for file, problems in _in_doubt(seen, files):
-        own = _unread(file, held, files)
-        kept |= own
-        for name in own or [file]:
-            broken.setdefault(name, str(problems[0]))
-    elsewhere = {each.sandbox.id for each in present}
-    for path in seen.missing:
-        kept |= {name: each for name, each in _below(path, held) if name not in elsewhere}
-    chosen, refused = _without_clashes(kept.values(), present, held)
-    for manifest, findings in refused:
+def _combine(snapshot: Snapshot, files: Mapping[str, Contents], in_force: Mapping[str, Manifest]) -> ManifestSet:
+    """Return which manifests are in force now, from the contents of all files and the manifests in force until now."""
+    read = [manifest for contents in files.values() for manifest in contents.manifests]
+    retained, broken = _retain(snapshot, files, in_force)
+    chosen, rejected = _reject_clashes(retained.values(), read, in_force)
+    for manifest, findings in rejected:
         name = manifest.sandbox.id
-        at_home = name in held and held[name].file == manifest.file
-        broken.setdefault(name if at_home else manifest.file, f"{manifest.file}: {_text(findings[0])}")
-    problems = [*seen.missing.values(), *seen.unreadable]
+        is_edit = name in in_force and in_force[name].file == manifest.file
+        broken.setdefault(name if is_edit else manifest.file, f"{manifest.file}: {_finding_text(findings[0])}")
+    problems = [*snapshot.missing.values(), *snapshot.unreadable]
     problems += [problem for contents in files.values() for problem in contents.problems]
-    gone = [*(last.removed if last else ()), *held]
-    return Reading(
+    return ManifestSet(
         manifests=chosen,
         broken=broken,
-        problems=(*problems, *place(refused)),
-        missing=tuple(seen.missing),
-        removed=tuple(dict.fromkeys(name for name in gone if name not in chosen)),
+        problems=(*problems, *place(rejected)),
+        missing=tuple(snapshot.missing),
     )
 
 
-def _text(finding: Finding) -> str:
+def _finding_text(finding: Finding) -> str:
     return f"{path_text(finding.path)}: {finding.message}"
 
 
-def _in_doubt(seen: Look, files: Mapping[str, Contents]) -> Iterator[tuple[str, Sequence[Problem]]]:
-    """Give files, and folders that could not be searched, of which not all is known."""
+def _retain(
+    snapshot: Snapshot, files: Mapping[str, Contents], in_force: Mapping[str, Manifest]
+) -> tuple[dict[str, Manifest], dict[str, str]]:
+    """Return the manifests in force that stay so although their text could not be read now, and why, as in `broken`."""
+    retained: dict[str, Manifest] = {}
+    broken: dict[str, str] = {}
+    for path, problems in _incomplete(snapshot, files):
+        unread = _unread(path, in_force, files)
+        retained |= unread
+        for name in unread or [path]:
+            broken.setdefault(name, str(problems[0]))
+    present = {manifest.sandbox.id for contents in files.values() for manifest in contents.manifests}
+    for path in snapshot.missing:
+        retained |= {name: manifest for name, manifest in _below(path, in_force) if name not in present}
+    return retained, broken
+
+
+def _incomplete(snapshot: Snapshot, files: Mapping[str, Contents]) -> Iterator[tuple[str, Sequence[Problem]]]:
+    """Yield the files and folders that could not be read completely, with their problems."""
     for file, contents in files.items():
         if contents.problems:
             yield file, contents.problems
-    for problem in seen.unreadable:
+    for problem in snapshot.unreadable:
         yield problem.file, [problem]
 
 
-def _unread(path: str, held: Mapping[str, Manifest], files: Mapping[str, Contents]) -> dict[str, Manifest]:
-    """Give what holds of a file, or of all files below a folder, and could not be read there now."""
+def _unread(path: str, in_force: Mapping[str, Manifest], files: Mapping[str, Contents]) -> dict[str, Manifest]:
+    """Return the manifests in force that came from a file, or from below a folder, and could not be read there now."""
     if path not in files:
-        return {name: each for name, each in _below(path, held) if each.file not in files}
-    there = {each.sandbox.id for each in files[path].manifests}
-    return {name: each for name, each in held.items() if each.file == path and name not in there}
+        return {name: manifest for name, manifest in _below(path, in_force) if manifest.file not in files}
+    present = {manifest.sandbox.id for manifest in files[path].manifests}
+    return {name: manifest for name, manifest in in_force.items() if manifest.file == path and name not in present}
 
 
-def _below(path: str, held: Mapping[str, Manifest]) -> Iterator[tuple[str, Manifest]]:
+def _below(path: str, in_force: Mapping[str, Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Yield the manifests in force that came from a path or from below it."""
     folder = os.path.join(path, "")
-    for name, each in held.items():
-        if each.file == path or each.file.startswith(folder):
-            yield name, each
+    for name, manifest in in_force.items():
+        if manifest.file == path or manifest.file.startswith(folder):
+            yield name, manifest
 
 
-def _without_clashes(
-    kept: Iterable[Manifest], present: Iterable[Manifest], held: Mapping[str, Manifest]
+def _reject_clashes(
+    retained: Iterable[Manifest], read: Iterable[Manifest], in_force: Mapping[str, Manifest]
 ) -> tuple[dict[str, Manifest], list[tuple[Manifest, list[Finding]]]]:
-    """Leave out whatever claims what another one has; what holds already comes first, then the order of the files.
+    """Return the manifests by sandbox ID, and those that are rejected as they claim an ID or device of another one.
 
-    Of a sandbox that is left without a manifest, the one that held goes on: so do its claims.
+    A manifest that is in force already wins against a new one; of two new ones, the first in file order wins. If a new
+    manifest is rejected, the previous one stays in force, with the devices it claims.
     """
 
-    def is_news(manifest: Manifest) -> bool:
-        before = held.get(manifest.sandbox.id)
+    def is_new(manifest: Manifest) -> bool:
+        before = in_force.get(manifest.sandbox.id)
         return before is None or (before.file, before.sandbox) != (manifest.file, manifest.sandbox)
 
-    candidates = [*kept, *sorted(present, key=is_news)]
-    refused: list[tuple[Manifest, list[Finding]]] = []
+    candidates = [*retained, *sorted(read, key=is_new)]
+    rejected: list[tuple[Manifest, list[Finding]]] = []
     while found := clashes(candidates):
-        refused += [(candidates[index], findings) for index, findings in found.items()]
+        rejected += [(candidates[index], findings) for index, findings in found.items()]
         left = [each for index, each in enumerate(candidates) if index not in found]
-        bereft = {candidates[index].sandbox.id for index in found} - {each.sandbox.id for each in left}
-        candidates = [*(held[name] for name in sorted(bereft & held.keys())), *left]
-    return {each.sandbox.id: each for each in candidates}, refused
+        without_manifest = {candidates[index].sandbox.id for index in found} - {each.sandbox.id for each in left}
+        candidates = [*(in_force[name] for name in sorted(without_manifest & in_force.keys())), *left]
+    return {each.sandbox.id: each for each in candidates}, rejected

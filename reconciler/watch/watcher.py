@@ -18,7 +18,7 @@ from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import NetnsAddress
 from reconciler.safety import ALWAYS, SHARE
 from reconciler.watch import log, notify, pause
-from reconciler.watch.manifests import Manifests, Reading
+from reconciler.watch.manifests import ManifestReader, ManifestSet
 from reconciler.watch.namespaces import HOST, Followed, Namespaces
 from reconciler.watch.report import MetricsServer, StatusSocket, metrics
 from reconciler.watch.revision import revisions
@@ -53,12 +53,12 @@ class Watcher:
 
     def __init__(self, paths: Sequence[str], options: Options) -> None:
         self._options = options
-        self._manifests = Manifests(paths)
+        self._manifests = ManifestReader(paths)
         self._workers: dict[str, Worker] = {}
         self._leaving: list[Worker] = []
         self._rollout = Rollout(options.pace)
         self._stopped_at: tuple[str, ...] = ()
-        self._reading: Reading | None = None
+        self._reading: ManifestSet | None = None
         self._not_pruned: tuple[str, ...] = ()
         self._revisions: dict[str, str] = {}
         self._revisions_at = 0.0
@@ -164,7 +164,7 @@ class Watcher:
         manifests = self._reading.manifests.values() if self._reading else ()
         self._revisions = revisions({each.file for each in manifests})
 
-    def _take(self, reading: Reading, *, first: bool) -> None:
+    def _take(self, reading: ManifestSet, *, first: bool) -> None:
         """Give each manifest that is news to a worker: all at once at the start, in turn later."""
         changed = []
         for name, manifest in reading.manifests.items():
@@ -200,7 +200,7 @@ class Watcher:
         self._workers[manifest.sandbox.id] = worker
         worker.start()
 
-    def _leave(self, gone: Sequence[str], reading: Reading) -> None:
+    def _leave(self, gone: Sequence[str], reading: ManifestSet) -> None:
         """Let go of sandboxes whose manifest is gone; with `prune`, remove what was ours, unless that is too much."""
         prune = self._options.prune and self._options.settings.change
         kept = tuple(gone) if prune and gone and self._is_too_much(len(gone), reading) else ()
@@ -220,7 +220,7 @@ class Watcher:
             self._leaving.append(worker)
             log.say("let go", sandbox=name, file=worker.manifest.file, pruned=removes)
 
-    def _is_too_much(self, count: int, reading: Reading) -> bool:
+    def _is_too_much(self, count: int, reading: ManifestSet) -> bool:
         total = len(self._workers)
         return bool(reading.missing) or count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
 
@@ -276,8 +276,8 @@ class Watcher:
         if self._rollout.stopped:
             failed, waiting = ", ".join(self._rollout.stopped), len(self._rollout.waiting)
             alarms.append(f"the rollout has stopped at failures ({failed}); {waiting:,} more have not been changed")
-        if self._manifests.unrest:
-            alarms.append(f"changes of manifests are not read: {self._manifests.unrest}")
+        if self._manifests.unsettled:
+            alarms.append(f"changes of manifests are not read: {self._manifests.unsettled}")
         return alarms
 
     def _statuses(self) -> list[Status]:

@@ -25,5 +25,5 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
     yield started
     for watch in watches:
-        watch.manifests.stop()
+        watch.reader.stop()
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.watch.manifests import Manifests, Reading
+from reconciler.watch.manifests import ManifestReader, ManifestSet
 from tests.manifest.texts import manifest, nic
 
 Versions = dict[str, int]
@@ -25,7 +25,7 @@ def text(number: int, version: int = 0, device: int | None = None) -> str:
     return manifest(f"sandbox: s{number}", f"driver: {{netns: {{name: s{number}}}}}", nics=[own], routes=routes or None)
 
 
-def versions(reading: Reading) -> Versions:
+def versions(reading: ManifestSet) -> Versions:
     return {name: len(each.sandbox.routes or ()) for name, each in reading.manifests.items()}
 
 
@@ -33,20 +33,20 @@ class Watch:
     """A watch as the loop has it: it reads when it is woken, and keeps all it was given."""
 
     def __init__(self, *paths: str, rescan: float = 60.0) -> None:
-        self.readings: list[Reading] = []
-        self.manifests = Manifests(paths, rescan)
+        self.readings: list[ManifestSet] = []
+        self.reader = ManifestReader(paths, rescan)
         self._woken = threading.Event()
-        self.manifests.start(self._woken.set)
+        self.reader.start(self._woken.set)
 
     def _next(self, seconds: float) -> bool:
         if not self._woken.wait(max(seconds, 0)):
             return False
         self._woken.clear()
-        if reading := self.manifests.read():
+        if reading := self.reader.read():
             self.readings.append(reading)
         return True
 
-    def until(self, wish: Callable[[Reading], bool], seconds: float = 15.0) -> Reading:
+    def until(self, wish: Callable[[ManifestSet], bool], seconds: float = 15.0) -> ManifestSet:
         """Give the first reading from here on that is as wished."""
         end, seen = time.monotonic() + seconds, len(self.readings)
         while not any(map(wish, self.readings[seen:])):
@@ -54,17 +54,17 @@ class Watch:
                 pytest.fail(f"not in {seconds} s; the last one was {self.readings[-1:]}")
         return self.readings[-1]
 
-    def until_versions(self, wanted: Versions, seconds: float = 15.0) -> Reading:
+    def until_versions(self, wanted: Versions, seconds: float = 15.0) -> ManifestSet:
         return self.until(lambda reading: versions(reading) == wanted, seconds)
 
-    def run(self, seconds: float) -> list[Reading]:
+    def run(self, seconds: float) -> list[ManifestSet]:
         """Read for so long; give what was given."""
         end, seen = time.monotonic() + seconds, len(self.readings)
         while (left := end - time.monotonic()) > 0:
             self._next(left)
         return self.readings[seen:]
 
-    def run_during(self, action: Callable[[], object], more: float = 0.5) -> list[Reading]:
+    def run_during(self, action: Callable[[], object], more: float = 0.5) -> list[ManifestSet]:
         """Read while something is done, and a little longer."""
         seen, thread = len(self.readings), threading.Thread(target=action)
         thread.start()

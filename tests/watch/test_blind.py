@@ -46,7 +46,7 @@ class TestBlindness:
         write("m", [1, 2], 0)
         watch = start("m")
         self.change(watch)
-        assert "limit reached" in watch.manifests.polling
+        assert "limit reached" in watch.reader.polling
         assert len(caplog.records) == 1
 
     @pytest.mark.parametrize(("limit", "said"), [("watches", "watch limit"), ("instances", "instance limit")])
@@ -61,8 +61,8 @@ class TestBlindness:
             "watch.until_versions({'s1': 0})\n"
             "write('m', [1], 1)\n"
             "watch.until_versions({'s1': 1})\n"
-            "print(watch.manifests.polling)\n"
-            "watch.manifests.stop()\n"
+            "print(watch.reader.polling)\n"
+            "watch.reader.stop()\n"
         )
         shell = f'echo 0 > /proc/sys/user/max_inotify_{limit} && exec "$0" -c "$1"'
         ran = subprocess.run(
@@ -72,17 +72,17 @@ class TestBlindness:
             text=True,
             check=False,
         )
-        assert (ran.returncode, said in ran.stdout, ran.stderr.count("not (all) told")) == (0, True, 1), ran
+        assert (ran.returncode, said in ran.stdout, ran.stderr.count("inotify does not report")) == (0, True, 1), ran
 
     def test_on_a_network_file_system(
         self, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(folders, "remote_type", lambda *_: "nfs4")
+        monkeypatch.setattr(folders, "find_remote_type", lambda *_: "nfs4")
         monkeypatch.setattr(folders._Folder, "on_any_event", lambda *_: None)
         write("m", [1, 2], 0)
         watch = start("m")
         self.change(watch)
-        assert watch.manifests.polling.endswith("is on nfs4")
+        assert watch.reader.polling.endswith("is on nfs4")
         assert len(caplog.records) == 1
 
     def test_of_lost_events(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +90,13 @@ class TestBlindness:
         write("m", [1, 2], 0)
         watch = start("m", rescan=1.0)
         self.change(watch)
-        assert watch.manifests.polling == ""
+        assert watch.reader.polling == ""
 
     def test_of_stamps_that_stay_the_same(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         write("m", [1], 0)
-        monkeypatch.setattr(files, "stamp", lambda path: files.Stamp(0, 0, 0, 0, 0) if os.path.exists(path) else None)
+        monkeypatch.setattr(
+            files, "read_stamp", lambda path: files.Stamp(0, 0, 0, 0, 0) if os.path.exists(path) else None
+        )
         watch = start("m", rescan=1.0)
         watch.until_versions({"s1": 0})
         write("m", [1], 1)

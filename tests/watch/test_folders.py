@@ -13,8 +13,8 @@ import pytest
 from watchdog.observers.api import BaseObserver
 
 from reconciler.watch import folders
-from reconciler.watch.files import look, wanted
-from reconciler.watch.folders import Folders, remote_type
+from reconciler.watch.files import folders_to_watch, take_snapshot
+from reconciler.watch.folders import Folders, find_remote_type
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ MOUNTS = """\
     ("major", "minor", "kind"), [(254, 0, ""), (0, 52, "nfs4"), (0, 53, "fuse.sshfs"), (0, 54, ""), (9, 9, "")]
 )
 def test_remote_file_systems_are_known_by_type(major: int, minor: int, kind: str) -> None:
-    assert remote_type(os.makedev(major, minor), MOUNTS) == kind
+    assert find_remote_type(os.makedev(major, minor), MOUNTS) == kind
 
 
 class TestEvents:
@@ -59,8 +59,8 @@ class TestEvents:
         for path in ("m/below", "m/.git/objects"):
             (folder / path).mkdir(parents=True)
         (folder / "m/a.yaml").write_text("text")
-        assert watched.follow(wanted(["m"], []))
-        assert not watched.follow(wanted(["m"], []))
+        assert watched.watch(folders_to_watch(["m"], []))
+        assert not watched.watch(folders_to_watch(["m"], []))
         # What was made just now may be told of still.
         while calls.wait(0.3):
             calls.clear()
@@ -104,17 +104,17 @@ class TestEvents:
         Path("m/new/below/a.yaml").touch()
         assert calls.wait(5)
 
-    def test_a_file_is_being_written_until_it_is_closed(self, watched: Folders, calls: threading.Event) -> None:
-        stamps = look(["m"], []).stamps.values()
+    def test_a_file_is_unfinished_until_it_is_closed(self, watched: Folders, calls: threading.Event) -> None:
+        stamps = take_snapshot(["m"], []).stamps.values()
         with Path("m/a.yaml").open("a") as stream:
             stream.write("more")
             stream.flush()
             assert calls.wait(5)
-            assert watched.being_written(stamps) == str(Path.cwd() / "m/a.yaml")
-            assert watched.being_written([]) is None
+            assert watched.find_unfinished(stamps) == str(Path.cwd() / "m/a.yaml")
+            assert watched.find_unfinished([]) is None
             calls.clear()
         assert calls.wait(5)
-        assert watched.being_written(stamps) is None
+        assert watched.find_unfinished(stamps) is None
 
     def test_a_file_is_not_waited_for_without_end(
         self, watched: Folders, calls: threading.Event, monkeypatch: pytest.MonkeyPatch
@@ -124,7 +124,7 @@ class TestEvents:
             stream.flush()
             assert calls.wait(5)
             monkeypatch.setattr(folders, "UNFINISHED", 0.0)
-            assert watched.being_written(look(["m"], []).stamps.values()) is None
+            assert watched.find_unfinished(take_snapshot(["m"], []).stamps.values()) is None
 
 
 def test_a_folder_that_is_made_again_is_watched_again(folder: Path, watched: Folders, calls: threading.Event) -> None:
@@ -132,7 +132,7 @@ def test_a_folder_that_is_made_again_is_watched_again(folder: Path, watched: Fol
         (folder / "m").mkdir()
         while calls.wait(0.2):
             calls.clear()
-        assert watched.follow(wanted(["m"], []))
+        assert watched.watch(folders_to_watch(["m"], []))
         (folder / "m/a.yaml").touch()
         assert calls.wait(5)
         (folder / "m/a.yaml").unlink()
@@ -142,9 +142,9 @@ def test_a_folder_that_is_made_again_is_watched_again(folder: Path, watched: Fol
 def test_what_is_not_wanted_any_more_is_left(folder: Path, watched: Folders) -> None:
     (folder / "m").mkdir()
     threads = threading.active_count()
-    watched.follow(wanted(["m"], []))
+    watched.watch(folders_to_watch(["m"], []))
     assert threading.active_count() == threads + 4
-    watched.follow({})
+    watched.watch({})
     assert threading.active_count() == threads + 2
 
 
@@ -162,23 +162,26 @@ def test_at_a_limit_all_is_left_and_said_once(
         return schedule(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(BaseObserver, "schedule", limited)
-    assert watched.follow(wanted(["m"], []))
-    assert not watched.follow(wanted(["m"], []))
+    assert watched.watch(folders_to_watch(["m"], []))
+    assert not watched.watch(folders_to_watch(["m"], []))
     assert threading.active_count() == threads
     assert watched.polling == "limit reached (sysctl fs.inotify)"
     assert [(each.levelno, each.getMessage()) for each in caplog.records] == [
-        (logging.WARNING, f"changes of files are not (all) told, so they are looked at every 2 s: {watched.polling}")
+        (
+            logging.WARNING,
+            f"inotify does not report every change, so the files are checked every 2 s: {watched.polling}",
+        )
     ]
 
 
 def test_a_remote_file_system_is_said_once(
     folder: Path, watched: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(folders, "remote_type", lambda *_: "nfs4")
+    monkeypatch.setattr(folders, "find_remote_type", lambda *_: "nfs4")
     (folder / "m").mkdir()
-    watched.follow(wanted(["m"], []))
+    watched.watch(folders_to_watch(["m"], []))
     (folder / "n").mkdir()
-    watched.follow(wanted(["m", "n"], []))
+    watched.watch(folders_to_watch(["m", "n"], []))
     assert watched.polling == f"{folder}/m is on nfs4"
     assert len(caplog.records) == 1
 
@@ -190,29 +193,29 @@ def test_more_folders_than_threads_we_want(
     for number in range(5):
         (folder / f"m{number}").mkdir()
     threads = threading.active_count()
-    watched.follow(wanted([f"m{number}" for number in range(5)], []))
+    watched.watch(folders_to_watch([f"m{number}" for number in range(5)], []))
     assert watched.polling == "there are more than 3 folders"
     assert threading.active_count() == threads + 2 + 3
     (folder / "m2/a.yaml").touch()
     assert calls.wait(5)
 
 
-def test_the_alarm_rings_when_asked_and_no_more_often() -> None:
-    rung: list[None] = []
-    alarm = folders.Alarm(lambda: rung.append(None))
+def test_the_timer_calls_when_asked_and_no_more_often() -> None:
+    calls: list[None] = []
+    timer = folders.WakeTimer(lambda: calls.append(None))
     pause = threading.Event().wait
     for _ in range(100):
-        alarm.within(0.1)
-    alarm.within(5)
+        timer.wake_within(0.1)
+    timer.wake_within(5)
     pause(0.5)
-    assert len(rung) == 1
-    alarm.within(0)
+    assert len(calls) == 1
+    timer.wake_within(0)
     pause(0.1)
-    assert len(rung) == 2
-    alarm.stop()
-    alarm.within(0)
+    assert len(calls) == 2
+    timer.stop()
+    timer.wake_within(0)
     pause(0.1)
-    assert len(rung) == 2
+    assert len(calls) == 2
 
 
 def test_whoever_is_called_may_stop_it() -> None:
@@ -225,6 +228,6 @@ def test_whoever_is_called_may_stop_it() -> None:
         stopped.set()
 
     made = Folders(call)
-    made.within(0)
+    made.wake_within(0)
     assert stopped.wait(5)
     assert len(calls) == 1

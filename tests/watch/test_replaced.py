@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.manifest.load import Contents, read_file
 from reconciler.watch import folders, manifests
-from reconciler.watch.manifests import Manifests, Reading
+from reconciler.watch.manifests import ManifestReader, ManifestSet
 from tests.watch.story import Start, Watch, same, text, versions, write
 
 
@@ -38,7 +38,7 @@ class TestEditors:
             watch.until_versions({"s1": 1}, 5)
         watch.run(0.5)
         assert [versions(each) for each in watch.readings] == [{"s1": 0}, {"s1": 1}]
-        assert watch.readings[-1]._replace(manifests={}) == Reading({}, {}, (), (), ())
+        assert watch.readings[-1]._replace(manifests={}) == ManifestSet({}, {}, (), ())
 
     def test_in_place(self, watch: Watch) -> None:
         self.save(watch, lambda: Path("m/s1.yaml").write_text(text(1, 1)))
@@ -153,7 +153,7 @@ class TestGit:
             if versions(watch.readings[-1]) != same(self.MANY, version):
                 watch.until_versions(same(self.MANY, version))
         assert [versions(each) for each in watch.readings] == [same(self.MANY, each) for each in (1, 0, 1, 0)]
-        assert not any(each.removed or each.missing or each.problems for each in watch.readings)
+        assert not any(each.missing or each.problems for each in watch.readings)
 
     def test_checkout_that_takes_its_time(self, start: Start) -> None:
         git("init", "-q")
@@ -186,13 +186,13 @@ class TestGit:
         lock.touch()
         write("m", [1], 1)
         assert watch.run(1.5) == []
-        assert watch.manifests.unrest == f"{lock} is there"
+        assert watch.reader.unsettled == f"{lock} exists: git is working, or was killed"
         assert [each.getMessage() for each in caplog.records] == [
-            f"what has changed is not read since 0.5 s: {lock} is there"
+            f"changed manifests have not been read for 0.5 s: {watch.reader.unsettled}"
         ]
         lock.unlink()
         watch.until_versions({"s1": 1})
-        assert watch.manifests.unrest == ""
+        assert watch.reader.unsettled == ""
 
 
 class TestLinks:
@@ -214,7 +214,7 @@ class TestLinks:
         write("git/.worktrees/3/m", [0], 9)
         watch.until_versions(same(self.MANY, 3) | {"s0": 9}, 5)
         assert len(watch.readings) == 5
-        assert not any(each.removed or each.missing or each.problems for each in watch.readings)
+        assert not any(each.missing or each.problems for each in watch.readings)
 
     def publish(self, version: int) -> None:
         """Do what a kubelet does with a ConfigMap."""
@@ -236,7 +236,7 @@ class TestLinks:
             self.publish(version)
             watch.until_versions(same(shown, version), 5)
         assert [versions(each) for each in watch.readings] == [same(shown, each) for each in range(5)]
-        assert not any(each.removed or each.missing or each.problems for each in watch.readings)
+        assert not any(each.missing or each.problems for each in watch.readings)
 
     def test_a_config_map_that_is_published_again_and_again(self, start: Start) -> None:
         self.publish(0)
@@ -271,13 +271,13 @@ class TestFolders:
         for version in range(1, 4):
             shutil.rmtree("m")
             gone = watch.until(lambda reading: bool(reading.missing), 5)
-            assert (gone.missing, gone.removed, gone.broken) == (("m",), (), {})
+            assert (gone.missing, gone.broken) == (("m",), {})
             assert [str(each) for each in gone.problems] == ["m: No such file or directory"]
             assert versions(gone) == {"s1": version - 1, "s2": version - 1, "s3": 0}
             write("m", [1, 2], version)
             back = watch.until(lambda reading: not reading.missing, 5)
             assert versions(back) == {"s1": version, "s2": version, "s3": 0}
-            assert (back.removed, back.problems) == ((), ())
+            assert back.problems == ()
 
     def test_one_whose_parents_are_made_again_one_by_one(self, start: Start) -> None:
         write("a/b/m", [1], 0)
@@ -310,7 +310,7 @@ class TestFolders:
         for each in Path("m").iterdir():
             each.unlink()
         gone = watch.until(lambda reading: bool(reading.missing), 5)
-        assert (versions(gone), gone.missing, gone.removed) == (same([1, 2], 0), ("m",), ())
+        assert (versions(gone), gone.missing) == (same([1, 2], 0), ("m",))
 
     def test_one_that_is_not_there_at_first(self, start: Start) -> None:
         watch = start("m")
@@ -331,15 +331,15 @@ class TestFolders:
         for each, mode in modes:
             each.chmod(mode | 0o055)
         try:
-            reading = self.read_as_somebody_else(Manifests(["m"], 0.0))
+            reading = self.read_as_somebody_else(ManifestReader(["m"], 0.0))
         finally:
             for each, mode in modes:
                 each.chmod(mode)
-        assert (versions(reading), reading.removed) == (same([1, 2], 0), ())
+        assert versions(reading) == same([1, 2], 0)
         assert reading.broken == {"s1": "m/below: Permission denied"}
         assert [str(each) for each in reading.problems] == ["m/below: Permission denied"]
 
-    def read_as_somebody_else(self, watched: Manifests) -> Reading:
+    def read_as_somebody_else(self, watched: ManifestReader) -> ManifestSet:
         settle(watched)
         Path("m/below").chmod(0o700)
         os.seteuid(65534)
@@ -349,7 +349,7 @@ class TestFolders:
             os.seteuid(0)
 
 
-def settle(watched: Manifests) -> Reading:
+def settle(watched: ManifestReader) -> ManifestSet:
     """Read without being woken."""
     end = time.monotonic() + 10
     while (reading := watched.read()) is None:
