@@ -1,4 +1,4 @@
-"""What the commands against one sandbox have in common: how it is named, and what is said of a watcher."""
+"""What the commands for one sandbox share: how the user names it, and the warning that a watcher reverts changes."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ import os
 import sys
 
 from reconciler.model.sandbox import Sandbox
-from reconciler.watch.client import undone_by
+from reconciler.watch.client import find_reverting_manifest
 
 
 def add_sandbox(parser: argparse.ArgumentParser) -> None:
-    """Add what names one sandbox."""
-    parser.add_argument("id", metavar="ID", help="the sandbox's ID, or the beginning of it if no other one begins so")
+    """Add the arguments that name one sandbox."""
+    parser.add_argument(
+        "id", metavar="ID", help="the sandbox's ID, or the beginning of it if no other ID begins with it"
+    )
     parser.add_argument(
         "--manifests",
         action="append",
         default=[],
         metavar="PATH",
-        help="look for it in these manifests (default: among the machines of `reconciler sandbox list`)",
+        help="find the sandbox in these manifests (default: among the machines of `reconciler sandbox list`)",
     )
 
 
 def print_undone(sandbox: Sandbox, file: str = "") -> None:
-    """Print on stderr that a watcher will undo what was changed in a sandbox, if one will: not by the same manifest."""
-    watched = undone_by(sandbox.id)
+    """Warn on stderr if a watcher will revert what was changed in a sandbox: it has another manifest than `file`."""
+    watched = find_reverting_manifest(sandbox.id)
     if watched and not (file and _is_same(file, watched)):
-        print(f"{sandbox.id}: the watch will undo this, where its manifest {watched} does not say it", file=sys.stderr)
+        print(f"{sandbox.id}: `reconciler watch` will revert whatever differs from {watched}", file=sys.stderr)
 
 
 def _is_same(file: str, watched: str) -> bool:
-    """Tell whether two paths lead to one file, of which the second may be relative to another process's folder."""
+    """Return whether two paths lead to one file. The second may be relative to the folder of another process."""
     if os.path.isabs(watched):
         return os.path.realpath(file) == os.path.realpath(watched)
     return os.path.realpath(file).endswith(os.sep + os.path.normpath(watched))

@@ -1,4 +1,4 @@
-"""`reconciler pause`: let `watch` leave a sandbox alone for a while."""
+"""`reconciler pause`: make the watcher leave a sandbox alone for some time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconciler.wording import seconds
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("sandbox", metavar="ID", help="the sandbox's ID, as its manifest says it")
+    parser.add_argument("sandbox", metavar="ID", help="the sandbox's ID, as in its manifest")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--for", dest="time", metavar="TIME", help="for how long: 90s, 15min, 1h, 2d")
     how.add_argument("--end", action="store_true", help="end the pause now")
@@ -23,9 +23,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Begin a pause, or end it."""
     name = arguments.sandbox
     if not pause.is_id(name):
-        raise HostError(f'"{name}" is no ID of a sandbox')
+        raise HostError(f'"{name}" is not a valid sandbox ID')
     if arguments.end:
-        print(f"{name}: {'looked after again' if pause.end(name) else 'was not paused'}")
+        print(f"{name}: {'no longer paused' if pause.end(name) else 'was not paused'}")
         return 0
     try:
         until = time.time() + seconds(arguments.time)

@@ -1,4 +1,4 @@
-"""`reconciler status`: what the watcher of this host knows."""
+"""`reconciler status`: print the state of all sandboxes that the watcher of this host keeps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from reconciler.cli.output import print_data
-from reconciler.watch.client import ask
-from reconciler.watch.report import age
+from reconciler.watch.client import read_status
+from reconciler.watch.report import format_age
 from reconciler.wording import printable
 
 _HEAD = ("SANDBOX", "DRIVER", "STATE", "LOOKED", "DRIFT 1 h", "REVISION", "DETAIL")
@@ -20,8 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a sandbox; 1 if something is not as it should be."""
-    found = ask()
+    """Print one line per sandbox. Return 0 if all is well, else 1."""
+    found = read_status()
     if arguments.form == "json":
         print_data(found, "json")
     else:
@@ -39,7 +39,7 @@ def _row(each: dict[str, Any]) -> tuple[str, ...]:
         each["sandbox"],
         each["driver"],
         state,
-        age(each["looked"]),
+        format_age(each["looked"]),
         drift,
         each["revision"] or "-",
         printable(each["detail"]),

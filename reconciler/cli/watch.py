@@ -1,4 +1,4 @@
-"""`reconciler watch`: keep sandboxes what their manifests say."""
+"""`reconciler watch`: keep sandboxes as their manifests describe them, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -16,38 +16,60 @@ from reconciler.watch.worker import Settings
 from reconciler.wording import seconds
 
 _T = TypeVar("_T")
-# Seconds.
+# The defaults of --look and --full-look, in seconds.
 LOOK, FULL_LOOK = 5.0, 600.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--mode", choices=("repair", "report"), default="repair", help="`report` changes nothing")
     parser.add_argument(
-        "--prune", action="store_true", help="remove what is ours from a sandbox whose manifest was deleted"
+        "--mode", choices=("repair", "report"), default="repair", help="`report` only reports drift and changes nothing"
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="when a manifest is deleted, remove everything that reconciler created in its sandbox",
     )
     parser.add_argument(
         "--at-once",
         metavar="N|N%",
         type=_at_once,
         default=Pace(),
-        help="change so many sandboxes at once (default: all)",
+        help="the most sandboxes that changed manifests are applied to at the same time (default: all)",
     )
     parser.add_argument(
-        "--stop-after-failures", metavar="N", type=_natural, default=0, help="then change no more (default: never)"
+        "--stop-after-failures",
+        metavar="N",
+        type=_natural,
+        default=0,
+        help="stop applying changed manifests after so many failures (default: never)",
     )
-    parser.add_argument("--look", metavar="TIME", type=_seconds, default=LOOK, help="between two looks at IPVS (5s)")
     parser.add_argument(
-        "--full-look", metavar="TIME", type=_seconds, default=FULL_LOOK, help="between two looks at everything (10min)"
+        "--look",
+        metavar="TIME",
+        type=_seconds,
+        default=LOOK,
+        help="time between two quick looks, at IPVS and kata (default: 5s)",
+    )
+    parser.add_argument(
+        "--full-look",
+        metavar="TIME",
+        type=_seconds,
+        default=FULL_LOOK,
+        help="time between two full looks (default: 10min)",
     )
     parser.add_argument(
         "--no-guard",
         dest="guard",
         action="store_false",
-        help="do not let machines put back flushed services themselves",
+        help="do not let the agent in a machine restore flushed services by itself",
     )
-    parser.add_argument("--metrics", metavar="HOST:PORT", type=_address, help="serve metrics of Prometheus here")
-    parser.add_argument("--log", choices=log.FORMS, default="text", help="how log lines are written")
+    parser.add_argument(
+        "--metrics", metavar="HOST:PORT", type=_address, help="serve metrics for Prometheus on this address"
+    )
+    parser.add_argument(
+        "--log", choices=log.FORMS, default="text", help="the format of the log on standard error (default: text)"
+    )
 
 
 def _at_once(text: str) -> Pace:
@@ -80,10 +102,10 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Watch until told to end."""
+    """Watch until SIGTERM or SIGINT."""
     if STDIN in arguments.paths:
-        raise HostError("standard input cannot be watched; name files and folders")
-    # Unlike other commands this one stays.
+        raise HostError("standard input cannot be watched; name files or folders instead")
+    # Other commands end so soon that garbage collection is off in them; this one keeps running.
     gc.enable()
     log.configure(arguments.log)
     settings = Settings(

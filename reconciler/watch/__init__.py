@@ -1,1 +1,1 @@
-"""Keep it so: what changes in files and sandboxes → sandboxes to look at again."""
+"""Keeps sandboxes as their manifests describe them: a change of a file or of a sandbox leads to a look and a repair."""

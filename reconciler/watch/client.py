@@ -1,4 +1,4 @@
-"""Asks the watcher of this host what it knows."""
+"""Reads the status of the watcher on this host over its socket."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from reconciler.errors import HostError
 
 SOCKET = "/run/reconciler/watch.sock"
-# Seconds for whoever asks to read the answer, or to give it.
+# Seconds for one step of a status request: the watcher waits so long for the client to read, the client twice as long.
 TIMEOUT = 5.0
 
 
-def ask() -> dict[str, Any]:
-    """Ask the watcher of this host. HostError if none runs."""
+def read_status() -> dict[str, Any]:
+    """Return the status of the watcher, as `Watcher.to_data` makes it. HostError if none runs or answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
         channel.settimeout(2 * TIMEOUT)
         try:
@@ -24,16 +24,16 @@ def ask() -> dict[str, Any]:
                 parts.append(part)
             found: dict[str, Any] = json.loads(b"".join(parts))
         except (FileNotFoundError, ConnectionRefusedError):
-            raise HostError("no watcher runs on this host; `reconciler watch PATH…` is one") from None
+            raise HostError("no watcher runs on this host; `reconciler watch PATH…` starts one") from None
         except (OSError, ValueError) as error:
             raise HostError(f"the watcher does not answer: {error}") from error
     return found
 
 
-def undone_by(sandbox: str) -> str:
-    """Give the manifest by which the watcher undoes what others change in a sandbox; empty if none does."""
+def find_reverting_manifest(sandbox: str) -> str:
+    """Return the file of the manifest by which a watcher reverts changes of a sandbox; empty if none does."""
     try:
-        watched = ask()["sandboxes"]
+        watched = read_status()["sandboxes"]
     except HostError:
         return ""
     return next((each["file"] for each in watched if each["sandbox"] == sandbox and each["state"] != "paused"), "")

@@ -79,7 +79,7 @@ def read_stamp(path: str) -> Stamp | None:
 
 
 def find_git_lock(paths: Iterable[str]) -> str | None:
-    """Return the `index.lock` of a work tree around one of the paths: git is changing the tree. None if there is none."""
+    """Return the `index.lock` of a work tree around one of the paths: git is working. None if there is none."""
     real = map(os.path.realpath, paths)
     for folder in {each if os.path.isdir(each) else os.path.dirname(each) for each in real}:
         lock = _lock_path(folder)

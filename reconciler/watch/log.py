@@ -1,4 +1,4 @@
-"""Events as log lines: `key=value` for people, JSON for machines. One event a line."""
+"""Writes events as log lines on standard error: `key=value` for people, JSON for programs. One line per event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _logger = logging.getLogger("reconciler.watch")
 
 
 def configure(form: str) -> None:
-    """Write to standard error in one of FORMS."""
+    """Write all log lines of this program to standard error, in one of FORMS."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text())
     root = logging.getLogger("reconciler")
@@ -25,8 +25,8 @@ def configure(form: str) -> None:
     root.propagate = False
 
 
-def say(event: str, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log an event; a field that is None or empty is left out."""
+def emit(event: str, *, level: int = logging.INFO, **fields: object) -> None:
+    """Log an event. Fields that are None or empty are left out; 0 and False are not."""
     shown = {name: value for name, value in fields.items() if value not in (None, "", ())}
     _logger.log(level, event, extra={"fields": shown})
 
@@ -56,8 +56,9 @@ class _Json(logging.Formatter):
 
 
 def _value(value: object) -> str:
+    """Format a value as one word; as a JSON string if it has spaces, quotes, `=` or control characters."""
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     if text and text.isprintable() and not set(text) & set(' "='):
         return text
-    # Of what a terminal may obey, JSON leaves this one letter.
+    # JSON leaves one control character as it is.
     return json.dumps(text, ensure_ascii=not text.isprintable()).replace("\x7f", "\\u007f")

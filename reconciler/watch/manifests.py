@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class ManifestSet(NamedTuple):
     """All manifests in force at one moment, and everything that is wrong with the files.
 
-    `manifests`: sandbox ID → the manifest in force: the last good one if the present text cannot be used. No two of them
-    claim the same ID or device. `broken`: sandbox ID → why its present text is not used; instead of the ID, the name of
+    `manifests`: sandbox ID → the manifest in force: the last good one if the present text cannot be used. No two claim
+    the same ID or device. `broken`: sandbox ID → why its present text is not used; instead of the ID, the name of
     the file if no manifest of it was ever in force. `problems`: all problems of all files. `missing`: the PATHs that do
     not exist or contain no manifest; the manifests read from them before stay in force.
     """

@@ -1,4 +1,4 @@
-"""Words to the service manager: sd_notify(3), without its library."""
+"""Sends messages to the service manager by the protocol of sd_notify(3), without its library."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import socket
 
 
-def tell(*words: str) -> None:
-    """Send `READY=1` and the like; nothing where nobody listens."""
+def send(*assignments: str) -> None:
+    """Send `READY=1` and the like in one message. Do nothing if no service manager has started this process."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -15,14 +15,14 @@ def tell(*words: str) -> None:
         address = f"\0{address[1:]}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as channel:
         try:
-            channel.sendto("\n".join(words).encode(), address)
+            channel.sendto("\n".join(assignments).encode(), address)
         except OSError:
-            # A manager that is too busy to listen does not keep us from our work.
+            # The watch goes on if the manager does not read its messages.
             return
 
 
 def watchdog_period() -> float | None:
-    """Give the seconds between two signs of life that are asked for: half of what the manager waits."""
+    """Return the seconds between two `WATCHDOG=1`, half of the manager's deadline; None if the manager expects none."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
-    meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    return int(microseconds) / 2e6 if microseconds.isdecimal() and meant else None
+    is_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(microseconds) / 2e6 if microseconds.isdecimal() and is_for_us else None

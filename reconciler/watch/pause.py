@@ -1,4 +1,4 @@
-"""Sandboxes that are left alone for a while, whether a watcher runs or not: a file each, gone with the next boot."""
+"""Pauses of sandboxes, as one file each below /run: they outlive the watcher, and end at the latest with a reboot."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ FOLDER = "/run/reconciler/paused"
 
 
 class Pause(NamedTuple):
-    """Until when (Unix seconds), and why."""
+    """When a pause ends (Unix seconds), and why it was made."""
 
     until: float
     reason: str
 
 
 def is_id(text: str) -> bool:
-    """Tell whether a text can be the ID of a sandbox, as the schema of manifests has it."""
+    """Return whether a text is a valid sandbox ID, by the same rule as in the schema of manifests."""
     return len(text) <= 64 and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text) is not None
 
 
 def write(sandbox: str, pause: Pause) -> None:
-    """Leave a sandbox alone."""
+    """Begin a pause of a sandbox, or replace the pause that it has."""
     os.makedirs(FOLDER, mode=0o755, exist_ok=True)
     path = os.path.join(FOLDER, sandbox)
-    # No ID begins with a dot.
+    # This cannot be the file of another sandbox: no ID begins with a dot.
     new = os.path.join(FOLDER, f".{sandbox}.new")
     with open(new, "w", encoding="utf-8") as file:
         json.dump(pause._asdict(), file)
@@ -35,7 +35,7 @@ def write(sandbox: str, pause: Pause) -> None:
 
 
 def end(sandbox: str) -> bool:
-    """Leave it alone no more; tell whether it was."""
+    """End the pause of a sandbox; return whether there was one."""
     try:
         os.unlink(os.path.join(FOLDER, sandbox))
     except FileNotFoundError:
@@ -44,7 +44,10 @@ def end(sandbox: str) -> bool:
 
 
 def read(sandbox: str) -> Pause | None:
-    """Give the pause of a sandbox, if it is not over."""
+    """Return the pause of a sandbox; None if it has none, or if that is over.
+
+    A file that cannot be read counts as a pause: better no change than one that an operator wanted to prevent.
+    """
     path = os.path.join(FOLDER, sandbox)
     try:
         with open(path, encoding="utf-8") as file:
@@ -53,12 +56,12 @@ def read(sandbox: str) -> Pause | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return Pause(time.time() + 3600, f"{path} cannot be read")
+        return Pause(time.time() + 3600, f"{path} cannot be read, so the sandbox counts as paused")
     return pause if pause.until > time.time() else None
 
 
 def stamp() -> int:
-    """Give a number that changes when a pause begins or is ended."""
+    """Return a number that changes whenever a pause is written or ended."""
     try:
         return os.stat(FOLDER).st_mtime_ns
     except OSError:

@@ -1,4 +1,4 @@
-"""What became of looks at a sandbox, in its status and in the log."""
+"""Records the result of each look at a sandbox: in its status, and in the log if it is news."""
 
 from __future__ import annotations
 
@@ -11,63 +11,68 @@ from reconciler.manifest.load import Manifest
 from reconciler.preview import Preview
 from reconciler.watch import log
 from reconciler.watch.pause import Pause
-from reconciler.watch.state import State, Status
+from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.wording import plural
 
-# Operations that are named in a log line.
+# The most operations that one log line names.
 _NAMED = 3
-# Seconds between two log lines about flushes: a guest may tell of as many as it likes.
-_FLUSHES = 1.0
+# Seconds between two log lines about flushes: a machine may report as many as it likes.
+_FLUSH_INTERVAL = 1.0
 
 
-class Record:
-    """Writes one status. `news` is why a manifest takes effect: the start or a change of it; empty: it holds already."""
+class LookRecorder:
+    """Writes the status of one sandbox and its log events.
+
+    `cause` is why a manifest is new to the sandbox: the "start" of the watcher, or an edit of the "manifest". It is empty
+    if the manifest was in force before; then every difference is drift.
+    """
 
     def __init__(self, manifest: Manifest, revision: str) -> None:
-        self.status = Status(manifest.sandbox.id, str(manifest.sandbox.driver), manifest.file, revision)
-        self._flush_said = 0.0
+        self.status = SandboxStatus(manifest.sandbox.id, str(manifest.sandbox.driver), manifest.file, revision)
+        self._last_flush = 0.0
 
-    def begin(self, manifest: Manifest, revision: str) -> None:
-        """Note that a look begins, with this manifest."""
+    def set_manifest(self, manifest: Manifest, revision: str) -> None:
+        """Record which manifest is in force now, and its revision."""
         self.status.driver, self.status.file = (str(manifest.sandbox.driver), manifest.file)
         self.status.revision = revision
 
-    def paused(self, manifest: Manifest, pause: Pause | None) -> None:
-        """Note that the sandbox is left alone."""
-        words = manifest.sandbox.paused or (pause.reason if pause else "")
+    def record_pause(self, manifest: Manifest, pause: Pause | None) -> None:
+        """Record that the sandbox is paused, by its manifest or by `reconciler pause`."""
+        reason = manifest.sandbox.paused or (pause.reason if pause else "")
         until = f", until {time.strftime('%H:%M:%S', time.localtime(pause.until))}" if pause else ""
-        if self.status.become(State.PAUSED, f"{words}{until}"):
-            log.say("paused", sandbox=self.status.sandbox, reason=words)
+        if self.status.set_state(SandboxState.PAUSED, f"{reason}{until}"):
+            log.emit("paused", sandbox=self.status.sandbox, reason=reason)
 
-    def kept(self, result: Result, news: str, fights: list[tuple[str, int]]) -> None:
-        """Note what was done to it; `fights`: commands that are undone again and again, and how often they were given."""
+    def record_repair(self, result: Result, cause: str, fights: list[tuple[str, int]]) -> None:
+        """Record what was done to the sandbox. `fights`: command → how often it was repaired, for each fight."""
         if result.operations:
-            self._say_operations(result, news)
+            self._log_operations(result, cause)
         self.status.fights = tuple(command for command, _ in fights)
         if fights:
-            self._say_fight(fights)
+            self._record_fights(fights)
         elif result.held:
             count = f"{len(result.held):,} {plural('operation', len(result.held))}"
-            words = f"{count} put off, as somebody has just undone the like, the first: {result.held[0].command}"
-            self.status.become(State.DRIFTED, words)
+            reason = f"{count} postponed: another program just reverted the same change"
+            self.status.set_state(SandboxState.DRIFTED, f"{reason}. First: {result.held[0].command}")
         elif result.draining:
-            self.status.become(State.DRAINING, f"{result.draining:,} IPVS {plural('server', result.draining)}")
+            servers = f"{result.draining:,} IPVS {plural('server', result.draining)}"
+            self.status.set_state(SandboxState.DRAINING, f"waiting for {servers} to drain")
         else:
-            words = self.status.detail if self.status.state is State.CONVERGED else ""
-            if result.operations and not news:
+            detail = self.status.detail if self.status.state is SandboxState.CONVERGED else ""
+            if result.operations and not cause:
                 count = f"{len(result.operations):,} {plural('operation', len(result.operations))}"
-                words = f"{count} against drift in {result.seconds:.1f} s, at {time.strftime('%H:%M:%S')}"
-            self._converged(words)
+                detail = f"drift repaired at {time.strftime('%H:%M:%S')}: {count} in {result.seconds:.1f} s"
+            self._record_converged(detail)
 
-    def _say_operations(self, result: Result, news: str) -> None:
+    def _log_operations(self, result: Result, cause: str) -> None:
         status, count = self.status, len(result.operations)
-        if not news:
+        if not cause:
             status.drifts.append(time.time())
             status.repairs += count
-        log.say(
-            "applied" if news else "repaired",
+        log.emit(
+            "applied" if cause else "repaired",
             sandbox=status.sandbox,
-            cause=news or "drift",
+            cause=cause or "drift",
             operations=count,
             seconds=result.seconds,
             revision=status.revision,
@@ -75,45 +80,45 @@ class Record:
             first="; ".join(each.command for each in result.operations[:_NAMED]),
         )
 
-    def _say_fight(self, fights: list[tuple[str, int]]) -> None:
+    def _record_fights(self, fights: list[tuple[str, int]]) -> None:
         command, repairs = max(fights, key=lambda each: each[1])
         more = f" (and {len(fights) - 1} more)" if len(fights) > 1 else ""
-        words = f"undone by somebody again and again, repaired {repairs} times: {command}{more}"
-        if self.status.become(State.FIGHTING, words):
-            log.say("fight", level=logging.WARNING, sandbox=self.status.sandbox, repairs=repairs, command=command)
+        detail = f"another program keeps reverting a repair, made {repairs} times so far: {command}{more}"
+        if self.status.set_state(SandboxState.FIGHTING, detail):
+            log.emit("fight", level=logging.WARNING, sandbox=self.status.sandbox, repairs=repairs, command=command)
 
-    def _converged(self, words: str) -> None:
+    def _record_converged(self, detail: str) -> None:
         status = self.status
-        if status.become(State.CONVERGED, words):
-            log.say("converged", sandbox=status.sandbox, revision=status.revision, file=status.file)
+        if status.set_state(SandboxState.CONVERGED, detail):
+            log.emit("converged", sandbox=status.sandbox, revision=status.revision, file=status.file)
 
-    def compared(self, found: Preview) -> None:
-        """Note what would be done to it."""
+    def record_comparison(self, found: Preview) -> None:
+        """Record what differs from the manifest, without a repair: `--mode report`."""
         status, operations = self.status, found.plan.operations
         if not operations:
-            self._converged("")
+            self._record_converged("")
             return
-        words = f"{len(operations):,} {plural('operation', len(operations))} to do, the first: {operations[0].command}"
-        before = status.detail
-        if status.become(State.DRIFTED, words) or words != before:
+        count = f"{len(operations):,} {plural('operation', len(operations))}"
+        detail, before = f"{count} needed, not done (--mode report). First: {operations[0].command}", status.detail
+        if status.set_state(SandboxState.DRIFTED, detail) or detail != before:
             status.drifts.append(time.time())
-            log.say("drift", level=logging.WARNING, sandbox=status.sandbox, file=status.file, detail=words)
+            log.emit("drift", level=logging.WARNING, sandbox=status.sandbox, file=status.file, detail=detail)
 
-    def failed(self, manifest: Manifest, error: Exception, retry: float) -> None:
-        """Note that it could not be looked at, or not be changed; the next try is in `retry` seconds."""
-        state = State.FAILED
+    def record_failure(self, manifest: Manifest, error: Exception, retry: float) -> None:
+        """Record that a look or a change failed; the next try is in `retry` seconds."""
+        state = SandboxState.FAILED
         if isinstance(error, (SandboxGoneError, BusyError)):
-            state = State.WAITING
+            state = SandboxState.WAITING
         elif isinstance(error, RefusedError):
-            state = State.REFUSED
-        words, before = str(error) or type(error).__name__, self.status.detail
-        if self.status.become(state, words) or words != before:
+            state = SandboxState.REFUSED
+        reason, before = str(error) or type(error).__name__, self.status.detail
+        if self.status.set_state(state, reason) or reason != before:
             where = manifest.where(error.path) if isinstance(error, ApplyError) else manifest.file
-            level = logging.INFO if state is State.WAITING else logging.ERROR
-            log.say(state.value, level=level, sandbox=self.status.sandbox, reason=words, retry=retry, file=where)
+            level = logging.INFO if state is SandboxState.WAITING else logging.ERROR
+            log.emit(state.value, level=level, sandbox=self.status.sandbox, reason=reason, retry=retry, file=where)
 
-    def flushed(self, services: int) -> None:
-        """Note that a machine's guard found so many services gone."""
-        if time.monotonic() - self._flush_said > _FLUSHES:
-            self._flush_said = time.monotonic()
-            log.say("flush", level=logging.WARNING, sandbox=self.status.sandbox, guarded=services)
+    def record_flush(self, services: int) -> None:
+        """Record that the guard of a machine has found so many services gone."""
+        if time.monotonic() - self._last_flush > _FLUSH_INTERVAL:
+            self._last_flush = time.monotonic()
+            log.emit("flush", level=logging.WARNING, sandbox=self.status.sandbox, guarded=services)

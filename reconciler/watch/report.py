@@ -1,4 +1,4 @@
-"""What a watcher is asked from outside: its state as JSON on a local socket, and as metrics of Prometheus."""
+"""Serves the status of the watcher: as JSON on a local socket, and as metrics for Prometheus over HTTP."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any
 
 from reconciler.errors import HostError
 from reconciler.watch import client
-from reconciler.watch.state import GOOD, State, Status
+from reconciler.watch.state import GOOD, SandboxState, SandboxStatus
 
-# Seconds until the next try where nobody could be answered.
-PAUSE = 0.1
+# Seconds to the next try after a client could not be answered.
+RETRY = 0.1
 
 
 class StatusSocket:
-    """Answers each who connects, in a thread of its own, with what `data` gives."""
+    """Answers each connection with the result of `data` as JSON, in a thread of its own."""
 
     def __init__(self, data: Callable[[], dict[str, Any]]) -> None:
         self._data, self._closed = data, threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        # Whoever holds the lock of the host may take the name.
+        # Only a killed watcher can have left it: the caller has the lock of the host.
         with suppress(FileNotFoundError):
             os.unlink(client.SOCKET)
         try:
@@ -42,7 +42,7 @@ class StatusSocket:
         self._thread.start()
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering, and end the thread."""
         self._closed.set()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -54,45 +54,60 @@ class StatusSocket:
     def _serve(self) -> None:
         while not self._closed.is_set():
             try:
-                asker, _ = self._socket.accept()
-                with asker:
-                    asker.settimeout(client.TIMEOUT)
-                    asker.sendall(json.dumps(self._data()).encode())
+                connection, _ = self._socket.accept()
+                with connection:
+                    connection.settimeout(client.TIMEOUT)
+                    connection.sendall(json.dumps(self._data()).encode())
             except OSError:
-                # Whoever asked has left, or there are no descriptors just now.
-                self._closed.wait(PAUSE)
+                # The client has left, or this process has no descriptors left at the moment.
+                self._closed.wait(RETRY)
             except Exception:
-                # A defect here is not to end what says so.
-                logging.getLogger(__name__).exception("status")
+                # A defect must not end the thread: `status` is how people learn that something is wrong.
+                logging.getLogger(__name__).exception("defect")
 
 
-# Name, kind and help of each metric of a sandbox, and how it is read.
-_METRICS: list[tuple[str, str, str, Callable[[Status], float]]] = [
+# The metrics of each sandbox: name, type, help text, and the function that reads it.
+_METRICS: list[tuple[str, str, str, Callable[[SandboxStatus], float]]] = [
     (
         "converged",
         "gauge",
-        "1 if the last look, and none too long ago, found the sandbox as its manifest says",
+        "1 if the last look is recent and found the sandbox as its manifest describes it",
         lambda status: float(status.state in GOOD and status.is_fresh()),
     ),
-    ("last_look_timestamp_seconds", "gauge", "when it was last looked at", lambda status: status.looked),
-    ("repairs_total", "counter", "operations against drift", lambda status: float(status.repairs)),
-    ("fights", "gauge", "objects that somebody else undoes again and again", lambda status: float(len(status.fights))),
-    ("manifest_refused", "gauge", "1 if its present manifest cannot be used", lambda s: float(bool(s.refused))),
+    (
+        "last_look_timestamp_seconds",
+        "gauge",
+        "time of the last look that succeeded, in Unix seconds",
+        lambda status: status.looked,
+    ),
+    ("repairs_total", "counter", "operations that repaired drift", lambda status: float(status.repairs)),
+    (
+        "fights",
+        "gauge",
+        "objects whose repair another program reverts again and again",
+        lambda status: float(len(status.fights)),
+    ),
+    (
+        "manifest_refused",
+        "gauge",
+        "1 if the present text of its manifest is not used",
+        lambda s: float(bool(s.refused)),
+    ),
 ]
 
 
-def metrics(statuses: Sequence[Status], *, alarms: int, problems: int) -> str:
-    """Write the metrics in the text format of Prometheus."""
+def format_metrics(statuses: Sequence[SandboxStatus], *, alarms: int, problems: int) -> str:
+    """Return all metrics in the text format of Prometheus. `alarms`, `problems`: how many there are."""
     return "\n".join((*_lines(statuses, alarms, problems), ""))
 
 
-def _lines(statuses: Sequence[Status], alarms: int, problems: int) -> Iterator[str]:
-    yield from _head("alarms", "gauge", "what is wrong with the watch as a whole; `reconciler status` names it")
+def _lines(statuses: Sequence[SandboxStatus], alarms: int, problems: int) -> Iterator[str]:
+    yield from _head("alarms", "gauge", "number of alarms of the whole watcher; `reconciler status` lists them")
     yield f"reconciler_alarms {alarms}"
-    yield from _head("manifest_problems", "gauge", "what is wrong with manifests; `reconciler status` names it")
+    yield from _head("manifest_problems", "gauge", "number of problems in manifests; `reconciler status` lists them")
     yield f"reconciler_manifest_problems {problems}"
-    yield from _head("sandboxes", "gauge", "sandboxes by state")
-    for state in State:
+    yield from _head("sandboxes", "gauge", "number of sandboxes in each state")
+    for state in SandboxState:
         yield f'reconciler_sandboxes{{state="{state.value}"}} {sum(each.state is state for each in statuses)}'
     for name, kind, words, read in _METRICS:
         yield from _head(name, kind, words)
@@ -106,7 +121,7 @@ def _head(name: str, kind: str, words: str) -> Iterator[str]:
 
 
 class MetricsServer:
-    """Serves `/metrics` of one address, in threads of its own: a scrape tells the truth of a watch that hangs, too."""
+    """Serves `/metrics` on one address, in threads of its own, so that it answers even if the watcher hangs."""
 
     def __init__(self, host: str, port: int, text: Callable[[], str]) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -124,19 +139,19 @@ class MetricsServer:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing of each scrape."""
+                """Log nothing for a scrape."""
 
         class Server(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
             daemon_threads = True
 
             def server_bind(self) -> None:
-                # Not that of HTTPServer, which asks the DNS for the host's own name.
+                # HTTPServer would look up the host's own name in the DNS here.
                 TCPServer.server_bind(self)
                 self.server_name, self.server_port = host, int(self.server_address[1])
 
             def handle_error(self, *_: object) -> None:
-                """Say nothing of a scrape that was broken off."""
+                """Log nothing if the client aborts a scrape."""
 
         try:
             self._server = Server((host, port), Handler)
@@ -147,18 +162,18 @@ class MetricsServer:
 
     @property
     def port(self) -> int:
-        """The port, which the kernel chose where 0 was asked for."""
+        """The port. If it was 0 in the options, the kernel has chosen one."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving, and end the thread."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
-def age(when: float) -> str:
-    """Say how long ago a moment was: `2 s ago`; `-` for never."""
+def format_age(when: float) -> str:
+    """Format how long ago a time (Unix seconds) was, such as `2 s ago`; `-` for 0, which means never."""
     if not when:
         return "-"
     seconds = max(0, int(time.time() - when))

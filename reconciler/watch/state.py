@@ -1,4 +1,4 @@
-"""What is known of a sandbox that is watched, for `status`, metrics and logs."""
+"""What the watcher knows of one sandbox; `reconciler status`, the metrics and the log are made from it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-# Seconds over which drift is counted.
+# Seconds for which a drift is counted.
 WINDOW = 3600.0
+# The most drifts that are remembered.
 _COUNTED = 10_000
 
 
-class State(Enum):
-    """How a sandbox is."""
+class SandboxState(Enum):
+    """The state of a watched sandbox; docs/glossary.md explains each."""
 
     NEW = "new"
     CONVERGED = "converged"
@@ -27,23 +28,25 @@ class State(Enum):
     FAILED = "failed"
 
 
-# What is as its manifest says.
-GOOD = {State.CONVERGED, State.DRAINING}
+# In these states a sandbox matches its manifest.
+GOOD = {SandboxState.CONVERGED, SandboxState.DRAINING}
 
 
 @dataclass(slots=True)
-class Status:
-    """One sandbox. Times are Unix seconds, 0: never. One thread writes; others read a field at a time.
+class SandboxStatus:
+    """The status of one sandbox. Times are Unix seconds, 0 for never. One thread writes; others read a field at a time.
 
-    `looked`: the last look that got an answer. `valid_for`: for how many seconds that says something. `since`: when the
-    state began. `repairs`: operations against drift, ever.
+    `looked`: the last look that succeeded. `valid_for`: seconds after which the state is stale. `since`: when the state
+    began. `refused`: why the present text of the manifest is not used, empty if it is. `repairs`: operations that
+    repaired drift, since the watcher started. `fights`: commands that another program keeps reverting. `drifts`: when
+    drift was found.
     """
 
     sandbox: str
     driver: str
     file: str
     revision: str = ""
-    state: State = State.NEW
+    state: SandboxState = SandboxState.NEW
     since: float = field(default_factory=time.time)
     looked: float = 0.0
     valid_for: float = 0.0
@@ -53,8 +56,8 @@ class Status:
     fights: tuple[str, ...] = ()
     drifts: deque[float] = field(default_factory=lambda: deque(maxlen=_COUNTED))
 
-    def become(self, state: State, detail: str = "") -> bool:
-        """Take note of a state; tell whether it is another one."""
+    def set_state(self, state: SandboxState, detail: str = "") -> bool:
+        """Set the state and its detail; return whether the state has changed."""
         changed = state is not self.state
         if changed:
             self.since = time.time()
@@ -62,16 +65,16 @@ class Status:
         return changed
 
     def is_fresh(self) -> bool:
-        """Tell whether the last look still says something."""
+        """Return whether the last look is recent enough for the state to be true still."""
         return time.time() - self.looked <= self.valid_for
 
-    def drift_lately(self) -> int:
-        """Count the times that drift was found within WINDOW."""
+    def count_drifts(self) -> int:
+        """Return how often drift was found within the last WINDOW seconds."""
         begin = time.time() - WINDOW
         return sum(each >= begin for each in list(self.drifts))
 
-    def data(self) -> dict[str, Any]:
-        """Give it as plain data."""
+    def to_data(self) -> dict[str, Any]:
+        """Return the status as plain data, as `reconciler status -o json` prints it."""
         detail = "; ".join(filter(None, (self.detail, self.refused and f"manifest not used: {self.refused}")))
         return {
             "sandbox": self.sandbox,
@@ -82,7 +85,7 @@ class Status:
             "fresh": self.is_fresh(),
             "since": round(self.since, 3),
             "looked": round(self.looked, 3),
-            "drift_1h": self.drift_lately(),
+            "drift_1h": self.count_drifts(),
             "repairs": self.repairs,
             "fights": list(self.fights),
             "detail": detail,

@@ -20,10 +20,10 @@ from reconciler.safety import ALWAYS, SHARE
 from reconciler.watch import log, notify, pause
 from reconciler.watch.manifests import ManifestReader, ManifestSet
 from reconciler.watch.namespaces import HOST, Followed, Namespaces
-from reconciler.watch.report import MetricsServer, StatusSocket, metrics
+from reconciler.watch.report import MetricsServer, StatusSocket, format_metrics
 from reconciler.watch.revision import revisions
 from reconciler.watch.rollout import Pace, Rollout
-from reconciler.watch.state import Status
+from reconciler.watch.state import SandboxStatus
 from reconciler.watch.wake import Wake
 from reconciler.watch.worker import Settings, Worker
 from reconciler.wording import plural
@@ -75,11 +75,11 @@ class Watcher:
             namespaces = Namespaces()
             stack.callback(namespaces.close)
             followed = Followed(namespaces)
-            stack.callback(StatusSocket(self.data).close)
+            stack.callback(StatusSocket(self.to_data).close)
             if self._options.metrics:
                 server = MetricsServer(*self._options.metrics, self._metrics)
                 stack.callback(server.close)
-                log.say("metrics", host=self._options.metrics[0], port=server.port)
+                log.emit("metrics", host=self._options.metrics[0], port=server.port)
             self._handle_signals(stack)
             stack.callback(self._stop)
             self._manifests.start(self._manifests_wake.set)
@@ -123,12 +123,12 @@ class Watcher:
         """Do what signals and workers ask for."""
         if self._reload:
             self._reload = False
-            log.say("reload")
-            notify.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            log.emit("reload")
+            notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             for worker in self._workers.values():
                 worker.reload()
             self._manifests_wake.set()
-            notify.tell("READY=1")
+            notify.send("READY=1")
         while self._ended:
             sandbox, well = self._ended.popleft()
             self._rollout.end(sandbox, well=well)
@@ -147,17 +147,17 @@ class Watcher:
         said = set(before.problems if before else ())
         for problem in reading.problems:
             if problem not in said:
-                log.say("manifest", level=logging.ERROR, problem=str(problem))
+                log.emit("manifest", level=logging.ERROR, problem=str(problem))
         for path in reading.missing:
             if before is None or path not in before.missing:
-                log.say("alarm", level=logging.ERROR, missing=path, consequence="what it said still holds")
+                log.emit("alarm", level=logging.ERROR, missing=path, consequence="what it said still holds")
         self._look_at_revisions()
         self._take(reading, first=before is None)
         if before is None:
-            notify.tell("READY=1")
+            notify.send("READY=1")
             count = len(reading.manifests)
-            log.say("watching", sandboxes=count, problems=len(reading.problems))
-        notify.tell(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
+            log.emit("watching", sandboxes=count, problems=len(reading.problems))
+        notify.send(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
 
     def _look_at_revisions(self) -> None:
         self._revisions_at = time.monotonic()
@@ -192,7 +192,7 @@ class Watcher:
         stopped, self._stopped_at = self._stopped_at, self._rollout.stopped
         if self._stopped_at and not stopped:
             failed, waiting = ", ".join(self._stopped_at), len(self._rollout.waiting)
-            log.say("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
+            log.emit("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
 
     def _start(self, manifest: Manifest) -> None:
         revision = self._revisions.get(manifest.file, "")
@@ -205,7 +205,7 @@ class Watcher:
         prune = self._options.prune and self._options.settings.change
         kept = tuple(gone) if prune and gone and self._is_too_much(len(gone), reading) else ()
         if kept and kept != self._not_pruned:
-            log.say("alarm", level=logging.ERROR, not_pruned=len(kept), of=len(self._workers), reason=TOO_MUCH)
+            log.emit("alarm", level=logging.ERROR, not_pruned=len(kept), of=len(self._workers), reason=TOO_MUCH)
         self._not_pruned = kept
         held = {manifest.sandbox.driver for manifest in reading.manifests.values()}
         for name in gone:
@@ -218,7 +218,7 @@ class Watcher:
             removes = prune and worker.manifest.sandbox.driver not in held
             worker.stop(prune=removes)
             self._leaving.append(worker)
-            log.say("let go", sandbox=name, file=worker.manifest.file, pruned=removes)
+            log.emit("let go", sandbox=name, file=worker.manifest.file, pruned=removes)
 
     def _is_too_much(self, count: int, reading: ManifestSet) -> bool:
         total = len(self._workers)
@@ -236,7 +236,7 @@ class Watcher:
 
     def _tick(self, followed: Followed) -> None:
         """See which namespaces have come, gone or been replaced, and which sandboxes may be touched again."""
-        notify.tell("WATCHDOG=1")
+        notify.send("WATCHDOG=1")
         addresses = {name: worker.manifest.sandbox.driver for name, worker in self._workers.items()}
         files = {name: address.file for name, address in addresses.items() if isinstance(address, NetnsAddress)}
         for name in followed.look(files):
@@ -258,13 +258,13 @@ class Watcher:
 
     def _stop(self) -> None:
         """End all workers; what is under way may end."""
-        notify.tell("STOPPING=1")
+        notify.send("STOPPING=1")
         workers = [*self._workers.values(), *self._leaving]
         for worker in self._workers.values():
             worker.stop()
         deadline = time.monotonic() + STOP_TIMEOUT
         late = [worker for worker in workers if not worker.join(deadline - time.monotonic())]
-        log.say("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
+        log.emit("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
 
     @property
     def _alarms(self) -> list[str]:
@@ -280,22 +280,22 @@ class Watcher:
             alarms.append(f"changes of manifests are not read: {self._manifests.unsettled}")
         return alarms
 
-    def _statuses(self) -> list[Status]:
+    def _statuses(self) -> list[SandboxStatus]:
         return [worker.status for _, worker in sorted(self._workers.copy().items())]
 
-    def data(self) -> dict[str, Any]:
+    def to_data(self) -> dict[str, Any]:
         """Give all that is known, as plain data."""
         reading = self._reading
         return {
             "alarms": self._alarms,
             "problems": [str(problem) for problem in reading.problems] if reading else [],
             "polling": self._manifests.polling,
-            "sandboxes": [status.data() for status in self._statuses()],
+            "sandboxes": [status.to_data() for status in self._statuses()],
         }
 
     def _metrics(self) -> str:
         problems = len(self._reading.problems) if self._reading else 0
-        return metrics(self._statuses(), alarms=len(self._alarms), problems=problems)
+        return format_metrics(self._statuses(), alarms=len(self._alarms), problems=problems)
 
 
 def _lock() -> int:

@@ -26,8 +26,8 @@ from reconciler.safety import Allowance
 from reconciler.watch import log, pause
 from reconciler.watch.agenda import Agenda
 from reconciler.watch.fights import Fights
-from reconciler.watch.record import Record
-from reconciler.watch.state import State, Status
+from reconciler.watch.record import LookRecorder
+from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.watch.wake import Wake
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Worker:
     def __init__(
         self, manifest: Manifest, revision: str, settings: Settings, told: Callable[[str, bool], None]
     ) -> None:
-        self._record = Record(manifest, revision)
+        self._recorder = LookRecorder(manifest, revision)
         self._settings = settings
         self._told = told
         self._wake = Wake()
@@ -77,9 +77,9 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=manifest.sandbox.id, daemon=True)
 
     @property
-    def status(self) -> Status:
+    def status(self) -> SandboxStatus:
         """What is known of the sandbox."""
-        return self._record.status
+        return self._recorder.status
 
     @property
     def manifest(self) -> Manifest:
@@ -100,7 +100,7 @@ class Worker:
         """Take note of where a manifest that says the same stands now."""
         with self._lock:
             self._manifest, self._revision = manifest, revision
-        self._record.begin(manifest, revision)
+        self._recorder.set_manifest(manifest, revision)
 
     def poke(self) -> None:
         """Look soon: something has changed in it."""
@@ -174,7 +174,7 @@ class Worker:
             self._wake.clear()
             self._asker = lender.asker()
             if heard.guarded:
-                self._record.flushed(len(heard.guarded))
+                self._recorder.record_flush(len(heard.guarded))
             if heard.lost:
                 guarded = None
                 machine.listen()
@@ -197,7 +197,7 @@ class Worker:
                 self._wake.clear()
         self._asker = None
         self._agenda.urge()
-        log.say("lent", sandbox=self._begun.id, seconds=time.monotonic() - begin)
+        log.emit("lent", sandbox=self._begun.id, seconds=time.monotonic() - begin)
 
     def _guard(self, machine: VmDriver, guarded: Sandbox | None, *, before: bool) -> Sandbox | None:
         """Guard nothing while the table becomes another one, and the first services of it afterwards."""
@@ -223,7 +223,7 @@ class Worker:
                 return False
             self._news, self._begun = "", manifest.sandbox
         begin = time.monotonic()
-        self._record.begin(manifest, revision)
+        self._recorder.set_manifest(manifest, revision)
         if news:
             self._fights.reset()
         try:
@@ -235,7 +235,7 @@ class Worker:
             raise
         took = time.monotonic() - begin
         self._lacks = False
-        if self.status.state is State.PAUSED:
+        if self.status.state is SandboxState.PAUSED:
             with self._lock:
                 # It is still to take effect.
                 self._news = self._news or news
@@ -248,9 +248,9 @@ class Worker:
     def _next(self, manifest: Manifest, took: float) -> float:
         """Give the seconds until the next look that nothing but time asks for."""
         waits = [self._settings.full_look]
-        if self.status.state is State.DRAINING:
+        if self.status.state is SandboxState.DRAINING:
             waits.append(max(DRAIN, SHARE * took))
-        elif _is_silent(manifest.sandbox) and self.status.state is not State.PAUSED:
+        elif _is_silent(manifest.sandbox) and self.status.state is not SandboxState.PAUSED:
             waits.append(max(self._settings.look, SHARE * took))
         if (held := self._fights.next_due()) is not None:
             waits.append(held)
@@ -261,11 +261,11 @@ class Worker:
     def _look(self, driver: Driver, manifest: Manifest, news: str, *, full: bool) -> None:
         paused = pause.read(self.status.sandbox)
         if manifest.sandbox.paused or paused:
-            self._record.paused(manifest, paused)
+            self._recorder.record_pause(manifest, paused)
         elif self._settings.change:
             self._keep(driver, manifest, news, quick=not full)
         else:
-            self._record.compared(preview(driver, manifest.sandbox, quick=not full))
+            self._recorder.record_comparison(preview(driver, manifest.sandbox, quick=not full))
 
     def _keep(self, driver: Driver, manifest: Manifest, news: str, *, quick: bool) -> None:
         try:
@@ -278,7 +278,7 @@ class Worker:
         self._held = manifest.sandbox
         if not news:
             self._fights.note(result.operations)
-        self._record.kept(result, news, self._fights.named())
+        self._recorder.record_repair(result, news, self._fights.named())
 
     def _failed(self, error: Exception) -> None:
         gone, busy = isinstance(error, SandboxGoneError), isinstance(error, BusyError)
@@ -286,7 +286,7 @@ class Worker:
         soon = busy or (gone and isinstance(self._manifest.sandbox.driver, VmAddress))
         # Nothing was done then: a device that is given and comes back must not make itself tried again.
         self._lacks = isinstance(error, HostError)
-        self._record.failed(self._manifest, error, self._agenda.fail(SOON if soon else None))
+        self._recorder.record_failure(self._manifest, error, self._agenda.fail(SOON if soon else None))
         # Where another run is at it, or there is another manifest by now, nothing is known of this one.
         if not busy and self._begun == self._manifest.sandbox:
             # A sandbox that is not there gets what its manifest says when it comes.
@@ -304,21 +304,21 @@ class Worker:
             else replace(old.ipvs, services=() if old.ipvs.services is not None else None),
         )
         if self._is_paused():
-            log.say("not pruned", level=logging.WARNING, sandbox=old.id, reason="it is paused")
+            log.emit("not pruned", level=logging.WARNING, sandbox=old.id, reason="it is paused")
             return
         deadline = time.monotonic() + PRUNE_TIMEOUT
         while True:
             try:
                 with connect(old.driver, borrow=False) as driver:
                     result = repair(driver, empty, quick=False, allowance=Allowance())
-                log.say("pruned", sandbox=old.id, operations=len(result.operations), file=self._manifest.file)
+                log.emit("pruned", sandbox=old.id, operations=len(result.operations), file=self._manifest.file)
             except SandboxGoneError:
-                log.say("pruned", sandbox=old.id, operations=0, reason="the sandbox is gone as well")
+                log.emit("pruned", sandbox=old.id, operations=0, reason="the sandbox is gone as well")
             except ReconcilerError as error:
                 if error.retry and time.monotonic() < deadline:
                     self._wake.wait(SOON)
                     continue
-                log.say("not pruned", level=logging.ERROR, sandbox=old.id, reason=str(error))
+                log.emit("not pruned", level=logging.ERROR, sandbox=old.id, reason=str(error))
             return
 
 

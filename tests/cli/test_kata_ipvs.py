@@ -191,9 +191,9 @@ def test_cleanup_forgets_connections(box: Listed, monkeypatch: pytest.MonkeyPatc
 
 def test_a_watch_that_will_undo_it_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     entry = {"sandbox": "6ec7a98", "file": "box.yaml", "state": "converged"}
-    monkeypatch.setattr("reconciler.watch.client.ask", lambda: {"sandboxes": [entry]})
+    monkeypatch.setattr("reconciler.watch.client.read_status", lambda: {"sandboxes": [entry]})
     assert run("ipvsadm", "--parameters", "-Ln") == 0
     assert capsys.readouterr().err == ""
     assert run("ipvsadm", "--parameters", "-A -f 7") == 0
-    message = "6ec7a98: the watch will undo this, where its manifest box.yaml does not say it\n"
+    message = "6ec7a98: `reconciler watch` will revert whatever differs from box.yaml\n"
     assert capsys.readouterr() == ("", message)

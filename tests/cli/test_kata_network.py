@@ -300,8 +300,8 @@ def test_commands_at_the_same_time_undo_nothing_of_each_other(box: Box) -> None:
 
 def test_a_watch_that_will_undo_it_is_told(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"sandbox": "6ec7a98", "file": "box.yaml", "state": "converged"}
-    monkeypatch.setattr("reconciler.watch.client.ask", lambda: {"sandboxes": [entry]})
+    monkeypatch.setattr("reconciler.watch.client.read_status", lambda: {"sandboxes": [entry]})
     assert box.do("list-ifaces") is None
     code, _, err = box.ask("add-iface", IFACE | {"device": box.devices[0]})
-    message = "6ec7a98: the watch will undo this, where its manifest box.yaml does not say it\n"
+    message = "6ec7a98: `reconciler watch` will revert whatever differs from box.yaml\n"
     assert (code, err) == (0, message)

@@ -40,7 +40,7 @@ def test_a_watch_by_another_manifest_is_told(
     (tmp_path / "manifests" / "box.yaml").touch()
     os.symlink("manifests/box.yaml", "link.yaml")
     watched, file = (each.format(folder=tmp_path) for each in (watched, file))
-    monkeypatch.setattr(named, "undone_by", lambda _: watched)
+    monkeypatch.setattr(named, "find_reverting_manifest", lambda _: watched)
     named.print_undone(BOX, file)
-    said = f"box: the watch will undo this, where its manifest {watched} does not say it\n"
+    said = f"box: `reconciler watch` will revert whatever differs from {watched}\n"
     assert capsys.readouterr().err == (said if told else "")

@@ -51,7 +51,7 @@ def test_for_a_reason_and_anew(capsys: Output) -> None:
 def test_the_end_comes_once(capsys: Output, folder: Path) -> None:
     run(capsys, "web-1", "--for", "1h")
     run(capsys, "web-2", "--for", "1h")
-    assert run(capsys, "web-1", "--end") == (0, "web-1: looked after again\n", "")
+    assert run(capsys, "web-1", "--end") == (0, "web-1: no longer paused\n", "")
     assert run(capsys, "web-1", "--end") == (0, "web-1: was not paused\n", "")
     assert os.listdir(folder) == ["web-2"]
 
@@ -59,7 +59,7 @@ def test_the_end_comes_once(capsys: Output, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc/passwd", "-x", ".a", "a b", "a\n", "a" * 65])
 @pytest.mark.parametrize("how", [["--for", "1h"], ["--end"]])
 def test_what_is_no_id_is_refused(name: str, how: list[str], capsys: Output, folder: Path) -> None:
-    assert run(capsys, *how, "--", name) == (2, "", f'reconciler: "{name}" is no ID of a sandbox\n')
+    assert run(capsys, *how, "--", name) == (2, "", f'reconciler: "{name}" is not a valid sandbox ID\n')
     assert not folder.exists()
 
 

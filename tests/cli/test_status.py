@@ -12,7 +12,7 @@ import pytest
 from reconciler.cli.main import main
 from reconciler.watch import client, report
 from reconciler.watch.report import StatusSocket
-from reconciler.watch.state import State
+from reconciler.watch.state import SandboxState
 from tests.watch.clock import Clock
 
 NOW = 1_700_000_000.0
@@ -104,13 +104,13 @@ def test_json_is_what_the_watcher_says(say: Say, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("state", SandboxState)
 @pytest.mark.parametrize("fresh", [True, False])
 def test_the_exit_code_is_that_of_the_worst(
-    state: State, fresh: bool, form: str, say: Say, capsys: pytest.CaptureFixture[str]
+    state: SandboxState, fresh: bool, form: str, say: Say, capsys: pytest.CaptureFixture[str]
 ) -> None:
     say(sandbox(), sandbox(sandbox="web-2", state=state.value, fresh=fresh), sandbox(sandbox="web-3"))
-    good = fresh and state in {State.CONVERGED, State.DRAINING, State.PAUSED}
+    good = fresh and state in {SandboxState.CONVERGED, SandboxState.DRAINING, SandboxState.PAUSED}
     assert status(capsys, "-o", form)[0] == (0 if good else 1)
 
 
@@ -126,7 +126,7 @@ def test_without_a_watcher_it_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(client, "SOCKET", str(tmp_path / "watch.sock"))
-    words = "reconciler: no watcher runs on this host; `reconciler watch PATH…` is one\n"
+    words = "reconciler: no watcher runs on this host; `reconciler watch PATH…` starts one\n"
     assert status(capsys) == (2, "", words)
     assert status(capsys, "-o", "json") == (2, "", words)
 

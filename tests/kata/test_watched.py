@@ -35,7 +35,7 @@ def add_route(kept: Kept, dest: str) -> str:
 
 
 def test_a_change_is_said_to_be_undone_and_is(kept: Kept, running: Running) -> None:
-    said = f"{kept.name}: the watch will undo this, where its manifest {kept.file} does not say it\n"
+    said = f"{kept.name}: `reconciler watch` will revert whatever differs from {kept.file}\n"
     assert add_route(kept, "10.77.0.0/16") == said
     running.until(lambda: not kept.has("10.77.0.0/16"), "the watch undoes it")
 

@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 
 
 class Running:
-    """A watcher that runs. Those that run in turn write on one log; of this one is what stands there from `begin` on."""
+    """A watcher that runs. Several that run in turn write one log; the lines of this one begin at byte `begin`."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, begin: int) -> None:
         self.process, self._log, self._begin = process, log, begin

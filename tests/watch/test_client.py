@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 
 from reconciler.watch import client
-from reconciler.watch.client import undone_by
+from reconciler.watch.client import find_reverting_manifest
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, *sandboxes: dict[str, str]) -> None:
-    monkeypatch.setattr(client, "ask", lambda: {"sandboxes": sandboxes})
+    monkeypatch.setattr(client, "read_status", lambda: {"sandboxes": sandboxes})
 
 
 def test_a_watch_that_will_undo_a_change_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"sandbox": "box", "file": "box.yaml", "state": "converged"}
     watched(monkeypatch, {"sandbox": "other", "file": "other.yaml", "state": "converged"}, entry)
-    assert undone_by("box") == "box.yaml"
+    assert find_reverting_manifest("box") == "box.yaml"
     watched(monkeypatch, entry | {"state": "paused"})
-    assert not undone_by("box")
+    assert not find_reverting_manifest("box")
     watched(monkeypatch)
-    assert not undone_by("box")
+    assert not find_reverting_manifest("box")
 
 
 def test_without_a_watch_nothing_is_undone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(client, "SOCKET", str(tmp_path / "none"))
-    assert not undone_by("box")
+    assert not find_reverting_manifest("box")

@@ -43,7 +43,7 @@ def data(capsys: Output) -> dict[str, object]:
 
 def test_a_line_for_people(capsys: Output) -> None:
     log.configure("text")
-    log.say("repaired", sandbox="web-1", operations=2, seconds=0.12345, first='ip route add "a"', pruned=False)
+    log.emit("repaired", sandbox="web-1", operations=2, seconds=0.12345, first='ip route add "a"', pruned=False)
     assert text(capsys) == (
         r'info repaired sandbox=web-1 operations=2 seconds=0.123 first="ip route add \"a\"" pruned=False'
     )
@@ -51,7 +51,7 @@ def test_a_line_for_people(capsys: Output) -> None:
 
 def test_a_line_for_machines(capsys: Output) -> None:
     log.configure("json")
-    log.say("repaired", level=logging.WARNING, sandbox="wéb", operations=2, seconds=0.5, pruned=False, each=["a", "b"])
+    log.emit("repaired", level=logging.WARNING, sandbox="wéb", operations=2, seconds=0.5, pruned=False, each=["a", "b"])
     assert data(capsys) == {
         "level": "warning",
         "event": "repaired",
@@ -66,7 +66,7 @@ def test_a_line_for_machines(capsys: Output) -> None:
 @pytest.mark.parametrize("form", log.FORMS)
 def test_what_says_nothing_is_left_out_and_0_says_something(form: str, capsys: Output) -> None:
     log.configure(form)
-    log.say("applied", revision="", file=None, fights=(), operations=0, level=logging.ERROR)
+    log.emit("applied", revision="", file=None, fights=(), operations=0, level=logging.ERROR)
     if form == "text":
         assert text(capsys) == "error applied operations=0"
     else:
@@ -75,7 +75,7 @@ def test_what_says_nothing_is_left_out_and_0_says_something(form: str, capsys: O
 
 def test_a_percent_sign_is_no_format(capsys: Output) -> None:
     log.configure("text")
-    log.say("alarm", reason="more than 30 % of %s")
+    log.emit("alarm", reason="more than 30 % of %s")
     assert text(capsys) == 'info alarm reason="more than 30 % of %s"'
 
 
@@ -103,7 +103,7 @@ def test_an_event_is_said_once_and_on_no_other_logger(
 ) -> None:
     log.configure(form)
     log.configure(form)
-    log.say("watching")
+    log.emit("watching")
     logging.getLogger("reconciler.watch.manifests").debug("too small a thing")
     assert capsys.readouterr().err.count("watching") == 1
     assert caplog.records == []

@@ -136,7 +136,7 @@ def test_a_machine_that_is_watched_is_lent(machines: list[Machine], running: Run
     route.write_text(json.dumps({"dest": "10.7.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}))
     ran = reconciler("kata-network", "add-route", one.name, str(route))
     assert ran.returncode == 0, ran
-    assert "the watch will undo this" in ran.stderr
+    assert f"`reconciler watch` will revert whatever differs from {one.file}" in ran.stderr
     until(lambda: "10.7.0.0" not in one.run("ip route"), "a route that no manifest has goes")
     assert len(running.events("lent", sandbox=one.name)) == 4
     assert not running.events("failed")

@@ -24,8 +24,8 @@ def test_words_are_lines_of_one_message(
 ) -> None:
     manager.bind(str(tmp_path / "notify"))
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    notify.tell("READY=1")
-    notify.tell("RELOADING=1", "STATUS=3 sandboxes")
+    notify.send("READY=1")
+    notify.send("RELOADING=1", "STATUS=3 sandboxes")
     assert [manager.recv(100), manager.recv(100)] == [b"READY=1", b"RELOADING=1\nSTATUS=3 sandboxes"]
 
 
@@ -33,7 +33,7 @@ def test_an_abstract_address(manager: socket.socket, monkeypatch: pytest.MonkeyP
     name = f"reconciler-test-{os.getpid()}"
     manager.bind(f"\0{name}")
     monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
-    notify.tell("STOPPING=1")
+    notify.send("STOPPING=1")
     assert manager.recv(100) == b"STOPPING=1"
 
 
@@ -44,7 +44,7 @@ def test_without_a_manager_there_is_no_socket(address: str | None, monkeypatch: 
     else:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     monkeypatch.setattr(socket, "socket", lambda *_: pytest.fail("a socket was made"))
-    notify.tell("READY=1")
+    notify.send("READY=1")
 
 
 @pytest.mark.parametrize("name", ["gone", "file", "x" * 200])
@@ -54,7 +54,7 @@ def test_a_manager_that_does_not_listen_is_no_failure(
     (tmp_path / "file").touch()
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / name))
     descriptors = os.listdir("/proc/self/fd")
-    notify.tell("READY=1")
+    notify.send("READY=1")
     assert os.listdir("/proc/self/fd") == descriptors
 
 
@@ -64,7 +64,7 @@ def test_a_manager_that_does_not_read_is_not_waited_for(
     manager.bind(str(tmp_path / "notify"))
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     for number in range(2000):
-        notify.tell(f"STATUS={number}")
+        notify.send(f"STATUS={number}")
     manager.setblocking(False)
     got = []
     while True:

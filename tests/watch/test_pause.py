@@ -85,13 +85,13 @@ def test_a_pause_leaves_others_alone(other: str) -> None:
 def test_a_broken_file_is_a_pause(text: bytes, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "web-1").write_bytes(text)
-    assert pause.read("web-1") == Pause(4600.0, f"{folder}/web-1 cannot be read")
+    assert pause.read("web-1") == Pause(4600.0, f"{folder}/web-1 cannot be read, so the sandbox counts as paused")
     assert (folder / "web-1").read_bytes() == text
 
 
 def test_a_folder_in_its_place_is_a_pause(folder: Path) -> None:
     (folder / "web-1").mkdir(parents=True)
-    assert pause.read("web-1") == Pause(4600.0, f"{folder}/web-1 cannot be read")
+    assert pause.read("web-1") == Pause(4600.0, f"{folder}/web-1 cannot be read, so the sandbox counts as paused")
 
 
 _JSON = st.recursive(

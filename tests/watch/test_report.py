@@ -17,12 +17,12 @@ import pytest
 
 from reconciler.errors import HostError
 from reconciler.watch import client, report
-from reconciler.watch.client import ask
-from reconciler.watch.report import MetricsServer, StatusSocket, age, metrics
-from reconciler.watch.state import State, Status
+from reconciler.watch.client import read_status
+from reconciler.watch.report import MetricsServer, StatusSocket, format_age, format_metrics
+from reconciler.watch.state import SandboxState, SandboxStatus
 from tests.watch.clock import Clock
 
-NO_WATCHER = "no watcher runs on this host; `reconciler watch PATH…` is one"
+NO_WATCHER = "no watcher runs on this host; `reconciler watch PATH…` starts one"
 # More than a socket takes by itself.
 LARGE = {"sandboxes": ["x" * 1000] * 5000}
 
@@ -60,18 +60,18 @@ def connect(path: Path) -> socket.socket:
 def test_who_asks_is_told_what_is_known_then(serve: Serve) -> None:
     count = iter(range(10))
     serve(lambda: {"count": next(count), "words": 'é"\n\udcff'})
-    assert [ask(), ask()] == [{"count": 0, "words": 'é"\n\udcff'}, {"count": 1, "words": 'é"\n\udcff'}]
+    assert [read_status(), read_status()] == [{"count": 0, "words": 'é"\n\udcff'}, {"count": 1, "words": 'é"\n\udcff'}]
 
 
 def test_a_large_answer_is_whole(serve: Serve) -> None:
     serve(lambda: LARGE)
-    assert ask() == LARGE
+    assert read_status() == LARGE
 
 
 def test_many_may_ask_at_once(serve: Serve) -> None:
     serve(lambda: LARGE)
     answers: list[bool] = []
-    threads = [threading.Thread(target=lambda: answers.append(ask() == LARGE)) for _ in range(20)]
+    threads = [threading.Thread(target=lambda: answers.append(read_status() == LARGE)) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -86,12 +86,12 @@ def test_only_root_may_ask(serve: Serve, path: Path) -> None:
 
 def test_without_a_watcher_that_is_said(serve: Serve, path: Path) -> None:
     with pytest.raises(HostError) as raised:
-        ask()
+        read_status()
     assert str(raised.value) == NO_WATCHER
     serve(dict).close()
     assert not path.exists()
     with pytest.raises(HostError) as raised:
-        ask()
+        read_status()
     assert str(raised.value) == NO_WATCHER
 
 
@@ -99,10 +99,10 @@ def test_what_a_killed_watcher_left_is_no_watcher_and_in_nobodys_way(serve: Serv
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
         left.bind(str(path))
     with pytest.raises(HostError) as raised:
-        ask()
+        read_status()
     assert str(raised.value) == NO_WATCHER
     serve(lambda: {"alive": True})
-    assert ask() == {"alive": True}
+    assert read_status() == {"alive": True}
 
 
 def test_a_socket_that_cannot_be_made_is_an_error_of_the_host(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_who_leaves_without_reading_keeps_nobody_waiting(serve: Serve, path: Pat
     serve(lambda: LARGE)
     for _ in range(10):
         connect(path).close()
-    assert ask() == LARGE
+    assert read_status() == LARGE
 
 
 def test_who_stays_without_reading_does_so_for_a_while_only(
@@ -136,7 +136,7 @@ def test_who_stays_without_reading_does_so_for_a_while_only(
     with connect(path):
         assert begun.wait(10)
         monkeypatch.setattr(client, "TIMEOUT", 10.0)
-        assert ask() == LARGE
+        assert read_status() == LARGE
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -145,8 +145,8 @@ def test_a_defect_in_one_answer_is_not_the_end_of_all(serve: Serve, monkeypatch:
     answers: Iterator[dict[str, Any]] = iter([{"fit for JSON": object()}, {"well": True}])
     serve(lambda: next(answers))
     with pytest.raises(HostError, match="the watcher does not answer"):
-        ask()
-    assert ask() == {"well": True}
+        read_status()
+    assert read_status() == {"well": True}
 
 
 def test_a_lack_of_descriptors_is_not_the_end_of_all(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,12 +160,12 @@ def test_a_lack_of_descriptors_is_not_the_end_of_all(serve: Serve, monkeypatch: 
 
     serve(answer)
     try:
-        assert ask() == {"well": True}
+        assert read_status() == {"well": True}
         threading.Event().wait(0.3)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     try:
-        assert ask() == {"well": True}
+        assert read_status() == {"well": True}
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -187,7 +187,7 @@ def test_an_answer_that_is_none_is_an_error(answer: bytes, said: str, path: Path
         thread = threading.Thread(target=serve)
         thread.start()
         with pytest.raises(HostError, match=f"^the watcher does not answer: .*{said}"):
-            ask()
+            read_status()
         thread.join()
 
 
@@ -197,27 +197,27 @@ def test_a_watcher_that_hangs_is_not_waited_for_without_end(path: Path, monkeypa
         server.bind(str(path))
         server.listen()
         with pytest.raises(HostError) as raised:
-            ask()
+            read_status()
     assert str(raised.value) == "the watcher does not answer: timed out"
 
 
-def statuses(clock: Clock) -> list[Status]:
-    fresh, stale, draining = (Status(f"web-{number}", "netns web", "web.yaml") for number in (1, 2, 3))
-    fresh.state, fresh.looked, fresh.valid_for, fresh.repairs = State.CONVERGED, clock.now, 20.0, 1234
-    stale.state, stale.looked, stale.valid_for = State.CONVERGED, clock.now - 21.125, 20.0
+def statuses(clock: Clock) -> list[SandboxStatus]:
+    fresh, stale, draining = (SandboxStatus(f"web-{number}", "netns web", "web.yaml") for number in (1, 2, 3))
+    fresh.state, fresh.looked, fresh.valid_for, fresh.repairs = SandboxState.CONVERGED, clock.now, 20.0, 1234
+    stale.state, stale.looked, stale.valid_for = SandboxState.CONVERGED, clock.now - 21.125, 20.0
     stale.refused, stale.fights = "bad", ("ip route add default", "ip link set dev eth0 up")
-    draining.state, draining.looked, draining.valid_for = State.DRAINING, clock.now, 20.0
+    draining.state, draining.looked, draining.valid_for = SandboxState.DRAINING, clock.now, 20.0
     return [fresh, stale, draining]
 
 
 METRICS = """\
-# HELP reconciler_alarms what is wrong with the watch as a whole; `reconciler status` names it
+# HELP reconciler_alarms number of alarms of the whole watcher; `reconciler status` lists them
 # TYPE reconciler_alarms gauge
 reconciler_alarms 2
-# HELP reconciler_manifest_problems what is wrong with manifests; `reconciler status` names it
+# HELP reconciler_manifest_problems number of problems in manifests; `reconciler status` lists them
 # TYPE reconciler_manifest_problems gauge
 reconciler_manifest_problems 3
-# HELP reconciler_sandboxes sandboxes by state
+# HELP reconciler_sandboxes number of sandboxes in each state
 # TYPE reconciler_sandboxes gauge
 reconciler_sandboxes{state="new"} 0
 reconciler_sandboxes{state="converged"} 2
@@ -228,27 +228,27 @@ reconciler_sandboxes{state="paused"} 0
 reconciler_sandboxes{state="waiting"} 0
 reconciler_sandboxes{state="refused"} 0
 reconciler_sandboxes{state="failed"} 0
-# HELP reconciler_converged 1 if the last look, and none too long ago, found the sandbox as its manifest says
+# HELP reconciler_converged 1 if the last look is recent and found the sandbox as its manifest describes it
 # TYPE reconciler_converged gauge
 reconciler_converged{sandbox="web-1"} 1
 reconciler_converged{sandbox="web-2"} 0
 reconciler_converged{sandbox="web-3"} 1
-# HELP reconciler_last_look_timestamp_seconds when it was last looked at
+# HELP reconciler_last_look_timestamp_seconds time of the last look that succeeded, in Unix seconds
 # TYPE reconciler_last_look_timestamp_seconds gauge
 reconciler_last_look_timestamp_seconds{sandbox="web-1"} 1700000000
 reconciler_last_look_timestamp_seconds{sandbox="web-2"} 1699999978.875
 reconciler_last_look_timestamp_seconds{sandbox="web-3"} 1700000000
-# HELP reconciler_repairs_total operations against drift
+# HELP reconciler_repairs_total operations that repaired drift
 # TYPE reconciler_repairs_total counter
 reconciler_repairs_total{sandbox="web-1"} 1234
 reconciler_repairs_total{sandbox="web-2"} 0
 reconciler_repairs_total{sandbox="web-3"} 0
-# HELP reconciler_fights objects that somebody else undoes again and again
+# HELP reconciler_fights objects whose repair another program reverts again and again
 # TYPE reconciler_fights gauge
 reconciler_fights{sandbox="web-1"} 0
 reconciler_fights{sandbox="web-2"} 2
 reconciler_fights{sandbox="web-3"} 0
-# HELP reconciler_manifest_refused 1 if its present manifest cannot be used
+# HELP reconciler_manifest_refused 1 if the present text of its manifest is not used
 # TYPE reconciler_manifest_refused gauge
 reconciler_manifest_refused{sandbox="web-1"} 0
 reconciler_manifest_refused{sandbox="web-2"} 1
@@ -259,14 +259,17 @@ reconciler_manifest_refused{sandbox="web-3"} 0
 def test_metrics_are_in_the_format_of_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(1_700_000_000.0)
     monkeypatch.setattr("reconciler.watch.state.time", clock)
-    assert metrics(statuses(clock), alarms=2, problems=3) == METRICS
+    assert format_metrics(statuses(clock), alarms=2, problems=3) == METRICS
 
 
-@pytest.mark.parametrize("state", State)
-def test_only_what_is_as_its_manifest_says_is_converged(state: State) -> None:
-    status = Status("web-1", "netns web", "web.yaml", state=state, valid_for=1e12)
-    good = state in {State.CONVERGED, State.DRAINING}
-    assert f'reconciler_converged{{sandbox="web-1"}} {good:d}' in metrics([status], alarms=0, problems=0).splitlines()
+@pytest.mark.parametrize("state", SandboxState)
+def test_only_what_is_as_its_manifest_says_is_converged(state: SandboxState) -> None:
+    status = SandboxStatus("web-1", "netns web", "web.yaml", state=state, valid_for=1e12)
+    good = state in {SandboxState.CONVERGED, SandboxState.DRAINING}
+    assert (
+        f'reconciler_converged{{sandbox="web-1"}} {good:d}'
+        in format_metrics([status], alarms=0, problems=0).splitlines()
+    )
 
 
 @pytest.fixture
@@ -380,8 +383,8 @@ def test_after_the_end_nobody_answers_and_nothing_is_left() -> None:
 )
 def test_an_age_is_in_whole_units(seconds: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "time", Clock(1_700_000_000.0))
-    assert age(1_700_000_000.0 - seconds) == said
+    assert format_age(1_700_000_000.0 - seconds) == said
 
 
 def test_the_age_of_what_never_was_is_none() -> None:
-    assert age(0.0) == "-"
+    assert format_age(0.0) == "-"

@@ -1,4 +1,4 @@
-"""A watcher as a process, on real namespaces: what is changed in files and in the kernel, by whom, and what comes of it."""
+"""A watcher as a process, on real namespaces: what follows from changes in files and in the kernel."""
 
 from __future__ import annotations
 
@@ -286,7 +286,8 @@ def test_report_changes_nothing(folder: Path, keep: Keep) -> None:
         answer = watcher.await_state("drifted", kept.name)
         assert answer.code == 1
         assert answer.sandboxes[kept.name]["detail"].startswith(
-            f"4 operations to do, the first: ip link set dev {kept.device} netns {kept.name} name eth0"
+            "4 operations needed, not done (--mode report). First: "
+            f"ip link set dev {kept.device} netns {kept.name} name eth0"
         )
         delete(good)
         watcher.await_state("drifted", good.name)
@@ -322,7 +323,7 @@ def test_a_pause_from_outside_is_kept_until_it_is_ended(folder: Path, keep: Keep
         assert answer.sandboxes[kept.name]["detail"].startswith("lunch, until ")
         # It did not even get what its manifest says at the start.
         assert is_on_host(kept.device)
-        assert reconciler("pause", kept.name, "--end").stdout == f"{kept.name}: looked after again\n"
+        assert reconciler("pause", kept.name, "--end").stdout == f"{kept.name}: no longer paused\n"
         watcher.await_state("converged", kept.name)
         assert kept.is_as_written()
         assert reconciler("pause", kept.name, "--end").stdout == f"{kept.name}: was not paused\n"
@@ -429,7 +430,7 @@ def test_in_a_fight_repairs_are_few_and_all_else_is_repaired_at_once(folder: Pat
         assert answer.code == 1
         assert answer.sandboxes[kept.name]["fights"] == [command]
         assert answer.sandboxes[kept.name]["detail"] == (
-            f"undone by somebody again and again, repaired 4 times: {command}"
+            f"another program keeps reverting a repair, made 4 times so far: {command}"
         )
         assert 4 <= len(repairs(watcher, command)) <= 5
         # A new manifest is a new begin.
@@ -482,7 +483,7 @@ def test_told_to_end_it_ends_well(number: int, folder: Path, keep: Keep) -> None
     ran = reconciler("status")
     assert (ran.returncode, ran.stderr) == (
         2,
-        "reconciler: no watcher runs on this host; `reconciler watch PATH…` is one\n",
+        "reconciler: no watcher runs on this host; `reconciler watch PATH…` starts one\n",
     )
     assert kept.is_as_written()
 
@@ -509,7 +510,7 @@ def test_an_apply_by_hand_works_meanwhile_and_drift_is_what_it_is(folder: Path, 
         other.write_text(kept.file.read_text().replace("10.8.0.0/16", "10.9.0.0/16"))
         ran = reconciler("apply", str(other))
         assert ran.returncode == 0
-        assert ran.stderr == f"{kept.name}: the watch will undo this, where its manifest {kept.file} does not say it\n"
+        assert ran.stderr == f"{kept.name}: `reconciler watch` will revert whatever differs from {kept.file}\n"
         assert "applied 2 operations" in ran.stdout
         watcher.until(lambda: kept.has() and not kept.has("10.9.0.0/16"))
         assert not watcher.events("failed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.watch import state
-from reconciler.watch.state import WINDOW, State, Status
+from reconciler.watch.state import WINDOW, SandboxState, SandboxStatus
 from tests.watch.clock import Clock
 
 
@@ -17,12 +17,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def status() -> Status:
-    return Status("web-1", "netns web-1", "web-1.yaml", since=1_600_000_000.0)
+def status() -> SandboxStatus:
+    return SandboxStatus("web-1", "netns web-1", "web-1.yaml", since=1_600_000_000.0)
 
 
-def test_a_new_one_says_nothing_yet(status: Status) -> None:
-    assert status.data() == {
+def test_a_new_one_says_nothing_yet(status: SandboxStatus) -> None:
+    assert status.to_data() == {
         "sandbox": "web-1",
         "driver": "netns web-1",
         "file": "web-1.yaml",
@@ -38,13 +38,13 @@ def test_a_new_one_says_nothing_yet(status: Status) -> None:
     }
 
 
-def test_all_that_can_be_said(status: Status, clock: Clock) -> None:
+def test_all_that_can_be_said(status: SandboxStatus, clock: Clock) -> None:
     status.revision, status.refused, status.repairs = "abc1234", "web-1.yaml:3:1: bad", 7
     status.looked, status.valid_for = clock.now - 0.12345, 20.0
     status.fights = ("ip route add default",)
     status.drifts.extend([clock.now - 2, clock.now - 1])
-    status.become(State.FIGHTING, "undone again and again")
-    assert status.data() == {
+    status.set_state(SandboxState.FIGHTING, "undone again and again")
+    assert status.to_data() == {
         "sandbox": "web-1",
         "driver": "netns web-1",
         "file": "web-1.yaml",
@@ -70,23 +70,23 @@ def test_all_that_can_be_said(status: Status, clock: Clock) -> None:
     ],
 )
 def test_a_manifest_that_is_not_used_is_part_of_the_detail(
-    detail: str, refused: str, said: str, status: Status
+    detail: str, refused: str, said: str, status: SandboxStatus
 ) -> None:
     status.detail, status.refused = detail, refused
-    assert status.data()["detail"] == said
+    assert status.to_data()["detail"] == said
 
 
-def test_a_state_begins_when_it_is_another_one(status: Status, clock: Clock) -> None:
+def test_a_state_begins_when_it_is_another_one(status: SandboxStatus, clock: Clock) -> None:
     begin = clock.now
-    assert status.become(State.FAILED, "one")
+    assert status.set_state(SandboxState.FAILED, "one")
     clock.now += 60
-    assert not status.become(State.FAILED, "two")
-    assert (status.state, status.since, status.detail) == (State.FAILED, begin, "two")
-    assert status.become(State.CONVERGED)
-    assert (status.state, status.since, status.detail) == (State.CONVERGED, begin + 60, "")
+    assert not status.set_state(SandboxState.FAILED, "two")
+    assert (status.state, status.since, status.detail) == (SandboxState.FAILED, begin, "two")
+    assert status.set_state(SandboxState.CONVERGED)
+    assert (status.state, status.since, status.detail) == (SandboxState.CONVERGED, begin + 60, "")
 
 
-def test_a_look_says_something_for_a_while(status: Status, clock: Clock) -> None:
+def test_a_look_says_something_for_a_while(status: SandboxStatus, clock: Clock) -> None:
     status.looked, status.valid_for = clock.now, 20.0
     clock.now += 20
     assert status.is_fresh()
@@ -94,13 +94,13 @@ def test_a_look_says_something_for_a_while(status: Status, clock: Clock) -> None
     assert not status.is_fresh()
 
 
-def test_drift_counts_within_the_window(status: Status, clock: Clock) -> None:
+def test_drift_counts_within_the_window(status: SandboxStatus, clock: Clock) -> None:
     status.drifts.extend([clock.now - WINDOW - 1, clock.now - WINDOW, clock.now - 1, clock.now])
-    assert status.drift_lately() == 3
+    assert status.count_drifts() == 3
     clock.now += WINDOW
-    assert status.drift_lately() == 1
+    assert status.count_drifts() == 1
 
 
-def test_drift_without_end_takes_no_memory_without_end(status: Status, clock: Clock) -> None:
+def test_drift_without_end_takes_no_memory_without_end(status: SandboxStatus, clock: Clock) -> None:
     status.drifts.extend([clock.now] * 1_000_000)
-    assert status.drift_lately() == len(status.drifts) == 10_000
+    assert status.count_drifts() == len(status.drifts) == 10_000
