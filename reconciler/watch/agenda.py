@@ -1,4 +1,4 @@
-"""When to look at a sandbox, and at how much of it. Any thread may ask for a look."""
+"""Decides when the next look at a sandbox is due, and whether it is a full look. Any thread may ask for a look."""
 
 from __future__ import annotations
 
@@ -7,64 +7,73 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-# Seconds between two looks that changes ask for; no less than a look takes, or a storm of them would take all the time.
+# The least seconds between two looks that changes cause. It is never less than the last look took, or a storm of
+# changes would use all the time for looks.
 GAP = 0.05
-# Seconds until the next try after a failure: twice as long each time, up to the most, give or take a quarter.
+# Seconds to the next try after a failure: twice as long each time, up to MOST, and randomly a quarter more or less.
 FIRST, MOST = 1.0, 60.0
 
 
 class Agenda:
-    """The next look of one sandbox. `full_look`: seconds between two looks at everything."""
+    """The next look at one sandbox. `full_look`: seconds between two full looks."""
 
     def __init__(self, full_look: float, clock: Callable[[], float] = monotonic) -> None:
         self._full_look, self._clock = full_look, clock
         self._lock = threading.Lock()
-        self._asked, self._urgent = False, True
+        # Requests by other threads: for any look, and for a full look at once.
+        self._requested, self._urgent = False, True
+        # Times of the clock: the earliest of a requested look, the next periodic look, the next full look.
         self._not_before = self._at = self._full_at = 0.0
         self._failures = 0
 
-    def poke(self) -> None:
-        """Ask for a look: something has changed. Not sooner than the last look or failure allows."""
+    def request_look(self) -> None:
+        """Ask for a look because something changed. The gap after a look and the pause after a failure still apply."""
         with self._lock:
-            self._asked = True
+            self._requested = True
 
-    def urge(self) -> None:
-        """Ask for a full look now: all may be different."""
+    def request_full_look(self) -> None:
+        """Ask for a full look at once, because everything may be different."""
         with self._lock:
             self._urgent, self._full_at = True, 0.0
 
-    def wait(self) -> float:
-        """Give the seconds until the next look."""
+    def seconds_to_next(self) -> float:
+        """Return the seconds until the next look is due; 0 if it is due now."""
         with self._lock:
-            return self._wait()
+            return self._seconds_to_next()
 
-    def _wait(self) -> float:
+    def _seconds_to_next(self) -> float:
         if self._urgent:
             return 0.0
-        at = 0.0 if self._asked else min(self._at, self._full_at)
+        at = 0.0 if self._requested else min(self._at, self._full_at)
         return max(0.0, max(at, self._not_before) - self._clock())
 
-    def take(self) -> bool | None:
-        """Begin a look if it is time: tell whether it is a full one. None: it is not time."""
+    def begin_look(self) -> bool | None:
+        """Begin a look if one is due; return whether it is a full one, or None if none is due."""
         with self._lock:
-            if self._wait() > 0:
+            if self._seconds_to_next() > 0:
                 return None
-            self._asked = self._urgent = False
+            self._requested = self._urgent = False
             return self._full_at <= self._clock()
 
-    def settle(self, wait: float, *, took: float, full: bool) -> float:
-        """Take note of a look that took so long; the next one is due after `wait` seconds. Give how long it will be."""
+    def end_look(self, wait: float, *, took: float, full: bool) -> float:
+        """Record that a look succeeded and took `took` seconds. The next one is due in `wait` seconds at the latest.
+
+        Return the seconds until the next look that is not requested.
+        """
         with self._lock:
             now = self._clock()
             self._failures = 0
             self._not_before, self._at = now + max(GAP, took), now + wait
             if full and not self._urgent:
-                # Not all that began together at the same moment, over and over.
+                # Jitter: sandboxes that started together must not be looked at together.
                 self._full_at = now + self._full_look * _jitter()
             return min(self._at, self._full_at) - now
 
-    def fail(self, wait: float | None = None) -> float:
-        """Take note of a failure; give the seconds until the next try, which is a full look: `wait`, or as they mount up."""
+    def end_failed_look(self, wait: float | None = None) -> float:
+        """Record that a look failed. The next is a full look in `wait` seconds; by default, the wait doubles each time.
+
+        Return the seconds until that look.
+        """
         with self._lock:
             if wait is None:
                 wait = min(FIRST * 2.0 ** min(self._failures, 30), MOST) * _jitter()
@@ -75,4 +84,4 @@ class Agenda:
 
 
 def _jitter() -> float:
-    return random.uniform(0.75, 1.25)  # noqa: S311 it keeps sandboxes apart, not secrets
+    return random.uniform(0.75, 1.25)  # noqa: S311 it spreads load, it protects nothing

@@ -1,4 +1,8 @@
-"""Repairs that are undone again and again: those of the object in question back off, all others go on at once."""
+"""Finds repairs that another program reverts again and again, and makes them back off.
+
+Each repair of the same object waits longer than the one before; all other objects are still repaired at once. The
+command of an operation stands for its object. If one repair has very many operations of a kind, the kind stands for all.
+"""
 
 from __future__ import annotations
 
@@ -9,73 +13,76 @@ from dataclasses import dataclass
 
 from reconciler.operations import Operation
 
-# Seconds to the second repair of the same object; by how much each further one takes longer, up to the most.
+# The pause in seconds between the first two repairs of an object, the factor for each further pause, and the longest.
 FIRST, FACTOR, MOST = 1.0, 3.0, 120.0
-# Seconds after which a repair is forgotten: who undoes it may look only now and then.
+# Seconds after which a repair is forgotten. The other program may revert it only from time to time.
 MEMORY = 300.0
-# So many repairs of an object, not long apart, are a fight.
+# After so many repairs of the same object, not long apart, it is a fight.
 FIGHT = 4
-# Like operations of one repair that are told apart; a flush of thousands of rules is one event.
-_TOLD_APART = 200
+# Above this many operations of a kind, back off per kind instead of per object: a flush of many rules is one event.
+_MOST_OBJECTS = 200
 
 
 @dataclass(slots=True)
-class _Record:
-    repairs: int
+class _Repairs:
+    """How often an object was repaired, when last (time of the clock), and by which command."""
+
+    count: int
     last: float
     command: str
 
     @property
     def pause(self) -> float:
-        return min(FIRST * FACTOR ** min(self.repairs - 1, 30), MOST)
+        """Seconds to the next repair that is allowed."""
+        return min(FIRST * FACTOR ** min(self.count - 1, 30), MOST)
 
 
 class Fights:
-    """What has been repaired of one sandbox, and how often lately."""
+    """The repairs of one sandbox: what was repaired, how often, and what has to wait."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._records: dict[str, _Record] = {}
+        self._repairs: dict[str, _Repairs] = {}
 
     def reset(self) -> None:
-        """Begin anew, as after an edit of the manifest."""
-        self._records.clear()
+        """Forget all repairs, as after an edit of the manifest."""
+        self._repairs.clear()
 
-    def holds(self, operation: Operation) -> bool:
-        """Tell whether an operation has to wait."""
-        if not self._records:
+    def postpones(self, operation: Operation) -> bool:
+        """Return whether an operation has to wait, because the same object was repaired a short time ago."""
+        if not self._repairs:
             return False
         now = self._clock()
-        records = filter(None, map(self._records.get, (operation.command, _many(operation))))
-        return any(now < each.last + each.pause for each in records)
+        repairs = filter(None, map(self._repairs.get, (operation.command, _kind(operation))))
+        return any(now < each.last + each.pause for each in repairs)
 
-    def note(self, repaired: Sequence[Operation]) -> None:
-        """Note what was repaired; forget what has been quiet for long."""
+    def record(self, repaired: Sequence[Operation]) -> None:
+        """Record the operations of a repair; forget the repairs that are older than MEMORY."""
         now = self._clock()
-        for command in [key for key, each in self._records.items() if now > each.last + MEMORY]:
-            del self._records[command]
-        counts = Counter(map(_many, repaired))
-        keys = [each.command if counts[_many(each)] <= _TOLD_APART else _many(each) for each in repaired]
+        for command in [key for key, each in self._repairs.items() if now > each.last + MEMORY]:
+            del self._repairs[command]
+        counts = Counter(map(_kind, repaired))
+        keys = [each.command if counts[_kind(each)] <= _MOST_OBJECTS else _kind(each) for each in repaired]
         for command in dict.fromkeys(keys):
-            record = self._records.setdefault(command, _Record(0, now, command))
-            record.repairs, record.last = record.repairs + 1, now
+            repairs = self._repairs.setdefault(command, _Repairs(0, now, command))
+            repairs.count, repairs.last = repairs.count + 1, now
 
     def next_due(self) -> float | None:
-        """Give the seconds until the next operation that was held may be done."""
+        """Return the seconds until the next postponed operation is allowed; None if none is postponed."""
         now = self._clock()
-        left = [each.last + each.pause - now for each in self._records.values()]
+        left = [each.last + each.pause - now for each in self._repairs.values()]
         return min((each for each in left if each > 0), default=None)
 
-    def named(self) -> list[tuple[str, int]]:
-        """Give the commands that are undone again and again, and how often they were given."""
+    def current(self) -> list[tuple[str, int]]:
+        """Return the fights of this moment: the command of each, and how often it was executed."""
         now = self._clock()
         return [
-            (each.command, each.repairs)
-            for each in list(self._records.values())
-            if each.repairs >= FIGHT and now <= each.last + 2 * each.pause
+            (each.command, each.count)
+            for each in list(self._repairs.values())
+            if each.count >= FIGHT and now <= each.last + 2 * each.pause
         ]
 
 
-def _many(operation: Operation) -> str:
-    """Name all operations of a kind."""
+def _kind(operation: Operation) -> str:
+    """Return the key that all operations of the same kind have: the first words of their commands."""
     return f"{' '.join(operation.command.split()[:2])} …"

@@ -1,8 +1,9 @@
-"""Changes in any number of network namespaces, told on one socket that keeps none of them alive.
+"""Reports changes in any number of network namespaces over one socket, which keeps none of them alive.
 
-A socket in a namespace would hold it. So each namespace is given a number in ours (RTM_NEWNSID), and a socket in ours
-listens to all that have one (NETLINK_LISTEN_ALL_NSID); the kernel takes the number back as the namespace dies.
-Source: include/uapi/linux/net_namespace.h, linux/netlink.h, net/core/net_namespace.c.
+A socket inside a namespace would keep it alive after `ip netns del`. So this module gives each namespace a number in
+the watcher's own namespace (RTM_NEWNSID), where one socket receives the notifications of all numbered namespaces
+(NETLINK_LISTEN_ALL_NSID). The kernel frees a number when its namespace is destroyed. Source:
+include/uapi/linux/net_namespace.h, linux/netlink.h, net/core/net_namespace.c.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ _NSA_NSID, _NSA_FD = 1, 3
 _RTGENMSG = struct.Struct("=Bxxx")
 _S32 = struct.Struct("=i")
 _SOL_NETLINK, _LISTEN_ALL_NSID = 270, 8
-# How a datagram says of which namespace it is.
+# The control message that contains the number of the namespace in which something has changed.
 _NUMBER = (_SOL_NETLINK, _LISTEN_ALL_NSID)
+# Stands for the watcher's own namespace, the host.
 HOST = -1
 _SO_RCVBUFFORCE = 33
 _ANCILLARY = 256
 
 
-class Namespaces:
-    """The socket, and which namespace has which number."""
+class NamespaceSocket:
+    """Gives numbers to namespaces, and receives the notifications of those that have one."""
 
     def __init__(self) -> None:
-        """Listen. HostError if the kernel cannot listen to other namespaces."""
+        """Open the socket. HostError if the kernel cannot receive notifications of other namespaces."""
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
@@ -46,15 +48,15 @@ class Namespaces:
             raise HostError(f"listening to network namespaces: {error.strerror}") from error
 
     def fileno(self) -> int:
-        """Give the descriptor, to poll for reading."""
+        """Return the descriptor, to poll for reading."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Close the socket."""
         self._socket.close()
 
-    def number(self, file: str) -> int | None:
-        """Give the number of a namespace, which it gets if it has none; None if it does not exist (any more)."""
+    def assign_number(self, file: str) -> int | None:
+        """Return the number of a namespace, and give it one if it has none; None if there is no such namespace."""
         try:
             namespace = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
@@ -63,7 +65,7 @@ class Namespaces:
         try:
             named = attribute(_NSA_FD, _S32.pack(namespace))
             body = _RTGENMSG.pack(0) + attribute(_NSA_NSID, _S32.pack(-1)) + named
-            # It may have one: then this fails, and the question finds it.
+            # This fails if the namespace has a number already; the next message reads the number in any case.
             channel.exchange(pack(_NEW_NSID, REQUEST | ACK, 1, body), 1)
             answers = channel.exchange(pack(_GET_NSID, REQUEST | ACK, 2, _RTGENMSG.pack(0) + named), 2)
         finally:
@@ -71,10 +73,10 @@ class Namespaces:
             os.close(namespace)
         return next((int(_S32.unpack(m.payload[8:12])[0]) for m in answers if m.type == _NEW_NSID), None)
 
-    def changed(self) -> Iterator[int | None]:
-        """Give the numbers of namespaces in which something has changed; None if that of some is lost: all of them.
+    def read_changes(self) -> Iterator[int | None]:
+        """Yield the numbers of the namespaces that have changed; None if notifications were lost: any may have changed.
 
-        HOST stands for our own, of which only links are told: a device that a sandbox waits for may have come.
+        HOST is reported only for changes of links: a device for which a sandbox waits may have appeared.
         """
         seen: set[int] = set()
         while True:
@@ -83,7 +85,7 @@ class Namespaces:
             except BlockingIOError:
                 break
             except OSError:
-                # ENOBUFS: more has happened than the buffer takes.
+                # ENOBUFS: more notifications came than the buffer can store.
                 yield None
                 continue
             numbers = [_S32.unpack(number)[0] for level, kind, number in ancillary if (level, kind) == _NUMBER]
@@ -93,19 +95,22 @@ class Namespaces:
         yield from seen
 
 
-class Followed:
-    """Which sandbox is in which namespace, and whether that is still the one it was."""
+class NamespaceTracker:
+    """Knows which sandbox is in which namespace, and notices when a namespace is created, deleted or replaced."""
 
-    def __init__(self, namespaces: Namespaces) -> None:
-        """Take the socket, which stays its owner's."""
-        self._namespaces = namespaces
-        # By sandbox: what its namespace was when last seen, None: not there; its number, and the way back.
+    def __init__(self, channel: NamespaceSocket) -> None:
+        """Use a socket, which the caller closes."""
+        self._socket = channel
+        # Sandbox → identity of its namespace at the last refresh, None if it did not exist; sandbox → number; and back.
         self._identities: dict[str, tuple[int, ...] | None] = {}
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
 
-    def look(self, files: Mapping[str, str]) -> list[str]:
-        """Look at the namespaces' files, by sandbox; give the sandboxes whose namespace has come, gone or been replaced."""
+    def refresh(self, files: Mapping[str, str]) -> list[str]:
+        """Track these namespaces and no others: sandbox → file of its namespace, such as `/run/netns/web-1`.
+
+        Return the sandboxes whose namespace was created, deleted or replaced since the last call.
+        """
         for name in self._identities.keys() - files.keys():
             self._forget(name)
         changed = []
@@ -114,15 +119,15 @@ class Followed:
             if name not in self._identities or identity != self._identities[name]:
                 self._forget(name)
                 self._identities[name] = identity
-                number = self._namespaces.number(file) if identity else None
+                number = self._socket.assign_number(file) if identity else None
                 if number is not None:
                     self._numbers[name], self._names[number] = number, name
                 changed.append(name)
         return changed
 
-    def changed(self) -> Iterator[str | int | None]:
-        """Give the sandboxes in whose namespace something has changed; HOST and None as `Namespaces.changed` does."""
-        for number in self._namespaces.changed():
+    def read_changes(self) -> Iterator[str | int | None]:
+        """Yield the sandboxes in whose namespace something has changed; HOST and None as the socket does."""
+        for number in self._socket.read_changes():
             if number is None or number == HOST:
                 yield number
             elif number in self._names:
@@ -136,7 +141,7 @@ class Followed:
 
 
 def _identity(file: str) -> tuple[int, ...] | None:
-    """Give what another namespace under this name would not have: inode numbers are used again at once."""
+    """Return what differs in another namespace of this name; None: there is none. Inode numbers are reused at once."""
     try:
         found = os.stat(file)
     except OSError:

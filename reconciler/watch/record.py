@@ -23,8 +23,8 @@ _FLUSH_INTERVAL = 1.0
 class LookRecorder:
     """Writes the status of one sandbox and its log events.
 
-    `cause` is why a manifest is new to the sandbox: the "start" of the watcher, or an edit of the "manifest". It is empty
-    if the manifest was in force before; then every difference is drift.
+    `cause` is why a manifest is new to the sandbox: the "start" of the watcher, or an edit of the "manifest". It is
+    empty if the manifest was in force before; then every difference is drift.
     """
 
     def __init__(self, manifest: Manifest, revision: str) -> None:

@@ -1,4 +1,4 @@
-"""Which commit a manifest is of, where its folder is a git work tree."""
+"""Finds the revision of manifests: the commit that is checked out in the git work tree around them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 
-# Seconds for git.
+# Seconds after which git is killed.
 _TIMEOUT = 10.0
 
 
-def revisions(files: Iterable[str]) -> dict[str, str]:
-    """Give the commit that is checked out around each file, in short; files in no work tree are left out."""
+def find_revisions(files: Iterable[str]) -> dict[str, str]:
+    """Return file → the short hash of the commit checked out around it; files outside of any work tree are left out."""
     git = shutil.which("git")
     if git is None:
         return {}
@@ -23,7 +23,7 @@ def revisions(files: Iterable[str]) -> dict[str, str]:
 
 
 def _root(folder: str) -> str:
-    """Give the top of the work tree that a folder is in; empty: it is in none."""
+    """Return the top folder of the work tree around a folder; empty if there is none."""
     while not os.path.lexists(os.path.join(folder, ".git")):
         if folder == (folder := os.path.dirname(folder)):
             return ""
@@ -31,7 +31,8 @@ def _root(folder: str) -> str:
 
 
 def _head(git: str, folder: str) -> str:
-    # The owner of the tree is often not the one who runs us, and nothing of what it configures is run for this.
+    """Return the short hash of the commit that is checked out in a folder; empty if git cannot find it."""
+    # The tree often belongs to another user. This is safe: `rev-parse` runs no program that its configuration names.
     words = [git, "-c", "safe.directory=*", "-C", folder, "rev-parse", "--short", "--verify", "HEAD"]
     try:
         ran = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT, check=False)

@@ -1,4 +1,4 @@
-"""Manifests that have changed take effect a few at a time, and no more of them after failures."""
+"""Applies changed manifests to a few sandboxes at a time, and stops after failures."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from reconciler.manifest.load import Manifest
 
 
 class Pace(NamedTuple):
-    """How many at once: a number, or a percentage of all that are watched; and after how many failures to stop, 0: never."""
+    """How fast changed manifests are applied.
+
+    `number` or `percent` (of all watched sandboxes): the most at the same time; neither: all at once. `stop_after`:
+    the number of failures after which no more begin; 0: never stop.
+    """
 
     number: int | None = None
     percent: int | None = None
     stop_after: int = 0
 
-    def at_once(self, total: int) -> int:
-        """Give how many of so many may be under way; one at least."""
+    def limit(self, total: int) -> int:
+        """Return how many of `total` sandboxes may be under way at the same time; at least one."""
         if self.number is not None:
             return max(1, self.number)
         return max(1, math.ceil(total * self.percent / 100)) if self.percent is not None else max(1, total)
 
 
 def parse_at_once(text: str) -> Pace:
-    """Read `N` or `N%`. ValueError otherwise."""
+    """Parse `N` or `N%`, the value of `--at-once`. ValueError otherwise."""
     match = re.fullmatch(r"([1-9][0-9]{0,8})(%?)", text)
     if match is None or (match[2] and int(match[1]) > 100):
         raise ValueError(f'"{text}" is neither a number nor a percentage')
@@ -33,7 +37,11 @@ def parse_at_once(text: str) -> Pace:
 
 
 class Rollout:
-    """What waits for its turn, and what is under way. A change that comes meanwhile joins; the count of failures starts anew."""
+    """The changed manifests that wait for their turn, and the sandboxes that are under way.
+
+    Manifests that change during a rollout join it; then the count of failures starts again at 0, and a stopped rollout
+    goes on.
+    """
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
@@ -43,37 +51,37 @@ class Rollout:
 
     @property
     def stopped(self) -> tuple[str, ...]:
-        """Give the sandboxes whose failures have stopped it while others wait; empty: it goes on."""
+        """The sandboxes whose failures have stopped the rollout while others wait; empty if it goes on."""
         stop = self._pace.stop_after and len(self._failed) >= self._pace.stop_after and self._waiting
         return tuple(self._failed) if stop else ()
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """Give the sandboxes whose turn has not come."""
+        """The sandboxes whose changed manifests wait for their turn."""
         return tuple(self._waiting)
 
     def add(self, changed: Iterable[Manifest]) -> None:
-        """Take manifests that are not those of their sandboxes yet; some may wait already."""
-        news = [each for each in changed if self._waiting.get(each.sandbox.id) != each]
-        if news:
+        """Add manifests that are not in force yet. Those that wait already are ignored, older ones are replaced."""
+        new = [each for each in changed if self._waiting.get(each.sandbox.id) != each]
+        if new:
             self._failed.clear()
-        self._waiting |= {each.sandbox.id: each for each in news}
+        self._waiting |= {each.sandbox.id: each for each in new}
 
     def withdraw(self, sandbox: str) -> None:
-        """Forget that a sandbox waits: its manifest is again what is under way, or holds."""
+        """Remove a sandbox from those that wait: its manifest changed back to the one that is in force or under way."""
         self._waiting.pop(sandbox, None)
 
     def drop(self, sandbox: str) -> None:
-        """Forget a sandbox whose manifest is gone."""
+        """Forget a sandbox whose manifest was deleted."""
         self.withdraw(sandbox)
         self._under_way.discard(sandbox)
         while sandbox in self._failed:
             self._failed.remove(sandbox)
 
     def begin(self, total: int) -> list[Manifest]:
-        """Give the manifests whose turn it is, of `total` sandboxes."""
+        """Return the manifests whose turn it is; they are under way from now on. `total`: the number of sandboxes."""
         begun: list[Manifest] = []
-        while self._waiting and not self.stopped and len(self._under_way) < self._pace.at_once(total):
+        while self._waiting and not self.stopped and len(self._under_way) < self._pace.limit(total):
             name = next((each for each in self._waiting if each not in self._under_way), None)
             if name is None:
                 break
@@ -81,9 +89,9 @@ class Rollout:
             begun.append(self._waiting.pop(name))
         return begun
 
-    def end(self, sandbox: str, *, well: bool) -> None:
-        """Take note that a sandbox is through."""
+    def end(self, sandbox: str, *, succeeded: bool) -> None:
+        """Record that a manifest was applied to a sandbox, or failed. Ignore sandboxes that are not under way."""
         if sandbox in self._under_way:
             self._under_way.discard(sandbox)
-            if not well:
+            if not succeeded:
                 self._failed.append(sandbox)

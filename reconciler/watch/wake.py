@@ -1,4 +1,4 @@
-"""A flag that a thread waits for, beside other descriptors."""
+"""A flag that one thread waits for, alone or together with other descriptors."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import os
 import select
 from contextlib import suppress
 
-# Seconds; a poll takes no more milliseconds than an int of C holds. Who waits longer waits again.
+# The longest single wait, in seconds: poll(2) takes milliseconds as a C int. Callers that wait longer call again.
 LONGEST = 86400.0
 
 
 class Wake:
-    """Set by any thread, awaited and cleared by one."""
+    """Any thread sets the flag; one thread waits for it and clears it."""
 
     def __init__(self) -> None:
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
-        """Give the descriptor, which can be read while the flag is set."""
+        """Return a descriptor that poll(2) reports as readable while the flag is set."""
         return self._descriptor
 
     def set(self) -> None:
-        """Set it."""
+        """Set the flag."""
         os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
-        """Clear it."""
+        """Clear the flag."""
         with suppress(BlockingIOError):
             os.eventfd_read(self._descriptor)
 
     def wait(self, seconds: float) -> None:
-        """Wait until it is set, or so long, and clear it."""
+        """Wait until the flag is set, but no longer than so many seconds; then clear it."""
         poller = select.poll()
         poller.register(self._descriptor, select.POLLIN)
         poller.poll(min(max(0.0, seconds), LONGEST) * 1000)
         self.clear()
 
     def close(self) -> None:
-        """Let it go; nobody may use it any more."""
+        """Close the descriptor. The flag must not be used after that."""
         os.close(self._descriptor)

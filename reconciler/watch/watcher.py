@@ -1,4 +1,15 @@
-"""The watch as a whole: manifests in, workers out. One on a host."""
+"""Runs the watch: reads the manifests, keeps one worker per sandbox, and forwards changes to the workers.
+
+The main thread sleeps in `_loop` until one of these happens:
+
+- A signal came, or a worker is done with a manifest: `_handle_requests`.
+- Manifest files may have changed: `_read_manifests`. A changed manifest goes to its worker when the rollout allows it.
+  A worker whose manifest was deleted is stopped.
+- Something changed in a network namespace: `_forward_changes` asks its worker for a look.
+- TICK seconds have passed: `_tick` finds namespaces that were replaced, pauses that began or ended, and new revisions.
+
+Only one watcher runs on a host; it has a lock on the file LOCK.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +20,7 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -19,9 +30,9 @@ from reconciler.model.sandbox import NetnsAddress
 from reconciler.safety import ALWAYS, SHARE
 from reconciler.watch import log, notify, pause
 from reconciler.watch.manifests import ManifestReader, ManifestSet
-from reconciler.watch.namespaces import HOST, Followed, Namespaces
+from reconciler.watch.namespaces import HOST, NamespaceSocket, NamespaceTracker
 from reconciler.watch.report import MetricsServer, StatusSocket, format_metrics
-from reconciler.watch.revision import revisions
+from reconciler.watch.revision import find_revisions
 from reconciler.watch.rollout import Pace, Rollout
 from reconciler.watch.state import SandboxStatus
 from reconciler.watch.wake import Wake
@@ -29,18 +40,20 @@ from reconciler.watch.worker import Settings, Worker
 from reconciler.wording import plural
 
 LOCK = "/run/reconciler/watch.lock"
-# Seconds between two looks whether namespaces are the ones they were, and pauses as well.
+# Seconds between two checks of namespaces and pauses.
 TICK = 1.0
-# Why nothing is removed.
-TOO_MUCH = f"a PATH is gone, or more than {SHARE} % (and {ALWAYS}) of the manifests at once, or all of them"
-# Seconds between two looks which commit is checked out: a commit need not change any manifest.
+# Why `--prune` removes nothing.
+TOO_MANY = f"a PATH is missing, or all manifests or more than {ALWAYS} and {SHARE} % of them disappeared at once"
+# Seconds between two checks of the commit that is checked out: a new commit need not change any manifest.
 REVISION = 10.0
-# Seconds for what is under way when the watch ends.
+# Seconds for which the end of the watch waits for workers.
 STOP_TIMEOUT = 30.0
+# What happens with manifests whose PATH is missing.
+_IN_FORCE = "the manifests read from it before stay in force"
 
 
 class Options(NamedTuple):
-    """How to watch as a whole. `metrics`: host and port."""
+    """How to watch all sandboxes. `metrics`: the host and port to serve metrics on."""
 
     settings: Settings
     pace: Pace = Pace()
@@ -49,32 +62,35 @@ class Options(NamedTuple):
 
 
 class Watcher:
-    """Runs until it is told to end. Everything but the workers is done in the thread that calls `run`."""
+    """Watches all sandboxes until a signal ends it. Only the thread that calls `run` changes anything here."""
 
     def __init__(self, paths: Sequence[str], options: Options) -> None:
         self._options = options
-        self._manifests = ManifestReader(paths)
+        self._reader = ManifestReader(paths)
+        self._manifests: ManifestSet | None = None
         self._workers: dict[str, Worker] = {}
-        self._leaving: list[Worker] = []
+        # Workers that were stopped because their manifests were deleted, and whose threads may still run.
+        self._ending: list[Worker] = []
         self._rollout = Rollout(options.pace)
+        # The failures for which an alarm was logged.
         self._stopped_at: tuple[str, ...] = ()
-        self._reading: ManifestSet | None = None
+        # Sandboxes that stay watched although their manifests were deleted, because these are too many.
         self._not_pruned: tuple[str, ...] = ()
         self._revisions: dict[str, str] = {}
         self._revisions_at = 0.0
         self._pauses = pause.stamp()
         self._host_changed = False
         self._wake, self._manifests_wake = Wake(), Wake()
-        self._ended: deque[tuple[str, bool]] = deque()
+        # Sandboxes whose workers are done with a manifest, and whether they succeeded. Other threads append.
+        self._done: deque[tuple[str, bool]] = deque()
         self._stopping = self._reload = False
 
     def run(self) -> None:
-        """Watch until SIGTERM or SIGINT. BusyError if another one runs on this host."""
+        """Watch until SIGTERM or SIGINT. BusyError if another watcher runs on this host."""
         with ExitStack() as stack:
             stack.callback(os.close, _lock())
-            namespaces = Namespaces()
-            stack.callback(namespaces.close)
-            followed = Followed(namespaces)
+            channel = NamespaceSocket()
+            stack.callback(channel.close)
             stack.callback(StatusSocket(self.to_data).close)
             if self._options.metrics:
                 server = MetricsServer(*self._options.metrics, self._metrics)
@@ -82,9 +98,9 @@ class Watcher:
                 log.emit("metrics", host=self._options.metrics[0], port=server.port)
             self._handle_signals(stack)
             stack.callback(self._stop)
-            self._manifests.start(self._manifests_wake.set)
-            stack.callback(self._manifests.stop)
-            self._loop(namespaces, followed)
+            self._reader.start(self._manifests_wake.set)
+            stack.callback(self._reader.stop)
+            self._loop(channel, NamespaceTracker(channel))
 
     def _handle_signals(self, stack: ExitStack) -> None:
         def end(*_: object) -> None:
@@ -98,29 +114,28 @@ class Watcher:
         for number, handler in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, reload)):
             stack.callback(signal.signal, number, signal.signal(number, handler))
 
-    def _loop(self, namespaces: Namespaces, followed: Followed) -> None:
-        period = notify.watchdog_period()
-        tick = min(TICK, period or TICK)
+    def _loop(self, channel: NamespaceSocket, tracker: NamespaceTracker) -> None:
+        tick = min(TICK, notify.watchdog_period() or TICK)
         with selectors.DefaultSelector() as selector:
-            for source in (self._wake, self._manifests_wake, namespaces):
+            for source in (self._wake, self._manifests_wake, channel):
                 selector.register(source, selectors.EVENT_READ)
             ticked = 0.0
             while not self._stopping:
                 ready = {key.fileobj for key, _ in selector.select(max(0.0, ticked + tick - time.monotonic()))}
                 if self._wake in ready:
                     self._wake.clear()
-                    self._serve_wishes()
+                    self._handle_requests()
                 if self._manifests_wake in ready:
                     self._manifests_wake.clear()
-                    self._read()
-                if namespaces in ready:
-                    self._hear(followed)
+                    self._read_manifests()
+                if channel in ready:
+                    self._forward_changes(tracker)
                 if time.monotonic() >= ticked + tick:
                     ticked = time.monotonic()
-                    self._tick(followed)
+                    self._tick(tracker)
 
-    def _serve_wishes(self) -> None:
-        """Do what signals and workers ask for."""
+    def _handle_requests(self) -> None:
+        """Do what SIGHUP asks for, and continue the rollout with the results of workers."""
         if self._reload:
             self._reload = False
             log.emit("reload")
@@ -129,137 +144,141 @@ class Watcher:
                 worker.reload()
             self._manifests_wake.set()
             notify.send("READY=1")
-        while self._ended:
-            sandbox, well = self._ended.popleft()
-            self._rollout.end(sandbox, well=well)
-        self._begin()
+        while self._done:
+            sandbox, succeeded = self._done.popleft()
+            self._rollout.end(sandbox, succeeded=succeeded)
+        self._continue_rollout()
 
-    def _told(self, sandbox: str, well: bool) -> None:
-        """Take note, in a worker's thread, that it is through with a manifest."""
-        self._ended.append((sandbox, well))
+    def _on_done(self, sandbox: str, succeeded: bool) -> None:
+        """Record that a worker is done with a manifest. The worker's thread calls this."""
+        self._done.append((sandbox, succeeded))
         self._wake.set()
 
-    def _read(self) -> None:
-        reading = self._manifests.read()
-        if reading is None:
+    def _read_manifests(self) -> None:
+        """Read the manifests; if they have changed, log what is wrong with them and distribute them to the workers."""
+        found = self._reader.read()
+        if found is None:
             return
-        before, self._reading = self._reading, reading
-        said = set(before.problems if before else ())
-        for problem in reading.problems:
-            if problem not in said:
+        before, self._manifests = self._manifests, found
+        known_problems = set(before.problems if before else ())
+        for problem in found.problems:
+            if problem not in known_problems:
                 log.emit("manifest", level=logging.ERROR, problem=str(problem))
-        for path in reading.missing:
+        for path in found.missing:
             if before is None or path not in before.missing:
-                log.emit("alarm", level=logging.ERROR, missing=path, consequence="what it said still holds")
-        self._look_at_revisions()
-        self._take(reading, first=before is None)
+                log.emit("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
+        self._find_revisions()
+        self._distribute(found, first=before is None)
         if before is None:
             notify.send("READY=1")
-            count = len(reading.manifests)
-            log.emit("watching", sandboxes=count, problems=len(reading.problems))
+            log.emit("watching", sandboxes=len(found.manifests), problems=len(found.problems))
         notify.send(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
 
-    def _look_at_revisions(self) -> None:
+    def _find_revisions(self) -> None:
         self._revisions_at = time.monotonic()
-        manifests = self._reading.manifests.values() if self._reading else ()
-        self._revisions = revisions({each.file for each in manifests})
+        manifests = self._manifests.manifests.values() if self._manifests else ()
+        self._revisions = find_revisions({each.file for each in manifests})
 
-    def _take(self, reading: ManifestSet, *, first: bool) -> None:
-        """Give each manifest that is news to a worker: all at once at the start, in turn later."""
+    def _revision_of(self, manifest: Manifest) -> str:
+        return self._revisions.get(manifest.file, "")
+
+    def _distribute(self, found: ManifestSet, *, first: bool) -> None:
+        """Bring the workers in line with the manifests: all at once at the start, later as the rollout allows it."""
         changed = []
-        for name, manifest in reading.manifests.items():
+        for name, manifest in found.manifests.items():
             worker = self._workers.get(name)
             if worker is None and first:
-                self._start(manifest)
+                self._start_worker(manifest)
             elif worker is None or worker.manifest.sandbox != manifest.sandbox:
                 changed.append(manifest)
             else:
-                worker.follow(manifest, self._revisions.get(manifest.file, ""))
+                worker.set_origin(manifest, self._revision_of(manifest))
                 self._rollout.withdraw(name)
         self._rollout.add(changed)
-        self._begin()
-        self._leave([name for name in self._workers if name not in reading.manifests], reading)
+        self._continue_rollout()
+        self._release([name for name in self._workers if name not in found.manifests], found)
         for name, worker in self._workers.items():
-            worker.status.refused = reading.broken.get(name, "")
+            worker.status.refused = found.broken.get(name, "")
 
-    def _begin(self) -> None:
-        for manifest in self._rollout.begin(len(self._reading.manifests) if self._reading else 0):
+    def _continue_rollout(self) -> None:
+        """Begin with the changed manifests whose turn it is; log an alarm if failures have stopped the rollout."""
+        for manifest in self._rollout.begin(len(self._manifests.manifests) if self._manifests else 0):
             worker = self._workers.get(manifest.sandbox.id)
             if worker is None:
-                self._start(manifest)
+                self._start_worker(manifest)
             else:
-                worker.assign(manifest, self._revisions.get(manifest.file, ""))
-        stopped, self._stopped_at = self._stopped_at, self._rollout.stopped
-        if self._stopped_at and not stopped:
+                worker.assign(manifest, self._revision_of(manifest))
+        alarmed, self._stopped_at = self._stopped_at, self._rollout.stopped
+        if self._stopped_at and not alarmed:
             failed, waiting = ", ".join(self._stopped_at), len(self._rollout.waiting)
             log.emit("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
 
-    def _start(self, manifest: Manifest) -> None:
-        revision = self._revisions.get(manifest.file, "")
-        worker = Worker(manifest, revision, self._options.settings, self._told)
+    def _start_worker(self, manifest: Manifest) -> None:
+        worker = Worker(manifest, self._revision_of(manifest), self._options.settings, self._on_done)
         self._workers[manifest.sandbox.id] = worker
         worker.start()
 
-    def _leave(self, gone: Sequence[str], reading: ManifestSet) -> None:
-        """Let go of sandboxes whose manifest is gone; with `prune`, remove what was ours, unless that is too much."""
+    def _release(self, gone: Sequence[str], found: ManifestSet) -> None:
+        """Stop the workers whose manifests were deleted; with `--prune`, let them remove first what is owned.
+
+        With `--prune`, very many deleted manifests may be a mistake: these sandboxes stay watched until a person
+        decides.
+        """
         prune = self._options.prune and self._options.settings.change
-        kept = tuple(gone) if prune and gone and self._is_too_much(len(gone), reading) else ()
-        if kept and kept != self._not_pruned:
-            log.emit("alarm", level=logging.ERROR, not_pruned=len(kept), of=len(self._workers), reason=TOO_MUCH)
-        self._not_pruned = kept
-        held = {manifest.sandbox.driver for manifest in reading.manifests.values()}
+        spared = tuple(gone) if prune and gone and self._are_too_many(len(gone), found) else ()
+        if spared and spared != self._not_pruned:
+            log.emit("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
+        self._not_pruned = spared
+        in_use = {manifest.sandbox.driver for manifest in found.manifests.values()}
         for name in gone:
-            if name in kept:
-                # It stays as it is, and is looked after, until a person has had a look.
+            if name in spared:
                 continue
             worker = self._workers.pop(name)
             self._rollout.drop(name)
-            # Under another ID it is somebody's still.
-            removes = prune and worker.manifest.sandbox.driver not in held
-            worker.stop(prune=removes)
-            self._leaving.append(worker)
-            log.emit("let go", sandbox=name, file=worker.manifest.file, pruned=removes)
+            # If another manifest has the same namespace or machine, the sandbox has only got another ID.
+            pruned = prune and worker.manifest.sandbox.driver not in in_use
+            worker.stop(prune=pruned)
+            self._ending.append(worker)
+            log.emit("released", sandbox=name, file=worker.manifest.file, pruned=pruned)
 
-    def _is_too_much(self, count: int, reading: ManifestSet) -> bool:
+    def _are_too_many(self, count: int, found: ManifestSet) -> bool:
         total = len(self._workers)
-        return bool(reading.missing) or count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
+        return bool(found.missing) or count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
 
-    def _hear(self, followed: Followed) -> None:
-        for name in followed.changed():
+    def _forward_changes(self, tracker: NamespaceTracker) -> None:
+        """Ask for looks at the sandboxes in whose namespaces something has changed."""
+        for name in tracker.read_changes():
             if name is None:
-                for worker in self._workers.values():
-                    worker.urge()
+                _request_full_looks(self._workers.values())
             elif name == HOST:
                 self._host_changed = True
-            elif found := self._workers.get(str(name)):
-                found.poke()
+            elif worker := self._workers.get(str(name)):
+                worker.request_look()
 
-    def _tick(self, followed: Followed) -> None:
-        """See which namespaces have come, gone or been replaced, and which sandboxes may be touched again."""
+    def _tick(self, tracker: NamespaceTracker) -> None:
+        """Ask for looks where namespaces, pauses or devices of the host have changed; update the revisions."""
         notify.send("WATCHDOG=1")
         addresses = {name: worker.manifest.sandbox.driver for name, worker in self._workers.items()}
         files = {name: address.file for name, address in addresses.items() if isinstance(address, NetnsAddress)}
-        for name in followed.look(files):
-            self._workers[name].urge()
+        _request_full_looks(self._workers[name] for name in tracker.refresh(files))
         pauses = pause.stamp()
         if pauses != self._pauses:
             self._pauses = pauses
-            for worker in self._workers.values():
-                worker.urge()
+            _request_full_looks(self._workers.values())
         if time.monotonic() > self._revisions_at + REVISION:
-            self._look_at_revisions()
+            self._find_revisions()
             for worker in self._workers.values():
-                worker.follow(worker.manifest, self._revisions.get(worker.manifest.file, ""))
+                worker.set_origin(worker.manifest, self._revision_of(worker.manifest))
         if self._host_changed:
             self._host_changed = False
             for worker in self._workers.values():
-                worker.supply()
-        self._leaving = [worker for worker in self._leaving if not worker.join(0)]
+                worker.retry_if_host_lacked()
+        self._ending = [worker for worker in self._ending if not worker.join(0)]
 
     def _stop(self) -> None:
-        """End all workers; what is under way may end."""
+        """Stop all workers, and wait until their current looks have ended."""
         notify.send("STOPPING=1")
-        workers = [*self._workers.values(), *self._leaving]
+        workers = [*self._workers.values(), *self._ending]
         for worker in self._workers.values():
             worker.stop()
         deadline = time.monotonic() + STOP_TIMEOUT
@@ -268,37 +287,48 @@ class Watcher:
 
     @property
     def _alarms(self) -> list[str]:
-        reading = self._reading
-        missing = reading.missing if reading else ()
-        alarms = [f"{path} is gone, or gives no manifest; what it said still holds" for path in missing]
+        missing = self._manifests.missing if self._manifests else ()
+        alarms = [f"{path} does not exist or contains no manifest; {_IN_FORCE}" for path in missing]
         if self._not_pruned:
-            alarms.append(f"{len(self._not_pruned):,} manifests are gone at once; nothing of them is removed")
+            alarms.append(
+                f"{len(self._not_pruned):,} {plural('manifest', len(self._not_pruned))} disappeared at once, so "
+                "--prune removed nothing; restore them, or restart the watcher to release their sandboxes"
+            )
         if self._rollout.stopped:
             failed, waiting = ", ".join(self._rollout.stopped), len(self._rollout.waiting)
-            alarms.append(f"the rollout has stopped at failures ({failed}); {waiting:,} more have not been changed")
-        if self._manifests.unsettled:
-            alarms.append(f"changes of manifests are not read: {self._manifests.unsettled}")
+            alarms.append(
+                f"the rollout stopped because {failed} failed; {waiting:,} changed {plural('manifest', waiting)} still "
+                "to apply; it continues when any manifest changes"
+            )
+        if self._reader.unsettled:
+            alarms.append(f"changed manifests are not read: {self._reader.unsettled}")
         return alarms
 
     def _statuses(self) -> list[SandboxStatus]:
         return [worker.status for _, worker in sorted(self._workers.copy().items())]
 
     def to_data(self) -> dict[str, Any]:
-        """Give all that is known, as plain data."""
-        reading = self._reading
+        """Return all that the watcher knows, as `reconciler status -o json` prints it."""
+        manifests = self._manifests
         return {
             "alarms": self._alarms,
-            "problems": [str(problem) for problem in reading.problems] if reading else [],
-            "polling": self._manifests.polling,
+            "problems": [str(problem) for problem in manifests.problems] if manifests else [],
+            "polling": self._reader.polling,
             "sandboxes": [status.to_data() for status in self._statuses()],
         }
 
     def _metrics(self) -> str:
-        problems = len(self._reading.problems) if self._reading else 0
+        problems = len(self._manifests.problems) if self._manifests else 0
         return format_metrics(self._statuses(), alarms=len(self._alarms), problems=problems)
 
 
+def _request_full_looks(workers: Iterable[Worker]) -> None:
+    for worker in workers:
+        worker.request_full_look()
+
+
 def _lock() -> int:
+    """Return the descriptor of the lock of this host; closing it frees the lock. BusyError if another watcher runs."""
     try:
         os.makedirs(os.path.dirname(LOCK), mode=0o755, exist_ok=True)
         lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -308,5 +338,5 @@ def _lock() -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise BusyError("another watcher runs on this host; `reconciler status` asks it") from None
+        raise BusyError("another watcher runs on this host already; `reconciler status` shows its sandboxes") from None
     return lock

@@ -1,7 +1,13 @@
-"""One sandbox that is watched, in a thread of its own: none that is slow, frozen or dead delays another.
+"""Keeps one sandbox as its manifest describes it, in a thread of its own: a slow or dead sandbox delays no other.
 
-It looks when it is told that something has changed, and in any case now and then. What it finds is compared as a whole, so
-that no event has to be understood, and none that is lost or is our own does harm.
+The thread waits until its agenda says that a look is due: because an event showed that something may have changed,
+because the watcher asked for a look, or because enough time has passed. A look observes the sandbox, compares it with
+the whole manifest, and repairs what differs. So no event has to be understood, and one that is lost, or that our own
+repair caused, does no harm.
+
+A namespace is opened for each look and closed after it, because an open namespace stays alive after its deletion. A
+machine stays connected between looks, because its agent reports changes over that connection only. Other commands that
+need the machine ask for it, and the worker lends it to them.
 """
 
 from __future__ import annotations
@@ -33,18 +39,22 @@ from reconciler.watch.wake import Wake
 if TYPE_CHECKING:
     from reconciler.drivers.vm import VmDriver
 
-# Seconds until the next try where the sandbox is not there or another run has it, and the next look at servers that drain.
+# Seconds to the next try if the sandbox does not exist or another run uses it; to the next look while servers drain.
 SOON, DRAIN = 1.0, 0.5
-# Seconds for another run to be done with a sandbox that is to be pruned.
+# Seconds for which pruning waits until another run no longer uses the sandbox.
 PRUNE_TIMEOUT = 20.0
-# What a look took is this share of the time until the next one that nothing but time asks for.
-SHARE = 20
-# Seconds by which a look may be late before the last one says nothing any more.
+# Wait at least REST times as long as the last look took before the next periodic one.
+REST = 20
+# Seconds by which a look may be late before the state of the last one counts as stale.
 SLACK = 10.0
 
 
 class Settings(NamedTuple):
-    """How to watch. `look`, `full_look`: seconds; `change`: whether to change anything; `guard`: whether guests guard."""
+    """How to watch each sandbox.
+
+    `look`, `full_look`: seconds between two quick and two full looks. `change`: whether to repair, or only to report.
+    `guard`: whether agents in machines restore flushed services.
+    """
 
     look: float
     full_look: float
@@ -53,27 +63,32 @@ class Settings(NamedTuple):
 
 
 class Worker:
-    """Keeps one sandbox as its manifest says. `told` is called in its thread when a manifest is through: well or not."""
+    """Watches one sandbox.
+
+    `on_done` is called in the worker's thread, with the sandbox's ID and whether it succeeded, each time that a
+    manifest has taken effect or failed to. Other threads may call all public methods.
+    """
 
     def __init__(
-        self, manifest: Manifest, revision: str, settings: Settings, told: Callable[[str, bool], None]
+        self, manifest: Manifest, revision: str, settings: Settings, on_done: Callable[[str, bool], None]
     ) -> None:
         self._recorder = LookRecorder(manifest, revision)
         self._settings = settings
-        self._told = told
+        self._on_done = on_done
         self._wake = Wake()
         self._fights = Fights()
-        self._lock = threading.Lock()
         self._agenda = Agenda(settings.full_look)
-        # What others may change, under the lock: what is to be, and why that is news.
-        self._manifest, self._revision, self._news = manifest, revision, "start"
-        # What the look that is under way makes of the sandbox.
-        self._begun = manifest.sandbox
-        # What it was made last.
-        self._held: Sandbox | None = None
-        self._stopping = self._prune = self._lacks = False
-        # Somebody who waits for the machine.
-        self._asker: socket.socket | None = None
+        # The lock protects the next line: the manifest, and why it is new: "start", "manifest", or "" if it is not.
+        self._lock = threading.Lock()
+        self._manifest, self._revision, self._cause = manifest, revision, "start"
+        # The desired sandbox of the current look, and of the last repair that succeeded.
+        self._target = manifest.sandbox
+        self._applied: Sandbox | None = None
+        self._stopping = self._prune = False
+        # Whether the last look failed because the host lacks something, such as a device.
+        self._host_lacks = False
+        # The connection of a command that waits for the machine.
+        self._borrower: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name=manifest.sandbox.id, daemon=True)
 
     @property
@@ -83,52 +98,52 @@ class Worker:
 
     @property
     def manifest(self) -> Manifest:
-        """What the sandbox is to be."""
+        """The manifest that the worker applies."""
         return self._manifest
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread; its first look is a full one."""
         self._thread.start()
 
     def assign(self, manifest: Manifest, revision: str) -> None:
-        """Keep it as another manifest says from now on."""
+        """Replace the manifest by one that describes the sandbox differently, and apply it now."""
         with self._lock:
-            self._manifest, self._revision, self._news = manifest, revision, "manifest"
-        self.urge()
+            self._manifest, self._revision, self._cause = manifest, revision, "manifest"
+        self.request_full_look()
 
-    def follow(self, manifest: Manifest, revision: str) -> None:
-        """Take note of where a manifest that says the same stands now."""
+    def set_origin(self, manifest: Manifest, revision: str) -> None:
+        """Replace the manifest by one that describes the same, from another file or revision."""
         with self._lock:
             self._manifest, self._revision = manifest, revision
         self._recorder.set_manifest(manifest, revision)
 
-    def poke(self) -> None:
-        """Look soon: something has changed in it."""
-        self._agenda.poke()
+    def request_look(self) -> None:
+        """Ask for a look soon: something has changed in the sandbox."""
+        self._agenda.request_look()
         self._wake.set()
 
-    def urge(self) -> None:
-        """Look at everything now: it may be another sandbox, or may be touched again."""
-        self._agenda.urge()
+    def request_full_look(self) -> None:
+        """Ask for a full look now: the sandbox was replaced, or a pause has begun or ended."""
+        self._agenda.request_full_look()
         self._wake.set()
 
     def reload(self) -> None:
-        """Look at everything now, and put off nothing: a person asks for it."""
+        """Ask for a full look now, and postpone no repair: a person asks for it."""
         self._fights = Fights()
-        self.urge()
+        self.request_full_look()
 
-    def supply(self) -> None:
-        """Look now if the host lacked something: devices have changed."""
-        if self._lacks:
-            self.urge()
+    def retry_if_host_lacked(self) -> None:
+        """Ask for a full look now if the host lacked something: its devices have changed."""
+        if self._host_lacks:
+            self.request_full_look()
 
     def stop(self, *, prune: bool = False) -> None:
-        """End; `prune`: remove what is ours first, if that can be done now."""
+        """End the thread after the current look. `prune`: first remove what is owned from the sandbox, if possible."""
         self._prune, self._stopping = prune, True
         self._wake.set()
 
     def join(self, seconds: float) -> bool:
-        """Wait for the end; tell whether it came."""
+        """Wait for the end of the thread, but no longer than so many seconds; return whether it has ended."""
         self._thread.join(max(0.0, seconds))
         if self._thread.is_alive():
             return False
@@ -137,77 +152,81 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._begun = self._manifest.sandbox
+            self._target = self._manifest.sandbox
             try:
-                with connect(self._begun.driver, borrow=False) as driver:
-                    self._attend(driver, self._begun.driver)
+                with connect(self._target.driver, borrow=False) as driver:
+                    self._watch(driver, self._target.driver)
             except ReconcilerError as error:
-                self._failed(error)
+                self._end_failed_look(error)
             except Exception as error:
-                # A defect that one sandbox brings to light is not to end the watch of the others.
+                # A defect that shows in one sandbox must not end the watch of the others.
                 logging.getLogger(__name__).exception("defect")
-                self._failed(error)
-            if self._asker:
-                self._lend(self._asker)
-            while not self._stopping and (wait := self._agenda.wait()) > 0:
+                self._end_failed_look(error)
+            if self._borrower:
+                self._lend(self._borrower)
+            while not self._stopping and (wait := self._agenda.seconds_to_next()) > 0:
                 self._wake.wait(wait)
         if self._prune:
             self._remove()
 
-    def _attend(self, driver: Driver, address: DriverAddress) -> None:
-        """Look once at what must not be held; stay with a machine, which tells of changes only to who is connected."""
+    def _watch(self, driver: Driver, address: DriverAddress) -> None:
+        """Watch a machine for as long as possible; look once at any other sandbox, which must not stay open."""
         if isinstance(address, VmAddress):
             with Lender(address.file, self._wake.fileno()) as lender:
-                self._stay(driver, address, lender)  # type: ignore[arg-type]
+                self._watch_machine(driver, address, lender)  # type: ignore[arg-type]
         else:
             self._look_if_due(driver, address)
 
-    def _stay(self, machine: VmDriver, address: VmAddress, lender: Lender) -> None:
-        """Keep a machine until another one is meant, or somebody asks for it."""
+    def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender) -> None:
+        """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""
         machine.listen()
         guarded: Sandbox | None = None
-        while not self._stopping and self._manifest.sandbox.driver == address and not self._asker:
-            guarded = self._guard(machine, guarded, before=True)
+        while not self._stopping and self._manifest.sandbox.driver == address and not self._borrower:
+            guarded = self._guard(machine, guarded, before_look=True)
             if self._look_if_due(machine, address):
-                guarded = self._guard(machine, guarded, before=False)
-            heard = machine.heard(self._agenda.wait(), lender.fileno())
+                guarded = self._guard(machine, guarded, before_look=False)
+            notices = machine.heard(self._agenda.seconds_to_next(), lender.fileno())
             self._wake.clear()
-            self._asker = lender.asker()
-            if heard.guarded:
-                self._recorder.record_flush(len(heard.guarded))
-            if heard.lost:
+            self._borrower = lender.asker()
+            if notices.guarded:
+                self._recorder.record_flush(len(notices.guarded))
+            if notices.lost:
                 guarded = None
                 machine.listen()
-                self._agenda.urge()
-            elif not self._asker and (heard.messages or heard.guarded):
-                self._agenda.poke()
-                # What it tells meanwhile would say no more: so a guest that tells without end costs no more than looks.
-                self._wake.wait(self._agenda.wait())
+                self._agenda.request_full_look()
+            elif not self._borrower and (notices.messages or notices.guarded):
+                self._agenda.request_look()
+                # Read no further notices before that look. A guest that sends them without end only causes looks.
+                self._wake.wait(self._agenda.seconds_to_next())
         if guarded:
             machine.guard(())
 
-    def _lend(self, asker: socket.socket) -> None:
-        """Leave the machine to somebody who asks for it, an `apply` or a `diff`; then look what it is like."""
+    def _lend(self, borrower: socket.socket) -> None:
+        """Lend the machine to a command such as `apply` or `diff`. When it is back, a full look is due."""
         begin = time.monotonic()
-        # Nobody looks meanwhile.
+        # There is no look meanwhile, so the state becomes stale after SLACK seconds.
         self.status.valid_for = min(self.status.valid_for, time.time() - self.status.looked + SLACK)
-        with asker:
-            lend(asker)
-            while not is_back(asker, self._wake.fileno()) and not self._stopping:
+        with borrower:
+            lend(borrower)
+            while not is_back(borrower, self._wake.fileno()) and not self._stopping:
                 self._wake.clear()
-        self._asker = None
-        self._agenda.urge()
-        log.emit("lent", sandbox=self._begun.id, seconds=time.monotonic() - begin)
+        self._borrower = None
+        self._agenda.request_full_look()
+        log.emit("lent", sandbox=self._target.id, seconds=time.monotonic() - begin)
 
-    def _guard(self, machine: VmDriver, guarded: Sandbox | None, *, before: bool) -> Sandbox | None:
-        """Guard nothing while the table becomes another one, and the first services of it afterwards."""
+    def _guard(self, machine: VmDriver, guarded: Sandbox | None, *, before_look: bool) -> Sandbox | None:
+        """Begin or end the guard of a machine. `guarded` is the desired sandbox that it guards; return the new one.
+
+        The guard must not restore a service that the next look deletes. So before a look it ends if the manifest has
+        changed or the sandbox is paused, and it begins only after a look.
+        """
         desired = self._manifest.sandbox
         if guarded is not None and (guarded != desired or self._is_paused()):
             machine.guard(())
             return None
         services = desired.ipvs.services if desired.ipvs else None
-        wanted = self._settings.guard and self._settings.change and not self._is_paused()
-        if before or guarded or not services or not wanted:
+        allowed = self._settings.guard and self._settings.change and not self._is_paused()
+        if before_look or guarded or not services or not allowed:
             return guarded
         machine.guard(services)
         return desired
@@ -216,84 +235,92 @@ class Worker:
         return bool(self._manifest.sandbox.paused or pause.read(self.status.sandbox))
 
     def _look_if_due(self, driver: Driver, address: DriverAddress) -> bool:
-        """Look if it is time, and still this sandbox that is meant; tell whether that was so."""
+        """Look at the sandbox if a look is due and the manifest still names this address; return whether it looked."""
         with self._lock:
-            manifest, revision, news = self._manifest, self._revision, self._news
-            if manifest.sandbox.driver != address or (full := self._agenda.take()) is None:
+            manifest, revision, cause = self._manifest, self._revision, self._cause
+            if manifest.sandbox.driver != address or (full := self._agenda.begin_look()) is None:
                 return False
-            self._news, self._begun = "", manifest.sandbox
+            self._cause, self._target = "", manifest.sandbox
         begin = time.monotonic()
         self._recorder.set_manifest(manifest, revision)
-        if news:
+        if cause:
             self._fights.reset()
         try:
-            self._look(driver, manifest, news, full=full)
+            self._look(driver, manifest, cause, full=full)
         except BaseException:
-            with self._lock:
-                # At the next try it is still what this manifest brings.
-                self._news = self._news or news
+            self._keep_cause(cause)
             raise
-        took = time.monotonic() - begin
-        self._lacks = False
         if self.status.state is SandboxState.PAUSED:
-            with self._lock:
-                # It is still to take effect.
-                self._news = self._news or news
-        self.status.looked = time.time()
-        self.status.valid_for = self._agenda.settle(self._next(manifest, took), took=took, full=full) + 2 * took + SLACK
-        if news:
-            self._told(self.status.sandbox, True)
+            self._keep_cause(cause)
+        self._host_lacks = False
+        self._end_look(manifest, time.monotonic() - begin, full=full)
+        if cause:
+            self._on_done(self.status.sandbox, True)
         return True
 
-    def _next(self, manifest: Manifest, took: float) -> float:
-        """Give the seconds until the next look that nothing but time asks for."""
+    def _keep_cause(self, cause: str) -> None:
+        """Keep a manifest new for the next look, because it has not taken effect in this one."""
+        with self._lock:
+            self._cause = self._cause or cause
+
+    def _end_look(self, manifest: Manifest, took: float, *, full: bool) -> None:
+        """Record that a look succeeded, and when the next one is due."""
+        self.status.looked = time.time()
+        wait = self._agenda.end_look(self._seconds_to_periodic_look(manifest, took), took=took, full=full)
+        self.status.valid_for = wait + 2 * took + SLACK
+
+    def _seconds_to_periodic_look(self, manifest: Manifest, took: float) -> float:
+        """Return the seconds until the next look that no event causes."""
         waits = [self._settings.full_look]
         if self.status.state is SandboxState.DRAINING:
-            waits.append(max(DRAIN, SHARE * took))
-        elif _is_silent(manifest.sandbox) and self.status.state is not SandboxState.PAUSED:
-            waits.append(max(self._settings.look, SHARE * took))
-        if (held := self._fights.next_due()) is not None:
-            waits.append(held)
+            waits.append(max(DRAIN, REST * took))
+        elif _may_change_silently(manifest.sandbox) and self.status.state is not SandboxState.PAUSED:
+            waits.append(max(self._settings.look, REST * took))
+        if (postponed := self._fights.next_due()) is not None:
+            waits.append(postponed)
         if (paused := pause.read(self.status.sandbox)) is not None:
             waits.append(paused.until - time.time())
         return max(0.0, min(waits))
 
-    def _look(self, driver: Driver, manifest: Manifest, news: str, *, full: bool) -> None:
+    def _look(self, driver: Driver, manifest: Manifest, cause: str, *, full: bool) -> None:
         paused = pause.read(self.status.sandbox)
         if manifest.sandbox.paused or paused:
             self._recorder.record_pause(manifest, paused)
         elif self._settings.change:
-            self._keep(driver, manifest, news, quick=not full)
+            self._repair(driver, manifest, cause, quick=not full)
         else:
             self._recorder.record_comparison(preview(driver, manifest.sandbox, quick=not full))
 
-    def _keep(self, driver: Driver, manifest: Manifest, news: str, *, quick: bool) -> None:
+    def _repair(self, driver: Driver, manifest: Manifest, cause: str, *, quick: bool) -> None:
+        """Apply a manifest. RefusedError if it is refused; then drift from the manifest applied before is repaired."""
         try:
-            result = repair(driver, manifest.sandbox, quick=quick, holds=self._fights.holds)
+            result = repair(driver, manifest.sandbox, quick=quick, holds=self._fights.postpones)
         except RefusedError:
-            if self._held and self._held.driver == manifest.sandbox.driver:
-                # What held before goes on.
-                self._fights.note(repair(driver, self._held, quick=quick, holds=self._fights.holds).operations)
+            if self._applied and self._applied.driver == manifest.sandbox.driver:
+                before = repair(driver, self._applied, quick=quick, holds=self._fights.postpones)
+                self._fights.record(before.operations)
             raise
-        self._held = manifest.sandbox
-        if not news:
-            self._fights.note(result.operations)
-        self._recorder.record_repair(result, news, self._fights.named())
+        self._applied = manifest.sandbox
+        if not cause:
+            self._fights.record(result.operations)
+        self._recorder.record_repair(result, cause, self._fights.current())
 
-    def _failed(self, error: Exception) -> None:
+    def _end_failed_look(self, error: Exception) -> None:
+        """Record that a look failed, and when to try again."""
         gone, busy = isinstance(error, SandboxGoneError), isinstance(error, BusyError)
-        # Whether a namespace has come is looked at for all of them at once.
+        # The watcher itself notices within a second that a namespace exists again.
         soon = busy or (gone and isinstance(self._manifest.sandbox.driver, VmAddress))
-        # Nothing was done then: a device that is given and comes back must not make itself tried again.
-        self._lacks = isinstance(error, HostError)
-        self._recorder.record_failure(self._manifest, error, self._agenda.fail(SOON if soon else None))
-        # Where another run is at it, or there is another manifest by now, nothing is known of this one.
-        if not busy and self._begun == self._manifest.sandbox:
-            # A sandbox that is not there gets what its manifest says when it comes.
-            self._told(self.status.sandbox, gone)
+        # With a HostError, nothing was changed. Other failures do not count: if a change was undone, a device may have
+        # moved to the sandbox and back, and that event would cause the next try at once, for ever.
+        self._host_lacks = isinstance(error, HostError)
+        self._recorder.record_failure(self._manifest, error, self._agenda.end_failed_look(SOON if soon else None))
+        # If another run uses the sandbox, or the manifest has changed meanwhile, this says nothing about the manifest.
+        if not busy and self._target == self._manifest.sandbox:
+            # A rollout does not count a missing sandbox as a failure: the manifest is applied when the sandbox appears.
+            self._on_done(self.status.sandbox, gone)
 
     def _remove(self) -> None:
-        """Remove what is ours from the sandbox: its manifest is gone, and that is to count."""
+        """Remove what is owned from the sandbox, because its manifest was deleted and `--prune` is set."""
         old = self._manifest.sandbox
         empty = replace(
             old,
@@ -304,7 +331,7 @@ class Worker:
             else replace(old.ipvs, services=() if old.ipvs.services is not None else None),
         )
         if self._is_paused():
-            log.emit("not pruned", level=logging.WARNING, sandbox=old.id, reason="it is paused")
+            log.emit("not pruned", level=logging.WARNING, sandbox=old.id, reason="the sandbox is paused")
             return
         deadline = time.monotonic() + PRUNE_TIMEOUT
         while True:
@@ -313,7 +340,7 @@ class Worker:
                     result = repair(driver, empty, quick=False, allowance=Allowance())
                 log.emit("pruned", sandbox=old.id, operations=len(result.operations), file=self._manifest.file)
             except SandboxGoneError:
-                log.emit("pruned", sandbox=old.id, operations=0, reason="the sandbox is gone as well")
+                log.emit("pruned", sandbox=old.id, operations=0, reason="the sandbox does not exist any more")
             except ReconcilerError as error:
                 if error.retry and time.monotonic() < deadline:
                     self._wake.wait(SOON)
@@ -322,11 +349,11 @@ class Worker:
             return
 
 
-def _is_silent(sandbox: Sandbox) -> bool:
-    """Tell whether something can change in a sandbox without a word."""
+def _may_change_silently(sandbox: Sandbox) -> bool:
+    """Return whether something can change in a sandbox without an event: IPVS, and everything behind kata-runtime."""
     return sandbox.ipvs is not None or isinstance(sandbox.driver, KataAddress)
 
 
 with suppress(ValueError):
-    # Hundreds of threads that mostly wait.
+    # There may be hundreds of threads, which mostly wait.
     threading.stack_size(512 << 10)

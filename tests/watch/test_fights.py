@@ -1,4 +1,4 @@
-"""What is undone again and again backs off by itself, and nothing else does."""
+"""A repair that is reverted again and again backs off by itself, and nothing else does."""
 
 from __future__ import annotations
 
@@ -43,29 +43,29 @@ def fights(clock: Clock) -> Fights:
 def undo(
     fights: Fights, clock: Clock, seconds: float, each: Callable[[], None] = lambda: None, every: float = TICK
 ) -> list[float]:
-    """Undo ROUTE over and over for so long; give the times at which it was repaired."""
+    """Revert ROUTE again and again for so many seconds; return the times at which it was repaired."""
     times, end = [], clock.now + seconds
     while clock.now < end:
-        if not fights.holds(ROUTE):
-            fights.note([ROUTE])
+        if not fights.postpones(ROUTE):
+            fights.record([ROUTE])
             times.append(clock.now)
         each()
         clock.now += every
     return times
 
 
-def test_what_was_never_repaired_is_not_held(fights: Fights) -> None:
-    assert (fights.holds(ROUTE), fights.next_due(), fights.named()) == (False, None, [])
+def test_what_was_never_repaired_is_not_postponed(fights: Fights) -> None:
+    assert (fights.postpones(ROUTE), fights.next_due(), fights.current()) == (False, None, [])
 
 
 def test_pauses_become_longer_up_to_the_most(fights: Fights, clock: Clock) -> None:
     assert undo(fights, clock, 600) == [0, 1, 4, 13, 40, 121, 241, 361, 481]
 
 
-def test_nothing_else_is_held_meanwhile(fights: Fights, clock: Clock) -> None:
+def test_nothing_else_is_postponed_meanwhile(fights: Fights, clock: Clock) -> None:
     def others() -> None:
-        assert not fights.holds(OTHER)
-        assert not fights.holds(ADDRESS)
+        assert not fights.postpones(OTHER)
+        assert not fights.postpones(ADDRESS)
 
     undo(fights, clock, 600, others)
 
@@ -73,7 +73,7 @@ def test_nothing_else_is_held_meanwhile(fights: Fights, clock: Clock) -> None:
 def test_after_the_end_it_is_repaired_within_the_longest_pause(fights: Fights, clock: Clock) -> None:
     undo(fights, clock, 600)
     end = clock.now
-    while fights.holds(ROUTE):
+    while fights.postpones(ROUTE):
         clock.now += TICK
     assert clock.now - end <= MOST
 
@@ -85,10 +85,10 @@ def test_however_often_it_is_undone_it_is_repaired_a_few_times(steps: list[int])
     fights = Fights(clock)
     times = []
     for step in steps:
-        if not fights.holds(ROUTE):
-            fights.note([ROUTE])
+        if not fights.postpones(ROUTE):
+            fights.record([ROUTE])
             times.append(clock.now)
-        assert not fights.holds(OTHER)
+        assert not fights.postpones(OTHER)
         clock.now += step * TICK
     assert len(times) <= 5 + clock.now / MOST
     pauses = [after - before for before, after in pairwise(times)]
@@ -99,7 +99,7 @@ def test_it_is_a_fight_from_the_fourth_repair_on(fights: Fights, clock: Clock) -
     seen: list[tuple[float, int]] = []
 
     def look() -> None:
-        repairs = [count for command, count in fights.named() if command == ROUTE.command]
+        repairs = [count for command, count in fights.current() if command == ROUTE.command]
         if repairs and (not seen or seen[-1][1] != repairs[0]):
             seen.append((clock.now, repairs[0]))
 
@@ -111,79 +111,83 @@ def test_a_fight_is_over_after_twice_its_pause(fights: Fights, clock: Clock) -> 
     undo(fights, clock, 14)
     last, pause = 13, 27
     clock.now = last + 2 * pause
-    assert fights.named() == [(ROUTE.command, 4)]
+    assert fights.current() == [(ROUTE.command, 4)]
     clock.now += TICK
-    assert fights.named() == []
-    assert not fights.holds(ROUTE)
+    assert fights.current() == []
+    assert not fights.postpones(ROUTE)
 
 
 def test_a_repair_is_remembered_for_a_while(fights: Fights, clock: Clock) -> None:
     """Somebody may undo it only now and then."""
-    fights.note([ROUTE])
+    fights.record([ROUTE])
     for pause in (3, 9, 27):
         clock.now += MEMORY / 4
-        fights.note([ROUTE])
+        fights.record([ROUTE])
         clock.now += pause - TICK
-        assert fights.holds(ROUTE)
+        assert fights.postpones(ROUTE)
         clock.now += TICK
-        assert not fights.holds(ROUTE)
+        assert not fights.postpones(ROUTE)
     clock.now += MEMORY + 1
-    fights.note([ROUTE])
+    fights.record([ROUTE])
     clock.now += 1
-    assert not fights.holds(ROUTE)
+    assert not fights.postpones(ROUTE)
 
 
 def test_an_edit_of_the_manifest_begins_anew(fights: Fights, clock: Clock) -> None:
     undo(fights, clock, 14)
-    assert fights.holds(ROUTE)
+    assert fights.postpones(ROUTE)
     fights.reset()
-    assert (fights.holds(ROUTE), fights.next_due(), fights.named()) == (False, None, [])
+    assert (fights.postpones(ROUTE), fights.next_due(), fights.current()) == (False, None, [])
 
 
 def test_the_next_is_due_when_the_first_pause_is_over(fights: Fights, clock: Clock) -> None:
     undo(fights, clock, 14)
     clock.now = 20.0
-    fights.note([OTHER])
+    fights.record([OTHER])
     assert fights.next_due() == 1
     clock.now = 21.5
-    assert (fights.holds(OTHER), fights.holds(ROUTE), fights.next_due()) == (False, True, 18.5)
+    assert (fights.postpones(OTHER), fights.postpones(ROUTE), fights.next_due()) == (False, True, 18.5)
 
 
 def test_an_object_that_is_repaired_twice_at_once_was_repaired_once(fights: Fights, clock: Clock) -> None:
-    fights.note([ROUTE, ROUTE])
+    fights.record([ROUTE, ROUTE])
     clock.now += 1
-    assert not fights.holds(ROUTE)
+    assert not fights.postpones(ROUTE)
 
 
 def test_a_flush_of_many_is_one_event(fights: Fights, clock: Clock) -> None:
     for _ in range(4):
-        assert not fights.holds(FLUSHED[0])
-        fights.note(FLUSHED)
-        assert all(map(fights.holds, FLUSHED))
-        assert not fights.holds(ADDRESS)
+        assert not fights.postpones(FLUSHED[0])
+        fights.record(FLUSHED)
+        assert all(map(fights.postpones, FLUSHED))
+        assert not fights.postpones(ADDRESS)
         clock.now += fights.next_due() or 0
-    assert fights.named() == [("ip route …", 4)]
+    assert fights.current() == [("ip route …", 4)]
 
 
 def test_of_a_flush_of_few_each_is_told_apart(fights: Fights, clock: Clock) -> None:
     few = FLUSHED[:200]
     for _ in range(4):
-        fights.note(few)
+        fights.record(few)
         clock.now += fights.next_due() or 0
-    assert fights.named() == [(each.command, 4) for each in few]
+    assert fights.current() == [(each.command, 4) for each in few]
 
 
 def test_other_kinds_of_a_repair_are_told_apart_beside_a_flush(fights: Fights) -> None:
     servers = [
         AddServer(service=("tcp", "10.0.0.1", 80), server=Server(address="10.0.1.1", port=port)) for port in range(1, 3)
     ]
-    fights.note([*FLUSHED, servers[0]])
-    assert (fights.holds(servers[0]), fights.holds(servers[1]), fights.holds(FLUSHED[0])) == (True, False, True)
+    fights.record([*FLUSHED, servers[0]])
+    assert (fights.postpones(servers[0]), fights.postpones(servers[1]), fights.postpones(FLUSHED[0])) == (
+        True,
+        False,
+        True,
+    )
 
 
-def test_what_was_repaired_before_is_held_with_the_flush(fights: Fights, clock: Clock) -> None:
-    fights.note([FLUSHED[0]])
+def test_what_was_repaired_before_is_postponed_with_the_flush(fights: Fights, clock: Clock) -> None:
+    fights.record([FLUSHED[0]])
     clock.now += 2
-    fights.note(FLUSHED)
+    fights.record(FLUSHED)
     clock.now += 0.5
-    assert [fights.holds(FLUSHED[0]), fights.holds(FLUSHED[1])] == [True, True]
+    assert [fights.postpones(FLUSHED[0]), fights.postpones(FLUSHED[1])] == [True, True]

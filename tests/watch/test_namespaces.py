@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.watch.namespaces import HOST, Followed, Namespaces
+from reconciler.watch.namespaces import HOST, NamespaceSocket, NamespaceTracker
 from tests.conftest import Kernel, ip
 from tests.watch.running import is_on_host, until
 
 
 @pytest.fixture
-def namespaces() -> Iterator[Namespaces]:
-    found = Namespaces()
+def channel() -> Iterator[NamespaceSocket]:
+    found = NamespaceSocket()
     yield found
     found.close()
 
@@ -25,54 +25,54 @@ def file_of(name: str) -> str:
     return f"/run/netns/{name}"
 
 
-def heard(namespaces: Namespaces, followed: Followed, name: str | int | None) -> bool:
+def heard(channel: NamespaceSocket, tracker: NamespaceTracker, name: str | int | None) -> bool:
     """Wait until a change is told of this one; others on this host may be told of as well."""
-    if select.select([namespaces], [], [], 5)[0]:
-        return name in set(followed.changed())
+    if select.select([channel], [], [], 5)[0]:
+        return name in set(tracker.read_changes())
     return False
 
 
-def test_a_change_is_told_of_the_sandbox_it_is_in(kernel: Kernel, namespaces: Namespaces) -> None:
+def test_a_change_is_told_of_the_sandbox_it_is_in(kernel: Kernel, channel: NamespaceSocket) -> None:
     one, other = kernel.namespace(), kernel.namespace()
-    followed = Followed(namespaces)
-    assert followed.look({"a": file_of(one), "b": file_of(other)}) == ["a", "b"]
-    assert followed.look({"a": file_of(one), "b": file_of(other)}) == []
-    list(followed.changed())
+    tracker = NamespaceTracker(channel)
+    assert tracker.refresh({"a": file_of(one), "b": file_of(other)}) == ["a", "b"]
+    assert tracker.refresh({"a": file_of(one), "b": file_of(other)}) == []
+    list(tracker.read_changes())
     ip("link", "set", "lo", "up", namespace=other)
-    until(lambda: heard(namespaces, followed, "b"), "b")
-    assert "a" not in set(followed.changed())
-    followed.look({"a": file_of(one)})
+    until(lambda: heard(channel, tracker, "b"), "b")
+    assert "a" not in set(tracker.read_changes())
+    tracker.refresh({"a": file_of(one)})
     ip("link", "set", "lo", "down", namespace=other)
     ip("link", "set", "lo", "up", namespace=one)
     seen: set[str | int | None] = set()
 
     def told() -> bool:
-        seen.update(followed.changed())
+        seen.update(tracker.read_changes())
         return "a" in seen
 
     until(told, "a")
     assert "b" not in seen
 
 
-def test_a_namespace_that_comes_goes_or_is_another_one_has_changed(kernel: Kernel, namespaces: Namespaces) -> None:
+def test_a_namespace_that_comes_goes_or_is_another_one_has_changed(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
     files = {"a": file_of(name), "b": file_of(f"{name}x")}
-    followed = Followed(namespaces)
-    assert followed.look(files) == ["a", "b"]
+    tracker = NamespaceTracker(channel)
+    assert tracker.refresh(files) == ["a", "b"]
     ip("netns", "delete", name)
     ip("netns", "add", name)
-    assert followed.look(files) == ["a"]
+    assert tracker.refresh(files) == ["a"]
     ip("netns", "delete", name)
-    assert followed.look(files) == ["a"]
-    assert followed.look(files) == []
+    assert tracker.refresh(files) == ["a"]
+    assert tracker.refresh(files) == []
     ip("netns", "add", name)
-    assert followed.look(files) == ["a"]
+    assert tracker.refresh(files) == ["a"]
 
 
-def test_nothing_is_kept_alive(kernel: Kernel, namespaces: Namespaces) -> None:
+def test_nothing_is_kept_alive(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
     device, peer = kernel.veth()
-    Followed(namespaces).look({"a": file_of(name)})
+    NamespaceTracker(channel).refresh({"a": file_of(name)})
     ip("link", "set", device, "netns", name)
     ip("netns", "delete", name)
     until(lambda: not is_on_host(peer), "gone with its namespace")
@@ -80,7 +80,7 @@ def test_nothing_is_kept_alive(kernel: Kernel, namespaces: Namespaces) -> None:
 
 
 @pytest.mark.parametrize("kind", ["none", "file", "folder", "pipe"])
-def test_what_is_no_namespace_has_no_number(kind: str, tmp_path: Path, namespaces: Namespaces) -> None:
+def test_what_is_no_namespace_has_no_number(kind: str, tmp_path: Path, channel: NamespaceSocket) -> None:
     path = tmp_path / "x"
     if kind == "pipe":
         os.mkfifo(path)
@@ -88,28 +88,28 @@ def test_what_is_no_namespace_has_no_number(kind: str, tmp_path: Path, namespace
         path.write_text("x")
     elif kind == "folder":
         path.mkdir()
-    assert namespaces.number(str(path)) is None
+    assert channel.assign_number(str(path)) is None
 
 
-def test_a_device_that_comes_to_the_host_is_told(kernel: Kernel, namespaces: Namespaces) -> None:
-    followed = Followed(namespaces)
+def test_a_device_that_comes_to_the_host_is_told(kernel: Kernel, channel: NamespaceSocket) -> None:
+    tracker = NamespaceTracker(channel)
     kernel.tap()
-    until(lambda: heard(namespaces, followed, HOST), "host")
+    until(lambda: heard(channel, tracker, HOST), "host")
 
 
-def test_what_is_lost_means_all(kernel: Kernel, namespaces: Namespaces) -> None:
+def test_what_is_lost_means_all(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
-    followed = Followed(namespaces)
-    followed.look({"a": file_of(name)})
+    tracker = NamespaceTracker(channel)
+    tracker.refresh({"a": file_of(name)})
     ip("link", "set", "lo", "up", namespace=name)
     lines = "".join(f"route add blackhole 10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32\n" for n in range(60_000))
     batch = Path(f"/tmp/{name}")
     batch.write_text(lines)
     try:
         ip("-batch", str(batch), namespace=name)
-        assert None in set(followed.changed())
+        assert None in set(tracker.read_changes())
         # And afterwards it goes on.
         ip("link", "set", "lo", "down", namespace=name)
-        until(lambda: heard(namespaces, followed, "a"), "a")
+        until(lambda: heard(channel, tracker, "a"), "a")
     finally:
         batch.unlink()

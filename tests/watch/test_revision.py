@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.watch import revision
-from reconciler.watch.revision import revisions
+from reconciler.watch.revision import find_revisions
 
 USER = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
 
@@ -49,21 +49,21 @@ def test_each_file_has_the_commit_of_its_own_tree(folder: Path) -> None:
     (folder / "plain").mkdir()
     files = ["one/a.yaml", f"{folder}/one/below/c.yaml", "two/b.yaml", "plain/d.yaml", "gone/e.yaml"]
     assert one != two
-    assert revisions(files) == {files[0]: one, files[1]: one, files[2]: two}
+    assert find_revisions(files) == {files[0]: one, files[1]: one, files[2]: two}
 
 
 def test_it_is_that_of_what_is_checked_out_now(folder: Path) -> None:
     first = tree(folder / "one")
     second = commit(folder / "one")
-    assert revisions(["one/a.yaml"]) == {"one/a.yaml": second}
+    assert find_revisions(["one/a.yaml"]) == {"one/a.yaml": second}
     git(folder / "one", "checkout", "--quiet", first)
-    assert revisions(["one/a.yaml"]) == {"one/a.yaml": first}
+    assert find_revisions(["one/a.yaml"]) == {"one/a.yaml": first}
 
 
 def test_a_file_in_the_folder_we_are_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head = tree(folder / "one")
     monkeypatch.chdir(folder / "one")
-    assert revisions(["a.yaml"]) == {"a.yaml": head}
+    assert find_revisions(["a.yaml"]) == {"a.yaml": head}
 
 
 def test_links_are_followed_to_the_tree(folder: Path) -> None:
@@ -71,10 +71,10 @@ def test_links_are_followed_to_the_tree(folder: Path) -> None:
     (folder / "current").symlink_to("one")
     (folder / "plain").mkdir()
     (folder / "plain/a.yaml").symlink_to("../two/a.yaml")
-    assert revisions(["current/a.yaml", "plain/a.yaml"]) == {"current/a.yaml": one, "plain/a.yaml": two}
+    assert find_revisions(["current/a.yaml", "plain/a.yaml"]) == {"current/a.yaml": one, "plain/a.yaml": two}
     (folder / "current").unlink()
     (folder / "current").symlink_to("two")
-    assert revisions(["current/a.yaml"]) == {"current/a.yaml": two}
+    assert find_revisions(["current/a.yaml"]) == {"current/a.yaml": two}
 
 
 def test_a_tree_beside_its_repository(folder: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_tree_beside_its_repository(folder: Path) -> None:
     git(folder / "one", "worktree", "add", "--quiet", "../two")
     head = commit(folder / "two")
     assert head != git(folder / "one", "rev-parse", "--short", "HEAD")
-    assert revisions(["two/a.yaml"]) == {"two/a.yaml": head}
+    assert find_revisions(["two/a.yaml"]) == {"two/a.yaml": head}
 
 
 def test_a_tree_of_somebody_else(folder: Path) -> None:
@@ -92,13 +92,13 @@ def test_a_tree_of_somebody_else(folder: Path) -> None:
     os.chown(folder / "one", 65534, 65534)
     plain = subprocess.run(["git", "-C", "one", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     assert "dubious ownership" in plain.stderr
-    assert revisions(["one/a.yaml"]) == {"one/a.yaml": head}
+    assert find_revisions(["one/a.yaml"]) == {"one/a.yaml": head}
 
 
 def test_a_tree_without_a_commit_has_none(folder: Path) -> None:
     (folder / "one").mkdir()
     git(folder / "one", "init", "--quiet")
-    assert revisions(["one/a.yaml"]) == {}
+    assert find_revisions(["one/a.yaml"]) == {}
 
 
 def test_git_is_asked_once_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_git_is_asked_once_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatc
     for each in ("one", "plain"):
         (folder / each / ".git").mkdir(parents=True)
     files = [f"{each}/{number}.yaml" for number in range(100) for each in ("one", "plain")]
-    assert revisions(files) == {each: "abc1234" for each in files if each.startswith("one")}
+    assert find_revisions(files) == {each: "abc1234" for each in files if each.startswith("one")}
     assert sorted(asked) == [f"{folder}/one", f"{folder}/plain"]
 
 
@@ -120,7 +120,7 @@ def test_without_git_there_are_none(folder: Path, monkeypatch: pytest.MonkeyPatc
     tree(folder / "one")
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
-    assert revisions(["one/a.yaml"]) == {}
+    assert find_revisions(["one/a.yaml"]) == {}
 
 
 @pytest.mark.parametrize(
@@ -140,4 +140,4 @@ def test_a_git_that_does_not_work_is_none(
     (folder / "git").chmod(mode)
     monkeypatch.setattr(shutil, "which", lambda _: f"{folder}/git")
     monkeypatch.setattr(revision, "_TIMEOUT", 0.5)
-    assert revisions(["one/a.yaml"]) == {}
+    assert find_revisions(["one/a.yaml"]) == {}

@@ -69,7 +69,7 @@ def test_what_is_neither_is_refused(text: str) -> None:
     ],
 )
 def test_at_once_is_one_at_least(pace: Pace, total: int, at_once: int) -> None:
-    assert pace.at_once(total) == at_once
+    assert pace.limit(total) == at_once
 
 
 def test_without_a_pace_all_begin_at_once() -> None:
@@ -82,7 +82,7 @@ def test_one_after_the_other() -> None:
     rollout = Rollout(Pace(number=1))
     rollout.add(manifests("abc"))
     assert (names(rollout.begin(3)), names(rollout.begin(3)), rollout.waiting) == ("a", "", ("b", "c"))
-    rollout.end("a", well=True)
+    rollout.end("a", succeeded=True)
     assert (names(rollout.begin(3)), names(rollout.begin(3)), rollout.waiting) == ("b", "", ("c",))
 
 
@@ -90,8 +90,8 @@ def test_the_end_of_what_is_not_under_way_makes_no_room() -> None:
     rollout = Rollout(Pace(number=1, stop_after=1))
     rollout.add(manifests("ab"))
     rollout.begin(2)
-    rollout.end("b", well=False)
-    rollout.end("c", well=False)
+    rollout.end("b", succeeded=False)
+    rollout.end("c", succeeded=False)
     assert (rollout.begin(2), rollout.stopped) == ([], ())
 
 
@@ -100,7 +100,7 @@ def test_a_newer_manifest_takes_the_place_of_the_one_that_waits() -> None:
     rollout.add([manifest("a"), manifest("b", 1)])
     rollout.begin(2)
     rollout.add([manifest("b", 2)])
-    rollout.end("a", well=True)
+    rollout.end("a", succeeded=True)
     assert (rollout.begin(2), rollout.waiting) == ([manifest("b", 2)], ())
 
 
@@ -110,7 +110,7 @@ def test_a_newer_manifest_of_what_is_under_way_waits_and_lets_others_pass() -> N
     assert rollout.begin(2) == [manifest("a", 1)]
     rollout.add([manifest("a", 2), manifest("b")])
     assert (rollout.begin(2), rollout.waiting) == ([manifest("b")], ("a",))
-    rollout.end("a", well=True)
+    rollout.end("a", succeeded=True)
     assert rollout.begin(2) == [manifest("a", 2)]
 
 
@@ -128,7 +128,7 @@ def test_failures_stop_it_and_are_named() -> None:
     rollout.add(manifests("abcde"))
     for name, well in (("a", False), ("b", True), ("c", False)):
         assert (names(rollout.begin(5)), rollout.stopped) == (name, ())
-        rollout.end(name, well=well)
+        rollout.end(name, succeeded=well)
     assert (rollout.begin(5), rollout.stopped, rollout.waiting) == ([], ("a", "c"), ("d", "e"))
 
 
@@ -136,7 +136,7 @@ def test_failures_stop_nothing_where_nothing_waits() -> None:
     rollout = Rollout(Pace(stop_after=1))
     rollout.add(manifests("a"))
     rollout.begin(1)
-    rollout.end("a", well=False)
+    rollout.end("a", succeeded=False)
     assert rollout.stopped == ()
 
 
@@ -144,7 +144,7 @@ def test_a_change_lets_it_go_on_and_what_is_said_again_does_not() -> None:
     rollout = Rollout(Pace(number=1, stop_after=1))
     rollout.add(manifests("abc"))
     rollout.begin(3)
-    rollout.end("a", well=False)
+    rollout.end("a", succeeded=False)
     rollout.add(manifests("bc"))
     assert (rollout.begin(3), rollout.stopped) == ([], ("a",))
     rollout.add([manifest("a", 1)])
@@ -183,9 +183,9 @@ def test_never_more_at_once_than_allowed_and_only_the_newest(
                 assert each.sandbox.id not in under_way
                 assert waiting.pop(each.sandbox.id) == each
                 under_way.add(each.sandbox.id)
-            assert len(under_way) <= pace.at_once(total)
+            assert len(under_way) <= pace.limit(total)
             # Whoever waits does so for a reason.
-            assert rollout.stopped or len(under_way) == pace.at_once(total) or waiting.keys() <= under_way
+            assert rollout.stopped or len(under_way) == pace.limit(total) or waiting.keys() <= under_way
         else:
             name = str(subject)
             under_way.discard(name)
@@ -193,7 +193,7 @@ def test_never_more_at_once_than_allowed_and_only_the_newest(
                 rollout.drop(name)
                 waiting.pop(name, None)
             else:
-                rollout.end(name, well=step == "well")
+                rollout.end(name, succeeded=step == "well")
         assert set(rollout.waiting) == waiting.keys()
 
 
@@ -214,7 +214,9 @@ def test_all_that_is_added_is_begun_once(data: st.DataObject, pace: Pace, count:
         under_way += new
         assert under_way or not rollout.waiting
         if under_way:
-            rollout.end(under_way.pop(data.draw(st.integers(0, len(under_way) - 1))), well=data.draw(st.booleans()))
+            rollout.end(
+                under_way.pop(data.draw(st.integers(0, len(under_way) - 1))), succeeded=data.draw(st.booleans())
+            )
     assert (len(begun), set(begun)) == (count, expected)
 
 
@@ -233,6 +235,6 @@ def test_so_many_failures_and_what_was_under_way_is_all_that_a_mistake_costs(
         under_way += new
         if not under_way:
             break
-        rollout.end(under_way.pop(0), well=False)
+        rollout.end(under_way.pop(0), succeeded=False)
     assert begun == min(count, stop_after + at_once - 1)
     assert bool(rollout.stopped) == (begun < count)

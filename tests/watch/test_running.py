@@ -143,7 +143,7 @@ def test_a_sandbox_whose_manifest_is_deleted_stays_as_it_is(folder: Path, keep: 
     with watching(folder) as watcher:
         watcher.await_state("converged", kept.name, other.name)
         kept.file.unlink()
-        event = watcher.await_event("let go")
+        event = watcher.await_event("released")
         assert (event["sandbox"], event["pruned"]) == (kept.name, False)
         assert set(watcher.status().sandboxes) == {other.name}
         assert kept.is_as_written()
@@ -185,11 +185,13 @@ def test_prune_deletes_nothing_when_all_manifests_vanish(
         watcher.await_event("alarm", missing=str(folder))
         answer = watcher.status()
         assert answer.code == 1
-        assert answer.alarms == [f"{folder} is gone, or gives no manifest; what it said still holds"]
+        assert answer.alarms == [
+            f"{folder} does not exist or contains no manifest; the manifests read from it before stay in force"
+        ]
         assert kept.is_as_written()
         delete(other)
         watcher.until(other.has)
-        assert not watcher.events("let go")
+        assert not watcher.events("released")
         folder.mkdir(exist_ok=True)
         kept.write()
         other.write()
@@ -202,7 +204,7 @@ def test_prune_spares_a_sandbox_that_only_gets_another_id(folder: Path, keep: Ke
         watcher.await_state("converged", kept.name, other.name)
         put(kept.file, kept.file.read_text().replace(f"sandbox: {kept.name}", "sandbox: another-id"))
         watcher.await_event("converged", sandbox="another-id")
-        watcher.await_event("let go", sandbox=kept.name)
+        watcher.await_event("released", sandbox=kept.name)
         watcher.await_quiet()
         assert kept.is_as_written()
         assert sum(each["operations"] for each in watcher.events("pruned")) == 0
@@ -356,7 +358,11 @@ def test_a_rollout_stops_at_a_failure_and_goes_on_when_it_is_mended(folder: Path
         watcher.until(lambda: watcher.status().alarms, "an alarm")
         answer = watcher.status()
         assert answer.code == 1
-        assert answer.alarms == [f"the rollout has stopped at failures ({second.name}); 2 more have not been changed"]
+        (alarm,) = answer.alarms
+        assert alarm == (
+            f"the rollout stopped because {second.name} failed; 2 changed manifests still to apply; "
+            "it continues when any manifest changes"
+        )
         states = [answer.sandboxes[name]["state"] for name in names]
         assert states == ["converged", "failed", "converged", "converged"]
         assert [kept.has("10.9.0.0/16") for kept in all_kept] == [True, False, False, False]
@@ -496,7 +502,7 @@ def test_a_second_watcher_is_refused(folder: Path, keep: Keep) -> None:
         assert (ran.returncode, ran.stdout, ran.stderr) == (
             2,
             "",
-            "reconciler: another watcher runs on this host; `reconciler status` asks it\n",
+            "reconciler: another watcher runs on this host already; `reconciler status` shows its sandboxes\n",
         )
         assert watcher.state(kept.name) == "converged"
 
