@@ -36,7 +36,7 @@ def forms(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def given(*words: str) -> tuple[list[str], Options]:
-    """Give the paths and options of a watcher that is run with these words."""
+    """Return the paths and options with which these words run a watcher."""
     assert main(["watch", *words]) == 0
     made, ran = _Watcher.seen
     assert ran == ([], Options(Settings(0, 0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Clock:
-    """Called, it gives its time in seconds."""
+    """Returns its time in seconds when it is called."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now

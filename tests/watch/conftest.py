@@ -1,4 +1,4 @@
-"""A fixture that starts watches, and sees to it that nothing is left of them."""
+"""A fixture that starts readers of manifests, and checks that no thread or descriptor is left of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.watch.story import Start, Watch
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Start watches in a folder of their own; at the end, nothing of them is left."""
+    """Start readers in a folder of their own; at the end, no thread and no descriptor is left."""
     monkeypatch.chdir(tmp_path)
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     watches: list[Watch] = []

@@ -1,4 +1,4 @@
-"""`reconciler watch` as a process, what it logs and says of itself, and namespaces that it keeps."""
+"""Runs `reconciler watch` as a process, reads its log and status, and makes namespaces that it keeps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def until(
     seconds: float = DEADLINE,
     more: Callable[[], str] = str,
 ) -> None:
-    """Wait for a condition; the test fails if it does not come, and says `more`."""
+    """Wait until a condition is true; fail the test with `more` if that takes too long."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -47,7 +47,7 @@ def reconciler(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 class Answer(NamedTuple):
-    """What `status` says, and its exit code."""
+    """The output of `status`, and its exit code."""
 
     code: int
     alarms: list[str]
@@ -62,16 +62,16 @@ class Running:
         self.process, self._log, self._begin = process, log, begin
 
     def lines(self) -> list[dict[str, Any]]:
-        """Give all that was logged, but for a line that is being written."""
+        """Return all events logged so far, without a line that is being written."""
         whole = self._text().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
-        """Give the events of a name in which these fields say that."""
+        """Return the events with this name and these fields."""
         return [each for each in self.lines() if each["event"] == name and fields.items() <= each.items()]
 
     def await_event(self, name: str, **fields: object) -> dict[str, Any]:
-        """Give the first event of a name in which these fields say that, as soon as there is one."""
+        """Wait for an event with this name and these fields; return the first one."""
 
         def found() -> bool:
             assert self.process.poll() is None or self.events(name, **fields), self._tail()
@@ -89,11 +89,11 @@ class Running:
         )
 
     def state(self, name: str) -> str:
-        """Give the state of a sandbox; empty: it is not known."""
+        """Return the state of a sandbox; empty if the watcher does not know it."""
         return str(self.status().sandboxes.get(name, {}).get("state", ""))
 
     def await_state(self, state: str, *names: str) -> Answer:
-        """Wait until sandboxes are in a state; give what `status` says then."""
+        """Wait until all these sandboxes are in a state; return the output of `status` then."""
         answers: list[Answer] = []
 
         def found() -> bool:
@@ -104,7 +104,7 @@ class Running:
         return answers[0]
 
     def await_quiet(self) -> None:
-        """Wait until none has been looked at for longer than the watcher's own tick takes."""
+        """Wait until there has been no look for longer than the watcher's tick."""
         looks, since = self._looks(), time.monotonic()
 
         def quiet() -> bool:
@@ -119,7 +119,7 @@ class Running:
         return {name: each["looked"] for name, each in self.status().sandboxes.items()}
 
     def until(self, condition: Callable[[], object], what: str = "what is waited for") -> None:
-        """Wait; a failure says what was logged at last."""
+        """Wait until a condition is true; a failure shows the end of the log."""
         until(condition, what, more=self._tail)
 
     def _tail(self) -> str:
@@ -132,7 +132,7 @@ class Running:
         self.process.send_signal(number)
 
     def stop(self) -> int:
-        """End it as a service manager does; give its exit code."""
+        """Stop the watcher as a service manager does; return its exit code."""
         self.process.terminate()
         return self.process.wait(END)
 
@@ -143,7 +143,7 @@ class Running:
 
 @contextmanager
 def watching(folder: Path, *options: str, paths: tuple[Path, ...] = ()) -> Iterator[Running]:
-    """Run a watcher of a folder, or of `paths`; it is up, and at the end it is no more."""
+    """Run a watcher of a folder, or of `paths`, during the block, which begins once all manifests have been read."""
     log = folder.with_suffix(".log")
     words = [*COMMAND, "watch", "--log", "json", *options, *map(str, paths or (folder,))]
     with log.open("ab") as file:
@@ -161,7 +161,7 @@ def watching(folder: Path, *options: str, paths: tuple[Path, ...] = ()) -> Itera
 
 
 class Kept:
-    """A namespace, the device for it, and its manifest in a folder; all bear one name."""
+    """A namespace, a device for it, and its manifest in a folder. The namespace and the sandbox have the same name."""
 
     def __init__(self, kernel: Kernel, folder: Path, number: int, *, veth: bool = False) -> None:
         self.hw_addr = MACS[number]
@@ -173,7 +173,7 @@ class Kept:
         self.write()
 
     def write(self, **sections: Any) -> None:
-        """Write the manifest with other sections."""
+        """Change some sections of the manifest, and write it."""
         self.sections |= sections
         head = {"apiVersion": "reconciler/v1", "sandbox": self.name, "driver": {"netns": {"name": self.name}}}
         put(self.file, dump([head | self.sections]))
@@ -182,14 +182,14 @@ class Kept:
         return ip(*words, namespace=self.name)
 
     def has(self, dest: str = "10.8.0.0/16") -> bool:
-        """Tell whether there is a route; where there is no namespace, there is none."""
+        """Return whether the namespace exists and has a route."""
         shown = subprocess.run(
             ["ip", "-n", self.name, "route", "show", dest], capture_output=True, text=True, check=False
         )
         return bool(shown.stdout)
 
     def is_as_written(self) -> bool:
-        """Tell whether all that `Kept` writes by itself is in the kernel."""
+        """Return whether the kernel has everything that the first manifest describes."""
         try:
             (link,) = json.loads(self.ip("-j", "address", "show", "dev", "eth0"))
         except subprocess.CalledProcessError:
@@ -199,18 +199,18 @@ class Kept:
         return found == (self.hw_addr, 1500, True, ["10.0.0.2/16"]) and self.has()
 
     def end(self) -> None:
-        """Delete the namespace, and wait until the kernel has: what was in it is gone."""
+        """Delete the namespace, and wait until the kernel has destroyed everything in it."""
         ip("netns", "del", self.name)
         if self.peer:
             until(lambda: not is_on_host(self.peer), f"{self.peer} is gone with {self.name}")
 
     def begin(self) -> None:
-        """Make the namespace again, and its device."""
+        """Create the namespace again, and its device."""
         ip("netns", "add", self.name)
         self.supply()
 
     def supply(self) -> None:
-        """Make the device again."""
+        """Create the device again."""
         if self.peer:
             ip("link", "add", self.device, "type", "veth", "peer", "name", self.peer)
         else:
@@ -225,7 +225,7 @@ def is_on_host(device: str) -> bool:
 
 
 def put(file: Path, text: str) -> None:
-    """Write a file as careful programs do: it is the old one or the new one."""
+    """Replace a file atomically."""
     new = file.with_name(f".{file.name}.new")
     new.write_text(text)
     new.replace(file)

@@ -1,4 +1,4 @@
-"""What stories of a watch are made of: manifests that have versions, and a watch that keeps all it gave."""
+"""Helpers for stories of manifests: manifests with versions, and a reader whose results are all recorded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def versions(reading: ManifestSet) -> Versions:
 
 
 class Watch:
-    """A watch as the loop has it: it reads when it is woken, and keeps all it was given."""
+    """Reads manifests as the watcher does, when it is woken, and records all results."""
 
     def __init__(self, *paths: str, rescan: float = 60.0) -> None:
         self.readings: list[ManifestSet] = []
@@ -47,7 +47,7 @@ class Watch:
         return True
 
     def until(self, wish: Callable[[ManifestSet], bool], seconds: float = 15.0) -> ManifestSet:
-        """Give the first reading from here on that is as wished."""
+        """Return the latest set of manifests, once one that was read since the call meets a condition."""
         end, seen = time.monotonic() + seconds, len(self.readings)
         while not any(map(wish, self.readings[seen:])):
             if not self._next(end - time.monotonic()):
@@ -58,14 +58,14 @@ class Watch:
         return self.until(lambda reading: versions(reading) == wanted, seconds)
 
     def run(self, seconds: float) -> list[ManifestSet]:
-        """Read for so long; give what was given."""
+        """Read for so many seconds; return the results."""
         end, seen = time.monotonic() + seconds, len(self.readings)
         while (left := end - time.monotonic()) > 0:
             self._next(left)
         return self.readings[seen:]
 
     def run_during(self, action: Callable[[], object], more: float = 0.5) -> list[ManifestSet]:
-        """Read while something is done, and a little longer."""
+        """Read while an action runs, and some seconds more; return the results."""
         seen, thread = len(self.readings), threading.Thread(target=action)
         thread.start()
         while thread.is_alive():

@@ -25,7 +25,7 @@ def _restored() -> Iterator[None]:
 
 
 def text(capsys: Output) -> str:
-    """Give what was written, a line without its time."""
+    """Return the line that was written, without its time."""
     out, err = capsys.readouterr()
     assert out == ""
     match = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d (.*)\n", err)

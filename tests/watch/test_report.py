@@ -1,4 +1,4 @@
-"""What a watcher says of itself, over a real socket and real HTTP, also when those who ask behave badly."""
+"""The status socket and the metrics, over a real socket and real HTTP, also with clients that behave badly."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def server() -> Iterator[MetricsServer]:
 
 
 def get(port: int, path: str, method: str = "GET", host: str = "127.0.0.1") -> tuple[int, str | None, bytes]:
-    """Give the status, the type and the text of an answer."""
+    """Return the status, the content type and the body of an answer."""
     connection = http.client.HTTPConnection(host, port, timeout=10)
     connection.request(method, path)
     with connection.getresponse() as response:

@@ -17,7 +17,7 @@ no_deadline = settings(deadline=None)
 
 
 def manifest(name: str, version: int = 0) -> Manifest:
-    """Give the manifest of a sandbox that has as many routes as its version says."""
+    """Return the manifest of a sandbox that has as many routes as its version says."""
     routes = tuple(Route(dest=f"10.{each}.0.0/16", type="blackhole") for each in range(version))
     return Manifest(f"{name}.yaml", "", 0, Sandbox(id=name, driver=NetnsAddress(name=name), routes=routes))
 

@@ -57,7 +57,7 @@ def test_the_manager_is_told(kernel: Kernel, tmp_path: Path, monkeypatch: pytest
 
 
 def await_words(manager: socket.socket, word: str) -> list[str]:
-    """Give the message that says this."""
+    """Return the lines of the first message that contains this one."""
     while True:
         lines = os.fsdecode(manager.recv(4096)).splitlines()
         if word in lines:
