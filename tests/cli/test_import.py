@@ -389,8 +389,8 @@ def test_includes_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixtur
     ("words", "message"),
     [
         (["--sandbox", "a b", "--netns", "a"], '--sandbox: "a b" is not valid; expected a sandbox ID or name'),
-        (["--sandbox", "a", "--netns", "a/b"], '--netns: "a/b" is not valid; expected the name of a namespace'),
-        (["--sandbox", "a", "--vm", ""], '--vm: "" is not valid; expected the name of a sandbox of our own'),
+        (["--sandbox", "a", "--netns", "a/b"], '--netns: "a/b" is not valid; expected the name of a network namespace'),
+        (["--sandbox", "a", "--vm", ""], '--vm: "" is not valid; expected the name of a virtual machine'),
     ],
 )
 def test_options_that_no_manifest_can_have(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Each field of the model is in the schema, and in what is written and read."""
+"""Each field of the model is in the schema with its default, and in what is written and read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from reconciler.manifest import interface, ipvs, route, sandbox, service
 from reconciler.manifest.sandbox import complete, read_sections
@@ -130,6 +131,11 @@ ALSO_SAID = {
     Ipvs: {"rules", "rulesFile"},
 }
 
+# Defaults of what the model has in another form.
+ALSO_DEFAULTS: dict[type, dict[str, Any]] = {Route: {"onLink": False}, Service: {"family": "ipv4"}}
+
+SCHEMA: dict[str, Any] = json.loads(schema_text())
+
 Reread = Callable[[Any], tuple[Any, Any]]
 
 
@@ -210,14 +216,13 @@ REREAD: dict[type, Reread] = {
 ROWS = [(kind, field, example) for kind, examples in EXAMPLES.items() for field, example in examples.items()]
 
 
-def properties(kind: type) -> set[str]:
-    """Give the names that the schema has for the fields of a class."""
-    schema = json.loads(schema_text())
+def properties(kind: type) -> dict[str, dict[str, Any]]:
+    """Return the properties that the schema has for the fields of a class, by name."""
     nic, way, section, virtual, real = (
-        schema["$defs"][name]["properties"] for name in ("interface", "route", "ipvs", "service", "server")
+        SCHEMA["$defs"][name]["properties"] for name in ("interface", "route", "ipvs", "service", "server")
     )
-    drivers = schema["properties"]["driver"]["properties"]
-    found = {
+    drivers = SCHEMA["properties"]["driver"]["properties"]
+    found: dict[type, dict[str, dict[str, Any]]] = {
         NetnsAddress: drivers["netns"]["properties"],
         VmAddress: drivers["vm"]["properties"],
         KataAddress: drivers["kata"]["properties"],
@@ -229,21 +234,21 @@ def properties(kind: type) -> set[str]:
         Service: virtual,
         Timeouts: section["timeouts"]["properties"],
         # A network is an item by itself.
-        Excluded: {"prefix", *section["exclude"]["items"]["properties"]},
+        Excluded: {"prefix": section["exclude"]["items"], **section["exclude"]["items"]["properties"]},
         Ipvs: section,
     }
-    return set(found[kind])
+    return found[kind]
 
 
 def defaults(kind: Any) -> dict[str, Any]:
-    """Give the fields of a class, and the default of each."""
+    """Return the fields of a class, and the default of each."""
     if dataclasses.is_dataclass(kind):
         return {field.name: field.default for field in dataclasses.fields(kind)}
     return {field: kind._field_defaults.get(field, dataclasses.MISSING) for field in kind._fields}
 
 
 def said(kind: type, field: str) -> str:
-    """Give the name of a field in a manifest."""
+    """Return the name of a field in a manifest."""
     if (kind, field) in SAID_AS:
         return SAID_AS[kind, field]
     first, *others = field.split("_")
@@ -254,7 +259,43 @@ def said(kind: type, field: str) -> str:
 def test_every_field_has_an_example_and_a_property(kind: Any) -> None:
     fields = {field for field in defaults(kind) if (kind, field) not in NOT_SAID}
     assert set(EXAMPLES[kind]) == fields
-    assert properties(kind) == {said(kind, field) for field in fields} | ALSO_SAID.get(kind, set())
+    assert set(properties(kind)) == {said(kind, field) for field in fields} | ALSO_SAID.get(kind, set())
+
+
+@pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.__name__)
+def test_the_schema_has_the_defaults_of_the_model(kind: Any) -> None:
+    expected = dict(ALSO_DEFAULTS.get(kind, {}))
+    for field, default in defaults(kind).items():
+        if (kind, field) in NOT_SAID or (kind, field) in SAID_AS or default is dataclasses.MISSING:
+            continue
+        written = [] if default == () else default
+        schema = properties(kind)[said(kind, field)] | {"$defs": SCHEMA["$defs"]}
+        # A default that no manifest can write, such as None, means: absent.
+        if Draft202012Validator(schema).is_valid(written):
+            expected[said(kind, field)] = written
+    found = {name: each["default"] for name, each in properties(kind).items() if "default" in each}
+    assert found == expected
+
+
+@pytest.mark.parametrize("example", SCHEMA["examples"] + SCHEMA["$defs"]["ipvs"]["examples"])
+def test_an_example_of_a_whole_section_is_read(example: dict[str, Any]) -> None:
+    whole = example if "apiVersion" in example else {"ipvs": {k: v for k, v in example.items() if k != "rulesFile"}}
+    assert accepted(lambda findings: read_sections(whole, findings)) is not None
+
+
+@pytest.mark.parametrize("example", SCHEMA["$defs"]["interface"]["examples"])
+def test_an_example_of_an_interface_is_read(example: dict[str, Any]) -> None:
+    assert accepted(lambda findings: interface.read(example, (), findings)) is not None
+
+
+@pytest.mark.parametrize("example", SCHEMA["$defs"]["route"]["examples"])
+def test_an_example_of_a_route_is_read(example: dict[str, Any]) -> None:
+    assert accepted(lambda findings: route.read(example, (), findings)) is not None
+
+
+@pytest.mark.parametrize("example", SCHEMA["$defs"]["service"]["examples"])
+def test_an_example_of_a_service_is_read(example: dict[str, Any]) -> None:
+    assert accepted(lambda findings: service.read(example, (), findings, {})) is not None
 
 
 @pytest.mark.parametrize(

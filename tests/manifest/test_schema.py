@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -15,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from reconciler.manifest import schema
-from reconciler.manifest.compose import Path
+from reconciler.manifest import compose, schema
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.schema import check, path_text, schema_text
 from reconciler.model.ipvs import (
@@ -45,6 +45,7 @@ from tests.strategies import sandboxes
 SCHEMA: dict[str, Any] = json.loads(schema_text())
 GATE = jsonschema_rs.Draft202012Validator(schema_text())
 ORACLE = Draft202012Validator(SCHEMA)
+DEFINITIONS = {"$defs": SCHEMA["$defs"]}
 
 DOCUMENTS = [
     pytest.param(document, id=name)
@@ -54,9 +55,9 @@ DOCUMENTS = [
 ]
 
 
-def schemas(at: Any = SCHEMA, path: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Give each schema of a value in the file, and where it stands; a reference stands for its target."""
-    resolved = SCHEMA["$defs"][at["$ref"].removeprefix("#/$defs/")] if "$ref" in at else at
+def schemas(at: Any = SCHEMA, path: compose.Path = ()) -> Iterator[tuple[compose.Path, dict[str, Any]]]:
+    """Yield each schema of a value in the file, and its path; a reference is its target, with what stands beside it."""
+    resolved = SCHEMA["$defs"][at["$ref"].removeprefix("#/$defs/")] | at if "$ref" in at else at
     yield path, resolved
     for name, below in resolved.get("properties", {}).items():
         yield from schemas(below, (*path, name))
@@ -147,6 +148,26 @@ def test_every_field_is_described(part: dict[str, Any]) -> None:
 
 
 @each_schema
+def test_every_field_has_examples_that_are_valid(part: dict[str, Any]) -> None:
+    alone = Draft202012Validator({name: value for name, value in part.items() if name != "$ref"} | DEFINITIONS)
+    assert [example for example in part["examples"] if not alone.is_valid(example)] == []
+    assert part["examples"] != []
+
+
+@each_schema
+def test_a_default_is_valid(part: dict[str, Any]) -> None:
+    alone = Draft202012Validator({name: value for name, value in part.items() if name != "$ref"} | DEFINITIONS)
+    assert "default" not in part or alone.is_valid(part["default"])
+
+
+@pytest.mark.parametrize("name", sorted({str(path[-1]) for path, _ in ALL if path and path[-1] != 0}))
+def test_every_field_is_in_the_docs(name: str) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "manifest.md").read_text(encoding="utf-8")
+    words = {word for code in re.findall(r"`([^`\n]+)`", manual) for word in re.findall(r"\w+", code)}
+    assert name in words
+
+
+@each_schema
 def test_every_mapping_is_closed_and_every_list_and_text_is_bounded(part: dict[str, Any]) -> None:
     types = part.get("type", [])
     bounds = {"object": "additionalProperties", "array": "maxItems", "string": "maxLength", "integer": "minimum"}
@@ -225,7 +246,7 @@ def test_all_of_a_spoiled_document_is_explained_and_nothing_else(document: Any) 
         (("routes", 3, "nexthops", 0, "gateway"), "routes[3].nexthops[0].gateway"),
     ],
 )
-def test_paths_are_written_as_people_do(path: Path, text: str) -> None:
+def test_paths_are_written_as_people_do(path: compose.Path, text: str) -> None:
     assert path_text(path) == text
 
 

@@ -6,9 +6,9 @@ from tests.manifest.texts import Row, manifest
 
 DRIVER = "one driver and its address, such as {netns: {name: web-1}}"
 NETNS = "a network namespace of this host: one of name, path and pid"
-NAME = "the name of a namespace below /run/netns"
-PATH = "the absolute path of a namespace file"
-PID = "the number of a process that lives in the namespace"
+NAME = "the name of a network namespace in /run/netns"
+PATH = "the absolute path of a file that is a network namespace"
+PID = "the ID of a process in the network namespace"
 
 ROWS: list[Row] = [
     ("driver is text", manifest("driver: netns"), [f'bad.yaml:3:9: driver: "netns" is text; expected {DRIVER}']),

@@ -6,10 +6,10 @@ from tests.manifest.texts import Row, manifest, with_nic
 
 LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 INTERFACE = "an interface: a mapping with name, device, hwAddr and mtu"
-MAC = "a MAC address such as 02:42:20:6f:a3:69"
+MAC = "a unicast MAC address such as 02:42:20:6f:a3:69"
 MTU = "an MTU from 46 to 9600 bytes"
 QUEUES = "a number of queues from 0 to 256; 0 means a single queue"
-SOCKET = "the absolute path of a DPDK vhost-user socket: at most 107 letters, digits, '_', '-', '.' and '/'"
+SOCKET = "the absolute path of a vhost-user socket (such as one of DPDK), in place of a TAP: at most 107 letters, digits, '_', '-', '.' and '/'"
 ADDRESS = "an address such as 172.16.0.3/16, or {address: fd00::1/64, dad: false}"
 NIC_FIELDS = "one of: name, device, hwAddr, mtu, addresses, queues, vhostUserSocket"
 
@@ -426,7 +426,7 @@ ROWS: list[Row] = [
         "dad off",
         with_nic('addresses: [{address: "fd00::2/64", dad: off}]'),
         [
-            'bad.yaml:9:44: interfaces[0].addresses[0].dad: "off" is text; expected true or false: whether IPv6 duplicate address detection is done'
+            'bad.yaml:9:44: interfaces[0].addresses[0].dad: "off" is text; expected true or false: whether the kernel makes sure that no other host has this IPv6 address (duplicate address detection)'
         ],
     ),
     (
@@ -440,7 +440,7 @@ ROWS: list[Row] = [
         "flow mapping of IPv6 unquoted",
         with_nic("addresses: [{address: fd00::2/64, dad: 0}]"),
         [
-            "bad.yaml:9:42: interfaces[0].addresses[0].dad: 0 is a number; expected true or false: whether IPv6 duplicate address detection is done"
+            "bad.yaml:9:42: interfaces[0].addresses[0].dad: 0 is a number; expected true or false: whether the kernel makes sure that no other host has this IPv6 address (duplicate address detection)"
         ],
     ),
 ]

@@ -8,7 +8,7 @@ SECTION = "a mapping with services, rules or rulesFile, and with timeouts, sysct
 EXCLUDED = "a network such as 10.9.0.0/24, or {fwmark: 7}"
 SERVICE = "a service: a mapping with exactly one of tcp, udp, sctp and fwmark"
 VIRTUAL = 'an address and port such as "172.17.0.7:80" or "[fd00::7]:80"'
-SCHEDULER = "one of rr, wrr, lc, wlc, lblc, lblcr, dh, sh, mh, sed, nq, fo, ovf, twos"
+SCHEDULER = "a scheduler: one of rr, wrr, lc, wlc, lblc, lblcr, dh, sh, mh, sed, nq, fo, ovf, twos"
 NETMASK = "an IPv4 service needs one such as 255.255.255.0"
 PORT = "has no valid port; expected 1 to 65535"
 
@@ -31,7 +31,7 @@ ROWS: list[Row] = [
         [
             "bad.yaml:5:19: ipvs.timeouts.tcp: 1296001 is above the maximum of 1296000",
             "bad.yaml:5:36: ipvs.timeouts.tcpfin: -1 is below the minimum of 0",
-            'bad.yaml:5:45: ipvs.timeouts.udp: "1.5" is text; expected seconds from 0 to 1296000 until a silent UDP flow is forgotten; 0 leaves the timeout alone',
+            'bad.yaml:5:45: ipvs.timeouts.udp: "1.5" is text; expected seconds from 0 to 1296000 until the kernel forgets an idle UDP flow; 0 leaves the timeout as it is',
         ],
     ),
     (
@@ -61,7 +61,7 @@ ROWS: list[Row] = [
         "drain with a unit",
         with_ipvs("drain: 5m"),
         [
-            'bad.yaml:5:10: ipvs.drain: "5m" is text; expected seconds from 0 to 2678400 that the connections of a removed server are given to end'
+            'bad.yaml:5:10: ipvs.drain: "5m" is text; expected seconds from 0 to 2678400 that the connections of a removed server get to end'
         ],
     ),
     (
@@ -203,7 +203,9 @@ ROWS: list[Row] = [
     (
         "family unknown",
         with_service("tcp", "fwmark: 7", "family: IPv6"),
-        ['bad.yaml:8:13: ipvs.services[0].family: "IPv6" is not valid; expected one of ipv4, ipv6'],
+        [
+            'bad.yaml:8:13: ipvs.services[0].family: "IPv6" is not valid; expected the address family of a firewall mark: one of ipv4, ipv6'
+        ],
     ),
     (
         "scheduler unknown",
@@ -221,7 +223,7 @@ ROWS: list[Row] = [
         "flag unknown",
         with_service("schedulerFlags: [flag-4]"),
         [
-            'bad.yaml:8:22: ipvs.services[0].schedulerFlags[0]: "flag-4" is not valid; expected one of flag-1, flag-2, flag-3; of sh also sh-fallback, sh-port; of mh also mh-fallback, mh-port'
+            'bad.yaml:8:22: ipvs.services[0].schedulerFlags[0]: "flag-4" is not valid; expected a scheduler flag: one of flag-1, flag-2, flag-3; for sh also sh-fallback, sh-port; for mh also mh-fallback, mh-port'
         ],
     ),
     (
@@ -317,7 +319,7 @@ ROWS: list[Row] = [
         with_service("ignore: [weight, forward]"),
         [
             "bad.yaml:8:13: ipvs.services[0].ignore: 2 items; at most 1 are allowed",
-            'bad.yaml:8:22: ipvs.services[0].ignore[1]: "forward" is not valid; expected a field of the servers: weight',
+            'bad.yaml:8:22: ipvs.services[0].ignore[1]: "forward" is not valid; expected a server field that another program may change: weight',
         ],
     ),
     (

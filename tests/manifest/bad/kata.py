@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.manifest.texts import Row, manifest
 
 ID = "the ID of a container: 1 to 64 letters, digits, '_', '-' and '.', the first a letter or digit"
-RUNTIME = "the absolute path of the program: at most 4095 printable ASCII characters"
+RUNTIME = "the absolute path of the program kata-runtime: at most 4095 printable ASCII characters"
 HEAD = "driver: {kata: {id: 6ec7a98}}"
 NIC = "{name: eth0, device: tap0, hwAddr: '02:42:20:6f:a3:69', mtu: 1500"
 CANNOT = "kata-runtime cannot set it"

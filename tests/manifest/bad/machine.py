@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.manifest.texts import Row, manifest
 
-VM = "a virtual machine: name of one of our own, or qmp and agent together"
-NAME = "the name of a sandbox of our own: 1 to 50 letters, digits, '_', '-' and '.', the first a letter or digit"
-QMP = "the absolute path of the QMP socket of QEMU: at most 107 printable ASCII characters"
-AGENT = "the absolute path of the socket of the agent in the machine: at most 107 printable ASCII characters"
+VM = "a virtual machine: either name (one that `reconciler sandbox start` started), or qmp and agent"
+NAME = "the name of a virtual machine that `reconciler sandbox start` started: 1 to 50 letters, digits, '_', '-' and '.', the first a letter or digit"
+QMP = "the absolute path of QEMU's QMP socket: at most 107 printable ASCII characters"
+AGENT = "the absolute path of the socket on the host that leads to the agent in the machine: at most 107 printable ASCII characters"
 
 ROWS: list[Row] = [
     ("vm is text", manifest("driver: {vm: web-1}"), [f'bad.yaml:3:14: driver.vm: "web-1" is text; expected {VM}']),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.manifest.texts import SECOND, Row, manifest, nic, route, with_route
 
 LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
-GATEWAY = "the IP address of a gateway, or an empty string for none"
-ON_LINK = "true or false: whether the gateway is reached although no address covers it"
+GATEWAY = "the IP address of the next hop, or an empty string for none"
+ON_LINK = "true or false: whether the gateway is on the link although no address or route covers it"
 NOT_REACHED = "if it is on that link nevertheless: onLink: true"
 HOP = "{gateway: 10.0.0.1, device: eth0}"
 OTHER = "{gateway: 10.0.0.9, device: eth0}"
@@ -80,7 +80,7 @@ ROWS: list[Row] = [
         "weight is text",
         hops("{gateway: 10.0.0.1, device: eth0}", "{gateway: 10.0.0.9, device: eth0, weight: 1e2}"),
         [
-            'bad.yaml:12:91: routes[0].nexthops[1].weight: "1e2" is text; expected a weight from 1 to 256',
+            'bad.yaml:12:91: routes[0].nexthops[1].weight: "1e2" is text; expected a share of the traffic from 1 to 256, relative to the other next hops',
         ],
     ),
     (

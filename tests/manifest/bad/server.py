@@ -77,7 +77,9 @@ ROWS: list[Row] = [
     (
         "forward unknown",
         with_server("forward: masq"),
-        ['bad.yaml:9:16: ipvs.services[0].servers[0].forward: "masq" is not valid; expected one of nat, dr, tunnel'],
+        [
+            'bad.yaml:9:16: ipvs.services[0].servers[0].forward: "masq" is not valid; expected a forwarding method: one of nat, dr, tunnel'
+        ],
     ),
     (
         "threshold above",

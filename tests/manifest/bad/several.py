@@ -7,7 +7,7 @@ from tests.manifest.texts import SECOND, THIRD, Row, manifest, nic, route, with_
 ID = "a sandbox ID or name: 1 to 64 letters, digits, '_', '-' and '.', the first a letter or digit"
 LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 DRIVER = "one driver and its address, such as {netns: {name: web-1}}"
-MAC = "a MAC address such as 02:42:20:6f:a3:69"
+MAC = "a unicast MAC address such as 02:42:20:6f:a3:69"
 QUEUES = "a number of queues from 0 to 256; 0 means a single queue"
 NIC_FIELDS = "one of: name, device, hwAddr, mtu, addresses, queues, vhostUserSocket"
 NOT_REACHED = "if it is on that link nevertheless: onLink: true"

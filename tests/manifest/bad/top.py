@@ -92,16 +92,16 @@ ROWS: list[Row] = [
     (
         "section is null",
         manifest("interfaces:"),
-        ["bad.yaml:4:12: interfaces: nothing is given; expected a list of the NICs that the sandbox is given"],
+        ["bad.yaml:4:12: interfaces: nothing is given; expected a list of the network interfaces of the sandbox"],
     ),
     (
         "section is a mapping",
         manifest("interfaces: {name: eth0}"),
-        ["bad.yaml:4:13: interfaces: a mapping with name; expected a list of the NICs that the sandbox is given"],
+        ["bad.yaml:4:13: interfaces: a mapping with name; expected a list of the network interfaces of the sandbox"],
     ),
     (
         "section is text",
         manifest("routes: default"),
-        ['bad.yaml:4:9: routes: "default" is text; expected a list of the routes that the sandbox is given'],
+        ['bad.yaml:4:9: routes: "default" is text; expected a list of the routes of the sandbox'],
     ),
 ]
