@@ -1,15 +1,15 @@
-"""Every error type, named by whose move it is. Each knows its exit code and whether the same call may succeed later.
+"""The tree of errors, by who has to act. Each has an exit code, and says whether the same call may succeed later.
 
-ReconcilerError                exit  retry   whose move
-├── ManifestError               2     no     the author: everything that is wrong with the manifests, at once
+ReconcilerError                exit  retry   who has to act, or what happened
+├── ManifestError               2     no     the author: the manifests have these problems (all are listed at once)
 ├── HostError                   2     no     the operator of this host: a device, a privilege or a file is missing
-├── SandboxGoneError            2     yes    whoever starts the sandbox: its namespace is not there (yet)
-├── BusyError                   2     yes    another run holds the sandbox, or it changes faster than it can be read
+├── SandboxGoneError            2     yes    the operator of the sandbox: it does not exist (yet)
+├── BusyError                   2     yes    another run uses the sandbox, or it changes faster than it can be read
 ├── ProtocolError               2     no     the peer at the other end of a channel sent what its protocol forbids
-├── ChannelError                2     yes    the peer did not answer in time: what was asked of it is unknown
+├── ChannelError                2     yes    the peer did not answer in time; whether it did its part is unknown
 ├── VerifyError                 2     yes    all was applied, and the sandbox still differs from its manifest
-├── ApplyError                  2     no     an operation failed: which, why, and what was done about the others
-└── RefusedError                3     no     the user: look at the plan again, and allow it if it is meant
+├── ApplyError                  2     no     an operation failed: which, why, and what became of the others
+└── RefusedError                3     no     the user: check the plan, and allow it if it is intended
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import NamedTuple
 
 
 class ReconcilerError(Exception):
-    """Anything this program reports without a traceback."""
+    """An error that is reported without a traceback."""
 
     exit_code = 2
     retry = False
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a manifest.
+    """One problem of a manifest.
 
-    `path` is `interfaces[0].mtu`, `line` and `column` count from 1, `excerpt` is the source line and `width` the
-    number of characters to underline in it from `column` on. A file that cannot be read at all has line 0.
+    `path` is such as `interfaces[0].mtu`. `line` and `column` count from 1; line 0 means that the file could not be
+    read. `excerpt` is the source line, `width` the number of characters to underline from `column` on.
     """
 
     file: str
@@ -45,7 +45,7 @@ class Problem(NamedTuple):
 
 
 class ManifestError(ReconcilerError):
-    """All problems of all manifests that were read together."""
+    """All problems of all manifests that were loaded together."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -63,7 +63,7 @@ class SandboxGoneError(ReconcilerError):
 
 
 class BusyError(ReconcilerError):
-    """Another run works on this sandbox, or it changes too fast to be read consistently."""
+    """Another run uses this sandbox, or the sandbox changes too fast to be read consistently."""
 
     retry = True
 
@@ -79,13 +79,17 @@ class ChannelError(ReconcilerError):
 
 
 class VerifyError(ReconcilerError):
-    """After an apply, the sandbox is not what its manifest says."""
+    """After an apply, the sandbox still differs from its manifest."""
 
     retry = True
 
 
 class ApplyError(ReconcilerError):
-    """An operation failed: which, why, where the manifest asks for it (`path`, empty if nowhere), and the counts."""
+    """An operation failed.
+
+    `headline` says which one, `reason` why, and `counts` what became of the others. `path` is the field of the manifest
+    that asks for it; empty if there is none.
+    """
 
     def __init__(self, headline: str, reason: str, path: tuple[str | int, ...], counts: str) -> None:
         super().__init__(f"{headline}: {reason}. {counts}")
@@ -93,6 +97,6 @@ class ApplyError(ReconcilerError):
 
 
 class RefusedError(ReconcilerError):
-    """Refused for safety, with nothing touched."""
+    """Refused for safety. Nothing was changed."""
 
     exit_code = 3

@@ -1,4 +1,4 @@
-"""Words that messages have in common: plurals, and what may have been meant."""
+"""Words of messages: plurals, times, escaped text, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 def plural(noun: str, count: int) -> str:
-    """Write a noun for a count of it: 1 route, 2 routes, 2 sandboxes, 2 addresses."""
+    """Return a noun in the form for a count: 1 route, 2 routes, 2 sandboxes, 2 addresses."""
     if count == 1:
         return noun
     return noun + ("es" if noun.endswith(("s", "x")) else "s")
 
 
 def seconds(text: str) -> float:
-    """Read a time such as `0.5s`, `90s`, `15min`, `1h` or `2d`. ValueError otherwise."""
+    """Read a time such as `0.5s`, `90s`, `15min`, `1h` or `2d`. Raise ValueError if it is none."""
     match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|min|h|d)", text)
     if match is None or not float(match[1]):
         raise ValueError(f'"{text}" is not a time such as 90s, 15min, 1h or 2d')
@@ -22,14 +22,14 @@ def seconds(text: str) -> float:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would obey and what would end a line."""
+    """Return text in which control characters are escaped: no terminal obeys them, no line ends."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Suggest what was meant by an unknown name, or list what is known."""
+    """Return a hint at the known name that is close to an unknown one, or else the list of known names."""
     from difflib import get_close_matches
 
     by_lower = {word.lower(): word for word in known}

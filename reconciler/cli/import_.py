@@ -1,4 +1,4 @@
-"""`reconciler import`: what other tools have of a sandbox, as one manifest."""
+"""`reconciler import`: convert files of other tools to one manifest."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON of kata-network, rules of ipvsadm-save, a keepalived.conf, or - for standard input",
     )
-    parser.add_argument("--sandbox", required=True, metavar="ID", help="the ID that the sandbox gets in the manifest")
+    parser.add_argument("--sandbox", required=True, metavar="ID", help="the ID of the sandbox in the manifest")
     driver = parser.add_mutually_exclusive_group(required=True)
-    driver.add_argument("--netns", metavar="NAME", help="it is a network namespace of this name")
-    driver.add_argument("--vm", metavar="NAME", help="it is a virtual machine of ours of this name")
+    driver.add_argument("--netns", metavar="NAME", help="the sandbox is the network namespace of this name")
+    driver.add_argument(
+        "--vm", metavar="NAME", help="the sandbox is the virtual machine of this name (see `reconciler sandbox`)"
+    )
     parser.add_argument(
-        "--from", dest="notation", choices=NOTATIONS, help="what the files are; without it, each is told by its content"
+        "--from", dest="notation", choices=NOTATIONS, help="format of the files (default: detected from each content)"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the manifest on stdout, and on stderr what is not in it."""
+    """Print the manifest on stdout, and everything that was left out on stderr."""
     head = _head(arguments)
     found = read(arguments.files, arguments.notation)
     data = document(found, head)

@@ -14,59 +14,58 @@ from typing import NoReturn
 from reconciler import __version__
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
 
-# Command → what it is for. Its module is that of `_module`, with `configure(parser)` and `run(arguments) -> int`.
+# Command → its purpose. `_module` names its module, which has `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
     "validate": "check manifests without touching anything",
     "diff": "show what apply would do",
-    "apply": "make sandboxes what their manifests say",
-    "watch": "keep sandboxes what their manifests say",
-    "status": "print what the watcher of this host knows",
-    "pause": "let the watcher leave a sandbox alone for a while",
-    "show": "print what is in a sandbox, as a manifest",
-    "import": "print a manifest made of what other tools have",
-    "sandbox": "start, use and stop virtual machines of our own",
+    "apply": "change sandboxes until they match their manifests",
+    "watch": "keep sandboxes as their manifests describe them",
+    "status": "print the state of each sandbox that is watched on this host",
+    "pause": "stop the watcher from changing a sandbox for a while",
+    "show": "print what reconciler owns in a sandbox, as a manifest",
+    "import": "convert files of other tools to a manifest",
+    "sandbox": "start, use and stop small virtual machines",
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
 _WITHOUT_PATHS = {"sandbox", "status", "pause", "import", "kata-network", "kata-ipvs"}
-# Options whose values begin with a dash, which argparse only takes if they are glued on.
+# Options whose values begin with a dash. argparse accepts these only in the form `--option=value`.
 _DASHED_VALUES = {"kata-ipvs": "--parameters"}
 
 _EXIT_CODES = """\
 exit codes:
   0  nothing to do, or done
-  1  something differs (diff), or is not as it should be (status)
+  1  something differs (diff), or a sandbox is not as it should be (status)
   2  an error; stderr says which
-  3  refused for safety, nothing touched
+  3  refused for safety; nothing was changed
 """
 
 
 def entry() -> NoReturn:
-    """Run the command line as a process of its own, and leave at once.
+    """Run the command line as a process of its own, and exit without the interpreter's cleanup.
 
-    Taking the interpreter down in order would cost a tenth of a small diff. No driver needs it: what they hold, the
-    kernel takes back.
+    That cleanup takes a tenth of the time of a small diff. No driver needs it: the kernel closes what they opened.
     """
-    # A command makes many objects, hardly a cycle, and is gone in a moment: looking for cycles costs it a third.
+    # A command creates many objects and few cycles, and soon exits: collecting cycles takes a third of its time.
     gc.disable()
     code = main()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has seen enough.
+        # The reader of the output closed the pipe: it has seen enough.
         pass
     except OSError as error:
-        print(f"reconciler: standard output: {error.strerror}", file=sys.stderr)
+        print(f"reconciler: cannot write to standard output: {error.strerror}", file=sys.stderr)
         code = 2
     sys.stderr.flush()
     os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; give its exit code."""
+    """Run a command and return its exit code."""
     words = _glued(list(sys.argv[1:] if argv is None else argv))
     arguments = _parser(words).parse_args(words)
-    # Looked up here, before any output is begun.
+    # Imported before any output begins.
     command = importlib.import_module(_module(arguments.command))
     try:
         return int(command.run(arguments))
@@ -85,7 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"reconciler: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to finish or to see what is left", file=sys.stderr)
+        print(
+            "interrupted; run the same command again to finish, or `reconciler diff` to see what is left",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -108,14 +110,14 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, purpose in COMMANDS.items():
         command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
-        # Only the command that is named is worth the import of its options.
+        # Importing the options takes time: do so for the named command only.
         if name in words:
             if name not in _WITHOUT_PATHS:
                 command.add_argument(
                     "paths",
                     nargs="+",
                     metavar="PATH",
-                    help="a manifest, a folder (searched below for *.yaml, *.yml, *.json), or - for standard input",
+                    help="a manifest, a folder (searched for *.yaml, *.yml, *.json), or - for standard input",
                 )
             command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
             importlib.import_module(_module(name)).configure(command)
@@ -123,6 +125,6 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _module(command: str) -> str:
-    """Give the module of a command: its name, as far as Python lets a module have it."""
+    """Return the module of a command: its name, changed where Python does not allow it as the name of a module."""
     name = command.replace("-", "_")
     return f"reconciler.cli.{name}_" if keyword.iskeyword(name) else f"reconciler.cli.{name}"

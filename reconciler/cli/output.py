@@ -1,4 +1,4 @@
-"""What all commands print alike: colour, plain data, and the problems of manifests."""
+"""Output that all commands share: colour, plain data, and the problems of manifests."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _RESET = "\x1b[0m"
 
 
 def choose_color(wanted: bool, stream: TextIO) -> bool:
-    """Tell whether to print in colour: on a terminal only, and not against NO_COLOR (no-color.org)."""
+    """Return whether to print in colour: only on a terminal, and only if NO_COLOR is not set (no-color.org)."""
     return wanted and not os.environ.get("NO_COLOR") and stream.isatty()
 
 
 def paint(text: str, color: str, enabled: bool) -> str:
-    """Colour a text by its sign."""
+    """Return a text in the colour of a sign, or unchanged if colour is not enabled."""
     return f"{_COLORS[color]}{text}{_RESET}" if enabled else text
 
 
 def print_data(data: Any, form: str) -> None:
-    """Print plain data on stdout as `json` or `yaml`."""
+    """Print plain data on stdout; `form` is `json` or `yaml`."""
     if form == "json":
         import json
 
@@ -37,7 +37,7 @@ def print_data(data: Any, form: str) -> None:
 
 
 def render_problems(problems: Sequence[Problem], color: bool) -> str:
-    """Print the problems of manifests, each with its line where the file could be read, and a count."""
+    """Return the text of problems: each with its source line if the file could be read, then their number."""
     enabled = choose_color(color, sys.stderr)
     lines = []
     for problem in problems:
@@ -50,16 +50,16 @@ def render_problems(problems: Sequence[Problem], color: bool) -> str:
 
 
 def print_warnings(problems: Iterable[Problem]) -> None:
-    """Print on stderr what is right and will hardly work."""
+    """Print warnings on stderr: what is valid but will hardly work."""
     for problem in problems:
         path = f"{problem.path}: " if problem.path else ""
         print(problem._replace(path="", message=f"warning: {path}{problem.message}"), file=sys.stderr)
 
 
 def _excerpt(problem: Problem, color: bool) -> Iterator[str]:
-    # A long line is shown around the place.
+    # Of a long line, show only the part around the problem.
     start = max(0, problem.column - 60)
-    # Letter for letter, so that the mark below stays where it belongs.
+    # Replace each character by one, so that the marks below stay aligned.
     shown = "".join(each if each.isprintable() else " " for each in problem.excerpt[start : start + 120])
     yield f"{problem.line:5} | {shown}"
     indent = " " * (problem.column - 1 - start)

@@ -1,4 +1,4 @@
-"""How far a long apply has come, on a terminal."""
+"""The progress line of a long apply, on a terminal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 
 from reconciler.wording import plural
 
-# A shorter apply is over before anybody has read a line.
+# Operations. An apply of fewer ends before a person could read the line.
 _SHORT = 200
 _WIDTH = 20
 _CLEAR = "\r\x1b[K"
 
 
 class Progress:
-    """One line on standard error, written anew as operations are done, and gone in the end."""
+    """One line on standard error, rewritten as operations are done, and erased in the end."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -22,7 +22,7 @@ class Progress:
         self._shown = False
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how many operations are done. Nothing is shown of a few, nor where nobody looks."""
+        """Show how many operations are done. Show nothing for a few of them, or if stderr is no terminal."""
         if total < _SHORT or not sys.stderr.isatty():
             return
         bar = "█" * (done * _WIDTH // total)
@@ -33,7 +33,7 @@ class Progress:
         self._shown = True
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         if self._shown:
             print(_CLEAR, end="", file=sys.stderr)
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`reconciler sandbox`: virtual machines of our own, to try things in."""
+"""`reconciler sandbox`: small virtual machines to try things in."""
 
 from __future__ import annotations
 
@@ -17,19 +17,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     start = actions.add_parser("start", help="start a sandbox and wait until it answers")
-    start.add_argument("--kernel", choices=tuple(KERNELS), default="6.1", help="its kernel's series (default: 6.1)")
-    start.add_argument("--memory", type=int, default=qemu.MEMORY, metavar="MB", help=f"default: {qemu.MEMORY}")
+    start.add_argument("--kernel", choices=tuple(KERNELS), default="6.1", help="series of the kernel (default: 6.1)")
+    start.add_argument(
+        "--memory",
+        type=int,
+        default=qemu.MEMORY,
+        metavar="MB",
+        help=f"size of the memory in MB (default: {qemu.MEMORY})",
+    )
     listing = actions.add_parser("list", help="list the sandboxes")
-    listing.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text", help="how to print them")
-    execute = actions.add_parser("exec", help="run a command in a sandbox; its exit status is ours")
-    stop = actions.add_parser("stop", help="stop a sandbox and forget it")
+    listing.add_argument(
+        "-o", "--output", choices=("text", "json", "yaml"), default="text", help="format of the list (default: text)"
+    )
+    execute = actions.add_parser("exec", help="run a command in a sandbox and exit with its status")
+    stop = actions.add_parser("stop", help="stop a sandbox and delete its sockets")
     for action in (start, execute, stop):
         action.add_argument("name", metavar="NAME")
     execute.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND…")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do one action."""
+    """Run one action and return the exit code."""
     match arguments.action:
         case "start":
             launch.start(arguments.name, kernel=arguments.kernel, memory=arguments.memory)
@@ -38,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         case "stop":
             launch.stop(arguments.name)
         case _:
-            # Some versions of argparse leave the dashes that end the options.
+            # Some versions of argparse keep the `--` that ends the options.
             words = arguments.words[arguments.words[:1] == ["--"] :]
             return launch.find(arguments.name).run(words, 0, _writer(1), _writer(2))
     return 0

@@ -1,4 +1,4 @@
-"""`reconciler validate`: are these manifests right, by themselves and together?"""
+"""`reconciler validate`: check manifests, each by itself and all together."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from reconciler.wording import plural
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "-o", "--output", choices=("text", "json", "yaml"), default="text", help="how to print problems"
+        "-o",
+        "--output",
+        choices=("text", "json", "yaml"),
+        default="text",
+        help="format of the problems (default: text)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print nothing but a count if all is well."""
+    """Print warnings and the number of manifests, or their problems. Return the exit code."""
     try:
         manifests = load(arguments.paths)
     except ManifestError as error:

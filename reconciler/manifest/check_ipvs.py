@@ -1,4 +1,4 @@
-"""What one service of a manifest cannot know: duplicates, and what belongs to somebody else."""
+"""Checks across the services of a manifest: duplicates, and services that the manifest itself excludes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SERVER_KEY = attrgetter("address", "port")
 
 
 def check(section: Section) -> Iterator[Finding]:
-    """Check the services of a manifest against each other, as far as they could be read."""
+    """Check those services of a manifest against each other that could be read."""
     yield from _engines(section.services) if section.rules else _duplicates(section.services)
     if section.ipvs.exclude:
         yield from _excluded(section.services, section.ipvs.exclude)
@@ -27,7 +27,7 @@ def _duplicates(services: Iterable[Service | None]) -> Iterator[Finding]:
         if service is None:
             continue
         if first.setdefault(service.key, index) != index:
-            message = f"{name(service)} is services[{first[service.key]}] already"
+            message = f"{name(service)} duplicates services[{first[service.key]}]"
             yield Finding(("ipvs", "services", index, service.protocol), message)
         if len(set(map(_SERVER_KEY, service.servers))) < len(service.servers):
             yield from _duplicate_servers(service.servers, index)
@@ -37,20 +37,20 @@ def _duplicate_servers(servers: Sequence[Server], index: int) -> Iterator[Findin
     first: dict[Hashable, int] = {}
     for number, server in enumerate(servers):
         if first.setdefault(server.key, number) != number:
-            message = f"{write_address(server.address, server.port)} is servers[{first[server.key]}] already"
+            message = f"{write_address(server.address, server.port)} duplicates servers[{first[server.key]}]"
             yield Finding(("ipvs", "services", index, "servers", number, "address"), message)
 
 
 def _engines(services: Iterable[Service | None]) -> Iterator[Finding]:
-    """Find engines without persistence, which do nothing; the schema refuses them in `services`."""
+    """Find persistence engines without persistence, which do nothing. In `services`, the schema refuses them."""
     for index, service in enumerate(services):
         if service and service.persistence_engine and not service.persistent:
-            message = f"{name(service)} has a persistence engine and is not persistent"
+            message = f"{name(service)} has a persistence engine but is not persistent; add -p"
             yield Finding(("ipvs", "services", index, "persistenceEngine"), message)
 
 
 def _excluded(services: Iterable[Service | None], exclude: Sequence[Excluded]) -> Iterator[Finding]:
-    """Find services that the manifest leaves to somebody else; by length of prefix, as both may be thousands."""
+    """Find services that `exclude` covers. Networks are looked up by prefix length, as both lists may be long."""
     marks = {each.fwmark: index for index, each in enumerate(exclude) if each.prefix is None}
     networks: dict[tuple[int, int], dict[int, int]] = {}
     for index, each in enumerate(exclude):
@@ -66,7 +66,7 @@ def _excluded(services: Iterable[Service | None], exclude: Sequence[Excluded]) -
         else:
             found = _network_of(pack(service.address), networks)
         if found is not None:
-            message = f"{name(service)} belongs to somebody else by ipvs.exclude[{found}]"
+            message = f"{name(service)} is excluded by ipvs.exclude[{found}]; remove one of the two"
             yield Finding(("ipvs", "services", index, service.protocol), message)
 
 

@@ -12,7 +12,7 @@ from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interface | None:
-    """Read an interface that meets the schema. What else is wrong with it is added to `findings`; then there is none."""
+    """Read an interface that meets the schema. Return None if anything else is wrong, and add that to `findings`."""
     before = len(findings)
     hw_addr = data["hwAddr"]
     try:
@@ -27,7 +27,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         except ValueError as error:
             findings.append(Finding(where, str(error)))
             continue
-        # A link has an IPv6 address once, whatever the prefix length.
+        # A link can have an IPv6 address only once, whatever the prefix length.
         key = address.host if is_ipv6(address.address) else address.key
         if key in addresses:
             findings.append(Finding(where, f"{address.address} is listed twice"))
@@ -67,7 +67,7 @@ def _read_address(item: str | Mapping[str, Any], mtu: int) -> Address:
 
 
 def write(interface: Interface) -> dict[str, Any]:
-    """Write an interface as a manifest says it, defaults left out."""
+    """Return an interface as the data of a manifest, without defaults."""
     data: dict[str, Any] = {
         "name": interface.name,
         "device": interface.device,

@@ -22,7 +22,7 @@ from reconciler.model.route import IPV6_DEFAULT_METRIC, TABLE_MAIN, NextHop, Rou
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route | None:
-    """Read a route that meets the schema. What else is wrong with it is added to `findings`; then there is none."""
+    """Read a route that meets the schema. Return None if anything else is wrong, and add that to `findings`."""
     before = len(findings)
     kind = data.get("type", "unicast")
     hops = _read_hops(data, path, findings)
@@ -46,7 +46,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route 
 
 
 def _read_dest(text: str, hops: tuple[NextHop, ...], source: str | None, path: Path, findings: list[Finding]) -> str:
-    """Read a destination; the family of `default` is that of the gateways and source, IPv4 where there is none."""
+    """Read a destination. `default` has the family of the gateways and the source, or IPv4 without any."""
     if text == "default":
         others = [*(hop.gateway for hop in hops), source]
         return DEFAULT_IPV6 if any(other and is_ipv6(other) for other in others) else DEFAULT_IPV4
@@ -70,7 +70,7 @@ def _read_address(data: Mapping[str, Any], field: str, path: Path, findings: lis
         return None
 
 
-# A long list of routes has few gateways and devices: they are parsed once, and share their next hops.
+# A long list of routes has few gateways and devices: parse each once, and share the next hops.
 @lru_cache(maxsize=4096)
 def _parse_host(text: str) -> str:
     address = parse_address(text)
@@ -106,7 +106,7 @@ def _read_hop(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> N
 def _read_gateway(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> tuple[str | None, bool]:
     on_link = data.get("onLink", False)
     if on_link and not data.get("gateway"):
-        findings.append(Finding((*path, "onLink"), "is about a gateway, and there is none"))
+        findings.append(Finding((*path, "onLink"), "needs a gateway beside it"))
     return _read_address(data, "gateway", path, findings), on_link
 
 
@@ -118,7 +118,7 @@ def _check(
     path: Path,
     findings: list[Finding],
 ) -> None:
-    """Check what the fields of a route must be to each other."""
+    """Check the fields of a route against each other."""
     if kind != "unicast":
         for field in ("gateway", "device", "nexthops", "source", "mtu", "advmss"):
             if data.get(field):
@@ -143,7 +143,7 @@ def _check(
 
 
 def _hop_items(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Give the next hops of a route as written, and where they stand."""
+    """Yield the next hops of a route as written, with their paths."""
     if "nexthops" not in data:
         yield path, data
     for index, item in enumerate(data.get("nexthops", ())):
@@ -162,7 +162,7 @@ def _other_families(data: Mapping[str, Any], hops: tuple[NextHop, ...], family: 
 
 
 def _addresses(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
-    """Give the gateways and the source of a route, and where they stand."""
+    """Yield the gateways and the source of a route, with their paths."""
     for where, item in _hop_items(data, path):
         if item.get("gateway"):
             yield (*where, "gateway"), item["gateway"]
@@ -171,7 +171,7 @@ def _addresses(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]
 
 
 def write(route: Route) -> dict[str, Any]:
-    """Write a route as a manifest says it, defaults left out."""
+    """Return a route as the data of a manifest, without defaults."""
     default = route.dest in (DEFAULT_IPV4, DEFAULT_IPV6) and route.type == "unicast" and _all_gateways(route)
     data: dict[str, Any] = {"dest": "default" if default else route.dest}
     if route.type != "unicast":
@@ -184,7 +184,7 @@ def write(route: Route) -> dict[str, Any]:
 
 
 def attributes(route: Route) -> dict[str, Any]:
-    """Give what is said of a route beside its kind and its next hops, as a manifest says it."""
+    """Return the fields of a route other than its type and next hops as the data of a manifest, without defaults."""
     return {
         field: value
         for field, value, unset in (

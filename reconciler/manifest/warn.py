@@ -1,4 +1,4 @@
-"""What a manifest alone can tell: applied cleanly, and yet carries no packet."""
+"""Warnings about manifests that are valid and can be applied, but will hardly carry a packet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reconciler.model.ipvs import FWMARK, Ipvs, Service
 from reconciler.model.sandbox import Sandbox, Surroundings
 from reconciler.wording import plural
 
-# Where thousands of services have the same trouble, nobody reads more of them than this.
+# Warnings of one kind to show: thousands of services may have the same problem.
 SHOWN = 5
 
 _Look = Callable[[Service, Path], Finding | None]
@@ -23,9 +23,9 @@ _WEIGHT, _FORWARD, _ADDRESS = attrgetter("weight"), attrgetter("forward"), attrg
 
 
 def warnings(sandbox: Sandbox, around: Surroundings) -> list[Finding]:
-    """Give what is right and will hardly work. Of each kind the first few, the last of them with the number left out.
+    """Return the warnings about a manifest: the first SHOWN of each kind, and in the last one the number of the others.
 
-    `around` is what was found where the manifest is to be applied, as far as anybody has looked.
+    `around` is what was observed where the manifest is to be applied; its defaults if nothing was observed.
     """
     ipvs = sandbox.ipvs
     if ipvs is None:
@@ -47,25 +47,29 @@ def _few(ipvs: Ipvs, look: _Look) -> list[Finding]:
     left = len(findings) - len(shown)
     if left:
         last = shown.pop()
-        shown.append(last._replace(message=f"{last.message} (and so with {left:,} more {plural('service', left)})"))
+        shown.append(
+            last._replace(message=f"{last.message} (the same is true of {left:,} more {plural('service', left)})")
+        )
     return shown
 
 
 def _drain(ipvs: Ipvs) -> Iterator[Finding]:
     stays = ipvs.drain and dict(ipvs.sysctls).get("expire_quiescent_template") != 1
     if stays and any(service.persistent for service in ipvs.services or ()):
-        message = "clients of a persistent service keep coming back to a draining server"
-        yield Finding(("ipvs", "drain"), f"{message}; sysctls: {{expire_quiescent_template: 1}} ends that")
+        message = "clients of a persistent service keep returning to a server that drains"
+        yield Finding(("ipvs", "drain"), f"{message}; sysctls: {{expire_quiescent_template: 1}} prevents that")
 
 
 def _surroundings(ipvs: Ipvs, around: Surroundings) -> Iterator[Finding]:
     servers = [server for service in ipvs.services or () for server in service.servers]
     where = ("ipvs", "services")
     if not around.forwarding and any(server.forward == "nat" for server in servers):
-        yield Finding(where, "net.ipv4.ip_forward is 0: answers of nat servers are not forwarded to their clients")
+        yield Finding(
+            where, "net.ipv4.ip_forward is 0 there: answers of nat servers do not reach their clients; set it to 1"
+        )
     if around.local is not None and all(map(is_ipv6, around.local)) and not all(is_ipv6(s.address) for s in servers):
-        message = "the sandbox has no IPv4 address at all, not even that of a lo that is up"
-        yield Finding(where, f"{message}: its kernel refuses IPv4 servers (Invalid argument)")
+        message = "the sandbox has no IPv4 address, not even 127.0.0.1 of lo"
+        yield Finding(where, f"{message}: its kernel refuses IPv4 servers (Invalid argument); bring lo up")
 
 
 def _no_servers(service: Service, path: Path) -> Finding | None:
@@ -110,5 +114,5 @@ def _not_local(own: frozenset[str], service: Service, path: Path, *, seen: bool)
     if service.address == "::1" or contains("127.0.0.0/8", service.address):
         return None
     whose = "of the sandbox" if seen else "of these interfaces; if the sandbox does not have it"
-    message = f"{service.address} is no address {whose}{':' if seen else ','} nat gets no packet"
+    message = f"{service.address} is not an address {whose}{':' if seen else ','} nat gets no packet"
     return Finding((*path, service.protocol), message)

@@ -1,7 +1,7 @@
 """IP addresses, prefixes and MAC addresses as canonical text: equal things have equal text.
 
-Text, because it is what is printed, compared and typed. `inet_pton` (RFC 4291 forms, IPv4 without leading zeros) does
-the parsing, as it is ten times as fast as `ipaddress` and manifests hold tens of thousands of addresses.
+They are text because text is what is printed, compared and typed. `inet_pton` (RFC 4291 forms, IPv4 without leading
+zeros) parses them: it is ten times as fast as `ipaddress`, and manifests have tens of thousands of addresses.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _MAC = re.compile(r"[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\Z")
 
 
 def is_ipv6(text: str) -> bool:
-    """Tell the family of an address or prefix in canonical text."""
+    """Return whether an address or prefix in canonical text is IPv6."""
     return ":" in text
 
 
 def family_name(text: str) -> str:
-    """Name the family of an address or prefix, for messages."""
+    """Return the name of the family of an address or prefix, for messages: `IPv4` or `IPv6`."""
     return "IPv6" if ":" in text else "IPv4"
 
 
 def pack(address: str) -> bytes:
-    """Give the 4 or 16 bytes of an address in network order. ValueError if it is none."""
+    """Return the 4 or 16 bytes of an address in network order. Raise ValueError if it is none."""
     try:
         return inet_pton(AF_INET6 if ":" in address else AF_INET, address)
     except (OSError, ValueError):
@@ -34,18 +34,21 @@ def pack(address: str) -> bytes:
 
 
 def unpack(packed: bytes) -> str:
-    """Give the canonical text of 4 or 16 bytes in network order."""
+    """Return the canonical text of 4 or 16 bytes in network order."""
     return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
 
 
 def parse_address(text: str) -> str:
-    """Bring an address to canonical text. ValueError if it is none."""
+    """Return an address as canonical text. Raise ValueError if it is none."""
     packed = pack(text)
     return unpack(packed) if len(packed) == 16 else text
 
 
 def split_prefix(prefix: str) -> tuple[bytes, int]:
-    """Give the packed address and the length of a prefix; a bare address has its full length. ValueError if bad."""
+    """Return the packed address and the length of a prefix. A bare address has its full length, 32 or 128.
+
+    Raise ValueError if it is no prefix.
+    """
     text, slash, length = prefix.partition("/")
     packed = pack(text)
     bits = len(packed) * 8
@@ -57,7 +60,7 @@ def split_prefix(prefix: str) -> tuple[bytes, int]:
 
 
 def parse_prefix(text: str) -> str:
-    """Bring `address/length` (or a bare address: full length) to canonical text, host bits kept."""
+    """Return `address/length` (or a bare address: full length) as canonical text, with its host bits."""
     packed, length = split_prefix(text)
     return f"{unpack(packed)}/{length}"
 
@@ -68,37 +71,37 @@ def _network_bytes(packed: bytes, length: int) -> bytes:
 
 
 def network(prefix: str) -> str:
-    """Give the network of a prefix: the same with its host bits cleared."""
+    """Return the network of a prefix: the same with its host bits cleared."""
     packed, length = split_prefix(prefix)
     return f"{unpack(_network_bytes(packed, length))}/{length}"
 
 
 def parse_network(text: str) -> str:
-    """Bring a destination to canonical text. ValueError if it is none or has host bits set."""
+    """Return a destination as canonical text. Raise ValueError if it is none or has host bits set."""
     packed, length = split_prefix(text)
     shift = len(packed) * 8 - length
     if shift and int.from_bytes(packed, "big") & ((1 << shift) - 1):
         raise ValueError(f"{text} has host bits set; the network is {network(text)}")
-    # IPv4 text that `inet_pton` takes is canonical already.
+    # IPv4 text that `inet_pton` accepts is canonical already.
     address = text.partition("/")[0] if len(packed) == 4 else unpack(packed)
     return f"{address}/{length}"
 
 
 def contains(prefix: str, address: str) -> bool:
-    """Tell whether the network of a prefix contains an address; never so across families."""
+    """Return whether the network of a prefix contains an address; always False across families."""
     packed, length = split_prefix(prefix)
     other = pack(address)
     return len(packed) == len(other) and _network_bytes(packed, length) == _network_bytes(other, length)
 
 
 def is_unicast(address: str) -> bool:
-    """Tell whether one host can have an address: neither unspecified nor multicast nor above (RFC 1112, RFC 4291)."""
+    """Return whether a host can have an address: it is not unspecified, multicast or above (RFC 1112, RFC 4291)."""
     packed = pack(address)
     return any(packed) and (packed[0] < 224 if len(packed) == 4 else packed[0] != 0xFF)
 
 
 def parse_mac(text: str) -> str:
-    """Bring a unicast 48-bit MAC address to lower case with colons. ValueError if it is none."""
+    """Return a unicast 48-bit MAC address in lower case with colons. Raise ValueError if it is none."""
     mac = text.lower()
     if not _MAC.match(mac):
         raise ValueError(f'"{text}" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69')
@@ -106,5 +109,5 @@ def parse_mac(text: str) -> str:
     if int(mac[:2], 16) & 1:
         raise ValueError(f"{text} is a multicast address; a NIC needs a unicast one (an even first byte)")
     if mac == "00:00:00:00:00:00":
-        raise ValueError("00:00:00:00:00:00 is not an address a NIC can have")
+        raise ValueError("00:00:00:00:00:00 is not an address that a NIC can have")
     return mac

@@ -1,13 +1,13 @@
-"""A NIC of a sandbox: a device of the host that was given to it, found again by the alias it carries."""
+"""A NIC of a sandbox: a device of the host that was moved or plugged into it. Its alias marks it as ours."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# RFC 8200, 5: with less, a link cannot carry IPv6, and the kernel takes IPv6 off it.
+# Bytes. With less, a link cannot carry IPv6 (RFC 8200, 5), and the kernel removes IPv6 from it.
 IPV6_MIN_MTU = 1280
-# Bytes: IFALIASZ of linux/if.h is 256, and the kernel counts a terminating NUL and wants less than that.
+# Bytes. IFALIASZ of linux/if.h is 256; with its terminating NUL, an alias must be shorter than that.
 ALIAS_MAX = 254
 _ALIAS = re.compile(
     r"reconciler: device=(\S{1,15}) hwaddr=([0-9a-f:]{17}) mtu=([0-9]{1,5})(?: alias=(.*))?\Z", re.DOTALL
@@ -16,27 +16,27 @@ _ALIAS = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """An address of a NIC: canonical `address/length`, host bits kept. `dad` is always true of IPv4."""
+    """An address of a NIC: canonical `address/length` with its host bits. `dad` is always True for IPv4."""
 
     address: str
     dad: bool = True
 
     @property
     def key(self) -> str:
-        """What identifies it on its NIC."""
+        """The address, which identifies it on its NIC."""
         return self.address
 
     @property
     def host(self) -> str:
-        """The address without its length."""
+        """The address without its prefix length."""
         return self.address.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """A NIC. `name` is its name in the sandbox, `device` the one it has on the host.
+    """A NIC. `name` is its name in the sandbox, `device` its name on the host. `mtu` is in bytes.
 
-    `queues` 0 means one queue. `up` is not a wish one can leave out: a desired NIC is up.
+    `queues` 0 means one queue. `up` is False only for an observed NIC: a desired one is always up.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Interface:
 
     @property
     def key(self) -> str:
-        """What identifies it: the host's device, so that another name is a rename and not another NIC."""
+        """The device on the host, which identifies it: another `name` is a rename, not another NIC."""
         return self.device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a device was on the host: kept in its alias (IFLA_IFALIAS) as our mark of ownership and the way back."""
+    """What a device was on the host. Its alias (IFLA_IFALIAS) keeps this as our mark, and to restore the device."""
 
     device: str
     hw_addr: str
@@ -64,7 +64,7 @@ class Origin:
     alias: str = ""
 
     def to_alias(self) -> str:
-        """Write it as an alias; a foreign alias that does not fit is cut, between letters."""
+        """Return it as an alias of at most ALIAS_MAX bytes. A former alias is cut, between characters, to fit."""
         text = f"reconciler: device={self.device} hwaddr={self.hw_addr} mtu={self.mtu}"
         if self.alias:
             text += f" alias={self.alias}"
@@ -72,7 +72,7 @@ class Origin:
 
     @classmethod
     def from_alias(cls, alias: str) -> Origin | None:
-        """Read an alias; None if it is not ours."""
+        """Read an alias. Return None if it is not ours."""
         match = _ALIAS.match(alias)
         if match is None:
             return None

@@ -1,4 +1,4 @@
-"""A route, as the kernel tells routes apart: by table, destination and metric (tos is always 0 here)."""
+"""A route. Table, destination and metric identify it, as in the kernel (tos is always 0 here)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REJECT_TYPES = ("blackhole", "unreachable", "prohibit")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextHop:
-    """One way of a route: `weight` 1 to 256, `on_link` says the gateway is reached although no prefix covers it."""
+    """A next hop. `weight` is 1 to 256. `on_link`: the gateway is on the link although no prefix covers it."""
 
     device: str
     gateway: str | None = None
@@ -26,7 +26,7 @@ class NextHop:
 
 
 def canonical_hops(hops: Iterable[NextHop]) -> tuple[NextHop, ...]:
-    """Order next hops: the kernel balances by weight, and their order says nothing."""
+    """Return next hops in a fixed order: the kernel balances by weight, so that their order has no meaning."""
     return tuple(sorted(hops, key=lambda hop: (hop.device, hop.gateway or "")))
 
 
@@ -34,9 +34,9 @@ def canonical_hops(hops: Iterable[NextHop]) -> tuple[NextHop, ...]:
 class Route:
     """A route.
 
-    `dest` is a canonical network, `0.0.0.0/0` or `::/0` for default; `metric` is what the kernel stores (IPv6 has no 0:
-    that means 1024); `mtu` and `advmss` 0 mean unset.
-    `opaque` holds attributes that only an observed route can have and no manifest can say, so it always differs.
+    `dest` is a canonical network, `0.0.0.0/0` or `::/0` for default. `metric` is what the kernel stores, so that it is
+    never 0 for IPv6, where 0 means 1024. `mtu` and `advmss` are in bytes; 0 means unset.
+    `opaque` is the attributes of an observed route that no manifest can express; such a route always differs.
     """
 
     dest: str
@@ -51,27 +51,27 @@ class Route:
 
     @property
     def key(self) -> tuple[int, str, int]:
-        """What identifies it in the kernel."""
+        """Table, destination and metric, which identify it in the kernel."""
         return (self.table, self.dest, self.metric)
 
     @property
     def is_ipv6(self) -> bool:
-        """Tell its family."""
+        """Whether it is an IPv6 route."""
         return is_ipv6(self.dest)
 
     @property
     def is_default(self) -> bool:
-        """Tell whether it is a default route of the main table that carries traffic."""
+        """Whether it is a default route of the main table that carries traffic."""
         return self.dest in (DEFAULT_IPV4, DEFAULT_IPV6) and self.table == TABLE_MAIN and self.type == "unicast"
 
     @property
     def devices(self) -> set[str]:
-        """Give the NICs it goes through."""
+        """The NICs of its next hops, by name."""
         return {hop.device for hop in self.nexthops}
 
     @property
     def needs_gateway(self) -> bool:
-        """Tell whether a gateway must be reachable for it, so that it comes after the routes that have none."""
+        """Whether a gateway must be reachable before it can be added: routes without a gateway come first."""
         for hop in self.nexthops:  # noqa: SIM110 (a generator costs three times as much, 10,000 times over)
             if hop.gateway and not hop.on_link:
                 return True
@@ -79,13 +79,13 @@ class Route:
 
 
 def connected_key(prefix: str) -> tuple[int, str, int]:
-    """Give the key of the route that the kernel adds by itself for an address."""
+    """Return the key of the route that the kernel adds by itself for an address."""
     dest = network(prefix)
     return (TABLE_MAIN, dest, IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0)
 
 
 class DirectNetworks:
-    """What routes reach without a gateway: for a gateway, the kernel looks in the route's own table and in main."""
+    """The networks of routes without a gateway. The kernel looks for a gateway in the route's own table and in main."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._networks: dict[tuple[str, int], list[str]] = {}
@@ -95,12 +95,12 @@ class DirectNetworks:
                     self._networks.setdefault((hop.device, route.table), []).append(route.dest)
 
     def of(self, device: str, table: int) -> list[str]:
-        """Give the networks that a route of a table can count on to be on a NIC's link."""
+        """Return the networks on the link of a NIC, as a route in a table sees them."""
         return [dest for each in {table, TABLE_MAIN} for dest in self._networks.get((device, each), ())]
 
 
 def is_reached(hop: NextHop, prefixes: Iterable[str]) -> bool:
-    """Tell whether a next hop is on its link: in one of the prefixes there, link-local, or said to be."""
+    """Return whether the gateway of a next hop is on the link: in one of its prefixes, link-local, or `on_link`."""
     if hop.gateway is None or hop.on_link or (is_ipv6(hop.gateway) and contains("fe80::/10", hop.gateway)):
         return True
     return any(contains(prefix, hop.gateway) for prefix in prefixes)

@@ -82,7 +82,7 @@ def test_without_any_address_we_say_why_the_kernel_refuses(host: Guest) -> None:
         text = "-A -t 10.1.0.1:80\n-a -t 10.1.0.1:80 -r 10.9.9.1:80 -m\n-A -t [fd00::1]:80\n-a -t [fd00::1]:80 -r fd00::9 -m\n"
         ran = run(host, "apply", "bare", text)
         assert ran.status == 2
-        assert b"no IPv4 address at all, not even that of a lo that is up" in ran.stderr
+        assert b"no IPv4 address, not even 127.0.0.1 of lo" in ran.stderr
         assert b"1 of 4 operations failed: ipvsadm -a -t 10.1.0.1:80 -r 10.9.9.1:80 -m" in ran.stderr
         assert b"the kernel: Invalid argument" in ran.stderr
         host.output("ip", "-n", "bare", "link", "set", "lo", "up")

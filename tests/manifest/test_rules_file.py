@@ -115,7 +115,7 @@ def test_what_is_excluded_is_told_at_its_line() -> None:
     Path("web-1.rules").write_text("-A -t 10.9.0.1:80\n" + RULES)
     Path("web-1.yaml").write_text(with_ipvs("exclude: [10.10.0.0/16]", "rulesFile: web-1.rules"))
     assert [str(problem) for problem in problems("web-1.yaml")] == [
-        "web-1.rules:2:1: 10.10.11.12:100 belongs to somebody else by ipvs.exclude[0]"
+        "web-1.rules:2:1: 10.10.11.12:100 is excluded by ipvs.exclude[0]; remove one of the two"
     ]
 
 

@@ -13,11 +13,11 @@ from reconciler.model.sandbox import Surroundings
 from tests.manifest.texts import manifest, nic, service, with_ipvs, with_server, with_service, with_services
 
 NO_SERVERS = "has no servers; its packets are rejected"
-NOT_LOCAL = "is no address of these interfaces; if the sandbox does not have it, nat gets no packet"
+NOT_LOCAL = "is not an address of these interfaces; if the sandbox does not have it, nat gets no packet"
 ITSELF = "172.17.0.7 is the address of the service itself; its connections stay in the sandbox"
 DRAIN = (
-    "clients of a persistent service keep coming back to a draining server; "
-    "sysctls: {expire_quiescent_template: 1} ends that"
+    "clients of a persistent service keep returning to a server that drains; "
+    "sysctls: {expire_quiescent_template: 1} prevents that"
 )
 STICKY = "- {tcp: 172.17.0.7:80, persistent: 300, servers: [{address: 172.17.0.4}]}"
 
@@ -109,7 +109,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         with_services(*[f"- {{fwmark: {mark}}}" for mark in range(1, 8)]),
         [
             *(f"w.yaml:{5 + n}:14: ipvs.services[{n - 1}].fwmark: fwmark {n} {NO_SERVERS}" for n in range(1, 5)),
-            f"w.yaml:10:14: ipvs.services[4].fwmark: fwmark 5 {NO_SERVERS} (and so with 2 more services)",
+            f"w.yaml:10:14: ipvs.services[4].fwmark: fwmark 5 {NO_SERVERS} (the same is true of 2 more services)",
         ],
     ),
     "two documents": (

@@ -176,7 +176,7 @@ ROWS: list[Row] = [
     (
         "MAC of zeros",
         with_nic("hwAddr: 00:00:00:00:00:00"),
-        ["bad.yaml:7:11: interfaces[0].hwAddr: 00:00:00:00:00:00 is not an address a NIC can have"],
+        ["bad.yaml:7:11: interfaces[0].hwAddr: 00:00:00:00:00:00 is not an address that a NIC can have"],
     ),
     (
         "MAC is empty",

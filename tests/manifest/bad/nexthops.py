@@ -107,7 +107,7 @@ ROWS: list[Row] = [
     (
         "onLink of a next hop without a gateway",
         hops("{gateway: 10.0.0.1, device: eth0}", "{device: eth0, onLink: true}"),
-        ["bad.yaml:12:72: routes[0].nexthops[1].onLink: is about a gateway, and there is none"],
+        ["bad.yaml:12:72: routes[0].nexthops[1].onLink: needs a gateway beside it"],
     ),
     (
         "the same next hop twice",

@@ -177,7 +177,7 @@ ROWS: list[Row] = [
     (
         "onLink without a gateway",
         with_route("onLink: true", "gateway"),
-        ["bad.yaml:13:11: routes[0].onLink: is about a gateway, and there is none"],
+        ["bad.yaml:13:11: routes[0].onLink: needs a gateway beside it"],
     ),
     (
         "type unknown",

@@ -94,8 +94,8 @@ ROWS: list[Row] = [
             "rules: |\n  -A -t 11.10.11.12:80\n\n  # -A -t 10.0.0.1:80\n  -a -t 11.10.11.12:80 -r 11.0.0.1 -m\n  ipvsadm  --add-service -t 10.10.11.12:80\n  -At 10.10.11.13:80",
         ),
         [
-            "bad.yaml:11:5: ipvs.rules line 5: 10.10.11.12:80 belongs to somebody else by ipvs.exclude[0]",
-            "bad.yaml:12:5: ipvs.rules line 6: 10.10.11.13:80 belongs to somebody else by ipvs.exclude[0]",
+            "bad.yaml:11:5: ipvs.rules line 5: 10.10.11.12:80 is excluded by ipvs.exclude[0]; remove one of the two",
+            "bad.yaml:12:5: ipvs.rules line 6: 10.10.11.13:80 is excluded by ipvs.exclude[0]; remove one of the two",
         ],
     ),
     (
@@ -103,7 +103,7 @@ ROWS: list[Row] = [
         with_ipvs(
             "rules: |\n  -A -t 10.10.11.12:80\n  -A -u 10.10.11.12:5060 --pe sip\n  -A -u 10.10.11.13:5060 --pe sip -p"
         ),
-        ["bad.yaml:7:5: ipvs.rules line 2: 10.10.11.12:5060 has a persistence engine and is not persistent"],
+        ["bad.yaml:7:5: ipvs.rules line 2: 10.10.11.12:5060 has a persistence engine but is not persistent; add -p"],
     ),
     (
         "20,001 rules in lines",

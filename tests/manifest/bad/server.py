@@ -133,22 +133,22 @@ ROWS: list[Row] = [
     (
         "service twice",
         with_services(service(), service("tcp: 172.17.0.8:80"), service()),
-        ["bad.yaml:10:10: ipvs.services[2].tcp: 172.17.0.7:80 is services[0] already"],
+        ["bad.yaml:10:10: ipvs.services[2].tcp: 172.17.0.7:80 duplicates services[0]"],
     ),
     (
         "fwmark twice",
         with_services("- {fwmark: 7}", "- {fwmark: 7, family: ipv6}", "- {fwmark: 7, family: ipv4}"),
-        ["bad.yaml:8:14: ipvs.services[2].fwmark: fwmark 7 is services[0] already"],
+        ["bad.yaml:8:14: ipvs.services[2].fwmark: fwmark 7 duplicates services[0]"],
     ),
     (
         "IPv6 service twice",
         with_services("- {udp: '[fd00::7]:53'}", "- {udp: '[fd00:0::7]:053'}"),
-        ["bad.yaml:7:11: ipvs.services[1].udp: [fd00::7]:53 is services[0] already"],
+        ["bad.yaml:7:11: ipvs.services[1].udp: [fd00::7]:53 duplicates services[0]"],
     ),
     (
         "server twice",
         with_service("servers: [{address: 172.17.0.4}, {address: 172.17.0.5}, {address: 172.17.0.4:80, weight: 2}]"),
-        ["bad.yaml:7:71: ipvs.services[0].servers[2].address: 172.17.0.4:80 is servers[0] already"],
+        ["bad.yaml:7:71: ipvs.services[0].servers[2].address: 172.17.0.4:80 duplicates servers[0]"],
     ),
     (
         "service excluded",
@@ -162,9 +162,9 @@ ROWS: list[Row] = [
             "- {fwmark: 8}",
         ),
         [
-            "bad.yaml:7:11: ipvs.services[0].tcp: 10.1.2.3:80 belongs to somebody else by ipvs.exclude[0]",
-            "bad.yaml:8:14: ipvs.services[1].fwmark: fwmark 7 belongs to somebody else by ipvs.exclude[2]",
-            "bad.yaml:9:11: ipvs.services[2].tcp: [fd00::7]:80 belongs to somebody else by ipvs.exclude[1]",
+            "bad.yaml:7:11: ipvs.services[0].tcp: 10.1.2.3:80 is excluded by ipvs.exclude[0]; remove one of the two",
+            "bad.yaml:8:14: ipvs.services[1].fwmark: fwmark 7 is excluded by ipvs.exclude[2]; remove one of the two",
+            "bad.yaml:9:11: ipvs.services[2].tcp: [fd00::7]:80 is excluded by ipvs.exclude[1]; remove one of the two",
         ],
     ),
     (
@@ -176,7 +176,7 @@ ROWS: list[Row] = [
             "- {tcp: '[::1]:80'}",
             "- {fwmark: 8}",
         ),
-        ["bad.yaml:7:11: ipvs.services[0].tcp: 10.1.2.3:80 belongs to somebody else by ipvs.exclude[0]"],
+        ["bad.yaml:7:11: ipvs.services[0].tcp: 10.1.2.3:80 is excluded by ipvs.exclude[0]; remove one of the two"],
     ),
     (
         "20,001 rules",
