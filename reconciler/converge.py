@@ -9,23 +9,14 @@ from typing import NamedTuple
 
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, ReconcilerError, VerifyError
-from reconciler.model.route import Route
+from reconciler.manifest.sections import locate
+from reconciler.model.identity import Subject
 from reconciler.model.sandbox import DriverAddress, KataAddress, Sandbox
-from reconciler.netlink.execute import DAD_TIMEOUT, Outcome, Status
-from reconciler.operations import (
-    AddAddress,
-    AddRoute,
-    AttachInterface,
-    AwaitAddress,
-    DeleteAddress,
-    DeleteRoute,
-    DetachInterface,
-    Operation,
-    RenameInterface,
-    ReplaceAddress,
-    ReplaceRoute,
-    SetLink,
-)
+from reconciler.netlink.execute import DAD_TIMEOUT
+from reconciler.operations import Operation
+from reconciler.operations.outcome import Outcome, Status, is_independent
+from reconciler.operations.route import AddRoute, ReplaceRoute
+from reconciler.operations.segment import Segment, flat, without
 from reconciler.plan import Plan
 from reconciler.preview import Adoption, Preview, preview
 from reconciler.safety import Allowance, check_deletions
@@ -74,8 +65,8 @@ def apply(
         before = preview(driver, desired, adopt=adopt)
         accept(before)
         check_deletions(before.plan, allowance)
+        _carry_out(driver, before, before.plan.segments, progress, adopt=adopt, all_or_nothing=all_or_nothing)
         operations = before.plan.operations
-        _carry_out(driver, before, operations, progress, adopt=adopt, all_or_nothing=all_or_nothing)
         operations += _await_drained(driver, desired, before.plan, waiting, adopt=adopt)
         return Result(operations=operations, seconds=time.monotonic() - begin)
 
@@ -100,37 +91,24 @@ def repair(
         check_deletions(before.plan, allowance)
         held = tuple(_held(before.plan.operations, holds))
         kept = frozenset(held)
-        operations = tuple(each for each in before.plan.operations if each not in kept)
-        _carry_out(driver, before, operations, held=kept)
-        return Result(operations, time.monotonic() - begin, held, before.plan.draining)
+        segments = without(before.plan.segments, kept)
+        _carry_out(driver, before, segments, held=kept)
+        return Result(flat(segments), time.monotonic() - begin, held, before.plan.draining)
 
 
 def _held(operations: Sequence[Operation], holds: Callable[[Operation], bool]) -> Iterator[Operation]:
-    """Give what is not for now, with all that needs it to be done before."""
-    missing: set[object] = set()
+    """Yield the operations that are not for now, with all that need one of them to be done before."""
+    missing: set[Subject] = set()
     for operation in operations:
-        if holds(operation) or (missing and not missing.isdisjoint(_subjects(operation))):
-            # Nothing needs a route or a server.
-            if not (hasattr(operation, "route") or hasattr(operation, "server")):
-                missing |= _subjects(operation)
+        if holds(operation) or (missing and not missing.isdisjoint(operation.needs)):
+            missing |= operation.provides
             yield operation
-
-
-def _subjects(operation: Operation) -> set[object]:
-    """Give what an operation is about: names of NICs and devices, or the key of an IPVS service."""
-    found: set[object] = {getattr(operation, field, None) for field in ("name", "new_name", "device")}
-    route: Route | None = getattr(operation, "route", None)
-    if route:
-        found |= route.devices
-    service: object = getattr(operation, "service", None)
-    found.add(getattr(service, "key", service))
-    return found - {None}
 
 
 def _carry_out(
     driver: Driver,
     before: Preview,
-    operations: tuple[Operation, ...],
+    segments: Sequence[Segment],
     progress: Callable[[int, int], None] = lambda *_: None,
     *,
     adopt: Adoption = False,
@@ -138,24 +116,25 @@ def _carry_out(
     held: frozenset[Operation] = frozenset(),
 ) -> None:
     """Execute and verify; undo if that is what is to be."""
-    outcomes = _execute(driver, operations, progress)
+    outcomes = _execute(driver, segments, progress)
     failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
-    if failures and (all_or_nothing or not all(outcome.operation.ipvs for outcome in failures)):
+    if failures and (all_or_nothing or not all(is_independent(outcome.operation) for outcome in failures)):
         raise _failure(failures[0], outcomes, before, _undo(driver, before.observed.sandbox))
     if failures:
         raise _kept_failure(driver, outcomes, before, adopt=adopt)
     around = before.observed.around
-    if operations or around.tentative or around.dad_failed:
+    if segments or around.tentative or around.dad_failed:
         _verify(driver, before.desired, adopt=adopt, held=held)
 
 
 def _execute(
-    driver: Driver, operations: Sequence[Operation], progress: Callable[[int, int], None] = lambda *_: None
+    driver: Driver, segments: Sequence[Segment], progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[Outcome]:
     """Execute until the first failure. Where the driver itself gives up, what it was at is unknown."""
     outcomes: list[Outcome] = []
+    operations = flat(segments)
     try:
-        for batch in driver.execute(operations):
+        for batch in driver.execute(segments):
             outcomes += batch
             progress(len(outcomes), len(operations))
     except ReconcilerError as error:
@@ -172,7 +151,7 @@ def _undo(driver: Driver, before: Sandbox) -> str:
         # What was added a moment ago has no connections worth waiting for.
         before = replace(before, ipvs=replace(before.ipvs, drain=0))
     try:
-        _execute(driver, preview(driver, before).plan.operations)
+        _execute(driver, preview(driver, before).plan.segments)
         left = preview(driver, before).plan.operations
     except ReconcilerError as error:
         return str(error)
@@ -197,7 +176,7 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
     return ApplyError(
         headline=f"failed at operation {outcomes.index(failed) + 1:,} of {len(operations):,}: {failed.operation.command}",
         reason=failed.reason + _hint(failed, before.desired.driver),
-        path=_path_of(failed.operation, before.desired),
+        path=locate(before.desired, failed.operation.subject),
         counts=f"{'; '.join(words)}. {state}.",
     )
 
@@ -219,7 +198,7 @@ def _kept_failure(driver: Driver, outcomes: Sequence[Outcome], before: Preview, 
     return ApplyError(
         headline=f"{_failed_words(failures, count)}: {failures[0].operation.command}",
         reason=failures[0].reason + others,
-        path=_path_of(failures[0].operation, before.desired),
+        path=locate(before.desired, failures[0].operation.subject),
         counts=f"{state}. To have all or nothing: --all-or-nothing.",
     )
 
@@ -232,51 +211,11 @@ def _failed_words(failures: Sequence[Outcome], count: int) -> str:
 
 def _hint(failed: Outcome, driver: DriverAddress) -> str:
     """Say what may be meant where the kernel does not find a gateway on its link; kata-runtime cannot be told so."""
-    match failed.operation:
-        case AddRoute(route=route) | ReplaceRoute(route=route):
-            lost = route.needs_gateway and "invalid gateway" in failed.reason and not isinstance(driver, KataAddress)
-            return "; if the gateway is on that link nevertheless: onLink: true" if lost else ""
-        case _:
-            return ""
-
-
-def _path_of(operation: Operation, desired: Sandbox) -> tuple[str | int, ...]:
-    """Find what in the manifest an operation comes from; empty if it comes from what is not there any more."""
-    match operation:
-        case AddRoute() | ReplaceRoute():
-            routes = desired.routes or ()
-            return ("routes", routes.index(operation.route)) if operation.route in routes else ()
-        case DeleteRoute() | DetachInterface() | DeleteAddress():
-            return ()
-        case RenameInterface():
-            name = operation.new_name
-        case AttachInterface() | SetLink():
-            name = operation.name
-        case AddAddress() | ReplaceAddress() | AwaitAddress():
-            name = operation.device
-        case _ if operation.machine:
-            devices = [interface.device for interface in desired.interfaces or ()]
-            device = getattr(operation, "device", None)
-            return ("interfaces", devices.index(device)) if device in devices else ()
-        case _:
-            return _ipvs_path(operation, desired)
-    names = [interface.name for interface in desired.interfaces or ()]
-    return ("interfaces", names.index(name)) if name in names else ()
-
-
-def _ipvs_path(operation: Operation, desired: Sandbox) -> tuple[str | int, ...]:
-    services = desired.ipvs.services if desired.ipvs else None
-    named: object = getattr(operation, "service", None)
-    if named is None or services is None:
-        return ("ipvs",)
-    key = getattr(named, "key", named)
-    index = next((index for index, service in enumerate(services) if service.key == key), None)
-    if index is None:
-        return ()
-    servers = services[index].servers
-    server = getattr(operation, "server", None)
-    where = ("servers", servers.index(server)) if server in servers else ()
-    return ("ipvs", "services", index, *where)
+    operation = failed.operation
+    if not isinstance(operation, AddRoute | ReplaceRoute) or isinstance(driver, KataAddress):
+        return ""
+    lost = operation.route.needs_gateway and "invalid gateway" in failed.reason
+    return "; if the gateway is on that link nevertheless: onLink: true" if lost else ""
 
 
 def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, held: frozenset[Operation]) -> None:
@@ -290,7 +229,7 @@ def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, held: frozense
             listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.dad_failed))
             raise VerifyError(f"another host uses this address already (duplicate address detection): {listed}")
         left = [each for each in found.plan.operations if not _ends_drain(each, desired) and each not in held]
-        if left and all(operation.only_marks for operation in left):
+        if left and _all_mark(left):
             if adopt:
                 return
             raise VerifyError(
@@ -307,9 +246,21 @@ def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, held: frozense
         time.sleep(_POLL)
 
 
+def _all_mark(operations: Sequence[Operation]) -> bool:
+    """Return whether nothing is left to do but to mark IPVS services as ours."""
+    # Few applies leave anything to do.
+    from reconciler.operations.ipvs import MarkService
+
+    return all(isinstance(each, MarkService) for each in operations)
+
+
 def _ends_drain(operation: Operation, desired: Sandbox) -> bool:
-    """Tell whether an operation only ends what is drained: that can become due at any moment."""
-    return bool(desired.ipvs and desired.ipvs.drain and operation.ipvs and operation.ends)
+    """Return whether an operation only ends what is drained: that can become due at any moment."""
+    if not (desired.ipvs and desired.ipvs.drain):
+        return False
+    from reconciler.operations.ipvs import EndOperation
+
+    return isinstance(operation, EndOperation)
 
 
 def _await_drained(
@@ -325,10 +276,11 @@ def _await_drained(
         waiting(left)
         time.sleep(_DRAIN_POLL)
         found = preview(driver, desired, adopt=adopt).plan
-        ends = tuple(operation for operation in found.operations if _ends_drain(operation, desired))
+        others = {operation for operation in found.operations if not _ends_drain(operation, desired)}
+        ends = without(found.segments, others)
         failed = next((outcome for outcome in _execute(driver, ends) if outcome.status is not Status.DONE), None)
         if failed:
             raise VerifyError(f"a drained server cannot be deleted: {failed.operation.command}: {failed.reason}")
-        done += ends
+        done += flat(ends)
         left = found.draining
     return done

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-
-class Keyed(Protocol):
-    """An object with an identity apart from its other fields."""
-
-    @property
-    def key(self) -> Hashable:
-        """What stays the same when the object changes."""
-
+from reconciler.model.identity import Keyed
 
 T = TypeVar("T", bound=Keyed)
 

@@ -19,9 +19,11 @@ from reconciler.manifest.load import load
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Service, ServiceKey
 from reconciler.model.route import Route
-from reconciler.model.sandbox import Observed, Sandbox, VmAddress
-from reconciler.netlink.execute import Status
+from reconciler.model.sandbox import KataAddress, Observed, Sandbox, VmAddress
 from reconciler.operations.ipvs import DeleteConntrack
+from reconciler.operations.outcome import Status
+from reconciler.operations.runtime import RuleCommand
+from reconciler.operations.segment import RuleCommands, Segment, Table
 from reconciler.preview import Adoption
 from reconciler.safety import Allowance
 
@@ -91,10 +93,13 @@ class Hand:
     def forget_connections(self, address: str, protocol: str) -> None:
         """Delete the entries of connection tracking whose original destination and protocol these are."""
         operation = DeleteConntrack(address=address, protocol=protocol)
-        for outcomes in self._driver.execute([operation]):
+        segment: Segment = Table((operation,))
+        if isinstance(self._sandbox.driver, KataAddress):
+            segment = RuleCommands((RuleCommand(container=self._sandbox.driver.id, operation=operation),))
+        for outcomes in self._driver.execute([segment]):
             for outcome in outcomes:
                 if outcome.status is not Status.DONE:
-                    raise HostError(f"{operation.command}: {outcome.reason}")
+                    raise HostError(f"{outcome.operation.command}: {outcome.reason}")
 
 
 @contextmanager

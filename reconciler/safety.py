@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any
 
 from reconciler.errors import RefusedError
+from reconciler.manifest.sandbox import write
 from reconciler.model.sandbox import Sandbox
 from reconciler.plan import Deletion, Plan
 from reconciler.wording import plural
@@ -82,29 +84,48 @@ def _exceeds(deletion: Deletion, allowance: Allowance | None) -> bool:
 
 
 def fingerprint(desired: Sandbox, observed: Sandbox, plan: Plan) -> str:
-    """Give a short name for what was found, what is wanted and what would be done: it changes when any of them does."""
+    """Return a short name for what was found, what is wanted and what would be done: it changes when any of them does.
+
+    It is made of data with defaults left out, so that a field that a manifest does not use has no part in it.
+    """
     # Its import costs as much as reading a small manifest, and most diffs find nothing.
     from hashlib import sha256
 
-    digest = sha256()
-    for sandbox in (desired, observed):
-        digest.update(repr((sandbox.id, sandbox.driver, sandbox.interfaces)).encode())
-        for line in sorted(map(repr, sandbox.routes)) if sandbox.routes is not None else ["-"]:
-            digest.update(line.encode())
-        for line in _ipvs_lines(sandbox):
-            digest.update(line.encode())
-    for command in sorted(operation.command for operation in plan.operations):
-        digest.update(command.encode())
-    return _grouped(digest.hexdigest())
+    parts = [canonical(write(desired)), canonical(write(observed))]
+    parts += sorted(canonical([each.kind, plain(each)]) for each in plan.operations)
+    return _grouped(sha256("\n".join(parts).encode()).hexdigest())
 
 
-def _ipvs_lines(sandbox: Sandbox) -> Iterator[str]:
-    """Write the IPVS section, whatever the order of services and servers: the kernel has one of its own."""
-    if sandbox.ipvs is None:
-        return
-    services = sandbox.ipvs.services or ()
-    yield repr(replace(sandbox.ipvs, services=None if sandbox.ipvs.services is None else ()))
-    yield from sorted(f"{replace(service, servers=())}{sorted(map(repr, service.servers))}" for service in services)
+def plain(value: Any) -> Any:
+    """Return dataclasses and named tuples as mappings of those fields that do not have their default."""
+    if is_dataclass(value):
+        return _said((each.name, getattr(value, each.name), each.default) for each in fields(value))
+    if isinstance(value, tuple) and (names := getattr(value, "_fields", ())):
+        defaults: dict[str, Any] = getattr(value, "_field_defaults", {})
+        return _said((name, item, defaults.get(name, MISSING)) for name, item in zip(names, value, strict=True))
+    if isinstance(value, tuple):
+        return [plain(each) for each in value]
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _said(fields_: Iterable[tuple[str, Any, Any]]) -> dict[str, Any]:
+    """Return (name, value, default) as a mapping without what has its default."""
+    return {name: plain(value) for name, value, default in fields_ if value != default}
+
+
+def canonical(data: Any) -> str:
+    """Return data as text, whatever the order of mappings in its lists: kernels have an order of their own."""
+    import json
+
+    def ordered(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: ordered(item) for name, item in value.items()}
+        if not isinstance(value, list):
+            return value
+        items = [ordered(each) for each in value]
+        return sorted(items, key=json.dumps) if all(isinstance(each, dict) for each in items) else items
+
+    return json.dumps(ordered(data), sort_keys=True, separators=(",", ":"))
 
 
 def combine(fingerprints: Sequence[str]) -> str:

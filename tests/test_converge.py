@@ -6,8 +6,7 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import groupby
-from typing import Any
+from typing import Any, assert_never
 
 import pytest
 
@@ -18,9 +17,8 @@ from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink import ipvs_execute
-from reconciler.netlink.execute import Outcome, Status, until_failure
 from reconciler.netlink.ipvs_engine import IpvsEngine
-from reconciler.operations import AddRoute, DeleteRoute, Operation
+from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
     AddServer,
     AddService,
@@ -29,10 +27,14 @@ from reconciler.operations.ipvs import (
     DrainServer,
     EditServer,
     EditService,
+    MarkService,
     SetTimeouts,
     StartExpiring,
     StopExpiring,
 )
+from reconciler.operations.outcome import Outcome, Status, until_failure
+from reconciler.operations.route import AddRoute, DeleteRoute
+from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance
 from tests.netlink.ipvs_kernel import FakeKernel, kernel_service
@@ -92,19 +94,22 @@ class Box:
     def ipvs_listing(self) -> str:
         raise AssertionError
 
-    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
+    def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
         assert self.locked
-        for batch in until_failure(self._execute(operations)):
+        for batch in until_failure(outcomes for segment in segments for outcomes in self._execute(segment)):
             self.executed += [outcome.operation for outcome in batch]
             yield batch
 
-    def _execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-        for is_ipvs, run in groupby(operations, lambda operation: operation.ipvs):
-            if is_ipvs:
-                yield from ipvs_execute.execute(self.engine, list(run))  # type: ignore[arg-type]
-            else:
-                for operation in run:
-                    yield [self._route(operation)]
+    def _execute(self, segment: Segment) -> Iterator[list[Outcome]]:
+        match segment:
+            case Table():
+                return ipvs_execute.execute(self.engine, segment.operations)
+            case Network():
+                return ([self._route(operation)] for operation in segment.operations)
+            case Moves() | Plugs() | Commands() | Imports() | RuleCommands():
+                raise TypeError(segment)
+            case _:
+                assert_never(segment)
 
     def _route(self, operation: Operation) -> Outcome:
         match operation:
@@ -519,7 +524,7 @@ def test_a_service_of_ours_that_only_lost_its_mark_has_it_again_and_can_go_later
         box.kernel.add(each, marked=False)
         box.kernel.add(DNS)
         (operation,) = apply(box, wanted(each, DNS)).operations
-        assert operation.only_marks
+        assert operation == MarkService(service=each)
         assert {there.flags for there in box.kernel.services.values()} == {kernel_service(DNS).flags}
         assert [type(gone) for gone in apply(box, wanted(DNS)).operations] == [DeleteService]
 

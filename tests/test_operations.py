@@ -8,23 +8,14 @@ from typing import Any
 
 import pytest
 
+from reconciler.formats.iproute2 import route_words
 from reconciler.model.interface import Address, Origin
 from reconciler.model.route import NextHop, Route
-from reconciler.operations import (
-    AddAddress,
-    AddRoute,
-    AttachInterface,
-    AwaitAddress,
-    DeleteAddress,
-    DeleteRoute,
-    DetachInterface,
-    Operation,
-    RenameInterface,
-    ReplaceAddress,
-    ReplaceRoute,
-    SetLink,
-    route_words,
-)
+from reconciler.operations import Operation
+from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
+from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface, SetLink
+from reconciler.operations.outcome import is_independent
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from tests.conftest import Kernel, ip
 
 ORIGIN = Origin(device="tap-test", hw_addr="02:00:00:00:00:01", mtu=1500)
@@ -87,6 +78,8 @@ LINKS_AND_ADDRESSES: list[tuple[Operation, str, str]] = [
 @pytest.mark.parametrize(("operation", "sign", "command"), LINKS_AND_ADDRESSES)
 def test_an_operation_reads_like_the_command(operation: Operation, sign: str, command: str) -> None:
     assert (operation.sign, operation.command) == (sign, command)
+    assert operation.kind == type(operation).__name__
+    assert not is_independent(operation)
 
 
 # Whoever is in the sandbox can name its links and write their aliases; the kernel takes all but spaces and slashes.

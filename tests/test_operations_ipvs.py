@@ -8,9 +8,12 @@ from typing import get_args
 
 import pytest
 
+from reconciler.cli.script import render_script
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import service_options
+from reconciler.manifest.load import Manifest
 from reconciler.model.ipvs import Server, Service, Timeouts
+from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
     AddServer,
@@ -21,7 +24,10 @@ from reconciler.operations.ipvs import (
     DrainServer,
     EditServer,
     EditService,
+    EndOperation,
     IpvsOperation,
+    MarkService,
+    MessageOperation,
     ServerOperation,
     ServiceOperation,
     SetSysctl,
@@ -30,7 +36,12 @@ from reconciler.operations.ipvs import (
     StartExpiring,
     StopExpiring,
 )
+from reconciler.operations.outcome import is_independent
+from reconciler.operations.segment import Table
+from reconciler.plan import Plan
+from reconciler.preview import Preview
 
+SANDBOX = Sandbox(id="web-1", driver=NetnsAddress(name="web-1"))
 REAL = Server(address="172.16.0.1", port=8080, weight=100)
 REAL6 = Server(address="fd00:16::1", port=80)
 FULL = replace(
@@ -99,9 +110,9 @@ OPERATIONS: list[tuple[IpvsOperation, str, str, str]] = [
         EditService(service=MARK6, before=replace(MARK6, one_packet=True)),
         *("~", "ipvsadm -E -f 4294967295 -6 -s wlc", "was -f 4294967295 -6 -s wlc -o"),
     ),
-    (EditService(service=WEB, before=WEB), "~", "ipvsadm -E -t 10.10.0.1:80 -s rr", "marks it as ours"),
+    (MarkService(service=WEB), "~", "ipvsadm -E -t 10.10.0.1:80 -s rr", "marks it as ours"),
     (
-        EditService(service=WEB, before=replace(WEB, servers=())),
+        MarkService(service=replace(WEB, servers=())),
         *("~", "ipvsadm -E -t 10.10.0.1:80 -s rr", "marks it as ours"),
     ),
     (DeleteService(service=THICK), "-", "ipvsadm -D -u 10.10.0.1:5060", ""),
@@ -180,34 +191,32 @@ OPERATIONS: list[tuple[IpvsOperation, str, str, str]] = [
 @pytest.mark.parametrize(("operation", "sign", "command", "comment"), OPERATIONS)
 def test_an_operation_reads_like_the_command(operation: Operation, sign: str, command: str, comment: str) -> None:
     assert (operation.sign, operation.command, operation.comment) == (sign, command, comment)
-    assert operation.ipvs
+    assert is_independent(operation)
+    assert operation.kind == type(operation).__name__
     assert shlex.split(command.replace(";", "")) == command.replace(";", "").split()
 
 
 def test_every_operation_is_shown() -> None:
-    kinds = {*get_args(ServiceOperation), *get_args(ServerOperation), *get_args(SettingOperation)}
+    kinds = {*get_args(ServiceOperation), *get_args(ServerOperation), SetTimeouts, *get_args(SettingOperation)}
     assert {type(operation) for operation, *_ in OPERATIONS} == kinds == set(get_args(IpvsOperation))
+    assert set(get_args(MessageOperation)) == kinds - set(get_args(SettingOperation))
 
 
 def test_what_holds_of_each_operation() -> None:
-    told = {
-        type(operation).__name__: (operation.ends, operation.compound, operation.may_fail)
-        for operation, *_ in OPERATIONS
+    ends = {type(operation).__name__ for operation, *_ in OPERATIONS if isinstance(operation, EndOperation)}
+    assert ends == {"DeleteService", "DeleteServer", "StartExpiring", "StopExpiring", "DeleteConntrack"}
+    manifest = Manifest(file="web-1.yaml", text="", document=0, sandbox=SANDBOX)
+    within, special = "nsenter --net=/run/netns/web-1 ", {}
+    for operation, _, command, _ in OPERATIONS:
+        shown = Preview(desired=SANDBOX, observed=Observed(sandbox=SANDBOX), plan=Plan((Table((operation,)),)))
+        _, line = render_script(manifest, shown).splitlines()
+        if line != within + command:
+            special[type(operation).__name__] = line.replace(command, "COMMAND")
+    # A sequence of commands is one word to `nsenter`, and there may be no connection to forget.
+    assert special == {
+        "StopExpiring": f"{within}sh -c 'COMMAND'",
+        "DeleteConntrack": f"{within}COMMAND || true",
     }
-    plain = (False, False, False)
-    assert told == {
-        **dict.fromkeys(["SetSysctl", "SetTimeouts", "AddService", "EditService"], plain),
-        **dict.fromkeys(["AddServer", "EditServer", "DrainServer"], plain),
-        **dict.fromkeys(["DeleteService", "DeleteServer"], (True, False, False)),
-        "StartExpiring": (True, False, False),
-        "StopExpiring": (True, True, False),
-        "DeleteConntrack": (True, False, True),
-    }
-
-
-def test_only_an_edit_that_changes_no_setting_only_marks() -> None:
-    marks = [operation for operation, *_ in OPERATIONS if operation.only_marks]
-    assert marks == [EditService(service=WEB, before=WEB), EditService(service=WEB, before=replace(WEB, servers=()))]
 
 
 @pytest.mark.parametrize(

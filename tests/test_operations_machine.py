@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -13,10 +14,13 @@ from reconciler.operations.machine import (
     AddNetdev,
     DeleteDevice,
     DeleteNetdev,
+    MachineOperation,
     NameInterface,
+    PlugOperation,
     plug_id,
     plugged_device,
 )
+from reconciler.operations.outcome import is_independent
 from tests.conftest import Kernel
 from tests.drivers.fake import qemu
 
@@ -66,8 +70,14 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
 @pytest.mark.parametrize(("operation", "sign", "command"), OPERATIONS, ids=[command for _, _, command in OPERATIONS])
 def test_an_operation_reads_like_the_command(operation: Operation, sign: str, command: str) -> None:
     assert (operation.sign, operation.command) == (sign, command)
-    assert operation.machine
-    assert (operation.ipvs, operation.ends, operation.may_fail, operation.only_marks) == (False, False, False, False)
+    assert isinstance(operation, MachineOperation)
+    assert not is_independent(operation)
+    assert operation.kind == type(operation).__name__
+
+
+def test_every_operation_is_shown() -> None:
+    kinds = {*get_args(PlugOperation), NameInterface}
+    assert {type(operation) for operation, _, _ in OPERATIONS} == kinds == set(get_args(MachineOperation))
 
 
 def test_only_a_name_needs_to_be_waited_for() -> None:

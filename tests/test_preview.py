@@ -11,9 +11,9 @@ import pytest
 
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
-from reconciler.netlink.execute import Outcome
-from reconciler.operations import Operation
 from reconciler.operations.ipvs import DeleteService, DrainServer, EditService
+from reconciler.operations.outcome import Outcome
+from reconciler.operations.segment import Segment
 from reconciler.plan import Plan, plan
 from reconciler.preview import Preview, compare, preview
 from reconciler.safety import fingerprint
@@ -45,8 +45,8 @@ class Seen:
     def ipvs_listing(self) -> str:
         raise AssertionError
 
-    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-        raise AssertionError(operations)
+    def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+        raise AssertionError(segments)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +13,11 @@ from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.route import NextHop, Route
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
+from reconciler.operations.ipvs import AddServer, DeleteServer
+from reconciler.operations.runtime import ImportedRule, RuleCommand
+from reconciler.operations.segment import Imports, RuleCommands
 from reconciler.plan import Deletion, Plan, plan
-from reconciler.safety import Allowance, check_deletions, combine, fingerprint, parse_allowance
+from reconciler.safety import Allowance, check_deletions, combine, fingerprint, parse_allowance, plain
 
 ADVICE = "Look again with `reconciler diff`; if it is what you want: --allow-delete all"
 LIMIT = "; the limit is 30 % (and always 10)"
@@ -21,7 +25,7 @@ LIMIT = "; the limit is 30 % (and always 10)"
 
 def deleting(*deletions: tuple[str, int, int], lost: tuple[str, ...] = ()) -> Plan:
     return Plan(
-        operations=(),
+        segments=(),
         deletions=tuple(Deletion(kind=kind, count=count, total=total) for kind, count, total in deletions),
         lost_defaults=lost,
     )
@@ -205,6 +209,58 @@ def test_a_fingerprint_does_not_change_with_the_order_in_which_routes_are_found(
     assert len(prints) == 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterRoute(Route):
+    """A route of a later release, which has a field more."""
+
+    colour: int = 0
+    labels: tuple[str, ...] = ()
+
+
+def later(route: Route, **fields: Any) -> LaterRoute:
+    return LaterRoute(dest=route.dest, nexthops=route.nexthops, mtu=route.mtu, **fields)
+
+
+def changed(*routes: Route) -> str:
+    """The fingerprint of a change of the MTU of each of these routes."""
+    desired = replace(DESIRED, routes=tuple(replace(each, mtu=1400) for each in routes))
+    observed = replace(OBSERVED, routes=tuple(routes))
+    assert len(planned(desired, observed).operations) == len(routes)
+    return fingerprint(desired, observed, planned(desired, observed))
+
+
+def test_a_new_field_changes_no_fingerprint_of_what_does_not_use_it() -> None:
+    assert changed(*map(later, ROUTES)) == changed(*ROUTES)
+    assert changed(*(later(each, colour=0, labels=()) for each in ROUTES)) == changed(*ROUTES)
+    assert changed(*(later(each, colour=7) for each in ROUTES)) != changed(*ROUTES)
+    assert changed(*(later(each, labels=("x",)) for each in ROUTES)) != changed(*ROUTES)
+
+
+def test_a_field_with_its_default_is_left_out() -> None:
+    assert plain(ROUTES[0]) == {"dest": "10.0.0.0/16", "nexthops": [{"device": "eth0", "gateway": "192.0.2.1"}]}
+    assert plain(replace(ROUTES[0], mtu=1400, opaque=b"\x08\x00")) == plain(ROUTES[0]) | {"mtu": 1400, "opaque": "0800"}
+    assert plain(Timeouts(900)) == {"tcp": 900}
+    assert plain(AddServer(service=WEB.key, server=WEB.servers[0])) == {
+        "service": ["tcp", "10.10.0.1", 80],
+        "server": {"address": "172.16.0.1", "port": 80},
+    }
+
+
+def test_a_fingerprint_knows_what_a_runtime_is_told_to_do() -> None:
+    add = AddServer(service=WEB.key, server=WEB.servers[0])
+    rules = [
+        RuleCommand(container="box", operation=add),
+        RuleCommand(container="box", operation=DeleteServer(service=add.service, server=add.server)),
+        RuleCommand(container="other", operation=add),
+        RuleCommand(container="box", operation=replace(add, server=replace(add.server, weight=2))),
+    ]
+    prints = {fingerprint(DESIRED, OBSERVED, Plan((RuleCommands((each,)),))) for each in rules}
+    assert len(prints) == 4
+    # It is the same change, whichever command carries it out.
+    imported = Plan((Imports((ImportedRule(container="box", operation=add),)),))
+    assert fingerprint(DESIRED, OBSERVED, imported) in prints
+
+
 def test_the_fingerprint_of_one_sandbox_is_that_of_all() -> None:
     assert combine([SAME]) == SAME
 
@@ -220,7 +276,7 @@ def test_the_fingerprint_of_several_does_not_depend_on_their_order_and_does_on_e
 def ending_all(*deletions: tuple[str, int, int]) -> Plan:
     """A plan that deletes of kinds of which a few are many."""
     return Plan(
-        operations=(),
+        segments=(),
         deletions=tuple(
             Deletion(kind=kind, count=count, total=total, never_all=True) for kind, count, total in deletions
         ),
@@ -282,3 +338,33 @@ def test_a_fingerprint_changes_with_all_that_is_said_of_ipvs(section: Ipvs | Non
     prints = {same, fingerprint(other, BALANCED, PLANNED), fingerprint(BALANCED, other, PLANNED)}
     assert len(prints) == 3
     assert fingerprint(BALANCED, replace(BALANCED, ipvs=Ipvs(services=(replace(WEB),))), PLANNED) == same
+
+
+TABLE = tuple(
+    replace(WEB, port=port, servers=tuple(Server(address=f"172.16.0.{number}", port=80) for number in range(1, 4)))
+    for port in range(80, 83)
+)
+OLD = (replace(TABLE[0], servers=TABLE[0].servers[:2]), replace(WEB, port=90), replace(WEB, port=91))
+
+
+@st.composite
+def shuffled(draw: st.DrawFn, services: tuple[Service, ...]) -> tuple[Service, ...]:
+    """The same services in any order, each with its servers in any order."""
+    mixed = draw(st.permutations(services))
+    return tuple(replace(each, servers=tuple(draw(st.permutations(each.servers)))) for each in mixed)
+
+
+@settings(deadline=None)
+@given(shuffled(TABLE), shuffled(OLD), st.permutations(ROUTES[:3]), st.permutations(ROUTES[1:]))
+def test_a_fingerprint_does_not_change_with_any_order(
+    services: tuple[Service, ...], old: tuple[Service, ...], routes: list[Route], old_routes: list[Route]
+) -> None:
+    prints = set()
+    for wanted, found, wanted_routes, found_routes in (
+        (TABLE, OLD, ROUTES[:3], ROUTES[1:]),
+        (services, old, tuple(routes), tuple(old_routes)),
+    ):
+        desired = replace(DESIRED, ipvs=Ipvs(services=wanted), routes=wanted_routes)
+        observed = replace(OBSERVED, ipvs=Ipvs(services=found), routes=found_routes)
+        prints.add(fingerprint(desired, observed, planned(desired, observed)))
+    assert len(prints) == 1

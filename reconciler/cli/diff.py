@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from reconciler.cli.output import choose_color, print_data, print_warnings
-from reconciler.cli.render import plan_data, render_plan, render_script, render_summary
+from reconciler.cli.render import plan_data, render_plan, render_summary
+from reconciler.cli.script import render_script
 from reconciler.drivers import connect
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.manifest.load import Manifest, load, warnings

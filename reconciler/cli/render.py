@@ -1,21 +1,19 @@
-"""Plans and errors as text, JSON and shell."""
+"""Plans and errors as text and data."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 from reconciler.cli.output import paint
-from reconciler.errors import ApplyError, HostError
+from reconciler.errors import ApplyError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.schema import path_text
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, VmAddress
-from reconciler.operations import AttachInterface, Operation
+from reconciler.operations import Operation
 from reconciler.preview import Preview
 from reconciler.safety import combine
-from reconciler.wording import plural, printable
+from reconciler.wording import plural
 
 # A run of more like operations than this is folded to its first few and a count.
 FOLD = 6
@@ -66,39 +64,10 @@ def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
         "sandbox": manifest.sandbox.id,
         "fingerprint": preview.fingerprint,
         "operations": [
-            {"action": _ACTIONS[operation.sign], "operation": type(operation).__name__, "command": operation.command}
+            {"action": _ACTIONS[operation.sign], "operation": operation.kind, "command": operation.command}
             for operation in preview.plan.operations
         ],
     }
-
-
-def render_script(manifest: Manifest, preview: Preview) -> str:
-    """Print a plan as a shell script for a root shell on this host."""
-    driver = manifest.sandbox.driver
-    lines = [printable(f"# {manifest.sandbox.id} ({driver}), from {manifest.file}")]
-    return "\n".join([*lines, *(_script_line(operation, driver) for operation in preview.plan.operations)])
-
-
-def _script_line(operation: Operation, driver: DriverAddress) -> str:
-    """Write an operation for a shell on the host; `$$` stays the number of that shell."""
-    if isinstance(operation, AttachInterface):
-        return operation.command
-    if operation.machine and not isinstance(driver, KataAddress):
-        raise HostError("-o shell cannot plug NICs: those are commands for QEMU's monitor; -o text shows them")
-    command = f"sh -c {shlex.quote(operation.command)}" if operation.compound else operation.command
-    return f"{_within(driver)} {command}{' || true' if operation.may_fail else ''}"
-
-
-def _within(driver: DriverAddress) -> str:
-    match driver:
-        case NetnsAddress():
-            return f"nsenter --net={shlex.quote(driver.file)}"
-        case VmAddress(name=None):
-            raise HostError(f"-o shell needs a way to run commands in {driver}, which only machines of our own have")
-        case KataAddress():
-            raise HostError(f"-o shell needs a way to run commands in {driver}, which kata-runtime is not")
-        case VmAddress():
-            return f"reconciler sandbox exec {driver.name} --"
 
 
 def render_failure(manifest: Manifest, error: ApplyError) -> str:

@@ -10,13 +10,12 @@ from dataclasses import replace
 from reconciler.cli.output import print_data
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
-from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write
-from reconciler.model.ipvs import Ipvs, seconds_left
+from reconciler.manifest.sections import SECTIONS, everything
+from reconciler.model.ipvs import seconds_left
 from reconciler.model.sandbox import Observed, Sandbox
-from reconciler.operations import route_words
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _observe(sandbox: Sandbox) -> Observed:
     with connect(sandbox.driver) as driver:
-        return driver.observe(Sandbox(id=sandbox.id, driver=sandbox.driver, ipvs=Ipvs()))
+        return driver.observe(everything(sandbox))
 
 
 def _to_say(found: Observed) -> Sandbox:
@@ -78,17 +77,8 @@ def _listing(found: Observed) -> Iterator[str]:
     """List what is ours, then what is not, as iproute2 would."""
     sandbox, around = found.sandbox, found.around
     yield f"{sandbox.id} · {sandbox.driver}"
-    for interface in sandbox.interfaces or ():
-        state = "up" if interface.up else "down"
-        yield f"  {interface.name} (host {interface.device}): {interface.hw_addr} mtu {interface.mtu} {state}"
-        for address in interface.addresses:
-            failed = (interface.name, address.address) in around.dad_failed
-            tentative = (interface.name, address.address) in around.tentative
-            yield f"    {address.address}{' tentative' * tentative}{' duplicate' * failed}{'' if address.dad else ' nodad'}"
-    yield from (f"  {route_words(route)}" for route in sandbox.routes or ())
-    yield from (f"  {rule}" for rule in save_rules(sandbox.ipvs.services or ())) if sandbox.ipvs else ()
-    if around.links or around.routes or around.services:
+    yield from (f"  {line}" for section in SECTIONS for line in section.list_ours(found))
+    foreign = [line for section in SECTIONS for line in section.list_foreign(around)]
+    if foreign:
         yield "  not ours, left alone:"
-        yield from (f"    {name}" for name in sorted(around.links))
-        yield from (f"    {route_words(route)}" for route in around.routes)
-        yield from (f"    {rule}" for rule in save_rules(around.services))
+        yield from (f"    {line}" for line in foreign)

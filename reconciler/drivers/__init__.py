@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Observed, Sandbox, VmAddress
-from reconciler.operations import Operation
+from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
-    from reconciler.netlink.execute import Outcome
+    from reconciler.drivers.vm.driver import VmDriver
+    from reconciler.operations.outcome import Outcome
 
 
 class Driver(Protocol):
@@ -19,7 +20,7 @@ class Driver(Protocol):
     def lock(self) -> AbstractContextManager[None]:
         """Keep other runs from changing this sandbox; BusyError if one is at it. Dies with the process.
 
-        May be taken again within; the end of any of them is the end of all.
+        Reentrant, but the first release frees the lock.
         """
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
@@ -29,8 +30,11 @@ class Driver(Protocol):
         A quick look is for what was written or read a moment ago; of IPVS it does not see all (`IpvsEngine.observe`).
         """
 
-    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-        """Execute operations in order; give the outcomes batch by batch, and stop after a batch in which one failed."""
+    def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+        """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed.
+
+        Operations of IPVS do not depend on each other: one that fails, and is known to have, stops nothing.
+        """
 
     def ipvs_listing(self) -> str:
         """Give the kernel's own listing of its IPVS table, /proc/net/ip_vs; its module is loaded if need be."""
@@ -40,19 +44,19 @@ class Driver(Protocol):
 
 
 @contextmanager
-def connect(address: DriverAddress, *, borrow: bool = True) -> Iterator[Driver]:
-    """Open the sandbox that a manifest names, and let it go afterwards. Each driver is imported when it is used.
+def connect(address: DriverAddress) -> Iterator[Driver]:
+    """Open the sandbox that a manifest names, and close it afterwards. Each driver is imported when it is used.
 
-    `borrow`: a machine that a watcher has is taken from it for so long.
+    A machine that a watcher has is borrowed from it for so long.
     """
-    driver = _open(address, borrow=borrow)
+    driver = _open(address)
     try:
         yield driver
     finally:
         driver.close()
 
 
-def _open(address: DriverAddress, *, borrow: bool) -> Driver:
+def _open(address: DriverAddress) -> Driver:
     match address:
         case NetnsAddress():
             from reconciler.drivers.netns import NetnsDriver
@@ -63,6 +67,22 @@ def _open(address: DriverAddress, *, borrow: bool) -> Driver:
 
             return KataDriver(address)
         case VmAddress():
-            from reconciler.drivers.vm import VmDriver
+            return _open_machine(address, borrow=True)
+        case _:
+            assert_never(address)
 
-            return VmDriver(address, borrow=borrow)
+
+@contextmanager
+def attend(address: VmAddress) -> Iterator[VmDriver]:
+    """Open a machine for a watcher, which stays connected and lends it to others. BusyError if another run has it."""
+    driver = _open_machine(address, borrow=False)
+    try:
+        yield driver
+    finally:
+        driver.close()
+
+
+def _open_machine(address: VmAddress, *, borrow: bool) -> VmDriver:
+    from reconciler.drivers.vm.driver import VmDriver
+
+    return VmDriver(address, borrow=borrow)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from reconciler.model.interface import Address, Interface
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink.channel import ROUTE, Kernel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.interface import Link, LinkAddress
-from reconciler.operations import Operation
+from reconciler.operations.segment import Network, Table
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Ipvs
-    from reconciler.netlink.execute import Outcome
     from reconciler.netlink.ipvs_engine import IpvsEngine
+    from reconciler.operations.outcome import Outcome
 
 
 class Given(NamedTuple):
@@ -109,23 +108,24 @@ class Inside:
         )
         return Observed(sandbox=replace(observed.sandbox, ipvs=table.ipvs), around=around)
 
-    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-        """Execute operations within the namespace in order; give the outcomes batch by batch.
+    def execute(self, segment: Network | Table) -> Iterator[list[Outcome]]:
+        """Execute a segment within the namespace; yield the outcomes batch by batch.
 
-        Stops after a batch in which one failed, except that IPVS rules do not depend on each other.
+        A failure ends a segment of the network after its batch, and none of the table.
         """
-        # Only an apply pays for the import.
-        from reconciler.netlink import execute
-
-        for ipvs, group in groupby(operations, lambda operation: operation.ipvs):
-            run = list(group)
-            if ipvs:
+        # Only an apply pays for the imports.
+        match segment:
+            case Table():
                 from reconciler.netlink import ipvs_execute
 
-                yield from ipvs_execute.execute(self.ipvs, run)  # type: ignore[arg-type]
-            else:
+                return ipvs_execute.execute(self.ipvs, segment.operations)
+            case Network():
+                from reconciler.netlink import execute
+
                 indexes = {link.name: link.index for link in self.engine.links()}
-                yield from execute.execute(self.engine, run, indexes)  # type: ignore[arg-type]
+                return execute.execute(self.engine, segment.operations, indexes)
+            case _:
+                assert_never(segment)
 
 
 def _is_given(address: LinkAddress) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 from reconciler.drivers.lock import locked_name
 from reconciler.drivers.process import run
@@ -24,15 +24,22 @@ from reconciler.formats.kata.route import read_route, write_route
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox, Surroundings
-from reconciler.netlink.execute import Outcome, Status
-from reconciler.operations import AddRoute, DeleteRoute, Operation
+from reconciler.operations import Operation
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack
-from reconciler.operations.kata import PlugInterface, UnplugInterface
+from reconciler.operations.outcome import Outcome, Status, until_failure
+from reconciler.operations.runtime import (
+    AddContainerRoute,
+    DeleteContainerRoute,
+    ImportedRule,
+    ObjectCommand,
+    PlugInterface,
+    RuleCommand,
+    UnplugInterface,
+)
+from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
 
 _T = TypeVar("_T")
 _LOCKS = "/run/reconciler/kata.lock"
-# So many rules that come with new services are imported at once.
-BULK = 10
 # So many rules that an import left out are added one by one, a fraction of a second each.
 SINGLES = 200
 _REASON = 1000
@@ -104,68 +111,74 @@ class KataDriver:
             raise HostError(f"{words[0]} {words[1]}: {reason or f'exit status {ran.status}'}")
         return ran.stdout.decode(errors="replace")
 
-    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-        """Execute operations, each by a command, but for many rules of new services, which are imported at once."""
-        bulk = _bulk(operations)
-        imported = set(map(id, bulk))
-        for operation in operations:
-            if bulk and operation is bulk[0]:
-                outcomes = self._import(bulk)
-            elif id(operation) in imported:
-                continue
-            else:
-                outcomes = [_outcome(operation, partial(self._execute, operation))]
-            yield outcomes
-            if any(map(_stops, outcomes)):
-                return
+    def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+        """Execute segments: each operation by a command of its own, and an import at once."""
+        return until_failure(outcomes for segment in segments for outcomes in self._execute(segment))
 
-    def _execute(self, operation: Operation) -> None:
+    def _execute(self, segment: Segment) -> Iterator[list[Outcome]]:
+        match segment:
+            case Commands():
+                return ([_outcome(each, partial(self._change, each))] for each in segment.operations)
+            case RuleCommands():
+                return ([_outcome(each, partial(self._change_rule, each))] for each in segment.operations)
+            case Imports():
+                return iter([self._import(segment.operations)])
+            case Moves() | Network() | Table() | Plugs():
+                raise TypeError(f"{type(segment).__name__} are not for a runtime's command line")
+            case _:
+                assert_never(segment)
+
+    def _change(self, operation: ObjectCommand) -> None:
         match operation:
             case PlugInterface(interface=interface):
                 self._network("add-iface", write_wish(interface))
             case UnplugInterface(name=name):
                 self._network("del-iface", {"name": name})
-            case AddRoute(route=route):
+            case AddContainerRoute(route=route):
                 self._network("add-route", write_route(route)[0])
-            case DeleteRoute(route=route):
+            case DeleteContainerRoute(route=route):
                 self._network("del-route", write_route(route)[0])
-            case DeleteConntrack(address=address, protocol=protocol):
-                parameters = f"--orig-dst {address} --protonum {protocol}"
-                self._run("kata-ipvs", "cleanup", "--parameters", parameters, self._address.id)
-            case _ if operation.ipvs:
-                self._ipvsadm(operation.command.removeprefix("ipvsadm "))
             case _:
-                raise TypeError(operation)
+                assert_never(operation)
+
+    def _change_rule(self, command: RuleCommand | ImportedRule) -> None:
+        operation = command.operation
+        if isinstance(operation, DeleteConntrack):
+            self._run("kata-ipvs", "cleanup", "--parameters", operation.parameters, self._address.id)
+        else:
+            self._ipvsadm(operation.parameters)
 
     def _network(self, action: str, said: object) -> None:
         self._run("kata-network", action, self._address.id, "-", stdin=json.dumps(said))
 
-    def _import(self, operations: Sequence[AddService | AddServer]) -> list[Outcome]:
-        services: dict[ServiceKey, Service] = {
-            each.service.key: replace(each.service, servers=()) for each in operations if isinstance(each, AddService)
-        }
-        for each in operations:
-            if isinstance(each, AddServer):
-                before = services[each.service]
-                services[each.service] = replace(before, servers=(*before.servers, each.server))
-        rules = "".join(f"{line}\n" for line in save_rules(services.values()))
-        restore = partial(self._run, "kata-ipvs", "ipvsadm", "--restore", "-", self._address.id, stdin=rules)
-        first = _outcome(operations[0], restore)
+    def _import(self, rules: Sequence[ImportedRule]) -> list[Outcome]:
+        services: dict[ServiceKey, Service] = {}
+        for rule in rules:
+            match rule.operation:
+                case AddService(service=service):
+                    services[service.key] = replace(service, servers=())
+                case AddServer(service=key, server=server):
+                    services[key] = replace(services[key], servers=(*services[key].servers, server))
+                case _:
+                    assert_never(rule.operation)
+        text = "".join(f"{line}\n" for line in save_rules(services.values()))
+        restore = partial(self._run, "kata-ipvs", "ipvsadm", "--restore", "-", self._address.id, stdin=text)
+        first = _outcome(rules[0], restore)
         if first.status is Status.DONE:
-            return [first._replace(operation=each) for each in operations]
-        return self._finish(operations, first)
+            return [first._replace(operation=each) for each in rules]
+        return self._finish(rules, first)
 
-    def _finish(self, operations: Sequence[AddService | AddServer], import_: Outcome) -> list[Outcome]:
+    def _finish(self, rules: Sequence[ImportedRule], import_: Outcome) -> list[Outcome]:
         """Look what came of an import that failed, or gave no answer, and add what is missing one by one, if it is little."""
         try:
             found = {each.key: {server.key for server in each.servers} for each in parse_listing(self.ipvs_listing())}
         except (ReconcilerError, ValueError) as error:
-            return [Outcome(each, Status.UNKNOWN, f"{import_.reason}; and then: {error}") for each in operations]
-        missing = [each for each in operations if not _is_there(each, found)]
+            return [Outcome(each, Status.UNKNOWN, f"{import_.reason}; and then: {error}") for each in rules]
+        missing = [each for each in rules if not _is_there(each.operation, found)]
         outcomes = {id(each): Outcome(each, Status.FAILED, import_.reason) for each in missing}
         if len(missing) <= SINGLES:
-            outcomes = {id(each): _outcome(each, partial(self._execute, each)) for each in missing}
-        return [outcomes.get(id(each)) or Outcome(each, Status.DONE) for each in operations]
+            outcomes = {id(each): _outcome(each, partial(self._change_rule, each)) for each in missing}
+        return [outcomes.get(id(each)) or Outcome(each, Status.DONE) for each in rules]
 
 
 def _is_there(operation: AddService | AddServer, found: Mapping[ServiceKey, Container[ServerKey]]) -> bool:
@@ -185,11 +198,6 @@ def _outcome(operation: Operation, act: Callable[[], object]) -> Outcome:
     return Outcome(operation, Status.DONE)
 
 
-def _stops(outcome: Outcome) -> bool:
-    """Tell whether nothing may follow: rules of IPVS do not depend on each other."""
-    return outcome.status is Status.UNKNOWN or (outcome.status is Status.FAILED and not outcome.operation.ipvs)
-
-
 def _known(listed: Sequence[Interface], wishes: Sequence[Interface]) -> tuple[Interface, ...]:
     """Add what a manifest says and the commands do not tell, to the interface of the same MAC address, or else name."""
     of_hw_addr = {wish.hw_addr: wish for wish in wishes}
@@ -201,14 +209,3 @@ def _known(listed: Sequence[Interface], wishes: Sequence[Interface]) -> tuple[In
 
 def _with_device(found: Interface, wish: Interface) -> Interface:
     return replace(found, device=wish.device, queues=wish.queues, vhost_user_socket=wish.vhost_user_socket)
-
-
-def _bulk(operations: Sequence[Operation]) -> list[AddService | AddServer]:
-    """Give the rules that can be imported at once: new services and their servers, if they are many."""
-    keys = {each.service.key for each in operations if isinstance(each, AddService)}
-    bulk = [
-        each
-        for each in operations
-        if isinstance(each, AddService) or (isinstance(each, AddServer) and each.service in keys)
-    ]
-    return bulk if len(bulk) >= BULK else []

@@ -20,11 +20,11 @@ from reconciler.model.sandbox import HostDevice, NetnsAddress, Observed, Sandbox
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.interface import Link
-from reconciler.operations import Operation
+from reconciler.operations.segment import Segment
 from reconciler.plan.namespace import check_queues
 
 if TYPE_CHECKING:
-    from reconciler.netlink.execute import Outcome
+    from reconciler.operations.outcome import Outcome
 
 
 class NetnsDriver:
@@ -74,12 +74,12 @@ class NetnsDriver:
         """Give the kernel's own listing of its IPVS table."""
         return self._inside.ipvs_listing()
 
-    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-        """Execute operations; those that move devices are carried out one at a time."""
+    def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+        """Execute segments; devices move one at a time."""
         # Only an apply pays for the import.
         from reconciler.drivers import netns_execute
 
-        yield from netns_execute.execute(self._inside, self._file, operations)
+        yield from netns_execute.execute(self._inside, self._file, segments)
 
 
 def _given(link: Link, wish: Interface | None) -> Given:

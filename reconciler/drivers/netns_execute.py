@@ -1,33 +1,41 @@
-"""Execute a plan in a namespace: what happens within is netlink's; devices are moved here, one at a time."""
+"""Execute a plan in a namespace: netlink changes what is within; devices are moved here, one at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from typing import assert_never
 
 from reconciler.drivers.inside import Inside
 from reconciler.netlink import execute as netlink
 from reconciler.netlink import interface
 from reconciler.netlink.engine import Engine, local_engine
-from reconciler.netlink.execute import Outcome, Request, Status
-from reconciler.operations import AttachInterface, DetachInterface, Operation
+from reconciler.operations.interface import AttachInterface, DetachInterface, MoveOperation
+from reconciler.operations.outcome import Outcome, Status, until_failure
+from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
 
 
-def execute(inside: Inside, namespace: int, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-    """Execute operations in order; give the outcomes batch by batch, and stop after a batch in which one failed.
+def execute(inside: Inside, namespace: int, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+    """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed.
 
     `namespace` is the open file of the namespace that `inside` reads and changes.
     """
-    return netlink.until_failure(
-        outcomes
-        for moves, group in groupby(operations, lambda op: isinstance(op, AttachInterface | DetachInterface))
-        for run in [list(group)]
-        for outcomes in (_move(inside.engine, namespace, run) if moves else inside.execute(run))
-    )
+    return until_failure(outcomes for segment in segments for outcomes in _execute(inside, namespace, segment))
 
 
-def _move(engine: Engine, namespace: int, operations: list[Operation]) -> Iterator[list[Outcome]]:
-    for operation in operations:
+def _execute(inside: Inside, namespace: int, segment: Segment) -> Iterator[list[Outcome]]:
+    match segment:
+        case Moves():
+            return _move(inside.engine, namespace, segment)
+        case Network() | Table():
+            return inside.execute(segment)
+        case Plugs() | Commands() | Imports() | RuleCommands():
+            raise TypeError(f"{type(segment).__name__} are not for namespaces")
+        case _:
+            assert_never(segment)
+
+
+def _move(engine: Engine, namespace: int, segment: Moves) -> Iterator[list[Outcome]]:
+    for operation in segment.operations:
         match operation:
             case AttachInterface():
                 with local_engine() as host:
@@ -35,12 +43,14 @@ def _move(engine: Engine, namespace: int, operations: list[Operation]) -> Iterat
             case DetachInterface():
                 with open("/proc/thread-self/ns/net", "rb") as home:
                     yield [_move_link(engine, operation, operation.name, home.fileno())]
+            case _:
+                assert_never(operation)
 
 
-def _move_link(engine: Engine, operation: AttachInterface | DetachInterface, name: str, namespace: int) -> Outcome:
+def _move_link(engine: Engine, operation: MoveOperation, name: str, namespace: int) -> Outcome:
     link = engine.link(name)
     if link is None:
         return Outcome(operation, Status.FAILED, f"there is no link named {name} any more")
     sequence = engine.next_sequence()
     request = interface.encode_link(operation, link.index, sequence, namespace)
-    return netlink.send(engine.channel, [Request(operation, sequence, request)], netlink.is_gone)[0]
+    return netlink.send(engine.channel, [netlink.Request(operation, sequence, request)], netlink.is_gone)[0]

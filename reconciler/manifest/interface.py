@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from reconciler.manifest import check_kata
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
+from reconciler.manifest.section import Draft, ListSection
 from reconciler.model.address import is_ipv6, is_unicast, network, parse_mac, parse_prefix, split_prefix
+from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
+from reconciler.model.sandbox import Observed, Surroundings
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interface | None:
@@ -81,3 +85,70 @@ def write(interface: Interface) -> dict[str, Any]:
     if interface.vhost_user_socket is not None:
         data["vhostUserSocket"] = interface.vhost_user_socket
     return data
+
+
+def _check(draft: Draft) -> Iterator[Finding]:
+    """Check interfaces against the driver and against each other."""
+    interfaces = draft.items(SECTION)
+    for index, interface in enumerate(interfaces):
+        if interface and interface.vhost_user_socket is not None and draft.driver == "netns":
+            path = (SECTION.name, index, "vhostUserSocket")
+            yield Finding(path, "a network namespace has no vhost-user NICs; those are for virtual machines")
+    yield from _duplicates(interfaces)
+
+
+def _duplicates(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
+    for field, attribute in (("name", "name"), ("device", "device"), ("hwAddr", "hw_addr")):
+        first: dict[str, int] = {}
+        for index, interface in enumerate(interfaces):
+            value = getattr(interface, attribute, None)
+            if value is not None and first.setdefault(value, index) != index:
+                yield Finding(
+                    ("interfaces", index, field), f"{value} is the {field} of interfaces[{first[value]}] already"
+                )
+
+
+class _Interfaces(ListSection[Interface]):
+    """The section: its objects are named twice, and have addresses."""
+
+    __slots__ = ()
+
+    def locate(self, value: Sequence[Interface] | None, subject: Subject) -> Path | None:
+        """Find an interface by its name in the sandbox or by the host's device."""
+        match subject:
+            case Nic(name=name) | NicAddress(nic=name):
+                names = [item.name for item in value or ()]
+            case HostDevice(name=name):
+                names = [item.device for item in value or ()]
+            case _:
+                return None
+        return (self.name, names.index(name)) if name in names else ()
+
+    def list_ours(self, observed: Observed) -> Iterator[str]:
+        """Yield a line an interface, and a line for each of its addresses."""
+        around = observed.around
+        for interface in observed.sandbox.interfaces or ():
+            yield self.words(interface)
+            for address in interface.addresses:
+                failed = (interface.name, address.address) in around.dad_failed
+                tentative = (interface.name, address.address) in around.tentative
+                words = f"{' tentative' * tentative}{' duplicate' * failed}{'' if address.dad else ' nodad'}"
+                yield f"  {address.address}{words}"
+
+    def list_foreign(self, around: Surroundings) -> Iterator[str]:
+        """Yield the names of links that are not ours."""
+        return iter(sorted(around.links))
+
+
+def _words(interface: Interface) -> str:
+    state = "up" if interface.up else "down"
+    return f"{interface.name} (host {interface.device}): {interface.hw_addr} mtu {interface.mtu} {state}"
+
+
+def _check_kata(draft: Draft) -> Iterable[Finding]:
+    return check_kata.interfaces(draft.items(SECTION))
+
+
+SECTION = _Interfaces(
+    name="interfaces", read_item=read, write_item=write, words=_words, checks=_check, kata_checks=_check_kata
+)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from reconciler.formats.iproute2 import route_words
+from reconciler.manifest import check_kata, interface
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
+from reconciler.manifest.section import Draft, ListSection
 from reconciler.model.address import (
     DEFAULT_IPV4,
     DEFAULT_IPV6,
@@ -17,8 +20,19 @@ from reconciler.model.address import (
     parse_address,
     parse_network,
 )
-from reconciler.model.interface import IPV6_MIN_MTU
-from reconciler.model.route import IPV6_DEFAULT_METRIC, TABLE_MAIN, NextHop, Route, canonical_hops
+from reconciler.model.interface import IPV6_MIN_MTU, Interface
+from reconciler.model.route import (
+    IPV6_DEFAULT_METRIC,
+    TABLE_MAIN,
+    DirectNetworks,
+    NextHop,
+    Route,
+    canonical_hops,
+    is_reached,
+)
+from reconciler.wording import suggest
+
+LOOPBACK = "lo"
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route | None:
@@ -180,12 +194,7 @@ def write(route: Route) -> dict[str, Any]:
         data |= _write_hop(route.nexthops[0])
     elif route.nexthops:
         data["nexthops"] = [_write_hop(hop) for hop in route.nexthops]
-    return data | attributes(route)
-
-
-def attributes(route: Route) -> dict[str, Any]:
-    """Return the fields of a route other than its type and next hops as the data of a manifest, without defaults."""
-    return {
+    return data | {
         field: value
         for field, value, unset in (
             ("table", route.table, TABLE_MAIN),
@@ -210,3 +219,108 @@ def _write_hop(hop: NextHop) -> dict[str, Any]:
     if hop.on_link:
         data["onLink"] = True
     return data
+
+
+def _check_together(draft: Draft) -> Iterator[Finding]:
+    """Check routes against each other and against the interfaces."""
+    routes = draft.items(SECTION)
+    yield from _duplicate_routes(routes)
+    if draft.sections.get(interface.SECTION.name) is not None:
+        yield from _route_devices(draft.items(interface.SECTION), routes, _unsure(draft))
+
+
+def _unsure(draft: Draft) -> set[str]:
+    """Return the names of interfaces of which not all is known.
+
+    Those that could not be read, and those that a route which could not be read may reach something through.
+    """
+    known = {each.name for each in draft.items(interface.SECTION) if each}
+    named = {each["name"] for each in draft.data["interfaces"] if _is_named(each)}
+    items = draft.data.get(SECTION.name)
+    routes = zip(items, draft.items(SECTION), strict=True) if isinstance(items, list) else ()
+    unread = (item for item, read in routes if read is None)
+    return (named - known) | {item["device"] for item in unread if _is_direct(item) and item["device"] in named}
+
+
+def _is_named(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("name"), str)
+
+
+def _is_direct(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("device"), str) and not item.get("gateway")
+
+
+def _duplicate_routes(routes: Sequence[Route | None]) -> Iterator[Finding]:
+    first: dict[Hashable, int] = {}
+    for index, route in enumerate(routes):
+        if route and first.setdefault(route.key, index) != index:
+            message = f"routes[{first[route.key]}] has this destination, table and metric already"
+            yield Finding(("routes", index, "dest"), f"{message}; give another metric, or nexthops")
+
+
+def _route_devices(
+    interfaces: Sequence[Interface | None], routes: Sequence[Route | None], unsure: set[str]
+) -> Iterator[Finding]:
+    """Check that each route's device is there and its gateway within reach.
+
+    Most routes of a long list share a few next hops, so each of those is looked at once.
+    """
+    names = {interface.name: interface for interface in interfaces if interface}
+    direct = DirectNetworks(route for route in routes if route)
+    verdicts: dict[tuple[NextHop, int], tuple[str, str] | None] = {}
+    for index, route in enumerate(routes):
+        if route is None:
+            continue
+        for hop in route.nexthops:
+            case = (hop, route.table)
+            if case not in verdicts:
+                verdicts[case] = _hop_problem(hop, names, unsure, direct.of(hop.device, route.table))
+            verdict = verdicts[case]
+            if verdict is not None:
+                field, message = verdict
+                yield Finding(("routes", index, "nexthops" if len(route.nexthops) > 1 else field), message)
+        if route.mtu:
+            yield from _route_mtu(route, index, names)
+
+
+def _hop_problem(
+    hop: NextHop, names: dict[str, Interface], unsure: set[str], direct: list[str]
+) -> tuple[str, str] | None:
+    device = hop.device
+    # Of an interface that could not be read nothing is known but its name.
+    if device in unsure:
+        return None
+    interface = names.get(device)
+    if interface is None and device != LOOPBACK:
+        known = {*names, *unsure}
+        return "device", f'no interface is named "{device}"; {suggest(device, known) if known else "none is declared"}'
+    prefixes = [address.address for address in interface.addresses] if interface else []
+    if hop.gateway and is_ipv6(hop.gateway) and any(prefix.startswith(f"{hop.gateway}/") for prefix in prefixes):
+        return "gateway", f"{hop.gateway} is an address of {device} itself"
+    if is_reached(hop, [*prefixes, *direct]):
+        return None
+    return "gateway", (
+        f"no address or route of {device} reaches {hop.gateway}; if it is on that link nevertheless: onLink: true"
+    )
+
+
+def _route_mtu(route: Route, index: int, names: dict[str, Interface]) -> Iterator[Finding]:
+    for device in sorted(route.devices & names.keys()):
+        if route.mtu > names[device].mtu:
+            message = f"{route.mtu} is above the MTU of {device}, {names[device].mtu}"
+            yield Finding(("routes", index, "mtu"), message)
+
+
+def _check_kata(draft: Draft) -> Iterable[Finding]:
+    routes = draft.items(SECTION)
+    return check_kata.routes(routes, [write(each) if each else {} for each in routes], draft.items(interface.SECTION))
+
+
+SECTION = ListSection(
+    name="routes",
+    read_item=read,
+    write_item=write,
+    words=route_words,
+    checks=_check_together,
+    kata_checks=_check_kata,
+)

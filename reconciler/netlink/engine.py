@@ -11,12 +11,12 @@ from functools import partial
 from socket import AF_INET, AF_INET6
 
 from reconciler.errors import BusyError, ProtocolError
+from reconciler.model.mark import PROTOCOL
 from reconciler.model.route import Route
 from reconciler.netlink import interface, message, route
 from reconciler.netlink.channel import ROUTE, Channel, LocalKernel
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.message import Message
-from reconciler.operations import PROTOCOL
 
 # Seconds to look for a moment in which a dump is not interrupted.
 CONSISTENT_DUMP_TIMEOUT = 10.0

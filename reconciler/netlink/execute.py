@@ -9,7 +9,6 @@ import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import Enum
 from itertools import groupby
 from typing import NamedTuple, assert_never
 
@@ -18,21 +17,12 @@ from reconciler.netlink import interface, message, route
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.message import Failure, Message
-from reconciler.operations import (
-    AddAddress,
-    AddRoute,
-    AttachInterface,
-    AwaitAddress,
-    DeleteAddress,
-    DeleteRoute,
-    DetachInterface,
-    NetworkOperation,
-    Operation,
-    RenameInterface,
-    ReplaceAddress,
-    ReplaceRoute,
-    SetLink,
-)
+from reconciler.operations import Operation
+from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
+from reconciler.operations.interface import RenameInterface, SetLink
+from reconciler.operations.network import NetworkOperation
+from reconciler.operations.outcome import Outcome, Status, until_failure
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 
 # Bytes of requests in one send: large enough to be cheap, small enough that a failure stops soon.
 BATCH = 1 << 16
@@ -40,22 +30,6 @@ BATCH = 1 << 16
 # on a host under load.
 DAD_TIMEOUT = 10.0
 _POLL = 0.02
-
-
-class Status(Enum):
-    """What became of an operation."""
-
-    DONE = "done"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
-class Outcome(NamedTuple):
-    """An operation, what became of it, and the reason where it did not succeed."""
-
-    operation: Operation
-    status: Status
-    reason: str = ""
 
 
 class Request(NamedTuple):
@@ -77,21 +51,6 @@ def execute(engine: Engine, operations: Sequence[NetworkOperation], indexes: dic
         for waits, group in groupby(operations, lambda operation: isinstance(operation, AwaitAddress))
         for outcomes in (_wait if waits else _send_batches)(engine, list(group), indexes)
     )
-
-
-def until_failure(batches: Iterator[list[Outcome]]) -> Iterator[list[Outcome]]:
-    """Give the outcomes of batches as they are carried out; after one in which an operation failed no other is begun.
-
-    What fails of IPVS, and is known to have, stops nothing: rules do not depend on each other, nor anything on them.
-    """
-    for outcomes in batches:
-        yield outcomes
-        if any(map(_stops, outcomes)):
-            return
-
-
-def _stops(outcome: Outcome) -> bool:
-    return outcome.status is Status.UNKNOWN or (outcome.status is Status.FAILED and not outcome.operation.ipvs)
 
 
 def _send_batches(
@@ -126,8 +85,8 @@ def _encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int)
         case RenameInterface():
             index = indexes[operation.new_name] = indexes.pop(operation.name)
             return interface.encode_link(operation, index, sequence)
-        case AttachInterface() | DetachInterface() | AwaitAddress():
-            raise TypeError(f"{type(operation).__name__} is not one message to the sandbox")
+        case AwaitAddress():
+            raise TypeError("AwaitAddress is no message")
         case _:
             assert_never(operation)
 
@@ -181,14 +140,10 @@ def _outcome(operation: Operation, failed: Failure | None, is_gone: IsGone) -> O
 
 def is_gone(operation: Operation, code: int) -> bool:
     """Tell whether a deletion failed only because there is nothing (left) to delete."""
-    match operation:
-        case DeleteRoute():
-            return code == errno.ESRCH
-        case DeleteAddress():
-            # ENXIO: IPv6 is off on this link, as after an MTU below its minimum.
-            return code in (errno.EADDRNOTAVAIL, errno.ENXIO)
-        case _:
-            return False
+    if isinstance(operation, DeleteRoute):
+        return code == errno.ESRCH
+    # ENXIO: IPv6 is off on this link, as after an MTU below its minimum.
+    return isinstance(operation, DeleteAddress) and code in (errno.EADDRNOTAVAIL, errno.ENXIO)
 
 
 def _wait(engine: Engine, operations: list[NetworkOperation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:

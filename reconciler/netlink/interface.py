@@ -10,18 +10,18 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6
-from typing import Any
+from typing import Any, assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, split_prefix, unpack
 from reconciler.netlink import message
-from reconciler.operations import (
-    AddAddress,
+from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
+from reconciler.operations.interface import (
     AttachInterface,
-    DeleteAddress,
     DetachInterface,
+    LinkOperation,
+    MoveOperation,
     RenameInterface,
-    ReplaceAddress,
     SetLink,
 )
 from reconciler.wording import printable
@@ -158,7 +158,7 @@ def _number(value: bytes | None) -> int:
 
 
 def encode_link(
-    operation: AttachInterface | DetachInterface | RenameInterface | SetLink,
+    operation: LinkOperation | MoveOperation,
     index: int,
     sequence: int,
     namespace: int = -1,
@@ -182,6 +182,8 @@ def encode_link(
                 values.append(("IFLA_ADDRESS", operation.hw_addr))
             if operation.mtu is not None:
                 values.append(("IFLA_MTU", operation.mtu))
+        case _:
+            assert_never(operation)
     fields: dict[str, Any] = {"index": index, "attrs": values}
     if up is not None:
         fields |= {"flags": _IFF_UP if up else 0, "change": _IFF_UP}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
+from typing import assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, unpack
@@ -36,8 +37,8 @@ from reconciler.operations.ipvs import (
     DrainServer,
     EditServer,
     EditService,
-    ServerOperation,
-    ServiceOperation,
+    MarkService,
+    MessageOperation,
     SetTimeouts,
 )
 
@@ -123,12 +124,12 @@ def _request(family: int, command: int, sequence: int, body: bytes, flags: int =
     return message.pack(family, message.REQUEST | flags, sequence, _HEAD.pack(command, 1, 0) + body)
 
 
-def encode(operation: ServiceOperation | ServerOperation | SetTimeouts, family: int, sequence: int) -> bytes:
+def encode(operation: MessageOperation, family: int, sequence: int) -> bytes:
     """Build the request of an operation."""
     match operation:
         case AddService(service=service):
             return _request(family, _NEW_SERVICE, sequence, message.attribute(_SERVICE, _settings(service, _OURS)))
-        case EditService(service=service):
+        case EditService(service=service) | MarkService(service=service):
             return _request(family, _SET_SERVICE, sequence, message.attribute(_SERVICE, _settings(service, _OURS)))
         case DeleteService(service=service):
             return _request(family, _DEL_SERVICE, sequence, _named(service.key))
@@ -142,6 +143,8 @@ def encode(operation: ServiceOperation | ServerOperation | SetTimeouts, family: 
             attributes = zip((_TIMEOUT_TCP, _TIMEOUT_FIN, _TIMEOUT_UDP), timeouts, strict=True)
             body = b"".join(_u32(kind, seconds) for kind, seconds in attributes if seconds is not None)
             return _request(family, _SET_CONFIG, sequence, body)
+        case _:
+            assert_never(operation)
 
 
 # Each service is named by itself and by its servers, one after the other.

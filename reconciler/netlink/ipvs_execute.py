@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import assert_never
 
 from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.model.ipvs import NODEST, ServiceKey
 from reconciler.netlink import conntrack, ipvs, ipvs_listing
-from reconciler.netlink.execute import Outcome, Request, Status, send, send_all
+from reconciler.netlink.execute import Request, send, send_all
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
@@ -27,11 +28,15 @@ from reconciler.operations.ipvs import (
     DeleteServer,
     DeleteService,
     DrainServer,
+    EndOperation,
     IpvsOperation,
+    MessageOperation,
     SetSysctl,
+    SettingOperation,
     StartExpiring,
     StopExpiring,
 )
+from reconciler.operations.outcome import Outcome, Status
 
 # Bytes of requests in one send: there is nothing to stop for, and each send waits for its answer.
 BATCH = 1 << 18
@@ -42,20 +47,11 @@ ORDERED = 500
 def execute(engine: IpvsEngine, operations: Sequence[IpvsOperation]) -> Iterator[list[Outcome]]:
     """Execute operations; give the outcomes batch by batch. Ends early only where an outcome is unknown."""
     failures = _Failures()
-    for is_message, group in groupby(operations, _is_message):
-        run = list(group)
-        for outcomes in _send_all(engine, run, failures) if is_message else ([_set(engine, each)] for each in run):
+    for is_setting, group in groupby(operations, lambda operation: isinstance(operation, SettingOperation)):
+        for outcomes in _set_all(engine, group) if is_setting else _send_all(engine, group, failures):
             yield outcomes
             if any(outcome.status is Status.UNKNOWN for outcome in outcomes):
                 return
-
-
-def _is_message(operation: IpvsOperation) -> bool:
-    match operation:
-        case SetSysctl() | StartExpiring() | StopExpiring() | DeleteConntrack():
-            return False
-        case _:
-            return True
 
 
 class _Failures:
@@ -70,31 +66,28 @@ class _Failures:
         """Note an outcome; give it with the reason that says most."""
         if outcome.status is not Status.FAILED:
             return outcome
-        match outcome.operation:
-            case AddService(service=service):
-                self._services.add(service.key)
-                self._families.add(service.is_ipv6)
-            case AddServer(service=key) if key in self._services:
+        operation = outcome.operation
+        if isinstance(operation, AddService):
+            self._services.add(operation.service.key)
+            self._families.add(operation.service.is_ipv6)
+        elif isinstance(operation, AddServer):
+            if operation.service in self._services:
                 return outcome._replace(reason="its service could not be added")
-            case AddServer(service=key):
-                self._servers.add(key)
-            case _:
-                pass
+            self._servers.add(operation.service)
         return outcome
 
     def forbids(self, operation: Operation) -> str:
-        """Tell why a deletion must not be; empty if it may."""
-        match operation:
-            case DeleteService(service=service) if service.is_ipv6 in self._families:
-                return "kept, as another service of its family could not be added"
-            case DeleteServer(service=key) | DrainServer(service=key) if key in self._servers:
-                return "kept, as another server of its service could not be added"
-            case _:
-                return ""
+        """Return why a deletion must not be; empty if it may."""
+        if isinstance(operation, DeleteService) and operation.service.is_ipv6 in self._families:
+            return "kept, as another service of its family could not be added"
+        if isinstance(operation, DeleteServer | DrainServer) and operation.service in self._servers:
+            return "kept, as another server of its service could not be added"
+        return ""
 
 
-def _send_all(engine: IpvsEngine, operations: list[IpvsOperation], failures: _Failures) -> Iterator[list[Outcome]]:
-    for run in _runs(operations):
+def _send_all(engine: IpvsEngine, operations: Iterable[IpvsOperation], failures: _Failures) -> Iterator[list[Outcome]]:
+    messages = [each for each in operations if not isinstance(each, SettingOperation)]
+    for run in _runs(messages):
         ordered = _along_the_kernel(engine, run) if isinstance(run[0], AddServer) and len(run) >= ORDERED else run
         batches = _batches(engine, ordered)
         if not _removes(run[0]):
@@ -110,12 +103,12 @@ def _send_all(engine: IpvsEngine, operations: list[IpvsOperation], failures: _Fa
 
 
 def _removes(operation: IpvsOperation) -> bool:
-    return operation.ends or isinstance(operation, DrainServer)
+    return isinstance(operation, EndOperation | DrainServer)
 
 
-def _runs(operations: list[IpvsOperation]) -> Iterator[list[IpvsOperation]]:
+def _runs(operations: list[MessageOperation]) -> Iterator[list[MessageOperation]]:
     """Split where many servers are added, and before deletions, which depend on what has been added."""
-    run: list[IpvsOperation] = []
+    run: list[MessageOperation] = []
     for (adds, removes), group in groupby(operations, lambda each: (isinstance(each, AddServer), _removes(each))):
         part = list(group)
         apart = removes or (adds and len(part) >= ORDERED)
@@ -130,12 +123,12 @@ def _runs(operations: list[IpvsOperation]) -> Iterator[list[IpvsOperation]]:
         yield run
 
 
-def _batches(engine: IpvsEngine, operations: list[IpvsOperation]) -> Iterator[list[Request]]:
+def _batches(engine: IpvsEngine, operations: list[MessageOperation]) -> Iterator[list[Request]]:
     batch: list[Request] = []
     size = 0
     for operation in operations:
         sequence = engine.next_sequence()
-        data = _encode(operation, engine.family, sequence)
+        data = ipvs.encode(operation, engine.family, sequence)
         batch.append(Request(operation, sequence, data))
         size += len(data)
         if size >= BATCH:
@@ -145,14 +138,14 @@ def _batches(engine: IpvsEngine, operations: list[IpvsOperation]) -> Iterator[li
         yield batch
 
 
-def _along_the_kernel(engine: IpvsEngine, operations: list[IpvsOperation]) -> list[IpvsOperation]:
+def _along_the_kernel(engine: IpvsEngine, operations: list[MessageOperation]) -> list[MessageOperation]:
     """Order servers to add by their services, against the kernel's order; those of one service stay as they are."""
     try:
         place = ipvs_listing.order(engine.kernel.ipvs_listing() or "")
     except ReconcilerError:
         # It was only for speed; what is wrong shows as the servers are added.
         return operations
-    by_service: dict[ServiceKey, list[IpvsOperation]] = {}
+    by_service: dict[ServiceKey, list[MessageOperation]] = {}
     for operation in operations:
         if isinstance(operation, AddServer):
             by_service.setdefault(operation.service, []).append(operation)
@@ -160,31 +153,25 @@ def _along_the_kernel(engine: IpvsEngine, operations: list[IpvsOperation]) -> li
     return [operation for key in keys for operation in by_service[key]]
 
 
-def _encode(operation: IpvsOperation, family: int, sequence: int) -> bytes:
-    match operation:
-        case SetSysctl() | StartExpiring() | StopExpiring() | DeleteConntrack():
-            raise TypeError(f"{type(operation).__name__} is no message to IPVS")
-        case _:
-            return ipvs.encode(operation, family, sequence)
-
-
 def _is_gone(operation: Operation, code: int) -> bool:
     """Take what is gone already, or there already, as done: whether it is as wanted is for the next look to say.
 
     A service can be missing from a dump while others come and go: the kernel counts its way through its table.
     """
-    match operation:
-        case AddService() | AddServer():
-            return code == errno.EEXIST
-        case DeleteServer() | DrainServer():
-            return code in (errno.ENOENT, errno.ESRCH)
-        case DeleteService():
-            return code == errno.ESRCH
-        case _:
-            return False
+    if isinstance(operation, AddService | AddServer):
+        return code == errno.EEXIST
+    if isinstance(operation, DeleteServer | DrainServer):
+        return code in (errno.ENOENT, errno.ESRCH)
+    return isinstance(operation, DeleteService) and code == errno.ESRCH
 
 
-def _set(engine: IpvsEngine, operation: IpvsOperation) -> Outcome:
+def _set_all(engine: IpvsEngine, operations: Iterable[IpvsOperation]) -> Iterator[list[Outcome]]:
+    for operation in operations:
+        if isinstance(operation, SettingOperation):
+            yield [_set(engine, operation)]
+
+
+def _set(engine: IpvsEngine, operation: SettingOperation) -> Outcome:
     try:
         match operation:
             case SetSysctl():
@@ -197,7 +184,7 @@ def _set(engine: IpvsEngine, operation: IpvsOperation) -> Outcome:
             case DeleteConntrack():
                 conntrack.delete(engine.conntrack, operation.address, operation.protocol, sequence=engine.next_sequence)
             case _:
-                raise TypeError(f"{type(operation).__name__} is a message to IPVS")
+                assert_never(operation)
     except ReconcilerError as error:
         return Outcome(operation, Status.UNKNOWN if isinstance(error, ChannelError) else Status.FAILED, str(error))
     return Outcome(operation, Status.DONE)

@@ -14,13 +14,15 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from socket import AF_INET, AF_INET6
+from typing import assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import pack as pack_address
 from reconciler.model.address import unpack as unpack_address
+from reconciler.model.mark import PROTOCOL
 from reconciler.model.route import TABLE_MAIN, NextHop, Route, canonical_hops
 from reconciler.netlink import message
-from reconciler.operations import PROTOCOL, AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
 
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _RTNEXTHOP = struct.Struct("=HBBi")
@@ -67,6 +69,8 @@ def encode(operation: RouteOperation, indexes: Mapping[str, int], sequence: int)
             kind, how = message.DELETE_ROUTE, 0
             # The kernel compares next hops in the order in which they were added, which we do not know.
             body = encode_body(operation.route, indexes, with_hops=len(operation.route.nexthops) == 1)
+        case _:
+            assert_never(operation)
     return message.pack(kind, message.REQUEST | how, sequence, body)
 
 

@@ -1,4 +1,4 @@
-"""The operations of IPVS. Loaded only where there are any."""
+"""Operations on the IPVS table. Loaded only where there are any."""
 
 from __future__ import annotations
 
@@ -6,22 +6,68 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reconciler.formats.ipvsadm import write as notation
+from reconciler.model.identity import RealServer, Setting, Subject, VirtualService
 from reconciler.model.ipvs import NODEST, Server, Service, ServiceKey, Timeouts
-from reconciler.operations import Base, Sign
+from reconciler.operations.base import Base, Sign
 
 # What `expire_nodest_conn` is set to for a moment, and for how many seconds.
 EXPIRING, EXPIRE_SECONDS = 2, 0.5
 _EXPIRE = f"net.ipv4.vs.{NODEST}"
 
 
-class _Ipvs(Base):
-    __slots__ = ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnService(Base):
+    service: Service
 
-    ipvs: ClassVar[bool] = True
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return f"ipvsadm {self.parameters}"
+
+    @property
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
+        raise NotImplementedError
+
+    @property
+    def subject(self) -> Subject:
+        """Return the service."""
+        return VirtualService(self.service.key)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the service, which its servers need."""
+        return frozenset((VirtualService(self.service.key),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetSysctl(_Ipvs):
+class _OnServer(Base):
+    service: ServiceKey
+    server: Server
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return f"ipvsadm {self.parameters}"
+
+    @property
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
+        raise NotImplementedError
+
+    @property
+    def subject(self) -> Subject:
+        """Return the server."""
+        return RealServer(self.service, self.server.key)
+
+    @property
+    def needs(self) -> frozenset[Subject]:
+        """Return its service."""
+        return frozenset((VirtualService(self.service),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSysctl(Base):
     """Change a setting below net.ipv4.vs; `before` is None where the kernel has not said."""
 
     sign: ClassVar[Sign] = "~"
@@ -31,17 +77,22 @@ class SetSysctl(_Ipvs):
 
     @property
     def command(self) -> str:
-        """The command."""
+        """Return the command."""
         return f"sysctl -w net.ipv4.vs.{self.name}={self.value}"
 
     @property
     def comment(self) -> str:
-        """Say what it was."""
+        """Return what it was."""
         return "" if self.before is None else f"was {self.before}"
+
+    @property
+    def subject(self) -> Subject:
+        """Return the setting."""
+        return Setting(f"sysctls.{self.name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetTimeouts(_Ipvs):
+class SetTimeouts(Base):
     """Change how long silent connections are remembered."""
 
     sign: ClassVar[Sign] = "~"
@@ -50,196 +101,215 @@ class SetTimeouts(_Ipvs):
 
     @property
     def command(self) -> str:
-        """The command; 0 leaves a timeout as it is."""
+        """Return the command; 0 leaves a timeout as it is."""
         return f"ipvsadm --set {' '.join(str(seconds or 0) for seconds in self.timeouts)}"
 
     @property
     def comment(self) -> str:
-        """Say what they were."""
+        """Return what they were."""
         return f"was {' '.join(str(seconds or 0) for seconds in self.before)}"
+
+    @property
+    def subject(self) -> Subject:
+        """Return the timeouts."""
+        return Setting("timeouts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddService(_Ipvs):
+class AddService(_OnService):
     """Add a virtual service, without its servers, and mark it as ours."""
 
     sign: ClassVar[Sign] = "+"
-    service: Service
 
     @property
-    def command(self) -> str:
-        """The command."""
-        return f"ipvsadm -A {notation.service_options(self.service)}"
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
+        return f"-A {notation.service_options(self.service)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EditService(_Ipvs):
-    """Change the settings of a virtual service, or only mark it as ours. Its connections stay."""
+class EditService(_OnService):
+    """Change the settings of a virtual service, and mark it as ours. Its connections stay."""
 
     sign: ClassVar[Sign] = "~"
-    service: Service
     before: Service
 
     @property
-    def command(self) -> str:
-        """The command."""
-        return f"ipvsadm -E {notation.service_options(self.service)}"
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
+        return f"-E {notation.service_options(self.service)}"
 
     @property
     def comment(self) -> str:
-        """Say what it was, or that it is only marked."""
-        return "marks it as ours" if self.only_marks else f"was {notation.service_options(self.before)}"
-
-    @property
-    def only_marks(self) -> bool:
-        """Tell whether it changes nothing but our mark."""
-        return notation.service_options(self.before) == notation.service_options(self.service)
+        """Return what it was."""
+        return f"was {notation.service_options(self.before)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteService(_Ipvs):
+class MarkService(_OnService):
+    """Mark a virtual service as ours, and change nothing else of it. `service` is as it is, but for the mark."""
+
+    sign: ClassVar[Sign] = "~"
+
+    @property
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that edit the service; no tool shows or sets the mark."""
+        return f"-E {notation.service_options(self.service)}"
+
+    @property
+    def comment(self) -> str:
+        """Return what it does."""
+        return "marks it as ours"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteService(_OnService):
     """Delete a virtual service and what servers it has."""
 
     sign: ClassVar[Sign] = "-"
-    ends: ClassVar[bool] = True
-    service: Service
 
     @property
-    def command(self) -> str:
-        """The command."""
-        return f"ipvsadm -D {notation.service_key_options(self.service.key)}"
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
+        return f"-D {notation.service_key_options(self.service.key)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddServer(_Ipvs):
+class AddServer(_OnServer):
     """Add a real server to a service."""
 
     sign: ClassVar[Sign] = "+"
-    service: ServiceKey
-    server: Server
 
     @property
-    def command(self) -> str:
-        """The command."""
-        return _server_command("-a", self.service, self.server)
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
+        return _server_options("-a", self.service, self.server)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EditServer(_Ipvs):
+class EditServer(_OnServer):
     """Change a real server. The kernel wants all of it in each edit; its connections stay."""
 
     sign: ClassVar[Sign] = "~"
-    service: ServiceKey
-    server: Server
     before: Server
 
     @property
-    def command(self) -> str:
-        """The command."""
-        return _server_command("-e", self.service, self.server)
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
+        return _server_options("-e", self.service, self.server)
 
     @property
     def comment(self) -> str:
-        """Say what it was."""
+        """Return what it was."""
         return f"was {notation.server_options(self.before)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DrainServer(_Ipvs):
+class DrainServer(_OnServer):
     """Give a real server no new connections, and note until when its old ones are waited for."""
 
     sign: ClassVar[Sign] = "-"
-    service: ServiceKey
-    server: Server
     before: Server
 
     @property
-    def command(self) -> str:
-        """The command."""
-        return _server_command("-e", self.service, self.server)
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
+        return _server_options("-e", self.service, self.server)
 
     @property
     def comment(self) -> str:
-        """Say what becomes of it."""
+        """Return what becomes of it."""
         return "to be deleted when its connections have ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteServer(_Ipvs):
+class DeleteServer(_OnServer):
     """Delete a real server."""
 
     sign: ClassVar[Sign] = "-"
-    ends: ClassVar[bool] = True
-    service: ServiceKey
-    server: Server
 
     @property
-    def command(self) -> str:
-        """The command."""
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
         service, server = notation.service_key_options(self.service), notation.server_key_options(self.server.key)
-        return f"ipvsadm -d {service} {server}"
+        return f"-d {service} {server}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartExpiring(_Ipvs):
+class StartExpiring(Base):
     """Let the kernel forget the connections of servers as they go: UDP flows would go into a hole for ever.
 
     No message deletes a connection of IPVS. Any value but 0 is on: ours tells whoever finds it that it is to be put back.
     """
 
     sign: ClassVar[Sign] = "~"
-    ends: ClassVar[bool] = True
 
     @property
     def command(self) -> str:
-        """The command."""
+        """Return the command."""
         return f"sysctl -w {_EXPIRE}={EXPIRING}"
 
     @property
     def comment(self) -> str:
-        """Say what for."""
+        """Return what for."""
         return "frees the connections of servers that go"
+
+    @property
+    def subject(self) -> Subject:
+        """Return the setting."""
+        return Setting(f"sysctls.{NODEST}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StopExpiring(_Ipvs):
-    """Put that back, after a moment in which packets of servers that went before end their connections as well."""
+class StopExpiring(Base):
+    """Restore the sysctl after a moment, so that packets to servers deleted before still end their connections."""
 
     sign: ClassVar[Sign] = "~"
-    ends: ClassVar[bool] = True
-    compound: ClassVar[bool] = True
 
     @property
     def command(self) -> str:
-        """The commands."""
+        """Return the commands."""
         return f"sleep {EXPIRE_SECONDS}; sysctl -w {_EXPIRE}=0"
+
+    @property
+    def subject(self) -> Subject:
+        """Return the setting."""
+        return Setting(f"sysctls.{NODEST}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteConntrack(_Ipvs):
+class DeleteConntrack(Base):
     """Delete the entries of connection tracking with this original destination and protocol."""
 
     sign: ClassVar[Sign] = "-"
-    ends: ClassVar[bool] = True
     address: str
     protocol: str
 
     @property
     def command(self) -> str:
-        """The command."""
-        return f"conntrack -D --orig-dst {self.address} --protonum {self.protocol}"
+        """Return the command."""
+        return f"conntrack -D {self.parameters}"
 
     @property
-    def may_fail(self) -> bool:
-        """Tell that there may be no such entry."""
-        return True
+    def parameters(self) -> str:
+        """Return the options of `kata-ipvs cleanup` that do this; conntrack has the same."""
+        return f"--orig-dst {self.address} --protonum {self.protocol}"
+
+    @property
+    def subject(self) -> Subject:
+        """Return the connections to that address."""
+        return Setting(f"connections of {self.protocol} to {self.address}")
 
 
-ServiceOperation = AddService | EditService | DeleteService
+ServiceOperation = AddService | EditService | MarkService | DeleteService
 ServerOperation = AddServer | EditServer | DrainServer | DeleteServer
-SettingOperation = SetSysctl | SetTimeouts | StartExpiring | StopExpiring | DeleteConntrack
-IpvsOperation = ServiceOperation | ServerOperation | SettingOperation
+# Those that are messages to IPVS, and those that are something else of the kernel.
+MessageOperation = ServiceOperation | ServerOperation | SetTimeouts
+SettingOperation = SetSysctl | StartExpiring | StopExpiring | DeleteConntrack
+IpvsOperation = MessageOperation | SettingOperation
+# Those that end what is not served any more. A drain may make them due at any moment.
+EndOperation = DeleteService | DeleteServer | StartExpiring | StopExpiring | DeleteConntrack
 
 
-def _server_command(verb: str, service: ServiceKey, server: Server) -> str:
-    return f"ipvsadm {verb} {notation.service_key_options(service)} {notation.server_options(server)}"
+def _server_options(verb: str, service: ServiceKey, server: Server) -> str:
+    return f"{verb} {notation.service_key_options(service)} {notation.server_options(server)}"

@@ -10,39 +10,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reconciler.operations import Base, Sign
+from reconciler.model.identity import HostDevice, Nic, Subject
+from reconciler.operations.base import Base, Sign
 
 _ID_PREFIX = "reconciler-"
 
 
 def plug_id(device: str) -> str:
-    """Give the id in QEMU of what is plugged for a device of the host."""
+    """Return the id in QEMU of what is plugged for a device of the host."""
     return f"{_ID_PREFIX}{device}"
 
 
 def plugged_device(plug: str) -> str | None:
-    """Give the device of the host that an id of ours is for; None if it is not ours."""
+    """Return the device of the host that an id of ours is for; None if it is not ours."""
     return plug.removeprefix(_ID_PREFIX) if plug.startswith(_ID_PREFIX) else None
 
 
-class _Machine(Base):
-    __slots__ = ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnDevice(Base):
+    device: str
 
-    machine: ClassVar[bool] = True
+    @property
+    def subject(self) -> Subject:
+        """Return the NIC by the host's device."""
+        return HostDevice(self.device)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the NIC."""
+        return frozenset((HostDevice(self.device),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddNetdev(_Machine):
+class AddNetdev(_OnDevice):
     """Give QEMU a device of the host: a TAP with `queues` queues (1 and more), or a vhost-user socket."""
 
     sign: ClassVar[Sign] = "+"
-    device: str
     queues: int
     vhost_user_socket: str | None = None
 
     @property
     def command(self) -> str:
-        """The commands."""
+        """Return the commands."""
         plug, queues = plug_id(self.device), f",queues={self.queues}" if self.queues > 1 else ""
         if self.vhost_user_socket is None:
             return f"netdev_add tap,id={plug},ifname={self.device},script=no,downscript=no{queues}"
@@ -51,14 +60,13 @@ class AddNetdev(_Machine):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddDevice(_Machine):
+class AddDevice(_OnDevice):
     """Plug a NIC into a slot of a bus. `host_mtu`: the most that the guest may set, 0 for no limit.
 
     `vectors` 0 spares QEMU's TCG a crash with vhost-user; None leaves them to QEMU.
     """
 
     sign: ClassVar[Sign] = "+"
-    device: str
     hw_addr: str
     queues: int
     bus: str
@@ -68,7 +76,7 @@ class AddDevice(_Machine):
 
     @property
     def command(self) -> str:
-        """The command."""
+        """Return the command."""
         plug = plug_id(self.device)
         words = f"device_add virtio-net-pci,id={plug},netdev={plug},mac={self.hw_addr},bus={self.bus},addr={self.addr}"
         words += ",mq=on" if self.queues > 1 else ""
@@ -77,51 +85,55 @@ class AddDevice(_Machine):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NameInterface(_Machine):
+class NameInterface(_OnDevice):
     """Wait until a plugged NIC is in the guest, and give it its name: it is found by its MAC address."""
 
     sign: ClassVar[Sign] = "+"
-    device: str
     hw_addr: str
     name: str
 
     @property
     def command(self) -> str:
-        """The command, with the MAC address in place of a name that nobody knows before."""
+        """Return the command, with the MAC address in place of a name that nobody knows before."""
         return f"ip link set dev {self.hw_addr} name {self.name}"
 
     @property
     def comment(self) -> str:
-        """Say when."""
+        """Return when."""
         return "once the guest has found the NIC with this address"
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the NIC, by its name as well."""
+        return frozenset((HostDevice(self.device), Nic(self.name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteDevice(_Machine):
+class DeleteDevice(_OnDevice):
     """Unplug a NIC, and wait until the guest has let it go."""
 
     sign: ClassVar[Sign] = "-"
-    device: str
 
     @property
     def command(self) -> str:
-        """The command."""
+        """Return the command."""
         return f"device_del {plug_id(self.device)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteNetdev(_Machine):
+class DeleteNetdev(_OnDevice):
     """Take a device of the host back from QEMU. Only after its NIC is gone: QEMU lies and may crash otherwise."""
 
     sign: ClassVar[Sign] = "-"
-    device: str
     vhost_user: bool = False
 
     @property
     def command(self) -> str:
-        """The commands; whichever is there."""
+        """Return the commands; the second one if it is a vhost-user socket."""
         plug = plug_id(self.device)
         return f"netdev_del {plug}" + (f"; chardev-remove {plug}" if self.vhost_user else "")
 
 
-MachineOperation = AddNetdev | AddDevice | NameInterface | DeleteDevice | DeleteNetdev
+# Those that are commands of QEMU's monitor.
+PlugOperation = AddNetdev | AddDevice | DeleteDevice | DeleteNetdev
+MachineOperation = PlugOperation | NameInterface

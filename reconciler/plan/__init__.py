@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.model.route import Route
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox
-from reconciler.operations import AddRoute, AwaitAddress, Operation, ReplaceRoute
+from reconciler.operations import Operation
+from reconciler.operations.address import AwaitAddress
+from reconciler.operations.route import AddRoute, ReplaceRoute
+from reconciler.operations.segment import Network, Segment, Table, flat, joined
 from reconciler.plan import aftermath
 from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.interface import LinkPlan, plan_links
@@ -37,15 +40,21 @@ class Deletion:
 
 
 class Plan(NamedTuple):
-    """The operations in order, what they remove for good, and the families that lose their last default route.
+    """The operations in order, what they delete for good, and the families that lose their last default route.
 
-    `draining`: how many IPVS servers stay for now, until their connections end or a deadline is over.
+    `segments`: runs of operations that are executed alike. `draining`: how many IPVS servers stay for now, until their
+    connections end or a deadline is over.
     """
 
-    operations: tuple[Operation, ...]
-    deletions: tuple[Deletion, ...]
-    lost_defaults: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    deletions: tuple[Deletion, ...] = ()
+    lost_defaults: tuple[str, ...] = ()
     draining: int = 0
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Return all operations in order."""
+        return flat(self.segments)
 
 
 def plan(desired: Sandbox, observed: Observed) -> Plan:
@@ -72,24 +81,23 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     coming, going = plan_routes(sure, doubtful, foreign)
 
     table = _plan_ipvs(desired, observed)
-    operations: list[Operation] = [
-        *links.early,
-        *addresses.early,
-        *_awaits(coming, addresses, links, observed),
-        *coming,
-        *(table.operations if table else ()),
-        *going,
-        *addresses.late,
-        *links.late,
-    ]
-    if not operations:
-        return Plan((), (), (), table.draining if table else 0)
+    segments = joined(
+        (
+            *links.early,
+            Network((*addresses.early, *_awaits(coming, addresses, links, observed), *coming)),
+            *((Table(tuple(table.operations)),) if table else ()),
+            Network((*going, *addresses.late)),
+            *links.late,
+        )
+    )
+    if not segments:
+        return Plan((), draining=table.draining if table else 0)
     deletions = [
         *_count_deletions(wishes, routes, addresses, links, observed.sandbox),
         *(_count_ipvs_deletions(table) if table else ()),
     ]
     return Plan(
-        operations=tuple(operations),
+        segments=segments,
         deletions=tuple(deletions),
         lost_defaults=_lost_defaults(wishes, routes),
         draining=table.draining if table else 0,
@@ -109,7 +117,7 @@ def _plan_kata(desired: Sandbox, observed: Observed) -> Plan:
     )
     deletions = [Deletion(kind=kind, count=count, total=total) for kind, count, total in counts if count]
     return Plan(
-        operations=tuple(changes.operations),
+        segments=changes.segments,
         deletions=(*deletions, *(_count_ipvs_deletions(table) if table else ())),
         lost_defaults=_lost_defaults(changes.routes, routes),
     )

@@ -14,7 +14,7 @@ from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Address, Interface
 from reconciler.model.route import IPV6_CONNECTED_METRIC, TABLE_MAIN, Route, connected_key
 from reconciler.model.sandbox import Surroundings
-from reconciler.operations import AddAddress, DeleteAddress, Operation, ReplaceAddress
+from reconciler.operations.address import AddAddress, AddressOperation, DeleteAddress, ReplaceAddress
 from reconciler.plan.interface import LinkPlan
 
 
@@ -29,8 +29,8 @@ class AddressPlan:
     name, address, and whether it is only just added.
     """
 
-    early: list[Operation] = field(default_factory=list)
-    late: list[Operation] = field(default_factory=list)
+    early: list[AddressOperation] = field(default_factory=list)
+    late: list[AddressOperation] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)

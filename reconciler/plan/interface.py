@@ -14,7 +14,8 @@ from reconciler.errors import RefusedError
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.route import Route, connected_key
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Surroundings, VmAddress
-from reconciler.operations import Operation, RenameInterface, SetLink
+from reconciler.operations.interface import RenameInterface, SetLink
+from reconciler.operations.segment import Network, Segment
 
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
 LIVE_RENAME = (6, 2)
@@ -25,10 +26,10 @@ LIVE_ADDRESS_KINDS = frozenset({"tun", "veth", "dummy", "macvlan", "ifb", "virti
 class Host(Protocol):
     """How a kind of sandbox is given devices of the host, and gives them back."""
 
-    def give(self, interface: Interface) -> list[Operation]:
+    def give(self, interface: Interface) -> list[Segment]:
         """Give it a device, by its name, up. HostError if there is no such device, or it does not fit."""
 
-    def take_back(self, interface: Interface) -> list[Operation]:
+    def take_back(self, interface: Interface) -> list[Segment]:
         """Give a device back to the host."""
 
     def must_be_given_again(self, before: Interface, after: Interface) -> bool:
@@ -37,7 +38,7 @@ class Host(Protocol):
     def is_in_the_way(self, removed: Interface, added: Sequence[Interface]) -> bool:
         """Tell whether a device has to go before others come."""
 
-    def clear(self, wanted: Sequence[Interface]) -> list[Operation]:
+    def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
         """Clear away what was left half done."""
 
     def check(self, interface: Interface) -> None:
@@ -53,8 +54,8 @@ class LinkPlan:
     becomes too small for IPv6.
     """
 
-    early: list[Operation] = field(default_factory=list)
-    late: list[Operation] = field(default_factory=list)
+    early: list[Segment] = field(default_factory=list)
+    late: list[Segment] = field(default_factory=list)
     renames: dict[str, str] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     gone_early: set[str] = field(default_factory=set)
@@ -108,9 +109,10 @@ def plan_links(
             plan.late += taken_back
 
     needs_down = {before.name: _needs_down(before, after, around) for before, after in kept}
-    plan.early += [SetLink(name=name, up=False) for name, down in needs_down.items() if down]
+    plan.early.append(Network(tuple(SetLink(name=name, up=False) for name, down in needs_down.items() if down)))
     plan.downed = {before.name for before, after in kept if needs_down[before.name] or (before.up and not after.up)}
-    plan.early += order_renames(plan.renames, {each.name for each in (*wanted, *had)} | around.links)
+    taken = {each.name for each in (*wanted, *had)} | around.links
+    plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
     for interface in added:
         plan.early += host.give(interface)
@@ -121,7 +123,7 @@ def plan_links(
         if before.mtu != after.mtu:
             plan.mtus[before.name] = (before.mtu, after.mtu)
             plan.ipv6_off |= {before.name} if after.mtu < IPV6_MIN_MTU <= before.mtu else set()
-        plan.early += _set_link(before, after, raise_again=before.name in plan.downed)
+        plan.early.append(Network(_set_link(before, after, raise_again=before.name in plan.downed)))
     return plan
 
 
@@ -151,10 +153,10 @@ def _is_claimed(addresses: Iterable[Address], routes: tuple[Route, ...]) -> bool
     return bool(keys) and any(route.key in keys for route in routes)
 
 
-def order_renames(renames: dict[str, str], taken: set[str] | frozenset[str]) -> list[Operation]:
+def order_renames(renames: dict[str, str], taken: set[str] | frozenset[str]) -> list[RenameInterface]:
     """Order renames so that each new name is free when its turn comes; a cycle goes through a name not `taken`."""
     pending = dict(renames)
-    operations: list[Operation] = []
+    operations: list[RenameInterface] = []
     while pending:
         free = next((old for old, new in pending.items() if new not in pending), None)
         if free is None:
@@ -186,13 +188,13 @@ def _needs_down(before: Interface, after: Interface, around: Surroundings) -> bo
     return before.hw_addr != after.hw_addr and around.kinds.get(before.device) not in LIVE_ADDRESS_KINDS
 
 
-def _set_link(before: Interface, after: Interface, *, raise_again: bool) -> list[Operation]:
+def _set_link(before: Interface, after: Interface, *, raise_again: bool) -> tuple[SetLink, ...]:
     hw_addr = after.hw_addr if before.hw_addr != after.hw_addr else None
     mtu = after.mtu if before.mtu != after.mtu else None
     up = after.up if before.up != after.up or raise_again else None
     if hw_addr is None and mtu is None and up is None:
-        return []
+        return ()
     was = [before.hw_addr] * (hw_addr is not None) + [f"mtu {before.mtu}"] * (mtu is not None)
     if before.up != after.up:
         was.append("up" if before.up else "down")
-    return [SetLink(name=after.name, hw_addr=hw_addr, mtu=mtu, up=up, was=", ".join(was))]
+    return (SetLink(name=after.name, hw_addr=hw_addr, mtu=mtu, up=up, was=", ".join(was)),)

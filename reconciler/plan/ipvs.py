@@ -25,12 +25,15 @@ from reconciler.operations.ipvs import (
     EditServer,
     EditService,
     IpvsOperation,
+    MarkService,
     SetSysctl,
     SetTimeouts,
     StartExpiring,
     StopExpiring,
 )
 
+# What is done to a service that is there in the end, and to its servers.
+_Addition = AddService | EditService | MarkService | AddServer | EditServer
 # So many servers to add to a table with hardly any, and it is a restore.
 RESTORE = 500
 
@@ -109,21 +112,22 @@ class _Coming:
 
     def __init__(self) -> None:
         # Of each service that comes or changes: what is done to itself, and to its servers.
-        self._groups: list[list[AddService | EditService | AddServer | EditServer]] = []
+        self._groups: list[list[_Addition]] = []
         self.began: list[Service] = []
         self._added = 0
 
     def add(self, before: Service | None, after: Service) -> None:
         """Note a service that is there in the end."""
         key = after.key
-        group: list[AddService | EditService | AddServer | EditServer] = []
+        group: list[_Addition] = []
         if before is None:
             group.append(AddService(service=after))
             group += [AddServer(service=key, server=server) for server in after.servers]
             self._note(before, after, group, len(after.servers))
             return
         if _bare(before) != _bare(after):
-            group.append(EditService(service=after, before=before))
+            only_marks = replace(_bare(before), marked=after.marked) == _bare(after)
+            group.append(MarkService(service=after) if only_marks else EditService(service=after, before=before))
         added = 0
         for change in diff(after.servers, before.servers):
             if change.after and change.before:
@@ -137,7 +141,7 @@ class _Coming:
         self,
         before: Service | None,
         after: Service,
-        group: list[AddService | EditService | AddServer | EditServer],
+        group: list[_Addition],
         added: int,
     ) -> None:
         self._added += added

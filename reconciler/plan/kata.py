@@ -6,7 +6,7 @@ changes, and what else goes does so at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from reconciler.diff import diff
@@ -14,23 +14,35 @@ from reconciler.errors import HostError
 from reconciler.model.interface import Interface
 from reconciler.model.route import Route
 from reconciler.model.sandbox import KataAddress, Sandbox
-from reconciler.operations import AddRoute, DeleteRoute, Operation
 from reconciler.operations.ipvs import (
+    AddServer,
+    AddService,
     DeleteConntrack,
     DeleteServer,
     DeleteService,
     IpvsOperation,
-    StartExpiring,
-    StopExpiring,
 )
-from reconciler.operations.kata import PlugInterface, UnplugInterface
+from reconciler.operations.runtime import (
+    AddContainerRoute,
+    DeleteContainerRoute,
+    ImportedRule,
+    ObjectCommand,
+    PlugInterface,
+    RuleCommand,
+    RuleOperation,
+    UnplugInterface,
+)
+from reconciler.operations.segment import Commands, Imports, RuleCommands, Segment, joined
 from reconciler.plan.aftermath import with_names
+
+# So many rules of new services are imported at once.
+BULK = 10
 
 
 class Changes(NamedTuple):
-    """The operations in order, the routes that are there in the end, and the interfaces that are gone for good."""
+    """The segments in order, the routes that are there in the end, and the interfaces that are gone for good."""
 
-    operations: list[Operation]
+    segments: tuple[Segment, ...]
     routes: tuple[Route, ...]
     removed: list[Interface]
 
@@ -56,15 +68,16 @@ def plan_kata(desired: Sandbox, had: Sandbox, table: Sequence[IpvsOperation]) ->
     deleted = [route for route in present if route not in stay]
     keys = {route.key for route in added}
     early = [route for route in deleted if route.key in keys or route.devices & lost]
-    operations: list[Operation] = [
-        *(DeleteRoute(route=route) for route in early),
+    coming_routes = sorted(added, key=lambda route: route.needs_gateway)
+    changed: tuple[ObjectCommand, ...] = (
+        *(DeleteContainerRoute(container=container, route=route) for route in early),
         *(UnplugInterface(container=container, name=interface.name) for interface in leaving),
         *(PlugInterface(container=container, interface=interface) for interface in coming),
-        *(AddRoute(route=route) for route in sorted(added, key=lambda route: route.needs_gateway)),
-        *_possible(table),
-        *(DeleteRoute(route=route) for route in deleted if route not in early),
-    ]
-    return Changes(operations, wishes, removed)
+        *(AddContainerRoute(container=container, route=route) for route in coming_routes),
+    )
+    late = tuple(DeleteContainerRoute(container=container, route=route) for route in deleted if route not in early)
+    segments = joined((Commands(changed), *_rules(container, _possible(table)), Commands(late)))
+    return Changes(segments, wishes, removed)
 
 
 def _refuse_unknown(interfaces: Sequence[Interface]) -> None:
@@ -73,9 +86,9 @@ def _refuse_unknown(interfaces: Sequence[Interface]) -> None:
             raise HostError(f"kata-runtime does not tell which device of the host {interface.name} has, or had")
 
 
-def _possible(table: Sequence[IpvsOperation]) -> list[IpvsOperation]:
-    """Leave out settings, which cannot be made; the connections of UDP services that lose servers are cleaned up."""
-    kept = [each for each in table if not isinstance(each, StartExpiring | StopExpiring | DeleteConntrack)]
+def _possible(table: Sequence[IpvsOperation]) -> list[RuleOperation]:
+    """Leave out settings, which cannot be made; delete the connections of UDP services that lose servers."""
+    kept = [each for each in table if isinstance(each, RuleOperation) and not isinstance(each, DeleteConntrack)]
     keys = [
         each.service.key if isinstance(each, DeleteService) else each.service
         for each in kept
@@ -83,3 +96,20 @@ def _possible(table: Sequence[IpvsOperation]) -> list[IpvsOperation]:
     ]
     addresses = dict.fromkeys(address for protocol, address, _ in keys if protocol == "udp")
     return [*kept, *(DeleteConntrack(address=address, protocol="udp") for address in addresses)]
+
+
+def _rules(container: str, table: Sequence[RuleOperation]) -> Iterator[Segment]:
+    """Yield one command a rule; but new services with their servers are one import, if they are many."""
+    new = {each.service.key for each in table if isinstance(each, AddService)}
+    bulk = [
+        each for each in table if isinstance(each, AddService) or (isinstance(each, AddServer) and each.service in new)
+    ]
+    if len(bulk) < BULK:
+        yield RuleCommands(tuple(RuleCommand(container=container, operation=each) for each in table))
+        return
+    begin = table.index(bulk[0])
+    imported = set(map(id, bulk))
+    rest = [each for each in table[begin:] if id(each) not in imported]
+    yield RuleCommands(tuple(RuleCommand(container=container, operation=each) for each in table[:begin]))
+    yield Imports(tuple(ImportedRule(container=container, operation=each) for each in bulk))
+    yield RuleCommands(tuple(RuleCommand(container=container, operation=each) for each in rest))

@@ -13,8 +13,9 @@ from reconciler.errors import HostError
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Plugged, Slot
 from reconciler.model.sandbox import Surroundings
-from reconciler.operations import Operation, SetLink
+from reconciler.operations.interface import SetLink
 from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
+from reconciler.operations.segment import Network, Plugs, Segment
 
 # A saved state does not know what is free.
 _ANY_SLOT = Slot("BUS", "0")
@@ -33,7 +34,7 @@ class MachineHost:
         # The MAC addresses that NICs are plugged with, by which the guest's are found, whatever was set since.
         self._hw_addrs = [plugged.hw_addr for plugged in self._machine.plugged.values()]
 
-    def give(self, interface: Interface) -> list[Operation]:
+    def give(self, interface: Interface) -> list[Segment]:
         """Plug a NIC in, and name it; or only name it, if it is plugged and the guest has just not been seen with it."""
         self.check(interface)
         plugged = self._machine.plugged.get(interface.device)
@@ -41,7 +42,7 @@ class MachineHost:
         naming = NameInterface(device=interface.device, hw_addr=interface.hw_addr, name=interface.name)
         if plugged and interface.device not in self._taken_back:
             # `clear` has left it, so it is what is wanted.
-            return [naming, up]
+            return [Plugs((naming,)), Network((up,))]
         self._check_new(interface)
         queues = max(interface.queues, 1)
         slot = self._next_slot(interface)
@@ -50,32 +51,29 @@ class MachineHost:
             naming, up = replace(naming, hw_addr=hw_addr), replace(up, hw_addr=interface.hw_addr)
         vhost_user = interface.vhost_user_socket is not None
         tap = self._machine.taps.get(interface.device)
-        return [
-            AddNetdev(device=interface.device, queues=queues, vhost_user_socket=interface.vhost_user_socket),
-            AddDevice(
-                device=interface.device,
-                hw_addr=hw_addr,
-                queues=queues,
-                bus=slot.bus,
-                addr=slot.addr,
-                host_mtu=tap.mtu if tap and not vhost_user else 0,
-                vectors=0 if vhost_user and not self._machine.kvm else None,
-            ),
-            naming,
-            up,
-        ]
+        netdev = AddNetdev(device=interface.device, queues=queues, vhost_user_socket=interface.vhost_user_socket)
+        device = AddDevice(
+            device=interface.device,
+            hw_addr=hw_addr,
+            queues=queues,
+            bus=slot.bus,
+            addr=slot.addr,
+            host_mtu=tap.mtu if tap and not vhost_user else 0,
+            vectors=0 if vhost_user and not self._machine.kvm else None,
+        )
+        return [Plugs((netdev, device, naming)), Network((up,))]
 
-    def take_back(self, interface: Interface) -> list[Operation]:
+    def take_back(self, interface: Interface) -> list[Segment]:
         """Unplug the NIC, then take the TAP or socket from QEMU: never the other way round."""
         return self._unplug(interface.device, interface.vhost_user_socket)
 
-    def _unplug(self, device: str, socket: str | None) -> list[Operation]:
+    def _unplug(self, device: str, socket: str | None) -> list[Segment]:
         self._taken_back.add(device)
         plugged = self._machine.plugged.get(device)
         if plugged:
             self._free.append(plugged.slot)
             self._hw_addrs.remove(plugged.hw_addr)
-        return [DeleteDevice(device=device), DeleteNetdev(device=device, vhost_user=socket is not None)]
+        return [Plugs((DeleteDevice(device=device), DeleteNetdev(device=device, vhost_user=socket is not None)))]
 
     def must_be_given_again(self, before: Interface, after: Interface) -> bool:
         """Tell whether what QEMU was given is to be another one, or leads nowhere any more."""
@@ -93,17 +91,17 @@ class MachineHost:
         taken = any(each.device == removed.device or each.hw_addr in macs for each in added)
         return taken or len(added) > len(self._machine.slots)
 
-    def clear(self, wanted: Sequence[Interface]) -> list[Operation]:
+    def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
         """Take back what QEMU holds without a NIC, and unplug what the guest has not seen and nobody wants like that."""
-        operations: list[Operation] = [
-            DeleteNetdev(device=device, vhost_user=vhost_user) for device, vhost_user in self._machine.leftovers.items()
-        ]
+        leftovers = self._machine.leftovers.items()
+        netdevs = [DeleteNetdev(device=device, vhost_user=vhost_user) for device, vhost_user in leftovers]
+        segments: list[Segment] = [Plugs(tuple(netdevs))]
         self._taken_back |= self._machine.leftovers.keys()
         wishes = {wish.device: wish for wish in wanted}
         for device, plugged in self._machine.plugged.items():
             if not plugged.in_guest and not _is_as(plugged, wishes.get(device)):
-                operations += self._unplug(device, plugged.socket)
-        return operations
+                segments += self._unplug(device, plugged.socket)
+        return segments
 
     def check(self, interface: Interface) -> None:
         """Refuse what the TAP does not carry."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from reconciler.errors import HostError
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import HostDevice, NetnsAddress, Surroundings
-from reconciler.operations import AttachInterface, DetachInterface, Operation, SetLink
+from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
+from reconciler.operations.segment import Moves, Network, Segment
 
 
 class NamespaceHost:
@@ -17,16 +18,15 @@ class NamespaceHost:
         self._address = address
         self._around = around
 
-    def give(self, interface: Interface) -> list[Operation]:
+    def give(self, interface: Interface) -> list[Segment]:
         """Move the device in."""
         device = self._device(interface)
         check_queues(interface, device.queues)
-        return [
-            AttachInterface(
-                host_name=device.name, namespace=self._address.shell_word, name=interface.name, origin=device.origin
-            ),
-            SetLink(name=interface.name, hw_addr=interface.hw_addr, mtu=interface.mtu, up=True, sign="+"),
-        ]
+        attach = AttachInterface(
+            host_name=device.name, namespace=self._address.shell_word, name=interface.name, origin=device.origin
+        )
+        up = SetLink(name=interface.name, hw_addr=interface.hw_addr, mtu=interface.mtu, up=True, sign="+")
+        return [Moves((attach,)), Network((up,))]
 
     def _device(self, interface: Interface) -> HostDevice:
         devices = self._around.devices
@@ -40,10 +40,11 @@ class NamespaceHost:
             )
         return devices[interface.device]
 
-    def take_back(self, interface: Interface) -> list[Operation]:
+    def take_back(self, interface: Interface) -> list[Segment]:
         """Move the device out. A saved state knows no origins: then it goes back as it is."""
         unknown = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
-        return [DetachInterface(name=interface.name, origin=self._around.origins.get(interface.device, unknown))]
+        origin = self._around.origins.get(interface.device, unknown)
+        return [Moves((DetachInterface(name=interface.name, origin=origin),))]
 
     def must_be_given_again(self, before: Interface, after: Interface) -> bool:
         """Never: all that can change of a device changes in place."""
@@ -55,7 +56,7 @@ class NamespaceHost:
         del removed, added
         return False
 
-    def clear(self, wanted: Sequence[Interface]) -> list[Operation]:
+    def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
         """Nothing is left half done: a device moves, is named and marked in one message."""
         del wanted
         return []

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from reconciler.diff import Change
 from reconciler.errors import RefusedError
+from reconciler.formats.iproute2 import route_words
 from reconciler.model.route import Route
-from reconciler.operations import AddRoute, DeleteRoute, ReplaceRoute, route_words
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 
 
 def plan_routes(

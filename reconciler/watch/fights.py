@@ -11,8 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from reconciler.model.identity import Subject
 from reconciler.operations import Operation
 
+# What was repaired: an object by its identity, or all operations of a kind by its name.
+_Key = Subject | str
 # The pause in seconds between the first two repairs of an object, the factor for each further pause, and the longest.
 FIRST, FACTOR, MOST = 1.0, 3.0, 120.0
 # Seconds after which a repair is forgotten. The other program may revert it only from time to time.
@@ -42,7 +45,7 @@ class Fights:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._repairs: dict[str, _Repairs] = {}
+        self._repairs: dict[_Key, _Repairs] = {}
 
     def reset(self) -> None:
         """Forget all repairs, as after an edit of the manifest."""
@@ -53,19 +56,19 @@ class Fights:
         if not self._repairs:
             return False
         now = self._clock()
-        repairs = filter(None, map(self._repairs.get, (operation.command, _kind(operation))))
-        return any(now < each.last + each.pause for each in repairs)
+        keys: tuple[_Key, ...] = (operation.subject, operation.kind)
+        return any(now < each.last + each.pause for each in map(self._repairs.get, keys) if each)
 
     def record(self, repaired: Sequence[Operation]) -> None:
         """Record the operations of a repair; forget the repairs that are older than MEMORY."""
         now = self._clock()
-        for command in [key for key, each in self._repairs.items() if now > each.last + MEMORY]:
-            del self._repairs[command]
-        counts = Counter(map(_kind, repaired))
-        keys = [each.command if counts[_kind(each)] <= _MOST_OBJECTS else _kind(each) for each in repaired]
-        for command in dict.fromkeys(keys):
-            repairs = self._repairs.setdefault(command, _Repairs(0, now, command))
-            repairs.count, repairs.last = repairs.count + 1, now
+        for key in [key for key, each in self._repairs.items() if now > each.last + MEMORY]:
+            del self._repairs[key]
+        counts = Counter(each.kind for each in repaired)
+        shown = {_key(each, counts): _words(each, counts) for each in repaired}
+        for key, command in shown.items():
+            repairs = self._repairs.setdefault(key, _Repairs(0, now, command))
+            repairs.count, repairs.last, repairs.command = repairs.count + 1, now, command
 
     def next_due(self) -> float | None:
         """Return the seconds until the next postponed operation is allowed; None if none is postponed."""
@@ -83,6 +86,12 @@ class Fights:
         ]
 
 
-def _kind(operation: Operation) -> str:
-    """Return the key that all operations of the same kind have: the first words of their commands."""
+def _key(operation: Operation, counts: Counter[str]) -> _Key:
+    return operation.subject if counts[operation.kind] <= _MOST_OBJECTS else operation.kind
+
+
+def _words(operation: Operation, counts: Counter[str]) -> str:
+    """Return the command of an operation, or the beginning that all of its kind have."""
+    if counts[operation.kind] <= _MOST_OBJECTS:
+        return operation.command
     return f"{' '.join(operation.command.split()[:2])} …"

@@ -17,15 +17,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.converge import repair
-from reconciler.drivers import Driver, connect
+from reconciler.drivers import Driver, attend, connect
 from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.guest.lend import Lender, is_back, lend
 from reconciler.manifest.load import Manifest
+from reconciler.manifest.sections import nothing
 from reconciler.model.sandbox import DriverAddress, KataAddress, Sandbox, VmAddress
 from reconciler.preview import preview
 from reconciler.safety import Allowance
@@ -37,7 +37,7 @@ from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.watch.wake import Wake
 
 if TYPE_CHECKING:
-    from reconciler.drivers.vm import VmDriver
+    from reconciler.drivers.vm.driver import VmDriver
 
 # Seconds to the next try if the sandbox does not exist or another run uses it; to the next look while servers drain.
 SOON, DRAIN = 1.0, 0.5
@@ -154,8 +154,7 @@ class Worker:
         while not self._stopping:
             self._target = self._manifest.sandbox
             try:
-                with connect(self._target.driver, borrow=False) as driver:
-                    self._watch(driver, self._target.driver)
+                self._watch(self._target.driver)
             except ReconcilerError as error:
                 self._end_failed_look(error)
             except Exception as error:
@@ -169,13 +168,14 @@ class Worker:
         if self._prune:
             self._remove()
 
-    def _watch(self, driver: Driver, address: DriverAddress) -> None:
+    def _watch(self, address: DriverAddress) -> None:
         """Watch a machine for as long as possible; look once at any other sandbox, which must not stay open."""
         if isinstance(address, VmAddress):
-            with Lender(address.file, self._wake.fileno()) as lender:
-                self._watch_machine(driver, address, lender)  # type: ignore[arg-type]
+            with attend(address) as machine, Lender(address.file, self._wake.fileno()) as lender:
+                self._watch_machine(machine, address, lender)
         else:
-            self._look_if_due(driver, address)
+            with connect(address) as driver:
+                self._look_if_due(driver, address)
 
     def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""
@@ -322,21 +322,14 @@ class Worker:
     def _remove(self) -> None:
         """Remove what is owned from the sandbox, because its manifest was deleted and `--prune` is set."""
         old = self._manifest.sandbox
-        empty = replace(
-            old,
-            interfaces=None if old.interfaces is None else (),
-            routes=None if old.routes is None else (),
-            ipvs=None
-            if old.ipvs is None
-            else replace(old.ipvs, services=() if old.ipvs.services is not None else None),
-        )
+        empty = nothing(old)
         if self._is_paused():
             log.emit("not pruned", level=logging.WARNING, sandbox=old.id, reason="the sandbox is paused")
             return
         deadline = time.monotonic() + PRUNE_TIMEOUT
         while True:
             try:
-                with connect(old.driver, borrow=False) as driver:
+                with _open(old.driver) as driver:
                     result = repair(driver, empty, quick=False, allowance=Allowance())
                 log.emit("pruned", sandbox=old.id, operations=len(result.operations), file=self._manifest.file)
             except SandboxGoneError:
@@ -347,6 +340,10 @@ class Worker:
                     continue
                 log.emit("not pruned", level=logging.ERROR, sandbox=old.id, reason=str(error))
             return
+
+
+def _open(address: DriverAddress) -> AbstractContextManager[Driver]:
+    return attend(address) if isinstance(address, VmAddress) else connect(address)
 
 
 def _may_change_silently(sandbox: Sandbox) -> bool:

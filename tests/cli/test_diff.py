@@ -7,6 +7,9 @@ import pytest
 import yaml
 
 from reconciler.cli.main import main
+from reconciler.manifest.load import load
+from reconciler.model.sandbox import Observed
+from reconciler.preview import compare
 
 HEAD = "apiVersion: reconciler/v1\nsandbox: {id}\ndriver: {{netns: {{name: {id}}}}}\n"
 ROUTES = "routes:\n  - {{dest: 10.8.0.0/16, gateway: 192.0.2.1, device: eth0{more}}}\n"
@@ -42,6 +45,11 @@ def changed(folder: Path) -> Path:
     return folder
 
 
+def fingerprint_of_web() -> str:
+    (web,), (saved,) = load(["web.yaml"]), load(["saved.yaml"])
+    return compare(web.sandbox, Observed(sandbox=saved.sandbox)).fingerprint
+
+
 @pytest.mark.usefixtures("changed")
 def test_a_difference_is_printed_and_exits_with_1(capsys: Output) -> None:
     assert main(["diff", "--observed", "saved.yaml", "web.yaml"]) == 1
@@ -50,7 +58,7 @@ def test_a_difference_is_printed_and_exits_with_1(capsys: Output) -> None:
             "web · netns web · web.yaml\n"
             f"  ~ {GATEWAY_CHANGE}      # was 10.8.0.0/16 via 192.0.2.1 dev eth0\n"
             "\n"
-            "1 sandbox: 0 to add, 1 to change, 0 to delete. Fingerprint c0de-40be-060e\n"
+            f"1 sandbox: 0 to add, 1 to change, 0 to delete. Fingerprint {fingerprint_of_web()}\n"
         ),
         "",
     )
@@ -66,7 +74,7 @@ def test_json_is_for_programs(capsys: Output) -> None:
         '  "sandboxes": [\n'
         "    {\n"
         '      "sandbox": "web",\n'
-        '      "fingerprint": "c0de-40be-060e",\n'
+        f'      "fingerprint": "{fingerprint_of_web()}",\n'
         '      "operations": [\n'
         "        {\n"
         '          "action": "change",\n'

@@ -10,27 +10,21 @@ from reconciler.cli.render import (
     render_failure,
     render_operations,
     render_plan,
-    render_script,
     render_summary,
 )
+from reconciler.cli.script import render_script
 from reconciler.errors import ApplyError
 from reconciler.manifest.load import Manifest
 from reconciler.model.interface import Address, Origin
 from reconciler.model.route import NextHop, Route
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
-from reconciler.operations import (
-    AddAddress,
-    AddRoute,
-    AttachInterface,
-    AwaitAddress,
-    DeleteRoute,
-    DetachInterface,
-    Operation,
-    ReplaceRoute,
-    SetLink,
-)
+from reconciler.operations import Operation
+from reconciler.operations.address import AddAddress, AwaitAddress
+from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Plan
 from reconciler.preview import Preview
+from tests.segments import segments
 
 SANDBOX = Sandbox(id="web-1", driver=NetnsAddress(name="web-1"))
 TEXT = "sandbox: web-1\nroutes:\n  - {dest: 10.0.0.0/24}\n  - {dest: 10.0.1.0/24}\n"
@@ -39,8 +33,7 @@ ORIGIN = Origin(device="tap0", hw_addr="02:00:00:00:00:01", mtu=1500)
 
 
 def preview(operations: Sequence[Operation], sandbox: Sandbox = SANDBOX) -> Preview:
-    planned = Plan(operations=tuple(operations), deletions=(), lost_defaults=())
-    return Preview(desired=sandbox, observed=Observed(sandbox=sandbox), plan=planned)
+    return Preview(desired=sandbox, observed=Observed(sandbox=sandbox), plan=Plan(segments(operations)))
 
 
 def route(number: int, gateway: str = "192.0.2.1") -> Route:

@@ -19,10 +19,20 @@ from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service
 from reconciler.model.route import NextHop, Route
 from reconciler.model.sandbox import KataAddress, Sandbox
-from reconciler.netlink.execute import Outcome, Status
-from reconciler.operations import AddRoute, DeleteRoute, Operation
+from reconciler.operations import Operation
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack, DeleteService
-from reconciler.operations.kata import PlugInterface, UnplugInterface
+from reconciler.operations.outcome import Outcome, Status
+from reconciler.operations.runtime import (
+    AddContainerRoute,
+    DeleteContainerRoute,
+    ImportedRule,
+    PlugInterface,
+    RuleCommand,
+    RuleOperation,
+    UnplugInterface,
+)
+from reconciler.operations.segment import Moves, Network, Plugs, Segment, Table
+from tests.segments import segments
 
 LISTING = """\
 IP Virtual Server version 1.2.1 (size=4096)
@@ -115,7 +125,15 @@ def observe(runtime: Runtime, **sections: Any) -> Sandbox:
 
 def execute(runtime: Runtime, *operations: Operation) -> list[Outcome]:
     with connect(runtime.address) as driver:
-        return [outcome for batch in driver.execute(operations) for outcome in batch]
+        return [outcome for batch in driver.execute(segments(operations)) for outcome in batch]
+
+
+def rule(operation: RuleOperation) -> RuleCommand:
+    return RuleCommand(container="6ec7a98", operation=operation)
+
+
+def imported(operation: AddService | AddServer) -> ImportedRule:
+    return ImportedRule(container="6ec7a98", operation=operation)
 
 
 def test_what_is_listed_is_observed(runtime: Runtime) -> None:
@@ -228,12 +246,12 @@ def test_each_change_is_a_command(runtime: Runtime) -> None:
     operations: Sequence[Operation] = (
         PlugInterface(container="6ec7a98", interface=NIC),
         UnplugInterface(container="6ec7a98", name="eth0"),
-        AddRoute(route=ROUTE),
-        DeleteRoute(route=ROUTE),
-        AddService(service=WEB),
-        AddServer(service=WEB.key, server=server),
-        DeleteService(service=DNS),
-        DeleteConntrack(address="10.2.0.1", protocol="udp"),
+        AddContainerRoute(container="6ec7a98", route=ROUTE),
+        DeleteContainerRoute(container="6ec7a98", route=ROUTE),
+        rule(AddService(service=WEB)),
+        rule(AddServer(service=WEB.key, server=server)),
+        rule(DeleteService(service=DNS)),
+        rule(DeleteConntrack(address="10.2.0.1", protocol="udp")),
     )
     assert execute(runtime, *operations) == [Outcome(each, Status.DONE) for each in operations]
     said = {
@@ -258,18 +276,16 @@ def test_each_change_is_a_command(runtime: Runtime) -> None:
     ]
 
 
-def many(count: int) -> list[Operation]:
+def many(count: int) -> list[ImportedRule]:
     services = [replace(WEB, port=port) for port in range(1, count + 1)]
-    adds: list[Operation] = [AddService(service=each) for each in services]
-    return [*adds, *(AddServer(service=each.key, server=WEB.servers[0]) for each in services)]
+    adds = [imported(AddService(service=each)) for each in services]
+    return [*adds, *(imported(AddServer(service=each.key, server=WEB.servers[0])) for each in services)]
 
 
 def test_many_rules_are_imported_at_once(runtime: Runtime) -> None:
-    first, *rest = many(6)
-    other = AddServer(service=DNS.key, server=Server(address="10.0.0.9", port=53))
-    outcomes = execute(runtime, first, other, *rest)
-    assert sorted(map(id, (each.operation for each in outcomes))) == sorted(map(id, (first, other, *rest)))
-    assert all(each.status is Status.DONE for each in outcomes)
+    other = rule(AddServer(service=DNS.key, server=Server(address="10.0.0.9", port=53)))
+    operations: list[Operation] = [*many(6), other]
+    assert execute(runtime, *operations) == [Outcome(each, Status.DONE) for each in operations]
     (words, rules), (single, _) = runtime.calls()
     assert words == ["kata-ipvs", "ipvsadm", "--restore", "-", "6ec7a98"]
     assert rules.splitlines() == [
@@ -288,13 +304,13 @@ def test_an_import_that_went_half_way_is_finished(
     answer: dict[str, Any], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "TIMEOUT", 1.0)
-    there: list[Operation] = [AddService(service=WEB), AddServer(service=WEB.key, server=WEB.servers[0])]
+    there = [imported(AddService(service=WEB)), imported(AddServer(service=WEB.key, server=WEB.servers[0]))]
     missing = many(6)
     runtime.answer(restore=answer, listing={"out": LISTING})
     outcomes = execute(runtime, *there, *missing)
     assert [(each.operation, each.status) for each in outcomes] == [(each, Status.DONE) for each in (*there, *missing)]
     singles = [words[3] for words, _ in runtime.calls()[2:]]
-    assert singles == [each.command.removeprefix("ipvsadm ") for each in missing]
+    assert singles == [each.operation.parameters for each in missing]
 
 
 def test_an_import_of_which_nothing_is_known_is_unknown(runtime: Runtime) -> None:
@@ -312,20 +328,27 @@ def test_an_import_of_which_nothing_came_is_not_tried_rule_by_rule(runtime: Runt
 
 def test_what_fails_says_why_and_stops_what_depends_on_it(runtime: Runtime) -> None:
     runtime.answer(add_route={"status": 1, "err": "File exists\n"}, kata_ipvs={"status": 1, "err": "No such service\n"})
-    add, delete = AddRoute(route=ROUTE), DeleteService(service=DNS)
+    add, delete = AddContainerRoute(container="6ec7a98", route=ROUTE), rule(DeleteService(service=DNS))
+    another: Operation = rule(AddService(service=WEB))
     assert execute(runtime, add, delete) == [Outcome(add, Status.FAILED, "kata-network add-route: File exists")]
     # Rules of IPVS do not depend on each other.
-    assert execute(runtime, delete, AddService(service=WEB)) == [
+    assert execute(runtime, delete, another) == [
         Outcome(delete, Status.FAILED, "kata-ipvs ipvsadm: No such service"),
-        Outcome(AddService(service=WEB), Status.FAILED, "kata-ipvs ipvsadm: No such service"),
+        Outcome(another, Status.FAILED, "kata-ipvs ipvsadm: No such service"),
     ]
     assert {each.status for each in execute(runtime, *many(6))} == {Status.UNKNOWN}
+
+
+@pytest.mark.parametrize("segment", [Moves(()), Network(()), Table(()), Plugs(())])
+def test_no_segment_for_a_kernel_or_a_machine_is_executed(runtime: Runtime, segment: Segment) -> None:
+    with connect(runtime.address) as driver, pytest.raises(TypeError, match="are not for a runtime's command line"):
+        list(driver.execute([segment]))
 
 
 def test_what_gives_no_answer_is_unknown_and_ended(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "TIMEOUT", 1.0)
     runtime.answer(add_route={"sleep": 600})
-    operation = AddRoute(route=ROUTE)
+    operation = AddContainerRoute(container="6ec7a98", route=ROUTE)
     (outcome,) = execute(runtime, operation, UnplugInterface(container="6ec7a98", name="eth0"))
     assert (outcome.operation, outcome.status) == (operation, Status.UNKNOWN)
     assert "did not end within 1 s" in outcome.reason

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.drivers import machine
+from reconciler.drivers.vm import monitor as machine
 from reconciler.errors import BusyError, ChannelError, HostError, SandboxGoneError
 from reconciler.guest.qmp import QmpError
 from reconciler.model.interface import Interface

@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 
-from reconciler.drivers import vm, vm_execute
 from reconciler.drivers.inside import Inside
+from reconciler.drivers.vm import driver as vm
+from reconciler.drivers.vm import execute as vm_execute
+from reconciler.drivers.vm.nics import find
 from reconciler.errors import ChannelError
 from reconciler.guest.qmp import QmpError
 from reconciler.model.machine import Machine, Plugged, Slot, Tap
-from reconciler.netlink.execute import Outcome, Status
 from reconciler.netlink.interface import Link
-from reconciler.operations import Operation, RenameInterface, SetLink
+from reconciler.operations import Operation
+from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
+from reconciler.operations.outcome import Outcome, Status
+from reconciler.operations.segment import Network, Table
 from tests.drivers.fake import Scripted
+from tests.segments import segments
 
 MACS = [f"02:00:00:00:00:0{number}" for number in range(10)]
 PLUGGED = Plugged(hw_addr=MACS[1], queues=1, socket=None, slot=Slot("port0", "0"))
@@ -30,7 +35,7 @@ def link(index: int, name: str, hw_addr: str, permanent: str = "", kind: str = "
 
 
 def name_of(links: list[Link], hw_addr: str) -> str | None:
-    found = vm.find(links, hw_addr)
+    found = find(links, hw_addr)
     return found.name if found else None
 
 
@@ -93,14 +98,14 @@ class Guest:
             raise look
         return look
 
-    def execute(self, operations: list[Operation]) -> Iterable[list[Outcome]]:
-        self.executed += operations
-        yield [Outcome(operation, Status.DONE) for operation in operations]
+    def execute(self, segment: Network | Table) -> Iterable[list[Outcome]]:
+        self.executed += segment.operations
+        yield [Outcome(operation, Status.DONE) for operation in segment.operations]
 
 
 def run(guest: Guest, monitor: Scripted, *operations: Operation) -> list[Outcome]:
     inside: Inside = guest  # type: ignore[assignment]
-    return [outcome for batch in vm_execute.execute(inside, monitor, operations) for outcome in batch]
+    return [outcome for batch in vm_execute.execute(inside, monitor, segments(operations)) for outcome in batch]
 
 
 @pytest.fixture
@@ -112,7 +117,7 @@ def renamed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Operation, dict[str, 
         asked.extend((operation, indexes) for operation in operations)
         return [[Outcome(operation, Status.DONE) for operation in operations]]
 
-    monkeypatch.setattr("reconciler.drivers.vm_execute.netlink.execute", execute)
+    monkeypatch.setattr("reconciler.drivers.vm.execute.netlink.execute", execute)
     return asked
 
 

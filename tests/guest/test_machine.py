@@ -22,9 +22,10 @@ from reconciler.guest.relay import Relay, RelayChannel
 from reconciler.model.route import IPV6_DEFAULT_METRIC, Route
 from reconciler.netlink import message
 from reconciler.netlink.engine import Engine
-from reconciler.netlink.execute import Status, execute
+from reconciler.netlink.execute import execute
 from reconciler.netlink.message import ACK, DUMP, REQUEST, attribute, failure, pack
-from reconciler.operations import AddRoute, DeleteRoute
+from reconciler.operations.outcome import Status
+from reconciler.operations.route import AddRoute, DeleteRoute
 from tests.machine import Guest
 
 GET_FAMILY = struct.pack("=BBH", 3, 1, 0)

@@ -74,7 +74,8 @@ def ours(container: Container) -> list[str]:
 
 @pytest.mark.usefixtures("tap")
 def test_interfaces_and_routes(manifest: Manifest, container: Container) -> None:
-    assert manifest.diff(interfaces=[NIC], routes=ROUTES) == ["PlugInterface", "AddRoute", "AddRoute"]
+    expected = ["PlugInterface", "AddContainerRoute", "AddContainerRoute"]
+    assert manifest.diff(interfaces=[NIC], routes=ROUTES) == expected
     manifest.apply(interfaces=[NIC], routes=ROUTES)
     both = ["default via 172.17.0.1 dev eth-test", "172.17.0.0/16 dev eth-test"]
     assert ours(container) == both

@@ -104,7 +104,8 @@ def read(text: str) -> tuple[Ipvs | None, list[Finding]]:
     findings = check(document)
     draft = read_sections(document, findings)
     findings += check_sections(draft)
-    return draft.ipvs.ipvs if draft.ipvs else None, findings
+    section = draft.sections["ipvs"]
+    return section.ipvs if section else None, findings
 
 
 def spelling(value: object) -> str:
@@ -193,7 +194,7 @@ def test_what_is_written_is_read_as_it_was(section: Ipvs) -> None:
     findings = check(document)
     draft = read_sections(document, findings)
     assert findings + check_sections(draft) == []
-    assert draft.ipvs == ipvs.Section(section, list(section.services or ()), rules=section.services is None)
+    assert draft.sections["ipvs"] == ipvs.Section(section, list(section.services or ()), rules=section.services is None)
 
 
 @given(st.lists(services(), min_size=1, max_size=4, unique_by=lambda each: each.key))

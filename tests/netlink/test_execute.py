@@ -13,22 +13,14 @@ from reconciler.model.route import NextHop, Route
 from reconciler.netlink import execute as execute_module
 from reconciler.netlink import message
 from reconciler.netlink.engine import Engine
-from reconciler.netlink.execute import BATCH, Outcome, Status, execute
+from reconciler.netlink.execute import BATCH, execute
 from reconciler.netlink.message import Message
 from reconciler.netlink.route import encode
-from reconciler.operations import (
-    AddAddress,
-    AddRoute,
-    AttachInterface,
-    AwaitAddress,
-    DeleteAddress,
-    DeleteRoute,
-    DetachInterface,
-    NetworkOperation,
-    RenameInterface,
-    ReplaceRoute,
-    SetLink,
-)
+from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress
+from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface, SetLink
+from reconciler.operations.network import NetworkOperation
+from reconciler.operations.outcome import Outcome, Status
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 from tests.netlink.scripted import Answer, ScriptedChannel, acknowledge, dump, ipv6_address, refuse

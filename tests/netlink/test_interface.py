@@ -20,19 +20,14 @@ from reconciler.model.interface import Address, Origin
 from reconciler.netlink import interface, message
 from reconciler.netlink.channel import SocketChannel
 from reconciler.netlink.engine import Engine
-from reconciler.netlink.execute import Outcome, Request, Status, execute, is_gone, send
+from reconciler.netlink.execute import Request, execute, is_gone, send
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.message import Message
-from reconciler.operations import (
-    AddAddress,
-    AttachInterface,
-    DeleteAddress,
-    DetachInterface,
-    NetworkOperation,
-    RenameInterface,
-    ReplaceAddress,
-    SetLink,
-)
+from reconciler.operations import Operation
+from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
+from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface, SetLink
+from reconciler.operations.network import NetworkOperation
+from reconciler.operations.outcome import Outcome, Status
 from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 
@@ -357,7 +352,7 @@ def test_flags_of_old_kernels_stand_in_the_header() -> None:
     )
 
 
-def done(*operations: NetworkOperation) -> list[list[Outcome]]:
+def done(*operations: Operation) -> list[list[Outcome]]:
     return [[Outcome(operation, Status.DONE) for operation in operations]]
 
 

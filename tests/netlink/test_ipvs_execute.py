@@ -15,11 +15,10 @@ from reconciler.errors import ChannelError, HostError, ProtocolError
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink import ipvs, ipvs_execute, message
-from reconciler.netlink.execute import Outcome, Status, until_failure
 from reconciler.netlink.ipvs_engine import IpvsEngine, Table
 from reconciler.netlink.ipvs_execute import BATCH, ORDERED, execute
 from reconciler.netlink.message import Message
-from reconciler.operations import DeleteRoute, Operation
+from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
     AddServer,
     AddService,
@@ -30,11 +29,14 @@ from reconciler.operations.ipvs import (
     EditServer,
     EditService,
     IpvsOperation,
+    MessageOperation,
     SetSysctl,
     SetTimeouts,
     StartExpiring,
     StopExpiring,
 )
+from reconciler.operations.outcome import Outcome, Status, until_failure
+from reconciler.operations.route import DeleteRoute
 from reconciler.plan import Plan, plan
 from tests.formats.strategies import services
 from tests.netlink.ipvs_kernel import FAMILY, FakeChannel, FakeKernel, kernel_service
@@ -67,8 +69,8 @@ def add(service: Service) -> list[IpvsOperation]:
     return [AddService(service=service), *[AddServer(service=service.key, server=each) for each in service.servers]]
 
 
-def sent(operation: IpvsOperation) -> bytes:
-    (built,) = message.messages(ipvs_execute._encode(operation, FAMILY, 1))
+def sent(operation: MessageOperation) -> bytes:
+    (built,) = message.messages(ipvs.encode(operation, FAMILY, 1))
     return built.payload
 
 
@@ -221,7 +223,7 @@ GONE = {
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.ESRCH, errno.EEXIST, errno.EINVAL, errno.EPERM])
 @pytest.mark.parametrize(("operation", "codes"), GONE.values(), ids=GONE)
-def test_a_deletion_of_what_is_gone_is_done(operation: IpvsOperation, codes: set[int], code: int) -> None:
+def test_a_deletion_of_what_is_gone_is_done(operation: MessageOperation, codes: set[int], code: int) -> None:
     fake = FakeKernel()
     fake.refused[sent(operation)] = code
     ((found, status, _),) = run(fake, [operation])

@@ -17,8 +17,9 @@ from reconciler.model.address import split_prefix
 from reconciler.model.route import NextHop, Route, canonical_hops
 from reconciler.netlink import message, route
 from reconciler.netlink.engine import Engine
-from reconciler.netlink.execute import Outcome, Status, execute
-from reconciler.operations import AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
+from reconciler.netlink.execute import execute
+from reconciler.operations.outcome import Outcome, Status
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
 from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 from tests.netlink.strategies import INDEXES, NAMES, attribute_bytes, routes, spoiled

@@ -12,11 +12,15 @@ from reconciler.errors import RefusedError
 from reconciler.model.interface import Interface
 from reconciler.model.route import Route
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
-from reconciler.netlink.execute import Outcome, Status
-from reconciler.operations import AddRoute, DeleteRoute, Operation, RenameInterface, ReplaceAddress, ReplaceRoute
+from reconciler.operations import Operation
+from reconciler.operations.address import ReplaceAddress
+from reconciler.operations.interface import RenameInterface
+from reconciler.operations.outcome import Outcome, Status
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, plan
 from tests.conftest import Kernel, ip
 from tests.plan.sandboxes import found, hop, mac, nic, planned_commands, route, wanted
+from tests.segments import segments
 
 ADDRESSES0 = ("10.0.0.2/24", "fd00::2/64 nodad")
 ADDRESSES1 = ("10.1.0.2/24", "fd01::2/64 nodad")
@@ -358,7 +362,7 @@ class Lab:
         try:
             observed = driver.observe(desired)
             operations = plan(desired, replace(observed, around=replace(observed.around, **around))).operations
-            outcomes = [outcome for batch in driver.execute(operations) for outcome in batch]
+            outcomes = [outcome for batch in driver.execute(segments(operations)) for outcome in batch]
             assert outcomes == [Outcome(operation, Status.DONE) for operation in operations]
             return planned_commands(desired, driver.observe(desired))
         finally:

@@ -13,16 +13,9 @@ from reconciler.errors import HostError, RefusedError
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import HostDevice, NetnsAddress
-from reconciler.operations import (
-    AddAddress,
-    AttachInterface,
-    DeleteAddress,
-    DetachInterface,
-    Operation,
-    RenameInterface,
-    ReplaceAddress,
-    SetLink,
-)
+from reconciler.operations import Operation
+from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
+from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface, SetLink
 from reconciler.plan import Deletion, plan
 from reconciler.plan.interface import order_renames
 from reconciler.plan.namespace import check_queues

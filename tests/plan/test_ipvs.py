@@ -14,7 +14,7 @@ from reconciler.errors import RefusedError
 from reconciler.model.ipvs import DRAINING, Ipvs, Server, ServerKey, Service, ServiceKey, Timeouts
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
-from reconciler.operations import AddRoute, DeleteRoute, Operation, ReplaceRoute
+from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
     AddServer,
     AddService,
@@ -24,16 +24,19 @@ from reconciler.operations.ipvs import (
     DrainServer,
     EditServer,
     EditService,
+    MarkService,
     SetSysctl,
     SetTimeouts,
     StartExpiring,
     StopExpiring,
 )
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, Plan, plan
 from reconciler.plan.ipvs import RESTORE
 from reconciler.safety import Allowance, check_deletions
 from tests.formats.strategies import services
 from tests.plan.sandboxes import DRIVER, found, hop, nic, route
+from tests.segments import segments
 
 NOW = 1_800_000_000.0
 S1, S2, S3 = (Server(address=f"172.16.0.{number}", port=8080, weight=100) for number in (1, 2, 3))
@@ -71,7 +74,7 @@ def planned(*operations: Operation, deletions: Counted = (), draining: int = 0) 
         Deletion(kind=f"IPVS {kind}", count=count, total=total, never_all=kind == "service")
         for kind, count, total in deletions
     ]
-    return Plan(operations, tuple(counted), (), draining)
+    return Plan(segments(operations), tuple(counted), (), draining)
 
 
 def servers_of(service: Service, *servers: Server) -> Service:
@@ -192,17 +195,14 @@ def test_services_of_others_are_left() -> None:
 def test_a_service_without_our_mark_is_marked_and_nothing_else() -> None:
     for each in (WEB, TLS, replace(WEB, servers=())):
         bare = replace(each, marked=False)
-        assert plan(sandbox(each, DNS), table(bare, DNS)) == planned(EditService(service=each, before=bare))
-        (operation,) = plan(sandbox(each), table(bare)).operations
-        assert operation.only_marks
+        assert plan(sandbox(each, DNS), table(bare, DNS)) == planned(MarkService(service=each))
+        assert plan(sandbox(each), table(bare)) == planned(MarkService(service=each))
 
 
 def test_a_mark_goes_with_an_edit() -> None:
     other = replace(WEB, scheduler="wrr")
     bare = replace(WEB, marked=False)
-    (operation,) = plan(sandbox(other), table(bare)).operations
-    assert operation == EditService(service=other, before=bare)
-    assert not operation.only_marks
+    assert plan(sandbox(other), table(bare)) == planned(EditService(service=other, before=bare))
 
 
 # Weights of others.
@@ -639,7 +639,7 @@ def test_other_deletions_are_counted_beside_those_of_ipvs() -> None:
     )
     desired = replace(observed.sandbox, routes=(), ipvs=Ipvs(services=(TLS,)))
     assert plan(desired, observed) == Plan(
-        (DeleteService(service=WEB), DeleteRoute(route=gone)),
+        segments((DeleteService(service=WEB), DeleteRoute(route=gone))),
         (
             Deletion(kind="route", count=1, total=1),
             Deletion(kind="IPVS service", count=1, total=2, never_all=True),
@@ -691,6 +691,11 @@ class Simulator:
                 assert self.services[service.key] == before
                 assert before != replace(service, servers=before.servers)
                 self.services[service.key] = replace(service, servers=before.servers, ignore=())
+            case MarkService(service=service):
+                before = self.services[service.key]
+                assert not before.marked
+                assert replace(service, servers=before.servers, ignore=()) == replace(before, marked=True)
+                self.services[service.key] = replace(before, marked=True)
             case DeleteService(service=service):
                 assert self.services.pop(service.key) == service
             case AddServer(service=key, server=server):

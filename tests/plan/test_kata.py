@@ -7,14 +7,24 @@ from dataclasses import replace
 import pytest
 
 from reconciler.errors import HostError
+from reconciler.model.identity import Entry, HostDevice, Nic
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Ipvs, Server, Service
 from reconciler.model.route import NextHop, Route
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox
-from reconciler.operations import AddRoute, DeleteRoute, Operation
-from reconciler.operations.ipvs import AddServer, DeleteConntrack, DeleteServer, EditService
-from reconciler.operations.kata import PlugInterface, UnplugInterface
+from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack, DeleteServer, DeleteService, EditService
+from reconciler.operations.runtime import (
+    AddContainerRoute,
+    DeleteContainerRoute,
+    ImportedRule,
+    PlugInterface,
+    RuleCommand,
+    RuleOperation,
+    UnplugInterface,
+)
+from reconciler.operations.segment import Imports, RuleCommands
 from reconciler.plan import Deletion, Plan, plan
+from tests.segments import segments
 
 DRIVER = KataAddress(id="6ec7a98")
 ETH0 = Interface(
@@ -49,6 +59,18 @@ def unplug(name: str) -> UnplugInterface:
     return UnplugInterface(container="6ec7a98", name=name)
 
 
+def add(route: Route) -> AddContainerRoute:
+    return AddContainerRoute(container="6ec7a98", route=route)
+
+
+def delete(route: Route) -> DeleteContainerRoute:
+    return DeleteContainerRoute(container="6ec7a98", route=route)
+
+
+def rule(operation: RuleOperation) -> RuleCommand:
+    return RuleCommand(container="6ec7a98", operation=operation)
+
+
 def test_what_is_as_wanted_is_left() -> None:
     assert planned(sandbox((ETH0,), (DIRECT,)), ETH0, routes=(DIRECT,)) == Plan((), (), ())
     assert planned(sandbox(), ETH0, routes=(DIRECT,)) == Plan((), (), ())
@@ -57,8 +79,8 @@ def test_what_is_as_wanted_is_left() -> None:
 def test_interfaces_come_before_routes_and_gateways_after_what_reaches_them() -> None:
     assert planned(sandbox((ETH0,), (FAR, DIRECT))).operations == (
         plug(ETH0),
-        AddRoute(route=DIRECT),
-        AddRoute(route=FAR),
+        add(DIRECT),
+        add(FAR),
     )
 
 
@@ -68,36 +90,36 @@ def test_interfaces_come_before_routes_and_gateways_after_what_reaches_them() ->
 def test_a_change_of_an_interface_plugs_it_anew(change: dict[str, object]) -> None:
     after = replace(ETH0, **change)  # type: ignore[arg-type]
     shown = planned(sandbox((after, ETH1)), ETH0, ETH1, routes=(OTHER,))
-    assert shown == Plan((unplug("eth0"), plug(after)), (), ())
+    assert shown == Plan(segments((unplug("eth0"), plug(after))), (), ())
 
 
 def test_routes_of_an_interface_that_is_plugged_anew_come_back() -> None:
     after = replace(ETH0, mtu=1400)
     expected = (
-        DeleteRoute(route=DIRECT),
-        DeleteRoute(route=FAR),
+        delete(DIRECT),
+        delete(FAR),
         unplug("eth0"),
         plug(after),
-        AddRoute(route=DIRECT),
-        AddRoute(route=FAR),
+        add(DIRECT),
+        add(FAR),
     )
     for routes in (None, (DIRECT, FAR, OTHER)):
         shown = planned(sandbox((after, ETH1), routes), ETH0, ETH1, routes=(DIRECT, FAR, OTHER))
-        assert shown == Plan(expected, (), ())
+        assert shown == Plan(segments(expected), (), ())
 
 
 def test_routes_follow_a_new_name_where_nothing_is_said_of_them() -> None:
     after = replace(ETH0, name="net0")
     shown = planned(sandbox((after, ETH1)), ETH0, ETH1, routes=(DIRECT, OTHER))
     there = replace(DIRECT, nexthops=(NextHop(device="net0"),))
-    operations = (DeleteRoute(route=DIRECT), unplug("eth0"), plug(after), AddRoute(route=there))
-    assert shown == Plan(operations, (), ())
+    operations = (delete(DIRECT), unplug("eth0"), plug(after), add(there))
+    assert shown == Plan(segments(operations), (), ())
 
 
 def test_an_interface_goes_with_its_routes() -> None:
     shown = planned(sandbox((ETH1,)), ETH0, ETH1, routes=(FAR, OTHER))
     assert shown == Plan(
-        (DeleteRoute(route=FAR), unplug("eth0")),
+        segments((delete(FAR), unplug("eth0"))),
         (Deletion(kind="interface", count=1, total=2), Deletion(kind="route", count=1, total=2)),
         ("IPv4",),
     )
@@ -107,7 +129,7 @@ def test_a_route_in_the_way_goes_first_and_others_last() -> None:
     after = replace(FAR, nexthops=(NextHop(device="eth0", gateway="10.9.0.2"),))
     shown = planned(sandbox(None, (after,)), ETH0, ETH1, routes=(FAR, OTHER))
     assert shown == Plan(
-        (DeleteRoute(route=FAR), AddRoute(route=after), DeleteRoute(route=OTHER)),
+        segments((delete(FAR), add(after), delete(OTHER))),
         (Deletion(kind="route", count=1, total=2),),
         (),
     )
@@ -123,14 +145,46 @@ def test_the_table_changes_by_commands_and_udp_connections_are_cleaned_up() -> N
     one, two = Server(address="10.0.0.8", port=53), Server(address="10.0.0.9", port=53)
     before = Service(protocol="udp", address="10.1.0.1", port=53, servers=(one,))
     after = replace(before, scheduler="rr", servers=(two,))
-    expected: tuple[Operation, ...] = (
-        EditService(service=after, before=before),
-        AddServer(service=before.key, server=two),
-        DeleteServer(service=before.key, server=one),
-        DeleteConntrack(address="10.1.0.1", protocol="udp"),
+    expected = (
+        rule(EditService(service=after, before=before)),
+        rule(AddServer(service=before.key, server=two)),
+        rule(DeleteServer(service=before.key, server=one)),
+        rule(DeleteConntrack(address="10.1.0.1", protocol="udp")),
     )
     shown = planned(sandbox(ipvs=Ipvs(services=(after,))), ipvs=Ipvs(services=(before,)))
-    assert shown.operations == expected
+    assert shown.segments == segments(expected)
+
+
+def balanced(port: int, *servers: Server) -> Service:
+    return Service(protocol="tcp", address="10.2.0.1", port=port, servers=servers)
+
+
+def test_new_services_are_imported_at_once_if_they_are_many() -> None:
+    one, two = Server(address="10.0.0.8", port=80), Server(address="10.0.0.9", port=80)
+    first, last, gone = balanced(1, one), balanced(9000, one), balanced(9001, one)
+    after = (replace(first, servers=(one, two)), *(balanced(port, one) for port in range(2, 7)))
+    more, less = (*after, replace(last, servers=(two,))), (*after[:5], replace(last, servers=(two,)))
+    had = Ipvs(services=(first, last, gone))
+    adds = [
+        operation
+        for each in after[1:]
+        for operation in (AddService(service=each), AddServer(service=each.key, server=one))
+    ]
+    before = AddServer(service=first.key, server=two)
+    rest: tuple[RuleOperation, ...] = (
+        AddServer(service=last.key, server=two),
+        DeleteServer(service=last.key, server=one),
+        DeleteService(service=gone),
+    )
+    assert planned(sandbox(ipvs=Ipvs(services=more)), ipvs=had).segments == (
+        RuleCommands((rule(before),)),
+        Imports(tuple(ImportedRule(container="6ec7a98", operation=each) for each in adds)),
+        RuleCommands(tuple(map(rule, rest))),
+    )
+    # One service less, and each rule has a command of its own.
+    assert planned(sandbox(ipvs=Ipvs(services=less)), ipvs=had).segments == (
+        RuleCommands(tuple(map(rule, (before, *adds[:-2], *rest)))),
+    )
 
 
 def test_the_commands_are_those_of_a_shell() -> None:
@@ -139,4 +193,31 @@ def test_the_commands_are_those_of_a_shell() -> None:
         f'kata-runtime kata-network add-iface 6ec7a98 - <<<\'{said}"hwAddr":"02:42:20:6f:a3:69"}}\''
     )
     assert unplug("eth0").command == """kata-runtime kata-network del-iface 6ec7a98 - <<<'{"name":"eth0"}'"""
-    assert plug(ETH0).device == "tap0"
+    said = '{"dest":"10.8.0.0/16","gateway":"","device":"eth1"}'
+    assert add(OTHER).command == f"kata-runtime kata-network add-route 6ec7a98 - <<<'{said}'"
+    assert delete(OTHER).command == f"kata-runtime kata-network del-route 6ec7a98 - <<<'{said}'"
+    server = AddServer(service=("tcp", "10.2.0.1", 80), server=Server(address="fd00::8", port=80))
+    words = "-a -t 10.2.0.1:80 -r [fd00::8]:80 -m -w 1"
+    assert rule(server).command == f"kata-runtime kata-ipvs ipvsadm --parameters '{words}' 6ec7a98"
+    assert ImportedRule(container="6ec7a98", operation=server).command == (
+        f"kata-runtime kata-ipvs ipvsadm --restore - 6ec7a98 <<<'{words}'"
+    )
+    assert rule(DeleteConntrack(address="10.1.0.1", protocol="udp")).command == (
+        "kata-runtime kata-ipvs cleanup --parameters '--orig-dst 10.1.0.1 --protonum udp' 6ec7a98"
+    )
+
+
+def test_a_command_is_about_what_it_changes() -> None:
+    assert (plug(ETH0).subject, unplug("eth0").subject) == (HostDevice("tap0"), Nic("eth0"))
+    assert add(OTHER).subject == delete(OTHER).subject == Entry("routes", OTHER.key)
+    assert add(OTHER).needs == {Nic("eth1")}
+    assert plug(ETH0).provides == {HostDevice("tap0"), Nic("eth0")}
+    server = AddServer(service=("tcp", "10.2.0.1", 80), server=Server(address="10.0.0.8", port=80))
+    service = DeleteService(service=balanced(80))
+    for each in (server, service):
+        shown = rule(each)
+        assert (shown.kind, shown.sign, shown.comment) == (each.kind, each.sign, each.comment)
+        assert (shown.subject, shown.needs, shown.provides) == (each.subject, each.needs, each.provides)
+    shown_import = ImportedRule(container="6ec7a98", operation=server)
+    assert (shown_import.kind, shown_import.sign) == ("AddServer", "+")
+    assert shown_import.comment == "one import of all new services and their servers"

@@ -15,18 +15,11 @@ from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Plugged, Slot, Tap
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
-from reconciler.operations import (
-    AddAddress,
-    AddRoute,
-    DeleteAddress,
-    DeleteRoute,
-    Operation,
-    RenameInterface,
-    ReplaceAddress,
-    ReplaceRoute,
-    SetLink,
-)
+from reconciler.operations import Operation
+from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
+from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, plan
 from tests.plan import sandboxes
 from tests.plan.sandboxes import commands, found, hop, mac, nic, route

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from reconciler.errors import RefusedError
 from reconciler.model.interface import Address
 from reconciler.model.route import Route
-from reconciler.operations import AddRoute, AwaitAddress, DeleteRoute, ReplaceRoute
-from reconciler.plan import Deletion, plan
+from reconciler.operations.address import AwaitAddress
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
+from reconciler.plan import Deletion, Plan, plan
 from tests.plan.sandboxes import found, hop, nic, planned_commands, route, wanted
+from tests.segments import segments
 
 ETH0 = nic("eth0", "192.0.2.10/24", "2001:db8::10/64")
 VIA_1, VIA_2 = hop("eth0", "192.0.2.1"), hop("eth0", "192.0.2.2")
@@ -29,13 +31,13 @@ def test_a_route_that_is_there_is_left(wish: Route) -> None:
 @both_families
 def test_a_route_that_is_missing_is_added(wish: Route) -> None:
     planned = plan(wanted([ETH0], [wish]), found([ETH0]))
-    assert planned == ((AddRoute(route=wish),), (), (), 0)
+    assert planned == Plan(segments((AddRoute(route=wish),)))
 
 
 @both_families
 def test_a_route_that_is_too_much_is_deleted_and_counted(wish: Route) -> None:
     planned = plan(wanted([ETH0], []), found([ETH0], [wish]))
-    assert planned == ((DeleteRoute(route=wish),), (Deletion(kind="route", count=1, total=1),), (), 0)
+    assert planned == Plan(segments((DeleteRoute(route=wish),)), (Deletion(kind="route", count=1, total=1),))
 
 
 CHANGES = {
@@ -59,7 +61,7 @@ CHANGES = {
 @pytest.mark.parametrize(("before", "after"), CHANGES.values(), ids=CHANGES)
 def test_whatever_changes_of_a_route_it_is_replaced_and_never_missing(before: Route, after: Route) -> None:
     planned = plan(wanted([ETH0], [after]), found([ETH0], [before]))
-    assert planned == ((ReplaceRoute(route=after, before=before),), (), (), 0)
+    assert planned == Plan(segments((ReplaceRoute(route=after, before=before),)))
 
 
 @pytest.mark.parametrize(
@@ -71,8 +73,8 @@ def test_another_metric_or_table_is_another_route_that_comes_before_the_old_one_
     before: Route, after: Route
 ) -> None:
     planned = plan(wanted([ETH0], [after]), found([ETH0], [before]))
-    assert planned == (
-        (AddRoute(route=after), DeleteRoute(route=before)),
+    assert planned == Plan(
+        segments((AddRoute(route=after), DeleteRoute(route=before))),
         (Deletion(kind="route", count=1, total=1),),
         (),
         0,
@@ -221,8 +223,8 @@ def test_a_section_that_is_absent_is_left_alone() -> None:
 
 def test_an_empty_section_means_none_of_ours() -> None:
     planned = plan(wanted([ETH0], []), found([ETH0], [PLAIN, PLAIN6], foreign=[replace(TWIN, metric=9), CONNECTED]))
-    assert planned == (
-        (DeleteRoute(route=PLAIN), DeleteRoute(route=PLAIN6)),
+    assert planned == Plan(
+        segments((DeleteRoute(route=PLAIN), DeleteRoute(route=PLAIN6))),
         (Deletion(kind="route", count=2, total=2),),
         (),
         0,

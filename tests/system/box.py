@@ -309,11 +309,11 @@ class KataBox(VmBox):
         in_the_way = {route["dest"] for route in added}
         early = [route for route in lost if route["device"] in names or route["dest"] in in_the_way]
         return [
-            *(f"{_command(route, 'del')}" for route in early),
+            *(self._command("del-route", _said(route)) for route in early),
             *(words for each in going for words in self.taken_back(each)),
             *(words for each in coming for words in self.given(each)),
-            *(f"{_command(route, 'add')}" for route in added),
-            *(f"{_command(route, 'del')}" for route in lost if route not in early),
+            *(self._command("add-route", _said(route)) for route in added),
+            *(self._command("del-route", _said(route)) for route in lost if route not in early),
         ]
 
 
@@ -325,11 +325,10 @@ def _exchanged(
     return [each for each in before if each not in kept], [each for each in after if each not in kept]
 
 
-def _command(route: dict[str, Any], verb: str) -> str:
-    """Give the command of a route that has only what kata-runtime can say."""
-    family, metric = ("ip -6", " metric 1024") if ":" in route["dest"] else ("ip", "")
-    via = f" via {route['gateway']}" if route.get("gateway") else ""
-    return f"{family} route {verb} {route['dest']}{via} dev {route['device']}{metric} proto 200"
+def _said(route: dict[str, Any]) -> dict[str, Any]:
+    """Give the JSON of a route that has only what kata-runtime can say."""
+    assert route.keys() <= {"dest", "gateway", "device"}
+    return {"dest": route["dest"], "gateway": route.get("gateway", ""), "device": route["device"]}
 
 
 def without_details(commands: Sequence[str]) -> list[str]:

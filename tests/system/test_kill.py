@@ -15,6 +15,7 @@ from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import load
 from reconciler.operations import Operation
 from tests.conftest import Kernel
+from tests.segments import segments
 from tests.system.box import Box, nic
 
 
@@ -29,7 +30,7 @@ def in_a_process_that_is_killed(work: Callable[[], object]) -> None:
 
 
 def execute(driver: NetnsDriver, operations: Sequence[Operation]) -> None:
-    for _ in driver.execute(operations):
+    for _ in driver.execute(segments(operations)):
         pass
 
 

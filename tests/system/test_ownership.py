@@ -80,7 +80,9 @@ def test_the_same_route_of_somebody_else_is_enough(crowded: Place) -> None:
     if crowded.differences.sees_all:
         assert crowded.diff(routes=[DEFAULT, wanted]) == []
         crowded.ip("route", "del", "203.0.1.0/24")
-    assert crowded.diff(routes=[DEFAULT, wanted]) == ["ip route add 203.0.1.0/24 via 10.0.0.7 dev eth0 proto 200"]
+    before, after = {"interfaces": [], "routes": [DEFAULT]}, {"interfaces": [], "routes": [DEFAULT, wanted]}
+    command = "ip route add 203.0.1.0/24 via 10.0.0.7 dev eth0 proto 200"
+    assert crowded.diff(routes=[DEFAULT, wanted]) == crowded.expected(before, after, [command])
 
 
 def test_a_connected_route_may_be_written_down(place: Place) -> None:

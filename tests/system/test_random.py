@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from reconciler import converge
-from reconciler.cli.render import render_script
+from reconciler.cli.script import render_script
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import NetnsAddress, Sandbox

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from reconciler.drivers import vm_execute
 from reconciler.drivers.inside import Inside
+from reconciler.drivers.vm import execute as vm_execute
 from reconciler.guest.qmp import Monitor
 from reconciler.guest.relay import Relay
-from reconciler.netlink.execute import Outcome
-from reconciler.operations import Operation
+from reconciler.operations.outcome import Outcome
+from reconciler.operations.segment import Segment
 
 Step = Callable[[str], None]
 
@@ -27,10 +27,10 @@ def watched(step: Step) -> Iterator[None]:
     executing: list[bool] = []
     with pytest.MonkeyPatch.context() as patched:
 
-        def execute(inside: Inside, monitor: Monitor, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
+        def execute(inside: Inside, monitor: Monitor, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
             executing.append(len(executing) == 0)
             try:
-                yield from unwatched(inside, monitor, operations)
+                yield from unwatched(inside, monitor, segments)
             finally:
                 executing[-1] = False
 

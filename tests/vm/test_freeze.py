@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from reconciler.drivers import vm as driver
+from reconciler.drivers.vm import driver
 from reconciler.guest import launch
 from reconciler.guest.qmp import Monitor
 from reconciler.guest.relay import Relay

@@ -8,8 +8,9 @@ from functools import partial
 
 import pytest
 
-from reconciler.drivers import machine, vm_execute
-from reconciler.drivers import vm as driver
+from reconciler.drivers.vm import driver
+from reconciler.drivers.vm import execute as vm_execute
+from reconciler.drivers.vm import monitor as machine
 from reconciler.guest.relay import Relay
 from tests.conftest import Kernel, ip
 from tests.system.box import nic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 from reconciler.model.interface import Address
 from reconciler.model.ipvs import Server
 from reconciler.model.route import NextHop, Route
-from reconciler.operations import AddAddress, AddRoute, Operation
-from reconciler.operations.ipvs import AddServer
+from reconciler.operations import Operation
+from reconciler.operations.address import AddAddress
+from reconciler.operations.ipvs import AddServer, EditServer
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
+from reconciler.operations.runtime import RuleCommand
 from reconciler.watch.fights import FIGHT, MEMORY, MOST, Fights
 from tests.watch.clock import Clock
 
@@ -191,3 +195,36 @@ def test_what_was_repaired_before_is_postponed_with_the_flush(fights: Fights, cl
     fights.record(FLUSHED)
     clock.now += 0.5
     assert [fights.postpones(FLUSHED[0]), fights.postpones(FLUSHED[1])] == [True, True]
+
+
+def test_an_object_is_the_same_whatever_is_done_to_it(fights: Fights, clock: Clock) -> None:
+    """Another value each time, a deletion and an addition: it is one fight, shown by what was done last."""
+    plain = Route(dest="10.0.1.0/24", nexthops=(NextHop(device="eth0", gateway="192.0.2.1"),))
+    shown: list[Operation] = [
+        AddRoute(route=plain),
+        ReplaceRoute(route=plain, before=replace(plain, mtu=1400)),
+        DeleteRoute(route=plain),
+        AddRoute(route=replace(plain, mtu=1280)),
+    ]
+    for operation in shown:
+        assert not fights.postpones(operation)
+        fights.record([operation])
+        assert all(map(fights.postpones, shown))
+        assert not fights.postpones(AddRoute(route=replace(plain, metric=5)))
+        clock.now += fights.next_due() or 0
+    assert fights.current() == [(shown[-1].command, 4)]
+
+
+def test_a_rule_is_the_same_for_whatever_program_changes_it(fights: Fights) -> None:
+    server = Server(address="10.0.1.1", port=80)
+    add = AddServer(service=("tcp", "10.0.0.1", 80), server=server)
+    fights.record([RuleCommand(container="6ec7a98", operation=add)])
+    assert fights.postpones(EditServer(service=add.service, server=replace(server, weight=5), before=server))
+    assert not fights.postpones(AddServer(service=("udp", "10.0.0.1", 80), server=server))
+
+
+def test_many_are_told_by_their_kind_whatever_their_commands_begin_with(fights: Fights) -> None:
+    six = [AddRoute(route=Route(dest=f"fd00:{number:x}::/64", type="blackhole")) for number in range(150)]
+    fights.record([*FLUSHED[:150], *six])
+    assert all(map(fights.postpones, (*FLUSHED, *six)))
+    assert not fights.postpones(DeleteRoute(route=six[0].route))

@@ -11,19 +11,20 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.drivers import machine
 from reconciler.drivers.inside import Given, Inside, release
+from reconciler.drivers.vm import monitor as qemu
+from reconciler.drivers.vm.nics import came_with, find
 from reconciler.guest.qmp import Monitor
 from reconciler.guest.relay import GUARD_PERIOD, GuestKernel, Notices, Relay
 from reconciler.model.machine import Machine, Plugged
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
 from reconciler.netlink.interface import Link
 from reconciler.netlink.message import GROUPS
-from reconciler.operations import Operation
+from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Service
-    from reconciler.netlink.execute import Outcome
+    from reconciler.operations.outcome import Outcome
 
 # Seconds for a NIC to come or go without our doing; one does in 0.05 to 0.7.
 _SETTLE_TIMEOUT = 2.0
@@ -70,7 +71,7 @@ class VmDriver:
                 address
                 for link in links
                 if not link.kind and link not in seen.values()
-                for address in (link.hw_addr, _came_with(link))
+                for address in (link.hw_addr, came_with(link))
             ),
             # The guest says no kind of these; but QEMU has said that they are.
             kinds=dict.fromkeys(seen, "virtio_net"),
@@ -82,7 +83,7 @@ class VmDriver:
         """Look at QEMU and the guest until they agree: a run that was killed may have left a NIC on its way."""
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         while True:
-            state = machine.observe(self._monitor, desired.interfaces or ())
+            state = qemu.observe(self._monitor, desired.interfaces or ())
             links = self._inside.engine.links()
             if _seen(state, links).keys() == state.plugged.keys() or time.monotonic() > deadline:
                 return state, links
@@ -92,12 +93,12 @@ class VmDriver:
         """Give the kernel's own listing of its IPVS table."""
         return self._inside.ipvs_listing()
 
-    def execute(self, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-        """Execute operations; those of NICs one at a time."""
+    def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+        """Execute segments; NICs are plugged one at a time."""
         # Only an apply pays for the import.
-        from reconciler.drivers import vm_execute
+        from reconciler.drivers.vm import execute
 
-        yield from vm_execute.execute(self._inside, self._monitor, operations)
+        yield from execute.execute(self._inside, self._monitor, segments)
 
     def listen(self) -> None:
         """Let the guest tell of changes from now on."""
@@ -120,18 +121,6 @@ class VmDriver:
 
 def _seen(state: Machine, links: list[Link]) -> dict[str, Link]:
     return {device: link for device, each in state.plugged.items() if (link := find(links, each.hw_addr))}
-
-
-def find(links: list[Link], hw_addr: str) -> Link | None:
-    """Find a plugged NIC in the guest: by the address it came with, as it may have been given another one since.
-
-    A bond, bridge or VLAN above it may have the same one, but has a kind.
-    """
-    return next((link for link in links if not link.kind and hw_addr == _came_with(link)), None)
-
-
-def _came_with(link: Link) -> str:
-    return link.permanent or link.hw_addr
 
 
 def _queues(plugged: int, wished: int) -> int:

@@ -1,44 +1,52 @@
-"""Execute a plan in a virtual machine: what happens within is netlink's; NICs are plugged here, one at a time."""
+"""Execute a plan in a virtual machine: netlink changes what is within; NICs are plugged here, one at a time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from typing import assert_never
 
-from reconciler.drivers import machine
 from reconciler.drivers.inside import Inside
-from reconciler.drivers.vm import find
+from reconciler.drivers.vm import monitor as qemu
+from reconciler.drivers.vm.nics import find
 from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.guest.qmp import Monitor
 from reconciler.netlink import execute as netlink
-from reconciler.netlink.execute import Outcome, Status
 from reconciler.netlink.interface import Link
-from reconciler.operations import Operation, RenameInterface
+from reconciler.operations.interface import RenameInterface
 from reconciler.operations.machine import NameInterface
+from reconciler.operations.outcome import Outcome, Status, until_failure
+from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
 
 # Seconds for a guest to find a NIC that was plugged in; one does in 0.05 to 0.7.
 PLUG_TIMEOUT = 10.0
 _POLL = 0.02
 
 
-def execute(inside: Inside, monitor: Monitor, operations: Sequence[Operation]) -> Iterator[list[Outcome]]:
-    """Execute operations in order; give the outcomes batch by batch, and stop after a batch in which one failed."""
-    return netlink.until_failure(
-        outcomes
-        for plugs, group in groupby(operations, lambda operation: operation.machine)
-        for run in [list(group)]
-        for outcomes in (_plug(inside, monitor, run) if plugs else inside.execute(run))
-    )
+def execute(inside: Inside, monitor: Monitor, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+    """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed."""
+    return until_failure(outcomes for segment in segments for outcomes in _execute(inside, monitor, segment))
 
 
-def _plug(inside: Inside, monitor: Monitor, operations: list[Operation]) -> Iterator[list[Outcome]]:
-    for operation in operations:
+def _execute(inside: Inside, monitor: Monitor, segment: Segment) -> Iterator[list[Outcome]]:
+    match segment:
+        case Plugs():
+            return _plug(inside, monitor, segment)
+        case Network() | Table():
+            return inside.execute(segment)
+        case Moves() | Commands() | Imports() | RuleCommands():
+            raise TypeError(f"{type(segment).__name__} are not for virtual machines")
+        case _:
+            assert_never(segment)
+
+
+def _plug(inside: Inside, monitor: Monitor, segment: Plugs) -> Iterator[list[Outcome]]:
+    for operation in segment.operations:
         try:
             if isinstance(operation, NameInterface):
                 yield _name(inside, operation)
             else:
-                machine.execute(monitor, operation)  # type: ignore[arg-type]
+                qemu.execute(monitor, operation)
                 yield [Outcome(operation, Status.DONE)]
         except ChannelError as error:
             yield [Outcome(operation, Status.UNKNOWN, str(error))]

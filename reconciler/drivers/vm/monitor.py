@@ -7,14 +7,22 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from reconciler.errors import BusyError, HostError
 from reconciler.guest.qmp import Monitor, QmpError
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Plugged, Slot, Tap
 from reconciler.netlink.engine import local_engine
-from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, plug_id, plugged_device
+from reconciler.operations.machine import (
+    AddDevice,
+    AddNetdev,
+    DeleteDevice,
+    DeleteNetdev,
+    PlugOperation,
+    plug_id,
+    plugged_device,
+)
 
 # Seconds for a guest to let a NIC go; one does in 0.2 to 0.6, with native PCIe hot-plug in 6.5 (the attention button).
 UNPLUG_TIMEOUT = 20.0
@@ -193,7 +201,7 @@ def _probe(path: str) -> str:
     return ""
 
 
-def execute(monitor: Monitor, operation: AddNetdev | AddDevice | DeleteDevice | DeleteNetdev) -> None:
+def execute(monitor: Monitor, operation: PlugOperation) -> None:
     """Carry out one operation. HostError if QEMU refuses it, or the guest does not let a NIC go."""
     plug = plug_id(operation.device)
     match operation:
@@ -207,6 +215,8 @@ def execute(monitor: Monitor, operation: AddNetdev | AddDevice | DeleteDevice | 
             _delete(monitor, "netdev_del", plug)
             if operation.vhost_user:
                 _delete(monitor, "chardev-remove", plug)
+        case _:
+            assert_never(operation)
 
 
 def _add_netdev(monitor: Monitor, plug: str, operation: AddNetdev) -> None:

@@ -1,0 +1,80 @@
+"""Plans as shell scripts: `diff -o shell`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from typing import assert_never
+
+from reconciler.errors import HostError
+from reconciler.manifest.load import Manifest
+from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, VmAddress
+from reconciler.operations.address import AwaitAddress
+from reconciler.operations.interface import AttachInterface, MoveOperation
+from reconciler.operations.network import NetworkOperation
+from reconciler.operations.route import DeleteRoute
+from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
+from reconciler.preview import Preview
+from reconciler.wording import printable
+
+
+def render_script(manifest: Manifest, preview: Preview) -> str:
+    """Return a plan as a script for a root shell on this host. HostError for what no shell can do."""
+    driver = manifest.sandbox.driver
+    head = printable(f"# {manifest.sandbox.id} ({driver}), from {manifest.file}")
+    return "\n".join([head, *(line for segment in preview.plan.segments for line in _lines(segment, driver))])
+
+
+def _lines(segment: Segment, driver: DriverAddress) -> Iterator[str]:
+    match segment:
+        case Moves():
+            return _moves(segment.operations, driver)
+        case Network():
+            return (f"{_within(driver)} {_network_words(each)}" for each in segment.operations)
+        case Table():
+            return _table(segment, driver)
+        case Plugs():
+            raise HostError("-o shell cannot plug NICs: those are commands for QEMU's monitor; -o text shows them")
+        case Commands() | Imports() | RuleCommands():
+            return (f"{_within(driver)} {each.command}" for each in segment.operations)
+        case _:
+            assert_never(segment)
+
+
+def _moves(operations: Iterable[MoveOperation], driver: DriverAddress) -> Iterator[str]:
+    """Yield commands that move devices; `$$` stays the number of the shell on the host."""
+    for operation in operations:
+        there = isinstance(operation, AttachInterface)
+        yield operation.command if there else f"{_within(driver)} {operation.command}"
+
+
+def _network_words(operation: NetworkOperation) -> str:
+    if isinstance(operation, AwaitAddress):
+        return f"sh -c {shlex.quote(operation.command)}"
+    may_fail = isinstance(operation, DeleteRoute) and operation.doubtful
+    return f"{operation.command}{' || true' if may_fail else ''}"
+
+
+def _table(table: Table, driver: DriverAddress) -> Iterator[str]:
+    from reconciler.operations.ipvs import DeleteConntrack, StopExpiring
+
+    for operation in table.operations:
+        command = operation.command
+        if isinstance(operation, StopExpiring):
+            command = f"sh -c {shlex.quote(command)}"
+        elif isinstance(operation, DeleteConntrack):
+            # It fails if there is no such entry.
+            command += " || true"
+        yield f"{_within(driver)} {command}"
+
+
+def _within(driver: DriverAddress) -> str:
+    match driver:
+        case NetnsAddress():
+            return f"nsenter --net={shlex.quote(driver.file)}"
+        case VmAddress(name=None):
+            raise HostError(f"-o shell needs a way to run commands in {driver}, which only machines of our own have")
+        case KataAddress():
+            raise HostError(f"-o shell needs a way to run commands in {driver}, which kata-runtime is not")
+        case VmAddress():
+            return f"reconciler sandbox exec {driver.name} --"

@@ -1,0 +1,90 @@
+"""The commands of iproute2, as an engineer would type them. Names are quoted: those that are observed may be anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from shlex import quote
+
+from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
+from reconciler.model.interface import Address, Origin
+from reconciler.model.mark import PROTOCOL
+from reconciler.model.route import TABLE_MAIN, NextHop, Route
+
+
+def attach_command(device: str, namespace: str, name: str, origin: Origin) -> str:
+    """Return the command that moves a device of the host into a namespace under a name, and marks it."""
+    moved = f"ip link set dev {quote(device)} netns {quote(namespace)} name {quote(name)}"
+    return f"{moved} alias {quote(origin.to_alias())}"
+
+
+def detach_command(name: str, origin: Origin) -> str:
+    """Return the command that moves a NIC to the namespace of the shell, as it was there."""
+    moved = f"ip link set dev {quote(name)} netns $$ name {quote(origin.device)}"
+    return f"{moved} address {origin.hw_addr} mtu {origin.mtu} alias {quote(origin.alias)}"
+
+
+def rename_command(name: str, new_name: str) -> str:
+    """Return the command that renames a NIC."""
+    return f"ip link set dev {quote(name)} name {quote(new_name)}"
+
+
+def set_link_command(name: str, *, hw_addr: str | None, mtu: int | None, up: bool | None) -> str:
+    """Return the command that changes those settings of a NIC that are not None."""
+    words = ["ip link set dev", quote(name)]
+    words += ["address", hw_addr] if hw_addr is not None else []
+    words += ["mtu", str(mtu)] if mtu is not None else []
+    words += ["up" if up else "down"] if up is not None else []
+    return " ".join(words)
+
+
+def address_command(verb: str, device: str, address: Address) -> str:
+    """Return the command that does `verb` (add, replace, del) to an address of a NIC."""
+    nodad = "" if address.dad or verb == "del" else " nodad"
+    return f"ip address {verb} {address.address} dev {quote(device)}{nodad}"
+
+
+def await_command(device: str, address: Address) -> str:
+    """Return a shell loop that waits until an IPv6 address is no longer tentative."""
+    listing = f"ip -6 address show dev {quote(device)} tentative"
+    return f"while {listing} | grep -qF ' {address.address} '; do sleep 0.1; done"
+
+
+def route_command(verb: str, route: Route) -> str:
+    """Return the command that does `verb` (add, replace, del) to a route of ours."""
+    ip = "ip -6" if route.is_ipv6 else "ip"
+    first, separator, hops = route_words(route).partition(" nexthop ")
+    return f"{ip} route {verb} {first} proto {PROTOCOL}{separator}{hops}"
+
+
+def delete_route_command(route: Route) -> str:
+    """Return the command that deletes a route of ours; the kernel would compare several next hops in their order."""
+    return route_command("del", route if len(route.nexthops) == 1 else replace(route, nexthops=()))
+
+
+def route_words(route: Route) -> str:
+    """Return a route as iproute2 writes it, without `ip route` and protocol."""
+    words = [] if route.type == "unicast" else [route.type]
+    words.append("default" if route.dest in (DEFAULT_IPV4, DEFAULT_IPV6) else route.dest)
+    if len(route.nexthops) == 1:
+        words.append(_hop_words(route.nexthops[0]))
+    if route.table != TABLE_MAIN:
+        words.append(f"table {route.table}")
+    if route.metric:
+        words.append(f"metric {route.metric}")
+    if route.source:
+        words.append(f"src {route.source}")
+    if route.mtu:
+        words.append(f"mtu {route.mtu}")
+    if route.advmss:
+        words.append(f"advmss {route.advmss}")
+    if len(route.nexthops) == 1:
+        words += ["onlink"] * route.nexthops[0].on_link
+    else:
+        for hop in route.nexthops:
+            words.append(f"nexthop {_hop_words(hop)} weight {hop.weight}{' onlink' if hop.on_link else ''}")
+    return " ".join(words)
+
+
+def _hop_words(hop: NextHop) -> str:
+    via = f"via {hop.gateway} " if hop.gateway else ""
+    return f"{via}dev {quote(hop.device)}"

@@ -1,0 +1,158 @@
+"""What a section of a manifest is, and a document as far as it could be read.
+
+A section is described once, in the module of its objects (`manifest/route.py`), and listed in `manifest/sections.py`; all
+that goes over the sections of a manifest goes over that list. It has the same name in a manifest, in
+`model.sandbox.Sandbox`, and, of what others own, in `model.sandbox.Surroundings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from reconciler.manifest.compose import Path
+from reconciler.manifest.schema import Finding
+from reconciler.model.identity import Entry, Keyed, Subject
+from reconciler.model.sandbox import Observed, Sandbox, Surroundings
+
+T = TypeVar("T", bound=Keyed)
+
+
+@dataclass(slots=True)
+class Draft:
+    """A document as far as it could be read.
+
+    `data` is the document as written. `driver` names the driver (`netns`, `vm`, `kata`), empty if that could not be read.
+    `sections` holds what each section gives, by name: a list has None in place of an item that could not be read, so that
+    the others keep their indexes.
+    """
+
+    data: Mapping[str, Any]
+    driver: str = ""
+    sections: dict[str, Any] = field(default_factory=dict)
+
+    def items(self, section: ListSection[T]) -> list[T | None]:
+        """Return the items of a section; none if the document does not have it."""
+        return cast("list[T | None]", self.sections.get(section.name) or [])
+
+
+class Section(Protocol):
+    """One section of a manifest. Its value in a sandbox is None where the manifest says nothing of it: leave it alone."""
+
+    @property
+    def name(self) -> str:
+        """Its name, as the module says."""
+
+    def read(self, draft: Draft, findings: list[Finding], rules: str | None) -> Any:
+        """Read it, leaving out what `findings` of the schema are about; add what else is wrong. None if it is not there.
+
+        `rules`: the text of the file that the document names as its `rulesFile`.
+        """
+
+    def complete(self, drafted: Any) -> Any:
+        """Return its value in a sandbox, of what `read` gave where nothing was wrong."""
+
+    def write(self, value: Any) -> Any:
+        """Return a value as a manifest has it, defaults left out."""
+
+    def check(self, draft: Draft) -> Iterable[Finding]:
+        """Check what one object cannot know."""
+
+    def check_kata(self, draft: Draft) -> Iterable[Finding]:
+        """Find what the command line of kata-runtime cannot do, with the reason."""
+
+    def asks_for_all(self) -> Any:
+        """Return the value that lets all of ours be observed and asks for nothing in particular."""
+
+    def none_of_ours(self, value: Any) -> Any:
+        """Return a value that asks for nothing of ours, where `value` asked for something."""
+
+    def locate(self, value: Any, subject: Subject) -> Path | None:
+        """Return where in the manifest the object of an operation is; () if it is not wanted, None if not of this section."""
+
+    def list_ours(self, observed: Observed) -> Iterator[str]:
+        """Yield what is ours as lines of `show -o text`."""
+
+    def list_foreign(self, around: Surroundings) -> Iterator[str]:
+        """Yield what others own as lines of `show -o text`."""
+
+
+def no_findings(_: Draft) -> Iterable[Finding]:
+    """Find nothing."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListSection(Generic[T]):
+    """A section that is a list of objects. See `Section`.
+
+    `read_item` and `write_item` are the notation of one object, `words` is its line in a listing. `checks` and
+    `kata_checks` do what `check` and `check_kata` say.
+    """
+
+    name: str
+    read_item: Callable[[Any, Path, list[Finding]], T | None]
+    write_item: Callable[[T], dict[str, Any]]
+    words: Callable[[T], str]
+    kata_checks: Callable[[Draft], Iterable[Finding]]
+    checks: Callable[[Draft], Iterable[Finding]] = no_findings
+
+    def read(self, draft: Draft, findings: list[Finding], rules: str | None) -> list[T | None] | None:
+        """Read the list."""
+        del rules
+        items = draft.data.get(self.name)
+        if not isinstance(items, list):
+            return None
+        name, read = self.name, self.read_item
+        flagged = {finding.path[:2] for finding in findings if finding.path[:1] == (name,)}
+        return [
+            None if flagged and (name, index) in flagged else read(item, (name, index), findings)
+            for index, item in enumerate(items)
+        ]
+
+    def complete(self, drafted: Sequence[T | None] | None) -> tuple[T, ...] | None:
+        """Return the objects."""
+        return None if drafted is None else tuple([item for item in drafted if item])
+
+    def write(self, value: Sequence[T]) -> list[dict[str, Any]]:
+        """Return the list as a manifest has it."""
+        return [self.write_item(item) for item in value]
+
+    def check(self, draft: Draft) -> Iterable[Finding]:
+        """Check the objects against each other and against those of other sections."""
+        return self.checks(draft)
+
+    def check_kata(self, draft: Draft) -> Iterable[Finding]:
+        """Find what kata-runtime cannot do."""
+        return self.kata_checks(draft)
+
+    def asks_for_all(self) -> tuple[T, ...]:
+        """Return an empty list: all of ours is observed."""
+        return ()
+
+    def none_of_ours(self, value: Sequence[T]) -> tuple[T, ...]:
+        """Return an empty list."""
+        del value
+        return ()
+
+    def locate(self, value: Sequence[T] | None, subject: Subject) -> Path | None:
+        """Find an object by its key."""
+        if not isinstance(subject, Entry) or subject.section != self.name:
+            return None
+        indexes = (index for index, item in enumerate(value or ()) if item.key == subject.key)
+        index = next(indexes, None)
+        return () if index is None else (self.name, index)
+
+    def list_ours(self, observed: Observed) -> Iterator[str]:
+        """Yield a line an object."""
+        return map(self.words, self.of(observed.sandbox) or ())
+
+    def list_foreign(self, around: Surroundings) -> Iterator[str]:
+        """Yield a line an object of others."""
+        found: Sequence[T] = getattr(around, self.name)
+        return map(self.words, found)
+
+    def of(self, sandbox: Sandbox) -> tuple[T, ...] | None:
+        """Return the objects of a sandbox."""
+        return cast("tuple[T, ...] | None", getattr(sandbox, self.name))

@@ -1,0 +1,76 @@
+"""What an object is, whatever its other fields are: its key among its like, and its identity in a sandbox.
+
+Identities are compared and hashed, never shown. An operation is about one; fights are counted by them, and an object of a
+manifest is found by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Keyed(Protocol):
+    """An object with an identity apart from its other fields."""
+
+    @property
+    def key(self) -> Hashable:
+        """What stays the same when the object changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A NIC by its name in the sandbox."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostDevice:
+    """A NIC by the device of the host that it is, or is plugged to."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NicAddress:
+    """An address (`address/length`) of a NIC, which is named as in the sandbox."""
+
+    nic: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object of a section that is a list, by the section's name and the object's key."""
+
+    section: str
+    key: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualService:
+    """An IPVS service, by its key."""
+
+    key: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    """An IPVS server, by the keys of its service and of itself."""
+
+    service: Hashable
+    key: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of the IPVS table, by its name in the manifest."""
+
+    name: str
+
+
+Subject = Nic | HostDevice | NicAddress | Entry | VirtualService | RealServer | Setting
+
+NOTHING: frozenset[Subject] = frozenset()

@@ -1,0 +1,78 @@
+"""Operations on the addresses of NICs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from reconciler.formats import iproute2
+from reconciler.model.identity import Nic, NicAddress, Subject
+from reconciler.model.interface import Address
+from reconciler.operations.base import Base, Sign
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnNic(Base):
+    device: str
+    address: Address
+
+    @property
+    def subject(self) -> Subject:
+        """Return the address."""
+        return NicAddress(self.device, self.address.key)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the NIC: routes through it may need any of its addresses."""
+        return frozenset((Nic(self.device),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAddress(_OnNic):
+    """Add an address to a NIC."""
+
+    sign: ClassVar[Sign] = "+"
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.address_command("add", self.device, self.address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceAddress(_OnNic):
+    """Change how duplicates of an address are detected, or put it back where the kernel may have dropped it."""
+
+    sign: ClassVar[Sign] = "~"
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.address_command("replace", self.device, self.address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteAddress(_OnNic):
+    """Delete an address from a NIC."""
+
+    sign: ClassVar[Sign] = "-"
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.address_command("del", self.device, self.address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitAddress(_OnNic):
+    """Wait until duplicate address detection of an IPv6 address ends: no route can name it as its source before."""
+
+    sign: ClassVar[Sign] = "+"
+
+    @property
+    def command(self) -> str:
+        """Return a shell loop that waits."""
+        return iproute2.await_command(self.device, self.address)
+
+
+AddressOperation = AddAddress | ReplaceAddress | DeleteAddress | AwaitAddress

@@ -1,0 +1,41 @@
+"""What holds of every operation unless it says otherwise."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from reconciler.model.identity import NOTHING, Subject
+
+# What an operation does to its object: it comes, it changes, it goes.
+Sign = Literal["+", "~", "-"]
+
+
+class Base:
+    """An operation is a value. Its `sign` and `command` are for people; nothing is executed or compared by them."""
+
+    __slots__ = ()
+
+    @property
+    def kind(self) -> str:
+        """Return the name of its kind in the output for programs."""
+        return type(self).__name__
+
+    @property
+    def comment(self) -> str:
+        """Return what it replaces, or what is not certain; empty where the command says it all."""
+        return ""
+
+    @property
+    def subject(self) -> Subject:
+        """Return the identity of the object that it changes."""
+        raise NotImplementedError
+
+    @property
+    def needs(self) -> frozenset[Subject]:
+        """Return the objects without which it cannot succeed, the one that it changes among them."""
+        return self.provides
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the objects that later operations may need it for; none if nothing ever depends on it."""
+        return NOTHING

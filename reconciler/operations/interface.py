@@ -1,0 +1,121 @@
+"""Operations on NICs: they move in and out of a namespace, are renamed, and their links are set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from reconciler.formats import iproute2
+from reconciler.model.identity import Nic, Subject
+from reconciler.model.interface import Origin
+from reconciler.operations.base import Base, Sign
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachInterface(Base):
+    """Move a device of the host into the sandbox, rename it and mark it, in one message."""
+
+    sign: ClassVar[Sign] = "+"
+    host_name: str
+    namespace: str
+    name: str
+    origin: Origin
+
+    @property
+    def command(self) -> str:
+        """Return the command, typed on the host."""
+        return iproute2.attach_command(self.host_name, self.namespace, self.name, self.origin)
+
+    @property
+    def subject(self) -> Subject:
+        """Return the NIC by its name in the sandbox."""
+        return Nic(self.name)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the NIC."""
+        return frozenset((Nic(self.name),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachInterface(Base):
+    """Give a device back to the host as it was: its name, MAC address, MTU and alias."""
+
+    sign: ClassVar[Sign] = "-"
+    name: str
+    origin: Origin
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.detach_command(self.name, self.origin)
+
+    @property
+    def subject(self) -> Subject:
+        """Return the NIC."""
+        return Nic(self.name)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the NIC: its name is free afterwards."""
+        return frozenset((Nic(self.name),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameInterface(Base):
+    """Give a NIC another name in the sandbox."""
+
+    sign: ClassVar[Sign] = "~"
+    name: str
+    new_name: str
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.rename_command(self.name, self.new_name)
+
+    @property
+    def subject(self) -> Subject:
+        """Return the NIC by its new name."""
+        return Nic(self.new_name)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the NIC by both names: the old one is free afterwards."""
+        return frozenset((Nic(self.name), Nic(self.new_name)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLink(Base):
+    """Change some settings of a NIC in one message; None leaves a setting as it is. `was`: the old values, for people."""
+
+    name: str
+    hw_addr: str | None = None
+    mtu: int | None = None
+    up: bool | None = None
+    was: str = ""
+    sign: Sign = "~"
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.set_link_command(self.name, hw_addr=self.hw_addr, mtu=self.mtu, up=self.up)
+
+    @property
+    def comment(self) -> str:
+        """Return what is replaced."""
+        return f"was {self.was}" if self.was else ""
+
+    @property
+    def subject(self) -> Subject:
+        """Return the NIC."""
+        return Nic(self.name)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the NIC."""
+        return frozenset((Nic(self.name),))
+
+
+MoveOperation = AttachInterface | DetachInterface
+LinkOperation = RenameInterface | SetLink

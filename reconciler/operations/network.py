@@ -1,0 +1,9 @@
+"""All operations that the route family of netlink carries out within a sandbox."""
+
+from __future__ import annotations
+
+from reconciler.operations.address import AddressOperation
+from reconciler.operations.interface import LinkOperation
+from reconciler.operations.route import RouteOperation
+
+NetworkOperation = LinkOperation | AddressOperation | RouteOperation

@@ -1,0 +1,52 @@
+"""What became of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from reconciler.operations import Operation
+
+
+class Status(Enum):
+    """What became of an operation."""
+
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Outcome(NamedTuple):
+    """An operation, what became of it, and the reason where it did not succeed."""
+
+    operation: Operation
+    status: Status
+    reason: str = ""
+
+
+def until_failure(batches: Iterator[list[Outcome]]) -> Iterator[list[Outcome]]:
+    """Yield the outcomes of batches as they are executed; after a batch in which an operation failed none is begun.
+
+    A failed operation on an IPVS rule stops nothing, as nothing depends on a rule; an unknown outcome always stops.
+    """
+    for outcomes in batches:
+        yield outcomes
+        if any(map(_stops, outcomes)):
+            return
+
+
+def _stops(outcome: Outcome) -> bool:
+    return outcome.status is Status.UNKNOWN or (
+        outcome.status is Status.FAILED and not is_independent(outcome.operation)
+    )
+
+
+def is_independent(operation: Operation) -> bool:
+    """Return whether no other operation depends on this one: it is about an IPVS rule or setting."""
+    # Only a failure pays for the import.
+    from reconciler.operations.ipvs import IpvsOperation
+    from reconciler.operations.runtime import ImportedRule, RuleCommand
+
+    return isinstance(operation, IpvsOperation | RuleCommand | ImportedRule)

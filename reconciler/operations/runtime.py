@@ -1,0 +1,202 @@
+"""The operations of a container runtime's command line, `kata-runtime`. Loaded only where there are any.
+
+Commands are for a shell on the host.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from shlex import quote
+from typing import ClassVar
+
+from reconciler.formats.kata.interface import write_wish
+from reconciler.formats.kata.route import write_route
+from reconciler.model.identity import Entry, HostDevice, Nic, Subject
+from reconciler.model.interface import Interface
+from reconciler.model.route import Route
+from reconciler.operations.base import Base, Sign
+from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack, ServerOperation, ServiceOperation
+
+_PROGRAM = "kata-runtime"
+
+# What the runtime can do to the IPVS table: it has no settings of it.
+RuleOperation = ServiceOperation | ServerOperation | DeleteConntrack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnContainer(Base):
+    container: str
+
+    def _network(self, action: str, data: object) -> str:
+        text = json.dumps(data, separators=(",", ":"))
+        return f"{_PROGRAM} kata-network {action} {quote(self.container)} - <<<{quote(text)}"
+
+    def _ipvs(self, action: str, parameters: str) -> str:
+        return f"{_PROGRAM} kata-ipvs {action} --parameters {quote(parameters)} {quote(self.container)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlugInterface(_OnContainer):
+    """Give a container an interface, with its name, MTU and address."""
+
+    sign: ClassVar[Sign] = "+"
+    interface: Interface
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return self._network("add-iface", write_wish(self.interface))
+
+    @property
+    def subject(self) -> Subject:
+        """Return the interface by the host's device."""
+        return HostDevice(self.interface.device)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the interface."""
+        return frozenset((HostDevice(self.interface.device), Nic(self.interface.name)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnplugInterface(_OnContainer):
+    """Take an interface from a container."""
+
+    sign: ClassVar[Sign] = "-"
+    name: str
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return self._network("del-iface", {"name": self.name})
+
+    @property
+    def subject(self) -> Subject:
+        """Return the interface by its name in the container."""
+        return Nic(self.name)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the interface: its name is free afterwards."""
+        return frozenset((Nic(self.name),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnContainerRoute(_OnContainer):
+    route: Route
+
+    @property
+    def subject(self) -> Subject:
+        """Return the route."""
+        return Entry("routes", self.route.key)
+
+    @property
+    def needs(self) -> frozenset[Subject]:
+        """Return the interfaces that it goes through."""
+        return frozenset(map(Nic, self.route.devices))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddContainerRoute(_OnContainerRoute):
+    """Add a route to a container."""
+
+    sign: ClassVar[Sign] = "+"
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return self._network("add-route", write_route(self.route)[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteContainerRoute(_OnContainerRoute):
+    """Delete a route of a container."""
+
+    sign: ClassVar[Sign] = "-"
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return self._network("del-route", write_route(self.route)[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnRule(_OnContainer):
+    @property
+    def sign(self) -> Sign:
+        """Return what it does to the rule."""
+        return self._operation.sign
+
+    @property
+    def _operation(self) -> RuleOperation:
+        raise NotImplementedError
+
+    @property
+    def kind(self) -> str:
+        """Return the name of what it does, as without a runtime."""
+        return self._operation.kind
+
+    @property
+    def comment(self) -> str:
+        """Return what is replaced, as without a runtime."""
+        return self._operation.comment
+
+    @property
+    def subject(self) -> Subject:
+        """Return the rule."""
+        return self._operation.subject
+
+    @property
+    def needs(self) -> frozenset[Subject]:
+        """Return the rule, and the service of a server."""
+        return self._operation.needs
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return a service, which its servers need."""
+        return self._operation.provides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleCommand(_OnRule):
+    """Do to an IPVS rule of a container what `operation` says, or delete connections of it."""
+
+    operation: RuleOperation
+
+    @property
+    def _operation(self) -> RuleOperation:
+        return self.operation
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        if isinstance(self.operation, DeleteConntrack):
+            return self._ipvs("cleanup", self.operation.parameters)
+        return self._ipvs("ipvsadm", self.operation.parameters)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedRule(_OnRule):
+    """Add a service or a server to a container, imported with all others like it at once."""
+
+    operation: AddService | AddServer
+
+    @property
+    def _operation(self) -> RuleOperation:
+        return self.operation
+
+    @property
+    def command(self) -> str:
+        """Return the command that imports this rule alone."""
+        rules = quote(self.operation.parameters)
+        return f"{_PROGRAM} kata-ipvs ipvsadm --restore - {quote(self.container)} <<<{rules}"
+
+    @property
+    def comment(self) -> str:
+        """Return that it is one import."""
+        return "one import of all new services and their servers"
+
+
+ObjectCommand = PlugInterface | UnplugInterface | AddContainerRoute | DeleteContainerRoute
+RuntimeOperation = ObjectCommand | RuleCommand | ImportedRule
