@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reconciler.manifest import check_kata
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.section import Draft, ListSection
@@ -146,6 +145,9 @@ def _words(interface: Interface) -> str:
 
 
 def _check_kata(draft: Draft) -> Iterable[Finding]:
+    # Few manifests are for kata-runtime.
+    from reconciler.manifest import check_kata
+
     return check_kata.interfaces(draft.items(SECTION))
 
 

@@ -6,8 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from reconciler.formats.iproute2 import route_words
-from reconciler.manifest import check_kata, interface
+from reconciler.manifest import interface
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.section import Draft, ListSection
@@ -312,15 +311,25 @@ def _route_mtu(route: Route, index: int, names: dict[str, Interface]) -> Iterato
 
 
 def _check_kata(draft: Draft) -> Iterable[Finding]:
+    # Few manifests are for kata-runtime.
+    from reconciler.manifest import check_kata
+
     routes = draft.items(SECTION)
     return check_kata.routes(routes, [write(each) if each else {} for each in routes], draft.items(interface.SECTION))
+
+
+def _words(route: Route) -> str:
+    # Only a listing pays for the import.
+    from reconciler.formats.iproute2 import route_words
+
+    return route_words(route)
 
 
 SECTION = ListSection(
     name="routes",
     read_item=read,
     write_item=write,
-    words=route_words,
+    words=_words,
     checks=_check_together,
     kata_checks=_check_kata,
 )
