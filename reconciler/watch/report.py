@@ -28,7 +28,7 @@ class StatusSocket:
     def __init__(self, data: Callable[[], dict[str, Any]]) -> None:
         self._data, self._closed = data, threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        # Only a killed watcher can have left it: the caller has the lock of the host.
+        # A socket that exists was left by a killed watcher: the caller has the lock of this host.
         with suppress(FileNotFoundError):
             os.unlink(client.SOCKET)
         try:
