@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job on a real virtual machine: boot, plug in a NIC, address, route, 20,000 IPVS rules, a flush, and back again.
+# The main job on a real virtual machine: boot, plug in a NIC, address, route, 20,000 IPVS rules, a flush, and the repair.
 set -eu
 cd "$(dirname "$0")"
 work=$(mktemp -d)
@@ -24,7 +24,7 @@ differs() {
 within() { run reconciler sandbox exec vm-1 -- "$@"; }
 
 if reconciler sandbox list | grep -q '^vm-1:' || ip link show tap-test >/dev/null 2>&1; then
-    echo "this demo makes a sandbox vm-1 and a TAP tap-test of its own, and they exist already" >&2
+    echo "The demo creates a sandbox vm-1 and a TAP tap-test, but one of them exists already: remove it and try again." >&2
     trap - EXIT
     exit 1
 fi
@@ -41,10 +41,10 @@ cd "$work"
 say "The manifest"
 cat vm.yaml
 
-say "What has to be done"
+say "The difference, as commands"
 differs reconciler diff vm.yaml
 
-say "Do it"
+say "Apply it"
 run reconciler apply vm.yaml
 within ip -brief address show dev eth-test
 within ip route
@@ -69,7 +69,7 @@ run sed -i '2s/-w 100/-w 50/' vm.rules
 differs reconciler diff vm.yaml 2>>warnings
 run reconciler apply vm.yaml 2>>warnings
 
-say "Somebody flushes the table"
+say "Another program flushes the table"
 within ipvsadm -C
 differs reconciler diff vm.yaml 2>>warnings
 run reconciler apply vm.yaml 2>>warnings
