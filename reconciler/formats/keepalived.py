@@ -10,21 +10,26 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from reconciler.formats.ipvsadm.read import to_number
-from reconciler.formats.ipvsadm.words import FWMARK_MAX, PERSISTENT_MAX, PORT_MAX, THRESHOLD_MAX, WEIGHT_MAX
 from reconciler.formats.statements import Blocks, Include, Leave, Place, Reader, Statement, StatementError
 from reconciler.formats.virtual_server import PERSISTENT, Entry, Expansion, Forward, Mark, Range, Real, Refuse, Virtual
-from reconciler.model.address import is_unicast, pack, parse_address, parse_network, split_prefix
+from reconciler.model.address import pack, parse_address, parse_network, split_prefix
 from reconciler.model.ipvs import (
     FWMARK,
+    FWMARK_MAX,
     NAMED_SCHEDULER_FLAGS,
     PERSISTENCE_ENGINES,
+    PERSISTENT_MAX,
+    PORT_MAX,
     PROTOCOLS,
     RULES_MAX,
     SCHEDULER_FLAGS,
     SCHEDULERS,
-    TUN_CHECKSUMS,
+    THRESHOLD_MAX,
     TUN_TYPES,
+    WEIGHT_MAX,
     Service,
+    threshold_problems,
+    tunnel_problems,
 )
 from reconciler.wording import suggest
 
@@ -32,8 +37,6 @@ _T = TypeVar("_T")
 
 _METHODS = {"NAT": "nat", "DR": "dr", "TUN": "tunnel"}
 _FAMILIES = ("inet", "inet6")
-# ip_vs.h: what a tunnel of each type can have.
-_CHECKSUMS = {"ipip": ("none",), "gue": TUN_CHECKSUMS, "gre": ("none", "csum")}
 
 
 def parse(file: str, text: str, include: Include, refuse: Refuse, leave: Leave) -> list[tuple[Place, Service]]:
@@ -121,16 +124,16 @@ class _Reading:
                 self._read_setting(each, virtual, _VIRTUAL_SETTINGS, blocks)
 
     def _read_real(self, statement: Statement, virtual: Virtual, blocks: Blocks) -> None:
-        real = Real(statement.place, "", 0)
+        real = Real(statement)
         try:
-            real.address, real.port = _read_endpoint(statement.words[1:], unicast=True)
+            real.address, real.port = _read_endpoint(statement.words[1:])
             virtual.servers.append(real)
         except ValueError as error:
             self._refuse(statement.place, f"{statement}: {error}")
         for each in blocks.body(statement):
             self._read_setting(each, real, _REAL_SETTINGS, blocks)
-        if real.lower > real.upper:
-            self._refuse(statement.place, f"{statement}: lthreshold {real.lower} is above uthreshold {real.upper}")
+        for problem in threshold_problems(real.upper, real.lower):
+            self._refuse(statement.place, f"{statement}: {problem.message}")
 
     def _read_setting(
         self, statement: Statement, of: _T, settings: dict[str, Callable[[_T, Statement], str | None]], blocks: Blocks
@@ -196,14 +199,11 @@ def _read_head(virtual: Virtual) -> None:
         virtual.entries = (Range(statement.place, len(packed), number, number, port),)
 
 
-def _read_endpoint(words: list[str], *, unicast: bool = False) -> tuple[str, int]:
+def _read_endpoint(words: list[str]) -> tuple[str, int]:
     """Read an address, and a port, which may be missing."""
     if not words:
         raise ValueError("no address")
-    address = parse_address(words[0])
-    if unicast and not is_unicast(address):
-        raise ValueError(f"{address} is not a unicast address")
-    return address, _read_port(words)
+    return parse_address(words[0]), _read_port(words)
 
 
 def _read_port(words: list[str]) -> int:
@@ -287,10 +287,8 @@ def _read_forward(statement: Statement) -> Forward:
                 raise ValueError(f'{statement}: unexpected "{word}"')
     if kind not in TUN_TYPES:
         raise ValueError(f"{statement}: unknown type; {suggest(kind, TUN_TYPES)}")
-    if bool(port) != (kind == "gue"):
-        raise ValueError(f"{statement}: a port is for gue, which needs one")
-    if checksum not in _CHECKSUMS[kind]:
-        raise ValueError(f"{statement}: {kind} has no {checksum}")
+    for problem in tunnel_problems(method, kind, port, checksum):
+        raise ValueError(f"{statement}: {problem.message}")
     return Forward(method, kind, port, checksum)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from reconciler.formats.ipvsadm.popt import PERSISTENT_DEFAULT
 from reconciler.formats.ipvsadm.read import read_netmask
 from reconciler.formats.statements import Leave, Place, Statement
-from reconciler.model.address import family_name, is_ipv6, unpack
+from reconciler.model.address import is_ipv6, unpack
 from reconciler.model.ipvs import (
     DEFAULT_SCHEDULER,
     FWMARK,
@@ -17,6 +17,7 @@ from reconciler.model.ipvs import (
     ServerKey,
     Service,
     ServiceKey,
+    endpoint_problems,
     scheduler_flag_names,
 )
 
@@ -69,13 +70,18 @@ Entry = Range | Mark
 class Real:
     """A real server as far as it has been read. `port` 0 and `weight` and `forward` None are as its virtual server has it."""
 
-    place: Place
-    address: str
-    port: int
+    statement: Statement
+    address: str = ""
+    port: int = 0
     weight: int | None = None
     upper: int = 0
     lower: int = 0
     forward: Forward | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it begins."""
+        return self.statement.place
 
 
 @dataclass(slots=True)
@@ -122,8 +128,9 @@ class Expansion:
         engine = self._engine(persistent)
         names = scheduler_flag_names(virtual.scheduler)
         flags = tuple(names[bit] for bit in sorted(virtual.flags))
-        for protocol, address, port in self._keys():
-            servers, netmask = self._members(address, None if protocol == FWMARK else port)
+        for key in self._keys():
+            protocol, address, port = key
+            servers, netmask = self._members(key)
             yield Service(
                 protocol=protocol,
                 address=address,
@@ -188,11 +195,12 @@ class Expansion:
                 return is_ipv6(real.address)
         return not virtual.group and all(is_ipv6(real.address) for real in virtual.servers)
 
-    def _members(self, address: str, port: int | None) -> tuple[tuple[Server, ...], str | None]:
-        """Give the servers and the netmask of a service of an address and port; None: of a mark."""
-        case = is_ipv6(address), port
+    def _members(self, key: ServiceKey) -> tuple[tuple[Server, ...], str | None]:
+        """Return the servers and the netmask of a service."""
+        protocol, address, port = key
+        case = is_ipv6(address), None if protocol == FWMARK else port
         if case not in self._known:
-            self._known[case] = self._servers(port, ipv6=case[0]), self._netmask(address)
+            self._known[case] = self._servers(key), self._netmask(address)
         return self._known[case]
 
     def _netmask(self, address: str) -> str | None:
@@ -205,32 +213,30 @@ class Expansion:
             self._refuse(statement.place, str(error))
             return None
 
-    def _servers(self, port: int | None, *, ipv6: bool) -> tuple[Server, ...]:
+    def _servers(self, key: ServiceKey) -> tuple[Server, ...]:
         found: dict[ServerKey, tuple[Real, Server]] = {}
+        protocol, _, port = key
         for real in self._virtual.servers:
-            forward = real.forward or self._virtual.forward
-            if is_ipv6(real.address) != ipv6 and forward.method != "tunnel":
-                other = "IPv6" if ipv6 else "IPv4"
-                message = (
-                    f"{real.address} is {family_name(real.address)} and the service {other}, which only TUN can have"
-                )
-                self._refuse(real.place, message)
+            server = self._server(real, 0 if protocol == FWMARK else port)
+            problem = next(endpoint_problems(server.address, server.port, server.forward, key), None)
+            if problem:
+                self._refuse(real.place, f"{real.statement}: {problem.message.format(tunnel='TUN')}")
                 continue
-            server = self._server(real, forward, port)
             first, _ = found.setdefault(server.key, (real, server))
             if first is not real:
                 message = f"{server.address} port {server.port} is a server of this service already, at {first.place}"
                 self._refuse(real.place, message)
         return tuple([server for _, server in found.values()])
 
-    def _server(self, real: Real, forward: Forward, port: int | None) -> Server:
-        own = port or 0
-        if forward.method != "nat" and real.port not in (0, own):
-            instead = f"it is {own}" if own else "it is that of the packet"
+    def _server(self, real: Real, service_port: int) -> Server:
+        """Return a server of a service; the port of a service of a mark is 0."""
+        forward = real.forward or self._virtual.forward
+        if forward.method != "nat" and real.port not in (0, service_port):
+            instead = f"it is {service_port}" if service_port else "it is that of the packet"
             self._leave(real.place, f"port {real.port} of {real.address}: only NAT changes ports; {instead}")
         return Server(
             address=real.address,
-            port=(real.port or own) if forward.method == "nat" else own,
+            port=(real.port or service_port) if forward.method == "nat" else service_port,
             forward=forward.method,
             weight=self._virtual.weight if real.weight is None else real.weight,
             upper_threshold=real.upper,

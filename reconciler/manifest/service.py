@@ -5,39 +5,37 @@ A manifest holds thousands of them, and servers repeat: each spelling of a serve
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
-from reconciler.model.address import family_name, is_ipv6, is_unicast, pack, parse_address, unpack
+from reconciler.model.address import is_ipv6, pack, parse_address, unpack
 from reconciler.model.ipvs import (
     DEFAULT_SCHEDULER,
     FWMARK,
+    PORT_MAX,
     PROTOCOLS,
     SCHEDULER_FLAGS,
     Server,
+    ServerProblem,
     Service,
+    ServiceKey,
+    endpoint_problems,
     scheduler_flag_names,
+    threshold_problems,
+    tunnel_problems,
 )
 
 _ANY = {"ipv4": "0.0.0.0", "ipv6": "::"}
-# What servers mostly have, and what needs no look at other fields.
-_BY_THEMSELVES = frozenset(("address", "weight"))
-_TUNNEL_FIELDS = ("tunType", "tunPort", "tunChecksum")
-# Checksums that each kind of tunnel can have (ipvsadm(8)).
-_CHECKSUMS = {"ipip": ("none",), "gre": ("none", "csum"), "gue": ("none", "csum", "remcsum")}
+# Most servers have only these; nothing can be wrong with their other fields.
+_PLAIN_FIELDS = frozenset(("address", "weight"))
+_TUNNEL_FIELDS = {"tun_type": "tunType", "tun_port": "tunPort", "tun_checksum": "tunChecksum"}
+# The fields of Server as a manifest has them.
+_FIELDS = {"address": "address", "port": "address", "lower_threshold": "lowerThreshold", **_TUNNEL_FIELDS}
 
-
-class _Context(NamedTuple):
-    """What a server must know of its service."""
-
-    fwmark: bool
-    ipv6: bool
-    port: int
-
-
-# Servers by what is written of them, and those by what they know of their service (`_Context`).
+# Servers by what is written of them, and those by what they depend on of their service: whether it is one of a mark,
+# whether it is IPv6, and its port.
 _Known = dict[Hashable, Server]
 Cache = dict[tuple[bool, bool, int], _Known]
 
@@ -63,8 +61,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding], cache: Ca
         try:
             servers = tuple([known[tuple(item.items())] for item in data["servers"]])
         except KeyError:
-            context = _Context(protocol == FWMARK, ":" in address, port)
-            servers = _read_servers(data["servers"], path, context, findings, known)
+            servers = _read_servers(data["servers"], path, (protocol, address, port), findings, known)
     if len(findings) > before:
         return None
     return Service(
@@ -117,8 +114,8 @@ def _split(text: str) -> tuple[str, int | None]:
     address = parse_address(host)
     if not given:
         return address, None
-    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
-        raise ValueError(f'"{text}" has no valid port; expected 1 to 65535')
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= PORT_MAX):
+        raise ValueError(f'"{text}" has no valid port; expected 1 to {PORT_MAX}')
     return address, int(port)
 
 
@@ -168,14 +165,14 @@ def _read_flags(names: Sequence[str], scheduler: str, path: Path, findings: list
 
 
 def _read_servers(
-    items: Sequence[Mapping[str, Any]], path: Path, context: _Context, findings: list[Finding], known: _Known
+    items: Sequence[Mapping[str, Any]], path: Path, service: ServiceKey, findings: list[Finding], known: _Known
 ) -> tuple[Server, ...]:
     servers = []
     for index, item in enumerate(items):
         key = tuple(item.items())
         server = known.get(key)
         if server is None:
-            server = _read_server(item, path, index, context, findings)
+            server = _read_server(item, (*path, "servers", index), service, findings)
             if server is None:
                 continue
             known[key] = server
@@ -183,72 +180,51 @@ def _read_servers(
     return tuple(servers)
 
 
-def _read_server(
-    data: Mapping[str, Any], path: Path, index: int, context: _Context, findings: list[Finding]
-) -> Server | None:
-    """Read the server of an index of the service at `path`."""
+def _read_server(data: Mapping[str, Any], path: Path, service: ServiceKey, findings: list[Finding]) -> Server | None:
     before = len(findings)
     address, port = "", 0
+    forward = data.get("forward", "nat")
     try:
-        address, port = _real(data["address"], data.get("forward", "nat"), context)
+        address, port = _read_endpoint(data["address"], service)
+        findings += _findings(endpoint_problems(address, port, forward, service), path)
     except ValueError as error:
-        findings.append(Finding((*path, "servers", index, "address"), str(error)))
-    if not data.keys() <= _BY_THEMSELVES:
-        _check_thresholds(data, (*path, "servers", index), findings)
-        _check_tunnel(data, (*path, "servers", index), findings)
+        findings.append(Finding((*path, "address"), str(error)))
+    upper, lower = data.get("upperThreshold", 0), data.get("lowerThreshold", 0)
+    tun_type, tun_port = data.get("tunType", "ipip"), data.get("tunPort", 0)
+    tun_checksum = data.get("tunChecksum", "none")
+    if not data.keys() <= _PLAIN_FIELDS:
+        given = [field for field, name in _TUNNEL_FIELDS.items() if name in data]
+        findings += _findings(threshold_problems(upper, lower), path)
+        findings += _findings(tunnel_problems(forward, tun_type, tun_port, tun_checksum, given), path)
     if len(findings) > before:
         return None
     return Server(
         address=address,
         port=port,
-        forward=data.get("forward", "nat"),
+        forward=forward,
         weight=data.get("weight", 1),
-        upper_threshold=data.get("upperThreshold", 0),
-        lower_threshold=data.get("lowerThreshold", 0),
-        tun_type=data.get("tunType", "ipip"),
-        tun_port=data.get("tunPort", 0),
-        tun_checksum=data.get("tunChecksum", "none"),
+        upper_threshold=upper,
+        lower_threshold=lower,
+        tun_type=tun_type,
+        tun_port=tun_port,
+        tun_checksum=tun_checksum,
     )
 
 
-def _real(text: str, forward: str, context: _Context) -> tuple[str, int]:
-    """Read a server's address and port; a port that is not said is that of the service. ValueError if it cannot be."""
+def _read_endpoint(text: str, service: ServiceKey) -> tuple[str, int]:
+    """Read a server's address and port. Without a port it has that of the service. ValueError if it is no address."""
     address, port = _split(text)
-    own = 0 if context.fwmark else context.port
-    if not is_unicast(address):
-        raise ValueError(f"{address} is not a unicast address")
-    if is_ipv6(address) != context.ipv6 and forward != "tunnel":
-        family = "IPv6" if context.ipv6 else "IPv4"
-        raise ValueError(f"{address} is {family_name(address)} and the service {family}; that takes forward: tunnel")
-    if port is None:
-        return address, own
-    if port != own and forward != "nat" and not context.fwmark:
-        raise ValueError(f"{forward} does not change the port; expected {own}, or no port")
-    return address, port
+    if port is not None:
+        return address, port
+    protocol, _, service_port = service
+    return address, 0 if protocol == FWMARK else service_port
 
 
-def _check_thresholds(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> None:
-    lower, upper = data.get("lowerThreshold", 0), data.get("upperThreshold", 0)
-    if lower and not upper:
-        findings.append(Finding((*path, "lowerThreshold"), "needs an upperThreshold beside it", at_key=True))
-    elif lower > upper:
-        findings.append(Finding((*path, "lowerThreshold"), f"{lower} is above the upperThreshold, {upper}"))
-
-
-def _check_tunnel(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> None:
-    given = [field for field in _TUNNEL_FIELDS if field in data]
-    if data.get("forward", "nat") != "tunnel":
-        for field in given:
-            findings.append(Finding((*path, field), "is of a tunnel; that takes forward: tunnel", at_key=True))
-        return
-    kind, checksum = data.get("tunType", "ipip"), data.get("tunChecksum", "none")
-    if kind == "gue" and "tunPort" not in data:
-        findings.append(Finding((*path, "tunPort"), "missing; a gue tunnel needs a UDP port from 1 to 65535"))
-    if kind != "gue" and "tunPort" in data:
-        findings.append(Finding((*path, "tunPort"), f"is of a gue tunnel; this one is {kind}", at_key=True))
-    if checksum not in _CHECKSUMS[kind]:
-        expected = " or ".join(_CHECKSUMS[kind])
-        findings.append(Finding((*path, "tunChecksum"), f"{checksum} is not for {kind}; expected {expected}"))
+def _findings(problems: Iterable[ServerProblem], path: Path) -> Iterator[Finding]:
+    """Yield the problems of the server at a path, each at its field of the manifest."""
+    for each in problems:
+        message = each.message.format(tunnel="forward: tunnel")
+        yield Finding((*path, _FIELDS[each.field]), message, at_key=each.misplaced)
 
 
 def write(service: Service) -> dict[str, Any]:

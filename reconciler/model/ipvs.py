@@ -5,16 +5,20 @@ Names are those of ipvsadm(8); numbers and limits those of include/uapi/linux/ip
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from reconciler.model.address import contains, is_ipv6
+from reconciler.model.address import contains, family_name, is_ipv6, is_unicast
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 FWMARK = "fwmark"
 FORWARDS = ("nat", "dr", "tunnel")
 TUN_TYPES = ("ipip", "gue", "gre")
 TUN_CHECKSUMS = ("none", "csum", "remcsum")
+# ip_vs.h: the checksums that each type of tunnel can have. Only gue runs over UDP and so has a port.
+CHECKSUMS_OF = {"ipip": ("none",), "gue": TUN_CHECKSUMS, "gre": ("none", "csum")}
+TYPE_WITH_PORT = "gue"
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos")
 DEFAULT_SCHEDULER = "wlc"
 # Services and servers of a table together: what the imperative system takes.
@@ -53,6 +57,14 @@ SYSCTLS = (
 DRAINING = 1 << 30
 _MOMENT = DRAINING - 1
 
+PORT_MAX = 65535
+FWMARK_MAX = 4294967295
+WEIGHT_MAX = 65535
+THRESHOLD_MAX = DRAINING - 1
+# Seconds: 31 and 15 days.
+PERSISTENT_MAX = 2678400
+TIMEOUT_MAX = 1296000
+
 ServiceKey = tuple[str, str, int]
 ServerKey = tuple[str, int]
 
@@ -88,6 +100,59 @@ class Server:
     def draining(self, until: float) -> Server:
         """Give it as it is drained until a moment (Unix seconds)."""
         return replace(self, weight=0, upper_threshold=DRAINING | (int(until) & _MOMENT), lower_threshold=0)
+
+
+class ServerProblem(NamedTuple):
+    """What is wrong with one field of a server, in words that any notation of servers can use.
+
+    `field` is the name of a field of Server. `message` has `{tunnel}` where a notation names its word for forwarding by
+    tunnel. `misplaced`: the field must not be there at all, whatever its value.
+    """
+
+    field: str
+    message: str
+    misplaced: bool = False
+
+
+def endpoint_problems(address: str, port: int, forward: str, service: ServiceKey) -> Iterator[ServerProblem]:
+    """Yield what is wrong with the address and port of a server of a service."""
+    protocol, service_address, service_port = service
+    if not is_unicast(address):
+        yield ServerProblem("address", f"{address} is not a unicast address")
+    elif is_ipv6(address) != is_ipv6(service_address) and forward != "tunnel":
+        families = f"{address} is {family_name(address)} and the service is {family_name(service_address)}"
+        yield ServerProblem("address", f"{families}; only a tunnel ({{tunnel}}) can reach it")
+    elif port != service_port and forward != "nat" and protocol != FWMARK:
+        yield ServerProblem("port", f"{forward} does not change the port; expected {service_port}, or no port")
+
+
+def threshold_problems(upper: int, lower: int) -> Iterator[ServerProblem]:
+    """Yield what is wrong with the thresholds of a server; 0 is none."""
+    if lower and not upper:
+        yield ServerProblem("lower_threshold", "a lower threshold needs an upper one", misplaced=True)
+    elif lower > upper:
+        yield ServerProblem("lower_threshold", f"the lower threshold {lower} is above the upper one, {upper}")
+
+
+def tunnel_problems(
+    forward: str, tun_type: str, tun_port: int, tun_checksum: str, given: Iterable[str] = ()
+) -> Iterator[ServerProblem]:
+    """Yield what is wrong with the tunnel of a server; port 0 is none.
+
+    `given`: the fields about a tunnel that are written out. A server without a tunnel must have none of them.
+    """
+    if forward != "tunnel":
+        for field in given:
+            yield ServerProblem(field, "this setting needs a tunnel ({tunnel})", misplaced=True)
+        return
+    if tun_type == TYPE_WITH_PORT and not tun_port:
+        yield ServerProblem("tun_port", f"a {tun_type} tunnel needs a UDP port from 1 to {PORT_MAX}")
+    elif tun_type != TYPE_WITH_PORT and tun_port:
+        message = f"only a {TYPE_WITH_PORT} tunnel has a port; this one is {tun_type}"
+        yield ServerProblem("tun_port", message, misplaced=True)
+    if tun_checksum not in CHECKSUMS_OF[tun_type]:
+        expected = " or ".join(CHECKSUMS_OF[tun_type])
+        yield ServerProblem("tun_checksum", f"{tun_type} tunnels cannot have {tun_checksum}; expected {expected}")
 
 
 def scheduler_flag_names(scheduler: str) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from reconciler.formats.ipvsadm.popt import read_command
 from reconciler.formats.ipvsadm.read import read_key, read_server, read_service, to_number
-from reconciler.formats.ipvsadm.words import TIMEOUT_MAX
-from reconciler.model.ipvs import Server, Service, ServiceKey, Timeouts
+from reconciler.model.ipvs import TIMEOUT_MAX, Server, Service, ServiceKey, Timeouts
 
 
 class Command(NamedTuple):

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache, partial
 
 from reconciler.formats.ipvsadm.popt import Options
-from reconciler.formats.ipvsadm.words import (
-    CHECKSUM_OPTIONS,
-    FORWARD_OPTIONS,
-    FWMARK_MAX,
-    PERSISTENT_MAX,
-    PORT_MAX,
-    PREFIX_MAX,
-    SERVICE_OPTIONS,
-    THRESHOLD_MAX,
-    TUNNEL_CHECKSUMS,
-    TUNNEL_PORTS,
-    WEIGHT_MAX,
-)
-from reconciler.model.address import family_name, is_ipv6, is_unicast, pack, parse_address
+from reconciler.formats.ipvsadm.words import CHECKSUM_OPTIONS, FORWARD_OPTIONS, SERVICE_OPTIONS, TYPES_WITH_CHECKSUM
+from reconciler.model.address import is_ipv6, pack, parse_address
 from reconciler.model.ipvs import (
     DEFAULT_SCHEDULER,
     FWMARK,
+    FWMARK_MAX,
     PERSISTENCE_ENGINES,
+    PERSISTENT_MAX,
+    PORT_MAX,
     SCHEDULER_FLAGS,
     SCHEDULERS,
+    THRESHOLD_MAX,
     TUN_TYPES,
+    WEIGHT_MAX,
     Server,
+    ServerProblem,
     Service,
     ServiceKey,
+    endpoint_problems,
     scheduler_flag_names,
+    threshold_problems,
+    tunnel_problems,
 )
 from reconciler.wording import suggest
 
 FORWARD_OF = {option: forward for forward, option in FORWARD_OPTIONS.items()}
 _PROTOCOL_OF = {option: protocol for protocol, option in SERVICE_OPTIONS.items()}
 _CHECKSUM_OF = {option: checksum for checksum, option in CHECKSUM_OPTIONS.items()}
+# Of each field of Server that may be invalid: the slot of its option.
+_TUNNEL_SLOTS = {"tun_type": "tun-type", "tun_port": "tun-port", "tun_checksum": "tun-checksum"}
+_SLOTS = {"address": "server", "port": "server", "lower_threshold": "lower", **_TUNNEL_SLOTS}
+_PREFIX_MAX = 128
 
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f.]*:[0-9A-Fa-f.:]*)\](?::(.*))?")
 
@@ -123,8 +125,8 @@ def read_service(options: Options, key: ServiceKey) -> partial[Service]:
 def read_netmask(option: str, text: str, service_address: str) -> str | None:
     """Read a netmask of the family of its service; the full one is none."""
     if is_ipv6(service_address):
-        bits = to_number(option, text, 1, PREFIX_MAX)
-        return None if bits == PREFIX_MAX else str(bits)
+        bits = to_number(option, text, 1, _PREFIX_MAX)
+        return None if bits == _PREFIX_MAX else str(bits)
     try:
         packed = pack(text)
     except ValueError:
@@ -146,63 +148,59 @@ def _read_flags(option: str, text: str, scheduler: str) -> tuple[str, ...]:
 
 
 def read_server(options: Options, key: ServiceKey) -> Server:
-    """Read an -a line for a service."""
-    protocol, service_address, service_port = key
+    """Read the server of an -a line for the service of a key. ValueError if it is wrong."""
     if "server" not in options:
         raise ValueError("no server; expected -r")
     forward = FORWARD_OF[options["forward"][0]] if "forward" in options else "dr"
-    address, port = read_server_endpoint(*options["server"], forward, is_ipv6(service_address))
-    upper, lower = _read_thresholds(options)
-    kind, tun_port, checksum = _read_tunnel(options, forward)
+    address, port = read_server_endpoint(*options["server"], forward, key)
+    upper = _read_number(options, "upper", 0, 0, THRESHOLD_MAX)
+    lower = _read_number(options, "lower", 0, 0, THRESHOLD_MAX)
+    _refuse(threshold_problems(upper, lower), options)
+    tun_type, tun_port, tun_checksum = _read_tunnel(options, forward)
     return Server(
         address=address,
-        port=(port or 0) if protocol == FWMARK else server_port(port, service_port, forward),
+        port=port,
         forward=forward,
         weight=_read_number(options, "weight", 1, 0, WEIGHT_MAX),
         upper_threshold=upper,
         lower_threshold=lower,
-        tun_type=kind,
+        tun_type=tun_type,
         tun_port=tun_port,
-        tun_checksum=checksum,
+        tun_checksum=tun_checksum,
     )
 
 
-def read_server_endpoint(option: str, text: str, forward: str, ipv6: bool) -> tuple[str, int | None]:
-    """Read the address and the port, if there is one, of a server for a service of IPv6 or IPv4. ValueError if it is wrong."""
+def read_server_endpoint(option: str, text: str, forward: str, key: ServiceKey) -> tuple[str, int]:
+    """Read the address and port of a server for the service of a key. ValueError if it is wrong.
+
+    As ipvsadm has it, a server without a port, or not behind NAT, has the port of its service.
+    """
+    protocol, _, service_port = key
     address, port = _read_endpoint(option, text)
-    if not is_unicast(address):
-        raise ValueError(f"{option} {text}: not a unicast address")
-    if is_ipv6(address) != ipv6 and forward != "tunnel":
-        other = "IPv6" if ipv6 else "IPv4"
-        raise ValueError(f"{option} {text}: {family_name(address)} for an {other} service is only possible with -i")
+    if protocol == FWMARK:
+        port = port or 0
+    elif port is None or forward != "nat":
+        port = service_port
+    _refuse(endpoint_problems(address, port, forward, key), {"server": (option, text)})
     return address, port
 
 
-def server_port(port: int | None, service_port: int, forward: str) -> int:
-    """Give the port of a server of a service that has one; nothing but NAT changes it."""
-    return service_port if port is None or forward != "nat" else port
-
-
-def _read_thresholds(options: Options) -> tuple[int, int]:
-    upper = _read_number(options, "upper", 0, 0, THRESHOLD_MAX)
-    lower = _read_number(options, "lower", 0, 0, THRESHOLD_MAX)
-    if lower > upper:
-        raise ValueError(f"-y {lower} is above -x {upper}" if upper else f"-y {lower} goes with -x only")
-    return upper, lower
-
-
 def _read_tunnel(options: Options, forward: str) -> tuple[str, int, str]:
-    """Read the type, port and checksum of a tunnel; the defaults where there is none."""
-    given = [options[slot][0] for slot in ("tun-type", "tun-port", "tun-checksum") if slot in options]
-    if given and forward != "tunnel":
-        raise ValueError(f"{given[0]} goes with -i only")
-    kind = _read_choice(options, "tun-type", "ipip", TUN_TYPES)
-    port = _read_number(options, "tun-port", 0, 1, PORT_MAX)
-    if bool(port) != (kind in TUNNEL_PORTS):
-        raise ValueError(f"--tun-type {kind} has no --tun-port" if port else f"--tun-type {kind} needs a --tun-port")
-    if "tun-checksum" not in options:
-        return kind, port, "none"
-    option = options["tun-checksum"][0]
-    if _CHECKSUM_OF[option] not in TUNNEL_CHECKSUMS[kind]:
-        raise ValueError(f"--tun-type {kind} has no {option}")
-    return kind, port, _CHECKSUM_OF[option]
+    """Read the type, port and checksum of a tunnel; the defaults if there is none. ValueError if they are wrong."""
+    given = [field for field, slot in _TUNNEL_SLOTS.items() if slot in options]
+    tun_type = _read_choice(options, "tun-type", "ipip", TUN_TYPES)
+    tun_port = _read_number(options, "tun-port", 0, 1, PORT_MAX)
+    option = options["tun-checksum"][0] if "tun-checksum" in options else ""
+    tun_checksum = _CHECKSUM_OF[option] if option else "none"
+    _refuse(tunnel_problems(forward, tun_type, tun_port, tun_checksum, given), options)
+    if option and tun_type not in TYPES_WITH_CHECKSUM:
+        raise ValueError(f"{option}: {tun_type} tunnels have no checksum")
+    return tun_type, tun_port, tun_checksum
+
+
+def _refuse(problems: Iterable[ServerProblem], options: Options) -> None:
+    """Raise ValueError with the first problem, if there is one."""
+    for each in problems:
+        slot = _SLOTS[each.field]
+        name = " ".join(options.get(slot, (f"--{slot}", ""))).rstrip()
+        raise ValueError(f"{name}: {each.message.format(tunnel='-i')}")

@@ -14,14 +14,12 @@ from reconciler.formats.ipvsadm.read import (
     read_server,
     read_server_endpoint,
     read_service,
-    server_port,
     service_key,
     to_number,
 )
-from reconciler.formats.ipvsadm.words import WEIGHT_MAX
 from reconciler.formats.ipvsadm.write import server_key_options, service_key_options
 from reconciler.model.address import is_ipv6
-from reconciler.model.ipvs import Server, ServerKey, Service, ServiceKey
+from reconciler.model.ipvs import WEIGHT_MAX, Server, ServerKey, Service, ServiceKey
 
 # The shapes that long texts consist of, one blank between words.
 _COMMON_SERVICE = re.compile(r"-A (-[tu]) (\S+) -s (\S+)(?: -p ([0-9]+))?")
@@ -132,10 +130,11 @@ def _common_service(port: int, scheduler: str, persistent: str | None) -> partia
 @lru_cache(maxsize=4096)
 def _common_server(service_port: int, ipv6: bool, server: str, forward: str, weight: str | None) -> Server:
     forward = FORWARD_OF[forward]
-    address, port = read_server_endpoint("-r", server, forward, ipv6)
+    key = ("tcp", "::" if ipv6 else "0.0.0.0", service_port)
+    address, port = read_server_endpoint("-r", server, forward, key)
     return Server(
         address=address,
-        port=server_port(port, service_port, forward),
+        port=port,
         forward=forward,
         weight=to_number("-w", weight, 0, WEIGHT_MAX) if weight else 1,
     )

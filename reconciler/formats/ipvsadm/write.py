@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from reconciler.formats.ipvsadm.words import (
-    CHECKSUM_OPTIONS,
-    FORWARD_OPTIONS,
-    SERVICE_OPTIONS,
-    TUNNEL_CHECKSUMS,
-    TUNNEL_PORTS,
-)
+from reconciler.formats.ipvsadm.words import CHECKSUM_OPTIONS, FORWARD_OPTIONS, SERVICE_OPTIONS, TYPES_WITH_CHECKSUM
 from reconciler.model.address import is_ipv6
-from reconciler.model.ipvs import FWMARK, Server, ServerKey, Service, ServiceKey
+from reconciler.model.ipvs import FWMARK, TYPE_WITH_PORT, Server, ServerKey, Service, ServiceKey
 
 
 def save_rules(services: Iterable[Service]) -> Iterator[str]:
@@ -65,9 +59,9 @@ def server_options(server: Server) -> str:
         words.append(f"-y {server.lower_threshold}")
     if server.forward == "tunnel":
         words.append(f"--tun-type {server.tun_type}")
-        if server.tun_type in TUNNEL_PORTS:
+        if server.tun_type == TYPE_WITH_PORT:
             words.append(f"--tun-port {server.tun_port}")
-        if TUNNEL_CHECKSUMS[server.tun_type]:
+        if server.tun_type in TYPES_WITH_CHECKSUM:
             words.append(CHECKSUM_OPTIONS[server.tun_checksum])
     return " ".join(words)
 

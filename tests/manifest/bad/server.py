@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.manifest.texts import Row, service, with_ipvs, with_server, with_service, with_services
 
 REAL = 'an address such as 172.17.0.4 or "[fd00::4]:80", with or without a port'
-CROSSES = "that takes forward: tunnel"
+CROSSES = "only a tunnel (forward: tunnel) can reach it"
+NO_TUNNEL = "this setting needs a tunnel (forward: tunnel)"
 SERVICE_FIELDS = "one of: tcp, udp, sctp, fwmark, family, scheduler, schedulerFlags, persistent, netmask, persistenceEngine, onePacket, ignore, servers"
 PORT = "has no valid port; expected 1 to 65535"
 
@@ -45,12 +46,12 @@ ROWS: list[Row] = [
     (
         "server of the other family",
         with_server("address: fd00::4", "forward: dr"),
-        [f"bad.yaml:8:16: ipvs.services[0].servers[0].address: fd00::4 is IPv6 and the service IPv4; {CROSSES}"],
+        [f"bad.yaml:8:16: ipvs.services[0].servers[0].address: fd00::4 is IPv6 and the service is IPv4; {CROSSES}"],
     ),
     (
         "server of the other family for IPv6",
         with_services("- {udp: '[fd00::7]:53', servers: [{address: 10.0.0.1}]}"),
-        [f"bad.yaml:6:47: ipvs.services[0].servers[0].address: 10.0.0.1 is IPv4 and the service IPv6; {CROSSES}"],
+        [f"bad.yaml:6:47: ipvs.services[0].servers[0].address: 10.0.0.1 is IPv4 and the service is IPv6; {CROSSES}"],
     ),
     (
         "dr to another port",
@@ -89,41 +90,45 @@ ROWS: list[Row] = [
     (
         "lower threshold alone",
         with_server("lowerThreshold: 1"),
-        ["bad.yaml:9:7: ipvs.services[0].servers[0].lowerThreshold: needs an upperThreshold beside it"],
+        ["bad.yaml:9:7: ipvs.services[0].servers[0].lowerThreshold: a lower threshold needs an upper one"],
     ),
     (
         "lower threshold above the upper",
         with_server("upperThreshold: 10", "lowerThreshold: 11"),
-        ["bad.yaml:10:23: ipvs.services[0].servers[0].lowerThreshold: 11 is above the upperThreshold, 10"],
+        [
+            "bad.yaml:10:23: ipvs.services[0].servers[0].lowerThreshold: the lower threshold 11 is above the upper one, 10"
+        ],
     ),
     (
         "tunnel fields with nat",
         with_server("tunType: gue", "tunPort: 6080", "tunChecksum: csum"),
         [
-            f"bad.yaml:9:7: ipvs.services[0].servers[0].tunType: is of a tunnel; {CROSSES}",
-            f"bad.yaml:10:7: ipvs.services[0].servers[0].tunPort: is of a tunnel; {CROSSES}",
-            f"bad.yaml:11:7: ipvs.services[0].servers[0].tunChecksum: is of a tunnel; {CROSSES}",
+            f"bad.yaml:9:7: ipvs.services[0].servers[0].tunType: {NO_TUNNEL}",
+            f"bad.yaml:10:7: ipvs.services[0].servers[0].tunPort: {NO_TUNNEL}",
+            f"bad.yaml:11:7: ipvs.services[0].servers[0].tunChecksum: {NO_TUNNEL}",
         ],
     ),
     (
         "gue without a port",
         with_server("forward: tunnel", "tunType: gue"),
-        ["bad.yaml:8:7: ipvs.services[0].servers[0].tunPort: missing; a gue tunnel needs a UDP port from 1 to 65535"],
+        ["bad.yaml:8:7: ipvs.services[0].servers[0].tunPort: a gue tunnel needs a UDP port from 1 to 65535"],
     ),
     (
         "gre with a port",
         with_server("forward: tunnel", "tunType: gre", "tunPort: 6080"),
-        ["bad.yaml:11:7: ipvs.services[0].servers[0].tunPort: is of a gue tunnel; this one is gre"],
+        ["bad.yaml:11:7: ipvs.services[0].servers[0].tunPort: only a gue tunnel has a port; this one is gre"],
     ),
     (
         "ipip with a checksum",
         with_server("forward: tunnel", "tunChecksum: csum"),
-        ["bad.yaml:10:20: ipvs.services[0].servers[0].tunChecksum: csum is not for ipip; expected none"],
+        ["bad.yaml:10:20: ipvs.services[0].servers[0].tunChecksum: ipip tunnels cannot have csum; expected none"],
     ),
     (
         "gre with remcsum",
         with_server("forward: tunnel", "tunType: gre", "tunChecksum: remcsum"),
-        ["bad.yaml:11:20: ipvs.services[0].servers[0].tunChecksum: remcsum is not for gre; expected none or csum"],
+        [
+            "bad.yaml:11:20: ipvs.services[0].servers[0].tunChecksum: gre tunnels cannot have remcsum; expected none or csum"
+        ],
     ),
     (
         "tunnel port 0",
@@ -210,8 +215,8 @@ ROWS: list[Row] = [
             f"bad.yaml:15:79: ipvs.services[2].servers[3].address: missing; expected {REAL}",
             "bad.yaml:15:88: ipvs.services[2].servers[3].weight: -1 is below the minimum of 0",
             'bad.yaml:17:25: ipvs.services[3].servers[0].address: "y" is not an IP address',
-            "bad.yaml:17:28: ipvs.services[3].servers[0].lowerThreshold: needs an upperThreshold beside it",
-            f"bad.yaml:17:47: ipvs.services[3].servers[0].tunPort: is of a tunnel; {CROSSES}",
+            "bad.yaml:17:28: ipvs.services[3].servers[0].lowerThreshold: a lower threshold needs an upper one",
+            f"bad.yaml:17:47: ipvs.services[3].servers[0].tunPort: {NO_TUNNEL}",
             f'bad.yaml:17:95: ipvs.services[3].servers[2].address: "10.0.0.2:0x50" {PORT}',
         ],
     ),
