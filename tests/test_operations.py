@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
@@ -13,9 +15,13 @@ from reconciler.model.interface import Address, Origin
 from reconciler.model.route import NextHop, Route
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
-from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface, SetLink
+from reconciler.operations.interface import AttachInterface, DetachInterface, MoveOperation, RenameInterface, SetLink
+from reconciler.operations.ipvs import IpvsOperation
+from reconciler.operations.machine import MachineOperation
+from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import is_independent
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
+from reconciler.operations.runtime import ObjectCommand
 from tests.conftest import Kernel, ip
 
 ORIGIN = Origin(device="tap-test", hw_addr="02:00:00:00:00:01", mtu=1500)
@@ -294,3 +300,13 @@ def test_ip_moves_a_device_in_and_back_as_it_was(kernel: Kernel, alias: str) -> 
     run(DetachInterface(name="eth0", origin=origin).command, namespace)
     (after,) = show("link", "show", device)
     assert {**after, "ifindex": 0} == {**before, "ifindex": 0}
+
+
+def test_the_documentation_lists_every_operation() -> None:
+    """Operations of a runtime on IPVS rules are listed as what they do."""
+    unions = (NetworkOperation, MoveOperation, IpvsOperation, MachineOperation, ObjectCommand)
+    kinds = {each.__name__ for union in unions for each in get_args(union)}
+    text = (Path(__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
+    sentence = text.partition("`operation` is one of ")[2].partition(", and those of IPVS rules.")[0]
+    listed = re.findall(r"`([A-Z]\w+)`", sentence)
+    assert (set(listed), len(listed)) == (kinds, len(kinds))
