@@ -1,13 +1,52 @@
-"""What runs in the guest: it relays raw netlink between the host and this kernel. One file, standard library only.
+"""The agent: it relays netlink between the host and this machine's kernel, over a virtio-serial port.
 
     agent.py [PORT]
 
-PORT is the name of a virtio-serial port, `reconciler.agent` unless said otherwise. The host imports the frames from
-here (docs/guest.md has the protocol); neither end trusts the other.
+PORT is the name of the port, `reconciler.agent` by default. The agent runs as root inside the virtual machine. It is
+one file and needs only the standard library of Python 3.9 or later, so any image can have it. The host imports the
+protocol from here. Neither end trusts the other.
 
-Traps: the port reads b"" for ever while the host is away. A host that leaves and comes back quickly goes unnoticed, and
-can have lost the end of its last frame; so each host begins with a mark, which counts wherever it comes. Or it is noticed
-late, when the next host's greeting is read already: so a host is away only if it stays away.
+Frames
+    Both directions carry frames: HEADER, with the size of the payload, a request id and a kind; then the payload, at
+    most MAX_FRAME bytes. The integers of the protocol are big-endian. Netlink messages are as the kernel has them.
+
+Connection
+    The agent serves one host at a time. A host begins with a greeting: MAGIC, which never changes, and NONCE_SIZE
+    random bytes. The agent searches for MAGIC in everything it receives, even within a frame. When it finds MAGIC, it
+    discards the unfinished frame and whatever the previous host left: a subscription, a guard, answers that nobody
+    read. Then it echoes the greeting and sends HELLO. The host discards everything before the echo. So neither half a
+    frame of a host that was killed nor an answer meant for it does harm. After an error the host greets again, on the
+    same connection.
+
+Requests
+    The host chooses the id of a request. The agent serves one request after the other. The answer has the same id: any
+    number of MORE and then one DONE, whose payloads together are the answer; or FAILED, an errno and a text.
+
+    NETLINK     messages for the kernel, sent back to back; answered by all messages up to the answer to the last one
+    DUMPS       dump requests, each sent after the answer to the one before, because a socket has one dump at a time
+    MODPROBE    loads one of MODULES
+    SYSCTL_GET  reads one of SYSCTLS
+    SYSCTL_SET  changes one of SYSCTLS
+    SUBSCRIBE   from now on the kernel's notifications of these groups, all in ALLOWED_GROUPS, come as NOTIFY
+    LISTING     reads the kernel's listing of its IPVS table, /proc/net/ip_vs
+    GUARD       from now on IPVS services that disappear are restored at once, and each restore is reported as GUARDED
+
+    Of netlink, the agent relays the route family, IPVS, the lookup of IPVS's family number, and connection tracking. It
+    refuses all other messages, modules, sysctls and groups with EPERM.
+
+Unrequested frames
+    NOTIFY and GUARDED have request id 0, as has LOST: notifications were lost, or the guard has ended by itself. The
+    host must then read everything again and set the guard again.
+
+Traps
+    A read of the port returns b"" at once for as long as no host is connected. The agent does not notice a host that is
+    replaced quickly, and the end of its last frame can be missing: therefore a greeting counts wherever it stands. Or
+    the agent sees the hang-up late, when it has read the next host's greeting already: therefore it treats the host as
+    gone only after GRACE seconds of silence.
+
+This file in order: the constants; `Decoder` and `Port`, which carry frames; `PortServer` and `serve`, which serve the
+hosts at any port (runner.py uses them too); the kernel's modules, sysctls and netlink sockets; `MessageFilter` and
+`NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which answers requests by means of these.
 """
 
 from __future__ import annotations
@@ -22,50 +61,90 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
+# The protocol.
+
+# The host refuses an agent of another version.
 VERSION = 2
+# The name of the agent's virtio-serial port.
 PORT = "reconciler.agent"
-
-# A frame: bytes of payload, request id (0 where nobody asked), kind; then the payload.
-HEADER = struct.Struct("!IIH")
-MAX_FRAME = 1 << 20
-# No zero byte stands in it and every header begins with one, so it cannot lie across the edge of a frame.
+# The first bytes of a greeting. They contain no zero byte, and every header begins with one: so MAGIC never begins in
+# one frame and ends in the next.
 MAGIC = b"reconcil\xba\xd1\x4c\xe9\xca\x38\x7a\x57\x1a\xe0\x72\x20\x30\xbc\x1b\xb9\xc1\x95\x0e\x5d\x25\x7d\xae\xcb"
-ID_SIZE = 16
+# Bytes that follow MAGIC in a greeting. The host chooses them at random, so that it recognizes the echo.
+NONCE_SIZE = 16
+# Before each payload: its size in bytes, the id of the request (0: unrequested), and the kind of the frame.
+HEADER = struct.Struct("!IIH")
+# Bytes of a payload.
+MAX_FRAME = 1 << 20
 
-# Kinds of frames: what the host asks; what it is told once a connection, in answer, and unasked.
-NETLINK, MODPROBE, SYSCTL_GET, SYSCTL_SET, SUBSCRIBE, DUMPS, LISTING, GUARD = 1, 2, 3, 4, 5, 6, 7, 8
-HELLO, MORE, DONE, FAILED, NOTIFY, LOST, GUARDED = 32, 33, 34, 35, 36, 37, 38
-# What the decoder reports beside the frames; kinds on the wire have 16 bits.
-GREETING, BROKEN = 0x10000, 0x10001
-# What stands before the kernel release; the messages (protocol, sequence number of the last; 0 for DUMPS); the words of
-# a failure.
-HELLO_HEAD, NETLINK_HEAD, FAILED_HEAD = struct.Struct("!H"), struct.Struct("!HI"), struct.Struct("!H")
-# The groups of netlink's route family to subscribe to, as bits.
+# Kinds of frames that the host sends.
+NETLINK = 1  # NETLINK_HEAD, then messages
+MODPROBE = 2  # the name of a module
+SYSCTL_GET = 3  # the name of a sysctl
+SYSCTL_SET = 4  # NAME=VALUE
+SUBSCRIBE = 5  # SUBSCRIBE_BODY; replaces the previous subscription
+DUMPS = 6  # NETLINK_HEAD, then dump requests
+LISTING = 7  # nothing
+GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
+
+# Kinds of frames that the agent sends.
+HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting
+MORE = 33  # a part of an answer, of whole netlink messages
+DONE = 34  # the last part of an answer
+FAILED = 35  # FAILED_HEAD, then a text
+NOTIFY = 36  # netlink messages
+LOST = 37  # nothing
+GUARDED = 38  # GUARDED_BODY
+
+# Kinds that only `Decoder` makes. A kind on the wire has 16 bits, so none is as large.
+GREETING = 0x10000  # the other end begins anew; the payload is what follows the magic bytes
+OVERSIZED = 0x10001  # a header announces more than MAX_FRAME bytes; nothing counts until the next greeting
+
+# The version of the protocol.
+HELLO_HEAD = struct.Struct("!H")
+# The netlink protocol, and the sequence number of the last message (0 for DUMPS, whose requests are all answered).
+NETLINK_HEAD = struct.Struct("!HI")
+# An errno.
+FAILED_HEAD = struct.Struct("!H")
+# Groups of the route family: a mask of RTMGRP_* bits.
 SUBSCRIBE_BODY = struct.Struct("!I")
-# A guard: microseconds between two looks (0: none any more); then of each service its address family, the bytes of the
-# message that asks for it and of the one that adds it, and both. What became of a service: its address family, an errno,
-# and the microseconds since it was last seen, or UNSEEN.
-GUARD_HEAD, GUARD_PART, GUARDED_BODY = struct.Struct("!I"), struct.Struct("!BHH"), struct.Struct("!BHI")
-UNSEEN = 0xFFFFFFFF
-# Services of a guard, one of each address family; microseconds between two looks at least; times within a second that
-# one is put back.
-GUARD_PARTS, GUARD_SHORTEST, GUARD_RESTORES = 2, 500, 10
+# Microseconds between two looks at the guarded services. 0: guard nothing.
+GUARD_HEAD = struct.Struct("!I")
+# Of each guarded service: its address family, and the sizes in bytes of the two messages that follow. The first asks
+# for the service (IPVS_CMD_GET_SERVICE), the second adds it (IPVS_CMD_NEW_SERVICE).
+GUARD_SERVICE_HEAD = struct.Struct("!BHH")
+# Of a service that disappeared: its address family, an errno (0: restored), and microseconds since it was last seen.
+GUARDED_BODY = struct.Struct("!BHI")
+# Instead of microseconds: the service was never seen, or so long ago that 32 bits are too few.
+NEVER = 0xFFFFFFFF
 
-# linux/netlink.h. Of generic netlink only IPVS is relayed, of netfilter only connection tracking.
-ROUTE, NETFILTER, GENERIC = 0, 12, 16
-# The groups that a host may subscribe to (rtnetlink.h; the bit of group n is 1 << n - 1): RTNLGRP_LINK, _NEIGH,
-# _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE.
-ALLOWED_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x40000
-# What can be loaded: IPVS, its schedulers and helpers, and conntrack's netlink side.
+# What the agent allows.
+
+# Netlink protocols (linux/netlink.h).
+ROUTE = 0  # all of it
+NETFILTER = 12  # connection tracking only
+GENERIC = 16  # IPVS only
+# Notification groups of the route family (linux/rtnetlink.h). The bit of group n is 1 << (n - 1).
+ALLOWED_GROUPS = (
+    0x1  # RTNLGRP_LINK
+    | 0x4  # RTNLGRP_NEIGH
+    | 0x10  # RTNLGRP_IPV4_IFADDR
+    | 0x40  # RTNLGRP_IPV4_ROUTE
+    | 0x80  # RTNLGRP_IPV4_RULE
+    | 0x100  # RTNLGRP_IPV6_IFADDR
+    | 0x400  # RTNLGRP_IPV6_ROUTE
+    | 0x40000  # RTNLGRP_IPV6_RULE
+)
+# Kernel modules: IPVS with its schedulers and helpers, and connection tracking with its netlink interface.
 # fmt: off
 MODULES = frozenset({
     "ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_fo", "ip_vs_ovf", "ip_vs_lblc", "ip_vs_lblcr",
     "ip_vs_dh", "ip_vs_sh", "ip_vs_mh", "ip_vs_sed", "ip_vs_nq", "ip_vs_twos", "ip_vs_ftp", "ip_vs_pe_sip",
     "nf_conntrack", "nf_conntrack_netlink",
 })
-# What can be read and set: net.ipv4.ip_forward, and these below net.ipv4.vs (networking/ipvs-sysctl.rst of the kernel).
+# Sysctls below net.ipv4.vs (Documentation/networking/ipvs-sysctl.rst of the kernel).
 IPVS_SYSCTLS = frozenset({
     "am_droprate", "amemthresh", "backup_only", "cache_bypass", "conn_reuse_mode", "conntrack", "drop_entry",
     "drop_packet", "est_cpulist", "est_nice", "expire_nodest_conn", "expire_quiescent_template", "ignore_tunneled",
@@ -74,150 +153,223 @@ IPVS_SYSCTLS = frozenset({
     "sync_sock_size", "sync_threshold", "sync_version",
 })
 # fmt: on
+# All sysctls that may be read and changed.
 SYSCTLS = frozenset({"net.ipv4.ip_forward"}.union(f"net.ipv4.vs.{name}" for name in IPVS_SYSCTLS))
+# Characters of a sysctl's value.
+MAX_SYSCTL_VALUE = 64
+# Guarded services: one of each address family.
+GUARD_MAX_SERVICES = 2
+# Microseconds between two looks of a guard, at least.
+GUARD_MIN_PERIOD = 500
+# Restores of one guarded service within a second, at most: another program may delete it again and again.
+GUARD_MAX_RESTORES = 10
 
-# Seconds for the kernel or modprobe, less than the host waits; and for a host that does not read.
-KERNEL_TIMEOUT, WRITE_TIMEOUT = 8.0, 10.0
-# Seconds between two looks whether a host has come, after which it is away, and between two of a service at what is due.
-PAUSE, GRACE, TICK = 0.1, 0.5, 5.0
-# Bytes of a part of an answer (virtio_console takes 32 KB at a time), of a read, and of what the kernel may have to say
-# while nobody listens (as netlink/channel.py).
-CHUNK, READ_SIZE, RECEIVE_BUFFER = 32 << 10, 64 << 10, 8 << 20
-# As netlink/channel.py: what makes many small dumps quick.
+# Times, in seconds.
+
+# For the kernel, or modprobe, to serve one request. The host waits longer than that.
+KERNEL_TIMEOUT = 8.0
+# For the host to read one frame.
+WRITE_TIMEOUT = 10.0
+# Between two checks whether a host has connected.
+POLL_INTERVAL = 0.1
+# Of silence at a port that looks disconnected; then the host is gone.
+GRACE = 0.5
+# Without any event, after which a server does what is due. A silent command is reported as alive that often.
+TICK = 5.0
+
+# Sizes, in bytes.
+
+# Of one write to the port, and of a part of an answer, at least. virtio_console transfers 32 KB at a time.
+CHUNK = 32 << 10
+# Of one read from the port or from the kernel.
+READ_SIZE = 64 << 10
+# Of one read of a small dump. The kernel allocates a buffer as large as the reader's, and this is its smallest one
+# (NLMSG_GOODSIZE): thousands of small dumps take a third of the time (see netlink/channel.py).
 SMALL_READ_SIZE = min(os.sysconf("SC_PAGE_SIZE"), 8192) - 320
+# That the kernel queues for a socket: notifications while the host does not read, or the errors of a large batch.
+RECEIVE_BUFFER = 8 << 20
+# Of the text of a failure.
+MAX_TEXT = 1024
 
+# Numbers of the kernel, by their names there.
+
+# bits/socket.h and asm-generic/socket.h.
 _SOL_NETLINK = 270
-_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-_MESSAGE, _TIMEVAL = struct.Struct("=IHHII"), struct.Struct("ll")
-_ERROR, _DONE = 2, 3
-_TYPE, _ENDS = struct.Struct("=H"), {_ERROR, _DONE}
-# Where the other byte of a type stands first, every message looks like the last.
-_LOOKS_LAST = {*_ENDS, *((0, 1, 2, 3) if sys.byteorder == "big" else ())}
-# genetlink.h: GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, and CTRL_ATTR_FAMILY_NAME with the name.
-_CONTROLLER, _GET_FAMILY, _FAMILY_ID, _IPVS_NAME = 16, 3, 1, struct.pack("=HH5s3x", 9, 2, b"IPVS")
-# nfnetlink.h: NFNL_SUBSYS_CTNETLINK.
-_CONNTRACK = 1
-# netlink.h: NLM_F_REQUEST, _ACK; the type of an answer and its errno; ip_vs.h: IPVS_CMD_NEW_SERVICE, _GET_SERVICE.
-_REQUEST, _ACK, _ANSWER = 1, 4, struct.Struct("=4xH10xi")
-_NEW_SERVICE, _GET_SERVICE = 1, 4
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+# linux/netlink.h: socket options.
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_NETLINK_GET_STRICT_CHK = 12
+# linux/netlink.h: message types and flags.
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+_NLM_F_REQUEST = 0x1
+_NLM_F_ACK = 0x4
+# linux/genetlink.h: how the controller is asked for the number of a family.
+_GENL_ID_CTRL = 16
+_CTRL_CMD_GETFAMILY = 3
+_CTRL_ATTR_FAMILY_ID = 1
+_CTRL_ATTR_FAMILY_NAME = 2
+# linux/netfilter/nfnetlink.h: the subsystem is the high byte of a message type.
+_NFNL_SUBSYS_CTNETLINK = 1
+# linux/ip_vs.h.
+_IPVS_CMD_NEW_SERVICE = 1
+_IPVS_CMD_GET_SERVICE = 4
 
-Frame = tuple[int, int, bytes]
+# The kernel's structures, in its byte order.
+
+# struct timeval: seconds, microseconds.
+_TIMEVAL = struct.Struct("ll")
+# struct nlmsghdr: size, type, flags, sequence number, port.
+_NLMSGHDR = struct.Struct("=IHHII")
+# The type alone, at _TYPE_AT.
+_TYPE = struct.Struct("=H")
+_TYPE_AT = 4
+# Type and errno of a message, if it is an error: a negative number, or 0.
+_ERROR_MESSAGE = struct.Struct("=4xH10xi")
+# Bytes of struct genlmsghdr, which begins with the command.
+_GENLMSGHDR_SIZE = 4
+# A CTRL_ATTR_FAMILY_NAME attribute that says "IPVS".
+_IPVS_NAME = struct.pack("=HH5s3x", 9, _CTRL_ATTR_FAMILY_NAME, b"IPVS")
+
+# Types of the message that ends an answer.
+_END_TYPES = frozenset({_NLMSG_ERROR, _NLMSG_DONE})
+# What the byte at _TYPE_AT is in such a message. On a big-endian machine that byte is 0 in most other messages as well.
+_END_TYPE_BYTES = _END_TYPES | ({0} if sys.byteorder == "big" else set())
 
 
-class GoneError(Exception):
-    """The host has let the port go, or does not read."""
+class HostGoneError(Exception):
+    """The host has disconnected, or it does not read."""
+
+
+class Frame(NamedTuple):
+    """A frame that was received. `request` is 0 if nobody asked for it."""
+
+    request: int
+    kind: int
+    payload: bytes
 
 
 class Decoder:
-    """Bytes in, frames out, as (request id, kind, payload). Holds no more than one frame and what was fed last.
+    """Turns received bytes into frames. It keeps at most one frame and the bytes that it was fed last.
 
-    Nothing counts before the mark. Wherever the mark comes, within a frame too, what is unfinished is dropped and a
-    GREETING begins anew; its payload is the `tail` bytes behind the mark. The mark's first byte must not be among them:
-    so half a greeting does not swallow the next one. BROKEN stands for a header that cannot be one; nothing counts after
-    it until the mark comes again.
+    Nothing counts before the `magic` bytes. Wherever they come, even within a frame, the unfinished frame is dropped,
+    and a frame of kind GREETING reports the `tail` bytes that follow. The first byte of `magic` must not occur in
+    these: so half a greeting does not swallow the next one.
+
+    A header that announces more than MAX_FRAME bytes is reported as OVERSIZED. Nothing counts after it until the next
+    `magic`.
     """
 
-    def __init__(self, mark: bytes, tail: int) -> None:
-        self._mark, self._greeting = mark, len(mark) + tail
+    def __init__(self, magic: bytes, tail: int) -> None:
+        self._magic = magic
+        self._greeting_size = len(magic) + tail
+        # Bytes that are no frame yet: half a frame; or, without a greeting, what may be the begin of one.
         self._buffer = bytearray()
-        self._greeted = False
+        self._is_greeted = False
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take bytes; give the frames that are complete now."""
+        """Add received bytes. Return the frames that are complete now, in order."""
         buffer = self._buffer
         frames: list[Frame] = []
-        start = max(0, len(buffer) - len(self._mark) + 1) if self._greeted else 0
+        # Earlier bytes than these were searched before.
+        search_from = max(0, len(buffer) - len(self._magic) + 1) if self._is_greeted else 0
         buffer += data
-        while (at := buffer.find(self._mark, start)) >= 0:
-            del buffer[: at - self._cut(at, frames)]
-            self._greeted = False
-            start = buffer.find(self._mark[:1], len(self._mark), self._greeting)
-            if start >= 0:
-                # Half a greeting, and maybe the next one.
+        while (at := buffer.find(self._magic, search_from)) >= 0:
+            del buffer[: at - self._cut_frames(at, frames)]
+            self._is_greeted = False
+            search_from = buffer.find(self._magic[:1], len(self._magic), self._greeting_size)
+            if search_from >= 0:
+                # This greeting was cut short, and another one may begin here.
                 continue
-            if len(buffer) < self._greeting:
+            if len(buffer) < self._greeting_size:
                 return frames
-            frames.append((0, GREETING, bytes(buffer[len(self._mark) : self._greeting])))
-            del buffer[: self._greeting]
-            self._greeted, start = True, 0
-        self._cut(len(buffer), frames)
-        if not self._greeted:
-            del buffer[: 1 - len(self._mark)]
+            frames.append(Frame(0, GREETING, bytes(buffer[len(self._magic) : self._greeting_size])))
+            del buffer[: self._greeting_size]
+            self._is_greeted = True
+            search_from = 0
+        self._cut_frames(len(buffer), frames)
+        if not self._is_greeted:
+            del buffer[: 1 - len(self._magic)]
         return frames
 
-    def _cut(self, end: int, frames: list[Frame]) -> int:
-        """Move the whole frames before `end` from the buffer to `frames`; give their size."""
+    def _cut_frames(self, end: int, frames: list[Frame]) -> int:
+        """Move the whole frames before position `end` from the buffer to `frames`. Return their size in bytes."""
         position = 0
-        while self._greeted and position + HEADER.size <= end:
-            length, request, kind = HEADER.unpack_from(self._buffer, position)
-            after = position + HEADER.size + length
-            if length > MAX_FRAME:
-                self._greeted = False
-                frames.append((request, BROKEN, b""))
+        while self._is_greeted and position + HEADER.size <= end:
+            size, request, kind = HEADER.unpack_from(self._buffer, position)
+            after = position + HEADER.size + size
+            if size > MAX_FRAME:
+                self._is_greeted = False
+                frames.append(Frame(request, OVERSIZED, b""))
             elif after > end:
                 break
             else:
-                frames.append((request, kind, bytes(self._buffer[position + HEADER.size : after])))
+                frames.append(Frame(request, kind, bytes(self._buffer[position + HEADER.size : after])))
                 position = after
         del self._buffer[:position]
         return position
 
 
 class Port:
-    """A virtio-serial port, or anything else that can be polled. Only `send` waits."""
+    """The guest's end of a virtio-serial port, or of a socket. Each method raises HostGoneError if the host is gone."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
+        # Bytes of frames that the host has not read.
         self.pending = bytearray()
-        self._away_since = 0.0
+        # When the port began to look disconnected, by time.monotonic().
+        self._silent_since: float | None = None
 
     def receive(self) -> bytes:
-        """Read what is there, up to the size of a read; the port gives a page at a time."""
+        """Return what has arrived, READ_SIZE bytes or a little more at most; b"" if that is nothing."""
         data = bytearray()
+        is_disconnected = False
         try:
-            while len(data) < READ_SIZE:
+            # The port returns a page at a time.
+            while len(data) < READ_SIZE and not is_disconnected:
                 part = os.read(self.descriptor, READ_SIZE)
                 data += part
-                if not part:
-                    break
+                is_disconnected = not part
         except BlockingIOError:
-            part = b"nothing yet"
+            pass
         except OSError as error:
-            raise GoneError from error
-        if data or part:
-            self._away_since = 0.0
+            raise HostGoneError from error
+        if data or not is_disconnected:
+            self._silent_since = None
         else:
-            self._pause()
+            self._await_host()
         return bytes(data)
 
-    def _pause(self) -> None:
-        """Wait for a host that seems to be away. GoneError if it stays away."""
+    def _await_host(self) -> None:
+        """Sleep for POLL_INTERVAL, unless the port has looked disconnected for GRACE."""
         now = time.monotonic()
-        self._away_since = self._away_since or now
-        if now - self._away_since > GRACE:
-            raise GoneError
-        time.sleep(PAUSE)
+        if self._silent_since is None:
+            self._silent_since = now
+        if now - self._silent_since > GRACE:
+            raise HostGoneError
+        time.sleep(POLL_INTERVAL)
 
     def push(self, request: int, kind: int, payload: bytes | bytearray | memoryview = b"") -> None:
-        """Put a frame behind what is to be written, and write as much as is taken now."""
+        """Append a frame to the pending ones, and write without waiting."""
         self.pending += HEADER.pack(len(payload), request, kind)
         self.pending += payload
         self.flush()
 
     def flush(self) -> None:
-        """Write as much as is taken now."""
+        """Write as many pending bytes as possible without waiting."""
         try:
             while self.pending:
                 del self.pending[: os.write(self.descriptor, self.pending[:CHUNK])]
         except BlockingIOError:
             return
         except OSError as error:
-            raise GoneError from error
+            raise HostGoneError from error
 
     def send(self, request: int, kind: int, payload: bytes | bytearray | memoryview = b"") -> None:
-        """Write a frame, and wait until it is taken. GoneError if that takes too long."""
+        """Write a frame, and wait up to WRITE_TIMEOUT until the host has room for it."""
         self.push(request, kind, payload)
         deadline = time.monotonic() + WRITE_TIMEOUT
         poller = select.poll()
@@ -225,181 +377,519 @@ class Port:
         while self.pending:
             events = poller.poll(max(0, deadline - time.monotonic()) * 1000)
             if not events:
-                raise GoneError
+                raise HostGoneError
             if events[0][1] & select.POLLHUP:
-                self._pause()
+                self._await_host()
             self.flush()
 
     def fail(self, request: int, error: OSError) -> None:
-        """Answer that a request failed: an errno, and words."""
-        code = errno.ETIMEDOUT if isinstance(error, (TimeoutError, BlockingIOError)) else error.errno or errno.EIO
-        self.send(request, FAILED, FAILED_HEAD.pack(code) + (error.strerror or str(error)).encode()[:1024])
+        """Answer a request with FAILED."""
+        is_timeout = isinstance(error, (TimeoutError, BlockingIOError))
+        code = errno.ETIMEDOUT if is_timeout else error.errno or errno.EIO
+        text = (error.strerror or str(error)).encode()[:MAX_TEXT]
+        self.send(request, FAILED, FAILED_HEAD.pack(code) + text)
 
 
-class Service:
-    """What is done for a host at a port."""
+class PortServer:
+    """What serves the hosts at a port, one after the other. `serve` calls its methods."""
 
     def __init__(self, port: Port) -> None:
         self.port = port
 
     def handle(self, request: int, kind: int, payload: bytes) -> None:
-        """Take a frame. An OSError is answered as FAILED."""
+        """Handle a frame of the host. An OSError is reported to the host as FAILED."""
         raise NotImplementedError
 
     def sources(self) -> list[tuple[int, int]]:
-        """Give the descriptors, with events, to poll beside the port."""
+        """Return the descriptors, each with its poll events, to wait for besides the port."""
         return []
 
     def ready(self, source: int) -> None:
-        """Serve a source that is ready."""
+        """Handle an event of one of the sources."""
 
     def tick(self, *, idle: bool) -> None:
-        """Do what is due after events, or (idle) after TICK seconds without any."""
+        """Do what is due after the events, or (`idle`) after TICK seconds without any."""
 
     def reset(self) -> None:
-        """Forget the host."""
+        """Undo and forget everything that belongs to the host, which is gone."""
 
 
-class Post:
-    """A service that is guarded: the question for it, and the message that puts it back."""
+def serve(server: PortServer) -> NoReturn:
+    """Serve one host after the other, forever."""
+    while True:
+        with suppress(HostGoneError):
+            _serve_host(server)
+        server.port.pending.clear()
+        server.reset()
+        time.sleep(POLL_INTERVAL)
+
+
+def _serve_host(server: PortServer) -> NoReturn:
+    """Serve the hosts at the port until one of them is gone."""
+    decoder = Decoder(MAGIC, NONCE_SIZE)
+    while True:
+        _serve_events(server, decoder)
+
+
+def _serve_events(server: PortServer, decoder: Decoder) -> None:
+    """Wait for the next events of the port and of the server's sources, and handle them."""
+    port = server.port
+    poller = select.poll()
+    poller.register(port.descriptor, select.POLLIN | (select.POLLOUT if port.pending else 0))
+    for source, events in server.sources():
+        poller.register(source, events)
+    ready = dict(poller.poll(TICK * 1000))
+    idle = not ready
+    port_events = ready.pop(port.descriptor, 0)
+    # The sources come first, because a frame can close one that is ready.
+    for source in ready:
+        server.ready(source)
+    if port_events & select.POLLOUT:
+        port.flush()
+    if port_events & ~select.POLLOUT:
+        for frame in decoder.feed(port.receive()):
+            _serve_frame(server, frame)
+    server.tick(idle=idle)
+
+
+def _serve_frame(server: PortServer, frame: Frame) -> None:
+    port = server.port
+    try:
+        if frame.kind == GREETING:
+            server.reset()
+            port.pending += MAGIC + frame.payload
+            port.send(0, HELLO, HELLO_HEAD.pack(VERSION) + os.uname().release.encode())
+        elif frame.kind == OVERSIZED:
+            port.fail(frame.request, OSError(errno.EMSGSIZE, f"a frame may have at most {MAX_FRAME} bytes"))
+        else:
+            server.handle(*frame)
+    except OSError as error:
+        port.fail(frame.request, error)
+
+
+def unknown_kind(kind: int) -> OSError:
+    """Return the error for a frame of a kind that a server does not know."""
+    return OSError(errno.EOPNOTSUPP, f"unknown kind of request: {kind}")
+
+
+def open_port(name: str) -> Port:
+    """Open a virtio-serial port by its name. Wait until the machine has it."""
+    folder = "/sys/class/virtio-ports"
+    while True:
+        for entry in os.listdir(folder) if os.path.isdir(folder) else ():
+            with open(f"{folder}/{entry}/name", encoding="utf-8") as file:
+                if file.read().strip() == name:
+                    return Port(os.open(f"/dev/{entry}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        time.sleep(POLL_INTERVAL)
+
+
+def modprobe(name: str) -> None:
+    """Load one of MODULES, with the modules that it needs."""
+    if name not in MODULES:
+        raise PermissionError(errno.EPERM, f"module {name!r} is not one that the agent may load")
+    child = os.posix_spawnp("modprobe", ["modprobe", name], os.environ)
+    handle = os.pidfd_open(child)
+    try:
+        if not select.select([handle], [], [], KERNEL_TIMEOUT)[0]:
+            raise TimeoutError(errno.ETIMEDOUT, f"modprobe {name} did not end within {KERNEL_TIMEOUT:.0f} s")
+    finally:
+        os.close(handle)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise OSError(
+            errno.ENOENT, f"modprobe {name} failed with exit status {status}; add the module to the guest's kernel"
+        )
+
+
+def read_sysctl(name: str) -> bytes:
+    """Return the value of one of SYSCTLS. FileNotFoundError if the kernel does not have it."""
+    with open(_sysctl_file(name), "rb") as file:
+        return file.read(4096).strip()
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Change one of SYSCTLS. FileNotFoundError if the kernel does not have it."""
+    if not 0 < len(value) <= MAX_SYSCTL_VALUE or not set(value) <= set("0123456789 ,-"):
+        limits = f"1 to {MAX_SYSCTL_VALUE} digits, spaces, commas and minus signs"
+        raise OSError(errno.EINVAL, f"the value for sysctl {name!r} must have {limits}")
+    with open(_sysctl_file(name), "w", encoding="ascii") as file:
+        file.write(value)
+
+
+def _sysctl_file(name: str) -> str:
+    if name not in SYSCTLS:
+        raise PermissionError(errno.EPERM, f"sysctl {name!r} is not one that the agent may read or change")
+    return "/proc/sys/" + name.replace(".", "/")
+
+
+def open_netlink(protocol: int) -> socket.socket:
+    """Open a netlink socket with the same options as netlink/channel.py. Its send buffer has room for a whole frame."""
+    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    try:
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+            channel.setsockopt(_SOL_NETLINK, option, 1)
+        channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        channel.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * MAX_FRAME)
+        # With a timeout of Python's own, each read would be preceded by a poll.
+        timeout = _TIMEVAL.pack(int(KERNEL_TIMEOUT), int(KERNEL_TIMEOUT % 1 * 1e6))
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        channel.bind((0, 0))
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+def find_ipvs() -> int:
+    """Return the number of the generic netlink family IPVS. Load its module if needed. OSError if that fails."""
+    try:
+        return _ask_ipvs()
+    except FileNotFoundError:
+        modprobe("ip_vs")
+        return _ask_ipvs()
+
+
+def _ask_ipvs() -> int:
+    body = struct.pack("=BBH", _CTRL_CMD_GETFAMILY, 1, 0) + _IPVS_NAME
+    with open_netlink(GENERIC) as controller:
+        controller.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), _GENL_ID_CTRL, _NLM_F_REQUEST, 1, 0) + body)
+        answer = controller.recv(READ_SIZE)
+    position = _NLMSGHDR.size + _GENLMSGHDR_SIZE
+    while _NLMSGHDR.unpack_from(answer)[1] == _GENL_ID_CTRL and position + 6 <= len(answer):
+        # An attribute begins with its size and its type; the number that is looked for has two bytes.
+        size, kind, value = struct.unpack_from("=HHH", answer, position)
+        if kind == _CTRL_ATTR_FAMILY_ID:
+            return int(value)
+        position += max(4, _align(size))
+    raise FileNotFoundError(errno.ENOENT, "the guest's kernel has no IPVS")
+
+
+def _align(size: int) -> int:
+    """Return a size rounded up to 4 bytes, where the next netlink message or attribute begins."""
+    return size + 3 & ~3
+
+
+def is_end(datagram: bytes, sequence: int) -> bool:
+    """Return whether the first or the last message of a datagram ends the answer to the message of that number."""
+    position = last = 0
+    while position + _NLMSGHDR.size <= len(datagram):
+        last = position
+        position += max(_NLMSGHDR.size, _align(int.from_bytes(datagram[position : position + 4], sys.byteorder)))
+    return any(
+        kind in _END_TYPES and answered == sequence
+        for _, kind, _, answered, _ in (_NLMSGHDR.unpack_from(datagram, at) for at in {0, last})
+    )
+
+
+def are_uniform(messages: memoryview, kind: int) -> bool:
+    """Return whether all messages have the same size and this type. For many messages this is faster than a loop."""
+    size = int.from_bytes(messages[:4], sys.byteorder)
+    if size < _NLMSGHDR.size or size % 4 or len(messages) % size:
+        return False
+    count = len(messages) // size
+    head = bytes(messages[:4]) + _TYPE.pack(kind)
+    return all(bytes(messages[at::size]) == head[at : at + 1] * count for at in range(len(head)))
+
+
+class MessageFilter:
+    """Decides which netlink messages of the host may reach the kernel. It knows the number of the family IPVS."""
+
+    def __init__(self) -> None:
+        # It changes when the module is loaded again. None: not looked up yet.
+        self._ipvs: int | None = None
+
+    def check(self, protocol: int, messages: memoryview) -> None:
+        """Raise PermissionError for a message that is not allowed, OSError for a malformed one."""
+        is_known = self._ipvs is not None and protocol == GENERIC and are_uniform(messages, self._ipvs)
+        if protocol != ROUTE and not is_known:
+            self.split(protocol, messages)
+
+    def split(self, protocol: int, messages: memoryview) -> list[memoryview]:
+        """Return messages of GENERIC or NETFILTER one by one. Raise as `check` does."""
+        if protocol not in {GENERIC, NETFILTER}:
+            raise PermissionError(errno.EPERM, f"netlink protocol {protocol} is not relayed")
+        found = []
+        position, end, unpack = 0, len(messages), _NLMSGHDR.unpack_from
+        while position < end:
+            left = end - position
+            size, kind, _, _, _ = unpack(messages, position) if left >= _NLMSGHDR.size else (0, 0, 0, 0, 0)
+            if not _NLMSGHDR.size <= size <= left:
+                raise OSError(errno.EINVAL, f"netlink message of {size} bytes where {left} are left")
+            message = messages[position : position + size]
+            # Most often there are thousands of messages, all of IPVS.
+            if (protocol != GENERIC or kind != self._ipvs) and not self._is_allowed(protocol, kind, message):
+                raise PermissionError(errno.EPERM, f"message type {kind} of netlink protocol {protocol} is not relayed")
+            found.append(message)
+            position += _align(size)
+        return found
+
+    def _is_allowed(self, protocol: int, kind: int, message: memoryview) -> bool:
+        if protocol == NETFILTER:
+            return kind >> 8 == _NFNL_SUBSYS_CTNETLINK
+        if kind != self._ipvs:
+            self._ipvs = find_ipvs()
+        body = message[_NLMSGHDR.size :]
+        asks_for_ipvs = body[:1] == bytes([_CTRL_CMD_GETFAMILY]) and body[_GENLMSGHDR_SIZE:] == _IPVS_NAME
+        return kind == self._ipvs or (kind == _GENL_ID_CTRL and asks_for_ipvs)
+
+
+class NetlinkRelay:
+    """Sends netlink messages of the host to the kernel, and the kernel's answers to the host as they come."""
+
+    def __init__(self, port: Port, message_filter: MessageFilter) -> None:
+        self._port = port
+        self._filter = message_filter
+        # By kind of request and netlink protocol. DUMPS has sockets of its own, because a large read makes all later
+        # dumps of a socket slower.
+        self._sockets: dict[tuple[int, int], socket.socket] = {}
+
+    def reset(self) -> None:
+        """Close the sockets, and so discard the answers that the host did not read."""
+        for channel in self._sockets.values():
+            channel.close()
+        self._sockets.clear()
+
+    def exchange(self, request: int, kind: int, payload: bytes) -> bytes:
+        """Serve NETLINK or DUMPS: send all of the answer but its last part to the host, and return that part."""
+        if len(payload) < NETLINK_HEAD.size + _NLMSGHDR.size:
+            raise _cut_short("netlink request")
+        protocol, last = NETLINK_HEAD.unpack_from(payload)
+        messages = memoryview(payload)[NETLINK_HEAD.size :]
+        if kind == NETLINK:
+            self._filter.check(protocol, messages)
+        elif protocol == ROUTE:
+            raise OSError(errno.EOPNOTSUPP, "a request of kind DUMPS is for IPVS and connection tracking only")
+        dumps = self._filter.split(protocol, messages) if kind == DUMPS else []
+        channel = self._sockets.get((kind, protocol))
+        if channel is None:
+            channel = self._sockets[kind, protocol] = open_netlink(protocol)
+        try:
+            if kind == DUMPS:
+                return self._exchange_dumps(request, channel, dumps)
+            channel.send(messages)
+            return self._receive(request, channel, last)
+        except BaseException:
+            # The rest of this answer must not be taken for the answer to the next request.
+            del self._sockets[kind, protocol]
+            channel.close()
+            raise
+
+    def _receive(self, request: int, channel: socket.socket, last: int) -> bytes:
+        """Receive up to the answer to sequence number `last`."""
+        deadline = time.monotonic() + KERNEL_TIMEOUT
+        part = bytearray()
+        while True:
+            datagram = channel.recv(READ_SIZE)
+            part += datagram
+            part += b"\0" * (-len(part) & 3)
+            if is_end(datagram, last):
+                return bytes(part)
+            _check_deadline(deadline)
+            if len(part) >= CHUNK:
+                self._port.send(request, MORE, part)
+                part.clear()
+
+    def _exchange_dumps(self, request: int, channel: socket.socket, dumps: list[memoryview]) -> bytes:
+        """Send each dump request after the answer to the one before. This loop is written for speed."""
+        deadline = time.monotonic() + KERNEL_TIMEOUT
+        buffer = bytearray(CHUNK + SMALL_READ_SIZE)
+        view, end = memoryview(buffer), 0
+        send, receive, unpack_type = channel.send, channel.recv_into, _TYPE.unpack_from
+        for number, dump in enumerate(dumps):
+            # Where the machine's clock is slow, reading it takes as long as a dump.
+            if number % 64 == 0:
+                _check_deadline(deadline)
+            send(dump)
+            is_answered = False
+            while not is_answered:
+                start = end
+                size = receive(view[start : start + SMALL_READ_SIZE], 0, socket.MSG_TRUNC)
+                if size > SMALL_READ_SIZE:
+                    raise OSError(errno.EMSGSIZE, f"the kernel sent {size} bytes of a dump at once")
+                end = start + size
+                # The message that ends a dump is a datagram of its own, or the last 20 bytes of one.
+                if buffer[start + _TYPE_AT] in _END_TYPE_BYTES:
+                    is_answered = unpack_type(buffer, start + _TYPE_AT)[0] in _END_TYPES
+                if not is_answered and buffer[end - 20 + _TYPE_AT] in _END_TYPE_BYTES:
+                    is_answered = is_end(bytes(view[start:end]), _NLMSGHDR.unpack_from(dump)[3])
+                if end >= CHUNK:
+                    self._port.send(request, MORE, view[:end])
+                    end = 0
+        return bytes(view[:end])
+
+
+def _cut_short(what: str) -> OSError:
+    return OSError(errno.EINVAL, f"the {what} is cut short")
+
+
+def _check_deadline(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError(errno.ETIMEDOUT, f"the guest's kernel did not answer within {KERNEL_TIMEOUT:.0f} s")
+
+
+class GuardedService:
+    """An IPVS service that is guarded: `probe` is the message that asks for it, `restore` the one that adds it.
+
+    Times are in nanoseconds, by time.monotonic_ns().
+    """
 
     def __init__(self, family: int, probe: bytes, restore: bytes) -> None:
-        self.family, self.probe, self.restore = family, probe, restore
-        self._seen = self._told = 0
-        self._tries: deque[int] = deque(maxlen=GUARD_RESTORES)
+        self.family = family
+        self.probe = probe
+        self.restore = restore
+        self._last_seen: int | None = None
+        # The errno that was reported last, while it lasts. 0: none.
+        self._reported = 0
+        self._restores: deque[int] = deque(maxlen=GUARD_MAX_RESTORES)
 
-    def is_seen(self, code: int, now: int) -> bool:
-        """Take the answer to the question; tell whether it is well."""
-        if code == 0:
-            self._seen, self._told = now, 0
-        return code == 0
+    def note_seen(self, now: int) -> None:
+        """Record that the service was there at this time."""
+        self._last_seen = now
+        self._reported = 0
 
     def may_restore(self, now: int) -> bool:
-        """Tell whether it was not put back too often, and count this time."""
-        if len(self._tries) == GUARD_RESTORES and now - self._tries[0] < 10**9:
+        """Return whether the service may be restored now. If so, count it as a restore."""
+        if len(self._restores) == GUARD_MAX_RESTORES and now - self._restores[0] < 10**9:
             return False
-        self._tries.append(now)
-        self._told = 0
+        self._restores.append(now)
+        self._reported = 0
         return True
 
     def report(self, code: int) -> bytes:
-        """Say what became of it, or nothing if that was just said."""
-        if code and code == self._told:
+        """Return what to report to the host, GUARDED_BODY, for a restore that ended with this errno.
+
+        b"" if the same failure was reported already.
+        """
+        if code and code == self._reported:
             return b""
-        self._told = code
-        since = min((time.monotonic_ns() - self._seen) // 1000, UNSEEN) if self._seen else UNSEEN
+        self._reported = code
+        since = NEVER
+        if self._last_seen is not None:
+            since = min((time.monotonic_ns() - self._last_seen) // 1000, NEVER)
         return GUARDED_BODY.pack(self.family, code, since)
 
 
-class Lookout:
-    """Looks at services, and puts back at once what has gone; each event is told to `host`, as far as that takes it."""
+class GuardLoop:
+    """Looks for the guarded services again and again, and restores those that disappeared.
 
-    def __init__(self, posts: list[Post], channel: socket.socket, host: socket.socket) -> None:
-        self._posts, self._channel, self._host = posts, channel, host
-        self._probes = b"".join(post.probe for post in posts)
+    `channel` is the netlink socket to the kernel. `agent` is the socket to the agent, which forwards the reports to the
+    host; a report is dropped when that socket is full.
+    """
+
+    def __init__(self, services: list[GuardedService], channel: socket.socket, agent: socket.socket) -> None:
+        self._services = services
+        self._channel = channel
+        self._agent = agent
+        self._probes = b"".join(service.probe for service in services)
         self._answer = bytearray(READ_SIZE)
 
     def run(self, period: float) -> NoReturn:
-        """Look until the agent is gone or the kernel has no room, and end the process."""
+        """Look every `period` seconds until the agent ends or the kernel fails. Then end the process."""
         try:
-            self._close_others()
+            self._close_inherited()
             while True:
                 self.look()
-                # The agent says nothing. A poll would know milliseconds only.
-                if select.select([self._host], [], [], period)[0]:
+                # The agent never sends anything, so its socket becomes readable when the agent ends. `select` takes
+                # microseconds; `poll` takes only milliseconds.
+                if select.select([self._agent], [], [], period)[0]:
                     break
         finally:
             os._exit(0)
 
-    def _close_others(self) -> None:
-        """Let go of what the agent has open, the port above all: only one may have it."""
+    def _close_inherited(self) -> None:
+        """Close the descriptors of the agent, above all the port: only one process may have it open."""
+        needed = {0, 1, 2, self._agent.fileno(), self._channel.fileno()}
         for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) not in {self._host.fileno(), self._channel.fileno()}:
-                # The listing had one of its own.
+            if int(name) not in needed:
+                # The descriptor of the listing itself is closed already.
                 with suppress(OSError):
                     os.close(int(name))
 
     def look(self) -> None:
-        """Look once."""
+        """Look for each service once, and restore what has disappeared."""
         self._channel.send(self._probes)
         now = time.monotonic_ns()
-        # All answers are there when `send` returns; what is put back has one of its own.
-        for post, code in [(post, self._receive()) for post in self._posts]:
-            if not post.is_seen(code, now):
-                self._serve(post, code, now)
+        # The kernel has answered all probes when `send` returns. A restore has an answer of its own, after them.
+        for service, code in [(service, self._receive_errno()) for service in self._services]:
+            if code == 0:
+                service.note_seen(now)
+            else:
+                self._restore(service, code, now)
 
-    def _serve(self, post: Post, code: int, now: int) -> None:
-        """Put a service back if it is gone, and say so. What else the kernel may answer is for the host to judge."""
+    def _restore(self, service: GuardedService, code: int, now: int) -> None:
+        """Restore a service if the kernel answered that it does not exist. Report that, or what else it answered."""
         if code == errno.ESRCH:
             code = errno.EAGAIN
-            if post.may_restore(now):
-                self._channel.send(post.restore)
-                code = self._receive()
-        event = post.report(code)
-        if event:
+            if service.may_restore(now):
+                self._channel.send(service.restore)
+                code = self._receive_errno()
+        report = service.report(code)
+        if report:
             with suppress(BlockingIOError):
-                self._host.send(event, socket.MSG_DONTWAIT)
+                self._agent.send(report, socket.MSG_DONTWAIT)
 
-    def _receive(self) -> int:
-        """Give the errno of the next answer; 0 for what was asked for."""
+    def _receive_errno(self) -> int:
+        """Return the errno of the next answer; 0 if it is what was asked for."""
         self._channel.recv_into(self._answer)
-        kind, code = _ANSWER.unpack_from(self._answer)
-        return -int(code) if kind == _ERROR else 0
+        kind, code = _ERROR_MESSAGE.unpack_from(self._answer)
+        return -int(code) if kind == _NLMSG_ERROR else 0
 
 
-class Guard:
-    """A lookout in a process of its own, which ends with this one.
+class GuardProcess:
+    """A process that runs a GuardLoop, and that ends when the agent does.
 
-    From a flush of the table to the first service that is back, each packet of a connection ends it (a RST). So no batch
-    in the kernel and no host that is slow to read may delay the lookout. A thread would slow down large dumps more: it
-    and the agent would take the interpreter from each other with each call of the kernel.
+    From a flush of the IPVS table until the first service is restored, a packet of a connection ends that connection
+    (RST). So neither a batch in the kernel nor a host that reads slowly may delay the loop. A thread would slow large
+    dumps down: thread and agent would take Python's interpreter lock from each other at each system call.
     """
 
-    def __init__(self, period: float, posts: list[Post]) -> None:
-        """Begin, with `period` seconds between two looks."""
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel.setblocking(False)
-        with theirs, open_netlink(GENERIC) as channel:
+    def __init__(self, period: float, services: list[GuardedService]) -> None:
+        """Start the process. It looks every `period` seconds."""
+        # Carries the reports of the loop; readable without data after the process has ended.
+        self.reports, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.reports.setblocking(False)
+        with other_end, open_netlink(GENERIC) as channel:
             self._child = os.fork()
             if self._child == 0:
-                Lookout(posts, channel, theirs).run(period)
+                GuardLoop(services, channel, other_end).run(period)
 
     def end(self) -> None:
-        """End; nothing is put back from now on. What there is to tell can still be read."""
+        """End the process. When this returns, nothing is restored any more; `reports` can still be read."""
         os.kill(self._child, signal.SIGKILL)
         os.waitpid(self._child, 0)
 
 
-class Relay(Service):
-    """Answers the host's requests to this kernel, one at a time."""
+class Agent(PortServer):
+    """Answers the requests of the host, one at a time, and forwards notifications and reports of the guard."""
 
     def __init__(self, port: Port) -> None:
         super().__init__(port)
-        self._sockets: dict[tuple[int, int], socket.socket] = {}
-        self._notices: socket.socket | None = None
-        self._guard: Guard | None = None
-        self._family = -1
+        self._filter = MessageFilter()
+        self._relay = NetlinkRelay(port, self._filter)
+        # The socket of the subscription.
+        self._notifications: socket.socket | None = None
+        self._guard: GuardProcess | None = None
 
     def reset(self) -> None:
-        """Forget what the host subscribed to, what is guarded for it, and answers that it did not fetch."""
-        self._end_guard(tells=False)
-        for channel in (*self._sockets.values(), *([self._notices] if self._notices else ())):
-            channel.close()
-        self._sockets.clear()
-        self._notices = None
+        """End the host's subscription and guard, and discard the answers that it did not read."""
+        self._end_guard(forward=False)
+        self._relay.reset()
+        if self._notifications:
+            self._notifications.close()
+        self._notifications = None
 
     def sources(self) -> list[tuple[int, int]]:
-        """Give the notifications; only if the host reads: the kernel's buffer is their queue. And what the guard did."""
+        """Return the sockets of subscription and guard, if the host reads: until then, the kernel queues for it."""
         if self.port.pending:
             return []
-        found = (self._notices, self._guard.channel if self._guard else None)
+        found = (self._notifications, self._guard.reports if self._guard else None)
         return [(each.fileno(), select.POLLIN) for each in found if each]
 
     def ready(self, source: int) -> None:
-        """Pass notifications on, and what the guard did, or the word that some were lost."""
-        if self._guard and source == self._guard.channel.fileno():
-            if self._tell(self._guard):
-                self._end_guard(tells=False)
+        """Forward notifications or reports to the host; or LOST, if the kernel dropped some or the guard ended."""
+        if self._guard and source == self._guard.reports.fileno():
+            if self._forward_reports(self._guard):
+                self._end_guard(forward=False)
                 self.port.push(0, LOST)
             return
         data = bytearray()
@@ -414,40 +904,41 @@ class Relay(Service):
             self.port.push(0, NOTIFY, data)
 
     def handle(self, request: int, kind: int, payload: bytes) -> None:
-        """Answer one request."""
+        """Answer a request."""
+        answer = b""
         if kind in {NETLINK, DUMPS}:
-            answer = self._exchange(request, kind, payload)
+            answer = self._relay.exchange(request, kind, payload)
         elif kind == MODPROBE:
-            answer = modprobe(payload.decode(errors="replace"))
+            modprobe(payload.decode(errors="replace"))
         elif kind == SYSCTL_GET:
             answer = read_sysctl(payload.decode(errors="replace"))
         elif kind == SYSCTL_SET:
-            answer = write_sysctl(*payload.decode(errors="replace").partition("=")[::2])
+            name, _, value = payload.decode(errors="replace").partition("=")
+            write_sysctl(name, value)
         elif kind == SUBSCRIBE:
-            answer = self._subscribe(payload)
+            self._subscribe(payload)
         elif kind == LISTING:
-            answer = self._list(request)
+            answer = self._read_listing(request)
         elif kind == GUARD:
-            answer = self._set_guard(payload)
+            self._set_guard(payload)
         else:
-            raise unknown(kind)
+            raise unknown_kind(kind)
         self.port.send(request, DONE, answer)
 
-    def _subscribe(self, payload: bytes) -> bytes:
-        """Listen to these groups from now on, and to no others."""
+    def _subscribe(self, payload: bytes) -> None:
+        """Subscribe to the groups of the payload, and to no others."""
         if len(payload) != SUBSCRIBE_BODY.size:
             raise OSError(errno.EINVAL, f"a subscription has {SUBSCRIBE_BODY.size} bytes, not {len(payload)}")
         (groups,) = SUBSCRIBE_BODY.unpack(payload)
         if groups & ~ALLOWED_GROUPS:
             raise PermissionError(errno.EPERM, f"netlink groups {groups & ~ALLOWED_GROUPS:#x} are not relayed")
-        if not self._notices:
-            self._notices = open_netlink(ROUTE)
-            self._notices.setblocking(False)
-        self._notices.bind((self._notices.getsockname()[0], groups))
-        return b""
+        if not self._notifications:
+            self._notifications = open_netlink(ROUTE)
+            self._notifications.setblocking(False)
+        self._notifications.bind((self._notifications.getsockname()[0], groups))
 
-    def _list(self, request: int) -> bytes:
-        """Send the kernel's listing of its IPVS table to the host as it comes; give the end of it."""
+    def _read_listing(self, request: int) -> bytes:
+        """Send all of the listing but its last part to the host, and return that part."""
         deadline = time.monotonic() + KERNEL_TIMEOUT
         part = bytearray()
         with open("/proc/net/ip_vs", "rb", buffering=0) as file:
@@ -456,331 +947,63 @@ class Relay(Service):
                 if len(part) >= CHUNK:
                     self.port.send(request, MORE, part)
                     part.clear()
-                    if time.monotonic() > deadline:
-                        raise TimeoutError(errno.ETIMEDOUT, f"the listing took more than {KERNEL_TIMEOUT:.0f} s")
+                    _check_deadline(deadline)
         return bytes(part)
 
-    def _tell(self, guard: Guard) -> bool:
-        """Tell the host what the guard did; give whether it has ended."""
+    def _set_guard(self, payload: bytes) -> None:
+        """Guard the services of the payload from now on, and no others. First forward the old guard's last reports."""
+        self._end_guard(forward=True)
+        (period,) = GUARD_HEAD.unpack_from(payload) if len(payload) >= GUARD_HEAD.size else (1,)
+        if period == 0:
+            return
+        services = self._read_services(memoryview(payload)[GUARD_HEAD.size :])
+        if period < GUARD_MIN_PERIOD or not 0 < len(services) <= GUARD_MAX_SERVICES:
+            limits = f"1 to {GUARD_MAX_SERVICES} services and a period of at least {GUARD_MIN_PERIOD} us"
+            raise OSError(errno.EINVAL, f"a guard has {limits}")
+        self._guard = GuardProcess(period / 1e6, services)
+
+    def _read_services(self, body: memoryview) -> list[GuardedService]:
+        services = []
+        while body:
+            if len(body) < GUARD_SERVICE_HEAD.size:
+                raise _cut_short("guard")
+            family, probe_size, restore_size = GUARD_SERVICE_HEAD.unpack_from(body)
+            middle = GUARD_SERVICE_HEAD.size + probe_size
+            end = middle + restore_size
+            if end > len(body):
+                raise _cut_short("guard")
+            probe = self._read_message(body[GUARD_SERVICE_HEAD.size : middle], _IPVS_CMD_GET_SERVICE, _NLM_F_REQUEST)
+            restore = self._read_message(body[middle:end], _IPVS_CMD_NEW_SERVICE, _NLM_F_REQUEST | _NLM_F_ACK)
+            services.append(GuardedService(family, probe, restore))
+            body = body[end:]
+        return services
+
+    def _read_message(self, data: memoryview, command: int, flags: int) -> bytes:
+        """Return a message, padded, with these flags instead of the host's: so the kernel sends exactly one answer."""
+        count = len(self._filter.split(GENERIC, data))
+        if count != 1 or data[_NLMSGHDR.size : _NLMSGHDR.size + 1] != bytes([command]):
+            raise OSError(errno.EINVAL, "a guarded service is one message that asks for it and one that adds it")
+        size, kind, _, sequence, _ = _NLMSGHDR.unpack_from(data)
+        message = _NLMSGHDR.pack(size, kind, flags, sequence, 0) + bytes(data[_NLMSGHDR.size : size])
+        return message.ljust(_align(size), b"\0")
+
+    def _forward_reports(self, guard: GuardProcess) -> bool:
+        """Send the reports of the guard to the host. Return whether the guard's process has ended."""
         with suppress(BlockingIOError):
-            while event := guard.channel.recv(READ_SIZE):
-                self.port.push(0, GUARDED, event)
+            while report := guard.reports.recv(READ_SIZE):
+                self.port.push(0, GUARDED, report)
             return True
         return False
 
-    def _end_guard(self, *, tells: bool) -> None:
+    def _end_guard(self, *, forward: bool) -> None:
+        """End the guard, if there is one. `forward`: send its last reports to the host."""
         guard, self._guard = self._guard, None
         if guard:
             guard.end()
-            if tells:
-                self._tell(guard)
-            guard.channel.close()
-
-    def _set_guard(self, payload: bytes) -> bytes:
-        """Guard services from now on, or none. Before the answer the host has heard all of what was guarded so far."""
-        self._end_guard(tells=True)
-        (period,) = GUARD_HEAD.unpack_from(payload) if len(payload) >= GUARD_HEAD.size else (1,)
-        if period:
-            posts = self._read_posts(memoryview(payload)[GUARD_HEAD.size :])
-            if period < GUARD_SHORTEST or not 0 < len(posts) <= GUARD_PARTS:
-                raise OSError(errno.EINVAL, f"a guard has 1 to {GUARD_PARTS} services, and {GUARD_SHORTEST} us or more")
-            self._guard = Guard(period / 1e6, posts)
-        return b""
-
-    def _read_posts(self, body: memoryview) -> list[Post]:
-        posts = []
-        while body:
-            family, *sizes = GUARD_PART.unpack_from(body) if len(body) >= GUARD_PART.size else (0, len(body), 0)
-            middle = GUARD_PART.size + sizes[0]
-            end = middle + sizes[1]
-            if end > len(body):
-                raise OSError(errno.EINVAL, "guard cut short")
-            probe = self._read_guarding(body[GUARD_PART.size : middle], _GET_SERVICE, _REQUEST)
-            restore = self._read_guarding(body[middle:end], _NEW_SERVICE, _REQUEST | _ACK)
-            posts.append(Post(family, probe, restore))
-            body = body[end:]
-        return posts
-
-    def _read_guarding(self, data: memoryview, command: int, flags: int) -> bytes:
-        """Check a message of a guard. Its flags are ours, so that each message has one answer."""
-        if len(self._check(DUMPS, GENERIC, data)) != 1 or data[_MESSAGE.size : _MESSAGE.size + 1] != bytes([command]):
-            raise OSError(errno.EINVAL, "a guard takes the question for a service, and the same service to add")
-        length, kind, _, sequence, _ = _MESSAGE.unpack_from(data)
-        message = _MESSAGE.pack(length, kind, flags, sequence, 0) + bytes(data[_MESSAGE.size : length])
-        return message.ljust(len(message) + 3 & ~3, b"\0")
-
-    def _exchange(self, request: int, kind: int, payload: bytes) -> bytes:
-        """Send messages to the kernel, and what comes back to the host; give the end of it, for the caller to send.
-
-        NETLINK: back to back. DUMPS: each after the answer to the one before, as the kernel wants it, on a socket apart
-        that never reads more than a little at a time.
-        """
-        if len(payload) < NETLINK_HEAD.size + _MESSAGE.size:
-            raise OSError(errno.EINVAL, "netlink request cut short")
-        protocol, last = NETLINK_HEAD.unpack_from(payload)
-        if kind == DUMPS and protocol == ROUTE:
-            raise OSError(errno.EOPNOTSUPP, "dumps one after the other are of IPVS and connection tracking")
-        body = memoryview(payload)[NETLINK_HEAD.size :]
-        parts = self._check(kind, protocol, body)
-        channel = self._sockets.get((kind, protocol))
-        if channel is None:
-            channel = self._sockets[kind, protocol] = open_netlink(protocol)
-        try:
-            if kind == NETLINK:
-                channel.send(body)
-                return self._collect(request, channel, last)
-            return self._collect_dumps(request, channel, body, parts)
-        except BaseException:
-            # What the kernel still has to say must not be taken for the answer to the next request.
-            del self._sockets[kind, protocol]
-            channel.close()
-            raise
-
-    def _collect(self, request: int, channel: socket.socket, last: int) -> bytes:
-        """Send what the kernel says to the host as it comes; give the end of it, up to the answer to `last`."""
-        deadline = time.monotonic() + KERNEL_TIMEOUT
-        part = bytearray()
-        while True:
-            datagram = channel.recv(READ_SIZE)
-            part += datagram
-            part += b"\0" * (-len(part) & 3)
-            if is_end(datagram, last):
-                return bytes(part)
-            if time.monotonic() > deadline:
-                raise TimeoutError(errno.ETIMEDOUT, f"the kernel was not done within {KERNEL_TIMEOUT:.0f} s")
-            if len(part) >= CHUNK:
-                self.port.send(request, MORE, part)
-                part.clear()
-
-    def _collect_dumps(
-        self, request: int, channel: socket.socket, body: memoryview, dumps: list[tuple[int, int, int]]
-    ) -> bytes:
-        """Send each message after the answer to the one before; the rest as `_collect`, but in a hurry."""
-        deadline = time.monotonic() + KERNEL_TIMEOUT
-        buffer = bytearray(CHUNK + SMALL_READ_SIZE)
-        view, end = memoryview(buffer), 0
-        send, receive, type_at = channel.send, channel.recv_into, _TYPE.unpack_from
-        for number, (sequence, first, last) in enumerate(dumps):
-            # A look at the clock takes a guest without a good one as long as a dump.
-            if number % 64 == 0 and time.monotonic() > deadline:
-                raise TimeoutError(errno.ETIMEDOUT, f"the kernel was not done within {KERNEL_TIMEOUT:.0f} s")
-            send(body[first:last])
-            done = False
-            while not done:
-                start = end
-                size = receive(view[start : start + SMALL_READ_SIZE], 0, socket.MSG_TRUNC)
-                if size > SMALL_READ_SIZE:
-                    raise OSError(errno.EMSGSIZE, f"a dump comes in pieces of {size} bytes")
-                end = start + size
-                # The last message of a dump stands alone, or with 4 bytes of its own at the end; its type has two bytes.
-                if buffer[start + 4] in _LOOKS_LAST:
-                    done = type_at(buffer, start + 4)[0] in _ENDS
-                if not done and buffer[end - 16] in _LOOKS_LAST:
-                    done = is_end(bytes(view[start:end]), sequence)
-                if end >= CHUNK:
-                    self.port.send(request, MORE, view[:end])
-                    end = 0
-        return bytes(view[:end])
-
-    def _check(self, kind: int, protocol: int, messages: memoryview) -> list[tuple[int, int, int]]:
-        """Refuse what is neither the route family's, nor IPVS's, nor connection tracking's.
-
-        Give sequence number, start and end of each message of DUMPS.
-        """
-        if protocol == ROUTE:
-            return []
-        if protocol not in {GENERIC, NETFILTER}:
-            raise PermissionError(errno.EPERM, f"netlink protocol {protocol} is not relayed")
-        if kind == NETLINK and protocol == GENERIC and are_alike(messages, self._family):
-            return []
-        found = []
-        position, end, head = 0, len(messages), _MESSAGE.unpack_from
-        while position < end:
-            length, family, _, sequence, _ = head(messages, position) if end - position >= _MESSAGE.size else (0,) * 5
-            after = position + length
-            if length < _MESSAGE.size or after > end:
-                raise OSError(errno.EINVAL, f"netlink message of {length} bytes where {end - position} are left")
-            # Thousands of messages are all of one type.
-            if family != self._family or protocol != GENERIC:
-                body = messages[position + _MESSAGE.size : after]
-                if not (self._is_ipvs(family, body) if protocol == GENERIC else family >> 8 == _CONNTRACK):
-                    raise PermissionError(errno.EPERM, f"netlink {protocol}, message type {family} is not relayed")
-            found.append((sequence, position, after))
-            position = after + 3 & ~3
-        return found
-
-    def _is_ipvs(self, kind: int, body: memoryview) -> bool:
-        """Tell whether a message of generic netlink is IPVS's, or asks the controller for the number of IPVS."""
-        if kind != self._family:
-            # Its number is new each time the module is loaded.
-            self._family = find_ipvs()
-        asks = kind == _CONTROLLER and body[:1] == bytes([_GET_FAMILY]) and body[4:] == _IPVS_NAME
-        return kind == self._family or asks
-
-
-def unknown(kind: int) -> OSError:
-    """Make the error for a frame of a kind that is not taken here."""
-    return OSError(errno.EOPNOTSUPP, f"no request of kind {kind}")
-
-
-def open_netlink(protocol: int) -> socket.socket:
-    """Open a netlink socket, as netlink/channel.py does; its send buffer takes a whole frame."""
-    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-    try:
-        for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
-            channel.setsockopt(_SOL_NETLINK, option, 1)
-        channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        channel.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * MAX_FRAME)
-        # A timeout of Python's would look before each read whether there is something.
-        channel.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(KERNEL_TIMEOUT), int(KERNEL_TIMEOUT % 1 * 1e6))
-        )
-        channel.bind((0, 0))
-    except BaseException:
-        channel.close()
-        raise
-    return channel
-
-
-def are_alike(messages: memoryview, kind: int) -> bool:
-    """Tell whether messages are all of one length and of this type: a long run is proven so at once, not one by one."""
-    length = int.from_bytes(messages[:4], sys.byteorder)
-    if length < _MESSAGE.size or length % 4 or len(messages) % length:
-        return False
-    count, head = len(messages) // length, bytes(messages[:4]) + _TYPE.pack(kind & 0xFFFF)
-    return all(bytes(messages[at::length]) == head[at : at + 1] * count for at in range(len(head)))
-
-
-def is_end(datagram: bytes, last: int) -> bool:
-    """Tell whether the first or the last message of a datagram from the kernel answers sequence number `last`."""
-    position = final = 0
-    while position + _MESSAGE.size <= len(datagram):
-        final = position
-        position += max(_MESSAGE.size, int.from_bytes(datagram[position : position + 4], sys.byteorder) + 3 & ~3)
-    return any(
-        kind in _ENDS and sequence == last
-        for _, kind, _, sequence, _ in (_MESSAGE.unpack_from(datagram, at) for at in {0, final})
-    )
-
-
-def find_ipvs() -> int:
-    """Ask the kernel for the number of the IPVS family; load the module if there is none. OSError if it cannot be."""
-    try:
-        return _ask_ipvs()
-    except FileNotFoundError:
-        modprobe("ip_vs")
-        return _ask_ipvs()
-
-
-def _ask_ipvs() -> int:
-    body = struct.pack("=BBH", _GET_FAMILY, 1, 0) + _IPVS_NAME
-    with open_netlink(GENERIC) as controller:
-        controller.send(_MESSAGE.pack(_MESSAGE.size + len(body), _CONTROLLER, 1, 1, 0) + body)
-        answer = controller.recv(READ_SIZE)
-    position = _MESSAGE.size + 4
-    while _MESSAGE.unpack_from(answer)[1] == _CONTROLLER and position + 6 <= len(answer):
-        length, kind, value = struct.unpack_from("=HHH", answer, position)
-        if kind == _FAMILY_ID:
-            return int(value)
-        position += max(4, length + 3 & ~3)
-    raise FileNotFoundError(errno.ENOENT, "this kernel has no IPVS")
-
-
-def modprobe(name: str) -> bytes:
-    """Load a module of the closed list."""
-    if name not in MODULES:
-        raise PermissionError(errno.EPERM, f"module {name!r} is not one of those that are loaded here")
-    child = os.posix_spawnp("modprobe", ["modprobe", name], os.environ)
-    handle = os.pidfd_open(child)
-    try:
-        if not select.select([handle], [], [], KERNEL_TIMEOUT)[0]:
-            raise TimeoutError(errno.ETIMEDOUT, f"modprobe {name} was not done within {KERNEL_TIMEOUT:.0f} s")
-    finally:
-        os.close(handle)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status:
-        raise OSError(errno.ENOENT, f"modprobe {name}: exit status {status}; has this kernel the module?")
-    return b""
-
-
-def read_sysctl(name: str) -> bytes:
-    """Read a setting of the closed list."""
-    with open(_sysctl_file(name), "rb") as file:
-        return file.read(4096).strip()
-
-
-def write_sysctl(name: str, value: str) -> bytes:
-    """Set one of the closed list."""
-    if not 0 < len(value) <= 64 or not set(value) <= set("0123456789 ,-"):
-        raise OSError(errno.EINVAL, f"{name}: a value is 1 to 64 digits, spaces, commas and minus signs")
-    with open(_sysctl_file(name), "w", encoding="ascii") as file:
-        file.write(value)
-    return b""
-
-
-def _sysctl_file(name: str) -> str:
-    if name not in SYSCTLS:
-        raise PermissionError(errno.EPERM, f"sysctl {name!r} is not one of those that are relayed")
-    return "/proc/sys/" + name.replace(".", "/")
-
-
-def serve(service: Service) -> None:
-    """Serve one host after the other, for ever."""
-    decoder = Decoder(MAGIC, ID_SIZE)
-    while True:
-        try:
-            _serve_events(service, decoder)
-        except GoneError:
-            service.port.pending.clear()
-            service.reset()
-            decoder = Decoder(MAGIC, ID_SIZE)
-            time.sleep(PAUSE)
-
-
-def _serve_events(service: Service, decoder: Decoder) -> None:
-    port = service.port
-    poller = select.poll()
-    poller.register(port.descriptor, select.POLLIN | (select.POLLOUT if port.pending else 0))
-    for source, events in service.sources():
-        poller.register(source, events)
-    found = dict(poller.poll(TICK * 1000))
-    idle = not found
-    events = found.pop(port.descriptor, 0)
-    # Before the port: a frame can make sources that are ready now go away.
-    for source in found:
-        service.ready(source)
-    if events & select.POLLOUT:
-        port.flush()
-    if events & ~select.POLLOUT:
-        for frame in decoder.feed(port.receive()):
-            _serve_frame(service, *frame)
-    service.tick(idle=idle)
-
-
-def _serve_frame(service: Service, request: int, kind: int, payload: bytes) -> None:
-    try:
-        if kind == GREETING:
-            service.reset()
-            service.port.pending += MAGIC + payload
-            service.port.send(0, HELLO, HELLO_HEAD.pack(VERSION) + os.uname().release.encode())
-        elif kind == BROKEN:
-            service.port.fail(request, OSError(errno.EMSGSIZE, f"a frame has at most {MAX_FRAME} bytes"))
-        else:
-            service.handle(request, kind, payload)
-    except OSError as error:
-        service.port.fail(request, error)
-
-
-def open_port(name: str) -> Port:
-    """Open a virtio-serial port by its name; wait for it to appear."""
-    folder = "/sys/class/virtio-ports"
-    while True:
-        for entry in os.listdir(folder) if os.path.isdir(folder) else ():
-            with open(f"{folder}/{entry}/name", encoding="utf-8") as file:
-                if file.read().strip() == name:
-                    return Port(os.open(f"/dev/{entry}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
-        time.sleep(PAUSE)
+            if forward:
+                self._forward_reports(guard)
+            guard.reports.close()
 
 
 if __name__ == "__main__":
-    serve(Relay(open_port(sys.argv[1] if sys.argv[1:] else PORT)))
+    serve(Agent(open_port(sys.argv[1] if sys.argv[1:] else PORT)))

@@ -55,7 +55,7 @@ class Connection:
         except BaseException:
             os.close(self._lock)
             raise
-        self._decoder = Decoder(os.urandom(agent.ID_SIZE), 0)
+        self._decoder = Decoder(os.urandom(agent.NONCE_SIZE), 0)
         self._frames: deque[Frame] = deque()
         self._size = 0
         self._unsent = bytearray()
@@ -78,7 +78,7 @@ class Connection:
 
     def greet(self, deadline: float) -> Hello:
         """Begin anew: the guest forgets what was before, and so do we. Times are of time.monotonic()."""
-        mark = agent.MAGIC + os.urandom(agent.ID_SIZE).replace(agent.MAGIC[:1], b"\0")
+        mark = agent.MAGIC + os.urandom(agent.NONCE_SIZE).replace(agent.MAGIC[:1], b"\0")
         self._decoder = Decoder(mark, 0)
         self._frames.clear()
         self._size = 0
@@ -144,7 +144,7 @@ class Connection:
         if not data:
             raise ChannelError(f"QEMU closed the connection ({self.path})")
         for frame in self._decoder.feed(data):
-            if frame[1] == agent.BROKEN:
+            if frame[1] == agent.OVERSIZED:
                 raise ProtocolError(f"the guest announced a frame of more than {agent.MAX_FRAME} bytes")
             self._frames.append(frame)
             self._size += len(frame[2]) + agent.HEADER.size

@@ -141,7 +141,7 @@ class Relay:
         from now on, until an error on the connection or `unguard`.
         """
         parts = [
-            agent.GUARD_PART.pack(_address_family(probe), len(probe), len(restore)) + probe + restore
+            agent.GUARD_SERVICE_HEAD.pack(_address_family(probe), len(probe), len(restore)) + probe + restore
             for probe, restore in zip(probes, restores, strict=True)
         ]
         self._guarding = True
@@ -360,7 +360,7 @@ def _decode_guarded(payload: bytes) -> Guarded:
     family, code, since = body.unpack(payload) if len(payload) == body.size else (0, 0, 0)
     if family not in {AF_INET, AF_INET6}:
         raise ProtocolError(f"the guest says that it guards a service of address family {family}")
-    return Guarded(family, code, None if since == agent.UNSEEN else since / 1e6)
+    return Guarded(family, code, None if since == agent.NEVER else since / 1e6)
 
 
 def _is_end(answers: list[Message], last: int) -> bool:

@@ -15,7 +15,7 @@ import select
 import signal
 import struct
 
-from reconciler.guest.agent import CHUNK, HEADER, Port, Service, open_port, serve, unknown
+from reconciler.guest.agent import CHUNK, HEADER, Port, PortServer, open_port, serve, unknown_kind
 
 PORT = "reconciler.exec"
 
@@ -117,7 +117,7 @@ class Command:
         return status if status >= 0 else BY_SIGNAL - status
 
 
-class Runner(Service):
+class Runner(PortServer):
     """Runs one command at a time for the host."""
 
     def __init__(self, port: Port) -> None:
@@ -138,7 +138,7 @@ class Runner(Service):
                 raise OSError(errno.EBUSY, "a command runs already")
             self._start(request, payload.split(b"\0"))
         elif kind != STDIN:
-            raise unknown(kind)
+            raise unknown_kind(kind)
         elif command and command.request == request:
             unwanted = command.take(payload)
             if unwanted:

@@ -51,7 +51,7 @@ def hello(version: int = agent.VERSION) -> bytes:
 
 def read_greeting(channel: socket.socket) -> bytes:
     """Read up to a greeting; give the mark that is to be echoed. What follows it stays unread."""
-    size = len(agent.MAGIC) + agent.ID_SIZE
+    size = len(agent.MAGIC) + agent.NONCE_SIZE
     data = b""
     while agent.MAGIC not in data or len(data) < data.index(agent.MAGIC) + size:
         more = channel.recv(1)
@@ -68,7 +68,7 @@ def greet(channel: socket.socket) -> None:
 def read_request(channel: socket.socket) -> agent.Frame:
     head = _read(channel, agent.HEADER.size)
     length, request, kind = agent.HEADER.unpack(head)
-    return request, kind, _read(channel, length)
+    return agent.Frame(request, kind, _read(channel, length))
 
 
 def _read(channel: socket.socket, size: int) -> bytes:

@@ -26,7 +26,7 @@ SERVE = """
 import sys
 from reconciler.guest import agent
 agent.KERNEL_TIMEOUT = float(sys.argv[2])
-agent.serve(agent.Relay(agent.Port(int(sys.argv[1]))))
+agent.serve(agent.Agent(agent.Port(int(sys.argv[1]))))
 """
 DUMP_LINKS = interface.dump_links_request(7)
 
@@ -42,7 +42,7 @@ class Host:
     waiting: list[Frame] = field(default_factory=list)
 
     def greet(self) -> list[Frame]:
-        self.mark = agent.MAGIC + os.urandom(agent.ID_SIZE).replace(agent.MAGIC[:1], b"\0")
+        self.mark = agent.MAGIC + os.urandom(agent.NONCE_SIZE).replace(agent.MAGIC[:1], b"\0")
         self.decoder = Decoder(self.mark, 0)
         self.waiting = []
         self.channel.sendall(self.mark)
@@ -147,7 +147,7 @@ def test_settings_are_of_a_closed_list(host: Host, name: str) -> None:
 
 
 def guard_head(probe: int) -> bytes:
-    return agent.GUARD_HEAD.pack(1000) + agent.GUARD_PART.pack(2, probe, 0)
+    return agent.GUARD_HEAD.pack(1000) + agent.GUARD_SERVICE_HEAD.pack(2, probe, 0)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_value_is_a_short_number(host: Host, value: str) -> None:
 
 
 def test_what_it_does_not_know_it_says(host: Host) -> None:
-    assert failure(host.ask(77)) == (errno.EOPNOTSUPP, "no request of kind 77")
+    assert failure(host.ask(77)) == (errno.EOPNOTSUPP, "unknown kind of request: 77")
 
 
 def test_a_frame_that_is_too_long(host: Host) -> None:

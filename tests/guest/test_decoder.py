@@ -7,9 +7,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.guest.agent import BROKEN, GREETING, HEADER, ID_SIZE, MAGIC, MAX_FRAME, Decoder, Frame
+from reconciler.guest.agent import GREETING, HEADER, MAGIC, MAX_FRAME, NONCE_SIZE, OVERSIZED, Decoder, Frame
 
-IDENTITY = bytes(range(1, ID_SIZE + 1))
+IDENTITY = bytes(range(1, NONCE_SIZE + 1))
 # Neither end sends a frame that holds the mark.
 BYTES = st.binary(max_size=60).filter(lambda data: MAGIC not in data)
 FRAMES = st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**16 - 1), BYTES), max_size=8)
@@ -20,7 +20,7 @@ RUBBISH = st.lists(
 ).map(b"".join)
 
 
-def pack(*frames: Frame) -> bytes:
+def pack(*frames: tuple[int, int, bytes]) -> bytes:
     return b"".join(HEADER.pack(len(payload), request, kind) + payload for request, kind, payload in frames)
 
 
@@ -35,13 +35,13 @@ CUTS = st.lists(st.integers(0, 400), max_size=10)
 
 @given(FRAMES, CUTS)
 def test_frames_come_out_as_they_went_in(frames: list[Frame], cuts: list[int]) -> None:
-    found = feed(Decoder(MAGIC, ID_SIZE), MAGIC + IDENTITY + pack(*frames), cuts)
+    found = feed(Decoder(MAGIC, NONCE_SIZE), MAGIC + IDENTITY + pack(*frames), cuts)
     assert found == [(0, GREETING, IDENTITY), *frames]
 
 
 @given(BYTES, FRAMES, CUTS)
 def test_nothing_counts_before_the_mark(rubbish: bytes, frames: list[Frame], cuts: list[int]) -> None:
-    found = feed(Decoder(MAGIC, ID_SIZE), rubbish + MAGIC + IDENTITY + pack(*frames), cuts)
+    found = feed(Decoder(MAGIC, NONCE_SIZE), rubbish + MAGIC + IDENTITY + pack(*frames), cuts)
     assert found == [(0, GREETING, IDENTITY), *frames]
 
 
@@ -50,7 +50,7 @@ def test_half_a_frame_is_dropped_where_the_mark_comes_again(
     before: list[Frame], missing: int, after: list[Frame]
 ) -> None:
     half = HEADER.pack(min(MAX_FRAME, 5 + missing), 7, 1) + b"12345"
-    decoder = Decoder(MAGIC, ID_SIZE)
+    decoder = Decoder(MAGIC, NONCE_SIZE)
     found = decoder.feed(MAGIC + IDENTITY + pack(*before) + half)
     assert found == [(0, GREETING, IDENTITY), *before]
     assert decoder.feed(MAGIC + IDENTITY + pack(*after)) == [(0, GREETING, IDENTITY), *after]
@@ -58,24 +58,24 @@ def test_half_a_frame_is_dropped_where_the_mark_comes_again(
 
 @given(st.integers(MAX_FRAME + 1, 2**32 - 1), BYTES)
 def test_a_frame_that_is_too_long_ends_it_until_the_mark_comes_again(length: int, rest: bytes) -> None:
-    decoder = Decoder(MAGIC, ID_SIZE)
+    decoder = Decoder(MAGIC, NONCE_SIZE)
     decoder.feed(MAGIC + IDENTITY)
-    assert decoder.feed(HEADER.pack(length, 9, 1) + rest) == [(9, BROKEN, b"")]
+    assert decoder.feed(HEADER.pack(length, 9, 1) + rest) == [(9, OVERSIZED, b"")]
     assert decoder.feed(pack((1, 1, b"unheard"))) == []
     assert decoder.feed(MAGIC + IDENTITY + pack((2, 1, b"heard"))) == [(0, GREETING, IDENTITY), (2, 1, b"heard")]
 
 
 @given(RUBBISH, CUTS)
 def test_no_bytes_do_harm(rubbish: bytes, cuts: list[int]) -> None:
-    decoder = Decoder(MAGIC, ID_SIZE)
+    decoder = Decoder(MAGIC, NONCE_SIZE)
     found = feed(decoder, rubbish, cuts)
-    assert all(kind in {GREETING, BROKEN} or kind < 2**16 for _, kind, _ in found)
+    assert all(kind in {GREETING, OVERSIZED} or kind < 2**16 for _, kind, _ in found)
     assert len(decoder._buffer) <= len(rubbish)
     assert decoder.feed(MAGIC + IDENTITY)[-1] == (0, GREETING, IDENTITY)
 
 
 def test_it_holds_no_more_than_a_frame() -> None:
-    decoder = Decoder(MAGIC, ID_SIZE)
+    decoder = Decoder(MAGIC, NONCE_SIZE)
     for _ in range(100):
         decoder.feed(b"x" * 65536)
         assert len(decoder._buffer) < len(MAGIC)

@@ -186,7 +186,7 @@ def test_a_frame_with_what_is_not_of_ipvs_is_refused_whole(channel: RelayChannel
     foreign = pack(16, REQUEST | DUMP, 2, struct.pack("=BBH", 3, 1, 0))
     requests = server_requests(channel)
     for frame_ in ([flush, foreign], [flush, *requests[:3], foreign, *requests[3:6]]):
-        with pytest.raises(ProtocolError, match="message type 16 is not relayed"):
+        with pytest.raises(ProtocolError, match="message type 16 of netlink protocol 16 is not relayed"):
             channel.dumps(frame_)
     assert len(identities(channel, family)) == len(SERVICES)
     assert channel.dumps(requests) == singly(channel, requests)

@@ -1,4 +1,4 @@
-"""The guard: services that the guest puts back by itself, in a real guest; and its lookout alone, on a played kernel."""
+"""The guard: services that the guest puts back by itself, in a real guest; and its loop alone, on a played kernel."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_it_does_not_fight(guarding: Guarding) -> None:
         assert time.monotonic() < deadline
         channel.exchange(delete, 9)
         found += guarding.relay.notices(0.01).guarded
-    assert [each.errno for each in found].count(0) >= agent.GUARD_RESTORES
+    assert [each.errno for each in found].count(0) >= agent.GUARD_MAX_RESTORES
     assert found[-1].errno == errno.EAGAIN
     # Later it tries again.
     assert [each.errno for each in guarding.told(1)] == [0]
@@ -236,12 +236,12 @@ def test_it_ends_with_the_host(guest: Guest, guarding: Guarding, again: bool) ->
 
 
 def agent_pids(guest: Guest) -> list[str]:
-    """Give the agent, and its lookout if there is one."""
+    """Return the process of the agent, and that of its guard if there is one."""
     return guest.output("sh", "-c", "ps | awk '/guest.agent.pyc/ && !/awk/ {print $1}'").split()
 
 
 def guard_frame(period: int, *parts: tuple[bytes, bytes]) -> bytes:
-    heads = [agent.GUARD_PART.pack(2, len(one), len(other)) + one + other for one, other in parts]
+    heads = [agent.GUARD_SERVICE_HEAD.pack(2, len(one), len(other)) + one + other for one, other in parts]
     return agent.GUARD_HEAD.pack(period) + b"".join(heads)
 
 
@@ -260,9 +260,9 @@ def test_what_is_not_a_guard_is_refused(guest: Guest, guarding: Guarding) -> Non
         "cut short": [
             guard_frame(1000, (ask, add))[:-1],
             guard_frame(1000) + b"\2",
-            guard_frame(1000) + agent.GUARD_PART.pack(2, 65535, 65535),
+            guard_frame(1000) + agent.GUARD_SERVICE_HEAD.pack(2, 65535, 65535),
         ],
-        "takes the question": [
+        "one message that asks for it": [
             guard_frame(1000, (add, add)),
             guard_frame(1000, (ask, ask)),
             guard_frame(1000, (ask * 2, add)),
@@ -305,12 +305,12 @@ def test_flags_of_the_host_s_messages_do_no_harm(guarding: Guarding) -> None:
     assert guarding.relay.notices(0.2) == Notices([], False)
 
 
-def test_a_lookout_that_is_killed_is_a_loss(guest: Guest, guarding: Guarding) -> None:
+def test_a_guard_that_is_killed_is_a_loss(guest: Guest, guarding: Guarding) -> None:
     guarding.on()
-    lookout = agent_pids(guest)[-1]
-    guest.output("kill", "-9", lookout)
+    guard = agent_pids(guest)[-1]
+    guest.output("kill", "-9", guard)
     assert guarding.relay.notices(5) == Notices([], True)
-    assert lookout not in agent_pids(guest)
+    assert guard not in agent_pids(guest)
     guarding.on()
     guarding.flush()
     guarding.told(2)
@@ -337,7 +337,7 @@ def test_a_refused_guard_ends_the_one_before(guarding: Guarding) -> None:
     assert guarding.rules() == ""
 
 
-# The lookout alone, on a played kernel.
+# The loop alone, on a played kernel.
 
 FAMILY = 32
 
@@ -369,10 +369,10 @@ class PlayedKernel:
 
 @dataclass
 class Alone:
-    """A lookout, whose time a test makes."""
+    """A guard loop, whose time a test makes."""
 
     kernel: PlayedKernel
-    lookout: agent.Lookout
+    loop: agent.GuardLoop
     host: socket.socket
     now: int = 10**9
 
@@ -382,7 +382,7 @@ class Alone:
     def look(self, after: float = 0.001) -> list[tuple[int, int, int]]:
         """Look after so many seconds; give what is told."""
         self.now += round(after * 1e9)
-        self.lookout.look()
+        self.loop.look()
         assert not self.kernel.waiting
         found = []
         with suppress(BlockingIOError):
@@ -396,9 +396,11 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
     played = PlayedKernel()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
-    posts = [agent.Post(number, probe(FAMILY, each), restore(FAMILY, each)) for number, each in ((2, V4), (10, V6))]
+    services = [
+        agent.GuardedService(number, probe(FAMILY, each), restore(FAMILY, each)) for number, each in ((2, V4), (10, V6))
+    ]
     with ours, theirs:
-        made = Alone(played, agent.Lookout(posts, cast("socket.socket", played), theirs), ours)
+        made = Alone(played, agent.GuardLoop(services, cast("socket.socket", played), theirs), ours)
         monkeypatch.setattr(agent, "time", made)
         yield made
 
@@ -419,11 +421,11 @@ def test_what_is_gone_is_put_back_and_told(alone: Alone, code: int) -> None:
 
 def test_how_long_a_service_was_gone_has_an_end(alone: Alone) -> None:
     alone.kernel.codes = {GET_SERVICE: errno.ESRCH}
-    assert alone.look()[0] == (AF_INET, 0, agent.UNSEEN)
+    assert alone.look()[0] == (AF_INET, 0, agent.NEVER)
     alone.kernel.codes = {}
     alone.look()
     alone.kernel.codes = {GET_SERVICE: errno.ESRCH}
-    assert alone.look(1e6)[0] == (AF_INET, 0, agent.UNSEEN)
+    assert alone.look(1e6)[0] == (AF_INET, 0, agent.NEVER)
 
 
 def test_ten_times_within_a_second_are_enough(alone: Alone) -> None:
@@ -457,6 +459,6 @@ def test_a_host_that_does_not_read_does_not_stop_it(alone: Alone) -> None:
     alone.kernel.codes = {GET_SERVICE: errno.ESRCH}
     for _ in range(5000):
         alone.now += 10**9
-        alone.lookout.look()
+        alone.loop.look()
     assert 0 < len(alone.look(1)) < 10_000
     assert [code for _, code, _ in alone.look(1)] == [0, 0]

@@ -137,11 +137,11 @@ def test_other_protocols_are_refused(relay: Relay) -> None:
 def test_modules_are_loaded_and_others_not(guest: Guest, relay: Relay) -> None:
     relay.modprobe("ip_vs_mh")
     assert "ip_vs_mh " in guest.output("lsmod")
-    with pytest.raises(ProtocolError, match="is not one of those"):
+    with pytest.raises(ProtocolError, match="is not one that the agent may load"):
         relay.modprobe("dummy")
     assert "dummy" not in guest.output("lsmod")
     if relay.hello().kernel.startswith("6.1."):
-        with pytest.raises(ProtocolError, match="has this kernel the module"):
+        with pytest.raises(ProtocolError, match="add the module to the guest's kernel"):
             relay.modprobe("ip_vs_twos")
     else:
         relay.modprobe("ip_vs_twos")
@@ -158,7 +158,7 @@ def test_settings(guest: Guest, relay: Relay) -> None:
     assert relay.sysctl("net.ipv4.vs.conntrack") == "1"
     assert guest.output("cat", "/proc/sys/net/ipv4/vs/conntrack") == "1\n"
     relay.set_sysctl("net.ipv4.vs.conntrack", "0")
-    with pytest.raises(ProtocolError, match="is not one of those"):
+    with pytest.raises(ProtocolError, match="is not one that the agent may read"):
         relay.sysctl("kernel.panic")
     with pytest.raises(ProtocolError, match="Invalid argument"):
         relay.set_sysctl("net.ipv4.vs.conntrack", "1,2-3")

@@ -227,7 +227,7 @@ def test_what_an_earlier_client_did_not_fetch_is_discarded() -> None:
         mark = read_greeting(channel)
         stale = (
             agent.MAGIC
-            + os.urandom(agent.ID_SIZE)
+            + os.urandom(agent.NONCE_SIZE)
             + hello()
             + frame(1, agent.DONE, b"stale")
             + frame(1, agent.MORE)[:5]
@@ -375,7 +375,7 @@ def guarded_script(asked: list[agent.Frame], answers: list[bytes]) -> Script:
 def test_a_guard_is_asked_for_and_heard() -> None:
     asked: list[agent.Frame] = []
     told = frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(10, 17, 2500))
-    told += frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, agent.UNSEEN))
+    told += frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, agent.NEVER))
     with peer(guarded_script(asked, [b"", told])) as path, Relay(path) as relay:
         relay.guard(0.002, PROBES, RESTORES)
         assert relay.notices(0.05) == Notices([], False)
@@ -383,7 +383,7 @@ def test_a_guard_is_asked_for_and_heard() -> None:
         assert relay.notices(5) == Notices([], False, (Guarded(10, 17, 0.0025), Guarded(2, 0, None)))
         assert relay.notices(0.05) == Notices([], False)
     parts = [
-        agent.GUARD_PART.pack(family, len(probe), len(restore)) + probe + restore
+        agent.GUARD_SERVICE_HEAD.pack(family, len(probe), len(restore)) + probe + restore
         for family, probe, restore in zip((2, 10), PROBES, RESTORES, strict=True)
     ]
     assert asked == [(1, agent.GUARD, struct.pack("!I", 2000) + b"".join(parts)), (2, agent.GUARD, b"\0" * 4)]
