@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from reconciler.errors import SandboxGoneError
 from reconciler.guest import launch
-from reconciler.guest.relay import Relay
+from reconciler.guest.client import AgentClient
 from tests.machine import Guest
 
 _numbers = itertools.count()
@@ -111,6 +111,6 @@ def guest() -> Iterator[Guest]:
 
 
 @pytest.fixture
-def relay(guest: Guest) -> Iterator[Relay]:
-    with Relay(guest.sandbox.agent) as relay:
-        yield relay
+def client(guest: Guest) -> Iterator[AgentClient]:
+    with AgentClient(guest.sandbox.agent) as client:
+        yield client

@@ -1,4 +1,4 @@
-"""A command in the guest: its streams, and its exit status. The guest's end is runner.py."""
+"""Runs a command in the guest: its input, its output and its exit status. The guest's end is runner.py."""
 
 from __future__ import annotations
 
@@ -8,67 +8,76 @@ from collections.abc import Callable, Iterator, Sequence
 
 from reconciler.errors import ChannelError, HostError, ProtocolError
 from reconciler.guest import agent, runner
+from reconciler.guest.agent import Frame
 from reconciler.guest.connection import TIMEOUT, Connection
 
-# The one request of a connection.
+# The id of the only request of a connection.
 _REQUEST = 1
-# Seconds of silence: a silent command gives a sign of life every agent.TICK.
+# Seconds without a frame, after which the guest counts as hung: it reports a silent command every agent.TICK.
 SILENCE = 3 * agent.TICK
+# Bytes of one read of the input.
 _READ_SIZE = 32 << 10
 
 Sink = Callable[[bytes], object]
 
 
 def run(path: str, command: Sequence[str], stdin: int | None, stdout: Sink, stderr: Sink) -> int:
-    """Run a command over the socket of an exec port; give its exit status (127: not found, 128 + n: ended by a signal).
+    """Run a command over the socket of an exec port. Return its exit status (127: not found, 128 + n: signal n).
 
-    `stdin` is a descriptor that is read to its end, or None. Whoever closes the connection kills the command.
+    `stdin` is a descriptor that is read to its end; None: the input is empty. If this process ends, so does the command.
     """
     words = [os.fsencode(word) for word in command]
     if not words or any(b"\0" in word for word in words):
-        raise HostError("a command needs at least one word, and no word may hold a zero byte")
+        raise HostError("a command for the guest must have at least one word, and no word may contain a zero byte")
     with Connection(path) as connection:
         connection.greet(time.monotonic() + TIMEOUT)
         connection.push(_REQUEST, runner.RUN, b"\0".join(words))
-        return _Pump(connection, stdin, {runner.STDOUT: stdout, runner.STDERR: stderr}).run()
+        return _Exchange(connection, stdin, {runner.STDOUT: stdout, runner.STDERR: stderr}).run()
 
 
-class _Pump:
+class _Exchange:
+    """Carries the input of a command to the guest, and its output to the sinks."""
+
     def __init__(self, connection: Connection, stdin: int | None, sinks: dict[int, Sink]) -> None:
-        self._connection, self._stdin, self._sinks = connection, stdin, sinks
+        self._connection = connection
+        self._stdin = stdin
+        self._sinks = sinks
+        # Bytes of input that the guest has room for.
         self._credit = runner.WINDOW
         if stdin is None:
             connection.push(_REQUEST, runner.STDIN)
 
     def run(self) -> int:
+        """Return the exit status, when the command has ended."""
         while True:
-            takes = self._credit > 0 and not self._connection.pending
-            if self._connection.step(time.monotonic() + SILENCE, self._stdin if takes else None):
-                self._read()
+            wants_input = self._credit > 0 and not self._connection.pending
+            if self._connection.step(time.monotonic() + SILENCE, self._stdin if wants_input else None):
+                self._read_input()
             while self._connection.has_frame():
-                status = self._take(*self._connection.receive(0))
+                status = self._handle(self._connection.receive(0))
                 if status is not None:
                     return status
 
-    def _read(self) -> None:
+    def _read_input(self) -> None:
         assert self._stdin is not None
         try:
             data = os.read(self._stdin, min(_READ_SIZE, self._credit))
         except OSError as error:
-            raise HostError(f"standard input: {error.strerror}") from error
+            raise HostError(f"cannot read the command's standard input: {error.strerror}") from error
         self._credit -= len(data)
         for piece in _pieces(data):
             self._connection.push(_REQUEST, runner.STDIN, piece)
         if not data:
             self._stdin = None
 
-    def _take(self, request: int, kind: int, payload: bytes) -> int | None:
-        """Take a frame of the guest; give the exit status if it is that."""
-        if request != _REQUEST:
-            raise ProtocolError(f"the guest answers request {request}, which it was not asked")
-        match kind:
+    def _handle(self, frame: Frame) -> int | None:
+        """Handle a frame of the guest. Return the exit status if the frame is that."""
+        if frame.request != _REQUEST:
+            raise ProtocolError(f"the guest answered request {frame.request}, which was not sent")
+        payload = frame.payload
+        match frame.kind:
             case runner.STDOUT | runner.STDERR:
-                self._sinks[kind](payload)
+                self._sinks[frame.kind](payload)
             case runner.CREDIT if len(payload) == runner.CREDIT_BODY.size:
                 self._credit = min(self._credit + runner.CREDIT_BODY.unpack(payload)[0], runner.WINDOW)
             case runner.ALIVE:
@@ -76,15 +85,15 @@ class _Pump:
             case runner.EXIT if len(payload) == runner.EXIT_BODY.size:
                 return int(runner.EXIT_BODY.unpack(payload)[0]) & 0xFF
             case agent.FAILED:
-                words = payload[agent.FAILED_HEAD.size :].decode(errors="replace")
-                raise ChannelError(f"the guest could not run it: {''.join(filter(str.isprintable, words))}")
+                text = payload[agent.FAILED_HEAD.size :].decode(errors="replace")
+                raise ChannelError(f"the guest could not run the command: {''.join(filter(str.isprintable, text))}")
             case _:
-                raise ProtocolError(f"the guest sends a frame of kind {kind}, {len(payload)} bytes, about a command")
+                raise ProtocolError(f"the guest sent an unexpected frame: kind {frame.kind}, {len(payload)} bytes")
         return None
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """Cut where the agent's mark stands, so that no frame holds it: an end of input is one empty piece."""
+    """Cut input wherever it contains agent.MAGIC, which no frame may contain. Its end, b"", is one piece."""
     while (at := data.find(agent.MAGIC)) >= 0:
         yield data[: at + 1]
         data = data[at + 1 :]

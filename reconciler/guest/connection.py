@@ -1,8 +1,9 @@
 """The host's end of a virtio-serial port: frames over the unix socket that QEMU serves for it.
 
-What comes from the guest is bounded in size and time, and can raise only ProtocolError and ChannelError. Traps: a
-second client of the socket is connected, waits in silence, and later becomes the peer, so there is a lock; and what the
-guest wrote while nobody was there is delivered to the next client, so all is discarded up to the echo of a new mark.
+What the guest sends is bounded in size and time, and raises only ProtocolError and ChannelError. Traps: QEMU lets a
+second client of the socket connect and wait in silence until the first one leaves, so there is a lock beside the
+socket. And QEMU delivers what the guest wrote while no client was connected to the next one, so everything is discarded
+up to the echo of a new greeting.
 """
 
 from __future__ import annotations
@@ -14,49 +15,49 @@ import socket
 import time
 from collections import deque
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
 from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
 
-# Seconds for one exchange with the guest: more than its agent gives its kernel.
+# Seconds for one exchange with the guest: more than the agent gives its kernel (agent.KERNEL_TIMEOUT).
 TIMEOUT = 10.0
-# Bytes of a read, and of frames that may wait here; then nothing is read until some are fetched.
+# Bytes of one read or write.
 READ_SIZE = 1 << 16
+# Bytes of frames that may wait to be received. While there are more, the socket is not read.
 QUEUE_SIZE = 4 << 20
+# Characters of a kernel release.
 _RELEASE_LENGTH = 64
-# Seconds that a poll can wait: its milliseconds are an int of C.
-_LONGEST = 86400.0
-
-
-class Hello(NamedTuple):
-    """What the other end says of itself."""
-
-    version: int
-    kernel: str
+# Seconds that one poll may take: it counts milliseconds in an int of C.
+_LONGEST_POLL = 86400.0
 
 
 class Connection:
-    """The only client of one port's socket, from `__init__` to `close`. For one thread."""
+    """The only client of a port's socket, from `__init__` to `close`. For one thread.
+
+    Deadlines are times of time.monotonic().
+    """
 
     def __init__(self, path: str) -> None:
-        """Connect. SandboxGoneError if nobody serves the socket, BusyError if another client holds it."""
+        """Connect. SandboxGoneError if the socket is not served, BusyError if another process has the lock."""
         self.path = path
         self._lock = _lock(path)
         try:
             self._socket = connect(
                 path,
                 TIMEOUT,
-                gone=SandboxGoneError(f"nobody serves {path}: the sandbox is not running"),
-                late=ChannelError(f"QEMU did not accept a connection in time ({path})"),
+                gone=SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running"),
+                late=ChannelError(f"QEMU did not accept a connection to {path} within {TIMEOUT:.0f} s"),
             )
             self._socket.setblocking(False)
         except BaseException:
             os.close(self._lock)
             raise
+        # Nothing that it finds counts before the first greeting.
         self._decoder = Decoder(os.urandom(agent.NONCE_SIZE), 0)
         self._frames: deque[Frame] = deque()
+        # Bytes of these frames.
         self._size = 0
         self._unsent = bytearray()
 
@@ -67,57 +68,67 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Leave the port to others."""
+        """Free the port for other processes."""
         self._socket.close()
         os.close(self._lock)
 
     @property
     def pending(self) -> int:
-        """Bytes that are still to be sent."""
+        """Return how many bytes are not sent yet."""
         return len(self._unsent)
 
-    def greet(self, deadline: float) -> Hello:
-        """Begin anew: the guest forgets what was before, and so do we. Times are of time.monotonic()."""
-        mark = agent.MAGIC + os.urandom(agent.NONCE_SIZE).replace(agent.MAGIC[:1], b"\0")
-        self._decoder = Decoder(mark, 0)
+    def greet(self, deadline: float) -> str:
+        """Begin anew: both ends forget everything before. Return the release of the guest's kernel.
+
+        ProtocolError if the other end is no agent of this version.
+        """
+        greeting = agent.MAGIC + os.urandom(agent.NONCE_SIZE).replace(agent.MAGIC[:1], b"\0")
+        self._decoder = Decoder(greeting, 0)
         self._frames.clear()
         self._size = 0
-        # A frame that is half sent is sent to its end: the agent never sees a mark at an unlucky place.
-        self._unsent += mark
-        greeting, hello = self.receive(deadline), self.receive(deadline)
+        # A frame that is half sent is sent to its end, so that no greeting begins within a header.
+        self._unsent += greeting
+        echo, hello = self.receive(deadline), self.receive(deadline)
         head = agent.HELLO_HEAD
-        if greeting[1] != agent.GREETING or hello[:2] != (0, agent.HELLO) or len(hello[2]) < head.size:
-            raise ProtocolError("the guest's agent does not introduce itself")
-        (version,) = head.unpack_from(hello[2])
+        is_hello = hello.request == 0 and hello.kind == agent.HELLO and len(hello.payload) >= head.size
+        if echo.kind != agent.GREETING or not is_hello:
+            raise ProtocolError(f"the other end of {self.path} does not introduce itself as reconciler's agent")
+        (version,) = head.unpack_from(hello.payload)
         if version != agent.VERSION:
-            raise ProtocolError(f"the guest's agent speaks version {version}, this program {agent.VERSION}")
-        release = hello[2][head.size : head.size + _RELEASE_LENGTH].decode(errors="replace")
-        return Hello(version, "".join(filter(str.isprintable, release)))
+            raise ProtocolError(
+                f"the guest's agent speaks version {version} of the protocol, this program version {agent.VERSION}; "
+                "copy the agent of this program into the guest (docs/guest.md)"
+            )
+        release = hello.payload[head.size : head.size + _RELEASE_LENGTH].decode(errors="replace")
+        return "".join(filter(str.isprintable, release))
 
     def push(self, request: int, kind: int, payload: bytes = b"") -> None:
-        """Put a frame behind what is to be sent."""
+        """Append a frame to what is to be sent. HostError if no frame can carry the payload."""
         if len(payload) > agent.MAX_FRAME:
-            raise HostError(f"{len(payload)} bytes are too many for one frame to the guest")
+            raise HostError(f"a request to the guest has {len(payload)} bytes; the limit is {agent.MAX_FRAME}")
         if agent.MAGIC in payload:
-            raise HostError("what is to be sent holds the mark by which the guest's agent knows a new connection")
+            raise HostError("a request to the guest contains the bytes by which the agent recognizes a new connection")
         self._unsent += agent.HEADER.pack(len(payload), request, kind) + payload
 
     def receive(self, deadline: float) -> Frame:
-        """Wait for the next frame, and meanwhile send what is to be sent. ChannelError after the deadline."""
+        """Return the next frame. Send what is to be sent while waiting for it. ChannelError after the deadline."""
         while not self._frames:
             self.step(deadline)
             if time.monotonic() > deadline and not self._frames:
-                raise ChannelError(f"the guest sends, and does not answer in time ({self.path})")
+                raise ChannelError(f"the guest sent data, but no answer in time ({self.path})")
         frame = self._frames.popleft()
-        self._size -= len(frame[2]) + agent.HEADER.size
+        self._size -= len(frame.payload) + agent.HEADER.size
         return frame
 
     def has_frame(self) -> bool:
-        """Tell whether `receive` would give a frame at once."""
+        """Return whether `receive` would return a frame at once."""
         return bool(self._frames)
 
     def step(self, deadline: float, source: int | None = None) -> bool:
-        """Wait until something can be moved, and move it; tell whether the descriptor `source` can be read."""
+        """Wait until data can be sent or received, and do that. Return whether the descriptor `source` is readable.
+
+        ChannelError after the deadline, or if QEMU closes the socket.
+        """
         poller = select.poll()
         if self._size < QUEUE_SIZE:
             poller.register(self._socket, select.POLLIN)
@@ -125,7 +136,7 @@ class Connection:
             poller.register(self._socket, select.POLLOUT | (select.POLLIN if self._size < QUEUE_SIZE else 0))
         if source is not None:
             poller.register(source, select.POLLIN)
-        events = dict(poller.poll(min(max(0.0, deadline - time.monotonic()), _LONGEST) * 1000))
+        events = dict(poller.poll(min(max(0.0, deadline - time.monotonic()), _LONGEST_POLL) * 1000))
         if not events:
             raise ChannelError(f"the guest did not answer in time ({self.path})")
         mine = events.get(self._socket.fileno(), 0)
@@ -133,30 +144,31 @@ class Connection:
             if mine & select.POLLOUT:
                 del self._unsent[: self._socket.send(self._unsent[:READ_SIZE])]
             if mine & ~select.POLLOUT:
-                self._take(self._socket.recv(READ_SIZE))
+                self._decode(self._socket.recv(READ_SIZE))
         except BlockingIOError:
             pass
         except OSError as error:
-            raise ChannelError(f"QEMU closed the connection ({self.path}: {error.strerror})") from error
+            raise ChannelError(f"QEMU closed the connection to the guest ({self.path}: {error.strerror})") from error
         return source in events
 
-    def _take(self, data: bytes) -> None:
+    def _decode(self, data: bytes) -> None:
         if not data:
-            raise ChannelError(f"QEMU closed the connection ({self.path})")
+            raise ChannelError(f"QEMU closed the connection to the guest ({self.path})")
         for frame in self._decoder.feed(data):
-            if frame[1] == agent.OVERSIZED:
+            if frame.kind == agent.OVERSIZED:
                 raise ProtocolError(f"the guest announced a frame of more than {agent.MAX_FRAME} bytes")
             self._frames.append(frame)
-            self._size += len(frame[2]) + agent.HEADER.size
+            self._size += len(frame.payload) + agent.HEADER.size
 
 
 def _lock(path: str) -> int:
+    """Lock the file beside a socket. Return its descriptor, which is the lock."""
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileNotFoundError:
         raise SandboxGoneError(f"{os.path.dirname(path)} does not exist: the sandbox is not running") from None
     except OSError as error:
-        raise HostError(f"{path}.lock: {error.strerror}") from error
+        raise HostError(f"cannot open {path}.lock: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -166,7 +178,7 @@ def _lock(path: str) -> int:
 
 
 def connect(path: str, timeout: float, *, gone: ReconcilerError, late: ReconcilerError) -> socket.socket:
-    """Connect to a socket that QEMU serves: `gone` is raised if nobody does, `late` if it takes no client in time."""
+    """Connect to a socket of QEMU. Raise `gone` if it is not served, `late` after `timeout` seconds."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         channel.settimeout(timeout)
@@ -179,5 +191,5 @@ def connect(path: str, timeout: float, *, gone: ReconcilerError, late: Reconcile
         raise late from None
     except OSError as error:
         channel.close()
-        raise HostError(f"{path}: {error.strerror or error}") from error
+        raise HostError(f"cannot connect to {path}: {error.strerror or error}") from error
     return channel

@@ -51,7 +51,7 @@ class Sandbox(NamedTuple):
 
     @property
     def agent(self) -> str:
-        """The socket for guest.relay."""
+        """The socket for guest.client."""
         return os.path.join(self.folder, "agent.sock")
 
     @property

@@ -12,8 +12,8 @@ from typing import Any
 from reconciler import converge
 from reconciler.drivers import connect
 from reconciler.guest import launch
+from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
-from reconciler.guest.relay import Relay
 from reconciler.manifest.load import load
 from reconciler.safety import Allowance
 from tests.benchmarks.measure import Figure
@@ -56,8 +56,8 @@ def timed() -> Iterator[Clock]:
     clock = Clock()
     places: tuple[tuple[Any, str, str], ...] = (
         (Monitor, "execute", "QEMU"),
-        (Relay, "_collect", "guest"),
-        (Relay, "_greet", "guest"),
+        (AgentClient, "_collect", "guest"),
+        (AgentClient, "_greet", "guest"),
         (time, "sleep", "guest"),
     )
     calls = [(owner, name, getattr(owner, name)) for owner, name, _ in places]

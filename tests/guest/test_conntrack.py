@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from reconciler.errors import ProtocolError
-from reconciler.guest.relay import GuestKernel, Relay, RelayChannel
+from reconciler.guest import agent
+from reconciler.guest.client import AgentClient
+from reconciler.guest.kernel import GuestChannel, GuestKernel
 from reconciler.netlink import conntrack, message
 from reconciler.netlink.channel import NETFILTER
 from tests.machine import Guest
@@ -26,16 +28,16 @@ Delete = Callable[..., int]
 
 
 @pytest.fixture
-def channel(guest: Guest, relay: Relay) -> Iterator[RelayChannel]:
-    kernel = GuestKernel(relay)
-    relay.modprobe("nf_conntrack_netlink")
+def channel(guest: Guest, client: AgentClient) -> Iterator[GuestChannel]:
+    kernel = GuestKernel(client)
+    client.request(agent.MODPROBE, b"nf_conntrack_netlink")
     guest.run("conntrack", "-F")
     yield kernel.open(NETFILTER)
     guest.run("conntrack", "-F")
 
 
 @pytest.fixture
-def delete(channel: RelayChannel) -> Delete:
+def delete(channel: GuestChannel) -> Delete:
     numbers = itertools.count(100)
 
     def delete(address: str, protocol: str, port: int | None = None) -> int:
@@ -114,7 +116,7 @@ def test_a_zone_of_one_direction(guest: Guest, delete: Delete, direction: str) -
     assert left(guest) == []
 
 
-def test_just_the_entry_that_was_dumped(guest: Guest, channel: RelayChannel) -> None:
+def test_just_the_entry_that_was_dumped(guest: Guest, channel: GuestChannel) -> None:
     both = [(VIP, "tcp", 80, ""), (VIP, "tcp", 80, "5")]
     insert(guest, *both)
     for found in channel.exchange(conntrack.dump_request(VIP, "tcp", 1), 1)[:-1]:
@@ -130,7 +132,7 @@ def test_just_the_entry_that_was_dumped(guest: Guest, channel: RelayChannel) -> 
         insert(guest, gone)
 
 
-def test_the_kernel_leaves_out_what_it_can(guest: Guest, channel: RelayChannel) -> None:
+def test_the_kernel_leaves_out_what_it_can(guest: Guest, channel: GuestChannel) -> None:
     insert(guest, *EVERY)
     counts = []
     for number, (address, port) in enumerate(itertools.product((VIP, VIP6), (None, 80)), 1):
@@ -160,7 +162,7 @@ def test_more_than_one_batch(guest: Guest, delete: Delete) -> None:
     assert left(guest) == [(VIP, "tcp", 53, ""), ("10.0.0.2", "udp", 53, "")]
 
 
-def test_other_subsystems_stay_out_of_reach(channel: RelayChannel) -> None:
+def test_other_subsystems_stay_out_of_reach(channel: GuestChannel) -> None:
     asked = conntrack.dump_request(VIP, "tcp", 1)
     # Expectations are the subsystem 2.
     other = asked[:5] + b"\2" + asked[6:]

@@ -1,4 +1,4 @@
-"""Many dumps in a row: over a local socket, over the relay to a real guest, and from guests that lie."""
+"""Many dumps in a row: over a local socket, over the client to a real guest, and from guests that lie."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from reconciler.errors import ChannelError, ProtocolError
 from reconciler.guest import agent
-from reconciler.guest import relay as relay_module
-from reconciler.guest.relay import DUMPS_AT_ONCE, GuestKernel, Relay, RelayChannel
+from reconciler.guest import kernel as guest_kernel
+from reconciler.guest.client import AgentClient
+from reconciler.guest.kernel import DUMPS_AT_ONCE, GuestChannel, GuestKernel
 from reconciler.netlink import conntrack, interface, ipvs, message, route
 from reconciler.netlink.channel import GENERIC, NETFILTER, ROUTE, LocalKernel, SocketChannel
 from reconciler.netlink.message import ACK, DONE, DUMP, ERROR, REQUEST, Message, failure, pack
@@ -29,7 +30,7 @@ from tests.machine import Guest
 REFUSED = pack(message.GET_LINK, REQUEST | DUMP, 2, struct.pack("=BxHiII", 0, 0, 9, 0, 0))
 
 
-def singly(channel: SocketChannel | RelayChannel, requests: list[bytes]) -> list[Message]:
+def singly(channel: SocketChannel | GuestChannel, requests: list[bytes]) -> list[Message]:
     return [answer for each in requests for answer in channel.exchange(each, message.sequence_of(each))]
 
 
@@ -103,10 +104,10 @@ def servers(service: str) -> list[str]:
 
 
 @pytest.fixture
-def channel(guest: Guest, relay: Relay) -> Iterator[RelayChannel]:
+def channel(guest: Guest, client: AgentClient) -> Iterator[GuestChannel]:
     """The channel to a table of services; the table is gone afterwards."""
-    kernel = GuestKernel(relay)
-    relay.modprobe("ip_vs")
+    kernel = GuestKernel(client)
+    client.request(agent.MODPROBE, b"ip_vs")
     # What has no address has no way to a server.
     guest.output("ip", "addr", "add", "10.9.9.9/32", "dev", "lo")
     lines = "\n".join(line for service in SERVICES for line in (service, *servers(service)))
@@ -119,22 +120,22 @@ def channel(guest: Guest, relay: Relay) -> Iterator[RelayChannel]:
         guest.output("ip", "addr", "del", "10.9.9.9/32", "dev", "lo")
 
 
-def family_of(channel: RelayChannel) -> int:
+def family_of(channel: GuestChannel) -> int:
     return ipvs.decode_family(channel.exchange(ipvs.family_request(1), 1)[0].payload)
 
 
-def identities(channel: RelayChannel, family: int) -> list[bytes]:
+def identities(channel: GuestChannel, family: int) -> list[bytes]:
     answers = channel.exchange(ipvs.dump_services_request(family, 2), 2)
     return [ipvs.identity(answer.payload) for answer in answers if answer.type == family]
 
 
-def server_requests(channel: RelayChannel) -> list[bytes]:
+def server_requests(channel: GuestChannel) -> list[bytes]:
     family = family_of(channel)
     found = identities(channel, family)
     return [ipvs.dump_servers_request(family, each, sequence) for sequence, each in enumerate(found, 10)]
 
 
-def test_the_servers_of_many_services_are_what_each_alone_has(channel: RelayChannel) -> None:
+def test_the_servers_of_many_services_are_what_each_alone_has(channel: GuestChannel) -> None:
     requests = server_requests(channel)
     assert len(requests) == len(SERVICES)
     answers = channel.dumps(requests)
@@ -144,7 +145,7 @@ def test_the_servers_of_many_services_are_what_each_alone_has(channel: RelayChan
     assert channel.dumps([]) == []
 
 
-def test_more_dumps_than_a_frame_takes(channel: RelayChannel) -> None:
+def test_more_dumps_than_a_frame_takes(channel: GuestChannel) -> None:
     family = family_of(channel)
     found = list(islice(cycle(identities(channel, family)), DUMPS_AT_ONCE + 300))
     requests = [ipvs.dump_servers_request(family, each, sequence) for sequence, each in enumerate(found, 10)]
@@ -157,7 +158,7 @@ def test_more_dumps_than_a_frame_takes(channel: RelayChannel) -> None:
     assert payloads == {sequence: expected[identity] for sequence, identity in enumerate(found, 10)}
 
 
-def test_what_is_refused_or_not_there_leaves_the_others_answered(channel: RelayChannel) -> None:
+def test_what_is_refused_or_not_there_leaves_the_others_answered(channel: GuestChannel) -> None:
     family = family_of(channel)
     first, *_, last = server_requests(channel)
     # IPVS_CMD_NEW_SERVICE cannot be dumped; a service that is not there has no servers.
@@ -170,7 +171,7 @@ def test_what_is_refused_or_not_there_leaves_the_others_answered(channel: RelayC
     assert answers[-1].sequence == message.sequence_of(last)
 
 
-def test_after_a_refusal_at_the_end_the_channel_goes_on(channel: RelayChannel) -> None:
+def test_after_a_refusal_at_the_end_the_channel_goes_on(channel: GuestChannel) -> None:
     family = family_of(channel)
     refused = pack(family, REQUEST | DUMP, 3000, struct.pack("=BBH", 1, 1, 0))
     for _ in range(2):
@@ -179,7 +180,7 @@ def test_after_a_refusal_at_the_end_the_channel_goes_on(channel: RelayChannel) -
     assert channel.dumps(requests) == singly(channel, requests)
 
 
-def test_a_frame_with_what_is_not_of_ipvs_is_refused_whole(channel: RelayChannel) -> None:
+def test_a_frame_with_what_is_not_of_ipvs_is_refused_whole(channel: GuestChannel) -> None:
     family = family_of(channel)
     # IPVS_CMD_FLUSH, and all families of generic netlink.
     flush = pack(family, REQUEST | ACK, 1, struct.pack("=BBH", 17, 1, 0))
@@ -192,16 +193,16 @@ def test_a_frame_with_what_is_not_of_ipvs_is_refused_whole(channel: RelayChannel
     assert channel.dumps(requests) == singly(channel, requests)
 
 
-def test_a_request_that_is_cut_is_refused_whole(channel: RelayChannel) -> None:
+def test_a_request_that_is_cut_is_refused_whole(channel: GuestChannel) -> None:
     requests = server_requests(channel)
     with pytest.raises(ProtocolError, match="netlink message of"):
         channel.dumps([*requests[:2], requests[2][:-4]])
     assert channel.dumps(requests[:3]) == singly(channel, requests[:3])
 
 
-def test_dumps_of_connection_tracking(guest: Guest, relay: Relay) -> None:
-    kernel = GuestKernel(relay)
-    relay.modprobe("nf_conntrack_netlink")
+def test_dumps_of_connection_tracking(guest: Guest, client: AgentClient) -> None:
+    kernel = GuestKernel(client)
+    client.request(agent.MODPROBE, b"nf_conntrack_netlink")
     for address in ("10.0.0.1", "10.0.0.2"):
         ends = ("-s", "10.1.0.1", "-d", address, "--sport", "1", "--dport", "53")
         assert guest.run("conntrack", "-I", "-p", "udp", *ends, "-t", "600").status == 0
@@ -235,8 +236,8 @@ def answering(*answers: bytes) -> Script:
 
 
 def dumps(path: str) -> list[Message]:
-    with Relay(path, 5) as relay:
-        return RelayChannel(relay, GENERIC).dumps(ASKED)
+    with AgentClient(path, 5) as client:
+        return GuestChannel(client, GENERIC).dumps(ASKED)
 
 
 WHOLE = end(7) + pack(20, 2, 8, b"word") + end(8, ERROR) + end(9)
@@ -251,7 +252,7 @@ def test_it_gives_what_the_guest_answers_in_order() -> None:
 
 
 def test_it_asks_for_as_many_as_a_frame_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "DUMPS_AT_ONCE", 2)
+    monkeypatch.setattr(guest_kernel, "DUMPS_AT_ONCE", 2)
     asked: list[agent.Frame] = []
 
     def script(channel: socket.socket) -> None:
@@ -275,7 +276,7 @@ def test_it_asks_for_as_many_as_a_frame_takes(monkeypatch: pytest.MonkeyPatch) -
         (frame(1, agent.DONE, WHOLE + pack(20, 2, 9, b"word")), "does not end with the one to the last message"),
         (frame(1, agent.DONE, WHOLE[:-1]), "netlink message"),
         (frame(1, agent.MORE, WHOLE[:-1]) + frame(1, agent.DONE, WHOLE[-1:]), "netlink message"),
-        (frame(2, agent.DONE, WHOLE), "answers request 2"),
+        (frame(2, agent.DONE, WHOLE), "answered request 2"),
         (frame(1, agent.DUMPS, WHOLE), "kind 6"),
         (frame(1, agent.FAILED, b"\0\1no"), "agent: no"),
     ],
@@ -286,7 +287,7 @@ def test_what_the_protocol_forbids_is_refused(answer: bytes, expected: str) -> N
 
 
 def test_the_answer_to_each_frame_has_its_own_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "DUMPS_AT_ONCE", 2)
+    monkeypatch.setattr(guest_kernel, "DUMPS_AT_ONCE", 2)
     # The first one gives all, the second one nothing.
     script = answering(frame(1, agent.DONE, WHOLE), frame(2, agent.DONE))
     with peer(script) as path, pytest.raises(ProtocolError, match="does not end"):
@@ -294,7 +295,7 @@ def test_the_answer_to_each_frame_has_its_own_end(monkeypatch: pytest.MonkeyPatc
 
 
 def test_too_many_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "ANSWER_MESSAGES", 3)
+    monkeypatch.setattr(guest_kernel, "ANSWER_MESSAGES", 3)
     with (
         peer(answering(frame(1, agent.DONE, WHOLE))) as path,
         pytest.raises(ProtocolError, match="more than 3 messages"),
@@ -303,8 +304,8 @@ def test_too_many_messages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_guest_that_does_not_answer_is_an_error_in_time() -> None:
-    with peer(answering(b"")) as path, Relay(path, 0.3) as relay, pytest.raises(ChannelError):
-        RelayChannel(relay, GENERIC).dumps(ASKED)
+    with peer(answering(b"")) as path, AgentClient(path, 0.3) as client, pytest.raises(ChannelError):
+        GuestChannel(client, GENERIC).dumps(ASKED)
 
 
 ANSWERS = st.lists(

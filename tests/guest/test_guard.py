@@ -17,7 +17,8 @@ import pytest
 
 from reconciler.errors import ProtocolError
 from reconciler.guest import agent
-from reconciler.guest.relay import Guarded, GuestKernel, Notices, Relay
+from reconciler.guest.client import AgentClient, GuardReport, Notices
+from reconciler.guest.kernel import GuestKernel
 from reconciler.model.ipvs import Ipvs, Service
 from reconciler.netlink import ipvs, message
 from reconciler.netlink.ipvs_engine import IpvsEngine
@@ -50,12 +51,12 @@ class Guarding:
     """A guest with two services, and the means to guard them."""
 
     guest: Guest
-    relay: Relay
+    client: AgentClient
     engine: IpvsEngine
 
     def on(self, *services: Service, period: float = PERIOD) -> None:
         family, guarded = self.engine.family, services or (V4, V6)
-        self.relay.guard(period, [probe(family, s) for s in guarded], [restore(family, s) for s in guarded])
+        self.client.guard(period, [probe(family, s) for s in guarded], [restore(family, s) for s in guarded])
 
     def rules(self) -> str:
         return self.guest.output("ipvsadm", "-Sn")
@@ -63,11 +64,11 @@ class Guarding:
     def flush(self) -> None:
         self.guest.output("ipvsadm", "-C")
 
-    def told(self, count: int) -> list[Guarded]:
+    def told(self, count: int) -> list[GuardReport]:
         """Wait until so much was told."""
-        found: list[Guarded] = []
+        found: list[GuardReport] = []
         while len(found) < count:
-            new = self.relay.notices(5).guarded
+            new = self.client.notices(5).guarded
             assert new, found
             found += new
         return found
@@ -75,8 +76,8 @@ class Guarding:
 
 @pytest.fixture
 def guarding(guest: Guest) -> Iterator[Guarding]:
-    relay = Relay(guest.sandbox.agent)
-    made = Guarding(guest, relay, IpvsEngine(GuestKernel(relay)))
+    client = AgentClient(guest.sandbox.agent)
+    made = Guarding(guest, client, IpvsEngine(GuestKernel(client)))
     try:
         loaded = guest.run("ipvsadm", "-R", stdin=RULES.encode())
         assert (loaded.status, loaded.stderr) == (0, b""), loaded
@@ -84,10 +85,10 @@ def guarding(guest: Guest) -> Iterator[Guarding]:
     finally:
         # A test may have closed it.
         with suppress(OSError):
-            relay.close()
+            client.close()
         # A new host ends what was guarded.
-        with Relay(guest.sandbox.agent) as last:
-            last.hello()
+        with AgentClient(guest.sandbox.agent) as last:
+            last.kernel_release()
         made.flush()
 
 
@@ -156,7 +157,7 @@ def test_a_service_that_is_deleted_alone_is_back(guarding: Guarding) -> None:
 def test_what_is_not_there_at_first_is_made(guarding: Guarding) -> None:
     guarding.flush()
     guarding.on()
-    assert guarding.told(2) == [Guarded(AF_INET, 0, None), Guarded(AF_INET6, 0, None)]
+    assert guarding.told(2) == [GuardReport(AF_INET, 0, None), GuardReport(AF_INET6, 0, None)]
     assert guarding.rules() == RULES
 
 
@@ -164,10 +165,10 @@ def test_switched_off_nothing_happens(guarding: Guarding) -> None:
     guarding.on()
     guarding.flush()
     guarding.told(2)
-    guarding.relay.unguard()
-    guarding.relay.unguard()
+    guarding.client.unguard()
+    guarding.client.unguard()
     guarding.flush()
-    assert guarding.relay.notices(0.3) == Notices([], False)
+    assert guarding.client.notices(0.3) == Notices([], False)
     assert guarding.rules() == ""
 
 
@@ -176,7 +177,7 @@ def test_a_new_guard_takes_the_place_of_the_old_one(guarding: Guarding) -> None:
     guarding.on(V6)
     guarding.flush()
     assert [each.family for each in guarding.told(1)] == [AF_INET6]
-    assert guarding.relay.notices(0.2) == Notices([], False)
+    assert guarding.client.notices(0.2) == Notices([], False)
     assert guarding.rules() == RULES.splitlines(keepends=True)[1]
 
 
@@ -188,10 +189,10 @@ def test_our_own_changes_and_reads_go_on_beside_it(guarding: Guarding) -> None:
     assert failed is not None
     assert failed.errno == errno.EEXIST
     assert len(guarding.engine.observe(Ipvs()).foreign) == 2
-    guarding.relay.unguard()
+    guarding.client.unguard()
     delete = message.with_ack(ipvs.encode(DeleteService(service=V4), family, 9))
     assert failure(channel.exchange(delete, 9)[-1]) is None
-    assert guarding.relay.notices(0.2) == Notices([], False)
+    assert guarding.client.notices(0.2) == Notices([], False)
     assert guarding.rules() == RULES.splitlines(keepends=True)[1]
 
 
@@ -199,12 +200,12 @@ def test_it_does_not_fight(guarding: Guarding) -> None:
     guarding.on(V4)
     channel, family = guarding.engine.channel, guarding.engine.family
     delete = message.with_ack(ipvs.encode(DeleteService(service=V4), family, 9))
-    found: list[Guarded] = []
+    found: list[GuardReport] = []
     deadline = time.monotonic() + 20
     while not any(each.errno for each in found):
         assert time.monotonic() < deadline
         channel.exchange(delete, 9)
-        found += guarding.relay.notices(0.01).guarded
+        found += guarding.client.notices(0.01).guarded
     assert [each.errno for each in found].count(0) >= agent.GUARD_MAX_RESTORES
     assert found[-1].errno == errno.EAGAIN
     # Later it tries again.
@@ -215,24 +216,24 @@ def test_it_does_not_fight(guarding: Guarding) -> None:
 def test_a_restore_that_the_kernel_refuses_is_told(guarding: Guarding) -> None:
     family = guarding.engine.family
     wrong = Service(protocol="tcp", address="10.0.0.1", port=81, scheduler="none-such")
-    guarding.relay.guard(PERIOD, [probe(family, wrong)], [restore(family, wrong)])
-    assert guarding.told(1)[0] == Guarded(AF_INET, errno.ENOENT, None)
+    guarding.client.guard(PERIOD, [probe(family, wrong)], [restore(family, wrong)])
+    assert guarding.told(1)[0] == GuardReport(AF_INET, errno.ENOENT, None)
     assert guarding.rules() == RULES
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_it_ends_with_the_host(guest: Guest, guarding: Guarding, again: bool) -> None:
     guarding.on()
-    guarding.relay.close()
+    guarding.client.close()
     time.sleep(0.0 if again else 2.0)
-    with Relay(guest.sandbox.agent) as relay:
+    with AgentClient(guest.sandbox.agent) as client:
         if again:
-            relay.hello()
+            client.kernel_release()
         guarding.flush()
         time.sleep(0.3)
         assert guarding.rules() == ""
         if again:
-            assert relay.notices(0) == Notices([], False)
+            assert client.notices(0) == Notices([], False)
 
 
 def agent_pids(guest: Guest) -> list[str]:
@@ -283,10 +284,10 @@ def test_what_is_not_a_guard_is_refused(guest: Guest, guarding: Guarding) -> Non
     for words, payloads in refused.items():
         for payload in payloads:
             with pytest.raises(ProtocolError, match=words):
-                guarding.relay.request(agent.GUARD, payload)
+                guarding.client.request(agent.GUARD, payload)
     assert agent_pids(guest) == before
     guarding.flush()
-    assert guarding.relay.notices(0.2) == Notices([], False)
+    assert guarding.client.notices(0.2) == Notices([], False)
     assert guarding.rules() == ""
 
 
@@ -294,22 +295,22 @@ def test_flags_of_the_host_s_messages_do_no_harm(guarding: Guarding) -> None:
     family = guarding.engine.family
     ask, add = probe(family, V4), restore(family, V4)
     dump = pack(family, REQUEST | DUMP | ACK, 7, ask[16:])
-    guarding.relay.guard(PERIOD, [dump], [add])
+    guarding.client.guard(PERIOD, [dump], [add])
     guarding.flush()
     assert [each.errno for each in guarding.told(1)] == [0]
-    assert guarding.relay.notices(0.2) == Notices([], False)
+    assert guarding.client.notices(0.2) == Notices([], False)
     # What the kernel answers to nonsense is told once.
     nonsense = command(family, GET_SERVICE, attribute(1, attribute(1, b"\2\0")))
-    guarding.relay.guard(PERIOD, [nonsense], [add])
+    guarding.client.guard(PERIOD, [nonsense], [add])
     assert [each.errno for each in guarding.told(1)] == [errno.EINVAL]
-    assert guarding.relay.notices(0.2) == Notices([], False)
+    assert guarding.client.notices(0.2) == Notices([], False)
 
 
 def test_a_guard_that_is_killed_is_a_loss(guest: Guest, guarding: Guarding) -> None:
     guarding.on()
     guard = agent_pids(guest)[-1]
     guest.output("kill", "-9", guard)
-    assert guarding.relay.notices(5) == Notices([], True)
+    assert guarding.client.notices(5) == Notices([], True)
     assert guard not in agent_pids(guest)
     guarding.on()
     guarding.flush()
@@ -333,7 +334,7 @@ def test_a_refused_guard_ends_the_one_before(guarding: Guarding) -> None:
     with pytest.raises(ProtocolError):
         guarding.on(period=0.0001)
     guarding.flush()
-    assert guarding.relay.notices(0.2) == Notices([], False)
+    assert guarding.client.notices(0.2) == Notices([], False)
     assert guarding.rules() == ""
 
 

@@ -19,15 +19,15 @@ import pytest
 
 from reconciler.errors import BusyError, HostError, SandboxGoneError
 from reconciler.guest import lend
+from reconciler.guest.client import AgentClient
 from reconciler.guest.connection import Connection
 from reconciler.guest.lend import Lender
-from reconciler.guest.relay import Relay
 from reconciler.watch.wake import Wake
 
 DYING = """
 import os, sys
-from reconciler.guest.relay import Relay
-relay = Relay(sys.argv[1], borrow=True)
+from reconciler.guest.client import AgentClient
+client = AgentClient(sys.argv[1], borrow=True)
 os.kill(os.getpid(), 9)
 """
 
@@ -87,11 +87,11 @@ def holder(path: str, wake: Wake, count: int = 1) -> Iterator[list[bool]]:
 
 
 def test_a_port_is_lent_until_it_is_given_back(port: str, wake: Wake) -> None:
-    with holder(port, wake) as given_back, Relay(port, borrow=True):
+    with holder(port, wake) as given_back, AgentClient(port, borrow=True):
         # Who has borrowed it holds it as anybody does, and lends nothing.
         for borrow in (False, True):
             with pytest.raises(BusyError, match="another process is connected"):
-                Relay(port, borrow=borrow)
+                AgentClient(port, borrow=borrow)
         assert given_back == []
     assert given_back == [True]
     with Connection(port):
@@ -101,9 +101,9 @@ def test_a_port_is_lent_until_it_is_given_back(port: str, wake: Wake) -> None:
 def test_who_does_not_ask_is_not_lent_to(port: str, wake: Wake) -> None:
     with holder(port, wake) as given_back:
         with pytest.raises(BusyError):
-            Relay(port)
+            AgentClient(port)
         assert given_back == []
-        Relay(port, borrow=True).close()
+        AgentClient(port, borrow=True).close()
 
 
 def test_several_ask_at_once(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_several_ask_at_once(port: str, monkeypatch: pytest.MonkeyPatch) -> None
     inside: list[int] = []
 
     def borrow(number: int) -> None:
-        with Relay(port, borrow=True):
+        with AgentClient(port, borrow=True):
             inside.append(number)
             time.sleep(0.05)
 
@@ -128,7 +128,7 @@ def test_several_ask_at_once(port: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_who_comes_as_a_watcher_begins_waits_for_it(port: str, wake: Wake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lend, "PATIENCE", 10.0)
     with Connection(port):
-        thread = threading.Thread(target=lambda: Relay(port, borrow=True).close())
+        thread = threading.Thread(target=lambda: AgentClient(port, borrow=True).close())
         thread.start()
         time.sleep(0.2)
         with Lender(port, wake.fileno()) as lender:
@@ -202,27 +202,27 @@ def test_nobody_lends(port: str, wake: Wake, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(lend, "TIMEOUT", 0.1)
     with Connection(port):
         with pytest.raises(BusyError):
-            Relay(port, borrow=True)
+            AgentClient(port, borrow=True)
         # One that is at something else for too long.
         with Lender(port, wake.fileno()) as lender:
             with pytest.raises(BusyError):
-                Relay(port, borrow=True)
+                AgentClient(port, borrow=True)
             while asker := lender.asker():
                 asker.close()
     # One that was killed leaves its socket, which the next takes.
     with lend._beside(port) as name, socket.socket(socket.AF_UNIX) as stale:
         stale.bind(name)
     with Connection(port), pytest.raises(BusyError):
-        Relay(port, borrow=True)
-    with holder(port, wake), Relay(port, borrow=True):
+        AgentClient(port, borrow=True)
+    with holder(port, wake), AgentClient(port, borrow=True):
         pass
 
 
 def test_what_is_lent_and_gone(port: str, wake: Wake) -> None:
     with holder(port, wake) as given_back:
         os.unlink(port)
-        with pytest.raises(SandboxGoneError, match="nobody serves"):
-            Relay(port, borrow=True)
+        with pytest.raises(SandboxGoneError, match="no QEMU serves"):
+            AgentClient(port, borrow=True)
     assert given_back == [True]
 
 

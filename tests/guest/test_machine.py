@@ -1,4 +1,4 @@
-"""A real guest: the relay to its kernel, commands in it, and what happens when one of the two ends dies or stops."""
+"""A real guest: the client to its kernel, commands in it, and what happens when one of the two ends dies or stops."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import pytest
 
 from reconciler.errors import ChannelError, ProtocolError
 from reconciler.guest import agent, command
-from reconciler.guest.relay import Relay, RelayChannel
+from reconciler.guest.client import AgentClient
+from reconciler.guest.kernel import GuestChannel
 from reconciler.model.route import IPV6_DEFAULT_METRIC, Route
 from reconciler.netlink import message
 from reconciler.netlink.engine import Engine
@@ -35,12 +36,12 @@ DUMP_LINKS = pack(18, REQUEST | DUMP, 7, b"\0" * 16)
 
 
 @pytest.fixture
-def engine(relay: Relay) -> Engine:
-    return Engine(RelayChannel(relay, agent.ROUTE))
+def engine(client: AgentClient) -> Engine:
+    return Engine(GuestChannel(client, agent.ROUTE))
 
 
-def test_it_runs_debian_s_kernel(guest: Guest, relay: Relay) -> None:
-    assert relay.hello().kernel == guest.output("uname", "-r").strip()
+def test_it_runs_debian_s_kernel(guest: Guest, client: AgentClient) -> None:
+    assert client.kernel_release() == guest.output("uname", "-r").strip()
 
 
 def test_links_addresses_and_routes(engine: Engine) -> None:
@@ -72,15 +73,15 @@ def test_a_refusal_comes_back_with_the_kernel_s_words(engine: Engine) -> None:
     assert [o.status for o in next(execute(engine, [DeleteRoute(route=twice[0].route)], {}))] == [Status.DONE]
 
 
-def ipvs_family(channel: RelayChannel) -> int:
+def ipvs_family(channel: GuestChannel) -> int:
     asked = pack(16, REQUEST | ACK, 1, GET_FAMILY + attribute(2, b"IPVS\0"))
     answer = channel.exchange(asked, 1)[0]
     (family,) = [struct.unpack("=H", value)[0] for kind, value in message.attributes(answer.payload, 4) if kind == 1]
     return int(family)
 
 
-def test_a_service_of_ipvs_shows_in_ipvsadm(guest: Guest, relay: Relay) -> None:
-    channel = RelayChannel(relay, agent.GENERIC)
+def test_a_service_of_ipvs_shows_in_ipvsadm(guest: Guest, client: AgentClient) -> None:
+    channel = GuestChannel(client, agent.GENERIC)
     family = ipvs_family(channel)
     service = (
         attribute(1, struct.pack("=H", 2))
@@ -103,8 +104,8 @@ def test_a_service_of_ipvs_shows_in_ipvsadm(guest: Guest, relay: Relay) -> None:
     assert guest.output("ipvsadm", "-Sn") == ""
 
 
-def test_of_generic_netlink_only_ipvs_is_relayed(relay: Relay) -> None:
-    channel = RelayChannel(relay, agent.GENERIC)
+def test_of_generic_netlink_only_ipvs_is_relayed(client: AgentClient) -> None:
+    channel = GuestChannel(client, agent.GENERIC)
     family = ipvs_family(channel)
     asked = [
         pack(16, REQUEST | ACK, 1, GET_FAMILY + attribute(2, b"nlctrl\0")),
@@ -118,9 +119,9 @@ def test_of_generic_netlink_only_ipvs_is_relayed(relay: Relay) -> None:
             channel.exchange(each, 1)
 
 
-def test_conntrack_is_dumped(relay: Relay) -> None:
-    relay.modprobe("nf_conntrack_netlink")
-    channel = RelayChannel(relay, agent.NETFILTER)
+def test_conntrack_is_dumped(client: AgentClient) -> None:
+    client.request(agent.MODPROBE, b"nf_conntrack_netlink")
+    channel = GuestChannel(client, agent.NETFILTER)
     answers = channel.exchange(pack(0x0101, REQUEST | DUMP, 1, b"\2\0\0\0"), 1)
     assert answers[-1].type == message.DONE
     with pytest.raises(ProtocolError, match="is not relayed"):
@@ -128,44 +129,44 @@ def test_conntrack_is_dumped(relay: Relay) -> None:
         channel.exchange(pack(0x0A01, REQUEST | DUMP, 1, b"\0\0\0\0"), 1)
 
 
-def test_other_protocols_are_refused(relay: Relay) -> None:
+def test_other_protocols_are_refused(client: AgentClient) -> None:
     for protocol in (4, 6, 9, 15, 21, 65535):
         with pytest.raises(ProtocolError, match=f"netlink protocol {protocol} is not relayed"):
-            RelayChannel(relay, protocol).exchange(pack(18, REQUEST | DUMP, 1, b"\0" * 16), 1)
+            GuestChannel(client, protocol).exchange(pack(18, REQUEST | DUMP, 1, b"\0" * 16), 1)
 
 
-def test_modules_are_loaded_and_others_not(guest: Guest, relay: Relay) -> None:
-    relay.modprobe("ip_vs_mh")
+def test_modules_are_loaded_and_others_not(guest: Guest, client: AgentClient) -> None:
+    client.request(agent.MODPROBE, b"ip_vs_mh")
     assert "ip_vs_mh " in guest.output("lsmod")
     with pytest.raises(ProtocolError, match="is not one that the agent may load"):
-        relay.modprobe("dummy")
+        client.request(agent.MODPROBE, b"dummy")
     assert "dummy" not in guest.output("lsmod")
-    if relay.hello().kernel.startswith("6.1."):
+    if client.kernel_release().startswith("6.1."):
         with pytest.raises(ProtocolError, match="add the module to the guest's kernel"):
-            relay.modprobe("ip_vs_twos")
+            client.request(agent.MODPROBE, b"ip_vs_twos")
     else:
-        relay.modprobe("ip_vs_twos")
+        client.request(agent.MODPROBE, b"ip_vs_twos")
 
 
-def test_every_other_module_of_the_list_is_there(relay: Relay) -> None:
+def test_every_other_module_of_the_list_is_there(client: AgentClient) -> None:
     for name in sorted(agent.MODULES - {"ip_vs_twos"}):
-        relay.modprobe(name)
+        client.request(agent.MODPROBE, name.encode())
 
 
-def test_settings(guest: Guest, relay: Relay) -> None:
-    relay.modprobe("ip_vs")
-    relay.set_sysctl("net.ipv4.vs.conntrack", "1")
-    assert relay.sysctl("net.ipv4.vs.conntrack") == "1"
+def test_settings(guest: Guest, client: AgentClient) -> None:
+    client.request(agent.MODPROBE, b"ip_vs")
+    client.set_sysctl("net.ipv4.vs.conntrack", "1")
+    assert client.sysctl("net.ipv4.vs.conntrack") == "1"
     assert guest.output("cat", "/proc/sys/net/ipv4/vs/conntrack") == "1\n"
-    relay.set_sysctl("net.ipv4.vs.conntrack", "0")
+    client.set_sysctl("net.ipv4.vs.conntrack", "0")
     with pytest.raises(ProtocolError, match="is not one that the agent may read"):
-        relay.sysctl("kernel.panic")
+        client.sysctl("kernel.panic")
     with pytest.raises(ProtocolError, match="Invalid argument"):
-        relay.set_sysctl("net.ipv4.vs.conntrack", "1,2-3")
+        client.set_sysctl("net.ipv4.vs.conntrack", "1,2-3")
 
 
-def test_the_list_of_settings_is_the_kernel_s(guest: Guest, relay: Relay) -> None:
-    relay.modprobe("ip_vs")
+def test_the_list_of_settings_is_the_kernel_s(guest: Guest, client: AgentClient) -> None:
+    client.request(agent.MODPROBE, b"ip_vs")
     # The timeouts of lblc and lblcr come with those modules, and are left out.
     names = {name for name in guest.output("ls", "/proc/sys/net/ipv4/vs").split() if not name.startswith("lblc")}
     # Later kernels and debug builds have more.
@@ -173,12 +174,12 @@ def test_the_list_of_settings_is_the_kernel_s(guest: Guest, relay: Relay) -> Non
     assert agent.IPVS_SYSCTLS - names <= {"est_cpulist", "est_nice", "amemthresh", "am_droprate"}
 
 
-def test_it_tells_what_changes(guest: Guest, relay: Relay) -> None:
-    relay.subscribe(message.GROUPS)
+def test_it_tells_what_changes(guest: Guest, client: AgentClient) -> None:
+    client.subscribe(message.GROUPS)
     guest.output("sh", "-c", "ip link add seen type veth && ip addr add 192.0.2.1/24 dev seen && ip link del seen")
     types = []
     while 17 not in types:
-        found = relay.notices(5)
+        found = client.notices(5)
         assert found.messages
         assert not found.lost
         types += [each.type for each in found.messages]
@@ -220,38 +221,38 @@ def test_a_host_that_is_killed_in_a_frame(guest: Guest, port: str, size: int) ->
     if port == "exec":
         assert guest.output("echo", "here") == "here\n"
     else:
-        with Relay(path) as relay:
-            assert [link.name for link in Engine(RelayChannel(relay, agent.ROUTE)).links()] == ["lo"]
+        with AgentClient(path) as client:
+            assert [link.name for link in Engine(GuestChannel(client, agent.ROUTE)).links()] == ["lo"]
 
 
 def test_hosts_that_follow_each_other_at_once(guest: Guest) -> None:
     # The guest hears of the first one's end when the second one's greeting is read already.
     for number in range(100):
-        with Relay(guest.sandbox.agent, 5) as relay:
-            assert relay.sysctl("net.ipv4.ip_forward") in {"0", "1"}
+        with AgentClient(guest.sandbox.agent, 5) as client:
+            assert client.sysctl("net.ipv4.ip_forward") in {"0", "1"}
         assert guest.output("echo", str(number)) == f"{number}\n"
 
 
 def test_answers_that_a_killed_host_did_not_fetch(guest: Guest) -> None:
     for _ in range(5):
-        with Relay(guest.sandbox.agent) as leaving:
-            leaving.hello()
+        with AgentClient(guest.sandbox.agent) as leaving:
+            leaving.kernel_release()
             for number in range(100):
                 leaving._connection.push(number, agent.NETLINK, agent.NETLINK_HEAD.pack(0, 7) + DUMP_LINKS)
             while leaving._connection.pending:
                 leaving._connection.step(time.monotonic() + 5)
-        with Relay(guest.sandbox.agent) as relay:
-            assert [link.name for link in Engine(RelayChannel(relay, agent.ROUTE)).links()] == ["lo"]
+        with AgentClient(guest.sandbox.agent) as client:
+            assert [link.name for link in Engine(GuestChannel(client, agent.ROUTE)).links()] == ["lo"]
 
 
 def test_an_agent_that_is_killed_comes_back(guest: Guest) -> None:
-    with Relay(guest.sandbox.agent, 2) as relay:
-        engine = Engine(RelayChannel(relay, agent.ROUTE))
+    with AgentClient(guest.sandbox.agent, 2) as client:
+        engine = Engine(GuestChannel(client, agent.ROUTE))
         engine.links()
         guest.output("sh", "-c", "kill -9 $(ps | awk '/guest.agent.pyc/ && !/awk/ {print $1}')")
         with pytest.raises(ChannelError):
             engine.links()
-        relay._timeout = 10
+        client._timeout = 10
         assert [link.name for link in engine.links()] == ["lo"]
 
 
@@ -275,8 +276,8 @@ def stopped(guest: Guest) -> Iterator[None]:
 
 
 def test_a_machine_that_hangs_is_an_error_in_time_and_clean_afterwards(guest: Guest) -> None:
-    with Relay(guest.sandbox.agent, 1) as relay:
-        engine = Engine(RelayChannel(relay, agent.ROUTE))
+    with AgentClient(guest.sandbox.agent, 1) as client:
+        engine = Engine(GuestChannel(client, agent.ROUTE))
         assert engine.links()
         with stopped(guest):
             for _ in range(2):
@@ -284,23 +285,23 @@ def test_a_machine_that_hangs_is_an_error_in_time_and_clean_afterwards(guest: Gu
                 with pytest.raises(ChannelError):
                     engine.links()
                 assert 0.9 < time.monotonic() - started < 2
-        relay._timeout = 10
+        client._timeout = 10
         assert [link.name for link in engine.links()] == ["lo"]
-    with stopped(guest), Relay(guest.sandbox.agent, 1) as relay, pytest.raises(ChannelError):
-        relay.hello()
-    with Relay(guest.sandbox.agent) as relay:
-        assert relay.hello().version == agent.VERSION
+    with stopped(guest), AgentClient(guest.sandbox.agent, 1) as client, pytest.raises(ChannelError):
+        client.kernel_release()
+    with AgentClient(guest.sandbox.agent) as client:
+        assert client.kernel_release()
 
 
 def test_a_batch_whose_answer_does_not_come_is_unknown(guest: Guest) -> None:
     routes = [AddRoute(route=Route(dest=f"10.77.{n}.0/24", type="blackhole")) for n in range(10)]
-    with Relay(guest.sandbox.agent, 0.5) as relay:
-        engine = Engine(RelayChannel(relay, agent.ROUTE))
+    with AgentClient(guest.sandbox.agent, 0.5) as client:
+        engine = Engine(GuestChannel(client, agent.ROUTE))
         engine.links()
         with stopped(guest):
             (outcomes,) = execute(engine, routes, {})
         assert {outcome.status for outcome in outcomes} == {Status.UNKNOWN}
-        relay._timeout = 10
+        client._timeout = 10
         # The new greeting comes behind the batch, so what is seen now is what stays.
         assert len(engine.routes({"lo": 1}, ()).ours) == 10
         (outcomes,) = execute(engine, [DeleteRoute(route=each.route) for each in routes], {})

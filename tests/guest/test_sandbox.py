@@ -16,12 +16,12 @@ import pytest
 
 from reconciler.cli import sandbox as command_line
 from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
-from reconciler.guest import image, launch
+from reconciler.guest import agent, image, launch
 from reconciler.guest.archive import write_archive
+from reconciler.guest.client import AgentClient
 from reconciler.guest.connection import Connection
 from reconciler.guest.image import Image
 from reconciler.guest.launch import Sandbox
-from reconciler.guest.relay import Relay
 from reconciler.model.sandbox import SANDBOXES
 
 
@@ -50,7 +50,7 @@ def shown(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 def is_gone(sandbox: Sandbox) -> bool:
     time.sleep(0.1)
     try:
-        Relay(sandbox.agent).close()
+        AgentClient(sandbox.agent).close()
     except (SandboxGoneError, ChannelError) as error:
         return isinstance(error, SandboxGoneError)
     return False
@@ -88,9 +88,9 @@ def test_the_life_of_a_sandbox(name: str, capfd: pytest.CaptureFixture[str]) -> 
 
     # What is dead is started anew, and a machine that hangs is stopped all the same.
     assert call("start", name, "--kernel", "6.12") == 0
-    with Relay(sandbox.agent) as relay:
-        assert relay.hello().kernel.startswith("6.12.")
-        relay.modprobe("ip_vs_wlc")
+    with AgentClient(sandbox.agent) as client:
+        assert client.kernel_release().startswith("6.12.")
+        client.request(agent.MODPROBE, b"ip_vs_wlc")
     again = sandbox.pid()
     assert again
     os.kill(again, signal.SIGSTOP)
@@ -186,7 +186,7 @@ def test_somebody_who_waits_for_the_machine_keeps_it_neither_from_starting_nor_f
         sandbox = launch.start(name, memory=256)
         assert held.is_set()
         with pytest.raises(BusyError):
-            Relay(sandbox.agent)
+            AgentClient(sandbox.agent)
         stop.set()
         thread.join()
         stop.clear()

@@ -1,4 +1,4 @@
-"""Where an IPVS table is: a machine that is reached over the relay, or a namespace of a host that the command is on.
+"""Where an IPVS table is: a machine that is reached through the agent, or a namespace of a host that the command is on.
 
 Both are in the same guest. A table is checked by the real ipvsadm there, not by our own decoder.
 """
@@ -133,7 +133,7 @@ class Place(ABC):
 
 @dataclass
 class Vm(Place):
-    """The guest's own table, over the relay."""
+    """The guest's own table, through the agent."""
 
     guest: Guest = field(kw_only=True)
     folder: Path = field(kw_only=True)

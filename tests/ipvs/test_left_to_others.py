@@ -1,4 +1,4 @@
-"""What an edit, an absent section or the manifest itself leaves to others; over the relay only."""
+"""What an edit, an absent section or the manifest itself leaves to others; through the agent only."""
 
 from __future__ import annotations
 

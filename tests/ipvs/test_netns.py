@@ -1,4 +1,4 @@
-"""The command line itself, installed in the guest, on namespaces of the guest: a host of its own, and no relay."""
+"""The command line itself, installed in the guest, on namespaces of the guest: a host of its own, and no agent."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.guest.relay import GuestKernel, Relay
+from reconciler.guest.client import AgentClient
+from reconciler.guest.kernel import GuestKernel
 from reconciler.model.ipvs import Ipvs, Server, Service
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.netlink.ipvs_listing import agreeing, connections, heading, order, place, words
@@ -78,8 +79,8 @@ def test_any_text_is_only_a_listing_that_says_something_else(text: str) -> None:
     assert len(order(text)) <= text.count("\n") + 1
 
 
-def test_a_real_kernel_lists_what_it_has(guest: Guest, relay: Relay) -> None:
-    kernel = GuestKernel(relay)
+def test_a_real_kernel_lists_what_it_has(guest: Guest, client: AgentClient) -> None:
+    kernel = GuestKernel(client)
     guest.output("ip", "addr", "add", "10.9.9.9/32", "dev", "lo")
     try:
         loaded = guest.run("ipvsadm", "-R", stdin=FULL.encode())

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from reconciler.cli.main import main
-from reconciler.guest.relay import GuestKernel
+from reconciler.guest.kernel import GuestKernel
 from reconciler.netlink import ipvs_execute
 from reconciler.netlink.execute import Request
 

@@ -17,7 +17,7 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.guest import image, qemu
-from reconciler.guest.relay import Relay
+from reconciler.guest.client import AgentClient
 from reconciler.manifest.dump import dump
 from tests.conftest import Kernel, ip
 from tests.system.box import nic
@@ -212,8 +212,8 @@ def test_without_shared_memory_nothing_is_begun(
     subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
     try:
         address = {"qmp": f"{tmp_path}/qmp2.sock", "agent": f"{tmp_path}/agent.sock"}
-        with Relay(address["agent"], BOOT_TIMEOUT) as relay:
-            relay.hello()
+        with AgentClient(address["agent"], BOOT_TIMEOUT) as client:
+            client.kernel_release()
         file = tmp_path / "vm.yaml"
         data = {"apiVersion": "reconciler/v1", "sandbox": "unshared", "driver": {"vm": address}}
         file.write_text(dump([data | {"interfaces": [interface(path)]}]))

@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.drivers.inside import Inside
 from reconciler.drivers.vm import execute as vm_execute
+from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
-from reconciler.guest.relay import Relay
 from reconciler.operations.outcome import Outcome
 from reconciler.operations.segment import Segment
 
@@ -47,15 +47,15 @@ def watched(step: Step) -> Iterator[None]:
                 step(f"during {what}")
             return unwatched_receive(self, deadline, what)
 
-        def request(self: Relay, kind: int, payload: bytes) -> list[bytes]:
+        def request(self: AgentClient, kind: int, payload: bytes) -> list[bytes]:
             if any(executing):
                 step("before a request to the guest")
             return unwatched_request(self, kind, payload)
 
         unwatched, unwatched_order = vm_execute.execute, Monitor.execute
-        unwatched_receive, unwatched_request = Monitor._receive, Relay.request
+        unwatched_receive, unwatched_request = Monitor._receive, AgentClient.request
         patched.setattr(vm_execute, "execute", execute)
         patched.setattr(Monitor, "execute", order)
         patched.setattr(Monitor, "_receive", receive)
-        patched.setattr(Relay, "request", request)
+        patched.setattr(AgentClient, "request", request)
         yield

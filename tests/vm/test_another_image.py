@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.errors import ReconcilerError
 from reconciler.guest import agent
-from reconciler.guest.relay import Relay
+from reconciler.guest.client import AgentClient
 from tests.machine import Guest
 from tests.vm.vm import Vm
 
@@ -56,8 +56,8 @@ def test_the_one_file_serves_as_the_unit_starts_it(mortal: Vm) -> None:
     guest.run("mkdir", "-p", str(Path(file).parent))
     guest.run("dd", f"of={file}", stdin=Path(agent.__file__).read_bytes())
     guest.output("sh", "-c", END_OURS)
-    with pytest.raises(ReconcilerError), Relay(guest.sandbox.agent, timeout=1.0) as relay:
-        relay.hello()
+    with pytest.raises(ReconcilerError), AgentClient(guest.sandbox.agent, timeout=1.0) as client:
+        client.kernel_release()
     guest.output("sh", "-c", f"setsid python3.11 {options} {file} </dev/null >/dev/null 2>&1 &")
     time.sleep(agent.GRACE)
     mortal.apply(routes=[{"dest": "10.8.0.0/16", "type": "blackhole"}])

@@ -14,8 +14,8 @@ import pytest
 from reconciler.cli.main import main
 from reconciler.drivers.vm import driver
 from reconciler.guest import launch
+from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
-from reconciler.guest.relay import Relay
 from tests.conftest import Kernel
 from tests.system.box import nic
 from tests.vm.steps import watched
@@ -38,7 +38,7 @@ STEPS = [
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for one second where it would be five or ten."""
     monkeypatch.setattr(driver, "Monitor", partial(Monitor, timeout=1.0))
-    monkeypatch.setattr(driver, "Relay", partial(Relay, timeout=1.0))
+    monkeypatch.setattr(driver, "AgentClient", partial(AgentClient, timeout=1.0))
 
 
 def replugged(kernel: Kernel) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

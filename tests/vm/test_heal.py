@@ -11,7 +11,7 @@ import pytest
 from reconciler.drivers.vm import driver
 from reconciler.drivers.vm import execute as vm_execute
 from reconciler.drivers.vm import monitor as machine
-from reconciler.guest.relay import Relay
+from reconciler.guest.client import AgentClient
 from tests.conftest import Kernel, ip
 from tests.system.box import nic
 from tests.vm.steps import watched
@@ -88,7 +88,7 @@ def test_a_machine_that_is_paused_does_not_let_go(
     kept, gone = nic(make_tap(kernel), "a", 1), nic(make_tap(kernel), "b", 2)
     vm.apply(interfaces=[kept, gone])
     with monkeypatch.context() as patched:
-        patched.setattr(driver, "Relay", partial(Relay, timeout=2.0))
+        patched.setattr(driver, "AgentClient", partial(AgentClient, timeout=2.0))
         # Once only: the undo is not watched.
         paused: list[str] = []
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from reconciler.drivers.inside import Given, Inside, release
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import came_with, find
+from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
+from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
-from reconciler.guest.relay import GUARD_PERIOD, GuestKernel, Notices, Relay
 from reconciler.model.machine import Machine, Plugged
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
 from reconciler.netlink.interface import Link
@@ -37,9 +38,9 @@ class VmDriver:
     def __init__(self, address: VmAddress, *, borrow: bool) -> None:
         """Connect; `borrow`: ask a watcher for it. SandboxGoneError if it does not run, BusyError if another run is at it."""
         with ExitStack() as stack:
-            self._relay = stack.enter_context(Relay(address.file, borrow=borrow))
+            self._agent = stack.enter_context(AgentClient(address.file, borrow=borrow))
             self._monitor = stack.enter_context(Monitor(address.monitor))
-            self._inside = Inside(GuestKernel(self._relay))
+            self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
 
@@ -75,7 +76,7 @@ class VmDriver:
             ),
             # The guest says no kind of these; but QEMU has said that they are.
             kinds=dict.fromkeys(seen, "virtio_net"),
-            kernel=release(self._relay.hello().kernel),
+            kernel=release(self._agent.kernel_release()),
         )
         return Observed(sandbox=observed.sandbox, around=around)
 
@@ -102,7 +103,7 @@ class VmDriver:
 
     def listen(self) -> None:
         """Let the guest tell of changes from now on."""
-        self._relay.subscribe(GROUPS)
+        self._agent.subscribe(GROUPS)
 
     def guard(self, services: Sequence[Service]) -> None:
         """Let the guest itself put back at once the first of these services of each address family; () ends it.
@@ -110,13 +111,13 @@ class VmDriver:
         Until an error; and it must be ended before a change that deletes one of them.
         """
         if services:
-            self._relay.guard(GUARD_PERIOD, *self._inside.ipvs.guards(services))
+            self._agent.guard(GUARD_PERIOD, *self._inside.ipvs.guards(services))
         else:
-            self._relay.unguard()
+            self._agent.unguard()
 
     def heard(self, timeout: float, wake: int) -> Notices:
         """Wait until the guest tells of something, `wake` can be read or `timeout` seconds are over."""
-        return self._relay.notices(timeout, wake)
+        return self._agent.notices(timeout, wake)
 
 
 def _seen(state: Machine, links: list[Link]) -> dict[str, Link]:

@@ -1,4 +1,4 @@
-"""The host's end of the relay, against guests that lie, drip and flood."""
+"""The host's end of the client, against guests that lie, drip and flood."""
 
 from __future__ import annotations
 
@@ -16,16 +16,9 @@ from hypothesis import strategies as st
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, SandboxGoneError
 from reconciler.guest import agent
-from reconciler.guest.connection import QUEUE_SIZE, READ_SIZE, Hello
-from reconciler.guest.relay import (
-    ANSWER_SIZE,
-    GUARDED_COUNT,
-    NOTICES_SIZE,
-    Guarded,
-    Notices,
-    Relay,
-    RelayChannel,
-)
+from reconciler.guest.client import ANSWER_SIZE, GUARDED_COUNT, NOTICES_SIZE, AgentClient, GuardReport, Notices
+from reconciler.guest.connection import QUEUE_SIZE, READ_SIZE
+from reconciler.guest.kernel import GuestChannel
 from reconciler.model.ipvs import Service
 from reconciler.netlink import ipvs
 from reconciler.netlink.message import DONE, GROUPS, Message, attribute, pack
@@ -38,8 +31,8 @@ KINDS = (agent.MORE, agent.DONE, agent.FAILED, agent.NOTIFY, agent.LOST, agent.G
 
 
 def exchange(path: str, timeout: float = 5.0) -> list[Message]:
-    with Relay(path, timeout) as relay:
-        return RelayChannel(relay, agent.ROUTE).exchange(REQUEST, 7)
+    with AgentClient(path, timeout) as client:
+        return GuestChannel(client, agent.ROUTE).exchange(REQUEST, 7)
 
 
 def answering(*frames: bytes) -> Script:
@@ -70,28 +63,28 @@ def test_it_says_what_it_asks_and_of_whom() -> None:
         asked.append(read_request(channel))
         channel.sendall(frame(1, agent.DONE, END))
 
-    with peer(script) as path, Relay(path) as relay:
-        assert relay.hello() == Hello(agent.VERSION, RELEASE.decode())
-        RelayChannel(relay, agent.GENERIC).exchange(REQUEST, 7)
+    with peer(script) as path, AgentClient(path) as client:
+        assert client.kernel_release() == RELEASE.decode()
+        GuestChannel(client, agent.GENERIC).exchange(REQUEST, 7)
     assert asked == [(1, agent.NETLINK, struct.pack("!HI", 16, 7) + REQUEST)]
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (frame(2, agent.DONE, END), "answers request 2"),
+        (frame(2, agent.DONE, END), "answered request 2"),
         (frame(1, agent.DONE, b""), "does not end with"),
         (frame(1, agent.DONE, END[:-1]), "netlink message"),
         (frame(1, agent.DONE, pack(DONE, 2, 8, b"\0" * 4)), "does not end with"),
         (frame(1, 77, b""), "kind 77"),
-        (frame(0, agent.DONE, b""), "not asked for"),
-        (frame(1, agent.FAILED, b"\0"), "without saying which"),
+        (frame(0, agent.DONE, b""), "not requested"),
+        (frame(1, agent.FAILED, b"\0"), "without an error number"),
         (frame(1, agent.FAILED, b"\0\1no"), "agent: no"),
         (frame(0, agent.NOTIFY, b"\1"), "netlink message"),
         (frame(1, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, 0)), "kind 38"),
         (frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(3, 0, 0)), "address family 3"),
-        (frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, 0) + b"\2"), "guards a service"),
-        (frame(0, agent.GUARDED), "guards a service"),
+        (frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, 0) + b"\2"), "report of its guard of 8 bytes"),
+        (frame(0, agent.GUARDED), "report of its guard of 0 bytes"),
         (agent.HEADER.pack(agent.MAX_FRAME + 1, 1, agent.DONE), "announced a frame"),
         (agent.HEADER.pack(0xFFFFFFFF, 1, agent.DONE), "announced a frame"),
     ],
@@ -181,9 +174,9 @@ def test_one_that_does_not_read_ends_at_the_deadline() -> None:
         greet(channel)
         done.wait(5)
 
-    with peer(script) as path, Relay(path, 0.3) as relay:
+    with peer(script) as path, AgentClient(path, 0.3) as client:
         with pytest.raises(ChannelError, match="in time"):
-            relay.request(agent.NETLINK, b"\0" * agent.MAX_FRAME)
+            client.request(agent.NETLINK, b"\0" * agent.MAX_FRAME)
         done.set()
 
 
@@ -200,9 +193,9 @@ def test_a_flood_while_it_sends_waits_outside() -> None:
                 channel.sendall(flood)
                 sent += len(flood)
 
-    with peer(script) as path, Relay(path, 0.5) as relay:
-        connection = relay._connection
-        relay.hello()
+    with peer(script) as path, AgentClient(path, 0.5) as client:
+        connection = client._connection
+        client.kernel_release()
         connection.push(1, agent.NETLINK, b"\0" * agent.MAX_FRAME)
         deadline = time.monotonic() + 0.5
         with suppress(ChannelError):
@@ -242,7 +235,10 @@ def test_what_an_earlier_client_did_not_fetch_is_discarded() -> None:
 
 @pytest.mark.parametrize(
     ("introduction", "expected"),
-    [(hello(1), "speaks version 1, this program 2"), (frame(0, agent.DONE), "does not introduce itself")],
+    [
+        (hello(1), "speaks version 1 of the protocol, this program version 2; copy the agent"),
+        (frame(0, agent.DONE), "does not introduce itself"),
+    ],
 )
 def test_another_agent_is_refused(introduction: bytes, expected: str) -> None:
     def script(channel: socket.socket) -> None:
@@ -263,8 +259,8 @@ def test_after_an_error_it_begins_anew_on_the_same_connection() -> None:
         second, _, _ = read_request(channel)
         channel.sendall(frame(second, agent.DONE, pack(16, 2, 7, b"new!") + END))
 
-    with peer(script) as path, Relay(path, 0.5) as relay:
-        channel = RelayChannel(relay, agent.ROUTE)
+    with peer(script) as path, AgentClient(path, 0.5) as client:
+        channel = GuestChannel(client, agent.ROUTE)
         with pytest.raises(ChannelError):
             channel.exchange(REQUEST, 7)
         assert channel.exchange(REQUEST, 7)[0].payload == b"new!"
@@ -281,12 +277,12 @@ def test_half_a_request_is_sent_to_its_end_before_it_begins_anew() -> None:
         request, _, _ = read_request(channel)
         channel.sendall(frame(request, agent.DONE))
 
-    with peer(script) as path, Relay(path, 0.3) as relay:
+    with peer(script) as path, AgentClient(path, 0.3) as client:
         with pytest.raises(ChannelError):
-            relay.request(agent.NETLINK, b"\0" * agent.MAX_FRAME)
+            client.request(agent.NETLINK, b"\0" * agent.MAX_FRAME)
         time.sleep(0.4)
-        relay._timeout = 5
-        assert relay.request(agent.SYSCTL_GET, b"x") == [b""]
+        client._timeout = 5
+        assert client.request(agent.SYSCTL_GET, b"x") == [b""]
     assert sizes == [agent.MAX_FRAME]
 
 
@@ -329,13 +325,13 @@ def test_notifications_wait_within_bounds() -> None:
         channel.sendall(frame(0, agent.NOTIFY, notice) * count + frame(request, agent.DONE))
         wait_for_end(channel)
 
-    with peer(script) as path, Relay(path) as relay:
-        relay.subscribe(GROUPS)
-        relay.sysctl("net.ipv4.ip_forward")
-        found = relay.notices(0)
+    with peer(script) as path, AgentClient(path) as client:
+        client.subscribe(GROUPS)
+        client.sysctl("net.ipv4.ip_forward")
+        found = client.notices(0)
         assert found.lost
         assert len(found.messages) == NOTICES_SIZE // len(notice)
-        assert relay.notices(0.05) == Notices([], False)
+        assert client.notices(0.05) == Notices([], False)
 
 
 def test_a_subscription_that_an_error_ended_is_a_loss() -> None:
@@ -345,12 +341,12 @@ def test_a_subscription_that_an_error_ended_is_a_loss() -> None:
         channel.sendall(frame(request, agent.DONE))
         wait_for_end(channel)
 
-    with peer(script) as path, Relay(path, 0.3) as relay:
-        relay.subscribe(GROUPS)
-        assert relay.notices(0.05) == Notices([], False)
+    with peer(script) as path, AgentClient(path, 0.3) as client:
+        client.subscribe(GROUPS)
+        assert client.notices(0.05) == Notices([], False)
         with pytest.raises(ChannelError):
-            relay.sysctl("net.ipv4.ip_forward")
-        assert relay.notices(0.05) == Notices([], True)
+            client.sysctl("net.ipv4.ip_forward")
+        assert client.notices(0.05) == Notices([], True)
 
 
 SERVICES = [
@@ -376,12 +372,12 @@ def test_a_guard_is_asked_for_and_heard() -> None:
     asked: list[agent.Frame] = []
     told = frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(10, 17, 2500))
     told += frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, agent.NEVER))
-    with peer(guarded_script(asked, [b"", told])) as path, Relay(path) as relay:
-        relay.guard(0.002, PROBES, RESTORES)
-        assert relay.notices(0.05) == Notices([], False)
-        relay.unguard()
-        assert relay.notices(5) == Notices([], False, (Guarded(10, 17, 0.0025), Guarded(2, 0, None)))
-        assert relay.notices(0.05) == Notices([], False)
+    with peer(guarded_script(asked, [b"", told])) as path, AgentClient(path) as client:
+        client.guard(0.002, PROBES, RESTORES)
+        assert client.notices(0.05) == Notices([], False)
+        client.unguard()
+        assert client.notices(5) == Notices([], False, (GuardReport(10, 17, 0.0025), GuardReport(2, 0, None)))
+        assert client.notices(0.05) == Notices([], False)
     parts = [
         agent.GUARD_SERVICE_HEAD.pack(family, len(probe), len(restore)) + probe + restore
         for family, probe, restore in zip((2, 10), PROBES, RESTORES, strict=True)
@@ -391,46 +387,46 @@ def test_a_guard_is_asked_for_and_heard() -> None:
 
 def test_what_the_guest_tells_of_its_guard_waits_within_bounds() -> None:
     flood = frame(0, agent.GUARDED, agent.GUARDED_BODY.pack(2, 0, 0)) * (GUARDED_COUNT + 100)
-    with peer(guarded_script([], [flood])) as path, Relay(path) as relay:
-        relay.guard(0.002, PROBES, RESTORES)
-        found = relay.notices(0)
+    with peer(guarded_script([], [flood])) as path, AgentClient(path) as client:
+        client.guard(0.002, PROBES, RESTORES)
+        found = client.notices(0)
         assert (len(found.guarded), found.lost) == (GUARDED_COUNT, True)
 
 
 def test_a_guard_that_an_error_ended_is_a_loss() -> None:
-    with peer(guarded_script([], [b"", b""])) as path, Relay(path, 0.3) as relay:
-        relay.guard(0.002, PROBES, RESTORES)
+    with peer(guarded_script([], [b"", b""])) as path, AgentClient(path, 0.3) as client:
+        client.guard(0.002, PROBES, RESTORES)
         with pytest.raises(ValueError, match="zip"):
-            relay.guard(0.002, PROBES, RESTORES[:1])
-        relay._forget()
-        assert relay.notices(0.05) == Notices([], True)
-    with peer(guarded_script([], [b"", b""])) as path, Relay(path, 0.3) as relay:
-        relay.guard(0.002, PROBES, RESTORES)
-        relay.unguard()
-        relay._forget()
-        assert relay.notices(0.05) == Notices([], False)
+            client.guard(0.002, PROBES, RESTORES[:1])
+        client._begin_anew()
+        assert client.notices(0.05) == Notices([], True)
+    with peer(guarded_script([], [b"", b""])) as path, AgentClient(path, 0.3) as client:
+        client.guard(0.002, PROBES, RESTORES)
+        client.unguard()
+        client._begin_anew()
+        assert client.notices(0.05) == Notices([], False)
 
 
 def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(SandboxGoneError, match="does not exist: the sandbox is not running"):
-        Relay(str(tmp_path / "gone" / "agent.sock"))
-    with pytest.raises(SandboxGoneError, match="nobody serves"):
-        Relay(str(tmp_path / "agent.sock"))
+        AgentClient(str(tmp_path / "gone" / "agent.sock"))
+    with pytest.raises(SandboxGoneError, match="no QEMU serves"):
+        AgentClient(str(tmp_path / "agent.sock"))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "agent.sock"))
         listener.listen()
-    with pytest.raises(SandboxGoneError, match="nobody serves"):
-        Relay(str(tmp_path / "agent.sock"))
+    with pytest.raises(SandboxGoneError, match="no QEMU serves"):
+        AgentClient(str(tmp_path / "agent.sock"))
 
 
 def test_a_second_client_is_turned_away_at_once() -> None:
     with peer(wait_for_end) as path:
-        with Relay(path), pytest.raises(BusyError, match="another process is connected"):
-            Relay(path)
-        Relay(path).close()
+        with AgentClient(path), pytest.raises(BusyError, match="another process is connected"):
+            AgentClient(path)
+        AgentClient(path).close()
 
 
 @pytest.mark.parametrize("payload", [b"\0" * (agent.MAX_FRAME + 1), b"x" + agent.MAGIC])
 def test_what_must_not_be_sent_is_not(payload: bytes) -> None:
-    with peer(answering()) as path, Relay(path) as relay, pytest.raises(HostError):
-        relay.request(agent.NETLINK, payload)
+    with peer(answering()) as path, AgentClient(path) as client, pytest.raises(HostError):
+        client.request(agent.NETLINK, payload)
