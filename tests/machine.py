@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.guest import command
-from reconciler.guest.launch import Sandbox
+from reconciler.guest.launch import LaunchedMachine
 
 # Our command line, which is a `kata-runtime` as well.
 PROGRAM = str(Path(sys.executable).with_name("reconciler"))
@@ -37,7 +37,7 @@ def run_command(path: str, words: list[str], stdin: bytes = b"") -> Ran:
 class Guest:
     """A sandbox that runs."""
 
-    sandbox: Sandbox
+    sandbox: LaunchedMachine
 
     def run(self, *words: str, stdin: bytes = b"") -> Ran:
         return run_command(self.sandbox.exec, list(words), stdin)

@@ -14,7 +14,7 @@ from reconciler import imperative
 from reconciler.errors import HostError, ManifestError, SandboxGoneError
 from reconciler.formats.ipvsadm.command import parse_command
 from reconciler.guest import launch
-from reconciler.guest.launch import State
+from reconciler.guest.launch import MachineState
 from reconciler.imperative import find, held, table_after, table_with
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Server, Service
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
@@ -60,7 +60,7 @@ def test_manifests_that_are_wrong_are_none(tmp_path: Path) -> None:
 
 
 def test_without_manifests_it_is_a_machine_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    states = [State("web-1", "running", 7, 1), State("web-2", "dead", None, None)]
+    states = [MachineState("web-1", "running", 7, 1), MachineState("web-2", "dead", None, None)]
     monkeypatch.setattr(launch, "states", lambda: states)
     assert find("web", []) == Sandbox(id="web-1", driver=VmAddress(name="web-1"))
     with pytest.raises(SandboxGoneError, match="among the machines that run; others are found with --manifests"):

@@ -10,7 +10,7 @@ from reconciler.cli.output import print_data
 from reconciler.guest import launch, qemu
 from reconciler.guest.command import Sink
 from reconciler.guest.image import KERNELS
-from reconciler.guest.launch import State
+from reconciler.guest.launch import MachineState
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _list(states: Iterable[State], form: str) -> None:
+def _list(states: Iterable[MachineState], form: str) -> None:
     if form != "text":
         print_data({"sandboxes": [state._asdict() for state in states]}, form)
         return

@@ -1,7 +1,8 @@
-"""Sandboxes of our own: QEMU processes with our image, each with a folder of sockets, and nothing else remembered.
+"""The machines of `reconciler sandbox`: QEMU processes with our image, each with a folder of sockets in SANDBOXES.
 
-The folder is locked while a sandbox is started or stopped. QEMU outlives the command that started it. A process is
-taken for the QEMU of a folder only if its command line names that folder's pid file.
+Nothing else remembers them. The folder is locked while its machine is started or stopped. QEMU outlives the command
+that started it. A process counts as the QEMU of a folder only if its command line contains the path of that folder's
+pid file.
 """
 
 from __future__ import annotations
@@ -23,54 +24,59 @@ from reconciler.guest import command, image, qemu
 from reconciler.guest.connection import Connection
 from reconciler.model.sandbox import SANDBOXES
 
-# Which accelerator boots a guest on this host, found out once after each of its starts.
+# Which accelerator boots a guest on this host, kvm or tcg. The first start after each boot of the host finds out.
 _ACCELERATOR_FILE = "/run/reconciler/accelerator"
-# Seconds until the agent answers: a guest of KVM takes two, one of TCG four on an idle host.
-KVM_TIMEOUT, BOOT_TIMEOUT = 8.0, 90.0
-# Seconds until QEMU has set itself up, and until it ends when it is asked to.
-_SETUP_TIMEOUT, _END_TIMEOUT = 30.0, 3.0
+# Seconds until the agent answers, in the first try of KVM: a guest takes two.
+KVM_TIMEOUT = 8.0
+# Seconds until the agent answers: under TCG a guest takes four on an idle host.
+BOOT_TIMEOUT = 90.0
+# Seconds until QEMU has set itself up.
+_SETUP_TIMEOUT = 30.0
+# Seconds until QEMU ends after SIGTERM, and again after SIGKILL.
+_END_TIMEOUT = 3.0
+# Lines of the console in the message about a guest that does not boot.
 _CONSOLE_LINES = 15
-# At most 50 characters, so that the paths of its sockets stay below SOCKET_PATH_MAX of model.machine.
+# At most 50 characters, so that the paths of the sockets stay below SOCKET_PATH_MAX of model.machine.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,49}")
 
 
-class Sandbox(NamedTuple):
-    """A sandbox by its name. It need not exist."""
+class LaunchedMachine(NamedTuple):
+    """A machine by its name. It need not exist."""
 
     name: str
 
     @property
     def folder(self) -> str:
-        """Where its sockets are."""
+        """Return the folder of its sockets and its pid file."""
         return os.path.join(SANDBOXES, self.name)
 
     @property
     def qmp(self) -> str:
-        """The monitor for programs; qmp2.sock beside it is for people."""
+        """Return the socket of QEMU's monitor for programs. qmp2.sock beside it is for people."""
         return os.path.join(self.folder, "qmp.sock")
 
     @property
     def agent(self) -> str:
-        """The socket for guest.client."""
+        """Return the socket for guest.client."""
         return os.path.join(self.folder, "agent.sock")
 
     @property
     def exec(self) -> str:
-        """The socket for guest.command."""
+        """Return the socket for guest.command."""
         return os.path.join(self.folder, "exec.sock")
 
     def pid(self) -> int | None:
-        """Give the process of its QEMU, if it runs."""
+        """Return the process id of its QEMU; None if that does not run."""
         with _process(self) as found:
             return found[0] if found else None
 
     def run(self, words: list[str], stdin: int | None, stdout: command.Sink, stderr: command.Sink) -> int:
-        """Run a command in it; see guest.command.run."""
+        """Run a command in it, as guest.command.run does."""
         return command.run(self.exec, words, stdin, stdout, stderr)
 
 
-class State(NamedTuple):
-    """What `list` shows: `uptime` in seconds, of QEMU."""
+class MachineState(NamedTuple):
+    """What `reconciler sandbox list` prints. `state` is running or dead; `uptime` is QEMU's, in seconds."""
 
     name: str
     state: str
@@ -78,90 +84,94 @@ class State(NamedTuple):
     uptime: int | None
 
 
-def find(name: str) -> Sandbox:
-    """Give a sandbox that exists. SandboxGoneError if none of that name does."""
-    sandbox = _named(name)
-    if not os.path.isdir(sandbox.folder):
+def find(name: str) -> LaunchedMachine:
+    """Return a machine that exists. SandboxGoneError if none has that name."""
+    machine = _named(name)
+    if not os.path.isdir(machine.folder):
         raise SandboxGoneError(f"there is no sandbox {name}")
-    return sandbox
+    return machine
 
 
-def states() -> list[State]:
-    """List all sandboxes, running or dead, by name."""
+def states() -> list[MachineState]:
+    """Return the states of all machines, by name."""
     names = sorted(filter(_NAME.fullmatch, os.listdir(SANDBOXES))) if os.path.isdir(SANDBOXES) else []
     found = []
     for name in names:
-        pid = Sandbox(name).pid()
-        found.append(State(name, "running" if pid else "dead", pid, _uptime(pid) if pid else None))
+        pid = LaunchedMachine(name).pid()
+        found.append(MachineState(name, "running" if pid else "dead", pid, _uptime(pid) if pid else None))
     return found
 
 
-def start(name: str, *, kernel: str = "6.1", memory: int = qemu.MEMORY, ports: int = qemu.PORTS) -> Sandbox:
-    """Start a sandbox and wait until its agent answers.
+def start(name: str, *, kernel: str = "6.1", memory: int = qemu.MEMORY, ports: int = qemu.PORTS) -> LaunchedMachine:
+    """Start a machine, and wait until its agent answers. HostError if it runs already.
 
-    `kernel` is a key of image.KERNELS, `memory` in MiB, `ports` the number of NICs that can be plugged in.
+    `kernel` is a key of image.KERNELS, `memory` is in MiB, `ports` is the number of NICs that can be plugged in.
     """
-    sandbox = _named(name)
+    machine = _named(name)
     built = image.prepare(kernel)
-    os.makedirs(sandbox.folder, mode=0o700, exist_ok=True)
-    with _lock(sandbox):
-        if sandbox.pid():
-            raise HostError(f"sandbox {name} runs already")
+    os.makedirs(machine.folder, mode=0o700, exist_ok=True)
+    with _lock(machine):
+        if machine.pid():
+            raise HostError(f"sandbox {name} is running already")
         for accelerator, timeout in _accelerators():
-            _clear(sandbox)
+            _clear(machine)
             try:
-                _boot(sandbox, qemu.command_line(sandbox.folder, built, accelerator, memory, ports), timeout)
+                _boot(machine, qemu.command_line(machine.folder, built, accelerator, memory, ports), timeout)
             except ReconcilerError:
-                _end(sandbox)
+                _end(machine)
                 if accelerator != "kvm":
-                    _remove(sandbox)
+                    _remove(machine)
                     raise
             except BaseException:
-                _end(sandbox)
-                _remove(sandbox)
+                _end(machine)
+                _remove(machine)
                 raise
             else:
                 _remember(accelerator)
                 break
-    return sandbox
+    return machine
 
 
 def stop(name: str) -> None:
-    """End a sandbox's QEMU and remove its folder."""
-    sandbox = find(name)
-    with _lock(sandbox):
-        _end(sandbox)
-        _remove(sandbox)
+    """End a machine's QEMU, and delete its folder. SandboxGoneError if there is none."""
+    machine = find(name)
+    with _lock(machine):
+        _end(machine)
+        _remove(machine)
 
 
-def _named(name: str) -> Sandbox:
+def _named(name: str) -> LaunchedMachine:
     if not _NAME.fullmatch(name):
-        raise HostError(f"{name!r} is no name of a sandbox: 1 to 50 letters, digits, and after the first also _ . -")
-    return Sandbox(name)
+        raise HostError(
+            f"{name!r} cannot be the name of a sandbox: it must have 1 to 50 letters, digits, '_', '.' and '-', "
+            "and begin with a letter or digit"
+        )
+    return LaunchedMachine(name)
 
 
 @contextmanager
-def _lock(sandbox: Sandbox) -> Iterator[None]:
+def _lock(machine: LaunchedMachine) -> Iterator[None]:
     try:
-        folder = os.open(sandbox.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(machine.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise SandboxGoneError(f"there is no sandbox {sandbox.name}") from None
+        raise SandboxGoneError(f"there is no sandbox {machine.name}") from None
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise BusyError(f"sandbox {sandbox.name} is being started or stopped; try again when that is done") from None
+        raise BusyError(f"sandbox {machine.name} is being started or stopped; try again when that is done") from None
     finally:
         os.close(folder)
 
 
-def _clear(sandbox: Sandbox) -> None:
-    for name in os.listdir(sandbox.folder):
-        os.unlink(os.path.join(sandbox.folder, name))
+def _clear(machine: LaunchedMachine) -> None:
+    """Delete what an earlier start left in the folder."""
+    for name in os.listdir(machine.folder):
+        os.unlink(os.path.join(machine.folder, name))
 
 
 def _accelerators() -> list[tuple[str, float]]:
-    """Give the accelerators to try. That /dev/kvm can be opened does not mean that a guest gets anywhere."""
+    """Return the accelerators to try, each with its timeout. KVM may accept a guest that then does not boot."""
     slow = ("tcg", BOOT_TIMEOUT)
     with suppress(OSError), open(_ACCELERATOR_FILE, encoding="ascii") as file:
         return [slow] if file.read() == "tcg" else [("kvm", BOOT_TIMEOUT)]
@@ -175,8 +185,8 @@ def _remember(accelerator: str) -> None:
     os.replace(temporary, _ACCELERATOR_FILE)
 
 
-def _boot(sandbox: Sandbox, words: list[str], timeout: float) -> None:
-    """Run QEMU, which leaves once it has set itself up, and wait for the agent."""
+def _boot(machine: LaunchedMachine, words: list[str], timeout: float) -> None:
+    """Run QEMU, whose command ends when QEMU is set up, and wait until the agent answers."""
     try:
         done = subprocess.run(
             words, check=False, capture_output=True, text=True, timeout=_SETUP_TIMEOUT, stdin=subprocess.DEVNULL
@@ -184,38 +194,38 @@ def _boot(sandbox: Sandbox, words: list[str], timeout: float) -> None:
     except FileNotFoundError:
         raise HostError(f"{words[0]} is missing: install the Debian package qemu-system-x86") from None
     except subprocess.TimeoutExpired:
-        raise HostError(f"QEMU was not set up within {_SETUP_TIMEOUT:.0f} s") from None
+        raise HostError(f"QEMU did not set up sandbox {machine.name} within {_SETUP_TIMEOUT:.0f} s") from None
     if done.returncode:
-        raise HostError(f"QEMU did not start: {done.stderr.strip()[-1000:]}")
+        raise HostError(f"QEMU did not start sandbox {machine.name}: {done.stderr.strip()[-1000:]}")
     try:
-        _await_agent(sandbox, timeout)
+        _await_agent(machine, timeout)
     except (ChannelError, SandboxGoneError) as error:
-        lines = qemu.console(sandbox.qmp).splitlines()[-_CONSOLE_LINES:]
+        lines = qemu.console(machine.qmp).splitlines()[-_CONSOLE_LINES:]
         shown = "".join(f"\n  {line}" for line in lines) or " (nothing)"
         raise ChannelError(
-            f"the guest's agent did not answer within {timeout:.0f} s ({error}). Its console:{shown}"
+            f"the agent in sandbox {machine.name} did not answer within {timeout:.0f} s ({error}). Its console:{shown}"
         ) from error
 
 
-def _await_agent(sandbox: Sandbox, timeout: float) -> None:
-    """Wait until the agent answers; if somebody was quicker and has it, until what runs beside it does."""
-    for path in (sandbox.agent, sandbox.exec):
+def _await_agent(machine: LaunchedMachine, timeout: float) -> None:
+    """Wait until the agent answers. If another process is connected to it already, wait for the runner instead."""
+    for path in (machine.agent, machine.exec):
         with suppress(BusyError), Connection(path) as connection:
             connection.greet(time.monotonic() + timeout)
             return
-    raise BusyError(f"another process is connected to both ports of sandbox {sandbox.name}")
+    raise BusyError(f"another process is connected to both ports of sandbox {machine.name}")
 
 
-def _remove(sandbox: Sandbox) -> None:
-    """Remove the folder: away first, so that nobody who waits for the sandbox makes anything in it meanwhile."""
-    away = os.path.join(SANDBOXES, f".{sandbox.name}.{os.getpid()}")
-    os.rename(sandbox.folder, away)
-    shutil.rmtree(away)
+def _remove(machine: LaunchedMachine) -> None:
+    """Delete the folder. Rename it first, so that no process that waits for the machine makes a lock in it."""
+    renamed = os.path.join(SANDBOXES, f".{machine.name}.{os.getpid()}")
+    os.rename(machine.folder, renamed)
+    shutil.rmtree(renamed)
 
 
-def _end(sandbox: Sandbox) -> None:
-    """End QEMU: ask, then kill. A stopped process hears only the latter."""
-    with _process(sandbox) as found:
+def _end(machine: LaunchedMachine) -> None:
+    """End QEMU, by SIGTERM and then by SIGKILL, because a stopped process obeys only the latter."""
+    with _process(machine) as found:
         if not found:
             return
         _, handle = found
@@ -224,19 +234,19 @@ def _end(sandbox: Sandbox) -> None:
                 signal.pidfd_send_signal(handle, number)
             if select([handle], [], [], _END_TIMEOUT)[0]:
                 return
-    raise HostError(f"the QEMU of sandbox {sandbox.name} does not end")
+    raise HostError(f"the QEMU process of sandbox {machine.name} does not end, even after SIGKILL")
 
 
 @contextmanager
-def _process(sandbox: Sandbox) -> Iterator[tuple[int, int] | None]:
-    """Give the pid of a sandbox's QEMU and a handle of that very process, if it runs."""
-    pid_file = qemu.pid_file(sandbox.folder)
+def _process(machine: LaunchedMachine) -> Iterator[tuple[int, int] | None]:
+    """Yield the process id of a machine's QEMU and a handle of that process (pidfd); None if it does not run."""
+    pid_file = qemu.pid_file(machine.folder)
     handle = None
     try:
         try:
             with open(pid_file, encoding="ascii") as file:
                 pid = int(file.read(20))
-            # First the handle, then the look: so what was looked at is what is held.
+            # The handle comes first, so that the process whose command line is read is the one of the handle.
             handle = os.pidfd_open(pid)
             with open(f"/proc/{pid}/cmdline", "rb") as file:
                 ours = os.fsencode(pid_file) in file.read().split(b"\0")
@@ -249,7 +259,7 @@ def _process(sandbox: Sandbox) -> Iterator[tuple[int, int] | None]:
 
 
 def _uptime(pid: int) -> int | None:
-    """Give the seconds since a process began (proc(5): field 22 of stat, in ticks since the start of the host)."""
+    """Return the seconds since a process began (proc(5): field 22 of stat, in ticks since the boot of the host)."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             started = int(file.read().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")

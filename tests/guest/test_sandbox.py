@@ -21,7 +21,7 @@ from reconciler.guest.archive import write_archive
 from reconciler.guest.client import AgentClient
 from reconciler.guest.connection import Connection
 from reconciler.guest.image import Image
-from reconciler.guest.launch import Sandbox
+from reconciler.guest.launch import LaunchedMachine
 from reconciler.model.sandbox import SANDBOXES
 
 
@@ -47,7 +47,7 @@ def shown(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     return dict(found)
 
 
-def is_gone(sandbox: Sandbox) -> bool:
+def is_gone(sandbox: LaunchedMachine) -> bool:
     time.sleep(0.1)
     try:
         AgentClient(sandbox.agent).close()
@@ -66,7 +66,7 @@ def has_ended(pid: int) -> bool:
 
 def test_the_life_of_a_sandbox(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert call("start", name, "--memory", "256") == 0
-    sandbox = Sandbox(name)
+    sandbox = LaunchedMachine(name)
     pid = sandbox.pid()
     assert pid
     assert os.getsid(pid) != os.getsid(0)
@@ -75,7 +75,7 @@ def test_the_life_of_a_sandbox(name: str, capfd: pytest.CaptureFixture[str]) -> 
     assert entry == {"name": name, "state": "running", "pid": pid}
     assert call("exec", name, "--", "sh", "-c", "echo $1 $2; exit 3", "sh", "--", "-x") == 3
     assert capfd.readouterr().out == "-- -x\n"
-    with pytest.raises(HostError, match="runs already"):
+    with pytest.raises(HostError, match="is running already"):
         call("start", name)
     assert sandbox.pid() == pid
 
@@ -124,7 +124,7 @@ def test_a_guest_that_does_not_boot_shows_its_console(
     monkeypatch.setattr(launch, "_accelerators", lambda: [("tcg", 10.0)])
     with pytest.raises(ChannelError, match=r"(?s)did not answer within 10 s .*Its console:.*Kernel panic"):
         launch.start(name)
-    assert not os.path.exists(Sandbox(name).folder)
+    assert not os.path.exists(LaunchedMachine(name).folder)
 
 
 def test_an_accelerator_that_gets_nowhere_is_given_up(
@@ -146,23 +146,23 @@ def test_qemu_is_missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(HostError, match="install the Debian package qemu-system-x86"):
         launch.start(name)
-    assert not os.path.exists(Sandbox(name).folder)
+    assert not os.path.exists(LaunchedMachine(name).folder)
 
 
 def test_two_at_one_sandbox(name: str) -> None:
-    os.makedirs(Sandbox(name).folder)
-    with launch._lock(Sandbox(name)), pytest.raises(BusyError, match="is being started or stopped"):
+    os.makedirs(LaunchedMachine(name).folder)
+    with launch._lock(LaunchedMachine(name)), pytest.raises(BusyError, match="is being started or stopped"):
         launch.stop(name)
 
 
 @pytest.mark.parametrize("wrong", ["", ".", "..", "a/b", "-x", "a" * 51, "a\n"])
 def test_names(wrong: str) -> None:
-    with pytest.raises(HostError, match="is no name of a sandbox"):
+    with pytest.raises(HostError, match="cannot be the name of a sandbox"):
         launch.find(wrong)
 
 
 def test_a_process_that_only_has_the_number_is_left_alone(name: str) -> None:
-    sandbox = Sandbox(name)
+    sandbox = LaunchedMachine(name)
     os.makedirs(sandbox.folder)
     Path(sandbox.folder, "pid").write_text(f"{os.getpid()}\n")
     assert sandbox.pid() is None
@@ -176,7 +176,7 @@ def test_somebody_who_waits_for_the_machine_keeps_it_neither_from_starting_nor_f
 
     def wait() -> None:
         while not stop.is_set():
-            with suppress(ReconcilerError), Connection(Sandbox(name).agent):
+            with suppress(ReconcilerError), Connection(LaunchedMachine(name).agent):
                 held.set()
                 stop.wait(20)
 
