@@ -91,7 +91,7 @@ GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
 
 # Kinds of frames that the agent sends.
 HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting
-MORE = 33  # a part of an answer, of whole netlink messages
+MORE = 33  # a part of an answer; a netlink message is always whole
 DONE = 34  # the last part of an answer
 FAILED = 35  # FAILED_HEAD, then a text
 NOTIFY = 36  # netlink messages
@@ -155,40 +155,40 @@ IPVS_SYSCTLS = frozenset({
 # fmt: on
 # All sysctls that may be read and changed.
 SYSCTLS = frozenset({"net.ipv4.ip_forward"}.union(f"net.ipv4.vs.{name}" for name in IPVS_SYSCTLS))
-# Characters of a sysctl's value.
+# Characters that the value of a sysctl may have.
 MAX_SYSCTL_VALUE = 64
-# Guarded services: one of each address family.
+# Services that a guard may have: one of each address family.
 GUARD_MAX_SERVICES = 2
-# Microseconds between two looks of a guard, at least.
+# Microseconds that must be between two looks of a guard.
 GUARD_MIN_PERIOD = 500
-# Restores of one guarded service within a second, at most: another program may delete it again and again.
+# Restores of one service within a second, at most. Another program may delete it again and again.
 GUARD_MAX_RESTORES = 10
 
-# Times, in seconds.
+# Times.
 
-# For the kernel, or modprobe, to serve one request. The host waits longer than that.
+# Seconds that the kernel or modprobe may take for one request. The host waits longer than that.
 KERNEL_TIMEOUT = 8.0
-# For the host to read one frame.
+# Seconds that the host may take to read one frame.
 WRITE_TIMEOUT = 10.0
-# Between two checks whether a host has connected.
+# Seconds between two checks whether a host has connected.
 POLL_INTERVAL = 0.1
-# Of silence at a port that looks disconnected; then the host is gone.
+# Seconds of silence at a port that looks disconnected, after which the host counts as gone.
 GRACE = 0.5
-# Without any event, after which a server does what is due. A silent command is reported as alive that often.
+# Seconds without an event, after which a server does what is due: the runner reports that a silent command still runs.
 TICK = 5.0
 
-# Sizes, in bytes.
+# Sizes.
 
-# Of one write to the port, and of a part of an answer, at least. virtio_console transfers 32 KB at a time.
+# Bytes of one write to the port, and the fewest that a part of an answer has. virtio_console transfers 32 KB at a time.
 CHUNK = 32 << 10
-# Of one read from the port or from the kernel.
+# Bytes of one read from the port or from the kernel.
 READ_SIZE = 64 << 10
-# Of one read of a small dump. The kernel allocates a buffer as large as the reader's, and this is its smallest one
-# (NLMSG_GOODSIZE): thousands of small dumps take a third of the time (see netlink/channel.py).
+# Bytes of one read of a small dump. The kernel allocates a buffer as large as the reader's, and this is its smallest
+# one (NLMSG_GOODSIZE): thousands of small dumps take a third of the time (see netlink/channel.py).
 SMALL_READ_SIZE = min(os.sysconf("SC_PAGE_SIZE"), 8192) - 320
-# That the kernel queues for a socket: notifications while the host does not read, or the errors of a large batch.
+# Bytes that the kernel queues for a socket: notifications while the host does not read, or errors of a large batch.
 RECEIVE_BUFFER = 8 << 20
-# Of the text of a failure.
+# Bytes of the text of a failure.
 MAX_TEXT = 1024
 
 # Numbers of the kernel, by their names there.
@@ -244,7 +244,7 @@ class HostGoneError(Exception):
 
 
 class Frame(NamedTuple):
-    """A frame that was received. `request` is 0 if nobody asked for it."""
+    """A frame that was received. `request` is 0 if it is not an answer."""
 
     request: int
     kind: int
@@ -591,6 +591,15 @@ def are_uniform(messages: memoryview, kind: int) -> bool:
     return all(bytes(messages[at::size]) == head[at : at + 1] * count for at in range(len(head)))
 
 
+def _cut_short(what: str) -> OSError:
+    return OSError(errno.EINVAL, f"the {what} is cut short")
+
+
+def _check_deadline(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError(errno.ETIMEDOUT, f"the guest's kernel did not answer within {KERNEL_TIMEOUT:.0f} s")
+
+
 class MessageFilter:
     """Decides which netlink messages of the host may reach the kernel. It knows the number of the family IPVS."""
 
@@ -716,15 +725,6 @@ class NetlinkRelay:
                     self._port.send(request, MORE, view[:end])
                     end = 0
         return bytes(view[:end])
-
-
-def _cut_short(what: str) -> OSError:
-    return OSError(errno.EINVAL, f"the {what} is cut short")
-
-
-def _check_deadline(deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise TimeoutError(errno.ETIMEDOUT, f"the guest's kernel did not answer within {KERNEL_TIMEOUT:.0f} s")
 
 
 class GuardedService:

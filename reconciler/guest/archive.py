@@ -1,4 +1,4 @@
-"""A folder as a cpio archive that the kernel unpacks as its first file system.
+"""Packs a folder as a cpio archive, which the kernel unpacks as its first file system.
 
 Source: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel (format "newc").
 """
@@ -15,7 +15,7 @@ _TRAILER = "TRAILER!!!"
 
 
 def write_archive(root: str, file: BinaryIO) -> None:
-    """Write everything below `root`, in order of the names, owned by root and dated 1970: equal folders give equal bytes."""
+    """Write everything below `root`. Equal folders make equal archives: sorted by name, owned by root, dated 1970."""
     number = 0
     for folder, folders, files in os.walk(root):
         folders.sort()
@@ -43,7 +43,7 @@ def _write_entry(file: BinaryIO, path: str, name: str, number: int) -> None:
 
 def _write_header(file: BinaryIO, name: str, number: int, mode: int, size: int) -> None:
     encoded = os.fsencode(name) + b"\0"
-    # inode, mode, owner, group, links, date, size, device (2), special device (2), length of the name, checksum.
+    # The inode, mode, owner, group, links, date, size, device (2), special device (2), size of the name, checksum.
     fields = (number, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, len(encoded), 0)
     file.write((_MAGIC + "".join(f"{field:08X}" for field in fields)).encode() + encoded)
     _pad(file)

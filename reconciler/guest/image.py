@@ -1,7 +1,7 @@
-"""The guest's image: a Debian kernel, and an initramfs with the agents and the tools that look at their work.
+"""Builds the guest's image: a Debian kernel, and an initramfs with agent, runner, and tools to inspect their work.
 
-Made of Debian packages, fetched with apt as this machine has it set up, and kept under a name that changes with any of
-them, with our own files, and with this module. Nothing needs root.
+It is made of Debian packages, which apt fetches as it is configured on this host. The cache keeps it under a name that
+changes with each of the packages, with our own files, and with this module. Nothing here needs root.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from typing import NamedTuple
 from reconciler.errors import HostError
 from reconciler.guest.archive import write_archive
 
-# Kernels by series: the packages that depend on the newest build of each.
+# Kernels by series. Each package depends on the newest build of its series.
 KERNELS = {"6.1": "linux-image-cloud-amd64", "6.12": "linux-image-6.12-cloud-amd64"}
+# Packages of the initramfs: the programs, then the libraries that these need. The build fails if one is missing.
 PACKAGES = (
     *("busybox-static", "dash", "iproute2", "ipvsadm", "conntrack", "python3.11-minimal", "libpython3.11-minimal"),
-    # The libraries of these programs; the loader says if one is missing here.
     *("libc6", "libbpf1", "libbsd0", "libcap2", "libelf1", "libexpat1", "libmd0", "libmnl0", "libnetfilter-conntrack3"),
     *("libnfnetlink0", "libnl-3-200", "libnl-genl-3-200", "libpopt0", "zlib1g"),
 )
+# Files that are copied from the packages, with the libraries that they need.
 PROGRAMS = ("bin/busybox", "bin/dash", "bin/ip", "sbin/ipvsadm", "usr/sbin/conntrack", "usr/bin/python3.11")
-# Names of kernel modules, with those that they need.
+# Names of kernel modules that are copied, with those that they need. A * stands for any characters.
 MODULES = (
     "virtio_pci",
     "virtio_console",
@@ -42,33 +43,39 @@ MODULES = (
     "veth",
 )
 
+# In the packages: the dynamic loader, the folders of libraries, and Python's standard library.
 _LOADER = "lib64/ld-linux-x86-64.so.2"
 _LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 _PYTHON = "usr/lib/python3.11"
+# The folder of this module.
 _HERE = os.path.dirname(os.path.abspath(__file__))
-# Our own files: the agents as a package where the guest's Python finds it.
+# Our own files, relative to the package: the guest's Python finds them as a package of the same name.
 _OURS = ("__init__.py", "guest/__init__.py", "guest/agent.py", "guest/runner.py")
+# What the names of folders begin with in which an image is being built.
 _SCRATCH = "build-"
-_DOWNLOAD_TIMEOUT, _TIMEOUT = 600.0, 120.0
+# Seconds for apt to download the packages.
+_DOWNLOAD_TIMEOUT = 600.0
+# Seconds for any other program.
+_TIMEOUT = 120.0
 
 
 class Image(NamedTuple):
-    """The files that QEMU is given."""
+    """The paths of an image's files."""
 
     kernel: str
     initramfs: str
 
 
 def cache_folder() -> str:
-    """Give the folder for what can be made again."""
+    """Return the folder of the cache. It can be deleted at any time."""
     base = os.environ.get("XDG_CACHE_HOME") or "/var/cache"
     return os.path.join(base, "reconciler")
 
 
 def prepare(series: str = "6.1") -> Image:
-    """Give the image of a kernel series; make it if there is none of these packages and files yet (a minute)."""
+    """Return the image of a kernel series. Build it, in about a minute, if the cache does not have it."""
     if series not in KERNELS:
-        raise HostError(f"no kernel {series}: there are {', '.join(KERNELS)}")
+        raise HostError(f"there is no image with kernel {series}; choose one of {', '.join(KERNELS)}")
     listing = _run(["apt-get", "download", "--print-uris", KERNELS[series], *PACKAGES], _TIMEOUT)
     folder = os.path.join(cache_folder(), "images", f"{series}-{_key(listing)}")
     image = Image(os.path.join(folder, "vmlinuz"), os.path.join(folder, "initramfs.cpio"))
@@ -82,8 +89,8 @@ def prepare(series: str = "6.1") -> Image:
 
 
 def _key(listing: str) -> str:
-    """Name an image by all it is made of: packages with their checksums, our files, and how it is put together."""
-    # The lines are 'URI' FILE SIZE CHECKSUM; where from does not matter.
+    """Return a hash of everything that an image is made of: packages, our own files, and the modules that build it."""
+    # Each line is 'URI' FILE SIZE CHECKSUM. The URI does not matter.
     packages = sorted(line.split(" ", 1)[1] for line in listing.splitlines() if line.startswith("'"))
     digest = hashlib.sha256("\n".join(packages).encode())
     for name in (*_OURS, "guest/init", "guest/image.py", "guest/archive.py"):
@@ -94,7 +101,7 @@ def _key(listing: str) -> str:
 
 @contextmanager
 def _only_builder() -> Iterator[None]:
-    """Wait until no other process builds an image, and clear away what one left that was killed."""
+    """Wait until no other process builds an image. Delete what a killed process left."""
     with open(os.path.join(cache_folder(), "lock"), "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for name in os.listdir(cache_folder()):
@@ -105,7 +112,7 @@ def _only_builder() -> Iterator[None]:
 
 @contextmanager
 def _scratch() -> Iterator[str]:
-    # Beside the images, so that the result gets its name by one rename.
+    # On the same file system as the images, so that one rename publishes the result.
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache_folder()) as folder:
         yield folder
 
@@ -127,11 +134,11 @@ def _build(series: str, scratch: str) -> None:
 
 
 def _download(series: str) -> list[str]:
-    """Fetch the packages; apt leaves those alone that are there already and have the right checksum."""
+    """Download the packages and return their files. apt skips those that are there with the right checksum."""
     about = _run(["apt-cache", "show", "--no-all-versions", KERNELS[series]], _TIMEOUT)
     kernel = re.search(r"^Depends: (linux-image-\S+)", about, re.MULTILINE)
     if not kernel:
-        raise HostError(f"the package {KERNELS[series]} depends on no kernel")
+        raise HostError(f"the Debian package {KERNELS[series]} does not depend on a kernel, so no image can be built")
     folder = os.path.join(cache_folder(), "packages")
     os.makedirs(folder, exist_ok=True)
     names = [kernel[1], *PACKAGES]
@@ -141,18 +148,18 @@ def _download(series: str) -> list[str]:
 
 
 def _copy_programs(packages: str, root: str) -> None:
-    """Copy programs and what the loader says they need; the applets of busybox take the names that are left."""
+    """Copy the programs and their libraries. Link the names that are left to the applets of busybox."""
     for program in PROGRAMS:
         _copy(packages, root, program)
         if program == "bin/busybox":
-            # It is static.
+            # It is linked statically.
             continue
         listing = _run([*_loader(packages), "--list", os.path.join(packages, program)], _TIMEOUT)
         if "not found" in listing:
-            raise HostError(f"{program} needs a library of a package that the image does not know: {listing}")
+            raise HostError(f"no image can be built, because {program} needs a library that PACKAGES lacks: {listing}")
         for library in re.findall(re.escape(packages) + r"/(\S+)", listing):
             _copy(packages, root, library)
-    # In a shell of busybox its own `ip` would go before the real one.
+    # The shell of busybox would run its own applet `ip` instead of the real one.
     os.symlink("dash", os.path.join(root, "bin/sh"))
     for applet in _run([os.path.join(packages, "bin/busybox"), "--list"], _TIMEOUT).split():
         link = os.path.join(root, "bin", applet)
@@ -163,14 +170,14 @@ def _copy_programs(packages: str, root: str) -> None:
 
 
 def _copy_modules(packages: str, root: str, release: str) -> None:
-    """Copy the modules that are wanted and those that they need, and write the index of modprobe for them."""
+    """Copy the kernel modules of MODULES and those that they need, and write modprobe's index of them."""
     depmod = [os.path.join(packages, "bin/busybox"), "depmod", "-b"]
     folder = os.path.join("lib/modules", release)
     _run([*depmod, packages, release], _TIMEOUT)
     with open(os.path.join(packages, folder, "modules.dep"), encoding="utf-8") as file:
         needs = dict(line.rstrip().split(":", 1) for line in file)
     for module, needed in needs.items():
-        # Some kernels have their modules compressed.
+        # The file of a module may be compressed, as in ip_vs.ko.xz.
         name = os.path.basename(module).partition(".")[0].replace("-", "_")
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in MODULES):
             for each in (module, *needed.split()):
@@ -180,11 +187,11 @@ def _copy_modules(packages: str, root: str, release: str) -> None:
 
 
 def _copy_python(packages: str, root: str) -> None:
-    """Copy the standard library and the agents, as bytecode alone, which the guest's own Python compiles here."""
+    """Copy the standard library and our own files as bytecode, which the Python of the packages compiles."""
     library = os.path.join(root, _PYTHON)
-    # What is compiled against libraries of its own (ssl, hashlib) is not needed.
+    # The extension modules need further libraries (ssl, hashlib), and the agent needs none of them.
     shutil.copytree(os.path.join(packages, _PYTHON), library, ignore=shutil.ignore_patterns("lib-dynload"))
-    # Its absence would be worth a warning to Python.
+    # Python warns if this folder does not exist.
     os.makedirs(os.path.join(library, "lib-dynload"))
     for name in _OURS:
         target = os.path.join(library, "reconciler", name)
@@ -200,7 +207,7 @@ def _copy_python(packages: str, root: str) -> None:
 
 
 def _copy(packages: str, root: str, path: str) -> None:
-    """Copy a file, links resolved, to the same place in the image."""
+    """Copy a file to the same place in the image. Of a link, copy its target."""
     target = os.path.join(root, path)
     if not os.path.exists(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -208,7 +215,7 @@ def _copy(packages: str, root: str, path: str) -> None:
 
 
 def _loader(packages: str) -> list[str]:
-    """Give the command that runs a program of the packages with their own libraries."""
+    """Return the beginning of a command that runs a program of the packages with the packages' libraries."""
     libraries = ":".join(os.path.join(packages, folder) for folder in _LIBRARIES)
     return [os.path.join(packages, _LOADER), "--inhibit-cache", "--library-path", libraries]
 
@@ -216,7 +223,7 @@ def _loader(packages: str) -> list[str]:
 def _run(
     command: Sequence[str], timeout: float, folder: str | None = None, environment: Mapping[str, str] | None = None
 ) -> str:
-    """Run a tool; give its output. HostError if it is not there or fails."""
+    """Run a program. Return its output. HostError if it is missing or fails."""
     tool = os.path.basename(command[0])
     env = {**os.environ, "LC_ALL": "C", **(environment or {})}
     try:
@@ -231,11 +238,11 @@ def _run(
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
-        raise HostError(f"an image of a guest is made with {tool}, which this host does not have") from None
+        raise HostError(f"{tool} is missing on this host; the guest's image cannot be built without it") from None
     except subprocess.TimeoutExpired:
-        raise HostError(f"{tool} was not done within {timeout:.0f} s") from None
+        raise HostError(f"the guest's image was not built: {tool} did not end within {timeout:.0f} s") from None
     except subprocess.CalledProcessError as error:
-        words = " ".join(line for line in error.stderr.splitlines() if not line.startswith("W:"))
+        text = " ".join(line for line in error.stderr.splitlines() if not line.startswith("W:"))
         hint = "; `apt-get update` may help" if tool.startswith("apt") else ""
-        raise HostError(f"{tool} failed: {words[-1000:]}{hint}") from error
+        raise HostError(f"the guest's image was not built: {tool} failed: {text[-1000:]}{hint}") from error
     return done.stdout

@@ -1,7 +1,8 @@
-"""A port that somebody holds for long is lent to others for a while.
+"""Lends a port that a process uses for long to other processes, one at a time.
 
-Who holds it serves a socket beside it. Whoever connects there is sent a byte once the port is free, and gives it back by
-closing the connection, so that a borrower that is killed keeps nothing.
+The lender, such as a watcher, serves a socket beside the port. A borrower connects there. When the lender has freed the
+port, it sends the borrower a byte. The borrower returns the port by closing the connection, so it also does when it is
+killed.
 """
 
 from __future__ import annotations
@@ -18,25 +19,29 @@ from typing import Self
 from reconciler.errors import BusyError, HostError
 from reconciler.guest.connection import TIMEOUT, Connection
 
-# Seconds for somebody who holds a port and does not lend it: a watcher connects, or another command is about to end.
+# Seconds to wait for a process that uses the port and does not lend it: it may be a watcher that is about to serve its
+# socket, or a command that is about to end.
 PATIENCE = 2.0
-_POLL = 0.05
+# Seconds between two tries meanwhile.
+_POLL_INTERVAL = 0.05
+# The byte that says that the port is free.
 _FREE = b"\n"
 
 
 class Lender:
-    """Serves the socket beside a port that the caller holds, from `__init__` to `close`. For one thread."""
+    """Serves the socket beside a port that the caller uses, from `__init__` to `close`. For one thread."""
 
     def __init__(self, path: str, wake: int) -> None:
-        """Begin; `wake` is a descriptor that wakes the caller as well. HostError if there can be no such socket."""
+        """Serve. `wake` is a descriptor that wakes the caller as well. HostError if the socket cannot be made."""
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._either: select.epoll | None = None
         try:
-            # bind(2) gives the file this mode: whoever may change the folder is not to have another file's changed.
+            # bind(2) gives the file this mode. To change it afterwards by its name could change another file, which a
+            # user who may write to the folder has put there.
             os.fchmod(self._socket.fileno(), 0o600)
             with _beside(path) as name:
-                # One that was killed leaves it; and who holds the port may take the name.
+                # A lender that was killed leaves its socket. The process that uses the port may replace it.
                 with suppress(FileNotFoundError):
                     os.unlink(name)
                 self._socket.bind(name)
@@ -47,7 +52,7 @@ class Lender:
             self._either.register(self._socket, select.EPOLLIN)
         except OSError as error:
             self.close()
-            raise HostError(f"{path} cannot be lent: {error.strerror or error}") from error
+            raise HostError(f"cannot lend {path} to other processes: {error.strerror or error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +61,7 @@ class Lender:
         self.close()
 
     def close(self) -> None:
-        """Lend no more."""
+        """Stop lending."""
         if self._either:
             self._either.close()
         self._socket.close()
@@ -64,40 +69,44 @@ class Lender:
             os.unlink(name)
 
     def fileno(self) -> int:
-        """Give a descriptor that can be read when somebody asks for the port, or `wake` can be read."""
+        """Return a descriptor that is readable when a borrower asks for the port, or when `wake` is readable."""
         assert self._either
         return self._either.fileno()
 
     def asker(self) -> socket.socket | None:
-        """Give the connection of somebody who asks for the port, if there is one. HostError if it cannot be had."""
+        """Return the connection of the next borrower that asks for the port, if there is one.
+
+        HostError if it cannot be accepted.
+        """
         try:
             return self._socket.accept()[0]
         except BlockingIOError:
             return None
         except OSError as error:
-            raise HostError(f"{self._path} cannot be lent: {error.strerror}") from error
+            raise HostError(f"cannot lend {self._path} to another process: {error.strerror}") from error
 
 
 def lend(asker: socket.socket) -> None:
-    """Tell who asks that the port is free."""
-    # Who has left is seen as one who gives it back.
+    """Report to a borrower that the port is free."""
+    # `is_back` sees a borrower that has left already.
     with suppress(OSError):
         asker.send(_FREE)
 
 
 def is_back(asker: socket.socket, wake: int) -> bool:
-    """Wait until a port is given back, or `wake` can be read; tell whether it is back."""
+    """Wait until the borrower returns the port, or `wake` is readable. Return whether the port is back."""
     poller = select.poll()
-    # Whatever a borrower sends, it is the end.
+    # A borrower never sends anything, so its socket becomes readable when it closes the connection.
     poller.register(asker, select.POLLIN)
     poller.register(wake, select.POLLIN)
     return any(descriptor == asker.fileno() for descriptor, _ in poller.poll())
 
 
 def borrow(path: str) -> tuple[Connection, socket.socket | None]:
-    """Connect to a port, and ask whoever holds it to lend it; to close what is returned, in this order, gives it back.
+    """Connect to a port. If another process uses it, ask that process to lend it.
 
-    BusyError if it is not lent, ChannelError and others as a connection has them. It may take TIMEOUT and PATIENCE.
+    Close both results, in this order, to return the port. BusyError if the port is not lent; else the errors of
+    Connection. It can take TIMEOUT and PATIENCE together.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -106,7 +115,7 @@ def borrow(path: str) -> tuple[Connection, socket.socket | None]:
         except BusyError:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(_POLL)
+        time.sleep(_POLL_INTERVAL)
 
 
 def _connect_or_ask(path: str) -> tuple[Connection, socket.socket | None]:
@@ -114,7 +123,7 @@ def _connect_or_ask(path: str) -> tuple[Connection, socket.socket | None]:
         return Connection(path), None
     loan = _ask(path)
     try:
-        # Without a loan, it may be free by now; with one, a third process may be quicker.
+        # Without a loan the port may have become free meanwhile. With one, a third process may be quicker.
         return Connection(path), loan
     except BaseException:
         if loan:
@@ -123,6 +132,7 @@ def _connect_or_ask(path: str) -> tuple[Connection, socket.socket | None]:
 
 
 def _ask(path: str) -> socket.socket | None:
+    """Ask the lender of a port for it. Return the connection to the lender, or None if it does not lend."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         channel.settimeout(TIMEOUT)
@@ -138,8 +148,8 @@ def _ask(path: str) -> socket.socket | None:
 
 @contextmanager
 def _beside(path: str) -> Iterator[str]:
-    """Give the name of the socket beside a port; it is short enough for any socket, whatever the port's is like."""
-    # Most commands find the port free.
+    """Yield the name of the socket beside a port. It is short enough for a socket, however long the port's name is."""
+    # Most commands find the port free and need no hash.
     from hashlib import sha256
 
     folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

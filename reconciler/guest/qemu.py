@@ -1,4 +1,4 @@
-"""QEMU's command line for a sandbox, and a look at its console. As measured: TCG and KVM, QEMU 7.2."""
+"""QEMU's command line for a machine of `reconciler sandbox`, and its console. For QEMU 7.2, with TCG or KVM."""
 
 from __future__ import annotations
 
@@ -12,35 +12,29 @@ from reconciler.guest import agent, runner
 from reconciler.guest.image import Image
 
 PROGRAM = "qemu-system-x86_64"
-# MiB of memory; NICs that can be plugged in: 16 ports cost a second of the boot, 32 four and a half.
-MEMORY, PORTS = 512, 16
-# Where the root ports begin on pcie.0, eight functions a slot; slots 1 and 31 are QEMU's own and the serial bus's.
-_FIRST_SLOT, MAX_PORTS = 0x10, 96
-# Bytes of console that QEMU keeps, a power of two.
+# MiB of memory.
+MEMORY = 512
+# NICs that can be plugged, each into a root port. 16 ports make the boot 1 s longer, 32 make it 4.5 s longer.
+PORTS = 16
+# The slot of pcie.0 where the root ports begin, eight to a slot. QEMU uses slots 1 and 31, the serial bus another one.
+_FIRST_SLOT = 0x10
+# Bytes of console output that QEMU keeps, a power of two.
 _CONSOLE_SIZE = 1 << 16
-_MONITOR_TIMEOUT = 2.0
+# Seconds for QEMU to send the console.
+_CONSOLE_TIMEOUT = 2.0
 
 
 def pid_file(folder: str) -> str:
-    """Give the file into which QEMU writes its process id; its command line names it."""
+    """Return the file into which QEMU writes its process id. QEMU's command line contains this path."""
     return os.path.join(folder, "pid")
 
 
 def command_line(folder: str, image: Image, accelerator: str, memory: int, ports: int) -> list[str]:
-    """Give the command that starts a sandbox with its sockets in `folder`, and leaves once it is set up."""
+    """Return the command that starts a machine with its sockets in `folder`. It ends when QEMU is set up."""
     words = [PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-daemonize", "-pidfile", pid_file(folder)]
-    # Shared memory is what vhost-user needs; QEMU says nothing where it is missing.
-    words += [
-        "-machine",
-        f"q35,accel={accelerator},memory-backend=memory",
-        "-cpu",
-        "max",
-        "-smp",
-        "2",
-        "-m",
-        str(memory),
-    ]
-    words += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"]
+    # vhost-user needs shared memory, and QEMU reports nothing if the memory is not shared.
+    words += ["-machine", f"q35,accel={accelerator},memory-backend=memory", "-m", str(memory)]
+    words += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on", "-cpu", "max", "-smp", "2"]
     for number in range(ports):
         slot, function = _FIRST_SLOT + number // 8, number % 8
         place = f"addr={slot:#x}.{function},multifunction={'off' if function else 'on'}"
@@ -58,10 +52,10 @@ def command_line(folder: str, image: Image, accelerator: str, memory: int, ports
 
 
 def console(monitor: str) -> str:
-    """Give the end of what the guest wrote to its console, "" if QEMU does not say."""
+    """Return the end of the guest's console output, by the socket of the monitor. "" if QEMU does not send it."""
     request = {"device": "console", "size": _CONSOLE_SIZE, "format": "base64"}
     with suppress(OSError, ValueError, KeyError, TypeError), socket.socket(socket.AF_UNIX) as channel:
-        channel.settimeout(_MONITOR_TIMEOUT)
+        channel.settimeout(_CONSOLE_TIMEOUT)
         channel.connect(monitor)
         with channel.makefile("rw", encoding="utf-8") as lines:
             lines.readline()

@@ -1,10 +1,10 @@
-"""QEMU's monitor (QMP): commands and answers as JSON, a line each, over a unix socket, every one within a deadline.
+"""The client of QEMU's monitor (QMP): commands and answers as lines of JSON over a unix socket, each with a deadline.
 
-Source: docs/interop/qmp-spec.rst and qapi/*.json of QEMU. A second client of a monitor is connected, but gets no greeting
-until the first one leaves; events of the time before are never told again.
+Source: docs/interop/qmp-spec.rst and qapi/*.json of QEMU. Traps: QEMU lets a second client connect, but sends no
+greeting until the first one leaves. And QEMU does not repeat events for a client that connects later.
 
-Ours and not the qemu.qmp package: that is built on asyncio, whose import costs more than a whole look at a machine, and
-waits for a greeting for ever.
+The package qemu.qmp is not used: it imports asyncio, which takes longer than a whole look at a machine, and it waits
+for a greeting without a timeout.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError,
 from reconciler.guest.connection import connect
 from reconciler.wording import printable
 
-# Seconds for an answer: QEMU answers in milliseconds, or waits for a backend that does not come.
+# Seconds for an answer. QEMU answers in milliseconds, or it waits for a backend that does not listen.
 TIMEOUT = 5.0
-# Bytes of a line; the device tree of a large machine takes some KB.
+# Bytes of a line. The device tree of a large machine has some KB.
 _LINE_SIZE = 4 << 20
+# Bytes of one read.
 _READ_SIZE = 1 << 16
-# Events that wait to be asked for; nobody asks for old ones.
+# Events that wait for `await_event`. Older ones are dropped.
 _EVENTS = 256
 
 Event = Mapping[str, Any]
 
 
 class QmpError(HostError):
-    """QEMU refused a command: `kind` is its error class, such as DeviceNotFound."""
+    """QEMU refused a command. `kind` is the class of the error, such as DeviceNotFound."""
 
-    def __init__(self, command: str, kind: str, words: str) -> None:
-        super().__init__(f"QEMU: {command}: {printable(words)}")
+    def __init__(self, command: str, kind: str, text: str) -> None:
+        super().__init__(f"QEMU: {command}: {printable(text)}")
         self.kind = kind
 
 
@@ -45,17 +46,18 @@ class Monitor:
     """The only client of a machine's monitor, from `__init__` to `close`. For one thread."""
 
     def __init__(self, path: str, timeout: float = TIMEOUT) -> None:
-        """Connect and be greeted. SandboxGoneError if nobody serves the socket, BusyError without a greeting."""
+        """Connect. SandboxGoneError if the socket is not served, BusyError if QEMU does not greet in time."""
         self._path, self._timeout = path, timeout
         self._buffer = bytearray()
         self._events: deque[Event] = deque(maxlen=_EVENTS)
-        # Answers name the command. One that comes late is no other's: QEMU sends it even to the client that comes next.
+        # Each command has an id, which its answer repeats. The ids of two clients differ, because QEMU sends a late
+        # answer even to the next client.
         self._ids = itertools.count(int.from_bytes(os.urandom(6), "big"))
         self._socket = connect(
             path,
             timeout,
-            gone=SandboxGoneError(f"no machine serves {path}"),
-            late=BusyError(f"QEMU does not take a connection on {path}"),
+            gone=SandboxGoneError(f"no QEMU serves {path}: the machine is not running"),
+            late=BusyError(f"QEMU did not accept a connection to {path} within {timeout:g} s; try again later"),
         )
         try:
             self._greet()
@@ -71,20 +73,20 @@ class Monitor:
         self.close()
 
     def close(self) -> None:
-        """Leave the monitor to others."""
+        """Free the monitor for other processes."""
         self._socket.close()
 
     def execute(self, command: str, **arguments: Any) -> Any:
-        """Execute a command; give what it returns. QmpError if QEMU refuses, ChannelError if it does not answer."""
+        """Execute a command. Return what QEMU returns. QmpError if it refuses, ChannelError if it does not answer."""
         id_ = next(self._ids)
         message = {"execute": command, "arguments": arguments, "id": id_}
         try:
             self._socket.settimeout(self._timeout)
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         except TimeoutError:
-            raise ChannelError(f"QEMU did not take {command} within {self._timeout:.0f} s") from None
+            raise ChannelError(f"QEMU did not read the command {command} within {self._timeout:g} s") from None
         except OSError as error:
-            raise SandboxGoneError(f"QEMU is gone ({self._path}: {error.strerror})") from error
+            raise self._gone(error.strerror) from error
         deadline = time.monotonic() + self._timeout
         while True:
             answer = self._receive(deadline, command)
@@ -95,14 +97,17 @@ class Monitor:
             elif answer.get("id") == id_ and "return" in answer:
                 return answer["return"]
             if time.monotonic() > deadline:
-                raise ChannelError(f"QEMU did not answer {command} in time")
+                raise self._late(command)
 
     def human(self, line: str) -> str:
-        """Execute a line of the human monitor, for what QMP cannot say; give its text."""
+        """Execute a line of the human monitor, for what QMP does not have. Return its output."""
         return str(self.execute("human-monitor-command", **{"command-line": line}))
 
     def await_event(self, name: str, matches: Callable[[Mapping[str, Any]], bool], timeout: float) -> bool:
-        """Wait for an event whose data match, one that is here already counts; tell whether it came in `timeout` seconds."""
+        """Wait for an event of this name whose data match. Return whether it came within `timeout` seconds.
+
+        An event that came before the call counts as well.
+        """
         deadline = time.monotonic() + timeout
         while True:
             while self._events:
@@ -121,26 +126,33 @@ class Monitor:
         try:
             greeting = self._receive(time.monotonic() + self._timeout, "connect")
         except ChannelError:
-            raise BusyError(f"QEMU does not answer on {self._path}: another client holds it, or QEMU hangs") from None
+            raise BusyError(f"QEMU does not answer on {self._path}: another client uses it, or QEMU hangs") from None
         if "QMP" not in greeting:
-            raise ProtocolError(f"{self._path} is no monitor of QEMU")
+            raise ProtocolError(f"{self._path} is not a monitor (QMP) of QEMU")
+
+    def _gone(self, reason: str | None) -> SandboxGoneError:
+        return SandboxGoneError(f"QEMU is gone ({self._path}: {reason})")
+
+    def _late(self, what: str) -> ChannelError:
+        return ChannelError(f"QEMU did not answer {what} within {self._timeout:g} s")
 
     def _receive(self, deadline: float, what: str) -> dict[str, Any]:
+        """Return the next line. `what` names what is waited for in the message of an error."""
         while b"\n" not in self._buffer:
             if len(self._buffer) > _LINE_SIZE:
-                raise ProtocolError(f"QEMU answers with more than {_LINE_SIZE} bytes")
+                raise ProtocolError(f"QEMU sent a line of more than {_LINE_SIZE} bytes")
             try:
                 self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
                 data = self._socket.recv(_READ_SIZE)
             except TimeoutError:
-                raise ChannelError(f"QEMU did not answer {what} in time") from None
+                raise self._late(what) from None
             except OSError as error:
-                raise SandboxGoneError(f"QEMU is gone ({self._path}: {error.strerror})") from error
+                raise self._gone(error.strerror) from error
             if not data:
-                raise SandboxGoneError(f"QEMU is gone ({self._path} was closed)")
+                raise self._gone("it closed the connection")
             self._buffer += data
             if b"\n" not in data and time.monotonic() > deadline:
-                raise ChannelError(f"QEMU did not answer {what} in time")
+                raise self._late(what)
         line, _, rest = self._buffer.partition(b"\n")
         self._buffer = rest
         try:
@@ -148,11 +160,11 @@ class Monitor:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise ProtocolError("QEMU answers with what is no JSON object")
+            raise ProtocolError("QEMU sent a line that is not a JSON object")
         return answer
 
 
 def _refusal(command: str, failed: Any) -> ReconcilerError:
     if not isinstance(failed, dict):
-        return ProtocolError(f"QEMU refuses {command} without saying why")
+        return ProtocolError(f"QEMU refused {command} without a reason")
     return QmpError(command, str(failed.get("class")), str(failed.get("desc")))

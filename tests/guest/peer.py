@@ -1,4 +1,4 @@
-"""The other end of a port, played by a test: a unix socket as QEMU serves it, and a thread that does what a script says."""
+"""The other end of a port, played by a test: a unix socket as QEMU serves it, and a thread that runs a script."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RELEASE = b"6.1.0-test"
 
 @contextmanager
 def peer(script: Script) -> Iterator[str]:
-    """Give the path of a socket whose first client meets the script."""
+    """Yield the path of a socket. The script serves its first client."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         path = f"{folder}/port.sock"
         listener.bind(path)
@@ -27,7 +27,7 @@ def peer(script: Script) -> Iterator[str]:
             yield path
         finally:
             with suppress(OSError):
-                # Wakes a thread that nobody connected to.
+                # Wake the thread if no client has connected.
                 listener.shutdown(socket.SHUT_RDWR)
             thread.join(10)
             assert not thread.is_alive()
@@ -50,7 +50,7 @@ def hello(version: int = agent.VERSION) -> bytes:
 
 
 def read_greeting(channel: socket.socket) -> bytes:
-    """Read up to a greeting; give the mark that is to be echoed. What follows it stays unread."""
+    """Read up to the end of a greeting. Return the greeting, which is to be echoed."""
     size = len(agent.MAGIC) + agent.NONCE_SIZE
     data = b""
     while agent.MAGIC not in data or len(data) < data.index(agent.MAGIC) + size:

@@ -29,7 +29,7 @@ SERVE = (
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Give the path of a socket at whose other end a real runner serves one host."""
+    """Yield the path of a socket at whose other end a real runner serves one host."""
 
     def script(channel: socket.socket) -> None:
         channel.setblocking(False)

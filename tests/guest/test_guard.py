@@ -381,7 +381,7 @@ class Alone:
         return self.now
 
     def look(self, after: float = 0.001) -> list[tuple[int, int, int]]:
-        """Look after so many seconds; give what is told."""
+        """Look after so many seconds. Return the reports."""
         self.now += round(after * 1e9)
         self.loop.look()
         assert not self.kernel.waiting

@@ -98,8 +98,10 @@ def test_what_a_killed_builder_left_goes_with_the_next_build(tmp_path: Path, mon
 
 
 def test_an_unknown_kernel_and_a_missing_tool(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(HostError, match=r"^no kernel 2.4: there are 6.1, 6.12$"):
+    with pytest.raises(HostError, match=r"^there is no image with kernel 2.4; choose one of 6.1, 6.12$"):
         image.prepare("2.4")
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(HostError, match=r"made with apt-get, which this host does not have"):
+    with pytest.raises(
+        HostError, match=r"^apt-get is missing on this host; the guest's image cannot be built without it$"
+    ):
         image.prepare()

@@ -57,7 +57,7 @@ def is_gone(sandbox: LaunchedMachine) -> bool:
 
 
 def has_ended(pid: int) -> bool:
-    """Tell whether a process is gone, but for the entry that its parent may not have fetched yet."""
+    """Return whether a process has ended. Its parent may not have read its exit status yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):

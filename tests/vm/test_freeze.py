@@ -94,7 +94,7 @@ def test_answers_that_come_late_are_not_taken_for_those_of_the_undo(
     with watched(Freeze(vm.pid(), "before device_add", seconds=1.5)):
         assert vm.run(interfaces=after, routes=[ROUTE]) == 2
     said = capsys.readouterr().err
-    assert "QEMU did not answer device_add in time" in said
+    assert "QEMU did not answer device_add within 1 s" in said
     assert f"1 done and undone; 1 unknown, settled by looking again; 3 not begun. {vm.name} is as it was before" in said
     vm.assert_is(before)
 
