@@ -17,6 +17,7 @@ from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import AttachInterface, DetachInterface, MoveOperation, RenameInterface, SetLink
 from reconciler.operations.ipvs import IpvsOperation
+from reconciler.operations.item import Item, ItemOperation
 from reconciler.operations.machine import MachineOperation
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import is_independent
@@ -305,8 +306,11 @@ def test_ip_moves_a_device_in_and_back_as_it_was(kernel: Kernel, alias: str) -> 
 def test_the_documentation_lists_every_operation() -> None:
     """Operations of a runtime on IPVS rules are listed as what they do."""
     unions = (NetworkOperation, MoveOperation, IpvsOperation, MachineOperation, ObjectCommand)
-    kinds = {each.__name__ for union in unions for each in get_args(union)}
+    named = {each.__name__ for union in unions for each in get_args(union)}
+    verbs = {each.__name__.removesuffix("Item") for each in get_args(ItemOperation)}
+    kinds = named - {f"{verb}Item" for verb in verbs}
+    kinds |= {verb + item.__name__ for verb in verbs for item in (Item,)}
     text = (Path(__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
-    sentence = text.partition("`operation` is one of ")[2].partition(", and those of IPVS rules.")[0]
+    sentence = text.partition("`operation` is one of")[2].partition(", and those of IPVS rules")[0]
     listed = re.findall(r"`([A-Z]\w+)`", sentence)
     assert (set(listed), len(listed)) == (kinds, len(kinds))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from reconciler.model.interface import Address, Interface
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink.channel import ROUTE, Kernel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.interface import Link, LinkAddress
+from reconciler.netlink.sections import TABLES
 from reconciler.operations.segment import Network, Table
 
 if TYPE_CHECKING:
@@ -63,31 +64,20 @@ class Inside:
     ) -> Observed:
         """Read what there is. `links` are all that there are, `ours` those that are ours, by the host's device."""
         addresses = self.engine.addresses()
-        routes = self.engine.routes({link.name: link.index for link in links}, desired.routes or ())
-        own = {given.link.index: given.link for given in ours.values()}
+        indexes = {link.name: link.index for link in links}
+        wanted = [table for table in TABLES if table.is_wanted(desired)]
+        found = {table.name: table.observe(self.engine, indexes, desired) for table in wanted}
+        ours_of: dict[str, Any] = {name: each.ours for name, each in found.items()}
+        foreign_of: dict[str, Any] = {name: each.foreign for name, each in found.items()}
         interfaces = [_interface(device, given, addresses) for device, given in ours.items()]
         observed = Observed(
             sandbox=Sandbox(
-                id=desired.id, driver=desired.driver, interfaces=tuple(interfaces), routes=tuple(routes.ours)
+                id=desired.id,
+                driver=desired.driver,
+                interfaces=tuple(interfaces),
+                **ours_of,
             ),
-            around=Surroundings(
-                links=frozenset(link.name for link in links if link.index not in own),
-                routes=tuple(routes.foreign),
-                addresses=frozenset(
-                    (own[a.index].name, a.address) for a in addresses if a.index in own and _is_given(a)
-                ),
-                tentative=frozenset(
-                    (link.name, a.address)
-                    for a in addresses
-                    if a.tentative and not a.dad_failed and not _is_given(a)
-                    if (link := own.get(a.index)) and link.carrier
-                ),
-                dad_failed=frozenset(
-                    (own[a.index].name, a.address) for a in addresses if a.dad_failed and a.index in own
-                ),
-                kinds={device: given.link.kind for device, given in ours.items()},
-                hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
-            ),
+            around=replace(_around(links, ours, addresses), **foreign_of),
         )
         local = frozenset(a.address.partition("/")[0] for a in addresses)
         return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, local, quick=quick)
@@ -126,6 +116,24 @@ class Inside:
                 return execute.execute(self.engine, segment.operations, indexes)
             case _:
                 assert_never(segment)
+
+
+def _around(links: list[Link], ours: Mapping[str, Given], addresses: list[LinkAddress]) -> Surroundings:
+    """Return what links and addresses say of others, and of the kernel."""
+    own = {given.link.index: given.link for given in ours.values()}
+    return Surroundings(
+        links=frozenset(link.name for link in links if link.index not in own),
+        addresses=frozenset((own[a.index].name, a.address) for a in addresses if a.index in own and _is_given(a)),
+        tentative=frozenset(
+            (link.name, a.address)
+            for a in addresses
+            if a.tentative and not a.dad_failed and not _is_given(a)
+            if (link := own.get(a.index)) and link.carrier
+        ),
+        dad_failed=frozenset((own[a.index].name, a.address) for a in addresses if a.dad_failed and a.index in own),
+        kinds={device: given.link.kind for device, given in ours.items()},
+        hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
+    )
 
 
 def _is_given(address: LinkAddress) -> bool:

@@ -9,6 +9,7 @@ from reconciler.drivers.inside import Inside
 from reconciler.netlink import execute as netlink
 from reconciler.netlink import interface
 from reconciler.netlink.engine import Engine, local_engine
+from reconciler.netlink.sections import is_gone
 from reconciler.operations.interface import AttachInterface, DetachInterface, MoveOperation
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
@@ -53,4 +54,4 @@ def _move_link(engine: Engine, operation: MoveOperation, name: str, namespace: i
         return Outcome(operation, Status.FAILED, f"there is no link named {name} any more")
     sequence = engine.next_sequence()
     request = interface.encode_link(operation, link.index, sequence, namespace)
-    return netlink.send(engine.channel, [netlink.Request(operation, sequence, request)], netlink.is_gone)[0]
+    return netlink.send(engine.channel, [netlink.Request(operation, sequence, request)], is_gone)[0]

@@ -49,14 +49,14 @@ def run(words: Sequence[str], stdin: bytes = b"") -> Ran:
             raise HostError(f"{words[0]}: {error.strerror}") from error
     with process:
         try:
-            return _collect(process)
+            return _collect(process, words[0])
         except BaseException:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise
 
 
-def _collect(process: subprocess.Popen[bytes]) -> Ran:
+def _collect(process: subprocess.Popen[bytes], program: str) -> Ran:
     deadline = time.monotonic() + TIMEOUT
     assert process.stdout
     assert process.stderr
@@ -67,17 +67,17 @@ def _collect(process: subprocess.Popen[bytes]) -> Ran:
         while selector.get_map():
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise ChannelError(f"{process.args[0]!r} did not end within {TIMEOUT:.0f} s")  # type: ignore[index]
+                raise ChannelError(f"{program!r} did not end within {TIMEOUT:.0f} s")
             for key, _ in ready:
                 data = os.read(key.fd, 1 << 16)
                 said[key.fd] += data
                 if not data:
                     selector.unregister(key.fd)
                 if len(said[key.fd]) > LIMIT:
-                    raise ProtocolError(f"{process.args[0]!r} says more than {LIMIT >> 20} MiB")  # type: ignore[index]
+                    raise ProtocolError(f"{program!r} says more than {LIMIT >> 20} MiB")
     try:
         status = process.wait(max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        raise ChannelError(f"{process.args[0]!r} did not end within {TIMEOUT:.0f} s") from None  # type: ignore[index]
+        raise ChannelError(f"{program!r} did not end within {TIMEOUT:.0f} s") from None
     stdout, stderr = said.values()
     return Ran(status, bytes(stdout), bytes(stderr))

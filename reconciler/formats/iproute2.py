@@ -8,6 +8,7 @@ from shlex import quote
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
 from reconciler.model.interface import Address, Origin
 from reconciler.model.mark import PROTOCOL
+from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import TABLE_MAIN, NextHop, Route
 
 
@@ -88,3 +89,21 @@ def route_words(route: Route) -> str:
 def _hop_words(hop: NextHop) -> str:
     via = f"via {hop.gateway} " if hop.gateway else ""
     return f"{via}dev {quote(hop.device)}"
+
+
+def item_command(verb: str, item: Neighbour) -> str:
+    """Return the command that does `verb` (add, replace, del) to a rule or a neighbour of ours."""
+    return f"ip neigh {verb} {item_words(item)}" + ("" if verb == "del" else f" protocol {PROTOCOL}")
+
+
+def item_words(item: Neighbour) -> str:
+    """Return a rule or a neighbour as iproute2 writes it, without `ip rule` or `ip neigh`, and protocol."""
+    return _neighbour_words(item)
+
+
+def _neighbour_words(neighbour: Neighbour) -> str:
+    words = ["proxy", neighbour.address] if neighbour.proxy else [neighbour.address]
+    words += ["lladdr", neighbour.hw_addr] if neighbour.hw_addr else []
+    words += ["dev", quote(neighbour.device)]
+    words += ["nud", "permanent"] if neighbour.permanent and not neighbour.proxy else []
+    return " ".join([*words, *["router"] * neighbour.router])

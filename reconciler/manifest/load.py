@@ -14,6 +14,7 @@ from reconciler.manifest.check import check_sections, check_together
 from reconciler.manifest.compose import MAX_BYTES, ComposeError, Path, compose
 from reconciler.manifest.place import RULES_FILE, Document, RulesFile, problems
 from reconciler.manifest.schema import Finding, check
+from reconciler.manifest.sections import SECTIONS
 from reconciler.model.sandbox import Sandbox, Surroundings
 from reconciler.wording import printable
 
@@ -73,13 +74,12 @@ def clashes(manifests: Sequence[Manifest]) -> dict[int, list[Finding]]:
 
 
 def warnings(found: Iterable[tuple[Manifest, Surroundings]]) -> list[Problem]:
-    """Give what is right in manifests and will hardly work where they go, with its places; see `manifest.warn`."""
-    found = [(manifest, around) for manifest, around in found if manifest.sandbox.ipvs is not None]
-    if not found:
-        return []
-    from reconciler.manifest import warn
-
-    return place((manifest, warn.warnings(manifest.sandbox, around)) for manifest, around in found)
+    """Return what is right in manifests and will hardly work where they are applied, with its places."""
+    said = [
+        (manifest, [each for section in SECTIONS for each in section.warn(manifest.sandbox, around)])
+        for manifest, around in found
+    ]
+    return place((manifest, findings) for manifest, findings in said if findings)
 
 
 def place(said: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:

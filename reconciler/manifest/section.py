@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
-from reconciler.model.identity import Entry, Keyed, Subject
+from reconciler.model.identity import Keyed, Listed, Subject
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 
 T = TypeVar("T", bound=Keyed)
@@ -62,6 +62,9 @@ class Section(Protocol):
     def check_kata(self, draft: Draft) -> Iterable[Finding]:
         """Find what the command line of kata-runtime cannot do, with the reason."""
 
+    def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
+        """Find what can be applied and will hardly work. `around` is what was observed, as far as anybody has looked."""
+
     def asks_for_all(self) -> Any:
         """Return the value that lets all of ours be observed and asks for nothing in particular."""
 
@@ -78,17 +81,35 @@ class Section(Protocol):
         """Yield what others own as lines of `show -o text`."""
 
 
-def no_findings(_: Draft) -> Iterable[Finding]:
+def no_findings(*_: object) -> Iterable[Finding]:
     """Find nothing."""
     return ()
+
+
+def refused_by_kata(section: str, reason: str) -> Callable[[Draft], Iterator[Finding]]:
+    """Return a check that refuses a whole section, if it asks for something, as kata-runtime has nothing of the kind."""
+
+    def check(draft: Draft) -> Iterator[Finding]:
+        if draft.sections.get(section):
+            yield Finding((section,), reason)
+
+    return check
+
+
+def iproute2_words(item: Any) -> str:
+    """Return a rule or a neighbour as iproute2 writes it."""
+    # Only a listing needs words.
+    from reconciler.formats.iproute2 import item_words
+
+    return item_words(item)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListSection(Generic[T]):
     """A section that is a list of objects. See `Section`.
 
-    `read_item` and `write_item` are the notation of one object, `words` is its line in a listing. `checks` and
-    `kata_checks` do what `check` and `check_kata` say.
+    `read_item` and `write_item` are the notation of one object, `words` is its line in a listing. `checks`, `kata_checks`
+    and `warns` do what `check`, `check_kata` and `warn` say.
     """
 
     name: str
@@ -97,6 +118,7 @@ class ListSection(Generic[T]):
     words: Callable[[T], str]
     kata_checks: Callable[[Draft], Iterable[Finding]]
     checks: Callable[[Draft], Iterable[Finding]] = no_findings
+    warns: Callable[[Sandbox, Surroundings], Iterable[Finding]] = no_findings
 
     def read(self, draft: Draft, findings: list[Finding], rules: str | None) -> list[T | None] | None:
         """Read the list."""
@@ -127,6 +149,10 @@ class ListSection(Generic[T]):
         """Find what kata-runtime cannot do."""
         return self.kata_checks(draft)
 
+    def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
+        """Find what will hardly work."""
+        return self.warns(sandbox, around)
+
     def asks_for_all(self) -> tuple[T, ...]:
         """Return an empty list: all of ours is observed."""
         return ()
@@ -138,7 +164,7 @@ class ListSection(Generic[T]):
 
     def locate(self, value: Sequence[T] | None, subject: Subject) -> Path | None:
         """Find an object by its key."""
-        if not isinstance(subject, Entry) or subject.section != self.name:
+        if not isinstance(subject, Listed) or subject.section != self.name:
             return None
         indexes = (index for index, item in enumerate(value or ()) if item.key == subject.key)
         index = next(indexes, None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reconciler.manifest import interface, route
+from reconciler.manifest import interface, neighbour, route
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.section import Draft, Section
@@ -60,6 +60,14 @@ class _Ipvs:
 
         return check_kata_ipvs.check(drafted)
 
+    def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
+        """Find services that will hardly carry a packet."""
+        if sandbox.ipvs is None:
+            return ()
+        from reconciler.manifest import warn
+
+        return warn.warnings(sandbox, around)
+
     def asks_for_all(self) -> Ipvs:
         """Return a table of which nothing is said: it is observed where its module is loaded."""
         from reconciler.model.ipvs import Ipvs
@@ -100,7 +108,12 @@ class _Ipvs:
         return save_rules(around.services)
 
 
-SECTIONS: tuple[Section, ...] = (interface.SECTION, route.SECTION, _Ipvs())
+SECTIONS: tuple[Section, ...] = (
+    interface.SECTION,
+    neighbour.SECTION,
+    route.SECTION,
+    _Ipvs(),
+)
 
 
 def everything(sandbox: Sandbox) -> Sandbox:

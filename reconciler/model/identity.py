@@ -42,7 +42,7 @@ class NicAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Listed:
     """An object of a section that is a list, by the section's name and the object's key."""
 
     section: str
@@ -71,6 +71,6 @@ class Setting:
     name: str
 
 
-Subject = Nic | HostDevice | NicAddress | Entry | VirtualService | RealServer | Setting
+Subject = Nic | HostDevice | NicAddress | Listed | VirtualService | RealServer | Setting
 
 NOTHING: frozenset[Subject] = frozenset()

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.model.interface import Interface, Origin
+from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Sandbox:
     id: str
     driver: DriverAddress
     interfaces: tuple[Interface, ...] | None = None
+    neighbours: tuple[Neighbour, ...] | None = None
     routes: tuple[Route, ...] | None = None
     ipvs: Ipvs | None = None
     paused: str = ""
@@ -107,7 +109,8 @@ class HostDevice(NamedTuple):
 class Surroundings:
     """What a plan has to respect and no manifest says: what others own, and what the kernel can do.
 
-    `links`: the names of the sandbox's other links, `lo` among them. `routes`: routes of other protocols.
+    `links`: the names of the sandbox's other links, `lo` among them. `neighbours`, `routes`, `rules`: those of other
+    protocols; of a section that was not observed, none.
     `addresses`: (NIC, address) that the kernel gave our NICs itself.
     `devices`: the host's devices that may be given: device → what it is now; None where only a saved state is known.
     `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection goes on, or found a duplicate.
@@ -121,6 +124,7 @@ class Surroundings:
     """
 
     links: frozenset[str] = frozenset()
+    neighbours: tuple[Neighbour, ...] = ()
     routes: tuple[Route, ...] = ()
     addresses: frozenset[tuple[str, str]] = frozenset()
     devices: Mapping[str, HostDevice] | None = None

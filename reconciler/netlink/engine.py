@@ -52,7 +52,7 @@ class Engine:
         """Read all links."""
         return [
             interface.decode_link(found.payload)
-            for found in self._dump(interface.dump_links_request)
+            for found in self.dump(interface.dump_links_request)
             if found.type == message.NEW_LINK
         ]
 
@@ -74,7 +74,7 @@ class Engine:
         """Read all addresses."""
         decoded = (
             interface.decode_address(found.payload)
-            for found in self._dump(interface.dump_addresses_request)
+            for found in self.dump(interface.dump_addresses_request)
             if found.type == message.NEW_ADDRESS
         )
         return [address for address in decoded if address is not None]
@@ -84,7 +84,7 @@ class Engine:
         dumped = [
             answer.payload
             for family in (AF_INET, AF_INET6)
-            for answer in self._dump(partial(route.dump_request, family))
+            for answer in self.dump(partial(route.dump_request, family))
             if answer.type == message.NEW_ROUTE
         ]
         expected = {}
@@ -101,8 +101,8 @@ class Engine:
         self._sequence += 1
         return self._sequence
 
-    def _dump(self, request: Callable[[int], bytes]) -> list[Message]:
-        """Dump a table."""
+    def dump(self, request: Callable[[int], bytes]) -> list[Message]:
+        """Dump a table; `request` builds the request of a sequence number."""
         answers = whole_dump(self.channel, request, self.next_sequence, "its tables change")
         failed = message.failure(answers[-1])
         if failed:

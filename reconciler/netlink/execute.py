@@ -5,24 +5,22 @@ An answer is asked of a batch's last message only: the kernel answers every fail
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 from reconciler.errors import ChannelError
-from reconciler.netlink import interface, message, route
+from reconciler.netlink import message
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.message import Failure, Message
+from reconciler.netlink.sections import encode, is_gone
 from reconciler.operations import Operation
-from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
-from reconciler.operations.interface import RenameInterface, SetLink
+from reconciler.operations.address import AwaitAddress
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import Outcome, Status, until_failure
-from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 
 # Bytes of requests in one send: large enough to be cheap, small enough that a failure stops soon.
 BATCH = 1 << 16
@@ -61,7 +59,7 @@ def _send_batches(
     for operation in operations:
         sequence = engine.next_sequence()
         try:
-            data = _encode(operation, indexes, sequence)
+            data = encode(operation, indexes, sequence)
         except KeyError as missing:
             yield [*send(engine.channel, batch, is_gone), _no_link(operation, missing.args[0])]
             return
@@ -72,23 +70,6 @@ def _send_batches(
             batch, size = [], 0
     if batch:
         yield send(engine.channel, batch, is_gone)
-
-
-def _encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) -> bytes:
-    match operation:
-        case AddRoute() | ReplaceRoute() | DeleteRoute():
-            return route.encode(operation, indexes, sequence)
-        case AddAddress() | ReplaceAddress() | DeleteAddress():
-            return interface.encode_address(operation, indexes, sequence)
-        case SetLink():
-            return interface.encode_link(operation, indexes[operation.name], sequence)
-        case RenameInterface():
-            index = indexes[operation.new_name] = indexes.pop(operation.name)
-            return interface.encode_link(operation, index, sequence)
-        case AwaitAddress():
-            raise TypeError("AwaitAddress is no message")
-        case _:
-            assert_never(operation)
 
 
 IsGone = Callable[["Operation", int], bool]
@@ -136,14 +117,6 @@ def _outcome(operation: Operation, failed: Failure | None, is_gone: IsGone) -> O
     if failed is None or is_gone(operation, failed.errno):
         return Outcome(operation, Status.DONE)
     return Outcome(operation, Status.FAILED, f"the kernel: {failed}")
-
-
-def is_gone(operation: Operation, code: int) -> bool:
-    """Tell whether a deletion failed only because there is nothing (left) to delete."""
-    if isinstance(operation, DeleteRoute):
-        return code == errno.ESRCH
-    # ENXIO: IPv6 is off on this link, as after an MTU below its minimum.
-    return isinstance(operation, DeleteAddress) and code in (errno.EADDRNOTAVAIL, errno.ENXIO)
 
 
 def _wait(engine: Engine, operations: list[NetworkOperation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:

@@ -21,9 +21,6 @@ ERROR, DONE, OVERRUN = 2, 3, 4
 NEW_LINK, GET_LINK = 16, 18
 NEW_ADDRESS, DELETE_ADDRESS, GET_ADDRESS = 20, 21, 22
 NEW_ROUTE, DELETE_ROUTE, GET_ROUTE = 24, 25, 26
-# The groups of notifications that are listened to, as bits (rtnetlink.h): RTMGRP_LINK, RTMGRP_IPV4_IFADDR,
-# RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR and RTMGRP_IPV6_ROUTE.
-GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reconciler.formats import iproute2
-from reconciler.model.identity import Entry, Nic, Subject
+from reconciler.model.identity import Listed, Nic, Subject
 from reconciler.model.route import Route
 from reconciler.operations.base import Base, Sign
 
@@ -18,7 +18,7 @@ class _OnRoute(Base):
     @property
     def subject(self) -> Subject:
         """Return the route."""
-        return Entry("routes", self.route.key)
+        return Listed("routes", self.route.key)
 
     @property
     def needs(self) -> frozenset[Subject]:

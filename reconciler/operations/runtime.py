@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from reconciler.formats.kata.interface import write_wish
 from reconciler.formats.kata.route import write_route
-from reconciler.model.identity import Entry, HostDevice, Nic, Subject
+from reconciler.model.identity import HostDevice, Listed, Nic, Subject
 from reconciler.model.interface import Interface
 from reconciler.model.route import Route
 from reconciler.operations.base import Base, Sign
@@ -89,7 +89,7 @@ class _OnContainerRoute(_OnContainer):
     @property
     def subject(self) -> Subject:
         """Return the route."""
-        return Entry("routes", self.route.key)
+        return Listed("routes", self.route.key)
 
     @property
     def needs(self) -> frozenset[Subject]:

@@ -3,17 +3,20 @@
 The order, and why:
  1. NICs whose name is needed go, names change, NICs come, links are set: everything else names them.
  2. Addresses come; one goes first where the kernel would take its neighbours along (see `plan.address`).
- 3. Routes come and change, those without a gateway first: the others are reached through them.
+ 3. Neighbours come: a gateway is known before the first packet to it. Then routes come and change, those without a gateway
+    first: the others are reached through them.
  4. The IPVS table changes: the kernel takes a server only if there is a route to it.
- 5. Routes go, then addresses, then NICs: nothing is without its replacement for a moment.
+ 5. Routes go, then neighbours, addresses, NICs: nothing is without its replacement for a moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.model.interface import Interface
+from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox
 from reconciler.operations import Operation
@@ -23,6 +26,7 @@ from reconciler.operations.segment import Network, Segment, Table, flat, joined
 from reconciler.plan import aftermath
 from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.interface import LinkPlan, plan_links
+from reconciler.plan.item import ItemPlan, plan_items, readdressed
 from reconciler.plan.route import plan_routes
 
 if TYPE_CHECKING:
@@ -80,13 +84,15 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     foreign = aftermath.foreign_routes(around.routes, links, addresses, had, wanted) if sure or doubtful else []
     coming, going = plan_routes(sure, doubtful, foreign)
 
+    neighbours = _plan_items(desired, observed, wanted, links)
     table = _plan_ipvs(desired, observed)
     segments = joined(
         (
             *links.early,
-            Network((*addresses.early, *_awaits(coming, addresses, links, observed), *coming)),
+            Network((*addresses.early, *neighbours.coming)),
+            Network((*_awaits(coming, addresses, links, observed), *coming)),
             *((Table(tuple(table.operations)),) if table else ()),
-            Network((*going, *addresses.late)),
+            Network((*going, *neighbours.going, *addresses.late)),
             *links.late,
         )
     )
@@ -94,6 +100,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
         return Plan((), draining=table.draining if table else 0)
     deletions = [
         *_count_deletions(wishes, routes, addresses, links, observed.sandbox),
+        *_count_item_deletions({"neighbour": neighbours}),
         *(_count_ipvs_deletions(table) if table else ()),
     ]
     return Plan(
@@ -157,6 +164,27 @@ def _count_deletions(
         ("route", sum(route.key not in keys for route in routes), len(routes)),
     )
     return tuple(Deletion(kind=kind, count=count, total=total) for kind, count, total in counts if count)
+
+
+def _plan_items(desired: Sandbox, observed: Observed, wanted: Sequence[Interface], links: LinkPlan) -> ItemPlan:
+    """Plan the neighbours."""
+    had, around = observed.sandbox, observed.around
+    down = links.downed | links.gone_early
+    moved = readdressed(had.interfaces or (), wanted)
+
+    def lost(neighbour: Neighbour) -> bool:
+        nic = neighbour.device
+        return nic in down or (nic in moved and not neighbour.proxy) or (neighbour.is_ipv6 and nic in links.ipv6_off)
+
+    neighbours = had.neighbours or ()
+    left = [each for each in neighbours if not lost(each)]
+    return plan_items(desired.neighbours, neighbours, left, around.neighbours, links)
+
+
+def _count_item_deletions(plans: Mapping[str, ItemPlan]) -> Iterator[Deletion]:
+    for kind, each in plans.items():
+        if each.deleted:
+            yield Deletion(kind=kind, count=each.deleted, total=each.total)
 
 
 def _count_ipvs_deletions(table: IpvsPlan) -> Iterator[Deletion]:

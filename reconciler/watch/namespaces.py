@@ -14,9 +14,11 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping
 
-from reconciler.errors import HostError
+from reconciler.errors import HostError, ProtocolError
 from reconciler.netlink.channel import RECEIVE_BUFFER, RECEIVE_SIZE, ROUTE, LocalKernel
-from reconciler.netlink.message import ACK, GROUPS, NEW_LINK, REQUEST, attribute, pack
+from reconciler.netlink.message import ACK, NEW_LINK, REQUEST, attribute, messages, pack
+from reconciler.netlink.neighbour import is_news
+from reconciler.netlink.sections import GROUPS
 
 _NEW_NSID, _GET_NSID = 88, 90
 _NSA_NSID, _NSA_FD = 1, 3
@@ -89,10 +91,20 @@ class NamespaceSocket:
                 yield None
                 continue
             numbers = [_S32.unpack(number)[0] for level, kind, number in ancillary if (level, kind) == _NUMBER]
+            if not _is_news(data):
+                continue
             seen.update(numbers)
             if not numbers and int.from_bytes(data[4:6], sys.byteorder) == NEW_LINK:
                 seen.add(HOST)
         yield from seen
+
+
+def _is_news(data: bytes) -> bool:
+    """Return whether a datagram tells of a change that matters; one that cannot be read may."""
+    try:
+        return any(is_news(each.type, each.payload) for each in messages(data))
+    except ProtocolError:
+        return True
 
 
 class NamespaceTracker:

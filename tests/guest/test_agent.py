@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
-from reconciler.netlink import interface, message
+from reconciler.netlink import interface, message, sections
 from reconciler.netlink.message import REQUEST, attribute, messages, pack
 from tests.guest.peer import frame
 
@@ -208,7 +208,7 @@ def test_an_answer_that_does_not_come_is_given_up(host: Host) -> None:
 
 
 def test_notifications(host: Host) -> None:
-    assert host.subscribe(message.GROUPS) == (5, agent.DONE, b"")
+    assert host.subscribe(sections.GROUPS) == (5, agent.DONE, b"")
     up = pack(16, REQUEST | message.ACK, 7, b"\0\0\0\0" + b"\1\0\0\0" + b"\1\0\0\0" + b"\1\0\0\0")
     frames = [host.netlink(agent.ROUTE, up), host.receive()]
     assert [(request, kind) for request, kind, _ in frames] == [(5, agent.DONE), (0, agent.NOTIFY)]
@@ -243,7 +243,7 @@ def test_groups_are_of_a_closed_list(host: Host) -> None:
     refused = [bit for bit in (1 << number for number in range(32)) if bit & ~agent.ALLOWED_GROUPS]
     assert len(refused) == 24
     for group in refused:
-        answer = failure(host.subscribe(message.GROUPS | group))
+        answer = failure(host.subscribe(sections.GROUPS | group))
         assert answer == (errno.EPERM, f"netlink groups {group:#x} are not relayed")
 
 
@@ -253,7 +253,7 @@ def test_what_is_no_mask_of_groups_it_refuses(host: Host, payload: bytes) -> Non
 
 
 def test_notifications_that_nobody_fetches_are_lost_and_it_says_so(host: Host) -> None:
-    host.subscribe(message.GROUPS)
+    host.subscribe(sections.GROUPS)
     namespace = f"/proc/{host.process.pid}/ns/net"
     lines = b"".join(b"route add blackhole 10.%d.%d.0/24\n" % (i // 250, i % 250) for i in range(50_000))
     within = ["nsenter", f"--net={namespace}", "ip", "-batch", "-"]

@@ -21,7 +21,8 @@ from reconciler.guest.connection import QUEUE_SIZE, READ_SIZE
 from reconciler.guest.kernel import GuestChannel
 from reconciler.model.ipvs import Service
 from reconciler.netlink import ipvs
-from reconciler.netlink.message import DONE, GROUPS, Message, attribute, pack
+from reconciler.netlink.message import DONE, Message, attribute, pack
+from reconciler.netlink.sections import GROUPS
 from reconciler.operations.ipvs import AddService
 from tests.guest.peer import RELEASE, Script, frame, greet, hello, peer, read_greeting, read_request, wait_for_end
 

@@ -21,7 +21,7 @@ from reconciler.guest import agent, command
 from reconciler.guest.client import AgentClient
 from reconciler.guest.kernel import GuestChannel
 from reconciler.model.route import IPV6_DEFAULT_METRIC, Route
-from reconciler.netlink import message
+from reconciler.netlink import message, sections
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.execute import execute
 from reconciler.netlink.message import ACK, DUMP, REQUEST, attribute, failure, pack
@@ -175,7 +175,7 @@ def test_the_list_of_settings_is_the_kernel_s(guest: Guest, client: AgentClient)
 
 
 def test_it_tells_what_changes(guest: Guest, client: AgentClient) -> None:
-    client.subscribe(message.GROUPS)
+    client.subscribe(sections.GROUPS)
     guest.output("sh", "-c", "ip link add seen type veth && ip addr add 192.0.2.1/24 dev seen && ip link del seen")
     types = []
     while 17 not in types:

@@ -20,9 +20,10 @@ from reconciler.model.interface import Address, Origin
 from reconciler.netlink import interface, message
 from reconciler.netlink.channel import SocketChannel
 from reconciler.netlink.engine import Engine
-from reconciler.netlink.execute import Request, execute, is_gone, send
+from reconciler.netlink.execute import Request, execute, send
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.message import Message
+from reconciler.netlink.sections import is_gone
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface, SetLink

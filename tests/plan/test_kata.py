@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.errors import HostError
-from reconciler.model.identity import Entry, HostDevice, Nic
+from reconciler.model.identity import HostDevice, Listed, Nic
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Ipvs, Server, Service
 from reconciler.model.route import NextHop, Route
@@ -209,7 +209,7 @@ def test_the_commands_are_those_of_a_shell() -> None:
 
 def test_a_command_is_about_what_it_changes() -> None:
     assert (plug(ETH0).subject, unplug("eth0").subject) == (HostDevice("tap0"), Nic("eth0"))
-    assert add(OTHER).subject == delete(OTHER).subject == Entry("routes", OTHER.key)
+    assert add(OTHER).subject == delete(OTHER).subject == Listed("routes", OTHER.key)
     assert add(OTHER).needs == {Nic("eth1")}
     assert plug(ETH0).provides == {HostDevice("tap0"), Nic("eth0")}
     server = AddServer(service=("tcp", "10.2.0.1", 80), server=Server(address="10.0.0.8", port=80))

@@ -20,7 +20,8 @@ from reconciler.guest.qmp import Monitor
 from reconciler.model.machine import Machine, Plugged
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
 from reconciler.netlink.interface import Link
-from reconciler.netlink.message import GROUPS
+from reconciler.netlink.neighbour import is_news
+from reconciler.netlink.sections import GROUPS
 from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class VmDriver:
 
     def heard(self, timeout: float, wake: int) -> Notices:
         """Wait until the guest tells of something, `wake` can be read or `timeout` seconds are over."""
-        return self._agent.notices(timeout, wake)
+        found = self._agent.notices(timeout, wake)
+        return found._replace(messages=[each for each in found.messages if is_news(each.type, each.payload)])
 
 
 def _seen(state: Machine, links: list[Link]) -> dict[str, Link]:

@@ -21,7 +21,13 @@ ROWS: list[Row] = [
         manifest("apiVersion: 1"),
         ["bad.yaml:1:13: apiVersion: 1 is not valid; expected reconciler/v1"],
     ),
-    ("unknown section", manifest("rules: []"), ['bad.yaml:4:1: rules: unknown field; did you mean "routes"?']),
+    (
+        "unknown section",
+        manifest("tunnels: []"),
+        [
+            "bad.yaml:4:1: tunnels: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, ipvs, paused"
+        ],
+    ),
     (
         "misspelt section",
         manifest("Interfaces: []"),
@@ -38,7 +44,9 @@ ROWS: list[Row] = [
     (
         "empty key",
         manifest('"": 1'),
-        ["bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, routes, ipvs, paused"],
+        [
+            "bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, ipvs, paused"
+        ],
     ),
     ("ID is empty", manifest("sandbox: ''"), [f'bad.yaml:2:10: sandbox: "" is not valid; expected {ID}']),
     ("ID is null", manifest("sandbox: null"), [f"bad.yaml:2:10: sandbox: nothing is given; expected {ID}"]),

@@ -1,0 +1,44 @@
+"""A static entry of a neighbour table: the MAC address of an IP address on a link (ARP, NDP), or an address proxied there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from reconciler.model.address import is_ipv6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """An entry. `address` is canonical, `hw_addr` empty where `proxy` answers for the address instead.
+
+    `router`: it is an IPv6 router. `permanent` is no wish one can leave out: what is desired never expires.
+    """
+
+    section: ClassVar[str] = "neighbours"
+    address: str
+    device: str
+    hw_addr: str = ""
+    proxy: bool = False
+    router: bool = False
+    permanent: bool = True
+
+    @property
+    def key(self) -> tuple[str, str, bool]:
+        """Return what identifies it in the kernel."""
+        return (self.device, self.address, self.proxy)
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Return whether it is an entry of NDP."""
+        return is_ipv6(self.address)
+
+    @property
+    def nic(self) -> str | None:
+        """Return the NIC that it goes with."""
+        return self.device
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the entry once NICs have other names: old → new."""
+        return replace(self, device=names[self.device]) if self.device in names else self

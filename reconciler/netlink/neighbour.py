@@ -1,0 +1,95 @@
+"""An entry of a neighbour table as the kernel says it: encode an operation, decode a dump.
+
+Source: include/uapi/linux/neighbour.h (struct ndmsg, enum NDA_*, NTF_*, NUD_*), net/core/neighbour.c.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from socket import AF_INET, AF_INET6
+from typing import assert_never
+
+from reconciler.errors import ProtocolError
+from reconciler.model.address import pack, unpack
+from reconciler.model.mark import PROTOCOL
+from reconciler.model.neighbour import Neighbour
+from reconciler.netlink import message
+from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
+
+# RTM_NEWNEIGH, _DELNEIGH, _GETNEIGH.
+NEW, DELETE, GET = 28, 29, 30
+# Family, index of the link, state, flags, type of route.
+_NDMSG = struct.Struct("=BxxxiHBB")
+# NDA_*.
+_DST, _LLADDR, _PROTOCOL = 1, 2, 12
+# NUD_PERMANENT, NTF_PROXY, NTF_ROUTER.
+_PERMANENT, _PROXY, _ROUTER = 0x80, 0x08, 0x80
+_SIZES = {AF_INET: 4, AF_INET6: 16}
+
+
+def dump_request(sequence: int, *, proxy: bool) -> bytes:
+    """Ask for all entries of both families: those that answer for other hosts (`proxy`), or all others."""
+    body = _NDMSG.pack(0, 0, 0, _PROXY if proxy else 0, 0)
+    return message.pack(GET, message.REQUEST | message.DUMP, sequence, body)
+
+
+def encode(operation: ItemOperation, neighbour: Neighbour, indexes: Mapping[str, int], sequence: int) -> bytes:
+    """Build the request of an operation on `neighbour`. KeyError for a NIC that `indexes` lacks.
+
+    An addition takes the place of an entry that the kernel has learned.
+    """
+    match operation:
+        case AddItem() | ReplaceItem():
+            kind, flags = NEW, message.CREATE | message.REPLACE
+        case DeleteItem():
+            kind, flags = DELETE, 0
+        case _:
+            assert_never(operation)
+    return message.pack(kind, message.REQUEST | flags, sequence, encode_body(neighbour, indexes))
+
+
+def encode_body(neighbour: Neighbour, indexes: Mapping[str, int]) -> bytes:
+    """Build the header and attributes of an entry of ours."""
+    packed = pack(neighbour.address)
+    flags = (_PROXY if neighbour.proxy else 0) | (_ROUTER if neighbour.router else 0)
+    family = AF_INET if len(packed) == 4 else AF_INET6
+    body = _NDMSG.pack(family, indexes[neighbour.device], _PERMANENT, flags, 0)
+    body += message.attribute(_DST, packed) + message.attribute(_PROTOCOL, bytes((PROTOCOL,)))
+    if neighbour.hw_addr:
+        body += message.attribute(_LLADDR, bytes.fromhex(neighbour.hw_addr.replace(":", "")))
+    return body
+
+
+def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Neighbour] | None:
+    """Decode a dumped entry: its protocol and itself. None for what a kernel has learned or made by itself.
+
+    ProtocolError for malformed bytes.
+    """
+    if len(payload) < _NDMSG.size:
+        raise ProtocolError(f"neighbour message of {len(payload)} bytes")
+    family, index, state, flags, _ = _NDMSG.unpack_from(payload)
+    found = dict(message.attributes(payload, _NDMSG.size))
+    protocol = found.get(_PROTOCOL, b"\0")
+    size = _SIZES.get(family)
+    proxy, permanent = bool(flags & _PROXY), bool(state & _PERMANENT)
+    if size is None or not (permanent or proxy or protocol == bytes((PROTOCOL,))):
+        return None
+    address = found.get(_DST, b"")
+    if len(address) != size or len(protocol) != 1:
+        raise ProtocolError(f"neighbour of {len(address)} bytes where {size} are expected")
+    return protocol[0], Neighbour(
+        address=unpack(address),
+        device=names.get(index, f"if{index}"),
+        hw_addr=found.get(_LLADDR, b"").hex(":"),
+        proxy=proxy,
+        router=bool(flags & _ROUTER),
+        permanent=permanent or proxy,
+    )
+
+
+def is_news(kind: int, payload: bytes) -> bool:
+    """Return whether a notification may matter: what the kernel learns of neighbours by itself is nobody's drift."""
+    if kind not in {NEW, DELETE}:
+        return True
+    return dict(message.attributes(payload, _NDMSG.size)).get(_PROTOCOL) == bytes((PROTOCOL,))

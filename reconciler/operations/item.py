@@ -1,0 +1,75 @@
+"""Operations on objects that are added, replaced and deleted as a whole, and that nothing else depends on.
+
+A kind of object that needs no more is one more name in `Item`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from reconciler.formats import iproute2
+from reconciler.model.identity import Listed, Nic, Subject
+from reconciler.model.neighbour import Neighbour
+from reconciler.operations.base import Base, Sign
+
+Item = Neighbour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnItem(Base):
+    item: Item
+    verb: ClassVar[str]
+
+    @property
+    def kind(self) -> str:
+        """Return the name of its kind: `AddRule`."""
+        return type(self).__name__.removesuffix("Item") + type(self.item).__name__
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.item_command(self.verb, self.item)
+
+    @property
+    def subject(self) -> Subject:
+        """Return the object."""
+        return Listed(self.item.section, self.item.key)
+
+    @property
+    def needs(self) -> frozenset[Subject]:
+        """Return the NIC that it goes with."""
+        return frozenset((Nic(self.item.nic),) if self.item.nic else ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddItem(_OnItem):
+    """Add an object."""
+
+    sign: ClassVar[Sign] = "+"
+    verb: ClassVar[str] = "add"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceItem(_OnItem):
+    """Put an object in the place of another of the same key."""
+
+    sign: ClassVar[Sign] = "~"
+    verb: ClassVar[str] = "replace"
+    before: Item
+
+    @property
+    def comment(self) -> str:
+        """Return what is replaced."""
+        return f"was {iproute2.item_words(self.before)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteItem(_OnItem):
+    """Delete an object."""
+
+    sign: ClassVar[Sign] = "-"
+    verb: ClassVar[str] = "del"
+
+
+ItemOperation = AddItem | ReplaceItem | DeleteItem

@@ -1,0 +1,71 @@
+"""Objects that are added, replaced and deleted as a whole: what comes and what goes.
+
+One that goes with a NIC is lost where the kernel empties the NIC's tables: as its link goes down or gets another MAC address,
+and, of IPv6, as its MTU becomes too small (net/core/neighbour.c: neigh_ifdown, neigh_changeaddr).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from reconciler.diff import Change, diff
+from reconciler.errors import RefusedError
+from reconciler.formats.iproute2 import item_words
+from reconciler.model.interface import Interface
+from reconciler.operations.item import AddItem, DeleteItem, Item, ItemOperation, ReplaceItem
+from reconciler.plan.interface import LinkPlan
+
+
+@dataclass(slots=True)
+class ItemPlan:
+    """What comes or changes, and what goes. `deleted`: how many are deleted for good, of `total` that are ours."""
+
+    coming: list[ItemOperation] = field(default_factory=list)
+    going: list[ItemOperation] = field(default_factory=list)
+    deleted: int = 0
+    total: int = 0
+
+
+def readdressed(had: Iterable[Interface], wanted: Iterable[Interface]) -> set[str]:
+    """Return the NICs, by the names they have before, that get another MAC address."""
+    after = {interface.device: interface.hw_addr for interface in wanted}
+    return {each.name for each in had if after.get(each.device, each.hw_addr) != each.hw_addr}
+
+
+def plan_items(
+    wishes: Sequence[Item] | None,
+    found: Sequence[Item],
+    left: Sequence[Item],
+    foreign: Iterable[Item],
+    links: LinkPlan,
+) -> ItemPlan:
+    """Plan one section. `wishes` None: what is there stays. `left`: those of `found` that the kernel does not drop.
+
+    Raises RefusedError where an object of another owner is in the place of a wanted one and differs.
+    """
+    staying, left = _renamed(found, links), _renamed(left, links)
+    wanted = staying if wishes is None else wishes
+    others = {each.key: each for each in foreign}
+    plan = ItemPlan(total=len(found))
+    changes: list[Change[Item]] = diff(wanted, left)
+    for change in changes:
+        before, after = change.before, change.after
+        if after is None:
+            plan.going += [DeleteItem(item=before)] if before else []
+        elif before is not None:
+            plan.coming.append(ReplaceItem(item=after, before=before))
+        elif after.key not in others:
+            plan.coming.append(AddItem(item=after))
+        elif others[after.key] != after:
+            raise RefusedError(
+                f"{item_words(after)}: {item_words(others[after.key])} is in its place and is not ours; delete it there"
+            )
+    keys = {each.key for each in wanted}
+    plan.deleted = sum(each.renamed(links.renames).key not in keys for each in found)
+    return plan
+
+
+def _renamed(items: Sequence[Item], links: LinkPlan) -> list[Item]:
+    """Return the objects under the new names of NICs, without those that go with a NIC that goes."""
+    return [each.renamed(links.renames) for each in items if each.nic not in links.removed]
