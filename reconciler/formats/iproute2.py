@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from shlex import quote
+from typing import assert_never
 
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
 from reconciler.model.interface import Address, Origin
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import TABLE_MAIN, NextHop, Route
+from reconciler.model.rule import NO_SUPPRESSION, Rule, range_text
 
 
 def attach_command(device: str, namespace: str, name: str, origin: Origin) -> str:
@@ -91,14 +93,23 @@ def _hop_words(hop: NextHop) -> str:
     return f"{via}dev {quote(hop.device)}"
 
 
-def item_command(verb: str, item: Neighbour) -> str:
+def item_command(verb: str, item: Rule | Neighbour) -> str:
     """Return the command that does `verb` (add, replace, del) to a rule or a neighbour of ours."""
-    return f"ip neigh {verb} {item_words(item)}" + ("" if verb == "del" else f" protocol {PROTOCOL}")
+    if isinstance(item, Neighbour):
+        return f"ip neigh {verb} {item_words(item)}" + ("" if verb == "del" else f" protocol {PROTOCOL}")
+    ip = "ip -6" if item.family == "ipv6" else "ip"
+    return f"{ip} rule {verb} {item_words(item)} protocol {PROTOCOL}"
 
 
-def item_words(item: Neighbour) -> str:
+def item_words(item: Rule | Neighbour) -> str:
     """Return a rule or a neighbour as iproute2 writes it, without `ip rule` or `ip neigh`, and protocol."""
-    return _neighbour_words(item)
+    match item:
+        case Rule():
+            return _rule_words(item)
+        case Neighbour():
+            return _neighbour_words(item)
+        case _:
+            assert_never(item)
 
 
 def _neighbour_words(neighbour: Neighbour) -> str:
@@ -107,3 +118,28 @@ def _neighbour_words(neighbour: Neighbour) -> str:
     words += ["dev", quote(neighbour.device)]
     words += ["nud", "permanent"] if neighbour.permanent and not neighbour.proxy else []
     return " ".join([*words, *["router"] * neighbour.router])
+
+
+def _rule_words(rule: Rule) -> str:
+    words = ["not"] * rule.invert + [f"priority {rule.priority}", f"from {rule.from_ or 'all'}"]
+    optional = (
+        ("to", rule.to),
+        ("tos", f"{rule.tos:#x}" if rule.tos else None),
+        ("fwmark", rule.mark),
+        ("iif", rule.iif and quote(rule.iif)),
+        ("oif", rule.oif and quote(rule.oif)),
+        ("uidrange", rule.uidrange and f"{rule.uidrange[0]}-{rule.uidrange[1]}"),
+        ("ipproto", rule.ipproto or None),
+        ("sport", rule.sport and range_text(rule.sport)),
+        ("dport", rule.dport and range_text(rule.dport)),
+    )
+    words += [f"{name} {value}" for name, value in optional if value is not None]
+    if rule.l3mdev:
+        words.append("l3mdev")
+    elif rule.action == "table":
+        words.append(f"lookup {rule.table}")
+    else:
+        words.append(f"goto {rule.goto}" if rule.action == "goto" else rule.action)
+    if rule.suppress_prefixlength != NO_SUPPRESSION:
+        words.append(f"suppress_prefixlength {rule.suppress_prefixlength}")
+    return " ".join(words)

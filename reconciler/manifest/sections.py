@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reconciler.manifest import interface, neighbour, route
+from reconciler.manifest import interface, neighbour, route, rule
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.section import Draft, Section
@@ -112,6 +112,7 @@ SECTIONS: tuple[Section, ...] = (
     interface.SECTION,
     neighbour.SECTION,
     route.SECTION,
+    rule.SECTION,
     _Ipvs(),
 )
 

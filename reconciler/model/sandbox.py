@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
+from reconciler.model.rule import Rule
 
 if TYPE_CHECKING:
     # Most manifests say nothing of IPVS.
@@ -93,6 +94,7 @@ class Sandbox:
     interfaces: tuple[Interface, ...] | None = None
     neighbours: tuple[Neighbour, ...] | None = None
     routes: tuple[Route, ...] | None = None
+    rules: tuple[Rule, ...] | None = None
     ipvs: Ipvs | None = None
     paused: str = ""
 
@@ -126,6 +128,7 @@ class Surroundings:
     links: frozenset[str] = frozenset()
     neighbours: tuple[Neighbour, ...] = ()
     routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
     addresses: frozenset[tuple[str, str]] = frozenset()
     devices: Mapping[str, HostDevice] | None = None
     tentative: frozenset[tuple[str, str]] = frozenset()

@@ -10,12 +10,15 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from operator import or_
+from socket import AF_INET, AF_INET6
 from typing import Any, NamedTuple, assert_never
 
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.neighbour import Neighbour
+from reconciler.model.route import TABLE_MAIN
+from reconciler.model.rule import KERNEL_TABLES, Rule
 from reconciler.model.sandbox import Sandbox
-from reconciler.netlink import interface, neighbour, route
+from reconciler.netlink import interface, neighbour, route, rule
 from reconciler.netlink.engine import Engine
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
@@ -49,6 +52,12 @@ def _routes(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> Fou
     return Found(tuple(found.ours), tuple(found.foreign))
 
 
+def _rules(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> Found:
+    del indexes, desired
+    dumped = (each for family in (AF_INET, AF_INET6) for each in engine.dump(partial(rule.dump_request, family)))
+    return _sorted(rule.decode(each.payload) for each in dumped if each.type == rule.NEW)
+
+
 def _neighbours(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> Found:
     del desired
     names = {index: name for name, index in indexes.items()}
@@ -60,6 +69,12 @@ def _sorted(decoded: Iterable[tuple[int, Any] | None]) -> Found:
     known = [each for each in decoded if each is not None]
     ours = tuple(item for protocol, item in known if protocol == PROTOCOL)
     return Found(ours, tuple(item for protocol, item in known if protocol != PROTOCOL))
+
+
+def _has_tables(desired: Sandbox) -> bool:
+    """Return whether rules are asked for, or routes that only a rule makes useful."""
+    tables = {TABLE_MAIN, *KERNEL_TABLES}
+    return desired.rules is not None or any(each.table not in tables for each in desired.routes or ())
 
 
 def _has_nics(desired: Sandbox) -> bool:
@@ -74,6 +89,8 @@ TABLES = (
     Table("neighbours", 0x4, _has_nics, _neighbours),
     # RTMGRP_IPV4_ROUTE, _IPV6_ROUTE.
     Table("routes", 0x40 | 0x400, lambda _: True, _routes),
+    # RTMGRP_IPV4_RULE, and RTNLGRP_IPV6_RULE, the 19th.
+    Table("rules", 0x80 | 1 << 18, _has_tables, _rules),
 )
 # What is to be listened to.
 GROUPS = reduce(or_, (table.groups for table in TABLES), _NIC_GROUPS)
@@ -101,6 +118,8 @@ def encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) 
 
 def _encode_item(operation: ItemOperation, indexes: Mapping[str, int], sequence: int) -> bytes:
     match operation.item:
+        case Rule():
+            return rule.encode(operation, operation.item, sequence)
         case Neighbour():
             return neighbour.encode(operation, operation.item, indexes, sequence)
         case _:

@@ -11,9 +11,10 @@ from typing import ClassVar
 from reconciler.formats import iproute2
 from reconciler.model.identity import Listed, Nic, Subject
 from reconciler.model.neighbour import Neighbour
+from reconciler.model.rule import Rule
 from reconciler.operations.base import Base, Sign
 
-Item = Neighbour
+Item = Rule | Neighbour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,9 @@ The order, and why:
  1. NICs whose name is needed go, names change, NICs come, links are set: everything else names them.
  2. Addresses come; one goes first where the kernel would take its neighbours along (see `plan.address`).
  3. Neighbours come: a gateway is known before the first packet to it. Then routes come and change, those without a gateway
-    first: the others are reached through them.
+    first: the others are reached through them. Then rules come: the table that they look up has its routes.
  4. The IPVS table changes: the kernel takes a server only if there is a route to it.
- 5. Routes go, then neighbours, addresses, NICs: nothing is without its replacement for a moment.
+ 5. Rules go, then routes, neighbours, addresses, NICs: nothing is without its replacement for a moment.
 """
 
 from __future__ import annotations
@@ -84,15 +84,15 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     foreign = aftermath.foreign_routes(around.routes, links, addresses, had, wanted) if sure or doubtful else []
     coming, going = plan_routes(sure, doubtful, foreign)
 
-    neighbours = _plan_items(desired, observed, wanted, links)
+    neighbours, rules = _plan_items(desired, observed, wanted, links)
     table = _plan_ipvs(desired, observed)
     segments = joined(
         (
             *links.early,
             Network((*addresses.early, *neighbours.coming)),
-            Network((*_awaits(coming, addresses, links, observed), *coming)),
+            Network((*_awaits(coming, addresses, links, observed), *coming, *rules.coming)),
             *((Table(tuple(table.operations)),) if table else ()),
-            Network((*going, *neighbours.going, *addresses.late)),
+            Network((*rules.going, *going, *neighbours.going, *addresses.late)),
             *links.late,
         )
     )
@@ -100,7 +100,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
         return Plan((), draining=table.draining if table else 0)
     deletions = [
         *_count_deletions(wishes, routes, addresses, links, observed.sandbox),
-        *_count_item_deletions({"neighbour": neighbours}),
+        *_count_item_deletions({"neighbour": neighbours, "rule": rules}),
         *(_count_ipvs_deletions(table) if table else ()),
     ]
     return Plan(
@@ -166,8 +166,10 @@ def _count_deletions(
     return tuple(Deletion(kind=kind, count=count, total=total) for kind, count, total in counts if count)
 
 
-def _plan_items(desired: Sandbox, observed: Observed, wanted: Sequence[Interface], links: LinkPlan) -> ItemPlan:
-    """Plan the neighbours."""
+def _plan_items(
+    desired: Sandbox, observed: Observed, wanted: Sequence[Interface], links: LinkPlan
+) -> tuple[ItemPlan, ItemPlan]:
+    """Plan the neighbours and the rules."""
     had, around = observed.sandbox, observed.around
     down = links.downed | links.gone_early
     moved = readdressed(had.interfaces or (), wanted)
@@ -176,9 +178,12 @@ def _plan_items(desired: Sandbox, observed: Observed, wanted: Sequence[Interface
         nic = neighbour.device
         return nic in down or (nic in moved and not neighbour.proxy) or (neighbour.is_ipv6 and nic in links.ipv6_off)
 
-    neighbours = had.neighbours or ()
+    neighbours, rules = had.neighbours or (), had.rules or ()
     left = [each for each in neighbours if not lost(each)]
-    return plan_items(desired.neighbours, neighbours, left, around.neighbours, links)
+    return (
+        plan_items(desired.neighbours, neighbours, left, around.neighbours, links),
+        plan_items(desired.rules, rules, rules, around.rules, links),
+    )
 
 
 def _count_item_deletions(plans: Mapping[str, ItemPlan]) -> Iterator[Deletion]:

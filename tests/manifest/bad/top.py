@@ -25,7 +25,7 @@ ROWS: list[Row] = [
         "unknown section",
         manifest("tunnels: []"),
         [
-            "bad.yaml:4:1: tunnels: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, ipvs, paused"
+            "bad.yaml:4:1: tunnels: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, rules, ipvs, paused"
         ],
     ),
     (
@@ -45,7 +45,7 @@ ROWS: list[Row] = [
         "empty key",
         manifest('"": 1'),
         [
-            "bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, ipvs, paused"
+            "bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, rules, ipvs, paused"
         ],
     ),
     ("ID is empty", manifest("sandbox: ''"), [f'bad.yaml:2:10: sandbox: "" is not valid; expected {ID}']),
