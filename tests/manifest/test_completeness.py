@@ -10,17 +10,21 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from reconciler.manifest import interface, ipvs, route, sandbox, service
+from reconciler.manifest import interface, ipvs, neighbour, route, rule, sandbox, service
 from reconciler.manifest.sandbox import complete, read_sections
 from reconciler.manifest.schema import Finding, schema_text
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
+from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
+from reconciler.model.rule import Rule
 from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress
 
 NIC = Interface(name="eth0", device="tap0", hw_addr="02:42:20:6f:a3:69", mtu=1500)
 HOP = NextHop(device="eth0")
 ROUTE = Route(dest="10.8.0.0/16", nexthops=(HOP,))
+RULE = Rule(family="ipv4", priority=100, table=5000)
+NEIGHBOUR = Neighbour(address="10.0.0.9", device="eth0", hw_addr="02:42:20:6f:a3:99")
 SERVER = Server(address="172.17.0.4", port=80)
 TUNNEL = dataclasses.replace(SERVER, forward="tunnel", tun_type="gue", tun_port=6080)
 SERVICE = Service(protocol="udp", address="172.17.0.7", port=80)
@@ -72,6 +76,34 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "mtu": change(ROUTE, mtu=65520),
         "advmss": change(ROUTE, advmss=65495),
     },
+    Rule: {
+        "family": change(RULE, family="ipv6"),
+        "priority": RULE,
+        "from_": change(RULE, from_="10.0.0.0/16"),
+        "to": change(RULE, to="10.8.0.0/16"),
+        "iif": change(RULE, iif="eth0"),
+        "oif": change(RULE, oif="eth0"),
+        "fwmark": change(RULE, fwmark=16, fwmask=0xFFFFFFFF),
+        "fwmask": change(RULE, fwmark=16, fwmask=255),
+        "ipproto": change(RULE, ipproto=6),
+        "sport": change(RULE, sport=(1000, 2000)),
+        "dport": change(RULE, dport=(443, 443)),
+        "uidrange": change(RULE, uidrange=(1000, 1999)),
+        "tos": change(RULE, tos=16),
+        "suppress_prefixlength": change(RULE, suppress_prefixlength=0),
+        "l3mdev": change(RULE, l3mdev=True, table=0),
+        "invert": change(RULE, invert=True),
+        "action": change(RULE, action="prohibit", table=0),
+        "table": RULE,
+        "goto": change(RULE, action="goto", table=0, goto=200),
+    },
+    Neighbour: {
+        "address": NEIGHBOUR,
+        "device": NEIGHBOUR,
+        "hw_addr": NEIGHBOUR,
+        "proxy": change(NEIGHBOUR, hw_addr="", proxy=True),
+        "router": change(NEIGHBOUR, address="fd00::9", router=True),
+    },
     Server: {
         "address": SERVER,
         "port": SERVER,
@@ -113,14 +145,18 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "drain": Ipvs(drain=2678400),
     },
 }
-# No manifest says these: a desired NIC is up, and only an observed route can have what we cannot express.
-NOT_SAID = {(Interface, "up"), (Route, "opaque"), (Service, "marked")}
+# No manifest says these: a desired NIC is up, a desired neighbour never expires, what we want carries our mark, and only
+# an observed route or rule can have what we cannot express.
+NOT_SAID = {
+    *((Interface, "up"), (Route, "opaque"), (Rule, "opaque"), (Neighbour, "permanent"), (Service, "marked")),
+}
 # A port is said with its address, and a service's address at its protocol.
 SAID_AS = {
     (Service, "protocol"): "udp",
     (Service, "address"): "udp",
     (Service, "port"): "udp",
     (Server, "port"): "address",
+    (Rule, "fwmask"): "fwmark",
 }
 ALSO_SAID = {
     # A route of one next hop says it in its own fields.
@@ -133,6 +169,9 @@ ALSO_SAID = {
 
 # Defaults of what the model has in another form.
 ALSO_DEFAULTS: dict[type, dict[str, Any]] = {Route: {"onLink": False}, Service: {"family": "ipv4"}}
+
+# Defaults that stand for an absent field, although the schema alone would take them: a mark of 0, and an empty MAC address.
+ABSENT = {(Rule, "fwmark"), (Neighbour, "hw_addr")}
 
 SCHEMA: dict[str, Any] = json.loads(schema_text())
 
@@ -164,6 +203,16 @@ def reread_route(each: Route) -> tuple[Any, Any]:
 def reread_hop(each: NextHop) -> tuple[Any, Any]:
     data, read = reread_route(change(ROUTE, nexthops=(each, NextHop(device="eth9"))))
     return data["nexthops"][0], read.nexthops[0]
+
+
+def reread_rule(each: Rule) -> tuple[Any, Any]:
+    data = rule.write(each)
+    return data, accepted(lambda findings: rule.read(data, (), findings))
+
+
+def reread_neighbour(each: Neighbour) -> tuple[Any, Any]:
+    data = neighbour.write(each)
+    return data, accepted(lambda findings: neighbour.read(data, (), findings))
 
 
 def reread_ipvs(each: Ipvs) -> tuple[Any, Any]:
@@ -207,6 +256,8 @@ REREAD: dict[type, Reread] = {
     Interface: reread_interface,
     NextHop: reread_hop,
     Route: reread_route,
+    Rule: reread_rule,
+    Neighbour: reread_neighbour,
     Server: reread_server,
     Service: reread_service,
     Timeouts: reread_timeouts,
@@ -230,6 +281,8 @@ def properties(kind: type) -> dict[str, dict[str, Any]]:
         Interface: nic,
         NextHop: way["nexthops"]["items"]["properties"],
         Route: way,
+        Rule: SCHEMA["$defs"]["rule"]["properties"],
+        Neighbour: SCHEMA["$defs"]["neighbour"]["properties"],
         Server: real,
         Service: virtual,
         Timeouts: section["timeouts"]["properties"],
@@ -266,7 +319,7 @@ def test_every_field_has_an_example_and_a_property(kind: Any) -> None:
 def test_the_schema_has_the_defaults_of_the_model(kind: Any) -> None:
     expected = dict(ALSO_DEFAULTS.get(kind, {}))
     for field, default in defaults(kind).items():
-        if (kind, field) in NOT_SAID or (kind, field) in SAID_AS or default is dataclasses.MISSING:
+        if (kind, field) in {*NOT_SAID, *SAID_AS, *ABSENT} or default is dataclasses.MISSING:
             continue
         written = [] if default == () else default
         schema = properties(kind)[said(kind, field)] | {"$defs": SCHEMA["$defs"]}
@@ -291,6 +344,16 @@ def test_an_example_of_an_interface_is_read(example: dict[str, Any]) -> None:
 @pytest.mark.parametrize("example", SCHEMA["$defs"]["route"]["examples"])
 def test_an_example_of_a_route_is_read(example: dict[str, Any]) -> None:
     assert accepted(lambda findings: route.read(example, (), findings)) is not None
+
+
+@pytest.mark.parametrize("example", SCHEMA["$defs"]["rule"]["examples"])
+def test_an_example_of_a_rule_is_read(example: dict[str, Any]) -> None:
+    assert accepted(lambda findings: rule.read(example, (), findings)) is not None
+
+
+@pytest.mark.parametrize("example", SCHEMA["$defs"]["neighbour"]["examples"])
+def test_an_example_of_a_neighbour_is_read(example: dict[str, Any]) -> None:
+    assert accepted(lambda findings: neighbour.read(example, (), findings)) is not None
 
 
 @pytest.mark.parametrize("example", SCHEMA["$defs"]["service"]["examples"])
