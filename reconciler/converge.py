@@ -19,6 +19,7 @@ from reconciler.operations.route import AddRoute, ReplaceRoute
 from reconciler.operations.segment import Segment, flat, without
 from reconciler.plan import Plan
 from reconciler.preview import Adoption, Preview, preview
+from reconciler.remaining import Difference, remaining
 from reconciler.safety import Allowance, check_deletions
 
 _POLL = 0.05
@@ -125,6 +126,8 @@ def _carry_out(
     around = before.observed.around
     if segments or around.tentative or around.dad_failed:
         _verify(driver, before.desired, adopt=adopt, held=held)
+    else:
+        _check(before, adopt=adopt, held=held)
 
 
 def _execute(
@@ -152,10 +155,13 @@ def _undo(driver: Driver, before: Sandbox) -> str:
         before = replace(before, ipvs=replace(before.ipvs, drain=0))
     try:
         _execute(driver, preview(driver, before).plan.segments)
-        left = preview(driver, before).plan.operations
+        found = preview(driver, before)
     except ReconcilerError as error:
         return str(error)
-    return f"{len(left)} left to undo, the first: {left[0].command}" if left else ""
+    if left := found.plan.operations:
+        return f"{len(left)} left to undo, the first: {left[0].command}"
+    differences = remaining(before, found.observed)
+    return f"{len(differences)} differ, the first: {differences[0].words}" if differences else ""
 
 
 def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_undone: str) -> ApplyError:
@@ -228,16 +234,7 @@ def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, held: frozense
         if around.dad_failed:
             listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.dad_failed))
             raise VerifyError(f"another host uses this address already (duplicate address detection): {listed}")
-        left = [each for each in found.plan.operations if not _ends_drain(each, desired) and each not in held]
-        if left and _all_mark(left):
-            if adopt:
-                return
-            raise VerifyError(
-                "this kernel does not keep our mark on IPVS services, so its whole table has to count as ours: --adopt"
-            )
-        if left:
-            listed = "\n  ".join(operation.command for operation in left[:_SHOWN])
-            raise VerifyError(f"all was applied, and the sandbox differs nevertheless; left to do:\n  {listed}")
+        _check(found, adopt=adopt, held=held)
         if not around.tentative:
             return
         if time.monotonic() > deadline:
@@ -246,12 +243,30 @@ def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, held: frozense
         time.sleep(_POLL)
 
 
-def _all_mark(operations: Sequence[Operation]) -> bool:
-    """Return whether nothing is left to do but to mark IPVS services as ours."""
-    # Few applies leave anything to do.
-    from reconciler.operations.ipvs import MarkService
+def _check(found: Preview, *, adopt: Adoption, held: frozenset[Operation]) -> None:
+    """Raise VerifyError if a sandbox differs from its manifest, or if anything is left to do.
 
-    return all(isinstance(each, MarkService) for each in operations)
+    What is left to do need not be a difference: QEMU may keep a netdev without a NIC. `held`: what was kept back may differ.
+    """
+    postponed = frozenset(operation.subject for operation in held)
+    differences = [each for each in remaining(found.desired, found.observed) if each.about.isdisjoint(postponed)]
+    if differences and all(each.only_mark for each in differences):
+        if adopt:
+            return
+        raise VerifyError(
+            "this kernel does not keep our mark on IPVS services, so its whole table has to count as ours: --adopt"
+        )
+    if differences:
+        raise VerifyError(f"all was applied, and the sandbox differs nevertheless:{_listed(differences)}")
+    left = [each for each in found.plan.operations if not _ends_drain(each, found.desired) and each not in held]
+    if left:
+        listed = "\n  ".join(operation.command for operation in left[:_SHOWN])
+        raise VerifyError(f"all was applied, and the sandbox differs nevertheless; left to do:\n  {listed}")
+
+
+def _listed(differences: Sequence[Difference]) -> str:
+    lines = "".join(f"\n  {each.words}" for each in differences[:_SHOWN])
+    return lines + (f"\n  … and {len(differences) - _SHOWN:,} more" if len(differences) > _SHOWN else "")
 
 
 def _ends_drain(operation: Operation, desired: Sandbox) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 import pytest
 
 from reconciler import converge
-from reconciler.converge import Result, apply
+from reconciler.converge import Result, apply, repair
 from reconciler.errors import ApplyError, ChannelError, RefusedError, VerifyError
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.route import Route
@@ -35,6 +35,7 @@ from reconciler.operations.ipvs import (
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.route import AddRoute, DeleteRoute
 from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
+from reconciler.plan import Plan
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance
 from tests.netlink.ipvs_kernel import FakeKernel, kernel_service
@@ -383,9 +384,45 @@ def test_what_differs_nevertheless_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(VerifyError) as caught:
         apply(box, wanted(WEB, routes=[ROUTE]))
     assert str(caught.value) == (
-        "all was applied, and the sandbox differs nevertheless; left to do:\n"
-        "  ip route add blackhole 10.1.0.0/16 proto 200"
+        "all was applied, and the sandbox differs nevertheless:\n  routes: blackhole 10.1.0.0/16 is missing"
     )
+
+
+def test_a_plan_that_forgets_something_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reconciler.preview.plan", lambda *_: Plan(()))
+    with pytest.raises(VerifyError) as caught:
+        apply(box_of(TLS), wanted(TLS, WEB, routes=[route(f"10.{number}.0.0/16") for number in range(6)]))
+    assert str(caught.value) == (
+        "all was applied, and the sandbox differs nevertheless:\n"
+        "  routes: 10.0.0.0/16 is missing\n"
+        "  routes: 10.1.0.0/16 is missing\n"
+        "  routes: 10.2.0.0/16 is missing\n"
+        "  routes: 10.3.0.0/16 is missing\n"
+        "  routes: 10.4.0.0/16 is missing\n"
+        "  … and 4 more"
+    )
+
+
+def test_what_is_left_to_do_beside_the_model_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = box_of(TLS)
+    box.kernel.sysctls["expire_nodest_conn"] = "2"
+    monkeypatch.setattr(ipvs_execute, "_set", lambda _, operation: Outcome(operation, Status.DONE))
+    with pytest.raises(VerifyError) as caught:
+        apply(box, wanted(TLS))
+    assert str(caught.value) == (
+        "all was applied, and the sandbox differs nevertheless; left to do:\n"
+        "  sleep 0.5; sysctl -w net.ipv4.vs.expire_nodest_conn=0"
+    )
+
+
+@pytest.mark.parametrize("kind", [AddRoute, AddService, EditServer])
+def test_what_is_held_back_may_differ(kind: type) -> None:
+    box = box_of(replace(DNS, servers=(replace(S1, weight=1), S2)))
+    desired = wanted(DNS, TLS, routes=[ROUTE])
+    result = repair(box, desired, quick=True, holds=lambda operation: isinstance(operation, kind))
+    held = {type(each) for each in result.held}
+    assert held == ({AddService, AddServer} if kind is AddService else {kind})
+    assert {AddRoute, AddService, AddServer, EditServer} == held | {type(each) for each in result.operations}
 
 
 # Draining.

@@ -57,7 +57,7 @@ def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
     plan.operations += _plan_settings(desired, observed)
     found = observed.services or ()
     coming, going = _Coming(), _Going(desired.drain, around)
-    for change in [] if desired.services is None else diff(_heed_others(desired.services, found), found):
+    for change in [] if desired.services is None else diff(heed_others(desired.services, found), found):
         if change.after:
             coming.add(change.before, change.after)
         if change.before:
@@ -87,8 +87,8 @@ def _plan_settings(desired: Ipvs, observed: Ipvs) -> Iterator[SetSysctl | SetTim
         yield SetTimeouts(timeouts=changed, before=observed.timeouts)
 
 
-def _heed_others(wishes: Sequence[Service], found: Sequence[Service]) -> list[Service]:
-    """Take over what a service leaves to others: the weights of its servers as they are."""
+def heed_others(wishes: Sequence[Service], found: Sequence[Service]) -> list[Service]:
+    """Return services with what they leave to others as it was found: the weights of their servers."""
     if not any(wish.ignore for wish in wishes):
         return list(wishes)
     had = {service.key: {server.key: server for server in service.servers} for service in found}

@@ -37,7 +37,7 @@ def plan_routes(
         elif before is not None:
             _refuse_twins(after, twins.get(after.key, []))
             coming.append(ReplaceRoute(route=after, before=before))
-        elif not any(_serves(after, twin) for twin in twins.get(after.key, [])):
+        elif not any(serves(after, twin) for twin in twins.get(after.key, [])):
             _refuse_twins(after, twins.get(after.key, []))
             coming.append(AddRoute(route=after))
     coming.sort(key=lambda op: op.route.needs_gateway)
@@ -45,8 +45,8 @@ def plan_routes(
     return coming, going
 
 
-def _serves(wish: Route, found: Route) -> bool:
-    """Tell whether somebody else's route is what we would add: then there is nothing to do.
+def serves(wish: Route, found: Route) -> bool:
+    """Return whether another owner's route is what we would add: then there is nothing to do.
 
     The kernel names a source in the connected routes of addresses, where a manifest need not.
     """

@@ -1,0 +1,177 @@
+"""What still differs between a manifest and a sandbox, over the model of each section.
+
+A sandbox is verified if nothing differs. An empty plan is no proof of that: a plan leaves out whatever it has no operation
+for. Four things differ and are as they should be; each has its line below: an object of another owner that serves as the
+wanted one, an address that the kernel gave itself, a weight that a manifest ignores, and a server that drains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from reconciler.diff import diff
+from reconciler.manifest.section import ListSection
+from reconciler.manifest.sections import SECTIONS
+from reconciler.model.identity import (
+    HostDevice,
+    Keyed,
+    Listed,
+    Nic,
+    NicAddress,
+    RealServer,
+    Setting,
+    Subject,
+    VirtualService,
+)
+from reconciler.model.interface import Interface
+from reconciler.model.route import Route
+from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.plan.route import serves
+
+if TYPE_CHECKING:
+    from reconciler.model.ipvs import Ipvs, Service
+
+T = TypeVar("T", bound=Keyed)
+
+
+class Difference(NamedTuple):
+    """One difference, in words for people, and all identities of the object that differs.
+
+    `only_mark`: the object is as wanted, but does not carry our mark.
+    """
+
+    words: str
+    about: frozenset[Subject]
+    only_mark: bool = False
+
+
+def remaining(desired: Sandbox, observed: Observed) -> list[Difference]:
+    """Return what differs in the sections that `desired` has, in the order of SECTIONS; empty if all is as it should be."""
+    return list(_differences(desired, observed))
+
+
+def _differences(desired: Sandbox, observed: Observed) -> Iterator[Difference]:
+    for section in SECTIONS:
+        if getattr(desired, section.name) is None:
+            continue
+        if isinstance(section, ListSection):
+            yield from _list_differences(section, desired, observed)
+        elif desired.ipvs and observed.sandbox.ipvs:
+            yield from _table_differences(desired.ipvs, observed.sandbox.ipvs)
+
+
+def _list_differences(section: ListSection[T], desired: Sandbox, observed: Observed) -> Iterator[Difference]:
+    wishes, found = section.of(desired) or (), section.of(observed.sandbox) or ()
+    changes = diff(wishes, found)
+    if not changes:
+        return
+    foreign: Iterable[T] = getattr(observed.around, section.name, ())
+    given: dict[str, set[str]] = {}
+    for nic, address in observed.around.addresses:
+        given.setdefault(nic, set()).add(address)
+    for change in changes:
+        before, after = change.before, change.after
+        if isinstance(before, Interface) and isinstance(after, Interface):
+            yield from _address_differences(after, before, given.get(before.name, set()))
+            before, after = replace(before, addresses=()), replace(after, addresses=())
+            if before == after:
+                continue
+        if after and not before and any(_is_as_good(after, other) for other in foreign if other.key == after.key):
+            continue
+        about = frozenset(each for one in (before, after) if one for each in _identities(section.name, one))
+        yield Difference(f"{section.name}: {_words(section, after, before)}", about)
+
+
+def _is_as_good(wish: Keyed, other: Keyed) -> bool:
+    """Return whether an object of another owner serves as the wanted one."""
+    return serves(wish, other) if isinstance(wish, Route) and isinstance(other, Route) else wish == other
+
+
+def _identities(section: str, item: Keyed) -> tuple[Subject, ...]:
+    return (HostDevice(item.device), Nic(item.name)) if isinstance(item, Interface) else (Listed(section, item.key),)
+
+
+def _words(section: ListSection[Any], wish: Any, found: Any) -> str:
+    if found is None:
+        return f"{section.words(wish)} is missing"
+    if wish is None:
+        return f"{section.words(found)} should not be there"
+    fields = _field_words(section.write_item(wish), section.write_item(found))
+    if not fields and section.words(wish) != section.words(found):
+        # What no manifest says, such as whether a NIC is up.
+        fields = f"found {section.words(found)}"
+    return f"{section.words(wish)}: {fields or 'it has attributes that no manifest can express'}"
+
+
+def _field_words(wish: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return which fields of two objects, as a manifest has them, differ."""
+    names = [name for name in {**wish, **found} if wish.get(name) != found.get(name)]
+    return ", ".join(f"{name} is {found.get(name, 'absent')}, not {wish.get(name, 'absent')}" for name in names)
+
+
+def _address_differences(wish: Interface, found: Interface, given: set[str]) -> Iterator[Difference]:
+    """Compare addresses whatever their order. The kernel's own (`given`) are not listed as found, and may be wanted."""
+    for change in diff(wish.addresses, found.addresses):
+        address = change.after or change.before
+        if address is None or (not change.before and address.key in given):
+            continue
+        if not change.after:
+            words = "should not be there"
+        else:
+            words = f"has dad {not address.dad}, not {address.dad}" if change.before else "is missing"
+        about = frozenset((NicAddress(wish.name, address.key), NicAddress(found.name, address.key)))
+        yield Difference(f"interfaces: address {address.key} of {wish.name} {words}", about)
+
+
+def _table_differences(desired: Ipvs, observed: Ipvs) -> Iterator[Difference]:
+    had = dict(observed.sysctls)
+    for name, value in desired.sysctls:
+        if had.get(name) != value:
+            words = f"ipvs: sysctls.{name} is {had.get(name, 'absent')}, not {value}"
+            yield Difference(words, frozenset((Setting(f"sysctls.{name}"),)))
+    for name, wish in desired.timeouts._asdict().items():
+        is_ = getattr(observed.timeouts, name)
+        # 0 and None leave a timeout as it is.
+        if wish and wish != is_:
+            yield Difference(f"ipvs: timeouts.{name} is {is_}, not {wish}", frozenset((Setting("timeouts"),)))
+    if desired.services is None:
+        return
+    # Only a table needs it.
+    from reconciler.plan.ipvs import heed_others
+
+    found = observed.services or ()
+    for change in diff(heed_others(desired.services, found), found):
+        yield from _service_differences(change.after, change.before, drains=bool(desired.drain))
+
+
+def _service_differences(wish: Service | None, found: Service | None, *, drains: bool) -> Iterator[Difference]:
+    from reconciler.formats.ipvsadm.write import server_options, service_key_options, service_options
+    from reconciler.manifest import service as notation
+
+    some = wish or found
+    if some is None:
+        return
+    name = f"ipvs: service {service_key_options(some.key)}"
+    about: frozenset[Subject] = frozenset((VirtualService(some.key),))
+    if wish and not found:
+        yield Difference(f"ipvs: service {service_options(wish)} is missing", about)
+    elif found and not wish and not (drains and found.servers):
+        yield Difference(f"{name} should not be there", about)
+    elif found and wish:
+        bare, is_ = (replace(each, servers=(), ignore=()) for each in (wish, found))
+        if replace(is_, marked=bare.marked) != bare:
+            yield Difference(f"{name}: {_field_words(notation.write(bare), notation.write(is_))}", about)
+        elif is_ != bare:
+            yield Difference(f"{name} does not carry our mark", about, only_mark=True)
+    for change in diff(wish.servers if wish else (), found.servers if found else ()):
+        server = change.after or change.before
+        if server is None or (drains and not change.after and server.deadline is not None):
+            continue
+        if change.after and change.before:
+            state = f"is {server_options(change.before)}"
+        else:
+            state = "is missing" if change.after else "should not be there"
+        identities: frozenset[Subject] = frozenset((RealServer(some.key, server.key), VirtualService(some.key)))
+        yield Difference(f"{name}: server {server_options(server)} {state}", identities)
