@@ -648,6 +648,6 @@ def test_the_last_service_stays_if_its_replacement_cannot_be_added() -> None:
         "the kernel: No such file or directory\n"
         "  ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.1:8080 -m -w 9: its service could not be added\n"
         "  ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.2:8080 -m -w 9: its service could not be added\n"
-        "  ipvsadm -D -t 10.10.0.1:80: kept, as another service of its family could not be added\n"
-        "  ipvsadm -D -u 10.10.0.1:53: kept, as another service of its family could not be added"
+        "  ipvsadm -D -t 10.10.0.1:80: kept, because another service of its family could not be added\n"
+        "  ipvsadm -D -u 10.10.0.1:53: kept, because another service of its family could not be added"
     )

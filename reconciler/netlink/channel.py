@@ -1,4 +1,4 @@
-"""The seam between netlink and what carries it: "send these messages, give me the answers"; and this host's kernel."""
+"""Channels carry netlink messages to a kernel and bring back its answers. Here are the protocols, and this host's kernel."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_
 
 # Seconds a kernel may take for one exchange; a large dump takes milliseconds.
 TIMEOUT = 10.0
-# Bytes of answers that may wait: each refusal of a batch of 64 KB is one.
+# Bytes of answers that the socket can queue. Each refused request of a batch of 64 KB is one answer.
 RECEIVE_BUFFER = 8 << 20
 SEND_BUFFER = 1 << 20
-# A dump comes in pieces of at most 32 KB; a larger buffer does not make them larger.
+# The kernel sends a dump in pieces of at most 32 KB. A larger buffer does not make them larger.
 RECEIVE_SIZE = 1 << 16
-# The kernel makes room for a piece of a dump as large as the largest read so far, and for a dump of a few messages
-# making the room is what takes time: 5,000 of them in 0.3 s with these bytes, in 0.9 with 32 KB. It is what the kernel
-# makes at least (linux/netlink.h: NLMSG_GOODSIZE).
+# For each piece of a dump, the kernel allocates as many bytes as the largest read so far. For a dump of a few messages
+# this allocation is what takes time: 5,000 dumps take 0.3 s with this size, 0.9 s with 32 KB. The kernel never allocates
+# less than this (linux/netlink.h: NLMSG_GOODSIZE).
 SMALL_RECEIVE_SIZE = min(os.sysconf("SC_PAGE_SIZE"), 8192) - 320
 
 # linux/netlink.h. Generic netlink is for IPVS, netfilter for connection tracking.
@@ -32,7 +32,7 @@ ROUTE, NETFILTER, GENERIC = 0, 12, 16
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-# What is sent at once has to fit whole.
+# All that one send contains must fit into the send buffer.
 _BUFFERS = ((_SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER), (_SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER))
 _CLONE_NEWNET = 0x40000000
 
@@ -41,48 +41,48 @@ class Channel(Protocol):
     """Carries netlink messages of one family to one kernel namespace and brings the answers."""
 
     def exchange(self, requests: bytes, last: int) -> list[Message]:
-        """Send messages back to back; give all that comes back up to the answer to sequence number `last`.
+        """Send messages back to back. Return all that comes back, up to the answer to sequence number `last`.
 
-        Raises ChannelError if that answer does not come in time: what was done is then unknown.
+        ChannelError if that answer does not come in time: it is then unknown what the kernel has done.
         """
 
     def exchanges(self, batches: Iterable[tuple[bytes, int]]) -> Iterator[list[Message]]:
-        """Exchange one batch after the other; where the way is long, each is sent while the one before is carried out.
+        """Yield the answers to each batch, in order. A slow channel sends a batch before the last one is answered.
 
-        A ChannelError leaves unknown what became of all batches taken from `batches` and not answered.
+        After a ChannelError it is unknown what the kernel did with the batches taken from `batches` and not answered.
         """
 
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
-        """Send dump requests, each after the answer to the one before, as the kernel wants it; give all that comes back.
+        """Send dump requests, each after the answer to the one before, as the kernel demands. Return all answers.
 
-        For many dumps of a few messages each, and on a channel that does nothing else.
+        Made for many dumps of a few messages each, on a channel that is used for nothing else.
         """
 
     def close(self) -> None:
-        """Let the namespace go."""
+        """Close the channel; it no longer keeps the namespace alive."""
 
 
 class Kernel(Protocol):
-    """The ways to one network namespace of a kernel."""
+    """One network namespace of a kernel: its netlink channels and its settings."""
 
     def open(self, protocol: int) -> Channel:
-        """Open a channel of a netlink family: ROUTE, GENERIC or NETFILTER. HostError if the kernel lacks it."""
+        """Open a channel of a netlink family: ROUTE, GENERIC or NETFILTER. HostError if the kernel lacks the family."""
 
     def sysctl(self, name: str) -> str | None:
         """Read a setting such as net.ipv4.ip_forward; None if the kernel does not have it."""
 
     def set_sysctl(self, name: str, value: str) -> None:
-        """Change a setting. HostError if the kernel does not have it or does not take the value."""
+        """Change a setting. HostError if the kernel does not have it or refuses the value."""
 
     def ipvs_listing(self) -> str | None:
-        """Read the kernel's listing of its IPVS table (/proc/net/ip_vs); None if it does not have one."""
+        """Read the kernel's listing of its IPVS table (/proc/net/ip_vs); None if the kernel has no IPVS."""
 
 
 class LocalKernel:
     """The kernel of this host: the namespace of this process, or another one."""
 
     def __init__(self, namespace: int | None = None) -> None:
-        """Take the namespace that the open file `namespace`, which stays its owner's, refers to; or ours."""
+        """Use the namespace that the open file `namespace` refers to, which the caller closes; by default our own."""
         self._namespace = namespace
 
     def open(self, protocol: int) -> SocketChannel:
@@ -117,7 +117,7 @@ class LocalKernel:
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
-        """Be in the namespace for a moment: what is opened there stays there."""
+        """Enter the namespace, and leave it at the end. What is opened inside keeps working afterwards."""
         if self._namespace is None:
             yield
             return
@@ -130,24 +130,24 @@ class LocalKernel:
 
 
 class SocketChannel:
-    """A netlink socket in the namespace that this process is in as it is opened."""
+    """A netlink socket in the namespace that this process is in when the socket is opened."""
 
     def __init__(self, protocol: int = ROUTE) -> None:
         """Open the socket of a netlink family."""
         self._socket = _open(protocol)
 
     def exchange(self, requests: bytes, last: int) -> list[Message]:
-        """Send and collect, as the protocol says."""
+        """Send and receive, as the protocol says."""
         with _translated():
             self._socket.send(requests)
             return self._collect(last, RECEIVE_SIZE)
 
     def exchanges(self, batches: Iterable[tuple[bytes, int]]) -> Iterator[list[Message]]:
-        """Exchange one after the other: the kernel is done with a batch before its sending returns."""
+        """Exchange one after the other: the kernel has executed a batch before the call that sends it returns."""
         return (self.exchange(requests, last) for requests, last in batches)
 
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
-        """Send one by one and collect, as the protocol says."""
+        """Send one by one and receive, as the protocol says."""
         answers: list[Message] = []
         with _translated():
             for request in requests:
@@ -161,14 +161,14 @@ class SocketChannel:
         while True:
             received = self._socket.recv_into(buffer, 0, socket.MSG_TRUNC)
             if received > size:
-                raise ProtocolError(f"the kernel answers in pieces of {received} bytes where {size} are expected")
+                raise ProtocolError(f"the kernel sent a datagram of {received} bytes; at most {size} were expected")
             part = messages(bytes(memoryview(buffer)[:received]))
             answers += part
             if any(m.sequence == last and m.type in (ERROR, DONE) for m in (part[0], part[-1])):
                 return answers
 
     def close(self) -> None:
-        """Let the namespace go."""
+        """Close the socket."""
         self._socket.close()
 
 
@@ -208,7 +208,7 @@ def _sysctl_file(name: str) -> str:
 
 
 def _setns(descriptor: int) -> None:
-    # os.setns is there from Python 3.12 on only.
+    # os.setns exists only from Python 3.12 on.
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(descriptor, _CLONE_NEWNET) == 0:
         return
@@ -216,5 +216,5 @@ def _setns(descriptor: int) -> None:
     if code == errno.EPERM:
         raise HostError("entering a network namespace needs root (CAP_SYS_ADMIN)")
     if code == errno.EINVAL:
-        raise HostError("that file is not a network namespace")
+        raise HostError("the file is not a network namespace")
     raise SandboxGoneError(f"cannot enter the network namespace: {os.strerror(code)}")

@@ -3,9 +3,9 @@
 Source: include/uapi/linux/netfilter/nfnetlink.h (struct nfgenmsg), nfnetlink_conntrack.h (enum ctattr_type,
 ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_filter); the flags of a filter are in net/netfilter/nf_internals.h.
 
-Traps: a deletion without a tuple empties the whole table, so none is ever built without one. A kernel that does not know
-the filter of a dump (before Linux 5.8) leaves it out without a word, and one that does can have its comparison of IPv6
-addresses upside down (6.1 has, 6.12 has not): so IPv6 is filtered by protocol only, and all is looked at here again.
+Traps: a deletion without a tuple empties the whole table, so every deletion that is built here has one. Kernels before
+Linux 5.8 silently ignore the filter of a dump. Some later kernels compare IPv6 addresses the wrong way round (6.1 does,
+6.12 does not). Therefore IPv6 entries are filtered by protocol only, and every dumped entry is checked again here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TUPLE_ADDRESSES, TUPLE_PROTOCOL = 1, 2
 IPV4_DESTINATION, IPV6_DESTINATION = 2, 4
 PROTOCOL_NUMBER, DESTINATION_PORT = 1, 3
 FILTER_ORIGINAL = 1
-# What of the original tuple the kernel compares: CTA_FILTER_F_CTA_IP_DST, _PROTO_NUM, _PROTO_DST_PORT.
+# The fields of the original tuple that the kernel compares: CTA_FILTER_F_CTA_IP_DST, _PROTO_NUM, _PROTO_DST_PORT.
 BY_DESTINATION, BY_PROTOCOL, BY_PORT = 0x2, 0x8, 0x20
 
 _NFGENMSG = struct.Struct("=BBH")
@@ -42,7 +42,7 @@ _U32 = struct.Struct("=I")
 _NESTED = 0x8000
 # Bytes of requests in one send, as in `execute`; a deletion takes 80 to 120.
 BATCH = 1 << 16
-# A kernel without ctnetlink answers EINVAL to all that is asked of it.
+# A kernel without ctnetlink answers every request with EINVAL.
 _LACKING = {errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP}
 
 
@@ -55,10 +55,10 @@ class _Original(NamedTuple):
 
 
 def dump_request(address: str, protocol: str, sequence: int, *, port: int | None = None) -> bytes:
-    """Ask for the entries whose first packet went to `address` (and `port`) by `protocol`, one of PROTOCOLS.
+    """Build a request for the entries whose first packet went to `address` (and `port`) by `protocol`, one of PROTOCOLS.
 
-    The kernel leaves out others where it can: those of other IPv4 addresses and protocols, and of other ports of TCP and
-    UDP. `delete_request` is what decides. ValueError for what is no address, KeyError for another protocol.
+    The kernel filters as far as it can: by IPv4 address, by protocol, and by port of TCP and UDP. `delete_request`
+    decides which entries really match. ValueError if `address` is no address, KeyError for another protocol.
     """
     packed = pack_address(address)
     kind, flags = (IPV4_DESTINATION, BY_DESTINATION) if len(packed) == 4 else (IPV6_DESTINATION, 0)
@@ -76,9 +76,9 @@ def dump_request(address: str, protocol: str, sequence: int, *, port: int | None
 def delete_request(
     entry: bytes, address: str, protocol: str, sequence: int, *, port: int | None = None
 ) -> bytes | None:
-    """Build the deletion of a dumped entry, of exactly it: its original tuple, its zone, and its id.
+    """Build the deletion of exactly one dumped entry: with its original tuple, its zone and its id.
 
-    None if it is not of this destination and protocol. ProtocolError for malformed bytes.
+    None if the entry has another destination or protocol. ProtocolError for malformed bytes.
     """
     if len(entry) < _NFGENMSG.size:
         raise ProtocolError(f"conntrack entry of {len(entry)} bytes")
@@ -92,7 +92,7 @@ def delete_request(
     body = _NFGENMSG.pack(entry[0], 0, 0) + _nested(TUPLE_ORIGINAL, found[TUPLE_ORIGINAL])
     if ZONE in found:
         body += attribute(ZONE, _sized(found, ZONE, 2))
-    # A new connection with the same addresses and ports has another id, unless it is at the same place in memory.
+    # A new connection with the same addresses and ports has another id, unless the kernel reuses the same memory for it.
     body += attribute(ID, _sized(found, ID, 4))
     return message.pack(DELETE, message.REQUEST, sequence, body)
 
@@ -100,12 +100,12 @@ def delete_request(
 def delete(
     channel: Channel, address: str, protocol: str, *, sequence: Callable[[], int], port: int | None = None
 ) -> int:
-    """Delete the entries whose first packet went to `address` (and `port`) by `protocol`; give how many there were.
+    """Delete the entries whose first packet went to `address` (and `port`) by `protocol`. Return how many were deleted.
 
-    `channel` is one of the family NETFILTER, of a kernel with the module nf_conntrack_netlink; `sequence` gives its next
-    number. An entry that ended by itself meanwhile is not counted. HostError if the kernel lacks that module or
-    a privilege, BusyError if no whole dump can be had in 10 s, ProtocolError for malformed answers, with nothing deleted,
-    and for other refusals.
+    `channel` is of the family NETFILTER; `sequence` returns its next sequence number. An entry that ended by itself
+    meanwhile is not counted. HostError if the kernel lacks the module nf_conntrack_netlink or we lack a privilege,
+    BusyError if no consistent dump succeeds within 10 s, ProtocolError for malformed answers (then nothing was deleted)
+    and if the kernel refuses a deletion.
     """
     requests = [
         request
@@ -119,7 +119,7 @@ def _entries(
     channel: Channel, address: str, protocol: str, sequence: Callable[[], int], port: int | None
 ) -> list[bytes]:
     request = partial(dump_request, address, protocol, port=port)
-    answers = whole_dump(channel, request, sequence, "its connections change", _check_end)
+    answers = whole_dump(channel, request, sequence, "the connections change", _check_end)
     return [answer.payload for answer in answers if answer.type == NEW]
 
 
@@ -129,12 +129,14 @@ def _check_end(answers: Sequence[Message]) -> None:
     failed = message.failure(answers[-1])
     if failed:
         if failed.errno in _LACKING:
-            raise HostError(f"the kernel does not show its connections: {failed}; has it nf_conntrack_netlink?")
-        raise ProtocolError(f"the kernel refused to show its connections: {failed}")
+            raise HostError(
+                f"the kernel cannot list its connections: {failed}; does it have the module nf_conntrack_netlink?"
+            )
+        raise ProtocolError(f"the kernel refused to list its connections: {failed}")
 
 
 def _batches(requests: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Take as many at a time as one send may have."""
+    """Yield batches of at most BATCH bytes, each for one send."""
     batch: list[bytes] = []
     size = 0
     for request in requests:
@@ -148,7 +150,7 @@ def _batches(requests: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def _send(channel: Channel, batch: list[bytes]) -> int:
-    """Send deletions, asking for an answer to the last only; give how many of them deleted something."""
+    """Send deletions and ask for an answer to the last only. Return how many of them deleted an entry."""
     batch[-1] = message.with_ack(batch[-1])
     numbers = set(map(message.sequence_of, batch))
     answers = channel.exchange(b"".join(batch), message.sequence_of(batch[-1]))
@@ -178,7 +180,7 @@ def _original(found: Mapping[int, bytes], size: int) -> _Original:
 def _sized(found: Mapping[int, bytes], kind: int, size: int) -> bytes:
     value = _get(found, kind)
     if len(value) != size:
-        raise ProtocolError(f"conntrack attribute of {len(value)} bytes where {size} are expected")
+        raise ProtocolError(f"conntrack attribute of {len(value)} bytes; {size} were expected")
     return value
 
 

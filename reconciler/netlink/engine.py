@@ -1,4 +1,4 @@
-"""Observe over any channel: what a namespace of this host and a guest have in common."""
+"""Read the links, addresses and routes of a kernel over any channel: of a namespace of this host, or of a guest."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from reconciler.netlink.channel import ROUTE, Channel, LocalKernel
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.message import Message
 
-# Seconds to look for a moment in which a dump is not interrupted.
+# Seconds to retry a dump that a change of the table interrupts.
 CONSISTENT_DUMP_TIMEOUT = 10.0
 
 
 @dataclass(slots=True)
 class Routes:
-    """The routes found: ours, and those of other protocols."""
+    """The observed routes: ours, and the foreign ones."""
 
     ours: list[Route] = field(default_factory=list)
     foreign: list[Route] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Routes:
 
 @contextmanager
 def local_engine() -> Iterator[Engine]:
-    """Give an engine of the namespace that this process is in: the host's."""
+    """Yield an engine of the namespace that this process is in: the host's."""
     channel = LocalKernel().open(ROUTE)
     try:
         yield Engine(channel)
@@ -44,7 +44,7 @@ class Engine:
     """Reads one kernel network namespace."""
 
     def __init__(self, channel: Channel) -> None:
-        """Work over `channel`, which the caller closes."""
+        """Use `channel`, which the caller closes."""
         self.channel = channel
         self._sequence = 0
 
@@ -67,7 +67,7 @@ class Engine:
                 return interface.decode_link(answer.payload)
             failed = message.failure(answer)
             if failed is not None and failed.errno != errno.ENODEV:
-                raise ProtocolError(f"the kernel refused to show {name}: {failed}")
+                raise ProtocolError(f"the kernel refused to report the link {name}: {failed}")
         return None
 
     def addresses(self) -> list[LinkAddress]:
@@ -80,7 +80,7 @@ class Engine:
         return [address for address in decoded if address is not None]
 
     def routes(self, indexes: Mapping[str, int], desired: Iterable[Route]) -> Routes:
-        """Read all routes. Where one equals a desired route by its bytes, that very object is given."""
+        """Read all routes. For a route whose bytes equal those of a desired route, return that very object."""
         dumped = [
             answer.payload
             for family in (AF_INET, AF_INET6)
@@ -97,13 +97,13 @@ class Engine:
         return found
 
     def next_sequence(self) -> int:
-        """Give the next sequence number of this channel."""
+        """Return the next sequence number of this channel."""
         self._sequence += 1
         return self._sequence
 
     def dump(self, request: Callable[[int], bytes]) -> list[Message]:
-        """Dump a table; `request` builds the request of a sequence number."""
-        answers = whole_dump(self.channel, request, self.next_sequence, "its tables change")
+        """Return the dump of a table; `request` builds the request with a given sequence number."""
+        answers = whole_dump(self.channel, request, self.next_sequence, "the kernel's tables change")
         failed = message.failure(answers[-1])
         if failed:
             raise ProtocolError(f"the kernel refused a dump: {failed}")
@@ -117,9 +117,10 @@ def whole_dump(
     what_changes: str,
     check: Callable[[list[Message]], None] = lambda _: None,
 ) -> list[Message]:
-    """Dump a table; again, as long as it changed meanwhile: such a dump can lack what was there all the time.
+    """Return the dump of a table. Repeat it if the table changed meanwhile: such a dump can lack unchanged entries.
 
-    `request` builds the request of a sequence number; `check` looks at each answer first. BusyError says `what_changes`.
+    `request` builds the request with a given sequence number. `check` raises an error if the answers are a refusal.
+    BusyError, which begins with `what_changes`, if every dump was interrupted for 10 s.
     """
     deadline = time.monotonic() + CONSISTENT_DUMP_TIMEOUT
     while True:

@@ -1,6 +1,6 @@
-"""Execute operations over any channel, many to a send; each refusal comes back to its operation.
+"""Execute operations over any channel, many of them with one send. Each refusal is reported for its operation.
 
-An answer is asked of a batch's last message only: the kernel answers every failure anyway, and silence means success.
+Only the last message of a batch asks for an answer: the kernel answers every failure anyway, and silence means success.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reconciler.operations.address import AwaitAddress
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import Outcome, Status, until_failure
 
-# Bytes of requests in one send: large enough to be cheap, small enough that a failure stops soon.
+# Bytes of requests in one send: large enough to be cheap, small enough that a failure soon stops the run.
 BATCH = 1 << 16
 # Seconds for duplicate address detection: up to 1 s of random delay and 1 s of listening (RFC 4862, 5.4.2), and more
 # on a host under load.
@@ -39,10 +39,10 @@ class Request(NamedTuple):
 
 
 def execute(engine: Engine, operations: Sequence[NetworkOperation], indexes: dict[str, int]) -> Iterator[list[Outcome]]:
-    """Execute operations in order; give the outcomes batch by batch, and stop after a batch in which one failed.
+    """Execute operations in order; yield the outcomes batch by batch, and stop after a batch in which one failed.
 
-    `indexes` gives the index of each link by name, and is kept true across renames. Operations that move a device
-    between namespaces are the driver's.
+    `indexes` maps the name of each link to its index, and is updated when an operation renames a link. The driver
+    itself executes operations that move a device between namespaces.
     """
     return until_failure(
         outcomes
@@ -76,15 +76,15 @@ IsGone = Callable[["Operation", int], bool]
 
 
 def send(channel: Channel, batch: Sequence[Request], is_gone: IsGone) -> list[Outcome]:
-    """Send one batch; tell what became of each request in it.
+    """Send one batch; return the outcome of each request in it.
 
-    `is_gone` tells of an operation and an errno whether a deletion failed only because there is nothing (left) to delete.
+    `is_gone` returns whether an operation failed with this errno only because its object is already gone.
     """
     return next(send_all(channel, [batch], is_gone)) if batch else []
 
 
 def send_all(channel: Channel, batches: Iterable[Sequence[Request]], is_gone: IsGone) -> Iterator[list[Outcome]]:
-    """Send batches, none of which is empty, nor has to wait for what became of the one before."""
+    """Send batches that are not empty, without waiting for the outcomes of the batch before; yield the outcomes of each."""
     sent: deque[Sequence[Request]] = deque()
 
     def requests() -> Iterator[tuple[bytes, int]]:
@@ -132,12 +132,16 @@ def _await_address(engine: Engine, operation: AwaitAddress, index: int) -> Outco
     while time.monotonic() < deadline:
         found = next((a for a in engine.addresses() if a.index == index and a.address == wanted), None)
         if found is None:
-            return Outcome(operation, Status.FAILED, f"{wanted} is not there any more")
+            return Outcome(
+                operation, Status.FAILED, f"{wanted} no longer exists: another program deleted it or its link"
+            )
         if found.dad_failed:
             return Outcome(operation, Status.FAILED, f"{wanted} is in use by another host (duplicate address)")
         if not found.tentative:
             return Outcome(operation, Status.DONE)
         time.sleep(_POLL)
     return Outcome(
-        operation, Status.FAILED, f"{wanted} is still tentative after {DAD_TIMEOUT:.0f} s; has the link a carrier?"
+        operation,
+        Status.FAILED,
+        f"{wanted} is still tentative after {DAD_TIMEOUT:.0f} s; does the link have a carrier?",
     )

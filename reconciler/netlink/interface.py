@@ -1,6 +1,7 @@
-"""Links and addresses as the kernel says them: decode dumps, encode operations.
+"""Links and addresses in netlink's format: decode dumps, encode operations.
 
-Decoding is ours, as each `diff` does it; changes are rare and encoded by pyroute2, imported only then (150 ms).
+Dumps are decoded here, as every `diff` needs that. Changes are rare: pyroute2 encodes them, and is imported only then
+(150 ms).
 Source: include/uapi/linux/if_link.h, if_addr.h.
 """
 
@@ -36,18 +37,18 @@ _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
 _IFLA_INFO_KIND = 1
 _SKIP_STATISTICS = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
-# IFF_RUNNING would say the same as IFF_LOWER_UP, but a moment later.
+# IFF_RUNNING means the same as IFF_LOWER_UP, but the kernel sets it a moment later.
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
-# The kernel's marks (from 5.18 on) on addresses it makes itself: loopback, router advertisement, link-local.
+# From 5.18 on, the kernel marks addresses that it makes itself: loopback, router advertisement, link-local.
 _IFAPROT_KERNEL = (b"\x01", b"\x02", b"\x03")
 
 
 @dataclass(slots=True)
 class Link:
-    """A link as dumped. `queues` is how many transmit queues it could have, `kind` is empty for a physical one.
+    """A link as dumped. `queues` is its maximum of transmit queues; `kind` is empty for a physical link.
 
-    `permanent`: the MAC address that its device came with; empty if it is not one that has any.
+    `permanent`: the MAC address that the hardware came with; empty if the device has none.
     """
 
     index: int
@@ -76,13 +77,13 @@ class LinkAddress:
 
 
 def dump_links_request(sequence: int) -> bytes:
-    """Ask for all links, without their statistics."""
+    """Build a request for all links, without their statistics."""
     body = _IFINFOMSG.pack(0, 0, 0, 0, 0) + message.attribute(_IFLA_EXT_MASK, _U32.pack(_SKIP_STATISTICS))
     return message.pack(message.GET_LINK, message.REQUEST | message.DUMP, sequence, body)
 
 
 def get_link_request(name: str, sequence: int) -> bytes:
-    """Ask for one link by its name."""
+    """Build a request for one link by its name."""
     body = (
         _IFINFOMSG.pack(0, 0, 0, 0, 0)
         + message.attribute(_IFLA_IFNAME, name.encode() + b"\0")
@@ -92,7 +93,7 @@ def get_link_request(name: str, sequence: int) -> bytes:
 
 
 def dump_addresses_request(sequence: int) -> bytes:
-    """Ask for all addresses of both families."""
+    """Build a request for all addresses of both families."""
     flags = message.REQUEST | message.DUMP
     return message.pack(message.GET_ADDRESS, flags, sequence, _IFADDRMSG.pack(0, 0, 0, 0, 0))
 
@@ -127,7 +128,7 @@ def decode_address(payload: bytes) -> LinkAddress | None:
     if size is None:
         return None
     found = dict(message.attributes(payload, _IFADDRMSG.size))
-    # IFA_ADDRESS is the peer's on a point-to-point link; IFA_LOCAL, where there is one, is ours.
+    # On a point-to-point link, IFA_ADDRESS is the address of the peer. IFA_LOCAL, if present, is the link's own.
     packed = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS, b""))
     if len(packed) != size or length > size * 8:
         raise ProtocolError(f"address of {len(packed)} bytes with prefix length {length}")
@@ -144,7 +145,7 @@ def decode_address(payload: bytes) -> LinkAddress | None:
 
 
 def _text(value: bytes) -> str:
-    # A name or an alias may hold anything; what a terminal would obey is not shown to one.
+    # A name or an alias may contain any byte. Control characters must not reach a terminal.
     return printable(value.rstrip(b"\0").decode(errors="replace"))
 
 
@@ -152,7 +153,7 @@ def _number(value: bytes | None) -> int:
     if value is None:
         return 0
     if len(value) != 4:
-        raise ProtocolError(f"link attribute of {len(value)} bytes where 4 are expected")
+        raise ProtocolError(f"link attribute of {len(value)} bytes; 4 were expected")
     (number,) = _U32.unpack(value)
     return int(number)
 
@@ -163,7 +164,7 @@ def encode_link(
     sequence: int,
     namespace: int = -1,
 ) -> bytes:
-    """Build the request of a link operation. `namespace` is the open file of the one that the link moves to."""
+    """Build the request of a link operation. `namespace` is the open file of the namespace that the link moves to."""
     values: list[tuple[str, str | int]] = []
     up: bool | None = None
     match operation:
@@ -197,7 +198,7 @@ def encode_address(
 ) -> bytes:
     """Build the request of an address operation. KeyError for a NIC that `indexes` lacks.
 
-    An addition replaces an equal address, so that a run that was killed can be run again.
+    An addition replaces an equal address, so that a run that was killed can be repeated.
     """
     packed, length = split_prefix(operation.address.address)
     text = unpack(packed)
@@ -219,7 +220,7 @@ def encode_address(
 
 
 def _encode(request: Any, kind: int, flags: int, sequence: int, fields: Mapping[str, Any]) -> bytes:
-    """Let a pyroute2 message encode itself."""
+    """Encode a pyroute2 message."""
     for name, value in fields.items():
         request[name] = value
     request["header"] = {"type": kind, "flags": flags, "sequence_number": sequence, "pid": 0}

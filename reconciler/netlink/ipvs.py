@@ -1,10 +1,10 @@
-"""IPVS as the kernel says it: encode an operation, decode a dump.
+"""IPVS in netlink's format: encode an operation, decode a dump.
 
 Source: include/uapi/linux/ip_vs.h (enum IPVS_CMD_*, IPVS_SVC_ATTR_*, IPVS_DEST_ATTR_*), net/netfilter/ipvs/ip_vs_ctl.c
 (ip_vs_genl_fill_service, ip_vs_genl_fill_dest), include/uapi/linux/genetlink.h.
 
-What is written is built in the very order in which the kernel dumps it, so that what equals the desired is found by its
-bytes and never decoded. Where a kernel orders it otherwise, decoding gives the same result, only later.
+Messages are built in the very order in which the kernel dumps. So a dumped service or server that equals a desired one is
+found by its bytes and never decoded. If a kernel uses another order, decoding has the same result but takes longer.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from reconciler.operations.ipvs import (
     SetTimeouts,
 )
 
-# Our mark in a service's flags: of the bits that the kernel keeps and gives no meaning.
+# Our mark in a service's flags: one of the bits that the kernel keeps but does not use.
 MARK = 0x40000000
 _PERSISTENT, _HASHED, _ONE_PACKET = 0x1, 0x2, 0x4
 _SCHEDULER_BITS = (0x8, 0x10, 0x20)
-# What an edit may change; bits of others stay. The kernel sets _HASHED itself, and must not be told so.
+# The bits that an edit may change; other bits stay. The kernel sets _HASHED itself; a request must not contain it.
 _OURS = _PERSISTENT | _ONE_PACKET | MARK | sum(_SCHEDULER_BITS)
 _ALL = 0xFFFFFFFF
 
-# genetlink.h: the controller, its question for a family by name, and the attributes of question and answer.
+# genetlink.h: the controller, its command to look up a family by name, and the attributes of request and answer.
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
 _NEW_SERVICE, _SET_SERVICE, _DEL_SERVICE, _GET_SERVICE = 1, 2, 3, 4
 _NEW_DEST, _SET_DEST, _DEL_DEST, _GET_DEST = 5, 6, 7, 8
@@ -59,7 +59,7 @@ _SET_CONFIG, _GET_CONFIG = 12, 13
 _SERVICE, _DEST, _TIMEOUT_TCP, _TIMEOUT_FIN, _TIMEOUT_UDP = 1, 2, 4, 5, 6
 # IPVS_SVC_ATTR_*.
 _AF, _PROTOCOL, _ADDR, _PORT, _FWMARK, _SCHED, _FLAGS, _TIMEOUT, _NETMASK, _STATS, _PE = range(1, 12)
-# IPVS_DEST_ATTR_*: these three are needed to tell servers; the others are in _SERVER.
+# IPVS_DEST_ATTR_*: these three identify a server; the others are in _SERVER.
 _DEST_ACTIVE, _DEST_INACTIVE, _DEST_FAMILY = 7, 8, 11
 
 _HEAD = struct.Struct("=BBH")
@@ -70,53 +70,53 @@ _U16, _U32, _PORT_FORM, _FLAGS_FORM = (
     struct.Struct("!H"),
     struct.Struct("=II"),
 )
-# All that identifies a service that has an address, and one of a mark.
+# All that identifies a service: one with an address, and one with a firewall mark.
 _IDENTITY = struct.Struct("=HHHxx HHHxx HH16s HH2sxx")
 _FWMARK_IDENTITY = struct.Struct("=HHHxx HHI")
-# Where a dump has it in this very order, these are at their places.
+# If a dump has this very order, these attributes are at these places.
 _AF_FIRST, _PROTOCOL_NEXT, _PORT_LAST = _U16.pack(_AF), _U16.pack(_PROTOCOL), _U16.pack(_PORT)
-# All that a manifest can say of a server, with the header of each attribute, and then its family.
+# All fields of a server that a manifest can set, with the header of each attribute, and then its family.
 _SERVER = struct.Struct("=HH16s HH2sxx HHI HHI HHBxxx HH2sxx HHHxx HHI HHI")
 _SERVER_FAMILY = struct.Struct("=HHHxx")
 _COUNTERS_SIZE = 24
 _PROTOCOLS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
 _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
-# IP_VS_CONN_F_*: masquerade, direct route, tunnel; and those that only others set.
+# IP_VS_CONN_F_*: masquerade, direct route, tunnel; and those that only other programs set.
 _FORWARDS = {**dict(zip(FORWARDS, (0, 3, 2), strict=True)), "localnode": 1, "bypass": 4}
 _FORWARD_NAMES = {number: name for name, number in _FORWARDS.items()}
 
 
 def family_request(sequence: int) -> bytes:
-    """Ask the controller for the number of the IPVS family; the kernel loads the module if need be."""
+    """Build a request to the controller for the number of the IPVS family; the kernel loads the module if needed."""
     body = _HEAD.pack(_GET_FAMILY, 1, 0) + message.attribute(_FAMILY_NAME, b"IPVS\0")
     return message.pack(_CONTROLLER, message.REQUEST | message.ACK, sequence, body)
 
 
 def decode_family(payload: bytes) -> int:
-    """Read the controller's answer."""
+    """Return the number of the IPVS family from the controller's answer."""
     for kind, value in message.attributes(payload, _HEAD.size):
         if kind == _FAMILY_ID and len(value) == 2:
             return int(_U16.unpack(value)[0])
-    raise ProtocolError("the kernel does not say the number of the IPVS family")
+    raise ProtocolError("the kernel's answer lacks the number of the IPVS family")
 
 
 def dump_services_request(family: int, sequence: int) -> bytes:
-    """Ask for all services."""
+    """Build a request for all services."""
     return _request(family, _GET_SERVICE, sequence, b"", message.DUMP)
 
 
 def get_service_request(family: int, key: ServiceKey, sequence: int) -> bytes:
-    """Ask for one service."""
+    """Build a request for one service."""
     return _request(family, _GET_SERVICE, sequence, _named(key))
 
 
 def dump_servers_request(family: int, identity: bytes, sequence: int) -> bytes:
-    """Ask for the servers of a service."""
+    """Build a request for the servers of a service."""
     return _request(family, _GET_DEST, sequence, message.attribute(_SERVICE, identity), message.DUMP)
 
 
 def get_timeouts_request(family: int, sequence: int) -> bytes:
-    """Ask for the timeouts."""
+    """Build a request for the timeouts."""
     return _request(family, _GET_CONFIG, sequence, b"", message.ACK)
 
 
@@ -147,7 +147,7 @@ def encode(operation: MessageOperation, family: int, sequence: int) -> bytes:
             assert_never(operation)
 
 
-# Each service is named by itself and by its servers, one after the other.
+# The operations on a service and on its servers follow each other, so the same key is encoded many times in a row.
 @lru_cache(maxsize=8)
 def _named(key: ServiceKey) -> bytes:
     return message.attribute(_SERVICE, encode_identity(key))
@@ -164,7 +164,7 @@ def encode_identity(key: ServiceKey) -> bytes:
 
 
 def encode_settings(service: Service) -> bytes:
-    """Build what the kernel dumps of a service, up to its statistics."""
+    """Build the bytes that the kernel dumps for a service, up to its statistics."""
     return _settings(service, _ALL)
 
 
@@ -186,7 +186,7 @@ def _settings(service: Service, mask: int) -> bytes:
 
 
 def scheduler_bits(scheduler: str, flags: tuple[str, ...]) -> int:
-    """Give the bits of a scheduler's flags; two of `sh` and `mh` have names of their own."""
+    """Return the bits of a scheduler's flags; `sh` and `mh` have names of their own for two of them."""
     if not flags:
         return 0
     names = zip(_SCHEDULER_BITS, scheduler_flag_names(scheduler), strict=True)
@@ -205,14 +205,14 @@ def _encode_netmask(netmask: str | None, *, ipv6: bool) -> bytes:
 
 
 def _decode_netmask(value: bytes, *, ipv6: bool, persistent: int) -> str | None:
-    """Give a netmask as ipvsadm has it; one of a service that is not persistent means nothing."""
+    """Return a netmask in ipvsadm's notation; None if the service is not persistent, as it has no effect then."""
     if not persistent or value == _encode_netmask(None, ipv6=ipv6):
         return None
     return str(_number(value)) if ipv6 else unpack(value)
 
 
 def encode_server(server: Server) -> bytes:
-    """Build what the kernel dumps of a server up to its counters, and its family, which it dumps after them."""
+    """Build the bytes that the kernel dumps for a server up to its counters, and its family, which follows them."""
     return _SERVER.pack(
         *(20, 1, _address(server.address), 6, 2, _PORT_FORM.pack(server.port)),
         *(8, 3, _FORWARDS[server.forward], 8, 4, server.weight),
@@ -222,7 +222,7 @@ def encode_server(server: Server) -> bytes:
     ) + _SERVER_FAMILY.pack(6, _DEST_FAMILY, AF_INET6 if ":" in server.address else AF_INET)
 
 
-# The servers of a large table are few machines.
+# A large table has few different addresses of servers.
 @lru_cache(maxsize=1 << 16)
 def _address(text: str) -> bytes:
     return pack_address(text)
@@ -233,31 +233,31 @@ def _u32(kind: int, value: int) -> bytes:
 
 
 def identity(payload: bytes) -> bytes:
-    """Give what identifies a dumped service, as `encode_identity` builds it."""
+    """Return the bytes that identify a dumped service, as `encode_identity` builds them."""
     if payload[10:12] == _AF_FIRST and payload[18:20] == _PROTOCOL_NEXT and payload[46:48] == _PORT_LAST:
         return payload[_BODY_AT : _BODY_AT + _IDENTITY.size]
     return encode_identity(decode_service(payload).key)
 
 
 def is_same_service(payload: bytes, settings: bytes) -> bool:
-    """Tell whether a dumped service is as `encode_settings` says."""
+    """Return whether a dumped service has the settings that `encode_settings` built."""
     return payload.startswith(settings, _BODY_AT)
 
 
 def server_bytes(payload: bytes) -> bytes:
-    """Give the part of a dumped server that says what `encode_server` does."""
+    """Return the part of a dumped server that `encode_server` builds."""
     end = _BODY_AT + _SERVER.size
     family = end + _COUNTERS_SIZE
     return payload[_BODY_AT:end] + payload[family : family + _SERVER_FAMILY.size]
 
 
 def is_service(payload: bytes) -> bool:
-    """Tell whether a message of the family is a dumped service."""
+    """Return whether a message of the family is a dumped service."""
     return len(payload) > _BODY_AT and payload[0] == _NEW_SERVICE
 
 
 def is_server(payload: bytes) -> bool:
-    """Tell whether a message of the family is a dumped server."""
+    """Return whether a message of the family is a dumped server."""
     return len(payload) > _BODY_AT and payload[0] == _NEW_DEST
 
 
@@ -297,7 +297,7 @@ def _decode_key(found: dict[int, bytes], *, ipv6: bool) -> ServiceKey:
 
 
 def decode_server(payload: bytes) -> tuple[Server, int]:
-    """Read a dumped server, and how many connections it has, the inactive ones among them."""
+    """Read a dumped server, and how many connections it has, including the inactive ones."""
     found = _nested(payload, _DEST)
     family = _number(found.get(_DEST_FAMILY, b""))
     forward = _number(found.get(3, b""))
@@ -330,7 +330,7 @@ def _nested(payload: bytes, kind: int) -> dict[int, bytes]:
     for found, value in message.attributes(payload, _HEAD.size):
         if found == kind:
             return dict(message.attributes(value))
-    raise ProtocolError("IPVS message without what it is about")
+    raise ProtocolError("IPVS message without the attribute of its service, server or timeouts")
 
 
 def _number(value: bytes) -> int:
@@ -345,7 +345,7 @@ def _port(value: bytes) -> int:
 
 def _exactly(value: bytes, size: int) -> bytes:
     if len(value) != size:
-        raise ProtocolError(f"IPVS attribute of {len(value)} bytes where {size} are expected")
+        raise ProtocolError(f"IPVS attribute of {len(value)} bytes; {size} were expected")
     return value
 
 
@@ -354,7 +354,7 @@ def _decode_address(value: bytes, *, ipv6: bool) -> str:
 
 
 def _text(value: bytes) -> str:
-    """Read a name of the kernel: short, printable, without what ends it."""
+    """Read a name of the kernel without its final NUL. ProtocolError if it is long or not printable."""
     text = value.rstrip(b"\0").decode("ascii", errors="replace")
     if not 0 < len(text) <= 16 or not text.isprintable():
         raise ProtocolError(f"IPVS name {text[:20]!r}")

@@ -18,14 +18,14 @@ from reconciler.netlink.ipvs_listing import agreeing
 from reconciler.netlink.message import Message
 from reconciler.operations.ipvs import EXPIRING, AddService
 
-# More than anybody has; a guest that says so does not keep us busy.
+# More than anyone uses. A hostile guest must not be able to keep us busy with endless services.
 MAX_SERVICES = 65_536
 _NUMBER = re.compile(r"-?[0-9]{1,10}")
 
 
 @dataclass(slots=True)
-class Table:
-    """What was found, and when; `connections` and `expiring` as `model.sandbox.Surroundings` says."""
+class IpvsTable:
+    """The observed services, and the time of the look. See `model.sandbox.Surroundings` for `connections`, `expiring`."""
 
     ipvs: Ipvs
     expiring: bool = False
@@ -35,7 +35,7 @@ class Table:
 
 
 class IpvsEngine:
-    """Reads the IPVS table of one network namespace, and holds the channels to it."""
+    """Reads the IPVS table of one network namespace over its own channels."""
 
     def __init__(self, kernel: Kernel) -> None:
         """Open channels. HostError if the kernel has no IPVS."""
@@ -56,7 +56,7 @@ class IpvsEngine:
         return channel
 
     def close(self) -> None:
-        """Let the namespace go."""
+        """Close the channels."""
         for channel in self._open:
             channel.close()
 
@@ -68,22 +68,22 @@ class IpvsEngine:
         return self._conntrack
 
     def next_sequence(self) -> int:
-        """Give the next sequence number."""
+        """Return the next sequence number."""
         self._sequence += 1
         return self._sequence
 
-    def observe(self, desired: Ipvs, *, quick: bool = False) -> Table:
-        """Read the table. Where a service equals a desired one by its bytes, that very object is given.
+    def observe(self, desired: Ipvs, *, quick: bool = False) -> IpvsTable:
+        """Read the table. For a service whose bytes equal those of a desired one, return that very object.
 
-        Ours is what carries our mark, and what `desired` names; never what it excludes. A quick look takes servers that
-        the kernel's listing shows just as desired for equal: thresholds and tunnels that others gave them go unseen.
+        A service is ours if it carries our mark or `desired` names it, unless `desired` excludes it. A quick look
+        trusts the kernel's listing of servers, which lacks thresholds and tunnels: it does not see changes of these.
         """
         names = sorted({NODEST, CONNTRACK, *(name for name, _ in desired.sysctls)})
         values = {name: value for name in names if (value := self._sysctl(name)) is not None}
         expiring = values.get(NODEST) == EXPIRING
         if expiring:
             values[NODEST] = 0
-        table = Table(replace(desired, timeouts=self.timeouts(), sysctls=tuple(values.items())), expiring)
+        table = IpvsTable(replace(desired, timeouts=self.timeouts(), sysctls=tuple(values.items())), expiring)
         services = self._read_services(desired.services or (), table, quick=quick)
         table.ipvs = replace(table.ipvs, services=tuple(services))
         return table
@@ -99,10 +99,10 @@ class IpvsEngine:
         for answer in answers:
             if answer.type == self.family and answer.sequence == sequence:
                 return ipvs.decode_timeouts(answer.payload)
-        raise ProtocolError("the kernel does not say the IPVS timeouts")
+        raise ProtocolError("the kernel's answer lacks the IPVS timeouts")
 
     def guards(self, services: Iterable[Service]) -> tuple[list[bytes], list[bytes]]:
-        """Give the messages that ask for the first service of each address family, and those that add it."""
+        """Return the requests that read the first service of each address family, and the requests that add it."""
         first = {service.is_ipv6: service for service in reversed(list(services))}.values()
         probes = [ipvs.get_service_request(self.family, each.key, 1) for each in first]
         return probes, [ipvs.encode(AddService(service=each), self.family, 1) for each in first]
@@ -116,14 +116,14 @@ class IpvsEngine:
                 if failed and failed.errno == errno.ENOENT:
                     raise HostError("this kernel has no IPVS: its module ip_vs is missing or cannot be loaded")
                 if failed:
-                    raise ProtocolError(f"the kernel refused to look for IPVS: {failed}")
+                    raise ProtocolError(f"the kernel refused to look up IPVS: {failed}")
         return ipvs.decode_family(answers[0].payload)
 
-    def _read_services(self, desired: Sequence[Service], table: Table, *, quick: bool) -> list[Service]:
-        # The kernel's own table may change between two pieces of a dump, and show a service again.
+    def _read_services(self, desired: Sequence[Service], table: IpvsTable, *, quick: bool) -> list[Service]:
+        # If the kernel's table changes between two pieces of a dump, the dump can contain a service twice.
         by_identity = {ipvs.identity(payload): payload for payload in self._dump_services()}
         if len(by_identity) > MAX_SERVICES:
-            raise ProtocolError(f"the kernel shows more than {MAX_SERVICES} IPVS services")
+            raise ProtocolError(f"the kernel reports more than {MAX_SERVICES} IPVS services")
         ours = self._glance(desired, by_identity) if quick and desired and by_identity else []
         wishes = {service.key: service for service in desired}
         identities, payloads = list(by_identity), by_identity.values()
@@ -139,7 +139,7 @@ class IpvsEngine:
         return ours
 
     def _glance(self, desired: Sequence[Service], by_identity: dict[bytes, bytes]) -> list[Service]:
-        """Take out of the dumped services those that are just as desired as far as the kernel's listing tells."""
+        """Remove the services that equal desired ones, as far as the listing shows, from `by_identity`; return them."""
         listing = self.kernel.ipvs_listing()
         same = []
         for service in agreeing(listing, desired) if listing else ():
@@ -151,9 +151,9 @@ class IpvsEngine:
         return same
 
     def _sort(
-        self, payload: bytes, payloads: list[bytes], wishes: Mapping[ServiceKey, Service], table: Table
+        self, payload: bytes, payloads: list[bytes], wishes: Mapping[ServiceKey, Service], table: IpvsTable
     ) -> Service | None:
-        """Decode a service that is not just as desired: give it if it is ours, else it goes to the foreign ones."""
+        """Decode a service that differs from the desired one. Return it if it is ours, else add it to the foreign ones."""
         service = ipvs.decode_service(payload)
         key = service.key
         decoded = {server.key: (server, connections) for server, connections in map(ipvs.decode_server, payloads)}
@@ -174,7 +174,7 @@ class IpvsEngine:
         return [m.payload for m in answers if m.type == self.family and ipvs.is_service(m.payload)]
 
     def _dump_servers(self, identities: list[bytes]) -> list[list[bytes]]:
-        """Read the servers of services; none of a service that has gone meanwhile."""
+        """Read the servers of services. A service that was deleted meanwhile has none."""
         if not identities:
             return []
         first = self._sequence + 1
@@ -186,7 +186,7 @@ class IpvsEngine:
         for answer in self._dumps.dumps(requests):
             place = answer.sequence - first
             if not 0 <= place < len(found):
-                raise ProtocolError("the kernel shows servers that were not asked for")
+                raise ProtocolError("the kernel sent servers of a service that was not asked for")
             if answer.type == self.family and ipvs.is_server(answer.payload):
                 found[place].append(answer.payload)
             else:
@@ -209,7 +209,7 @@ class _Expected:
         }
 
     def find(self, payload: bytes, identity: bytes, servers: list[bytes]) -> Service | None:
-        """Give the desired service that a dumped one equals."""
+        """Return the desired service that a dumped one equals; None if it equals none."""
         found = self._by_identity.get(identity)
         if found is None:
             return None
@@ -221,4 +221,4 @@ class _Expected:
 def _check_end(answer: Message) -> None:
     failed = message.failure(answer) if answer.type in {message.ERROR, message.DONE} else None
     if failed:
-        raise ProtocolError(f"the kernel refused to show its IPVS table: {failed}")
+        raise ProtocolError(f"the kernel refused to list its IPVS table: {failed}")

@@ -1,8 +1,8 @@
-"""Execute operations of IPVS over any channel. Rules do not depend on each other: one that fails stops no other.
+"""Execute operations of IPVS over any channel. Rules do not depend on each other: a failure does not stop the others.
 
-The order in which servers are added is only ever a matter of speed. The kernel looks for each new server in the list of
-those removed a while ago, newest first, and it removes them in the order of its own table; so many servers are added
-along that order in reverse, each then found at the head of the list (net/netfilter/ipvs/ip_vs_ctl.c).
+The order in which servers are added only affects speed. The kernel searches for each new server in its list of recently
+removed servers, newest first. It removes servers in the order of its own table. So many servers are added in the reverse
+order of that table: each of them is then found at the head of the list (net/netfilter/ipvs/ip_vs_ctl.c).
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from reconciler.operations.ipvs import (
 )
 from reconciler.operations.outcome import Outcome, Status
 
-# Bytes of requests in one send: there is nothing to stop for, and each send waits for its answer.
+# Bytes of requests in one send. Large, as each send waits for its answer, and a failure stops nothing.
 BATCH = 1 << 18
-# So many servers to add are worth a look at the kernel's order.
+# From this many servers to add, it pays to read the kernel's order.
 ORDERED = 500
 
 
 def execute(engine: IpvsEngine, operations: Sequence[IpvsOperation]) -> Iterator[list[Outcome]]:
-    """Execute operations; give the outcomes batch by batch. Ends early only where an outcome is unknown."""
+    """Execute operations; yield the outcomes batch by batch. Stop early only after an unknown outcome."""
     failures = _Failures()
     for is_setting, group in groupby(operations, lambda operation: isinstance(operation, SettingOperation)):
         for outcomes in _set_all(engine, group) if is_setting else _send_all(engine, group, failures):
@@ -55,7 +55,7 @@ def execute(engine: IpvsEngine, operations: Sequence[IpvsOperation]) -> Iterator
 
 
 class _Failures:
-    """What failed, so that nothing is deleted whose replacement did not come, and servers without a service say why."""
+    """What failed. So nothing is deleted whose replacement is missing, and servers without a service report why."""
 
     def __init__(self) -> None:
         self._services: set[ServiceKey] = set()
@@ -63,7 +63,7 @@ class _Failures:
         self._servers: set[ServiceKey] = set()
 
     def note(self, outcome: Outcome) -> Outcome:
-        """Note an outcome; give it with the reason that says most."""
+        """Record an outcome. Return it, with a better reason if its service is what failed."""
         if outcome.status is not Status.FAILED:
             return outcome
         operation = outcome.operation
@@ -77,11 +77,11 @@ class _Failures:
         return outcome
 
     def forbids(self, operation: Operation) -> str:
-        """Return why a deletion must not be; empty if it may."""
+        """Return the reason why a deletion must be skipped; empty if it is allowed."""
         if isinstance(operation, DeleteService) and operation.service.is_ipv6 in self._families:
-            return "kept, as another service of its family could not be added"
+            return "kept, because another service of its family could not be added"
         if isinstance(operation, DeleteServer | DrainServer) and operation.service in self._servers:
-            return "kept, as another server of its service could not be added"
+            return "kept, because another server of its service could not be added"
         return ""
 
 
@@ -95,7 +95,7 @@ def _send_all(engine: IpvsEngine, operations: Iterable[IpvsOperation], failures:
                 yield [failures.note(outcome) for outcome in outcomes]
             continue
         for batch in batches:
-            # Only now is it known what failed before.
+            # The generator runs this after the outcomes of the earlier batches are known.
             why = {each.sequence: failures.forbids(each.operation) for each in batch}
             sent = [each for each in batch if not why[each.sequence]]
             kept = [Outcome(each.operation, Status.FAILED, why[each.sequence]) for each in batch if why[each.sequence]]
@@ -107,7 +107,7 @@ def _removes(operation: IpvsOperation) -> bool:
 
 
 def _runs(operations: list[MessageOperation]) -> Iterator[list[MessageOperation]]:
-    """Split where many servers are added, and before deletions, which depend on what has been added."""
+    """Split operations into runs: many added servers are one, and so are deletions, which wait for earlier outcomes."""
     run: list[MessageOperation] = []
     for (adds, removes), group in groupby(operations, lambda each: (isinstance(each, AddServer), _removes(each))):
         part = list(group)
@@ -139,11 +139,11 @@ def _batches(engine: IpvsEngine, operations: list[MessageOperation]) -> Iterator
 
 
 def _along_the_kernel(engine: IpvsEngine, operations: list[MessageOperation]) -> list[MessageOperation]:
-    """Order servers to add by their services, against the kernel's order; those of one service stay as they are."""
+    """Sort servers to add by service, in the reverse of the kernel's order. The order within a service stays."""
     try:
         place = ipvs_listing.order(engine.kernel.ipvs_listing() or "")
     except ReconcilerError:
-        # It was only for speed; what is wrong shows as the servers are added.
+        # The order is only for speed. If something is wrong, adding the servers will fail and report it.
         return operations
     by_service: dict[ServiceKey, list[MessageOperation]] = {}
     for operation in operations:
@@ -154,9 +154,10 @@ def _along_the_kernel(engine: IpvsEngine, operations: list[MessageOperation]) ->
 
 
 def _is_gone(operation: Operation, code: int) -> bool:
-    """Take what is gone already, or there already, as done: whether it is as wanted is for the next look to say.
+    """Return whether the object is already gone, or already exists: the operation then counts as done.
 
-    A service can be missing from a dump while others come and go: the kernel counts its way through its table.
+    The verification shows whether the object is as desired. A dump can lack a service while others are added and
+    deleted, because the kernel continues a dump by counting entries.
     """
     if isinstance(operation, AddService | AddServer):
         return code == errno.EEXIST

@@ -1,7 +1,7 @@
-"""The kernel's listing of its IPVS table, a file: all servers at once, where netlink takes a dump for each service.
+"""The kernel's listing of its IPVS table: a file with all servers, whereas netlink needs a dump for each service.
 
-Source: net/netfilter/ipvs/ip_vs_ctl.c (ip_vs_info_seq_show). It shows a server's address, forward and weight, and neither
-its thresholds nor its tunnel; and of a firewall mark not the family. So it only tells where all is as desired.
+Source: net/netfilter/ipvs/ip_vs_ctl.c (ip_vs_info_seq_show). The listing has the address, forward and weight of a server,
+but not its thresholds or its tunnel, and not the family of a firewall mark. So it can only confirm what is as desired.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from collections.abc import Iterable
 from reconciler.model.address import is_ipv6
 from reconciler.model.ipvs import FWMARK, Server, Service, ServiceKey
 
-# Lines of headings.
+# The number of lines of headings.
 _HEAD = 3
-# Of a server: an arrow, its place, its forward, its weight, and two counts of connections.
+# The words of a server: an arrow, its place, its forward, its weight, and two counts of connections.
 _SERVER_PARTS = 6
-# A tunnel has a kind and a port, which are not shown.
+# A tunnel has a kind and a port, which the listing lacks.
 _FORWARDS = {"nat": "Masq", "dr": "Route"}
 
 
 def order(listing: str) -> dict[str, int]:
-    """Give the place of each service, as `words` names it, in the kernel's own table."""
+    """Return the position of each service, by its `words`, in the kernel's own table."""
     return {service: number for number, service in enumerate(_read(listing))}
 
 
 def words(key: ServiceKey) -> str:
-    """Say how a service is listed; all of one firewall mark alike."""
+    """Return how a service is listed. Both families of a firewall mark are listed alike."""
     protocol, address, port = key
     return f"FWM {port:08X}" if protocol == FWMARK else f"{protocol.upper()} {place(address, port)}"
 
 
 def heading(listing: str) -> str:
-    """Give the first line: the version of IPVS and the size of its table of connections."""
+    """Return the first line: the version of IPVS and the size of its table of connections."""
     return listing.partition("\n")[0]
 
 
 def connections(listing: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """Give the active and the other connections of each server: by its service, as `words` has it, and its `place`."""
+    """Return the active and the inactive connections of each server, by the `words` of its service and its `place`."""
     found = {}
     service = ""
     for line in listing.splitlines()[_HEAD:]:
@@ -50,7 +50,7 @@ def connections(listing: str) -> dict[tuple[str, str], tuple[int, int]]:
 
 
 def agreeing(listing: str, services: Iterable[Service]) -> list[Service]:
-    """Give the services whose servers are listed just as desired, and say nothing that a listing does not show."""
+    """Return the services whose servers are listed just as desired and have no field that the listing lacks."""
     listed = _read(listing)
     return [
         service
@@ -63,7 +63,7 @@ def agreeing(listing: str, services: Iterable[Service]) -> list[Service]:
 
 
 def _read(listing: str) -> dict[str, list[str]]:
-    """Read the servers of each service: what a line says before its counts of connections."""
+    """Read the servers of each service: their lines without the counts of connections."""
     found: dict[str, list[str]] = {}
     servers: list[str] = []
     for line in listing.splitlines()[_HEAD:]:
@@ -76,14 +76,14 @@ def _read(listing: str) -> dict[str, list[str]]:
 
 
 def _server_words(server: Server) -> str:
-    """Give the words of a server; none that are ever listed if it has what they do not show."""
+    """Return how a server is listed; a text that no listing has if the server has fields that the listing lacks."""
     if server.forward not in _FORWARDS or server.upper_threshold or server.lower_threshold:
         return ""
     return f"{place(server.address, server.port)} {_FORWARDS[server.forward]} {server.weight}"
 
 
 def place(address: str, port: int) -> str:
-    """Say how an address and a port are listed."""
+    """Return how an address and a port are listed."""
     if not is_ipv6(address):
         return f"{socket.inet_aton(address).hex().upper()}:{port:04X}"
     digits = socket.inet_pton(socket.AF_INET6, address).hex(":", 2)

@@ -1,4 +1,4 @@
-"""Netlink framing: headers, attributes, answers. Bounded and distrustful: what is malformed is a ProtocolError.
+"""Netlink framing: headers, attributes, answers. Every length is checked: malformed bytes raise ProtocolError.
 
 Source: include/uapi/linux/netlink.h (struct nlmsghdr, nlattr, nlmsgerr, enum nlmsgerr_attrs).
 """
@@ -16,7 +16,7 @@ from reconciler.errors import ProtocolError
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 DUMP_INTERRUPTED = 0x10
 REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
-# Message types below the first of a family, and those of the route family that are used here (rtnetlink.h).
+# Message types that all families share, and those of the route family that are used here (rtnetlink.h).
 ERROR, DONE, OVERRUN = 2, 3, 4
 NEW_LINK, GET_LINK = 16, 18
 NEW_ADDRESS, DELETE_ADDRESS, GET_ADDRESS = 20, 21, 22
@@ -44,7 +44,7 @@ class Message(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why the kernel refused a request: an errno, and the kernel's own words where it has any."""
+    """Why the kernel refused a request: an errno, and the kernel's own words, if it sent any."""
 
     errno: int
     text: str
@@ -55,17 +55,17 @@ class Failure(NamedTuple):
 
 
 def pack(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
-    """Build a message. `payload` is padded to 4 bytes already, as all that `attribute` builds is."""
+    """Build a message. `payload` must be padded to 4 bytes, as everything that `attribute` builds is."""
     return _HEADER.pack(_HEADER.size + len(payload), kind, flags, sequence, 0) + payload
 
 
 def sequence_of(request: bytes) -> int:
-    """Give the sequence number of a request that is built already."""
+    """Return the sequence number of a request that is already built."""
     return int(_HEADER.unpack_from(request)[3])
 
 
 def with_ack(request: bytes) -> bytes:
-    """Ask for an answer to a request that is built already."""
+    """Return an already built request, changed so that it asks for an answer."""
     length, kind, flags, sequence, port = _HEADER.unpack_from(request)
     return _HEADER.pack(length, kind, flags | ACK, sequence, port) + request[_HEADER.size :]
 
@@ -77,12 +77,12 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 
 def attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Walk the attributes from `start` to the end of `data`: (kind without flag bits, payload)."""
+    """Yield the attributes from `start` to the end of `data`: (kind without flag bits, payload)."""
     end = len(data)
     while start + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, start)
         if length < 4 or start + length > end:
-            raise ProtocolError(f"netlink attribute of {length} bytes where {end - start} are left")
+            raise ProtocolError(f"netlink attribute claims {length} bytes, but {end - start} are left")
         yield kind & ~_NESTED_AND_ORDER, data[start + 4 : start + length]
         start += (length + 3) & ~3
 
@@ -97,7 +97,7 @@ def messages(datagram: bytes) -> list[Message]:
             raise ProtocolError(f"netlink message cut to {end - start} bytes")
         length, kind, flags, sequence, _ = unpack(datagram, start)
         if length < _HEADER.size or start + length > end:
-            raise ProtocolError(f"netlink message of {length} bytes where {end - start} are left")
+            raise ProtocolError(f"netlink message claims {length} bytes, but {end - start} are left")
         found.append(make((kind, flags, sequence, datagram[start + 16 : start + length])))
         start += (length + 3) & ~3
     return found
@@ -114,7 +114,7 @@ def failure(message: Message) -> Failure | None:
     if code >= 0:
         return None
     if code < -_MAX_ERRNO:
-        raise ProtocolError(f"netlink error {code}, which is no errno")
+        raise ProtocolError(f"netlink error {code} is no errno")
     text = ""
     if message.type == DONE and message.flags & _HAS_ATTRIBUTES:
         text = _words(payload, 4)
@@ -127,7 +127,7 @@ def failure(message: Message) -> Failure | None:
 
 
 def _words(payload: bytes, start: int) -> str:
-    """Read what the kernel says about an error, from the attributes behind it."""
+    """Read the kernel's text about an error from the attributes that follow it."""
     for kind, value in attributes(payload, start):
         if kind == _EXTACK_TEXT:
             return value.rstrip(b"\0").decode(errors="replace").rstrip(".")

@@ -1,4 +1,4 @@
-"""An entry of a neighbour table as the kernel says it: encode an operation, decode a dump.
+"""An entry of a neighbour table in netlink's format: encode an operation, decode a dump.
 
 Source: include/uapi/linux/neighbour.h (struct ndmsg, enum NDA_*, NTF_*, NUD_*), net/core/neighbour.c.
 """
@@ -29,7 +29,7 @@ _SIZES = {AF_INET: 4, AF_INET6: 16}
 
 
 def dump_request(sequence: int, *, proxy: bool) -> bytes:
-    """Ask for all entries of both families: those that answer for other hosts (`proxy`), or all others."""
+    """Build a request for the entries of both families: those that answer for other hosts (`proxy`), or all others."""
     body = _NDMSG.pack(0, 0, 0, _PROXY if proxy else 0, 0)
     return message.pack(GET, message.REQUEST | message.DUMP, sequence, body)
 
@@ -37,7 +37,7 @@ def dump_request(sequence: int, *, proxy: bool) -> bytes:
 def encode(operation: ItemOperation, neighbour: Neighbour, indexes: Mapping[str, int], sequence: int) -> bytes:
     """Build the request of an operation on `neighbour`. KeyError for a NIC that `indexes` lacks.
 
-    An addition takes the place of an entry that the kernel has learned.
+    An addition replaces an entry that the kernel has learned.
     """
     match operation:
         case AddItem() | ReplaceItem():
@@ -62,7 +62,7 @@ def encode_body(neighbour: Neighbour, indexes: Mapping[str, int]) -> bytes:
 
 
 def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Neighbour] | None:
-    """Decode a dumped entry: its protocol and itself. None for what a kernel has learned or made by itself.
+    """Decode a dumped entry: its protocol and the entry. None if the kernel has learned or made the entry by itself.
 
     ProtocolError for malformed bytes.
     """
@@ -77,7 +77,7 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Neighbour] | 
         return None
     address = found.get(_DST, b"")
     if len(address) != size or len(protocol) != 1:
-        raise ProtocolError(f"neighbour of {len(address)} bytes where {size} are expected")
+        raise ProtocolError(f"neighbour of {len(address)} bytes; {size} were expected")
     return protocol[0], Neighbour(
         address=unpack(address),
         device=names.get(index, f"if{index}"),
@@ -89,7 +89,7 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Neighbour] | 
 
 
 def is_news(kind: int, payload: bytes) -> bool:
-    """Return whether a notification may matter: what the kernel learns of neighbours by itself is nobody's drift."""
+    """Return whether a notification may matter: an entry that the kernel learns by itself is no drift."""
     if kind not in {NEW, DELETE}:
         return True
     return dict(message.attributes(payload, _NDMSG.size)).get(_PROTOCOL) == bytes((PROTOCOL,))

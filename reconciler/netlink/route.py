@@ -1,10 +1,10 @@
-"""A route as the kernel says it: encode an operation, decode a dump.
+"""A route in netlink's format: encode an operation, decode a dump.
 
 Source: include/uapi/linux/rtnetlink.h (struct rtmsg, rtnexthop, rta_cacheinfo, enum rtattr_type_t), linux/if_link.h.
 
 A body is built in the very order in which the kernel dumps it (fib_dump_info of IPv4, rt6_fill_node of IPv6), so that a
 dumped route that equals a desired one is found by its bytes and never decoded: 10,000 of them in 3 ms instead of 90.
-Where a kernel orders them otherwise, decoding gives the same result, only later.
+If a kernel uses another order, decoding has the same result but takes longer.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 _RTNEXTHOP = struct.Struct("=HBBi")
 _U32 = struct.Struct("=I")
 
-# enum rtattr_type_t, and of RTA_METRICS the two that a manifest can say.
+# enum rtattr_type_t, and the two of RTA_METRICS that a manifest can set.
 DST, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH = 1, 4, 5, 6, 7, 8, 9
 CACHEINFO, TABLE, PREF = 12, 15, 20
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _ONLINK = 4
 _PROTOCOL_AT = 5
-# Where rtm_flags has its low byte, which holds RTNH_F_DEAD, _LINKDOWN and the like beside RTNH_F_ONLINK.
+# The low byte of rtm_flags has RTNH_F_DEAD, _LINKDOWN and the like beside RTNH_F_ONLINK.
 _FLAGS_AT = 8 if sys.byteorder == "little" else 11
 _CLONED = 0x200
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _TABLE_LOCAL, _TABLE_COMPAT = 255, 252
-# What IPv6 appends to a dump whatever the route: 36 bytes of cache info, and the preference that routes have unless a
-# router says otherwise.
+# What IPv6 appends to every dumped route: 36 bytes of cache info, and the preference, which is the default one unless
+# a router advertises another.
 _IPV6_TAIL, _IPV6_TAIL_START = 44, struct.pack("=HH", 36, CACHEINFO)
 
 _MEDIUM = message.attribute(PREF, b"\0")
@@ -51,7 +51,7 @@ _FAMILIES = {AF_INET: 4, AF_INET6: 16}
 
 
 def dump_request(family: int, sequence: int) -> bytes:
-    """Ask for all routes of a family (AF_INET, AF_INET6)."""
+    """Build a request for all routes of a family (AF_INET, AF_INET6)."""
     flags = message.REQUEST | message.DUMP
     return message.pack(message.GET_ROUTE, flags, sequence, _RTMSG.pack(family, *[0] * 8))
 
@@ -67,7 +67,7 @@ def encode(operation: RouteOperation, indexes: Mapping[str, int], sequence: int)
             body = encode_body(operation.route, indexes)
         case DeleteRoute():
             kind, how = message.DELETE_ROUTE, 0
-            # The kernel compares next hops in the order in which they were added, which we do not know.
+            # The kernel compares next hops in the order in which they were added, which is unknown here.
             body = encode_body(operation.route, indexes, with_hops=len(operation.route.nexthops) == 1)
         case _:
             assert_never(operation)
@@ -113,7 +113,7 @@ def encode_body(route: Route, indexes: Mapping[str, int], *, with_hops: bool = T
 
 
 def _is_plain(route: Route) -> bool:
-    """Tell whether a route has nothing but a destination, a gateway and a device."""
+    """Return whether a route has nothing but a destination, a gateway and a device."""
     hop = route.nexthops[0]
     return not (route.metric or route.source or route.mtu or route.advmss or hop.on_link or hop.gateway is None) and (
         route.table == TABLE_MAIN and route.type == "unicast"
@@ -129,7 +129,7 @@ def _plain_head(length: int) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _plain_tail(gateway: str, index: int) -> bytes:
-    """Build the rest of it; a long list of routes has few gateways."""
+    """Build the rest of a plain IPv4 route. It is cached, as a long list of routes has few gateways."""
     return message.attribute(GATEWAY, pack_address(gateway)) + _u32(OIF, index)
 
 
@@ -156,7 +156,7 @@ def _nexthop(hop: NextHop, indexes: Mapping[str, int]) -> bytes:
 
 
 def is_ours(payload: bytes) -> bool:
-    """Tell by its protocol whether a dumped route is ours."""
+    """Return whether a dumped route is ours, by its protocol."""
     return payload[_PROTOCOL_AT : _PROTOCOL_AT + 1] == bytes((PROTOCOL,))
 
 
@@ -173,10 +173,10 @@ def find_expected(payload: bytes, expected: Mapping[bytes, Route]) -> Route | No
 
 
 def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Route] | None:
-    """Decode a dumped route: its protocol and itself.
+    """Decode a dumped route: return its protocol and the route.
 
-    None for what a manifest has no word for and nobody can mistake for ours: the local table, cached routes, other
-    types, source-specific routes and those of a traffic class. ProtocolError for malformed bytes.
+    None for routes that no manifest can describe and that are never ours: the local table, cached routes, other types,
+    source-specific routes and routes of a traffic class. ProtocolError for malformed bytes.
     """
     if len(payload) < _RTMSG.size:
         raise ProtocolError(f"route message of {len(payload)} bytes")
@@ -215,14 +215,14 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Route] | None
 
 def _number(value: bytes) -> int:
     if len(value) != 4:
-        raise ProtocolError(f"route attribute of {len(value)} bytes where 4 are expected")
+        raise ProtocolError(f"route attribute of {len(value)} bytes; 4 were expected")
     (number,) = _U32.unpack(value)
     return int(number)
 
 
 def _address(value: bytes, size: int) -> str:
     if len(value) != size:
-        raise ProtocolError(f"address of {len(value)} bytes where {size} are expected")
+        raise ProtocolError(f"address of {len(value)} bytes; {size} were expected")
     return unpack_address(value)
 
 
@@ -242,7 +242,7 @@ def _decode_metrics(nested: bytes) -> tuple[int, int, bytes]:
 def _decode_hops(
     found: Mapping[int, bytes], flags: int, size: int, names: Mapping[int, str]
 ) -> tuple[tuple[NextHop, ...], bytes]:
-    """Decode the next hops, and give what there is in them that a manifest cannot say."""
+    """Decode the next hops. Return them and the bytes of what a manifest cannot describe of them."""
     if MULTIPATH in found:
         return _multipath(found[MULTIPATH], size, names)
     if OIF not in found:
@@ -266,10 +266,10 @@ def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> tuple[tuple[
     start = 0
     while start < len(data):
         if len(data) - start < _RTNEXTHOP.size:
-            raise ProtocolError("next hop of a route is cut")
+            raise ProtocolError("next hop of a route is cut off")
         length, flags, extra_weight, index = _RTNEXTHOP.unpack_from(data, start)
         if length < _RTNEXTHOP.size or start + length > len(data):
-            raise ProtocolError(f"next hop of {length} bytes where {len(data) - start} are left")
+            raise ProtocolError(f"next hop claims {length} bytes, but {len(data) - start} are left")
         attributes = dict(message.attributes(data[start + _RTNEXTHOP.size : start + length]))
         hops.append(_hop(index, attributes.pop(GATEWAY, None), extra_weight + 1, flags, size, names))
         opaque += b"".join(message.attribute(kind, value) for kind, value in attributes.items())

@@ -1,4 +1,4 @@
-"""A rule of policy routing as the kernel says it: encode an operation, decode a dump.
+"""A rule of policy routing in netlink's format: encode an operation, decode a dump.
 
 Source: include/uapi/linux/fib_rules.h (struct fib_rule_hdr, enum FRA_*, FR_ACT_*), net/core/fib_rules.c.
 """
@@ -36,9 +36,9 @@ _KNOWN = {
 }
 # FRA_SPORT_MASK, FRA_DPORT_MASK: later kernels dump a mask of all bits with a single port.
 _PORT_MASKS, _WHOLE_PORT = {28, 29}, b"\xff\xff"
-# FIB_RULE_INVERT. The other flags say what the kernel made of a rule.
+# FIB_RULE_INVERT. The kernel sets the other flags itself.
 _INVERT = 0x2
-# FR_ACT_*; the kernel numbers the rejecting ones as the types of routes.
+# FR_ACT_*; the rejecting actions have the numbers of the types of routes.
 _ACTIONS = {"table": 1, "goto": 2, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 _ACTION_NAMES = {number: name for name, number in _ACTIONS.items()}
 _FAMILIES = {"ipv4": AF_INET, "ipv6": AF_INET6}
@@ -49,7 +49,7 @@ _COMPAT = 252
 
 
 def dump_request(family: int, sequence: int) -> bytes:
-    """Ask for all rules of a family (AF_INET, AF_INET6)."""
+    """Build a request for all rules of a family (AF_INET, AF_INET6)."""
     flags = message.REQUEST | message.DUMP
     return message.pack(GET, flags, sequence, _HEADER.pack(family, *[0] * 6))
 
@@ -62,7 +62,7 @@ def encode(operation: ItemOperation, rule: Rule, sequence: int) -> bytes:
         case DeleteItem():
             kind, flags = DELETE, 0
         case ReplaceItem():
-            raise TypeError("the kernel does not replace a rule: another one is another rule")
+            raise TypeError("the kernel cannot replace a rule")
         case _:
             assert_never(operation)
     return message.pack(kind, message.REQUEST | flags, sequence, encode_body(rule))
@@ -110,7 +110,7 @@ def _name(name: str | None) -> bytes | None:
 
 
 def decode(payload: bytes) -> tuple[int, Rule] | None:
-    """Decode a dumped rule: its protocol and itself. None for one of another family or action.
+    """Decode a dumped rule: return its protocol and the rule. None for another family or action.
 
     ProtocolError for malformed bytes.
     """
@@ -157,7 +157,7 @@ def _is_known(kind: int, value: bytes) -> bool:
 
 def _sized(value: bytes, size: int) -> bytes:
     if len(value) != size:
-        raise ProtocolError(f"rule attribute of {len(value)} bytes where {size} are expected")
+        raise ProtocolError(f"rule attribute of {len(value)} bytes; {size} were expected")
     return value
 
 

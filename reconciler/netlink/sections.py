@@ -1,7 +1,7 @@
-"""The sections of a sandbox that the route family of netlink has as lists: how each is observed, changed and followed.
+"""The sections of a sandbox that netlink's route family dumps as lists: how each is observed, changed and watched.
 
 A new kind of object has a line in TABLES, and a case in `encode` and `is_gone`. Links and addresses are observed by
-`drivers.inside`, as only a driver knows which of them are ours.
+`drivers.inside`, because only a driver knows which of them are ours.
 """
 
 from __future__ import annotations
@@ -28,57 +28,57 @@ from reconciler.operations.network import NetworkOperation
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 
 
-class Found(NamedTuple):
-    """The objects of a section that are ours, and those of others."""
+class SectionObjects(NamedTuple):
+    """The observed objects of a section: ours, and the foreign ones."""
 
     ours: tuple[Any, ...] = ()
     foreign: tuple[Any, ...] = ()
 
 
-class Table(NamedTuple):
-    """How a section is read. `groups`: the bits of rtnetlink.h's RTMGRP_* that tell of changes.
+class KernelTable(NamedTuple):
+    """How a section is read. `groups`: the bits of rtnetlink.h's RTMGRP_* of its notifications.
 
-    `is_wanted`: whether a plan for this sandbox has to know of it.
+    `is_wanted` returns whether the plan for a sandbox needs the objects of this section.
     """
 
     name: str
     groups: int
     is_wanted: Callable[[Sandbox], bool]
-    observe: Callable[[Engine, Mapping[str, int], Sandbox], Found]
+    observe: Callable[[Engine, Mapping[str, int], Sandbox], SectionObjects]
 
 
-def _routes(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> Found:
+def _routes(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> SectionObjects:
     found = engine.routes(indexes, desired.routes or ())
-    return Found(tuple(found.ours), tuple(found.foreign))
+    return SectionObjects(tuple(found.ours), tuple(found.foreign))
 
 
-def _rules(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> Found:
+def _rules(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> SectionObjects:
     del indexes, desired
     dumped = (each for family in (AF_INET, AF_INET6) for each in engine.dump(partial(rule.dump_request, family)))
     return _sorted(rule.decode(each.payload) for each in dumped if each.type == rule.NEW)
 
 
-def _neighbours(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> Found:
+def _neighbours(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> SectionObjects:
     del desired
     names = {index: name for name, index in indexes.items()}
     dumped = (each for proxy in (False, True) for each in engine.dump(partial(neighbour.dump_request, proxy=proxy)))
     return _sorted(neighbour.decode(each.payload, names) for each in dumped if each.type == neighbour.NEW)
 
 
-def _sorted(decoded: Iterable[tuple[int, Any] | None]) -> Found:
+def _sorted(decoded: Iterable[tuple[int, Any] | None]) -> SectionObjects:
     known = [each for each in decoded if each is not None]
     ours = tuple(item for protocol, item in known if protocol == PROTOCOL)
-    return Found(ours, tuple(item for protocol, item in known if protocol != PROTOCOL))
+    return SectionObjects(ours, tuple(item for protocol, item in known if protocol != PROTOCOL))
 
 
 def _has_tables(desired: Sandbox) -> bool:
-    """Return whether rules are asked for, or routes that only a rule makes useful."""
+    """Return whether the manifest describes rules, or routes that have no effect without a rule."""
     tables = {TABLE_MAIN, *KERNEL_TABLES}
     return desired.rules is not None or any(each.table not in tables for each in desired.routes or ())
 
 
 def _has_nics(desired: Sandbox) -> bool:
-    """Return whether neighbours are asked for, or may be lost as NICs change."""
+    """Return whether the manifest describes neighbours, or changes of NICs may delete some."""
     return desired.neighbours is not None or desired.interfaces is not None
 
 
@@ -86,18 +86,18 @@ def _has_nics(desired: Sandbox) -> bool:
 _NIC_GROUPS = 0x1 | 0x10 | 0x100
 TABLES = (
     # RTMGRP_NEIGH.
-    Table("neighbours", 0x4, _has_nics, _neighbours),
+    KernelTable("neighbours", 0x4, _has_nics, _neighbours),
     # RTMGRP_IPV4_ROUTE, _IPV6_ROUTE.
-    Table("routes", 0x40 | 0x400, lambda _: True, _routes),
+    KernelTable("routes", 0x40 | 0x400, lambda _: True, _routes),
     # RTMGRP_IPV4_RULE, and RTNLGRP_IPV6_RULE, the 19th.
-    Table("rules", 0x80 | 1 << 18, _has_tables, _rules),
+    KernelTable("rules", 0x80 | 1 << 18, _has_tables, _rules),
 )
-# What is to be listened to.
+# The groups of all notifications that matter.
 GROUPS = reduce(or_, (table.groups for table in TABLES), _NIC_GROUPS)
 
 
 def encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) -> bytes:
-    """Build the message of an operation. `indexes`: of links by name, kept true across renames. KeyError for another."""
+    """Build the message of an operation. `indexes`: of links by name; a rename updates it. KeyError for an unknown name."""
     match operation:
         case AddRoute() | ReplaceRoute() | DeleteRoute():
             return route.encode(operation, indexes, sequence)
@@ -111,7 +111,7 @@ def encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) 
         case AddItem() | ReplaceItem() | DeleteItem():
             return _encode_item(operation, indexes, sequence)
         case AwaitAddress():
-            raise TypeError("AwaitAddress is no message")
+            raise TypeError("AwaitAddress has no message")
         case _:
             assert_never(operation)
 
@@ -127,7 +127,7 @@ def _encode_item(operation: ItemOperation, indexes: Mapping[str, int], sequence:
 
 
 def is_gone(operation: Operation, code: int) -> bool:
-    """Return whether a deletion failed only because there is nothing (left) to delete."""
+    """Return whether a deletion failed only because its object is already gone."""
     if isinstance(operation, DeleteRoute):
         return code == errno.ESRCH
     if isinstance(operation, DeleteItem):

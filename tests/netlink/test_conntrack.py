@@ -157,14 +157,14 @@ NUMBER = attribute(ID, bytes(4))
         (HEAD + nested(1, ADDRESSES) + NUMBER, "without attribute 2"),
         (HEAD + nested(1, nested(1), UPPER) + NUMBER, "without attribute 2"),
         (HEAD + nested(1, ADDRESSES, nested(2)) + NUMBER, "without attribute 1"),
-        (HEAD + nested(1, nested(1, attribute(2, bytes(16))), UPPER) + NUMBER, "16 bytes where 4"),
-        (HEAD + nested(1, ADDRESSES, nested(2, attribute(1, b"\6\0"))) + NUMBER, "2 bytes where 1"),
-        (HEAD + nested(1, ADDRESSES, nested(2, attribute(1, b"\6"), attribute(3, b"\6"))) + NUMBER, "1 bytes where 2"),
+        (HEAD + nested(1, nested(1, attribute(2, bytes(16))), UPPER) + NUMBER, "16 bytes; 4 were"),
+        (HEAD + nested(1, ADDRESSES, nested(2, attribute(1, b"\6\0"))) + NUMBER, "2 bytes; 1 were"),
+        (HEAD + nested(1, ADDRESSES, nested(2, attribute(1, b"\6"), attribute(3, b"\6"))) + NUMBER, "1 bytes; 2 were"),
         (HEAD + nested(1, ADDRESSES, UPPER), "without attribute 12"),
-        (HEAD + nested(1, ADDRESSES, UPPER) + attribute(ID, bytes(8)), "8 bytes where 4"),
-        (HEAD + nested(1, ADDRESSES, UPPER) + attribute(ZONE, bytes(4)) + NUMBER, "4 bytes where 2"),
-        (HEAD + struct.pack("=HH", 3, 1), "netlink attribute of 3 bytes"),
-        (HEAD + nested(1, b"\xff\xff\1\0") + NUMBER, "netlink attribute of 65535 bytes"),
+        (HEAD + nested(1, ADDRESSES, UPPER) + attribute(ID, bytes(8)), "8 bytes; 4 were"),
+        (HEAD + nested(1, ADDRESSES, UPPER) + attribute(ZONE, bytes(4)) + NUMBER, "4 bytes; 2 were"),
+        (HEAD + struct.pack("=HH", 3, 1), "netlink attribute claims 3 bytes"),
+        (HEAD + nested(1, b"\xff\xff\1\0") + NUMBER, "netlink attribute claims 65535 bytes"),
     ],
 )
 def test_malformed_entries_are_refused(malformed: bytes, expected: str) -> None:
@@ -246,14 +246,14 @@ def test_a_refused_deletion_is_an_error_with_the_kernel_s_words() -> None:
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP])
 def test_a_kernel_without_connection_tracking(code: int) -> None:
-    with pytest.raises(HostError, match=r"has it nf_conntrack_netlink\?"):
+    with pytest.raises(HostError, match=r"does it have the module nf_conntrack_netlink\?"):
         delete(lambda asked: [error(asked[0], code)])
 
 
 def test_other_refusals_of_a_dump() -> None:
     with pytest.raises(ProtocolError, match="Cannot allocate memory: words"):
         delete(lambda asked: [error(asked[0], errno.ENOMEM, "words")])
-    with pytest.raises(ProtocolError, match="refused to show its connections: No buffer space"):
+    with pytest.raises(ProtocolError, match="refused to list its connections: No buffer space"):
         delete(dump(0x100, entry(), status=-errno.ENOBUFS))
 
 

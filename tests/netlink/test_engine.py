@@ -84,7 +84,7 @@ def test_a_table_that_never_stands_still_is_busy(
     channel = ScriptedChannel(itertools.repeat(answer(stale, payload, interrupted=1)))
     with pytest.raises(BusyError) as caught:
         read(Engine(channel))
-    assert str(caught.value) == "its tables change too fast to be read (0 s tried)"
+    assert str(caught.value) == "the kernel's tables change too fast to be read (0 s tried)"
     assert len(channel.asked) > 1
 
 

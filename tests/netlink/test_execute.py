@@ -242,9 +242,9 @@ def test_a_wait_ends_with_duplicate_address_detection() -> None:
     ("answer", "reason"),
     [
         (addresses(TENTATIVE | DADFAILED), "fd00::1/64 is in use by another host (duplicate address)"),
-        (addresses(0, index=3), "fd00::1/64 is not there any more"),
-        (addresses(0, text="fd00::2"), "fd00::1/64 is not there any more"),
-        (dump(message.NEW_ADDRESS), "fd00::1/64 is not there any more"),
+        (addresses(0, index=3), "fd00::1/64 no longer exists: another program deleted it or its link"),
+        (addresses(0, text="fd00::2"), "fd00::1/64 no longer exists: another program deleted it or its link"),
+        (dump(message.NEW_ADDRESS), "fd00::1/64 no longer exists: another program deleted it or its link"),
     ],
     ids=["duplicate", "on another link", "another address", "gone"],
 )
@@ -256,7 +256,7 @@ def test_a_wait_fails_when_it_can_end_no_other_way(answer: Answer, reason: str) 
 def test_a_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute_module, "DAD_TIMEOUT", 0.01)
     channel = ScriptedChannel([addresses(TENTATIVE)] * 2)
-    reason = "fd00::1/64 is still tentative after 0 s; has the link a carrier?"
+    reason = "fd00::1/64 is still tentative after 0 s; does the link have a carrier?"
     assert run(channel, [WAIT, add_route(1)]) == [[Outcome(WAIT, Status.FAILED, reason)]]
 
 

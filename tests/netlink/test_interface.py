@@ -285,9 +285,9 @@ def test_malformed_links_are_protocol_errors() -> None:
     head = struct.pack("=BxHiII", 0, 1, 2, 0x1043, 0)
     for payload, expected in (
         (head[:-1], "link message of 15 bytes"),
-        (head + message.attribute(4, bytes(3)), "link attribute of 3 bytes where 4 are expected"),
-        (head + message.attribute(31, bytes(8)), "link attribute of 8 bytes where 4 are expected"),
-        (head + message.attribute(18, struct.pack("=HH", 9, 1)), "netlink attribute of 9 bytes where 4 are left"),
+        (head + message.attribute(4, bytes(3)), "link attribute of 3 bytes; 4 were expected"),
+        (head + message.attribute(31, bytes(8)), "link attribute of 8 bytes; 4 were expected"),
+        (head + message.attribute(18, struct.pack("=HH", 9, 1)), "netlink attribute claims 9 bytes, but 4 are left"),
     ):
         with pytest.raises(ProtocolError) as caught:
             interface.decode_link(payload)
@@ -334,7 +334,7 @@ def test_malformed_addresses_are_protocol_errors() -> None:
         ),
         (
             address_head(socket.AF_INET, 8) + message.attribute(2, bytes(4)) + message.attribute(8, bytes(1)),
-            "link attribute of 1 bytes where 4 are expected",
+            "link attribute of 1 bytes; 4 were expected",
         ),
     ):
         with pytest.raises(ProtocolError) as caught:

@@ -446,11 +446,11 @@ MALFORMED_SERVICE = {
     "family": (1, b"\7\0", "IPVS service of address family 7"),
     "long family": (1, bytes(8), "IPVS number of 8 bytes"),
     "protocol": (2, b"\1\0", "IPVS service of protocol 1"),
-    "no address": (3, None, "IPVS attribute of 0 bytes where 16 are expected"),
-    "short address": (3, bytes(4), "IPVS attribute of 4 bytes where 16 are expected"),
-    "no port": (4, None, "IPVS attribute of 0 bytes where 2 are expected"),
-    "odd port": (4, bytes(3), "IPVS attribute of 3 bytes where 2 are expected"),
-    "long port": (4, b"\xff" * 4, "IPVS attribute of 4 bytes where 2 are expected"),
+    "no address": (3, None, "IPVS attribute of 0 bytes; 16 were expected"),
+    "short address": (3, bytes(4), "IPVS attribute of 4 bytes; 16 were expected"),
+    "no port": (4, None, "IPVS attribute of 0 bytes; 2 were expected"),
+    "odd port": (4, bytes(3), "IPVS attribute of 3 bytes; 2 were expected"),
+    "long port": (4, b"\xff" * 4, "IPVS attribute of 4 bytes; 2 were expected"),
     "mark": (5, bytes(8), "IPVS number of 8 bytes"),
     "no scheduler": (6, None, "IPVS name ''"),
     "long scheduler": (6, b"x" * 17 + b"\0", f"IPVS name {'x' * 17!r}"),
@@ -460,8 +460,8 @@ MALFORMED_SERVICE = {
     "scheduler with an end in it": (6, b"r\0r\0", r"IPVS name 'r\x00r'"),
     "no flags": (7, None, "IPVS number of 0 bytes"),
     "short flags": (7, bytes(3), "IPVS number of 3 bytes"),
-    "netmask": (9, bytes(2), "IPVS attribute of 2 bytes where 4 are expected"),
-    "no netmask": (9, None, "IPVS attribute of 0 bytes where 4 are expected"),
+    "netmask": (9, bytes(2), "IPVS attribute of 2 bytes; 4 were expected"),
+    "no netmask": (9, None, "IPVS attribute of 0 bytes; 4 were expected"),
     "engine": (11, b"\x07\0", r"IPVS name '\x07'"),
     "empty engine": (11, b"\0", "IPVS name ''"),
 }
@@ -484,11 +484,11 @@ MALFORMED_SERVER = {
     "no family": (11, None, "IPVS number of 0 bytes"),
     "family": (11, b"\1\0", "IPVS server of address family 1, forward method 0"),
     "method": (3, b"\5\0\0\0", "IPVS server of address family 2, forward method 5"),
-    "long port": (2, b"\xff" * 4, "IPVS attribute of 4 bytes where 2 are expected"),
-    "long port of a tunnel": (14, b"\xff" * 4, "IPVS attribute of 4 bytes where 2 are expected"),
+    "long port": (2, b"\xff" * 4, "IPVS attribute of 4 bytes; 2 were expected"),
+    "long port of a tunnel": (14, b"\xff" * 4, "IPVS attribute of 4 bytes; 2 were expected"),
     "no method": (3, None, "IPVS number of 0 bytes"),
-    "no address": (1, None, "IPVS attribute of 0 bytes where 16 are expected"),
-    "long address": (1, bytes(17), "IPVS attribute of 17 bytes where 16 are expected"),
+    "no address": (1, None, "IPVS attribute of 0 bytes; 16 were expected"),
+    "long address": (1, bytes(17), "IPVS attribute of 17 bytes; 16 were expected"),
     "no weight": (4, None, "IPVS number of 0 bytes"),
     "no threshold": (5, None, "IPVS number of 0 bytes"),
     "no lower threshold": (6, None, "IPVS number of 0 bytes"),
@@ -509,7 +509,9 @@ def test_a_server_that_cannot_be_is_refused(kind: int, value: bytes | None, word
 @pytest.mark.parametrize("decode", [ipvs.decode_service, ipvs.decode_server], ids=["service", "server"])
 def test_a_message_that_is_about_nothing_is_refused(decode: Callable[[bytes], object]) -> None:
     for payload in (b"", b"\1", kernel.head(1), kernel.head(1) + message.attribute(3, b"")):
-        with pytest.raises(ProtocolError, match=r"^IPVS message without what it is about$"):
+        with pytest.raises(
+            ProtocolError, match=r"^IPVS message without the attribute of its service, server or timeouts$"
+        ):
             decode(payload)
 
 
@@ -521,7 +523,7 @@ def test_timeouts_that_are_missing_are_refused() -> None:
 
 def test_a_family_without_a_number_is_refused() -> None:
     for told in (b"", message.attribute(1, bytes(4)), message.attribute(2, b"IPVS\0")):
-        with pytest.raises(ProtocolError, match=r"^the kernel does not say the number of the IPVS family$"):
+        with pytest.raises(ProtocolError, match=r"^the kernel's answer lacks the number of the IPVS family$"):
             ipvs.decode_family(kernel.head(1) + told)
 
 

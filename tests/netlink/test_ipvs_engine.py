@@ -47,7 +47,7 @@ SYSCTLS = (("conntrack", 0), ("expire_nodest_conn", 0))
 TIMEOUTS = Timeouts(900, 120, 300)
 
 
-def observed(fake: FakeKernel, desired: Ipvs) -> ipvs_engine.Table:
+def observed(fake: FakeKernel, desired: Ipvs) -> ipvs_engine.IpvsTable:
     engine = IpvsEngine(fake)
     try:
         return engine.observe(desired)
@@ -330,7 +330,7 @@ PAYLOADS = {each.key: service_payload(dumped_service(kernel_service(each))) for 
 REAL = server_payload(dumped_server(kernel_server(S1)))
 
 
-def observe_script(*script: Answer, **sysctls: str) -> ipvs_engine.Table:
+def observe_script(*script: Answer, **sysctls: str) -> ipvs_engine.IpvsTable:
     return IpvsEngine(ScriptedKernel(script, sysctls)).observe(Ipvs(services=(WEB,)))
 
 
@@ -345,24 +345,24 @@ def test_a_kernel_without_ipvs_is_the_hosts_to_mend() -> None:
 def test_a_kernel_that_does_not_say_the_family_is_refused() -> None:
     with pytest.raises(ProtocolError) as caught:
         IpvsEngine(ScriptedKernel([refused(errno.EPERM)]))
-    assert str(caught.value) == "the kernel refused to look for IPVS: Operation not permitted"
+    assert str(caught.value) == "the kernel refused to look up IPVS: Operation not permitted"
     with pytest.raises(ProtocolError) as caught:
         IpvsEngine(ScriptedKernel([refused(0)]))
-    assert str(caught.value) == "the kernel does not say the number of the IPVS family"
+    assert str(caught.value) == "the kernel's answer lacks the number of the IPVS family"
 
 
 def test_timeouts_that_are_not_said_are_an_error() -> None:
     for answer in (refused(0), refused(errno.EPERM), dump(FAMILY + 1, REAL)):
         with pytest.raises(ProtocolError) as caught:
             observe_script(family, answer)
-        assert str(caught.value) == "the kernel does not say the IPVS timeouts"
+        assert str(caught.value) == "the kernel's answer lacks the IPVS timeouts"
 
 
 def test_a_refused_dump_is_an_error() -> None:
     for answer in (refused(errno.EPERM), dump(FAMILY, status=-errno.EPERM)):
         with pytest.raises(ProtocolError) as caught:
             observe_script(family, timeouts, answer)
-        assert str(caught.value) == "the kernel refused to show its IPVS table: Operation not permitted"
+        assert str(caught.value) == "the kernel refused to list its IPVS table: Operation not permitted"
 
 
 def test_an_interrupted_dump_is_made_again() -> None:
@@ -416,7 +416,7 @@ def test_servers_that_were_not_asked_for_are_a_lie(sequence: int) -> None:
 
     with pytest.raises(ProtocolError) as caught:
         observe_script(family, timeouts, dump(FAMILY, PAYLOADS[WEB.key], PAYLOADS[DNS.key]), lie, lie)
-    assert str(caught.value) == "the kernel shows servers that were not asked for"
+    assert str(caught.value) == "the kernel sent servers of a service that was not asked for"
 
 
 def test_servers_without_services_are_no_part_of_the_table() -> None:
@@ -439,7 +439,7 @@ def test_a_refused_dump_of_servers_is_no_service_without_servers() -> None:
     for answer in refusals:
         with pytest.raises(ProtocolError) as caught:
             observe_script(family, timeouts, dump(FAMILY, PAYLOADS[WEB.key]), answer)
-        assert str(caught.value) == "the kernel refused to show its IPVS table: Device or resource busy"
+        assert str(caught.value) == "the kernel refused to list its IPVS table: Device or resource busy"
 
 
 def test_late_answers_to_another_question_are_no_part_of_a_dump() -> None:
@@ -500,7 +500,7 @@ def test_more_services_than_anybody_has_are_not_asked_about(monkeypatch: pytest.
     flood = [service_payload(dumped_service(kernel_service(replace(WEB, port=n)))) for n in range(1, 5)]
     with pytest.raises(ProtocolError) as caught:
         observe_script(family, timeouts, dump(FAMILY, *flood))
-    assert str(caught.value) == "the kernel shows more than 3 IPVS services"
+    assert str(caught.value) == "the kernel reports more than 3 IPVS services"
     assert len(observe_script(family, timeouts, dump(FAMILY, *flood[:3]), *[dump(FAMILY)] * 3).ipvs.services or ()) == 3
 
 
@@ -588,7 +588,7 @@ def test_a_flood_of_services_takes_no_more_room_than_its_bytes() -> None:
     script = [family, timeouts, dump(FAMILY, *flood), *[lie] * 20_000]
     tracemalloc.start()
     try:
-        with pytest.raises(ProtocolError, match=r"^the kernel shows servers that were not asked for$"):
+        with pytest.raises(ProtocolError, match=r"^the kernel sent servers of a service that was not asked for$"):
             observe_script(*script)
         _, peak = tracemalloc.get_traced_memory()
     finally:

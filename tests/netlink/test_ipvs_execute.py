@@ -15,7 +15,7 @@ from reconciler.errors import ChannelError, HostError, ProtocolError
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink import ipvs, ipvs_execute, message
-from reconciler.netlink.ipvs_engine import IpvsEngine, Table
+from reconciler.netlink.ipvs_engine import IpvsEngine, IpvsTable
 from reconciler.netlink.ipvs_execute import BATCH, ORDERED, execute
 from reconciler.netlink.message import Message
 from reconciler.operations import Operation
@@ -292,7 +292,7 @@ def test_no_service_goes_whose_family_lacks_one_that_was_to_come() -> None:
         StopExpiring(),
         DeleteService(service=DNS),
     ]
-    kept = "kept, as another service of its family could not be added"
+    kept = "kept, because another service of its family could not be added"
     assert in_order(run(fake, operations), operations) == [
         failed(operations[0], "the kernel: No such file or directory"),
         failed(operations[1], kept),
@@ -313,7 +313,7 @@ def test_no_server_goes_whose_service_lacks_one_that_was_to_come() -> None:
         DrainServer(service=WEB.key, server=S2.draining(9), before=S2),
         DeleteServer(service=TLS.key, server=S1),
     ]
-    kept = "kept, as another server of its service could not be added"
+    kept = "kept, because another server of its service could not be added"
     assert in_order(run(fake, operations), operations) == [
         failed(operations[0], "the kernel: Numerical result out of range"),
         failed(operations[1], kept),
@@ -429,7 +429,7 @@ def test_connections_are_expired_for_a_moment(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (HostError("has it nf_conntrack_netlink?"), Status.FAILED),
+        (HostError("does it have the module nf_conntrack_netlink?"), Status.FAILED),
         (ProtocolError("the kernel refused"), Status.FAILED),
         (ChannelError("no answer"), Status.UNKNOWN),
     ],
@@ -464,7 +464,7 @@ def test_a_kernel_that_lies_in_the_middle_ends_it_with_our_own_error() -> None:
 # A kernel, from any table to any other.
 
 
-def surroundings(seen: Table) -> Surroundings:
+def surroundings(seen: IpvsTable) -> Surroundings:
     return Surroundings(
         services=tuple(seen.foreign),
         connections=seen.connections,

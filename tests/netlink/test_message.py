@@ -103,10 +103,10 @@ def test_flags_of_nesting_and_byte_order_are_no_part_of_a_kind() -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (struct.pack("=HH", 3, 1), "netlink attribute of 3 bytes where 4 are left"),
-        (struct.pack("=HH", 0, 1) + bytes(8), "netlink attribute of 0 bytes where 12 are left"),
-        (struct.pack("=HH", 9, 1) + b"abcd", "netlink attribute of 9 bytes where 8 are left"),
-        (message.attribute(1, b"abcd") + struct.pack("=HH", 5, 1), "netlink attribute of 5 bytes where 4 are left"),
+        (struct.pack("=HH", 3, 1), "netlink attribute claims 3 bytes, but 4 are left"),
+        (struct.pack("=HH", 0, 1) + bytes(8), "netlink attribute claims 0 bytes, but 12 are left"),
+        (struct.pack("=HH", 9, 1) + b"abcd", "netlink attribute claims 9 bytes, but 8 are left"),
+        (message.attribute(1, b"abcd") + struct.pack("=HH", 5, 1), "netlink attribute claims 5 bytes, but 4 are left"),
     ],
 )
 def test_a_malformed_attribute_is_a_protocol_error(data: bytes, expected: str) -> None:
@@ -137,11 +137,11 @@ def test_an_empty_datagram_holds_no_message() -> None:
     ("datagram", "expected"),
     [
         (bytes(15), "netlink message cut to 15 bytes"),
-        (struct.pack("=IHHII", 15, 24, 0, 1, 0), "netlink message of 15 bytes where 16 are left"),
-        (struct.pack("=IHHII", 0, 24, 0, 1, 0), "netlink message of 0 bytes where 16 are left"),
-        (struct.pack("=IHHII", 21, 24, 0, 1, 0) + bytes(4), "netlink message of 21 bytes where 20 are left"),
+        (struct.pack("=IHHII", 15, 24, 0, 1, 0), "netlink message claims 15 bytes, but 16 are left"),
+        (struct.pack("=IHHII", 0, 24, 0, 1, 0), "netlink message claims 0 bytes, but 16 are left"),
+        (struct.pack("=IHHII", 21, 24, 0, 1, 0) + bytes(4), "netlink message claims 21 bytes, but 20 are left"),
         (message.pack(24, 0, 1, b"") + b"\0\0\0\0", "netlink message cut to 4 bytes"),
-        (message.pack(24, 0, 1, b"") * 2 + bytes(16), "netlink message of 0 bytes where 16 are left"),
+        (message.pack(24, 0, 1, b"") * 2 + bytes(16), "netlink message claims 0 bytes, but 16 are left"),
     ],
 )
 def test_a_malformed_message_is_a_protocol_error(datagram: bytes, expected: str) -> None:
@@ -210,7 +210,7 @@ def test_an_error_is_an_errno() -> None:
     assert message.failure(largest) == Failure(4095, "")
     with pytest.raises(ProtocolError) as caught:
         message.failure(Message(message.ERROR, CAPPED, 7, error_payload(-4096, REQUEST_HEADER)))
-    assert str(caught.value) == "netlink error -4096, which is no errno"
+    assert str(caught.value) == "netlink error -4096 is no errno"
 
 
 def test_a_dump_that_ends_in_an_error_is_a_failure() -> None:

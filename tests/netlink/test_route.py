@@ -190,26 +190,26 @@ MALFORMED = {
     "short": (bytes(11), "route message of 11 bytes"),
     "table": (
         rtmsg_bytes() + message.attribute(route.TABLE, bytes(3)),
-        "route attribute of 3 bytes where 4 are expected",
+        "route attribute of 3 bytes; 4 were expected",
     ),
     "destination": (
         rtmsg_bytes() + message.attribute(route.DST, bytes(16)),
-        "address of 16 bytes where 4 are expected",
+        "address of 16 bytes; 4 were expected",
     ),
     "gateway": (
         rtmsg_bytes(family=AF_INET6)
         + message.attribute(route.OIF, bytes(4))
         + message.attribute(route.GATEWAY, bytes(4)),
-        "address of 4 bytes where 16 are expected",
+        "address of 4 bytes; 16 were expected",
     ),
-    "cut next hop": (rtmsg_bytes() + message.attribute(route.MULTIPATH, bytes(4)), "next hop of a route is cut"),
+    "cut next hop": (rtmsg_bytes() + message.attribute(route.MULTIPATH, bytes(4)), "next hop of a route is cut off"),
     "long next hop": (
         rtmsg_bytes() + message.attribute(route.MULTIPATH, struct.pack("=HBBi", 9, 0, 0, 2)),
-        "next hop of 9 bytes where 8 are left",
+        "next hop claims 9 bytes, but 8 are left",
     ),
     "endless next hop": (
         rtmsg_bytes() + message.attribute(route.MULTIPATH, struct.pack("=HBBi", 0, 0, 0, 2)),
-        "next hop of 0 bytes where 8 are left",
+        "next hop claims 0 bytes, but 8 are left",
     ),
 }
 

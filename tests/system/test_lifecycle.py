@@ -96,7 +96,7 @@ def test_what_is_no_namespace(box: Box, tmp_path: Any, capsys: pytest.CaptureFix
     file = tmp_path / "file"
     file.write_text("")
     assert main(["diff", box.write(driver={"netns": {"path": str(file)}})]) == 2
-    assert capsys.readouterr().err == "box: that file is not a network namespace\n"
+    assert capsys.readouterr().err == "box: the file is not a network namespace\n"
 
 
 def test_show_then_apply_is_a_no_op(box: Box, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
