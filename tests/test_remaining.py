@@ -20,7 +20,9 @@ from tests.manifest.test_completeness import EXAMPLES, HOP, NIC, NOT_SAID, ROUTE
 from tests.plan.sandboxes import DRIVER
 
 KINDS: tuple[type, ...] = (Interface, Address, Neighbour, NextHop, Route, Rule, Server, Service)
-FIELDS: list[tuple[type, str, Any]] = [(kind, field, example) for kind in KINDS for field, example in EXAMPLES[kind].items()]
+FIELDS: list[tuple[type, str, Any]] = [
+    (kind, field, example) for kind in KINDS for field, example in EXAMPLES[kind].items()
+]
 # The other fields that are compared, although no manifest says them.
 FIELDS += [(kind, field, EXAMPLES[kind][next(iter(EXAMPLES[kind]))]) for kind, field in NOT_SAID]
 # It says what the weights of a service are compared with, and is never observed.

@@ -1,4 +1,4 @@
-"""The only code that touches a sandbox: the protocol of a driver, and a line a driver."""
+"""Drivers are the only code that touches a sandbox. Here are their protocol and the choice of the one for an address."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ class Driver(Protocol):
     """Reads and changes one sandbox. SandboxGoneError if it does not exist."""
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other runs from changing this sandbox; BusyError if one is at it. Dies with the process.
+        """Lock this sandbox against other runs. BusyError if another run has it. The lock ends with the process.
 
         Reentrant, but the first release frees the lock.
         """
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
-        """Read what is ours in it and what surrounds it.
+        """Read our objects in the sandbox, and what surrounds them.
 
-        `desired` says which host devices matter, and lets a driver hand out the desired object where it finds its equal.
-        A quick look is for what was written or read a moment ago; of IPVS it does not see all (`IpvsEngine.observe`).
+        `desired` names the host devices that matter. A driver may return an object of `desired` itself if the observed
+        one equals it. A quick look is fast but misses some changes of IPVS servers: see `IpvsEngine.observe`.
         """
 
     def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
         """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed.
 
-        Operations of IPVS do not depend on each other: one that fails, and is known to have, stops nothing.
+        Operations of IPVS do not depend on each other: one that fails stops nothing, unless its outcome is unknown.
         """
 
     def ipvs_listing(self) -> str:
-        """Give the kernel's own listing of its IPVS table, /proc/net/ip_vs; its module is loaded if need be."""
+        """Return the kernel's own listing of its IPVS table, /proc/net/ip_vs. Loads the module if needed."""
 
     def close(self) -> None:
-        """Let the sandbox go: nothing may keep it alive."""
+        """Close everything that would keep the sandbox alive."""
 
 
 @contextmanager
 def connect(address: DriverAddress) -> Iterator[Driver]:
     """Open the sandbox that a manifest names, and close it afterwards. Each driver is imported when it is used.
 
-    A machine that a watcher has is borrowed from it for so long.
+    If a watcher is connected to a machine, it lends the machine meanwhile.
     """
     driver = _open(address)
     try:

@@ -1,4 +1,4 @@
-"""What all drivers do alike, once they are inside: read and change one kernel namespace, over any channel."""
+"""What the drivers for namespaces and machines share: they read and change one kernel namespace, over any channel."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from reconciler.operations.outcome import Outcome
 
 
-class Given(NamedTuple):
-    """A link that is ours, and what of it only the host's side knows."""
+class OwnedLink(NamedTuple):
+    """A link that is ours, with what only the host knows of it: its queues and its vhost-user socket."""
 
     link: Link
     queues: int = 0
@@ -39,7 +39,7 @@ class Inside:
         self._ipvs_engine: IpvsEngine | None = None
 
     def close(self) -> None:
-        """Let the namespace go."""
+        """Close the channels to the kernel."""
         if self._ipvs_engine:
             self._ipvs_engine.close()
         self._channel.close()
@@ -48,28 +48,28 @@ class Inside:
     def ipvs(self) -> IpvsEngine:
         """The engine of the IPVS table. HostError if the kernel has none."""
         if self._ipvs_engine is None:
-            # Most manifests say nothing of IPVS.
+            # Most manifests have no IPVS section.
             from reconciler.netlink.ipvs_engine import IpvsEngine
 
             self._ipvs_engine = IpvsEngine(self._kernel)
         return self._ipvs_engine
 
     def ipvs_listing(self) -> str:
-        """Give the kernel's own listing of its IPVS table; HostError if it has none."""
-        # The engine has the module loaded.
+        """Return the kernel's own listing of its IPVS table. HostError if the kernel has no IPVS."""
+        # Opening the engine loads the module.
         return self.ipvs.kernel.ipvs_listing() or ""
 
     def observe(
-        self, desired: Sandbox, links: list[Link], ours: Mapping[str, Given], *, quick: bool = False
+        self, desired: Sandbox, links: list[Link], ours: Mapping[str, OwnedLink], *, quick: bool = False
     ) -> Observed:
-        """Read what there is. `links` are all that there are, `ours` those that are ours, by the host's device."""
+        """Read the sandbox. `links` are all links in it; `ours` are those that are ours, by the host's device."""
         addresses = self.engine.addresses()
         indexes = {link.name: link.index for link in links}
         wanted = [table for table in TABLES if table.is_wanted(desired)]
         found = {table.name: table.observe(self.engine, indexes, desired) for table in wanted}
         ours_of: dict[str, Any] = {name: each.ours for name, each in found.items()}
         foreign_of: dict[str, Any] = {name: each.foreign for name, each in found.items()}
-        interfaces = [_interface(device, given, addresses) for device, given in ours.items()]
+        interfaces = [_interface(device, owned, addresses) for device, owned in ours.items()]
         observed = Observed(
             sandbox=Sandbox(
                 id=desired.id,
@@ -84,7 +84,7 @@ class Inside:
 
     def _with_ipvs(self, observed: Observed, desired: Ipvs, local: frozenset[str], *, quick: bool) -> Observed:
         if desired == type(desired)() and self._kernel.sysctl("net.ipv4.vs.conntrack") is None:
-            # Nothing in particular is asked for, and a look would load the module.
+            # The section asks for nothing in particular, and a look would load the module.
             return observed
         table = self.ipvs.observe(desired, quick=quick)
         around = replace(
@@ -101,7 +101,7 @@ class Inside:
     def execute(self, segment: Network | Table) -> Iterator[list[Outcome]]:
         """Execute a segment within the namespace; yield the outcomes batch by batch.
 
-        A failure ends a segment of the network after its batch, and none of the table.
+        In a segment of the network, nothing is executed after a batch with a failure. A segment of the IPVS table goes on.
         """
         # Only an apply pays for the imports.
         match segment:
@@ -118,47 +118,49 @@ class Inside:
                 assert_never(segment)
 
 
-def _around(links: list[Link], ours: Mapping[str, Given], addresses: list[LinkAddress]) -> Surroundings:
-    """Return what links and addresses say of others, and of the kernel."""
-    own = {given.link.index: given.link for given in ours.values()}
+def _around(links: list[Link], ours: Mapping[str, OwnedLink], addresses: list[LinkAddress]) -> Surroundings:
+    """Return what is known from links and addresses about foreign objects and about the kernel."""
+    own = {owned.link.index: owned.link for owned in ours.values()}
     return Surroundings(
         links=frozenset(link.name for link in links if link.index not in own),
-        addresses=frozenset((own[a.index].name, a.address) for a in addresses if a.index in own and _is_given(a)),
+        addresses=frozenset((own[a.index].name, a.address) for a in addresses if a.index in own and _is_managed(a)),
         tentative=frozenset(
             (link.name, a.address)
             for a in addresses
-            if a.tentative and not a.dad_failed and not _is_given(a)
+            if a.tentative and not a.dad_failed and not _is_managed(a)
             if (link := own.get(a.index)) and link.carrier
         ),
         dad_failed=frozenset((own[a.index].name, a.address) for a in addresses if a.dad_failed and a.index in own),
-        kinds={device: given.link.kind for device, given in ours.items()},
+        kinds={device: owned.link.kind for device, owned in ours.items()},
         hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
     )
 
 
-def _is_given(address: LinkAddress) -> bool:
-    """Tell whether the kernel manages an address: its own link-local ones, leases, router advertisements."""
+def _is_managed(address: LinkAddress) -> bool:
+    """Return whether the kernel manages an address: link-local, leased, or from a router advertisement."""
     return address.from_kernel or not address.permanent
 
 
-def _interface(device: str, given: Given, addresses: list[LinkAddress]) -> Interface:
-    link = given.link
+def _interface(device: str, owned: OwnedLink, addresses: list[LinkAddress]) -> Interface:
+    link = owned.link
     return Interface(
         name=link.name,
         device=device,
         hw_addr=link.hw_addr,
         mtu=link.mtu,
         up=link.up,
-        queues=given.queues,
-        vhost_user_socket=given.socket,
+        queues=owned.queues,
+        vhost_user_socket=owned.socket,
         addresses=tuple(
-            Address(address=a.address, dad=not a.nodad) for a in addresses if a.index == link.index and not _is_given(a)
+            Address(address=a.address, dad=not a.nodad)
+            for a in addresses
+            if a.index == link.index and not _is_managed(a)
         ),
     )
 
 
 def release(text: str) -> tuple[int, int]:
-    """Read major and minor of a kernel's release, such as 6.1.0-56-cloud-amd64."""
+    """Return major and minor of a kernel's release, such as (6, 1) of 6.1.0-56-cloud-amd64; 0 for what is no number."""
     major, minor, *_ = [*text.split("."), "0", "0"]
     digits = "".join(filter(str.isdecimal, minor[:4]))
     return int(major) if major.isdecimal() else 0, int(digits or 0)

@@ -1,7 +1,7 @@
-"""A container behind `kata-runtime kata-network` and `kata-ipvs`: each look and each change is a command.
+"""A container that is reached by `kata-runtime kata-network` and `kata-ipvs`: each look and each change is a command.
 
-What the commands do not tell is taken from the manifest: the host's device, queues and socket of an interface. They show
-no marks, so the whole table of IPVS counts as ours, but for what the manifest excludes.
+The commands do not report the host's device, the queues and the socket of an interface: these are taken from the manifest.
+They report no marks, so the whole IPVS table counts as ours, except what the manifest excludes.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ from reconciler.operations.segment import Commands, Imports, Moves, Network, Plu
 
 _T = TypeVar("_T")
 _LOCKS = "/run/reconciler/kata.lock"
-# So many rules that an import left out are added one by one, a fraction of a second each.
+# At most this many rules that an import left out are added one by one, each in a fraction of a second.
 SINGLES = 200
+# Bytes of stderr that a message quotes at most.
 _REASON = 1000
 
 
 class KataDriver:
-    """One container. There is nothing to hold but the lock."""
+    """One container. Nothing is open but the file of the locks."""
 
     def __init__(self, address: KataAddress) -> None:
-        """Take note of it. HostError if there is no such runtime."""
+        """Open the file of the locks. HostError if the runtime does not exist."""
         self._address = address
         if not os.access(address.runtime, os.X_OK):
             raise HostError(f"{address.runtime}: no such program; the manifest's driver.kata.runtime names it")
@@ -57,15 +58,15 @@ class KataDriver:
         self._file = os.open(_LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
-        """Let the lock go."""
+        """Close the file of the locks."""
         os.close(self._file)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep our other runs away; others of the runtime's clients know nothing of it."""
+        """Lock the container against our other runs. Other clients of the runtime ignore this lock."""
         return locked_name(self._file, self._address.id, self._address)
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
-        """Ask for interfaces, routes, and the table if something is said of it."""
+        """List interfaces, routes, and the IPVS table if the manifest describes it."""
         del quick
         listed = self._list("list-ifaces", read_listed)
         ours, others = self._table(desired.ipvs) if desired.ipvs else (None, ())
@@ -83,28 +84,27 @@ class KataDriver:
     def _list(self, action: str, read: Callable[[Any], _T]) -> list[_T]:
         text = self._run("kata-network", action, self._address.id)
         try:
-            said = json.loads(text)
-            return [read(each) for each in said or ()]
+            return [read(each) for each in json.loads(text) or ()]
         except (ValueError, TypeError, RecursionError) as error:
-            raise ProtocolError(f"{self._address}: what {action} says is not understood: {error}") from error
+            raise ProtocolError(f"{self._address}: cannot parse the output of {action}: {error}") from error
 
     def _table(self, desired: Ipvs) -> tuple[Ipvs, tuple[Service, ...]]:
         try:
             found = parse_listing(self.ipvs_listing())
         except ValueError as error:
-            raise ProtocolError(f"{self._address}: the listing of IPVS is not understood: {error}") from error
+            raise ProtocolError(f"{self._address}: cannot parse the listing of IPVS: {error}") from error
         ours = tuple(each for each in found if not desired.excludes(each.key))
         return replace(desired, services=ours), tuple(each for each in found if desired.excludes(each.key))
 
     def ipvs_listing(self) -> str:
-        """Give what ipvsadm lists."""
+        """Return what ipvsadm lists."""
         return self._ipvsadm("--list -n")
 
     def _ipvsadm(self, parameters: str) -> str:
         return self._run("kata-ipvs", "ipvsadm", "--parameters", parameters, self._address.id)
 
     def _run(self, *words: str, stdin: str = "") -> str:
-        """Run a command of the runtime; give what it prints. HostError with its reason if it fails."""
+        """Run a command of the runtime. Return its output. HostError with its stderr if it fails."""
         ran = run([self._address.runtime, *words], stdin.encode())
         if ran.status:
             reason = ran.stderr.decode(errors="replace").strip()[-_REASON:]
@@ -124,7 +124,7 @@ class KataDriver:
             case Imports():
                 return iter([self._import(segment.operations)])
             case Moves() | Network() | Table() | Plugs():
-                raise TypeError(f"{type(segment).__name__} are not for a runtime's command line")
+                raise TypeError(f"a runtime's command line cannot execute {type(segment).__name__}")
             case _:
                 assert_never(segment)
 
@@ -148,8 +148,8 @@ class KataDriver:
         else:
             self._ipvsadm(operation.parameters)
 
-    def _network(self, action: str, said: object) -> None:
-        self._run("kata-network", action, self._address.id, "-", stdin=json.dumps(said))
+    def _network(self, action: str, data: object) -> None:
+        self._run("kata-network", action, self._address.id, "-", stdin=json.dumps(data))
 
     def _import(self, rules: Sequence[ImportedRule]) -> list[Outcome]:
         services: dict[ServiceKey, Service] = {}
@@ -169,11 +169,14 @@ class KataDriver:
         return self._finish(rules, first)
 
     def _finish(self, rules: Sequence[ImportedRule], import_: Outcome) -> list[Outcome]:
-        """Look what came of an import that failed, or gave no answer, and add what is missing one by one, if it is little."""
+        """Return the outcomes of an import that failed or did not answer. If few rules are missing, add them one by one."""
         try:
             found = {each.key: {server.key for server in each.servers} for each in parse_listing(self.ipvs_listing())}
         except (ReconcilerError, ValueError) as error:
-            return [Outcome(each, Status.UNKNOWN, f"{import_.reason}; and then: {error}") for each in rules]
+            return [
+                Outcome(each, Status.UNKNOWN, f"{import_.reason}; listing the table afterwards failed as well: {error}")
+                for each in rules
+            ]
         missing = [each for each in rules if not _is_there(each.operation, found)]
         outcomes = {id(each): Outcome(each, Status.FAILED, import_.reason) for each in missing}
         if len(missing) <= SINGLES:
@@ -188,7 +191,7 @@ def _is_there(operation: AddService | AddServer, found: Mapping[ServiceKey, Cont
 
 
 def _outcome(operation: Operation, act: Callable[[], object]) -> Outcome:
-    """Carry out an operation. What was begun and gave no answer that is understood is unknown."""
+    """Execute an operation and return its outcome: unknown if there was no answer, or none that can be parsed."""
     try:
         act()
     except (ChannelError, ProtocolError) as error:
@@ -199,7 +202,7 @@ def _outcome(operation: Operation, act: Callable[[], object]) -> Outcome:
 
 
 def _known(listed: Sequence[Interface], wishes: Sequence[Interface]) -> tuple[Interface, ...]:
-    """Add what a manifest says and the commands do not tell, to the interface of the same MAC address, or else name."""
+    """Add what only the manifest knows to the listed interface with the same MAC address, or else the same name."""
     of_hw_addr = {wish.hw_addr: wish for wish in wishes}
     others = of_hw_addr.keys() - {each.hw_addr for each in listed}
     of_name = {of_hw_addr[each].name: of_hw_addr[each] for each in others}

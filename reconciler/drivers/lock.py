@@ -1,4 +1,4 @@
-"""The lock of a sandbox that is an open file, a namespace itself, or that has but a name."""
+"""The lock of a sandbox: on its open file, such as a namespace itself, or on a name if it has no file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FLOCK = struct.Struct("@hhqqi0q")
 
 @contextmanager
 def locked(file: int, address: DriverAddress) -> Iterator[None]:
-    """Keep our other runs away. BusyError if one is at it. The kernel ends it with the process."""
+    """Lock a file against our other runs. BusyError if another run has it. The kernel ends the lock with the process."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -30,8 +30,11 @@ def locked(file: int, address: DriverAddress) -> Iterator[None]:
 
 @contextmanager
 def locked_name(file: int, name: str, address: DriverAddress) -> Iterator[None]:
-    """Do the same by the byte of a file that a name is hashed to, so that no file is left of a sandbox that is no more."""
-    # Most programs have no use for it.
+    """Lock the byte of a file that a name is hashed to. So no lock file remains of a sandbox that is gone.
+
+    BusyError and the end of the lock are as for `locked`.
+    """
+    # Only this lock pays for the import.
     from hashlib import sha256
 
     start = int.from_bytes(sha256(name.encode()).digest()[:7])

@@ -1,7 +1,7 @@
-"""A network namespace of this host. Devices move in from the host's namespace (ours) and go back to it.
+"""A network namespace of this host. Devices move into it from the host's namespace, and back.
 
-A moved device carries its origin in its alias: what bears our alias in the namespace is ours, and a device that came back
-to the host under another name, as its namespace died, is found again by it.
+The alias of a moved device records its origin. A device in the namespace that has our alias is ours. If the namespace
+dies, the kernel returns the device to the host under another name; the alias identifies it there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.drivers.inside import Given, Inside, release
+from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.lock import locked
 from reconciler.errors import HostError, SandboxGoneError
 from reconciler.model.interface import Interface, Origin
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class NetnsDriver:
-    """One namespace, held open from the first use until `close`."""
+    """One namespace, which stays open until `close`."""
 
     def __init__(self, address: NetnsAddress) -> None:
         """Open the namespace. SandboxGoneError if it does not exist."""
         self._address = address
         try:
-            # A pipe would keep one waiting.
+            # Without O_NONBLOCK, opening a pipe would wait for its other end.
             self._file = os.open(address.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise SandboxGoneError(f"{address} does not exist ({address.file})") from None
@@ -47,21 +47,21 @@ class NetnsDriver:
             raise
 
     def close(self) -> None:
-        """Let the namespace go."""
+        """Close the channels and the namespace."""
         self._inside.close()
         os.close(self._file)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Lock the namespace itself, so that no lock file can be left behind, and no second name gets around it."""
+        """Lock the namespace itself: no lock file can remain, and a second name of the namespace has the same lock."""
         return locked(self._file, self._address)
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
-        """Read what is in the namespace, and the host's devices that are to come."""
+        """Read the namespace, and those devices of the host that will move into it."""
         links = self._inside.engine.links()
         ours = {origin.device: (link, origin) for link in links if (origin := Origin.from_alias(link.alias))}
         wishes = {wish.device: wish for wish in desired.interfaces or ()}
-        given = {device: _given(link, wishes.get(device)) for device, (link, _) in ours.items()}
-        observed = self._inside.observe(desired, links, given, quick=quick)
+        owned = {device: _owned_link(link, wishes.get(device)) for device, (link, _) in ours.items()}
+        observed = self._inside.observe(desired, links, owned, quick=quick)
         around = replace(
             observed.around,
             devices=_host_devices([device for device in wishes if device not in ours]),
@@ -71,7 +71,7 @@ class NetnsDriver:
         return Observed(sandbox=observed.sandbox, around=around)
 
     def ipvs_listing(self) -> str:
-        """Give the kernel's own listing of its IPVS table."""
+        """Return the kernel's own listing of its IPVS table."""
         return self._inside.ipvs_listing()
 
     def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
@@ -82,16 +82,16 @@ class NetnsDriver:
         yield from netns_execute.execute(self._inside, self._file, segments)
 
 
-def _given(link: Link, wish: Interface | None) -> Given:
+def _owned_link(link: Link, wish: Interface | None) -> OwnedLink:
     if wish is None:
-        return Given(link)
-    # A device has the queues that its maker gave it; only whether they suffice can be said.
+        return OwnedLink(link)
+    # The number of queues was fixed when the device was created. Only whether they suffice can be checked.
     check_queues(wish, link.queues)
-    return Given(link, wish.queues)
+    return OwnedLink(link, wish.queues)
 
 
 def _host_devices(devices: list[str]) -> dict[str, HostDevice]:
-    """Find devices on the host, by name or, if one came home under another name, by its alias."""
+    """Return devices of the host by name, or by alias if the kernel returned one under another name."""
     if not devices:
         return {}
     found = {}

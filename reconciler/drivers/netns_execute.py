@@ -1,4 +1,4 @@
-"""Execute a plan in a namespace: netlink changes what is within; devices are moved here, one at a time."""
+"""Execute a plan in a namespace: netlink changes its inside; devices are moved here, one at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _execute(inside: Inside, namespace: int, segment: Segment) -> Iterator[list[
         case Network() | Table():
             return inside.execute(segment)
         case Plugs() | Commands() | Imports() | RuleCommands():
-            raise TypeError(f"{type(segment).__name__} are not for namespaces")
+            raise TypeError(f"a network namespace cannot execute {type(segment).__name__}")
         case _:
             assert_never(segment)
 
@@ -51,7 +51,7 @@ def _move(engine: Engine, namespace: int, segment: Moves) -> Iterator[list[Outco
 def _move_link(engine: Engine, operation: MoveOperation, name: str, namespace: int) -> Outcome:
     link = engine.link(name)
     if link is None:
-        return Outcome(operation, Status.FAILED, f"there is no link named {name} any more")
+        return Outcome(operation, Status.FAILED, f"the link {name} no longer exists")
     sequence = engine.next_sequence()
     request = interface.encode_link(operation, link.index, sequence, namespace)
     return netlink.send(engine.channel, [netlink.Request(operation, sequence, request)], is_gone)[0]

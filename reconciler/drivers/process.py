@@ -1,4 +1,4 @@
-"""A program that is run for a driver: without a shell, in the C locale, for a bounded time and output."""
+"""Run a program for a driver: without a shell, in the C locale, with limits for its time and its output."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import NamedTuple
 
 from reconciler.errors import ChannelError, HostError, ProtocolError
 
-# Seconds, and bytes of each of its outputs.
+# The limits: seconds, and bytes each for stdout and stderr.
 TIMEOUT = 60.0
 LIMIT = 64 << 20
 
 
-class Ran(NamedTuple):
-    """What became of it."""
+class Completed(NamedTuple):
+    """The exit status and the output of a program that has ended."""
 
     status: int
     stdout: bytes
     stderr: bytes
 
 
-def run(words: Sequence[str], stdin: bytes = b"") -> Ran:
+def run(words: Sequence[str], stdin: bytes = b"") -> Completed:
     """Run a program to its end.
 
-    HostError if it cannot be begun; ChannelError if it takes too long, ProtocolError if it says too much: then it is
-    killed, with all that it has begun, and what it has done is unknown.
+    HostError if it cannot be started, ChannelError if it takes too long, ProtocolError if it prints too much. In the
+    last two cases it is killed with its process group, and it is unknown what it has done.
     """
     with tempfile.TemporaryFile() as given:
         given.write(stdin)
@@ -56,13 +56,13 @@ def run(words: Sequence[str], stdin: bytes = b"") -> Ran:
             raise
 
 
-def _collect(process: subprocess.Popen[bytes], program: str) -> Ran:
+def _collect(process: subprocess.Popen[bytes], program: str) -> Completed:
     deadline = time.monotonic() + TIMEOUT
     assert process.stdout
     assert process.stderr
-    said = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+    output = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
     with selectors.DefaultSelector() as selector:
-        for descriptor in said:
+        for descriptor in output:
             selector.register(descriptor, selectors.EVENT_READ)
         while selector.get_map():
             ready = selector.select(max(0.0, deadline - time.monotonic()))
@@ -70,14 +70,14 @@ def _collect(process: subprocess.Popen[bytes], program: str) -> Ran:
                 raise ChannelError(f"{program!r} did not end within {TIMEOUT:.0f} s")
             for key, _ in ready:
                 data = os.read(key.fd, 1 << 16)
-                said[key.fd] += data
+                output[key.fd] += data
                 if not data:
                     selector.unregister(key.fd)
-                if len(said[key.fd]) > LIMIT:
-                    raise ProtocolError(f"{program!r} says more than {LIMIT >> 20} MiB")
+                if len(output[key.fd]) > LIMIT:
+                    raise ProtocolError(f"{program!r} printed more than {LIMIT >> 20} MiB")
     try:
         status = process.wait(max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise ChannelError(f"{program!r} did not end within {TIMEOUT:.0f} s") from None
-    stdout, stderr = said.values()
-    return Ran(status, bytes(stdout), bytes(stderr))
+    stdout, stderr = output.values()
+    return Completed(status, bytes(stdout), bytes(stderr))

@@ -188,13 +188,13 @@ def test_what_is_excluded_is_somebody_elses(runtime: Runtime) -> None:
     [
         ({"status": 1, "err": "no such container\n"}, HostError, "kata-network list-ifaces: no such container"),
         ({"status": 7}, HostError, "kata-network list-ifaces: exit status 7"),
-        ({"out": "nix"}, ProtocolError, "kata 6ec7a98: what list-ifaces says is not understood"),
-        ({"out": "7"}, ProtocolError, "kata 6ec7a98: what list-ifaces says is not understood"),
+        ({"out": "nix"}, ProtocolError, "kata 6ec7a98: cannot parse the output of list-ifaces"),
+        ({"out": "7"}, ProtocolError, "kata 6ec7a98: cannot parse the output of list-ifaces"),
         ({"out": "[7]"}, ProtocolError, "expected an object"),
         ({"out": json.dumps([LISTED | {"name": "a b"}])}, ProtocolError, "name: "),
         ({"out": json.dumps([LISTED | {"ip": ["10.0.0.2/33"]}])}, ProtocolError, "no valid prefix length"),
         ({"out": json.dumps([LISTED | {"ip": 7}])}, ProtocolError, "ip: expected a list of texts"),
-        ({"out": "x" * 1000, "times": 100}, ProtocolError, "says more than 0 MiB"),
+        ({"out": "x" * 1000, "times": 100}, ProtocolError, "printed more than 0 MiB"),
         ({"sleep": 60}, ChannelError, "did not end within 1 s"),
     ],
 )
@@ -214,7 +214,7 @@ def test_an_answer_that_is_none(
 
 def test_a_listing_that_is_none(runtime: Runtime) -> None:
     runtime.answer(kata_ipvs={"out": "TCP  web:http rr\n"})
-    with pytest.raises(ProtocolError, match="the listing of IPVS is not understood: line 1: TCP  web:http rr"):
+    with pytest.raises(ProtocolError, match="cannot parse the listing of IPVS: line 1: TCP  web:http rr"):
         observe(runtime, ipvs=Ipvs())
 
 
@@ -341,7 +341,7 @@ def test_what_fails_says_why_and_stops_what_depends_on_it(runtime: Runtime) -> N
 
 @pytest.mark.parametrize("segment", [Moves(()), Network(()), Table(()), Plugs(())])
 def test_no_segment_for_a_kernel_or_a_machine_is_executed(runtime: Runtime, segment: Segment) -> None:
-    with connect(runtime.address) as driver, pytest.raises(TypeError, match="are not for a runtime's command line"):
+    with connect(runtime.address) as driver, pytest.raises(TypeError, match="a runtime's command line cannot execute"):
         list(driver.execute([segment]))
 
 

@@ -183,7 +183,7 @@ def test_nics_that_come_and_go_without_end_are_busy() -> None:
                 self.nics = {f"reconciler-x{len(self.asked)}": MAC}
             return super().execute(command, **arguments)
 
-    with pytest.raises(BusyError, match="NICs come and go"):
+    with pytest.raises(BusyError, match="NICs appear and vanish"):
         machine.observe(Restless(), [])
 
 
@@ -448,7 +448,7 @@ def test_a_guest_that_does_not_let_go_is_an_error_within_the_bound() -> None:
     assert 0.5 <= time.monotonic() - started < 1
     assert not isinstance(caught.value, QmpError)
     assert str(caught.value) == (
-        "the guest does not let go of reconciler-x0 within 0 s; its kernel needs PCI hot-plug (ACPI or PCIe)"
+        "the guest did not release reconciler-x0 within 0 s; its kernel needs PCI hot-plug (ACPI or PCIe)"
     )
     assert len(monitor.asked) <= 6
 

@@ -150,7 +150,7 @@ def test_a_nic_that_the_guest_does_not_find_is_its_own_error(monkeypatch: pytest
         Outcome(
             NAMING,
             Status.FAILED,
-            "QEMU has plugged x0, but the guest has not found it within 0 s; "
+            "QEMU has plugged x0, but the guest did not detect it within 0 s; "
             "its kernel needs PCI hot-plug and virtio_net",
         )
     ]

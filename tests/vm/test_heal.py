@@ -59,7 +59,7 @@ def test_a_guest_that_does_not_let_go(vm: Vm, kernel: Kernel, capsys: pytest.Cap
     with deaf(vm):
         assert vm.run(interfaces=[kept]) == 2
         said = capsys.readouterr().err
-        assert f"the guest does not let go of reconciler-{gone['device']} within 2 s" in said
+        assert f"the guest did not release reconciler-{gone['device']} within 2 s" in said
         assert f"{vm.name} is as it was before" in said
         vm.assert_is([kept, gone])
     vm.apply(interfaces=[kept])
@@ -73,7 +73,7 @@ def test_a_guest_that_does_not_find_what_is_plugged(vm: Vm, kernel: Kernel, caps
     with deaf(vm):
         assert vm.run(interfaces=[kept, new]) == 2
         said = capsys.readouterr().err
-        assert f"QEMU has plugged {new['device']}, but the guest has not found it within 1 s" in said
+        assert f"QEMU has plugged {new['device']}, but the guest did not detect it within 1 s" in said
     # It was told once, and is not told again; but it can be told that the NIC goes.
     vm.apply(interfaces=[kept])
     vm.assert_is([kept])
@@ -99,7 +99,7 @@ def test_a_machine_that_is_paused_does_not_let_go(
 
         with watched(pause):
             assert vm.run(interfaces=[kept]) == 2
-        assert f"the guest does not let go of reconciler-{gone['device']} within 2 s" in capsys.readouterr().err
+        assert f"the guest did not release reconciler-{gone['device']} within 2 s" in capsys.readouterr().err
         assert vm.run(interfaces=[kept]) == 2
         assert "the guest did not answer in time" in capsys.readouterr().err
     vm.order("cont")

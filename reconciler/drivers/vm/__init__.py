@@ -1,1 +1,1 @@
-"""The driver of virtual machines: `driver` reads, `execute` changes, `monitor` is QEMU's side, `nics` finds NICs."""
+"""The driver of virtual machines: `driver` reads, `execute` changes, `monitor` talks to QEMU, `nics` finds NICs."""

@@ -1,6 +1,6 @@
-"""A virtual machine: NICs are plugged in by its monitor (QMP), its kernel is reached through the agent in it.
+"""A virtual machine: its monitor (QMP) plugs NICs in, and the agent in the guest reaches the guest's kernel.
 
-Nothing is remembered: what is plugged is what QEMU says, under ids of ours, and what the guest's kernel has of it.
+There is no state file: QEMU reports what is plugged under our ids, and the guest's kernel reports which of it it has.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.drivers.inside import Given, Inside, release
+from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import came_with, find
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reconciler.model.ipvs import Service
     from reconciler.operations.outcome import Outcome
 
-# Seconds for a NIC to come or go without our doing; one does in 0.05 to 0.7.
+# Seconds to wait for a NIC that an earlier run plugged or unplugged; one takes 0.05 to 0.7.
 _SETTLE_TIMEOUT = 2.0
 _POLL = 0.05
 
@@ -37,7 +37,7 @@ class VmDriver:
     """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
     def __init__(self, address: VmAddress, *, borrow: bool) -> None:
-        """Connect; `borrow`: ask a watcher for it. SandboxGoneError if it does not run, BusyError if another run is at it."""
+        """Connect. `borrow`: ask a watcher to lend it. SandboxGoneError if it does not run, BusyError if another run has it."""
         with ExitStack() as stack:
             self._agent = stack.enter_context(AgentClient(address.file, borrow=borrow))
             self._monitor = stack.enter_context(Monitor(address.monitor))
@@ -46,25 +46,25 @@ class VmDriver:
             self._stack = stack.pop_all()
 
     def close(self) -> None:
-        """Leave the machine to others."""
+        """Disconnect from the agent and the monitor, so that other runs can connect."""
         self._stack.close()
 
     def lock(self) -> AbstractContextManager[None]:
-        """Nothing is left to lock: who is connected is alone."""
+        """Return a lock that does nothing: the machine has one client at a time anyway."""
         return nullcontext()
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
-        """Ask QEMU what is plugged, and read what is in the guest's kernel."""
+        """Ask QEMU what is plugged, and read the guest's kernel."""
         state, links = self._look(desired)
         seen = _seen(state, links)
         wishes = {wish.device: wish.queues for wish in desired.interfaces or ()}
-        given = {
-            device: Given(
+        owned = {
+            device: OwnedLink(
                 link, _queues(state.plugged[device].queues, wishes.get(device, 0)), state.plugged[device].socket
             )
             for device, link in seen.items()
         }
-        observed = self._inside.observe(desired, links, given, quick=quick)
+        observed = self._inside.observe(desired, links, owned, quick=quick)
         around = replace(
             observed.around,
             devices={},
@@ -75,14 +75,14 @@ class VmDriver:
                 if not link.kind and link not in seen.values()
                 for address in (link.hw_addr, came_with(link))
             ),
-            # The guest says no kind of these; but QEMU has said that they are.
+            # The guest reports no kind for these links, but QEMU does.
             kinds=dict.fromkeys(seen, "virtio_net"),
             kernel=release(self._agent.kernel_release()),
         )
         return Observed(sandbox=observed.sandbox, around=around)
 
     def _look(self, desired: Sandbox) -> tuple[Machine, list[Link]]:
-        """Look at QEMU and the guest until they agree: a run that was killed may have left a NIC on its way."""
+        """Read QEMU and the guest until they agree: a killed run may have left a NIC that is just appearing or vanishing."""
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         while True:
             state = qemu.observe(self._monitor, desired.interfaces or ())
@@ -92,7 +92,7 @@ class VmDriver:
             time.sleep(_POLL)
 
     def ipvs_listing(self) -> str:
-        """Give the kernel's own listing of its IPVS table."""
+        """Return the kernel's own listing of its IPVS table."""
         return self._inside.ipvs_listing()
 
     def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
@@ -103,13 +103,13 @@ class VmDriver:
         yield from execute.execute(self._inside, self._monitor, segments)
 
     def listen(self) -> None:
-        """Let the guest tell of changes from now on."""
+        """Subscribe to notifications of changes in the guest."""
         self._agent.subscribe(GROUPS)
 
     def guard(self, services: Sequence[Service]) -> None:
-        """Let the guest itself put back at once the first of these services of each address family; () ends it.
+        """Start a guard in the guest, which restores the first of these services of each address family; () ends it.
 
-        Until an error; and it must be ended before a change that deletes one of them.
+        The guard ends by itself at an error. End it before a change that deletes one of its services.
         """
         if services:
             self._agent.guard(GUARD_PERIOD, *self._inside.ipvs.guards(services))
@@ -117,7 +117,7 @@ class VmDriver:
             self._agent.unguard()
 
     def heard(self, timeout: float, wake: int) -> Notices:
-        """Wait until the guest tells of something, `wake` can be read or `timeout` seconds are over."""
+        """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over."""
         found = self._agent.notices(timeout, wake)
         return found._replace(messages=[each for each in found.messages if is_news(each.type, each.payload)])
 
@@ -127,17 +127,17 @@ def _seen(state: Machine, links: list[Link]) -> dict[str, Link]:
 
 
 def _queues(plugged: int, wished: int) -> int:
-    """Say how many queues a NIC has, in the way of who asks: 0 and 1 are the same."""
+    """Return the queues of a NIC as the manifest writes them: 0 and 1 both mean one queue."""
     return wished if plugged == max(wished, 1) else plugged
 
 
 def _with_guest(state: Machine, seen: dict[str, Link]) -> Machine:
-    """Add to what QEMU says whether the guest has it, and whether the host's end still leads there."""
+    """Add to each plugged NIC whether the guest has it, and whether its TAP on the host is still connected to it."""
 
     def look(device: str, each: Plugged) -> Plugged:
         tap = state.taps.get(device)
-        # A TAP that was deleted, or made anew, under QEMU is without the carrier that a TAP in use has. One that is down
-        # shows no carrier in any case.
+        # A TAP that QEMU uses has a carrier. It has none if it was deleted, or deleted and created again, meanwhile.
+        # A TAP that is down never has a carrier.
         dead = each.socket is None and (tap is None or (tap.up and not tap.busy))
         return each._replace(in_guest=device in seen, alive=not dead)
 

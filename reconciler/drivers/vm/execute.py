@@ -1,4 +1,4 @@
-"""Execute a plan in a virtual machine: netlink changes what is within; NICs are plugged here, one at a time."""
+"""Execute a plan in a virtual machine: netlink changes its inside; NICs are plugged here, one at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reconciler.operations.machine import NameInterface
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
 
-# Seconds for a guest to find a NIC that was plugged in; one does in 0.05 to 0.7.
+# Seconds for a guest to detect a plugged NIC; one takes 0.05 to 0.7.
 PLUG_TIMEOUT = 10.0
 _POLL = 0.02
 
@@ -35,7 +35,7 @@ def _execute(inside: Inside, monitor: Monitor, segment: Segment) -> Iterator[lis
         case Network() | Table():
             return inside.execute(segment)
         case Moves() | Commands() | Imports() | RuleCommands():
-            raise TypeError(f"{type(segment).__name__} are not for virtual machines")
+            raise TypeError(f"a virtual machine cannot execute {type(segment).__name__}")
         case _:
             assert_never(segment)
 
@@ -58,7 +58,7 @@ def _name(inside: Inside, operation: NameInterface) -> list[Outcome]:
     link = _await_link(inside, operation)
     if link is None:
         reason = (
-            f"QEMU has plugged {operation.device}, but the guest has not found it within {PLUG_TIMEOUT:.0f} s; "
+            f"QEMU has plugged {operation.device}, but the guest did not detect it within {PLUG_TIMEOUT:.0f} s; "
             "its kernel needs PCI hot-plug and virtio_net"
         )
         return [Outcome(operation, Status.FAILED, reason)]

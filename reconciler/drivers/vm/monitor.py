@@ -1,4 +1,4 @@
-"""QEMU's side of a machine: what is plugged, plugging and unplugging, over its monitor."""
+"""Read what is plugged into a machine, plug and unplug, over QEMU's monitor."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from reconciler.operations.machine import (
     plugged_device,
 )
 
-# Seconds for a guest to let a NIC go; one does in 0.2 to 0.6, with native PCIe hot-plug in 6.5 (the attention button).
+# Seconds for a guest to release a NIC. It takes 0.2 to 0.6, with native PCIe hot-plug 6.5 (the attention button).
 UNPLUG_TIMEOUT = 20.0
 _ASK_AGAIN = 2.0
-# What QEMU says of a NIC that is being unplugged already.
+# QEMU's errors for a NIC that is already being unplugged.
 _PENDING = re.compile("already in the process of unplug|guest is busy")
-# Looks at what is plugged, until it stays the same meanwhile.
+# Attempts to read what is plugged without a change meanwhile.
 _LOOKS = 10
 _PROBE_TIMEOUT = 1.0
 _PERIPHERALS, _CHARDEVS = "/machine/peripheral", "/chardevs"
-# Of bridges with slots of their own, 0 is taken by the bridge itself.
+# On bridges with their own slots, the bridge itself has slot 0.
 _BRIDGE_SLOTS = range(1, 32)
 # include/uapi/linux/if_tun.h.
 _IFF_TAP, _IFF_MULTI_QUEUE = 0x0002, 0x0100
-# `info network`: a netdev stands below its NIC, or by itself.
+# `info network`: a netdev is listed below its NIC, or alone if it has none.
 _NETDEV = re.compile(r"^( \\ )?(\S+): index=(\d+),type=([a-z-]+)", re.MULTILINE)
 
 
 class _GoneError(Exception):
-    """What was looked at went meanwhile: the guest has let a NIC go, for a run that was killed."""
+    """An object vanished while it was read: the guest released a NIC that a killed run had unplugged."""
 
 
 def observe(monitor: Monitor, wishes: Iterable[Interface]) -> Machine:
-    """Ask what is plugged, and look at what is to come. Whether the guest sees it is not QEMU's to say."""
+    """Read what is plugged, and the devices of the wishes. QEMU does not know whether the guest has detected a NIC."""
     wishes = list(wishes)
     for _ in range(_LOOKS):
         nics = _nics(monitor)
@@ -54,7 +54,7 @@ def observe(monitor: Monitor, wishes: Iterable[Interface]) -> Machine:
             state = _look(monitor, nics, wishes)
             if _nics(monitor) == nics:
                 return state
-    raise BusyError("NICs come and go while QEMU is asked for them; try again")
+    raise BusyError("NICs appear and vanish while QEMU lists them; try again")
 
 
 def _look(monitor: Monitor, nics: list[str], wishes: list[Interface]) -> Machine:
@@ -75,7 +75,7 @@ def _look(monitor: Monitor, nics: list[str], wishes: list[Interface]) -> Machine
         if (device := plugged_device(plug)) is not None
     }
     left = {*alone, *(plug for plug in chardevs if plug not in nics)}
-    # A backend that is connected needs no probe, which would be one more client to it.
+    # A connected backend is not probed: the probe would be a second client.
     connected = {each.path for each in chardevs.values() if each.connected}
     return Machine(
         plugged=plugged,
@@ -107,7 +107,7 @@ def _property(monitor: Monitor, path: str, name: str) -> Any:
 
 
 def _netdevs(monitor: Monitor) -> tuple[dict[str, int], set[str]]:
-    """Give how many queues each netdev has, and those that stand without a NIC."""
+    """Return the number of queues of each netdev, and the netdevs without a NIC."""
     queues: dict[str, int] = {}
     alone = set()
     for below, name, _, kind in _NETDEV.findall(monitor.human("info network").replace("\r", "")):
@@ -125,14 +125,14 @@ class _Chardev(NamedTuple):
 
 
 def _chardev(monitor: Monitor, label: str) -> _Chardev:
-    # query-chardev says `unix:` and no path of a client that is connected.
+    # For a connected client, query-chardev reports `unix:` without the path.
     path = f"{_CHARDEVS}/{label}"
     address = _property(monitor, path, "addr")
     return _Chardev(path=str(address.get("path")), connected=bool(_property(monitor, path, "connected")))
 
 
 def _slots(monitor: Monitor) -> tuple[list[Slot], int, dict[str, tuple[Slot, str]]]:
-    """Find the slots that are free, count all, and give the place of each device: `10.0/00`."""
+    """Return the free slots, the number of all slots, and each device's slot and PCI address such as `10.0/00`."""
     kinds = {each["name"]: each["type"] for each in monitor.execute("qom-list", path=_PERIPHERALS)}
     free: list[Slot] = []
     capacity = 0
@@ -169,7 +169,7 @@ def _is_i440fx(monitor: Monitor) -> bool:
 
 
 def _taps(devices: set[str]) -> dict[str, Tap]:
-    """Look at devices of the host. Those that do not exist are left out."""
+    """Read devices of the host. The result lacks those that do not exist."""
     found = {}
     with local_engine() as host:
         for device in devices:
@@ -184,14 +184,14 @@ def _taps(devices: set[str]) -> dict[str, Tap]:
                 multi_queue=bool(flags & _IFF_MULTI_QUEUE),
                 mtu=link.mtu,
                 up=link.up,
-                # A TAP has a carrier while a process holds it, as far as one can tell of a link that is up.
+                # A TAP that is up has a carrier while a process uses it. A TAP that is down shows none.
                 busy=link.carrier,
             )
     return found
 
 
 def _probe(path: str) -> str:
-    """Tell what is wrong with a vhost-user socket; QEMU itself would wait for the backend, and the guest with it."""
+    """Return what is wrong with a vhost-user socket, or "". QEMU would stop the guest until the backend answers."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(_PROBE_TIMEOUT)
         try:
@@ -202,7 +202,7 @@ def _probe(path: str) -> str:
 
 
 def execute(monitor: Monitor, operation: PlugOperation) -> None:
-    """Carry out one operation. HostError if QEMU refuses it, or the guest does not let a NIC go."""
+    """Execute one operation. HostError if QEMU refuses it, or if the guest does not release a NIC."""
     plug = plug_id(operation.device)
     match operation:
         case AddNetdev():
@@ -242,7 +242,7 @@ def _device(plug: str, operation: AddDevice) -> Mapping[str, Any]:
 
 
 def _delete_device(monitor: Monitor, plug: str) -> None:
-    """Unplug, and wait for the guest. An event that was missed is made up for by asking again."""
+    """Unplug a NIC, and wait until the guest has released it. Ask again regularly, in case an event was missed."""
     deadline = time.monotonic() + UNPLUG_TIMEOUT
     while time.monotonic() < deadline:
         try:
@@ -255,7 +255,7 @@ def _delete_device(monitor: Monitor, plug: str) -> None:
         if monitor.await_event("DEVICE_DELETED", lambda data: data.get("device") == plug, _ASK_AGAIN):
             return
     raise HostError(
-        f"the guest does not let go of {plug} within {UNPLUG_TIMEOUT:.0f} s; its kernel needs PCI hot-plug (ACPI or PCIe)"
+        f"the guest did not release {plug} within {UNPLUG_TIMEOUT:.0f} s; its kernel needs PCI hot-plug (ACPI or PCIe)"
     )
 
 

@@ -6,7 +6,7 @@ from reconciler.netlink.interface import Link
 
 
 def find(links: list[Link], hw_addr: str) -> Link | None:
-    """Return a plugged NIC of the guest by the address it came with, as it may have another one since.
+    """Return a plugged NIC of the guest by the address it came with, as its address may have changed since.
 
     A bond, bridge or VLAN above it may have the same address, but has a kind.
     """
