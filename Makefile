@@ -1,12 +1,16 @@
 # Everything runs in a virtual environment of its own, from hashed requirements. As root: namespaces need it.
 VENV := .venv
-PYTHON := $(VENV)/bin/python
+# The Python that the environment is made of: the system's own, which is what users have. `make PYTHON=...` takes another.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+PYTEST := $(VENV)/bin/python -m pytest --durations=20
 # A process a core, and a virtual machine in most of them.
 WORKERS := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
+# The newest kernel that guests run; apt's lists can be older than its package.
+KERNEL := linux-image-6.12-cloud-amd64
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-6.1 test-6.12 lint bench soak lock clean
+.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint bench soak lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -17,10 +21,13 @@ demo: setup ## show the main job on a real virtual machine with a real TAP
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
 
 test: setup backend lint ## run all tests, on real namespaces and virtual machines
-	$(PYTHON) -m pytest $(WORKERS)
+	$(PYTEST) $(WORKERS)
+
+test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
+	$(PYTEST) $(WORKERS) -m "not root" -p no:cacheprovider
 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
-	GUEST_KERNEL=$(@:test-%=%) $(PYTHON) -m pytest $(WORKERS) tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
+	GUEST_KERNEL=$(@:test-%=%) $(PYTEST) $(WORKERS) tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
 
 lint: $(VENV)/.complete ## check format, style, types, the import contract and regular expressions
 	$(VENV)/bin/ruff format --check .
@@ -30,10 +37,10 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(PYTHON) -m tests.check_regexes reconciler tests
 
 bench: setup ## measure, side by side in one run
-	$(PYTHON) -m tests.benchmarks
+	$(VENV)/bin/python -m tests.benchmarks
 
 soak: setup ## watch sandboxes for half an hour, with edits, drift, kills and 10,000 namespaces that come and go
-	$(PYTHON) -m tests.soak
+	$(VENV)/bin/python -m tests.soak
 
 lock: ## renew requirements.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --all-extras --no-header --no-annotate \
@@ -43,17 +50,18 @@ clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.complete: requirements.txt pyproject.toml
-	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
-	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements.txt
-	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
-	$(PYTHON) -m compileall -q reconciler
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(VENV)/bin/python -m compileall -q reconciler
 	@touch $@
 
 system:
 	@for each in $(SYSTEM); do \
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
+	@test "$$(id -u)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
 
 # A vhost-user backend, for tests only.
 .PHONY: backend

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -24,8 +25,35 @@ _numbers = itertools.count()
 _HOST = ("tests/watch/test_machines.py", "tests/watch/test_running.py", "tests/watch/test_unit.py", "tests/kata/")
 
 
+# Fixtures that need the rights of root. Each is a marker of the same name; the first that a test uses is its reason.
+_PRIVILEGED = {
+    "guest": "needs root: runs a virtual machine",
+    "kernel": "needs root: changes network namespaces",
+    "root": "needs root",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers, and keep hypothesis from a folder that this user cannot write to."""
+    for name, reason in _PRIVILEGED.items():
+        config.addinivalue_line("markers", f"{name}: {reason}; set for every test that uses the fixture {name}")
+    if not os.access(config.rootpath, os.W_OK):
+        hypothesis.settings.register_profile("read-only", database=None)
+        hypothesis.settings.load_profile("read-only")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with those that run one after the other, which take longest."""
+    """Mark tests by their fixtures, and sort those first that run one after the other, as they take longest."""
+    for item in items:
+        used = getattr(item, "fixturenames", ())
+        if "root" not in used:
+            continue
+        found = [name for name in _PRIVILEGED if name in used]
+        for name in found:
+            item.add_marker(name)
+        if os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason=_PRIVILEGED[found[0]]))
     items.sort(key=lambda item: not item.nodeid.startswith(_HOST))
 
 
@@ -85,10 +113,13 @@ class Kernel:
             subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
 
 
+@pytest.fixture(scope="session")
+def root() -> None:
+    """Mark a test that needs the rights of root; pytest_collection_modifyitems skips it where they are missing."""
+
+
 @pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    if os.geteuid() != 0:
-        pytest.fail("this test changes a real network namespace and needs root")
+def kernel(root: None) -> Iterator[Kernel]:
     made = Kernel()
     yield made
     made.remove()
@@ -100,9 +131,7 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
-def guest() -> Iterator[Guest]:
-    if os.geteuid() != 0:
-        pytest.fail("this test runs a real virtual machine and needs root")
+def guest(root: None) -> Iterator[Guest]:
     name = f"test-{os.getpid()}"
     sandbox = launch.start(name, kernel=os.environ.get("GUEST_KERNEL", "6.1"))
     yield Guest(sandbox)

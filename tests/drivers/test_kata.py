@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.drivers import connect, process
+from reconciler.drivers import connect, kata, process
 from reconciler.drivers.kata import SINGLES, KataDriver
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.model.interface import Address, Interface
@@ -111,6 +111,12 @@ class Runtime:
             assert locale == "C"
             found.append((words, stdin))
         return found
+
+
+@pytest.fixture(autouse=True)
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lock a file of the test's own: the real one is root's."""
+    monkeypatch.setattr(kata, "_LOCKS", str(tmp_path / "lock"))
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def netlink_frame(protocol: int, requests: bytes, last: int = 7) -> bytes:
 
 
 @pytest.fixture
-def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+def host(request: pytest.FixtureRequest, root: None) -> Iterator[Host]:
     """An agent; a parameter is the time that it gives the kernel."""
     timeout = getattr(request, "param", agent.KERNEL_TIMEOUT)
     ours, theirs = socket.socketpair()

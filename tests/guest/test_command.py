@@ -62,7 +62,9 @@ def test_streams_stay_apart() -> None:
     assert run("sh", "-c", "echo out; echo error >&2") == Ran(0, b"out\n", b"error\n")
 
 
-def test_a_command_that_is_not_there() -> None:
+def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A folder that this user cannot search would make it "Permission denied".
+    monkeypatch.setenv("PATH", os.defpath)
     assert run("no-such-command", "x") == Ran(127, b"", b"no-such-command: No such file or directory\n")
 
 

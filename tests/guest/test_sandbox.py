@@ -32,7 +32,7 @@ def call(*words: str) -> int:
 
 
 @pytest.fixture
-def name() -> Iterator[str]:
+def name(root: None) -> Iterator[str]:
     """A name, and no sandbox of it afterwards."""
     made = f"life-{os.getpid()}"
     yield made

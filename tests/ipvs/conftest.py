@@ -26,11 +26,11 @@ def installed(guest: Guest) -> Guest:
 
 
 @pytest.fixture(scope="module", params=["vm", "netns", "kata"])
-def where(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def where(request: pytest.FixtureRequest, guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Each place in turn; while it is a namespace, nothing but its worker can run in the guest."""
     if request.param != "netns":
         kind = {"vm": Vm, "kata": Kata}[request.param]
-        yield kind(request.param, guest=request.getfixturevalue("guest"), folder=tmp_path_factory.mktemp("vm"))
+        yield kind(request.param, guest=guest, folder=tmp_path_factory.mktemp("vm"))
         return
     helper = Worker(request.getfixturevalue("installed"))
     yield Netns("netns", helper=helper)

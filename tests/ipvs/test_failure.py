@@ -255,7 +255,7 @@ def test_a_guest_that_stands_still_is_an_error_within_seconds_and_then_all_is_we
 
 
 @pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[Vm]:
+def mortal(root: None, tmp_path: Path) -> Iterator[Vm]:
     """A machine of its own."""
     name = f"mortal-{os.getpid()}"
     yield Vm("vm", guest=Guest(launch.start(name)), folder=tmp_path)

@@ -78,7 +78,7 @@ def test_a_table_that_never_stands_still_is_busy(
     answer: Callable[..., Answer],
     stale: bytes,
     payload: bytes,
-    expected: Any,  # noqa: ARG001
+    expected: Any,
 ) -> None:
     monkeypatch.setattr(engine_module, "CONSISTENT_DUMP_TIMEOUT", 0.01)
     channel = ScriptedChannel(itertools.repeat(answer(stale, payload, interrupted=1)))

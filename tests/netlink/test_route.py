@@ -492,7 +492,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def network() -> Iterator[str]:
+def network(root: None) -> Iterator[str]:
     """A namespace with a pair of links, both up, and addresses of both families on each."""
     made = Kernel(prefix=f"r{os.getpid()}route")
     try:

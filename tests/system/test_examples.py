@@ -54,6 +54,7 @@ def test_an_example_applies_to_a_real_machine(guest: Guest, kernel: Kernel, tmp_
         guest.output("ip", "address", "del", "10.9.9.9/32", "dev", "lo")
 
 
+@pytest.mark.usefixtures("root")
 def test_the_demo() -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(

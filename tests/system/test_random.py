@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +73,7 @@ def empty(box: Box) -> None:
     apply(box, Sandbox(id="box", driver=box.address, interfaces=(), routes=()))
 
 
+@pytest.mark.usefixtures("root")
 @SLOW
 @given(pair=PAIRS)
 def test_b_after_a_is_b_from_nothing(tmp_path: Path, pair: tuple[Sandbox, Sandbox]) -> None:
@@ -83,6 +85,7 @@ def test_b_after_a_is_b_from_nothing(tmp_path: Path, pair: tuple[Sandbox, Sandbo
         assert differences(apply(fresh, second), after) == []
 
 
+@pytest.mark.usefixtures("root")
 @SLOW
 @given(pair=PAIRS)
 def test_the_script_gives_the_same_state(tmp_path: Path, pair: tuple[Sandbox, Sandbox]) -> None:
@@ -106,6 +109,7 @@ def script(box: Box, sandbox: Sandbox) -> str:
         driver.close()
 
 
+@pytest.mark.usefixtures("root")
 @SLOW
 @given(pair=PAIRS)
 def test_whatever_is_undone_is_as_it_was(tmp_path: Path, pair: tuple[Sandbox, Sandbox]) -> None:

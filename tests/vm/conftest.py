@@ -60,7 +60,7 @@ def _emptied(vm: Vm) -> Iterator[Vm]:
 
 
 @pytest.fixture(scope="session")
-def old_guest() -> Iterator[Guest]:
+def old_guest(root: None) -> Iterator[Guest]:
     name = f"old-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(qemu, "command_line", _old_command_line(qemu.command_line))

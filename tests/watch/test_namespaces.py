@@ -15,7 +15,7 @@ from tests.watch.running import is_on_host, until
 
 
 @pytest.fixture
-def channel() -> Iterator[NamespaceSocket]:
+def channel(root: None) -> Iterator[NamespaceSocket]:
     found = NamespaceSocket()
     yield found
     found.close()

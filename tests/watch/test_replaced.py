@@ -319,10 +319,9 @@ class TestFolders:
         write("m", [1], 0)
         assert watch.until_versions({"s1": 0}, 5).missing == ()
 
+    @pytest.mark.usefixtures("root")
     def test_below_one_that_cannot_be_searched_all_holds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        if os.geteuid() != 0:
-            pytest.fail("this test takes the rights of root from itself, and needs them")
         write("m/below", [1], 0)
         write("m", [2], 0)
         # Every folder above must let somebody else in, who can then search it.

@@ -85,6 +85,7 @@ def test_a_tree_beside_its_repository(folder: Path) -> None:
     assert find_revisions(["two/a.yaml"]) == {"two/a.yaml": head}
 
 
+@pytest.mark.usefixtures("root")
 def test_a_tree_of_somebody_else(folder: Path) -> None:
     head = tree(folder / "one")
     for path in (folder / "one").rglob("*"):
