@@ -6,7 +6,6 @@ import itertools
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,14 +14,14 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from reconciler.errors import SandboxGoneError
-from reconciler.guest import launch
 from reconciler.guest.client import AgentClient
+from tests import resumed
 from tests.machine import Guest
 
 _numbers = itertools.count()
 # What a host has once: the lock of a watcher, and the TAP of the document of kata-runtime.
 _HOST = ("tests/watch/test_machines.py", "tests/watch/test_running.py", "tests/watch/test_unit.py", "tests/kata/")
+_HOST_GROUP = "host"
 
 
 # Fixtures that need the rights of root. Each is a marker of the same name; the first that a test uses is its reason.
@@ -44,9 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their fixtures, and sort those first that run one after the other, as they take longest."""
+    """Mark tests by their fixtures, and sort long groups first, so that short ones fill what is left of the run."""
+    ranks: dict[str, int] = {}
     for item in items:
         used = getattr(item, "fixturenames", ())
+        group = _group(item.nodeid)
+        rank = 0 if group == _HOST_GROUP else 1 if "guest" in used else 2 if "root" in used else 3
+        ranks[group] = min(rank, ranks.get(group, rank))
         if "root" not in used:
             continue
         found = [name for name in _PRIVILEGED if name in used]
@@ -54,14 +57,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(name)
         if os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason=_PRIVILEGED[found[0]]))
-    items.sort(key=lambda item: not item.nodeid.startswith(_HOST))
+    items.sort(key=lambda item: ranks[_group(item.nodeid)])
+
+
+def _group(nodeid: str) -> str:
+    """Return the group of a test. Those of one group run in one process: a file, as it shares a machine, or what a host has once."""
+    return _HOST_GROUP if nodeid.startswith(_HOST) else nodeid.partition("::")[0]
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps a file's tests in one process, as they share a machine; and all those that need what a host has once."""
+    """Distributes whole groups."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "host" if nodeid.startswith(_HOST) else nodeid.partition("::")[0]
+        return _group(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
@@ -132,11 +140,9 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def guest(root: None) -> Iterator[Guest]:
-    name = f"test-{os.getpid()}"
-    sandbox = launch.start(name, kernel=os.environ.get("GUEST_KERNEL", "6.1"))
-    yield Guest(sandbox)
-    with suppress(SandboxGoneError):
-        launch.stop(name)
+    """The machine of all tests of a process; each leaves it as it was."""
+    with resumed.started(f"test-{os.getpid()}") as made:
+        yield made
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from reconciler.guest.launch import LaunchedMachine
 
 # Our command line, which is a `kata-runtime` as well.
 PROGRAM = str(Path(sys.executable).with_name("reconciler"))
+# Seconds.
+_END_TIMEOUT = 30.0
 
 
 @dataclass
@@ -42,8 +46,24 @@ class Guest:
     def run(self, *words: str, stdin: bytes = b"") -> Ran:
         return run_command(self.sandbox.exec, list(words), stdin)
 
+    def await_end(self) -> None:
+        """Wait until a QEMU that was killed has closed its sockets, which it does last."""
+        deadline = time.monotonic() + _END_TIMEOUT
+        while self.sandbox.pid() or _is_served(self.sandbox.qmp):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def output(self, *words: str) -> str:
         """Run what has to succeed; give what it prints."""
         ran = self.run(*words)
         assert (ran.status, ran.stderr) == (0, b""), ran
         return ran.stdout.decode()
+
+
+def _is_served(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as channel:
+        try:
+            channel.connect(path)
+        except OSError:
+            return False
+        return True

@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.guest import launch
+from tests import resumed
 from tests.ipvs.place import Vm
 from tests.ipvs.rules import rules
-from tests.machine import Guest
 
 RULES = rules()
 # What we cannot know to be wrong and this kernel refuses: IPv6 link-local servers, a scheduler that it does not have.
@@ -257,9 +256,8 @@ def test_a_guest_that_stands_still_is_an_error_within_seconds_and_then_all_is_we
 @pytest.fixture
 def mortal(root: None, tmp_path: Path) -> Iterator[Vm]:
     """A machine of its own."""
-    name = f"mortal-{os.getpid()}"
-    yield Vm("vm", guest=Guest(launch.start(name)), folder=tmp_path)
-    launch.stop(name)
+    with resumed.started(f"mortal-{os.getpid()}") as guest:
+        yield Vm("vm", guest=guest, folder=tmp_path)
 
 
 def test_a_machine_that_dies_is_an_error_at_once(mortal: Vm) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.drivers.vm import driver
-from reconciler.guest import launch
 from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
+from tests import resumed
 from tests.conftest import Kernel
 from tests.system.box import nic
 from tests.vm.steps import watched
@@ -128,13 +128,6 @@ def test_one_that_hangs_does_not_keep_another_from_being_applied(
     vm.assert_is(here)
 
 
-def wait_for_end(vm: Vm) -> None:
-    while vm.guest.sandbox.pid():
-        time.sleep(0.01)
-    # Its sockets are closed a moment later.
-    time.sleep(0.1)
-
-
 def test_one_that_was_killed_and_started_again_is_restored_by_one_apply(
     mortal: Vm, kernel: Kernel, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,13 +150,13 @@ def test_one_that_was_killed_and_started_again_is_restored_by_one_apply(
     said = capsys.readouterr().err
     assert "failed at operation 2 of 5: device_add" in said
     assert "QEMU is gone" in said
-    wait_for_end(mortal)
+    mortal.guest.await_end()
     started = time.monotonic()
     assert mortal.run(**sections) == 2
     assert time.monotonic() - started < 5
     assert "the sandbox is not running" in capsys.readouterr().err
 
-    launch.start(mortal.name, memory=256)
+    resumed.start(mortal.name)
     mortal.assert_is([])
     mortal.apply(**sections)
     mortal.assert_is(interfaces)

@@ -16,9 +16,9 @@ import pytest
 from reconciler.errors import SandboxGoneError
 from reconciler.guest import launch
 from reconciler.manifest.dump import dump
+from tests import resumed
 from tests.conftest import Kernel, ip
 from tests.ipvs.rules import rules
-from tests.machine import Guest
 from tests.system.box import MACS
 from tests.watch.running import DEADLINE, Running, put, reconciler, until, watching
 
@@ -43,7 +43,7 @@ class Machine:
         self.write()
 
     def start(self) -> None:
-        self.guest = Guest(launch.start(self.name, memory=256))
+        self.guest = resumed.start(self.name)
 
     def write(self, **sections: Any) -> None:
         self.sections |= sections

@@ -1,0 +1,125 @@
+"""Virtual machines for tests, resumed from a saved state: a second instead of a boot, and an eighth of its CPU time.
+
+The first test run with new packages, sources or QEMU boots a machine of each kind once, saves its state, and keeps it
+beside the images. Whatever tests the start itself (tests/guest/test_sandbox.py) boots.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from reconciler.errors import SandboxGoneError
+from reconciler.guest import image, launch, qemu
+from reconciler.guest.image import Image
+from reconciler.guest.qmp import Monitor
+from tests.machine import Guest
+
+# Seconds. Nobody needs a state that no test run has used for so long.
+_SAVE_TIMEOUT, _UNUSED = 120.0, 7 * 86400.0
+
+
+class Kind(NamedTuple):
+    """What a machine is made of: arguments of launch.start, the chipset, and more words for QEMU."""
+
+    kernel: str = os.environ.get("GUEST_KERNEL", "6.1")
+    memory: int = qemu.MEMORY
+    ports: int = qemu.PORTS
+    chipset: str = "q35"
+    more: tuple[str, ...] = ()
+
+
+USUAL = Kind()
+
+
+def start(name: str, kind: Kind = USUAL) -> Guest:
+    """Start a machine as launch.start does, from its saved state."""
+    return _start(name, kind, ("-incoming", f"exec:cat {_saved(kind)}"))
+
+
+@contextmanager
+def started(name: str, kind: Kind = USUAL) -> Iterator[Guest]:
+    """Start a machine; stop it at the end, unless that was done."""
+    made = start(name, kind)
+    try:
+        yield made
+    finally:
+        with suppress(SandboxGoneError):
+            launch.stop(name)
+
+
+def _start(name: str, kind: Kind, more: tuple[str, ...] = ()) -> Guest:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(qemu, "command_line", lambda *given: [*_command_line(kind, *given), *more])
+        return Guest(launch.start(name, kernel=kind.kernel, memory=kind.memory, ports=kind.ports))
+
+
+# As it was before it was replaced.
+_usual_command_line = qemu.command_line
+
+
+def _command_line(kind: Kind, folder: str, built: Image, accelerator: str, memory: int, ports: int) -> list[str]:
+    words = _usual_command_line(folder, built, accelerator, memory, ports)
+    return [word.replace("q35,", f"{kind.chipset},", 1) for word in words] + [*kind.more]
+
+
+@cache
+def _saved(kind: Kind) -> Path:
+    """Return the file with the state of a machine of this kind; make it if there is none."""
+    folder = Path(image.cache_folder(), "states")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        file = folder / _key(kind)
+        if file.exists():
+            os.utime(file)
+        else:
+            _remove_unused(folder)
+            _save(kind, file)
+    return file
+
+
+def _key(kind: Kind) -> str:
+    """Name a state by all that it depends on: QEMU, its command line, and the image, whose path changes with what is in it."""
+    program = os.stat(shutil.which(qemu.PROGRAM) or qemu.PROGRAM)
+    accelerators = [name for name, _ in launch._accelerators()]
+    words = _command_line(kind, "", image.prepare(kind.kernel), accelerators[0], kind.memory, kind.ports)
+    text = repr((program.st_size, program.st_mtime_ns, accelerators, words))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _remove_unused(folder: Path) -> None:
+    for file in folder.iterdir():
+        if time.time() - file.stat().st_mtime > _UNUSED:
+            file.unlink()
+
+
+def _save(kind: Kind, file: Path) -> None:
+    """Boot a machine, and save its state while it waits for requests."""
+    name = f"saved-{os.getpid()}"
+    guest = _start(name, kind)
+    try:
+        # The other agent is there as well.
+        guest.output("true")
+        with Monitor(guest.sandbox.qmp, _SAVE_TIMEOUT) as monitor:
+            monitor.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+            monitor.execute("migrate-set-parameters", **{"max-bandwidth": 0})
+            monitor.execute("migrate", uri=f"exec:cat >{file}.new")
+            ended = monitor.await_event(
+                "MIGRATION", lambda data: data["status"] in {"completed", "failed"}, _SAVE_TIMEOUT
+            )
+            assert ended, f"the state of a machine was not saved in {_SAVE_TIMEOUT:.0f} s"
+            assert monitor.execute("query-migrate")["status"] == "completed", monitor.execute("query-migrate")
+    finally:
+        launch.stop(name)
+    os.replace(f"{file}.new", file)
