@@ -13,7 +13,7 @@ from dataclasses import replace
 from reconciler.converge import apply
 from reconciler.drivers import Driver, connect
 from reconciler.errors import HostError, SandboxGoneError
-from reconciler.formats.ipvsadm.command import Command
+from reconciler.formats.ipvsadm.command import IpvsadmCommand
 from reconciler.formats.ipvsadm.write import server_key_options, service_key_options
 from reconciler.manifest.load import load
 from reconciler.model.interface import Interface
@@ -109,7 +109,7 @@ def held(sandbox: Sandbox) -> Iterator[Hand]:
         yield Hand(driver, sandbox)
 
 
-def table_after(command: Command, ours: Sequence[Service], others: Sequence[Service]) -> tuple[Service, ...]:
+def table_after(command: IpvsadmCommand, ours: Sequence[Service], others: Sequence[Service]) -> tuple[Service, ...]:
     """Give what is ours of the table once a command of ipvsadm has changed it. HostError if it cannot be carried out."""
     key = command.key
     before = next((service for service in (*ours, *others) if service.key == key), None)
@@ -118,7 +118,7 @@ def table_after(command: Command, ours: Sequence[Service], others: Sequence[Serv
     return _checked((*kept, after) if after else kept)
 
 
-def _changed(command: Command, before: Service | None) -> Service | None:
+def _changed(command: IpvsadmCommand, before: Service | None) -> Service | None:
     name, key, service, server, _ = command
     if service and name == "-A":
         if before:

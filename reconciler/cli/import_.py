@@ -36,10 +36,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the manifest on stdout, and everything that was left out on stderr."""
     head = _head(arguments)
-    found = read(arguments.files, arguments.notation)
-    data = document(found, head)
-    for place, message in found.notes():
-        print(f"{place}: {printable(message)}", file=sys.stderr)
+    imported = read(arguments.files, arguments.notation)
+    data = document(imported, head)
+    for position, message in imported.skipped_in_order():
+        print(f"{position}: {printable(message)}", file=sys.stderr)
     print(dump([data]), end="")
     return 0
 

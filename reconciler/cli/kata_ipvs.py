@@ -10,7 +10,7 @@ from typing import TypeVar
 from reconciler import imperative
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.errors import HostError
-from reconciler.formats.ipvsadm.command import Command, parse_command
+from reconciler.formats.ipvsadm.command import IpvsadmCommand, parse_command
 from reconciler.formats.ipvsadm.listing import in_order, list_services
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import save_rules, service_key_options
@@ -99,21 +99,21 @@ def _tables(hand: Hand) -> tuple[tuple[Service, ...], tuple[Service, ...]]:
     return (ipvs.services or () if ipvs else ()), hand.observed.around.services
 
 
-def _execute(sandbox: Sandbox, command: Command) -> bool:
+def _execute(sandbox: Sandbox, command: IpvsadmCommand) -> bool:
     """Carry a command out; tell whether it changed something."""
     lines: list[str] = []
     with imperative.held(_with_ipvs(sandbox)) as hand:
         ours, others = _tables(hand)
         match command:
-            case Command("-L"):
+            case IpvsadmCommand("-L"):
                 lines += _listing(hand, command.key, (*ours, *others))
-            case Command("-S"):
+            case IpvsadmCommand("-S"):
                 lines += save_rules(in_order((*ours, *others)))
-            case Command("-C"):
+            case IpvsadmCommand("-C"):
                 return hand.set_ipvs(Ipvs(services=()), adopt=True)
-            case Command(timeouts=timeouts) if timeouts is not None:
+            case IpvsadmCommand(timeouts=timeouts) if timeouts is not None:
                 return hand.set_ipvs(Ipvs(timeouts=timeouts))
-            case Command(key=key):
+            case IpvsadmCommand(key=key):
                 after = imperative.table_after(command, ours, others)
                 return hand.set_ipvs(Ipvs(services=after), adopt=frozenset({key} if key else ()))
     # Whoever reads slowly does not keep the sandbox.

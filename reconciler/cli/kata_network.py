@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from reconciler import imperative
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.errors import HostError, ReconcilerError, RefusedError
-from reconciler.formats.kata.interface import read_interface, read_name, write_interface, write_kept, write_listed
-from reconciler.formats.kata.route import Match, read_match, read_route, write_route
+from reconciler.formats.kata.interface import read_interface, read_name, write_failed, write_interface, write_listed
+from reconciler.formats.kata.route import RouteSelector, read_route, read_selector, write_route
 from reconciler.imperative import Hand
 from reconciler.manifest import interface as notation
 from reconciler.manifest.load import STDIN
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         sandbox = imperative.find(arguments.id, arguments.manifests)
         answer, changed = _act(arguments.action, sandbox, said)
     except (ReconcilerError, OSError):
-        _print(write_kept(said) if arguments.action == "del-iface" else None)
+        _print(write_failed(said) if arguments.action == "del-iface" else None)
         raise
     _print(answer)
     if changed:
@@ -105,7 +105,7 @@ def _act(action: str, sandbox: Sandbox, said: Any) -> tuple[Any, bool]:
         case "add-route":
             return _add_routes(sandbox, [_checked(read_route, each) for each in _each(said)])
         case "del-route":
-            return _delete_routes(sandbox, [_checked(read_match, each) for each in _each(said)])
+            return _delete_routes(sandbox, [_checked(read_selector, each) for each in _each(said)])
         case _:
             with imperative.held(sandbox) as hand:
                 return [line for each in _routes(hand) for line in write_route(each)], False
@@ -184,20 +184,20 @@ def _add_routes(sandbox: Sandbox, routes: list[Route]) -> tuple[list[dict[str, s
     return [line for route in routes for line in write_route(route)], changed
 
 
-def _delete_routes(sandbox: Sandbox, matches: list[Match]) -> tuple[list[dict[str, str]], bool]:
+def _delete_routes(sandbox: Sandbox, selectors: list[RouteSelector]) -> tuple[list[dict[str, str]], bool]:
     with imperative.held(sandbox) as hand:
         had = hand.observed.sandbox.routes or ()
-        for match in matches:
-            if not any(match.covers(route) for route in had):
-                raise HostError(f"no route of ours matches {' '.join(_match_words(match))}")
-        gone = [route for route in had if any(match.covers(route) for match in matches)]
+        for selector in selectors:
+            if not any(selector.selects(route) for route in had):
+                raise HostError(f"no route of ours matches {' '.join(_selector_words(selector))}")
+        gone = [route for route in had if any(selector.selects(route) for selector in selectors)]
         changed = hand.set_routes([route for route in had if route not in gone])
     return [line for route in gone for line in write_route(route)], changed
 
 
-def _match_words(match: Match) -> Iterator[str]:
-    yield match.dests[0] if len(match.dests) == 1 else "default"
-    if match.gateway:
-        yield f"via {match.gateway}"
-    if match.device:
-        yield f"dev {match.device}"
+def _selector_words(selector: RouteSelector) -> Iterator[str]:
+    yield selector.dests[0] if len(selector.dests) == 1 else "default"
+    if selector.gateway:
+        yield f"via {selector.gateway}"
+    if selector.device:
+        yield f"dev {selector.device}"

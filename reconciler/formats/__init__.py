@@ -1,1 +1,1 @@
-"""Other people's notations of the same model, both ways where somebody writes them."""
+"""Notations of other programs for the same model: read all of them, and write those that we need."""

@@ -1,7 +1,7 @@
-"""The text of a keepalived.conf as statements: comments, quotes, braces, definitions and includes are dealt with here.
+"""The text of a keepalived.conf as statements: handles comments, quotes, braces, definitions and includes.
 
-What a statement means is not known here. As keepalived has it, a statement ends with its line or at a brace, and `#` and
-`!` begin a comment anywhere outside double quotes.
+This module does not know what a statement means. As in keepalived, a statement ends with its line or at a brace, and
+`#` and `!` begin a comment anywhere outside double quotes.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-# Bounds of a file with all that it includes. 20,000 servers with their health checks are 300,000 statements.
+# Bounds of a file together with all that it includes. 20,000 servers with health checks are 300,000 statements.
 DEPTH_MAX = 16
 FILES_MAX = 1_000
 CHARACTERS_MAX = 32 << 20
 STATEMENTS_MAX = 1_000_000
-# keepalived itself takes lines of 1,024 bytes.
+# keepalived itself accepts lines of 1,024 bytes.
 LINE_MAX = 4096
 REPLACEMENTS_MAX = 100
 
@@ -29,12 +29,13 @@ _DEFINITION = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)=[ \t]*(.*)")
 _USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)(?=[ \t,)]|$))")
 _INCLUDE = re.compile(r"include[rmwba]?[ \t]+(.*)")
 
-# The words of a brace: these very lists, as a word in quotes may be a brace.
+# The words of a brace. They are compared by identity, because a quoted word may be a brace too.
 OPEN, CLOSE = ["{"], ["}"]
+_BRACES: dict[str, list[str]] = {"": [], "{": OPEN, "}": CLOSE}
 
 
-class Place(NamedTuple):
-    """Where something stands: the file's name, and the line from 1."""
+class Position(NamedTuple):
+    """The file and the line, from 1, where something begins."""
 
     file: str
     line: int
@@ -46,7 +47,7 @@ class Place(NamedTuple):
 class Statement(NamedTuple):
     """The words of a statement, or a brace, and where they begin."""
 
-    place: Place
+    position: Position
     words: list[str]
 
     def __str__(self) -> str:
@@ -55,113 +56,117 @@ class Statement(NamedTuple):
 
 
 class StatementError(ValueError):
-    """A text is no sequence of statements and blocks: where, and why."""
+    """A text cannot be read as statements and blocks: where, and why."""
 
-    def __init__(self, place: Place, message: str) -> None:
+    def __init__(self, position: Position, message: str) -> None:
         super().__init__(message)
-        self.place = place
+        self.position = position
 
 
-# Of a pattern and the file that includes it: the names and texts of the files that are meant. ValueError says why not.
-Include = Callable[[str, str], Iterable[tuple[str, str]]]
-# Told what is left out: where it stands, and what or why it is.
-Leave = Callable[[Place, str], None]
+# Takes a pattern and the file that includes it. Returns the names and texts of the matching files. ValueError if they
+# cannot be read.
+FindIncluded = Callable[[str, str], Iterable[tuple[str, str]]]
+# Receives a position and a message about it.
+Report = Callable[[Position, str], None]
 
 
 class Reader:
-    """Reads a text and what it includes. What is left out is told to `leave`."""
+    """Reads a text and what it includes. Each part that is skipped is reported to `on_skipped`."""
 
-    def __init__(self, include: Include, leave: Leave) -> None:
-        self._include, self._leave = include, leave
+    def __init__(self, find_included: FindIncluded, on_skipped: Report) -> None:
+        self._find_included, self._on_skipped = find_included, on_skipped
         self._definitions: dict[str, str] = {}
-        self._open: list[str] = []
+        # The files that are being read, each included by the one before it.
+        self._nested: list[str] = []
         self._files = self._characters = self._statements = 0
 
     def read(self, file: str, text: str) -> Iterator[Statement]:
-        """Give the statements and braces of a text in their order. StatementError at the first that is none."""
+        """Yield the statements and braces of a text in their order. StatementError at the first line that has none."""
         self._count_file(file, text)
-        self._open.append(file)
+        self._nested.append(file)
         defining = False
         for number, raw in enumerate(text.split("\n"), start=1):
             line = raw.strip()
             if defining:
                 defining = line.endswith("\\")
                 continue
-            place = Place(file, number)
+            position = Position(file, number)
             match = _PLAIN.fullmatch(line)
             if match is None:
-                line = _code(place, line)
+                line = _without_comment(position, line)
                 if definition := _DEFINITION.fullmatch(line):
-                    defining = self._define(place, *definition.groups())
+                    defining = self._define(position, *definition.groups())
                     continue
-                line = self._replace(place, line)
+                line = self._replace(position, line)
                 if line.startswith(("@", "~")):
-                    self._leave(place, f"{_short(line)}: a conditional or repeated line, not taken over")
+                    self._on_skipped(position, f"{_shorten(line)}: not imported because it is conditional or repeated")
                     continue
             if line.startswith("include") and (included := _INCLUDE.fullmatch(line)):
-                yield from self._read_included(place, included[1])
+                yield from self._read_included(position, included[1])
                 continue
-            for words in [match[1].split(), _BRACES[match[2]]] if match else _tokens(line):
+            for words in [match[1].split(), _BRACES[match[2]]] if match else _split(line):
                 if words:
                     self._statements += 1
-                    yield Statement(place, words)
+                    yield Statement(position, words)
             if self._statements > STATEMENTS_MAX:
-                raise StatementError(place, f"more than {STATEMENTS_MAX:,} statements")
-        self._open.pop()
+                raise StatementError(position, f"more than {STATEMENTS_MAX:,} statements")
+        self._nested.pop()
 
     def _count_file(self, file: str, text: str) -> None:
         self._files += 1
         self._characters += len(text)
         if self._files > FILES_MAX:
-            raise StatementError(Place(file, 1), f"more than {FILES_MAX:,} files are included")
+            raise StatementError(Position(file, 1), f"more than {FILES_MAX:,} files are included")
         if self._characters > CHARACTERS_MAX:
-            raise StatementError(Place(file, 1), f"all files together are larger than {CHARACTERS_MAX >> 20} MiB")
+            raise StatementError(Position(file, 1), f"all files together are larger than {CHARACTERS_MAX >> 20} MiB")
 
-    def _define(self, place: Place, name: str, value: str) -> bool:
-        """Keep a definition. Tell whether it goes on in the lines after; such a one is left out."""
+    def _define(self, position: Position, name: str, value: str) -> bool:
+        """Store a definition. Return whether it continues on the next line; such a definition is skipped."""
         if not value.endswith("\\"):
             self._definitions[name] = value
             return False
         self._definitions.pop(name, None)
-        self._leave(place, f"${name}: a definition of several lines, not taken over")
+        self._on_skipped(position, f"${name}: not imported because it has several lines")
         return True
 
-    def _replace(self, place: Place, line: str) -> str:
-        """Put the values of definitions in place of their names; a name that has none stays as it is."""
+    def _replace(self, position: Position, line: str) -> str:
+        """Replace names by their definitions. A name without a definition stays."""
         start = replaced = 0
         while match := _USE.search(line, start):
             value = self._definitions.get(match[1] or match[2])
             if value is None:
                 start = match.end()
                 continue
-            # The value may hold names as well.
+            # The value may contain names as well.
             start = match.start()
             line = line[:start] + value + line[match.end() :]
             replaced += 1
             if replaced > REPLACEMENTS_MAX or len(line) > LINE_MAX:
-                raise StatementError(place, f"definitions make this line longer than {LINE_MAX:,} letters, or endless")
-        return _code(place, line) if replaced else line
+                message = f"definitions make this line endless, or longer than {LINE_MAX:,} characters"
+                raise StatementError(position, message)
+        return _without_comment(position, line) if replaced else line
 
-    def _read_included(self, place: Place, pattern: str) -> Iterator[Statement]:
+    def _read_included(self, position: Position, pattern: str) -> Iterator[Statement]:
         if "{" in pattern or "$" in pattern:
-            self._leave(place, f"include {_short(pattern)}: braces and definitions in a pattern, not followed")
+            message = f"include {_shorten(pattern)}: not followed because the pattern has braces or definitions"
+            self._on_skipped(position, message)
             return
-        if len(self._open) > DEPTH_MAX:
-            raise StatementError(place, f"includes nest deeper than {DEPTH_MAX} files")
+        if len(self._nested) > DEPTH_MAX:
+            raise StatementError(position, f"includes nest deeper than {DEPTH_MAX} files")
         found = False
-        for file, text in self._find(place, pattern):
+        for file, text in self._included_by(position, pattern):
             found = True
-            if file in self._open:
-                raise StatementError(place, f"{file} includes itself")
+            if file in self._nested:
+                raise StatementError(position, f"{file} includes itself")
             yield from self.read(file, text)
         if not found:
-            self._leave(place, f"include {_short(pattern)}: no such file")
+            self._on_skipped(position, f"include {_shorten(pattern)}: no such file")
 
-    def _find(self, place: Place, pattern: str) -> Iterator[tuple[str, str]]:
+    def _included_by(self, position: Position, pattern: str) -> Iterator[tuple[str, str]]:
         try:
-            yield from self._include(pattern, place.file)
+            yield from self._find_included(pattern, position.file)
         except ValueError as error:
-            raise StatementError(place, f"include {pattern}: {error}") from None
+            raise StatementError(position, f"include {pattern}: {error}") from None
 
 
 class Blocks:
@@ -175,34 +180,34 @@ class Blocks:
         taken, self._next = self._next, next(self._statements, None)
         return taken
 
-    def _opens(self) -> bool:
+    def _enter_block(self) -> bool:
         if self._next is None or self._next.words is not OPEN:
             return False
         self._take()
         return True
 
     def top(self) -> Iterator[Statement]:
-        """Give the statements that are in no block."""
+        """Yield the statements outside all blocks. StatementError at a brace that belongs to none."""
         while (each := self._take()) is not None:
             if each.words is OPEN or each.words is CLOSE:
-                raise StatementError(each.place, f"a {each.words[0]} that belongs to no block")
+                raise StatementError(each.position, f"a {each.words[0]} that belongs to no block")
             yield each
 
     def body(self, owner: Statement) -> Iterator[Statement]:
-        """Give the statements of the block of the statement before."""
-        if not self._opens():
-            raise StatementError(owner.place, f"{owner}: no block follows")
+        """Yield the statements in the block of a statement that was just yielded. StatementError if it has no block."""
+        if not self._enter_block():
+            raise StatementError(owner.position, f"{owner}: no block follows")
         while (each := self._take()) is not None:
             if each.words is CLOSE:
                 return
             if each.words is OPEN:
-                raise StatementError(each.place, "a { that belongs to no block")
+                raise StatementError(each.position, "a { that belongs to no block")
             yield each
         raise _unclosed(owner)
 
     def skip(self, owner: Statement) -> None:
-        """Go past the block of the statement before, if it has one."""
-        depth = int(self._opens())
+        """Skip the block of a statement that was just yielded, if it has one."""
+        depth = int(self._enter_block())
         while depth:
             each = self._take()
             if each is None:
@@ -211,17 +216,14 @@ class Blocks:
 
 
 def _unclosed(owner: Statement) -> StatementError:
-    return StatementError(owner.place, f"{owner}: its block is not closed")
+    return StatementError(owner.position, f"{owner}: its block is not closed")
 
 
-_BRACES: dict[str, list[str]] = {"": [], "{": OPEN, "}": CLOSE}
-
-
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def _code(place: Place, line: str) -> str:
+def _without_comment(position: Position, line: str) -> str:
     """Return a line without its comment. StatementError if a quote is not closed."""
     quoted = False
     for match in _QUOTE_OR_COMMENT.finditer(line):
@@ -230,11 +232,11 @@ def _code(place: Place, line: str) -> str:
         elif match[1] and not quoted:
             return line[: match.start()].rstrip()
     if quoted:
-        raise StatementError(place, "a quote that does not end on its line")
+        raise StatementError(position, "a quote is not closed on its line")
     return line.rstrip()
 
 
-def _tokens(line: str) -> Iterator[list[str]]:
+def _split(line: str) -> Iterator[list[str]]:
     """Split a line whose quotes are all closed into statements and braces."""
     words: list[str] = []
     start, quoted = 0, False

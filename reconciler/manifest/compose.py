@@ -1,11 +1,11 @@
-"""YAML text → plain data, within bounds and without surprises; and the places of things in the text.
+"""YAML text → plain data, within bounds and without surprises; and where values stand in the text.
 
 A builder over libyaml's events. PyYAML's own composer recurses in C (100,000 open brackets crash the process), and its
-constructor retypes scalars by YAML 1.1: here a MAC address, a time, `on`, `0777` and `1e3` stay the text they are, and
-only what is a number, a truth value or null in every YAML and in JSON becomes one. An integer is kept only where its text
-can be had back from it, so that a field of text can take an unquoted `12345` as it was written.
+constructor retypes scalars by YAML 1.1. Here a MAC address, a time, `on`, `0777` and `1e3` stay text; only what is a
+number, a boolean or null in every version of YAML and in JSON becomes one. Text becomes an integer only if the integer
+is written exactly so. Thus a field of text can accept an unquoted `12345`.
 
-Tags and merge keys are refused, duplicate keys are errors, aliases are counted in full.
+Tags, merge keys and duplicate keys are errors. Each use of an alias counts as much as the value that it repeats.
 """
 
 from __future__ import annotations
@@ -26,38 +26,40 @@ from yaml import (
     SequenceStartEvent,
 )
 
-# Bounds of one file. 20,000 IPVS rules are 3 MB and 150,000 nodes; a manifest nests 6 deep.
+# Bounds of one file. 20,000 IPVS rules are 3 MB and 150,000 nodes; a manifest nests 6 levels.
 MAX_BYTES = 32 << 20
 MAX_DEPTH = 32
 MAX_NODES = 2_000_000
 
 Path = tuple[str | int, ...]
+# Line, column and end column, from 0.
+Span = tuple[int, int, int]
 
 _INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,17})\Z")
 _NAMED: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
 class ComposeError(Exception):
-    """The text is no acceptable YAML: why, and where (line and column count from 0)."""
+    """The text is not acceptable YAML: why, and the line and column, from 0."""
 
     def __init__(self, message: str, line: int, column: int) -> None:
         super().__init__(message)
         self.message, self.line, self.column = message, line, column
 
 
-class Place(NamedTuple):
-    """Where a value and its key stand: (line, column, end column) counting from 0; a list item has no key.
+class Location(NamedTuple):
+    """Where a value and its key stand. An item of a list has no key.
 
-    `literal`: its text, if that stands line by line in the lines after (`|`).
+    `literal`: the text of the value, if it follows line by line (`|`).
     """
 
-    value: tuple[int, int, int]
-    key: tuple[int, int, int] | None
+    value: Span
+    key: Span | None
     literal: str | None = None
 
 
 def compose(text: str) -> list[Any]:
-    """Build the documents of a text as dicts, lists, str, int, bool and None. ComposeError if it is not acceptable."""
+    """Return the documents of a text as dicts, lists, str, int, bool and None. ComposeError if it is not acceptable."""
     builder = _Builder()
     try:
         parser = yaml.CSafeLoader(text)
@@ -65,13 +67,13 @@ def compose(text: str) -> list[Any]:
             if isinstance(event, DocumentStartEvent):
                 builder.document(parser.get_event)
     except yaml.MarkedYAMLError as error:
-        raise _syntax_problem(error) from None
+        raise _syntax_error(error) from None
     except yaml.reader.ReaderError as error:
         raise ComposeError(f"unacceptable character #x{error.character:04x}", *_line_of(text, error.position)) from None
     return builder.documents
 
 
-def _syntax_problem(error: yaml.MarkedYAMLError) -> ComposeError:
+def _syntax_error(error: yaml.MarkedYAMLError) -> ComposeError:
     mark = error.problem_mark or error.context_mark
     message = ", ".join(filter(None, (error.context, error.problem)))
     return ComposeError(message, mark.line, mark.column) if mark else ComposeError(message, 0, 0)
@@ -83,25 +85,25 @@ def _line_of(text: str, position: int) -> tuple[int, int]:
     return line, len(before) - (before.rfind("\n") + 1)
 
 
-def _refuse(message: str, event: Any) -> ComposeError:
+def _error(message: str, event: Any) -> ComposeError:
     return ComposeError(message, event.start_mark.line, event.start_mark.column)
 
 
 class _Builder:
-    """Builds documents iteratively; counts nodes over the whole file, those behind aliases each time they are used."""
+    """Builds documents without recursion. Counts the nodes of the whole file, those of an alias at each use."""
 
     def __init__(self) -> None:
         self.documents: list[Any] = []
         self._nodes = 0
 
     def document(self, get_event: Callable[[], Any]) -> None:
-        """Consume one document's events, up to its end."""
+        """Read the events of one document, up to its end. ComposeError if it is not acceptable."""
         root: list[Any] = []
         container: Any = root
         in_mapping = False
         key: str | None = None
         stack: list[tuple[Any, bool, str | None, int]] = []
-        # Anchor → value and its number of nodes; only complete ones are here, so no value can contain itself.
+        # Anchor → value and its number of nodes. Only complete values are in it, so that no value can contain itself.
         anchors: dict[str, tuple[Any, int]] = {}
         nodes = self._nodes
         while (kind := type(event := get_event())) is not DocumentEndEvent:
@@ -112,7 +114,7 @@ class _Builder:
                 continue
             if in_mapping and key is None:
                 key = event.value if kind is ScalarEvent else ""
-                # Nearly all keys are plain and new.
+                # Nearly all keys need no check.
                 if not key or event.tag is not None or key in container or key == "<<":
                     _check_key(container, event)
                 continue
@@ -123,19 +125,19 @@ class _Builder:
                     anchors[event.anchor] = (value, 1)
             elif kind is AliasEvent:
                 if event.anchor not in anchors:
-                    raise _refuse(f"alias *{event.anchor} names no complete value before it", event)
+                    raise _error(f"alias *{event.anchor} refers to no complete value above it", event)
                 value, size = anchors[event.anchor]
                 nodes += size
             else:
                 value = _open(event, len(stack))
             if nodes > MAX_NODES:
-                raise _refuse(f"more than {MAX_NODES:,} values, counting each use of an alias", event)
+                raise _error(f"more than {MAX_NODES:,} values, counting each use of an alias", event)
             if in_mapping:
                 container[key], key = value, None
             else:
                 container.append(value)
             if kind is MappingStartEvent or kind is SequenceStartEvent:
-                # Until it is complete, an alias of it, or of an earlier one of its name, has no value.
+                # Until this value is complete, its anchor has none, not even that of an earlier anchor of that name.
                 anchors.pop(event.anchor, None)
                 stack.append((container, in_mapping, event.anchor, nodes))
                 container, in_mapping = value, kind is MappingStartEvent
@@ -145,42 +147,43 @@ class _Builder:
 
 def _open(event: Any, depth: int) -> dict[str, Any] | list[Any]:
     if event.tag is not None:
-        raise _refuse(f"tags are not supported ({event.tag})", event)
+        raise _error(f"tags are not supported ({event.tag})", event)
     if depth >= MAX_DEPTH:
-        raise _refuse(f"nested deeper than {MAX_DEPTH} levels", event)
+        raise _error(f"nested deeper than {MAX_DEPTH} levels", event)
     return {} if type(event) is MappingStartEvent else []
 
 
 def _check_key(container: dict[str, Any], event: Any) -> None:
     if type(event) is not ScalarEvent:
-        raise _refuse("a key must be plain text, not a list, a mapping or an alias", event)
+        raise _error("a key must be plain text, not a list, a mapping or an alias", event)
     key: str = event.value
     if event.tag is not None:
-        raise _refuse(f"tags are not supported ({event.tag})", event)
+        raise _error(f"tags are not supported ({event.tag})", event)
     if key == "<<" and not event.style:
-        raise _refuse("merge keys (<<) are not supported; write the fields out", event)
+        raise _error("merge keys (<<) are not supported; write the fields out", event)
     if key in container:
-        raise _refuse(f'duplicate key "{key}"', event)
+        raise _error(f'duplicate key "{key}"', event)
 
 
 def _plain(event: Any) -> Any:
     text: str = event.value
     if event.tag is not None:
-        raise _refuse(f"tags are not supported ({event.tag})", event)
+        raise _error(f"tags are not supported ({event.tag})", event)
     if text in _NAMED:
         return _NAMED[text]
-    # Only few scalars are numbers, and a number is soon told from an address.
+    # Few scalars are numbers; this excludes most others, such as addresses, without the regular expression.
     if (text.isdecimal() or text[0] == "-") and _INTEGER.match(text):
         return int(text)
     return text
 
 
-def locate(text: str, wanted: Mapping[int, Iterable[Path]]) -> dict[int, dict[Path, Place]]:
-    """Find where values, and all above them, stand in a text that `compose` accepts: by document, what is at its paths.
+def locate(text: str, wanted: Mapping[int, Iterable[Path]]) -> dict[int, dict[Path, Location]]:
+    """Return where values stand in a text that `compose` accepts: document → path → location.
 
-    One pass over the text, without building anything: only what is printed pays for positions.
+    `wanted`: the paths of each document. The result has those that exist, and all paths above them. `compose` does not
+    store locations, so that only a problem costs this second pass over the text.
     """
-    found: dict[int, dict[Path, Place]] = {}
+    found: dict[int, dict[Path, Location]] = {}
     events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
     for document in range(max(wanted, default=-1) + 1):
         while not isinstance(next(events), DocumentStartEvent):
@@ -192,21 +195,21 @@ def locate(text: str, wanted: Mapping[int, Iterable[Path]]) -> dict[int, dict[Pa
 
 
 def _locate(
-    events: Iterator[Any], event: Any, path: Path, key: Any, wanted: set[Path], places: dict[Path, Place]
+    events: Iterator[Any], event: Any, path: Path, key: Any, wanted: set[Path], found: dict[Path, Location]
 ) -> None:
-    # An anchor may stand lines before the `|`.
+    # An anchor may stand some lines above the `|`.
     literal = event.value if isinstance(event, ScalarEvent) and event.style == "|" and not event.anchor else None
-    places[path] = Place(_span(event), _span(key) if key else None, literal)
+    found[path] = Location(_span(event), _span(key) if key else None, literal)
     if isinstance(event, MappingStartEvent):
         while not isinstance(name := next(events), MappingEndEvent):
             child = (*path, name.value)
             value = next(events)
-            _locate(events, value, child, name, wanted, places) if child in wanted else _skip(events, value)
+            _locate(events, value, child, name, wanted, found) if child in wanted else _skip(events, value)
     elif isinstance(event, SequenceStartEvent):
         index = 0
         while not isinstance(item := next(events), SequenceEndEvent):
             child = (*path, index)
-            _locate(events, item, child, None, wanted, places) if child in wanted else _skip(events, item)
+            _locate(events, item, child, None, wanted, found) if child in wanted else _skip(events, item)
             index += 1
 
 
@@ -219,7 +222,7 @@ def _skip(events: Iterator[Any], event: Any) -> None:
         event = next(events)
 
 
-def _span(event: Any) -> tuple[int, int, int]:
-    """Give line, column and end column; what goes on over lines is its first character."""
+def _span(event: Any) -> Span:
+    """Return the span of an event; of one that covers several lines, that of its first character."""
     start, end = event.start_mark, event.end_mark
     return start.line, start.column, end.column if end.line == start.line else start.column + 1

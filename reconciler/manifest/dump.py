@@ -1,4 +1,4 @@
-"""Plain data → YAML that any reader takes for what it is: text that YAML 1.1 or 1.2 would retype is quoted."""
+"""Plain data → YAML that every reader reads as the same data: text that YAML 1.1 or 1.2 would retype is quoted."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 
 import yaml
 
-# What PyYAML's own resolver (YAML 1.1) lets pass and another reader takes for a number or a truth value: 1e3, 0o17,
-# 12e4567, -.5, y.
+# Text that PyYAML does not quote and another reader reads as a number or a boolean: 1e3, 0o17, 12e4567, -.5, y.
 _RETYPED_ELSEWHERE = re.compile(
     r"([-+]?(0o[0-7_]+|([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?)|[yYnN])\Z"
 )
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Block style outside, flow style for what has only scalars."""
+    """Writes lists and mappings in block style, except those with only scalars: these are in flow style."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (PyYAML's signature)
         return True
@@ -43,5 +42,5 @@ _Dumper.add_representer(list, _represent_list)
 
 
 def dump(documents: Sequence[Any]) -> str:
-    """Write documents as YAML, with `---` between them."""
+    """Return documents as YAML, with `---` between them."""
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -1,4 +1,4 @@
-"""Files in other people's notations → the data of one manifest, with a place for all that is wrong or left out."""
+"""Files in notations of other programs → the data of one manifest, and the position of all that is wrong or skipped."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.kata.fields import FieldError
 from reconciler.formats.kata.interface import read_interface
 from reconciler.formats.kata.route import is_route, read_route
-from reconciler.formats.statements import Place
+from reconciler.formats.statements import Position
 from reconciler.formats.virtual_server import key_words
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import ComposeError, Path, compose, locate
-from reconciler.manifest.load import STDIN, read_regular, read_text, reason, syntax_problem, unreadable
-from reconciler.manifest.place import Document, of_line, problems, service_lines
+from reconciler.manifest.load import STDIN, file_problem, read_regular, read_text, reason_of, syntax_problem
+from reconciler.manifest.place import DocumentFindings, line_problem, problems, service_lines
 from reconciler.manifest.sandbox import read_sections, write
 from reconciler.manifest.schema import Finding, check, path_text
 from reconciler.model.address import parse_prefix
@@ -33,7 +33,7 @@ from reconciler.model.sandbox import Sandbox
 KATA, IPVSADM, KEEPALIVED = "kata", "ipvsadm", "keepalived"
 NOTATIONS = (KATA, IPVSADM, KEEPALIVED)
 
-# The first character that is neither blank nor in a comment, and what each notation has from there on.
+# The first character that is neither blank nor in a comment, and how each notation begins there.
 _START = re.compile(r"^[ \t]*([^ \t\n#!])", re.MULTILINE)
 _BEGINNINGS = {
     KATA: re.compile(r"[\[{]|null\b"),
@@ -41,38 +41,41 @@ _BEGINNINGS = {
     KEEPALIVED: re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?=[\s{]|\Z)|[$@~]"),
 }
 _NOTHING = {
-    KATA: "no interface and no route in it",
-    IPVSADM: "no rule in it",
-    KEEPALIVED: "no virtual server in it",
+    KATA: "contains no interface and no route",
+    IPVSADM: "contains no rule",
+    KEEPALIVED: "contains no virtual server",
 }
 
 
 @dataclass
-class Found:
-    """What files say, each thing with its place; what is left out of it, and what is wrong. `lines`: of each file."""
+class Imported:
+    """What files contain, each thing with its position; the parts that are skipped; and what is wrong.
 
-    interfaces: list[tuple[Place, Interface]] = field(default_factory=list)
-    routes: list[tuple[Place, Route]] = field(default_factory=list)
-    services: list[tuple[Place, Service]] = field(default_factory=list)
-    left: list[tuple[Place, str]] = field(default_factory=list)
+    `lines`: those of each file, in the order in which the files were read.
+    """
+
+    interfaces: list[tuple[Position, Interface]] = field(default_factory=list)
+    routes: list[tuple[Position, Route]] = field(default_factory=list)
+    services: list[tuple[Position, Service]] = field(default_factory=list)
+    skipped: list[tuple[Position, str]] = field(default_factory=list)
     wrong: list[Problem] = field(default_factory=list)
     lines: dict[str, list[str]] = field(default_factory=dict)
 
-    def refuse(self, place: Place, message: str, path: str = "") -> None:
+    def add_problem(self, position: Position, message: str, path: str = "") -> None:
         """Add what is wrong on a line."""
-        self.wrong.append(of_line(place.file, self.lines[place.file], place.line, path, message))
+        self.wrong.append(line_problem(position.file, self.lines[position.file], position.line, path, message))
 
-    def leave(self, place: Place, message: str) -> None:
-        """Add what is not taken over."""
-        self.left.append((place, message))
+    def add_skipped(self, position: Position, message: str) -> None:
+        """Add what is not imported."""
+        self.skipped.append((position, message))
 
-    def notes(self) -> list[tuple[Place, str]]:
-        """Give what is left out, file by file in the order of reading, and by line."""
+    def skipped_in_order(self) -> list[tuple[Position, str]]:
+        """Return what is not imported, by file in the order of reading, and by line."""
         ranks = self._ranks()
-        return sorted(self.left, key=lambda each: (ranks[each[0].file], each[0].line))
+        return sorted(self.skipped, key=lambda each: (ranks[each[0].file], each[0].line))
 
     def problems(self) -> list[Problem]:
-        """Give what is wrong in the same order; files that cannot be read come last."""
+        """Return what is wrong in the same order; files that cannot be read come last."""
         ranks = self._ranks()
         return sorted(self.wrong, key=lambda each: (ranks.get(each.file, len(ranks)), each.line))
 
@@ -80,166 +83,173 @@ class Found:
         return {file: rank for rank, file in enumerate(self.lines)}
 
 
-def read(files: Iterable[str], notation: str | None = None) -> Found:
-    """Read files, `-` is standard input. Without a notation, each file is in the one that it looks like."""
-    found = Found()
+def read(files: Iterable[str], notation: str | None = None) -> Imported:
+    """Read files; `-` is standard input. Without a notation, recognise that of each file."""
+    imported = Imported()
     for file in dict.fromkeys(files):
-        _read_file(file, notation, found)
-    return found
+        _read_file(file, notation, imported)
+    return imported
 
 
-def _read_file(file: str, notation: str | None, found: Found) -> None:
+def _read_file(file: str, notation: str | None, imported: Imported) -> None:
     name = "<stdin>" if file == STDIN else file
     try:
         text = read_text(file).replace("\r\n", "\n")
         notation = notation or recognise(text)
     except (OSError, ValueError) as error:
-        found.wrong.append(unreadable(name, reason(error)))
+        imported.wrong.append(file_problem(name, reason_of(error)))
         return
-    found.lines[name] = text.split("\n")
-    before = _count(found)
+    imported.lines[name] = text.split("\n")
+    before = _count(imported)
     if notation == KATA:
-        _read_kata(name, text, found)
+        _read_kata(name, text, imported)
     elif notation == IPVSADM:
-        _read_rules(name, text, found)
+        _read_rules(name, text, imported)
     else:
-        found.services += keepalived.parse(name, text, partial(_include, found), found.refuse, found.leave)
-    if _count(found) == before:
-        found.wrong.append(unreadable(name, _NOTHING[notation]))
+        find_included = partial(_find_included, imported)
+        imported.services += keepalived.parse(name, text, find_included, imported.add_problem, imported.add_skipped)
+    if _count(imported) == before:
+        imported.wrong.append(file_problem(name, _NOTHING[notation]))
 
 
-def _count(found: Found) -> int:
-    return len(found.interfaces) + len(found.routes) + len(found.services) + len(found.wrong)
+def _count(imported: Imported) -> int:
+    return len(imported.interfaces) + len(imported.routes) + len(imported.services) + len(imported.wrong)
 
 
 def recognise(text: str) -> str:
-    """Tell the notation of a text by its first line that is no comment. ValueError if it is none of them."""
+    """Return the notation of a text, recognised by its first line that is no comment. ValueError if it is unknown."""
     match = _START.search(text)
     if match is None:
         raise ValueError("is empty")
     for notation, beginning in _BEGINNINGS.items():
         if beginning.match(text, match.start(1)):
             return notation
-    raise ValueError(f"is in none of the notations known ({', '.join(NOTATIONS)})")
+    raise ValueError(f"is in no known notation ({', '.join(NOTATIONS)})")
 
 
-def _read_kata(name: str, text: str, found: Found) -> None:
-    # YAML, unlike JSON, has no tab before the first bracket.
+def _read_kata(name: str, text: str, imported: Imported) -> None:
+    # Unlike JSON, YAML allows no tab before the first bracket.
     start = len(text) - len(text.lstrip())
     text = text[:start].replace("\t", " ") + text[start:]
     try:
         documents = compose(text)
     except ComposeError as error:
-        found.wrong.append(syntax_problem(name, text, error))
+        imported.wrong.append(syntax_problem(name, text, error))
         return
     items = {number: dict(_items(document)) for number, document in enumerate(documents)}
-    places = locate(text, {number: each.keys() for number, each in items.items() if each})
-    said = []
+    locations = locate(text, {number: each.keys() for number, each in items.items() if each})
+    by_document = []
     for number, each in items.items():
         findings: list[Finding] = []
         for path, item in each.items():
-            _read_item(Place(name, places[number][path].value[0] + 1), path, item, findings, found)
-        said.append(Document(number, findings))
-    found.wrong += problems(name, text, said)
+            _read_item(Position(name, locations[number][path].value[0] + 1), path, item, findings, imported)
+        by_document.append(DocumentFindings(number, findings))
+    imported.wrong += problems(name, text, by_document)
 
 
 def _items(document: Any) -> Iterator[tuple[Path, Any]]:
-    """Give what a document has: an object, or several in an array. `null` is what commands print of none."""
+    """Yield the objects of a document: one, or those of an array. `null` has none: commands print it for no object."""
     if isinstance(document, list):
         yield from (((index,), item) for index, item in enumerate(document))
     elif document is not None:
         yield (), document
 
 
-def _read_item(place: Place, path: Path, item: Any, findings: list[Finding], found: Found) -> None:
+def _read_item(position: Position, path: Path, item: Any, findings: list[Finding], imported: Imported) -> None:
     try:
         if not is_route(item):
-            found.interfaces.append((place, read_interface(item)))
+            imported.interfaces.append((position, read_interface(item)))
             return
         route = read_route(item)
-        found.routes.append((place, route))
+        imported.routes.append((position, route))
     except FieldError as error:
         findings.append(Finding((*path, error.field) if error.field else path, error.message))
         return
     dest = item["dest"]
     if "/" in dest and parse_prefix(dest) != route.dest:
-        found.leave(place, f"dest {dest}: its host bits are cleared, which gives {route.dest}")
+        imported.add_skipped(position, f"dest {dest}: imported as {route.dest}, without the host bits")
 
 
-def _read_rules(name: str, text: str, found: Found) -> None:
-    services = parse_rules(text, lambda line, message: found.refuse(Place(name, line), message))
-    # With a line that is wrong nothing is used.
-    found.services += [(Place(name, line), each) for line, each in zip(service_lines(text), services, strict=False)]
+def _read_rules(name: str, text: str, imported: Imported) -> None:
+    services = parse_rules(text, lambda line, message: imported.add_problem(Position(name, line), message))
+    # If a line is wrong, nothing is used.
+    imported.services += [
+        (Position(name, line), each) for line, each in zip(service_lines(text), services, strict=False)
+    ]
 
 
-def _include(found: Found, pattern: str, by: str) -> Iterator[tuple[str, str]]:
-    """Give the files that a file includes: a pattern goes from its folder, and means no folders."""
+def _find_included(imported: Imported, pattern: str, by: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and text of each file that matches a pattern. ValueError if one cannot be read.
+
+    `by`: the file with the `include`; the pattern starts from its folder.
+    """
     for file in sorted(glob.glob(os.path.join(os.path.dirname(by), pattern))):
         if os.path.isdir(file):
             continue
         try:
             text = read_regular(file).replace("\r\n", "\n")
         except (OSError, ValueError) as error:
-            raise ValueError(f"{file}: {reason(error)}") from None
-        found.lines[file] = text.split("\n")
+            raise ValueError(f"{file}: {reason_of(error)}") from None
+        imported.lines[file] = text.split("\n")
         yield file, text
 
 
-def document(found: Found, head: Sandbox) -> dict[str, Any]:
-    """Make the data of a manifest: a sandbox with the sections that were found.
+def document(imported: Imported, head: Sandbox) -> dict[str, Any]:
+    """Return the data of a manifest: a sandbox with the sections that were imported.
 
-    Raises ManifestError with all that is wrong; what a manifest itself must not have is told where it was found.
+    ManifestError with all that is wrong, at its position in the files; also with what no manifest may contain.
     """
-    _refuse_twice(found)
+    _find_duplicates(imported)
     data: dict[str, Any] = {}
-    if not found.wrong:
-        data = write(_with_sections(found, head))
+    if not imported.wrong:
+        data = write(_with_sections(imported, head))
         findings = check(data)
         findings += check_sections(read_sections(data, findings))
         for finding in findings:
-            place, rest = _place(found, finding.path)
-            found.refuse(place, finding.message, path_text(rest))
-    if found.wrong:
-        raise ManifestError(found.problems())
+            position, rest = _position(imported, finding.path)
+            imported.add_problem(position, finding.message, path_text(rest))
+    if imported.wrong:
+        raise ManifestError(imported.problems())
     return data
 
 
-def _with_sections(found: Found, head: Sandbox) -> Sandbox:
-    services = tuple([each for _, each in found.services])
+def _with_sections(imported: Imported, head: Sandbox) -> Sandbox:
+    services = tuple([each for _, each in imported.services])
     return replace(
         head,
-        interfaces=tuple([each for _, each in found.interfaces]) or None,
-        routes=tuple([each for _, each in found.routes]) or None,
+        interfaces=tuple([each for _, each in imported.interfaces]) or None,
+        routes=tuple([each for _, each in imported.routes]) or None,
         ipvs=Ipvs(services=services) if services else None,
     )
 
 
-def _refuse_twice(found: Found) -> None:
-    """Refuse what is there twice, whether both say the same or not."""
-    first: dict[str, tuple[int, Place]] = {}
-    for number, (place, names) in enumerate(_names(found)):
-        owners = [(name, *first.setdefault(name, (number, place))) for name in names]
+def _find_duplicates(imported: Imported) -> None:
+    """Add a problem for each thing that is defined twice, even if both definitions are equal."""
+    first: dict[str, tuple[int, Position]] = {}
+    for number, (position, names) in enumerate(_names(imported)):
+        owners = [(name, *first.setdefault(name, (number, position))) for name in names]
         taken = next((each for each in owners if each[1] != number), None)
         if taken:
-            found.refuse(place, f"{taken[0]} is there already, at {taken[2]}")
+            imported.add_problem(position, f"{taken[0]} is already defined at {taken[2]}")
 
 
-def _names(found: Found) -> Iterator[tuple[Place, Sequence[str]]]:
-    """Give what identifies each thing, in words."""
-    for place, each in found.interfaces:
-        yield place, (f"name {each.name}", f"device {each.device}", f"hwAddr {each.hw_addr}")
-    yield from ((place, (f"route to {route.dest}",)) for place, route in found.routes)
-    yield from ((place, (key_words(service.key),)) for place, service in found.services)
+def _names(imported: Imported) -> Iterator[tuple[Position, Sequence[str]]]:
+    """Yield the position of each thing, and what must be its own, in words."""
+    for position, each in imported.interfaces:
+        yield position, (f"name {each.name}", f"device {each.device}", f"hwAddr {each.hw_addr}")
+    yield from ((position, (f"route to {route.dest}",)) for position, route in imported.routes)
+    yield from ((position, (key_words(service.key),)) for position, service in imported.services)
 
 
-def _place(found: Found, path: Path) -> tuple[Place, Path]:
-    """Find where the thing at a path of the manifest stands; the rest of the path is within it."""
+def _position(imported: Imported, path: Path) -> tuple[Position, Path]:
+    """Return the position of the thing at a path of the manifest, and the rest of the path within that thing."""
     if path[0] == "ipvs":
-        places = [place for place, _ in found.services]
+        positions = [position for position, _ in imported.services]
         path = path[1:]
     else:
-        places = [place for place, _ in (found.interfaces if path[0] == "interfaces" else found.routes)]
+        things = imported.interfaces if path[0] == "interfaces" else imported.routes
+        positions = [position for position, _ in things]
     if len(path) > 1 and isinstance(path[1], int):
-        return places[path[1]], path[2:]
-    # It is the list as a whole, such as too long a one.
-    return places[-1], path[:1]
+        return positions[path[1]], path[2:]
+    # It is about the list as a whole, for example because that is too long.
+    return positions[-1], path[:1]

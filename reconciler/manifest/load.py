@@ -1,4 +1,4 @@
-"""Files, folders and standard input → sandboxes, or every problem of all of them at once."""
+"""Files, folders and standard input → manifests, or all problems of all of them at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconciler.errors import ManifestError, Problem
 from reconciler.manifest import sandbox
 from reconciler.manifest.check import check_sections, check_together
 from reconciler.manifest.compose import MAX_BYTES, ComposeError, Path, compose
-from reconciler.manifest.place import RULES_FILE, Document, RulesFile, problems
+from reconciler.manifest.place import RULES_FILE, DocumentFindings, RulesFile, problems
 from reconciler.manifest.schema import Finding, check
 from reconciler.manifest.sections import SECTIONS
 from reconciler.model.sandbox import Sandbox, Surroundings
@@ -23,7 +23,7 @@ STDIN = "-"
 
 
 class Manifest(NamedTuple):
-    """A sandbox and where it was read: the file's name, its text, which of its documents it is, and its `rulesFile`."""
+    """A sandbox and its source: the name and text of the file, the number of the document, and its `rulesFile`."""
 
     file: str
     text: str
@@ -32,15 +32,15 @@ class Manifest(NamedTuple):
     rules: RulesFile | None = None
 
     def where(self, path: Path) -> str:
-        """Say where a field stands: `web-1.yaml:31:5`."""
-        (problem,) = problems(self.file, self.text, [Document(self.document, [Finding(path, "")], self.rules)])
+        """Return where a field stands: `web-1.yaml:31:5`."""
+        (problem,) = problems(self.file, self.text, [DocumentFindings(self.document, [Finding(path, "")], self.rules)])
         return f"{problem.file}:{problem.line}:{problem.column}"
 
 
 class Contents(NamedTuple):
-    """What is in a file: its manifests, and what is wrong with the others.
+    """What is in a file: its valid manifests, and the problems of the others.
 
-    `texts`: what was read, of the file itself and of the files of rules that it names; None: it could not be.
+    `texts`: file name → text, of the file itself and of each `rulesFile` in it; None if it could not be read.
     """
 
     manifests: list[Manifest]
@@ -49,9 +49,9 @@ class Contents(NamedTuple):
 
 
 def load(paths: Sequence[str]) -> list[Manifest]:
-    """Read all manifests of files, of folders (below them `*.yaml`, `*.yml`, `*.json`, hidden names left out), and `-`.
+    """Read all manifests of files, of folders (all `*.yaml`, `*.yml`, `*.json` below, except hidden ones), and of `-`.
 
-    Raises ManifestError with all that is wrong with any of them: then none may be used.
+    ManifestError with all problems of all of them if there is any; then none may be used.
     """
     manifests: list[Manifest] = []
     wrong: list[Problem] = []
@@ -59,14 +59,14 @@ def load(paths: Sequence[str]) -> list[Manifest]:
         contents = read_file(file)
         manifests += contents.manifests
         wrong += contents.problems
-    wrong += place((manifests[index], findings) for index, findings in clashes(manifests).items())
+    wrong += located((manifests[index], findings) for index, findings in clashes(manifests).items())
     if wrong:
         raise ManifestError(wrong)
     return manifests
 
 
 def clashes(manifests: Sequence[Manifest]) -> dict[int, list[Finding]]:
-    """Give the indexes of the manifests that claim what one before them has, and what that is."""
+    """Return the findings of each manifest, by its index, that claims what an earlier manifest claims."""
     found: dict[int, list[Finding]] = {}
     for index, finding in check_together([(each.file, each.sandbox) for each in manifests]):
         found.setdefault(index, []).append(finding)
@@ -74,25 +74,25 @@ def clashes(manifests: Sequence[Manifest]) -> dict[int, list[Finding]]:
 
 
 def warnings(found: Iterable[tuple[Manifest, Surroundings]]) -> list[Problem]:
-    """Return what is right in manifests and will hardly work where they are applied, with its places."""
-    said = [
+    """Return what is valid in manifests but will hardly work in their sandboxes."""
+    warned = [
         (manifest, [each for section in SECTIONS for each in section.warn(manifest.sandbox, around)])
         for manifest, around in found
     ]
-    return place((manifest, findings) for manifest, findings in said if findings)
+    return located((manifest, findings) for manifest, findings in warned if findings)
 
 
-def place(said: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:
-    """Find the places of what is said of manifests; one pass a file."""
-    files: dict[str, tuple[str, list[Document]]] = {}
-    for manifest, findings in said:
+def located(found: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:
+    """Return the problems for findings in manifests, with one pass over each file."""
+    files: dict[str, tuple[str, list[DocumentFindings]]] = {}
+    for manifest, findings in found:
         _, documents = files.setdefault(manifest.file, (manifest.text, []))
-        documents.append(Document(manifest.document, findings, manifest.rules))
+        documents.append(DocumentFindings(manifest.document, findings, manifest.rules))
     return [each for file, (text, documents) in files.items() for each in problems(file, text, documents)]
 
 
 def find(paths: Sequence[str], wrong: list[Problem]) -> Iterator[str]:
-    """Give the files to read, whether they are there or not; add the folders that give none, or cannot be read."""
+    """Yield the files to read, even missing ones. Folders without any, and unreadable ones, are added to `wrong`."""
     for path in dict.fromkeys(paths):
         if path == STDIN or not os.path.isdir(path):
             yield path
@@ -100,28 +100,30 @@ def find(paths: Sequence[str], wrong: list[Problem]) -> Iterator[str]:
         known = len(wrong)
         found = list(_below(path, wrong))
         if not found and len(wrong) == known:
-            wrong.append(unreadable(path, f"no manifest below this folder ({', '.join(f'*{s}' for s in SUFFIXES)})"))
+            wrong.append(
+                file_problem(path, f"this folder contains no manifest ({', '.join(f'*{s}' for s in SUFFIXES)})")
+            )
         yield from found
 
 
 def _below(folder: str, wrong: list[Problem]) -> Iterator[str]:
-    def refused(error: OSError) -> None:
-        wrong.append(unreadable(error.filename, reason(error)))
+    def on_error(error: OSError) -> None:
+        wrong.append(file_problem(error.filename, reason_of(error)))
 
-    for parent, folders, files in os.walk(folder, onerror=refused):
+    for parent, folders, files in os.walk(folder, onerror=on_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if name.endswith(SUFFIXES) and not name.startswith("."):
                 yield os.path.join(parent, name)
 
 
-def unreadable(file: str, message: str) -> Problem:
-    """Make the problem of a file or a folder as a whole."""
+def file_problem(file: str, message: str) -> Problem:
+    """Return the problem of a file or folder as a whole."""
     return Problem(file=file, line=0, column=0, path="", message=message)
 
 
 def read_file(file: str, *, regular: bool = False) -> Contents:
-    """Read a file by itself. `regular`: not if it might keep one waiting, as a pipe does."""
+    """Read one file. `regular`: only if it is a regular file, because reading a pipe may block."""
     name = "<stdin>" if file == STDIN else file
     contents = Contents([], [], {file: None})
     try:
@@ -131,22 +133,22 @@ def read_file(file: str, *, regular: bool = False) -> Contents:
         contents.problems.append(syntax_problem(name, text, error))
         return contents
     except (OSError, ValueError) as error:
-        contents.problems.append(unreadable(name, reason(error)))
+        contents.problems.append(file_problem(name, reason_of(error)))
         return contents
-    # A file may end with `---`, but one in which nothing is said cannot be meant.
+    # A file may end with `---`. An empty file is more likely a mistake.
     while len(documents) > 1 and documents[-1] is None:
         documents.pop()
     if documents in ([], [None]):
-        message = "is empty; to ask for nothing, write empty sections such as `routes: []`"
-        contents.problems.append(unreadable(name, message))
+        message = "is empty; to remove what reconciler created, write empty sections such as `routes: []`"
+        contents.problems.append(file_problem(name, message))
         return contents
-    said = [_read_document(file, name, text, number, each, contents) for number, each in enumerate(documents)]
-    contents.problems.extend(problems(name, text, said))
+    findings = [_read_document(file, name, text, number, each, contents) for number, each in enumerate(documents)]
+    contents.problems.extend(problems(name, text, findings))
     return contents
 
 
 def syntax_problem(name: str, text: str, error: ComposeError) -> Problem:
-    """Make the problem of a text that is no acceptable YAML."""
+    """Return the problem of a text that is not acceptable YAML."""
     return Problem(
         file=name,
         line=error.line + 1,
@@ -157,23 +159,23 @@ def syntax_problem(name: str, text: str, error: ComposeError) -> Problem:
     )
 
 
-def _read_document(file: str, name: str, text: str, number: int, document: Any, contents: Contents) -> Document:
-    """Read one document of a file; it is one of the manifests if nothing is wrong with it."""
+def _read_document(file: str, name: str, text: str, number: int, document: Any, contents: Contents) -> DocumentFindings:
+    """Read one document of a file. Without findings, it is added to the manifests of `contents`."""
     findings = check(document)
     if not isinstance(document, dict):
-        return Document(number, findings)
+        return DocumentFindings(number, findings)
     rules = _read_rules(file, document, findings, contents.texts)
     draft = sandbox.read_sections(document, findings, rules.text if rules else None)
     findings += check_sections(draft)
     if not findings:
         contents.manifests.append(Manifest(name, text, number, sandbox.complete(document, draft), rules))
-    return Document(number, findings, rules)
+    return DocumentFindings(number, findings, rules)
 
 
 def _read_rules(
     file: str, document: Mapping[str, Any], findings: list[Finding], texts: dict[str, str | None]
 ) -> RulesFile | None:
-    """Read the file that a document names as its rules, into the texts; if it cannot be read, that is a finding."""
+    """Read the `rulesFile` of a document and store its text in `texts`. If it cannot be read, that is a finding."""
     section = document.get("ipvs")
     named = section.get("rulesFile") if isinstance(section, dict) else None
     if named is None or any(finding.path == RULES_FILE for finding in findings):
@@ -184,25 +186,25 @@ def _read_rules(
         text = texts[path] = read_regular(path)
         return RulesFile(path, text.replace("\r\n", "\n"))
     except (OSError, ValueError) as error:
-        findings.append(Finding(RULES_FILE, f"{path}: {reason(error)}"))
+        findings.append(Finding(RULES_FILE, f"{path}: {reason_of(error)}"))
         return None
 
 
 def read_regular(file: str) -> str:
-    """Read a text; OSError or ValueError if that is not possible, or might keep one waiting, as a pipe does."""
+    """Read the text of a regular file. OSError or ValueError otherwise; a pipe is refused, because it may block."""
     with open(file, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise ValueError("not a regular file")
         return _decode(stream.read(MAX_BYTES + 1))
 
 
-def reason(error: OSError | ValueError) -> str:
-    """Say why a file could not be read."""
+def reason_of(error: OSError | ValueError) -> str:
+    """Return why a file could not be read."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def read_text(file: str) -> str:
-    """Read a text, of standard input for `-`; OSError or ValueError if that is not possible."""
+    """Read the text of a file, or of standard input for `-`. OSError or ValueError if that is not possible."""
     if file == STDIN:
         return _decode(sys.stdin.buffer.read(MAX_BYTES + 1))
     with open(file, "rb") as stream:

@@ -1,4 +1,4 @@
-"""Where what is wrong stands: findings → problems with file, line and column."""
+"""Findings → problems with file, line and column."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from reconciler.errors import Problem
-from reconciler.manifest.compose import Path, Place, locate
+from reconciler.manifest.compose import Location, Path, locate
 from reconciler.manifest.schema import Finding, path_text
 from reconciler.wording import printable
 
@@ -19,64 +19,67 @@ _ADDS_SERVICE = re.compile(r"\s*(?:ipvsadm\s+)?(?:-A|--add-service\b)")
 
 
 class RulesFile(NamedTuple):
-    """What a manifest names as its `rulesFile`: the file's name, as a message has it, and its text."""
+    """The `rulesFile` of a manifest: its name, as messages show it, and its text."""
 
     name: str
     text: str
 
 
-class Document(NamedTuple):
-    """A document of a file: which one it is, what there is to say of it, and the file of its rules."""
+class DocumentFindings(NamedTuple):
+    """The findings in one document of a file: the number of the document from 0, and its `rulesFile`."""
 
     number: int
     findings: Sequence[Finding]
     rules: RulesFile | None = None
 
 
-def problems(file: str, text: str, documents: Sequence[Document]) -> list[Problem]:
-    """Find the places of all findings in a file, in one pass; document by document, in the order of their places."""
-    wanted = {each.number: list(_sought(each.findings)) for each in documents if each.findings}
+def problems(file: str, text: str, documents: Sequence[DocumentFindings]) -> list[Problem]:
+    """Return the problems of a file, found in one pass: by document, and in the order of the text within each."""
+    wanted = {each.number: list(_wanted(each.findings)) for each in documents if each.findings}
     found = locate(text, wanted)
     lines = text.splitlines() if wanted else []
-    placed: list[Problem] = []
+    ordered: list[Problem] = []
     for each in documents:
         if each.findings:
-            places = _Places(file, lines, found[each.number], each.rules)
-            own = [places.problem(finding) for finding in each.findings]
-            placed += sorted(own, key=lambda problem: (problem.file != file, problem.line, problem.column))
-    return placed
+            document = _Document(file, lines, found[each.number], each.rules)
+            own = [document.problem(finding) for finding in each.findings]
+            ordered += sorted(own, key=lambda problem: (problem.file != file, problem.line, problem.column))
+    return ordered
 
 
-def _sought(findings: Iterable[Finding]) -> Iterator[Path]:
+def _wanted(findings: Iterable[Finding]) -> Iterator[Path]:
     for finding in findings:
         yield finding.path
         if finding.path[:2] == SERVICES:
-            # They may be written as rules.
+            # The services may be written as rules.
             yield from (RULES, RULES_FILE)
 
 
-class _Places:
-    """The places in one document, and in the rules that stand in it or beside it."""
+class _Document:
+    """The locations in one document, and in the rules that stand in it or in a file of their own."""
 
-    def __init__(self, file: str, lines: list[str], places: Mapping[Path, Place], rules: RulesFile | None) -> None:
-        self._file, self._lines, self._places, self._rules = file, lines, places, rules
+    def __init__(
+        self, file: str, lines: list[str], locations: Mapping[Path, Location], rules: RulesFile | None
+    ) -> None:
+        self._file, self._lines, self._locations, self._rules = file, lines, locations, rules
         self._rule_lines = rules.text.split("\n") if rules else []
-        literal = places[RULES].literal if RULES in places else None
+        literal = locations[RULES].literal if RULES in locations else None
         text = rules.text if rules else literal
         self._services = [] if text is None else service_lines(text)
 
     def problem(self, finding: Finding) -> Problem:
+        """Return the problem of a finding."""
         path, line = self._written(finding)
         if line and path == RULES_FILE and self._rules:
-            return of_line(self._rules.name, self._rule_lines, line, "", finding.message)
-        place = self._find(path)
+            return line_problem(self._rules.name, self._rule_lines, line, "", finding.message)
+        location = self._find(path)
         if line:
             name = f"{path_text(path)} line {line}"
-            if place.literal is not None:
-                return of_line(self._file, self._lines, place.value[0] + 1 + line, name, finding.message)
+            if location.literal is not None:
+                return line_problem(self._file, self._lines, location.value[0] + 1 + line, name, finding.message)
         else:
             name = path_text(path)
-        at, column, end = place.value if not finding.at_key or place.key is None else place.key
+        at, column, end = location.value if not finding.at_key or location.key is None else location.key
         return Problem(
             file=self._file,
             line=at + 1,
@@ -88,28 +91,28 @@ class _Places:
         )
 
     def _written(self, finding: Finding) -> tuple[Path, int]:
-        """Give the path of what the author wrote: a service that is not in `services` is a line of the rules."""
+        """Return the path, and the line of the rules or 0, that the author wrote: services may be written as rules."""
         path = finding.path
-        if path[:2] != SERVICES or SERVICES in self._places:
+        if path[:2] != SERVICES or SERVICES in self._locations:
             return path, finding.line
         below = RULES_FILE if self._rules else RULES
         index = path[2] if len(path) > 2 else None
         return below, self._services[index] if isinstance(index, int) and index < len(self._services) else 0
 
-    def _find(self, path: Path) -> Place:
-        """Find a value; what is missing stands where its mapping stands."""
-        while path not in self._places:
+    def _find(self, path: Path) -> Location:
+        """Return the location of a value; of a missing one, that of the mapping that lacks it."""
+        while path not in self._locations:
             path = path[:-1]
-        return self._places[path]
+        return self._locations[path]
 
 
 def service_lines(text: str) -> list[int]:
-    """Give the line of each service in a text of rules; services are in its order, each on a line of its own."""
+    """Return the line, from 1, of each service in a text of rules, in the order of the text."""
     return [number for number, line in enumerate(text.split("\n"), start=1) if _ADDS_SERVICE.match(line)]
 
 
-def of_line(file: str, lines: list[str], number: int, path: str, message: str) -> Problem:
-    """Make the problem of a whole line, counted from 1."""
+def line_problem(file: str, lines: list[str], number: int, path: str, message: str) -> Problem:
+    """Return the problem of a whole line; lines count from 1."""
     excerpt = _nth(lines, number - 1)
     indent = len(excerpt) - len(excerpt.lstrip())
     return Problem(

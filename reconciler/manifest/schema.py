@@ -1,7 +1,7 @@
-"""The gate: does a document meet `schemas/`, and if not, where and why, in our words.
+"""Check a document against the schema in `schemas/`, and word what is wrong with it.
 
-The schema file is the one contract. jsonschema-rs says yes, or where not, in a few milliseconds; only then does
-jsonschema look at just the flagged parts, and each of its errors is worded here.
+The schema file is the only contract. jsonschema-rs finds in a few milliseconds whether a document is valid, or which
+parts are not. Only these parts are checked by the slower jsonschema, whose errors have the details that messages need.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 NAME = "reconciler-v1.schema.json"
-# No list that needs a number of items is as long as this and right.
+# Lists longer than this are pruned; the lists that need a certain number of items are shorter.
 _LONG = 64
 
 
 class Finding(NamedTuple):
     """One thing that is wrong with a document: where, and what.
 
-    `at_key`: it is the field's name that is wrong. `line`, from 1: that of a text of many lines, such as rules.
+    `at_key`: the name of the field is wrong, not its value. `line`, from 1: the line within a text of many lines, such
+    as rules.
     """
 
     path: Path
@@ -37,7 +38,7 @@ class Finding(NamedTuple):
 
 
 def path_text(path: Path) -> str:
-    """Write a path as people do: `interfaces[0].mtu`."""
+    """Write a path as messages show it: `interfaces[0].mtu`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
@@ -46,7 +47,7 @@ def path_text(path: Path) -> str:
 
 @cache
 def schema_text() -> str:
-    """Read the schema: in a checkout it stands beside the package, in an installed package inside it."""
+    """Return the schema. In a checkout it is beside the package, in an installed package inside it."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for parent in (os.path.dirname(package), package):
         file = os.path.join(parent, "schemas", NAME)
@@ -57,18 +58,18 @@ def schema_text() -> str:
 
 
 @cache
-def _gate() -> jsonschema_rs.Draft202012Validator:
+def _validator() -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(schema_text())
 
 
 def check(document: Any) -> list[Finding]:
-    """Give all that the schema has against a document. Empty means that it is met."""
-    gate = _gate()
-    if gate.is_valid(document):
+    """Return everything that is wrong with a document by the schema; empty if it is valid."""
+    validator = _validator()
+    if validator.is_valid(document):
         return []
-    errors = list(gate.iter_errors(document))
+    errors = list(validator.iter_errors(document))
     findings = _explain(document, {tuple(error.instance_path) for error in errors})
-    # Should the two ever not agree, no still means no.
+    # If the two libraries disagree, the document is still invalid.
     return findings or [Finding(tuple(error.instance_path), error.message) for error in errors]
 
 
@@ -82,14 +83,15 @@ def _explain(document: Any, flagged: set[Path]) -> list[Finding]:
     findings: list[Finding] = []
     for error in Draft202012Validator(json.loads(schema_text())).iter_errors(pruned):
         findings += _word(error, _unpruned(tuple(error.absolute_path), kept))
-    # jsonschema has an error for each field that is missing, and each names them all.
+    # jsonschema has one error for each missing field, and each error names all of them.
     return list(dict.fromkeys(findings))
 
 
 def _prune(value: Any, path: Path, flagged: set[Path], kept: dict[Path, list[int]]) -> Any:
-    """Leave out of each long list the items that are not flagged, as jsonschema is slow; note the indexes of the rest.
+    """Return a value without the valid items of long lists, because jsonschema is slow.
 
-    A list that is flagged itself stays whole.
+    `flagged`: the paths of what is invalid; a list that is flagged itself stays whole. `kept` gets the indexes of the
+    items that are left in each list.
     """
     if isinstance(value, dict):
         return {name: _prune(below, (*path, name), flagged, kept) for name, below in value.items()}
@@ -103,7 +105,7 @@ def _prune(value: Any, path: Path, flagged: set[Path], kept: dict[Path, list[int
 
 
 def _unpruned(path: Path, kept: Mapping[Path, list[int]]) -> Path:
-    """Give the path in the whole document."""
+    """Return the path in the whole document for a path in the pruned one."""
     whole: Path = ()
     for step in path:
         whole = (*whole, kept[whole][int(step)] if whole in kept else step)
@@ -111,7 +113,7 @@ def _unpruned(path: Path, kept: Mapping[Path, list[int]]) -> Path:
 
 
 def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
-    """Word an error of jsonschema: what is wrong, and what was expected."""
+    """Yield an error of jsonschema in our words: what is wrong, and what was expected."""
     limit: Any = error.validator_value
     value: Any = error.instance
     schema: Mapping[str, Any] = error.schema if isinstance(error.schema, dict) else {}
@@ -135,7 +137,7 @@ def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
             yield Finding(path, f"{_items(value)}; at most {limit} are allowed")
         case "minItems":
             yield Finding(path, f"{_items(value)}; at least {limit} are needed")
-        case "oneOf" if _is_told(value, limit, schema):
+        case "oneOf" if _has_better_error(value, limit, schema):
             return
         case "dependentRequired":
             for name, needed in limit.items():
@@ -150,8 +152,8 @@ def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
             yield Finding(path, f"{_show(value)} is not valid; expected {expected}")
 
 
-def _is_told(value: Any, choices: list[Any], schema: Mapping[str, Any]) -> bool:
-    """Tell whether another error says it better: it is no mapping, or what it must have is there, but misspelt."""
+def _has_better_error(value: Any, choices: list[Any], schema: Mapping[str, Any]) -> bool:
+    """Return whether another error explains it better: it is no mapping, or a field that it needs is misspelt."""
     if not isinstance(value, dict):
         return True
     needed = {name for choice in choices for name in choice["required"]}
@@ -168,10 +170,10 @@ def _describe(schema: Mapping[str, Any]) -> str:
 
 
 def _kind(value: Any) -> str:
-    """Say what a single value of the wrong kind is taken for."""
+    """Return what a single value of the wrong kind was read as."""
     match value:
         case bool():
-            return " is a truth value"
+            return " is a boolean"
         case int():
             return " is a number"
         case str():
@@ -187,7 +189,7 @@ def _items(value: list[Any]) -> str:
 
 
 def _show(value: Any) -> str:
-    """Show a value in a message, shortened, so that text and numbers can be told apart."""
+    """Return a value as messages show it: shortened, and text in quotes."""
     match value:
         case None:
             return "nothing"

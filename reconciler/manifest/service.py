@@ -1,6 +1,6 @@
 """A virtual service and its servers in a manifest: checked data → model, and model → data.
 
-A manifest holds thousands of them, and servers repeat: each spelling of a server is read once a section.
+A manifest may have thousands of services, and many of their servers are equal: each spelling of a server is read once.
 """
 
 from __future__ import annotations
@@ -34,27 +34,28 @@ _TUNNEL_FIELDS = {"tun_type": "tunType", "tun_port": "tunPort", "tun_checksum": 
 # The fields of Server as a manifest has them.
 _FIELDS = {"address": "address", "port": "address", "lower_threshold": "lowerThreshold", **_TUNNEL_FIELDS}
 
-# Servers by what is written of them, and those by what they depend on of their service: whether it is one of a mark,
-# whether it is IPv6, and its port.
+# Servers by their fields, and these by what a server depends on: whether its service has a mark, is IPv6, and its port.
 _Known = dict[Hashable, Server]
 Cache = dict[tuple[bool, bool, int], _Known]
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding], cache: Cache) -> Service | None:
-    """Read a service that meets the schema. What else is wrong with it is added to `findings`; then there is none."""
+    """Read a service that is valid by the schema. Return None if it is wrong otherwise; this is added to `findings`."""
     before = len(findings)
     protocol, address, port = _read_key(data, path, findings)
     scheduler = data.get("scheduler", DEFAULT_SCHEDULER)
     netmask: str | None = None
     flags: tuple[str, ...] = ()
-    # Where the address is wrong there is nothing to compare the rest with.
+    # Without a valid address, netmask and servers cannot be checked.
     if address and "netmask" in data:
         netmask = _read_netmask(data["netmask"], address, path, findings)
     if "schedulerFlags" in data:
         flags = _read_flags(data["schedulerFlags"], scheduler, path, findings)
     one_packet = data.get("onePacket", False)
     if one_packet and protocol not in ("udp", FWMARK):
-        findings.append(Finding((*path, "onePacket"), f"is for udp and fwmark services; this one is {protocol}"))
+        findings.append(
+            Finding((*path, "onePacket"), f"is possible only for udp and fwmark services; this one is {protocol}")
+        )
     servers: tuple[Server, ...] = ()
     if address and "servers" in data:
         known = cache.setdefault((protocol == FWMARK, ":" in address, port), {})
@@ -93,16 +94,16 @@ def _read_key(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> t
 
 
 def _no_port(text: str, address: str, port: int | None, *, persistent: bool) -> int:
-    """Give the port of a service that is for any. ValueError if it cannot be."""
+    """Return port 0, which stands for all ports. ValueError if the port is missing or the service is not persistent."""
     if port is None:
         raise ValueError(f"{text} has no port; write {write_address(address, 80)} for port 80")
     if not persistent:
-        raise ValueError(f"{text} is for any port, which only a persistent service can be")
+        raise ValueError(f"{text} means all ports, which needs a persistent service")
     return port
 
 
 def _split(text: str) -> tuple[str, int | None]:
-    """Read `address`, `address:port` or `[address]:port`. ValueError if it is none of them."""
+    """Read `address`, `address:port` or `[address]:port`; a missing port is None. ValueError if it is none of them."""
     host, port = text, ""
     if text[0] == "[":
         host, closed, port = text[1:].partition("]")
@@ -120,7 +121,7 @@ def _split(text: str) -> tuple[str, int | None]:
 
 
 def _read_netmask(value: str | int, address: str, path: Path, findings: list[Finding]) -> str | None:
-    """Read the netmask of a service; that of a single address is none."""
+    """Read the netmask of a service; that of a single address is None."""
     try:
         return _netmask6(value) if is_ipv6(address) else _netmask4(value)
     except ValueError as error:
@@ -150,13 +151,13 @@ def _netmask4(value: str | int) -> str | None:
 
 
 def _read_flags(names: Sequence[str], scheduler: str, path: Path, findings: list[Finding]) -> tuple[str, ...]:
-    """Read scheduler flags: as ipvsadm prints them, by bit."""
+    """Read scheduler flags. Return them under the names that ipvsadm prints, in the order of their bits."""
     canonical = scheduler_flag_names(scheduler)
     flags: list[str] = []
     for index, name in enumerate(names):
         flag = canonical[SCHEDULER_FLAGS.index(name)] if name in SCHEDULER_FLAGS else name
         if flag not in canonical:
-            message = f"{name} is no flag of {scheduler}; expected one of: {', '.join(canonical)}"
+            message = f"{name} is not a flag of {scheduler}; expected one of: {', '.join(canonical)}"
             findings.append(Finding((*path, "schedulerFlags", index), message))
         elif flag in flags:
             findings.append(Finding((*path, "schedulerFlags", index), f"{name} is listed twice"))
@@ -212,7 +213,7 @@ def _read_server(data: Mapping[str, Any], path: Path, service: ServiceKey, findi
 
 
 def _read_endpoint(text: str, service: ServiceKey) -> tuple[str, int]:
-    """Read a server's address and port. Without a port it has that of the service. ValueError if it is no address."""
+    """Read a server's address and port. A missing port is that of the service. ValueError if it is no address."""
     address, port = _split(text)
     if port is not None:
         return address, port
@@ -221,14 +222,14 @@ def _read_endpoint(text: str, service: ServiceKey) -> tuple[str, int]:
 
 
 def _findings(problems: Iterable[ServerProblem], path: Path) -> Iterator[Finding]:
-    """Yield the problems of the server at a path, each at its field of the manifest."""
+    """Yield findings for the problems of the server at a path."""
     for each in problems:
         message = each.message.format(tunnel="forward: tunnel")
         yield Finding((*path, _FIELDS[each.field]), message, at_key=each.misplaced)
 
 
 def write(service: Service) -> dict[str, Any]:
-    """Write a service as a manifest says it, defaults left out."""
+    """Return the data of a service, without defaults."""
     fields: tuple[tuple[str, Any, Any], ...] = (
         ("family", "ipv6" if service.protocol == FWMARK and service.is_ipv6 else "", ""),
         ("scheduler", service.scheduler, DEFAULT_SCHEDULER),
@@ -244,7 +245,7 @@ def write(service: Service) -> dict[str, Any]:
 
 
 def _set(fields: Iterable[tuple[str, Any, Any]]) -> dict[str, Any]:
-    """Make a mapping of (field, value, default), defaults left out."""
+    """Return a mapping of (field, value, default), without defaults."""
     return {field: value for field, value, default in fields if value != default}
 
 
@@ -253,12 +254,12 @@ def _write_key(service: Service) -> str | int:
 
 
 def name(service: Service) -> str:
-    """Name a service in a message that stands at its protocol."""
+    """Return the name of a service for a message at the field of its protocol."""
     return f"fwmark {service.port}" if service.protocol == FWMARK else write_address(service.address, service.port)
 
 
 def write_address(address: str, port: int) -> str:
-    """Write an address and port as one text."""
+    """Return an address and port as one text."""
     return f"[{address}]:{port}" if is_ipv6(address) else f"{address}:{port}"
 
 

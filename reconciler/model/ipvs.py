@@ -1,4 +1,4 @@
-"""The IPVS table: virtual services, their servers, timeouts, and settings, as the kernel tells them apart.
+"""The IPVS table as the kernel has it: virtual services, their servers, timeouts and settings; and what is invalid.
 
 Names are those of ipvsadm(8); numbers and limits those of include/uapi/linux/ip_vs.h and of the kernel's modules.
 """
@@ -21,16 +21,15 @@ CHECKSUMS_OF = {"ipip": ("none",), "gue": TUN_CHECKSUMS, "gre": ("none", "csum")
 TYPE_WITH_PORT = "gue"
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos")
 DEFAULT_SCHEDULER = "wlc"
-# Services and servers of a table together: what the imperative system takes.
+# Services and servers of a table together: the limit of openEuler's kata-runtime.
 RULES_MAX = 20_000
-# Bits 3 to 5 of a service's flags belong to its scheduler; `sh` and `mh` give the first two names of their own.
+# Bits 3 to 5 of a service's flags belong to its scheduler; `sh` and `mh` have their own names for the first two.
 SCHEDULER_FLAGS = ("flag-1", "flag-2", "flag-3")
 NAMED_SCHEDULER_FLAGS = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
 PERSISTENCE_ENGINES = ("sip",)
-# What may be set for a moment, and what decides whether connection tracking knows of IPVS.
+# Two sysctls: one is switched on temporarily while servers are removed, one adds IPVS to connection tracking.
 NODEST, CONNTRACK = "expire_nodest_conn", "conntrack"
-IGNORABLE = ("weight",)
-# net.ipv4.vs.*, what says how packets are handled (Documentation/networking/ipvs-sysctl.rst).
+# The settings in net.ipv4.vs that affect packets (Documentation/networking/ipvs-sysctl.rst).
 SYSCTLS = (
     "am_droprate",
     "amemthresh",
@@ -52,16 +51,17 @@ SYSCTLS = (
     "snat_reroute",
 )
 
-# An upper threshold with this bit is no threshold but the moment until which a server of weight 0 is drained: the
-# kernel keeps it and heeds no threshold of such a server. The rest are the low bits of that moment in Unix seconds.
+# With this bit, the upper threshold of a server of weight 0 is its deadline while it drains: the other bits are the low
+# bits of Unix seconds. The kernel keeps the value, and ignores the thresholds of a server of weight 0.
 DRAINING = 1 << 30
-_MOMENT = DRAINING - 1
+_DEADLINE_BITS = DRAINING - 1
 
 PORT_MAX = 65535
 FWMARK_MAX = 4294967295
 WEIGHT_MAX = 65535
 THRESHOLD_MAX = DRAINING - 1
-# Seconds: 31 and 15 days.
+# Seconds: IP_VS_TEMPLATE_TIMEOUT, 31 days and 15 days.
+PERSISTENT_DEFAULT = 360
 PERSISTENT_MAX = 2678400
 TIMEOUT_MAX = 1296000
 
@@ -71,9 +71,9 @@ ServerKey = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A real server. `port` 0 is that of the packet; thresholds 0 mean none.
+    """A real server. `port` 0 stands for the port of each packet, a threshold of 0 for none.
 
-    `tun_type`, `tun_port` and `tun_checksum` are of servers behind a tunnel; the others have the defaults.
+    `tun_type`, `tun_port` and `tun_checksum` matter only with a tunnel; other servers have the defaults.
     """
 
     address: str
@@ -88,18 +88,18 @@ class Server:
 
     @property
     def key(self) -> ServerKey:
-        """What identifies it in its service."""
+        """The identity of the server within its service."""
         return (self.address, self.port)
 
     @property
     def deadline(self) -> int | None:
-        """The low bits of the moment until which it is drained; None if it is not."""
+        """The low bits of the deadline, in Unix seconds, if the server drains; otherwise None."""
         draining = self.weight == 0 and self.upper_threshold & DRAINING
-        return self.upper_threshold & _MOMENT if draining else None
+        return self.upper_threshold & _DEADLINE_BITS if draining else None
 
     def draining(self, until: float) -> Server:
-        """Give it as it is drained until a moment (Unix seconds)."""
-        return replace(self, weight=0, upper_threshold=DRAINING | (int(until) & _MOMENT), lower_threshold=0)
+        """Return the server as it is while it drains until a deadline in Unix seconds."""
+        return replace(self, weight=0, upper_threshold=DRAINING | (int(until) & _DEADLINE_BITS), lower_threshold=0)
 
 
 class ServerProblem(NamedTuple):
@@ -156,30 +156,30 @@ def tunnel_problems(
 
 
 def scheduler_flag_names(scheduler: str) -> tuple[str, ...]:
-    """Give the names of a scheduler's flags, by bit."""
+    """Return the names of a scheduler's flags, in the order of their bits."""
     named = NAMED_SCHEDULER_FLAGS.get(scheduler, ())
     return named + SCHEDULER_FLAGS[len(named) :]
 
 
 def is_past(deadline: int, now: float) -> bool:
-    """Tell whether a server's deadline is over. Compared as a ring of 34 years, as only the low bits are known."""
-    return (int(now) - deadline) & _MOMENT < DRAINING >> 1
+    """Return whether a deadline has passed. Only its low bits are known, so it counts as past for 17 years."""
+    return (int(now) - deadline) & _DEADLINE_BITS < DRAINING >> 1
 
 
 def seconds_left(deadline: int, now: float) -> int:
-    """Give the seconds until a server's deadline; 0 if it is over."""
-    return 0 if is_past(deadline, now) else (deadline - int(now)) & _MOMENT
+    """Return the seconds until a deadline; 0 if it has passed."""
+    return 0 if is_past(deadline, now) else (deadline - int(now)) & _DEADLINE_BITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """A virtual service.
 
-    `protocol` is one of PROTOCOLS, or `fwmark`: then `port` is the mark and `address` is `0.0.0.0` or `::`, its family.
-    `persistent` in seconds, 0: not; `netmask` as ipvsadm has it (`255.255.255.0`, or `64` for IPv6), None: each client
-    by itself.
-    `ignore` says which fields of its servers are somebody else's to change; it is never observed. `marked`: whether it
-    carries our mark, as all that we want does.
+    `protocol` is one of PROTOCOLS or `fwmark`. For `fwmark`, `port` is the firewall mark, and `address` is `0.0.0.0` or
+    `::` for its family. `persistent` is in seconds; 0: not persistent. `netmask` is as in ipvsadm (`255.255.255.0`, or
+    `64` for IPv6); None: each client is persistent by itself.
+    `ignore`: the fields of its servers that other programs may change; it is desired only, never observed. `marked`:
+    whether the service has our mark; every desired service has it.
     """
 
     protocol: str
@@ -197,17 +197,17 @@ class Service:
 
     @property
     def key(self) -> ServiceKey:
-        """What identifies it in the kernel."""
+        """The identity of the service in the kernel."""
         return (self.protocol, self.address, self.port)
 
     @property
     def is_ipv6(self) -> bool:
-        """Tell its family."""
+        """Whether its family is IPv6."""
         return is_ipv6(self.address)
 
 
 class Timeouts(NamedTuple):
-    """Seconds until a silent connection is forgotten; None: leave it."""
+    """Seconds until the kernel forgets a silent connection; None leaves a timeout as it is."""
 
     tcp: int | None = None
     tcpfin: int | None = None
@@ -218,13 +218,13 @@ LEAVE_TIMEOUTS = Timeouts()
 
 
 class Excluded(NamedTuple):
-    """What belongs to somebody else whatever the rest says: services of an address prefix, or of a firewall mark."""
+    """Services that reconciler must never touch: those with an address in a prefix, or that of a firewall mark."""
 
     prefix: str | None = None
     fwmark: int | None = None
 
     def covers(self, key: ServiceKey) -> bool:
-        """Tell whether a service is meant."""
+        """Return whether this excludes a service."""
         protocol, address, port = key
         if protocol == FWMARK:
             return self.fwmark == port
@@ -233,10 +233,10 @@ class Excluded(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ipvs:
-    """The section. None: leave alone; `services` (): none of ours.
+    """The section. `services`: None leaves them alone, () deletes those that are ours.
 
-    `sysctls`: (name below net.ipv4.vs, value), by name. `drain`: seconds that a removed server's connections are given
-    to end; 0: it goes at once.
+    `sysctls`: (name in net.ipv4.vs, value), sorted. `drain`: for at most so many seconds a removed server drains before
+    it is deleted; 0: it is deleted at once.
     """
 
     services: tuple[Service, ...] | None = None
@@ -246,5 +246,5 @@ class Ipvs:
     drain: int = 0
 
     def excludes(self, key: ServiceKey) -> bool:
-        """Tell whether a service is somebody else's whatever the rest says."""
+        """Return whether a service must not be touched."""
         return any(each.covers(key) for each in self.exclude)

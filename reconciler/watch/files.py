@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from reconciler.errors import Problem
-from reconciler.manifest.load import find, unreadable
+from reconciler.manifest.load import file_problem, find
 
 # The kernel follows at most this many symbolic links in one path: path_resolution(7).
 MAX_LINKS = 40
@@ -55,7 +55,7 @@ def take_snapshot(paths: Sequence[str], others: Iterable[str]) -> Snapshot:
         if found:
             unlisted += wrong
         else:
-            missing[path] = wrong[0] if wrong else unreadable(path, reason)
+            missing[path] = wrong[0] if wrong else file_problem(path, reason)
     stamps = {each: read_stamp(each) for each in dict.fromkeys((*files, *others))}
     return Snapshot(tuple(files), missing, tuple(unlisted), stamps)
 

@@ -22,7 +22,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from reconciler.errors import Problem
-from reconciler.manifest.load import Contents, Manifest, clashes, place, read_file, read_regular
+from reconciler.manifest.load import Contents, Manifest, clashes, located, read_file, read_regular
 from reconciler.manifest.schema import Finding, path_text
 from reconciler.watch.files import Snapshot, Stamp, find_git_lock, folders_to_watch, take_snapshot
 from reconciler.watch.folders import POLL, Folders
@@ -220,7 +220,7 @@ def _combine(snapshot: Snapshot, files: Mapping[str, Contents], in_force: Mappin
     return ManifestSet(
         manifests=chosen,
         broken=broken,
-        problems=(*problems, *place(rejected)),
+        problems=(*problems, *located(rejected)),
         missing=tuple(snapshot.missing),
     )
 

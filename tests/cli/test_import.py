@@ -75,7 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str, driver: str = "--netns") -> tuple[int, str, str]:
-    """Give the exit code, what is on stdout and what is on stderr."""
+    """Return the exit code, stdout and stderr."""
     code = main(["import", "--sandbox", "web-1", driver, "web-1", *words])
     out, err = capsys.readouterr()
     return code, out, err
@@ -133,10 +133,10 @@ ipvs:
     assert (
         err
         == """\
-keepalived:1: global_defs: not taken over
-keepalived:5: delay_loop 6: not taken over
-keepalived:10: TCP_CHECK: not taken over
-routes:1: dest 172.17.10.10/24: its host bits are cleared, which gives 172.17.10.0/24
+keepalived:1: global_defs: not imported
+keepalived:5: delay_loop 6: not imported
+keepalived:10: TCP_CHECK: not imported
+routes:1: dest 172.17.10.10/24: imported as 172.17.10.0/24, without the host bits
 """
     )
     assert code == 0
@@ -216,12 +216,12 @@ def test_the_notation_of_a_hostile_text_is_soon_told(text: str) -> None:
     [
         ("", "is empty"),
         ("# nothing\n! more", "is empty"),
-        ("apiVersion: reconciler/v1", "is in none of the notations known (kata, ipvsadm, keepalived)"),
-        ("*filter\n-A INPUT", "is in none of the notations known (kata, ipvsadm, keepalived)"),
-        ("null", "no interface and no route in it"),
-        ("[]", "no interface and no route in it"),
-        ("vrrp_instance A {\n}", "no virtual server in it"),
-        ("\0", "is in none of the notations known (kata, ipvsadm, keepalived)"),
+        ("apiVersion: reconciler/v1", "is in no known notation (kata, ipvsadm, keepalived)"),
+        ("*filter\n-A INPUT", "is in no known notation (kata, ipvsadm, keepalived)"),
+        ("null", "contains no interface and no route"),
+        ("[]", "contains no interface and no route"),
+        ("vrrp_instance A {\n}", "contains no virtual server"),
+        ("\0", "is in no known notation (kata, ipvsadm, keepalived)"),
     ],
 )
 def test_a_file_with_nothing_in_it(text: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +235,7 @@ def test_the_notation_may_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, out) == (2, "")
     assert err.startswith("file:1:1: only -A and -a lines belong in a rules file\n")
     write(file="# none\n")
-    assert run(capsys, "--from", "ipvsadm", "file") == (2, "", "file: no rule in it\n1 problem in 1 file.\n")
+    assert run(capsys, "--from", "ipvsadm", "file") == (2, "", "file: contains no rule\n1 problem in 1 file.\n")
 
 
 def test_files_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,7 +262,7 @@ def test_bad_json_is_told_with_its_field(capsys: pytest.CaptureFixture[str]) -> 
     assert (code, out) == (2, "")
     assert [line for line in err.splitlines() if line.startswith(("nics", "route", "broken"))] == [
         "nics:18:10: [1].mtu: 9601: expected a number from 46 to 9600",
-        "nics:20:2: [2].device: missing; list-ifaces does not say which device of the host it is, so add it",
+        "nics:20:2: [2].device: missing; list-ifaces does not print the device of the host, so add it",
         "nics:23:2: [3]: expected an object",
         "route:1:1: device: missing",
         "broken:2:1: while parsing a flow sequence, did not find expected ',' or ']'",
@@ -300,9 +300,9 @@ def test_what_is_there_twice_is_told_with_both_places(capsys: pytest.CaptureFixt
     code, out, err = run(capsys, "lb", "rules", "nics", "routes")
     assert (code, out) == (2, "")
     assert problems(err) == [
-        "rules:2:1: tcp 10.10.11.12 port 100 is there already, at lb:4",
-        "nics:1:1: device tap-test is there already, at nics:1",
-        "routes:1:1: route to 0.0.0.0/0 is there already, at routes:1",
+        "rules:2:1: tcp 10.10.11.12 port 100 is already defined at lb:4",
+        "nics:1:1: device tap-test is already defined at nics:1",
+        "routes:1:1: route to 0.0.0.0/0 is already defined at routes:1",
     ]
 
 
@@ -310,7 +310,7 @@ def test_virtual_servers_on_one_line_are_two(capsys: pytest.CaptureFixture[str])
     text = "virtual_server 10.0.0.1 80 { protocol TCP\nreal_server 10.9.9.9 80 {} }"
     write(lb=f"{text} {text}")
     code, _, err = run(capsys, "lb")
-    assert (code, problems(err)) == (2, ["lb:2:1: tcp 10.0.0.1 port 80 is there already, at lb:1"])
+    assert (code, problems(err)) == (2, ["lb:2:1: tcp 10.0.0.1 port 80 is already defined at lb:1"])
 
 
 def test_a_file_that_is_named_twice_is_read_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -359,13 +359,13 @@ def test_includes_are_relative_to_the_file_that_has_them(folder: Path, capsys: p
         err
         == """\
 etc/main:2: include none: no such file
-etc/sites/a.conf:1: global_defs: not taken over
-etc/sites/a.conf:5: delay_loop 6: not taken over
-etc/sites/a.conf:10: TCP_CHECK: not taken over
-etc/sites/b.conf:1: global_defs: not taken over
-etc/sites/b.conf:5: delay_loop 6: not taken over
-etc/sites/b.conf:10: TCP_CHECK: not taken over
-etc/sites/../checks:1: SSL: not taken over
+etc/sites/a.conf:1: global_defs: not imported
+etc/sites/a.conf:5: delay_loop 6: not imported
+etc/sites/a.conf:10: TCP_CHECK: not imported
+etc/sites/b.conf:1: global_defs: not imported
+etc/sites/b.conf:5: delay_loop 6: not imported
+etc/sites/b.conf:10: TCP_CHECK: not imported
+etc/sites/../checks:1: SSL: not imported
 """
     )
 
@@ -408,7 +408,7 @@ def test_names_of_digits_stay_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_letters_that_a_terminal_obeys_do_not_get_there(capsys: pytest.CaptureFixture[str]) -> None:
     write(lb=KEEPALIVED + "vrrp_\x1b[31m {\n}\n", bad="virtual_server \x1b[31m {\n}\n")
     _, _, err = run(capsys, "lb")
-    assert "vrrp_\\x1b[31m: not taken over" in err
+    assert "vrrp_\\x1b[31m: not imported" in err
     assert "\x1b" not in err + run(capsys, "bad")[2]
 
 

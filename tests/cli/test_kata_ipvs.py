@@ -145,7 +145,7 @@ def test_each_wrong_line_is_told_and_none_is_imported(box: Listed, capsys: pytes
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("ipvsadm", "--parameters", "-Z"), "--parameters: -Z is not possible here: counters are not looked after"),
+        (("ipvsadm", "--parameters", "-Z"), "--parameters: -Z is not supported: reconciler does not manage counters"),
         (("ipvsadm", "--parameters", ""), "--parameters: nothing to do; expected one of"),
         (("ipvsadm", "--restore", "none"), "[Errno 2] No such file or directory: 'none'"),
         (("ipvsadm", "--restore", "/dev/null"), "/dev/null: not a regular file"),

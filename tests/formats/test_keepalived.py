@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.formats.keepalived import parse
-from reconciler.formats.statements import Place
+from reconciler.formats.statements import Position
 from reconciler.model.ipvs import Server, Service
 from tests.formats.strategies import services
 
@@ -104,26 +104,26 @@ SITE_SERVICES = [
     ),
 ]
 SITE_LEFT = [
-    "a.conf:2: global_defs: not taken over",
-    "a.conf:7: vrrp_script chk: not taken over",
-    "a.conf:8: vrrp_instance VI_1: not taken over",
-    "a.conf:16: static_routes: not taken over",
-    "a.conf:19: delay_loop 6: not taken over",
-    "a.conf:26: alpha: not taken over",
-    "a.conf:27: quorum 2: not taken over",
-    "a.conf:28: quorum_up /bin/announce up: not taken over",
-    "a.conf:29: inhibit_on_failure: not taken over",
-    "a.conf:30: sorry_server 10.0.1.99 443: not taken over",
-    "a.conf:36: notify_down /bin/page # 1: not taken over",
-    "a.conf:37: SSL_GET: not taken over",
-    "a.conf:45: TCP_CHECK: not taken over",
-    "a.conf:46: MISC_CHECK: not taken over",
-    "a.conf:54: SSL: not taken over",
+    "a.conf:2: global_defs: not imported",
+    "a.conf:7: vrrp_script chk: not imported",
+    "a.conf:8: vrrp_instance VI_1: not imported",
+    "a.conf:16: static_routes: not imported",
+    "a.conf:19: delay_loop 6: not imported",
+    "a.conf:26: alpha: not imported",
+    "a.conf:27: quorum 2: not imported",
+    "a.conf:28: quorum_up /bin/announce up: not imported",
+    "a.conf:29: inhibit_on_failure: not imported",
+    "a.conf:30: sorry_server 10.0.1.99 443: not imported",
+    "a.conf:36: notify_down /bin/page # 1: not imported",
+    "a.conf:37: SSL_GET: not imported",
+    "a.conf:45: TCP_CHECK: not imported",
+    "a.conf:46: MISC_CHECK: not imported",
+    "a.conf:54: SSL: not imported",
 ]
 
 
 def read(text: str, files: Mapping[str, str] | None = None) -> tuple[list[Service], Told, Told]:
-    """Give the services, what is refused, and what is left out."""
+    """Return the services, the problems, and what is not imported."""
     refused: Told = []
     left: Told = []
 
@@ -163,7 +163,7 @@ def test_a_whole_file() -> None:
 
 def test_where_a_service_stands() -> None:
     found = parse("a.conf", SITE, lambda *_: (), lambda *_: None, lambda *_: None)
-    assert [place for place, _ in found] == [Place("a.conf", 18), Place("a.conf", 49)]
+    assert [place for place, _ in found] == [Position("a.conf", 18), Position("a.conf", 49)]
 
 
 def with_server(**fields: object) -> Service:
@@ -261,34 +261,39 @@ def test_servers_take_the_port_of_each_service_of_a_group() -> None:
     text = virtual("lb_kind DR", head="group G", server="real_server 10.9.9.9 80 {}")
     found, refused, left = read(f"{text}\nvirtual_server_group G {{\n10.0.0.1 80\n10.0.0.1 81\n10.0.0.2 81\n}}")
     assert [service.servers[0].port for service in found] == [80, 81, 81]
-    assert (refused, left) == ([], ["a.conf:4: port 80 of 10.9.9.9: only NAT changes ports; it is 81"])
+    assert (refused, left) == (
+        [],
+        [
+            "a.conf:4: real_server 10.9.9.9 80: its port 80 is ignored, as only NAT changes ports; it gets the port 81 of the service"
+        ],
+    )
 
 
 LEFT: list[tuple[str, str]] = [
-    (virtual("lb_kind DR"), "a.conf:4: port 8080 of 10.9.9.9: only NAT changes ports; it is 80"),
-    (virtual("lb_kind DR", head="fwmark 7"), "a.conf:4: port 8080 of 10.9.9.9: only NAT changes ports; it is that of the packet"),
-    (virtual("mh-port"), "a.conf:3: mh-port: the scheduler is not mh up to here, so keepalived ignores it"),
-    (virtual("sh-port", "lb_algo sh"), "a.conf:3: sh-port: the scheduler is not sh up to here, so keepalived ignores it"),
-    (virtual("ops"), "a.conf:3: ops: it is for UDP and firewall marks, and this is TCP"),
-    (virtual("persistence_engine sip"), "a.conf:3: persistence_engine sip: nothing without persistence, not taken over"),
-    (virtual("persistence_timeout 0"), "a.conf:3: persistence_timeout 0: keepalived ignores 0"),
-    (virtual(head="10.0.0.1"), "a.conf:1: virtual_server 10.0.0.1: no port, so it is persistent for 360 s, as keepalived has it"),
-    (virtual().replace("protocol TCP", ""), "a.conf:1: virtual_server 10.0.0.1 80: no protocol; UDP is taken, as keepalived does"),
-    (virtual("hysteresis 3"), "a.conf:3: hysteresis 3: not taken over"),
-    (virtual(f"virtualhost {'w' * 99}"), f"a.conf:3: virtualhost {'w' * 68}…: not taken over"),
-    (virtual("@main lb_algo rr"), "a.conf:3: @main lb_algo rr: a conditional or repeated line, not taken over"),
-    (virtual("$IF lb_algo rr").replace("protocol", "$IF=@^main\nprotocol"), "a.conf:4: @^main lb_algo rr: a conditional or repeated line, not taken over"),
-    (virtual("~SEQ(N, 1, 3) real_server 10.0.9.${N} 80 { }"), "a.conf:3: ~SEQ(N, 1, 3) real_server 10.0.9.${N} 80 { }: a conditional or repeated line, not taken over"),
-    (virtual("$RS= \\", "  real_server 1.1.1.1 80 { \\", "  } \\", ""), "a.conf:3: $RS: a definition of several lines, not taken over"),
-    (virtual("$RS"), "a.conf:3: $RS: a definition that is not known here: not taken over"),
-    (virtual("lb_algo $ALGO"), "a.conf:3: lb_algo $ALGO: a definition that is not known here: not taken over"),
-    (virtual("real_server 10.0.9.${N} 80 {", "weight 5", "}"), "a.conf:3: real_server 10.0.9.${N} 80: a definition that is not known here: not taken over"),
-    (virtual("connect_timeout ${_ENV TIMEOUT}"), "a.conf:3: connect_timeout ${_ENV TIMEOUT}: a definition that is not known here: not taken over"),
-    (virtual() + "\nvirtual_server $VIP 80 {\nreal_server 1.1.1.1 80 {\n}\n}", "a.conf:5: virtual_server $VIP 80: a definition that is not known here: not taken over"),
-    (virtual() + "\nvirtual_server_group $G {\n10.0.0.1 80\n}", "a.conf:5: virtual_server_group $G: a definition that is not known here: not taken over"),
-    (virtual() + "\nvirtual_server_group G {\n10.0.0.1 80\n}", "a.conf:5: virtual_server_group G: no virtual_server names it, not taken over"),
-    (virtual() + "\nvirtual_server 10.0.0.2 80 {\n}", "a.conf:5: virtual_server 10.0.0.2 80: no real server, so keepalived ignores it"),
-    (virtual("include {a,b}.conf"), "a.conf:3: include {a,b}.conf: braces and definitions in a pattern, not followed"),
+    (virtual("lb_kind DR"), "a.conf:4: real_server 10.9.9.9 8080: its port 8080 is ignored, as only NAT changes ports; it gets the port 80 of the service"),
+    (virtual("lb_kind DR", head="fwmark 7"), "a.conf:4: real_server 10.9.9.9 8080: its port 8080 is ignored, as only NAT changes ports; it gets the port of each packet"),
+    (virtual("mh-port"), "a.conf:3: mh-port: not imported because no line above sets the scheduler to mh, as keepalived requires"),
+    (virtual("sh-port", "lb_algo sh"), "a.conf:3: sh-port: not imported because no line above sets the scheduler to sh, as keepalived requires"),
+    (virtual("ops"), "a.conf:3: ops: not imported; TCP services cannot have it, only UDP and firewall marks"),
+    (virtual("persistence_engine sip"), "a.conf:3: persistence_engine sip: not imported because it has no effect without persistence"),
+    (virtual("persistence_timeout 0"), "a.conf:3: persistence_timeout 0: not imported because keepalived ignores 0"),
+    (virtual(head="10.0.0.1"), "a.conf:1: virtual_server 10.0.0.1: imported as persistent for 360 s, as keepalived does without a port"),
+    (virtual().replace("protocol TCP", ""), "a.conf:1: virtual_server 10.0.0.1 80: imported as UDP, keepalived's default protocol"),
+    (virtual("hysteresis 3"), "a.conf:3: hysteresis 3: not imported"),
+    (virtual(f"virtualhost {'w' * 99}"), f"a.conf:3: virtualhost {'w' * 68}…: not imported"),
+    (virtual("@main lb_algo rr"), "a.conf:3: @main lb_algo rr: not imported because it is conditional or repeated"),
+    (virtual("$IF lb_algo rr").replace("protocol", "$IF=@^main\nprotocol"), "a.conf:4: @^main lb_algo rr: not imported because it is conditional or repeated"),
+    (virtual("~SEQ(N, 1, 3) real_server 10.0.9.${N} 80 { }"), "a.conf:3: ~SEQ(N, 1, 3) real_server 10.0.9.${N} 80 { }: not imported because it is conditional or repeated"),
+    (virtual("$RS= \\", "  real_server 1.1.1.1 80 { \\", "  } \\", ""), "a.conf:3: $RS: not imported because it has several lines"),
+    (virtual("$RS"), "a.conf:3: $RS: not imported because it uses an undefined name"),
+    (virtual("lb_algo $ALGO"), "a.conf:3: lb_algo $ALGO: not imported because it uses an undefined name"),
+    (virtual("real_server 10.0.9.${N} 80 {", "weight 5", "}"), "a.conf:3: real_server 10.0.9.${N} 80: not imported because it uses an undefined name"),
+    (virtual("connect_timeout ${_ENV TIMEOUT}"), "a.conf:3: connect_timeout ${_ENV TIMEOUT}: not imported because it uses an undefined name"),
+    (virtual() + "\nvirtual_server $VIP 80 {\nreal_server 1.1.1.1 80 {\n}\n}", "a.conf:5: virtual_server $VIP 80: not imported because it uses an undefined name"),
+    (virtual() + "\nvirtual_server_group $G {\n10.0.0.1 80\n}", "a.conf:5: virtual_server_group $G: not imported because it uses an undefined name"),
+    (virtual() + "\nvirtual_server_group G {\n10.0.0.1 80\n}", "a.conf:5: virtual_server_group G: not imported because no virtual_server uses this group"),
+    (virtual() + "\nvirtual_server 10.0.0.2 80 {\n}", "a.conf:5: virtual_server 10.0.0.2 80: not imported because it has no real server, as in keepalived"),
+    (virtual("include {a,b}.conf"), "a.conf:3: include {a,b}.conf: not followed because the pattern has braces or definitions"),
     (virtual("includer nothing.conf"), "a.conf:3: include nothing.conf: no such file"),
 ]  # fmt: skip
 
@@ -304,11 +309,11 @@ REFUSED: list[tuple[str, str]] = [
     (virtual(head="10.0.0.1 99999"), f"a.conf:1: virtual_server 10.0.0.1 99999: port 99999: {NUMBER} 0 to 65535"),
     (virtual(head="web 80"), 'a.conf:1: virtual_server web 80: "web" is not an IP address'),
     (virtual(head="fwmark 0"), f"a.conf:1: virtual_server fwmark 0: fwmark 0: {NUMBER} 1 to 4294967295"),
-    (virtual(head="fwmark"), "a.conf:1: virtual_server fwmark: virtual_server fwmark lacks its value"),
-    (virtual(head=""), "a.conf:1: virtual_server: virtual_server lacks its value"),
-    (virtual(head="group H"), "a.conf:1: virtual_server group H: there is no such virtual_server_group"),
+    (virtual(head="fwmark"), "a.conf:1: virtual_server fwmark: virtual_server fwmark needs a value"),
+    (virtual(head=""), "a.conf:1: virtual_server: virtual_server needs a value"),
+    (virtual(head="group H"), "a.conf:1: virtual_server group H: this virtual_server_group is not defined"),
     (virtual("lb_algo wrl"), 'a.conf:3: lb_algo wrl: unknown; did you mean "wrr"?'),
-    (virtual("lb_algo"), "a.conf:3: lb_algo lacks its value"),
+    (virtual("lb_algo"), "a.conf:3: lb_algo needs a value"),
     (virtual("lb_kind nat"), 'a.conf:3: lb_kind nat: unknown; did you mean "NAT"?'),
     (virtual("lb_kind TUN type vxlan"), "a.conf:3: lb_kind TUN type vxlan: unknown type; expected one of: ipip, gue, gre"),
     (virtual("lb_kind TUN type gue"), "a.conf:3: lb_kind TUN type gue: a gue tunnel needs a UDP port from 1 to 65535"),
@@ -319,7 +324,7 @@ REFUSED: list[tuple[str, str]] = [
     (virtual("protocol ICMP"), "a.conf:3: protocol ICMP: unknown; expected one of: tcp, udp, sctp"),
     (virtual("persistence_timeout 2678401"), f"a.conf:3: persistence_timeout 2678401: {NUMBER} 0 to 2678400"),
     (virtual("persistence_granularity 24"), "a.conf:3: persistence_granularity 24: not a netmask; expected one such as 255.255.255.0"),
-    (virtual("persistence_granularity"), "a.conf:3: persistence_granularity lacks its value"),
+    (virtual("persistence_granularity"), "a.conf:3: persistence_granularity needs a value"),
     (virtual("persistence_engine rtp"), "a.conf:3: persistence_engine rtp: unknown; expected one of: sip"),
     (virtual("ip_family ipv6"), "a.conf:3: ip_family ipv6: unknown; expected one of: inet, inet6"),
     (virtual("weight 0"), f"a.conf:3: weight 0: {NUMBER} 1 to 65535"),
@@ -327,13 +332,13 @@ REFUSED: list[tuple[str, str]] = [
     (virtual("real_server 10.9.9.9 8080 {", "uthreshold -1", "}", server=""), f"a.conf:4: uthreshold -1: {NUMBER} 0 to 1073741823"),
     (virtual("real_server 10.9.9.9 8080 {", "lthreshold 5", "}", server=""), "a.conf:3: real_server 10.9.9.9 8080: a lower threshold needs an upper one"),
     (virtual(server="real_server 224.0.0.1 80 {}"), "a.conf:3: real_server 224.0.0.1 80: 224.0.0.1 is not a unicast address"),
-    (virtual(server="real_server {}"), "a.conf:3: real_server: no address"),
+    (virtual(server="real_server {}"), "a.conf:3: real_server: an address is missing"),
     (virtual(server="real_server fd00::9 80 {}"), "a.conf:3: real_server fd00::9 80: fd00::9 is IPv6 and the service is IPv4; only a tunnel (TUN) can reach it"),
-    (virtual("real_server 10.9.9.9 8080 {", "}"), "a.conf:5: 10.9.9.9 port 8080 is a server of this service already, at a.conf:3"),
-    (virtual("real_server 10.9.9.9 8080 {} real_server 10.9.9.9 8080 {}", server=""), "a.conf:3: 10.9.9.9 port 8080 is a server of this service already, at a.conf:3"),
-    (virtual("lb_kind DR", "real_server 10.9.9.9 {", "}", server="real_server 10.9.9.9 80 {}"), "a.conf:6: 10.9.9.9 port 80 is a server of this service already, at a.conf:4"),
-    (group("10.0.0.1 80\n10.0.0.0-3 80"), "a.conf:7: tcp 10.0.0.1 port 80 is there already, at a.conf:6"),
-    (group("fwmark 7\nfwmark 7"), "a.conf:7: fwmark 7 is there already, at a.conf:6"),
+    (virtual("real_server 10.9.9.9 8080 {", "}"), "a.conf:5: 10.9.9.9 port 8080 is already a server of this service, at a.conf:3"),
+    (virtual("real_server 10.9.9.9 8080 {} real_server 10.9.9.9 8080 {}", server=""), "a.conf:3: 10.9.9.9 port 8080 is already a server of this service, at a.conf:3"),
+    (virtual("lb_kind DR", "real_server 10.9.9.9 {", "}", server="real_server 10.9.9.9 80 {}"), "a.conf:6: 10.9.9.9 port 80 is already a server of this service, at a.conf:4"),
+    (group("10.0.0.1 80\n10.0.0.0-3 80"), "a.conf:7: tcp 10.0.0.1 port 80 is already defined at a.conf:6"),
+    (group("fwmark 7\nfwmark 7"), "a.conf:7: fwmark 7 is already defined at a.conf:6"),
     (group("10.0.0.9-3 80"), "a.conf:6: 10.0.0.9-3: the end is before the beginning"),
     (group("10.0.0.9-256 80"), 'a.conf:6: 10.0.0.9-256: "256" is not the last part of an address'),
     (group("10.0.0.9- 80"), 'a.conf:6: 10.0.0.9-: "" is not the last part of an address'),
@@ -344,7 +349,7 @@ REFUSED: list[tuple[str, str]] = [
     (group("10.0.0.0/8 80"), "a.conf:6: 10.0.0.0/8: 16,777,216 addresses; at most 20,000 services are allowed"),
     (group("10.0.0.0/18 80"), "a.conf:1: virtual_server group G: 32,768 services and servers up to here; at most 20,000 are allowed"),
     (group("fwmark 7 ipv6"), "a.conf:6: fwmark 7 ipv6: unknown; expected one of: inet, inet6"),
-    (group("10.0.0.1 80\n}\nvirtual_server_group G {\n10.0.0.2 80"), "a.conf:8: virtual_server_group G: this group is there already, at a.conf:5"),
+    (group("10.0.0.1 80\n}\nvirtual_server_group G {\n10.0.0.2 80"), "a.conf:8: virtual_server_group G: this group is already defined at a.conf:5"),
     (virtual() + "\nvirtual_server_group {\n}", "a.conf:5: virtual_server_group: a group needs a name"),
     (virtual() + "}", "a.conf:4: a } that belongs to no block"),
     (virtual() + "\n{ }", "a.conf:5: a { that belongs to no block"),
@@ -353,10 +358,10 @@ REFUSED: list[tuple[str, str]] = [
     (virtual(server="real_server 10.9.9.9 8080"), "a.conf:3: real_server 10.9.9.9 8080: no block follows"),
     (virtual() + "\nvirtual_server 10.0.0.2 80 {", "a.conf:5: virtual_server 10.0.0.2 80: its block is not closed"),
     (virtual() + "\nglobal_defs {\na {\n}", "a.conf:5: global_defs: its block is not closed"),
-    (virtual('quorum_up "/bin/up'), "a.conf:3: a quote that does not end on its line"),
+    (virtual('quorum_up "/bin/up'), "a.conf:3: a quote is not closed on its line"),
     (virtual("include unreadable"), "a.conf:3: include unreadable: a.conf may not read it"),
-    (virtual("$A=$A", "$A"), "a.conf:4: definitions make this line longer than 4,096 letters, or endless"),
-    (virtual("$A=${A}b", "x ${A}"), "a.conf:4: definitions make this line longer than 4,096 letters, or endless"),
+    (virtual("$A=$A", "$A"), "a.conf:4: definitions make this line endless, or longer than 4,096 characters"),
+    (virtual("$A=${A}b", "x ${A}"), "a.conf:4: definitions make this line endless, or longer than 4,096 characters"),
 ]  # fmt: skip
 
 
@@ -401,9 +406,9 @@ def test_includes() -> None:
     assert (
         left
         == [
-            "check:1: alpha: not taken over",
-            "sites/2.conf:6: connect_timeout 3: not taken over",
-            "check:1: alpha: not taken over",
+            "check:1: alpha: not imported",
+            "sites/2.conf:6: connect_timeout 3: not imported",
+            "check:1: alpha: not imported",
         ][: len(left)]
     )
     assert len(left) == 2
@@ -541,7 +546,7 @@ def written(service: Service) -> Iterator[str]:
 
 
 def as_keepalived_has_it(service: Service) -> Service:
-    """Give what a keepalived.conf can say: an engine needs persistence, a port 0 is that of the service."""
+    """Return what a keepalived.conf can express: an engine needs persistence, a port 0 is that of the service."""
     own = 0 if service.protocol == "fwmark" else service.port
     return replace(
         service,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.formats.statements import CLOSE, OPEN, Place, Reader, StatementError
+from reconciler.formats.statements import CLOSE, OPEN, Position, Reader, StatementError
 
-UNCLOSED = "a quote that does not end on its line"
+UNCLOSED = "a quote is not closed on its line"
 Words = list[str]
 
 
@@ -44,7 +44,7 @@ def test_words(text: str, expected: list[Words]) -> None:
 def test_a_quote_that_does_not_end(text: str) -> None:
     with pytest.raises(StatementError, match=UNCLOSED) as raised:
         read(f"x\n{text}")
-    assert raised.value.place == Place("a.conf", 2)
+    assert raised.value.position == Position("a.conf", 2)
 
 
 def words_of(line: str) -> list[Words]:

@@ -8,7 +8,6 @@ from reconciler.model.ipvs import (
     DEFAULT_SCHEDULER,
     FORWARDS,
     FWMARK,
-    IGNORABLE,
     NAMED_SCHEDULER_FLAGS,
     PROTOCOLS,
     SCHEDULER_FLAGS,
@@ -75,7 +74,7 @@ def services(draw: st.DrawFn) -> Service:
         servers=tuple(
             draw(st.lists(servers(protocol, ipv6=ipv6, port=port), max_size=4, unique_by=lambda server: server.key))
         ),
-        ignore=draw(st.sampled_from(((), IGNORABLE))),
+        ignore=draw(st.sampled_from(((), ("weight",)))),
     )
 
 

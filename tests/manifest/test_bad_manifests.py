@@ -89,7 +89,7 @@ def test_apply_touches_nothing(kernel: Kernel, tmp_path: Path) -> None:
 
 
 def _state(namespace: str, folder: Path) -> str:
-    """Give all that `ip` says of the links, addresses and routes of a namespace."""
+    """Return all that `ip` prints about the links, addresses and routes of a namespace."""
     batch, batch6 = folder / "batch", folder / "batch6"
     batch.write_text("link show\naddress show\nroute show table all\n")
     batch6.write_text("route show table all\n")

@@ -44,7 +44,7 @@ RETYPED = {
 
 
 def is_quoted(text: str) -> bool:
-    """Tell whether a text is quoted as an item, as a value and as a key."""
+    """Return whether a text is quoted as an item, as a value and as a key."""
     item, value, key = dump([[text]]), dump([{"a": text}]), dump([{text: 1}])
     return all(
         re.match(start, written)

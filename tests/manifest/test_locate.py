@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.manifest.compose import Path, Place, compose, locate
+from reconciler.manifest.compose import Location, Path, compose, locate
 from reconciler.manifest.dump import dump
 from tests.manifest.plain import data
 
@@ -28,27 +28,27 @@ i:
 j: {k}
 """
 
-PLACES: dict[Path, Place] = {
-    (): Place((1, 0, 0), None),
-    ("a",): Place((1, 3, 4), (1, 0, 1)),
-    ("b",): Place((3, 0, 1), (2, 0, 1)),
-    ("b", 0): Place((3, 2, 3), None),
-    ("b", 1): Place((4, 2, 3), None),
-    ("b", 1, "c"): Place((4, 6, 11), (4, 3, 4)),
-    ("b", 1, "d e"): Place((4, 20, 21), (4, 13, 18)),
-    ("b", 1, "d e", 0): Place((4, 21, 22), None),
-    ("b", 2, 0): Place((5, 4, 5), None),
-    ("東京",): Place((6, 4, 5), (6, 0, 2)),
-    ("東京", "東"): Place((7, 5, 6), (7, 2, 3)),
-    ("g",): Place((8, 3, 5), (8, 0, 1)),
-    ("h",): Place((9, 3, 4), (9, 0, 1), "text\n"),
-    ("i",): Place((11, 2, 2), (11, 0, 1)),
-    ("j", "k"): Place((12, 5, 5), (12, 4, 5)),
+PLACES: dict[Path, Location] = {
+    (): Location((1, 0, 0), None),
+    ("a",): Location((1, 3, 4), (1, 0, 1)),
+    ("b",): Location((3, 0, 1), (2, 0, 1)),
+    ("b", 0): Location((3, 2, 3), None),
+    ("b", 1): Location((4, 2, 3), None),
+    ("b", 1, "c"): Location((4, 6, 11), (4, 3, 4)),
+    ("b", 1, "d e"): Location((4, 20, 21), (4, 13, 18)),
+    ("b", 1, "d e", 0): Location((4, 21, 22), None),
+    ("b", 2, 0): Location((5, 4, 5), None),
+    ("東京",): Location((6, 4, 5), (6, 0, 2)),
+    ("東京", "東"): Location((7, 5, 6), (7, 2, 3)),
+    ("g",): Location((8, 3, 5), (8, 0, 1)),
+    ("h",): Location((9, 3, 4), (9, 0, 1), "text\n"),
+    ("i",): Location((11, 2, 2), (11, 0, 1)),
+    ("j", "k"): Location((12, 5, 5), (12, 4, 5)),
 }
 
 
 @pytest.mark.parametrize(("path", "place"), PLACES.items(), ids=str)
-def test_values_and_keys_have_places(path: Path, place: Place) -> None:
+def test_values_and_keys_have_places(path: Path, place: Location) -> None:
     assert locate(TEXT, {0: [path]})[0][path] == place
 
 
@@ -72,9 +72,9 @@ def test_only_a_literal_text_has_lines(value: str) -> None:
 def test_documents_are_told_apart() -> None:
     text = "a: 1\n---\n---\n# third\na: 2\n"
     expected = {
-        0: {(): Place((0, 0, 0), None), ("a",): Place((0, 3, 4), (0, 0, 1))},
-        1: {(): Place((2, 0, 0), None)},
-        2: {(): Place((4, 0, 0), None), ("a",): Place((4, 3, 4), (4, 0, 1))},
+        0: {(): Location((0, 0, 0), None), ("a",): Location((0, 3, 4), (0, 0, 1))},
+        1: {(): Location((2, 0, 0), None)},
+        2: {(): Location((4, 0, 0), None), ("a",): Location((4, 3, 4), (4, 0, 1))},
     }
     assert locate(text, {number: [("a",)] for number in expected}) == expected
     assert locate(text, {2: [("a",)]}) == {2: expected[2]}

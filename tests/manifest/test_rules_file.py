@@ -95,7 +95,7 @@ def test_its_wrong_lines_are_told_with_those_of_the_manifest() -> None:
             line=4,
             column=3,
             path="",
-            message="-a -t 10.0.0.1:80: no such service in this manifest",
+            message="-a -t 10.0.0.1:80: no -A line has this service",
             excerpt="  -a -t 10.0.0.1:80 -r 10.0.0.2 -m",
             width=32,
         ),

@@ -23,7 +23,6 @@ from reconciler.model.ipvs import (
     DRAINING,
     FORWARDS,
     FWMARK,
-    IGNORABLE,
     NAMED_SCHEDULER_FLAGS,
     PERSISTENCE_ENGINES,
     PROTOCOLS,
@@ -132,7 +131,7 @@ def test_what_is_chosen_from_is_what_the_model_has() -> None:
     flags = [*SCHEDULER_FLAGS, *(flag for flags in NAMED_SCHEDULER_FLAGS.values() for flag in flags)]
     assert service["schedulerFlags"]["items"]["enum"] == flags
     assert service["persistenceEngine"]["enum"] == list(PERSISTENCE_ENGINES)
-    assert service["ignore"]["items"]["enum"] == list(IGNORABLE)
+    assert service["ignore"]["items"]["enum"] == ["weight"]
     assert [server[name]["enum"] for name in ("forward", "tunType", "tunChecksum")] == [
         list(FORWARDS),
         list(TUN_TYPES),

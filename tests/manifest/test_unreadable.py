@@ -36,7 +36,7 @@ def test_file_below_a_file() -> None:
 
 def test_empty_folder(folder: Path) -> None:
     (folder / "below").mkdir()
-    assert problems("below") == ["below: no manifest below this folder (*.yaml, *.yml, *.json)"]
+    assert problems("below") == ["below: this folder contains no manifest (*.yaml, *.yml, *.json)"]
 
 
 def test_folder_of_other_files_and_hidden_ones(folder: Path) -> None:
@@ -44,13 +44,15 @@ def test_folder_of_other_files_and_hidden_ones(folder: Path) -> None:
         file = folder / "below" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(manifest())
-    assert problems("below") == ["below: no manifest below this folder (*.yaml, *.yml, *.json)"]
+    assert problems("below") == ["below: this folder contains no manifest (*.yaml, *.yml, *.json)"]
 
 
 def test_empty_file_in_a_folder_of_others(folder: Path) -> None:
     (folder / "a.yaml").write_text(manifest())
     (folder / "b.yaml").write_text("")
-    assert problems(".") == ["./b.yaml: is empty; to ask for nothing, write empty sections such as `routes: []`"]
+    assert problems(".") == [
+        "./b.yaml: is empty; to remove what reconciler created, write empty sections such as `routes: []`"
+    ]
 
 
 def test_file_above_the_bound() -> None:
@@ -72,6 +74,6 @@ def test_all_files_are_reported_at_once_in_the_order_given(folder: Path) -> None
     assert problems("b.yaml", "c.yaml", "below", "a.yaml") == [
         "b.yaml:1:13: apiVersion: 2 is not valid; expected reconciler/v1",
         "c.yaml: No such file or directory",
-        "below: no manifest below this folder (*.yaml, *.yml, *.json)",
+        "below: this folder contains no manifest (*.yaml, *.yml, *.json)",
         "a.yaml:2:1: while parsing a flow node, did not find expected node content",
     ]

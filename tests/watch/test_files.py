@@ -80,7 +80,7 @@ class TestSnapshots:
         assert seen.files == ("m/a.yaml",)
         assert [str(each) for each in seen.missing.values()] == [
             "gone: No such file or directory",
-            "empty: no manifest below this folder (*.yaml, *.yml, *.json)",
+            "empty: this folder contains no manifest (*.yaml, *.yml, *.json)",
             "m/a.yaml/below: Not a directory",
         ]
         assert (list(seen.stamps), seen.stamps["a.rules"]) == (["m/a.yaml", "a.rules"], None)

@@ -111,7 +111,7 @@ def test_truncated_for_a_while_and_then_written(
     truncate()
     reading = watch.until(lambda reading: bool(reading.broken))
     assert versions(reading) == {"s1": 1, "s2": 1}
-    empty = "m/s1.yaml: is empty; to ask for nothing, write empty sections such as `routes: []`"
+    empty = "m/s1.yaml: is empty; to remove what reconciler created, write empty sections such as `routes: []`"
     assert (reading.broken, list(map(str, reading.problems))) == ({"s1": empty}, [empty])
     write("m", [1], 2)
     assert watch.until(lambda reading: not reading.broken).problems == ()

@@ -1,4 +1,4 @@
-"""A command line → what it asks for."""
+"""A command line of ipvsadm → the values that it contains."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from reconciler.formats.ipvsadm.read import read_key, read_server, read_service,
 from reconciler.model.ipvs import TIMEOUT_MAX, Server, Service, ServiceKey, Timeouts
 
 
-class Command(NamedTuple):
-    """A command line of ipvsadm, as far as it says something.
+class IpvsadmCommand(NamedTuple):
+    """A command line of ipvsadm; what it does not contain is None.
 
-    `name`: -A, -E, -D, -C, -a, -e, -d, -L, -S or --set; `key`: the service it is about; `service`: without servers.
+    `name`: -A, -E, -D, -C, -a, -e, -d, -L, -S or --set; `key`: that of its service; `service`: without servers.
     """
 
     name: str
@@ -22,15 +22,15 @@ class Command(NamedTuple):
     timeouts: Timeouts | None = None
 
 
-def parse_command(text: str) -> Command:
-    """Read a command line. A server for which no way of forwarding is given is reached by NAT. ValueError if it is wrong."""
+def parse_command(text: str) -> IpvsadmCommand:
+    """Read a command line. A server without a forwarding option is reached by NAT. ValueError if the line is wrong."""
     words = text.split()
     if words[:1] == ["--set"]:
-        return Command("--set", timeouts=_read_timeouts(words[1:]))
+        return IpvsadmCommand("--set", timeouts=_read_timeouts(words[1:]))
     options = read_command(words)
     name, _ = options["command"]
     if name in {"-C", "-S"} or (name == "-L" and options.keys() <= {"command", "numeric"}):
-        return Command(name)
+        return IpvsadmCommand(name)
     key = read_key(options)
     protocol, address, port = key
     service = server = None
@@ -39,11 +39,11 @@ def parse_command(text: str) -> Command:
     elif name in {"-a", "-e", "-d"}:
         options.setdefault("forward", ("-m", ""))
         server = read_server(options, key)
-    return Command(name, key, service, server)
+    return IpvsadmCommand(name, key, service, server)
 
 
 def _read_timeouts(words: list[str]) -> Timeouts:
-    """Read the three timeouts of --set; 0 leaves one as it is."""
+    """Read the three timeouts of --set; 0 leaves one as it is. ValueError if they are wrong."""
     if len(words) != len(Timeouts._fields):
-        raise ValueError("--set takes three numbers: the seconds for TCP, for TCP after a FIN, and for UDP")
+        raise ValueError("--set needs three numbers: the seconds for TCP, for TCP after a FIN, and for UDP")
     return Timeouts(*(to_number("--set", word, 0, TIMEOUT_MAX) or None for word in words))

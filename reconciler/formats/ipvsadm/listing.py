@@ -12,12 +12,12 @@ _FORWARDS = {"nat": "Masq", "dr": "Route", "tunnel": "Tunnel", "localnode": "Loc
 _FORWARD_OF = {word: forward for forward, word in _FORWARDS.items()}
 _PROTOCOLS = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp", "FWM": FWMARK}
 
-# How many connections a server has: active ones, and others.
+# Returns how many connections a server has: active ones, and inactive ones.
 Counts = Callable[[ServiceKey, ServerKey], tuple[int, int]]
 
 
 def list_services(services: Iterable[Service], counts: Counts) -> Iterator[str]:
-    """List services and their servers, in ipvsadm's order, below its headings."""
+    """Yield the lines for services and their servers, in ipvsadm's order, below its headings."""
     yield "Prot LocalAddress:Port Scheduler Flags"
     yield "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn"
     for service in in_order(services):
@@ -25,28 +25,28 @@ def list_services(services: Iterable[Service], counts: Counts) -> Iterator[str]:
         for server in service.servers:
             active, inactive = counts(service.key, server.key)
             forward = _FORWARDS.get(server.forward, server.forward)
-            place = _endpoint(*server.key)
-            yield f"  -> {place:<28} {forward:<7} {server.weight:<6} {active:<10} {inactive:<10}"
+            endpoint = _endpoint(*server.key)
+            yield f"  -> {endpoint:<28} {forward:<7} {server.weight:<6} {active:<10} {inactive:<10}"
 
 
 def in_order(services: Iterable[Service]) -> list[Service]:
-    """Give services and servers in ipvsadm's order: those of marks last; then by family, protocol, address and port."""
-    ordered = sorted(services, key=_place_of_service)
+    """Return services and servers in ipvsadm's order: by mark (none first), family, protocol, address and port."""
+    ordered = sorted(services, key=_service_order)
     return [_with_servers_in_order(service) for service in ordered]
 
 
 def _with_servers_in_order(service: Service) -> Service:
-    return replace(service, servers=tuple(sorted(service.servers, key=_place_of_server)))
+    return replace(service, servers=tuple(sorted(service.servers, key=_server_order)))
 
 
-def _place_of_service(service: Service) -> tuple[int, bool, int, bytes, int]:
+def _service_order(service: Service) -> tuple[int, bool, int, bytes, int]:
     protocol, address, port = service.key
     mark = port if protocol == FWMARK else 0
     number = 0 if protocol == FWMARK else PROTOCOLS.index(protocol)
     return mark, is_ipv6(address), number, pack(address), port
 
 
-def _place_of_server(server: Server) -> tuple[bool, bytes, int]:
+def _server_order(server: Server) -> tuple[bool, bytes, int]:
     return is_ipv6(server.address), pack(server.address), server.port
 
 
@@ -76,9 +76,9 @@ def _endpoint(address: str, port: int) -> str:
 
 
 def parse_listing(text: str) -> list[Service]:
-    """Read what `ipvsadm -Ln` prints: services, each with its servers. ValueError that tells the line.
+    """Read what `ipvsadm -Ln` prints: services, each with its servers. ValueError with the number of the wrong line.
 
-    The type of a tunnel and the thresholds of a server are not in it.
+    The listing lacks the types of tunnels and the thresholds of servers; they have their defaults.
     """
     services: list[tuple[Service, list[Server]]] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -94,15 +94,15 @@ def parse_listing(text: str) -> list[Service]:
 
 
 def _read_service(words: list[str]) -> Service:
-    """Read the words of a service: its protocol, its place, its scheduler, and settings by name."""
-    kind, place, *rest = words
+    """Read the words of a service: protocol, address and port, scheduler, and settings by name."""
+    kind, endpoint, *rest = words
     protocol = _PROTOCOLS[kind]
     if protocol == FWMARK:
         ipv6 = rest[:1] == ["IPv6"]
-        address, port = "::" if ipv6 else "0.0.0.0", int(place)
+        address, port = "::" if ipv6 else "0.0.0.0", int(endpoint)
         rest = rest[ipv6:]
     else:
-        address, port = _split(place)
+        address, port = _split(endpoint)
     scheduler, *rest = rest
     flags = rest.pop(0)[1:-1].split(",") if rest[:1] and rest[0].startswith("(") else []
     one_packet = rest[:1] == ["ops"]
@@ -124,11 +124,11 @@ def _read_service(words: list[str]) -> Service:
 
 
 def _read_server(words: list[str]) -> Server:
-    _, place, forward, weight, *_ = words
-    address, port = _split(place)
+    _, endpoint, forward, weight, *_ = words
+    address, port = _split(endpoint)
     return Server(address=address, port=port, forward=_FORWARD_OF[forward], weight=int(weight))
 
 
-def _split(place: str) -> tuple[str, int]:
-    address, _, port = place.rpartition(":")
+def _split(endpoint: str) -> tuple[str, int]:
+    address, _, port = endpoint.rpartition(":")
     return parse_address(address.strip("[]")), int(port)

@@ -1,6 +1,6 @@
 """The options of ipvsadm, split into words as popt does it: `-t ADDR`, `-tADDR`, `-t=ADDR`, `--tcp-service=ADDR`.
 
-Which options a line may have is known here; what their values mean is not. Rules have fewer of them than commands.
+This module knows which options a line may have, but not what their values mean. Rules have fewer options than commands.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from reconciler.model.ipvs import PERSISTENT_DEFAULT
 from reconciler.wording import suggest
 
-# Of each slot that a line fills: the name of its option, and the value.
+# For each slot that a line fills: the name of its option, and the value.
 Options = dict[str, tuple[str, str]]
-
-# What `-p` means without a value: IP_VS_TEMPLATE_TIMEOUT.
-PERSISTENT_DEFAULT = "360"
 
 
 class _Option(NamedTuple):
-    """An option under the name that messages have for it. Options of the same slot exclude each other.
+    """An option, under the name that messages use. Options of the same slot exclude each other.
 
-    `takes`: "" no value, "=" a value, "?" a value if one follows. `lines`: the commands that have it.
+    `takes`: "" no value, "=" a value, "?" an optional value. `lines`: the commands that may have it.
     """
 
     name: str
@@ -31,13 +29,13 @@ class _Option(NamedTuple):
 
 
 Known = Mapping[str, _Option]
-# What a command line can begin with, and those of them that say a service.
+# The commands, and those that need a service.
 COMMANDS = "-A -E -D -C -a -e -d -L -S"
-_ABOUT_ONE = "-A -E -D -a -e -d -L"
+_OF_A_SERVICE = "-A -E -D -a -e -d -L"
 
 
 def _table() -> Iterator[tuple[str, _Option]]:
-    """Give each option under its short and its long name."""
+    """Yield each option under its short and its long name."""
     for names, slot, takes, lines in (
         ("-A --add-service", "command", "", COMMANDS),
         ("-E --edit-service", "command", "", COMMANDS),
@@ -49,11 +47,11 @@ def _table() -> Iterator[tuple[str, _Option]]:
         ("-L -l --list", "command", "", COMMANDS),
         ("-S --save", "command", "", COMMANDS),
         ("-n --numeric", "numeric", "", "-L -S"),
-        ("-t --tcp-service", "service", "=", _ABOUT_ONE),
-        ("-u --udp-service", "service", "=", _ABOUT_ONE),
-        ("--sctp-service", "service", "=", _ABOUT_ONE),
-        ("-f --fwmark-service", "service", "=", _ABOUT_ONE),
-        ("-6 --ipv6", "ipv6", "", _ABOUT_ONE),
+        ("-t --tcp-service", "service", "=", _OF_A_SERVICE),
+        ("-u --udp-service", "service", "=", _OF_A_SERVICE),
+        ("--sctp-service", "service", "=", _OF_A_SERVICE),
+        ("-f --fwmark-service", "service", "=", _OF_A_SERVICE),
+        ("-6 --ipv6", "ipv6", "", _OF_A_SERVICE),
         ("-s --scheduler", "scheduler", "=", "-A -E"),
         ("-b --sched-flags", "flags", "=", "-A -E"),
         ("-p --persistent", "persistent", "?", "-A -E"),
@@ -78,7 +76,7 @@ def _table() -> Iterator[tuple[str, _Option]]:
 
 
 _OPTIONS = dict(_table())
-# Those of rules: the lines that ipvsadm -S writes.
+# The options of the lines that ipvsadm -S writes.
 _RULE_OPTIONS = {
     name: option
     for name, option in _OPTIONS.items()
@@ -86,26 +84,28 @@ _RULE_OPTIONS = {
     or (option.slot != "command" and {"-A", "-a"} & set(option.lines.split()))
 }
 _COMMAND = re.compile(r"-[Aa]|--add-service\Z|--add-server\Z")
-# Commands of ipvsadm that are about what is not looked after here.
-_NOT_TAKEN = {
-    **dict.fromkeys(("-R", "--restore"), "rules are read by `ipvsadm --restore FILE`"),
-    **dict.fromkeys(("-Z", "--zero"), "counters are not looked after"),
-    **dict.fromkeys(("--start-daemon", "--stop-daemon"), "the synchronization of connections is not looked after"),
+# Commands of ipvsadm that are not supported, and why.
+_UNSUPPORTED = {
+    **dict.fromkeys(("-R", "--restore"), "use `ipvsadm --restore FILE` to read rules"),
+    **dict.fromkeys(("-Z", "--zero"), "reconciler does not manage counters"),
+    **dict.fromkeys(
+        ("--start-daemon", "--stop-daemon"), "reconciler does not manage the synchronization of connections"
+    ),
 }
 
 
 def read_options(words: list[str], found: Options) -> None:
-    """Read the options of a rule into `found`, its command first. ValueError where one is wrong: those before it stay."""
+    """Read the options of a rule into `found`, its command first. ValueError at a wrong one; `found` keeps the rest."""
     if not _COMMAND.match(words[0]):
         raise ValueError("only -A and -a lines belong in a rules file")
     _read(words, found, _RULE_OPTIONS)
 
 
 def read_command(words: list[str]) -> Options:
-    """Read the options of a command line, its command first. ValueError where one is wrong."""
+    """Read the options of a command line, its command first. ValueError at a wrong one."""
     for word in words:
-        if word in _NOT_TAKEN:
-            raise ValueError(f"{word} is not possible here: {_NOT_TAKEN[word]}")
+        if word in _UNSUPPORTED:
+            raise ValueError(f"{word} is not supported: {_UNSUPPORTED[word]}")
     found: Options = {}
     _read(words, found, _OPTIONS)
     if not found:
@@ -120,11 +120,11 @@ def _read(words: list[str], found: Options, known: Known) -> None:
             both = f"{other} and {option.name} exclude each other"
             raise ValueError(both if other != option.name else f"{option.name} is given twice")
         if not found and option.slot != "command":
-            raise ValueError(f"{option.name} comes after a command: one of {COMMANDS} --set")
+            raise ValueError(f"{option.name} needs a command before it: one of {COMMANDS} --set")
         found[option.slot] = (option.name, value)
         command = found["command"][0]
         if command not in option.lines:
-            raise ValueError(f"{option.name} does not belong on an {command} line")
+            raise ValueError(f"{option.name} is not possible on an {command} line")
 
 
 def _split_options(words: list[str], known: Known) -> Iterator[tuple[_Option, str]]:
@@ -158,7 +158,7 @@ def _find_option(name: str, known: Known) -> _Option:
 
 
 def _take_value(option: _Option, glued: str | None, waiting: list[str]) -> tuple[_Option, str]:
-    """Give an option with the value that is glued to it, or that waits (last word first)."""
+    """Return an option with its value: the one glued to it, or the next of the waiting words (last word first)."""
     if glued is not None:
         if not option.takes:
             raise ValueError(f"{option.name} takes no value")
@@ -166,5 +166,5 @@ def _take_value(option: _Option, glued: str | None, waiting: list[str]) -> tuple
     if option.takes and waiting and (option.takes == "=" or not waiting[-1].startswith("-")):
         return option, waiting.pop()
     if option.takes == "=":
-        raise ValueError(f"{option.name} lacks its value")
-    return option, PERSISTENT_DEFAULT if option.takes else ""
+        raise ValueError(f"{option.name} needs a value")
+    return option, str(PERSISTENT_DEFAULT) if option.takes else ""

@@ -1,4 +1,4 @@
-"""Options of one line → a service, a server, or what identifies them."""
+"""The options of one line → a service, a server, or their keys."""
 
 from __future__ import annotations
 
@@ -44,27 +44,27 @@ _BRACKETED = re.compile(r"\[([0-9A-Fa-f.]*:[0-9A-Fa-f.:]*)\](?::(.*))?")
 
 
 def read_key(options: Options) -> ServiceKey:
-    """Read what identifies the service of a line. ValueError if it has none, or it is wrong."""
+    """Read the key of the service of a line. ValueError if it is missing or wrong."""
     if "service" not in options:
         raise ValueError("no service; expected one of -t, -u, --sctp-service, -f")
     return service_key(*options["service"], "ipv6" in options)
 
 
-# Stands on each line of a service.
+# Each line of a service repeats it.
 @lru_cache(maxsize=4096)
 def service_key(option: str, text: str, ipv6: bool) -> ServiceKey:
-    """Read it from its option and the value of that; `ipv6`: -6 stands beside it. ValueError if it is wrong."""
+    """Read the key of a service from its option and its value; `ipv6`: the line has -6. ValueError if it is wrong."""
     protocol = _PROTOCOL_OF[option]
     if protocol == FWMARK:
         return protocol, "::" if ipv6 else "0.0.0.0", to_number(option, text, 1, FWMARK_MAX)
     if ipv6:
-        raise ValueError("-6 goes with -f only")
+        raise ValueError("-6 is possible only with -f")
     address, port = _read_endpoint(option, text)
     return protocol, address, port or 0
 
 
 def _read_endpoint(option: str, text: str) -> tuple[str, int | None]:
-    """Read `10.0.0.1:80`, `[fd00::1]:80`, or an address without a port."""
+    """Read `10.0.0.1:80`, `[fd00::1]:80`, or an address without a port (None). ValueError if it is wrong."""
     address, port = _split_endpoint(text)
     try:
         address = parse_address(address)
@@ -82,7 +82,7 @@ def _split_endpoint(text: str) -> tuple[str, str | None]:
 
 
 def to_number(option: str, text: str, low: int, high: int) -> int:
-    """Read the number that an option has. ValueError if it is none from `low` to `high`."""
+    """Read the number of an option. ValueError if it is not a number from `low` to `high`."""
     if text.isdecimal() and text.isascii() and len(text) <= 10 and low <= (number := int(text)) <= high:
         return number
     raise ValueError(f"{option} {text}: expected a number from {low} to {high}")
@@ -102,15 +102,15 @@ def _read_choice(options: Options, slot: str, default: str, known: tuple[str, ..
 
 
 def read_service(options: Options, key: ServiceKey) -> partial[Service]:
-    """Read an -A line: what makes the service of its key and its servers."""
+    """Read an -A line: a partial service, which lacks its key and its servers. ValueError if it is wrong."""
     protocol, address, port = key
     scheduler = _read_choice(options, "scheduler", DEFAULT_SCHEDULER, SCHEDULERS)
     persistent = _read_number(options, "persistent", 0, 1, PERSISTENT_MAX)
     netmask = read_netmask(*options["netmask"], address) if "netmask" in options else None
     if not (port or persistent):
-        raise ValueError("no port; only a persistent service (-p) may have port 0, which is all of them")
+        raise ValueError("no port; only a persistent service (-p) may have port 0, which means all ports")
     if "ops" in options and protocol not in {"udp", FWMARK}:
-        raise ValueError("-o is for UDP services and firewall marks only")
+        raise ValueError("-o is possible only for UDP services and firewall marks")
     return partial(
         Service,
         scheduler=scheduler,
@@ -123,7 +123,7 @@ def read_service(options: Options, key: ServiceKey) -> partial[Service]:
 
 
 def read_netmask(option: str, text: str, service_address: str) -> str | None:
-    """Read a netmask of the family of its service; the full one is none."""
+    """Read a netmask of the family of its service; a full netmask is None. ValueError if it is wrong."""
     if is_ipv6(service_address):
         bits = to_number(option, text, 1, _PREFIX_MAX)
         return None if bits == _PREFIX_MAX else str(bits)
@@ -137,7 +137,7 @@ def read_netmask(option: str, text: str, service_address: str) -> str | None:
 
 
 def _read_flags(option: str, text: str, scheduler: str) -> tuple[str, ...]:
-    """Read flags, under names of the scheduler's own or `flag-1` to `flag-3`: each once, by bit."""
+    """Read flags, by the scheduler's own names or `flag-1` to `flag-3`; return each once, in the order of bits."""
     names = scheduler_flag_names(scheduler)
     bits = {name: bit for known in (SCHEDULER_FLAGS, names) for bit, name in enumerate(known)}
     flags = [flag for flag in text.split(",") if flag]

@@ -21,33 +21,33 @@ from reconciler.formats.ipvsadm.write import server_key_options, service_key_opt
 from reconciler.model.address import is_ipv6
 from reconciler.model.ipvs import WEIGHT_MAX, Server, ServerKey, Service, ServiceKey
 
-# The shapes that long texts consist of, one blank between words.
+# The two forms that make up long texts, with one blank between words.
 _COMMON_SERVICE = re.compile(r"-A (-[tu]) (\S+) -s (\S+)(?: -p ([0-9]+))?")
 _COMMON_SERVER = re.compile(r"-a (-[tu]) (\S+) -r (\S+) (-[gim])(?: -w (\S+))?")
 
 
-def parse_rules(text: str, refuse: Callable[[int, str], None]) -> list[Service]:
-    """Read a rules text: services in its order, each with its servers in its order.
+def parse_rules(text: str, on_problem: Callable[[int, str], None]) -> list[Service]:
+    """Read a text of rules: services in its order, each with its servers in its order.
 
-    Each line that is wrong is left out and told to `refuse`, in the order of the text: its number from 1, and why.
+    Each wrong line is skipped and reported to `on_problem`, in the order of the text: its number from 1, and why.
     """
     rules = _Rules()
     for number, line in enumerate(text.split("\n"), 1):
         try:
             rules.read(number, line)
         except ValueError as error:
-            rules.refused.append((number, str(error)))
+            rules.problems.append((number, str(error)))
     services = rules.services()
-    for number, message in sorted(rules.refused):
-        refuse(number, message)
+    for number, message in sorted(rules.problems):
+        on_problem(number, message)
     return services
 
 
 class _Rules:
-    """What has been read so far. A server waits for its service, which may come later."""
+    """What has been read so far. A server may come before its service."""
 
     def __init__(self) -> None:
-        self.refused: list[tuple[int, str]] = []
+        self.problems: list[tuple[int, str]] = []
         self._services: dict[ServiceKey, partial[Service] | None] = {}
         self._servers: dict[ServiceKey, dict[ServerKey, tuple[int, Server]]] = {}
 
@@ -67,7 +67,7 @@ class _Rules:
 
     def _read_any(self, number: int, line: str) -> None:
         words = line.split()
-        # Rules taken from a script begin with it, and `ipvsadm -R` takes them.
+        # Rules copied from a script begin with it, and `ipvsadm -R` accepts them.
         if words[:1] == ["ipvsadm"]:
             del words[0]
         if not words or words[0].startswith("#"):
@@ -77,7 +77,7 @@ class _Rules:
             read_options(words, options)
             key = read_key(options)
         except ValueError:
-            self._claim_unread(options)
+            self._claim_wrong(options)
             raise
         if options["command"][0] == "-a":
             self._add_server(number, key, read_server(options, key))
@@ -85,30 +85,30 @@ class _Rules:
             self._claim(key)
             self._services[key] = read_service(options, key)
 
-    def _claim_unread(self, options: Options) -> None:
-        """Note the service of a line that is wrong, if it says one before that."""
+    def _claim_wrong(self, options: Options) -> None:
+        """Note the service of a wrong line, if the line names it before the mistake."""
         if options.get("command") == ("-A", "") and "service" in options:
             with suppress(ValueError):
                 self._services.setdefault(read_key(options))
 
     def _claim(self, key: ServiceKey) -> None:
-        """Note that a service has its line, also if the rest of that is wrong: its servers are no mistakes then."""
+        """Note that a service has its line, even if the rest of the line is wrong: its servers are no mistakes."""
         if key in self._services:
-            raise ValueError(f"-A {service_key_options(key)}: this service is there already")
+            raise ValueError(f"-A {service_key_options(key)}: an earlier line has this service already")
         self._services[key] = None
 
     def _add_server(self, number: int, key: ServiceKey, server: Server) -> None:
         servers = self._servers.setdefault(key, {})
         if server.key in servers:
             both = f"{service_key_options(key)} {server_key_options(server.key)}"
-            raise ValueError(f"-a {both}: this server is there already")
+            raise ValueError(f"-a {both}: an earlier line has this server already")
         servers[server.key] = (number, server)
 
     def services(self) -> list[Service]:
-        """Give the services with their servers; a server without a service is refused."""
+        """Return the services with their servers. A server without a service is a problem."""
         for key in self._servers.keys() - self._services.keys():
-            message = f"-a {service_key_options(key)}: no such service in this manifest"
-            self.refused += [(number, message) for number, _ in self._servers[key].values()]
+            message = f"-a {service_key_options(key)}: no -A line has this service"
+            self.problems += [(number, message) for number, _ in self._servers[key].values()]
         return [self._join(key, make) for key, make in self._services.items() if make]
 
     def _join(self, key: ServiceKey, make: partial[Service]) -> Service:
@@ -117,7 +117,7 @@ class _Rules:
         return make(protocol=protocol, address=address, port=port, servers=servers)
 
 
-# Services differ in little but their key, and -s and -p are the same for any protocol and address.
+# Services differ little except in their key, and -s and -p mean the same for any protocol and address.
 @lru_cache(maxsize=4096)
 def _common_service(port: int, scheduler: str, persistent: str | None) -> partial[Service]:
     options = {"scheduler": ("-s", scheduler)}
@@ -126,7 +126,7 @@ def _common_service(port: int, scheduler: str, persistent: str | None) -> partia
     return read_service(options, ("tcp", "", port))
 
 
-# The servers of many services differ in nothing.
+# Many services have equal servers.
 @lru_cache(maxsize=4096)
 def _common_server(service_port: int, ipv6: bool, server: str, forward: str, weight: str | None) -> Server:
     forward = FORWARD_OF[forward]

@@ -10,9 +10,9 @@ from reconciler.model.ipvs import FWMARK, TYPE_WITH_PORT, Server, ServerKey, Ser
 
 
 def save_rules(services: Iterable[Service]) -> Iterator[str]:
-    """Write services as `ipvsadm -Sn` does, a line each and one for each server, in their order.
+    """Yield services as `ipvsadm -Sn` writes them: a line for each service and for each server, in their order.
 
-    Also what `ipvsadm -Sn` leaves out or writes wrong: thresholds, the third flag of `sh` and `mh`, marks above 2^31.
+    Unlike `ipvsadm -Sn`, write thresholds, the third flag of `sh` and `mh`, and marks above 2^31 correctly.
     """
     for service in services:
         yield f"-A {service_options(service)}"
@@ -22,7 +22,7 @@ def save_rules(services: Iterable[Service]) -> Iterator[str]:
 
 
 def service_options(service: Service) -> str:
-    """Write all that a service is but its servers: `-t 172.17.0.7:80 -s rr -p 3000`."""
+    """Write a service without its servers: `-t 172.17.0.7:80 -s rr -p 3000`."""
     words = [service_key_options(service.key), f"-s {service.scheduler}"]
     if service.persistent:
         words.append(f"-p {service.persistent}")
@@ -38,7 +38,7 @@ def service_options(service: Service) -> str:
 
 
 def service_key_options(key: ServiceKey) -> str:
-    """Write what identifies a service: `-t 172.17.0.7:80`, `-u [fd00::7]:53`, `-f 7 -6`."""
+    """Write the key of a service: `-t 172.17.0.7:80`, `-u [fd00::7]:53`, `-f 7 -6`."""
     protocol, address, port = key
     if protocol == FWMARK:
         return f"-f {port} -6" if is_ipv6(address) else f"-f {port}"
@@ -46,12 +46,12 @@ def service_key_options(key: ServiceKey) -> str:
 
 
 def server_key_options(key: ServerKey) -> str:
-    """Write what identifies a server in its service: `-r 172.17.0.4:80`."""
+    """Write the key of a server in its service: `-r 172.17.0.4:80`."""
     return f"-r {_write_endpoint(*key)}"
 
 
 def server_options(server: Server) -> str:
-    """Write all that a server is: `-r 172.17.0.4:80 -m -w 100`. The deadline of a drained one is no threshold."""
+    """Write a server: `-r 172.17.0.4:80 -m -w 100`. The deadline of a draining server is not written as a threshold."""
     words = [f"{server_key_options(server.key)} {FORWARD_OPTIONS[server.forward]} -w {server.weight}"]
     if server.upper_threshold and server.deadline is None:
         words.append(f"-x {server.upper_threshold}")

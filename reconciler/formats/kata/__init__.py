@@ -1,1 +1,1 @@
-"""What `kata-runtime kata-network` and `kata-ipvs cleanup` take and print, both ways."""
+"""The JSON of `kata-runtime kata-network`, read and written, and the words of `kata-ipvs cleanup`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.model.address import parse_address
 
 _CLEANUP = {"-d": "--orig-dst", "-p": "--protonum"}
-# What the original lets one clean up.
+# The protocols that kata-runtime accepts.
 _CLEANUP_PROTOCOLS = ("tcp", "udp")
 
 

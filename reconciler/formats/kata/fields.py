@@ -1,4 +1,4 @@
-"""The fields of their JSON, read one by one, and what is wrong with one."""
+"""The fields of kata-runtime's JSON, read one by one, and the error for a wrong one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 
 
 class FieldError(ValueError):
-    """A field of a document is wrong: which, and why. The field is empty if it is the document as a whole."""
+    """A field of a document is wrong: which, and why. The field is empty if the document as a whole is wrong."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}" if field else message)
@@ -20,27 +20,27 @@ class FieldError(ValueError):
 
 
 def check_object(data: Any) -> Mapping[str, Any]:
-    """Give what is a JSON object; FieldError if it is none."""
+    """Return data that is a JSON object. FieldError if it is not."""
     if not isinstance(data, Mapping):
         raise FieldError("", "expected an object")
     return data
 
 
 def check_names(data: Any, known: tuple[str, ...]) -> None:
-    """Raise FieldError if it is no object or has a field that is not known."""
+    """Raise FieldError if data is not an object or has an unknown field."""
     for field in check_object(data):
         if field not in known:
             raise FieldError(field, f"unknown field; {suggest(field, known)}")
 
 
 def shown(value: Any) -> str:
-    """Give a value as it is shown in a message."""
+    """Return a value as a message shows it: text in quotes, shortened to 60 characters."""
     words = f'"{value}"' if isinstance(value, str) else str(value)
     return words if len(words) <= 60 else f"{words[:60]}…"
 
 
 def text(data: Mapping[str, Any], field: str) -> str:
-    """Read a text. FieldError if it is missing or none."""
+    """Read a text. FieldError if it is missing or not a text."""
     if field not in data:
         raise FieldError(field, "missing")
     if not isinstance(data[field], str):
@@ -49,16 +49,16 @@ def text(data: Mapping[str, Any], field: str) -> str:
 
 
 def name(data: Mapping[str, Any], field: str) -> str:
-    """Read the name of an interface. FieldError if it is missing or cannot be one."""
+    """Read the name of an interface. FieldError if it is missing or not a valid name."""
     value = text(data, field)
     if not _NAME.fullmatch(value):
         expected = "1 to 15 letters, digits, '_', '-' and '.', the first a letter"
-        raise FieldError(field, f"{shown(value)} is no name of an interface; expected {expected}")
+        raise FieldError(field, f"{shown(value)} is not the name of an interface; expected {expected}")
     return value
 
 
 def number(data: Mapping[str, Any], field: str, low: int, high: int) -> int:
-    """Read a number of a range. FieldError if it is missing or not of it."""
+    """Read a number from `low` to `high`. FieldError if it is missing or not such a number."""
     if field not in data:
         raise FieldError(field, f"missing; expected a number from {low} to {high}")
     value = data[field]

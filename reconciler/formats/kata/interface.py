@@ -1,7 +1,7 @@
 """The JSON of an interface.
 
-It is read as `add-iface` takes and prints it (`IPAddresses`, `hwAddr`) and as `list-ifaces` prints it (`ip`, `mac`),
-provided that it says the host's `device`, which `list-ifaces` leaves out.
+It is read in two forms: that of `add-iface` (`IPAddresses`, `hwAddr`), and that of `list-ifaces` (`ip`, `mac`) with the
+host's `device` added, which `list-ifaces` does not print.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from reconciler.model.machine import SOCKET_PATH_MAX
 
 MTU_MIN, MTU_MAX = 46, 9600
 QUEUES_MAX = 256
-# AF_INET and AF_INET6 as Linux numbers them: what `Family` says.
+# The values of `Family`: AF_INET and AF_INET6 of Linux.
 _FAMILIES = {False: 2, True: 10}
-# What the original answers where it has not looked.
-_UNKNOWN = 0
+# The `Family` that kata-runtime prints if it does not know it.
+_FAMILY_UNKNOWN = 0
 
 _SOCKET = re.compile(r"(?:/[A-Za-z0-9_.-]+)+")
 
 _INTERFACE = ("device", "name", "IPAddresses", "hwAddr", "mtu", "vhostUserSocket", "queues")
-# `list-ifaces` has other names for two fields.
+# `list-ifaces` has other names for these two fields.
 _LISTED = {"ip": "IPAddresses", "mac": "hwAddr"}
-# What `add-iface` and `del-iface` print of an interface and nobody can ask for.
+# `add-iface` and `del-iface` print these fields, but no request can set them.
 _PRINTED_ONLY = ("pciAddr", "linkType")
 
 
 def read_interface(data: Any) -> Interface:
-    """Read an interface. FieldError if it is none."""
+    """Read an interface in either form. FieldError if it is wrong."""
     fields.check_names(data, (*_INTERFACE, *_LISTED, *_PRINTED_ONLY))
     for listed, field in _LISTED.items():
         if listed in data and field in data:
             raise FieldError(listed, f"{listed} and {field} exclude each other")
     if "device" not in data and _LISTED.keys() & data.keys():
-        raise FieldError("device", "missing; list-ifaces does not say which device of the host it is, so add it")
+        raise FieldError("device", "missing; list-ifaces does not print the device of the host, so add it")
     return Interface(
         device=fields.name(data, "device"),
         name=fields.name(data, "name"),
@@ -81,16 +81,16 @@ def _read_prefix(item: Any) -> str:
 
 
 def _read_pair(item: Any) -> str:
-    """Read `{"address", "mask"}`, or as it is printed: `{"Family", "Address", "Mask"}`; the address tells the family."""
-    said = {field.lower(): value for field, value in item.items()} if isinstance(item, Mapping) else {}
-    address, mask = said.get("address"), said.get("mask")
+    """Read `{"address", "mask"}`, or as printed: `{"Family", "Address", "Mask"}`. The address decides the family."""
+    given = {field.lower(): value for field, value in item.items()} if isinstance(item, Mapping) else {}
+    address, mask = given.get("address"), given.get("mask")
     complete = isinstance(address, str) and isinstance(mask, str | int) and not isinstance(mask, bool)
     if not complete:
         raise ValueError(f'{fields.shown(item)} is not an address such as {{"address": "172.16.0.3", "mask": "16"}}')
-    if unknown := said.keys() - {"address", "mask", "family"}:
-        raise ValueError(f"an address has no {min(unknown)}")
+    if unknown := given.keys() - {"address", "mask", "family"}:
+        raise ValueError(f"an address has no field {min(unknown)}")
     if "/" in str(address):
-        raise ValueError(f"{fields.shown(address)} has a length; that belongs in mask")
+        raise ValueError(f"{fields.shown(address)} has a length; write it in mask")
     return parse_prefix(f"{address}/{mask}")
 
 
@@ -105,7 +105,7 @@ def _read_socket(data: Mapping[str, Any]) -> str | None:
 
 
 def write_interface(interface: Interface, pci_addr: str = "") -> dict[str, Any]:
-    """Write an interface as `add-iface` prints it, with the place that it got on the PCI bus (`01.0/00`) if it is known."""
+    """Write an interface as `add-iface` prints it, with its address on the PCI bus (`01.0/00`) if that is known."""
     data: dict[str, Any] = {
         "device": interface.device,
         "name": interface.name,
@@ -128,7 +128,7 @@ def _write_pair(prefix: str) -> dict[str, Any]:
 
 
 def write_wish(interface: Interface) -> dict[str, Any]:
-    """Write an interface as `add-iface` takes it."""
+    """Write an interface as `add-iface` reads it."""
     parts = (each.address.partition("/") for each in interface.addresses)
     return write_interface(interface) | {
         "IPAddresses": [{"address": address, "mask": mask} for address, _, mask in parts]
@@ -136,7 +136,7 @@ def write_wish(interface: Interface) -> dict[str, Any]:
 
 
 def read_listed(data: Any) -> Interface:
-    """Read an interface as `list-ifaces` writes it, which does not say its device. FieldError if it cannot be read."""
+    """Read an interface as `list-ifaces` prints it, without its device (here `?NAME`). FieldError if it is wrong."""
     name = fields.name(fields.check_object(data), "name")
     addresses = data.get("ip") or []
     if not isinstance(addresses, list) or not all(isinstance(each, str) for each in addresses):
@@ -161,20 +161,20 @@ def write_listed(interface: Interface) -> dict[str, Any]:
 
 
 def read_name(data: Any) -> str:
-    """Read the name of an interface, and nothing else of it. FieldError if it cannot be read."""
+    """Read only the name of an interface. FieldError if it is missing or wrong."""
     return fields.name(fields.check_object(data), "name")
 
 
-def write_kept(data: Any) -> Mapping[str, Any] | None:
-    """Write what `del-iface` was asked for as it answers where it failed; None if nothing can be said of it."""
+def write_failed(data: Any) -> Mapping[str, Any] | None:
+    """Write the request of a `del-iface` that failed, as its answer repeats it; None if the request was no object."""
     if not isinstance(data, dict):
         return None
-    said = {field: data[field] for field in ("device", "name", "IPAddresses", "mtu", "hwAddr") if field in data}
-    addresses = said.get("IPAddresses")
+    answer = {field: data[field] for field in ("device", "name", "IPAddresses", "mtu", "hwAddr") if field in data}
+    addresses = answer.get("IPAddresses")
     if isinstance(addresses, list):
-        said["IPAddresses"] = [_write_unknown(each) for each in addresses if isinstance(each, dict)]
-    return said | {"linkType": "tap"} if "device" in said else said
+        answer["IPAddresses"] = [_write_unknown(each) for each in addresses if isinstance(each, dict)]
+    return answer | {"linkType": "tap"} if "device" in answer else answer
 
 
 def _write_unknown(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {"Family": _UNKNOWN, "Address": item.get("address"), "Mask": item.get("mask")}
+    return {"Family": _FAMILY_UNKNOWN, "Address": item.get("address"), "Mask": item.get("mask")}

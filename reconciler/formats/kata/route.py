@@ -1,4 +1,4 @@
-"""The JSON of a route, and of what selects routes."""
+"""The JSON of a route, and of a selection of routes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _ROUTE = ("dest", "gateway", "device")
 
 
 def is_route(data: Any) -> bool:
-    """Tell a route from an interface."""
+    """Return whether data is a route and not an interface."""
     return isinstance(data, Mapping) and "dest" in data
 
 
 def read_route(data: Any) -> Route:
-    """Read a route: host bits of `dest` are cleared, an empty one is `default`, an empty `gateway` is none.
+    """Read a route. Host bits of `dest` are cleared; an empty `dest` is `default`; an empty `gateway` is None.
 
-    FieldError if it is no route.
+    FieldError if it is wrong.
     """
     fields.check_names(data, _ROUTE)
     gateway = _read_gateway(data)
@@ -69,7 +69,7 @@ def _read_dest(data: Mapping[str, Any], gateway: str | None) -> str:
 
 
 def write_route(route: Route) -> list[dict[str, str]]:
-    """Write a route as `add-route` and `list-routes` print it: an object for each of its next hops, or one without any."""
+    """Write a route as `add-route` and `list-routes` print it: an object for each next hop, or one if it has none."""
     return [_write_hop(route.dest, hop) for hop in route.nexthops or (NextHop(device=""),)]
 
 
@@ -78,15 +78,18 @@ def _write_hop(dest: str, hop: NextHop) -> dict[str, str]:
     return {"dest": "default" if default else dest, "gateway": hop.gateway or "", "device": hop.device}
 
 
-class Match(NamedTuple):
-    """What `del-route` selects by: a destination, of `default` that of each family, and what else is given."""
+class RouteSelector(NamedTuple):
+    """The routes that a `del-route` means: those to the destinations, and with the gateway and device unless None.
+
+    `default` is a destination of each family.
+    """
 
     dests: tuple[str, ...]
     gateway: str | None
     device: str | None
 
-    def covers(self, route: Route) -> bool:
-        """Tell whether a route is meant; those of other tables never are."""
+    def selects(self, route: Route) -> bool:
+        """Return whether a route is selected. Only routes of the main table can be."""
         if route.table != TABLE_MAIN or route.dest not in self.dests:
             return False
         return self[1:] == (None, None) or any(self._is_through(hop) for hop in route.nexthops)
@@ -95,15 +98,15 @@ class Match(NamedTuple):
         return self.gateway in (None, hop.gateway) and self.device in (None, hop.device)
 
 
-def read_match(data: Any) -> Match:
-    """Read what selects routes to delete. FieldError if it cannot be read."""
+def read_selector(data: Any) -> RouteSelector:
+    """Read which routes to delete. FieldError if it is wrong."""
     fields.check_names(data, _ROUTE)
     device = fields.name(data, "device") if data.get("device") else None
-    return Match(dests=_destinations(data), gateway=_read_gateway(data), device=device)
+    return RouteSelector(dests=_destinations(data), gateway=_read_gateway(data), device=device)
 
 
 def _destinations(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Read a destination; of `default` there is one for each family."""
+    """Read a destination; `default` is one of each family."""
     text = fields.text(data, "dest")
     if text == "default":
         return DEFAULT_IPV4, DEFAULT_IPV6

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.formats.ipvsadm.command import Command, parse_command
+from reconciler.formats.ipvsadm.command import IpvsadmCommand, parse_command
 from reconciler.formats.ipvsadm.listing import in_order, list_services
 from reconciler.model.ipvs import Server, ServerKey, Service, ServiceKey, Timeouts
 
@@ -22,44 +22,47 @@ KEY = WEB.key
     [
         (
             "--add-service --tcp-service 172.17.0.7:80 --scheduler rr --persistent 3000",
-            Command("-A", KEY, STICKY),
+            IpvsadmCommand("-A", KEY, STICKY),
         ),
-        ("-A -t 172.17.0.7:80 -s rr -p 3000", Command("-A", KEY, STICKY)),
-        ("-A -t 172.17.0.7:80", Command("-A", KEY, WEB)),
-        ("-E -t 172.17.0.7:80 -s rr -p 3000", Command("-E", KEY, STICKY)),
-        ("-D -t 172.17.0.7:80", Command("-D", KEY)),
-        ("--delete-service --fwmark-service 7 -6", Command("-D", ("fwmark", "::", 7))),
+        ("-A -t 172.17.0.7:80 -s rr -p 3000", IpvsadmCommand("-A", KEY, STICKY)),
+        ("-A -t 172.17.0.7:80", IpvsadmCommand("-A", KEY, WEB)),
+        ("-E -t 172.17.0.7:80 -s rr -p 3000", IpvsadmCommand("-E", KEY, STICKY)),
+        ("-D -t 172.17.0.7:80", IpvsadmCommand("-D", KEY)),
+        ("--delete-service --fwmark-service 7 -6", IpvsadmCommand("-D", ("fwmark", "::", 7))),
         (
             "--add-server --tcp-service 172.17.0.7:80 --real-server 172.17.0.4:80 --weight 100",
-            Command("-a", KEY, server=SERVER),
+            IpvsadmCommand("-a", KEY, server=SERVER),
         ),
-        ("-a -t 172.17.0.7:80 -r 172.17.0.4", Command("-a", KEY, server=replace(SERVER, weight=1))),
-        ("-a -t 172.17.0.7:80 -r 172.17.0.4:81 -m", Command("-a", KEY, server=replace(SERVER, weight=1, port=81))),
+        ("-a -t 172.17.0.7:80 -r 172.17.0.4", IpvsadmCommand("-a", KEY, server=replace(SERVER, weight=1))),
+        (
+            "-a -t 172.17.0.7:80 -r 172.17.0.4:81 -m",
+            IpvsadmCommand("-a", KEY, server=replace(SERVER, weight=1, port=81)),
+        ),
         (
             "-e -t 172.17.0.7:80 -r 172.17.0.4 -g -w 0",
-            Command("-e", KEY, server=replace(SERVER, weight=0, forward="dr")),
+            IpvsadmCommand("-e", KEY, server=replace(SERVER, weight=0, forward="dr")),
         ),
-        ("-d -t 172.17.0.7:80 -r 172.17.0.4:81", Command("-d", KEY, server=replace(SERVER, weight=1, port=81))),
-        ("-C", Command("-C")),
-        ("--clear", Command("-C")),
-        ("--list", Command("-L")),
-        ("-l", Command("-L")),
-        ("-Ln", Command("-L")),
-        ("-L --numeric", Command("-L")),
-        ("--list --tcp-service 172.17.0.7:80", Command("-L", KEY)),
-        ("-Lnt 172.17.0.7:80", Command("-L", KEY)),
-        ("-Sn", Command("-S")),
-        ("--save", Command("-S")),
-        ("--set 100 100 200", Command("--set", timeouts=Timeouts(100, 100, 200))),
-        ("--set 0 1296000 0", Command("--set", timeouts=Timeouts(tcpfin=1296000))),
+        ("-d -t 172.17.0.7:80 -r 172.17.0.4:81", IpvsadmCommand("-d", KEY, server=replace(SERVER, weight=1, port=81))),
+        ("-C", IpvsadmCommand("-C")),
+        ("--clear", IpvsadmCommand("-C")),
+        ("--list", IpvsadmCommand("-L")),
+        ("-l", IpvsadmCommand("-L")),
+        ("-Ln", IpvsadmCommand("-L")),
+        ("-L --numeric", IpvsadmCommand("-L")),
+        ("--list --tcp-service 172.17.0.7:80", IpvsadmCommand("-L", KEY)),
+        ("-Lnt 172.17.0.7:80", IpvsadmCommand("-L", KEY)),
+        ("-Sn", IpvsadmCommand("-S")),
+        ("--save", IpvsadmCommand("-S")),
+        ("--set 100 100 200", IpvsadmCommand("--set", timeouts=Timeouts(100, 100, 200))),
+        ("--set 0 1296000 0", IpvsadmCommand("--set", timeouts=Timeouts(tcpfin=1296000))),
     ],
 )
-def test_a_command(text: str, expected: Command) -> None:
+def test_a_command(text: str, expected: IpvsadmCommand) -> None:
     assert parse_command(text) == expected
 
 
 COMMANDS = "-A -E -D -C -a -e -d -L -S --set"
-NEEDED = "--set takes three numbers: the seconds for TCP, for TCP after a FIN, and for UDP"
+NEEDED = "--set needs three numbers: the seconds for TCP, for TCP after a FIN, and for UDP"
 
 
 @pytest.mark.parametrize(
@@ -67,22 +70,22 @@ NEEDED = "--set takes three numbers: the seconds for TCP, for TCP after a FIN, a
     [
         ("", f"nothing to do; expected one of {COMMANDS}, and its options"),
         ("list", 'unexpected "list"'),
-        ("-t 172.17.0.7:80 -A", f"-t comes after a command: one of {COMMANDS}"),
+        ("-t 172.17.0.7:80 -A", f"-t needs a command before it: one of {COMMANDS}"),
         ("-A -D -t 172.17.0.7:80", "-A and -D exclude each other"),
         ("-A", "no service; expected one of -t, -u, --sctp-service, -f"),
-        ("-D -t 172.17.0.7:80 -s rr", "-s does not belong on an -D line"),
+        ("-D -t 172.17.0.7:80 -s rr", "-s is not possible on an -D line"),
         ("-d -t 172.17.0.7:80", "no server; expected -r"),
         ("-a -t 172.17.0.7:80 -r 172.17.0.4 -w 65536", "-w 65536: expected a number from 0 to 65535"),
-        ("-A -t 172.17.0.7:0", "no port; only a persistent service (-p) may have port 0, which is all of them"),
+        ("-A -t 172.17.0.7:0", "no port; only a persistent service (-p) may have port 0, which means all ports"),
         ("-A -t 172.17.0.7:80 -p 2678401", "-p 2678401: expected a number from 1 to 2678400"),
-        ("-S -t 172.17.0.7:80", "-t does not belong on an -S line"),
+        ("-S -t 172.17.0.7:80", "-t is not possible on an -S line"),
         ("-L -c", "unknown option -c"),
         ("-L --stats", "unknown option --stats; did you mean"),
-        ("-Z", "-Z is not possible here: counters are not looked after"),
-        ("-R", "-R is not possible here: rules are read by `ipvsadm --restore FILE`"),
+        ("-Z", "-Z is not supported: reconciler does not manage counters"),
+        ("-R", "-R is not supported: use `ipvsadm --restore FILE` to read rules"),
         (
             "--start-daemon master",
-            "--start-daemon is not possible here: the synchronization of connections is not looked after",
+            "--start-daemon is not supported: reconciler does not manage the synchronization of connections",
         ),
         ("--set 1 2", NEEDED),
         ("--set 1 2 3 4", NEEDED),

@@ -16,7 +16,7 @@ HEAD = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Sche
 
 
 def shown(service: Service) -> Service:
-    """Give a service without what is not listed."""
+    """Return a service without what is not listed."""
     servers = tuple(
         Server(address=each.address, port=each.port, forward=each.forward, weight=each.weight)
         for each in service.servers

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.formats.kata.fields import FieldError
-from reconciler.formats.kata.interface import read_interface, read_name, write_interface, write_kept, write_listed
+from reconciler.formats.kata.interface import read_interface, read_name, write_failed, write_interface, write_listed
 from reconciler.model.interface import Address, Interface
 from tests.manifest.plain import data
 
@@ -125,7 +125,7 @@ def test_what_is_printed_of_an_interface() -> None:
     assert write_interface(ipv6)["IPAddresses"] == [{"Family": 10, "Address": "fd00::3", "Mask": "64"}]
 
 
-NAME = "is no name of an interface; expected 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
+NAME = "is not the name of an interface; expected 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ NAME = "is no name of an interface; expected 1 to 15 letters, digits, '_', '-' a
         (["eth0"], "expected an object"),
         (None, "expected an object"),
         ({"name": "eth0"}, "device: missing"),
-        (LISTED, "device: missing; list-ifaces does not say which device of the host it is, so add it"),
+        (LISTED, "device: missing; list-ifaces does not print the device of the host, so add it"),
         (LEAST | {"device": 5}, "device: 5 is not a text"),
         (LEAST | {"device": "5tap"}, f'device: "5tap" {NAME}'),
         (LEAST | {"name": "e" * 16}, f'name: "{"e" * 16}" {NAME}'),
@@ -152,8 +152,8 @@ NAME = "is no name of an interface; expected 1 to 15 letters, digits, '_', '-' a
         (LEAST | {"IPAddresses": "172.16.0.3/16"}, 'IPAddresses: "172.16.0.3/16" is not a list'),
         (LEAST | {"IPAddresses": ["172.16.0.3/16"]}, 'IPAddresses: "172.16.0.3/16" is not an address such as {"address": "172.16.0.3", "mask": "16"}'),
         (LEAST | {"IPAddresses": [{"address": "172.16.0.3", "mask": "33"}]}, 'IPAddresses: "172.16.0.3/33" has no valid prefix length; expected /0 to /32'),
-        (LEAST | {"IPAddresses": [{"address": "172.16.0.3/8", "mask": "16"}]}, 'IPAddresses: "172.16.0.3/8" has a length; that belongs in mask'),
-        (LEAST | {"IPAddresses": [{"address": "172.16.0.3", "mask": "16", "dad": "no"}]}, "IPAddresses: an address has no dad"),
+        (LEAST | {"IPAddresses": [{"address": "172.16.0.3/8", "mask": "16"}]}, 'IPAddresses: "172.16.0.3/8" has a length; write it in mask'),
+        (LEAST | {"IPAddresses": [{"address": "172.16.0.3", "mask": "16", "dad": "no"}]}, "IPAddresses: an address has no field dad"),
         (LEAST | {"ip": ["172.16.0.3"]}, 'ip: "172.16.0.3" is not an address with a length, such as 172.16.0.3/16'),
         (LEAST | {"vhostUserSocket": "vhost-user1"}, "vhostUserSocket: \"vhost-user1\": expected an absolute path of at most 107 letters, digits, '_', '-', '.' and '/'"),
         (LEAST | {"vhostUserSocket": "/" + "a" * 107}, f"vhostUserSocket: \"/{'a' * 58}…: expected an absolute path of at most 107 letters, digits, '_', '-', '.' and '/'"),
@@ -216,4 +216,4 @@ def test_only_the_name_selects_an_interface_to_delete() -> None:
     ],
 )
 def test_what_could_not_be_deleted_is_said_again(said: Any, kept: Any) -> None:
-    assert write_kept(said) == kept
+    assert write_failed(said) == kept

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.formats.kata.fields import FieldError
-from reconciler.formats.kata.route import Match, is_route, read_match, read_route, write_route
+from reconciler.formats.kata.route import RouteSelector, is_route, read_route, read_selector, write_route
 from reconciler.model.route import NextHop, Route
 from tests.manifest.plain import data
 
@@ -113,16 +113,16 @@ BOTH = Route(
     ],
 )
 def test_a_route_is_selected_by_what_is_given(data: Any, covered: Route, other: Route) -> None:
-    match = read_match(data)
-    assert match.covers(covered)
-    assert not match.covers(other)
+    match = read_selector(data)
+    assert match.selects(covered)
+    assert not match.selects(other)
 
 
 def test_what_selects_routes_is_checked() -> None:
-    assert read_match({"dest": "10.0.0.1", "gateway": "10.0.0.2", "device": "lo"}) == Match(
+    assert read_selector({"dest": "10.0.0.1", "gateway": "10.0.0.2", "device": "lo"}) == RouteSelector(
         ("10.0.0.1/32",), "10.0.0.2", "lo"
     )
     with pytest.raises(ValueError, match=r"^dest: missing$"):
-        read_match({"gateway": "10.0.0.2"})
+        read_selector({"gateway": "10.0.0.2"})
     with pytest.raises(ValueError, match=r"^device: "):
-        read_match({"dest": "10.0.0.1", "device": "a b"})
+        read_selector({"dest": "10.0.0.1", "device": "a b"})

@@ -6,7 +6,7 @@ from tests.manifest.texts import Row, manifest
 
 ID = "a sandbox ID or name: 1 to 64 letters, digits, '_', '-' and '.', the first a letter or digit"
 DRIVER = "one driver and its address, such as {netns: {name: web-1}}"
-EMPTY = "is empty; to ask for nothing, write empty sections such as `routes: []`"
+EMPTY = "is empty; to remove what reconciler created, write empty sections such as `routes: []`"
 MANIFEST = "a manifest: a mapping with apiVersion, sandbox and driver"
 
 ROWS: list[Row] = [

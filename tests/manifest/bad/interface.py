@@ -95,9 +95,9 @@ ROWS: list[Row] = [
     ("name is a number", with_nic("name: 0"), [f"bad.yaml:5:9: interfaces[0].name: 0 is a number; expected {LINK}"]),
     ("name is null", with_nic("name: ~"), [f"bad.yaml:5:9: interfaces[0].name: nothing is given; expected {LINK}"]),
     (
-        "name is a truth value",
+        "name is a boolean",
         with_nic("name: true"),
-        [f"bad.yaml:5:9: interfaces[0].name: true is a truth value; expected {LINK}"],
+        [f"bad.yaml:5:9: interfaces[0].name: true is a boolean; expected {LINK}"],
     ),
     (
         "device of 16 characters",
@@ -218,9 +218,9 @@ ROWS: list[Row] = [
     ("MTU on", with_nic("mtu: on"), [f'bad.yaml:8:8: interfaces[0].mtu: "on" is text; expected {MTU}']),
     ("MTU is null", with_nic("mtu:"), [f"bad.yaml:8:7: interfaces[0].mtu: nothing is given; expected {MTU}"]),
     (
-        "MTU is a truth value",
+        "MTU is a boolean",
         with_nic("mtu: true"),
-        [f"bad.yaml:8:8: interfaces[0].mtu: true is a truth value; expected {MTU}"],
+        [f"bad.yaml:8:8: interfaces[0].mtu: true is a boolean; expected {MTU}"],
     ),
     (
         "MTU of 19 digits",

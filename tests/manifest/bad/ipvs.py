@@ -49,7 +49,7 @@ ROWS: list[Row] = [
         with_ipvs("sysctls: {conntrack: 2147483648, sloppy_tcp: true}"),
         [
             "bad.yaml:5:24: ipvs.sysctls.conntrack: 2147483648 is above the maximum of 2147483647",
-            "bad.yaml:5:48: ipvs.sysctls.sloppy_tcp: true is a truth value; expected an integer from 0 to 2147483647: whether any TCP packet may begin a connection",
+            "bad.yaml:5:48: ipvs.sysctls.sloppy_tcp: true is a boolean; expected an integer from 0 to 2147483647: whether any TCP packet may begin a connection",
         ],
     ),
     (
@@ -163,7 +163,7 @@ ROWS: list[Row] = [
     (
         "port 0",
         with_service("tcp: 172.17.0.7:0"),
-        ["bad.yaml:6:10: ipvs.services[0].tcp: 172.17.0.7:0 is for any port, which only a persistent service can be"],
+        ["bad.yaml:6:10: ipvs.services[0].tcp: 172.17.0.7:0 means all ports, which needs a persistent service"],
     ),
     (
         "address of a name",
@@ -216,7 +216,7 @@ ROWS: list[Row] = [
         "flag of another scheduler",
         with_service("scheduler: mh", "schedulerFlags: [sh-port]"),
         [
-            "bad.yaml:9:22: ipvs.services[0].schedulerFlags[0]: sh-port is no flag of mh; expected one of: mh-fallback, mh-port, flag-3"
+            "bad.yaml:9:22: ipvs.services[0].schedulerFlags[0]: sh-port is not a flag of mh; expected one of: mh-fallback, mh-port, flag-3"
         ],
     ),
     (
@@ -242,10 +242,10 @@ ROWS: list[Row] = [
         ["bad.yaml:8:17: ipvs.services[0].persistent: 0 is below the minimum of 1"],
     ),
     (
-        "persistent is a truth value",
+        "persistent is a boolean",
         with_service("persistent: true"),
         [
-            "bad.yaml:8:17: ipvs.services[0].persistent: true is a truth value; expected seconds from 1 to 2678400 for which a client stays with its server"
+            "bad.yaml:8:17: ipvs.services[0].persistent: true is a boolean; expected seconds from 1 to 2678400 for which a client stays with its server"
         ],
     ),
     (
@@ -307,12 +307,12 @@ ROWS: list[Row] = [
     (
         "one packet of tcp",
         with_service("onePacket: true"),
-        ["bad.yaml:8:16: ipvs.services[0].onePacket: is for udp and fwmark services; this one is tcp"],
+        ["bad.yaml:8:16: ipvs.services[0].onePacket: is possible only for udp and fwmark services; this one is tcp"],
     ),
     (
         "one packet of sctp",
         with_service("tcp", "sctp: 172.17.0.7:80", "onePacket: true"),
-        ["bad.yaml:8:16: ipvs.services[0].onePacket: is for udp and fwmark services; this one is sctp"],
+        ["bad.yaml:8:16: ipvs.services[0].onePacket: is possible only for udp and fwmark services; this one is sctp"],
     ),
     (
         "ignore of another field",

@@ -62,26 +62,26 @@ ROWS: list[Row] = [
         manifest(nics=[nic()], routes=["- &first {dest: 10.8.0.0/16, device: eth0}", "- {<<: *first, metric: 5}"]),
         ["bad.yaml:12:4: merge keys (<<) are not supported; write the fields out"],
     ),
-    ("alias of nothing", with_nic("mtu: *mtu"), ["bad.yaml:8:8: alias *mtu names no complete value before it"]),
+    ("alias of nothing", with_nic("mtu: *mtu"), ["bad.yaml:8:8: alias *mtu refers to no complete value above it"]),
     (
         "alias before its anchor",
         manifest("sandbox: *id", "driver: {netns: {name: &id web-1}}"),
-        ["bad.yaml:2:10: alias *id names no complete value before it"],
+        ["bad.yaml:2:10: alias *id refers to no complete value above it"],
     ),
     (
         "alias of another document",
         manifest("sandbox: &id web-1") + "---\n" + manifest("sandbox: *id"),
-        ["bad.yaml:6:10: alias *id names no complete value before it"],
+        ["bad.yaml:6:10: alias *id refers to no complete value above it"],
     ),
     (
         "alias within its anchor",
         manifest("driver: &driver {netns: *driver}"),
-        ["bad.yaml:3:25: alias *driver names no complete value before it"],
+        ["bad.yaml:3:25: alias *driver refers to no complete value above it"],
     ),
     (
         "alias within an anchor that was another's before",
         manifest("sandbox: &it web-1", "driver: &it {netns: *it}"),
-        ["bad.yaml:3:21: alias *it names no complete value before it"],
+        ["bad.yaml:3:21: alias *it refers to no complete value above it"],
     ),
     (
         "alias as a key",

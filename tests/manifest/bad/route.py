@@ -195,7 +195,7 @@ ROWS: list[Row] = [
         [f"bad.yaml:14:9: routes[0].type: a list of 1 item is not valid; expected {TYPE}"],
     ),
     (
-        "type is a truth value",
+        "type is a boolean",
         with_route("type: true"),
         [f"bad.yaml:14:9: routes[0].type: true is not valid; expected {TYPE}"],
     ),

@@ -8,7 +8,7 @@ ONE = "only one of services, rules and rulesFile"
 RULES = "the rules in the form of ipvsadm-save, one a line"
 PATH = "the path of a file of rules, relative to the manifest's folder"
 NONE = "no rule in it; to ask for no services, write `services: []`"
-NO_PORT = "no port; only a persistent service (-p) may have port 0, which is all of them"
+NO_PORT = "no port; only a persistent service (-p) may have port 0, which means all ports"
 
 ROWS: list[Row] = [
     (
@@ -47,7 +47,7 @@ ROWS: list[Row] = [
         with_ipvs(
             "rules: |\n  -A -t 10.10.11.12:80 -s rr\n  -a -t 10.10.11.12:80 -r 172.16.0.1:80 -m\n  -a -t 10.10.11.12:100 -r 172.16.0.1:80 -m"
         ),
-        ["bad.yaml:8:5: ipvs.rules line 3: -a -t 10.10.11.12:100: no such service in this manifest"],
+        ["bad.yaml:8:5: ipvs.rules line 3: -a -t 10.10.11.12:100: no -A line has this service"],
     ),
     (
         "wrong lines between blank ones",
@@ -65,7 +65,7 @@ ROWS: list[Row] = [
     (
         "wrong line of a text that keeps its end",
         with_ipvs("rules: |+ # from ipvsadm-save\n  -A -t 10.10.11.12:80\n  -A -t 10.10.11.12:80\n\n"),
-        ["bad.yaml:7:5: ipvs.rules line 2: -A -t 10.10.11.12:80: this service is there already"],
+        ["bad.yaml:7:5: ipvs.rules line 2: -A -t 10.10.11.12:80: an earlier line has this service already"],
     ),
     (
         "wrong line of a folded text",
@@ -75,7 +75,7 @@ ROWS: list[Row] = [
     (
         "wrong line of a quoted text",
         with_ipvs('rules: "-A -t 10.10.11.12:80\\n-A -t 10.10.11.12:80"'),
-        ["bad.yaml:5:10: ipvs.rules line 2: -A -t 10.10.11.12:80: this service is there already"],
+        ["bad.yaml:5:10: ipvs.rules line 2: -A -t 10.10.11.12:80: an earlier line has this service already"],
     ),
     (
         "wrong line below an anchor",

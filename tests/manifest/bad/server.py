@@ -209,8 +209,8 @@ ROWS: list[Row] = [
         ),
         [
             "bad.yaml:6:10: ipvs.services[0].tcp: 172.17.0.7 has no port; write 172.17.0.7:80 for port 80",
-            "bad.yaml:8:16: ipvs.services[0].onePacket: is for udp and fwmark services; this one is tcp",
-            "bad.yaml:10:22: ipvs.services[0].schedulerFlags[0]: mh-port is no flag of sh; expected one of: sh-fallback, sh-port, flag-3",
+            "bad.yaml:8:16: ipvs.services[0].onePacket: is possible only for udp and fwmark services; this one is tcp",
+            "bad.yaml:10:22: ipvs.services[0].schedulerFlags[0]: mh-port is not a flag of sh; expected one of: sh-fallback, sh-port, flag-3",
             f"bad.yaml:13:5: ipvs.services[1].weight: unknown field; expected {SERVICE_FIELDS}",
             f"bad.yaml:15:79: ipvs.services[2].servers[3].address: missing; expected {REAL}",
             "bad.yaml:15:88: ipvs.services[2].servers[3].weight: -1 is below the minimum of 0",

@@ -52,9 +52,9 @@ ROWS: list[Row] = [
     ("ID is null", manifest("sandbox: null"), [f"bad.yaml:2:10: sandbox: nothing is given; expected {ID}"]),
     ("ID is absent text", manifest("sandbox:"), [f"bad.yaml:2:9: sandbox: nothing is given; expected {ID}"]),
     (
-        "ID is a truth value",
+        "ID is a boolean",
         manifest("sandbox: true"),
-        [f"bad.yaml:2:10: sandbox: true is a truth value; expected {ID}"],
+        [f"bad.yaml:2:10: sandbox: true is a boolean; expected {ID}"],
     ),
     ("ID below zero", manifest("sandbox: -1"), ["bad.yaml:2:10: sandbox: -1 is below the minimum of 0"]),
     ("ID minus zero", manifest("sandbox: -0"), [f'bad.yaml:2:10: sandbox: "-0" is not valid; expected {ID}']),
