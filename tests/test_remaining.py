@@ -23,14 +23,9 @@ KINDS: tuple[type, ...] = (Interface, Address, Neighbour, NextHop, Route, Rule, 
 FIELDS: list[tuple[type, str, Any]] = [
     (kind, field, example) for kind in KINDS for field, example in EXAMPLES[kind].items()
 ]
-<<<<<<< ours
 # The other fields that are compared, although no manifest says them; in the same order in each process.
 UNSAID = sorted(NOT_SAID, key=str)
 FIELDS += [(kind, field, EXAMPLES[kind][next(iter(EXAMPLES[kind]))]) for kind, field in UNSAID]
-=======
-# The other fields that are compared, although no manifest says them.
-FIELDS += [(kind, field, EXAMPLES[kind][next(iter(EXAMPLES[kind]))]) for kind, field in NOT_SAID]
->>>>>>> theirs
 # It says what the weights of a service are compared with, and is never observed.
 FIELDS.remove((Service, "ignore", EXAMPLES[Service]["ignore"]))
 _LINK = "eth0 (host tap0): 02:42:20:6f:a3:69 mtu 1500"

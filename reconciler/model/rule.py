@@ -60,10 +60,14 @@ class Rule:
 
     @property
     def mark(self) -> str | None:
-        """Return the mark as iproute2 writes it, with its mask if that is not all bits; None if any mark will do."""
+        """Return the mark as iproute2 writes it, with its mask if that is not all bits; None if any mark will do.
+
+        The kernel takes a mark of 0 without a mask for any mark.
+        """
         if not self.fwmask:
             return None
-        return f"{self.fwmark:#x}" if self.fwmask == ALL_BITS else f"{self.fwmark:#x}/{self.fwmask:#x}"
+        only = self.fwmask == ALL_BITS and self.fwmark
+        return f"{self.fwmark:#x}" if only else f"{self.fwmark:#x}/{self.fwmask:#x}"
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the rule once NICs have other names: it goes on naming the old ones."""

@@ -28,6 +28,7 @@ from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.interface import LinkPlan, plan_links
 from reconciler.plan.item import ItemPlan, plan_items, readdressed
 from reconciler.plan.route import plan_routes
+from reconciler.plan.rule import order_rules
 
 if TYPE_CHECKING:
     from reconciler.plan.ipvs import IpvsPlan
@@ -178,11 +179,10 @@ def _plan_items(
         nic = neighbour.device
         return nic in down or (nic in moved and not neighbour.proxy) or (neighbour.is_ipv6 and nic in links.ipv6_off)
 
-    neighbours, rules = had.neighbours or (), had.rules or ()
-    left = [each for each in neighbours if not lost(each)]
+    rules = plan_items(desired.rules, had.rules or (), around.rules, links, lambda _: False)
     return (
-        plan_items(desired.neighbours, neighbours, left, around.neighbours, links),
-        plan_items(desired.rules, rules, rules, around.rules, links),
+        plan_items(desired.neighbours, had.neighbours or (), around.neighbours, links, lost),
+        order_rules(rules, had.rules or ()),
     )
 
 

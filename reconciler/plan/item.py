@@ -6,15 +6,19 @@ and, of IPv6, as its MTU becomes too small (net/core/neighbour.c: neigh_ifdown, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from reconciler.diff import Change, diff
+from reconciler.diff import diff
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import item_words
 from reconciler.model.interface import Interface
+from reconciler.model.neighbour import Neighbour
 from reconciler.operations.item import AddItem, DeleteItem, Item, ItemOperation, ReplaceItem
 from reconciler.plan.interface import LinkPlan
+
+T = TypeVar("T", bound=Item)
 
 
 @dataclass(slots=True)
@@ -34,22 +38,24 @@ def readdressed(had: Iterable[Interface], wanted: Iterable[Interface]) -> set[st
 
 
 def plan_items(
-    wishes: Sequence[Item] | None,
-    found: Sequence[Item],
-    left: Sequence[Item],
-    foreign: Iterable[Item],
+    wishes: Sequence[T] | None,
+    found: Sequence[T],
+    foreign: Iterable[T],
     links: LinkPlan,
+    lost: Callable[[T], bool],
 ) -> ItemPlan:
-    """Plan one section. `wishes` None: what is there stays. `left`: those of `found` that the kernel does not drop.
+    """Plan one section. `wishes` None: what is there stays. `lost` says which objects found the kernel drops on the way.
 
     Raises RefusedError where an object of another owner is in the place of a wanted one and differs.
     """
-    staying, left = _renamed(found, links), _renamed(left, links)
-    wanted = staying if wishes is None else wishes
-    others = {each.key: each for each in foreign}
+
+    def left(objects: Iterable[T]) -> list[Item]:
+        return [each.renamed(links.renames) for each in objects if each.nic not in links.removed and not lost(each)]
+
+    wanted: Sequence[Item] = _kept(found, links) if wishes is None else wishes
+    others = {each.key: each for each in left(foreign)}
     plan = ItemPlan(total=len(found))
-    changes: list[Change[Item]] = diff(wanted, left)
-    for change in changes:
+    for change in diff(wanted, left(found)):
         before, after = change.before, change.after
         if after is None:
             plan.going += [DeleteItem(item=before)] if before else []
@@ -66,6 +72,11 @@ def plan_items(
     return plan
 
 
-def _renamed(items: Sequence[Item], links: LinkPlan) -> list[Item]:
-    """Return the objects under the new names of NICs, without those that go with a NIC that goes."""
-    return [each.renamed(links.renames) for each in items if each.nic not in links.removed]
+def _kept(found: Iterable[Item], links: LinkPlan) -> list[Item]:
+    """Return the objects to keep where a manifest says nothing of them: not those of a NIC that goes, or that loses IPv6."""
+    gone = links.removed
+    return [
+        each.renamed(links.renames)
+        for each in found
+        if each.nic not in gone and not (isinstance(each, Neighbour) and each.is_ipv6 and each.device in links.ipv6_off)
+    ]

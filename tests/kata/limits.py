@@ -13,6 +13,8 @@ from reconciler.model.address import network
 Data = dict[str, Any]
 
 ROUTE = ("table", "metric", "source", "mtu", "advmss", "onLink", "nexthops", "type")
+# There are no commands for these at all.
+SECTIONS = ("neighbours", "rules")
 SCHEDULERS = ("mh", "fo", "ovf", "twos")
 SERVICE = ("sctp", "fwmark", "schedulerFlags", "netmask", "persistenceEngine", "onePacket")
 SERVER = ("upperThreshold", "lowerThreshold")
@@ -26,11 +28,12 @@ def addresses(listed: Sequence[Any]) -> list[str]:
 
 
 def refusals(sections: Data) -> list[str]:
-    """Say which fields of interfaces and routes are refused."""
+    """Return the fields of interfaces and routes that are refused, and the other sections."""
     interfaces, routes = sections.get("interfaces", ()), sections.get("routes", ())
     given = [address for each in interfaces for address in addresses(each["addresses"])]
     connected = {network(address) for address in given if not address.endswith("/32")}
-    return [*_of_interfaces(interfaces), *_of_routes(routes, connected)]
+    whole = [section for section in SECTIONS if sections.get(section)]
+    return [*_of_interfaces(interfaces), *_of_routes(routes, connected), *whole]
 
 
 def _of_interfaces(interfaces: Sequence[Data]) -> Iterator[str]:

@@ -17,10 +17,12 @@ from tests.manifest.bad import (
     ipvs,
     kata,
     machine,
+    neighbour,
     nexthops,
     notation,
     references,
     route,
+    rule,
     rules,
     server,
     several,
@@ -41,6 +43,8 @@ ROWS: list[Row] = [
         interface,
         route,
         nexthops,
+        neighbour,
+        rule,
         ipvs,
         server,
         rules,
@@ -76,9 +80,15 @@ def test_apply_touches_nothing(kernel: Kernel, tmp_path: Path) -> None:
             {"dest": "default", "gateway": "fd00::1", "device": "eth0"},
             {"dest": "10.8.0.0/16", "type": "blackhole"},
         ],
+        neighbours=[{"address": "10.0.0.1", "device": "eth0", "hwAddr": "02:42:20:6f:a3:01"}],
+        rules=[{"priority": 100, "table": 100}],
     )
     before = _state(box.namespace, tmp_path)
-    assert [word for word in ("10.0.0.2/24", "fd00::2/64", "blackhole", "via fd00::1") if word not in before] == []
+    assert [
+        word
+        for word in ("10.0.0.2/24", "fd00::2/64", "blackhole", "via fd00::1", "PERMANENT", "lookup 100")
+        if word not in before
+    ] == []
     file = tmp_path / "bad.yaml"
     outcomes = []
     for name, text, _ in ROWS:
@@ -89,10 +99,10 @@ def test_apply_touches_nothing(kernel: Kernel, tmp_path: Path) -> None:
 
 
 def _state(namespace: str, folder: Path) -> str:
-    """Return all that `ip` prints about the links, addresses and routes of a namespace."""
+    """Return all that `ip` prints about the links, addresses, neighbours, routes and rules of a namespace."""
     batch, batch6 = folder / "batch", folder / "batch6"
-    batch.write_text("link show\naddress show\nroute show table all\n")
-    batch6.write_text("route show table all\n")
+    batch.write_text("link show\naddress show\nneigh show\nneigh show proxy\nroute show table all\nrule show\n")
+    batch6.write_text("route show table all\nrule show\nneigh show proxy\n")
     return "".join(
         ip(*options, "-d", "-o", "-batch", str(file), namespace=namespace)
         for options, file in (((), batch), (("-6",), batch6))

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reconciler.errors import Problem
 from reconciler.manifest.load import load, warnings
+from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Surroundings
-from tests.manifest.texts import manifest, nic, service, with_ipvs, with_server, with_service, with_services
+from tests.manifest.texts import (
+    manifest,
+    nic,
+    route,
+    rule,
+    service,
+    with_ipvs,
+    with_server,
+    with_service,
+    with_services,
+)
 
+NOTHING_OBSERVED = Surroundings()
 NO_SERVERS = "has no servers; its packets are rejected"
 NOT_LOCAL = "is not an address of these interfaces; if the sandbox does not have it, nat gets no packet"
 ITSELF = "172.17.0.7 is the address of the service itself; its connections stay in the sandbox"
@@ -122,10 +135,12 @@ CASES: dict[str, tuple[str, list[str]]] = {
 }  # fmt: skip
 
 
-def warned(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+def warned(
+    text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, around: Surroundings = NOTHING_OBSERVED
+) -> list[Problem]:
     monkeypatch.chdir(folder)
     Path("w.yaml").write_text(text)
-    return warnings([(each, Surroundings()) for each in load(["w.yaml"])])
+    return warnings([(each, around) for each in load(["w.yaml"])])
 
 
 @pytest.mark.parametrize(("text", "expected"), CASES.values(), ids=CASES)
@@ -133,6 +148,65 @@ def test_it_is_told_at_its_place(
     text: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [str(problem) for problem in warned(text, tmp_path, monkeypatch)] == expected
+
+
+def with_table(*rules: str, dest: str = "10.8.0.0/16", table: int = 100) -> str:
+    """Write a manifest with a route in a table, which is on line 14, and with these rules, if there are some."""
+    gateway = "fd00::1" if ":" in dest else "10.0.0.1"
+    routes = [route(f"dest: {dest}", f"gateway: {gateway}", f"table: {table}")]
+    return manifest(nics=[nic()], routes=routes, rules=rules or None)
+
+
+KERNELS = tuple(
+    Rule(family=family, priority=priority, table=table)
+    for family, priorities in (("ipv4", {0: 255, 32766: 254, 32767: 253}), ("ipv6", {0: 255, 32766: 254}))
+    for priority, table in priorities.items()
+)
+OTHERS = replace(KERNELS[0], priority=7, table=100)
+DIRECTED = "so no packet takes this route"
+UNSAID = f"w.yaml:14:10: routes[0].table: no IPv4 rule of this manifest looks up table 100, {DIRECTED}"
+UNSEEN = f"w.yaml:14:10: routes[0].table: no IPv4 rule looks up table 100, {DIRECTED}"
+UNSEEN6 = f"w.yaml:14:10: routes[0].table: no IPv6 rule looks up table 100, {DIRECTED}"
+
+# A manifest, the rules of others as far as they were observed, and the warnings.
+TABLES: dict[str, tuple[str, tuple[Rule, ...], list[str]]] = {
+    "no rules and nothing observed": (with_table(), (), []),
+    "no rules but the kernel's": (with_table(), KERNELS, [UNSEEN]),
+    "a rule of another owner": (with_table(), (*KERNELS, OTHERS), []),
+    "a rule of another owner for the other family": (with_table(), (*KERNELS, replace(OTHERS, family="ipv6")), [UNSEEN]),
+    "a rule": (with_table(rule()), (), []),
+    "a rule with a selector": (with_table(rule("from: 10.1.0.0/16", "invert: true")), KERNELS, []),
+    "a rule for another table": (with_table(rule("table: 101")), (), [UNSAID]),
+    "a rule for another table, and the kernel's": (with_table(rule("table: 101")), KERNELS, [UNSEEN]),
+    "a rule for the other family": (with_table(rule("family: ipv6")), KERNELS, [UNSEEN]),
+    "a rule that looks up no table": (with_table(rule("table", "action: prohibit")), KERNELS, [UNSEEN]),
+    "a VRF": (with_table(rule("table", "l3mdev: true")), KERNELS, []),
+    "a VRF of another owner": (with_table(), (*KERNELS, replace(OTHERS, table=0, l3mdev=True)), []),
+    "a table of the kernel's": (with_table(table=253), KERNELS, []),
+    "an IPv6 route": (with_table(dest="2001:db8::/32"), KERNELS, [UNSEEN6]),
+    "an IPv6 route and an IPv4 rule": (with_table(rule(), dest="2001:db8::/32"), KERNELS, [UNSEEN6]),
+    "an IPv6 route and a rule": (with_table(rule("family: ipv6"), dest="2001:db8::/32"), KERNELS, []),
+    "an empty section": (with_table() + "rules: []\n", (), [UNSAID]),
+    "several routes in one table": (
+        manifest(
+            nics=[nic()],
+            routes=[route(), *(route(f"dest: 10.{n}.0.0/16", f"table: {100 + n // 10}") for n in (8, 9, 10))],
+        ),
+        KERNELS,
+        [
+            f"w.yaml:17:10: routes[1].table: no IPv4 rule looks up table 100, {DIRECTED}",
+            f"w.yaml:25:10: routes[3].table: no IPv4 rule looks up table 101, {DIRECTED}",
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "observed", "expected"), TABLES.values(), ids=TABLES)
+def test_a_route_in_a_table_that_no_rule_looks_up_is_told(
+    text: str, observed: tuple[Rule, ...], expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = warned(text, tmp_path, monkeypatch, Surroundings(rules=observed))
+    assert [str(problem) for problem in found] == expected
 
 
 def test_a_warning_shows_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

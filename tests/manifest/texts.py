@@ -20,16 +20,25 @@ SECOND = ("name: eth1", "device: tap1", "hwAddr: 02:42:20:6f:a3:6a", "addresses:
 THIRD = ("name: eth2", "device: tap2", "hwAddr: 02:42:20:6f:a3:6b", "addresses: [10.2.0.2/24]")
 SERVICE = ("tcp: 172.17.0.7:80", "servers: [{address: 172.17.0.4:80}]")
 ROUTE = ("dest: 10.8.0.0/16", "gateway: 10.0.0.1", "device: eth0")
+NEIGHBOUR = ("address: 10.0.0.1", "device: eth0", "hwAddr: 02:42:20:6f:a3:01")
+RULE = ("priority: 100", "table: 100")
 
 
-def manifest(*fields: str, nics: Sequence[str] | None = None, routes: Sequence[str] | None = None) -> str:
+def manifest(
+    *fields: str,
+    nics: Sequence[str] | None = None,
+    neighbours: Sequence[str] | None = None,
+    routes: Sequence[str] | None = None,
+    rules: Sequence[str] | None = None,
+) -> str:
     """Write a manifest whose top has these fields, with sections of these items.
 
     A field replaces the one of its name, or is added at the end; a name without a colon takes the field out.
     Nothing is between the lines: the top is lines 1 to 3, and each field of an item has a line.
     """
     lines = _merge(TOP, fields)
-    for section, items in (("interfaces", nics), ("routes", routes)):
+    sections = (("interfaces", nics), ("neighbours", neighbours), ("routes", routes), ("rules", rules))
+    for section, items in sections:
         if items is not None:
             lines += [f"{section}:", *items]
     return "\n".join(lines) + "\n"
@@ -45,6 +54,16 @@ def route(*fields: str) -> str:
     return _item(ROUTE, fields)
 
 
+def neighbour(*fields: str) -> str:
+    """Write an item of `neighbours`: 10.0.0.1 dev eth0 is 02:42:20:6f:a3:01."""
+    return _item(NEIGHBOUR, fields)
+
+
+def rule(*fields: str) -> str:
+    """Write an item of `rules`: priority 100 looks up table 100."""
+    return _item(RULE, fields)
+
+
 def with_nic(*fields: str) -> str:
     """Write a manifest of one interface: its fields are on lines 5 to 9, what is added on line 10."""
     return manifest(nics=[nic(*fields)])
@@ -53,6 +72,16 @@ def with_nic(*fields: str) -> str:
 def with_route(*fields: str) -> str:
     """Write a manifest of one right interface and one route: its fields are on lines 11 to 13, what is added on 14."""
     return manifest(nics=[nic()], routes=[route(*fields)])
+
+
+def with_neighbour(*fields: str) -> str:
+    """Write a manifest of one right interface and one neighbour: its fields are on lines 11 to 13, what is added on 14."""
+    return manifest(nics=[nic()], neighbours=[neighbour(*fields)])
+
+
+def with_rule(*fields: str) -> str:
+    """Write a manifest of one rule: its fields are on lines 5 and 6, what is added on line 7."""
+    return manifest(rules=[rule(*fields)])
 
 
 def with_ipvs(*fields: str) -> str:

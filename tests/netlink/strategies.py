@@ -1,4 +1,4 @@
-"""What the kernel could send: routes and the bytes of messages, right and spoiled."""
+"""What the kernel could send: routes, rules, neighbours and the bytes of messages, right and spoiled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from socket import AF_INET, AF_INET6, inet_ntop
 
 from hypothesis import strategies as st
 
+from reconciler.model.address import is_unicast
+from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop, Route, canonical_hops
+from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
 from reconciler.netlink import message
 
 INDEXES = {"lo": 1, "eth0": 2, "eth1": 3, "tap-9": 70000}
@@ -63,6 +66,60 @@ def routes(draw: st.DrawFn) -> Route:
         source=draw(st.none() | addresses(size)) if hops else None,
         mtu=draw(unset | st.integers(68, 65520)) if hops else 0,
         advmss=draw(unset | st.integers(1, 65495)) if hops else 0,
+    )
+
+
+def _ranges(first: int, last: int) -> st.SearchStrategy[tuple[int, int] | None]:
+    numbers = st.integers(first, last)
+    return st.none() | st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> Rule:
+    """Any rule that a manifest can say."""
+    size = draw(st.sampled_from((4, 16)))
+    selected = st.none() | networks(size).filter(lambda network: not network.endswith("/0"))
+    names = st.none() | st.sampled_from(sorted(INDEXES))
+    mask = draw(st.sampled_from((0, 0, 1, 0xFF, ALL_BITS)))
+    priority = draw(st.integers(0, _U32_MAX - 1))
+    action = draw(st.sampled_from(("table", "table", "l3mdev", "goto", *REJECT_ACTIONS)))
+    looks_up = action in {"table", "l3mdev"}
+    return Rule(
+        family="ipv4" if size == 4 else "ipv6",
+        priority=priority,
+        from_=draw(selected),
+        to=draw(selected),
+        iif=draw(names),
+        oif=draw(names),
+        fwmark=draw(st.integers(0, _U32_MAX)) & mask,
+        fwmask=mask,
+        ipproto=draw(st.just(0) | st.integers(0, 255)),
+        sport=draw(_ranges(1, 0xFFFF)),
+        dport=draw(_ranges(1, 0xFFFF)),
+        uidrange=draw(_ranges(0, _U32_MAX - 1)),
+        tos=draw(st.integers(0, 63)) * 4,
+        suppress_prefixlength=draw(st.just(NO_SUPPRESSION) | st.integers(0, size * 8)) if looks_up else NO_SUPPRESSION,
+        l3mdev=action == "l3mdev",
+        invert=draw(st.booleans()),
+        action="table" if looks_up else action,
+        table=draw(st.integers(1, _U32_MAX)) if action == "table" else 0,
+        goto=draw(st.integers(priority + 1, _U32_MAX)) if action == "goto" else 0,
+    )
+
+
+@st.composite
+def neighbours(draw: st.DrawFn) -> Neighbour:
+    """Any entry that a manifest can say."""
+    size = draw(st.sampled_from((4, 16)))
+    proxy = draw(st.booleans())
+    first = draw(st.integers(0, 127)) * 2
+    mac = bytes((first, *draw(st.binary(min_size=5, max_size=5)))) if not proxy else b""
+    return Neighbour(
+        address=draw(addresses(size).filter(is_unicast)),
+        device=draw(st.sampled_from(sorted(INDEXES))),
+        hw_addr=(mac if any(mac) else mac[:-1] + b"\1" if mac else mac).hex(":"),
+        proxy=proxy,
+        router=size == 16 and draw(st.booleans()),
     )
 
 

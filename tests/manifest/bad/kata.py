@@ -96,6 +96,16 @@ ROWS: list[Row] = [
         ["bad.yaml:5:29: routes[0].type: kata-runtime does not support blackhole routes"],
     ),
     (
+        "neighbours and rules by kata",
+        manifest(
+            HEAD, "neighbours: [{address: 10.0.0.1, device: eth0, proxy: true}]", "rules: [{priority: 1, table: 7}]"
+        ),
+        [
+            "bad.yaml:4:13: neighbours: kata-runtime has no commands for neighbours",
+            "bad.yaml:5:8: rules: kata-runtime has no commands for policy rules",
+        ],
+    ),
+    (
         "settings of IPVS by kata",
         manifest(HEAD, "ipvs: {timeouts: {tcp: 1}, sysctls: {conntrack: 1}, drain: 5}"),
         [
