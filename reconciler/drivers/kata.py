@@ -19,7 +19,7 @@ from reconciler.drivers.process import run
 from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
 from reconciler.formats.ipvsadm.listing import parse_listing
 from reconciler.formats.ipvsadm.write import save_rules
-from reconciler.formats.kata.interface import read_listed, write_wish
+from reconciler.formats.kata.interface import read_listed, write_request
 from reconciler.formats.kata.route import read_route, write_route
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
@@ -131,7 +131,7 @@ class KataDriver:
     def _change(self, operation: ObjectCommand) -> None:
         match operation:
             case PlugInterface(interface=interface):
-                self._network("add-iface", write_wish(interface))
+                self._network("add-iface", write_request(interface))
             case UnplugInterface(name=name):
                 self._network("del-iface", {"name": name})
             case AddContainerRoute(route=route):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from operator import attrgetter
 
-from reconciler.manifest.ipvs import Section
+from reconciler.manifest.ipvs import IpvsDraft
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.service import name, write_address
 from reconciler.model.address import pack, split_prefix
@@ -14,7 +14,7 @@ from reconciler.model.ipvs import FWMARK, Excluded, Server, Service
 _SERVER_KEY = attrgetter("address", "port")
 
 
-def check(section: Section) -> Iterator[Finding]:
+def check(section: IpvsDraft) -> Iterator[Finding]:
     """Check those services of a manifest against each other that could be read."""
     yield from _engines(section.services) if section.rules else _duplicates(section.services)
     if section.ipvs.exclude:

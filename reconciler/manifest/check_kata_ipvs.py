@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.manifest.ipvs import Section
+from reconciler.manifest.ipvs import IpvsDraft
 from reconciler.manifest.schema import Finding
 from reconciler.model.ipvs import LEAVE_TIMEOUTS, Ipvs, Server, Service
 
@@ -12,7 +12,7 @@ from reconciler.model.ipvs import LEAVE_TIMEOUTS, Ipvs, Server, Service
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq")
 
 
-def check(section: Section) -> Iterator[Finding]:
+def check(section: IpvsDraft) -> Iterator[Finding]:
     """Check the section as far as it could be read."""
     for field, message in _of_table(section.ipvs):
         yield Finding(("ipvs", field), message)

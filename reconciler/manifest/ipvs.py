@@ -14,10 +14,10 @@ from reconciler.model.ipvs import RULES_MAX, Excluded, Ipvs, Service, Timeouts
 from reconciler.wording import plural
 
 
-class Section(NamedTuple):
-    """A section as far as it could be read: None in place of a service that could not, so that all keep their indexes.
+class IpvsDraft(NamedTuple):
+    """A section as far as it could be read. A service that is wrong is None, so that the others keep their indexes.
 
-    `rules`: they are written as rules, which are read together and have no duplicates.
+    `rules`: the services are written as rules, which are read together and have no duplicates.
     """
 
     ipvs: Ipvs
@@ -25,10 +25,10 @@ class Section(NamedTuple):
     rules: bool
 
 
-def read(data: Any, rules: str | None, findings: list[Finding]) -> Section | None:
-    """Read a section, leaving out what `findings` of the schema are about; add what else is wrong.
+def read(data: Any, rules: str | None, findings: list[Finding]) -> IpvsDraft | None:
+    """Read a section without what `findings` of the schema are about, and add what else is wrong to them.
 
-    `rules`: the text of its `rulesFile`. None if it is no section at all.
+    `rules`: the text of its `rulesFile`. Return None if the data is not a section at all.
     """
     if not isinstance(data, dict):
         return None
@@ -45,11 +45,11 @@ def read(data: Any, rules: str | None, findings: list[Finding]) -> Section | Non
         exclude=_read_exclude(data.get("exclude"), flagged, findings),
         drain=0 if "drain" in wrong else data.get("drain", 0),
     )
-    return Section(section, services or [], rules="services" not in data)
+    return IpvsDraft(section, services or [], rules="services" not in data)
 
 
 def _read_exclude(items: Any, flagged: set[Path], findings: list[Finding]) -> tuple[Excluded, ...]:
-    """Read what belongs to somebody else: all of it, or nothing if something is wrong, so that indexes are right."""
+    """Read `exclude`. Return nothing if an item is wrong, so that the indexes of the others are not shifted."""
     excluded: list[Excluded] = []
     items = items if isinstance(items, list) else []
     for index, item in enumerate(items):
@@ -97,15 +97,15 @@ def _read_rules(text: str, path: Path, findings: list[Finding]) -> list[Service 
     before = len(findings)
     services = parse_rules(text, lambda line, message: findings.append(Finding(path, message, line=line)))
     if len(findings) > before:
-        # What is left out counts as nothing: an index is the number of a service in the text.
+        # Findings name services by their number in the text, which would be wrong without the wrong lines.
         return []
     if not services:
-        findings.append(Finding(path, "no rule in it; to ask for no services, write `services: []`"))
+        findings.append(Finding(path, "contains no rule; to have no services, write `services: []`"))
     return [*services]
 
 
 def write(section: Ipvs) -> dict[str, Any]:
-    """Write a section as a manifest says it, defaults left out."""
+    """Return the data of a section, without defaults."""
     fields = {
         "timeouts": {field: seconds for field, seconds in section.timeouts._asdict().items() if seconds},
         "sysctls": dict(section.sysctls),

@@ -24,7 +24,7 @@ class _Ipvs:
 
     name = "ipvs"
 
-    def read(self, draft: Draft, findings: list[Finding], rules: str | None) -> notation.Section | None:
+    def read(self, draft: Draft, findings: list[Finding], rules: str | None) -> notation.IpvsDraft | None:
         """Read the section."""
         if self.name not in draft.data:
             return None
@@ -32,7 +32,7 @@ class _Ipvs:
 
         return ipvs.read(draft.data[self.name], rules, findings)
 
-    def complete(self, drafted: notation.Section | None) -> Ipvs | None:
+    def complete(self, drafted: notation.IpvsDraft | None) -> Ipvs | None:
         """Return the table."""
         return drafted.ipvs if drafted else None
 
@@ -44,7 +44,7 @@ class _Ipvs:
 
     def check(self, draft: Draft) -> Iterable[Finding]:
         """Check the services against each other."""
-        drafted: notation.Section | None = draft.sections.get(self.name)
+        drafted: notation.IpvsDraft | None = draft.sections.get(self.name)
         if drafted is None:
             return ()
         from reconciler.manifest import check_ipvs
@@ -53,7 +53,7 @@ class _Ipvs:
 
     def check_kata(self, draft: Draft) -> Iterable[Finding]:
         """Find what kata-runtime cannot do."""
-        drafted: notation.Section | None = draft.sections.get(self.name)
+        drafted: notation.IpvsDraft | None = draft.sections.get(self.name)
         if drafted is None:
             return ()
         from reconciler.manifest import check_kata_ipvs

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import ClassVar
 
-from reconciler.formats.kata.interface import write_wish
+from reconciler.formats.kata.interface import write_request
 from reconciler.formats.kata.route import write_route
 from reconciler.model.identity import HostDevice, Listed, Nic, Subject
 from reconciler.model.interface import Interface
@@ -46,7 +46,7 @@ class PlugInterface(_OnContainer):
     @property
     def command(self) -> str:
         """Return the command."""
-        return self._network("add-iface", write_wish(self.interface))
+        return self._network("add-iface", write_request(self.interface))
 
     @property
     def subject(self) -> Subject:

@@ -194,7 +194,9 @@ def test_what_is_written_is_read_as_it_was(section: Ipvs) -> None:
     findings = check(document)
     draft = read_sections(document, findings)
     assert findings + check_sections(draft) == []
-    assert draft.sections["ipvs"] == ipvs.Section(section, list(section.services or ()), rules=section.services is None)
+    assert draft.sections["ipvs"] == ipvs.IpvsDraft(
+        section, list(section.services or ()), rules=section.services is None
+    )
 
 
 @given(st.lists(services(), min_size=1, max_size=4, unique_by=lambda each: each.key))

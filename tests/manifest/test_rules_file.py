@@ -139,8 +139,8 @@ UNREADABLE: dict[str, tuple[str, str]] = {
     "a device": ("ln -sf /dev/zero web-1.rules", "web-1.rules: not a regular file"),
     "not UTF-8": (r"printf -- '-A \377' > web-1.rules", "web-1.rules: not UTF-8 (byte 3)"),
     "too long": (f"truncate -s {MAX_BYTES + 1} web-1.rules", "web-1.rules: larger than 32 MiB"),
-    "empty": (": > web-1.rules", "no rule in it; to ask for no services, write `services: []`"),
-    "of comments": ("echo '# -C' > web-1.rules", "no rule in it; to ask for no services, write `services: []`"),
+    "empty": (": > web-1.rules", "contains no rule; to have no services, write `services: []`"),
+    "of comments": ("echo '# -C' > web-1.rules", "contains no rule; to have no services, write `services: []`"),
 }
 
 

@@ -127,7 +127,7 @@ def _write_pair(prefix: str) -> dict[str, Any]:
     return {"Family": _FAMILIES[is_ipv6(address)], "Address": address, "Mask": mask}
 
 
-def write_wish(interface: Interface) -> dict[str, Any]:
+def write_request(interface: Interface) -> dict[str, Any]:
     """Write an interface as `add-iface` reads it."""
     parts = (each.address.partition("/") for each in interface.addresses)
     return write_interface(interface) | {

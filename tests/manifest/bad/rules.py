@@ -7,7 +7,7 @@ from tests.manifest.texts import Row, with_ipvs
 ONE = "only one of services, rules and rulesFile"
 RULES = "the rules in the form of ipvsadm-save, one a line"
 PATH = "the path of a file of rules, relative to the manifest's folder"
-NONE = "no rule in it; to ask for no services, write `services: []`"
+NONE = "contains no rule; to have no services, write `services: []`"
 NO_PORT = "no port; only a persistent service (-p) may have port 0, which means all ports"
 
 ROWS: list[Row] = [
