@@ -139,10 +139,10 @@ def _table_differences(desired: Ipvs, observed: Ipvs) -> Iterator[Difference]:
     if desired.services is None:
         return
     # Only a table needs it.
-    from reconciler.plan.ipvs import heed_others
+    from reconciler.plan.ipvs import with_observed_weights
 
     found = observed.services or ()
-    for change in diff(heed_others(desired.services, found), found):
+    for change in diff(with_observed_weights(desired.services, found), found):
         yield from _service_differences(change.after, change.before, drains=bool(desired.drain))
 
 

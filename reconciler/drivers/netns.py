@@ -16,7 +16,7 @@ from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.lock import locked
 from reconciler.errors import HostError, SandboxGoneError
 from reconciler.model.interface import Interface, Origin
-from reconciler.model.sandbox import HostDevice, NetnsAddress, Observed, Sandbox
+from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Observed, Sandbox
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.interface import Link
@@ -90,7 +90,7 @@ def _owned_link(link: Link, wish: Interface | None) -> OwnedLink:
     return OwnedLink(link, wish.queues)
 
 
-def _host_devices(devices: list[str]) -> dict[str, HostDevice]:
+def _host_devices(devices: list[str]) -> dict[str, AttachableDevice]:
     """Return devices of the host by name, or by alias if the kernel returned one under another name."""
     if not devices:
         return {}
@@ -108,8 +108,8 @@ def _host_devices(devices: list[str]) -> dict[str, HostDevice]:
     return found
 
 
-def _host_device(device: str, link: Link) -> HostDevice:
+def _host_device(device: str, link: Link) -> AttachableDevice:
     origin = Origin.from_alias(link.alias)
     if origin is None or origin.device != device:
         origin = Origin(device=device, hw_addr=link.hw_addr, mtu=link.mtu, alias=link.alias)
-    return HostDevice(name=link.name, queues=link.queues, origin=origin)
+    return AttachableDevice(name=link.name, queues=link.queues, origin=origin)

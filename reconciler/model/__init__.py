@@ -1,1 +1,1 @@
-"""What a sandbox is: immutable, canonical values without I/O, the same for desired and observed."""
+"""Sandboxes as immutable, canonical values without I/O; desired and observed have the same types."""

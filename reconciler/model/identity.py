@@ -1,7 +1,7 @@
-"""What an object is, whatever its other fields are: its key among its like, and its identity in a sandbox.
+"""What identifies an object: its key among objects of its kind, and its identity in a sandbox.
 
-Identities are compared and hashed, never shown. An operation is about one; fights are counted by them, and an object of a
-manifest is found by them.
+Identities are compared and hashed, never displayed. Every operation has one. Fights are counted by identity, and the
+object of a manifest is found by it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a virtual machine has of the host: plugged NICs, what was left half done, and room for more."""
+"""What QEMU has of the host: plugged NICs, half-done work of an earlier run, and free slots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOCKET_PATH_MAX = 107
 
 
 class Slot(NamedTuple):
-    """Where a NIC can be plugged in, as `device_add` names it."""
+    """A slot that a NIC can be plugged into, in the terms of `device_add`."""
 
     bus: str
     addr: str
@@ -21,8 +21,8 @@ class Slot(NamedTuple):
 class Plugged(NamedTuple):
     """A NIC that is plugged: its MAC address as QEMU has it, its queues, its vhost-user socket if it is not a TAP.
 
-    `in_guest`: whether the guest's kernel has it; `alive`: whether the host's end still leads there; `pci_addr`: where it
-    is, bridge and slot (`10.0/00`); `host_mtu`: the most that the guest may set, 0 for no limit.
+    `in_guest`: whether the guest's kernel has it; `alive`: whether its TAP on the host is still connected to QEMU;
+    `pci_addr`: its bridge and slot (`10.0/00`); `host_mtu`: the largest MTU that the guest may set, 0 for no limit.
     """
 
     hw_addr: str
@@ -36,7 +36,7 @@ class Plugged(NamedTuple):
 
 
 class Tap(NamedTuple):
-    """A device of the host that may be plugged: whether it is a TAP at all, for how many queues, its MTU, and who has it."""
+    """A device of the host that may be plugged: whether it is a TAP, has several queues, its MTU, and whether it is in use."""
 
     is_tap: bool
     multi_queue: bool
@@ -47,11 +47,12 @@ class Tap(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The monitor's side of a machine.
+    """What QEMU's monitor reports of a machine.
 
-    `plugged`: by the host's device; `leftovers`: devices that QEMU holds without a NIC, and whether by a vhost-user socket;
-    `slots`: the free ones, of `capacity` that there are; `taps`: the devices that are to come; `shared_memory`: whether a
-    vhost-user backend can reach the guest's memory; `kvm`: whether it runs under KVM, else TCG; `sockets`: those that are to come, and what is wrong with each.
+    `plugged`: by the host's device. `leftovers`: devices that QEMU has opened without a NIC, and whether as a vhost-user
+    socket. `slots`: the free ones of `capacity` in all. `taps`: the devices that the manifest wants. `sockets`: those
+    that the manifest wants, with what is wrong with each, or "". `shared_memory`: whether a vhost-user backend can reach
+    the guest's memory. `kvm`: whether the machine runs under KVM; otherwise under TCG.
     """
 
     plugged: Mapping[str, Plugged] = field(default_factory=lambda: MappingProxyType({}))

@@ -11,9 +11,9 @@ from reconciler.model.address import is_ipv6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """An entry. `address` is canonical, `hw_addr` empty where `proxy` answers for the address instead.
+    """An entry. `address` is canonical, `hw_addr` is empty if `proxy` answers for the address instead.
 
-    `router`: it is an IPv6 router. `permanent` is no wish one can leave out: what is desired never expires.
+    `router`: it is an IPv6 router. `permanent`: it never expires, as every desired entry.
     """
 
     section: ClassVar[str] = "neighbours"
@@ -36,9 +36,9 @@ class Neighbour:
 
     @property
     def nic(self) -> str | None:
-        """Return the NIC that it goes with."""
+        """Return the NIC whose removal deletes it."""
         return self.device
 
     def renamed(self, names: Mapping[str, str]) -> Self:
-        """Return the entry once NICs have other names: old → new."""
+        """Return the entry with the new names of NICs: old → new."""
         return replace(self, device=names[self.device]) if self.device in names else self

@@ -51,27 +51,27 @@ class Route:
 
     @property
     def key(self) -> tuple[int, str, int]:
-        """Table, destination and metric, which identify it in the kernel."""
+        """Return table, destination and metric, which identify it in the kernel."""
         return (self.table, self.dest, self.metric)
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether it is an IPv6 route."""
+        """Return whether it is an IPv6 route."""
         return is_ipv6(self.dest)
 
     @property
     def is_default(self) -> bool:
-        """Whether it is a default route of the main table that carries traffic."""
+        """Return whether it is a default route of the main table that carries traffic."""
         return self.dest in (DEFAULT_IPV4, DEFAULT_IPV6) and self.table == TABLE_MAIN and self.type == "unicast"
 
     @property
     def devices(self) -> set[str]:
-        """The NICs of its next hops, by name."""
+        """Return the names of the NICs of its next hops."""
         return {hop.device for hop in self.nexthops}
 
     @property
     def needs_gateway(self) -> bool:
-        """Whether a gateway must be reachable before it can be added: routes without a gateway come first."""
+        """Return whether a gateway must be reachable before it can be added: routes without a gateway come first."""
         for hop in self.nexthops:  # noqa: SIM110 (a generator costs three times as much, 10,000 times over)
             if hop.gateway and not hop.on_link:
                 return True

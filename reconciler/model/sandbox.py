@@ -13,7 +13,7 @@ from reconciler.model.route import Route
 from reconciler.model.rule import Rule
 
 if TYPE_CHECKING:
-    # Most manifests say nothing of IPVS.
+    # Most manifests have no IPVS section.
     from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
     from reconciler.model.machine import Machine
 
@@ -35,12 +35,12 @@ class NetnsAddress:
 
     @property
     def shell_word(self) -> str:
-        """How iproute2 names it after `netns`."""
+        """Return its name for iproute2, after `netns`."""
         return self.name or self.file
 
     @property
     def file(self) -> str:
-        """The namespace's file."""
+        """Return the path of the namespace's file."""
         if self.pid is not None:
             return f"/proc/{self.pid}/ns/net"
         return self.path or f"/run/netns/{self.name}"
@@ -59,12 +59,12 @@ class VmAddress:
 
     @property
     def file(self) -> str:
-        """The socket of the agent."""
+        """Return the path of the agent's socket."""
         return self.agent or f"{SANDBOXES}/{self.name}/agent.sock"
 
     @property
     def monitor(self) -> str:
-        """The socket of its monitor."""
+        """Return the path of the monitor's socket."""
         return self.qmp or f"{SANDBOXES}/{self.name}/qmp.sock"
 
 
@@ -73,7 +73,7 @@ KATA_RUNTIME = "/usr/bin/kata-runtime"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KataAddress:
-    """A container that is only reached by commands of a runtime, a program by its absolute path."""
+    """A container that only the commands of a runtime can reach. `runtime` is the absolute path of that program."""
 
     id: str
     runtime: str = KATA_RUNTIME
@@ -87,7 +87,7 @@ DriverAddress = NetnsAddress | VmAddress | KataAddress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A sandbox and its sections. None: leave alone; (): none of ours. `paused`: why `watch` leaves it alone."""
+    """A sandbox and its sections. None: leave alone; (): delete all of ours. `paused`: why `watch` leaves it alone."""
 
     id: str
     driver: DriverAddress
@@ -99,8 +99,8 @@ class Sandbox:
     paused: str = ""
 
 
-class HostDevice(NamedTuple):
-    """A device of the host that a sandbox may be given: its current name, its queues, and what to give back."""
+class AttachableDevice(NamedTuple):
+    """A device of the host that can be attached: its current name, its queues, and what to restore when it returns."""
 
     name: str
     queues: int
@@ -109,20 +109,20 @@ class HostDevice(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a plan has to respect and no manifest says: what others own, and what the kernel can do.
+    """What a plan has to respect although no manifest describes it: foreign objects, and properties of the kernel.
 
-    `links`: the names of the sandbox's other links, `lo` among them. `neighbours`, `routes`, `rules`: those of other
-    protocols; of a section that was not observed, none.
-    `addresses`: (NIC, address) that the kernel gave our NICs itself.
-    `devices`: the host's devices that may be given: device → what it is now; None where only a saved state is known.
-    `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection goes on, or found a duplicate.
+    `links`: the names of the sandbox's foreign links, including `lo`. `neighbours`, `routes`, `rules`: the foreign ones;
+    empty if the section was not observed.
+    `addresses`: (NIC, address) that the kernel itself added to our NICs.
+    `devices`: the host's devices that can be attached: device → what it is now; None for a saved state.
+    `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection is running, or has found a duplicate.
     `origins`: device → what our NICs were on the host. `kinds`: device → kind of link (`tun`, `veth`, … or empty).
     `kernel`: its release, major and minor, if known.
-    `services`: IPVS services of others. `connections`: of servers that no manifest wants, how many there are.
-    `expiring`: a run that was killed has left the kernel expiring connections. `now`: Unix seconds of the look.
-    `local`: every address of every link, `forwarding`: whether IPv4 packets are forwarded; both only where IPVS is
-    looked at.
-    `machine`: what its monitor says of a virtual machine. `hw_addrs`: MAC addresses of links that are not ours.
+    `services`: foreign IPVS services. `connections`: how many each server has that no manifest wants.
+    `expiring`: a killed run has left `expire_nodest_conn` switched on. `now`: Unix seconds of the look.
+    `local`: every address of every link, `forwarding`: whether IPv4 packets are forwarded; both only if IPVS was
+    observed.
+    `machine`: what QEMU's monitor reports of a virtual machine. `hw_addrs`: MAC addresses of foreign links.
     """
 
     links: frozenset[str] = frozenset()
@@ -130,7 +130,7 @@ class Surroundings:
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
     addresses: frozenset[tuple[str, str]] = frozenset()
-    devices: Mapping[str, HostDevice] | None = None
+    devices: Mapping[str, AttachableDevice] | None = None
     tentative: frozenset[tuple[str, str]] = frozenset()
     dad_failed: frozenset[tuple[str, str]] = frozenset()
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
@@ -148,7 +148,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What a driver found: our part of the sandbox as a manifest would say it, and what surrounds it."""
+    """What a driver observed: our objects, as a manifest would describe them, and their surroundings."""
 
     sandbox: Sandbox
     around: Surroundings = field(default_factory=Surroundings)

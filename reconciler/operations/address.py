@@ -41,7 +41,7 @@ class AddAddress(_OnNic):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceAddress(_OnNic):
-    """Change how duplicates of an address are detected, or put it back where the kernel may have dropped it."""
+    """Change how duplicates of an address are detected, or restore an address that the kernel may have deleted."""
 
     sign: ClassVar[Sign] = "~"
 
@@ -65,7 +65,7 @@ class DeleteAddress(_OnNic):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitAddress(_OnNic):
-    """Wait until duplicate address detection of an IPv6 address ends: no route can name it as its source before."""
+    """Wait until duplicate address detection of an IPv6 address ends: before, no route can have it as its source."""
 
     sign: ClassVar[Sign] = "+"
 

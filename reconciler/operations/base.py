@@ -1,4 +1,4 @@
-"""What holds of every operation unless it says otherwise."""
+"""The base class of all operations."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Literal
 
 from reconciler.model.identity import NOTHING, Subject
 
-# What an operation does to its object: it comes, it changes, it goes.
+# What an operation does to its object: add, change, delete.
 Sign = Literal["+", "~", "-"]
 
 
 class Base:
-    """An operation is a value. Its `sign` and `command` are for people; nothing is executed or compared by them."""
+    """An operation is a value. Its `sign` and `command` are for people: nothing is executed or compared by them."""
 
     __slots__ = ()
 
     @property
     def kind(self) -> str:
-        """Return the name of its kind in the output for programs."""
+        """Return the name of its kind in `diff -o json` and logs."""
         return type(self).__name__
 
     @property
     def comment(self) -> str:
-        """Return what it replaces, or what is not certain; empty where the command says it all."""
+        """Return what it replaces, or what is uncertain; empty if the command is clear by itself."""
         return ""
 
     @property
@@ -32,10 +32,10 @@ class Base:
 
     @property
     def needs(self) -> frozenset[Subject]:
-        """Return the objects without which it cannot succeed, the one that it changes among them."""
+        """Return the objects without which it cannot succeed, including the one that it changes."""
         return self.provides
 
     @property
     def provides(self) -> frozenset[Subject]:
-        """Return the objects that later operations may need it for; none if nothing ever depends on it."""
+        """Return the objects that later operations may need after it; none if nothing ever depends on it."""
         return NOTHING

@@ -39,7 +39,7 @@ class AttachInterface(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetachInterface(Base):
-    """Give a device back to the host as it was: its name, MAC address, MTU and alias."""
+    """Move a device back to the host and restore its name, MAC address, MTU and alias."""
 
     sign: ClassVar[Sign] = "-"
     name: str
@@ -63,7 +63,7 @@ class DetachInterface(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenameInterface(Base):
-    """Give a NIC another name in the sandbox."""
+    """Rename a NIC in the sandbox."""
 
     sign: ClassVar[Sign] = "~"
     name: str

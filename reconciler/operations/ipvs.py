@@ -1,4 +1,4 @@
-"""Operations on the IPVS table. Loaded only where there are any."""
+"""Operations on the IPVS table. Imported only if a plan has any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reconciler.model.identity import RealServer, Setting, Subject, VirtualServi
 from reconciler.model.ipvs import NODEST, Server, Service, ServiceKey, Timeouts
 from reconciler.operations.base import Base, Sign
 
-# What `expire_nodest_conn` is set to for a moment, and for how many seconds.
+# The temporary value of `expire_nodest_conn`, and for how many seconds.
 EXPIRING, EXPIRE_SECONDS = 2, 0.5
 _EXPIRE = f"net.ipv4.vs.{NODEST}"
 
@@ -68,7 +68,7 @@ class _OnServer(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSysctl(Base):
-    """Change a setting below net.ipv4.vs; `before` is None where the kernel has not said."""
+    """Change a setting below net.ipv4.vs; `before` is None if the kernel did not report it."""
 
     sign: ClassVar[Sign] = "~"
     name: str
@@ -93,7 +93,7 @@ class SetSysctl(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetTimeouts(Base):
-    """Change how long silent connections are remembered."""
+    """Change how long the kernel remembers idle connections."""
 
     sign: ClassVar[Sign] = "~"
     timeouts: Timeouts
@@ -147,13 +147,13 @@ class EditService(_OnService):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkService(_OnService):
-    """Mark a virtual service as ours, and change nothing else of it. `service` is as it is, but for the mark."""
+    """Mark a virtual service as ours, and change nothing else. `service` is as observed, except for the mark."""
 
     sign: ClassVar[Sign] = "~"
 
     @property
     def parameters(self) -> str:
-        """Return the options of ipvsadm that edit the service; no tool shows or sets the mark."""
+        """Return the options of ipvsadm that edit the service; ipvsadm can neither show nor set the mark."""
         return f"-E {notation.service_options(self.service)}"
 
     @property
@@ -164,7 +164,7 @@ class MarkService(_OnService):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteService(_OnService):
-    """Delete a virtual service and what servers it has."""
+    """Delete a virtual service with all its servers."""
 
     sign: ClassVar[Sign] = "-"
 
@@ -188,7 +188,7 @@ class AddServer(_OnServer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditServer(_OnServer):
-    """Change a real server. The kernel wants all of it in each edit; its connections stay."""
+    """Change a real server. Every edit must have all its fields; its connections stay."""
 
     sign: ClassVar[Sign] = "~"
     before: Server
@@ -206,7 +206,7 @@ class EditServer(_OnServer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainServer(_OnServer):
-    """Give a real server no new connections, and note until when its old ones are waited for."""
+    """Drain a real server: set its weight to 0, and store the deadline for its connections in the kernel."""
 
     sign: ClassVar[Sign] = "-"
     before: Server
@@ -218,7 +218,7 @@ class DrainServer(_OnServer):
 
     @property
     def comment(self) -> str:
-        """Return what becomes of it."""
+        """Return what happens to the server later."""
         return "to be deleted when its connections have ended"
 
 
@@ -237,9 +237,10 @@ class DeleteServer(_OnServer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartExpiring(Base):
-    """Let the kernel forget the connections of servers as they go: UDP flows would go into a hole for ever.
+    """Switch on the sysctl that ends connections of deleted servers: otherwise UDP flows would be lost for ever.
 
-    No message deletes a connection of IPVS. Any value but 0 is on: ours tells whoever finds it that it is to be put back.
+    No message deletes a connection of IPVS. Any value but 0 is on. With our value, a later run knows that it has to
+    restore the sysctl.
     """
 
     sign: ClassVar[Sign] = "~"
@@ -251,7 +252,7 @@ class StartExpiring(Base):
 
     @property
     def comment(self) -> str:
-        """Return what for."""
+        """Return the purpose."""
         return "frees the connections of servers that go"
 
     @property
@@ -262,7 +263,7 @@ class StartExpiring(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopExpiring(Base):
-    """Restore the sysctl after a moment, so that packets to servers deleted before still end their connections."""
+    """Restore the sysctl after EXPIRE_SECONDS, so that packets to servers deleted before still end their connections."""
 
     sign: ClassVar[Sign] = "~"
 
@@ -303,11 +304,11 @@ class DeleteConntrack(Base):
 
 ServiceOperation = AddService | EditService | MarkService | DeleteService
 ServerOperation = AddServer | EditServer | DrainServer | DeleteServer
-# Those that are messages to IPVS, and those that are something else of the kernel.
+# Messages to IPVS, and changes of other parts of the kernel.
 MessageOperation = ServiceOperation | ServerOperation | SetTimeouts
 SettingOperation = SetSysctl | StartExpiring | StopExpiring | DeleteConntrack
 IpvsOperation = MessageOperation | SettingOperation
-# Those that end what is not served any more. A drain may make them due at any moment.
+# Operations that end what is no longer served. While servers drain, they can become due at any moment.
 EndOperation = DeleteService | DeleteServer | StartExpiring | StopExpiring | DeleteConntrack
 
 

@@ -1,6 +1,6 @@
-"""Operations on objects that are added, replaced and deleted as a whole, and that nothing else depends on.
+"""Operations on objects that are added, replaced and deleted as a whole, and on which nothing else depends.
 
-A kind of object that needs no more is one more name in `Item`.
+A new kind of object of this sort needs only one more name in `Item`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _OnItem(Base):
 
     @property
     def needs(self) -> frozenset[Subject]:
-        """Return the NIC that it goes with."""
+        """Return the NIC without which it cannot exist."""
         return frozenset((Nic(self.item.nic),) if self.item.nic else ())
 
 
@@ -53,7 +53,7 @@ class AddItem(_OnItem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceItem(_OnItem):
-    """Put an object in the place of another of the same key."""
+    """Replace an object by another with the same key."""
 
     sign: ClassVar[Sign] = "~"
     verb: ClassVar[str] = "replace"

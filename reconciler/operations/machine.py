@@ -1,8 +1,8 @@
-"""The operations of NICs that are plugged into a virtual machine. Loaded only where there are any.
+"""The operations on NICs that are plugged into a virtual machine. Imported only if a plan has any.
 
-Commands are for QEMU's human monitor, except the one in the guest. The ids say whose they are and which device of the
-host is meant, so that what was left half done is recognised (netdev and chardev share the device's id, each in a list of
-its own).
+Commands are for QEMU's human monitor, except the one in the guest. The ids in QEMU mark an object as ours and name the
+device of the host, so that a later run recognises half-done work. Netdev, chardev and NIC of a device have the same id,
+each in its own list.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ID_PREFIX = "reconciler-"
 
 
 def plug_id(device: str) -> str:
-    """Return the id in QEMU of what is plugged for a device of the host."""
+    """Return the id in QEMU for a device of the host."""
     return f"{_ID_PREFIX}{device}"
 
 
@@ -43,7 +43,7 @@ class _OnDevice(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddNetdev(_OnDevice):
-    """Give QEMU a device of the host: a TAP with `queues` queues (1 and more), or a vhost-user socket."""
+    """Make QEMU open a device of the host: a TAP with `queues` queues (1 and more), or a vhost-user socket."""
 
     sign: ClassVar[Sign] = "+"
     queues: int
@@ -61,9 +61,9 @@ class AddNetdev(_OnDevice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddDevice(_OnDevice):
-    """Plug a NIC into a slot of a bus. `host_mtu`: the most that the guest may set, 0 for no limit.
+    """Plug a NIC into a slot of a bus. `host_mtu`: the largest MTU that the guest may set; 0: no limit.
 
-    `vectors` 0 spares QEMU's TCG a crash with vhost-user; None leaves them to QEMU.
+    `vectors` 0 avoids a crash of QEMU's TCG with vhost-user; None: QEMU chooses.
     """
 
     sign: ClassVar[Sign] = "+"
@@ -86,7 +86,7 @@ class AddDevice(_OnDevice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NameInterface(_OnDevice):
-    """Wait until a plugged NIC is in the guest, and give it its name: it is found by its MAC address."""
+    """Wait until the guest has detected a plugged NIC, and rename it. Its MAC address identifies it."""
 
     sign: ClassVar[Sign] = "+"
     hw_addr: str
@@ -94,23 +94,23 @@ class NameInterface(_OnDevice):
 
     @property
     def command(self) -> str:
-        """Return the command, with the MAC address in place of a name that nobody knows before."""
+        """Return the command, with the MAC address in place of the NIC's first name, which is not known before."""
         return f"ip link set dev {self.hw_addr} name {self.name}"
 
     @property
     def comment(self) -> str:
-        """Return when."""
+        """Return when it can be executed."""
         return "once the guest has found the NIC with this address"
 
     @property
     def provides(self) -> frozenset[Subject]:
-        """Return the NIC, by its name as well."""
+        """Return the NIC by the host's device and by its name."""
         return frozenset((HostDevice(self.device), Nic(self.name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteDevice(_OnDevice):
-    """Unplug a NIC, and wait until the guest has let it go."""
+    """Unplug a NIC, and wait until the guest has released it."""
 
     sign: ClassVar[Sign] = "-"
 
@@ -122,7 +122,7 @@ class DeleteDevice(_OnDevice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteNetdev(_OnDevice):
-    """Take a device of the host back from QEMU. Only after its NIC is gone: QEMU lies and may crash otherwise."""
+    """Make QEMU close a device of the host. Its NIC must be gone: otherwise QEMU reports wrong data and may crash."""
 
     sign: ClassVar[Sign] = "-"
     vhost_user: bool = False
@@ -134,6 +134,6 @@ class DeleteNetdev(_OnDevice):
         return f"netdev_del {plug}" + (f"; chardev-remove {plug}" if self.vhost_user else "")
 
 
-# Those that are commands of QEMU's monitor.
+# Operations that are commands of QEMU's monitor.
 PlugOperation = AddNetdev | AddDevice | DeleteDevice | DeleteNetdev
 MachineOperation = PlugOperation | NameInterface

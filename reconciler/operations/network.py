@@ -1,4 +1,4 @@
-"""All operations that the route family of netlink carries out within a sandbox."""
+"""All operations that netlink's route family executes within a sandbox."""
 
 from __future__ import annotations
 

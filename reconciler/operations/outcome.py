@@ -1,4 +1,4 @@
-"""What became of operations."""
+"""The outcomes of operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Status(Enum):
-    """What became of an operation."""
+    """How an operation ended. UNKNOWN: there was no answer."""
 
     DONE = "done"
     FAILED = "failed"
@@ -19,7 +19,7 @@ class Status(Enum):
 
 
 class Outcome(NamedTuple):
-    """An operation, what became of it, and the reason where it did not succeed."""
+    """An operation, its status, and the reason if it did not succeed."""
 
     operation: Operation
     status: Status
@@ -27,9 +27,9 @@ class Outcome(NamedTuple):
 
 
 def until_failure(batches: Iterator[list[Outcome]]) -> Iterator[list[Outcome]]:
-    """Yield the outcomes of batches as they are executed; after a batch in which an operation failed none is begun.
+    """Yield the outcomes of batches as they are executed. Start no batch after one in which an operation failed.
 
-    A failed operation on an IPVS rule stops nothing, as nothing depends on a rule; an unknown outcome always stops.
+    A failed operation on an IPVS rule does not stop the others, as nothing depends on it. An unknown outcome always does.
     """
     for outcomes in batches:
         yield outcomes
@@ -44,7 +44,7 @@ def _stops(outcome: Outcome) -> bool:
 
 
 def is_independent(operation: Operation) -> bool:
-    """Return whether no other operation depends on this one: it is about an IPVS rule or setting."""
+    """Return whether no other operation depends on this one: it changes an IPVS rule or setting."""
     # Only a failure pays for the import.
     from reconciler.operations.ipvs import IpvsOperation
     from reconciler.operations.runtime import ImportedRule, RuleCommand

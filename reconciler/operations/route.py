@@ -40,7 +40,7 @@ class AddRoute(_OnRoute):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceRoute(_OnRoute):
-    """Put a route in the place of another of the same key, without a moment in which there is none."""
+    """Replace a route by another with the same key, without a moment in which there is none."""
 
     sign: ClassVar[Sign] = "~"
     before: Route
@@ -58,10 +58,10 @@ class ReplaceRoute(_OnRoute):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteRoute(_OnRoute):
-    """Delete one route, named so that no other one can go in its place.
+    """Delete one route. It is described so that the kernel cannot delete another one.
 
-    Several next hops are left out: the kernel would compare them in their order, and the rest names the route.
-    `doubtful`: an operation before this one may have taken it along.
+    Several next hops are left out: the kernel would compare their order, and the other fields identify the route.
+    `doubtful`: the kernel may have deleted it with an earlier operation.
     """
 
     sign: ClassVar[Sign] = "-"
@@ -75,7 +75,7 @@ class DeleteRoute(_OnRoute):
     @property
     def comment(self) -> str:
         """Return that it is not certain."""
-        return "if it is there still" if self.doubtful else ""
+        return "if it still exists" if self.doubtful else ""
 
 
 RouteOperation = AddRoute | ReplaceRoute | DeleteRoute

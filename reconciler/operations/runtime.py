@@ -1,4 +1,4 @@
-"""The operations of a container runtime's command line, `kata-runtime`. Loaded only where there are any.
+"""The operations of a container runtime's command line, `kata-runtime`. Imported only if a plan has any.
 
 Commands are for a shell on the host.
 """
@@ -20,7 +20,7 @@ from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack, S
 
 _PROGRAM = "kata-runtime"
 
-# What the runtime can do to the IPVS table: it has no settings of it.
+# What the runtime can do to the IPVS table; it cannot change settings.
 RuleOperation = ServiceOperation | ServerOperation | DeleteConntrack
 
 
@@ -38,7 +38,7 @@ class _OnContainer(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlugInterface(_OnContainer):
-    """Give a container an interface, with its name, MTU and address."""
+    """Plug an interface into a container, with its name, MTU and addresses."""
 
     sign: ClassVar[Sign] = "+"
     interface: Interface
@@ -61,7 +61,7 @@ class PlugInterface(_OnContainer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnplugInterface(_OnContainer):
-    """Take an interface from a container."""
+    """Unplug an interface from a container."""
 
     sign: ClassVar[Sign] = "-"
     name: str
@@ -134,12 +134,12 @@ class _OnRule(_OnContainer):
 
     @property
     def kind(self) -> str:
-        """Return the name of what it does, as without a runtime."""
+        """Return the kind of the operation on the rule, the same as without a runtime."""
         return self._operation.kind
 
     @property
     def comment(self) -> str:
-        """Return what is replaced, as without a runtime."""
+        """Return what is replaced, the same as without a runtime."""
         return self._operation.comment
 
     @property
@@ -160,7 +160,7 @@ class _OnRule(_OnContainer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleCommand(_OnRule):
-    """Do to an IPVS rule of a container what `operation` says, or delete connections of it."""
+    """Execute `operation` on an IPVS rule or on connections of a container."""
 
     operation: RuleOperation
 
@@ -178,7 +178,7 @@ class RuleCommand(_OnRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedRule(_OnRule):
-    """Add a service or a server to a container, imported with all others like it at once."""
+    """Add a service or a server to a container; one import adds all of them at once."""
 
     operation: AddService | AddServer
 
@@ -194,7 +194,7 @@ class ImportedRule(_OnRule):
 
     @property
     def comment(self) -> str:
-        """Return that it is one import."""
+        """Return that one import adds all of them."""
         return "one import of all new services and their servers"
 
 

@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Run(Generic[T_co]):
-    """Operations of one sort, in order."""
+    """Operations that are executed alike, in order."""
 
     operations: tuple[T_co, ...]
 
@@ -83,7 +83,7 @@ Segment: TypeAlias = Moves | Network | Table | Plugs | Commands | Imports | Rule
 
 
 def joined(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Return segments without empty ones, neighbours of the same sort as one."""
+    """Return segments without empty ones, and with adjacent ones of the same sort joined."""
     runs = [list(run) for _, run in groupby(filter(_is_not_empty, segments), type)]
     return tuple(run[0].with_operations(flat(run)) if len(run) > 1 else run[0] for run in runs)
 

@@ -1,12 +1,13 @@
-"""Changes → ordered operations. Pure: the only place that knows order, and what the kernel does on the side.
+"""Changes → ordered operations. Pure: the only place that knows the order, and the side effects in the kernel.
 
 The order, and why:
- 1. NICs whose name is needed go, names change, NICs come, links are set: everything else names them.
- 2. Addresses come; one goes first where the kernel would take its neighbours along (see `plan.address`).
- 3. Neighbours come: a gateway is known before the first packet to it. Then routes come and change, those without a gateway
-    first: the others are reached through them. Then rules come: the table that they look up has its routes.
- 4. The IPVS table changes: the kernel takes a server only if there is a route to it.
- 5. Rules go, then routes, neighbours, addresses, NICs: nothing is without its replacement for a moment.
+ 1. NICs whose name is needed are removed, NICs are renamed, NICs are added, links are set: everything else names them.
+ 2. Addresses are added. One is deleted before, where its later deletion would delete others too (see `plan.address`).
+ 3. Neighbours are added: a gateway is known before the first packet to it. Then routes are added and replaced, those
+    without a gateway first: the gateways of the others are reached through them. Then rules are added: their tables have
+    their routes by then.
+ 4. The IPVS table changes: the kernel accepts a server only if there is a route to it.
+ 5. Rules are deleted, then routes, neighbours, addresses, NICs: every replacement exists before what it replaces is gone.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """How many objects of a kind a plan removes for good, of how many that are ours; `never_all`: few are many, then."""
+    """How many objects of a kind a plan removes for good, of how many that are ours. `never_all`: all of them are too many."""
 
     kind: str
     count: int
@@ -47,8 +48,8 @@ class Deletion:
 class Plan(NamedTuple):
     """The operations in order, what they delete for good, and the families that lose their last default route.
 
-    `segments`: runs of operations that are executed alike. `draining`: how many IPVS servers stay for now, until their
-    connections end or a deadline is over.
+    `segments`: runs of operations that are executed alike. `draining`: how many IPVS servers stay until their
+    connections end or a deadline has passed.
     """
 
     segments: tuple[Segment, ...]
@@ -63,9 +64,9 @@ class Plan(NamedTuple):
 
 
 def plan(desired: Sandbox, observed: Observed) -> Plan:
-    """Plan the fewest operations that make `observed` what `desired` says.
+    """Return the plan with the fewest operations that turn `observed` into `desired`.
 
-    Raises HostError for a device that the host lacks, RefusedError where something of another owner is in the way.
+    HostError for a device that the host lacks, RefusedError if a foreign object is in the way.
     """
     if isinstance(desired.driver, KataAddress):
         return _plan_kata(desired, observed)
@@ -74,9 +75,9 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     wanted = had if desired.interfaces is None else desired.interfaces
     routes = observed.sandbox.routes or ()
     wishes = desired.routes
-    # Where nothing is said of routes, those that are there may have to be put back.
+    # Without a section `routes`, the observed routes are kept: some may have to be restored.
     claims = routes if wishes is None else wishes
-    links = plan_links(wanted, had, claims, desired.driver, around, stated=desired.interfaces is not None)
+    links = plan_links(wanted, had, claims, desired.driver, around, managed=desired.interfaces is not None)
     addresses = plan_addresses(wanted, had, claims, links, around)
 
     if wishes is None:
@@ -134,7 +135,7 @@ def _plan_kata(desired: Sandbox, observed: Observed) -> Plan:
 def _plan_ipvs(desired: Sandbox, observed: Observed) -> IpvsPlan | None:
     if desired.ipvs is None or observed.sandbox.ipvs is None:
         return None
-    # Most manifests say nothing of IPVS.
+    # Most manifests have no IPVS section.
     from reconciler.plan.ipvs import plan_ipvs
 
     return plan_ipvs(desired.ipvs, observed.sandbox.ipvs, observed.around)

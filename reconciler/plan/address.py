@@ -1,8 +1,8 @@
-"""The addresses of NICs: which come and go, and which first.
+"""The addresses of NICs: which are added and deleted, and which of them first.
 
-Deleting the first IPv4 address of a subnet deletes the others of that subnet on the NIC (unless promote_secondaries is
-set), and the last one takes all IPv4 routes of the NIC along. Deleting the last IPv6 address of a network deletes one
-route to that network on the NIC, which need not be the connected one.
+If the first IPv4 address of a subnet is deleted, the kernel deletes the others of that subnet on the NIC (unless
+promote_secondaries is set). With the last IPv4 address of a NIC, it deletes all IPv4 routes of the NIC. With the last IPv6
+address of a network, it deletes one route to that network on the NIC, which need not be the connected one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from reconciler.plan.interface import LinkPlan
 
 @dataclass(slots=True)
 class AddressPlan:
-    """What happens to the addresses.
+    """What happens to the addresses. NICs have their names from before the plan, except in `ipv6`.
 
-    `gone`: addresses (without length) that no NIC has in the end; `dropped`: IPv4 addresses that go before routes are
-    written, `doubtful`: those that may; `ipv4_off`: NICs, by the names they have before, that are without any IPv4 address
-    for a moment, which costs them all their IPv4 routes, `ipv4_doubtful`: those that may be; `ipv6_dropped`: NICs, by the
-    names they have before, and the networks of IPv6 addresses that go before routes are written; `ipv6`: NIC by its new
-    name, address, and whether it is only just added.
+    `gone`: addresses (without length) that no NIC has in the end. `dropped`: IPv4 addresses that are deleted before
+    routes are written; `doubtful`: those that may be. `ipv4_off`: NICs that have no IPv4 address for a moment and lose
+    all their IPv4 routes; `ipv4_doubtful`: those to which this may happen. `ipv6_dropped`: (NIC, network) of IPv6
+    addresses that are deleted before routes are written. `ipv6`: (NIC by its new name, address, whether it was just
+    added).
     """
 
     early: list[AddressOperation] = field(default_factory=list)
@@ -48,9 +48,9 @@ def plan_addresses(
     links: LinkPlan,
     around: Surroundings,
 ) -> AddressPlan:
-    """Plan the addresses of all NICs that stay or come. `routes` are those that may be written."""
+    """Plan the addresses of all NICs that the manifest wants. `routes` are those that may be written."""
     plan = AddressPlan()
-    # A NIC that goes and comes back has nothing left.
+    # A NIC that is removed and added again has no addresses left.
     before = {interface.device: interface for interface in had if interface.name not in links.gone_early}
     for interface in wanted:
         old = before.get(interface.device)
@@ -68,16 +68,16 @@ def plan_addresses(
     present = {address.host for interface in had for address in interface.addresses}
     staying = present & {each.host for interface in wanted for each in interface.addresses}
     plan.gone = present - staying
-    # An address that another NIC has as well may take no routes along.
+    # If another NIC has the same address, its deletion may delete no routes.
     plan.doubtful |= plan.dropped & staying
     plan.dropped -= staying
     return plan
 
 
 def passes_for_connected(route: Route, device: str) -> bool:
-    """Tell whether the kernel may take an IPv6 route for the connected one of a NIC, and delete it with an address.
+    """Return whether the kernel may mistake an IPv6 route for the connected one of a NIC, and delete it with an address.
 
-    It takes the first one without a gateway, by metric (addrconf_get_prefix_route).
+    The kernel chooses the first route without a gateway, by metric (addrconf_get_prefix_route).
     """
     return (
         route.is_ipv6
@@ -95,7 +95,7 @@ def _plan_nic(
     links: LinkPlan,
     around: Surroundings,
 ) -> set[str]:
-    """Plan the addresses of one NIC; give those that are added."""
+    """Plan the addresses of one NIC. Return those that are added."""
     name = interface.name
     found = old.addresses if old else ()
     keys = {address.key for address in interface.addresses}
@@ -109,7 +109,7 @@ def _plan_nic(
     deleted = [each.before for each in changes if each.before and not each.after]
     changed = [each.after for each in changes if each.before and each.after]
     first, rest = _must_go_first(deleted, interface, routes)
-    # Secondaries before their primary, which would take them along: then each is there when its turn comes.
+    # Secondaries before their primary, with which the kernel would delete them: so each still exists when its turn comes.
     first = sorted([*reordered, *first], key=found.index, reverse=True)
     rest.sort(key=found.index, reverse=True)
     dropped = [each for each in _dropped_along(first, found, interface.addresses) if each not in added]
@@ -129,7 +129,7 @@ def _plan_nic(
 def _note_ipv4(
     plan: AddressPlan, name: str, had: set[str], first: set[str], dropped: set[str], given: set[str]
 ) -> None:
-    """Note whether a NIC is, or may be, without any IPv4 address for a moment."""
+    """Record in `plan` whether a NIC has, or may have, no IPv4 address for a moment."""
     if not had or any(not is_ipv6(address) for address in given):
         return
     if not had - first:
@@ -143,16 +143,16 @@ def _must_go_first(
 ) -> tuple[list[Address], list[Address]]:
     """Split deletions of a NIC into those before everything else and those at the end.
 
-    An IPv4 address goes before others of its subnet come, as it could take them along later; before a route comes that
-    takes the place of its connected one; and where no other address comes, before routes are written, as the last one
-    takes all IPv4 routes of its NIC along. An IPv6 address goes before a route comes that the kernel would delete with it.
+    An IPv4 address is deleted first in three cases. Others of its subnet are added: the kernel might delete them with it
+    later. A route replaces its connected one. No IPv4 address remains: with the last one, the kernel deletes all IPv4
+    routes of the NIC. An IPv6 address is deleted before a route is added that the kernel would delete with it.
     """
     if not deleted:
         return [], []
     networks = {network(address.address) for address in wanted.addresses}
     ipv4_stays = any(not is_ipv6(each) for each in networks)
     claimed = {route.key for route in routes}
-    # While an address of a network is there, its routes stay.
+    # While the NIC has an address of a network, its routes stay.
     at_risk = {route.dest for route in routes if passes_for_connected(route, wanted.name)} - networks
     first = [
         address
@@ -165,10 +165,10 @@ def _must_go_first(
 
 
 def _wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
-    """Give the IPv4 addresses to remove and add again, so that the first one wanted of a subnet is its primary.
+    """Return the IPv4 addresses to delete and add again, so that the first desired one of a subnet is its primary.
 
-    The kernel makes the primary's address the source of the connected route. The first of those that stay becomes primary
-    by itself.
+    The primary address is the source of the connected route. The first of the addresses that stay becomes primary by
+    itself.
     """
     by_subnet: dict[str, list[Address]] = {}
     for address in found:
@@ -184,7 +184,7 @@ def _wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) ->
 
 
 def _dropped_along(first: list[Address], found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
-    """Give the wanted addresses that may vanish with the first one of their subnet."""
+    """Return the desired addresses that the kernel may delete with the first one of their subnet."""
     primaries: dict[str, str] = {}
     for address in found:
         primaries.setdefault(network(address.address), address.key)

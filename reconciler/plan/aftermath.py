@@ -1,6 +1,6 @@
-"""What the kernel does to routes when links and addresses change, so that a plan puts back what it would lose.
+"""What the kernel does to routes when links and addresses change, so that a plan restores what would be lost.
 
-Routes are looked at under the names that NICs have before the plan. Source: net/ipv4/fib_frontend.c (fib_inetaddr_event,
+Routes have the names of NICs from before the plan. Source: net/ipv4/fib_frontend.c (fib_inetaddr_event,
 fib_disable_ip), fib_semantics.c (fib_sync_down_dev, fib_sync_down_addr), net/ipv6/route.c (fib6_ifdown,
 rt6_mtu_change_route), net/ipv6/addrconf.c (cleanup_prefix_route).
 """
@@ -28,9 +28,9 @@ from reconciler.plan.interface import LinkPlan
 def route_changes(
     wishes: Sequence[Route], routes: Sequence[Route], links: LinkPlan, addresses: AddressPlan
 ) -> tuple[list[Change[Route]], list[Change[Route]]]:
-    """Give what has to change about routes once the links and addresses are done: for sure, and where it is in doubt.
+    """Return the changes of routes after those of links and addresses: the sure ones, and the doubtful ones.
 
-    A route that may be lost, by what the kernel's settings are, is a change in either case: replaced, or deleted.
+    Whether a route is lost may depend on settings of the kernel. Such a route is always a change: replaced, or deleted.
     """
     links_change = links.renames or links.removed or links.gone_early or links.downed or links.mtus
     if not (links_change or addresses.dropped or addresses.doubtful or addresses.ipv6_dropped):
@@ -54,7 +54,7 @@ def route_changes(
 
 
 def _leaves_with_its_nic(route: Route, links: LinkPlan) -> bool:
-    """Tell whether a route goes by itself with a NIC that goes at the end: IPv4 routes with any, IPv6 with all of them."""
+    """Return whether the kernel deletes a route with NICs removed at the end: IPv4 with any of its NICs, IPv6 with all."""
     leaving = links.removed - links.gone_early
     return bool(route.devices & leaving) and (not route.is_ipv6 or not route.devices - leaving)
 
@@ -68,7 +68,7 @@ def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route
     gone = links.gone_early | links.ipv6_off
     if devices and (not devices - gone or not devices - links.gone_early - links.downed):
         return None
-    # A link that is down for a moment keeps its place among several next hops; one that goes loses it.
+    # A link that is down for a moment stays one of several next hops; one that is removed does not.
     if devices & gone:
         route = replace(route, nexthops=tuple(hop for hop in route.nexthops if hop.device not in gone))
     for device in devices & links.mtus.keys():
@@ -77,31 +77,31 @@ def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route
 
 
 def _is_doubtful(route: Route, links: LinkPlan, addresses: AddressPlan) -> bool:
-    """Tell whether a route that is not lost for sure may be."""
+    """Return whether a route that is not surely lost may be lost."""
     devices = route.devices
     if route.is_ipv6:
-        # If a link goes down before the MTU of another one falls, it keeps its place, and the route; not if after.
+        # If one link goes down before the MTU of another one falls, the route stays; in the other order it is lost.
         without = bool(devices) and not devices - links.gone_early - links.ipv6_off - links.downed
         dropped = (device for device in devices if (device, route.dest) in addresses.ipv6_dropped)
         return without or any(passes_for_connected(route, device) for device in dropped)
-    # Several NICs lose their IPv4 addresses one after the other, and a route is lost only if they do so together.
+    # Several NICs lose their IPv4 addresses one after the other. A route is lost only if all are without one at once.
     without = bool(devices) and not devices - links.downed - addresses.ipv4_off - addresses.ipv4_doubtful
     return without or _names_source(route, addresses.doubtful)
 
 
 def _names_source(route: Route, gone: set[str]) -> bool:
-    """Tell whether a route goes with an address that is its source: the kernel looks for such routes in `main` only."""
+    """Return whether a route is lost with its source address: the kernel looks for such routes in `main` only."""
     return route.source in gone and route.table == TABLE_MAIN
 
 
 def _follow_mtu(route: Route, old: int, new: int) -> Route:
-    """Give an IPv6 route after its NIC's MTU changed: the kernel moves a route's MTU along in two cases."""
+    """Return an IPv6 route after its NIC's MTU has changed. In two cases the kernel changes the route's MTU with it."""
     follows = route.mtu >= new or (route.mtu < new and route.mtu == old)
     return replace(route, mtu=new) if route.mtu and follows else route
 
 
 def with_names(route: Route, renames: Mapping[str, str]) -> Route:
-    """Give a route as it is once NICs have other names: old → new."""
+    """Return a route with the new names of NICs; `renames`: old → new."""
     if not route.devices & renames.keys():
         return route
     hops = canonical_hops(replace(hop, device=renames.get(hop.device, hop.device)) for hop in route.nexthops)
@@ -115,10 +115,10 @@ def kept_routes(
     had: Iterable[Interface],
     wanted: Iterable[Interface],
 ) -> Iterator[Route]:
-    """Give the routes to keep where a manifest says nothing of routes, under the new names.
+    """Yield the routes to keep if a manifest has no section `routes`, with the new names of NICs.
 
-    Left out are those of NICs that go, those that are lost with their source or with a NIC's IPv4 addresses and could
-    not be put back without them, and IPv6 ones where IPv6 goes.
+    Some are left out: those of NICs that are removed; those that are lost with their source or with the IPv4 addresses
+    of a NIC, and that could not be restored without these; and IPv6 routes of NICs that lose IPv6.
     """
     kept = [
         route
@@ -150,14 +150,14 @@ def foreign_routes(
     had: Iterable[Interface],
     wanted: Iterable[Interface],
 ) -> list[Route]:
-    """Give the routes of others once the links and addresses are done: connected routes come and go with addresses."""
+    """Return the foreign routes after the changes of links and addresses. Connected routes follow the addresses."""
     connected_before = set(_connected(had))
     left = (_route_after(route, links, addresses) for route in routes if route not in connected_before)
     return [*(with_names(route, links.renames) for route in left if route), *_connected(wanted)]
 
 
 def _connected(interfaces: Iterable[Interface]) -> Iterator[Route]:
-    """Give the routes that the kernel adds by itself (fib_add_ifaddr, addrconf_prefix_route)."""
+    """Yield the routes that the kernel adds by itself (fib_add_ifaddr, addrconf_prefix_route)."""
     for interface in interfaces:
         seen = set()
         for address in interface.addresses:
@@ -165,7 +165,7 @@ def _connected(interfaces: Iterable[Interface]) -> Iterator[Route]:
             route = Route(dest=dest, table=table, metric=metric, nexthops=(NextHop(device=interface.name),))
             if route.is_ipv6:
                 yield route
-            # Only the first address of a subnet brings a route, and a host address none.
+            # The kernel adds a route for the first address of a subnet only, and none for a host address.
             elif dest not in seen and not dest.endswith("/32"):
                 seen.add(dest)
                 yield replace(route, source=address.host)

@@ -1,6 +1,6 @@
-"""NICs: which come, go, change their names, and what needs a link down.
+"""NICs: which are added, removed and renamed, and which changes need the link down.
 
-A link that goes down loses its routes and IPv6 addresses, so it goes down only where the kernel insists.
+A link that is set down loses its routes and IPv6 addresses. So it is set down only if the kernel demands it.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from reconciler.operations.segment import Network, Segment
 
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
 LIVE_RENAME = (6, 2)
-# Kinds whose drivers set IFF_LIVE_ADDR_CHANGE; virtio_net has no kind in the kernel, and is called so by the `vm` driver.
+# Kinds whose drivers set IFF_LIVE_ADDR_CHANGE. virtio_net has no kind in the kernel; the `vm` driver uses this name.
 LIVE_ADDRESS_KINDS = frozenset({"tun", "veth", "dummy", "macvlan", "ifb", "virtio_net"})
 
 
 class Host(Protocol):
-    """How a kind of sandbox is given devices of the host, and gives them back."""
+    """How devices of the host are attached to a kind of sandbox, and detached again."""
 
-    def give(self, interface: Interface) -> list[Segment]:
-        """Give it a device, by its name, up. HostError if there is no such device, or it does not fit."""
+    def attach(self, interface: Interface) -> list[Segment]:
+        """Return what attaches a device, names it and sets it up. HostError if it does not exist or does not fit."""
 
-    def take_back(self, interface: Interface) -> list[Segment]:
-        """Give a device back to the host."""
+    def detach(self, interface: Interface) -> list[Segment]:
+        """Return what detaches a device and returns it to the host."""
 
-    def must_be_given_again(self, before: Interface, after: Interface) -> bool:
-        """Tell whether a change is only to be had by taking the device back first."""
+    def must_be_reattached(self, before: Interface, after: Interface) -> bool:
+        """Return whether a change is possible only if the device is detached and attached again."""
 
     def is_in_the_way(self, removed: Interface, added: Sequence[Interface]) -> bool:
-        """Tell whether a device has to go before others come."""
+        """Return whether a device has to be detached before others are attached."""
 
     def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
-        """Clear away what was left half done."""
+        """Return what removes the half-done work of an earlier run."""
 
     def check(self, interface: Interface) -> None:
-        """Raise HostError if the device of an interface that stays does not fit it (any more)."""
+        """Raise HostError if the device of an interface that stays does not fit it."""
 
 
 @dataclass(slots=True)
 class LinkPlan:
-    """What happens to the links.
+    """What happens to the links. NICs have their names from before the plan.
 
-    All by the names that NICs have before. `renames`: old → new name; `removed`: those that go, `gone_early`: those that
-    go first, and may come back; `downed`: those that pass through down; `mtus`: name → (old, new MTU), `ipv6_off`: those whose MTU
-    becomes too small for IPv6.
+    `renames`: old → new name. `removed`: NICs that are removed. `gone_early`: NICs that are detached first; they may be
+    attached again. `downed`: links that are set down, at least for a moment. `mtus`: name → (old, new MTU). `ipv6_off`:
+    links whose MTU becomes too small for IPv6.
     """
 
     early: list[Segment] = field(default_factory=list)
@@ -71,11 +71,11 @@ def plan_links(
     driver: DriverAddress,
     around: Surroundings,
     *,
-    stated: bool,
+    managed: bool,
 ) -> LinkPlan:
-    """Plan the links: who goes, who is renamed, who comes, what is set. `routes` are those that may be written.
+    """Plan the links: which are removed, renamed, added, set. `routes` are those that may be written.
 
-    `stated`: the manifest says something about interfaces; else they are left alone, half-done ones as well.
+    `managed`: the manifest has the section `interfaces`. Otherwise all are left alone, half-done ones as well.
     """
     plan = LinkPlan()
     changes = diff(wanted, had)
@@ -83,30 +83,30 @@ def plan_links(
     added = [change.after for change in changes if change.after and not change.before]
     kept = [(change.before, change.after) for change in changes if change.before and change.after]
     host = _host(driver, around)
-    staying = _stay(wanted, had) if stated else []
-    again = [pair for pair in staying if host.must_be_given_again(*pair)]
+    staying = _stay(wanted, had) if managed else []
+    again = [pair for pair in staying if host.must_be_reattached(*pair)]
     kept = [pair for pair in kept if pair not in again]
     plan.renames = {before.name: after.name for before, after in kept if before.name != after.name}
     plan.removed = {interface.name for interface in removed}
-    # What is given again goes, and comes back.
+    # A NIC that is reattached is removed and added.
     removed += [before for before, _ in again]
     added += [after for _, after in again]
 
     claimed = {*plan.renames.values(), *(interface.name for interface in added)}
     _refuse_foreign_names(claimed & around.links)
-    if stated:
+    if managed:
         plan.early += host.clear(wanted)
     for interface in removed:
-        taken_back = host.take_back(interface)
+        detached = host.detach(interface)
         if (
             interface.name in claimed
             or host.is_in_the_way(interface, added)
             or _is_claimed(interface.addresses, routes)
         ):
-            plan.early += taken_back
+            plan.early += detached
             plan.gone_early.add(interface.name)
         else:
-            plan.late += taken_back
+            plan.late += detached
 
     needs_down = {before.name: _needs_down(before, after, around) for before, after in kept}
     plan.early.append(Network(tuple(SetLink(name=name, up=False) for name, down in needs_down.items() if down)))
@@ -115,7 +115,7 @@ def plan_links(
     plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
     for interface in added:
-        plan.early += host.give(interface)
+        plan.early += host.attach(interface)
     for pair in staying:
         if pair not in again:
             host.check(pair[1])
@@ -128,7 +128,7 @@ def plan_links(
 
 
 def _stay(wanted: tuple[Interface, ...], had: tuple[Interface, ...]) -> list[tuple[Interface, Interface]]:
-    """Give what is wanted and there, unchanged or not."""
+    """Return (before, after) of the interfaces that are both desired and observed, unchanged or not."""
     before = {interface.key: interface for interface in had}
     return [(before[wish.key], wish) for wish in wanted if wish.key in before]
 
@@ -140,7 +140,7 @@ def _host(driver: DriverAddress, around: Surroundings) -> Host:
 
             return NamespaceHost(driver, around)
         case KataAddress():
-            raise TypeError("commands of a runtime are planned by plan.kata")
+            raise TypeError("plan.kata plans the commands of a runtime")
         case VmAddress():
             from reconciler.plan.machine import MachineHost
 
@@ -148,13 +148,13 @@ def _host(driver: DriverAddress, around: Surroundings) -> Host:
 
 
 def _is_claimed(addresses: Iterable[Address], routes: tuple[Route, ...]) -> bool:
-    """Tell whether a desired route is to take the place of the connected route of one of these addresses."""
+    """Return whether a desired route replaces the connected route of one of these addresses."""
     keys = {connected_key(address.address) for address in addresses}
     return bool(keys) and any(route.key in keys for route in routes)
 
 
 def order_renames(renames: dict[str, str], taken: set[str] | frozenset[str]) -> list[RenameInterface]:
-    """Order renames so that each new name is free when its turn comes; a cycle goes through a name not `taken`."""
+    """Order renames so that each new name is free when its turn comes; a cycle uses a name that is not `taken`."""
     pending = dict(renames)
     operations: list[RenameInterface] = []
     while pending:
@@ -180,7 +180,7 @@ def _refuse_foreign_names(names: frozenset[str] | set[str]) -> None:
 
 
 def _needs_down(before: Interface, after: Interface, around: Surroundings) -> bool:
-    # A saved state knows neither kernel nor kinds; nearly all of them change while they are up.
+    # A saved state has neither the kernel nor the kinds of links. Nearly all links can be changed while they are up.
     if not before.up or around.devices is None:
         return False
     if before.name != after.name and around.kernel and around.kernel < LIVE_RENAME:

@@ -1,10 +1,12 @@
-"""The IPVS table: what comes, what goes, and in which order.
+"""The IPVS table: what is added, edited and deleted, and in which order.
 
-Additions and edits come before deletions: the kernel then has nothing in its trash list to look through, no service is
-without servers for a moment, and the last service of a family never goes before its replacement is there (with it the
-kernel would unhook itself, and answer packets of living connections with a reset). Each service is followed by its
-servers at once, except where a table is restored: there the services come first, one of each family before all others,
-since the first of a family ends the resets (net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_trash_get_dest, __ip_vs_del_service).
+Additions and edits come before deletions, for three reasons. The kernel's list of removed servers, which it searches for
+each added one, is still empty. No service is ever without servers. And the last service of a family is never deleted
+before its replacement exists: the kernel would unhook IPVS, and answer packets of living connections with a reset.
+
+Each service is followed by its servers, except when a table is restored. Then all services come first, and before them
+one of each family: the first service of a family ends the resets (net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_trash_get_dest,
+__ip_vs_del_service).
 """
 
 from __future__ import annotations
@@ -32,17 +34,17 @@ from reconciler.operations.ipvs import (
     StopExpiring,
 )
 
-# What is done to a service that is there in the end, and to its servers.
+# Operations on a desired service and on its desired servers.
 _Addition = AddService | EditService | MarkService | AddServer | EditServer
-# So many servers to add to a table with hardly any, and it is a restore.
+# From this many added servers on, the plan for a nearly empty table counts as a restore.
 RESTORE = 500
 
 
 @dataclass(slots=True)
 class IpvsPlan:
-    """What happens to the table, in order, and how many servers wait for their connections to end.
+    """The operations in order, and how many servers are drained.
 
-    `services`, `servers`: how many are lost for good, of how many that are ours.
+    `services`, `servers`: (how many are deleted for good, of how many that are ours).
     """
 
     operations: list[IpvsOperation] = field(default_factory=list)
@@ -52,27 +54,27 @@ class IpvsPlan:
 
 
 def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
-    """Plan the table that `desired` says, as far as it says something."""
+    """Plan the services and settings that `desired` describes; None in it means: leave alone."""
     plan = IpvsPlan()
     plan.operations += _plan_settings(desired, observed)
     found = observed.services or ()
-    coming, going = _Coming(), _Going(desired.drain, around)
-    for change in [] if desired.services is None else diff(heed_others(desired.services, found), found):
+    additions, removals = _Additions(), _Removals(desired.drain, around)
+    for change in [] if desired.services is None else diff(with_observed_weights(desired.services, found), found):
         if change.after:
-            coming.add(change.before, change.after)
+            additions.add(change.before, change.after)
         if change.before:
-            going.add(change.before, change.after)
-    plan.operations += coming.operations(sum(len(service.servers) for service in (*found, *around.services)))
+            removals.add(change.before, change.after)
+    plan.operations += additions.operations(sum(len(service.servers) for service in (*found, *around.services)))
     settings = dict(observed.sysctls) | dict(desired.sysctls)
-    # Where the kernel is told to expire connections anyway, there is nothing to do, nor to put back.
-    stale = not settings.get(NODEST) and any(service.protocol in ("udp", FWMARK) for service in going.cut)
+    # If the kernel is set to expire connections anyway, there is nothing to switch on, nor to restore.
+    stale = not settings.get(NODEST) and any(service.protocol in ("udp", FWMARK) for service in removals.cut)
     plan.operations += [StartExpiring()] if stale else []
-    plan.operations += going.operations
+    plan.operations += removals.operations
     plan.operations += [StopExpiring()] if stale or (around.expiring and not settings.get(NODEST)) else []
-    plan.operations += _forget_tracked([*going.cut, *coming.began]) if settings.get(CONNTRACK) else []
-    plan.draining = going.waiting
-    plan.services = (going.services, len(found) - going.ending)
-    plan.servers = (going.servers, sum(len(service.servers) for service in found) if going.servers else 0)
+    plan.operations += _forget_tracked([*removals.cut, *additions.began]) if settings.get(CONNTRACK) else []
+    plan.draining = removals.waiting
+    plan.services = (removals.services, len(found) - removals.ending)
+    plan.servers = (removals.servers, sum(len(service.servers) for service in found) if removals.servers else 0)
     return plan
 
 
@@ -87,15 +89,15 @@ def _plan_settings(desired: Ipvs, observed: Ipvs) -> Iterator[SetSysctl | SetTim
         yield SetTimeouts(timeouts=changed, before=observed.timeouts)
 
 
-def heed_others(wishes: Sequence[Service], found: Sequence[Service]) -> list[Service]:
-    """Return services with what they leave to others as it was found: the weights of their servers."""
+def with_observed_weights(wishes: Sequence[Service], found: Sequence[Service]) -> list[Service]:
+    """Return the services with the observed weights of servers where `ignore` leaves these to others."""
     if not any(wish.ignore for wish in wishes):
         return list(wishes)
     had = {service.key: {server.key: server for server in service.servers} for service in found}
-    return [_heed_weights(wish, had.get(wish.key, {})) if "weight" in wish.ignore else wish for wish in wishes]
+    return [_with_weights(wish, had.get(wish.key, {})) if "weight" in wish.ignore else wish for wish in wishes]
 
 
-def _heed_weights(wish: Service, had: dict[tuple[str, int], Server]) -> Service:
+def _with_weights(wish: Service, had: dict[tuple[str, int], Server]) -> Service:
     servers = tuple(
         replace(server, weight=before.weight) if (before := had.get(server.key)) and before.deadline is None else server
         for server in wish.servers
@@ -107,23 +109,23 @@ def _bare(service: Service) -> Service:
     return replace(service, servers=(), ignore=())
 
 
-class _Coming:
-    """What is added and edited, service by service."""
+class _Additions:
+    """What is added and edited, service by service. `began`: services that get their first servers."""
 
     def __init__(self) -> None:
-        # Of each service that comes or changes: what is done to itself, and to its servers.
+        # One group for each added or edited service: the operations on itself and on its servers.
         self._groups: list[list[_Addition]] = []
         self.began: list[Service] = []
         self._added = 0
 
     def add(self, before: Service | None, after: Service) -> None:
-        """Note a service that is there in the end."""
+        """Plan the additions and edits of a desired service."""
         key = after.key
         group: list[_Addition] = []
         if before is None:
             group.append(AddService(service=after))
             group += [AddServer(service=key, server=server) for server in after.servers]
-            self._note(before, after, group, len(after.servers))
+            self._record(before, after, group, len(after.servers))
             return
         if _bare(before) != _bare(after):
             only_marks = replace(_bare(before), marked=after.marked) == _bare(after)
@@ -135,9 +137,9 @@ class _Coming:
             elif change.after:
                 group.append(AddServer(service=key, server=change.after))
                 added += 1
-        self._note(before, after, group, added)
+        self._record(before, after, group, added)
 
-    def _note(
+    def _record(
         self,
         before: Service | None,
         after: Service,
@@ -151,7 +153,7 @@ class _Coming:
             self.began.append(after)
 
     def operations(self, present: int) -> list[IpvsOperation]:
-        """Give the operations in order; `present` servers are in the table, whoever's they are."""
+        """Return the operations in order. `present`: how many servers the table has, ours and foreign."""
         restored = self._added >= RESTORE and present * 10 <= self._added
         if not restored:
             return [operation for group in self._groups for operation in group]
@@ -161,20 +163,20 @@ class _Coming:
         return [*heads, *(each for group in self._groups for each in group if not isinstance(each, AddService))]
 
 
-class _Going:
+class _Removals:
     """What is deleted and drained."""
 
     def __init__(self, drain: int, around: Surroundings) -> None:
         self._drain = drain
         self._around = around
         self.operations: list[IpvsOperation] = []
-        # Servers that wait, services and servers that are lost now, and services that were before.
+        # Counts: servers that are drained, services and servers that this plan deletes, services that an earlier one did.
         self.waiting = self.services = self.servers = self.ending = 0
-        # Services that lose servers with living connections, and all of whose clients have to find another one.
+        # Services that lose servers with living connections: their clients have to be given other servers.
         self.cut: list[Service] = []
 
     def add(self, before: Service, after: Service | None) -> None:
-        """Note a service as it was, and what it is in the end."""
+        """Plan the deletions for an observed service, of which `after` is desired."""
         wanted = {server.key for server in after.servers} if after else set()
         removed = [server for server in before.servers if server.key not in wanted]
         self.ending += after is None and bool(removed) and all(server.deadline is not None for server in removed)
@@ -185,7 +187,7 @@ class _Going:
         if after is None and done == len(removed):
             self._delete_service(before, removed)
         elif after is None:
-            # It counts as lost with the first of its servers, and only once.
+            # The service counts as deleted when the first of its servers is drained, and only once.
             self.services += any(server.deadline is None for server in removed)
 
     def _delete_service(self, service: Service, servers: list[Server]) -> None:
@@ -193,10 +195,10 @@ class _Going:
         self.services += bool(fresh) or not servers
         self.servers += len(fresh)
         self.operations.append(DeleteService(service=service))
-        self._note_cut(service, servers)
+        self._record_cut(service, servers)
 
     def _remove(self, service: Service, server: Server, *, kept: bool) -> bool:
-        """Delete or drain a server, one step further; tell whether nothing stands in the way of its end."""
+        """Plan the next step of deleting or draining a server. Return whether it can be deleted now."""
         draining = server.deadline is not None
         if self._drain and not draining:
             until = self._around.now + self._drain
@@ -211,20 +213,20 @@ class _Going:
         if kept:
             self.operations.append(DeleteServer(service=service.key, server=server))
             self.servers += not draining
-            self._note_cut(service, [server])
+            self._record_cut(service, [server])
         return True
 
     def _is_over(self, key: ServiceKey, server: Server) -> bool:
         past = server.deadline is not None and is_past(server.deadline, self._around.now)
         return past or not self._around.connections.get((key, server.key), 0)
 
-    def _note_cut(self, service: Service, servers: list[Server]) -> None:
+    def _record_cut(self, service: Service, servers: list[Server]) -> None:
         fresh = any(server.deadline is None for server in servers)
         if fresh or any(self._around.connections.get((service.key, server.key), 0) for server in servers):
             self.cut.append(service)
 
 
 def _forget_tracked(services: Sequence[Service]) -> Iterator[DeleteConntrack]:
-    """Free the UDP flows of what is gone, and those that began before there was a service, which would go on for ever."""
+    """Yield deletions of tracked UDP flows: to deleted servers, and older than a new service. They would never end."""
     for address in dict.fromkeys(service.address for service in services if service.protocol == "udp"):
         yield DeleteConntrack(address=address, protocol="udp")

@@ -1,7 +1,7 @@
-"""Objects that are added, replaced and deleted as a whole: what comes and what goes.
+"""Objects that are added, replaced and deleted as a whole.
 
-One that goes with a NIC is lost where the kernel empties the NIC's tables: as its link goes down or gets another MAC address,
-and, of IPv6, as its MTU becomes too small (net/core/neighbour.c: neigh_ifdown, neigh_changeaddr).
+An object of a NIC is lost when the kernel empties the NIC's tables: the link goes down or gets another MAC address, or,
+for IPv6, its MTU becomes too small (net/core/neighbour.c: neigh_ifdown, neigh_changeaddr).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T", bound=Item)
 
 @dataclass(slots=True)
 class ItemPlan:
-    """What comes or changes, and what goes. `deleted`: how many are deleted for good, of `total` that are ours."""
+    """What is added or replaced, and what is deleted. `deleted`: how many are deleted for good, of `total` that are ours."""
 
     coming: list[ItemOperation] = field(default_factory=list)
     going: list[ItemOperation] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""A plan for the command line of kata-runtime, which adds and deletes, and changes no interface and no route in place.
+"""A plan for the command line of kata-runtime, which adds and deletes interfaces and routes but cannot change them.
 
-Routes that are in the way, or whose interface goes, go first; then interfaces go and come, routes come, the IPVS table
-changes, and what else goes does so at the end.
+First, routes are deleted that are in the way, or whose interface is removed. Then interfaces are removed and added, routes
+are added, and the IPVS table changes. All other routes are deleted at the end.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from reconciler.operations.runtime import (
 from reconciler.operations.segment import Commands, Imports, RuleCommands, Segment, joined
 from reconciler.plan.aftermath import with_names
 
-# So many rules of new services are imported at once.
+# From this many rules of new services on, one import adds them all.
 BULK = 10
 
 
-class Changes(NamedTuple):
-    """The segments in order, the routes that are there in the end, and the interfaces that are gone for good."""
+class KataPlan(NamedTuple):
+    """The segments in order, the routes that there are in the end, and the interfaces that are removed for good."""
 
     segments: tuple[Segment, ...]
     routes: tuple[Route, ...]
     removed: list[Interface]
 
 
-def plan_kata(desired: Sandbox, had: Sandbox, table: Sequence[IpvsOperation]) -> Changes:
+def plan_kata(desired: Sandbox, had: Sandbox, table: Sequence[IpvsOperation]) -> KataPlan:
     """Plan interfaces and routes around the changes of the table. HostError for an interface of an unknown device."""
     assert isinstance(desired.driver, KataAddress)
     container = desired.driver.id
@@ -77,17 +77,19 @@ def plan_kata(desired: Sandbox, had: Sandbox, table: Sequence[IpvsOperation]) ->
     )
     late = tuple(DeleteContainerRoute(container=container, route=route) for route in deleted if route not in early)
     segments = joined((Commands(changed), *_rules(container, _possible(table)), Commands(late)))
-    return Changes(segments, wishes, removed)
+    return KataPlan(segments, wishes, removed)
 
 
 def _refuse_unknown(interfaces: Sequence[Interface]) -> None:
     for interface in interfaces:
         if interface.device.startswith("?"):
-            raise HostError(f"kata-runtime does not tell which device of the host {interface.name} has, or had")
+            raise HostError(
+                f"kata-runtime does not report the host device of {interface.name}; add the interface to the manifest"
+            )
 
 
 def _possible(table: Sequence[IpvsOperation]) -> list[RuleOperation]:
-    """Leave out settings, which cannot be made; delete the connections of UDP services that lose servers."""
+    """Return the operations without settings, which kata-runtime cannot change, and with a cleanup of UDP connections."""
     kept = [each for each in table if isinstance(each, RuleOperation) and not isinstance(each, DeleteConntrack)]
     keys = [
         each.service.key if isinstance(each, DeleteService) else each.service
@@ -99,7 +101,7 @@ def _possible(table: Sequence[IpvsOperation]) -> list[RuleOperation]:
 
 
 def _rules(container: str, table: Sequence[RuleOperation]) -> Iterator[Segment]:
-    """Yield one command a rule; but new services with their servers are one import, if they are many."""
+    """Yield one command for each rule. If new services and servers are many, one import adds them."""
     new = {each.service.key for each in table if isinstance(each, AddService)}
     bulk = [
         each for each in table if isinstance(each, AddService) or (isinstance(each, AddServer) and each.service in new)

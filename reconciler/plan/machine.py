@@ -1,7 +1,7 @@
-"""How a virtual machine is given devices of the host: QEMU is given the TAP or socket, then a NIC is plugged in.
+"""How devices of the host are attached to a virtual machine: QEMU opens the TAP or socket, then a NIC is plugged in.
 
-What was left half done is seen in QEMU itself, by our ids: a TAP without a NIC is taken back, a NIC that the guest has
-under another name is renamed. All that cannot work is refused before anything is plugged.
+Half-done work of an earlier run is visible in QEMU itself by our ids: a TAP without a NIC is removed, and a NIC that has
+another name in the guest is renamed. Everything that cannot work is refused before anything is plugged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reconciler.operations.interface import SetLink
 from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
 from reconciler.operations.segment import Network, Plugs, Segment
 
-# A saved state does not know what is free.
+# A saved state does not have the free slots.
 _ANY_SLOT = Slot("BUS", "0")
 
 
@@ -29,19 +29,19 @@ class MachineHost:
         self._machine = around.machine or Machine()
         self._saved = around.machine is None
         self._free = list(self._machine.slots)
-        # Devices that are taken back in this plan: who holds them now is no hindrance.
-        self._taken_back: set[str] = set()
-        # The MAC addresses that NICs are plugged with, by which the guest's are found, whatever was set since.
+        # Devices that this plan detaches: it does not matter that they are busy now.
+        self._detached: set[str] = set()
+        # The MAC addresses that NICs were plugged with. They identify NICs in the guest, whatever address was set since.
         self._hw_addrs = [plugged.hw_addr for plugged in self._machine.plugged.values()]
 
-    def give(self, interface: Interface) -> list[Segment]:
-        """Plug a NIC in, and name it; or only name it, if it is plugged and the guest has just not been seen with it."""
+    def attach(self, interface: Interface) -> list[Segment]:
+        """Plug a NIC in and name it. Only name it if it is already plugged and was just not yet detected by the guest."""
         self.check(interface)
         plugged = self._machine.plugged.get(interface.device)
         up = SetLink(name=interface.name, mtu=interface.mtu, up=True, sign="+")
         naming = NameInterface(device=interface.device, hw_addr=interface.hw_addr, name=interface.name)
-        if plugged and interface.device not in self._taken_back:
-            # `clear` has left it, so it is what is wanted.
+        if plugged and interface.device not in self._detached:
+            # `clear` unplugs every NIC that differs from the desired one, so this one is as desired.
             return [Plugs((naming,)), Network((up,))]
         self._check_new(interface)
         queues = max(interface.queues, 1)
@@ -63,40 +63,40 @@ class MachineHost:
         )
         return [Plugs((netdev, device, naming)), Network((up,))]
 
-    def take_back(self, interface: Interface) -> list[Segment]:
-        """Unplug the NIC, then take the TAP or socket from QEMU: never the other way round."""
+    def detach(self, interface: Interface) -> list[Segment]:
+        """Unplug the NIC, then remove the TAP or socket from QEMU; the other order is unsafe."""
         return self._unplug(interface.device, interface.vhost_user_socket)
 
     def _unplug(self, device: str, socket: str | None) -> list[Segment]:
-        self._taken_back.add(device)
+        self._detached.add(device)
         plugged = self._machine.plugged.get(device)
         if plugged:
             self._free.append(plugged.slot)
             self._hw_addrs.remove(plugged.hw_addr)
         return [Plugs((DeleteDevice(device=device), DeleteNetdev(device=device, vhost_user=socket is not None)))]
 
-    def must_be_given_again(self, before: Interface, after: Interface) -> bool:
-        """Tell whether what QEMU was given is to be another one, or leads nowhere any more."""
+    def must_be_reattached(self, before: Interface, after: Interface) -> bool:
+        """Return whether QEMU needs another TAP or socket, or lost the present one, or limits the MTU too much."""
         plugged = self._machine.plugged.get(before.device)
         dead = plugged is not None and not plugged.alive
-        # The TAP's MTU was a smaller one when it was plugged.
+        # When it was plugged, the TAP had a smaller MTU.
         limited = plugged is not None and 0 < plugged.host_mtu < after.mtu
         changed = max(before.queues, 1) != max(after.queues, 1) or before.vhost_user_socket != after.vhost_user_socket
         return dead or limited or changed
 
     def is_in_the_way(self, removed: Interface, added: Sequence[Interface]) -> bool:
-        """Tell whether a NIC has the MAC address, the device, or the only slot for one that comes."""
+        """Return whether a NIC occupies the MAC address, the device or the slot that an added one needs."""
         plugged = self._machine.plugged.get(removed.device)
         macs = {removed.hw_addr, *([plugged.hw_addr] if plugged else ())}
         taken = any(each.device == removed.device or each.hw_addr in macs for each in added)
         return taken or len(added) > len(self._machine.slots)
 
     def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
-        """Take back what QEMU holds without a NIC, and unplug what the guest has not seen and nobody wants like that."""
+        """Remove netdevs without a NIC from QEMU. Unplug NICs that the guest has not detected and that are not as desired."""
         leftovers = self._machine.leftovers.items()
         netdevs = [DeleteNetdev(device=device, vhost_user=vhost_user) for device, vhost_user in leftovers]
         segments: list[Segment] = [Plugs(tuple(netdevs))]
-        self._taken_back |= self._machine.leftovers.keys()
+        self._detached |= self._machine.leftovers.keys()
         wishes = {wish.device: wish for wish in wanted}
         for device, plugged in self._machine.plugged.items():
             if not plugged.in_guest and not _is_as(plugged, wishes.get(device)):
@@ -104,11 +104,11 @@ class MachineHost:
         return segments
 
     def check(self, interface: Interface) -> None:
-        """Refuse what the TAP does not carry."""
+        """Raise HostError if the MTU of the interface exceeds that of its TAP."""
         tap = self._machine.taps.get(interface.device)
         if tap and interface.vhost_user_socket is None and interface.mtu > tap.mtu:
             raise HostError(
-                f"{interface.name}: its MTU {interface.mtu} is above that of {interface.device} on the host, {tap.mtu}"
+                f"{interface.name}: its MTU of {interface.mtu} is above the MTU of {interface.device} on the host, {tap.mtu}"
             )
 
     def _check_new(self, interface: Interface) -> None:
@@ -127,15 +127,15 @@ class MachineHost:
         if tap is None:
             raise HostError(
                 f"{device}: no such device on this host, which interface {interface.name} needs; "
-                "it has to exist before it is plugged (QEMU would make one that leads nowhere)"
+                "create it first (QEMU would create one that is connected to nothing)"
             )
         if not tap.is_tap:
-            raise HostError(f"{device} is no TAP; only those can be plugged into a virtual machine")
-        if tap.busy and device not in self._taken_back:
+            raise HostError(f"{device} is no TAP; only TAPs can be plugged into a virtual machine")
+        if tap.busy and device not in self._detached:
             raise HostError(f"{device} is in use by another process")
         if tap.multi_queue != (interface.queues > 1):
             has = "multi-queue" if tap.multi_queue else "single-queue"
-            asks = f"{interface.queues} queues" if interface.queues > 1 else "a single one"
+            asks = f"{interface.queues} queues" if interface.queues > 1 else "a single queue"
             raise HostError(f"{device} is {has}; interface {interface.name} asks for {asks}")
 
     def _check_socket(self, interface: Interface, path: str) -> None:
@@ -149,21 +149,21 @@ class MachineHost:
             raise HostError(f"{interface.name}: {path}: {problem}; is its backend running?")
 
     def _free_hw_addr(self, wished: str) -> str:
-        """Give the wished address, or one for a moment if a NIC was plugged with that one, and has another one now."""
-        given = wished
+        """Return the desired address; a temporary one if another NIC was plugged with the desired one and has changed since."""
+        free = wished
         for number in range(len(self._hw_addrs)):
-            if given not in self._hw_addrs:
+            if free not in self._hw_addrs:
                 break
-            given = f"02:00:00:00:{number >> 8:02x}:{number & 0xFF:02x}"
-        self._hw_addrs.append(given)
-        return given
+            free = f"02:00:00:00:{number >> 8:02x}:{number & 0xFF:02x}"
+        self._hw_addrs.append(free)
+        return free
 
     def _next_slot(self, interface: Interface) -> Slot:
         if self._saved:
             return _ANY_SLOT
         if not self._free:
             raise HostError(
-                f"{interface.name}: no slot is free for it; this machine has {self._machine.capacity} that NICs can be plugged into"
+                f"{interface.name}: no PCI slot is free; this machine has {self._machine.capacity} slots for NICs"
             )
         return self._free.pop(0)
 

@@ -1,4 +1,4 @@
-"""How a namespace is given devices of the host: they move in, and go back as they were."""
+"""How devices of the host are attached to a namespace: they move in, and back as they were."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reconciler.errors import HostError
 from reconciler.model.interface import Interface, Origin
-from reconciler.model.sandbox import HostDevice, NetnsAddress, Surroundings
+from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Surroundings
 from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
 from reconciler.operations.segment import Moves, Network, Segment
 
@@ -18,7 +18,7 @@ class NamespaceHost:
         self._address = address
         self._around = around
 
-    def give(self, interface: Interface) -> list[Segment]:
+    def attach(self, interface: Interface) -> list[Segment]:
         """Move the device in."""
         device = self._device(interface)
         check_queues(interface, device.queues)
@@ -28,41 +28,41 @@ class NamespaceHost:
         up = SetLink(name=interface.name, hw_addr=interface.hw_addr, mtu=interface.mtu, up=True, sign="+")
         return [Moves((attach,)), Network((up,))]
 
-    def _device(self, interface: Interface) -> HostDevice:
+    def _device(self, interface: Interface) -> AttachableDevice:
         devices = self._around.devices
         if devices is None:
             origin = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
-            return HostDevice(name=interface.device, queues=interface.queues, origin=origin)
+            return AttachableDevice(name=interface.device, queues=interface.queues, origin=origin)
         if interface.device not in devices:
             raise HostError(
                 f"{interface.device}: no such device on this host, which interface {interface.name} needs; "
-                "it has to exist before it is given to a sandbox"
+                "create it first"
             )
         return devices[interface.device]
 
-    def take_back(self, interface: Interface) -> list[Segment]:
-        """Move the device out. A saved state knows no origins: then it goes back as it is."""
+    def detach(self, interface: Interface) -> list[Segment]:
+        """Move the device out, as it was on the host. A saved state does not have that: it then moves as it is."""
         unknown = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
         origin = self._around.origins.get(interface.device, unknown)
         return [Moves((DetachInterface(name=interface.name, origin=origin),))]
 
-    def must_be_given_again(self, before: Interface, after: Interface) -> bool:
-        """Never: all that can change of a device changes in place."""
+    def must_be_reattached(self, before: Interface, after: Interface) -> bool:
+        """Return False: every change of a device is possible in place."""
         del before, after
         return False
 
     def is_in_the_way(self, removed: Interface, added: Sequence[Interface]) -> bool:
-        """Never, but for its name and addresses."""
+        """Return False: only names and addresses can be in the way, and the caller checks these."""
         del removed, added
         return False
 
     def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
-        """Nothing is left half done: a device moves, is named and marked in one message."""
+        """Return nothing: one message moves, names and marks a device, so nothing is ever half done."""
         del wanted
         return []
 
     def check(self, interface: Interface) -> None:
-        """Nothing more: what a device inside can do was looked at as it was observed."""
+        """Accept it: the driver has already checked an attached device when it observed it."""
 
 
 def check_queues(interface: Interface, available: int) -> None:

@@ -1,7 +1,7 @@
-"""Routes: which come before which, and whose are in the way.
+"""Routes: their order, and foreign routes that are in the way.
 
-One route of a key at a time is safe to replace; with a twin of another owner beside ours, the kernel could replace the
-wrong one. So a plan that would need it is refused, and the twin is named.
+The kernel may replace the wrong route if a foreign one has the same key as ours. A plan that needs such a replacement is
+refused, and the message names the foreign route.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 def plan_routes(
     sure: list[Change[Route]], doubtful: list[Change[Route]], foreign: Iterable[Route]
 ) -> tuple[list[AddRoute | ReplaceRoute], list[DeleteRoute]]:
-    """Plan the routes: first those that come or change, then those that go. `doubtful` are changes of lost ones, maybe.
+    """Return the routes to add or replace, and those to delete. `doubtful`: changes of routes that may be lost.
 
-    Raises RefusedError where a route of another protocol has the key of one that has to be written.
+    RefusedError if a foreign route has the key of one that has to be written.
     """
     twins: dict[Hashable, list[Route]] = defaultdict(list)
     for route in foreign:
@@ -46,9 +46,9 @@ def plan_routes(
 
 
 def serves(wish: Route, found: Route) -> bool:
-    """Return whether another owner's route is what we would add: then there is nothing to do.
+    """Return whether a foreign route is what we would add: then there is nothing to do.
 
-    The kernel names a source in the connected routes of addresses, where a manifest need not.
+    The connected routes of the kernel have a source; the route of a manifest may lack it.
     """
     if wish.source is None and found.source is not None and not any(hop.gateway for hop in found.nexthops):
         found = replace(found, source=None)
@@ -59,5 +59,5 @@ def _refuse_twins(wish: Route, twins: list[Route]) -> None:
     if twins:
         raise RefusedError(
             f"route {route_words(wish)}: the route {route_words(twins[0])} is in its place and is not ours; "
-            "delete it there, or give yours another metric"
+            "delete it in the sandbox, or choose another metric"
         )

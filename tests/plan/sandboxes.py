@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.model.interface import Address, Interface, Origin
 from reconciler.model.route import NextHop, Route, canonical_hops
-from reconciler.model.sandbox import HostDevice, NetnsAddress, Observed, Sandbox, Surroundings
+from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Observed, Sandbox, Surroundings
 from reconciler.plan import Plan, plan
 
 DRIVER = NetnsAddress(name="box")
@@ -71,7 +71,7 @@ def found(
     surroundings = Surroundings(
         links=frozenset({"lo"}),
         routes=tuple(foreign),
-        devices={device: HostDevice(name=device, queues=1, origin=origin(device)) for device in DEVICES},
+        devices={device: AttachableDevice(name=device, queues=1, origin=origin(device)) for device in DEVICES},
         origins={interface.device: origin(interface.device) for interface in interfaces},
         kinds={interface.device: "tun" for interface in interfaces},
         kernel=(6, 18),

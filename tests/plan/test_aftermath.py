@@ -265,7 +265,7 @@ def test_the_connected_route_of_a_subnet_is_that_of_its_first_address() -> None:
         plan(wanted([addressed], [replace(first, source="10.0.0.3")]), found([had]))
     assert str(caught.value) == (
         "route 10.0.0.0/24 dev eth0 src 10.0.0.3: the route 10.0.0.0/24 dev eth0 src 10.0.0.2 "
-        "is in its place and is not ours; delete it there, or give yours another metric"
+        "is in its place and is not ours; delete it in the sandbox, or choose another metric"
     )
 
 

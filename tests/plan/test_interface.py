@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Interface, Origin
-from reconciler.model.sandbox import HostDevice, NetnsAddress
+from reconciler.model.sandbox import AttachableDevice, NetnsAddress
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface, SetLink
@@ -235,7 +235,7 @@ def test_an_mtu_needs_no_link_down() -> None:
 
 def test_a_nic_comes_with_its_addresses() -> None:
     devices = {
-        "tap1": HostDevice(
+        "tap1": AttachableDevice(
             name="tap1", queues=4, origin=Origin(device="tap1", hw_addr=mac(9), mtu=1400, alias="it's his")
         )
     }
@@ -253,7 +253,7 @@ def test_a_nic_comes_with_its_addresses() -> None:
 
 
 def test_a_device_that_came_home_under_another_name_is_taken_by_that_name() -> None:
-    came_home = HostDevice(name="dev17", queues=1, origin=Origin(device="tap1", hw_addr=mac(9), mtu=1400))
+    came_home = AttachableDevice(name="dev17", queues=1, origin=Origin(device="tap1", hw_addr=mac(9), mtu=1400))
     planned = plan(wanted([nic("eth0", device="tap1")]), found(devices={"tap1": came_home}))
     assert planned.operations[0] == AttachInterface(
         host_name="dev17", namespace="box", name="eth0", origin=came_home.origin
@@ -278,9 +278,7 @@ def test_a_device_goes_to_the_namespace_of_the_driver(driver: NetnsAddress, word
 def test_a_device_that_the_host_lacks_is_the_hosts_error() -> None:
     with pytest.raises(HostError) as caught:
         plan(wanted([nic("eth0", device="tap1")]), found(devices={}))
-    assert str(caught.value) == (
-        "tap1: no such device on this host, which interface eth0 needs; it has to exist before it is given to a sandbox"
-    )
+    assert str(caught.value) == ("tap1: no such device on this host, which interface eth0 needs; create it first")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +288,7 @@ def test_a_device_that_the_host_lacks_is_the_hosts_error() -> None:
 def test_queues_that_a_device_lacks_are_the_hosts_error(asked: int, available: int, has: str) -> None:
     expected = f"tap1 is {has}; interface eth0 asks for {asked} queues"
     wish = nic("eth0", device="tap1", queues=asked)
-    host = HostDevice(name="tap1", queues=available, origin=Origin(device="tap1", hw_addr=mac(1), mtu=1500))
+    host = AttachableDevice(name="tap1", queues=available, origin=Origin(device="tap1", hw_addr=mac(1), mtu=1500))
     with pytest.raises(HostError) as caught:
         plan(wanted([wish]), found(devices={"tap1": host}))
     assert str(caught.value) == expected
@@ -302,7 +300,7 @@ def test_queues_that_a_device_lacks_are_the_hosts_error(asked: int, available: i
 @pytest.mark.parametrize(("asked", "available"), [(0, 0), (0, 1), (1, 0), (1, 1), (4, 4), (4, 256)])
 def test_queues_that_a_device_has_are_no_error(asked: int, available: int) -> None:
     wish = nic("eth0", device="tap1", queues=asked)
-    host = HostDevice(name="tap1", queues=available, origin=Origin(device="tap1", hw_addr=mac(1), mtu=1500))
+    host = AttachableDevice(name="tap1", queues=available, origin=Origin(device="tap1", hw_addr=mac(1), mtu=1500))
     assert len(plan(wanted([wish]), found(devices={"tap1": host})).operations) == 2
 
 

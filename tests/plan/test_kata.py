@@ -136,7 +136,9 @@ def test_a_route_in_the_way_goes_first_and_others_last() -> None:
 
 
 def test_the_device_of_an_interface_that_is_to_come_back_has_to_be_known() -> None:
-    with pytest.raises(HostError, match="kata-runtime does not tell which device of the host eth0 has, or had"):
+    with pytest.raises(
+        HostError, match="kata-runtime does not report the host device of eth0; add the interface to the manifest"
+    ):
         planned(sandbox((replace(ETH0, device="?eth0"),)))
     assert planned(sandbox((replace(ETH0, device="?eth0"),)), replace(ETH0, device="?eth0")).operations == ()
 

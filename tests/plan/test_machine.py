@@ -448,14 +448,14 @@ def test_a_full_machine_can_be_plugged_anew() -> None:
 def test_without_a_slot_the_plan_is_refused_with_the_count(capacity: int) -> None:
     state = machine(slots=(), capacity=capacity)
     assert refusal(wanted([A]), seen(state=state)) == (
-        f"a: no slot is free for it; this machine has {capacity} that NICs can be plugged into"
+        f"a: no PCI slot is free; this machine has {capacity} slots for NICs"
     )
 
 
 def test_one_slot_too_few_is_refused_for_the_nic_that_has_none() -> None:
     state = replace(machine([A]), slots=slots(1), capacity=2)
     assert refusal(wanted([A, B, C]), seen([A], state=state)) == (
-        "c: no slot is free for it; this machine has 2 that NICs can be plugged into"
+        "c: no PCI slot is free; this machine has 2 slots for NICs"
     )
 
 
@@ -478,23 +478,23 @@ REFUSALS: dict[str, tuple[Interface, dict[str, Any], str]] = {
         {},
         (
             "gone: no such device on this host, which interface a needs; "
-            "it has to exist before it is plugged (QEMU would make one that leads nowhere)"
+            "create it first (QEMU would create one that is connected to nothing)"
         ),
     ),
     "no TAP": (
         A,
         {"taps": {"tap1": TAP._replace(is_tap=False)}},
-        "tap1 is no TAP; only those can be plugged into a virtual machine",
+        "tap1 is no TAP; only TAPs can be plugged into a virtual machine",
     ),
     "busy": (A, {"taps": {"tap1": TAP._replace(busy=True)}}, "tap1 is in use by another process"),
     "single-queue": (replace(A, queues=5), {}, "tap1 is single-queue; interface a asks for 5 queues"),
-    "multi-queue": (A, {"taps": {"tap1": MULTI_QUEUE}}, "tap1 is multi-queue; interface a asks for a single one"),
+    "multi-queue": (A, {"taps": {"tap1": MULTI_QUEUE}}, "tap1 is multi-queue; interface a asks for a single queue"),
     "multi-queue for one": (
         replace(A, queues=1),
         {"taps": {"tap1": MULTI_QUEUE}},
-        "tap1 is multi-queue; interface a asks for a single one",
+        "tap1 is multi-queue; interface a asks for a single queue",
     ),
-    "MTU": (replace(A, mtu=1501), {}, "a: its MTU 1501 is above that of tap1 on the host, 1500"),
+    "MTU": (replace(A, mtu=1501), {}, "a: its MTU of 1501 is above the MTU of tap1 on the host, 1500"),
     "memory": (
         replace(A, vhost_user_socket=SOCKET),
         {"shared_memory": False, "sockets": {SOCKET: ""}},
@@ -537,14 +537,14 @@ def test_a_name_of_another_nic_in_the_guest_is_refused() -> None:
 def test_an_mtu_that_the_tap_does_not_carry_any_more_is_refused_of_a_nic_that_stays(name: str) -> None:
     state = machine([A], taps={"tap1": TAP._replace(mtu=1400, busy=True)})
     assert refusal(wanted([replace(A, name=name)]), seen([A], state=state)) == (
-        f"{name}: its MTU 1500 is above that of tap1 on the host, 1400"
+        f"{name}: its MTU of 1500 is above the MTU of tap1 on the host, 1400"
     )
 
 
 def test_an_mtu_that_the_tap_does_not_carry_any_more_is_refused_of_a_nic_that_was_never_named() -> None:
     taps = {"tap1": TAP._replace(mtu=1400, busy=True)}
     state = machine([A], plugged={"tap1": plugged(A, in_guest=False)}, taps=taps)
-    assert refusal(wanted([A]), seen(state=state)) == "a: its MTU 1500 is above that of tap1 on the host, 1400"
+    assert refusal(wanted([A]), seen(state=state)) == "a: its MTU of 1500 is above the MTU of tap1 on the host, 1400"
 
 
 @pytest.mark.parametrize("name", [pytest.param("a"), "x"], ids=["as it is", "another name"])
@@ -552,7 +552,7 @@ def test_a_dead_tap_that_does_not_exist_any_more_is_refused(name: str) -> None:
     state = replace(DEAD, taps={})
     assert refusal(wanted([replace(A, name=name), B]), seen([A, B], state=state)) == (
         f"tap1: no such device on this host, which interface {name} needs; "
-        "it has to exist before it is plugged (QEMU would make one that leads nowhere)"
+        "create it first (QEMU would create one that is connected to nothing)"
     )
 
 

@@ -156,7 +156,7 @@ def test_a_foreign_route_in_the_place_of_a_new_one_is_refused() -> None:
         plan(wanted([ETH0], [PLAIN]), found([ETH0], foreign=[TWIN]))
     assert str(caught.value) == (
         "route 10.1.0.0/16 via 192.0.2.1 dev eth0: the route 10.1.0.0/16 via 192.0.2.2 dev eth0 is in its place "
-        "and is not ours; delete it there, or give yours another metric"
+        "and is not ours; delete it in the sandbox, or choose another metric"
     )
 
 
@@ -166,7 +166,7 @@ def test_a_foreign_route_beside_one_that_has_to_be_replaced_is_refused() -> None
         plan(wanted([ETH0], [PLAIN]), found([ETH0], [changed], foreign=[TWIN]))
     assert str(caught.value) == (
         "route 10.1.0.0/16 via 192.0.2.1 dev eth0: the route 10.1.0.0/16 via 192.0.2.2 dev eth0 is in its place "
-        "and is not ours; delete it there, or give yours another metric"
+        "and is not ours; delete it in the sandbox, or choose another metric"
     )
 
 
@@ -212,7 +212,7 @@ def test_a_source_of_somebody_elses_gateway_route_is_part_of_it() -> None:
         plan(wanted([ETH0], [PLAIN]), found([ETH0], foreign=[theirs]))
     assert str(caught.value) == (
         "route 10.1.0.0/16 via 192.0.2.1 dev eth0: the route 10.1.0.0/16 via 192.0.2.1 dev eth0 src 192.0.2.10 "
-        "is in its place and is not ours; delete it there, or give yours another metric"
+        "is in its place and is not ours; delete it in the sandbox, or choose another metric"
     )
 
 

@@ -282,7 +282,7 @@ def test_queues_that_the_device_does_not_have_are_refused(place: Place, capsys: 
         again = [*place.taken_back(more), *place.given(more), "ip address add 10.0.0.2/16 dev eth0"]
         assert without_details(place.diff(interfaces=[more])) == again
         assert main(["apply", place.write(interfaces=[nic(multiple)])]) == 2
-        assert capsys.readouterr().err == f"box: {multiple} is multi-queue; interface eth0 asks for a single one\n"
+        assert capsys.readouterr().err == f"box: {multiple} is multi-queue; interface eth0 asks for a single queue\n"
     else:
         assert place.diff(interfaces=[more]) == []
         place.apply(interfaces=[nic(multiple)])

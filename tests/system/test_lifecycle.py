@@ -51,8 +51,7 @@ def test_a_device_that_died_with_its_namespace_is_reported(
     ip("netns", "add", box.namespace)
     assert main(["apply", str(box.file)]) == 2
     assert capsys.readouterr().err == (
-        f"box: {device}: no such device on this host, which interface eth0 needs; "
-        "it has to exist before it is given to a sandbox\n"
+        f"box: {device}: no such device on this host, which interface eth0 needs; create it first\n"
     )
 
 

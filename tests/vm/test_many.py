@@ -68,5 +68,5 @@ def test_a_seventeenth_is_refused_with_nothing_plugged(
     interfaces = random_interfaces(random.Random(3), devices, set(), COUNT + 1)
     before = vm.human("info network")
     assert vm.run(interfaces=interfaces) == 2
-    assert "no slot is free for it; this machine has 16 that NICs can be plugged into" in capsys.readouterr().err
+    assert "no PCI slot is free; this machine has 16 slots for NICs" in capsys.readouterr().err
     assert vm.human("info network") == before

@@ -24,4 +24,4 @@ def test_a_tap_whose_mtu_falls_below_that_of_the_guest(
     vm.apply(interfaces=[nic(device)])
     ip("link", "set", "dev", device, "mtu", "1400")
     assert vm.run(interfaces=[nic(device)]) == 2
-    assert f"eth0: its MTU 1500 is above that of {device} on the host, 1400" in capsys.readouterr().err
+    assert f"eth0: its MTU of 1500 is above the MTU of {device} on the host, 1400" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_queues_of_a_tap_that_has_a_single_one(refuse: Refuse, kernel: Kernel) -
 def test_a_single_queue_of_a_tap_that_has_several(refuse: Refuse, kernel: Kernel, queues: int) -> None:
     device = make_tap(kernel, "multi_queue")
     said = refuse(nic(device, "third", 3, queues=queues))
-    assert f"{device} is multi-queue; interface third asks for a single one" in said
+    assert f"{device} is multi-queue; interface third asks for a single queue" in said
 
 
 def test_other_queues_of_what_is_plugged(vm: Vm, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +106,7 @@ def test_other_queues_of_what_is_plugged(vm: Vm, kernel: Kernel, capsys: pytest.
     interface = nic(device, queues=2)
     vm.apply(interfaces=[interface])
     assert vm.run(interfaces=[nic(device)]) == 2
-    assert f"{device} is multi-queue; interface eth0 asks for a single one" in capsys.readouterr().err
+    assert f"{device} is multi-queue; interface eth0 asks for a single queue" in capsys.readouterr().err
     vm.assert_is([interface])
 
 
@@ -114,14 +114,14 @@ def test_an_mtu_above_that_of_the_tap(refuse: Refuse, kernel: Kernel) -> None:
     device = make_tap(kernel)
     ip("link", "set", "dev", device, "mtu", "1400")
     said = refuse(nic(device, "third", 3))
-    assert f"third: its MTU 1500 is above that of {device} on the host, 1400" in said
+    assert f"third: its MTU of 1500 is above the MTU of {device} on the host, 1400" in said
 
 
 def test_an_mtu_that_rises_above_that_of_the_tap(vm: Vm, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
     device = make_tap(kernel)
     vm.apply(interfaces=[nic(device)])
     assert vm.run(interfaces=[nic(device, mtu=1501)]) == 2
-    assert f"eth0: its MTU 1501 is above that of {device} on the host, 1500" in capsys.readouterr().err
+    assert f"eth0: its MTU of 1501 is above the MTU of {device} on the host, 1500" in capsys.readouterr().err
     vm.assert_is([nic(device)])
 
 
