@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -109,6 +110,10 @@ class Place(ABC):
         assert ran.status == bool(commands)
         return commands
 
+    def verbs(self, commands: Sequence[str]) -> list[str]:
+        """Say what each command of ipvsadm does to a rule: `-A`, `-d` …; leave out what is no such command."""
+        return [words[1] for words in map(str.split, commands) if words[0] == "ipvsadm"]
+
     def load(self, rules: str) -> None:
         """Add rules with the real ipvsadm."""
         assert self.output("ipvsadm", "-R", stdin=rules) == ""
@@ -177,6 +182,22 @@ class Kata(Vm):
 
     def lines(self, rules: Sequence[str]) -> list[str]:
         return limits.lines(rules)
+
+    def verbs(self, commands: Sequence[str]) -> list[str]:
+        found = []
+        for words in map(shlex.split, commands):
+            assert words[:2] == ["kata-runtime", "kata-ipvs"]
+            match words[2:]:
+                case ["ipvsadm", "--parameters", parameters, container]:
+                    found.append(parameters.split()[0])
+                case ["ipvsadm", "--restore", "-", container, rule] if rule.startswith("<<<"):
+                    found.append(rule.removeprefix("<<<").split()[0])
+                case ["cleanup", "--parameters", _, container]:
+                    pass
+                case _:
+                    raise AssertionError(words)
+            assert container == self.guest.sandbox.name
+        return found
 
 
 @dataclass

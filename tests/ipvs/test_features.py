@@ -237,7 +237,7 @@ def test_what_identifies_a_service_or_a_server(place: Place) -> None:
     if table != TABLE:
         # Of what can be said, two services have another place.
         moved, gone = place.services(moved), ["-D"] * 2
-    verbs = [words[1] for words in map(str.split, place.diff(services=moved)) if words[0] == "ipvsadm"]
+    verbs = place.verbs(place.diff(services=moved))
     assert sorted(verbs[-len(gone) :]) == gone
     assert set(verbs[: -len(gone)]) == {"-A", "-a"}
     apply(place, moved)
