@@ -76,8 +76,10 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Neighbour] | 
     if size is None or not (permanent or proxy or protocol == bytes((PROTOCOL,))):
         return None
     address = found.get(_DST, b"")
-    if len(address) != size or len(protocol) != 1:
+    if len(address) != size:
         raise ProtocolError(f"neighbour of {len(address)} bytes; {size} were expected")
+    if len(protocol) != 1:
+        raise ProtocolError(f"protocol of a neighbour of {len(protocol)} bytes; 1 was expected")
     return protocol[0], Neighbour(
         address=unpack(address),
         device=names.get(index, f"if{index}"),
