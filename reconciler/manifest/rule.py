@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from reconciler.manifest.compose import Path
@@ -169,19 +168,10 @@ def _write_range(found: tuple[int, int] | None) -> str | int | None:
 
 
 def _check(draft: Draft) -> Iterator[Finding]:
-    first: dict[Rule, tuple[int, Rule]] = {}
+    first: dict[Rule, int] = {}
     for index, rule in enumerate(draft.items(SECTION)):
-        if rule is None:
-            continue
-        # The kernel compares neither.
-        at, other = first.setdefault(replace(rule, invert=False, goto=0), (index, rule))
-        if at != index:
-            alike = "is the same rule already"
-            if rule != other:
-                alike = (
-                    "differs only in invert or goto, and the kernel takes only one of the two; give another priority"
-                )
-            yield Finding((SECTION.name, index), f"rules[{at}] {alike}")
+        if rule and first.setdefault(rule, index) != index:
+            yield Finding((SECTION.name, index), f"rules[{first[rule]}] is the same rule already")
 
 
 def _warn(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:

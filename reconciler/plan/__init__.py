@@ -29,7 +29,6 @@ from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.interface import LinkPlan, plan_links
 from reconciler.plan.item import ItemPlan, plan_items, readdressed
 from reconciler.plan.route import plan_routes
-from reconciler.plan.rule import order_rules
 
 if TYPE_CHECKING:
     from reconciler.plan.ipvs import IpvsPlan
@@ -181,10 +180,7 @@ def _plan_items(
         return nic in down or (nic in moved and not neighbour.proxy) or (neighbour.is_ipv6 and nic in links.ipv6_off)
 
     rules = plan_items(desired.rules, had.rules or (), around.rules, links, lambda _: False)
-    return (
-        plan_items(desired.neighbours, had.neighbours or (), around.neighbours, links, lost),
-        order_rules(rules, had.rules or ()),
-    )
+    return plan_items(desired.neighbours, had.neighbours or (), around.neighbours, links, lost), rules
 
 
 def _count_item_deletions(plans: Mapping[str, ItemPlan]) -> Iterator[Deletion]:

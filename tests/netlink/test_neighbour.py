@@ -19,7 +19,7 @@ from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.netlink import message, neighbour
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.execute import execute
-from reconciler.netlink.sections import TABLES, Found
+from reconciler.netlink.sections import TABLES, SectionObjects
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
 from reconciler.operations.outcome import Outcome, Status
 from tests.conftest import Kernel, ip
@@ -151,11 +151,11 @@ def test_what_was_made_is_decoded(payload: bytes, expected: tuple[int, Neighbour
 
 MALFORMED = {
     "short": (bytes(11), "neighbour message of 11 bytes"),
-    "no address": (header() + LLADDR, "neighbour of 0 bytes where 4 are expected"),
-    "long address": (header() + message.attribute(1, bytes(16)), "neighbour of 16 bytes where 4 are expected"),
-    "short address": (header(AF_INET6) + DST, "neighbour of 4 bytes where 16 are expected"),
-    "protocol": (header() + DST + message.attribute(12, bytes(4)), "protocol of a neighbour of 4 bytes where 1 is expected"),
-    "no protocol": (header() + DST + message.attribute(12, b""), "protocol of a neighbour of 0 bytes where 1 is expected"),
+    "no address": (header() + LLADDR, "neighbour of 0 bytes; 4 were expected"),
+    "long address": (header() + message.attribute(1, bytes(16)), "neighbour of 16 bytes; 4 were expected"),
+    "short address": (header(AF_INET6) + DST, "neighbour of 4 bytes; 16 were expected"),
+    "protocol": (header() + DST + message.attribute(12, bytes(4)), "protocol of a neighbour of 4 bytes; 1 was expected"),
+    "no protocol": (header() + DST + message.attribute(12, b""), "protocol of a neighbour of 0 bytes; 1 was expected"),
 }  # fmt: skip
 
 
@@ -291,7 +291,7 @@ def indexes(engine: Engine) -> dict[str, int]:
     return {link.name: link.index for link in engine.links()}
 
 
-def observe(engine: Engine) -> Found:
+def observe(engine: Engine) -> SectionObjects:
     return OBSERVE(engine, indexes(engine), SANDBOX)
 
 
@@ -315,7 +315,7 @@ each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @each_case
 def test_what_ip_adds_is_decoded_to_the_model(network: str, engine: Engine, case: Case) -> None:
     add(network, case)
-    assert observe(engine) == Found((case.neighbour,))
+    assert observe(engine) == SectionObjects((case.neighbour,))
 
 
 @each_case
@@ -331,7 +331,7 @@ def test_what_the_engine_adds_is_shown_by_ip_and_deleted_again(network: str, eng
 @each_case
 def test_what_is_of_another_protocol_is_foreign(network: str, engine: Engine, case: Case) -> None:
     add(network, case, protocol="static")
-    assert observe(engine) == Found((), (case.neighbour,))
+    assert observe(engine) == SectionObjects((), (case.neighbour,))
 
 
 CHANGES = {
@@ -353,24 +353,24 @@ CHANGES = {
 def test_a_neighbour_is_replaced_in_place(engine: Engine, before: Neighbour, after: Neighbour) -> None:
     done(engine, AddItem(item=before))
     done(engine, ReplaceItem(item=after, before=before))
-    assert observe(engine) == Found((after,))
+    assert observe(engine) == SectionObjects((after,))
 
 
 @pytest.mark.parametrize("state", ["reachable", "stale", "noarp", "failed"])
 def test_a_learned_neighbour_is_nobodys_and_gives_way(network: str, engine: Engine, state: str) -> None:
     mac = [] if state == "failed" else ["lladdr", "02:00:00:00:00:07"]
     ip("neigh", "add", "192.0.2.1", *mac, "dev", "v0", "nud", state, namespace=network)
-    assert observe(engine) == Found()
+    assert observe(engine) == SectionObjects()
     done(engine, AddItem(item=ON_V0))
-    assert observe(engine) == Found((ON_V0,))
+    assert observe(engine) == SectionObjects((ON_V0,))
 
 
 def test_ours_that_was_made_to_expire_differs(network: str, engine: Engine) -> None:
     done(engine, AddItem(item=ON_V0))
     ip("neigh", "change", "192.0.2.1", "dev", "v0", "nud", "reachable", namespace=network)
-    assert observe(engine) == Found((replace(ON_V0, permanent=False),))
+    assert observe(engine) == SectionObjects((replace(ON_V0, permanent=False),))
     done(engine, ReplaceItem(item=ON_V0, before=replace(ON_V0, permanent=False)))
-    assert observe(engine) == Found((ON_V0,))
+    assert observe(engine) == SectionObjects((ON_V0,))
     ip("neigh", "change", "192.0.2.1", "dev", "v0", "nud", "reachable", namespace=network)
     done(engine, DeleteItem(item=ON_V0))
-    assert observe(engine) == Found()
+    assert observe(engine) == SectionObjects()

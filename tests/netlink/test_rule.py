@@ -19,7 +19,7 @@ from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.netlink import message, rule
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.execute import execute
-from reconciler.netlink.sections import TABLES, Found
+from reconciler.netlink.sections import TABLES, SectionObjects
 from reconciler.operations.item import AddItem, DeleteItem, ReplaceItem
 from reconciler.operations.outcome import Outcome, Status
 from tests.conftest import Kernel, ip
@@ -77,7 +77,7 @@ def test_pyroute2_reads_in_a_request_what_was_meant(wish: Rule, adds: bool, sequ
     told, said = read_with_pyroute2(data)
     assert said == wish
     assert dict(told["attrs"])["FRA_PROTOCOL"] == 200
-    kind, flags = (32, 0x601) if adds else (33, 0x001)
+    kind, flags = (32, 0x401) if adds else (33, 0x001)
     assert told["header"] == {
         "length": len(data),
         "type": kind,
@@ -102,7 +102,7 @@ def test_two_rules_have_the_same_bytes_only_if_they_are_the_same(one: Rule, othe
 
 def test_a_rule_is_not_replaced() -> None:
     wish = Rule(family="ipv4", priority=1, table=1)
-    with pytest.raises(TypeError, match="another one is another rule"):
+    with pytest.raises(TypeError, match="cannot replace a rule"):
         rule.encode(ReplaceItem(item=wish, before=wish), wish, 1)
 
 
@@ -176,7 +176,7 @@ MALFORMED = {
     "prefix": (header(to_bits=33), "rule with a prefix of 33 bits"),
     "IPv6 prefix": (header(family=AF_INET6, from_bits=129), "rule with a prefix of 129 bits"),
     **{
-        name: (header() + message.attribute(kind, bytes(size)), f"rule attribute of {size} bytes where {right} are expected")
+        name: (header() + message.attribute(kind, bytes(size)), f"rule attribute of {size} bytes; {right} were expected")
         for name, kind, size, right in (
             ("to", 1, 16, 4),
             ("from", 2, 3, 4),
@@ -317,7 +317,7 @@ def add(network: str, case: Case, protocol: str = "200") -> None:
     ip(case.family, "rule", "add", "priority", "100", *case.words.split(), "protocol", protocol, namespace=network)
 
 
-def observe(engine: Engine) -> Found:
+def observe(engine: Engine) -> SectionObjects:
     return OBSERVE(engine, {}, SANDBOX)
 
 

@@ -1,0 +1,55 @@
+"""Fixtures of the tests that read each field back from a real kernel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.guest import launch
+from tests.completeness.worlds import Machine, Namespace, Table
+from tests.conftest import Kernel, ip
+from tests.ipvs import place
+from tests.machine import Guest
+from tests.system.box import make_box
+from tests.vm.vm import Vm
+
+# The name of a guest that runs already: each mutation of tests/mutations.py is a process, and a boot would cost it most.
+GUEST = "COMPLETENESS_GUEST"
+
+
+@pytest.fixture(scope="session")
+def guest(request: pytest.FixtureRequest) -> Guest:
+    """Use the guest that is named in the environment, or that of all tests."""
+    name = os.environ.get(GUEST)
+    if name:
+        return Guest(launch.find(name))
+    made: Guest = request.getfixturevalue("guest")
+    return made
+
+
+@pytest.fixture
+def namespace(kernel: Kernel, tmp_path: Path) -> Namespace:
+    return Namespace(make_box(kernel, tmp_path), names={"DEVICE": kernel.tap(), "OTHER": kernel.tap()})
+
+
+@pytest.fixture
+def machine(guest: Guest, kernel: Kernel, tmp_path: Path) -> Iterator[Machine]:
+    names = {"DEVICE": kernel.tap(), "MULTIQUEUE": kernel.tap("multi_queue"), "SOCKET": str(tmp_path / "vhost.sock")}
+    for device in (names["DEVICE"], names["MULTIQUEUE"]):
+        ip("link", "set", "dev", device, "up")
+    made = Machine(Vm(guest, tmp_path / "vm.yaml"), names=names)
+    made.empty()
+    yield made
+    made.empty()
+
+
+@pytest.fixture
+def table(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
+    vm = place.Vm("vm", guest=guest, folder=tmp_path_factory.mktemp("vm"))
+    with vm.begun():
+        made = Table(vm)
+        made.empty()
+        yield made

@@ -1,0 +1,211 @@
+"""Where rows are tried: a namespace of this host, and a virtual machine for IPVS and for what is plugged."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.cli.main import main
+from reconciler.drivers import connect
+from reconciler.manifest.load import load
+from reconciler.model.interface import Address, Interface
+from reconciler.model.ipvs import Server, Service, Timeouts
+from reconciler.model.neighbour import Neighbour
+from reconciler.model.route import NextHop, Route
+from reconciler.model.rule import Rule
+from reconciler.preview import preview
+from tests.completeness import readers
+from tests.completeness.rows import MACS, NIC, Data
+from tests.conftest import ip
+from tests.ipvs import place
+from tests.system.box import Box
+from tests.vm.vm import Vm
+
+FIRST = NIC | {"addresses": ["10.0.0.2/16", {"address": "fd00::2/64", "dad": False}]}
+SECOND = {
+    "name": "eth1",
+    "device": "OTHER",
+    "hwAddr": MACS[4],
+    "mtu": 1500,
+    "addresses": ["10.1.0.2/16", {"address": "fd01::2/64", "dad": False}],
+}
+
+
+@dataclass
+class World(ABC):
+    """A sandbox whose manifest can be applied and planned, and that is read without our decoders.
+
+    `names`: what stands for the placeholders of rows, such as DEVICE.
+    """
+
+    names: dict[str, str] = field(default_factory=dict, kw_only=True)
+
+    @abstractmethod
+    def write(self, sections: Data) -> str:
+        """Write a manifest with these sections and return its path."""
+
+    @abstractmethod
+    def empty(self) -> None:
+        """Have none of ours in it."""
+
+    @abstractmethod
+    def sections(self, kind: type, said: Data, variant: str) -> Data:
+        """Return the sections of a manifest that has an object of a kind."""
+
+    @abstractmethod
+    def read(self, kind: type) -> Data:
+        """Return the object of a kind that is there, by the fields of the model."""
+
+    def filled(self, data: Any) -> Any:
+        """Return data with names for the placeholders."""
+        match data:
+            case dict():
+                return {name: self.filled(value) for name, value in data.items()}
+            case list():
+                return [self.filled(each) for each in data]
+            case str():
+                return self.names.get(data, data)
+            case _:
+                return data
+
+    def apply(self, sections: Data) -> None:
+        """Apply sections; it must succeed."""
+        assert main(["apply", "--allow-delete", "all", self.write(sections)]) == 0
+
+    def words(self, sections: Data) -> str:
+        """Return what a person reads of the plan for sections, a line an operation."""
+        (manifest,) = load([self.write(sections)])
+        with connect(manifest.sandbox.driver) as driver:
+            operations = preview(driver, manifest.sandbox).plan.operations
+        return "".join(f"{each.command} # {each.comment}\n" for each in operations)
+
+
+@dataclass
+class Namespace(World):
+    """A namespace with up to two NICs."""
+
+    box: Box
+
+    def write(self, sections: Data) -> str:
+        return self.box.write(**sections)
+
+    def empty(self) -> None:
+        self.apply({name: [] for name in ("interfaces", "neighbours", "routes", "rules")})
+
+    def sections(self, kind: type, said: Data, variant: str) -> Data:
+        nics = {"interfaces": [FIRST, SECOND]}
+        if kind is Interface:
+            return {"interfaces": [said]}
+        if kind is Address:
+            return {"interfaces": [NIC | {"addresses": [said]}]}
+        if kind is NextHop:
+            return nics | {"routes": [_route(said, variant)]}
+        return nics | {{Route: "routes", Rule: "rules", Neighbour: "neighbours"}[kind]: [said]}
+
+    def read(self, kind: type) -> Data:
+        run = self.box.ip
+        if kind is Route:
+            return readers.one(readers.routes(run))
+        if kind is Rule:
+            return readers.one(readers.rules(run))
+        if kind is Neighbour:
+            return readers.one(readers.neighbours(run))
+        if kind is NextHop:
+            hops = readers.one(readers.routes(run))["nexthops"]
+            return readers.one([hop for hop in hops if hop["gateway"] not in {"10.1.0.1", "fd01::1"}])
+        link = readers.one(readers.links(run))
+        if kind is Address:
+            (found,) = link["addresses"]
+            return dict(zip(("address", "dad"), found, strict=True))
+        return link | {"device": self._given()}
+
+    def _given(self) -> str:
+        """Return the device that is not on the host any more."""
+        present = {link["ifname"] for link in json.loads(ip("-j", "link"))}
+        (found,) = {self.names["DEVICE"], self.names["OTHER"]} - present
+        return found
+
+
+def _route(hop: Data, variant: str) -> Data:
+    """Return a route whose first next hop is this one; only one that is `alone` has no other."""
+    if variant == "alone":
+        return {"dest": "10.8.0.0/16"} | hop
+    ipv6 = variant == "ipv6"
+    other = {"device": "eth1", "gateway": "fd01::1" if ipv6 else "10.1.0.1"}
+    return {"dest": "2001:db8::/32" if ipv6 else "10.8.0.0/16", "nexthops": [hop, other]}
+
+
+@dataclass
+class Machine(World):
+    """A virtual machine, into which NICs are plugged."""
+
+    vm: Vm
+
+    def write(self, sections: Data) -> str:
+        return self.vm.write(**sections)
+
+    def empty(self) -> None:
+        self.vm.empty()
+
+    def sections(self, kind: type, said: Data, variant: str) -> Data:
+        del kind, variant
+        return {"interfaces": [said]}
+
+    def read(self, kind: type) -> Data:
+        """Read what the guest has, its queues among it, and which socket QEMU is connected to."""
+        del kind
+        link = readers.one(readers.links(self._ip))
+        (detailed,) = json.loads(self._ip("-d", "-j", "link", "show", "dev", link["name"]))
+        sockets = [each["filename"] for each in self.vm.order("query-chardev") if "reconciler-" in each["label"]]
+        known = [path for path in self.names.values() if any(path in each for each in sockets)]
+        return link | {"queues": detailed["num_tx_queues"], "vhost_user_socket": known[0] if known else None}
+
+    def _ip(self, *words: str) -> str:
+        return self.vm.guest.output("ip", *words)
+
+
+@dataclass
+class Table(World):
+    """The IPVS table of a virtual machine."""
+
+    vm: place.Vm
+
+    def write(self, sections: Data) -> str:
+        return self.vm.manifest(**sections["ipvs"])
+
+    def empty(self) -> None:
+        settings = f"cd {place.SYSCTLS}; echo 0 >conntrack; echo 0 >sloppy_tcp"
+        self.vm.shell(f"ipvsadm -C; ipvsadm --set {place.DEFAULT_TIMEOUTS}; {settings}")
+
+    def sections(self, kind: type, said: Data, variant: str) -> Data:
+        del variant
+        if kind is Server:
+            return {"ipvs": {"services": [{"udp": "10.1.0.1:8080", "servers": [said]}]}}
+        if kind is Timeouts:
+            return {"ipvs": {"timeouts": said} if said else {}}
+        return {"ipvs": {"services": [said]} if kind is Service else said}
+
+    def read(self, kind: type) -> Data:
+        run = self.vm.output
+        if kind is Timeouts:
+            return readers.timeouts(run)
+        services = readers.services(run)
+        if kind is Server:
+            (server,) = readers.one(services)["servers"]
+            return dict(server)
+        if kind is Service:
+            service = readers.one(services)
+            return service | {"servers": [f"{each['address']}:{each['port']}" for each in service["servers"]]}
+        keys = [(each["protocol"], each["address"], each["port"]) for each in services]
+        return {
+            "services": keys,
+            "timeouts": tuple(readers.timeouts(run).values()),
+            "sysctls": readers.sysctls(run),
+        }
+
+
+def weights(vm: place.Vm) -> list[int]:
+    """Return the weights of all servers."""
+    return [server["weight"] for each in readers.services(vm.output) for server in each["servers"]]
