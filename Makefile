@@ -10,7 +10,7 @@ KERNEL := linux-image-6.12-cloud-amd64
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint bench soak lock clean
+.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -38,6 +38,9 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 
 bench: setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
+
+mutations: setup backend ## drop each field of each object from the encoders; the tests must notice (half an hour)
+	$(VENV)/bin/python -m tests.mutations
 
 soak: setup ## watch sandboxes for half an hour, with edits, drift, kills and 10,000 namespaces that come and go
 	$(VENV)/bin/python -m tests.soak

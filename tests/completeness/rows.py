@@ -85,8 +85,6 @@ ROUTE = {"dest": "10.8.0.0/16", "device": "eth0"}
 ROUTE6 = {"dest": "2001:db8::/32", "device": "eth0"}
 _HOP = {"device": "eth0", "gateway": None, "weight": 1, "on_link": False}
 _OTHER_HOP = {"device": "eth1", "gateway": "10.1.0.1", "weight": 1, "on_link": False}
-_HOPS = [{"device": "eth0", "gateway": "10.0.0.1"}, {"device": "eth1", "gateway": "10.1.0.1"}]
-_HOPS6 = [{"device": "eth0", "gateway": "fd00::1"}, {"device": "eth1", "gateway": "fd01::1"}]
 ROUTES = [
     *rows(
         Route,
@@ -257,8 +255,14 @@ TABLES = rows(
 
 INSIDE = [*INTERFACES, *ADDRESSES, *ROUTES, *HOPS, *RULES, *NEIGHBOURS]
 BALANCED = [*SERVERS, *SERVICES, *TIMEOUTS, *TABLES]
-ROWS = [*INSIDE, *PLUGGED, *BALANCED]
-KINDS = (Interface, Address, Route, NextHop, Rule, Neighbour, Server, Service, Timeouts, Ipvs)
+# Weights that the manifest leaves to others; a test of its own, as nothing in the kernel says so.
+IGNORED = rows(
+    Service,
+    {"udp": "10.1.0.1:53", "servers": [{"address": "10.9.9.1"}]},
+    ("ignore", {"ignore": ["weight"]}, ("weight",), ""),
+)
+ROWS = [*INSIDE, *PLUGGED, *BALANCED, *IGNORED]
+KINDS: tuple[type, ...] = (Interface, Address, Route, NextHop, Rule, Neighbour, Server, Service, Timeouts, Ipvs)
 # Fields that no manifest says, and those that no kernel keeps, each with the tests about it.
 WITHOUT_ROW = {
     (Interface, "up"): "a desired NIC is up: tests/system/test_fields.py",
@@ -266,7 +270,44 @@ WITHOUT_ROW = {
     (Rule, "opaque"): "only observed: tests/netlink",
     (Neighbour, "permanent"): "a desired neighbour never expires: tests/netlink",
     (Service, "marked"): "no tool shows it: tests/ipvs/test_ownership.py",
-    (Service, "ignore"): "it leaves weights alone: test_kernel.py, test_ignored_weights",
     (Ipvs, "exclude"): "it leaves services alone: tests/ipvs/test_ownership.py",
     (Ipvs, "drain"): "it delays deletions: tests/traffic/test_drain.py",
 }
+
+
+# NICs for the objects that go with one.
+FIRST = NIC | {"addresses": ["10.0.0.2/16", {"address": "fd00::2/64", "dad": False}]}
+SECOND = {
+    "name": "eth1",
+    "device": "OTHER",
+    "hwAddr": MACS[4],
+    "mtu": 1500,
+    "addresses": ["10.1.0.2/16", {"address": "fd01::2/64", "dad": False}],
+}
+
+
+def sections(kind: type, said: Data, variant: str = "") -> Data:
+    """Return the sections of a manifest that has an object of a kind."""
+    nics = {"interfaces": [FIRST, SECOND]}
+    found: dict[type, Data] = {
+        Interface: {"interfaces": [said]},
+        Address: {"interfaces": [NIC | {"addresses": [said]}]},
+        NextHop: nics | {"routes": [_route(said, variant)]},
+        Route: nics | {"routes": [said]},
+        Rule: nics | {"rules": [said]},
+        Neighbour: nics | {"neighbours": [said]},
+        Server: {"ipvs": {"services": [{"udp": "10.1.0.1:8080", "servers": [said]}]}},
+        Service: {"ipvs": {"services": [said]}},
+        Timeouts: {"ipvs": {"timeouts": said} if said else {}},
+        Ipvs: {"ipvs": said},
+    }
+    return found[kind]
+
+
+def _route(hop: Data, variant: str) -> Data:
+    """Return a route whose first next hop is this one; only one that is `alone` has no other."""
+    if variant == "alone":
+        return {"dest": "10.8.0.0/16"} | hop
+    ipv6 = variant == "ipv6"
+    other = {"device": "eth1", "gateway": "fd01::1" if ipv6 else "10.1.0.1"}
+    return {"dest": "2001:db8::/32" if ipv6 else "10.8.0.0/16", "nexthops": [hop, other]}

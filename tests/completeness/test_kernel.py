@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.model.ipvs import Service
-from tests.completeness.rows import BALANCED, INSIDE, KINDS, PLUGGED, ROWS, SERVICE, WITHOUT_ROW, Row
+from reconciler.model.ipvs import Ipvs, Timeouts
+from tests.completeness.rows import BALANCED, IGNORED, INSIDE, KINDS, PLUGGED, ROWS, WITHOUT_ROW, Row, sections
 from tests.completeness.worlds import Machine, Namespace, Table, World
 from tests.conftest import Kernel
 from tests.vhost.backend import running
@@ -37,7 +37,7 @@ def test_what_has_no_row_is_a_field() -> None:
 
 
 def check(world: World, row: Row) -> None:
-    before, after = (world.filled(world.sections(row.kind, each, row.variant)) for each in (row.before, row.after))
+    before, after = (world.filled(sections(row.kind, each, row.variant)) for each in (row.before, row.after))
     value, shows = world.filled(row.value), world.filled(row.shows)
     # What a plan from nothing says.
     assert shows in world.words(after)
@@ -53,9 +53,9 @@ def check(world: World, row: Row) -> None:
     assert world.words(after) == ""
     expected = was | {row.field: value} | row.also
     assert world.read(row.kind) == expected
-    # And back, and all at once.
+    # And back, and all at once. Settings that a manifest says nothing of stay as they are.
     world.apply(before)
-    assert world.read(row.kind) == was
+    assert world.read(row.kind) == (expected if row.kind in {Timeouts, Ipvs} else was)
     world.empty()
     world.apply(after)
     assert world.read(row.kind) == expected
@@ -80,16 +80,15 @@ def test_a_table_has_what_the_manifest_says(table: Table, row: Row) -> None:
     check(table, row)
 
 
-@pytest.mark.parametrize("row", [Row(Service, "ignore", {}, {"ignore": ["weight"]}, 7, "")], ids=lambda row: row.id)
+@pytest.mark.parametrize("row", IGNORED, ids=lambda row: row.id)
 def test_ignored_weights(table: Table, row: Row) -> None:
-    base = SERVICE | {"servers": [{"address": "10.9.9.1"}]}
-    before, after = (table.sections(Service, base | each, "") for each in (row.before, row.after))
+    before, after = (sections(row.kind, each) for each in (row.before, row.after))
     for each in (before, after):
         table.apply(each)
     table.vm.shell("ipvsadm -e -u 10.1.0.1:53 -r 10.9.9.1:53 -m -w 7")
     assert "-w 1 # was -r 10.9.9.1:53 -m -w 7" in table.words(before)
     assert table.words(after) == ""
     # Even where the service changes otherwise.
-    table.apply(table.sections(Service, base | row.after | {"scheduler": "rr"}, ""))
+    table.apply(sections(row.kind, row.after | {"scheduler": "rr"}))
     (server,) = [line for line in table.vm.saved() if line.startswith("-a")]
     assert server.endswith("-w 7")

@@ -10,27 +10,18 @@ from typing import Any
 from reconciler.cli.main import main
 from reconciler.drivers import connect
 from reconciler.manifest.load import load
-from reconciler.model.interface import Address, Interface
+from reconciler.model.interface import Address
 from reconciler.model.ipvs import Server, Service, Timeouts
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
 from reconciler.preview import preview
 from tests.completeness import readers
-from tests.completeness.rows import MACS, NIC, Data
+from tests.completeness.rows import Data
 from tests.conftest import ip
 from tests.ipvs import place
 from tests.system.box import Box
 from tests.vm.vm import Vm
-
-FIRST = NIC | {"addresses": ["10.0.0.2/16", {"address": "fd00::2/64", "dad": False}]}
-SECOND = {
-    "name": "eth1",
-    "device": "OTHER",
-    "hwAddr": MACS[4],
-    "mtu": 1500,
-    "addresses": ["10.1.0.2/16", {"address": "fd01::2/64", "dad": False}],
-}
 
 
 @dataclass
@@ -49,10 +40,6 @@ class World(ABC):
     @abstractmethod
     def empty(self) -> None:
         """Have none of ours in it."""
-
-    @abstractmethod
-    def sections(self, kind: type, said: Data, variant: str) -> Data:
-        """Return the sections of a manifest that has an object of a kind."""
 
     @abstractmethod
     def read(self, kind: type) -> Data:
@@ -94,16 +81,6 @@ class Namespace(World):
     def empty(self) -> None:
         self.apply({name: [] for name in ("interfaces", "neighbours", "routes", "rules")})
 
-    def sections(self, kind: type, said: Data, variant: str) -> Data:
-        nics = {"interfaces": [FIRST, SECOND]}
-        if kind is Interface:
-            return {"interfaces": [said]}
-        if kind is Address:
-            return {"interfaces": [NIC | {"addresses": [said]}]}
-        if kind is NextHop:
-            return nics | {"routes": [_route(said, variant)]}
-        return nics | {{Route: "routes", Rule: "rules", Neighbour: "neighbours"}[kind]: [said]}
-
     def read(self, kind: type) -> Data:
         run = self.box.ip
         if kind is Route:
@@ -128,15 +105,6 @@ class Namespace(World):
         return found
 
 
-def _route(hop: Data, variant: str) -> Data:
-    """Return a route whose first next hop is this one; only one that is `alone` has no other."""
-    if variant == "alone":
-        return {"dest": "10.8.0.0/16"} | hop
-    ipv6 = variant == "ipv6"
-    other = {"device": "eth1", "gateway": "fd01::1" if ipv6 else "10.1.0.1"}
-    return {"dest": "2001:db8::/32" if ipv6 else "10.8.0.0/16", "nexthops": [hop, other]}
-
-
 @dataclass
 class Machine(World):
     """A virtual machine, into which NICs are plugged."""
@@ -148,10 +116,6 @@ class Machine(World):
 
     def empty(self) -> None:
         self.vm.empty()
-
-    def sections(self, kind: type, said: Data, variant: str) -> Data:
-        del kind, variant
-        return {"interfaces": [said]}
 
     def read(self, kind: type) -> Data:
         """Read what the guest has, its queues among it, and which socket QEMU is connected to."""
@@ -178,14 +142,6 @@ class Table(World):
     def empty(self) -> None:
         settings = f"cd {place.SYSCTLS}; echo 0 >conntrack; echo 0 >sloppy_tcp"
         self.vm.shell(f"ipvsadm -C; ipvsadm --set {place.DEFAULT_TIMEOUTS}; {settings}")
-
-    def sections(self, kind: type, said: Data, variant: str) -> Data:
-        del variant
-        if kind is Server:
-            return {"ipvs": {"services": [{"udp": "10.1.0.1:8080", "servers": [said]}]}}
-        if kind is Timeouts:
-            return {"ipvs": {"timeouts": said} if said else {}}
-        return {"ipvs": {"services": [said]} if kind is Service else said}
 
     def read(self, kind: type) -> Data:
         run = self.vm.output
