@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Data = dict[str, Any]
 Run = Callable[..., str]
 # ip(8) names these; /etc/protocols has their numbers.
@@ -20,7 +21,7 @@ _FORWARDS = {"-m": "nat", "-g": "dr", "-i": "tunnel"}
 _CHECKSUMS = {"--tun-nocsum": "none", "--tun-csum": "csum", "--tun-remcsum": "remcsum"}
 
 
-def one(found: list[Data]) -> Data:
+def one(found: list[T]) -> T:
     (only,) = found
     return only
 

@@ -122,9 +122,10 @@ class Machine(World):
         del kind
         link = readers.one(readers.links(self._ip))
         (detailed,) = json.loads(self._ip("-d", "-j", "link", "show", "dev", link["name"]))
-        sockets = [each["filename"] for each in self.vm.order("query-chardev") if "reconciler-" in each["label"]]
-        known = [path for path in self.names.values() if any(path in each for each in sockets)]
-        return link | {"queues": detailed["num_tx_queues"], "vhost_user_socket": known[0] if known else None}
+        labels = [each["label"] for each in self.vm.order("query-chardev")]
+        ours = [f"/chardevs/{label}" for label in labels if label.startswith("reconciler-")]
+        paths = [self.vm.order("qom-get", path=each, property="addr")["path"] for each in ours]
+        return link | {"queues": detailed["num_tx_queues"], "vhost_user_socket": readers.one(paths) if paths else None}
 
     def _ip(self, *words: str) -> str:
         return self.vm.guest.output("ip", *words)
