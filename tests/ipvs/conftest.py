@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.ipvs import bundle
-from tests.ipvs.place import Kata, Netns, Place, Vm, Worker
+from tests.ipvs.place import Kata, Netns, TablePlace, Vm, Worker
 from tests.machine import Guest
 
 # kata-runtime tells no thresholds, settings and marks: to its driver all of the table is ours. What is about them is
@@ -26,7 +26,9 @@ def installed(guest: Guest) -> Guest:
 
 
 @pytest.fixture(scope="module", params=["vm", "netns", "kata"])
-def where(request: pytest.FixtureRequest, guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def where(
+    request: pytest.FixtureRequest, guest: Guest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TablePlace]:
     """Each place in turn; while it is a namespace, nothing but its worker can run in the guest."""
     if request.param != "netns":
         kind = {"vm": Vm, "kata": Kata}[request.param]
@@ -38,7 +40,7 @@ def where(request: pytest.FixtureRequest, guest: Guest, tmp_path_factory: pytest
 
 
 @pytest.fixture
-def place(where: Place) -> Iterator[Place]:
+def place(where: TablePlace) -> Iterator[TablePlace]:
     """Each place in turn, with an empty table."""
     with where.begun():
         yield where

@@ -41,7 +41,7 @@ class Ran:
 
 
 @dataclass
-class Place(ABC):
+class TablePlace(ABC):
     """A table, our command line, and a shell beside it."""
 
     name: str
@@ -137,7 +137,7 @@ class Place(ABC):
 
 
 @dataclass
-class Vm(Place):
+class Vm(TablePlace):
     """The guest's own table, through the agent."""
 
     guest: Guest = field(kw_only=True)
@@ -201,7 +201,7 @@ class Kata(Vm):
 
 
 @dataclass
-class Netns(Place):
+class Netns(TablePlace):
     """A namespace of the guest, by the command line that is installed there."""
 
     helper: Worker = field(kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from reconciler.model.ipvs import SYSCTLS
 from tests.ipvs.conftest import TOLD
 from tests.ipvs.place import SYSCTLS as FOLDER
-from tests.ipvs.place import Place
+from tests.ipvs.place import TablePlace
 
 Data = dict[str, Any]
 
@@ -159,13 +159,13 @@ def saved(changes: list[Change]) -> list[str]:
     return sorted(lines)
 
 
-def apply(place: Place, services: list[Data], *options: str) -> str:
+def apply(place: TablePlace, services: list[Data], *options: str) -> str:
     ran = place.reconciler("apply", *options, place.manifest(services=services))
     assert ran.status == 0, ran
     return ran.stdout
 
 
-def split(place: Place, changes: list[Change]) -> tuple[list[Change], list[list[Data]]]:
+def split(place: TablePlace, changes: list[Change]) -> tuple[list[Change], list[list[Data]]]:
     """Give the changes that can be said here, and what each of the others would make of the services."""
     possible, impossible = [], []
     for change in changes:
@@ -179,7 +179,7 @@ def split(place: Place, changes: list[Change]) -> tuple[list[Change], list[list[
     return possible, impossible
 
 
-def test_each_field_alone_and_back(place: Place) -> None:
+def test_each_field_alone_and_back(place: TablePlace) -> None:
     """One edit each, never a deletion; each is alone in its service. What cannot be said here is refused."""
     table, lines = place.services(TABLE), sorted(place.lines(SAVED))
     apply(place, table)
@@ -208,7 +208,7 @@ THRESHOLDS = [
 
 
 @TOLD
-def test_thresholds_alone_and_back(place: Place) -> None:
+def test_thresholds_alone_and_back(place: TablePlace) -> None:
     apply(place, TABLE)
     before = place.thresholds()
     table = deepcopy(TABLE)
@@ -223,7 +223,7 @@ def test_thresholds_alone_and_back(place: Place) -> None:
     assert place.thresholds() == before
 
 
-def test_what_identifies_a_service_or_a_server(place: Place) -> None:
+def test_what_identifies_a_service_or_a_server(place: TablePlace) -> None:
     """Another key is another one: the new one comes before the old one goes."""
     table = place.services(TABLE)
     apply(place, table)
@@ -262,12 +262,12 @@ def test_what_identifies_a_service_or_a_server(place: Place) -> None:
     assert sorted(place.saved()) == sorted(place.lines(SAVED))
 
 
-def timeouts(place: Place) -> str:
+def timeouts(place: TablePlace) -> str:
     return place.output("ipvsadm", "-L", "--timeout").strip()
 
 
 @TOLD
-def test_timeouts_alone_and_back(place: Place) -> None:
+def test_timeouts_alone_and_back(place: TablePlace) -> None:
     words = "Timeout (tcp tcpfin udp):"
     assert timeouts(place) == f"{words} 900 120 300"
     for fields, numbers in (
@@ -284,7 +284,7 @@ def test_timeouts_alone_and_back(place: Place) -> None:
 
 
 @TOLD
-def test_each_setting_alone_and_back(place: Place) -> None:
+def test_each_setting_alone_and_back(place: TablePlace) -> None:
     present = place.shell(f"cd {FOLDER}; ls").split()
     names = [name for name in SYSCTLS if name in present]
     assert len(names) >= len(SYSCTLS) - 1
@@ -310,7 +310,7 @@ def test_each_setting_alone_and_back(place: Place) -> None:
 
 
 @TOLD
-def test_all_settings_at_once(place: Place) -> None:
+def test_all_settings_at_once(place: TablePlace) -> None:
     present = place.shell(f"cd {FOLDER}; ls").split()
     wanted = {name: 1 for name in SYSCTLS if name in present}
     place.apply(sysctls=wanted, timeouts={"tcp": 1, "tcpfin": 2, "udp": 3}, services=TABLE)
@@ -319,7 +319,7 @@ def test_all_settings_at_once(place: Place) -> None:
     assert sorted(place.saved()) == sorted(SAVED)
 
 
-def test_exit_codes_tell_what_happened(place: Place) -> None:
+def test_exit_codes_tell_what_happened(place: TablePlace) -> None:
     path = place.manifest(services=place.services(TABLE))
     assert place.reconciler("validate", path).status == 0
     assert place.reconciler("diff", path).status == 1
@@ -336,7 +336,7 @@ def test_exit_codes_tell_what_happened(place: Place) -> None:
     assert sorted(place.saved()) == sorted(place.lines(SAVED))
 
 
-def test_fingerprints_hold_until_somebody_changes_the_table(place: Place) -> None:
+def test_fingerprints_hold_until_somebody_changes_the_table(place: TablePlace) -> None:
     path = place.manifest(services=place.services(TABLE))
     (sandbox,) = json.loads(place.reconciler("diff", "-o", "json", path).stdout)["sandboxes"]
     place.load("-A -t 10.1.0.1:80 -s rr\n")

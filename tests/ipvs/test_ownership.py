@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.ipvs.conftest import TOLD
-from tests.ipvs.place import Kata, Place
+from tests.ipvs.place import Kata, TablePlace
 
 Data = dict[str, Any]
 
@@ -36,11 +36,11 @@ FOREIGN = [
 ]
 
 
-def load(place: Place, lines: list[str]) -> None:
+def load(place: TablePlace, lines: list[str]) -> None:
     place.load("".join(f"{line}\n" for line in lines))
 
 
-def listing(place: Place) -> list[list[str]]:
+def listing(place: TablePlace) -> list[list[str]]:
     """Give the rules that `show -o text` lists as ours, and those that are left alone."""
     ran = place.reconciler("show", "-o", "text", place.manifest())
     assert (ran.status, ran.stderr) == (0, "")
@@ -50,7 +50,7 @@ def listing(place: Place) -> list[list[str]]:
 
 
 @TOLD
-def test_services_of_others_are_listed_and_stay(place: Place) -> None:
+def test_services_of_others_are_listed_and_stay(place: TablePlace) -> None:
     load(place, FOREIGN)
     place.apply(services=[WEB, DNS, MARK])
     assert sorted(place.saved()) == sorted(OURS + FOREIGN)
@@ -64,7 +64,7 @@ def test_services_of_others_are_listed_and_stay(place: Place) -> None:
 
 
 @TOLD
-def test_a_service_of_ours_that_left_the_manifest_goes(place: Place) -> None:
+def test_a_service_of_ours_that_left_the_manifest_goes(place: TablePlace) -> None:
     load(place, FOREIGN)
     place.apply(services=[WEB, DNS, MARK])
     assert place.diff(services=[WEB, MARK])[1] == "ipvsadm -D -u 10.1.0.1:53"
@@ -73,7 +73,7 @@ def test_a_service_of_ours_that_left_the_manifest_goes(place: Place) -> None:
 
 
 @TOLD
-def test_adopt_takes_the_table_whole(place: Place) -> None:
+def test_adopt_takes_the_table_whole(place: TablePlace) -> None:
     load(place, FOREIGN)
     place.apply(services=[WEB])
     commands = place.diff("--adopt", services=[WEB])
@@ -87,7 +87,7 @@ EXCLUDE: list[Any] = ["10.1.0.8/30", "fd00:1::/64", {"fwmark": 9}]
 
 
 @pytest.mark.parametrize("options", [(), ("--adopt",)])
-def test_what_is_excluded_is_never_touched(place: Place, options: tuple[str, ...]) -> None:
+def test_what_is_excluded_is_never_touched(place: TablePlace, options: tuple[str, ...]) -> None:
     other = ["-A -t 10.1.0.12:80 -s rr", "-A -f 10 -s rr"]
     load(place, FOREIGN + other)
     path = place.manifest(services=[WEB], exclude=EXCLUDE)
@@ -99,7 +99,7 @@ def test_what_is_excluded_is_never_touched(place: Place, options: tuple[str, ...
 
 
 @TOLD
-def test_what_is_excluded_is_not_touched_even_if_it_bears_our_mark(place: Place) -> None:
+def test_what_is_excluded_is_not_touched_even_if_it_bears_our_mark(place: TablePlace) -> None:
     place.apply(services=[WEB, DNS, MARK])
     for exclude in (["10.1.0.1/32"], [{"fwmark": 7}], ["10.0.0.0/8", {"fwmark": 7}]):
         place.apply("--allow-delete", "all", services=[], exclude=exclude)
@@ -113,7 +113,7 @@ def test_what_is_excluded_is_not_touched_even_if_it_bears_our_mark(place: Place)
 
 
 @TOLD
-def test_the_mark_stays_through_edits_of_ours(place: Place) -> None:
+def test_the_mark_stays_through_edits_of_ours(place: TablePlace) -> None:
     place.apply(services=[WEB])
     place.apply(services=[WEB | {"scheduler": "sh", "schedulerFlags": ["sh-port"], "persistent": 5}])
     place.apply(services=[WEB])
@@ -123,7 +123,7 @@ def test_the_mark_stays_through_edits_of_ours(place: Place) -> None:
 
 
 @TOLD
-def test_a_mark_lost_by_another_edit_is_put_back(place: Place) -> None:
+def test_a_mark_lost_by_another_edit_is_put_back(place: TablePlace) -> None:
     """With a change, as the other has made one."""
     place.apply(services=[WEB])
     place.output("ipvsadm", "-E", "-t", "10.1.0.1:80", "-s", "wrr")
@@ -134,7 +134,7 @@ def test_a_mark_lost_by_another_edit_is_put_back(place: Place) -> None:
 
 
 @TOLD
-def test_a_mark_lost_by_an_edit_that_changed_nothing_is_put_back(place: Place) -> None:
+def test_a_mark_lost_by_an_edit_that_changed_nothing_is_put_back(place: TablePlace) -> None:
     place.apply(services=[DNS])
     place.output("ipvsadm", "-E", "-u", "10.1.0.1:53", "-s", "wlc")
     ran = place.reconciler("diff", place.manifest(services=[DNS]))

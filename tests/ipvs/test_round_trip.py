@@ -14,11 +14,11 @@ from reconciler.model.ipvs import Service
 from tests.formats.strategies import services
 from tests.formats.table import FULL
 from tests.ipvs.conftest import TOLD
-from tests.ipvs.place import Kata, Place
+from tests.ipvs.place import Kata, TablePlace
 
 
 @pytest.fixture
-def full(place: Place) -> tuple[list[str], list[str]]:
+def full(place: TablePlace) -> tuple[list[str], list[str]]:
     """What is told of a table with every feature; it is empty again."""
     rules = possible(place)
     told = place.table("ipvsadm -R", stdin=rules)
@@ -27,13 +27,13 @@ def full(place: Place) -> tuple[list[str], list[str]]:
     return told
 
 
-def possible(place: Place) -> str:
+def possible(place: TablePlace) -> str:
     """Give what can be said here of the table with every feature."""
     return "".join(f"{line}\n" for line in place.lines(FULL.splitlines()))
 
 
 def test_what_ipvsadm_saves_is_applied_and_saved_again_line_by_line(
-    place: Place, full: tuple[list[str], list[str]]
+    place: TablePlace, full: tuple[list[str], list[str]]
 ) -> None:
     saved, _ = full
     place.apply(rules="".join(f"{line}\n" for line in saved))
@@ -42,7 +42,7 @@ def test_what_ipvsadm_saves_is_applied_and_saved_again_line_by_line(
 
 
 def test_rules_are_what_ipvsadm_makes_of_them_thresholds_included(
-    place: Place, full: tuple[list[str], list[str]]
+    place: TablePlace, full: tuple[list[str], list[str]]
 ) -> None:
     place.apply(rules=possible(place))
     assert place.table() == full
@@ -54,7 +54,7 @@ def test_rules_are_what_ipvsadm_makes_of_them_thresholds_included(
 
 @pytest.mark.parametrize("output", ["yaml", "json"])
 def test_what_is_shown_is_applied_without_a_change(
-    place: Place, full: tuple[list[str], list[str]], output: str
+    place: TablePlace, full: tuple[list[str], list[str]], output: str
 ) -> None:
     settings = {} if isinstance(place, Kata) else {"timeouts": {"tcp": 100, "udp": 7}, "sysctls": {"conntrack": 1}}
     place.apply(rules=possible(place), **settings)
@@ -69,7 +69,7 @@ def test_what_is_shown_is_applied_without_a_change(
 
 
 @TOLD
-def test_a_table_that_ipvsadm_made_is_only_marked(place: Place) -> None:
+def test_a_table_that_ipvsadm_made_is_only_marked(place: TablePlace) -> None:
     """What is there and says the same becomes ours without a change: each service is edited, and no server."""
     place.load(FULL)
     before = place.table()
@@ -104,7 +104,7 @@ SLOW = settings(
 @SLOW
 @given(first=services(most=30), second=services(most=30))
 def test_b_after_a_is_b_from_nothing_and_b_of_the_real_ipvsadm(
-    place: Place, first: list[Service], second: list[Service]
+    place: TablePlace, first: list[Service], second: list[Service]
 ) -> None:
     second = [*map(without_idle_engine, second)]
     rules = "".join(f"{line}\n" for line in place.lines([*save_rules(second)]))
@@ -121,7 +121,7 @@ def test_b_after_a_is_b_from_nothing_and_b_of_the_real_ipvsadm(
     assert unordered(place.table()) == expected
 
 
-def apply(place: Place, **ipvs: Any) -> None:
+def apply(place: TablePlace, **ipvs: Any) -> None:
     ran = place.reconciler("apply", "--allow-delete", "all", place.manifest(**ipvs))
     assert ran.status == 0, ran
 

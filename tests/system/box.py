@@ -55,7 +55,7 @@ class Differences:
 
 
 @dataclass
-class Place(ABC):
+class SandboxPlace(ABC):
     """A sandbox of either kind, and the manifest that is written for it."""
 
     kernel: Kernel
@@ -166,7 +166,7 @@ def _without(data: dict[str, Any], *fields: str) -> dict[str, Any]:
     return {field: value for field, value in data.items() if field not in fields}
 
 
-class Box(Place):
+class Box(SandboxPlace):
     """A namespace."""
 
     @property
@@ -210,7 +210,7 @@ class Box(Place):
         return [f"ip link set dev {interface['name']} netns $$ name {interface['device']}"]
 
 
-class VmBox(Place):
+class VmBox(SandboxPlace):
     """A virtual machine that runs, and is emptied after each test."""
 
     def __init__(self, kernel: Kernel, file: Path, guest: Guest) -> None:
@@ -340,7 +340,7 @@ def make_box(kernel: Kernel, folder: Path) -> Box:
     return Box(kernel, folder / f"{kernel.namespace()}.yaml")
 
 
-def is_refused(place: Place, **sections: Any) -> bool:
+def is_refused(place: SandboxPlace, **sections: Any) -> bool:
     """Tell whether these sections cannot be said here; then see that they are refused, by these fields."""
     refusals = place.refusals(**sections)
     if refusals:

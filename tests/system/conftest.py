@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Kernel
-from tests.system.box import Box, KataBox, Place, VmBox, make_box
+from tests.system.box import Box, KataBox, SandboxPlace, VmBox, make_box
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def box(kernel: Kernel, tmp_path: Path) -> Box:
 
 
 @pytest.fixture(params=["netns", "vm", "kata"])
-def place(request: pytest.FixtureRequest, kernel: Kernel, tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, kernel: Kernel, tmp_path: Path) -> Iterator[SandboxPlace]:
     """Give a sandbox of each kind in turn. It lets devices go before `kernel` removes them."""
     if request.param == "netns":
         yield make_box(kernel, tmp_path)

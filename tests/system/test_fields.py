@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from tests.system.box import MACS, Place, is_refused, nic, without_details
+from tests.system.box import MACS, SandboxPlace, is_refused, nic, without_details
 
 ROUTE = {"dest": "192.168.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}
 WORDS = "192.168.0.0/16 via 10.0.0.1 dev eth0"
@@ -78,14 +78,14 @@ ROUTE6_CHANGES: list[tuple[str, Any, list[str]]] = [
 
 
 @pytest.fixture
-def interfaces(place: Place) -> list[dict[str, Any]]:
+def interfaces(place: SandboxPlace) -> list[dict[str, Any]]:
     return [
         nic(place.device(), f"eth{number}", number, addresses=place.addresses(*addresses))
         for number, addresses in enumerate(ADDRESSES)
     ]
 
 
-def check(place: Place, before: dict[str, Any], after: dict[str, Any], expected: list[str]) -> None:
+def check(place: SandboxPlace, before: dict[str, Any], after: dict[str, Any], expected: list[str]) -> None:
     if is_refused(place, **before) or is_refused(place, **after):
         return
     place.apply(**before)
@@ -103,7 +103,7 @@ def check(place: Place, before: dict[str, Any], after: dict[str, Any], expected:
     ids=lambda value: str(value) if isinstance(value, str | int) else None,
 )
 def test_a_route_field(
-    place: Place,
+    place: SandboxPlace,
     interfaces: list[dict[str, Any]],
     route: dict[str, Any],
     field: str,
@@ -117,7 +117,7 @@ def test_a_route_field(
 
 
 @pytest.mark.parametrize("kind", ["blackhole", "unreachable", "prohibit"])
-def test_a_route_type(place: Place, interfaces: list[dict[str, Any]], kind: str) -> None:
+def test_a_route_type(place: SandboxPlace, interfaces: list[dict[str, Any]], kind: str) -> None:
     expected = [
         f"ip route replace {kind} 192.168.0.0/16 proto 200",
         f"ip -6 route replace {kind} 2001:db8:9::/48 metric 1024 proto 200",
@@ -128,7 +128,7 @@ def test_a_route_type(place: Place, interfaces: list[dict[str, Any]], kind: str)
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_next_hops(place: Place, interfaces: list[dict[str, Any]], family: int) -> None:
+def test_next_hops(place: SandboxPlace, interfaces: list[dict[str, Any]], family: int) -> None:
     near = "10.0.0." if family == 4 else "fd00::"
     dest = ROUTE["dest"] if family == 4 else ROUTE6["dest"]
 
@@ -150,17 +150,17 @@ def test_next_hops(place: Place, interfaces: list[dict[str, Any]], family: int) 
     )
 
 
-def test_mtu(place: Place, interfaces: list[dict[str, Any]]) -> None:
+def test_mtu(place: SandboxPlace, interfaces: list[dict[str, Any]]) -> None:
     changed = [interfaces[0] | {"mtu": 1400}, interfaces[1]]
     check(place, {"interfaces": interfaces}, {"interfaces": changed}, ["ip link set dev eth0 mtu 1400"])
 
 
-def test_mac(place: Place, interfaces: list[dict[str, Any]]) -> None:
+def test_mac(place: SandboxPlace, interfaces: list[dict[str, Any]]) -> None:
     changed = [interfaces[0] | {"hwAddr": MACS[9]}, interfaces[1]]
     check(place, {"interfaces": interfaces}, {"interfaces": changed}, [f"ip link set dev eth0 address {MACS[9]}"])
 
 
-def test_name(place: Place, interfaces: list[dict[str, Any]]) -> None:
+def test_name(place: SandboxPlace, interfaces: list[dict[str, Any]]) -> None:
     both = [ROUTE, ROUTE6][: len(interfaces[0]["addresses"])]
     before = {"interfaces": interfaces, "routes": both}
     routes = [route | {"device": "net0"} for route in both]
@@ -180,7 +180,7 @@ def test_name(place: Place, interfaces: list[dict[str, Any]]) -> None:
     check(place, before, after, expected)
 
 
-def test_device(place: Place, interfaces: list[dict[str, Any]]) -> None:
+def test_device(place: SandboxPlace, interfaces: list[dict[str, Any]]) -> None:
     changed = [interfaces[0] | {"device": place.device()}, interfaces[1]]
     place.apply(interfaces=interfaces)
     if not place.differences.sees_all:
@@ -215,12 +215,16 @@ def test_device(place: Place, interfaces: list[dict[str, Any]]) -> None:
         ),
     ],
 )
-def test_addresses(place: Place, interfaces: list[dict[str, Any]], after: list[Any], expected: list[str]) -> None:
+def test_addresses(
+    place: SandboxPlace, interfaces: list[dict[str, Any]], after: list[Any], expected: list[str]
+) -> None:
     changed = [interfaces[0] | {"addresses": place.addresses(*after)}, interfaces[1]]
     check(place, {"interfaces": interfaces}, {"interfaces": changed}, expected)
 
 
-def test_the_first_address_of_a_subnet_takes_the_others_along(place: Place, interfaces: list[dict[str, Any]]) -> None:
+def test_the_first_address_of_a_subnet_takes_the_others_along(
+    place: SandboxPlace, interfaces: list[dict[str, Any]]
+) -> None:
     before = [interfaces[0] | {"addresses": ["10.0.0.2/16", "10.0.0.3/16", "10.0.0.4/16"]}, interfaces[1]]
     after = [interfaces[0] | {"addresses": ["10.0.0.3/16", "10.0.0.4/16"]}, interfaces[1]]
     route = ROUTE | {"source": "10.0.0.4"}
@@ -238,7 +242,7 @@ def test_the_first_address_of_a_subnet_takes_the_others_along(place: Place, inte
     )
 
 
-def test_the_last_ipv4_address_takes_the_routes_along(place: Place, interfaces: list[dict[str, Any]]) -> None:
+def test_the_last_ipv4_address_takes_the_routes_along(place: SandboxPlace, interfaces: list[dict[str, Any]]) -> None:
     route = ROUTE | {"onLink": True}
     bare = [interfaces[0] | {"addresses": []}, interfaces[1]]
     expected = [
@@ -250,7 +254,7 @@ def test_the_last_ipv4_address_takes_the_routes_along(place: Place, interfaces: 
 
 
 def test_a_link_that_is_down_comes_up_with_all_it_lost(
-    place: Place, interfaces: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+    place: SandboxPlace, interfaces: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = {"interfaces": interfaces, "routes": [ROUTE, ROUTE6][: len(interfaces[0]["addresses"])]}
     place.apply(**wanted)
@@ -272,7 +276,9 @@ def test_a_link_that_is_down_comes_up_with_all_it_lost(
     assert place.diff(**wanted) == []
 
 
-def test_queues_that_the_device_does_not_have_are_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_queues_that_the_device_does_not_have_are_refused(
+    place: SandboxPlace, capsys: pytest.CaptureFixture[str]
+) -> None:
     single, multiple = place.device(), place.device("multi_queue")
     assert main(["apply", place.write(interfaces=[nic(single, queues=5)])]) == 2
     assert f": {single} is single-queue; interface eth0 asks for 5 queues\n" in capsys.readouterr().err

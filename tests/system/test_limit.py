@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from tests.system.box import Place, nic
+from tests.system.box import SandboxPlace, nic
 
 ROUTES: list[dict[str, Any]] = [
     {"dest": "default", "gateway": "10.0.0.1", "device": "eth0"},
@@ -16,7 +16,7 @@ ROUTES: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def full(place: Place) -> Place:
+def full(place: SandboxPlace) -> SandboxPlace:
     place.fill(interfaces=[nic(place.device(), f"eth{number}", number) for number in range(3)], routes=ROUTES)
     return place
 
@@ -26,7 +26,7 @@ def deleted(before: dict[str, Any], after: dict[str, Any]) -> int:
     return len([route for route in before["routes"] if route.get("protocol") == "200"]) - len(left)
 
 
-def test_cut_at_every_line(full: Place) -> None:
+def test_cut_at_every_line(full: SandboxPlace) -> None:
     lines = full.file.read_text().splitlines(keepends=True)
     before = full.state()
     codes = set()
@@ -44,7 +44,7 @@ def test_cut_at_every_line(full: Place) -> None:
     assert codes == {0, 2, 3}
 
 
-def test_emptied(full: Place) -> None:
+def test_emptied(full: SandboxPlace) -> None:
     before = full.state()
     for text in ("", "\n", "# nothing\n", "---\n", "{}\n", "[]\n", "null\n"):
         full.file.write_text(text)
@@ -52,14 +52,14 @@ def test_emptied(full: Place) -> None:
     assert full.state() == before
 
 
-def test_a_folder_without_manifests(full: Place) -> None:
+def test_a_folder_without_manifests(full: SandboxPlace) -> None:
     before = full.state()
     full.file.unlink()
     assert main(["apply", str(full.file.parent)]) == 2
     assert full.state() == before
 
 
-def test_the_limit_and_how_to_lift_it(full: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_limit_and_how_to_lift_it(full: SandboxPlace, capsys: pytest.CaptureFixture[str]) -> None:
     before = full.state()
     capsys.readouterr()
     assert main(["apply", full.write(routes=ROUTES[:20])]) == 3
@@ -81,7 +81,7 @@ def test_the_limit_and_how_to_lift_it(full: Place, capsys: pytest.CaptureFixture
     assert main(["apply", "--allow-delete", "1", str(full.file)]) == 0
 
 
-def test_expect(full: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_expect(full: SandboxPlace, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     file = full.write(routes=ROUTES[:39])
     assert main(["diff", file]) == 1

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from tests.system.box import Place, is_refused, nic
+from tests.system.box import SandboxPlace, is_refused, nic
 
 DEFAULT = {"dest": "default", "gateway": "10.0.0.1", "device": "eth0"}
 
 
 @pytest.fixture
-def eth0(place: Place) -> dict[str, Any]:
+def eth0(place: SandboxPlace) -> dict[str, Any]:
     return nic(place.device())
 
 
 @pytest.fixture
-def crowded(place: Place, eth0: dict[str, Any]) -> Place:
+def crowded(place: SandboxPlace, eth0: dict[str, Any]) -> SandboxPlace:
     """Give a sandbox in which others have a link, addresses and routes of every kind."""
     place.apply(interfaces=[eth0], routes=[DEFAULT])
     place.ip("link", "add", "other0", "type", "veth", "peer", "name", "other1")
@@ -35,14 +35,14 @@ def crowded(place: Place, eth0: dict[str, Any]) -> Place:
     return place
 
 
-def others(place: Place) -> Any:
+def others(place: SandboxPlace) -> Any:
     state = place.state()
     state["links"].pop("eth0", None)
     state["routes"] = [route for route in state["routes"] if route.get("protocol") != "200"]
     return state
 
 
-def test_others_are_untouched(crowded: Place) -> None:
+def test_others_are_untouched(crowded: SandboxPlace) -> None:
     before = others(crowded)
     crowded.apply("--allow-delete", "all", routes=[])
     assert others(crowded) == before
@@ -56,7 +56,9 @@ def test_others_are_untouched(crowded: Place) -> None:
     assert [route for route in after["routes"] if route not in before["routes"]] == []
 
 
-def test_a_foreign_route_in_the_way_is_refused_and_named(crowded: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_route_in_the_way_is_refused_and_named(
+    crowded: SandboxPlace, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = crowded.state()
     wanted = {"dest": "203.0.1.0/24", "gateway": "10.0.0.9", "device": "eth0", "onLink": True}
     if is_refused(crowded, routes=[DEFAULT, wanted]):
@@ -75,7 +77,7 @@ def test_a_foreign_route_in_the_way_is_refused_and_named(crowded: Place, capsys:
     assert crowded.state() == before
 
 
-def test_the_same_route_of_somebody_else_is_enough(crowded: Place) -> None:
+def test_the_same_route_of_somebody_else_is_enough(crowded: SandboxPlace) -> None:
     wanted = {"dest": "203.0.1.0/24", "gateway": "10.0.0.7", "device": "eth0"}
     if crowded.differences.sees_all:
         assert crowded.diff(routes=[DEFAULT, wanted]) == []
@@ -85,7 +87,7 @@ def test_the_same_route_of_somebody_else_is_enough(crowded: Place) -> None:
     assert crowded.diff(routes=[DEFAULT, wanted]) == crowded.expected(before, after, [command])
 
 
-def test_a_connected_route_may_be_written_down(place: Place) -> None:
+def test_a_connected_route_may_be_written_down(place: SandboxPlace) -> None:
     interfaces = [nic(place.device())]
     connected = [{"dest": "10.0.0.0/16", "device": "eth0"}]
     place.apply(interfaces=interfaces)
@@ -93,7 +95,9 @@ def test_a_connected_route_may_be_written_down(place: Place) -> None:
         assert place.diff(interfaces=interfaces, routes=connected) == []
 
 
-def test_a_foreign_name_is_not_taken(crowded: Place, eth0: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_name_is_not_taken(
+    crowded: SandboxPlace, eth0: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = crowded.state()
     code = main(["apply", crowded.write(interfaces=[eth0, nic(crowded.device(), "other0", 1)])])
     if not crowded.differences.sees_all:
@@ -109,7 +113,7 @@ def test_a_foreign_name_is_not_taken(crowded: Place, eth0: dict[str, Any], capsy
     )
 
 
-def test_link_local_and_leased_addresses_are_left(place: Place) -> None:
+def test_link_local_and_leased_addresses_are_left(place: SandboxPlace) -> None:
     interfaces = [nic(place.device(carrier=True))]
     place.apply(interfaces=interfaces)
     place.ip("address", "add", "10.0.77.1/16", "dev", "eth0", "valid_lft", "1000", "preferred_lft", "1000")
@@ -121,7 +125,7 @@ def test_link_local_and_leased_addresses_are_left(place: Place) -> None:
     assert place.diff(interfaces=interfaces) == []
 
 
-def test_absent_sections_are_left_alone(place: Place) -> None:
+def test_absent_sections_are_left_alone(place: SandboxPlace) -> None:
     place.apply(interfaces=[nic(place.device())], routes=[DEFAULT])
     before = place.state()
     place.apply()
@@ -129,7 +133,7 @@ def test_absent_sections_are_left_alone(place: Place) -> None:
     assert place.state() == before
 
 
-def test_routes_follow_a_rename_although_their_section_is_absent(place: Place) -> None:
+def test_routes_follow_a_rename_although_their_section_is_absent(place: SandboxPlace) -> None:
     device = place.device()
     before = {"interfaces": [nic(device)], "routes": [DEFAULT]}
     after = {"interfaces": [nic(device, "net0")], "routes": [DEFAULT | {"device": "net0"}]}
