@@ -17,7 +17,7 @@ from reconciler.formats.virtual_server import (
     FirewallMark,
     Forwarding,
     Listener,
-    RealServer,
+    RealServerBlock,
     VirtualServer,
 )
 from reconciler.model.address import pack, parse_address, parse_network, split_prefix
@@ -135,7 +135,7 @@ class _Configuration:
                 self._read_setting(each, virtual, _VIRTUAL_SETTINGS, blocks)
 
     def _read_real(self, statement: Statement, virtual: VirtualServer, blocks: Blocks) -> None:
-        real = RealServer(statement)
+        real = RealServerBlock(statement)
         try:
             real.address, real.port = _read_endpoint(statement.words[1:])
             virtual.servers.append(real)
@@ -377,19 +377,19 @@ def _set_default_weight(virtual: VirtualServer, statement: Statement) -> None:
     virtual.weight = _number(statement, 1, WEIGHT_MAX)
 
 
-def _set_weight(real: RealServer, statement: Statement) -> None:
+def _set_weight(real: RealServerBlock, statement: Statement) -> None:
     real.weight = _number(statement, 0, WEIGHT_MAX)
 
 
-def _set_forwarding(real: RealServer, statement: Statement) -> None:
+def _set_forwarding(real: RealServerBlock, statement: Statement) -> None:
     real.forwarding = _read_forwarding(statement)
 
 
-def _set_upper(real: RealServer, statement: Statement) -> None:
+def _set_upper(real: RealServerBlock, statement: Statement) -> None:
     real.upper_threshold = _number(statement, 0, THRESHOLD_MAX)
 
 
-def _set_lower(real: RealServer, statement: Statement) -> None:
+def _set_lower(real: RealServerBlock, statement: Statement) -> None:
     real.lower_threshold = _number(statement, 0, THRESHOLD_MAX)
 
 
@@ -409,7 +409,7 @@ _VIRTUAL_SETTINGS: dict[str, Callable[[VirtualServer, Statement], str | None]] =
         (*SCHEDULER_FLAGS, *(name for names in NAMED_SCHEDULER_FLAGS.values() for name in names)), _set_flag
     ),
 }
-_REAL_SETTINGS: dict[str, Callable[[RealServer, Statement], str | None]] = {
+_REAL_SETTINGS: dict[str, Callable[[RealServerBlock, Statement], str | None]] = {
     "weight": _set_weight,
     "lvs_method": _set_forwarding,
     "uthreshold": _set_upper,

@@ -45,7 +45,7 @@ class AddressRange(NamedTuple):
 
     @property
     def services(self) -> int:
-        """The number of services that it stands for."""
+        """Return the number of services that it stands for."""
         return self.last - self.first + 1
 
 
@@ -63,7 +63,7 @@ Listener = AddressRange | FirewallMark
 
 
 @dataclass(slots=True)
-class RealServer:
+class RealServerBlock:
     """A real server as far as it has been read.
 
     A `port` of 0, and a `weight` and `forwarding` of None, stand for those of the virtual server.
@@ -79,7 +79,7 @@ class RealServer:
 
     @property
     def position(self) -> Position:
-        """Where it begins."""
+        """Return where it begins."""
         return self.statement.position
 
 
@@ -103,11 +103,11 @@ class VirtualServer:
     ops: Statement | None = None
     family: str = ""
     weight: int = 1
-    servers: list[RealServer] = field(default_factory=list)
+    servers: list[RealServerBlock] = field(default_factory=list)
 
     @property
     def position(self) -> Position:
-        """Where it begins."""
+        """Return where it begins."""
         return self.statement.position
 
 
@@ -223,7 +223,7 @@ class Expansion:
             return None
 
     def _servers(self, key: ServiceKey) -> tuple[Server, ...]:
-        found: dict[ServerKey, tuple[RealServer, Server]] = {}
+        found: dict[ServerKey, tuple[RealServerBlock, Server]] = {}
         protocol, _, port = key
         for real in self._virtual.servers:
             server = self._server(real, 0 if protocol == FWMARK else port)
@@ -239,7 +239,7 @@ class Expansion:
                 self._on_problem(real.position, message)
         return tuple([server for _, server in found.values()])
 
-    def _server(self, real: RealServer, service_port: int) -> Server:
+    def _server(self, real: RealServerBlock, service_port: int) -> Server:
         """Return a server of a service. The port of a service of a mark is 0."""
         forwarding = real.forwarding or self._virtual.forwarding
         if forwarding.method != "nat" and real.port not in (0, service_port):

@@ -1,4 +1,4 @@
-"""What one object cannot know: checks within a manifest, section by section, and across all manifests."""
+"""Checks of several objects: within a manifest, section by section, and across all manifests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_sections(draft: Draft) -> list[Finding]:
 
 
 def check_together(sandboxes: Sequence[tuple[str, Sandbox]]) -> Iterator[tuple[int, Finding]]:
-    """Check manifests against each other; each comes with its file's name. Give the index of the one to mend, and why.
+    """Check manifests, each with the name of its file, against each other. Yield the index of a wrong one, and why.
 
     A sandbox, its namespace or agent, and each device and MAC address are in one manifest only.
     """
@@ -38,7 +38,7 @@ def check_together(sandboxes: Sequence[tuple[str, Sandbox]]) -> Iterator[tuple[i
 
 def _claims(sandbox: Sandbox) -> Iterator[tuple[str, str, Path]]:
     yield "ID", sandbox.id, ("sandbox",)
-    # Named by its file, a namespace or a machine is the same however a manifest names it.
+    # The file identifies a namespace or a machine, however a manifest names it.
     if isinstance(sandbox.driver, KataAddress):
         yield "container", sandbox.driver.id, ("driver", "kata", "id")
     elif isinstance(sandbox.driver, VmAddress):

@@ -113,7 +113,7 @@ class _Interfaces(ListSection[Interface]):
     __slots__ = ()
 
     def locate(self, value: Sequence[Interface] | None, subject: Subject) -> Path | None:
-        """Find an interface by its name in the sandbox or by the host's device."""
+        """Return the path of an interface by its name in the sandbox or by the host's device."""
         match subject:
             case Nic(name=name) | NicAddress(nic=name):
                 names = [item.name for item in value or ()]

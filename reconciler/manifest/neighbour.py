@@ -46,7 +46,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Neighb
 
 
 def write(neighbour: Neighbour) -> dict[str, Any]:
-    """Return an entry as a manifest has it, defaults left out."""
+    """Return the data of an entry, without defaults."""
     data: dict[str, Any] = {"address": neighbour.address, "device": neighbour.device}
     if neighbour.hw_addr:
         data["hwAddr"] = neighbour.hw_addr

@@ -16,7 +16,7 @@ from reconciler.model.sandbox import Sandbox, Surroundings
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "sctp": 132}
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 _PORTS, _UIDS = 0xFFFF, 0xFFFFFFFE
-# What decides where a packet goes: exactly one of these fields.
+# A rule has exactly one of these fields, which decides where a packet goes.
 _DECISIONS = ("table", "l3mdev", "goto", "action")
 
 
@@ -134,7 +134,7 @@ def _check_decision(data: Mapping[str, Any], path: Path, findings: list[Finding]
 
 
 def write(rule: Rule) -> dict[str, Any]:
-    """Return a rule as a manifest has it, defaults left out."""
+    """Return the data of a rule, without defaults."""
     networks = [each for each in (rule.from_, rule.to) if each]
     implied = "ipv6" if any(map(is_ipv6, networks)) else "ipv4"
     fields: tuple[tuple[str, Any, Any], ...] = (
@@ -175,7 +175,7 @@ def _check(draft: Draft) -> Iterator[Finding]:
 
 
 def _warn(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
-    """Find routes in a table that no rule looks at.
+    """Yield warnings about routes in a table that no rule looks at.
 
     Rules of others are only known where they were observed; then there are always some.
     """

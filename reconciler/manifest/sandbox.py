@@ -15,7 +15,7 @@ API_VERSION = "reconciler/v1"
 
 
 def read_sections(data: Mapping[str, Any], findings: list[Finding], rules: str | None = None) -> Draft:
-    """Read the sections of a document, leaving out what `findings` of the schema are about; add what else is wrong.
+    """Read the sections of a document, without what `findings` of the schema are about, and add further findings.
 
     `rules`: the text of the file that it names as its `rulesFile`.
     """
@@ -27,7 +27,7 @@ def read_sections(data: Mapping[str, Any], findings: list[Finding], rules: str |
 
 
 def complete(data: Mapping[str, Any], draft: Draft) -> Sandbox:
-    """Return the sandbox of a document in which nothing is wrong."""
+    """Return the sandbox of a document without findings."""
     return Sandbox(
         id=str(data["sandbox"]),
         driver=_read_driver(data["driver"]),
@@ -57,7 +57,7 @@ def _write_driver(address: DriverAddress) -> dict[str, Any]:
 
 
 def write(sandbox: Sandbox) -> dict[str, Any]:
-    """Write a sandbox as a manifest says it."""
+    """Return the data of a sandbox, without defaults."""
     data: dict[str, Any] = {
         "apiVersion": API_VERSION,
         "sandbox": sandbox.id,

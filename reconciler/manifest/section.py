@@ -1,8 +1,8 @@
-"""What a section of a manifest is, and a document as far as it could be read.
+"""The protocol of a section of a manifest, and a document as far as it could be read.
 
-A section is described once, in the module of its objects (`manifest/route.py`), and listed in `manifest/sections.py`; all
-that goes over the sections of a manifest goes over that list. It has the same name in a manifest, in
-`model.sandbox.Sandbox`, and, of what others own, in `model.sandbox.Surroundings`.
+A section is described once, in the module of its objects (`manifest/route.py`), and listed in `manifest/sections.py`.
+Everything that handles all sections iterates over that list. A section has the same name in a manifest, in
+`model.sandbox.Sandbox` and, for foreign objects, in `model.sandbox.Surroundings`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Draft:
     """A document as far as it could be read.
 
     `data` is the document as written. `driver` names the driver (`netns`, `vm`, `kata`), empty if that could not be read.
-    `sections` holds what each section gives, by name: a list has None in place of an item that could not be read, so that
-    the others keep their indexes.
+    `sections` maps names to what `Section.read` returned. A list has None in place of an invalid item, so that the others
+    keep their indexes.
     """
 
     data: Mapping[str, Any]
@@ -38,56 +38,56 @@ class Draft:
 
 
 class Section(Protocol):
-    """One section of a manifest. Its value in a sandbox is None where the manifest says nothing of it: leave it alone."""
+    """One section of a manifest. Its value in a sandbox is None if the manifest does not have it: leave it alone."""
 
     @property
     def name(self) -> str:
-        """Its name, as the module says."""
+        """Return its name: see the docstring of the module."""
 
     def read(self, draft: Draft, findings: list[Finding], rules: str | None) -> Any:
-        """Read it, leaving out what `findings` of the schema are about; add what else is wrong. None if it is not there.
+        """Read it without what `findings` of the schema are about, and add further findings. Return None if it is absent.
 
         `rules`: the text of the file that the document names as its `rulesFile`.
         """
 
     def complete(self, drafted: Any) -> Any:
-        """Return its value in a sandbox, of what `read` gave where nothing was wrong."""
+        """Return its value in a sandbox, from what `read` returned without findings."""
 
     def write(self, value: Any) -> Any:
-        """Return a value as a manifest has it, defaults left out."""
+        """Return the data of a value, without defaults."""
 
     def check(self, draft: Draft) -> Iterable[Finding]:
-        """Check what one object cannot know."""
+        """Return findings about several objects, such as duplicates."""
 
     def check_kata(self, draft: Draft) -> Iterable[Finding]:
-        """Find what the command line of kata-runtime cannot do, with the reason."""
+        """Return findings about what the command line of kata-runtime cannot do, with the reason."""
 
     def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
-        """Find what can be applied and will hardly work. `around` is what was observed, as far as anybody has looked."""
+        """Return warnings about what is valid but will probably not work. `around` is empty if nothing was observed."""
 
     def asks_for_all(self) -> Any:
-        """Return the value that lets all of ours be observed and asks for nothing in particular."""
+        """Return the empty value, with which all our objects are observed."""
 
     def none_of_ours(self, value: Any) -> Any:
-        """Return a value that asks for nothing of ours, where `value` asked for something."""
+        """Return `value` without its objects, so that all our objects are deleted."""
 
     def locate(self, value: Any, subject: Subject) -> Path | None:
-        """Return where in the manifest the object of an operation is; () if it is not wanted, None if not of this section."""
+        """Return the path of the object of an operation; () if it is not desired, None if it is of another section."""
 
     def list_ours(self, observed: Observed) -> Iterator[str]:
-        """Yield what is ours as lines of `show -o text`."""
+        """Yield our objects as lines of `show -o text`."""
 
     def list_foreign(self, around: Surroundings) -> Iterator[str]:
-        """Yield what others own as lines of `show -o text`."""
+        """Yield foreign objects as lines of `show -o text`."""
 
 
 def no_findings(*_: object) -> Iterable[Finding]:
-    """Find nothing."""
+    """Return no findings."""
     return ()
 
 
 def refused_by_kata(section: str, reason: str) -> Callable[[Draft], Iterator[Finding]]:
-    """Return a check that refuses a whole section, if it asks for something, as kata-runtime has nothing of the kind."""
+    """Return a check that refuses a section unless it is empty, because kata-runtime cannot execute it."""
 
     def check(draft: Draft) -> Iterator[Finding]:
         if draft.sections.get(section):
@@ -98,7 +98,7 @@ def refused_by_kata(section: str, reason: str) -> Callable[[Draft], Iterator[Fin
 
 def iproute2_words(item: Any) -> str:
     """Return a rule or a neighbour as iproute2 writes it."""
-    # Only a listing needs words.
+    # Only a listing pays for the import.
     from reconciler.formats.iproute2 import item_words
 
     return item_words(item)
@@ -108,8 +108,8 @@ def iproute2_words(item: Any) -> str:
 class ListSection(Generic[T]):
     """A section that is a list of objects. See `Section`.
 
-    `read_item` and `write_item` are the notation of one object, `words` is its line in a listing. `checks`, `kata_checks`
-    and `warns` do what `check`, `check_kata` and `warn` say.
+    `read_item` and `write_item` convert one object from and to data, `words` returns its line in a listing. `checks`,
+    `kata_checks` and `warns` implement `check`, `check_kata` and `warn`.
     """
 
     name: str
@@ -138,7 +138,7 @@ class ListSection(Generic[T]):
         return None if drafted is None else tuple([item for item in drafted if item])
 
     def write(self, value: Sequence[T]) -> list[dict[str, Any]]:
-        """Return the list as a manifest has it."""
+        """Return the data of the list, without defaults."""
         return [self.write_item(item) for item in value]
 
     def check(self, draft: Draft) -> Iterable[Finding]:
@@ -146,15 +146,15 @@ class ListSection(Generic[T]):
         return self.checks(draft)
 
     def check_kata(self, draft: Draft) -> Iterable[Finding]:
-        """Find what kata-runtime cannot do."""
+        """Return findings about what kata-runtime cannot do."""
         return self.kata_checks(draft)
 
     def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
-        """Find what will hardly work."""
+        """Return warnings about what will probably not work."""
         return self.warns(sandbox, around)
 
     def asks_for_all(self) -> tuple[T, ...]:
-        """Return an empty list: all of ours is observed."""
+        """Return an empty list, with which all our objects are observed."""
         return ()
 
     def none_of_ours(self, value: Sequence[T]) -> tuple[T, ...]:
@@ -163,7 +163,7 @@ class ListSection(Generic[T]):
         return ()
 
     def locate(self, value: Sequence[T] | None, subject: Subject) -> Path | None:
-        """Find an object by its key."""
+        """Return the path of an object by its key."""
         if not isinstance(subject, Listed) or subject.section != self.name:
             return None
         indexes = (index for index, item in enumerate(value or ()) if item.key == subject.key)
@@ -171,11 +171,11 @@ class ListSection(Generic[T]):
         return () if index is None else (self.name, index)
 
     def list_ours(self, observed: Observed) -> Iterator[str]:
-        """Yield a line an object."""
+        """Yield one line for each of our objects."""
         return map(self.words, self.of(observed.sandbox) or ())
 
     def list_foreign(self, around: Surroundings) -> Iterator[str]:
-        """Yield a line an object of others."""
+        """Yield one line for each foreign object."""
         found: Sequence[T] = getattr(around, self.name)
         return map(self.words, found)
 

@@ -14,12 +14,12 @@ from reconciler.model.identity import RealServer, Setting, Subject, VirtualServi
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 
 if TYPE_CHECKING:
-    # Most manifests say nothing of IPVS: each method imports what it needs.
+    # Most manifests have no IPVS section: each method imports what it needs.
     from reconciler.manifest import ipvs as notation
     from reconciler.model.ipvs import Ipvs
 
 
-class _Ipvs:
+class _IpvsSection:
     """The IPVS table. See `manifest.section.Section`."""
 
     name = "ipvs"
@@ -37,7 +37,7 @@ class _Ipvs:
         return drafted.ipvs if drafted else None
 
     def write(self, value: Ipvs) -> dict[str, Any]:
-        """Return the section as a manifest has it."""
+        """Return the data of the section, without defaults."""
         from reconciler.manifest import ipvs
 
         return ipvs.write(value)
@@ -52,7 +52,7 @@ class _Ipvs:
         return check_ipvs.check(drafted)
 
     def check_kata(self, draft: Draft) -> Iterable[Finding]:
-        """Find what kata-runtime cannot do."""
+        """Return findings about what kata-runtime cannot do."""
         drafted: notation.IpvsDraft | None = draft.sections.get(self.name)
         if drafted is None:
             return ()
@@ -61,7 +61,7 @@ class _Ipvs:
         return check_kata_ipvs.check(drafted)
 
     def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
-        """Find services that will hardly carry a packet."""
+        """Return findings about services that will probably carry no packet."""
         if sandbox.ipvs is None:
             return ()
         from reconciler.manifest import warn
@@ -69,17 +69,17 @@ class _Ipvs:
         return warn.warnings(sandbox, around)
 
     def asks_for_all(self) -> Ipvs:
-        """Return a table of which nothing is said: it is observed where its module is loaded."""
+        """Return an empty table: it is observed if the kernel has loaded its module."""
         from reconciler.model.ipvs import Ipvs
 
         return Ipvs()
 
     def none_of_ours(self, value: Ipvs) -> Ipvs:
-        """Return the table without services; settings stay as they are asked for."""
+        """Return the table without services, with its settings unchanged."""
         return replace(value, services=() if value.services is not None else None)
 
     def locate(self, value: Ipvs | None, subject: Subject) -> Path | None:
-        """Find a service or a server by its key; a setting is the section's."""
+        """Return the path of a service or a server by its key; for a setting, the path of the section."""
         if isinstance(subject, Setting):
             return (self.name,)
         if not isinstance(subject, VirtualService | RealServer):
@@ -95,14 +95,14 @@ class _Ipvs:
         return ()
 
     def list_ours(self, observed: Observed) -> Iterator[str]:
-        """Yield the rules of ours."""
+        """Yield our rules."""
         from reconciler.formats.ipvsadm.write import save_rules
 
         ipvs = observed.sandbox.ipvs
         return save_rules(ipvs.services or ()) if ipvs else iter(())
 
     def list_foreign(self, around: Surroundings) -> Iterator[str]:
-        """Yield the rules of others."""
+        """Yield the foreign rules."""
         from reconciler.formats.ipvsadm.write import save_rules
 
         return save_rules(around.services)
@@ -113,17 +113,17 @@ SECTIONS: tuple[Section, ...] = (
     neighbour.SECTION,
     route.SECTION,
     rule.SECTION,
-    _Ipvs(),
+    _IpvsSection(),
 )
 
 
 def everything(sandbox: Sandbox) -> Sandbox:
-    """Return a sandbox that lets all of ours be observed, whatever it asked for."""
+    """Return a sandbox with all sections, so that all our objects are observed."""
     return replace(sandbox, **{section.name: section.asks_for_all() for section in SECTIONS})
 
 
 def nothing(sandbox: Sandbox) -> Sandbox:
-    """Return a sandbox that asks for nothing of ours in all sections of which it said something."""
+    """Return a sandbox in which every section that it has is empty: all our objects there are deleted."""
     values = {section.name: getattr(sandbox, section.name) for section in SECTIONS}
     return replace(
         sandbox,
@@ -136,6 +136,6 @@ def nothing(sandbox: Sandbox) -> Sandbox:
 
 
 def locate(sandbox: Sandbox, subject: Subject) -> Path:
-    """Return where in its manifest the object of an operation is; () if the manifest does not want it."""
+    """Return the path in the manifest of the object of an operation; () if the manifest does not contain it."""
     found = (section.locate(getattr(sandbox, section.name), subject) for section in SECTIONS)
     return next((path for path in found if path is not None), ())

@@ -16,7 +16,7 @@ class Keyed(Protocol):
 
     @property
     def key(self) -> Hashable:
-        """What stays the same when the object changes."""
+        """Return what stays the same when the object changes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,12 @@ class Address:
 
     @property
     def key(self) -> str:
-        """The address, which identifies it on its NIC."""
+        """Return the address, which identifies it on its NIC."""
         return self.address
 
     @property
     def host(self) -> str:
-        """The address without its prefix length."""
+        """Return the address without its prefix length."""
         return self.address.partition("/")[0]
 
 
@@ -50,7 +50,7 @@ class Interface:
 
     @property
     def key(self) -> str:
-        """The device on the host, which identifies it: another `name` is a rename, not another NIC."""
+        """Return the device on the host, which identifies it: another `name` is a rename, not another NIC."""
         return self.device
 
 

@@ -88,12 +88,12 @@ class Server:
 
     @property
     def key(self) -> ServerKey:
-        """The identity of the server within its service."""
+        """Return the identity of the server within its service."""
         return (self.address, self.port)
 
     @property
     def deadline(self) -> int | None:
-        """The low bits of the deadline, in Unix seconds, if the server drains; otherwise None."""
+        """Return the low bits of the deadline, in Unix seconds, if the server drains; otherwise None."""
         draining = self.weight == 0 and self.upper_threshold & DRAINING
         return self.upper_threshold & _DEADLINE_BITS if draining else None
 
@@ -197,12 +197,12 @@ class Service:
 
     @property
     def key(self) -> ServiceKey:
-        """The identity of the service in the kernel."""
+        """Return the identity of the service in the kernel."""
         return (self.protocol, self.address, self.port)
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether its family is IPv6."""
+        """Return whether its family is IPv6."""
         return is_ipv6(self.address)
 
 
