@@ -1,4 +1,4 @@
-"""Execute a plan, verify, undo: the only one who changes sandboxes."""
+"""Execute a plan, verify it, undo it. Only this module changes sandboxes."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from reconciler.safety import Allowance, check_deletions
 _POLL = 0.05
 # Seconds between two looks at servers that drain.
 _DRAIN_POLL = 0.5
-# So many failures are named one by one.
+# A message names at most this many failures or differences.
 _SHOWN = 5
 
 
 class Result(NamedTuple):
-    """What an apply did: the operations, in how many seconds, verification included.
+    """What an apply or a repair did: the operations, and how many seconds they took, including the verification.
 
-    `held`: what was kept back. `draining`: how many servers still drain.
+    `postponed`: operations that were not executed. `draining`: how many servers still drain.
     """
 
     operations: tuple[Operation, ...]
     seconds: float
-    held: tuple[Operation, ...] = ()
+    postponed: tuple[Operation, ...] = ()
     draining: int = 0
 
 
@@ -52,14 +52,15 @@ def apply(
     waiting: Callable[[int], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Result:
-    """Make a sandbox what its manifest says, look whether it is, and wait for servers that drain.
+    """Make a sandbox equal to its manifest, verify that, and wait for servers that drain.
 
-    All or nothing; except that IPVS rules do not depend on each other, so that one which fails leaves the others where
-    they are, unless `all_or_nothing`. `accept` sees the preview under the lock and raises to stop; `adopt` takes IPVS
-    services of others for ours; `waiting` is told how many servers still drain, `progress` how many operations of all are done.
+    If an operation fails, everything is undone. IPVS rules are an exception, as they do not depend on each other: if one
+    fails, the others stay, unless `all_or_nothing`. `accept` is called with the preview under the lock, and raises an
+    error to stop. `adopt`: foreign IPVS services count as ours. `waiting` is called with the number of servers that
+    still drain, `progress` with the number of operations that are done and of all.
 
     Raises RefusedError before anything is touched, ApplyError after a failed operation, VerifyError if the sandbox
-    differs nevertheless.
+    still differs.
     """
     with driver.lock():
         begin = time.monotonic()
@@ -79,29 +80,30 @@ def repair(
     quick: bool,
     allowance: Allowance | None = None,
     accept: Callable[[Preview], None] = lambda _: None,
-    holds: Callable[[Operation], bool] = lambda _: False,
+    postpones: Callable[[Operation], bool] = lambda _: False,
 ) -> Result:
-    """Make a sandbox what its manifest says, for somebody who looks again soon: nothing is waited for.
+    """Make a sandbox equal to its manifest without waiting for anything, for a watcher that soon looks again.
 
-    `quick` as `Driver.observe` has it, `holds` says which operations are not for now; the rest as `apply`.
+    `quick`: see `Driver.observe`. `postpones` returns whether an operation must not be executed now. The rest is as in
+    `apply`.
     """
     with driver.lock():
         begin = time.monotonic()
         before = preview(driver, desired, quick=quick)
         accept(before)
         check_deletions(before.plan, allowance)
-        held = tuple(_held(before.plan.operations, holds))
-        kept = frozenset(held)
-        segments = without(before.plan.segments, kept)
-        _carry_out(driver, before, segments, held=kept)
-        return Result(flat(segments), time.monotonic() - begin, held, before.plan.draining)
+        postponed = tuple(_postponed(before.plan.operations, postpones))
+        skipped = frozenset(postponed)
+        segments = without(before.plan.segments, skipped)
+        _carry_out(driver, before, segments, postponed=skipped)
+        return Result(flat(segments), time.monotonic() - begin, postponed, before.plan.draining)
 
 
-def _held(operations: Sequence[Operation], holds: Callable[[Operation], bool]) -> Iterator[Operation]:
-    """Yield the operations that are not for now, with all that need one of them to be done before."""
+def _postponed(operations: Sequence[Operation], postpones: Callable[[Operation], bool]) -> Iterator[Operation]:
+    """Yield the operations to postpone, with all later ones that need one of them."""
     missing: set[Subject] = set()
     for operation in operations:
-        if holds(operation) or (missing and not missing.isdisjoint(operation.needs)):
+        if postpones(operation) or (missing and not missing.isdisjoint(operation.needs)):
             missing |= operation.provides
             yield operation
 
@@ -114,9 +116,9 @@ def _carry_out(
     *,
     adopt: Adoption = False,
     all_or_nothing: bool = False,
-    held: frozenset[Operation] = frozenset(),
+    postponed: frozenset[Operation] = frozenset(),
 ) -> None:
-    """Execute and verify; undo if that is what is to be."""
+    """Execute and verify segments. Undo them after a failure, unless only IPVS rules failed and these may stay."""
     outcomes = _execute(driver, segments, progress)
     failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
     if failures and (all_or_nothing or not all(is_independent(outcome.operation) for outcome in failures)):
@@ -125,15 +127,15 @@ def _carry_out(
         raise _kept_failure(driver, outcomes, before, adopt=adopt)
     around = before.observed.around
     if segments or around.tentative or around.dad_failed:
-        _verify(driver, before.desired, adopt=adopt, held=held)
+        _verify(driver, before.desired, adopt=adopt, postponed=postponed)
     else:
-        _check(before, adopt=adopt, held=held)
+        _check(before, adopt=adopt, postponed=postponed)
 
 
 def _execute(
     driver: Driver, segments: Sequence[Segment], progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[Outcome]:
-    """Execute until the first failure. Where the driver itself gives up, what it was at is unknown."""
+    """Execute until the first failure. If the driver itself fails, one operation without an outcome is unknown."""
     outcomes: list[Outcome] = []
     operations = flat(segments)
     try:
@@ -141,7 +143,7 @@ def _execute(
             outcomes += batch
             progress(len(outcomes), len(operations))
     except ReconcilerError as error:
-        # Servers are added in an order of their own, so what was next is one of those without an outcome.
+        # The driver may change the order of added servers, so any operation without an outcome may be the current one.
         begun = set(map(id, (outcome.operation for outcome in outcomes)))
         unknown = next(operation for operation in operations if id(operation) not in begun)
         outcomes.append(Outcome(unknown, Status.UNKNOWN, str(error)))
@@ -149,9 +151,9 @@ def _execute(
 
 
 def _undo(driver: Driver, before: Sandbox) -> str:
-    """Go back to what was observed before, by the same diff and plan. Empty, or why it is not as it was."""
+    """Restore what was observed before, by the same diff and plan. Return "", or why the sandbox is not as it was."""
     if before.ipvs:
-        # What was added a moment ago has no connections worth waiting for.
+        # Servers that were added a moment ago have no connections that are worth waiting for.
         before = replace(before, ipvs=replace(before.ipvs, drain=0))
     try:
         _execute(driver, preview(driver, before).plan.segments)
@@ -165,7 +167,7 @@ def _undo(driver: Driver, before: Sandbox) -> str:
 
 
 def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_undone: str) -> ApplyError:
-    """Report a failed apply with counts of what became of every operation."""
+    """Return the error of an apply that failed and was undone, with the counts of all outcomes."""
     operations = before.plan.operations
     count = {status: sum(outcome.status is status for outcome in outcomes) for status in Status}
     done, unknown, begun = count[Status.DONE], count[Status.UNKNOWN], len(outcomes)
@@ -188,7 +190,7 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
 
 
 def _kept_failure(driver: Driver, outcomes: Sequence[Outcome], before: Preview, *, adopt: Adoption) -> ApplyError:
-    """Report IPVS rules that failed, where the others are in place."""
+    """Return the error of an apply in which IPVS rules failed and the others were kept."""
     count = len(before.plan.operations)
     failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
     state = f"{len(outcomes) - len(failures):,} done and kept"
@@ -216,7 +218,7 @@ def _failed_words(failures: Sequence[Outcome], count: int) -> str:
 
 
 def _hint(failed: Outcome, driver: DriverAddress) -> str:
-    """Say what may be meant where the kernel does not find a gateway on its link; kata-runtime cannot be told so."""
+    """Return a hint at `onLink` if the kernel does not find a gateway on its link. kata-runtime has no such option."""
     operation = failed.operation
     if not isinstance(operation, AddRoute | ReplaceRoute) or isinstance(driver, KataAddress):
         return ""
@@ -224,17 +226,17 @@ def _hint(failed: Outcome, driver: DriverAddress) -> str:
     return "; if the gateway is on that link nevertheless: onLink: true" if lost else ""
 
 
-def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, held: frozenset[Operation]) -> None:
-    """Look again until the kernel is through with duplicate address detection; then nothing may be left to do."""
+def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, postponed: frozenset[Operation]) -> None:
+    """Look until duplicate address detection has ended. Raise VerifyError if the sandbox differs from its manifest."""
     deadline = time.monotonic() + DAD_TIMEOUT
     while True:
-        # What the kernel was told a moment ago it has acknowledged, one by one.
+        # A quick look is enough: the kernel has acknowledged every operation.
         found = preview(driver, desired, adopt=adopt, quick=True)
         around = found.observed.around
         if around.dad_failed:
             listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.dad_failed))
             raise VerifyError(f"another host uses this address already (duplicate address detection): {listed}")
-        _check(found, adopt=adopt, held=held)
+        _check(found, adopt=adopt, postponed=postponed)
         if not around.tentative:
             return
         if time.monotonic() > deadline:
@@ -243,13 +245,14 @@ def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, held: frozense
         time.sleep(_POLL)
 
 
-def _check(found: Preview, *, adopt: Adoption, held: frozenset[Operation]) -> None:
+def _check(found: Preview, *, adopt: Adoption, postponed: frozenset[Operation]) -> None:
     """Raise VerifyError if a sandbox differs from its manifest, or if anything is left to do.
 
-    What is left to do need not be a difference: QEMU may keep a netdev without a NIC. `held`: what was kept back may differ.
+    Something can be left to do without a difference: QEMU may keep a netdev without a NIC. Objects of `postponed`
+    operations may differ.
     """
-    postponed = frozenset(operation.subject for operation in held)
-    differences = [each for each in remaining(found.desired, found.observed) if each.about.isdisjoint(postponed)]
+    excused = frozenset(operation.subject for operation in postponed)
+    differences = [each for each in remaining(found.desired, found.observed) if each.about.isdisjoint(excused)]
     if differences and all(each.only_mark for each in differences):
         if adopt:
             return
@@ -257,11 +260,11 @@ def _check(found: Preview, *, adopt: Adoption, held: frozenset[Operation]) -> No
             "this kernel does not keep our mark on IPVS services, so its whole table has to count as ours: --adopt"
         )
     if differences:
-        raise VerifyError(f"all was applied, and the sandbox differs nevertheless:{_listed(differences)}")
-    left = [each for each in found.plan.operations if not _ends_drain(each, found.desired) and each not in held]
+        raise VerifyError(f"everything was applied, but the sandbox differs from its manifest:{_listed(differences)}")
+    left = [each for each in found.plan.operations if not _ends_drain(each, found.desired) and each not in postponed]
     if left:
         listed = "\n  ".join(operation.command for operation in left[:_SHOWN])
-        raise VerifyError(f"all was applied, and the sandbox differs nevertheless; left to do:\n  {listed}")
+        raise VerifyError(f"everything was applied, but operations are left to do:\n  {listed}")
 
 
 def _listed(differences: Sequence[Difference]) -> str:
@@ -270,7 +273,7 @@ def _listed(differences: Sequence[Difference]) -> str:
 
 
 def _ends_drain(operation: Operation, desired: Sandbox) -> bool:
-    """Return whether an operation only ends what is drained: that can become due at any moment."""
+    """Return whether an operation only ends a drain, which can become due at any moment."""
     if not (desired.ipvs and desired.ipvs.drain):
         return False
     from reconciler.operations.ipvs import EndOperation
@@ -281,9 +284,9 @@ def _ends_drain(operation: Operation, desired: Sandbox) -> bool:
 def _await_drained(
     driver: Driver, desired: Sandbox, before: Plan, waiting: Callable[[int], None], *, adopt: Adoption
 ) -> tuple[Operation, ...]:
-    """Delete servers as their connections end or their deadline is over; give what was done.
+    """Delete servers when their connections have ended or their deadline has passed. Return the executed operations.
 
-    Nothing is remembered here: whoever runs next reads from the kernel what drains, and goes on.
+    If this is interrupted, the next run reads from the kernel which servers drain, and continues.
     """
     done: tuple[Operation, ...] = ()
     left = before.draining

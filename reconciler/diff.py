@@ -1,4 +1,4 @@
-"""(desired, observed) → changes by key. Generic: it knows `key` and `==`, and no kind of object."""
+"""(desired, observed) → changes by key. Generic: it needs only `key` and `==`, and knows no kind of object."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ T = TypeVar("T", bound=Keyed)
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """One object before and after: None before is an addition, None after a deletion."""
+    """One object before and after. `before` None: an addition; `after` None: a deletion."""
 
     before: T | None
     after: T | None
 
 
 def diff(desired: Iterable[T], observed: Iterable[T]) -> list[Change[T]]:
-    """Give what has to change, in the order of `desired`, deletions last.
+    """Return the changes in the order of `desired`, deletions last.
 
-    Keys are unique in `desired`; an observed key that appears again is a deletion of its own.
+    Keys are unique in `desired`. If an observed key is repeated, each further object is a deletion.
     """
     desired, observed = list(desired), list(observed)
-    # A decoder hands out the desired object itself where the bytes say so: then there is nothing to compare.
+    # If the bytes are equal, a decoder returns the desired object itself: then there is nothing to compare.
     same = set(map(id, observed)).intersection(map(id, desired))
     rest: dict[Hashable, list[T]] = defaultdict(list)
     for found in observed:

@@ -1,7 +1,7 @@
-"""Single commands of a person: what is observed of a sandbox, with what the command names changed, is applied.
+"""Single commands for a sandbox: the observed state, changed as the command demands, is applied.
 
-A command says something about one section; the others are left alone. It acts on what it names whoever made it, where
-that can be told apart from the rest, and on nothing else.
+A command changes one section and leaves the others alone. It acts on the objects that it names, even on foreign ones if
+it can identify them, and on nothing else.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ from reconciler.safety import Allowance
 
 
 def find(name: str, manifests: Sequence[str]) -> Sandbox:
-    """Find a sandbox by its ID or a prefix that no other one has: in manifests, or else among the machines that run.
+    """Return a sandbox by its ID or a prefix that no other one has: in manifests, or else among the machines that run.
 
-    Nothing but its ID and its driver is taken from a manifest. SandboxGoneError if there is none, HostError if there are
-    several.
+    Only the ID and the driver are read from a manifest. SandboxGoneError if no sandbox matches, HostError if several do.
     """
     known = {each.id: each for each in (_of_manifests(manifests) if manifests else _machines())}
     if name in known:
         return known[name]
     found = sorted(each for each in known if name and each.startswith(name))
     if len(found) > 1:
-        raise HostError(f"{name} is the beginning of several IDs: {', '.join(found)}")
+        raise HostError(f"several IDs begin with {name}: {', '.join(found)}")
     if not found:
         where = "in these manifests" if manifests else "among the machines that run; others are found with --manifests"
         raise SandboxGoneError(f"no sandbox has an ID that begins with {name!r} {where}")
@@ -57,41 +56,41 @@ def _machines() -> list[Sandbox]:
     return [Sandbox(id=name, driver=VmAddress(name=name)) for name in running]
 
 
-class Hand:
-    """A sandbox that nobody else changes meanwhile, and what was in it at first."""
+class LockedSandbox:
+    """A sandbox that is locked against other runs. `observed`: what was in it when it was opened."""
 
     def __init__(self, driver: Driver, sandbox: Sandbox) -> None:
         self._driver, self._sandbox = driver, sandbox
         self.observed = self.look()
 
     def look(self) -> Observed:
-        """Look at it."""
+        """Return what is in it now."""
         return self._driver.observe(self._sandbox)
 
     def ipvs_listing(self) -> str:
-        """Give the kernel's own listing of the IPVS table."""
+        """Return the kernel's own listing of the IPVS table."""
         return self._driver.ipvs_listing()
 
     def set_interfaces(self, interfaces: Sequence[Interface]) -> bool:
-        """Give it these interfaces; tell whether that changed something."""
+        """Replace our interfaces by these. Return whether that changed anything."""
         return self._apply(replace(self._sandbox, interfaces=tuple(interfaces)))
 
     def set_routes(self, routes: Sequence[Route]) -> bool:
-        """Give it these routes; tell whether that changed something."""
+        """Replace our routes by these. Return whether that changed anything."""
         return self._apply(replace(self._sandbox, routes=tuple(routes)))
 
     def set_ipvs(self, ipvs: Ipvs, *, adopt: Adoption = False) -> bool:
-        """Give it this table, taking services of others for ours; tell whether that changed something."""
+        """Replace our IPVS table by this one; the foreign services of `adopt` count as ours. Return whether it changed."""
         return self._apply(replace(self._sandbox, ipvs=ipvs), adopt=adopt)
 
     def _apply(self, desired: Sandbox, *, adopt: Adoption = False) -> bool:
-        # Whoever names an object has said that it may go.
+        # The user has named the object, so its deletion is allowed.
         allowance = Allowance()
         result = apply(self._driver, desired, allowance=allowance, adopt=adopt, all_or_nothing=True)
         return bool(result.operations)
 
     def forget_connections(self, address: str, protocol: str) -> None:
-        """Delete the entries of connection tracking whose original destination and protocol these are."""
+        """Delete the entries of connection tracking with this original destination and protocol."""
         operation = DeleteConntrack(address=address, protocol=protocol)
         segment: Segment = Table((operation,))
         if isinstance(self._sandbox.driver, KataAddress):
@@ -103,14 +102,14 @@ class Hand:
 
 
 @contextmanager
-def held(sandbox: Sandbox) -> Iterator[Hand]:
-    """Open a sandbox, under its lock from the first look on: what another run does between would be undone."""
+def lock(sandbox: Sandbox) -> Iterator[LockedSandbox]:
+    """Open and lock a sandbox before the first look: changes of another run in between would be undone."""
     with connect(sandbox.driver) as driver, driver.lock():
-        yield Hand(driver, sandbox)
+        yield LockedSandbox(driver, sandbox)
 
 
 def table_after(command: IpvsadmCommand, ours: Sequence[Service], others: Sequence[Service]) -> tuple[Service, ...]:
-    """Give what is ours of the table once a command of ipvsadm has changed it. HostError if it cannot be carried out."""
+    """Return our services after a command of ipvsadm. HostError if the command is impossible."""
     key = command.key
     before = next((service for service in (*ours, *others) if service.key == key), None)
     after = _changed(command, before)
@@ -139,7 +138,7 @@ def _changed(command: IpvsadmCommand, before: Service | None) -> Service | None:
 
 
 def table_with(services: Sequence[Service], ours: Sequence[Service], others: Sequence[Service]) -> tuple[Service, ...]:
-    """Give what is ours of the table once services have come. HostError if one of them is there already."""
+    """Return our services with `services` added. HostError if one of them exists already."""
     there = {service.key for service in (*ours, *others)}
     for service in services:
         if service.key in there:

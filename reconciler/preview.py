@@ -13,12 +13,12 @@ from reconciler.safety import fingerprint
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Service, ServiceKey
 
-# Which IPVS services of others are taken for ours: all, none, or those of these keys.
+# Which foreign IPVS services count as ours: all, none, or those with these keys.
 Adoption: TypeAlias = "bool | frozenset[ServiceKey]"
 
 
 class Preview(NamedTuple):
-    """What would be done to a sandbox, and what it is based on."""
+    """What would be done to a sandbox, and the desired and observed state behind it."""
 
     desired: Sandbox
     observed: Observed
@@ -26,14 +26,14 @@ class Preview(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """The short name of it all."""
+        """Return a short hash of all of it."""
         return fingerprint(self.desired, self.observed.sandbox, self.plan)
 
 
 def preview(driver: Driver, desired: Sandbox, *, adopt: Adoption = False, quick: bool = False) -> Preview:
-    """Observe a sandbox and plan for it. `adopt` takes IPVS services of others for ours. Raises what `plan` raises.
+    """Observe a sandbox and plan for it. Raises what `plan` raises.
 
-    `quick` as `Driver.observe` has it.
+    `adopt`: foreign IPVS services that count as ours. `quick`: see `Driver.observe`.
     """
     observed = driver.observe(desired, quick=quick)
     return compare(desired, _adopted(observed, adopt) if adopt else observed)

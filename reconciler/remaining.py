@@ -1,8 +1,8 @@
 """What still differs between a manifest and a sandbox, over the model of each section.
 
-A sandbox is verified if nothing differs. An empty plan is no proof of that: a plan leaves out whatever it has no operation
-for. Four things differ and are as they should be; each has its line below: an object of another owner that serves as the
-wanted one, an address that the kernel gave itself, a weight that a manifest ignores, and a server that drains.
+A sandbox is verified if nothing differs. An empty plan does not prove that: it lacks every change for which there is no
+operation. Four differences are no error; each has its line below: a foreign object that serves as the desired one, an
+address that the kernel itself added, a weight that a manifest ignores, and a server that drains.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T", bound=Keyed)
 class Difference(NamedTuple):
     """One difference, in words for people, and all identities of the object that differs.
 
-    `only_mark`: the object is as wanted, but does not carry our mark.
+    `only_mark`: the object is as desired, but does not carry our mark.
     """
 
     words: str
@@ -48,7 +48,7 @@ class Difference(NamedTuple):
 
 
 def remaining(desired: Sandbox, observed: Observed) -> list[Difference]:
-    """Return what differs in the sections that `desired` has, in the order of SECTIONS; empty if all is as it should be."""
+    """Return what differs in the sections of `desired`, in the order of SECTIONS; empty if nothing does."""
     return list(_differences(desired, observed))
 
 
@@ -85,7 +85,7 @@ def _list_differences(section: ListSection[T], desired: Sandbox, observed: Obser
 
 
 def _is_as_good(wish: Keyed, other: Keyed) -> bool:
-    """Return whether an object of another owner serves as the wanted one."""
+    """Return whether a foreign object serves as the desired one."""
     return serves(wish, other) if isinstance(wish, Route) and isinstance(other, Route) else wish == other
 
 
@@ -100,19 +100,19 @@ def _words(section: ListSection[Any], wish: Any, found: Any) -> str:
         return f"{section.words(found)} should not be there"
     fields = _field_words(section.write_item(wish), section.write_item(found))
     if not fields and section.words(wish) != section.words(found):
-        # What no manifest says, such as whether a NIC is up.
+        # A field that no manifest has, such as whether a NIC is up.
         fields = f"found {section.words(found)}"
     return f"{section.words(wish)}: {fields or 'it has attributes that no manifest can express'}"
 
 
 def _field_words(wish: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Return which fields of two objects, as a manifest has them, differ."""
+    """Return which fields of two objects in a manifest's notation differ."""
     names = [name for name in {**wish, **found} if wish.get(name) != found.get(name)]
     return ", ".join(f"{name} is {found.get(name, 'absent')}, not {wish.get(name, 'absent')}" for name in names)
 
 
 def _address_differences(wish: Interface, found: Interface, given: set[str]) -> Iterator[Difference]:
-    """Compare addresses whatever their order. The kernel's own (`given`) are not listed as found, and may be wanted."""
+    """Compare addresses in any order. `given`: the kernel's own, which were not observed as ours but may be desired."""
     for change in diff(wish.addresses, found.addresses):
         address = change.after or change.before
         if address is None or (not change.before and address.key in given):

@@ -1,4 +1,4 @@
-"""What is refused although it could be done: too many deletions at once, and a plan other than the one reviewed."""
+"""Refuse what is possible but unsafe: too many deletions at once, and a plan other than the reviewed one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.model.sandbox import Sandbox
 from reconciler.plan import Deletion, Plan
 from reconciler.wording import plural
 
-# A plan may delete this many objects of a kind, whatever their share; beyond, this share of them.
+# A plan may always delete ALWAYS objects of a kind; more only if they are at most SHARE percent of ours.
 ALWAYS = 10
 SHARE = 30
 
@@ -26,7 +26,7 @@ class Allowance:
     percent: int | None = None
 
     def covers(self, deletion: Deletion) -> bool:
-        """Tell whether so many deletions are allowed."""
+        """Return whether so many deletions are allowed."""
         if self.count is not None:
             return deletion.count <= self.count
         return self.percent is None or deletion.count * 100 <= self.percent * deletion.total
@@ -46,7 +46,7 @@ def parse_allowance(text: str) -> Allowance:
 def check_deletions(plan: Plan, allowance: Allowance | None) -> None:
     """Raise RefusedError if a plan deletes more of a kind than is allowed, or the last default route of a family.
 
-    `allowance` None is the default limit. Who allows deletions has seen which, the default route among them.
+    `allowance` None: the default limit. A user who sets one has seen the deletions, including that of a default route.
     """
     over = [deletion for deletion in plan.deletions if _exceeds(deletion, allowance)]
     reasons = [_deletion_words(each) for each in over]
@@ -84,9 +84,9 @@ def _exceeds(deletion: Deletion, allowance: Allowance | None) -> bool:
 
 
 def fingerprint(desired: Sandbox, observed: Sandbox, plan: Plan) -> str:
-    """Return a short name for what was found, what is wanted and what would be done: it changes when any of them does.
+    """Return a short hash of observed, desired and plan: it changes when any of them does.
 
-    It is made of data with defaults left out, so that a field that a manifest does not use has no part in it.
+    Fields with their default are left out. So a new field does not change the fingerprint of a manifest without it.
     """
     # Its import costs as much as reading a small manifest, and most diffs find nothing.
     from hashlib import sha256
@@ -99,22 +99,24 @@ def fingerprint(desired: Sandbox, observed: Sandbox, plan: Plan) -> str:
 def plain(value: Any) -> Any:
     """Return dataclasses and named tuples as mappings of those fields that do not have their default."""
     if is_dataclass(value):
-        return _said((each.name, getattr(value, each.name), each.default) for each in fields(value))
+        return _without_defaults((each.name, getattr(value, each.name), each.default) for each in fields(value))
     if isinstance(value, tuple) and (names := getattr(value, "_fields", ())):
         defaults: dict[str, Any] = getattr(value, "_field_defaults", {})
-        return _said((name, item, defaults.get(name, MISSING)) for name, item in zip(names, value, strict=True))
+        return _without_defaults(
+            (name, item, defaults.get(name, MISSING)) for name, item in zip(names, value, strict=True)
+        )
     if isinstance(value, tuple):
         return [plain(each) for each in value]
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _said(fields_: Iterable[tuple[str, Any, Any]]) -> dict[str, Any]:
-    """Return (name, value, default) as a mapping without what has its default."""
+def _without_defaults(fields_: Iterable[tuple[str, Any, Any]]) -> dict[str, Any]:
+    """Return (name, value, default) as a mapping, without fields that have their default."""
     return {name: plain(value) for name, value, default in fields_ if value != default}
 
 
 def canonical(data: Any) -> str:
-    """Return data as text, whatever the order of mappings in its lists: kernels have an order of their own."""
+    """Return data as text that does not depend on the order of mappings in lists, as kernels list objects in any order."""
     import json
 
     def ordered(value: Any) -> Any:
@@ -129,7 +131,7 @@ def canonical(data: Any) -> str:
 
 
 def combine(fingerprints: Sequence[str]) -> str:
-    """Give one fingerprint for several sandboxes; that of a single one is its own."""
+    """Return one fingerprint for several sandboxes; for a single one, its own."""
     if len(fingerprints) == 1:
         return fingerprints[0]
     from hashlib import sha256

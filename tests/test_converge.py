@@ -384,7 +384,7 @@ def test_what_differs_nevertheless_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(VerifyError) as caught:
         apply(box, wanted(WEB, routes=[ROUTE]))
     assert str(caught.value) == (
-        "all was applied, and the sandbox differs nevertheless:\n  routes: blackhole 10.1.0.0/16 is missing"
+        "everything was applied, but the sandbox differs from its manifest:\n  routes: blackhole 10.1.0.0/16 is missing"
     )
 
 
@@ -393,7 +393,7 @@ def test_a_plan_that_forgets_something_is_no_proof(monkeypatch: pytest.MonkeyPat
     with pytest.raises(VerifyError) as caught:
         apply(box_of(TLS), wanted(TLS, WEB, routes=[route(f"10.{number}.0.0/16") for number in range(6)]))
     assert str(caught.value) == (
-        "all was applied, and the sandbox differs nevertheless:\n"
+        "everything was applied, but the sandbox differs from its manifest:\n"
         "  routes: 10.0.0.0/16 is missing\n"
         "  routes: 10.1.0.0/16 is missing\n"
         "  routes: 10.2.0.0/16 is missing\n"
@@ -410,7 +410,7 @@ def test_what_is_left_to_do_beside_the_model_is_told(monkeypatch: pytest.MonkeyP
     with pytest.raises(VerifyError) as caught:
         apply(box, wanted(TLS))
     assert str(caught.value) == (
-        "all was applied, and the sandbox differs nevertheless; left to do:\n"
+        "everything was applied, but operations are left to do:\n"
         "  sleep 0.5; sysctl -w net.ipv4.vs.expire_nodest_conn=0"
     )
 
@@ -419,10 +419,10 @@ def test_what_is_left_to_do_beside_the_model_is_told(monkeypatch: pytest.MonkeyP
 def test_what_is_held_back_may_differ(kind: type) -> None:
     box = box_of(replace(DNS, servers=(replace(S1, weight=1), S2)))
     desired = wanted(DNS, TLS, routes=[ROUTE])
-    result = repair(box, desired, quick=True, holds=lambda operation: isinstance(operation, kind))
-    held = {type(each) for each in result.held}
-    assert held == ({AddService, AddServer} if kind is AddService else {kind})
-    assert {AddRoute, AddService, AddServer, EditServer} == held | {type(each) for each in result.operations}
+    result = repair(box, desired, quick=True, postpones=lambda operation: isinstance(operation, kind))
+    postponed = {type(each) for each in result.postponed}
+    assert postponed == ({AddService, AddServer} if kind is AddService else {kind})
+    assert {AddRoute, AddService, AddServer, EditServer} == postponed | {type(each) for each in result.operations}
 
 
 # Draining.

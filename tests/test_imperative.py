@@ -15,7 +15,7 @@ from reconciler.errors import HostError, ManifestError, SandboxGoneError
 from reconciler.formats.ipvsadm.command import parse_command
 from reconciler.guest import launch
 from reconciler.guest.launch import MachineState
-from reconciler.imperative import find, held, table_after, table_with
+from reconciler.imperative import find, lock, table_after, table_with
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Server, Service
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
 from tests.manifest.texts import manifest
@@ -41,7 +41,7 @@ def test_a_sandbox_is_found_by_its_id_or_the_beginning_of_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("6ec", HostError, "6ec is the beginning of several IDs: 6ec7a98b, 6ec7b"),
+        ("6ec", HostError, "several IDs begin with 6ec: 6ec7a98b, 6ec7b"),
         ("7", SandboxGoneError, "no sandbox has an ID that begins with '7' in these manifests"),
         ("", SandboxGoneError, "no sandbox has an ID that begins with '' in these manifests"),
     ],
@@ -161,19 +161,19 @@ def box(monkeypatch: pytest.MonkeyPatch) -> Again:
 
 def test_all_looks_and_changes_are_under_one_lock(box: Again) -> None:
     box.routes = [ROUTE]
-    with held(Sandbox(id="box", driver=DRIVER)) as hand:
-        assert hand.observed.sandbox.routes == (ROUTE,)
-        assert hand.set_routes([ROUTE, OTHER_ROUTE])
+    with lock(Sandbox(id="box", driver=DRIVER)) as locked:
+        assert locked.observed.sandbox.routes == (ROUTE,)
+        assert locked.set_routes([ROUTE, OTHER_ROUTE])
     assert box.routes == [ROUTE, OTHER_ROUTE]
     assert not box.locked
-    with held(Sandbox(id="box", driver=DRIVER)) as hand:
-        assert not hand.set_routes(hand.observed.sandbox.routes or ())
+    with lock(Sandbox(id="box", driver=DRIVER)) as locked:
+        assert not locked.set_routes(locked.observed.sandbox.routes or ())
 
 
 def test_what_is_named_may_go_whatever_its_share(box: Again) -> None:
     box.kernel.add(WEB)
     box.kernel.add(TLS, marked=False)
-    with held(Sandbox(id="box", driver=DRIVER, ipvs=Ipvs())) as hand:
-        assert hand.set_ipvs(Ipvs(services=(WEB,)), adopt=frozenset({TLS.key}))
-        assert hand.set_ipvs(Ipvs(services=()))
+    with lock(Sandbox(id="box", driver=DRIVER, ipvs=Ipvs())) as locked:
+        assert locked.set_ipvs(Ipvs(services=(WEB,)), adopt=frozenset({TLS.key}))
+        assert locked.set_ipvs(Ipvs(services=()))
     assert not box.kernel.services

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FINGERPRINT",
         help="refuse unless the manifests, the sandboxes and the plan are those that `diff` printed this fingerprint for",
     )
-    parser.add_argument("--adopt", action="store_true", help="take IPVS services of others for ours")
+    parser.add_argument("--adopt", action="store_true", help="treat foreign IPVS services as ours")
     parser.add_argument(
         "--all-or-nothing",
         action="store_true",
@@ -49,7 +49,7 @@ def _allowance(text: str) -> Allowance:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Apply each manifest; one that fails does not keep the others from being applied."""
+    """Apply each manifest. If one fails, the others are applied nevertheless."""
     manifests = load(arguments.paths)
     expected = _check_expectation(manifests, arguments) if arguments.expect else {}
     worst = 0
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_expectation(manifests: list[Manifest], arguments: argparse.Namespace) -> dict[str, str]:
-    """Look at all sandboxes before any is touched; give the fingerprint that each must still have in its turn."""
+    """Check the fingerprint of all sandboxes before any is changed. Return the one that each must still have in its turn."""
     fingerprints = {}
     for manifest in manifests:
         with connect(manifest.sandbox.driver) as driver:
@@ -102,7 +102,7 @@ def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | No
                 accept=accept,
                 adopt=arguments.adopt,
                 all_or_nothing=arguments.all_or_nothing,
-                waiting=partial(_say_waiting, manifest, []),
+                waiting=partial(_print_waiting, manifest, []),
                 progress=progress,
             )
     finally:
@@ -112,12 +112,12 @@ def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | No
         print_undone(manifest.sandbox, manifest.file)
 
 
-def _say_waiting(manifest: Manifest, said: list[int], count: int) -> None:
-    """Say how many servers drain, whenever that changes."""
-    if said[-1:] != [count]:
-        said.append(count)
-        words = f"{count:,} IPVS {plural('server', count)} {'drains' if count == 1 else 'drain'}"
-        print(f"{manifest.sandbox.id}: {words}; interrupted, the next apply goes on with it", file=sys.stderr)
+def _print_waiting(manifest: Manifest, printed: list[int], count: int) -> None:
+    """Print how many servers drain, whenever that has changed."""
+    if printed[-1:] != [count]:
+        printed.append(count)
+        words = f"waiting for {count:,} IPVS {plural('server', count)} to drain"
+        print(f"{manifest.sandbox.id}: {words} (Ctrl-C is safe: the next apply continues)", file=sys.stderr)
 
 
 def _report(manifest: Manifest, result: Result, arguments: argparse.Namespace) -> None:

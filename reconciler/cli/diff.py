@@ -30,13 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compare with a saved `show` instead of the sandbox: no root and no sandbox is needed",
     )
-    parser.add_argument("--adopt", action="store_true", help="take IPVS services of others for ours")
+    parser.add_argument("--adopt", action="store_true", help="treat foreign IPVS services as ours")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the plan of each sandbox; 1 if any is not empty. One sandbox that cannot be read does not hide the others."""
+    """Print the plan of each sandbox. Return 1 if any is not empty. If one cannot be read, the others are still printed."""
     if arguments.observed and arguments.output == "shell":
-        raise HostError("-o shell needs the sandbox itself: a saved state does not know what devices are on this host")
+        raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
     manifests = load(arguments.paths)
     saved = _load_saved(arguments.observed) if arguments.observed else None
     previews: list[tuple[Manifest, Preview]] = []
@@ -56,7 +56,7 @@ def _preview(manifest: Manifest, saved: dict[str, Observed] | None, *, adopt: bo
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
-            raise HostError("the saved state does not have this sandbox")
+            raise HostError("the saved state does not contain this sandbox")
         return compare(desired, saved[desired.id])
     with connect(desired.driver) as driver:
         return preview(driver, desired, adopt=adopt)

@@ -15,7 +15,7 @@ from reconciler.formats.ipvsadm.listing import in_order, list_services
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import save_rules, service_key_options
 from reconciler.formats.kata.cleanup import read_cleanup
-from reconciler.imperative import Hand
+from reconciler.imperative import LockedSandbox
 from reconciler.manifest.load import STDIN, read_regular, read_text
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.sandbox import Sandbox
@@ -23,7 +23,7 @@ from reconciler.netlink import ipvs_listing
 from reconciler.wording import plural
 
 _T = TypeVar("_T")
-# So many wrong lines are told.
+# At most this many wrong lines are printed.
 _SHOWN = 20
 
 
@@ -41,12 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do one action."""
+    """Execute one action."""
     sandbox = imperative.find(arguments.id, arguments.manifests)
     if arguments.action == "cleanup":
         address, protocol = _checked(read_cleanup, arguments.parameters)
-        with imperative.held(sandbox) as hand:
-            hand.forget_connections(address, protocol)
+        with imperative.lock(sandbox) as locked:
+            locked.forget_connections(address, protocol)
         return 0
     if arguments.restore is not None:
         changed = _restore(sandbox, _read_rules(arguments.restore))
@@ -65,7 +65,7 @@ def _checked(read: Callable[[str], _T], text: str) -> _T:
 
 
 def _read_rules(file: str) -> list[Service]:
-    """Read all rules, or none if one of them is wrong."""
+    """Read rules. HostError with all wrong lines if there are any."""
     name = "<stdin>" if file == STDIN else file
     wrong: list[str] = []
     try:
@@ -83,55 +83,55 @@ def _read_rules(file: str) -> list[Service]:
 
 
 def _restore(sandbox: Sandbox, services: list[Service]) -> bool:
-    with imperative.held(_with_ipvs(sandbox)) as hand:
-        ours, others = _tables(hand)
-        return hand.set_ipvs(Ipvs(services=imperative.table_with(services, ours, others)))
+    with imperative.lock(_with_ipvs(sandbox)) as locked:
+        ours, others = _tables(locked)
+        return locked.set_ipvs(Ipvs(services=imperative.table_with(services, ours, others)))
 
 
 def _with_ipvs(sandbox: Sandbox) -> Sandbox:
-    """Have the table looked at as well."""
+    """Return the sandbox with an IPVS section, so that its table is observed."""
     return Sandbox(id=sandbox.id, driver=sandbox.driver, ipvs=Ipvs())
 
 
-def _tables(hand: Hand) -> tuple[tuple[Service, ...], tuple[Service, ...]]:
-    """Give the services that are ours, and those of others."""
-    ipvs = hand.observed.sandbox.ipvs
-    return (ipvs.services or () if ipvs else ()), hand.observed.around.services
+def _tables(locked: LockedSandbox) -> tuple[tuple[Service, ...], tuple[Service, ...]]:
+    """Return our services, and the foreign ones."""
+    ipvs = locked.observed.sandbox.ipvs
+    return (ipvs.services or () if ipvs else ()), locked.observed.around.services
 
 
 def _execute(sandbox: Sandbox, command: IpvsadmCommand) -> bool:
-    """Carry a command out; tell whether it changed something."""
+    """Execute a command. Return whether it changed anything."""
     lines: list[str] = []
-    with imperative.held(_with_ipvs(sandbox)) as hand:
-        ours, others = _tables(hand)
+    with imperative.lock(_with_ipvs(sandbox)) as locked:
+        ours, others = _tables(locked)
         match command:
             case IpvsadmCommand("-L"):
-                lines += _listing(hand, command.key, (*ours, *others))
+                lines += _listing(locked, command.key, (*ours, *others))
             case IpvsadmCommand("-S"):
                 lines += save_rules(in_order((*ours, *others)))
             case IpvsadmCommand("-C"):
-                return hand.set_ipvs(Ipvs(services=()), adopt=True)
+                return locked.set_ipvs(Ipvs(services=()), adopt=True)
             case IpvsadmCommand(timeouts=timeouts) if timeouts is not None:
-                return hand.set_ipvs(Ipvs(timeouts=timeouts))
+                return locked.set_ipvs(Ipvs(timeouts=timeouts))
             case IpvsadmCommand(key=key):
                 after = imperative.table_after(command, ours, others)
-                return hand.set_ipvs(Ipvs(services=after), adopt=frozenset({key} if key else ()))
-    # Whoever reads slowly does not keep the sandbox.
+                return locked.set_ipvs(Ipvs(services=after), adopt=frozenset({key} if key else ()))
+    # The lock is released before printing: a slow reader must not keep the sandbox locked.
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return False
 
 
-def _listing(hand: Hand, key: ServiceKey | None, services: tuple[Service, ...]) -> Iterator[str]:
+def _listing(locked: LockedSandbox, key: ServiceKey | None, services: tuple[Service, ...]) -> Iterator[str]:
     shown = [service for service in services if key in (None, service.key)]
     if key and not shown:
         raise HostError(f"-L {service_key_options(key)}: no such service")
-    listing = hand.ipvs_listing()
+    listing = locked.ipvs_listing()
     connections = ipvs_listing.connections(listing)
 
     def counts(service: ServiceKey, server: ServerKey) -> tuple[int, int]:
         return connections.get((ipvs_listing.words(service), ipvs_listing.place(*server)), (0, 0))
 
-    # ipvsadm leaves the heading of the whole table out where one service is asked for.
+    # ipvsadm omits the heading of the whole table if one service is listed.
     if key is None:
         yield ipvs_listing.heading(listing)
     yield from list_services(shown, counts)

@@ -13,7 +13,7 @@ from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.errors import HostError, ReconcilerError, RefusedError
 from reconciler.formats.kata.interface import read_interface, read_name, write_failed, write_interface, write_listed
 from reconciler.formats.kata.route import RouteSelector, read_route, read_selector, write_route
-from reconciler.imperative import Hand
+from reconciler.imperative import LockedSandbox
 from reconciler.manifest import interface as notation
 from reconciler.manifest.load import STDIN
 from reconciler.manifest.schema import Finding
@@ -22,7 +22,7 @@ from reconciler.model.route import TABLE_MAIN, Route
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 
 _T = TypeVar("_T")
-# Bytes of JSON.
+# The limit for the JSON, in bytes.
 _LIMIT = 1 << 20
 _ACTIONS = {
     "add-iface": "plug in an interface; its device exists on the host",
@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do one action; print what it gives as JSON, and on failure what the original prints then."""
+    """Execute one action and print its answer as JSON; after a failure, what openEuler's `kata-runtime` prints."""
     said: Any = None
     try:
         if "file" in arguments:
@@ -92,52 +92,52 @@ def _checked(read: Callable[[Any], _T], said: Any) -> _T:
 
 
 def _act(action: str, sandbox: Sandbox, said: Any) -> tuple[Any, bool]:
-    """Give the answer of an action, and whether it changed something."""
+    """Execute an action. Return its answer, and whether it changed anything."""
     match action:
         case "add-iface":
             return _add_interface(sandbox, _checked(read_interface, said))
         case "del-iface":
             return None, _delete_interface(sandbox, _checked(read_name, said))
         case "list-ifaces":
-            with imperative.held(sandbox) as hand:
-                found = [write_listed(each) for each in _interfaces(hand)]
+            with imperative.lock(sandbox) as locked:
+                found = [write_listed(each) for each in _interfaces(locked)]
             return found or None, False
         case "add-route":
             return _add_routes(sandbox, [_checked(read_route, each) for each in _each(said)])
         case "del-route":
             return _delete_routes(sandbox, [_checked(read_selector, each) for each in _each(said)])
         case _:
-            with imperative.held(sandbox) as hand:
-                return [line for each in _routes(hand) for line in write_route(each)], False
+            with imperative.lock(sandbox) as locked:
+                return [line for each in _routes(locked) for line in write_route(each)], False
 
 
 def _each(said: Any) -> list[Any]:
-    """Give what is said one by one: it is one object, or an array of them."""
+    """Return the objects of the input, which is one object or an array of them."""
     items = said if isinstance(said, list) else [said]
     if not items:
         raise HostError("an empty array; expected a route")
     return items
 
 
-def _interfaces(hand: Hand) -> tuple[Interface, ...]:
-    return hand.observed.sandbox.interfaces or ()
+def _interfaces(locked: LockedSandbox) -> tuple[Interface, ...]:
+    return locked.observed.sandbox.interfaces or ()
 
 
-def _routes(hand: Hand) -> list[Route]:
-    """Give the routes of ours that the JSON can tell apart."""
-    return [route for route in hand.observed.sandbox.routes or () if route.table == TABLE_MAIN]
+def _routes(locked: LockedSandbox) -> list[Route]:
+    """Return our routes in the main table: the JSON has no field for a table."""
+    return [route for route in locked.observed.sandbox.routes or () if route.table == TABLE_MAIN]
 
 
 def _add_interface(sandbox: Sandbox, interface: Interface) -> tuple[dict[str, Any], bool]:
     _check_interface(sandbox, interface)
-    with imperative.held(sandbox) as hand:
-        had = _interfaces(hand)
+    with imperative.lock(sandbox) as locked:
+        had = _interfaces(locked)
         for field, attribute in (("name", "name"), ("device", "device"), ("hwAddr", "hw_addr")):
             value = getattr(interface, attribute)
             if any(getattr(each, attribute) == value for each in had):
                 raise HostError(f"{field}: an interface with {value} is there already")
-        changed = hand.set_interfaces((*had, interface))
-        machine = hand.look().around.machine
+        changed = locked.set_interfaces((*had, interface))
+        machine = locked.look().around.machine
     answer = write_interface(interface)
     if machine and interface.device in machine.plugged:
         answer["pciAddr"] = machine.plugged[interface.device].pci_addr
@@ -145,7 +145,7 @@ def _add_interface(sandbox: Sandbox, interface: Interface) -> tuple[dict[str, An
 
 
 def _check_interface(sandbox: Sandbox, interface: Interface) -> None:
-    """Hold an interface to what a manifest may say."""
+    """Raise HostError if an interface would be invalid in a manifest."""
     if interface.vhost_user_socket and isinstance(sandbox.driver, NetnsAddress):
         raise HostError("vhostUserSocket: only virtual machines have vhost-user NICs")
     findings: list[Finding] = []
@@ -155,43 +155,43 @@ def _check_interface(sandbox: Sandbox, interface: Interface) -> None:
 
 
 def _delete_interface(sandbox: Sandbox, name: str) -> bool:
-    with imperative.held(sandbox) as hand:
-        had = _interfaces(hand)
+    with imperative.lock(sandbox) as locked:
+        had = _interfaces(locked)
         kept = [each for each in had if each.name != name]
         if len(kept) == len(had):
-            foreign = name in hand.observed.around.links
+            foreign = name in locked.observed.around.links
             raise HostError(f"the interface {name} is not ours" if foreign else f"there is no interface {name}")
-        return hand.set_interfaces(kept)
+        return locked.set_interfaces(kept)
 
 
 def _add_routes(sandbox: Sandbox, routes: list[Route]) -> tuple[list[dict[str, str]], bool]:
-    with imperative.held(sandbox) as hand:
-        found = hand.observed
+    with imperative.lock(sandbox) as locked:
+        found = locked.observed
         keys = {route.key for route in found.sandbox.routes or ()}
         foreign = {route.key for route in found.around.routes}
-        links = {*found.around.links, *(each.name for each in _interfaces(hand))}
+        links = {*found.around.links, *(each.name for each in _interfaces(locked))}
         for route in routes:
             there = f"there is a route to {write_route(route)[0]['dest']} already"
             if route.key in keys:
                 raise HostError(there)
             if route.key in foreign:
-                # Were it taken for ours, it would not be listed.
+                # Without a change, the route would not be marked as ours, and so not be listed.
                 raise RefusedError(f"{there}, and it is not ours")
             if route.devices - links:
                 raise HostError(f"device: there is no interface {', '.join(route.devices)}")
             keys.add(route.key)
-        changed = hand.set_routes((*(found.sandbox.routes or ()), *routes))
+        changed = locked.set_routes((*(found.sandbox.routes or ()), *routes))
     return [line for route in routes for line in write_route(route)], changed
 
 
 def _delete_routes(sandbox: Sandbox, selectors: list[RouteSelector]) -> tuple[list[dict[str, str]], bool]:
-    with imperative.held(sandbox) as hand:
-        had = hand.observed.sandbox.routes or ()
+    with imperative.lock(sandbox) as locked:
+        had = locked.observed.sandbox.routes or ()
         for selector in selectors:
             if not any(selector.selects(route) for route in had):
                 raise HostError(f"no route of ours matches {' '.join(_selector_words(selector))}")
         gone = [route for route in had if any(selector.selects(route) for selector in selectors)]
-        changed = hand.set_routes([route for route in had if route not in gone])
+        changed = locked.set_routes([route for route in had if route not in gone])
     return [line for route in gone for line in write_route(route)], changed
 
 

@@ -23,7 +23,7 @@ _ACTIONS = {"+": "add", "~": "change", "-": "delete"}
 
 
 def render_plan(manifest: Manifest, preview: Preview, *, verbose: bool, color: bool) -> str:
-    """Print what would be done to a sandbox, as commands; long runs of like operations are folded."""
+    """Return what would be done to a sandbox as commands. Long runs of like operations are folded."""
     head = f"{manifest.sandbox.id} · {manifest.sandbox.driver} · {manifest.file}"
     operations = preview.plan.operations
     if not operations:
@@ -34,7 +34,7 @@ def render_plan(manifest: Manifest, preview: Preview, *, verbose: bool, color: b
 
 
 def render_operations(operations: Iterable[Operation], *, verbose: bool, color: bool) -> Iterator[str]:
-    """Print operations as signed commands, a line each."""
+    """Yield operations as commands with a sign, one a line."""
     for (_, sign), group in groupby(operations, lambda operation: (type(operation), operation.sign)):
         run = list(group)
         shown = run if verbose or len(run) <= FOLD else run[:SHOWN]
@@ -47,7 +47,7 @@ def render_operations(operations: Iterable[Operation], *, verbose: bool, color: 
 
 
 def render_summary(previews: Sequence[Preview]) -> str:
-    """Count what would be done to all sandboxes, and name it by a fingerprint."""
+    """Return the counts of what would be done to all sandboxes, and the fingerprint."""
     operations = [operation for preview in previews for operation in preview.plan.operations]
     sandboxes = f"{len(previews)} {plural('sandbox', len(previews))}"
     if not operations:
@@ -59,7 +59,7 @@ def render_summary(previews: Sequence[Preview]) -> str:
 
 
 def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
-    """Give a plan as plain data: the stable form of `diff -o json`, described in docs/cli.md."""
+    """Return a plan as plain data: the stable form of `diff -o json`, described in docs/cli.md."""
     return {
         "sandbox": manifest.sandbox.id,
         "fingerprint": preview.fingerprint,
@@ -71,7 +71,7 @@ def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
 
 
 def render_failure(manifest: Manifest, error: ApplyError) -> str:
-    """Print a failed apply: the operation, the kernel's reason, where it comes from, and the counts."""
+    """Return a failed apply as text: the operation, the kernel's reason, its line in the manifest, and the counts."""
     lines = [f"{manifest.sandbox.id}: {error.headline}", f"  {error.reason}"]
     if error.path:
         lines.append(f"  from {manifest.where(error.path)}, {path_text(error.path)}")

@@ -19,7 +19,7 @@ from reconciler.wording import printable
 
 
 def render_script(manifest: Manifest, preview: Preview) -> str:
-    """Return a plan as a script for a root shell on this host. HostError for what no shell can do."""
+    """Return a plan as a script for a root shell on this host. HostError for operations that no shell can execute."""
     driver = manifest.sandbox.driver
     head = printable(f"# {manifest.sandbox.id} ({driver}), from {manifest.file}")
     return "\n".join([head, *(line for segment in preview.plan.segments for line in _lines(segment, driver))])
@@ -34,7 +34,9 @@ def _lines(segment: Segment, driver: DriverAddress) -> Iterator[str]:
         case Table():
             return _table(segment, driver)
         case Plugs():
-            raise HostError("-o shell cannot plug NICs: those are commands for QEMU's monitor; -o text shows them")
+            raise HostError(
+                "-o shell cannot plug NICs: these operations are commands for QEMU's monitor; -o text shows them"
+            )
         case Commands() | Imports() | RuleCommands():
             return (f"{_within(driver)} {each.command}" for each in segment.operations)
         case _:
@@ -42,7 +44,7 @@ def _lines(segment: Segment, driver: DriverAddress) -> Iterator[str]:
 
 
 def _moves(operations: Iterable[MoveOperation], driver: DriverAddress) -> Iterator[str]:
-    """Yield commands that move devices; `$$` stays the number of the shell on the host."""
+    """Yield commands that move devices. `$$` is the process ID of the shell on the host."""
     for operation in operations:
         there = isinstance(operation, AttachInterface)
         yield operation.command if there else f"{_within(driver)} {operation.command}"
@@ -63,7 +65,7 @@ def _table(table: Table, driver: DriverAddress) -> Iterator[str]:
         if isinstance(operation, StopExpiring):
             command = f"sh -c {shlex.quote(command)}"
         elif isinstance(operation, DeleteConntrack):
-            # It fails if there is no such entry.
+            # conntrack fails if there is no such entry.
             command += " || true"
         yield f"{_within(driver)} {command}"
 
@@ -73,8 +75,10 @@ def _within(driver: DriverAddress) -> str:
         case NetnsAddress():
             return f"nsenter --net={shlex.quote(driver.file)}"
         case VmAddress(name=None):
-            raise HostError(f"-o shell needs a way to run commands in {driver}, which only machines of our own have")
+            raise HostError(
+                f"-o shell cannot run commands in {driver}; only machines of `reconciler sandbox start` can"
+            )
         case KataAddress():
-            raise HostError(f"-o shell needs a way to run commands in {driver}, which kata-runtime is not")
+            raise HostError(f"-o shell cannot run commands in {driver}; kata-runtime has no command for that")
         case VmAddress():
             return f"reconciler sandbox exec {driver.name} --"

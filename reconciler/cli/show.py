@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Observe each sandbox and print it; of the manifests only `sandbox` and `driver` count."""
+    """Observe each sandbox and print it. Only `sandbox` and `driver` of the manifests are used."""
     found: list[Observed] = []
     failed = 0
     for manifest in load(arguments.paths):
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         except ReconcilerError as error:
             print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
             failed = failed or error.exit_code
-    documents = [write(_to_say(each)) for each in found]
+    documents = [write(_expressible(each)) for each in found]
     match arguments.output:
         case "text":
             print("\n".join(line for each in found for line in _listing(each)))
@@ -55,8 +55,8 @@ def _observe(sandbox: Sandbox) -> Observed:
         return driver.observe(everything(sandbox))
 
 
-def _to_say(found: Observed) -> Sandbox:
-    """Give what a manifest can say: servers that drain are not in it, but the time that is left for them."""
+def _expressible(found: Observed) -> Sandbox:
+    """Return what a manifest can express: without servers that drain, but with the time that they have left."""
     ipvs = found.sandbox.ipvs
     services = ipvs.services if ipvs else None
     if ipvs is None or not any(server.deadline is not None for each in services or () for server in each.servers):
@@ -74,7 +74,7 @@ def _to_say(found: Observed) -> Sandbox:
 
 
 def _listing(found: Observed) -> Iterator[str]:
-    """List what is ours, then what is not, as iproute2 would."""
+    """Yield lines about our objects, then about foreign ones, in the notation of iproute2."""
     sandbox, around = found.sandbox, found.around
     yield f"{sandbox.id} · {sandbox.driver}"
     yield from (f"  {line}" for section in SECTIONS for line in section.list_ours(found))

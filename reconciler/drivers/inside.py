@@ -46,7 +46,7 @@ class Inside:
 
     @property
     def ipvs(self) -> IpvsEngine:
-        """The engine of the IPVS table. HostError if the kernel has none."""
+        """Return the engine of the IPVS table. HostError if the kernel has none."""
         if self._ipvs_engine is None:
             # Most manifests have no IPVS section.
             from reconciler.netlink.ipvs_engine import IpvsEngine

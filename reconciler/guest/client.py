@@ -140,7 +140,7 @@ class AgentClient:
         self._subscribed = True
 
     def guard(self, period: float, probes: Sequence[bytes], restores: Sequence[bytes]) -> None:
-        """Let the agent look for IPVS services every `period` seconds, and restore at once those that disappeared.
+        """Make the agent look for IPVS services every `period` seconds, and restore at once those that disappeared.
 
         Of each service there is a netlink message that asks for it, and one that adds it; at most one service of each
         address family. They replace those that were guarded before.

@@ -62,7 +62,7 @@ class IpvsEngine:
 
     @property
     def conntrack(self) -> Channel:
-        """The channel to connection tracking."""
+        """Return the channel to connection tracking."""
         if self._conntrack is None:
             self._conntrack = self._channel(NETFILTER)
         return self._conntrack

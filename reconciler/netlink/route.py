@@ -161,7 +161,7 @@ def is_ours(payload: bytes) -> bool:
 
 
 def find_expected(payload: bytes, expected: Mapping[bytes, Route]) -> Route | None:
-    """Find a dumped route among desired ones by its bytes, whatever the state of its link."""
+    """Return the desired route with the bytes of a dumped one, or None, whatever the state of its link."""
     state = payload[_FLAGS_AT : _FLAGS_AT + 1]
     if state and state[0] & ~_ONLINK:
         payload = payload[:_FLAGS_AT] + bytes((state[0] & _ONLINK,)) + payload[_FLAGS_AT + 1 :]

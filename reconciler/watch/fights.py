@@ -36,7 +36,7 @@ class _Repairs:
 
     @property
     def pause(self) -> float:
-        """Seconds to the next repair that is allowed."""
+        """Return the seconds to the next repair that is allowed."""
         return min(FIRST * FACTOR ** min(self.count - 1, 30), MOST)
 
 

@@ -84,12 +84,12 @@ class ManifestReader:
 
     @property
     def polling(self) -> str:
-        """Why the files are checked periodically; empty if inotify reports all changes."""
+        """Return why the files are checked periodically; empty if inotify reports all changes."""
         return self._folders.polling if self._folders else ""
 
     @property
     def unsettled(self) -> str:
-        """Why changed files have not been read for more than PATIENCE seconds; empty if none have waited that long."""
+        """Return why changed files have not been read for more than PATIENCE seconds; empty if none have waited that long."""
         return self._unsettled
 
     def start(self, wake: Callable[[], None]) -> None:

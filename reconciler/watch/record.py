@@ -50,10 +50,10 @@ class LookRecorder:
         self.status.fights = tuple(command for command, _ in fights)
         if fights:
             self._record_fights(fights)
-        elif result.held:
-            count = f"{len(result.held):,} {plural('operation', len(result.held))}"
+        elif result.postponed:
+            count = f"{len(result.postponed):,} {plural('operation', len(result.postponed))}"
             reason = f"{count} postponed: another program just reverted the same change"
-            self.status.set_state(SandboxState.DRIFTED, f"{reason}. First: {result.held[0].command}")
+            self.status.set_state(SandboxState.DRIFTED, f"{reason}. First: {result.postponed[0].command}")
         elif result.draining:
             servers = f"{result.draining:,} IPVS {plural('server', result.draining)}"
             self.status.set_state(SandboxState.DRAINING, f"waiting for {servers} to drain")

@@ -162,7 +162,7 @@ class MetricsServer:
 
     @property
     def port(self) -> int:
-        """The port. If it was 0 in the options, the kernel has chosen one."""
+        """Return the port. If it was 0 in the options, the kernel has chosen one."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:

@@ -51,13 +51,13 @@ class Rollout:
 
     @property
     def stopped(self) -> tuple[str, ...]:
-        """The sandboxes whose failures have stopped the rollout while others wait; empty if it goes on."""
+        """Return the sandboxes whose failures have stopped the rollout while others wait; empty if it goes on."""
         stop = self._pace.stop_after and len(self._failed) >= self._pace.stop_after and self._waiting
         return tuple(self._failed) if stop else ()
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The sandboxes whose changed manifests wait for their turn."""
+        """Return the sandboxes whose changed manifests wait for their turn."""
         return tuple(self._waiting)
 
     def add(self, changed: Iterable[Manifest]) -> None:

@@ -93,12 +93,12 @@ class Worker:
 
     @property
     def status(self) -> SandboxStatus:
-        """What is known of the sandbox."""
+        """Return what is known of the sandbox."""
         return self._recorder.status
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest that the worker applies."""
+        """Return the manifest that the worker applies."""
         return self._manifest
 
     def start(self) -> None:
@@ -294,10 +294,10 @@ class Worker:
     def _repair(self, driver: Driver, manifest: Manifest, cause: str, *, quick: bool) -> None:
         """Apply a manifest. RefusedError if it is refused; then drift from the manifest applied before is repaired."""
         try:
-            result = repair(driver, manifest.sandbox, quick=quick, holds=self._fights.postpones)
+            result = repair(driver, manifest.sandbox, quick=quick, postpones=self._fights.postpones)
         except RefusedError:
             if self._applied and self._applied.driver == manifest.sandbox.driver:
-                before = repair(driver, self._applied, quick=quick, holds=self._fights.postpones)
+                before = repair(driver, self._applied, quick=quick, postpones=self._fights.postpones)
                 self._fights.record(before.operations)
             raise
         self._applied = manifest.sandbox

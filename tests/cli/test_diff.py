@@ -101,7 +101,7 @@ def test_a_script_needs_the_sandbox_itself(capsys: Output) -> None:
     assert main(["diff", "-o", "shell", "--observed", "saved.yaml", "web.yaml"]) == 2
     assert capsys.readouterr() == (
         "",
-        "reconciler: -o shell needs the sandbox itself: a saved state does not know what devices are on this host\n",
+        "reconciler: -o shell needs the sandbox itself: a saved state does not contain the devices of this host\n",
     )
 
 
@@ -155,7 +155,7 @@ def test_a_sandbox_that_is_not_in_the_saved_state_does_not_hide_the_others(chang
     write(changed, other=manifest("other"))
     assert main(["diff", "--observed", "saved.yaml", "other.yaml", "web.yaml"]) == 2
     out, err = capsys.readouterr()
-    assert err == "other: the saved state does not have this sandbox\n"
+    assert err == "other: the saved state does not contain this sandbox\n"
     assert out.startswith("web · netns web · web.yaml\n")
     assert out.splitlines()[-1].startswith("1 sandbox: ")
 
@@ -163,7 +163,7 @@ def test_a_sandbox_that_is_not_in_the_saved_state_does_not_hide_the_others(chang
 def test_without_any_sandbox_that_could_be_read_nothing_is_printed(folder: Path, capsys: Output) -> None:
     write(folder, web=manifest("web"), saved=manifest("other"))
     assert main(["diff", "--observed", "saved.yaml", "web.yaml"]) == 2
-    assert capsys.readouterr() == ("", "web: the saved state does not have this sandbox\n")
+    assert capsys.readouterr() == ("", "web: the saved state does not contain this sandbox\n")
 
 
 def test_a_saved_state_is_checked_like_a_manifest(folder: Path, capsys: Output) -> None:
