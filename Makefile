@@ -20,7 +20,7 @@ setup: $(VENV)/.complete system ## install what the other targets need: a virtua
 demo: setup ## show the main job on a real virtual machine with a real TAP
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
 
-test: setup backend lint ## run all tests, on real namespaces and virtual machines
+test: setup lint ## run all tests, on real namespaces and virtual machines
 	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
@@ -65,12 +65,6 @@ system:
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
 	@test "$$(id -u)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
-
-# A vhost-user backend, for tests only.
-.PHONY: backend
-backend:
-	@command -v dpdk-testpmd >/dev/null || $(MAKE) --no-print-directory package \
-		NAME="dpdk-dev librte-net-vhost23 librte-net-af-packet23"
 
 .PHONY: package
 package:

@@ -141,7 +141,7 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def guest(root: None) -> Iterator[Guest]:
     """The machine of all tests of a process; each leaves it as it was."""
-    with resumed.started(f"test-{os.getpid()}") as made:
+    with resumed.started(f"test-{os.getpid()}", resumed.Kind(python=True)) as made:
         yield made
 
 

@@ -46,6 +46,11 @@ class Guest:
     def run(self, *words: str, stdin: bytes = b"") -> Ran:
         return run_command(self.sandbox.exec, list(words), stdin)
 
+    def unpack(self, archive: bytes) -> None:
+        """Unpack a tar archive, compressed, below the root."""
+        ran = self.run("busybox", "tar", "-xzf", "-", "-C", "/", stdin=archive)
+        assert (ran.status, ran.stderr) == (0, b""), f"an archive of {len(archive)} bytes cannot be unpacked: {ran}"
+
     def await_end(self) -> None:
         """Wait until a QEMU that was killed has closed its sockets, which it does last."""
         deadline = time.monotonic() + _END_TIMEOUT

@@ -23,6 +23,7 @@ from reconciler.errors import SandboxGoneError
 from reconciler.guest import image, launch, qemu
 from reconciler.guest.image import Image
 from reconciler.guest.qmp import Monitor
+from tests.ipvs import bundle
 from tests.machine import Guest
 
 # Seconds. Nobody needs a state that no test run has used for so long.
@@ -30,13 +31,14 @@ _SAVE_TIMEOUT, _UNUSED = 120.0, 7 * 86400.0
 
 
 class Kind(NamedTuple):
-    """What a machine is made of: arguments of launch.start, the chipset, and more words for QEMU."""
+    """What a machine is made of: arguments of launch.start, the chipset, more words for QEMU; what our command line runs on."""
 
     kernel: str = os.environ.get("GUEST_KERNEL", "6.1")
     memory: int = qemu.MEMORY
     ports: int = qemu.PORTS
     chipset: str = "q35"
     more: tuple[str, ...] = ()
+    python: bool = False
 
 
 USUAL = Kind()
@@ -94,7 +96,8 @@ def _key(kind: Kind) -> str:
     program = os.stat(shutil.which(qemu.PROGRAM) or qemu.PROGRAM)
     accelerators = [name for name, _ in launch._accelerators()]
     words = _command_line(kind, "", image.prepare(kind.kernel), accelerators[0], kind.memory, kind.ports)
-    text = repr((program.st_size, program.st_mtime_ns, accelerators, words))
+    python = bundle.key() if kind.python else ""
+    text = repr((program.st_size, program.st_mtime_ns, accelerators, words, python))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -109,6 +112,8 @@ def _save(kind: Kind, file: Path) -> None:
     name = f"saved-{os.getpid()}"
     guest = _start(name, kind)
     try:
+        if kind.python:
+            guest.unpack(bundle.build_base())
         # The other agent is there as well.
         guest.output("true")
         with Monitor(guest.sandbox.qmp, _SAVE_TIMEOUT) as monitor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-# What has dpdk-testpmd and the drivers it is used with here; all else comes as what they depend on.
-PACKAGES = "dpdk-dev librte-net-vhost23 librte-net-af-packet23"
-PROGRAM = "dpdk-testpmd"
-_START_TIMEOUT, _END_TIMEOUT = 20.0, 10.0
+from tests.vhost import testpmd
+
+# Seconds.
+_START_TIMEOUT, _END_TIMEOUT = 60.0, 30.0
 
 
 @dataclass
@@ -35,13 +34,11 @@ class Backend:
 
     def start(self) -> None:
         """Start it, and wait until it serves the socket."""
-        if shutil.which(PROGRAM) is None:
-            pytest.fail(f"{PROGRAM} is missing: install the Debian packages {PACKAGES}")
         core = max(os.sched_getaffinity(0))
         words = [
             "stdbuf",
             "-oL",
-            PROGRAM,
+            *testpmd.command(),
             "--no-huge",
             "-m",
             "256",
@@ -61,7 +58,7 @@ class Backend:
         while "Press enter to exit" not in self._log.read_text(errors="replace"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                pytest.fail(f"{PROGRAM} did not start:\n{self._log.read_text(errors='replace')}")
+                pytest.fail(f"testpmd did not start:\n{self._log.read_text(errors='replace')}")
             time.sleep(0.02)
 
     def kill(self) -> None:
