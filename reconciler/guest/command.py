@@ -24,7 +24,8 @@ Sink = Callable[[bytes], object]
 def run(path: str, command: Sequence[str], stdin: int | None, stdout: Sink, stderr: Sink) -> int:
     """Run a command over the socket of an exec port. Return its exit status (127: not found, 128 + n: signal n).
 
-    `stdin` is a descriptor that is read to its end; None: the input is empty. It ends with this process.
+    `stdin` is a descriptor that is read to its end; None: the input is empty. The command
+    ends when this process does.
     """
     words = [os.fsencode(word) for word in command]
     if not words or any(b"\0" in word for word in words):
