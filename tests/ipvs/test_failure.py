@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests import resumed
+from tests.ipvs import halted as halting
 from tests.ipvs.place import Vm
 from tests.ipvs.rules import rules
 
@@ -24,7 +25,11 @@ RULES = rules()
 REFUSED_SERVER = ["-A -t [fd00::1]:80 -s rr", "-a -t [fd00::1]:80 -r [fe80::9]:80 -m -w 1"]
 REFUSED_SERVICE = ["-A -t 10.1.0.9:80 -s twos", "-a -t 10.1.0.9:80 -r 10.9.9.1:80 -m -w 1"]
 # Seconds that a host waits for a guest that stands still, once for what it is at and once to look again; and a margin.
-FROZEN = 2 * 10.0 + 10.0
+FROZEN = 2 * 10.0 + 20.0
+# Seconds, less than a host waits for a guest that is silent.
+AT_ONCE = 9.0
+# Fewer than an apply of RULES sends.
+BATCHES = 6
 
 
 def with_refused(lines: list[str], refused: list[str]) -> str:
@@ -42,6 +47,18 @@ def spawn(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "reconciler", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def halted(number: int, path: str) -> subprocess.Popen[str]:
+    """Start an apply, and wait until it stops before its batch of that number, or has ended without one (halted.py)."""
+    process = subprocess.Popen(
+        [sys.executable, halting.__file__, str(number), "apply", path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    return process
 
 
 def failure(stderr: str) -> str:
@@ -191,9 +208,11 @@ def test_killed_at_any_point_and_run_again(vm: Vm) -> None:
         lines = rules(weight=weight)
         path = vm.manifest(rules="\n".join(lines))
         killed = 0
-        for _ in range(4):
-            process = spawn("apply", path)
-            time.sleep(dice.uniform(0.3, 2.0))
+        for pause in (0.0, *(dice.uniform(0.01, 0.5) for _ in range(3))):
+            process = halted(dice.randint(1, BATCHES), path)
+            if pause:
+                process.send_signal(signal.SIGCONT)
+                time.sleep(pause)
             process.kill()
             process.communicate()
             killed += process.returncode == -signal.SIGKILL
@@ -213,7 +232,7 @@ def test_what_was_set_for_a_moment_by_a_process_that_was_killed_is_put_back(vm: 
 def test_two_at_once_are_one_and_one_that_says_so(vm: Vm) -> None:
     path = vm.manifest(rules="\n".join(RULES))
     processes = [spawn("apply", path) for _ in range(2)]
-    ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in processes]
     codes = sorted(code for _, _, code in ended)
     assert codes in ([0, 0], [0, 2]), ended
     for _, stderr, code in ended:
@@ -235,11 +254,11 @@ def frozen(pid: int | None) -> Iterator[None]:
 def test_a_guest_that_stands_still_is_an_error_within_seconds_and_then_all_is_well(vm: Vm) -> None:
     path = vm.manifest(rules="\n".join(RULES))
     pid = vm.guest.sandbox.pid()
-    process = spawn("apply", path)
-    time.sleep(1)
+    process = halted(2, path)
     with frozen(pid):
+        process.send_signal(signal.SIGCONT)
         begin = time.monotonic()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)
         assert time.monotonic() - begin < FROZEN
         assert process.returncode == 2
         assert failure(stderr).startswith("box: "), stderr
@@ -265,17 +284,18 @@ def test_a_machine_that_dies_is_an_error_at_once(mortal: Vm) -> None:
     path = mortal.manifest(rules="\n".join(RULES))
     pid = mortal.guest.sandbox.pid()
     assert pid
-    process = spawn("apply", path)
-    time.sleep(1)
+    process = halted(2, path)
     os.kill(pid, signal.SIGKILL)
+    mortal.guest.await_end()
+    process.send_signal(signal.SIGCONT)
     begin = time.monotonic()
-    _, stderr = process.communicate(timeout=60)
-    assert time.monotonic() - begin < 5
+    _, stderr = process.communicate(timeout=120)
+    assert time.monotonic() - begin < AT_ONCE
     assert process.returncode == 2
     assert "Traceback" not in stderr
     assert failure(stderr).startswith("box: "), stderr
     begin = time.monotonic()
     ran = mortal.reconciler("apply", path)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < AT_ONCE
     assert ran.status == 2
     assert "the sandbox is not running" in ran.stderr
