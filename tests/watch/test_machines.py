@@ -35,7 +35,9 @@ class Machine:
         nic = {"name": "eth0", "device": self.device, "hwAddr": MACS[number], "mtu": 1500, "addresses": ["10.0.0.2/16"]}
         self.sections: dict[str, Any] = {
             "interfaces": [nic],
+            "neighbours": [{"address": "10.0.0.1", "device": "eth0", "hwAddr": "02:42:20:6f:a3:f1"}],
             "routes": [{"dest": "10.8.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}],
+            "rules": [{"priority": 100, "from": "10.1.0.0/16", "table": 100}],
             "ipvs": {"rules": "\n".join(LINES) + "\n"},
         }
         ip("link", "set", self.device, "up")
@@ -59,9 +61,18 @@ class Machine:
 
     def is_as_written(self) -> bool:
         shown = self.run(
-            "ip -o link show eth0 2>&1; ip -o addr show eth0 2>&1; ip route show 10.8.0.0/16; ipvsadm -Sn | wc -l"
+            "ip -o link show eth0 2>&1; ip -o addr show eth0 2>&1; ip route show 10.8.0.0/16; "
+            "ip rule; ip neigh show 10.0.0.1; ipvsadm -Sn | wc -l"
         )
-        return all(each in shown for each in ("mtu 1500", "inet 10.0.0.2/16", "via 10.0.0.1", f"\n{len(LINES)}\n"))
+        expected = (
+            "mtu 1500",
+            "inet 10.0.0.2/16",
+            "via 10.0.0.1",
+            "lookup 100",
+            "a3:f1 PERMANENT",
+            f"\n{len(LINES)}\n",
+        )
+        return all(each in shown for each in expected)
 
 
 @pytest.fixture
@@ -101,6 +112,8 @@ def test_machines_are_kept_as_their_manifests_say(machines: list[Machine], runni
         "ip route del 10.8.0.0/16",
         "ip addr flush dev eth0",
         "ip link set eth0 mtu 1400",
+        "ip rule del priority 100",
+        "ip neigh replace 10.0.0.1 lladdr 02:42:20:6f:a3:f9 dev eth0 nud permanent",
         # One right after the other: the watch is quick.
         "printf 'link set eth0 down\\nlink set eth0 name foo\\n' | ip -batch -",
         f"ipvsadm -e {LINES[1].removeprefix('-a ').replace('-w 1', '-w 9')}",

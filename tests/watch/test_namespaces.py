@@ -54,6 +54,64 @@ def test_a_change_is_told_of_the_sandbox_it_is_in(kernel: Kernel, channel: Names
     assert "b" not in seen
 
 
+MAC = "02:42:20:6f:a3:f1"
+EVENTS = [
+    "rule add priority 100 table 100",
+    "rule del priority 100 table 100",
+    "-6 rule add priority 100 table 100 protocol 200",
+    "-6 rule del priority 100",
+    f"neigh add 192.0.2.1 lladdr {MAC} dev e0 nud permanent protocol 200",
+    "neigh change 192.0.2.1 dev e0 nud stale",
+    "neigh del 192.0.2.1 dev e0",
+    f"neigh add 2001:db8::1 lladdr {MAC} dev e0 nud permanent protocol 200",
+    "link set e0 down",
+]
+LEARNED = [
+    f"neigh add 192.0.2.2 lladdr {MAC} dev e0 nud reachable",
+    "neigh change 192.0.2.2 dev e0 nud delay",
+    f"neigh add 2001:db8::2 lladdr {MAC} dev e0 nud stale router",
+    "neigh del 192.0.2.2 dev e0",
+    f"neigh add 192.0.2.3 lladdr {MAC} dev e0 nud permanent",
+]
+
+
+def test_rules_and_neighbours_of_ours_are_told_and_what_is_learned_is_not(
+    kernel: Kernel, channel: NamespaceSocket
+) -> None:
+    one, other = kernel.namespace(), kernel.namespace()
+    ip("link", "add", "e0", "type", "veth", "peer", "name", "e1", namespace=one)
+    ip("link", "set", "e0", "up", namespace=one)
+    tracker = NamespaceTracker(channel)
+    tracker.refresh({"a": file_of(one), "b": file_of(other)})
+    seen: set[str | int | None] = set()
+
+    def told(name: str) -> bool:
+        seen.update(tracker.read_changes())
+        return name in seen
+
+    def settle() -> None:
+        """Wait until all that came before is told, by another change."""
+        seen.clear()
+        for state in ("up", "down"):
+            ip("link", "set", "lo", state, namespace=other)
+        until(lambda: told("b"), "b")
+
+    # The kernel is done with the new link, whose IPv6 address comes later.
+    until(lambda: "tentative" not in ip("-6", "address", "show", "dev", "e0", namespace=one), "address")
+    for event in LEARNED:
+        settle()
+        list(tracker.read_changes())
+        seen.clear()
+        ip(*event.split(), namespace=one)
+        settle()
+        assert "a" not in seen, event
+    for event in EVENTS:
+        settle()
+        seen.clear()
+        ip(*event.split(), namespace=one)
+        until(lambda: told("a"), event)
+
+
 def test_a_namespace_that_comes_goes_or_is_another_one_has_changed(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
     files = {"a": file_of(name), "b": file_of(f"{name}x")}

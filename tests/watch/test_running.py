@@ -32,6 +32,8 @@ from tests.watch.running import (
     watching,
 )
 
+# Seconds; looks that nothing asks for are a minute apart.
+QUICK = 10.0
 THIRD = ROUTE | {"dest": "10.10.0.0/16"}
 
 
@@ -99,6 +101,84 @@ def test_each_kind_of_drift_is_repaired(folder: Path, keep: Keep) -> None:
             assert (event["cause"], event["file"]) == ("drift", str(kept.file))
         answer = watcher.await_state("converged", *(kept.name for kept, _ in changed))
         assert {each["drift_1h"] for each in answer.sandboxes.values()} == {1}
+
+
+MAC = "02:42:20:6f:a3:f1"
+ITEMS: dict[str, Any] = {
+    "neighbours": [
+        {"address": "10.0.0.1", "device": "eth0", "hwAddr": MAC},
+        {"address": "10.0.0.77", "device": "eth0", "proxy": True},
+    ],
+    "rules": [{"priority": 100, "from": "10.1.0.0/16", "table": 100}],
+}
+ITEM_CHANGES = [
+    "rule del priority 100",
+    "rule add priority 101 table 100 protocol 200",
+    "-6 rule add priority 101 table 100 protocol 200",
+    "neigh del 10.0.0.1 dev eth0",
+    "neigh replace 10.0.0.1 lladdr 02:42:20:6f:a3:f9 dev eth0 nud permanent",
+    f"neigh add 10.0.0.2 lladdr {MAC} dev eth0 nud permanent protocol 200",
+    "link set eth0 down",
+]
+
+
+def items(kept: Kept) -> str:
+    """Return the rules and neighbours that are ours."""
+    shown = (("rule",), ("-6", "rule"), ("neigh", "show", "nud", "permanent"), ("neigh", "show", "proxy"))
+    lines = [line for words in shown for line in kept.ip(*words).splitlines()]
+    return "\n".join(sorted(line for line in lines if "proto 200" in line))
+
+
+def test_drift_of_rules_and_neighbours_is_repaired_and_what_is_learned_is_none(folder: Path, keep: Keep) -> None:
+    changed = [(keep(), change) for change in ITEM_CHANGES]
+    quiet = keep()
+    every = [*(kept for kept, _ in changed), quiet]
+    for kept in every:
+        kept.write(**ITEMS)
+    with watching(folder) as watcher:
+        watcher.await_state("converged", *(kept.name for kept in every))
+        before = items(quiet)
+        assert before.count("\n") == 2
+        watcher.await_quiet()
+        quiet.ip("neigh", "add", "10.0.0.5", "lladdr", MAC, "dev", "eth0", "nud", "stale")
+        for kept, change in changed:
+            begin = time.monotonic()
+            kept.ip(*change.split())
+            watcher.await_event("repaired", sandbox=kept.name)
+            assert time.monotonic() - begin < QUICK, change
+            assert items(kept) == before, change
+        assert "10.0.0.5" in quiet.ip("neigh")
+        assert not watcher.events("repaired", sandbox=quiet.name)
+        answer = watcher.await_state("converged", *(kept.name for kept in every))
+        assert {name: each["drift_1h"] for name, each in answer.sandboxes.items()} == {
+            **{kept.name: 1 for kept, _ in changed},
+            quiet.name: 0,
+        }
+
+
+def test_a_proxy_is_noticed_by_a_look_as_the_kernel_tells_nothing_of_it(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    kept.write(**ITEMS)
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        before = items(kept)
+        kept.ip("neigh", "del", "proxy", "10.0.0.77", "dev", "eth0")
+        watcher.signal(signal.SIGHUP)
+        watcher.await_event("repaired", sandbox=kept.name)
+        assert items(kept) == before
+
+
+def test_prune_takes_rules_and_neighbours_away(folder: Path, keep: Keep) -> None:
+    kept, _ = keep(), keep()
+    kept.write(**ITEMS)
+    with watching(folder, "--prune") as watcher:
+        watcher.await_state("converged", kept.name)
+        assert items(kept)
+        kept.ip("rule", "add", "priority", "200", "table", "100", "protocol", "static")
+        kept.file.unlink()
+        watcher.await_event("pruned", sandbox=kept.name)
+        assert items(kept) == ""
+        assert "proto static" in kept.ip("rule")
 
 
 def test_drift_in_one_sandbox_does_not_trouble_another(folder: Path, keep: Keep) -> None:
