@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 
 from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Address, Interface
+from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import IPV6_DEFAULT_METRIC, REJECT_TYPES, TABLE_MAIN, NextHop, Route, canonical_hops
+from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 
 INTERFACES_MAX = 3
 ADDRESSES_MAX = 3
 ROUTES_MAX = 8
+NEIGHBOURS_MAX = 6
+RULES_MAX = 8
 
 NAMES = ("eth0", "eth1", "eth2", "uplink")
 MACS = tuple(f"02:42:20:6f:a3:{number:02x}" for number in range(1, 7))
@@ -33,6 +37,8 @@ IPV4_METRICS = (0, 0, 100, 1024)
 IPV6_METRICS = (IPV6_DEFAULT_METRIC, IPV6_DEFAULT_METRIC, 100)
 ROUTE_MTUS = (0, 0, 1280, 1400)
 ADVMSSES = (0, 0, 1200)
+# Routers, hosts on a link and off it.
+NEIGHBOURS = ("10.0.0.1", "10.0.0.200", "203.0.113.9", "fd00::1", "fe80::1", "2001:db8::9")
 WEIGHTS = (1, 1, 2, 256)
 # In no subnet of a device and in no destination but the defaults.
 IPV4_ON_LINK = "169.254.7.1"
@@ -138,11 +144,68 @@ def routes(draw: st.DrawFn, nics: Sequence[Interface]) -> Route:
     )
 
 
+def neighbours(nics: Sequence[Interface]) -> st.SearchStrategy[Neighbour]:
+    """A neighbour of any kind and family on some interface."""
+
+    def made(address: str, device: str, mac: str, *, router: bool) -> Neighbour:
+        # Without a MAC address it is a proxy.
+        return Neighbour(address=address, device=device, hw_addr=mac, proxy=not mac, router=router and is_ipv6(address))
+
+    devices = st.sampled_from([nic.name for nic in nics])
+    return st.builds(made, st.sampled_from(NEIGHBOURS), devices, st.sampled_from((*MACS[:2], "")), router=st.booleans())
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> Rule:
+    """A rule of any kind and family. Many have all but a field or two in common.
+
+    The kernel looks for gateways by its rules (fib_check_nh: no protocol, port or mark, of root). None of these is for that.
+    """
+    ipv6 = draw(st.booleans())
+    networks = st.none() | st.sampled_from(IPV6_DESTINATIONS[1:] if ipv6 else IPV4_DESTINATIONS[1:])
+    action = draw(st.sampled_from(("table", "table", "table", "l3mdev", "goto", *REJECT_ACTIONS)))
+    looks_up = action in {"table", "l3mdev"}
+    decided = Rule(
+        family="ipv6" if ipv6 else "ipv4",
+        priority=draw(st.sampled_from((0, 100, 100, 100, 32766, 4294967290))),
+        suppress_prefixlength=draw(st.sampled_from((NO_SUPPRESSION, 0, 8))) if looks_up else NO_SUPPRESSION,
+        l3mdev=action == "l3mdev",
+        action="table" if looks_up else action,
+        table=draw(st.sampled_from((*TABLES, 255))) if action == "table" else 0,
+        goto=draw(st.sampled_from((4294967291, 4294967292))) if action == "goto" else 0,
+    )
+    if draw(st.integers(0, 7)) == 0:
+        return replace(decided, invert=True, uidrange=(0, 0))
+    mask = draw(st.sampled_from((0, 0xFF, ALL_BITS)))
+    ports = st.sampled_from((None, None, (53, 53), (8000, 8080)))
+    ipproto, sport, dport = draw(st.sampled_from((0, 6, 253))), draw(ports), draw(ports)
+    is_free = not (mask or ipproto or sport or dport)
+    return replace(
+        decided,
+        from_=draw(networks),
+        to=draw(networks),
+        iif=draw(st.sampled_from(NAMES[:2] if is_free else (None, "lo", *NAMES[:2]))),
+        oif=draw(st.sampled_from((None, None, "lo", NAMES[0]))),
+        fwmark=0x10 & mask,
+        fwmask=mask,
+        ipproto=ipproto,
+        sport=sport,
+        dport=dport,
+        uidrange=draw(st.sampled_from((None, None, (0, 0), (1000, 1999)))),
+        tos=draw(st.sampled_from((0, 0, 0x10))),
+    )
+
+
+def _without_decoration(rule: Rule) -> Rule:
+    """Return a rule without what no two rules of a kernel may differ by alone."""
+    return replace(rule, invert=False, goto=0)
+
+
 @st.composite
 def sandboxes(
     draw: st.DrawFn, devices: Sequence[str], driver: NetnsAddress, *, sandbox_id: str = "generated"
 ) -> Sandbox:
-    """A sandbox with both sections, of some of the given host devices under names of its own.
+    """A sandbox with all sections but IPVS, of some of the given host devices under names of its own.
 
     The same device has the same subnets in each sandbox, whatever its name there.
     """
@@ -155,4 +218,12 @@ def sandboxes(
     )
     count = draw(st.integers(0, ROUTES_MAX))
     section = st.lists(routes(nics), min_size=count, max_size=count, unique_by=lambda route: route.key)
-    return Sandbox(id=sandbox_id, driver=driver, interfaces=nics, routes=tuple(draw(section)))
+    near = st.lists(neighbours(nics), max_size=NEIGHBOURS_MAX, unique_by=lambda each: each.key) if nics else st.just([])
+    return Sandbox(
+        id=sandbox_id,
+        driver=driver,
+        interfaces=nics,
+        neighbours=tuple(draw(near)),
+        routes=tuple(draw(section)),
+        rules=tuple(draw(st.lists(rules(), max_size=RULES_MAX, unique_by=_without_decoration))),
+    )

@@ -94,8 +94,12 @@ def _hop_words(hop: NextHop) -> str:
 
 
 def item_command(verb: str, item: Rule | Neighbour) -> str:
-    """Return the command that does `verb` (add, replace, del) to a rule or a neighbour of ours."""
+    """Return the command that does `verb` (add, replace, del) to a rule or a neighbour of ours.
+
+    A neighbour that comes takes the place of one that the kernel has learned.
+    """
     if isinstance(item, Neighbour):
+        verb = "replace" if verb == "add" else verb
         return f"ip neigh {verb} {item_words(item)}" + ("" if verb == "del" else f" protocol {PROTOCOL}")
     ip = "ip -6" if item.family == "ipv6" else "ip"
     return f"{ip} rule {verb} {item_words(item)} protocol {PROTOCOL}"

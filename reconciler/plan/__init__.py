@@ -85,7 +85,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     foreign = aftermath.foreign_routes(around.routes, links, addresses, had, wanted) if sure or doubtful else []
     coming, going = plan_routes(sure, doubtful, foreign)
 
-    neighbours, rules = _plan_items(desired, observed, wanted, links)
+    neighbours, rules = _plan_items(desired, observed, wanted, links, addresses)
     table = _plan_ipvs(desired, observed)
     segments = joined(
         (
@@ -168,7 +168,7 @@ def _count_deletions(
 
 
 def _plan_items(
-    desired: Sandbox, observed: Observed, wanted: Sequence[Interface], links: LinkPlan
+    desired: Sandbox, observed: Observed, wanted: Sequence[Interface], links: LinkPlan, addresses: AddressPlan
 ) -> tuple[ItemPlan, ItemPlan]:
     """Plan the neighbours and the rules."""
     had, around = observed.sandbox, observed.around
@@ -177,10 +177,16 @@ def _plan_items(
 
     def lost(neighbour: Neighbour) -> bool:
         nic = neighbour.device
-        return nic in down or (nic in moved and not neighbour.proxy) or (neighbour.is_ipv6 and nic in links.ipv6_off)
+        off = links.ipv6_off if neighbour.is_ipv6 else addresses.ipv4_off
+        return nic in down or nic in off or (nic in moved and not neighbour.proxy)
 
-    rules = plan_items(desired.rules, had.rules or (), around.rules, links, lambda _: False)
-    return plan_items(desired.neighbours, had.neighbours or (), around.neighbours, links, lost), rules
+    def doubtful(neighbour: Neighbour) -> bool:
+        return not neighbour.is_ipv6 and neighbour.device in addresses.ipv4_doubtful
+
+    return (
+        plan_items(desired.neighbours, had.neighbours or (), around.neighbours, links, lost, doubtful),
+        plan_items(desired.rules, had.rules or (), around.rules, links),
+    )
 
 
 def _count_item_deletions(plans: Mapping[str, ItemPlan]) -> Iterator[Deletion]:

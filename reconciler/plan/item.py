@@ -1,7 +1,8 @@
 """Objects that are added, replaced and deleted as a whole.
 
-An object of a NIC is lost when the kernel empties the NIC's tables: the link goes down or gets another MAC address, or,
-for IPv6, its MTU becomes too small (net/core/neighbour.c: neigh_ifdown, neigh_changeaddr).
+An object of a NIC is lost when the kernel empties the NIC's tables: the link goes down or gets another MAC address, the NIC
+loses its last IPv4 address, or, for IPv6, its MTU becomes too small (net/core/neighbour.c: neigh_ifdown, neigh_changeaddr;
+net/ipv4/fib_frontend.c: fib_disable_ip).
 """
 
 from __future__ import annotations
@@ -38,14 +39,21 @@ def readdressed(had: Iterable[Interface], wanted: Iterable[Interface]) -> set[st
     return {each.name for each in had if after.get(each.device, each.hw_addr) != each.hw_addr}
 
 
+def _never(_: object) -> bool:
+    return False
+
+
 def plan_items(
     wishes: Sequence[T] | None,
     found: Sequence[T],
     foreign: Iterable[T],
     links: LinkPlan,
-    lost: Callable[[T], bool],
+    lost: Callable[[T], bool] = _never,
+    doubtful: Callable[[T], bool] = _never,
 ) -> ItemPlan:
     """Plan one section. `wishes` None: what is there stays. `lost` says which objects found the kernel drops on the way.
+
+    `doubtful` says which it may drop: those are replaced by themselves.
 
     Raises RefusedError where an object of another owner is in the place of a wanted one and differs.
     """
@@ -72,6 +80,9 @@ def plan_items(
         plan.going = exact_deletions(
             [each.item for each in plan.going], [*left(found), *(each.item for each in plan.coming)]
         )
+    doubted = left([each for each in found if doubtful(each)])
+    kept = set(wanted) if doubted else set()
+    plan.coming += [ReplaceItem(item=each, before=each) for each in doubted if each in kept]
     keys = {each.key for each in wanted}
     plan.deleted = sum(each.renamed(links.renames).key not in keys for each in found)
     return plan

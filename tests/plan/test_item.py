@@ -238,13 +238,45 @@ def test_ipv6_neighbours_go_where_an_mtu_turns_ipv6_off() -> None:
     assert plan(wanted([small]), observed).deletions == (Deletion(kind="neighbour", count=2, total=4),)
 
 
+@declared_or_not
+@pytest.mark.parametrize(
+    "after", [nic("eth0", "192.0.2.11/24", "2001:db8::10/64 nodad"), nic("eth0", "2001:db8::10/64 nodad")]
+)
+def test_a_nic_that_is_without_ipv4_for_a_moment_loses_its_ipv4_neighbours(after: Interface, declared: bool) -> None:
+    desired = wanted([after], neighbours=ALL0 if declared else None)
+    observed = there([ETH0], ours=ALL0)
+    assert items_planned(desired, observed) == [AddItem(item=NEAR), AddItem(item=PROXY)]
+    operations = plan(desired, observed).operations
+    assert operations.index(DeleteAddress(device="eth0", address=ETH0.addresses[0])) < operations.index(
+        AddItem(item=NEAR)
+    )
+
+
+def test_a_nic_that_may_be_without_ipv4_for_a_moment_may_lose_its_ipv4_neighbours() -> None:
+    before, after = nic("eth0", "192.0.2.10/24", "192.0.2.11/24"), nic("eth0", "192.0.2.11/24")
+    changed = replace(FAR, device="eth0")
+    observed = there([before], ours=[NEAR, NEAR6, PROXY, changed])
+    desired = wanted([after], neighbours=[NEAR, NEAR6, replace(changed, hw_addr=mac(9))])
+    assert items_planned(desired, observed) == [
+        ReplaceItem(item=replace(changed, hw_addr=mac(9)), before=changed),
+        ReplaceItem(item=NEAR, before=NEAR),
+        DeleteItem(item=PROXY),
+    ]
+
+
+def test_a_nic_with_a_leased_address_keeps_its_neighbours() -> None:
+    observed = there([ETH0], ours=ALL0, addresses=frozenset({("eth0", "192.0.2.99/24")}))
+    after = nic("eth0", "192.0.2.11/24", "2001:db8::10/64 nodad")
+    assert items_planned(wanted([after], neighbours=ALL0), observed) == []
+
+
 def test_a_new_nic_has_its_neighbours_at_once() -> None:
     assert planned_commands(wanted([ETH0], neighbours=[NEAR, PROXY6]), there())[1:] == [
         "ip link set dev eth0 address 02:00:00:00:00:01 mtu 1500 up",
         "ip address add 192.0.2.10/24 dev eth0",
         "ip address add 2001:db8::10/64 dev eth0 nodad",
-        "ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:f1 dev eth0 nud permanent protocol 200",
-        "ip neigh add proxy 2001:db8::77 dev eth0 protocol 200",
+        "ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:f1 dev eth0 nud permanent protocol 200",
+        "ip neigh replace proxy 2001:db8::77 dev eth0 protocol 200",
     ]
 
 

@@ -126,11 +126,26 @@ class SandboxPlace(ABC):
         return [operation.command for operation in self.plan(manifest.sandbox)]
 
     def state(self) -> dict[str, Any]:
-        """Say what `ip` sees: links, addresses and routes without what changes by itself.
+        """Return what `ip` sees: links, addresses, neighbours, routes and rules without what changes by itself.
 
-        That is indexes, carrier, times, and what comes and goes with a carrier: link-local addresses and their routes.
+        That is indexes, carrier, times, and what comes and goes with a carrier: link-local addresses and their routes, and
+        neighbours that are learned.
         """
-        return {"links": self._links(), "routes": [*self.routes("-4"), *self.routes("-6")]}
+        routes = [*self.routes("-4"), *self.routes("-6")]
+        return {"links": self._links(), "neighbours": self.neighbours(), "routes": routes, "rules": self.rules()}
+
+    def neighbours(self) -> list[dict[str, Any]]:
+        """Return the neighbours that somebody has made, as `ip` shows them."""
+        shown = (self.ip("-j", "-d", "neigh", "show", *words) for words in (("nud", "permanent"), ("proxy",)))
+        return sorted((each for text in shown for each in json.loads(text or "[]")), key=json.dumps)
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Return the rules, as `ip` shows them, and their family."""
+        return [
+            {"family": family, **each}
+            for family in ("-4", "-6")
+            for each in sorted(json.loads(self.ip("-j", "-d", family, "rule")), key=json.dumps)
+        ]
 
     def routes(self, family: str, *selection: str) -> list[dict[str, Any]]:
         found = json.loads(self.ip("-j", "-d", family, "route", "show", "table", "all", *selection))
@@ -253,13 +268,16 @@ class VmBox(SandboxPlace):
 
     def empty(self) -> None:
         """Take away what is ours, then what a test made for others."""
-        self.fill(interfaces=[], routes=[])
+        self.fill(interfaces=[], neighbours=[], routes=[], rules=[])
         # One of a pair takes the other along.
         while foreign := [link["ifname"] for link in json.loads(self.ip("-j", "link")) if link["ifname"] != "lo"]:
             self.ip("link", "del", "dev", foreign[0])
         for family in ("-4", "-6"):
             for route in self.routes(family):
                 self.ip(family, "route", "del", route["type"], route["dst"], "table", route["table"])
+        for rule in self.rules():
+            if rule["protocol"] != "kernel":
+                self.ip(rule["family"], "rule", "del", "priority", str(rule["priority"]), "protocol", rule["protocol"])
 
 
 class KataBox(VmBox):

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def boxes(folder: Path) -> Iterator[tuple[Box, Box]]:
 
 
 def of(box: Box, sandbox: Sandbox) -> Sandbox:
-    return Sandbox(id="box", driver=box.address, interfaces=sandbox.interfaces, routes=sandbox.routes)
+    return replace(sandbox, id="box", driver=box.address)
 
 
 def apply(box: Box, sandbox: Sandbox) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def apply(box: Box, sandbox: Sandbox) -> dict[str, Any]:
 
 
 def empty(box: Box) -> None:
-    apply(box, Sandbox(id="box", driver=box.address, interfaces=(), routes=()))
+    apply(box, Sandbox(id="box", driver=box.address, interfaces=(), neighbours=(), routes=(), rules=()))
 
 
 @pytest.mark.usefixtures("root")
