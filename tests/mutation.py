@@ -26,6 +26,7 @@ ENTRANCES: tuple[tuple[str, str, str], ...] = (
     (r"netlink/\w+", r"_?encode\w*|_settings", r"(?!Interface\.|Ipvs\.|Service\.ignore)"),
     (r"plan/(namespace|machine)", r"give", r"Interface\."),
     (r"plan/interface", r"_set_link", r"Interface\."),
+    (r"plan/address", r"_plan_nic", r"Interface\.addresses"),
     (r"plan/ipvs", r"plan_ipvs", r"Ipvs\.|Service\.ignore"),
 )
 _KEY_FIELDS = ("protocol", "address", "port")
