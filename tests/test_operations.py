@@ -10,14 +10,14 @@ from typing import Any, get_args
 
 import pytest
 
-from reconciler.formats.iproute2 import route_words
+from reconciler.formats.iproute2 import Item, route_words
 from reconciler.model.interface import Address, Origin
 from reconciler.model.route import NextHop, Route
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import AttachInterface, DetachInterface, MoveOperation, RenameInterface, SetLink
 from reconciler.operations.ipvs import IpvsOperation
-from reconciler.operations.item import Item, ItemOperation
+from reconciler.operations.item import ItemOperation
 from reconciler.operations.machine import MachineOperation
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import is_independent

@@ -13,6 +13,9 @@ from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import TABLE_MAIN, NextHop, Route
 from reconciler.model.rule import NO_SUPPRESSION, Rule, range_text
 
+# The kinds of objects that are added, replaced and deleted as a whole.
+Item = Rule | Neighbour
+
 
 def attach_command(device: str, namespace: str, name: str, origin: Origin) -> str:
     """Return the command that moves a device of the host into a namespace under a name, and marks it."""
@@ -93,7 +96,7 @@ def _hop_words(hop: NextHop) -> str:
     return f"{via}dev {quote(hop.device)}"
 
 
-def item_command(verb: str, item: Rule | Neighbour) -> str:
+def item_command(verb: str, item: Item) -> str:
     """Return the command that does `verb` (add, replace, del) to a rule or a neighbour of ours.
 
     A neighbour that comes takes the place of one that the kernel has learned.
@@ -105,7 +108,7 @@ def item_command(verb: str, item: Rule | Neighbour) -> str:
     return f"{ip} rule {verb} {item_words(item)} protocol {PROTOCOL}"
 
 
-def item_words(item: Rule | Neighbour) -> str:
+def item_words(item: Item) -> str:
     """Return a rule or a neighbour as iproute2 writes it, without `ip rule` or `ip neigh`, and protocol."""
     match item:
         case Rule():

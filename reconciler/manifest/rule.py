@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from reconciler.manifest.compose import Path
@@ -168,10 +169,17 @@ def _write_range(found: tuple[int, int] | None) -> str | int | None:
 
 
 def _check(draft: Draft) -> Iterator[Finding]:
-    first: dict[Rule, int] = {}
+    first: dict[Rule, tuple[int, Rule]] = {}
     for index, rule in enumerate(draft.items(SECTION)):
-        if rule and first.setdefault(rule, index) != index:
-            yield Finding((SECTION.name, index), f"rules[{first[rule]}] is the same rule already")
+        if rule is None:
+            continue
+        # The kernel compares neither.
+        at, other = first.setdefault(replace(rule, invert=False, goto=0), (index, rule))
+        if at == index:
+            continue
+        reason = "the kernel accepts only one of the two; give another priority"
+        alike = "is the same rule already" if rule == other else f"differs only in invert or goto, and {reason}"
+        yield Finding((SECTION.name, index), f"rules[{at}] {alike}")
 
 
 def _warn(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -38,16 +38,6 @@ class Neighbour:
     def nic(self) -> str | None:
         """Return the NIC whose removal deletes it."""
         return self.device
-
-    @property
-    def kin(self) -> Hashable:
-        """Return what a deletion names of an entry."""
-        return self.key
-
-    def is_hit_by(self, deletion: object) -> bool:
-        """Return whether the kernel takes it, equal in `kin`, for the entry that a deletion names: there is one of a key."""
-        del deletion
-        return True
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the entry with the new names of NICs: old → new."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -13,14 +13,6 @@ REJECT_ACTIONS = ("blackhole", "unreachable", "prohibit")
 ALL_BITS = 0xFFFFFFFF
 # FRA_SUPPRESS_PREFIXLEN of a rule that suppresses nothing.
 NO_SUPPRESSION = -1
-
-# Selectors that the kernel compares only where a deletion names them, by the value that names none.
-_OPTIONAL = {
-    **dict.fromkeys(("from_", "to", "iif", "oif", "sport", "dport", "uidrange"), None),
-    **dict.fromkeys(("fwmark", "fwmask", "ipproto", "tos", "table"), 0),
-    "suppress_prefixlength": NO_SUPPRESSION,
-    "l3mdev": False,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,20 +68,6 @@ class Rule:
             return None
         only = self.fwmask == ALL_BITS and self.fwmark
         return f"{self.fwmark:#x}" if only else f"{self.fwmark:#x}/{self.fwmask:#x}"
-
-    @property
-    def kin(self) -> Hashable:
-        """Return what a deletion always names of a rule."""
-        return (self.family, self.priority, self.action)
-
-    def is_hit_by(self, deletion: object) -> bool:
-        """Return whether the kernel takes it, equal in `kin`, for the rule that a deletion names.
-
-        It compares the selectors that the deletion names, and neither `invert` nor `goto`: so `from all` is also a rule
-        `from 10.0.0.0/16` (net/core/fib_rules.c: rule_find; fib4_rule_compare, fib6_rule_compare).
-        """
-        named = (name for name, none in _OPTIONAL.items() if getattr(deletion, name) != none)
-        return all(getattr(deletion, name) == getattr(self, name) for name in named)
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the rule once NICs have other names: it goes on naming the old ones."""

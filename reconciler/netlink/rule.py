@@ -58,9 +58,7 @@ def encode(operation: ItemOperation, rule: Rule, sequence: int) -> bytes:
     """Build the request of an operation on `rule`."""
     match operation:
         case AddItem():
-            # EXCLUSIVE would refuse `from all` beside `from 10.0.0.0/16`, and a rule that differs in `invert` or `goto`:
-            # the kernel compares only the selectors that the new rule names (fib_rules.c: rule_exists).
-            kind, flags = NEW, message.CREATE
+            kind, flags = NEW, message.CREATE | message.EXCLUSIVE
         case DeleteItem():
             kind, flags = DELETE, 0
         case ReplaceItem():

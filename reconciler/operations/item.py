@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reconciler.formats import iproute2
+from reconciler.formats.iproute2 import Item
 from reconciler.model.identity import Listed, Nic, Subject
-from reconciler.model.neighbour import Neighbour
-from reconciler.model.rule import Rule
 from reconciler.operations.base import Base, Sign
-
-Item = Rule | Neighbour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

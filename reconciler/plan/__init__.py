@@ -29,6 +29,7 @@ from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.interface import LinkPlan, plan_links
 from reconciler.plan.item import ItemPlan, plan_items, readdressed
 from reconciler.plan.route import plan_routes
+from reconciler.plan.rule import order_rules
 
 if TYPE_CHECKING:
     from reconciler.plan.ipvs import IpvsPlan
@@ -183,9 +184,10 @@ def _plan_items(
     def doubtful(neighbour: Neighbour) -> bool:
         return not neighbour.is_ipv6 and neighbour.device in addresses.ipv4_doubtful
 
+    rules = plan_items(desired.rules, had.rules or (), around.rules, links)
     return (
         plan_items(desired.neighbours, had.neighbours or (), around.neighbours, links, lost, doubtful),
-        plan_items(desired.rules, had.rules or (), around.rules, links),
+        order_rules(rules, had.rules or ()),
     )
 
 

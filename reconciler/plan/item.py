@@ -7,17 +7,16 @@ net/ipv4/fib_frontend.c: fib_disable_ip).
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from reconciler.diff import diff
 from reconciler.errors import RefusedError
-from reconciler.formats.iproute2 import item_words
+from reconciler.formats.iproute2 import Item, item_words
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
-from reconciler.operations.item import AddItem, DeleteItem, Item, ItemOperation, ReplaceItem
+from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
 from reconciler.plan.interface import LinkPlan
 
 T = TypeVar("T", bound=Item)
@@ -76,10 +75,6 @@ def plan_items(
             raise RefusedError(
                 f"{item_words(after)}: {item_words(others[after.key])} is in its place and is not ours; delete it there"
             )
-    if plan.going:
-        plan.going = exact_deletions(
-            [each.item for each in plan.going], [*left(found), *(each.item for each in plan.coming)]
-        )
     doubted = left([each for each in found if doubtful(each)])
     kept = set(wanted) if doubted else set()
     plan.coming += [ReplaceItem(item=each, before=each) for each in doubted if each in kept]
@@ -96,34 +91,3 @@ def _kept(found: Iterable[Item], links: LinkPlan) -> list[Item]:
         for each in found
         if each.nic not in gone and not (isinstance(each, Neighbour) and each.is_ipv6 and each.device in links.ipv6_off)
     ]
-
-
-def exact_deletions(going: Sequence[Item], present: Iterable[Item]) -> list[ItemOperation]:
-    """Return the operations that delete the objects `going` and no other. `present`: all of ours, in the kernel's order.
-
-    A deletion may name an object by less than all of it, and the kernel deletes the first that has what is named. So its
-    list is followed, and what has to stay is added again.
-    """
-    left: dict[Hashable, list[Item]] = defaultdict(list)
-    for each in present:
-        left[each.kin].append(each)
-    pending, gone = Counter(going), Counter[Item]()
-    operations: list[ItemOperation] = []
-    lost: list[Item] = []
-    for item in going:
-        pending[item] -= 1
-        if gone[item]:
-            # The deletion of another one took it along.
-            gone[item] -= 1
-            continue
-        kin = left[item.kin]
-        hit: Item | None = None
-        while hit != item:
-            hit = next(each for each in kin if each.is_hit_by(item))
-            kin.remove(hit)
-            operations.append(DeleteItem(item=item))
-            if hit != item and pending[hit] > gone[hit]:
-                gone[hit] += 1
-            elif hit != item:
-                lost.append(hit)
-    return [*operations, *(AddItem(item=each) for each in lost)]

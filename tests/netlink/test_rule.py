@@ -77,7 +77,7 @@ def test_pyroute2_reads_in_a_request_what_was_meant(wish: Rule, adds: bool, sequ
     told, said = read_with_pyroute2(data)
     assert said == wish
     assert dict(told["attrs"])["FRA_PROTOCOL"] == 200
-    kind, flags = (32, 0x401) if adds else (33, 0x001)
+    kind, flags = (32, 0x601) if adds else (33, 0x001)
     assert told["header"] == {
         "length": len(data),
         "type": kind,

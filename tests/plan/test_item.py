@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import RefusedError
+from reconciler.formats.iproute2 import Item
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
@@ -18,7 +19,7 @@ from reconciler.model.rule import NO_SUPPRESSION, Rule
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.operations.address import AddAddress, DeleteAddress
 from reconciler.operations.interface import RenameInterface
-from reconciler.operations.item import AddItem, DeleteItem, Item, ItemOperation, ReplaceItem
+from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
 from reconciler.operations.route import AddRoute, DeleteRoute
 from reconciler.plan import Deletion, Plan, plan
 from tests.plan.sandboxes import found, hop, mac, nic, planned_commands, route
@@ -335,7 +336,41 @@ def test_what_no_manifest_can_say_of_a_rule_differs() -> None:
     assert items_planned(asked(RULE), there(ours=[strange])) == [AddItem(item=RULE), DeleteItem(item=strange)]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (RULE, replace(RULE, invert=True)),
+        (replace(RULE, action="goto", table=0, goto=200), replace(RULE, action="goto", table=0, goto=300)),
+    ],
+    ids=["invert", "goto"],
+)
+def test_a_rule_that_the_kernel_takes_for_the_new_one_goes_first(before: Rule, after: Rule) -> None:
+    planned = plan(asked(after), there(ours=[before]))
+    expected = segments([DeleteItem(item=before), AddItem(item=after)])
+    assert planned == Plan(expected, (Deletion(kind="rule", count=1, total=1),))
+
+
 BROAD = replace(RULE, from_=None)
+
+
+def test_a_broad_rule_comes_before_a_narrow_one_and_goes_after_it() -> None:
+    both = [RULE, BROAD]
+    assert items_planned(asked(*both), there()) == [AddItem(item=BROAD), AddItem(item=RULE)]
+    assert items_planned(asked(), there(ours=both)) == [DeleteItem(item=RULE), DeleteItem(item=BROAD)]
+
+
+def test_a_narrow_rule_makes_way_for_a_broad_one_for_a_moment() -> None:
+    planned = plan(asked(RULE, BROAD), there(ours=[RULE]))
+    assert planned == Plan(segments([DeleteItem(item=RULE), AddItem(item=BROAD), AddItem(item=RULE)]))
+
+
+def test_a_narrow_rule_that_would_go_in_place_of_a_broad_one_is_put_back() -> None:
+    narrow = replace(BROAD, ipproto=6)
+    planned = plan(asked(narrow), there(ours=[narrow, BROAD]))
+    expected = segments([DeleteItem(item=narrow), DeleteItem(item=BROAD), AddItem(item=narrow)])
+    assert planned == Plan(expected, (Deletion(kind="rule", count=1, total=2),))
+    # In the other order nothing is mistaken.
+    assert items_planned(asked(narrow), there(ours=[BROAD, narrow])) == [DeleteItem(item=BROAD)]
 
 
 class KernelRules:
@@ -346,11 +381,19 @@ class KernelRules:
         for rule in rules:
             self.add(rule)
 
-    def add(self, rule: Rule) -> None:
-        """Add a rule after those of its priority."""
+    def add(self, rule: Rule) -> bool:
+        """Add a rule after those of its priority; False if the kernel refuses it (rule_exists)."""
+        exact = (
+            *("family", "priority", "action", "table", "iif", "oif", "fwmark", "fwmask", "l3mdev", "uidrange"),
+            *("ipproto", "sport", "dport", "suppress_prefixlength"),
+        )
+        for other in self.rules:
+            if all(getattr(rule, name) == getattr(other, name) for name in exact) and self._compare(rule, other):
+                return False
         self.rules = sorted([*self.rules, rule], key=lambda each: each.priority)
+        return True
 
-    def delete(self, rule: Rule) -> None:
+    def delete(self, rule: Rule) -> Rule:
         """Delete the first rule that a request meets (rule_find)."""
         for other in self.rules:
             given = [
@@ -373,7 +416,7 @@ class KernelRules:
             given += ["family", "priority", "action"]
             if all(getattr(rule, name) == getattr(other, name) for name in given) and self._compare(rule, other):
                 self.rules.remove(other)
-                return
+                return other
         raise AssertionError(f"no {rule}")
 
     @staticmethod
@@ -405,7 +448,7 @@ def alike(draw: st.DrawFn) -> Rule:
 
 def accepted() -> st.SearchStrategy[list[Rule]]:
     """Rules that a manifest may list."""
-    return st.lists(alike(), max_size=8, unique=True)
+    return st.lists(alike(), max_size=8, unique_by=lambda each: replace(each, invert=False, goto=0))
 
 
 @settings(deadline=None, max_examples=300)
@@ -417,9 +460,9 @@ def test_whatever_rules_have_in_common_the_kernel_gets_what_is_wanted(before: li
             rule = operation.item
             assert isinstance(rule, Rule)
             if isinstance(operation, AddItem):
-                kernel.add(rule)
+                assert kernel.add(rule), rule
             else:
-                kernel.delete(rule)
+                assert kernel.delete(rule) == rule
         assert set(kernel.rules) == set(wishes)
         assert len(kernel.rules) == len(wishes)
 

@@ -1,48 +1,16 @@
-"""Deletions of rules, of which the kernel deletes the first that has the selectors named: all of ours that stay are there."""
+"""Rules that have much in common: a real kernel takes every plan, and has what is wanted in the end."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reconciler.model.rule import Rule
-from reconciler.operations.item import AddItem, DeleteItem
-from reconciler.plan.item import exact_deletions
 from tests.completeness import readers
 from tests.conftest import Kernel
 from tests.system.box import make_box
-
-ALL = Rule(family="ipv4", priority=100, table=5000)
-FROM = replace(ALL, from_="10.0.0.0/16")
-TO = replace(ALL, to="10.8.0.0/16")
-NOT = replace(FROM, invert=True)
-OTHER = replace(ALL, priority=101)
-
-
-def test_one_that_no_other_is_taken_for_is_deleted_by_a_message() -> None:
-    assert exact_deletions([FROM], [FROM, ALL]) == [DeleteItem(item=FROM)]
-    assert exact_deletions([ALL], [ALL, FROM]) == [DeleteItem(item=ALL)]
-    assert exact_deletions([ALL], [OTHER, ALL]) == [DeleteItem(item=ALL)]
-    assert exact_deletions([], [ALL]) == []
-
-
-def test_what_a_deletion_takes_along_comes_again() -> None:
-    delete = DeleteItem(item=ALL)
-    assert exact_deletions([ALL], [FROM, TO, ALL]) == [delete, delete, delete, AddItem(item=FROM), AddItem(item=TO)]
-    assert exact_deletions([NOT], [FROM, NOT]) == [*[DeleteItem(item=NOT)] * 2, AddItem(item=FROM)]
-
-
-def test_what_goes_anyway_is_not_deleted_twice() -> None:
-    delete = DeleteItem(item=ALL)
-    assert exact_deletions([ALL, FROM], [FROM, ALL]) == [delete, delete]
-    assert exact_deletions([FROM, ALL], [FROM, ALL]) == [DeleteItem(item=FROM), delete]
-    # An exact twin, which only another program can have added.
-    assert exact_deletions([ALL], [ALL, ALL]) == [delete]
-    assert exact_deletions([ALL, ALL], [ALL, ALL]) == [delete, delete]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -70,9 +38,15 @@ def test_any_rules_become_any_others(kernel: Kernel, tmp_path: Path, seed: int) 
     before: list[dict[str, Any]] = []
     for _ in range(4):
         box.apply("--allow-delete", "all", rules=before)
-        after = rng.sample(candidates, rng.randint(0, 12))
+        after = _accepted(rng.sample(candidates, rng.randint(0, 12)))
         box.apply("--allow-delete", "all", rules=after)
         assert box.diff(rules=after) == []
         found = readers.rules(box.ip)
         assert len(found) == len(after)
         before = after
+
+
+def _accepted(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one of those rules that differ only in invert or goto: a manifest may list no more."""
+    kept = {str({**rule, "invert": 0, "goto": "goto" in rule}): rule for rule in rules}
+    return list(kept.values())

@@ -10,6 +10,7 @@ PRIORITY = (
 )
 DECISION = "one of table, l3mdev: true, goto, action (blackhole, unreachable, prohibit)"
 MARK = "the mark of packets, a number, or as text with a mask, such as 0x10/0xff"
+ONE_OF_TWO = "differs only in invert or goto, and the kernel accepts only one of the two; give another priority"
 RULE_FIELDS = (
     "one of: priority, family, from, to, iif, oif, fwmark, ipproto, sport, dport, uidrange, "
     "tos, invert, table, l3mdev, goto, action, suppressPrefixlength"
@@ -281,6 +282,16 @@ ROWS: list[Row] = [
         "rule twice spelt otherwise",
         manifest(rules=[rule("fwmark: 16"), rule("fwmark: 0x10", "family: ipv4")]),
         ["bad.yaml:8:3: rules[1]: rules[0] is the same rule already"],
+    ),
+    (
+        "rule and its inverse",
+        manifest(rules=[rule("from: 10.1.0.0/16"), rule("from: 10.1.0.0/16", "invert: true")]),
+        [f"bad.yaml:8:3: rules[1]: rules[0] {ONE_OF_TWO}"],
+    ),
+    (
+        "rule of two targets",
+        manifest(rules=[rule("table", "goto: 200"), rule("table", "goto: 300")]),
+        [f"bad.yaml:7:3: rules[1]: rules[0] {ONE_OF_TWO}"],
     ),
     (
         "rule thrice",

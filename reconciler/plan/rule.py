@@ -1,0 +1,90 @@
+"""The order in which rules come and go: the kernel tells two rules of one priority apart by less than all of their fields.
+
+It refuses a rule if another one is alike but for what the new one does not select by (`from`, `to`, `tos`), `invert` and
+`goto`. It deletes the first rule that has what the request names (net/core/fib_rules.c: rule_exists, rule_find). So broad
+rules come before narrow ones and go after them, and a rule that is in the way is deleted for a moment.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+
+from reconciler.model.rule import Rule
+from reconciler.operations.item import AddItem, DeleteItem, ItemOperation
+from reconciler.plan.item import ItemPlan
+
+# What a rule selects by, and the value by which it does not. A request is never compared by the fields left out.
+_SELECTORS = {each.name: each.default for each in fields(Rule) if each.name not in {"invert", "goto", "opaque"}}
+_LOOSE = {"from_", "to", "tos"}
+
+
+def order_rules(planned: ItemPlan, found: Iterable[Rule]) -> ItemPlan:
+    """Return the plan with its operations in an order that the kernel takes. `found`: our rules, in the kernel's order."""
+    coming = [each.item for each in planned.coming if isinstance(each.item, Rule)]
+    going = [each.item for each in planned.going if isinstance(each.item, Rule)]
+    ordered = ItemPlan(deleted=planned.deleted, total=planned.total)
+    if not coming and not going:
+        return ordered
+    kernel = _Kernel(found)
+    for rule in sorted(coming, key=lambda each: (each.priority, _narrowness(each))):
+        ordered.coming += kernel.add(rule, going)
+    for rule in sorted(going, key=lambda each: (each.priority, -_narrowness(each))):
+        ordered.going += kernel.delete(rule)
+    return ordered
+
+
+class _Kernel:
+    """The kernel's list of our rules, as far as the plan has come."""
+
+    def __init__(self, found: Iterable[Rule]) -> None:
+        self._lists: dict[object, list[Rule]] = defaultdict(list)
+        for rule in found:
+            self._list(rule).append(rule)
+
+    def add(self, rule: Rule, going: Sequence[Rule]) -> Iterator[ItemOperation]:
+        """Yield what adds a rule. What is in its way is deleted, and added again unless it is one of those `going`."""
+        in_the_way = [each for each in self._list(rule) if _is_refused(rule, each)]
+        for each in in_the_way:
+            yield from self.delete(each)
+        yield from self._append([rule, *(each for each in in_the_way if each not in going)])
+
+    def delete(self, rule: Rule) -> Iterator[ItemOperation]:
+        """Yield what deletes a rule, if it is still there. Rules that would be deleted in its place are added again."""
+        listed = self._list(rule)
+        if rule not in listed:
+            return
+        place = listed.index(rule)
+        alike = [each for each in listed if each != rule and _is_deleted(rule, each)]
+        hidden = alike if any(listed.index(each) < place for each in alike) else []
+        for each in (*sorted(hidden, key=_narrowness, reverse=True), rule):
+            listed.remove(each)
+            yield DeleteItem(item=each)
+        yield from self._append(hidden)
+
+    def _append(self, rules: Iterable[Rule]) -> Iterator[ItemOperation]:
+        for each in sorted(rules, key=_narrowness):
+            self._list(each).append(each)
+            yield AddItem(item=each)
+
+    def _list(self, rule: Rule) -> list[Rule]:
+        """Return the rules that the kernel may mistake for this one."""
+        return self._lists[rule.family, rule.priority, rule.action, rule.table]
+
+
+def _is_refused(new: Rule, other: Rule) -> bool:
+    """Return whether the kernel refuses a new rule because of another one."""
+    return new.opaque == other.opaque and all(
+        getattr(new, name) == getattr(other, name) or (name in _LOOSE and getattr(new, name) == unset)
+        for name, unset in _SELECTORS.items()
+    )
+
+
+def _is_deleted(request: Rule, other: Rule) -> bool:
+    """Return whether a request to delete a rule is met by another one."""
+    return all(getattr(request, name) in (unset, getattr(other, name)) for name, unset in _SELECTORS.items())
+
+
+def _narrowness(rule: Rule) -> int:
+    return sum(getattr(rule, name) != unset for name, unset in _SELECTORS.items())
