@@ -277,7 +277,7 @@ class VmBox(SandboxPlace):
                 self.ip(family, "route", "del", route["type"], route["dst"], "table", route["table"])
         for rule in self.rules():
             if rule["protocol"] != "kernel":
-                self.ip(rule["family"], "rule", "del", "priority", str(rule["priority"]), "protocol", rule["protocol"])
+                self.ip(rule["family"], "rule", "del", "priority", str(rule["priority"]))
 
 
 class KataBox(VmBox):

@@ -38,8 +38,12 @@ def route(dest: str, host: str, device: str, **fields: Any) -> dict[str, Any]:
     return {"dest": dest, "gateway": host, "device": device} | fields
 
 
+def neighbour(address: str, device: str, number: int) -> dict[str, Any]:
+    return {"address": address, "device": device, "hwAddr": f"02:42:20:6f:a3:f{number}"}
+
+
 def stories(devices: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give two states between which nearly everything changes: three names in a cycle, a NIC goes, another comes."""
+    """Return two states between which nearly everything changes: three names in a cycle, a NIC goes, another comes."""
     one, two, three, gone, new = devices
     first = {
         "interfaces": [
@@ -55,6 +59,19 @@ def stories(devices: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             route("192.168.2.0/24", "10.3.0.1", "c"),
             route("192.168.3.0/24", "10.4.0.1", "d"),
         ],
+        "neighbours": [
+            neighbour("10.1.0.1", "a", 1),
+            neighbour("10.2.0.1", "b", 2),
+            neighbour("10.3.0.1", "c", 3),
+            neighbour("10.4.0.1", "d", 4),
+            {"address": "fd01::7", "device": "a", "proxy": True},
+        ],
+        "rules": [
+            {"priority": 100, "from": "10.1.0.0/16", "table": 100},
+            {"priority": 100, "family": "ipv6", "iif": "a", "table": 100},
+            {"priority": 110, "from": "10.1.0.0/16", "invert": True, "dport": 80, "table": 100},
+            {"priority": 120, "from": "10.2.0.0/16", "ipproto": "tcp", "table": 100},
+        ],
     }
     second = {
         "interfaces": [
@@ -69,6 +86,20 @@ def stories(devices: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             route("192.168.1.0/24", "10.2.0.1", "c", mtu=1300),
             route("192.168.4.0/24", "172.31.0.1", "d"),
             {"dest": "172.31.0.1", "device": "d"},
+        ],
+        "neighbours": [
+            neighbour("10.1.0.1", "b", 1),
+            neighbour("10.2.0.1", "c", 7),
+            neighbour("10.3.0.1", "a", 3),
+            neighbour("172.31.0.1", "d", 4),
+            {"address": "10.3.0.77", "device": "a", "proxy": True},
+        ],
+        "rules": [
+            {"priority": 100, "from": "10.1.0.0/16", "table": 100},
+            {"priority": 100, "table": 100, "suppressPrefixlength": 0},
+            {"priority": 110, "from": "10.1.0.0/16", "dport": 80, "table": 100},
+            {"priority": 120, "ipproto": "tcp", "table": 100},
+            {"priority": 120, "from": "10.2.0.0/16", "ipproto": "tcp", "table": 100},
         ],
     }
     return first, second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from typing import Any
 
@@ -98,12 +99,16 @@ def test_what_is_no_namespace(box: Box, tmp_path: Any, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "box: the file is not a network namespace\n"
 
 
-def test_show_then_apply_is_a_no_op(box: Box, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "mtu"), [("routes", 9000), ("policy", 1500)])
+def test_show_then_apply_is_a_no_op(
+    box: Box, kernel: Kernel, name: str, mtu: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     repository = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    with open(f"{repository}/examples/routes.yaml", encoding="utf-8") as stream:
+    with open(f"{repository}/examples/{name}.yaml", encoding="utf-8") as stream:
         example = stream.read()
     device = kernel.tap()
-    text = example.replace("tap-eth0", device).replace("/run/netns/routes", f"/run/netns/{box.namespace}")
+    text = example.replace("tap-eth0", device).replace("tap-eth1", kernel.tap())
+    text = re.sub(r"netns: \{.*\}", f"netns: {{name: {box.namespace}}}", text)
     box.file.write_text(text)
     assert main(["apply", str(box.file)]) == 0
     before = box.state()
@@ -113,9 +118,9 @@ def test_show_then_apply_is_a_no_op(box: Box, kernel: Kernel, capsys: pytest.Cap
     box.file.write_text(shown)
     assert main(["diff", str(box.file)]) == 0
     assert main(["apply", str(box.file)]) == 0
-    assert capsys.readouterr().out.endswith("routes: in sync\n")
+    assert capsys.readouterr().out.endswith(f"{name}: in sync\n")
     assert box.state() == before
     assert main(["diff", "--observed", str(box.file), str(box.file)]) == 0
     for form in ("json", "text"):
         assert main(["show", "-o", form, str(box.file)]) == 0
-    assert f"eth0 (host {device}): {MACS[0]} mtu 9000 up" in capsys.readouterr().out
+    assert f"eth0 (host {device}): {MACS[0]} mtu {mtu} up" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from tests.system.box import SandboxPlace, nic
+from tests.system.box import SandboxPlace, is_refused, nic
 
 ROUTES: list[dict[str, Any]] = [
     {"dest": "default", "gateway": "10.0.0.1", "device": "eth0"},
@@ -95,3 +95,34 @@ def test_expect(full: SandboxPlace, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["apply", "--expect", fingerprint, file]) == 0
     # What it was given for is done.
     assert main(["apply", "--expect", fingerprint, file]) == 3
+
+
+RULES = [{"priority": number, "from": f"10.9.{number}.0/24", "table": 100} for number in range(40)]
+NEIGHBOURS = [
+    {"address": f"10.0.1.{number}", "device": "eth0", "hwAddr": f"02:42:20:6f:a4:{number:02x}"} for number in range(40)
+]
+
+
+def test_the_limit_counts_each_kind_by_itself(place: SandboxPlace, capsys: pytest.CaptureFixture[str]) -> None:
+    interfaces = [nic(place.device())]
+    if is_refused(place, interfaces=interfaces, neighbours=NEIGHBOURS, rules=RULES):
+        return
+    place.apply(interfaces=interfaces, neighbours=NEIGHBOURS, rules=RULES)
+    before = place.state()
+    place.apply(neighbours=NEIGHBOURS[:30], rules=RULES[:30])
+    place.apply(neighbours=NEIGHBOURS, rules=RULES)
+    assert place.state() == before
+    for sections, refused in (
+        ({"neighbours": [], "rules": RULES}, "40 of 40 neighbours"),
+        ({"neighbours": NEIGHBOURS, "rules": []}, "40 of 40 rules"),
+        ({"neighbours": NEIGHBOURS[13:], "rules": RULES[13:]}, "13 of 40 neighbours and 13 of 40 rules"),
+    ):
+        capsys.readouterr()
+        assert main(["apply", place.write(**sections)]) == 3
+        assert capsys.readouterr().err == (
+            f"box: refused: this would delete {refused}; the limit is 30 % (and always 10).\n"
+            "Look again with `reconciler diff`; if it is what you want: --allow-delete all\n"
+        )
+    assert place.state() == before
+    assert main(["apply", "--allow-delete", "13", str(place.file)]) == 0
+    assert (len(place.neighbours()), len([each for each in place.rules() if each["protocol"] == "200"])) == (27, 27)
