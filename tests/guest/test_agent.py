@@ -199,7 +199,7 @@ def test_an_answer_that_does_not_come_is_given_up(host: Host) -> None:
     started = time.monotonic()
     code, words = failure(host.netlink(agent.ROUTE, DUMP_LINKS, last=8))
     assert code == errno.ETIMEDOUT, words
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 6
     # Nothing of it is taken for the next answer.
     assert [each.type for each in messages(host.netlink(agent.ROUTE, DUMP_LINKS)[2])] == [
         message.NEW_LINK,

@@ -146,7 +146,7 @@ def test_a_drip_does_not_move_the_deadline(greets: bool) -> None:
     started = time.monotonic()
     with peer(script) as path, pytest.raises(ChannelError, match="in time"):
         exchange(path, 0.3)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8
 
 
 def test_a_flood_does_not_move_the_deadline() -> None:
@@ -158,14 +158,14 @@ def test_a_flood_does_not_move_the_deadline() -> None:
     started = time.monotonic()
     with peer(script) as path, pytest.raises(ChannelError, match="in time"):
         exchange(path, 0.3)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8
 
 
 def test_silence_ends_at_the_deadline() -> None:
     started = time.monotonic()
     with peer(wait_for_end) as path, pytest.raises(ChannelError, match="did not answer in time"):
         exchange(path, 0.3)
-    assert 0.3 <= time.monotonic() - started < 2
+    assert 0.3 <= time.monotonic() - started < 8
 
 
 def test_one_that_does_not_read_ends_at_the_deadline() -> None:

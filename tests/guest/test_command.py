@@ -100,8 +100,8 @@ def test_both_outputs_at_once() -> None:
 
 def test_what_it_leaves_running_does_not_hold_it() -> None:
     started = time.monotonic()
-    assert run("sh", "-c", "sleep 5 & echo here") == Ran(0, b"here\n", b"")
-    assert time.monotonic() - started < 4
+    assert run("sh", "-c", "sleep 60 & echo here") == Ran(0, b"here\n", b"")
+    assert time.monotonic() - started < 30
 
 
 def test_a_silent_command_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_a_host_that_leaves_kills_its_command(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             command.run(path, ["sh", "-c", f"echo $$ >{file}; echo; exec sleep 100"], None, leave, leave)
         pid = int(file.read_text())
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline and _runs(pid):
             time.sleep(0.02)
         assert not _runs(pid)

@@ -284,7 +284,7 @@ def test_a_machine_that_hangs_is_an_error_in_time_and_clean_afterwards(guest: Gu
                 started = time.monotonic()
                 with pytest.raises(ChannelError):
                     engine.links()
-                assert 0.9 < time.monotonic() - started < 2
+                assert 0.9 < time.monotonic() - started < 8
         client._timeout = 10
         assert [link.name for link in engine.links()] == ["lo"]
     with stopped(guest), AgentClient(guest.sandbox.agent, 1) as client, pytest.raises(ChannelError):

@@ -112,7 +112,7 @@ def test_packets_pass_and_a_backend_that_comes_back_is_found_again(
         started = time.monotonic()
         assert main(["diff", str(vm.file)]) == 0
         vm.apply(interfaces=[wish])
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 15
 
         backend.start()
         wait_until(lambda: has_carrier(vm) and ping(here, 1) == 1)
@@ -196,7 +196,7 @@ def test_without_a_listener_nothing_is_begun(
             server.listen()
     started = time.monotonic()
     assert vm.run(interfaces=[interface(path)]) == 2
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
     assert capsys.readouterr().err.strip() == f"{vm.name}: eth0: {path}: {problem}; is its backend running?"
     assert held(vm) == NOTHING
 

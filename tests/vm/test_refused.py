@@ -141,7 +141,7 @@ def foreign_nic(vm: Vm, hw_addr: str) -> Iterator[None]:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -24,7 +24,7 @@ _AS_ROOT = ("unshare", "--user", "--map-root-user")
 class TestBlindness:
     """Nothing is told, or not all; what has changed is found all the same."""
 
-    def change(self, watch: Watch, seconds: float = 5.0) -> None:
+    def change(self, watch: Watch, seconds: float = 30.0) -> None:
         watch.until_versions(same([1, 2], 0))
         write("m", [1, 2], 1)
         watch.until_versions(same([1, 2], 1), seconds)
@@ -107,7 +107,7 @@ class TestBlindness:
         watch = start("m", rescan=1.0)
         watch.until_versions({"s1": 0})
         write("m", [1], 1)
-        watch.until_versions({"s1": 1}, 5)
+        watch.until_versions({"s1": 1}, 30)
 
 
 def test_nothing_is_done_while_nothing_happens(start: Start) -> None:

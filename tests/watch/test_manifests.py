@@ -68,7 +68,7 @@ class TestMistakes:
         assert watch.run_during(log, 0.0) == []
         assert "m/s2.yaml changed just now" in watch.reader.unsettled
         assert len(caplog.records) == 1
-        watch.until_versions({"s1": 0, "s2": 1}, 5)
+        watch.until_versions({"s1": 0, "s2": 1}, 30)
         assert watch.reader.unsettled == ""
 
     def test_rules_beside_a_manifest(self, start: Start) -> None:
@@ -87,15 +87,15 @@ class TestMistakes:
         watch = start("m")
         watch.until(reads(1))
         Path("rules/one").write_text("".join(rules[:2]))
-        watch.until(reads(2), 5)
+        watch.until(reads(2), 30)
         Path("rules/one").write_text("-A -t nowhere\n")
-        assert list(watch.until(lambda reading: bool(reading.broken), 5).broken) == ["web-1"]
+        assert list(watch.until(lambda reading: bool(reading.broken), 30).broken) == ["web-1"]
         Path("rules/one").unlink()
-        watch.until(lambda reading: "No such file" in str(reading.broken), 5)
+        watch.until(lambda reading: "No such file" in str(reading.broken), 30)
         Path("m/web-1.yaml").write_text(with_ipvs("rulesFile: ../rules/two"))
-        watch.until(lambda reading: "rules/two" in str(reading.broken), 5)
+        watch.until(lambda reading: "rules/two" in str(reading.broken), 30)
         Path("rules/two").write_text("".join(rules))
-        watch.until(reads(4), 5)
+        watch.until(reads(4), 30)
 
 
 class TestTogether:

@@ -27,7 +27,7 @@ def file_of(name: str) -> str:
 
 def heard(channel: NamespaceSocket, tracker: NamespaceTracker, name: str | int | None) -> bool:
     """Wait until a change is told of this one; others on this host may be told of as well."""
-    if select.select([channel], [], [], 5)[0]:
+    if select.select([channel], [], [], 30)[0]:
         return name in set(tracker.read_changes())
     return False
 

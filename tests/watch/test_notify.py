@@ -15,7 +15,7 @@ from reconciler.watch import notify
 @pytest.fixture
 def manager() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
-        made.settimeout(10)
+        made.settimeout(60)
         yield made
 
 

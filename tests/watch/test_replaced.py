@@ -35,7 +35,7 @@ class TestEditors:
     def save(self, watch: Watch, how: Callable[[], object]) -> None:
         readings = watch.run_during(how, 0.0)
         if not readings:
-            watch.until_versions({"s1": 1}, 5)
+            watch.until_versions({"s1": 1}, 30)
         watch.run(0.5)
         assert [versions(each) for each in watch.readings] == [{"s1": 0}, {"s1": 1}]
         assert watch.readings[-1]._replace(manifests={}) == ManifestSet({}, {}, (), ())
@@ -209,10 +209,10 @@ class TestLinks:
             Path("git/next").symlink_to(f".worktrees/{version}")
             Path("git/next").rename("git/current")
             shutil.rmtree(f"git/.worktrees/{version - 1}")
-            watch.until_versions(same(self.MANY, version), 5)
+            watch.until_versions(same(self.MANY, version), 30)
         # What the link leads to now is watched, too.
         write("git/.worktrees/3/m", [0], 9)
-        watch.until_versions(same(self.MANY, 3) | {"s0": 9}, 5)
+        watch.until_versions(same(self.MANY, 3) | {"s0": 9}, 30)
         assert len(watch.readings) == 5
         assert not any(each.missing or each.problems for each in watch.readings)
 
@@ -234,7 +234,7 @@ class TestLinks:
         watch.until_versions(same(shown, 0))
         for version in range(1, 5):
             self.publish(version)
-            watch.until_versions(same(shown, version), 5)
+            watch.until_versions(same(shown, version), 30)
         assert [versions(each) for each in watch.readings] == [same(shown, each) for each in range(5)]
         assert not any(each.missing or each.problems for each in watch.readings)
 
@@ -259,7 +259,7 @@ class TestLinks:
         watch = start("m")
         watch.until_versions({"s1": 0})
         write("elsewhere", [1], 1)
-        watch.until_versions({"s1": 1}, 5)
+        watch.until_versions({"s1": 1}, 30)
 
 
 class TestFolders:
@@ -270,12 +270,12 @@ class TestFolders:
         watch.until_versions(same([1, 2, 3], 0))
         for version in range(1, 4):
             shutil.rmtree("m")
-            gone = watch.until(lambda reading: bool(reading.missing), 5)
+            gone = watch.until(lambda reading: bool(reading.missing), 30)
             assert (gone.missing, gone.broken) == (("m",), {})
             assert [str(each) for each in gone.problems] == ["m: No such file or directory"]
             assert versions(gone) == {"s1": version - 1, "s2": version - 1, "s3": 0}
             write("m", [1, 2], version)
-            back = watch.until(lambda reading: not reading.missing, 5)
+            back = watch.until(lambda reading: not reading.missing, 30)
             assert versions(back) == {"s1": version, "s2": version, "s3": 0}
             assert back.problems == ()
 
@@ -284,12 +284,12 @@ class TestFolders:
         watch = start("a/b/m")
         watch.until_versions({"s1": 0})
         shutil.rmtree("a")
-        watch.until(lambda reading: bool(reading.missing), 5)
+        watch.until(lambda reading: bool(reading.missing), 30)
         for folder in ("a", "a/b", "a/b/m"):
             Path(folder).mkdir()
             watch.run(0.6)
         write("a/b/m", [1], 1)
-        watch.until_versions({"s1": 1}, 5)
+        watch.until_versions({"s1": 1}, 30)
 
     def test_one_that_is_swapped_for_another(self, start: Start) -> None:
         write("m", [1], 0)
@@ -298,9 +298,9 @@ class TestFolders:
         watch.until_versions({"s1": 0})
         Path("m").rename("old")
         Path("new").rename("m")
-        watch.until_versions({"s1": 1}, 5)
+        watch.until_versions({"s1": 1}, 30)
         write("m", [1], 2)
-        watch.until_versions({"s1": 2}, 5)
+        watch.until_versions({"s1": 2}, 30)
         assert not any(each.missing for each in watch.readings)
 
     def test_one_without_manifests_is_missing_too(self, start: Start) -> None:
@@ -309,7 +309,7 @@ class TestFolders:
         watch.until_versions(same([1, 2], 0))
         for each in Path("m").iterdir():
             each.unlink()
-        gone = watch.until(lambda reading: bool(reading.missing), 5)
+        gone = watch.until(lambda reading: bool(reading.missing), 30)
         assert (versions(gone), gone.missing) == (same([1, 2], 0), ("m",))
 
     def test_one_that_is_not_there_at_first(self, start: Start) -> None:
@@ -317,7 +317,7 @@ class TestFolders:
         first = watch.until(lambda _: True)
         assert (first.manifests, first.missing) == ({}, ("m",))
         write("m", [1], 0)
-        assert watch.until_versions({"s1": 0}, 5).missing == ()
+        assert watch.until_versions({"s1": 0}, 30).missing == ()
 
     @pytest.mark.usefixtures("root")
     def test_below_one_that_cannot_be_searched_all_holds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_the_unit_waits_longer_for_the_end_than_the_watch_does() -> None:
 def test_the_manager_is_told(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
+        manager.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "400000")
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
