@@ -3,8 +3,10 @@ VENV := .venv
 # The Python that the environment is made of: the system's own, which is what users have. `make PYTHON=...` takes another.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 PYTEST := $(VENV)/bin/python -m pytest --durations=20
-# A process a core, and a virtual machine in most of them.
-WORKERS := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
+# Where Python may not keep bytecode, each process compiles all tests, and each command of a test all of the package.
+unexport PYTHONDONTWRITEBYTECODE
+# tests/conftest.py has the number of processes, and what runs in which of them.
+WORKERS := --numprocesses auto --no-loadscope-reorder
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
@@ -34,15 +36,16 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(PYTHON) -m tests.check_regexes reconciler tests
+	$(VENV)/bin/python -m tests.check_regexes reconciler tests
 
 bench: setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
 
-mutations: setup backend ## drop each field of each object from the encoders; the tests must notice (half an hour)
+mutations: setup ## drop each field of each object from the encoders; the tests must notice (half an hour)
 	$(VENV)/bin/python -m tests.mutations
 
-soak: setup ## watch sandboxes for half an hour, with edits, drift, kills and 10,000 namespaces that come and go
+soak: setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go
+	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 
 lock: ## renew requirements.txt from pyproject.toml (needs uv)

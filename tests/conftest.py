@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,12 +16,21 @@ from xdist.scheduler import LoadScopeScheduling
 
 from reconciler.guest.client import AgentClient
 from tests import resumed
+from tests.examples import examples
 from tests.machine import Guest
+
+# Property tests take a quarter of the usual examples; `make soak` has --hypothesis-profile=thorough.
+_DATABASE = {} if os.access(Path(__file__).parents[1], os.W_OK) else {"database": None}
+hypothesis.settings.register_profile("fast", max_examples=25, deadline=None, **_DATABASE)
+hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, **_DATABASE)
+hypothesis.settings.load_profile("fast")
 
 _numbers = itertools.count()
 # What a host has once: the lock of a watcher, and the TAP of the document of kata-runtime.
 _HOST = ("tests/watch/test_machines.py", "tests/watch/test_running.py", "tests/watch/test_unit.py", "tests/kata/")
 _HOST_GROUP = "host"
+# Mostly waits, so it goes well beside what computes.
+_WAITING = "tests/watch/"
 
 
 # Fixtures that need the rights of root. Each is a marker of the same name; the first that a test uses is its reason.
@@ -33,12 +42,10 @@ _PRIVILEGED = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers, and keep hypothesis from a folder that this user cannot write to."""
+    """Declare the markers."""
     for name, reason in _PRIVILEGED.items():
         config.addinivalue_line("markers", f"{name}: {reason}; set for every test that uses the fixture {name}")
-    if not os.access(config.rootpath, os.W_OK):
-        hypothesis.settings.register_profile("read-only", database=None)
-        hypothesis.settings.load_profile("read-only")
+    config.addinivalue_line("markers", "repeats: does a thing more often in `make soak`; set by the fixture repeats")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,6 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = _group(item.nodeid)
         rank = 0 if group == _HOST_GROUP else 1 if "guest" in used else 2 if "root" in used else 3
         ranks[group] = min(rank, ranks.get(group, rank))
+        if "repeats" in used:
+            item.add_marker("repeats")
         if "root" not in used:
             continue
         found = [name for name in _PRIVILEGED if name in used]
@@ -57,12 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(name)
         if os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason=_PRIVILEGED[found[0]]))
-    items.sort(key=lambda item: ranks[_group(item.nodeid)])
+    items.sort(key=lambda item: (ranks[_group(item.nodeid)], not item.nodeid.startswith(_WAITING)))
 
 
 def _group(nodeid: str) -> str:
-    """Return the group of a test. Those of one group run in one process: a file, as it shares a machine, or what a host has once."""
-    return _HOST_GROUP if nodeid.startswith(_HOST) else nodeid.partition("::")[0]
+    """Return the group of a test, which runs in one process: what a host has once, or a file or class with its fixtures."""
+    return _HOST_GROUP if nodeid.startswith(_HOST) else nodeid.partition("[")[0].rpartition("::")[0]
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
@@ -70,6 +79,11 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         return _group(nodeid)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return two a core, as tests wait half of their time; each has a guest, of some 400 MB."""
+    return min(2 * len(os.sched_getaffinity(0)), 8)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
@@ -131,6 +145,12 @@ def kernel(root: None) -> Iterator[Kernel]:
     made = Kernel()
     yield made
     made.remove()
+
+
+@pytest.fixture
+def repeats() -> Callable[[int], int]:
+    """Return a function that scales a number of repetitions: a quarter in `make test`, ten times as many in `make soak`."""
+    return examples
 
 
 @pytest.fixture

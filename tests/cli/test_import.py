@@ -23,6 +23,7 @@ from reconciler.manifest.foreign import recognise
 from reconciler.manifest.load import load
 from reconciler.model.ipvs import Service
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
+from tests.examples import examples
 from tests.formats.strategies import services
 
 NIC: dict[str, Any] = {
@@ -412,7 +413,7 @@ def test_letters_that_a_terminal_obeys_do_not_get_there(capsys: pytest.CaptureFi
     assert "\x1b" not in err + run(capsys, "bad")[2]
 
 
-MANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+MANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(30))
 
 
 @MANY

@@ -20,6 +20,7 @@ from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
 from reconciler.netlink import interface, message, sections
 from reconciler.netlink.message import REQUEST, attribute, messages, pack
+from tests.examples import examples
 from tests.guest.peer import frame
 
 SERVE = """
@@ -273,7 +274,7 @@ def test_a_host_that_leaves_in_a_frame_and_comes_back_unnoticed(host: Host) -> N
 
 
 @pytest.mark.parametrize("host", [0.2], indirect=True)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(

@@ -24,6 +24,7 @@ from reconciler.netlink import ipvs
 from reconciler.netlink.message import DONE, Message, attribute, pack
 from reconciler.netlink.sections import GROUPS
 from reconciler.operations.ipvs import AddService
+from tests.examples import examples
 from tests.guest.peer import RELEASE, Script, frame, greet, hello, peer, read_greeting, read_request, wait_for_end
 
 REQUEST = pack(18, 0x301, 7, b"\0" * 16)
@@ -287,7 +288,7 @@ def test_half_a_request_is_sent_to_its_end_before_it_begins_anew() -> None:
     assert sizes == [agent.MAX_FRAME]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.guest import agent, command, runner
+from tests.examples import examples
 from tests.guest.peer import frame, greet, peer, read_request, wait_for_end
 from tests.machine import Ran, run_command
 
@@ -212,7 +213,7 @@ def test_credit_does_not_grow_beyond_the_window() -> None:
     assert runner.WINDOW <= taken < 3 * runner.WINDOW
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -23,6 +23,7 @@ from reconciler.netlink import conntrack, interface, ipvs, message, route
 from reconciler.netlink.channel import GENERIC, NETFILTER, ROUTE, LocalKernel, SocketChannel
 from reconciler.netlink.message import ACK, DONE, DUMP, ERROR, REQUEST, Message, failure, pack
 from tests.conftest import Kernel, ip
+from tests.examples import examples
 from tests.guest.peer import Script, frame, greet, peer, read_request, wait_for_end
 from tests.machine import Guest
 
@@ -319,7 +320,7 @@ ANSWERS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(ANSWERS)
 def test_any_answer_ends_with_the_last_dump_or_is_one_of_two_errors(answer: list[bytes]) -> None:
     def script(channel: socket.socket) -> None:

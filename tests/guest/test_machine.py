@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from socket import IPPROTO_TCP
@@ -225,9 +225,9 @@ def test_a_host_that_is_killed_in_a_frame(guest: Guest, port: str, size: int) ->
             assert [link.name for link in Engine(GuestChannel(client, agent.ROUTE)).links()] == ["lo"]
 
 
-def test_hosts_that_follow_each_other_at_once(guest: Guest) -> None:
+def test_hosts_that_follow_each_other_at_once(guest: Guest, repeats: Callable[[int], int]) -> None:
     # The guest hears of the first one's end when the second one's greeting is read already.
-    for number in range(100):
+    for number in range(repeats(100)):
         with AgentClient(guest.sandbox.agent, 5) as client:
             assert client.sysctl("net.ipv4.ip_forward") in {"0", "1"}
         assert guest.output("echo", str(number)) == f"{number}\n"

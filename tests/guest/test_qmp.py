@@ -26,6 +26,7 @@ from reconciler.errors import (
     SandboxGoneError,
 )
 from reconciler.guest.qmp import Monitor, QmpError
+from tests.examples import examples
 from tests.guest.peer import Script, peer, wait_for_end
 from tests.machine import Guest
 
@@ -487,7 +488,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(LINES, max_size=6))
 def test_any_answer_is_an_answer_or_one_of_our_errors(lines: list[bytes]) -> None:
     with soon(), peer(answering(*lines)) as path, suppress(ReconcilerError), Monitor(path, 0.05) as monitor:
@@ -496,7 +497,7 @@ def test_any_answer_is_an_answer_or_one_of_our_errors(lines: list[bytes]) -> Non
         monitor.await_event("DEVICE_DELETED", deleted("a"), 0.01)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(LINES, max_size=4))
 def test_any_greeting_is_one_of_our_errors(lines: list[bytes]) -> None:
     with soon(), peer(saying(b"".join(lines))) as path, pytest.raises(ReconcilerError):

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest import service
 from reconciler.model.ipvs import Service
+from tests.examples import examples
 from tests.formats.strategies import services
 from tests.formats.table import FULL
 from tests.ipvs.conftest import TOLD
@@ -93,7 +94,7 @@ def without_idle_engine(each: Service) -> Service:
 
 # Shrinking would take minutes on a kernel; what fails is printed as it is. Each example is two large tables.
 SLOW = settings(
-    max_examples=6,
+    max_examples=examples(12),
     deadline=None,
     phases=[Phase.generate],
     report_multiple_bugs=False,

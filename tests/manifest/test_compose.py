@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.manifest.compose import MAX_DEPTH, MAX_NODES, ComposeError, compose
 from reconciler.manifest.dump import dump
+from tests.examples import examples
 from tests.manifest.plain import data
 
 TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
@@ -172,14 +173,14 @@ def test_the_bound_of_values_holds_over_all_documents() -> None:
 
 
 @given(data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_what_dump_writes_is_read_as_it_was(value: Any) -> None:
     assert compose(dump([value, value])) == [value, value]
 
 
 # JSON escapes other characters as surrogate pairs, which libyaml does not take.
 @given(data(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_what_json_writes_is_read_as_it_was(value: Any) -> None:
     assert compose(json.dumps(value)) == [value]
     assert compose(json.dumps(value, indent=2)) == [value]
@@ -188,7 +189,7 @@ def test_what_json_writes_is_read_as_it_was(value: Any) -> None:
 @given(st.text() | st.lists(st.sampled_from(PIECES)).map("".join))
 @example("{*a : 1}")
 @example("- &a\n- *a : 1")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_any_text_is_read_or_refused(text: str) -> None:
     read = outcome(text)
     if isinstance(read, ComposeError):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.manifest.compose import compose
 from reconciler.manifest.dump import dump
+from tests.examples import examples
 from tests.manifest.plain import TRAPS, data, texts
 
 # Plain scalars that are no text. https://yaml.org/type/ (the base 10 float there has a slip, [0-9.]* for [0-9_]*).
@@ -54,7 +55,7 @@ def is_quoted(text: str) -> bool:
 
 @pytest.mark.parametrize("pattern", RETYPED.values(), ids=RETYPED)
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_what_a_reader_would_take_for_something_else_is_quoted(pattern: str, draw: st.DataObject) -> None:
     text = draw.draw(
         st.from_regex(re.compile(rf"(?:{pattern})", re.ASCII), fullmatch=True).filter(lambda it: len(it) < 100)
@@ -73,7 +74,7 @@ def test_other_text_is_plain(text: str) -> None:
 
 
 @given(texts())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 def test_text_is_the_same_to_yaml_1_1_and_to_us(text: str) -> None:
     for value in (text, [text], {"a": text}, {text: [[text]]}):
         assert compose(dump([value])) == [value]
@@ -81,7 +82,7 @@ def test_text_is_the_same_to_yaml_1_1_and_to_us(text: str) -> None:
 
 
 @given(data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_data_is_the_same_to_yaml_1_1(value: Any) -> None:
     assert list(yaml.safe_load_all(dump([value, value]))) == [value, value]
 

@@ -18,6 +18,7 @@ from reconciler.manifest.compose import compose
 from reconciler.manifest.sandbox import read_sections
 from reconciler.manifest.schema import Finding, check
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
+from tests.examples import examples
 from tests.manifest.services import sections, services
 from tests.manifest.texts import with_ipvs, with_server, with_service, with_services
 
@@ -187,7 +188,7 @@ def test_a_section_of_nothing(section: Ipvs) -> None:
 
 
 @given(sections())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_what_is_written_is_read_as_it_was(section: Ipvs) -> None:
     document = {"apiVersion": "reconciler/v1", "sandbox": "web-1", "driver": {"vm": {"name": "web-1"}}}
     document["ipvs"] = ipvs.write(section)
@@ -200,7 +201,7 @@ def test_what_is_written_is_read_as_it_was(section: Ipvs) -> None:
 
 
 @given(st.lists(services(), min_size=1, max_size=4, unique_by=lambda each: each.key))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_rules_are_the_same_as_services(wanted: list[Service]) -> None:
     expected = tuple(replace(each, ignore=()) for each in wanted)
     text = "\n    ".join(save_rules(expected))
@@ -220,7 +221,7 @@ EXCLUDED = [
 
 
 @given(st.lists(st.sampled_from(EXCLUDED)), st.lists(services(), max_size=4, unique_by=lambda each: each.key))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_what_is_excluded_is_what_the_model_excludes(exclude: list[Excluded], wanted: list[Service]) -> None:
     document = {"ipvs": ipvs.write(Ipvs(services=tuple(wanted), exclude=tuple(exclude)))}
     findings = check_sections(read_sections(document, []))

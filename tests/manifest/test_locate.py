@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.manifest.compose import Location, Path, compose, locate
 from reconciler.manifest.dump import dump
+from tests.examples import examples
 from tests.manifest.plain import data
 
 TEXT = """\
@@ -87,7 +88,7 @@ def paths(value: Any, above: Path = ()) -> list[Path]:
 
 
 @given(st.lists(data(), min_size=1, max_size=3), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_every_path_of_what_dump_writes_has_a_place(documents: list[Any], draw: st.DataObject) -> None:
     text = dump(documents)
     number = draw.draw(st.integers(0, len(documents) - 1))

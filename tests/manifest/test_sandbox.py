@@ -18,6 +18,7 @@ from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs
 from reconciler.model.route import NextHop, Route
 from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
+from tests.examples import examples
 from tests.manifest.services import sections
 from tests.manifest.texts import manifest
 from tests.strategies import sandboxes
@@ -57,7 +58,7 @@ def as_yaml(data: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("text", [as_yaml, json.dumps], ids=["yaml", "json"])
 @given(sandbox=st.sampled_from(DRIVERS).flatmap(lambda driver: sandboxes(DEVICES, driver)))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read_as_it_was(
     sandbox: Sandbox, text: Callable[[dict[str, Any]], str], tmp_path: Path
 ) -> None:
@@ -66,7 +67,7 @@ def test_what_is_written_is_read_as_it_was(
 
 @pytest.mark.parametrize("text", [as_yaml, json.dumps], ids=["yaml", "json"])
 @given(driver=st.sampled_from([DRIVERS[0], *MACHINES]), section=sections())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_section_of_ipvs_is_read_as_it_was(
     driver: DriverAddress, section: Ipvs, text: Callable[[dict[str, Any]], str], tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ from reconciler.model.ipvs import (
 )
 from reconciler.model.machine import SOCKET_PATH_MAX
 from reconciler.model.sandbox import NetnsAddress
+from tests.examples import examples
 from tests.manifest.plain import data
 from tests.manifest.services import sections
 from tests.manifest.test_bad_manifests import ROWS
@@ -236,7 +237,7 @@ def spoiled(draw: st.DrawFn) -> Any:
 
 
 @given(spoiled())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_all_of_a_spoiled_document_is_explained_and_nothing_else(document: Any) -> None:
     expected = [
         finding for error in ORACLE.iter_errors(document) for finding in schema._word(error, tuple(error.absolute_path))

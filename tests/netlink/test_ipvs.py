@@ -29,6 +29,7 @@ from reconciler.operations.ipvs import (
     EditService,
     SetTimeouts,
 )
+from tests.examples import examples
 from tests.formats.strategies import keys, servers, services_of
 from tests.netlink import ipvs_kernel as kernel
 from tests.netlink.ipvs_kernel import (
@@ -561,7 +562,7 @@ nested = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=examples(250))
 @given(spoiled(valid) | nested | st.binary(max_size=300))
 def test_bytes_that_lie_are_nothing_but_a_protocol_error(payload: bytes) -> None:
     for read in READERS:

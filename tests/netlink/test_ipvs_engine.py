@@ -22,6 +22,7 @@ from reconciler.netlink import engine as engine_module
 from reconciler.netlink import ipvs_engine, message
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.netlink.message import Message
+from tests.examples import examples
 from tests.formats.strategies import services
 from tests.netlink import ipvs_kernel
 from tests.netlink.ipvs_kernel import (
@@ -473,7 +474,7 @@ def test_the_same_server_twice_is_not_two() -> None:
     assert table.ipvs.services == (replace(WEB, servers=(S1,)),)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(services(), st.randoms(use_true_random=False))
 def test_a_kernel_that_orders_its_attributes_otherwise_shows_the_same_table(
     wishes: list[Service], random: Random
@@ -540,7 +541,7 @@ def lying(lie: Lie) -> Answer:
     return answer
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.lists(lies, min_size=12, max_size=12), st.integers(0, 3))
 def test_answers_that_lie_are_nothing_but_our_own_errors(told: list[Lie], honest: int) -> None:
     script: list[Answer] = [family, timeouts, dump(FAMILY, *PAYLOADS.values())][:honest]

@@ -38,6 +38,7 @@ from reconciler.operations.ipvs import (
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.route import DeleteRoute
 from reconciler.plan import Plan, plan
+from tests.examples import examples
 from tests.formats.strategies import services
 from tests.netlink.ipvs_kernel import FAMILY, FakeChannel, FakeKernel, kernel_service
 from tests.plan.sandboxes import DRIVER, route
@@ -479,7 +480,7 @@ def look(fake: FakeKernel, desired: Ipvs) -> Plan:
     return plan(sandbox, Observed(sandbox=replace(sandbox, ipvs=seen.ipvs), around=surroundings(seen)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(services(), services(), services(most=2), st.booleans())
 def test_from_any_table_to_any_other(
     before: list[Service], wishes: list[Service], foreign: list[Service], twisted: bool

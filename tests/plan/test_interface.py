@@ -19,6 +19,7 @@ from reconciler.operations.interface import AttachInterface, DetachInterface, Re
 from reconciler.plan import Deletion, plan
 from reconciler.plan.interface import order_renames
 from reconciler.plan.namespace import check_queues
+from tests.examples import examples
 from tests.plan.sandboxes import found, mac, nic, planned_commands, wanted
 
 # Names that a plan may make up are among those that are there already.
@@ -62,7 +63,7 @@ def rosters(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, str], frozenset[
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(rosters(), st.sampled_from(((6, 1), (6, 2))))
 def test_no_name_is_used_twice_and_those_of_others_are_left(
     roster: tuple[dict[str, str], dict[str, str], frozenset[str]], kernel: tuple[int, int]
@@ -86,7 +87,7 @@ def count_cycles(renames: dict[str, str]) -> int:
     return cycles
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.lists(NAMES, unique=True), st.randoms(use_true_random=False))
 def test_only_a_cycle_costs_a_rename_more(names: list[str], random: Random) -> None:
     targets = list(names)
@@ -407,7 +408,7 @@ def primaries(texts: list[str]) -> dict[str, str]:
     return firsts
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(ADDRESSES, ADDRESSES, st.booleans())
 def test_the_wanted_addresses_are_there_in_the_end(before: list[str], after: list[str], promote: bool) -> None:
     planned = plan(wanted([nic("eth0", *after)]), found([nic("eth0", *before)]))
@@ -419,7 +420,7 @@ def test_the_wanted_addresses_are_there_in_the_end(before: list[str], after: lis
     assert planned.deletions == expected
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(ADDRESSES, ADDRESSES)
 def test_no_address_is_touched_without_need(before: list[str], after: list[str]) -> None:
     operations = plan(wanted([nic("eth0", *after)]), found([nic("eth0", *before)])).operations

@@ -34,6 +34,7 @@ from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, Plan, plan
 from reconciler.plan.ipvs import RESTORE
 from reconciler.safety import Allowance, check_deletions
+from tests.examples import examples
 from tests.formats.strategies import services
 from tests.plan.sandboxes import DRIVER, found, hop, nic, route
 from tests.segments import segments
@@ -744,7 +745,7 @@ def states(draw: st.DrawFn) -> list[Service]:
     ]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(states(), services())
 def test_what_is_planned_makes_the_table_what_it_should_be(before: list[Service], wishes: list[Service]) -> None:
     simulator = Simulator({each.key: each for each in before})
@@ -758,7 +759,7 @@ def test_what_is_planned_makes_the_table_what_it_should_be(before: list[Service]
     assert plan(sandbox(*wishes), simulator.observed()) == planned()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(states(), services())
 def test_nothing_is_done_to_what_stays_as_it_is(before: list[Service], wishes: list[Service]) -> None:
     there, wanted = contents(before), contents(wishes)
@@ -782,7 +783,7 @@ def test_nothing_is_done_to_what_stays_as_it_is(before: list[Service], wishes: l
     assert len(seen) == len(set(seen))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(states(), services(), st.integers(1, 100))
 def test_draining_takes_at_most_two_plans(before: list[Service], wishes: list[Service], drain: int) -> None:
     """What is wanted is right after one plan; what is not is gone after the next one once all has ended."""

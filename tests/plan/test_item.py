@@ -22,6 +22,7 @@ from reconciler.operations.interface import RenameInterface
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
 from reconciler.operations.route import AddRoute, DeleteRoute
 from reconciler.plan import Deletion, Plan, plan
+from tests.examples import examples
 from tests.plan.sandboxes import found, hop, mac, nic, planned_commands, route
 from tests.plan.sandboxes import wanted as sandbox
 from tests.segments import segments
@@ -451,7 +452,7 @@ def accepted() -> st.SearchStrategy[list[Rule]]:
     return st.lists(alike(), max_size=8, unique_by=lambda each: replace(each, invert=False, goto=0))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(accepted(), accepted())
 def test_whatever_rules_have_in_common_the_kernel_gets_what_is_wanted(before: list[Rule], after: list[Rule]) -> None:
     kernel = KernelRules()

@@ -21,6 +21,7 @@ from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, plan
+from tests.examples import examples
 from tests.plan import sandboxes
 from tests.plan.sandboxes import commands, found, hop, mac, nic, route
 
@@ -705,7 +706,7 @@ def rosters(draw: st.DrawFn) -> list[Interface]:
     ]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(rosters(), rosters(), st.data())
 def test_any_plan_works_and_leads_to_what_is_wanted(
     had: list[Interface], wish: list[Interface], data: st.DataObject

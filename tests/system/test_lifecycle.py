@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -56,10 +57,10 @@ def test_a_device_that_died_with_its_namespace_is_reported(
     )
 
 
-def test_500_namespaces_are_let_go(kernel: Kernel) -> None:
+def test_many_namespaces_are_let_go(kernel: Kernel, repeats: Callable[[int], int]) -> None:
     """Nothing keeps a namespace alive after a run: its number is free again when its name is."""
     before = sorted(os.listdir("/proc/self/fd"))
-    for number in range(500):
+    for number in range(repeats(400)):
         name = f"{kernel.prefix}d{number}"
         ip("netns", "add", name)
         try:

@@ -22,6 +22,7 @@ from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.preview import preview
 from reconciler.safety import Allowance
 from tests.conftest import Kernel, ip
+from tests.examples import examples
 from tests.strategies import sandboxes
 from tests.system.box import Box, differences, make_box
 
@@ -30,7 +31,7 @@ DEVICES = [f"r{os.getpid()}d{number}" for number in range(4)]
 PAIRS = st.tuples(*[sandboxes(DEVICES, NetnsAddress(name="replaced"))] * 2)
 # Shrinking would take minutes on a kernel; what fails is printed as it is.
 SLOW = settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     phases=[Phase.generate],
     report_multiple_bugs=False,

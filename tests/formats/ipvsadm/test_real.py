@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.model.ipvs import SCHEDULER_FLAGS, Service
+from tests.examples import examples
 from tests.formats.strategies import services
 from tests.formats.table import FULL as WITH_THRESHOLDS
 from tests.machine import Guest
@@ -47,7 +48,7 @@ def test_rules_mean_what_they_mean_to_the_real_one(guest: Guest) -> None:
 
 
 # A start in the guest takes a while, so few tables, each large.
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=services(most=40))
 def test_the_real_one_takes_what_is_saved(guest: Guest, table: list[Service]) -> None:
     real = load(guest, "".join(f"{line}\n" for line in save_rules(table)))
