@@ -208,7 +208,7 @@ def test_killed_at_any_point_and_run_again(vm: Vm) -> None:
         lines = rules(weight=weight)
         path = vm.manifest(rules="\n".join(lines))
         killed = 0
-        for pause in (0.0, *(dice.uniform(0.01, 0.5) for _ in range(3))):
+        for pause in (0.0, *(dice.uniform(0.01, 0.5) for _ in range(2))):
             process = halted(dice.randint(1, BATCHES), path)
             if pause:
                 process.send_signal(signal.SIGCONT)
