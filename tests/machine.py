@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 from reconciler.guest import command
@@ -35,6 +38,23 @@ def run_command(path: str, words: list[str], stdin: bytes = b"") -> Ran:
         file.seek(0)
         status = command.run(path, words, file.fileno(), stdout.extend, stderr.extend)
     return Ran(status, bytes(stdout), bytes(stderr))
+
+
+def freeze(pid: int) -> None:
+    """Stop a process (SIGSTOP), and wait until each of its threads has: one of a busy host may still answer meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + _END_TIMEOUT
+    while any(_state(Path(task)) != "T" for task in glob(f"/proc/{pid}/task/*/stat")):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def _state(stat: Path) -> str:
+    try:
+        return stat.read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        # A thread that has ended.
+        return "T"
 
 
 @dataclass

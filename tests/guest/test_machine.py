@@ -27,7 +27,7 @@ from reconciler.netlink.execute import execute
 from reconciler.netlink.message import ACK, DUMP, REQUEST, attribute, failure, pack
 from reconciler.operations.outcome import Status
 from reconciler.operations.route import AddRoute, DeleteRoute
-from tests.machine import Guest
+from tests.machine import Guest, freeze
 
 GET_FAMILY = struct.pack("=BBH", 3, 1, 0)
 # linux/ip_vs.h: IPVS_CMD_NEW_SERVICE, IPVS_CMD_FLUSH; attributes of a command and of a service.
@@ -268,7 +268,7 @@ def test_a_runner_that_is_killed_comes_back(guest: Guest, monkeypatch: pytest.Mo
 def stopped(guest: Guest) -> Iterator[None]:
     pid = guest.sandbox.pid()
     assert pid
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         yield
     finally:

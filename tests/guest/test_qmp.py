@@ -28,7 +28,7 @@ from reconciler.errors import (
 from reconciler.guest.qmp import Monitor, QmpError
 from tests.examples import examples
 from tests.guest.peer import Script, peer, wait_for_end
-from tests.machine import Guest
+from tests.machine import Guest, freeze
 
 GREETING = {
     "QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "Debian"}, "capabilities": []}
@@ -537,7 +537,7 @@ def test_a_real_one_that_hangs_is_an_error_in_time_and_answers_the_next_client_a
     pid = guest.sandbox.pid()
     assert pid
     with Monitor(guest.sandbox.qmp, SHORT) as monitor:
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         try:
             with soon(SHORT), pytest.raises(ChannelError, match=f"QEMU did not answer query-status within {SHORT:g} s"):
                 monitor.execute("query-status")

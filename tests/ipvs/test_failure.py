@@ -19,6 +19,7 @@ from tests import resumed
 from tests.ipvs import halted as halting
 from tests.ipvs.place import Vm
 from tests.ipvs.rules import rules
+from tests.machine import freeze
 
 RULES = rules()
 # What we cannot know to be wrong and this kernel refuses: IPv6 link-local servers, a scheduler that it does not have.
@@ -244,7 +245,7 @@ def test_two_at_once_are_one_and_one_that_says_so(vm: Vm) -> None:
 @contextmanager
 def frozen(pid: int | None) -> Iterator[None]:
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         yield
     finally:

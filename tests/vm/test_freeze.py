@@ -15,7 +15,7 @@ from reconciler.cli.main import main
 from reconciler.drivers.vm import driver
 from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
-from tests import resumed
+from tests import machine, resumed
 from tests.conftest import Kernel
 from tests.system.box import nic
 from tests.vm.steps import watched
@@ -56,7 +56,7 @@ class Freeze:
         if what == self.step:
             self.left -= 1
             if self.left == 0:
-                os.kill(self.pid, signal.SIGSTOP)
+                machine.freeze(self.pid)
                 if self.seconds:
                     threading.Timer(self.seconds, self.end).start()
 

@@ -17,7 +17,7 @@ from reconciler.cli.main import main
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.dump import dump
 from tests.conftest import Kernel, ip
-from tests.machine import Guest
+from tests.machine import Guest, freeze
 
 # `info network`: a NIC, and a netdev, which is indented if it has a NIC.
 _NIC = re.compile(r"^reconciler-(\S+): index=0,type=nic,.*macaddr=(\S+)", re.MULTILINE)
@@ -119,7 +119,7 @@ class Vm:
     def stopped(self) -> Iterator[None]:
         """Stop QEMU's process for a while."""
         pid = self.pid()
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         try:
             yield
         finally:
