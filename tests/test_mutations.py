@@ -29,6 +29,16 @@ def test_an_unknown_name_is_refused() -> None:
         mutations.chosen(["Route", "Route.mut"])
 
 
+def test_the_tests_of_an_object_begin_with_those_of_the_field() -> None:
+    names = mutations.nodes(Route, "mtu")
+    assert len(names) == sum(row.kind is Route for row in ROWS)
+    assert [name.rpartition("::")[2] for name in names[:3]] == [
+        "test_a_namespace_has_what_the_manifest_says[Route.mtu]",
+        "test_a_namespace_has_what_the_manifest_says[Route.mtu.ipv6]",
+        "test_a_namespace_has_what_the_manifest_says[Route.dest]",
+    ]
+
+
 def test_each_field_is_tried_once() -> None:
     chosen = mutations.chosen([])
     assert {(row.kind, row.field) for row in chosen} == {(row.kind, row.field) for row in ROWS}
