@@ -41,7 +41,7 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 bench: setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
 
-mutations: setup ## drop each field of each object from the encoders; the tests must notice (half an hour)
+mutations: setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
 
 soak: setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go
