@@ -54,9 +54,9 @@ def apply(
 ) -> Result:
     """Make a sandbox equal to its manifest, verify that, and wait for servers that drain.
 
-    If an operation fails, everything is undone. IPVS rules are an exception, as they do not depend on each other: if one
-    fails, the others stay, unless `all_or_nothing`. `accept` is called with the preview under the lock, and raises an
-    error to stop. `adopt`: foreign IPVS services count as ours. `waiting` is called with the number of servers that
+    If an operation fails, everything is undone. IPVS rules are an exception, as they do not depend on each other: if
+    one fails, the others stay, unless `all_or_nothing`. `accept` is called with the preview under the lock, and raises
+    an error to stop. `adopt`: foreign IPVS services count as ours. `waiting` is called with the number of servers that
     still drain, `progress` with the number of operations that are done and of all.
 
     Raises RefusedError before anything is touched, ApplyError after a failed operation, VerifyError if the sandbox
@@ -181,8 +181,9 @@ def _failure(failed: Outcome, outcomes: Sequence[Outcome], before: Preview, not_
     words.append(f"{len(operations) - begun:,} not begun")
     id_ = before.desired.id
     state = f"{id_} is NOT as it was before: {not_undone}" if not_undone else f"{id_} is as it was before"
+    number = outcomes.index(failed) + 1
     return ApplyError(
-        headline=f"failed at operation {outcomes.index(failed) + 1:,} of {len(operations):,}: {failed.operation.command}",
+        headline=f"failed at operation {number:,} of {len(operations):,}: {failed.operation.command}",
         reason=failed.reason + _hint(failed, before.desired.driver),
         path=locate(before.desired, failed.operation.subject),
         counts=f"{'; '.join(words)}. {state}.",

@@ -31,7 +31,8 @@ from reconciler.safety import Allowance
 def find(name: str, manifests: Sequence[str]) -> Sandbox:
     """Return a sandbox by its ID or a prefix that no other one has: in manifests, or else among the machines that run.
 
-    Only the ID and the driver are read from a manifest. SandboxGoneError if no sandbox matches, HostError if several do.
+    Only the ID and the driver are read from a manifest.
+    SandboxGoneError if no sandbox matches, HostError if several do.
     """
     known = {each.id: each for each in (_of_manifests(manifests) if manifests else _machines())}
     if name in known:
@@ -80,7 +81,10 @@ class LockedSandbox:
         return self._apply(replace(self._sandbox, routes=tuple(routes)))
 
     def set_ipvs(self, ipvs: Ipvs, *, adopt: Adoption = False) -> bool:
-        """Replace our IPVS table by this one; the foreign services of `adopt` count as ours. Return whether it changed."""
+        """Replace our IPVS table by this one. Return whether it changed.
+
+        The foreign services of `adopt` count as ours.
+        """
         return self._apply(replace(self._sandbox, ipvs=ipvs), adopt=adopt)
 
     def _apply(self, desired: Sandbox, *, adopt: Adoption = False) -> bool:

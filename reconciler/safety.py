@@ -116,7 +116,10 @@ def _without_defaults(fields_: Iterable[tuple[str, Any, Any]]) -> dict[str, Any]
 
 
 def canonical(data: Any) -> str:
-    """Return data as text that does not depend on the order of mappings in lists, as kernels list objects in any order."""
+    """Return data as text that does not depend on the order of mappings in lists.
+
+    Kernels list objects in any order.
+    """
     import json
 
     def ordered(value: Any) -> Any:

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expect",
         metavar="FINGERPRINT",
-        help="refuse unless the manifests, the sandboxes and the plan are those that `diff` printed this fingerprint for",
+        help="refuse unless manifests, sandboxes and the plan are those that `diff` printed this fingerprint for",
     )
     parser.add_argument("--adopt", action="store_true", help="treat foreign IPVS services as ours")
     parser.add_argument(
@@ -69,7 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_expectation(manifests: list[Manifest], arguments: argparse.Namespace) -> dict[str, str]:
-    """Check the fingerprint of all sandboxes before any is changed. Return the one that each must still have in its turn."""
+    """Check the fingerprint of all sandboxes before any is changed.
+
+    Return the one that each must still have in its turn.
+    """
     fingerprints = {}
     for manifest in manifests:
         with connect(manifest.sandbox.driver) as driver:

@@ -34,7 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the plan of each sandbox. Return 1 if any is not empty. If one cannot be read, the others are still printed."""
+    """Print the plan of each sandbox. Return 1 if any is not empty.
+
+    If one cannot be read, the others are still printed.
+    """
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
     manifests = load(arguments.paths)

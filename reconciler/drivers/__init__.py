@@ -1,4 +1,7 @@
-"""Drivers are the only code that touches a sandbox. Here are their protocol and the choice of the one for an address."""
+"""Drivers are the only code that touches a sandbox.
+
+Here are their protocol and the choice of the one for an address.
+"""
 
 from __future__ import annotations
 

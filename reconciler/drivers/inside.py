@@ -101,7 +101,8 @@ class Inside:
     def execute(self, segment: Network | Table) -> Iterator[list[Outcome]]:
         """Execute a segment within the namespace; yield the outcomes batch by batch.
 
-        In a segment of the network, nothing is executed after a batch with a failure. A segment of the IPVS table goes on.
+        In a segment of the network, nothing is executed after a batch with a failure.
+        A segment of the IPVS table goes on.
         """
         # Only an apply pays for the imports.
         match segment:

@@ -1,7 +1,7 @@
 """A container that is reached by `kata-runtime kata-network` and `kata-ipvs`: each look and each change is a command.
 
-The commands do not report the host's device, the queues and the socket of an interface: these are taken from the manifest.
-They report no marks, so the whole IPVS table counts as ours, except what the manifest excludes.
+The commands do not report the host's device, the queues and the socket of an interface: these are taken from the
+manifest. They report no marks, so the whole IPVS table counts as ours, except what the manifest excludes.
 """
 
 from __future__ import annotations
@@ -169,7 +169,10 @@ class KataDriver:
         return self._finish(rules, first)
 
     def _finish(self, rules: Sequence[ImportedRule], import_: Outcome) -> list[Outcome]:
-        """Return the outcomes of an import that failed or did not answer. If few rules are missing, add them one by one."""
+        """Return the outcomes of an import that failed or did not answer.
+
+        If few rules are missing, add them one by one.
+        """
         try:
             found = {each.key: {server.key for server in each.servers} for each in parse_listing(self.ipvs_listing())}
         except (ReconcilerError, ValueError) as error:

@@ -17,7 +17,10 @@ _FLOCK = struct.Struct("@hhqqi0q")
 
 @contextmanager
 def locked(file: int, address: DriverAddress) -> Iterator[None]:
-    """Lock a file against our other runs. BusyError if another run has it. The kernel ends the lock with the process."""
+    """Lock a file against our other runs. BusyError if another run has it.
+
+    The kernel ends the lock with the process.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,7 @@
-"""The commands of iproute2, as an engineer would type them. Names are quoted: those that are observed may be anything."""
+"""The commands of iproute2, as an engineer would type them.
+
+Names are quoted: those that are observed may be anything.
+"""
 
 from __future__ import annotations
 

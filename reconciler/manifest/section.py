@@ -23,9 +23,9 @@ T = TypeVar("T", bound=Keyed)
 class Draft:
     """A document as far as it could be read.
 
-    `data` is the document as written. `driver` names the driver (`netns`, `vm`, `kata`), empty if that could not be read.
-    `sections` maps names to what `Section.read` returned. A list has None in place of an invalid item, so that the others
-    keep their indexes.
+    `data` is the document as written. `driver` names the driver (`netns`, `vm`, `kata`), empty if that could not be
+    read. `sections` maps names to what `Section.read` returned. A list has None in place of an invalid item, so that
+    the others keep their indexes.
     """
 
     data: Mapping[str, Any]
@@ -45,9 +45,9 @@ class Section(Protocol):
         """Return its name: see the docstring of the module."""
 
     def read(self, draft: Draft, findings: list[Finding], rules: str | None) -> Any:
-        """Read it without what `findings` of the schema are about, and add further findings. Return None if it is absent.
+        """Read it without what `findings` of the schema are about, and add further findings.
 
-        `rules`: the text of the file that the document names as its `rulesFile`.
+        Return None if it is absent. `rules`: the text of the file that the document names as its `rulesFile`.
         """
 
     def complete(self, drafted: Any) -> Any:

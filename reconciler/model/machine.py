@@ -36,7 +36,10 @@ class Plugged(NamedTuple):
 
 
 class Tap(NamedTuple):
-    """A device of the host that may be plugged: whether it is a TAP, has several queues, its MTU, and whether it is in use."""
+    """A device of the host that may be plugged.
+
+    Whether it is a TAP, has several queues, its MTU, and whether it is in use.
+    """
 
     is_tap: bool
     multi_queue: bool
@@ -49,10 +52,10 @@ class Tap(NamedTuple):
 class Machine:
     """What QEMU's monitor reports of a machine.
 
-    `plugged`: by the host's device. `leftovers`: devices that QEMU has opened without a NIC, and whether as a vhost-user
-    socket. `slots`: the free ones of `capacity` in all. `taps`: the devices that the manifest wants. `sockets`: those
-    that the manifest wants, with what is wrong with each, or "". `shared_memory`: whether a vhost-user backend can reach
-    the guest's memory. `kvm`: whether the machine runs under KVM; otherwise under TCG.
+    `plugged`: by the host's device. `leftovers`: devices that QEMU has opened without a NIC, and whether as a
+    vhost-user socket. `slots`: the free ones of `capacity` in all. `taps`: the devices that the manifest wants.
+    `sockets`: those that the manifest wants, with what is wrong with each, or "". `shared_memory`: whether a vhost-user
+    backend can reach the guest's memory. `kvm`: whether the machine runs under KVM; otherwise under TCG.
     """
 
     plugged: Mapping[str, Plugged] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,4 +1,7 @@
-"""A static entry of a neighbour table: the MAC address of an IP address on a link (ARP, NDP), or an address proxied there."""
+"""A static entry of a neighbour table.
+
+It is the MAC address of an IP address on a link (ARP, NDP), or an address proxied there.
+"""
 
 from __future__ import annotations
 

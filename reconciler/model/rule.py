@@ -20,9 +20,9 @@ class Rule:
     """A rule. A selector that is None or 0 selects every packet.
 
     `family` is `ipv4` or `ipv6`; `from_` and `to` are canonical networks; `fwmark` is compared under `fwmask`; `sport`,
-    `dport` and `uidrange` are (first, last). `action` is `table`, `goto` or one of REJECT_ACTIONS. `table` is 0 for other
-    actions than `table`, and with `l3mdev`: then the packet's VRF names the table. `suppress_prefixlength` ignores routes of at most
-    that many bits, NO_SUPPRESSION none.
+    `dport` and `uidrange` are (first, last). `action` is `table`, `goto` or one of REJECT_ACTIONS. `table` is 0 for
+    other actions than `table`, and with `l3mdev`: then the packet's VRF names the table. `suppress_prefixlength`
+    ignores routes of at most that many bits, NO_SUPPRESSION none.
     `opaque` is the attributes of an observed rule that no manifest can express; such a rule always differs.
     """
 

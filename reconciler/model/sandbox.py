@@ -48,7 +48,10 @@ class NetnsAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmAddress:
-    """A virtual machine: one of our own by name, or anyone's by the sockets of its monitor (QMP) and of the agent in it."""
+    """A virtual machine: one of our own by name, or anyone's by two sockets.
+
+    These are the sockets of its monitor (QMP) and of the agent in it.
+    """
 
     name: str | None = None
     qmp: str | None = None
@@ -111,8 +114,8 @@ class AttachableDevice(NamedTuple):
 class Surroundings:
     """What a plan has to respect although no manifest describes it: foreign objects, and properties of the kernel.
 
-    `links`: the names of the sandbox's foreign links, including `lo`. `neighbours`, `routes`, `rules`: the foreign ones;
-    empty if the section was not observed.
+    `links`: the names of the sandbox's foreign links, including `lo`.
+    `neighbours`, `routes`, `rules`: the foreign ones; empty if the section was not observed.
     `addresses`: (NIC, address) that the kernel itself added to our NICs.
     `devices`: the host's devices that can be attached: device → what it is now; None for a saved state.
     `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection is running, or has found a duplicate.

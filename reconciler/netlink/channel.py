@@ -1,4 +1,7 @@
-"""Channels carry netlink messages to a kernel and bring back its answers. Here are the protocols, and this host's kernel."""
+"""Channels carry netlink messages to a kernel and bring back its answers.
+
+Here are the protocols, and this host's kernel.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ SEND_BUFFER = 1 << 20
 # The kernel sends a dump in pieces of at most 32 KB. A larger buffer does not make them larger.
 RECEIVE_SIZE = 1 << 16
 # For each piece of a dump, the kernel allocates as many bytes as the largest read so far. For a dump of a few messages
-# this allocation is what takes time: 5,000 dumps take 0.3 s with this size, 0.9 s with 32 KB. The kernel never allocates
-# less than this (linux/netlink.h: NLMSG_GOODSIZE).
+# this allocation is what takes time: 5,000 dumps take 0.3 s with this size, 0.9 s with 32 KB. The kernel never
+# allocates less than this (linux/netlink.h: NLMSG_GOODSIZE).
 SMALL_RECEIVE_SIZE = min(os.sysconf("SC_PAGE_SIZE"), 8192) - 320
 
 # linux/netlink.h. Generic netlink is for IPVS, netfilter for connection tracking.

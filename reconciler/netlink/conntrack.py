@@ -55,10 +55,11 @@ class _Original(NamedTuple):
 
 
 def dump_request(address: str, protocol: str, sequence: int, *, port: int | None = None) -> bytes:
-    """Build a request for the entries whose first packet went to `address` (and `port`) by `protocol`, one of PROTOCOLS.
+    """Build a request for the entries whose first packet went to `address` (and `port`) by `protocol`.
 
-    The kernel filters as far as it can: by IPv4 address, by protocol, and by port of TCP and UDP. `delete_request`
-    decides which entries really match. ValueError if `address` is no address, KeyError for another protocol.
+    `protocol` is one of PROTOCOLS. The kernel filters as far as it can: by IPv4 address, by protocol, and by port of
+    TCP and UDP. `delete_request` decides which entries really match. ValueError if `address` is no address, KeyError
+    for another protocol.
     """
     packed = pack_address(address)
     kind, flags = (IPV4_DESTINATION, BY_DESTINATION) if len(packed) == 4 else (IPV6_DESTINATION, 0)
@@ -92,7 +93,7 @@ def delete_request(
     body = _NFGENMSG.pack(entry[0], 0, 0) + _nested(TUPLE_ORIGINAL, found[TUPLE_ORIGINAL])
     if ZONE in found:
         body += attribute(ZONE, _sized(found, ZONE, 2))
-    # A new connection with the same addresses and ports has another id, unless the kernel reuses the same memory for it.
+    # A new connection with the same addresses and ports has another id, unless the kernel reuses the same memory.
     body += attribute(ID, _sized(found, ID, 4))
     return message.pack(DELETE, message.REQUEST, sequence, body)
 

@@ -84,7 +84,10 @@ def send(channel: Channel, batch: Sequence[Request], is_gone: IsGone) -> list[Ou
 
 
 def send_all(channel: Channel, batches: Iterable[Sequence[Request]], is_gone: IsGone) -> Iterator[list[Outcome]]:
-    """Send batches that are not empty, without waiting for the outcomes of the batch before; yield the outcomes of each."""
+    """Send batches that are not empty; yield the outcomes of each.
+
+    A batch is sent without waiting for the outcomes of the one before.
+    """
     sent: deque[Sequence[Request]] = deque()
 
     def requests() -> Iterator[tuple[bytes, int]]:

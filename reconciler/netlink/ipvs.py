@@ -3,8 +3,8 @@
 Source: include/uapi/linux/ip_vs.h (enum IPVS_CMD_*, IPVS_SVC_ATTR_*, IPVS_DEST_ATTR_*), net/netfilter/ipvs/ip_vs_ctl.c
 (ip_vs_genl_fill_service, ip_vs_genl_fill_dest), include/uapi/linux/genetlink.h.
 
-Messages are built in the very order in which the kernel dumps. So a dumped service or server that equals a desired one is
-found by its bytes and never decoded. If a kernel uses another order, decoding has the same result but takes longer.
+Messages are built in the very order in which the kernel dumps. So a dumped service or server that equals a desired one
+is found by its bytes and never decoded. If a kernel uses another order, decoding has the same result but takes longer.
 """
 
 from __future__ import annotations

@@ -25,7 +25,10 @@ _NUMBER = re.compile(r"-?[0-9]{1,10}")
 
 @dataclass(slots=True)
 class IpvsTable:
-    """The observed services, and the time of the look. See `model.sandbox.Surroundings` for `connections`, `expiring`."""
+    """The observed services, and the time of the look.
+
+    See `model.sandbox.Surroundings` for `connections`, `expiring`.
+    """
 
     ipvs: Ipvs
     expiring: bool = False
@@ -153,7 +156,10 @@ class IpvsEngine:
     def _sort(
         self, payload: bytes, payloads: list[bytes], wishes: Mapping[ServiceKey, Service], table: IpvsTable
     ) -> Service | None:
-        """Decode a service that differs from the desired one. Return it if it is ours, else add it to the foreign ones."""
+        """Decode a service that differs from the desired one.
+
+        Return it if it is ours, else add it to the foreign ones.
+        """
         service = ipvs.decode_service(payload)
         key = service.key
         decoded = {server.key: (server, connections) for server, connections in map(ipvs.decode_server, payloads)}

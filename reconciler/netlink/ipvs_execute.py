@@ -1,8 +1,8 @@
 """Execute operations of IPVS over any channel. Rules do not depend on each other: a failure does not stop the others.
 
 The order in which servers are added only affects speed. The kernel searches for each new server in its list of recently
-removed servers, newest first. It removes servers in the order of its own table. So many servers are added in the reverse
-order of that table: each of them is then found at the head of the list (net/netfilter/ipvs/ip_vs_ctl.c).
+removed servers, newest first. It removes servers in the order of its own table. So many servers are added in the
+reverse order of that table: each of them is then found at the head of the list (net/netfilter/ipvs/ip_vs_ctl.c).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The kernel's listing of its IPVS table: a file with all servers, whereas netlink needs a dump for each service.
 
-Source: net/netfilter/ipvs/ip_vs_ctl.c (ip_vs_info_seq_show). The listing has the address, forward and weight of a server,
-but not its thresholds or its tunnel, and not the family of a firewall mark. So it can only confirm what is as desired.
+Source: net/netfilter/ipvs/ip_vs_ctl.c (ip_vs_info_seq_show). The listing has the address, forward and weight of a
+server, but not its thresholds or its tunnel, and not the family of a firewall mark. So it can only confirm what is as
+desired.
 """
 
 from __future__ import annotations

@@ -97,7 +97,10 @@ GROUPS = reduce(or_, (table.groups for table in TABLES), _NIC_GROUPS)
 
 
 def encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) -> bytes:
-    """Build the message of an operation. `indexes`: of links by name; a rename updates it. KeyError for an unknown name."""
+    """Build the message of an operation. KeyError for an unknown name.
+
+    `indexes`: of links by name; a rename updates it.
+    """
     match operation:
         case AddRoute() | ReplaceRoute() | DeleteRoute():
             return route.encode(operation, indexes, sequence)

@@ -87,7 +87,10 @@ class RenameInterface(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLink(Base):
-    """Change some settings of a NIC in one message; None leaves a setting as it is. `was`: the old values, for people."""
+    """Change some settings of a NIC in one message; None leaves a setting as it is.
+
+    `was`: the old values, for people.
+    """
 
     name: str
     hw_addr: str | None = None

@@ -263,7 +263,10 @@ class StartExpiring(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopExpiring(Base):
-    """Restore the sysctl after EXPIRE_SECONDS, so that packets to servers deleted before still end their connections."""
+    """Restore the sysctl after EXPIRE_SECONDS.
+
+    So packets to servers deleted before still end their connections.
+    """
 
     sign: ClassVar[Sign] = "~"
 

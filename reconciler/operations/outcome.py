@@ -29,7 +29,8 @@ class Outcome(NamedTuple):
 def until_failure(batches: Iterator[list[Outcome]]) -> Iterator[list[Outcome]]:
     """Yield the outcomes of batches as they are executed. Start no batch after one in which an operation failed.
 
-    A failed operation on an IPVS rule does not stop the others, as nothing depends on it. An unknown outcome always does.
+    A failed operation on an IPVS rule does not stop the others, as nothing depends on it.
+    An unknown outcome always does.
     """
     for outcomes in batches:
         yield outcomes

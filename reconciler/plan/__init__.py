@@ -4,10 +4,10 @@ The order, and why:
  1. NICs whose name is needed are removed, NICs are renamed, NICs are added, links are set: everything else names them.
  2. Addresses are added. One is deleted before, where its later deletion would delete others too (see `plan.address`).
  3. Neighbours are added: a gateway is known before the first packet to it. Then routes are added and replaced, those
-    without a gateway first: the gateways of the others are reached through them. Then rules are added: their tables have
-    their routes by then.
+    without a gateway first: the gateways of the others are reached through them. Then rules are added: their tables
+    have their routes by then.
  4. The IPVS table changes: the kernel accepts a server only if there is a route to it.
- 5. Rules are deleted, then routes, neighbours, addresses, NICs: every replacement exists before what it replaces is gone.
+ 5. Rules are deleted, then routes, neighbours, addresses, NICs: a replacement exists before what it replaces is gone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """How many objects of a kind a plan removes for good, of how many that are ours. `never_all`: all of them are too many."""
+    """How many objects of a kind a plan removes for good, of how many that are ours.
+
+    `never_all`: all of them are too many.
+    """
 
     kind: str
     count: int

@@ -1,8 +1,8 @@
 """The addresses of NICs: which are added and deleted, and which of them first.
 
 If the first IPv4 address of a subnet is deleted, the kernel deletes the others of that subnet on the NIC (unless
-promote_secondaries is set). With the last IPv4 address of a NIC, it deletes all IPv4 routes of the NIC. With the last IPv6
-address of a network, it deletes one route to that network on the NIC, which need not be the connected one.
+promote_secondaries is set). With the last IPv4 address of a NIC, it deletes all IPv4 routes of the NIC. With the last
+IPv6 address of a network, it deletes one route to that network on the NIC, which need not be the connected one.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def plan_addresses(
 
 
 def passes_for_connected(route: Route, device: str) -> bool:
-    """Return whether the kernel may mistake an IPv6 route for the connected one of a NIC, and delete it with an address.
+    """Return whether the kernel may delete an IPv6 route with an address, in place of the connected one of the NIC.
 
     The kernel chooses the first route without a gateway, by metric (addrconf_get_prefix_route).
     """
@@ -109,7 +109,7 @@ def _plan_nic(
     deleted = [each.before for each in changes if each.before and not each.after]
     changed = [each.after for each in changes if each.before and each.after]
     first, rest = _must_go_first(deleted, interface, routes)
-    # Secondaries before their primary, with which the kernel would delete them: so each still exists when its turn comes.
+    # Secondaries before their primary, with which the kernel would delete them: so each still exists in its turn.
     first = sorted([*reordered, *first], key=found.index, reverse=True)
     rest.sort(key=found.index, reverse=True)
     dropped = [each for each in _dropped_along(first, found, interface.addresses) if each not in added]
@@ -143,9 +143,9 @@ def _must_go_first(
 ) -> tuple[list[Address], list[Address]]:
     """Split deletions of a NIC into those before everything else and those at the end.
 
-    An IPv4 address is deleted first in three cases. Others of its subnet are added: the kernel might delete them with it
-    later. A route replaces its connected one. No IPv4 address remains: with the last one, the kernel deletes all IPv4
-    routes of the NIC. An IPv6 address is deleted before a route is added that the kernel would delete with it.
+    An IPv4 address is deleted first in three cases. Others of its subnet are added: the kernel might delete them with
+    it later. A route replaces its connected one. No IPv4 address remains: with the last one, the kernel deletes all
+    IPv4 routes of the NIC. An IPv6 address is deleted before a route is added that the kernel would delete with it.
     """
     if not deleted:
         return [], []

@@ -54,7 +54,10 @@ def route_changes(
 
 
 def _leaves_with_its_nic(route: Route, links: LinkPlan) -> bool:
-    """Return whether the kernel deletes a route with NICs removed at the end: IPv4 with any of its NICs, IPv6 with all."""
+    """Return whether the kernel deletes a route with NICs removed at the end.
+
+    It deletes an IPv4 route with any of its NICs, an IPv6 route with all of them.
+    """
     leaving = links.removed - links.gone_early
     return bool(route.devices & leaving) and (not route.is_ipv6 or not route.devices - leaving)
 

@@ -1,8 +1,9 @@
 """The IPVS table: what is added, edited and deleted, and in which order.
 
-Additions and edits come before deletions, for three reasons. The kernel's list of removed servers, which it searches for
-each added one, is still empty. No service is ever without servers. And the last service of a family is never deleted
-before its replacement exists: the kernel would unhook IPVS, and answer packets of living connections with a reset.
+Additions and edits come before deletions, for three reasons. The kernel's list of removed servers, which it searches
+for each added one, is still empty. No service is ever without servers. And the last service of a family is never
+deleted before its replacement exists: the kernel would unhook IPVS, and answer packets of living connections with a
+reset.
 
 Each service is followed by its servers, except when a table is restored. Then all services come first, and before them
 one of each family: the first service of a family ends the resets (net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_trash_get_dest,
@@ -170,7 +171,8 @@ class _Removals:
         self._drain = drain
         self._around = around
         self.operations: list[IpvsOperation] = []
-        # Counts: servers that are drained, services and servers that this plan deletes, services that an earlier one did.
+        # Counts: servers that are drained, services and servers that this plan deletes, services that an earlier one
+        # deleted.
         self.waiting = self.services = self.servers = self.ending = 0
         # Services that lose servers with living connections: their clients have to be given other servers.
         self.cut: list[Service] = []

@@ -24,7 +24,10 @@ T = TypeVar("T", bound=Item)
 
 @dataclass(slots=True)
 class ItemPlan:
-    """What is added or replaced, and what is deleted. `deleted`: how many are deleted for good, of `total` that are ours."""
+    """What is added or replaced, and what is deleted.
+
+    `deleted`: how many are deleted for good, of `total` that are ours.
+    """
 
     coming: list[ItemOperation] = field(default_factory=list)
     going: list[ItemOperation] = field(default_factory=list)
@@ -50,8 +53,9 @@ def plan_items(
     lost: Callable[[T], bool] = _never,
     doubtful: Callable[[T], bool] = _never,
 ) -> ItemPlan:
-    """Plan one section. `wishes` None: what is there stays. `lost` says which objects found the kernel drops on the way.
+    """Plan one section. `wishes` None: what is there stays.
 
+    `lost` says which objects found the kernel drops on the way.
     `doubtful` says which it may drop: those are replaced by themselves.
 
     Raises RefusedError where an object of another owner is in the place of a wanted one and differs.
@@ -84,7 +88,10 @@ def plan_items(
 
 
 def _kept(found: Iterable[Item], links: LinkPlan) -> list[Item]:
-    """Return the objects to keep where a manifest says nothing of them: not those of a NIC that goes, or that loses IPv6."""
+    """Return the objects to keep where a manifest says nothing of them.
+
+    These are not those of a NIC that goes, or that loses IPv6.
+    """
     gone = links.removed
     return [
         each.renamed(links.renames)

@@ -1,7 +1,7 @@
 """A plan for the command line of kata-runtime, which adds and deletes interfaces and routes but cannot change them.
 
-First, routes are deleted that are in the way, or whose interface is removed. Then interfaces are removed and added, routes
-are added, and the IPVS table changes. All other routes are deleted at the end.
+First, routes are deleted that are in the way, or whose interface is removed. Then interfaces are removed and added,
+routes are added, and the IPVS table changes. All other routes are deleted at the end.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ def _refuse_unknown(interfaces: Sequence[Interface]) -> None:
 
 
 def _possible(table: Sequence[IpvsOperation]) -> list[RuleOperation]:
-    """Return the operations without settings, which kata-runtime cannot change, and with a cleanup of UDP connections."""
+    """Return the operations without settings, and with a cleanup of UDP connections.
+
+    kata-runtime cannot change settings.
+    """
     kept = [each for each in table if isinstance(each, RuleOperation) and not isinstance(each, DeleteConntrack)]
     keys = [
         each.service.key if isinstance(each, DeleteService) else each.service

@@ -1,7 +1,7 @@
 """How devices of the host are attached to a virtual machine: QEMU opens the TAP or socket, then a NIC is plugged in.
 
-Half-done work of an earlier run is visible in QEMU itself by our ids: a TAP without a NIC is removed, and a NIC that has
-another name in the guest is renamed. Everything that cannot work is refused before anything is plugged.
+Half-done work of an earlier run is visible in QEMU itself by our ids: a TAP without a NIC is removed, and a NIC that
+has another name in the guest is renamed. Everything that cannot work is refused before anything is plugged.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ class MachineHost:
         self._free = list(self._machine.slots)
         # Devices that this plan detaches: it does not matter that they are busy now.
         self._detached: set[str] = set()
-        # The MAC addresses that NICs were plugged with. They identify NICs in the guest, whatever address was set since.
+        # The MAC addresses that NICs were plugged with. They identify NICs in the guest, whatever was set since.
         self._hw_addrs = [plugged.hw_addr for plugged in self._machine.plugged.values()]
 
     def attach(self, interface: Interface) -> list[Segment]:
-        """Plug a NIC in and name it. Only name it if it is already plugged and was just not yet detected by the guest."""
+        """Plug a NIC in and name it.
+
+        Only name it if it is already plugged and was just not yet detected by the guest.
+        """
         self.check(interface)
         plugged = self._machine.plugged.get(interface.device)
         up = SetLink(name=interface.name, mtu=interface.mtu, up=True, sign="+")
@@ -92,7 +95,10 @@ class MachineHost:
         return taken or len(added) > len(self._machine.slots)
 
     def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
-        """Remove netdevs without a NIC from QEMU. Unplug NICs that the guest has not detected and that are not as desired."""
+        """Remove netdevs without a NIC from QEMU.
+
+        Unplug NICs that the guest has not detected and that are not as desired.
+        """
         leftovers = self._machine.leftovers.items()
         netdevs = [DeleteNetdev(device=device, vhost_user=vhost_user) for device, vhost_user in leftovers]
         segments: list[Segment] = [Plugs(tuple(netdevs))]
@@ -108,7 +114,8 @@ class MachineHost:
         tap = self._machine.taps.get(interface.device)
         if tap and interface.vhost_user_socket is None and interface.mtu > tap.mtu:
             raise HostError(
-                f"{interface.name}: its MTU of {interface.mtu} is above the MTU of {interface.device} on the host, {tap.mtu}"
+                f"{interface.name}: its MTU of {interface.mtu} is above the MTU of {interface.device} on the host, "
+                f"{tap.mtu}"
             )
 
     def _check_new(self, interface: Interface) -> None:
@@ -149,7 +156,10 @@ class MachineHost:
             raise HostError(f"{interface.name}: {path}: {problem}; is its backend running?")
 
     def _free_hw_addr(self, wished: str) -> str:
-        """Return the desired address; a temporary one if another NIC was plugged with the desired one and has changed since."""
+        """Return the desired address, or a temporary one.
+
+        A temporary one if another NIC was plugged with the desired one and has changed since.
+        """
         free = wished
         for number in range(len(self._hw_addrs)):
             if free not in self._hw_addrs:

@@ -1,7 +1,7 @@
 """Routes: their order, and foreign routes that are in the way.
 
-The kernel may replace the wrong route if a foreign one has the same key as ours. A plan that needs such a replacement is
-refused, and the message names the foreign route.
+The kernel may replace the wrong route if a foreign one has the same key as ours. A plan that needs such a replacement
+is refused, and the message names the foreign route.
 """
 
 from __future__ import annotations

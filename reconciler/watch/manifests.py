@@ -89,7 +89,10 @@ class ManifestReader:
 
     @property
     def unsettled(self) -> str:
-        """Return why changed files have not been read for more than PATIENCE seconds; empty if none have waited that long."""
+        """Return why changed files have not been read for more than PATIENCE seconds.
+
+        Empty if none have waited that long.
+        """
         return self._unsettled
 
     def start(self, wake: Callable[[], None]) -> None:

@@ -37,7 +37,10 @@ class VmDriver:
     """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
     def __init__(self, address: VmAddress, *, borrow: bool) -> None:
-        """Connect. `borrow`: ask a watcher to lend it. SandboxGoneError if it does not run, BusyError if another run has it."""
+        """Connect. `borrow`: ask a watcher to lend it.
+
+        SandboxGoneError if it does not run, BusyError if another run has it.
+        """
         with ExitStack() as stack:
             self._agent = stack.enter_context(AgentClient(address.file, borrow=borrow))
             self._monitor = stack.enter_context(Monitor(address.monitor))
@@ -82,7 +85,10 @@ class VmDriver:
         return Observed(sandbox=observed.sandbox, around=around)
 
     def _look(self, desired: Sandbox) -> tuple[Machine, list[Link]]:
-        """Read QEMU and the guest until they agree: a killed run may have left a NIC that is just appearing or vanishing."""
+        """Read QEMU and the guest until they agree.
+
+        A killed run may have left a NIC that is just appearing or vanishing.
+        """
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         while True:
             state = qemu.observe(self._monitor, desired.interfaces or ())
