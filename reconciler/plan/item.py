@@ -1,8 +1,8 @@
 """Objects that are added, replaced and deleted as a whole.
 
-An object of a NIC is lost when the kernel empties the NIC's tables: the link goes down or gets another MAC address, the NIC
-loses its last IPv4 address, or, for IPv6, its MTU becomes too small (net/core/neighbour.c: neigh_ifdown, neigh_changeaddr;
-net/ipv4/fib_frontend.c: fib_disable_ip).
+An object of a NIC is lost when the kernel empties the NIC's tables: the link goes down or gets another MAC address, the
+NIC loses its last IPv4 address, or, for IPv6, its MTU becomes too small (net/core/neighbour.c: neigh_ifdown,
+neigh_changeaddr; net/ipv4/fib_frontend.c: fib_disable_ip).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The order in which rules come and go: the kernel tells two rules of one priority apart by less than all of their fields.
+"""The order in which rules come and go.
 
-It refuses a rule if another one is alike but for what the new one does not select by (`from`, `to`, `tos`), `invert` and
-`goto`. It deletes the first rule that has what the request names (net/core/fib_rules.c: rule_exists, rule_find). So broad
-rules come before narrow ones and go after them, and a rule that is in the way is deleted for a moment.
+The kernel tells two rules of one priority apart by less than all of their fields. It refuses a rule if another one is
+alike but for what the new one does not select by (`from`, `to`, `tos`), `invert` and `goto`. It deletes the first rule
+that has what the request names (net/core/fib_rules.c: rule_exists, rule_find). So broad rules come before narrow ones
+and go after them, and a rule that is in the way is deleted for a moment.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _LOOSE = {"from_", "to", "tos"}
 
 
 def order_rules(planned: ItemPlan, found: Iterable[Rule]) -> ItemPlan:
-    """Return the plan with its operations in an order that the kernel takes. `found`: our rules, in the kernel's order."""
+    """Return the plan with its operations in an order that the kernel takes.
+
+    `found`: our rules, in the kernel's order.
+    """
     coming = [each.item for each in planned.coming if isinstance(each.item, Rule)]
     going = [each.item for each in planned.going if isinstance(each.item, Rule)]
     ordered = ItemPlan(deleted=planned.deleted, total=planned.total)
