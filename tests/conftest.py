@@ -70,7 +70,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group(nodeid: str) -> str:
-    """Return the group of a test, which runs in one process: what a host has once, or a file or class with its fixtures."""
+    """Return the group of a test. Those of one group run in one process.
+
+    A group is what a host has once, or a file or class with its fixtures.
+    """
     return _HOST_GROUP if nodeid.startswith(_HOST) else nodeid.partition("[")[0].rpartition("::")[0]
 
 

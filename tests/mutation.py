@@ -1,7 +1,7 @@
 """An encoder that forgets a field: it sees another value of it in whatever it is given. See tests/mutations.py.
 
-Only a scratch copy of the package imports this module, at the end of each module that has an entrance. Functions are wrapped
-there, before any other module can import them by name.
+Only a scratch copy of the package imports this module, at the end of each module that has an entrance. Functions are
+wrapped there, before any other module can import them by name.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from reconciler.model.ipvs import FWMARK, PROTOCOLS
 
 # What is forgotten: the module and name of a class, a field, and the value in its place, as pickled bytes in base64.
 VARIABLE = "RECONCILER_MUTATION"
-# Where objects become bytes, and where they become operations if nothing below sees the object itself: the modules of the
-# package, the functions or methods in them, and the fields (of any class where there is none) that are only seen there.
+# Where objects become bytes, and where they become operations if nothing below sees the object itself: the modules of
+# the package, the functions or methods in them, and the fields (of any class where there is none) that are only seen
+# there.
 ENTRANCES: tuple[tuple[str, str, str], ...] = (
     (r"netlink/\w+", r"_?encode\w*|_settings", r"(?!Interface\.|Ipvs\.|Service\.(ignore|servers))"),
     (r"plan/(namespace|machine)", r"attach", r"Interface\."),

@@ -2,11 +2,11 @@
 
     python -m tests.mutations [NAME…]
 
-NAME is a class of the model or CLASS.FIELD; without one, all fields. A scratch copy of the tree is changed, and each field is
-tried in a process of its own, with the tests of its object only. The encoders see the field's default in what is to be sent
-and in what is expected; a field without a default has the value that its row has before. A field counts as noticed if a test
-reports a failure: a crash at import, or an error in a fixture, does not count. The exit status is 1 if any field goes unnoticed,
-and 2 if the tests fail without a change.
+NAME is a class of the model or CLASS.FIELD; without one, all fields. A scratch copy of the tree is changed, and each
+field is tried in a process of its own, with the tests of its object only. The encoders see the field's default in what
+is to be sent and in what is expected; a field without a default has the value that its row has before. A field counts
+as noticed if a test reports a failure: a crash at import, or an error in a fixture, does not count. The exit status is
+1 if any field goes unnoticed, and 2 if the tests fail without a change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TIMEOUT = 900
 
 
 class Tested(NamedTuple):
-    """What the tests of an object reported: how many ran, the names of those that failed, and the end of their output."""
+    """What the tests of an object reported: how many ran, which ones failed, and the end of their output."""
 
     ran: int
     failed: tuple[str, ...]

@@ -31,7 +31,10 @@ _SAVE_TIMEOUT, _UNUSED = 120.0, 7 * 86400.0
 
 
 class Kind(NamedTuple):
-    """What a machine is made of: arguments of launch.start, the chipset, more words for QEMU; what our command line runs on."""
+    """What a machine is made of.
+
+    That is arguments of launch.start, the chipset, more words for QEMU, and what our command line runs on.
+    """
 
     kernel: str = os.environ.get("GUEST_KERNEL", "6.1")
     memory: int = qemu.MEMORY
@@ -96,7 +99,10 @@ def _saved(kind: Kind) -> Path:
 
 
 def _key(kind: Kind) -> str:
-    """Name a state by all that it depends on: QEMU, its command line, and the image, whose path changes with what is in it."""
+    """Name a state by all that it depends on.
+
+    That is QEMU, its command line, and the image, whose path changes with what is in it.
+    """
     program = os.stat(shutil.which(qemu.PROGRAM) or qemu.PROGRAM)
     accelerators = [name for name, _ in launch._accelerators()]
     words = _command_line(kind, "", image.prepare(kind.kernel), accelerators[0], kind.memory, kind.ports)

@@ -195,7 +195,10 @@ def run(seconds: float, sandboxes: list[Sandbox], coming: Coming, folder: Path) 
 
 
 def fight(kernel: Kernel, folder: Path, seconds: float) -> bool:
-    """Delete one route every 100 ms; tell whether it was repaired ten times at most, all else at once, and it afterwards."""
+    """Delete one route every 100 ms.
+
+    Return whether it was repaired ten times at most, all else at once, and it afterwards.
+    """
     kept = Kept(kernel, folder, 0)
     kept.write(routes=[ROUTE, OTHER])
     others: list[float] = []
@@ -218,7 +221,8 @@ def fight(kernel: Kernel, folder: Path, seconds: float) -> bool:
         recovered = time.monotonic() - at
     print(f"fight of {seconds:.0f} s: {repairs} repairs; {state['state']}: {state['detail']}")
     print(
-        f"the other route was back after {max(others) * 1000:.0f} ms at most, this one {recovered:.0f} s after the fight"
+        f"the other route was back after {max(others) * 1000:.0f} ms at most, "
+        f"this one {recovered:.0f} s after the fight"
     )
     return repairs <= 10 and state["state"] == "fighting"
 

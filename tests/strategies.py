@@ -67,7 +67,7 @@ def _address(subnet: str, host: int) -> Address:
 
 @st.composite
 def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr: str) -> Interface:
-    """The NIC that is the host device of a number, under a name and MAC address of the caller's choice, with one queue."""
+    """The NIC with one queue of the host device of a number, under a name and MAC address of the caller's choice."""
     count = draw(st.integers(0, ADDRESSES_MAX))
     own = st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.key)
     return Interface(
@@ -159,7 +159,8 @@ def neighbours(nics: Sequence[Interface]) -> st.SearchStrategy[Neighbour]:
 def rules(draw: st.DrawFn) -> Rule:
     """A rule of any kind and family. Many have all but a field or two in common.
 
-    The kernel looks for gateways by its rules (fib_check_nh: no protocol, port or mark, of root). None of these is for that.
+    The kernel looks for gateways by its rules (fib_check_nh: no protocol, port or mark, of root). None of these is for
+    that.
     """
     ipv6 = draw(st.booleans())
     networks = st.none() | st.sampled_from(IPV6_DESTINATIONS[1:] if ipv6 else IPV4_DESTINATIONS[1:])

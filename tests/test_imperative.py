@@ -1,4 +1,4 @@
-"""Single commands over a sandbox in memory: which one is meant, what becomes of its table, and that nobody comes between."""
+"""Single commands over a sandbox in memory: which one is meant, its table afterwards, and that nobody comes between."""
 
 from __future__ import annotations
 

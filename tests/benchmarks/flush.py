@@ -1,4 +1,4 @@
-"""How many connections live through a flush of 20,000 rules and the apply after it, and for how long they stand still."""
+"""How many connections live through a flush of 20,000 rules and the apply after it, and how long they stand still."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ while at < len(data):
     size = int.from_bytes(data[at:at + 4], "little")
     messages.append(data[at:at + 4] + family.to_bytes(2, "little") + data[at + 6:at + size])
     at += size
-batches, channel = [b"".join(messages[i:i + 500]) for i in range(0, len(messages), 500)], agent.open_netlink(agent.GENERIC)
+batches = [b"".join(messages[i:i + 500]) for i in range(0, len(messages), 500)]
+channel = agent.open_netlink(agent.GENERIC)
 begin = time.monotonic()
 for batch in batches:
     channel.send(batch)
@@ -114,7 +115,8 @@ def table(guest: Guest, text: Path, changed: Path, start: float) -> list[Figure]
     seconds(apply)
     edit = seconds([*RECONCILER, "apply", str(changed)])
     print(
-        f"the kernel's floor for {COUNT:,} rules: {floor(guest):.2f} s; start-up {start:.2f} s; memory {resident >> 10} MiB"
+        f"the kernel's floor for {COUNT:,} rules: {floor(guest):.2f} s; start-up {start:.2f} s; "
+        f"memory {resident >> 10} MiB"
     )
     print(f"one changed weight: one operation of {COUNT:,}, whole apply {edit:.2f} s")
     return [

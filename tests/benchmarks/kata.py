@@ -1,4 +1,4 @@
-"""The seed's 20,000 rules by `kata-ipvs ipvsadm --restore`, beside `ipvsadm -R`; and what single commands would take."""
+"""20,000 rules by `kata-ipvs ipvsadm --restore`, beside `ipvsadm -R`; and what single commands would take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hot-plug: from the start of an apply to a NIC that is up in the guest with its address, and who takes how much of it."""
+"""Hot-plug: the time from the start of an apply to a NIC that is up in the guest with its address, and its parts."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def run(kernel: Kernel, folder: Path) -> list[Figure]:
     return [
         Figure(
             name="hot-plug of a NIC, ours beside the whole",
-            detail=f"{1000 * whole / ROUNDS:.0f} ms from apply to a verified NIC: {parts}, ours {1000 * ours / ROUNDS:.0f} ms",
+            detail=(
+                f"{1000 * whole / ROUNDS:.0f} ms from apply to a verified NIC: {parts}, ours "
+                f"{1000 * ours / ROUNDS:.0f} ms"
+            ),
             ratio=ours / whole,
             bar=0.2,
             aim=0.2,

@@ -1,4 +1,4 @@
-"""10,000 routes: `apply` and a no-op `diff`, beside a bare YAML load of the same file and `ip -batch` of the same routes."""
+"""10,000 routes: `apply` and a no-op `diff`, beside a bare YAML load of the file and `ip -batch` of the routes."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ from tests.machine import Guest
 from tests.traffic.world import PACE, world
 
 MANY, ROUNDS, IDLE_SECONDS = 500, 15, 30.0
-# Seconds for all sandboxes to be looked at after a reload: without it a second change of one object would be a fight, and wait.
+# Seconds for all sandboxes to be looked at after a reload: without it a second change of one object would be a fight,
+# and wait.
 PEACE = 3.0
 # Bytes of memory that so many may take.
 MEMORY = 200 << 20

@@ -1,4 +1,4 @@
-"""What other tools have becomes one manifest that is valid; what is left out is told; what is wrong is refused whole."""
+"""What other tools have becomes one valid manifest; what is left out is told; what is wrong is refused whole."""
 
 from __future__ import annotations
 
@@ -322,7 +322,10 @@ def test_a_file_that_is_named_twice_is_read_once(capsys: pytest.CaptureFixture[s
 def test_what_a_manifest_must_not_have_is_told_where_it_was_found(capsys: pytest.CaptureFixture[str]) -> None:
     write(
         nic=NIC | {"IPAddresses": [{"address": "172.16.0.0", "mask": "16"}]},
-        routes=[{"dest": "default", "gateway": "10.0.0.1", "device": "eth-test"}, {"dest": "10.1.0.0/16", "device": "eth9"}],
+        routes=[
+            {"dest": "default", "gateway": "10.0.0.1", "device": "eth-test"},
+            {"dest": "10.1.0.0/16", "device": "eth9"},
+        ],
         rules="-A -t 10.0.0.1:80 --pe sip\n",
     )  # fmt: skip
     code, out, err = run(capsys, "nic", "routes", "rules")

@@ -105,7 +105,10 @@ def test_a_change_tells_what_was() -> None:
         SetLink(name="eth0", up=False),
     ]
     assert lines(operations) == [
-        "  ~ ip route replace 10.0.1.0/24 via 192.0.2.1 dev eth0 proto 200      # was 10.0.1.0/24 via 192.0.2.9 dev eth0",
+        (
+            "  ~ ip route replace 10.0.1.0/24 via 192.0.2.1 dev eth0 proto 200      # was 10.0.1.0/24 via 192.0.2.9 "
+            "dev eth0"
+        ),
         "  ~ ip link set dev eth0 mtu 1400      # was mtu 1500",
         "  ~ ip link set dev eth0 down",
     ]

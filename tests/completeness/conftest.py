@@ -16,7 +16,8 @@ from tests.machine import Guest
 from tests.system.box import make_box
 from tests.vm.vm import Vm
 
-# The name of a guest that runs already: each mutation of tests/mutations.py is a process, and a boot would cost it most.
+# The name of a guest that runs already: each mutation of tests/mutations.py is a process, and a boot would cost it
+# most.
 GUEST = "COMPLETENESS_GUEST"
 
 

@@ -1,7 +1,7 @@
 """What a kernel has, read by `ip -d -j` and `ipvsadm` alone: no byte here was decoded by our own code.
 
-Each reader returns the one object of its kind that is there, as a mapping of the fields of the model. What `ip` leaves out
-because it is the kernel's default has the model's default.
+Each reader returns the one object of its kind that is there, as a mapping of the fields of the model. What `ip` leaves
+out because it is the kernel's default has the model's default.
 """
 
 from __future__ import annotations

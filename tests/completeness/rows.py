@@ -23,8 +23,8 @@ MACS = [f"02:42:20:6f:b3:{number:02x}" for number in range(1, 6)]
 class Row:
     """One field of one kind of object.
 
-    `before` and `after`: the object in a manifest. `value`: what the kernel has afterwards; `also`: other fields that have
-    to change with it. `shows`: words that only a plan for `after` has. `variant` tells rows of one field apart.
+    `before` and `after`: the object in a manifest. `value`: what the kernel has afterwards; `also`: other fields that
+    have to change with it. `shows`: words that only a plan for `after` has. `variant` tells rows of one field apart.
     """
 
     kind: type
@@ -42,7 +42,10 @@ class Row:
 
 
 def rows(kind: type, base: Data, *changes: tuple[Any, ...], variant: str = "") -> list[Row]:
-    """Make rows of (field, what the manifest says, value, words), and optionally fields that change with it, another base."""
+    """Make rows of (field, what the manifest says, value, words).
+
+    Optional are fields that change with it, and another base.
+    """
     made = []
     for name, said, value, shows, *rest in changes:
         also, more = (*rest, {}, {})[:2]

@@ -1,7 +1,7 @@
 """For each field of each object: a real kernel has what the manifest says, and a plan shows that field alone.
 
-`ip` and `ipvsadm` read it back (`readers`), as the codec makes both what is sent and what is expected: one that forgets a
-field agrees with itself. tests/mutations.py drops each field from the encoders and looks whether a test here fails.
+`ip` and `ipvsadm` read it back (`readers`), as the codec makes both what is sent and what is expected: one that forgets
+a field agrees with itself. tests/mutations.py drops each field from the encoders and looks whether a test here fails.
 """
 
 from __future__ import annotations

@@ -94,7 +94,10 @@ class Runtime:
         self.answer()
 
     def answer(self, **answers: dict[str, Any]) -> None:
-        """Say what it answers to an action of kata-network, with `_` for `-`, or to `kata_ipvs`, or to `restore` and `listing` of it."""
+        """Set its answer to an action.
+
+        That is an action of kata-network, with `_` for `-`, or `kata_ipvs`, or `restore` and `listing` of it.
+        """
         (self._folder / "answers").write_text(
             json.dumps({key.replace("_", "-"): each for key, each in answers.items()})
         )

@@ -177,12 +177,18 @@ def with_server(**fields: object) -> Service:
         (virtual("lb_algo rr"), replace(TCP, scheduler="rr")),
         (virtual("lb_algo rr", "lvs_sched wrr"), replace(TCP, scheduler="wrr")),
         (virtual("flag-3", "flag-1"), replace(TCP, scheduler_flags=("flag-1", "flag-3"))),
-        (virtual("flag-1", "lb_algo sh", "sh-port"), replace(TCP, scheduler="sh", scheduler_flags=("sh-fallback", "sh-port"))),
+        (
+            virtual("flag-1", "lb_algo sh", "sh-port"),
+            replace(TCP, scheduler="sh", scheduler_flags=("sh-fallback", "sh-port")),
+        ),
         (virtual("persistence_timeout"), replace(TCP, persistent=360)),
         (virtual("persistence_timeout 2678400"), replace(TCP, persistent=2678400)),
         (virtual("persistence_granularity 255.255.0.0"), replace(TCP, persistent=360, netmask="255.255.0.0")),
         (virtual("persistence_granularity 255.255.255.255", "persistence_timeout 5"), replace(TCP, persistent=5)),
-        (virtual("persistence_timeout 5", "persistence_engine sip"), replace(TCP, persistent=5, persistence_engine="sip")),
+        (
+            virtual("persistence_timeout 5", "persistence_engine sip"),
+            replace(TCP, persistent=5, persistence_engine="sip"),
+        ),
         (virtual("protocol sctp"), replace(TCP, protocol="sctp")),
         (virtual("protocol Udp", "ops"), replace(TCP, protocol="udp", one_packet=True)),
         (virtual("persistence_timeout 5", head="10.0.0.1"), replace(TCP, port=0, persistent=5)),
@@ -193,18 +199,66 @@ def with_server(**fields: object) -> Service:
         (virtual(server="real_server 10.9.9.9 80 {\n}\nlb_kind DR"), replace(TCP, servers=(DR,))),
         (virtual("lvs_method DR", server="real_server 10.9.9.9 {\n}"), replace(TCP, servers=(DR,))),
         (virtual("lb_kind DR", server="real_server 10.9.9.9 8080 { lvs_method NAT }"), TCP),
-        (virtual("lb_kind TUN", server="real_server fd00::9 {}"), replace(TCP, servers=(Server(address="fd00::9", port=80, forward="tunnel"),))),
-        (virtual("lb_kind TUN type gre csum", server="real_server 10.9.9.9 {}"), replace(TCP, servers=(replace(DR, forward="tunnel", tun_type="gre", tun_checksum="csum"),))),
-        (virtual("lb_kind TUN remcsum port 5 type gue", server="real_server 10.9.9.9 {}"), replace(TCP, servers=(replace(DR, forward="tunnel", tun_type="gue", tun_port=5, tun_checksum="remcsum"),))),
-        (virtual(head="FD00:0::1 80", server="real_server fd00::9 80 {}"), replace(TCP, address="fd00::1", servers=(Server(address="fd00::9", port=80),))),
-        (virtual("persistence_granularity 64", head="fd00::1 80", server="real_server fd00::9 80 {}"), replace(TCP, address="fd00::1", persistent=360, netmask="64", servers=(Server(address="fd00::9", port=80),))),
+        (
+            virtual("lb_kind TUN", server="real_server fd00::9 {}"),
+            replace(TCP, servers=(Server(address="fd00::9", port=80, forward="tunnel"),)),
+        ),
+        (
+            virtual("lb_kind TUN type gre csum", server="real_server 10.9.9.9 {}"),
+            replace(TCP, servers=(replace(DR, forward="tunnel", tun_type="gre", tun_checksum="csum"),)),
+        ),
+        (
+            virtual("lb_kind TUN remcsum port 5 type gue", server="real_server 10.9.9.9 {}"),
+            replace(TCP, servers=(replace(DR, forward="tunnel", tun_type="gue", tun_port=5, tun_checksum="remcsum"),)),
+        ),
+        (
+            virtual(head="FD00:0::1 80", server="real_server fd00::9 80 {}"),
+            replace(TCP, address="fd00::1", servers=(Server(address="fd00::9", port=80),)),
+        ),
+        (
+            virtual("persistence_granularity 64", head="fd00::1 80", server="real_server fd00::9 80 {}"),
+            replace(
+                TCP, address="fd00::1", persistent=360, netmask="64", servers=(Server(address="fd00::9", port=80),)
+            ),
+        ),
         (virtual(head="fwmark 7"), replace(TCP, protocol="fwmark", address="0.0.0.0", port=7)),
         (virtual("ops", head="fwmark 7"), replace(TCP, protocol="fwmark", address="0.0.0.0", port=7, one_packet=True)),
-        (virtual("lb_kind DR", head="fwmark 7", server="real_server 10.9.9.9 {}"), replace(TCP, protocol="fwmark", address="0.0.0.0", port=7, servers=(replace(DR, port=0),))),
-        (virtual(head="fwmark 7", server="real_server fd00::9 {}"), replace(TCP, protocol="fwmark", address="::", port=7, servers=(Server(address="fd00::9"),))),
-        (virtual("lb_kind TUN", head="fwmark 7", server="real_server fd00::9 {}"), replace(TCP, protocol="fwmark", address="::", port=7, servers=(Server(address="fd00::9", forward="tunnel"),))),
-        (virtual("lb_kind TUN", "ip_family inet", head="fwmark 7", server="real_server fd00::9 {}"), replace(TCP, protocol="fwmark", address="0.0.0.0", port=7, servers=(Server(address="fd00::9", forward="tunnel"),))),
-        (virtual("lb_kind TUN", "persistence_granularity 64", head="fwmark 7", server="real_server 10.9.9.9 {}"), replace(TCP, protocol="fwmark", address="::", port=7, persistent=360, netmask="64", servers=(replace(DR, port=0, forward="tunnel"),))),
+        (
+            virtual("lb_kind DR", head="fwmark 7", server="real_server 10.9.9.9 {}"),
+            replace(TCP, protocol="fwmark", address="0.0.0.0", port=7, servers=(replace(DR, port=0),)),
+        ),
+        (
+            virtual(head="fwmark 7", server="real_server fd00::9 {}"),
+            replace(TCP, protocol="fwmark", address="::", port=7, servers=(Server(address="fd00::9"),)),
+        ),
+        (
+            virtual("lb_kind TUN", head="fwmark 7", server="real_server fd00::9 {}"),
+            replace(
+                TCP, protocol="fwmark", address="::", port=7, servers=(Server(address="fd00::9", forward="tunnel"),)
+            ),
+        ),
+        (
+            virtual("lb_kind TUN", "ip_family inet", head="fwmark 7", server="real_server fd00::9 {}"),
+            replace(
+                TCP,
+                protocol="fwmark",
+                address="0.0.0.0",
+                port=7,
+                servers=(Server(address="fd00::9", forward="tunnel"),),
+            ),
+        ),
+        (
+            virtual("lb_kind TUN", "persistence_granularity 64", head="fwmark 7", server="real_server 10.9.9.9 {}"),
+            replace(
+                TCP,
+                protocol="fwmark",
+                address="::",
+                port=7,
+                persistent=360,
+                netmask="64",
+                servers=(replace(DR, port=0, forward="tunnel"),),
+            ),
+        ),
     ],
 )  # fmt: skip
 def test_a_virtual_server(text: str, expected: Service) -> None:
@@ -264,36 +318,96 @@ def test_servers_take_the_port_of_each_service_of_a_group() -> None:
     assert (refused, left) == (
         [],
         [
-            "a.conf:4: real_server 10.9.9.9 80: its port 80 is ignored, as only NAT changes ports; it gets the port 81 of the service"
+            (
+                "a.conf:4: real_server 10.9.9.9 80: its port 80 is ignored, as only NAT changes ports; "
+                "it gets the port 81 of the service"
+            )
         ],
     )
 
 
 LEFT: list[tuple[str, str]] = [
-    (virtual("lb_kind DR"), "a.conf:4: real_server 10.9.9.9 8080: its port 8080 is ignored, as only NAT changes ports; it gets the port 80 of the service"),
-    (virtual("lb_kind DR", head="fwmark 7"), "a.conf:4: real_server 10.9.9.9 8080: its port 8080 is ignored, as only NAT changes ports; it gets the port of each packet"),
-    (virtual("mh-port"), "a.conf:3: mh-port: not imported because no line above sets the scheduler to mh, as keepalived requires"),
-    (virtual("sh-port", "lb_algo sh"), "a.conf:3: sh-port: not imported because no line above sets the scheduler to sh, as keepalived requires"),
+    (
+        virtual("lb_kind DR"),
+        (
+            "a.conf:4: real_server 10.9.9.9 8080: its port 8080 is ignored, as only NAT changes ports; "
+            "it gets the port 80 of the service"
+        ),
+    ),
+    (
+        virtual("lb_kind DR", head="fwmark 7"),
+        (
+            "a.conf:4: real_server 10.9.9.9 8080: its port 8080 is ignored, as only NAT changes ports; "
+            "it gets the port of each packet"
+        ),
+    ),
+    (
+        virtual("mh-port"),
+        "a.conf:3: mh-port: not imported because no line above sets the scheduler to mh, as keepalived requires",
+    ),
+    (
+        virtual("sh-port", "lb_algo sh"),
+        "a.conf:3: sh-port: not imported because no line above sets the scheduler to sh, as keepalived requires",
+    ),
     (virtual("ops"), "a.conf:3: ops: not imported; TCP services cannot have it, only UDP and firewall marks"),
-    (virtual("persistence_engine sip"), "a.conf:3: persistence_engine sip: not imported because it has no effect without persistence"),
+    (
+        virtual("persistence_engine sip"),
+        "a.conf:3: persistence_engine sip: not imported because it has no effect without persistence",
+    ),
     (virtual("persistence_timeout 0"), "a.conf:3: persistence_timeout 0: not imported because keepalived ignores 0"),
-    (virtual(head="10.0.0.1"), "a.conf:1: virtual_server 10.0.0.1: imported as persistent for 360 s, as keepalived does without a port"),
-    (virtual().replace("protocol TCP", ""), "a.conf:1: virtual_server 10.0.0.1 80: imported as UDP, keepalived's default protocol"),
+    (
+        virtual(head="10.0.0.1"),
+        "a.conf:1: virtual_server 10.0.0.1: imported as persistent for 360 s, as keepalived does without a port",
+    ),
+    (
+        virtual().replace("protocol TCP", ""),
+        "a.conf:1: virtual_server 10.0.0.1 80: imported as UDP, keepalived's default protocol",
+    ),
     (virtual("hysteresis 3"), "a.conf:3: hysteresis 3: not imported"),
     (virtual(f"virtualhost {'w' * 99}"), f"a.conf:3: virtualhost {'w' * 68}…: not imported"),
     (virtual("@main lb_algo rr"), "a.conf:3: @main lb_algo rr: not imported because it is conditional or repeated"),
-    (virtual("$IF lb_algo rr").replace("protocol", "$IF=@^main\nprotocol"), "a.conf:4: @^main lb_algo rr: not imported because it is conditional or repeated"),
-    (virtual("~SEQ(N, 1, 3) real_server 10.0.9.${N} 80 { }"), "a.conf:3: ~SEQ(N, 1, 3) real_server 10.0.9.${N} 80 { }: not imported because it is conditional or repeated"),
-    (virtual("$RS= \\", "  real_server 1.1.1.1 80 { \\", "  } \\", ""), "a.conf:3: $RS: not imported because it has several lines"),
+    (
+        virtual("$IF lb_algo rr").replace("protocol", "$IF=@^main\nprotocol"),
+        "a.conf:4: @^main lb_algo rr: not imported because it is conditional or repeated",
+    ),
+    (
+        virtual("~SEQ(N, 1, 3) real_server 10.0.9.${N} 80 { }"),
+        "a.conf:3: ~SEQ(N, 1, 3) real_server 10.0.9.${N} 80 { }: not imported because it is conditional or repeated",
+    ),
+    (
+        virtual("$RS= \\", "  real_server 1.1.1.1 80 { \\", "  } \\", ""),
+        "a.conf:3: $RS: not imported because it has several lines",
+    ),
     (virtual("$RS"), "a.conf:3: $RS: not imported because it uses an undefined name"),
     (virtual("lb_algo $ALGO"), "a.conf:3: lb_algo $ALGO: not imported because it uses an undefined name"),
-    (virtual("real_server 10.0.9.${N} 80 {", "weight 5", "}"), "a.conf:3: real_server 10.0.9.${N} 80: not imported because it uses an undefined name"),
-    (virtual("connect_timeout ${_ENV TIMEOUT}"), "a.conf:3: connect_timeout ${_ENV TIMEOUT}: not imported because it uses an undefined name"),
-    (virtual() + "\nvirtual_server $VIP 80 {\nreal_server 1.1.1.1 80 {\n}\n}", "a.conf:5: virtual_server $VIP 80: not imported because it uses an undefined name"),
-    (virtual() + "\nvirtual_server_group $G {\n10.0.0.1 80\n}", "a.conf:5: virtual_server_group $G: not imported because it uses an undefined name"),
-    (virtual() + "\nvirtual_server_group G {\n10.0.0.1 80\n}", "a.conf:5: virtual_server_group G: not imported because no virtual_server uses this group"),
-    (virtual() + "\nvirtual_server 10.0.0.2 80 {\n}", "a.conf:5: virtual_server 10.0.0.2 80: not imported because it has no real server, as in keepalived"),
-    (virtual("include {a,b}.conf"), "a.conf:3: include {a,b}.conf: not followed because the pattern has braces or definitions"),
+    (
+        virtual("real_server 10.0.9.${N} 80 {", "weight 5", "}"),
+        "a.conf:3: real_server 10.0.9.${N} 80: not imported because it uses an undefined name",
+    ),
+    (
+        virtual("connect_timeout ${_ENV TIMEOUT}"),
+        "a.conf:3: connect_timeout ${_ENV TIMEOUT}: not imported because it uses an undefined name",
+    ),
+    (
+        virtual() + "\nvirtual_server $VIP 80 {\nreal_server 1.1.1.1 80 {\n}\n}",
+        "a.conf:5: virtual_server $VIP 80: not imported because it uses an undefined name",
+    ),
+    (
+        virtual() + "\nvirtual_server_group $G {\n10.0.0.1 80\n}",
+        "a.conf:5: virtual_server_group $G: not imported because it uses an undefined name",
+    ),
+    (
+        virtual() + "\nvirtual_server_group G {\n10.0.0.1 80\n}",
+        "a.conf:5: virtual_server_group G: not imported because no virtual_server uses this group",
+    ),
+    (
+        virtual() + "\nvirtual_server 10.0.0.2 80 {\n}",
+        "a.conf:5: virtual_server 10.0.0.2 80: not imported because it has no real server, as in keepalived",
+    ),
+    (
+        virtual("include {a,b}.conf"),
+        "a.conf:3: include {a,b}.conf: not followed because the pattern has braces or definitions",
+    ),
     (virtual("includer nothing.conf"), "a.conf:3: include nothing.conf: no such file"),
 ]  # fmt: skip
 
@@ -315,28 +429,61 @@ REFUSED: list[tuple[str, str]] = [
     (virtual("lb_algo wrl"), 'a.conf:3: lb_algo wrl: unknown; did you mean "wrr"?'),
     (virtual("lb_algo"), "a.conf:3: lb_algo needs a value"),
     (virtual("lb_kind nat"), 'a.conf:3: lb_kind nat: unknown; did you mean "NAT"?'),
-    (virtual("lb_kind TUN type vxlan"), "a.conf:3: lb_kind TUN type vxlan: unknown type; expected one of: ipip, gue, gre"),
+    (
+        virtual("lb_kind TUN type vxlan"),
+        "a.conf:3: lb_kind TUN type vxlan: unknown type; expected one of: ipip, gue, gre",
+    ),
     (virtual("lb_kind TUN type gue"), "a.conf:3: lb_kind TUN type gue: a gue tunnel needs a UDP port from 1 to 65535"),
     (virtual("lb_kind TUN port 5"), "a.conf:3: lb_kind TUN port 5: only a gue tunnel has a port; this one is ipip"),
     (virtual("lb_kind TUN csum"), "a.conf:3: lb_kind TUN csum: ipip tunnels cannot have csum; expected none"),
-    (virtual("lb_kind TUN type gre remcsum"), "a.conf:3: lb_kind TUN type gre remcsum: gre tunnels cannot have remcsum; expected none or csum"),
+    (
+        virtual("lb_kind TUN type gre remcsum"),
+        "a.conf:3: lb_kind TUN type gre remcsum: gre tunnels cannot have remcsum; expected none or csum",
+    ),
     (virtual("lb_kind TUN fast"), 'a.conf:3: lb_kind TUN fast: unexpected "fast"'),
     (virtual("protocol ICMP"), "a.conf:3: protocol ICMP: unknown; expected one of: tcp, udp, sctp"),
     (virtual("persistence_timeout 2678401"), f"a.conf:3: persistence_timeout 2678401: {NUMBER} 0 to 2678400"),
-    (virtual("persistence_granularity 24"), "a.conf:3: persistence_granularity 24: not a netmask; expected one such as 255.255.255.0"),
+    (
+        virtual("persistence_granularity 24"),
+        "a.conf:3: persistence_granularity 24: not a netmask; expected one such as 255.255.255.0",
+    ),
     (virtual("persistence_granularity"), "a.conf:3: persistence_granularity needs a value"),
     (virtual("persistence_engine rtp"), "a.conf:3: persistence_engine rtp: unknown; expected one of: sip"),
     (virtual("ip_family ipv6"), "a.conf:3: ip_family ipv6: unknown; expected one of: inet, inet6"),
     (virtual("weight 0"), f"a.conf:3: weight 0: {NUMBER} 1 to 65535"),
-    (virtual("real_server 10.9.9.9 8080 {", "weight 65536", "}", server=""), f"a.conf:4: weight 65536: {NUMBER} 0 to 65535"),
-    (virtual("real_server 10.9.9.9 8080 {", "uthreshold -1", "}", server=""), f"a.conf:4: uthreshold -1: {NUMBER} 0 to 1073741823"),
-    (virtual("real_server 10.9.9.9 8080 {", "lthreshold 5", "}", server=""), "a.conf:3: real_server 10.9.9.9 8080: a lower threshold needs an upper one"),
-    (virtual(server="real_server 224.0.0.1 80 {}"), "a.conf:3: real_server 224.0.0.1 80: 224.0.0.1 is not a unicast address"),
+    (
+        virtual("real_server 10.9.9.9 8080 {", "weight 65536", "}", server=""),
+        f"a.conf:4: weight 65536: {NUMBER} 0 to 65535",
+    ),
+    (
+        virtual("real_server 10.9.9.9 8080 {", "uthreshold -1", "}", server=""),
+        f"a.conf:4: uthreshold -1: {NUMBER} 0 to 1073741823",
+    ),
+    (
+        virtual("real_server 10.9.9.9 8080 {", "lthreshold 5", "}", server=""),
+        "a.conf:3: real_server 10.9.9.9 8080: a lower threshold needs an upper one",
+    ),
+    (
+        virtual(server="real_server 224.0.0.1 80 {}"),
+        "a.conf:3: real_server 224.0.0.1 80: 224.0.0.1 is not a unicast address",
+    ),
     (virtual(server="real_server {}"), "a.conf:3: real_server: an address is missing"),
-    (virtual(server="real_server fd00::9 80 {}"), "a.conf:3: real_server fd00::9 80: fd00::9 is IPv6 and the service is IPv4; only a tunnel (TUN) can reach it"),
-    (virtual("real_server 10.9.9.9 8080 {", "}"), "a.conf:5: 10.9.9.9 port 8080 is already a server of this service, at a.conf:3"),
-    (virtual("real_server 10.9.9.9 8080 {} real_server 10.9.9.9 8080 {}", server=""), "a.conf:3: 10.9.9.9 port 8080 is already a server of this service, at a.conf:3"),
-    (virtual("lb_kind DR", "real_server 10.9.9.9 {", "}", server="real_server 10.9.9.9 80 {}"), "a.conf:6: 10.9.9.9 port 80 is already a server of this service, at a.conf:4"),
+    (
+        virtual(server="real_server fd00::9 80 {}"),
+        "a.conf:3: real_server fd00::9 80: fd00::9 is IPv6 and the service is IPv4; only a tunnel (TUN) can reach it",
+    ),
+    (
+        virtual("real_server 10.9.9.9 8080 {", "}"),
+        "a.conf:5: 10.9.9.9 port 8080 is already a server of this service, at a.conf:3",
+    ),
+    (
+        virtual("real_server 10.9.9.9 8080 {} real_server 10.9.9.9 8080 {}", server=""),
+        "a.conf:3: 10.9.9.9 port 8080 is already a server of this service, at a.conf:3",
+    ),
+    (
+        virtual("lb_kind DR", "real_server 10.9.9.9 {", "}", server="real_server 10.9.9.9 80 {}"),
+        "a.conf:6: 10.9.9.9 port 80 is already a server of this service, at a.conf:4",
+    ),
     (group("10.0.0.1 80\n10.0.0.0-3 80"), "a.conf:7: tcp 10.0.0.1 port 80 is already defined at a.conf:6"),
     (group("fwmark 7\nfwmark 7"), "a.conf:7: fwmark 7 is already defined at a.conf:6"),
     (group("10.0.0.9-3 80"), "a.conf:6: 10.0.0.9-3: the end is before the beginning"),
@@ -347,9 +494,15 @@ REFUSED: list[tuple[str, str]] = [
     (group("10.0.0.1-fd00::1 80"), "a.conf:6: 10.0.0.1-fd00::1: both ends must be of one family"),
     (group("10.0.0.1/24 80"), "a.conf:6: 10.0.0.1/24 has host bits set; the network is 10.0.0.0/24"),
     (group("10.0.0.0/8 80"), "a.conf:6: 10.0.0.0/8: 16,777,216 addresses; at most 20,000 services are allowed"),
-    (group("10.0.0.0/18 80"), "a.conf:1: virtual_server group G: 32,768 services and servers up to here; at most 20,000 are allowed"),
+    (
+        group("10.0.0.0/18 80"),
+        "a.conf:1: virtual_server group G: 32,768 services and servers up to here; at most 20,000 are allowed",
+    ),
     (group("fwmark 7 ipv6"), "a.conf:6: fwmark 7 ipv6: unknown; expected one of: inet, inet6"),
-    (group("10.0.0.1 80\n}\nvirtual_server_group G {\n10.0.0.2 80"), "a.conf:8: virtual_server_group G: this group is already defined at a.conf:5"),
+    (
+        group("10.0.0.1 80\n}\nvirtual_server_group G {\n10.0.0.2 80"),
+        "a.conf:8: virtual_server_group G: this group is already defined at a.conf:5",
+    ),
     (virtual() + "\nvirtual_server_group {\n}", "a.conf:5: virtual_server_group: a group needs a name"),
     (virtual() + "}", "a.conf:4: a } that belongs to no block"),
     (virtual() + "\n{ }", "a.conf:5: a { that belongs to no block"),

@@ -1,4 +1,4 @@
-"""Connection tracking of a real guest: entries that the real `conntrack` makes and lists, and what our deletions leave."""
+"""Connection tracking of a real guest: entries that `conntrack` makes and lists, and what our deletions leave."""
 
 from __future__ import annotations
 

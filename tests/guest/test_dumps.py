@@ -315,7 +315,12 @@ ANSWERS = st.lists(
         frame(0, agent.NOTIFY, end(9)),
     ])
     | st.binary(max_size=40)
-    | st.builds(frame, st.integers(0, 2), st.sampled_from([agent.MORE, agent.DONE, agent.FAILED]), st.binary(max_size=64)),
+    | st.builds(
+        frame,
+        st.integers(0, 2),
+        st.sampled_from([agent.MORE, agent.DONE, agent.FAILED]),
+        st.binary(max_size=64),
+    ),
     max_size=5,
 )  # fmt: skip
 

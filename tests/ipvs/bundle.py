@@ -1,7 +1,8 @@
-"""Our command line for a guest, as two archives: all that it runs on (this very Python, libraries, the C library), and our own.
+"""Our command line for a guest, as two archives: all that it runs on, and our own code.
 
-The guest's own Python is a minimal one, for the agents alone. Modules go as bytecode, as a guest compiles slowly. The
-first archive takes a guest 8 seconds to unpack, and changes rarely: tests/resumed.py has it in a saved state.
+It runs on this very Python, libraries, and the C library. The guest's own Python is a minimal one, for the agents
+alone. Modules go as bytecode, as a guest compiles slowly. The first archive takes a guest 8 seconds to unpack, and
+changes rarely: tests/resumed.py has it in a saved state.
 """
 
 from __future__ import annotations

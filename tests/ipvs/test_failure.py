@@ -1,4 +1,4 @@
-"""What goes wrong: rules that the kernel refuses, files that are wrong, processes and machines that die or stand still."""
+"""What goes wrong: rules that the kernel refuses, wrong files, processes and machines that die or stand still."""
 
 from __future__ import annotations
 

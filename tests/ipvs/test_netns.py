@@ -88,7 +88,10 @@ def test_without_any_address_we_say_why_the_kernel_refuses(host: Guest) -> None:
     """`lo` down and no address: its kernel has no local table yet, and says "Invalid argument" of IPv4 servers."""
     host.output("ip", "netns", "add", "bare")
     try:
-        text = "-A -t 10.1.0.1:80\n-a -t 10.1.0.1:80 -r 10.9.9.1:80 -m\n-A -t [fd00::1]:80\n-a -t [fd00::1]:80 -r fd00::9 -m\n"
+        text = (
+            "-A -t 10.1.0.1:80\n-a -t 10.1.0.1:80 -r 10.9.9.1:80 -m\n-A -t [fd00::1]:80\n"
+            "-a -t [fd00::1]:80 -r fd00::9 -m\n"
+        )
         ran = run(host, "apply", "bare", text)
         assert ran.status == 2
         assert b"no IPv4 address, not even 127.0.0.1 of lo" in ran.stderr

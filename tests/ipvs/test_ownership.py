@@ -1,4 +1,4 @@
-"""What is ours is marked in the kernel; what is not stays, and so does what an edit or the manifest leaves to others."""
+"""What is ours is marked in the kernel; the rest stays, as does what an edit or the manifest leaves to others."""
 
 from __future__ import annotations
 

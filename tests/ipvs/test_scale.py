@@ -1,4 +1,4 @@
-"""20,000 rules: whatever was there before, in whatever order, the table is the right one; the order is a matter of speed."""
+"""20,000 rules: the table is right whatever was there before, in whatever order; the order only affects speed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The command lines of the document that describes `kata-network` and `kata-ipvs`, run as they are printed there.
 
-Only `<container-id>` and the paths of files are filled in. The interface has no `vhostUserSocket` but in one test, as else its
-device is a TAP.
+Only `<container-id>` and the paths of files are filled in. The interface has no `vhostUserSocket` but in one test, as
+else its device is a TAP.
 """
 
 from __future__ import annotations

@@ -145,8 +145,8 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "drain": Ipvs(drain=2678400),
     },
 }
-# No manifest says these: a desired NIC is up, a desired neighbour never expires, what we want carries our mark, and only
-# an observed route or rule can have what we cannot express.
+# No manifest says these: a desired NIC is up, a desired neighbour never expires, what we want carries our mark, and
+# only an observed route or rule can have what we cannot express.
 NOT_SAID = {
     *((Interface, "up"), (Route, "opaque"), (Rule, "opaque"), (Neighbour, "permanent"), (Service, "marked")),
 }
@@ -170,7 +170,8 @@ ALSO_SAID = {
 # Defaults of what the model has in another form.
 ALSO_DEFAULTS: dict[type, dict[str, Any]] = {Route: {"onLink": False}, Service: {"family": "ipv4"}}
 
-# Defaults that stand for an absent field, although the schema alone would take them: a mark of 0, and an empty MAC address.
+# Defaults that stand for an absent field, although the schema alone would take them: a mark of 0, and an empty MAC
+# address.
 ABSENT = {(Rule, "fwmark"), (Neighbour, "hw_addr")}
 
 SCHEMA: dict[str, Any] = json.loads(schema_text())

@@ -51,7 +51,10 @@ SPELLINGS: list[tuple[str, Interface]] = [
         replace(NIC, addresses=NIC.addresses[::-1]),
     ),
     ("addresses: [10.0.0.2/32]", replace(NIC, addresses=(Address(address="10.0.0.2/32"),))),
-    ("addresses: [10.0.0.2/31, 10.0.0.4/31]", replace(NIC, addresses=(Address(address="10.0.0.2/31"), Address(address="10.0.0.4/31")))),
+    (
+        "addresses: [10.0.0.2/31, 10.0.0.4/31]",
+        replace(NIC, addresses=(Address(address="10.0.0.2/31"), Address(address="10.0.0.4/31"))),
+    ),
     ('addresses: ["fd00::/64"]', replace(NIC, addresses=(Address(address="fd00::/64"),))),
     ('addresses: ["fd00::1/0"]', replace(NIC, addresses=(Address(address="fd00::1/0"),))),
 ]  # fmt: skip

@@ -39,7 +39,12 @@ SPELLINGS: list[tuple[str, Service]] = [
     (with_service("tcp: 172.17.0.7:080"), TCP),
     (with_service("scheduler: wlc", "schedulerFlags: []", "onePacket: false", "ignore: []"), TCP),
     (with_service("servers:\n- address: 172.17.0.4"), TCP),
-    (with_service("servers: [{address: 172.17.0.4:80, weight: 1, forward: nat, upperThreshold: 0, lowerThreshold: 0}]"), TCP),
+    (
+        with_service(
+            "servers: [{address: 172.17.0.4:80, weight: 1, forward: nat, upperThreshold: 0, lowerThreshold: 0}]"
+        ),
+        TCP,
+    ),
     (with_service("servers: []"), replace(TCP, servers=())),
     (with_service("servers"), replace(TCP, servers=())),
     (with_services("- {tcp: '[fd00::7]:80', servers: [{address: fd00::4}]}"), IPV6),
@@ -48,14 +53,35 @@ SPELLINGS: list[tuple[str, Service]] = [
     (with_services("- {fwmark: 7}"), MARK),
     (with_services("- {fwmark: 7, family: ipv4}"), MARK),
     (with_services("- {fwmark: 7, family: ipv6}"), replace(MARK, address="::")),
-    (with_services("- {fwmark: 7, servers: [{address: 10.0.0.1}]}"), replace(MARK, servers=(Server(address="10.0.0.1"),))),
-    (with_services("- {fwmark: 7, servers: [{address: 10.0.0.1:8080, forward: dr}]}"), replace(MARK, servers=(Server(address="10.0.0.1", port=8080, forward="dr"),))),
+    (
+        with_services("- {fwmark: 7, servers: [{address: 10.0.0.1}]}"),
+        replace(MARK, servers=(Server(address="10.0.0.1"),)),
+    ),
+    (
+        with_services("- {fwmark: 7, servers: [{address: 10.0.0.1:8080, forward: dr}]}"),
+        replace(MARK, servers=(Server(address="10.0.0.1", port=8080, forward="dr"),)),
+    ),
     (with_service("persistent: 300", "netmask: 255.255.255.255"), STICKY),
-    (with_services("- {tcp: '[fd00::7]:80', persistent: 300, netmask: 128}"), replace(IPV6, persistent=300, servers=())),
-    (with_services("- {tcp: '[fd00::7]:80', persistent: 300, netmask: 64}"), replace(IPV6, persistent=300, netmask="64", servers=())),
-    (with_services("- {tcp: '[fd00::7]:80', persistent: 300, netmask: '064'}"), replace(IPV6, persistent=300, netmask="64", servers=())),
-    (with_service("scheduler: sh", "schedulerFlags: [flag-2, flag-1]"), replace(TCP, scheduler="sh", scheduler_flags=("sh-fallback", "sh-port"))),
-    (with_service("scheduler: mh", "schedulerFlags: [flag-3, mh-port]"), replace(TCP, scheduler="mh", scheduler_flags=("mh-port", "flag-3"))),
+    (
+        with_services("- {tcp: '[fd00::7]:80', persistent: 300, netmask: 128}"),
+        replace(IPV6, persistent=300, servers=()),
+    ),
+    (
+        with_services("- {tcp: '[fd00::7]:80', persistent: 300, netmask: 64}"),
+        replace(IPV6, persistent=300, netmask="64", servers=()),
+    ),
+    (
+        with_services("- {tcp: '[fd00::7]:80', persistent: 300, netmask: '064'}"),
+        replace(IPV6, persistent=300, netmask="64", servers=()),
+    ),
+    (
+        with_service("scheduler: sh", "schedulerFlags: [flag-2, flag-1]"),
+        replace(TCP, scheduler="sh", scheduler_flags=("sh-fallback", "sh-port")),
+    ),
+    (
+        with_service("scheduler: mh", "schedulerFlags: [flag-3, mh-port]"),
+        replace(TCP, scheduler="mh", scheduler_flags=("mh-port", "flag-3")),
+    ),
     (with_service("schedulerFlags: [flag-3, flag-1]"), replace(TCP, scheduler_flags=("flag-1", "flag-3"))),
     (with_server("forward: tunnel"), served(forward="tunnel")),
     (with_server("forward: tunnel", "tunType: ipip", "tunChecksum: none"), served(forward="tunnel")),
@@ -67,22 +93,43 @@ ACCEPTED: list[tuple[str, Service]] = [
     (with_service("tcp: 172.17.0.7:1"), replace(TCP, port=1)),
     (with_service("tcp: 172.17.0.7:65535"), replace(TCP, port=65535)),
     (with_service("tcp: 172.17.0.7:0", "persistent: 1"), replace(TCP, port=0, persistent=1)),
-    (with_service("tcp: 172.17.0.7:0", "persistent: 1", "servers: [{address: 172.17.0.4}]"), replace(TCP, port=0, persistent=1, servers=(Server(address="172.17.0.4"),))),
-    (with_services("- {udp: 172.17.0.7:53, onePacket: true}"), Service(protocol="udp", address="172.17.0.7", port=53, one_packet=True)),
+    (
+        with_service("tcp: 172.17.0.7:0", "persistent: 1", "servers: [{address: 172.17.0.4}]"),
+        replace(TCP, port=0, persistent=1, servers=(Server(address="172.17.0.4"),)),
+    ),
+    (
+        with_services("- {udp: 172.17.0.7:53, onePacket: true}"),
+        Service(protocol="udp", address="172.17.0.7", port=53, one_packet=True),
+    ),
     (with_services("- {sctp: 172.17.0.7:80}"), replace(TCP, protocol="sctp", servers=())),
     (with_services("- {fwmark: 1, onePacket: true}"), replace(MARK, port=1, one_packet=True)),
     (with_services("- {fwmark: 4294967295}"), replace(MARK, port=4294967295)),
     (with_service("persistent: 2678400", "netmask: 0.0.0.0"), replace(TCP, persistent=2678400, netmask="0.0.0.0")),
-    (with_services("- {udp: '[fd00::7]:53', persistent: 1, netmask: 1, persistenceEngine: sip}"), Service(protocol="udp", address="fd00::7", port=53, persistent=1, netmask="1", persistence_engine="sip")),
+    (
+        with_services("- {udp: '[fd00::7]:53', persistent: 1, netmask: 1, persistenceEngine: sip}"),
+        Service(protocol="udp", address="fd00::7", port=53, persistent=1, netmask="1", persistence_engine="sip"),
+    ),
     (with_service("ignore: [weight]"), replace(TCP, ignore=("weight",))),
     (with_server("address: 172.17.0.4:0"), served(port=0)),
     (with_server("address: 172.17.0.4:8080"), served(port=8080)),
     (with_server("weight: 0"), served(weight=0)),
     (with_server("weight: 65535"), served(weight=65535)),
-    (with_server("upperThreshold: 1073741823", "lowerThreshold: 1073741823"), served(upper_threshold=1073741823, lower_threshold=1073741823)),
-    (with_server("address: fd00::4", "forward: tunnel"), replace(TCP, servers=(Server(address="fd00::4", port=80, forward="tunnel"),))),
-    (with_server("forward: tunnel", "tunType: gue", "tunPort: 65535", "tunChecksum: remcsum"), served(forward="tunnel", tun_type="gue", tun_port=65535, tun_checksum="remcsum")),
-    (with_server("forward: tunnel", "tunType: gre", "tunChecksum: csum"), served(forward="tunnel", tun_type="gre", tun_checksum="csum")),
+    (
+        with_server("upperThreshold: 1073741823", "lowerThreshold: 1073741823"),
+        served(upper_threshold=1073741823, lower_threshold=1073741823),
+    ),
+    (
+        with_server("address: fd00::4", "forward: tunnel"),
+        replace(TCP, servers=(Server(address="fd00::4", port=80, forward="tunnel"),)),
+    ),
+    (
+        with_server("forward: tunnel", "tunType: gue", "tunPort: 65535", "tunChecksum: remcsum"),
+        served(forward="tunnel", tun_type="gue", tun_port=65535, tun_checksum="remcsum"),
+    ),
+    (
+        with_server("forward: tunnel", "tunType: gre", "tunChecksum: csum"),
+        served(forward="tunnel", tun_type="gre", tun_checksum="csum"),
+    ),
 ]  # fmt: skip
 
 SECTIONS: list[tuple[str, Ipvs]] = [
@@ -93,10 +140,22 @@ SECTIONS: list[tuple[str, Ipvs]] = [
     ("timeouts: {tcp: 0, tcpfin: 0, udp: 0}", Ipvs()),
     ("timeouts: {tcp: 1296000, udp: 1}", Ipvs(timeouts=Timeouts(tcp=1296000, udp=1))),
     ("sysctls: {}", Ipvs()),
-    ("sysctls: {expire_nodest_conn: 0, conntrack: 2147483647}", Ipvs(sysctls=(("conntrack", 2147483647), ("expire_nodest_conn", 0)))),
+    (
+        "sysctls: {expire_nodest_conn: 0, conntrack: 2147483647}",
+        Ipvs(sysctls=(("conntrack", 2147483647), ("expire_nodest_conn", 0))),
+    ),
     ("exclude: []", Ipvs()),
-    ("exclude: [10.9.0.0/24, 10.9.1.1, 'FD00:0::/16', {fwmark: 7}]", Ipvs(exclude=(Excluded("10.9.0.0/24"), Excluded("10.9.1.1/32"), Excluded("fd00::/16"), Excluded(fwmark=7)))),
-    ("exclude: [172.17.0.8, '::/0', {fwmark: 80}]\nservices: [{tcp: 172.17.0.7:80}]", Ipvs(services=(replace(TCP, servers=()),), exclude=(Excluded("172.17.0.8/32"), Excluded("::/0"), Excluded(fwmark=80)))),
+    (
+        "exclude: [10.9.0.0/24, 10.9.1.1, 'FD00:0::/16', {fwmark: 7}]",
+        Ipvs(exclude=(Excluded("10.9.0.0/24"), Excluded("10.9.1.1/32"), Excluded("fd00::/16"), Excluded(fwmark=7))),
+    ),
+    (
+        "exclude: [172.17.0.8, '::/0', {fwmark: 80}]\nservices: [{tcp: 172.17.0.7:80}]",
+        Ipvs(
+            services=(replace(TCP, servers=()),),
+            exclude=(Excluded("172.17.0.8/32"), Excluded("::/0"), Excluded(fwmark=80)),
+        ),
+    ),
 ]  # fmt: skip
 
 
@@ -129,7 +188,10 @@ def test_each_field_of_the_section(fields: str, expected: Ipvs) -> None:
 
 
 def test_20_000_rules() -> None:
-    marks = [f"- {{fwmark: {mark}, servers: [{{address: 172.17.0.4}}, {{address: 172.17.0.5}}, {{address: 172.17.0.6}}]}}" for mark in range(1, 5001)]  # fmt: skip
+    marks = [
+        f"- {{fwmark: {mark}, servers: [{{address: 172.17.0.4}}, {{address: 172.17.0.5}}, {{address: 172.17.0.6}}]}}"
+        for mark in range(1, 5001)
+    ]
     found, findings = read(with_services(*marks))
     assert findings == []
     assert found is not None

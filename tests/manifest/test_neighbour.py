@@ -47,7 +47,9 @@ def read(*listed: str) -> tuple[list[Any], list[Finding]]:
     return draft.items(neighbour.SECTION), findings + check_sections(draft)
 
 
-@pytest.mark.parametrize(("fields", "expected"), SPELLINGS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "expected"), SPELLINGS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_each_spelling_is_the_same_neighbour(fields: tuple[str, ...], expected: Neighbour) -> None:
     assert read(neighbour_text(*fields)) == ([expected], [])
 

@@ -29,7 +29,11 @@ SEVERAL = replace(
 )
 
 BY_IPV6 = ("dest: 2001:db8::/48", "gateway: fd00::1")
-HOPS = ("{gateway: 10.0.0.1, device: eth0}", "{gateway: 10.0.0.9, device: eth0, weight: 3}", "{device: eth1, weight: 256}")  # fmt: skip
+HOPS = (
+    "{gateway: 10.0.0.1, device: eth0}",
+    "{gateway: 10.0.0.9, device: eth0, weight: 3}",
+    "{device: eth1, weight: 256}",
+)
 
 
 def hops(*items: str) -> tuple[str, ...]:
@@ -87,9 +91,15 @@ ACCEPTED: list[tuple[tuple[str, ...], Route]] = [
     ((*BY_IPV6, "mtu: 1280"), replace(IPV6, mtu=1280)),
     (("advmss: 1",), replace(IPV4, advmss=1)),
     (("advmss: 65495",), replace(IPV4, advmss=65495)),
-    (("gateway: 192.0.2.1", "onLink: true"), replace(IPV4, nexthops=(NextHop(device="eth0", gateway="192.0.2.1", on_link=True),))),
+    (
+        ("gateway: 192.0.2.1", "onLink: true"),
+        replace(IPV4, nexthops=(NextHop(device="eth0", gateway="192.0.2.1", on_link=True),)),
+    ),
     (("gateway: 10.9.0.1",), replace(IPV4, nexthops=(NextHop(device="eth0", gateway="10.9.0.1"),))),
-    (("gateway: 10.9.0.1", "table: 100"), replace(IPV4, nexthops=(NextHop(device="eth0", gateway="10.9.0.1"),), table=100)),
+    (
+        ("gateway: 10.9.0.1", "table: 100"),
+        replace(IPV4, nexthops=(NextHop(device="eth0", gateway="10.9.0.1"),), table=100),
+    ),
     (("dest: default", "gateway: fe80::1"), replace(DEFAULT6, nexthops=(NextHop(device="eth0", gateway="fe80::1"),))),
     (("source: 10.0.0.2",), replace(IPV4, source="10.0.0.2")),
 ]  # fmt: skip
@@ -104,12 +114,16 @@ def read(*fields: str) -> tuple[Any, list[Finding]]:
     return (draft.items(route.SECTION) or [None])[0], findings + check_sections(draft)
 
 
-@pytest.mark.parametrize(("fields", "expected"), SPELLINGS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "expected"), SPELLINGS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_each_spelling_is_the_same_route(fields: tuple[str, ...], expected: Route) -> None:
     assert read(*fields) == (expected, [])
 
 
-@pytest.mark.parametrize(("fields", "expected"), ACCEPTED, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "expected"), ACCEPTED, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_limits_are_included(fields: tuple[str, ...], expected: Route) -> None:
     assert read(*fields) == (expected, [])
 

@@ -47,7 +47,9 @@ SPELLINGS: list[tuple[tuple[str, ...], Rule]] = [
     (("ipproto: 6",), replace(PLAIN, ipproto=6)),
     *(
         ((f"ipproto: {name}",), replace(PLAIN, ipproto=number))
-        for name, number in (("icmp", 1), ("udp", 17), ("gre", 47), ("esp", 50), ("ah", 51), ("ipv6-icmp", 58), ("sctp", 132))
+        for name, number in (
+            ("icmp", 1), ("udp", 17), ("gre", 47), ("esp", 50), ("ah", 51), ("ipv6-icmp", 58), ("sctp", 132),
+        )
     ),
     (("ipproto: 89",), replace(PLAIN, ipproto=89)),
     (("sport: 53",), replace(PLAIN, sport=(53, 53))),
@@ -61,9 +63,15 @@ SPELLINGS: list[tuple[tuple[str, ...], Rule]] = [
     (("invert: true", "from: 10.1.0.0/16"), replace(PLAIN, invert=True, from_="10.1.0.0/16")),
     (("suppressPrefixlength: 0",), replace(PLAIN, suppress_prefixlength=0)),
     (("table", "l3mdev: true"), replace(PLAIN, table=0, l3mdev=True)),
-    (("table", "l3mdev: true", "suppressPrefixlength: 8"), replace(PLAIN, table=0, l3mdev=True, suppress_prefixlength=8)),
+    (
+        ("table", "l3mdev: true", "suppressPrefixlength: 8"),
+        replace(PLAIN, table=0, l3mdev=True, suppress_prefixlength=8),
+    ),
     (("table", "goto: 200"), replace(PLAIN, table=0, action="goto", goto=200)),
-    *((("table", f"action: {each}"), replace(PLAIN, table=0, action=each)) for each in ("blackhole", "unreachable", "prohibit")),
+    *(
+        (("table", f"action: {each}"), replace(PLAIN, table=0, action=each))
+        for each in ("blackhole", "unreachable", "prohibit")
+    ),
 ]  # fmt: skip
 
 # On the right side of each bound.
@@ -101,12 +109,16 @@ def read(*fields: str) -> tuple[Any, list[Finding]]:
     return (draft.items(rule.SECTION) or [None])[0], findings + check_sections(draft)
 
 
-@pytest.mark.parametrize(("fields", "expected"), SPELLINGS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "expected"), SPELLINGS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_each_spelling_is_the_same_rule(fields: tuple[str, ...], expected: Rule) -> None:
     assert read(*fields) == (expected, [])
 
 
-@pytest.mark.parametrize(("fields", "expected"), ACCEPTED, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "expected"), ACCEPTED, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_limits_are_included(fields: tuple[str, ...], expected: Rule) -> None:
     assert read(*fields) == (expected, [])
 

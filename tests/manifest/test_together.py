@@ -68,7 +68,10 @@ CLASHES = {
         manifest("driver: {vm: {name: web-1}}"),
         manifest(OTHER[0], "driver: {vm: {name: web-1}}"),
         [
-            "b.yaml:3:9: driver: /run/reconciler/sandboxes/web-1/agent.sock is the agent socket of sandbox web-1 already, in a.yaml"
+            (
+                "b.yaml:3:9: driver: /run/reconciler/sandboxes/web-1/agent.sock is the agent socket of sandbox web-1 "
+                "already, in a.yaml"
+            )
         ],
     ),
     "machine by one monitor and two agents": (
@@ -80,7 +83,10 @@ CLASHES = {
         manifest("driver: {vm: {qmp: /run/q.sock, agent: /run/reconciler/sandboxes/web-1/agent.sock}}"),
         manifest(OTHER[0], "driver: {vm: {name: web-1}}"),
         [
-            "b.yaml:3:9: driver: /run/reconciler/sandboxes/web-1/agent.sock is the agent socket of sandbox web-1 already, in a.yaml"
+            (
+                "b.yaml:3:9: driver: /run/reconciler/sandboxes/web-1/agent.sock is the agent socket of sandbox web-1 "
+                "already, in a.yaml"
+            )
         ],
     ),
     "beside a file in which something is wrong": (

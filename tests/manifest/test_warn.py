@@ -92,18 +92,26 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "one that never drains": (with_ipvs("sysctls: {expire_quiescent_template: 0}", "services:", STICKY), []),
     "an address of nobody": (
-        with_nics(service(), service("tcp: 10.0.0.2:80", "servers: [{address: 10.0.0.4}]"), service("tcp: 127.1.2.3:80")),
+        with_nics(
+            service(), service("tcp: 10.0.0.2:80", "servers: [{address: 10.0.0.4}]"), service("tcp: 127.1.2.3:80")
+        ),
         [f"w.yaml:12:10: ipvs.services[0].tcp: 172.17.0.7 {NOT_LOCAL}"],
     ),
     "an IPv6 address of nobody": (
-        with_nics("- {udp: '[fd00::7]:53', servers: [{address: fd00::4}]}", "- {udp: '[fd00::2]:53', servers: [{address: fd00::4}]}"),
+        with_nics(
+            "- {udp: '[fd00::7]:53', servers: [{address: fd00::4}]}",
+            "- {udp: '[fd00::2]:53', servers: [{address: fd00::4}]}",
+        ),
         [f"w.yaml:12:11: ipvs.services[0].udp: fd00::7 {NOT_LOCAL}"],
     ),
     "an address of nobody, routed": (with_nics(service("servers: [{address: 172.17.0.4, forward: dr}]")), []),
     "lines of rules": (
         with_ipvs(
             "drain: 60",
-            "rules: |\n  # saved\n  -A -t 172.17.0.7:80 -p 300\n\n  -a -t 172.17.0.8:80 -r 172.17.0.4 -w 0 -m\n  -A -t 172.17.0.8:80\n",
+            (
+                "rules: |\n  # saved\n  -A -t 172.17.0.7:80 -p 300\n\n  -a -t 172.17.0.8:80 -r 172.17.0.4 -w 0 -m\n"
+                "  -A -t 172.17.0.8:80\n"
+            ),
         ),
         [
             f"w.yaml:5:10: ipvs.drain: {DRAIN}",
@@ -173,7 +181,11 @@ TABLES: dict[str, tuple[str, tuple[Rule, ...], list[str]]] = {
     "no rules and nothing observed": (with_table(), (), []),
     "no rules but the kernel's": (with_table(), KERNELS, [UNSEEN]),
     "a rule of another owner": (with_table(), (*KERNELS, OTHERS), []),
-    "a rule of another owner for the other family": (with_table(), (*KERNELS, replace(OTHERS, family="ipv6")), [UNSEEN]),
+    "a rule of another owner for the other family": (
+        with_table(),
+        (*KERNELS, replace(OTHERS, family="ipv6")),
+        [UNSEEN],
+    ),
     "a rule": (with_table(rule()), (), []),
     "a rule with a selector": (with_table(rule("from: 10.1.0.0/16", "invert: true")), KERNELS, []),
     "a rule for another table": (with_table(rule("table: 101")), (), [UNSAID]),

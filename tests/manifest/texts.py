@@ -75,7 +75,10 @@ def with_route(*fields: str) -> str:
 
 
 def with_neighbour(*fields: str) -> str:
-    """Write a manifest of one right interface and one neighbour: its fields are on lines 11 to 13, what is added on 14."""
+    """Write a manifest of one right interface and one neighbour.
+
+    The fields of the neighbour are on lines 11 to 13, what is added on 14.
+    """
     return manifest(nics=[nic()], neighbours=[neighbour(*fields)])
 
 

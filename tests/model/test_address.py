@@ -182,8 +182,14 @@ MESSAGES = {
     ],
     parse_mac: [
         ("02:42:20:6f:a3", '"02:42:20:6f:a3" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'),
-        ("01:00:5e:00:00:01", "01:00:5e:00:00:01 is a multicast address; a NIC needs a unicast one (an even first byte)"),
-        ("FF:ff:ff:ff:ff:ff", "FF:ff:ff:ff:ff:ff is a multicast address; a NIC needs a unicast one (an even first byte)"),
+        (
+            "01:00:5e:00:00:01",
+            "01:00:5e:00:00:01 is a multicast address; a NIC needs a unicast one (an even first byte)",
+        ),
+        (
+            "FF:ff:ff:ff:ff:ff",
+            "FF:ff:ff:ff:ff:ff is a multicast address; a NIC needs a unicast one (an even first byte)",
+        ),
         ("00-00-00-00-00-00", "00:00:00:00:00:00 is not an address that a NIC can have"),
     ],
 }  # fmt: skip

@@ -1,4 +1,6 @@
-"""A kernel's IPVS in memory: netlink messages go in, answers and dumps come out, as net/netfilter/ipvs/ip_vs_ctl.c has it.
+"""A kernel's IPVS in memory: netlink messages go in, answers and dumps come out.
+
+Source: net/netfilter/ipvs/ip_vs_ctl.c.
 
 Of what it tests it shares the framing only. Numbers are those of include/uapi/linux/ip_vs.h.
 """

@@ -75,7 +75,10 @@ def acknowledge(asked: list[Message]) -> list[Message]:
 
 
 def refuse(**refusals: tuple[int, str]) -> Answer:
-    """Answer with an error for some requests, named `at3`, and an acknowledgement of the last unless it is one of them."""
+    """Answer with an error for some requests, named `at3`.
+
+    The last request is acknowledged unless it is one of them.
+    """
 
     def answer(asked: list[Message]) -> list[Message]:
         places = {int(place.removeprefix("at")): why for place, why in refusals.items()}

@@ -139,7 +139,10 @@ def test_what_is_learned_or_of_no_ip_family_is_left_out(payload: bytes) -> None:
         (header(state=0, flags=PROXY) + DST, (0, replace(PLAIN, hw_addr="", proxy=True))),
         (header(state=PERMANENT, flags=PROXY) + DST + OURS, (200, replace(PLAIN, hw_addr="", proxy=True))),
         (
-            header(AF_INET6, flags=ROUTER) + message.attribute(1, b"\x20\x01\x0d\xb8" + bytes(11) + b"\1") + LLADDR + OURS,
+            header(AF_INET6, flags=ROUTER)
+            + message.attribute(1, b"\x20\x01\x0d\xb8" + bytes(11) + b"\1")
+            + LLADDR
+            + OURS,
             (200, replace(PLAIN6, router=True)),
         ),
     ],
@@ -154,7 +157,10 @@ MALFORMED = {
     "no address": (header() + LLADDR, "neighbour of 0 bytes; 4 were expected"),
     "long address": (header() + message.attribute(1, bytes(16)), "neighbour of 16 bytes; 4 were expected"),
     "short address": (header(AF_INET6) + DST, "neighbour of 4 bytes; 16 were expected"),
-    "protocol": (header() + DST + message.attribute(12, bytes(4)), "protocol of a neighbour of 4 bytes; 1 was expected"),
+    "protocol": (
+        header() + DST + message.attribute(12, bytes(4)),
+        "protocol of a neighbour of 4 bytes; 1 was expected",
+    ),
     "no protocol": (header() + DST + message.attribute(12, b""), "protocol of a neighbour of 0 bytes; 1 was expected"),
 }  # fmt: skip
 
@@ -235,20 +241,32 @@ SHOWN: dict[str, Any] = {"dst": "192.0.2.1", "dev": "v0", "lladdr": "02:00:00:00
 CASES = {
     "plain": Case("192.0.2.1 lladdr 02:00:00:00:00:01 dev v0", ON_V0, SHOWN),
     "off the subnet": Case(
-        "203.0.113.1 lladdr 02:00:00:00:00:01 dev v0", replace(ON_V0, address="203.0.113.1"), {**SHOWN, "dst": "203.0.113.1"}
+        "203.0.113.1 lladdr 02:00:00:00:00:01 dev v0",
+        replace(ON_V0, address="203.0.113.1"),
+        {**SHOWN, "dst": "203.0.113.1"},
     ),
     "IPv6": Case(
-        "2001:db8::1 lladdr 02:00:00:00:00:01 dev v0", replace(ON_V0, address="2001:db8::1"), {**SHOWN, "dst": "2001:db8::1"}
+        "2001:db8::1 lladdr 02:00:00:00:00:01 dev v0",
+        replace(ON_V0, address="2001:db8::1"),
+        {**SHOWN, "dst": "2001:db8::1"},
     ),
-    "link-local": Case("fe80::1 lladdr 02:00:00:00:00:01 dev v0", replace(ON_V0, address="fe80::1"), {**SHOWN, "dst": "fe80::1"}),
+    "link-local": Case(
+        "fe80::1 lladdr 02:00:00:00:00:01 dev v0", replace(ON_V0, address="fe80::1"), {**SHOWN, "dst": "fe80::1"}
+    ),
     "router": Case(
         "2001:db8::1 lladdr 02:00:00:00:00:01 dev v0 router",
         replace(ON_V0, address="2001:db8::1", router=True),
         {**SHOWN, "dst": "2001:db8::1", "router": None},
     ),
-    "proxy": Case("proxy 192.0.2.9 dev v0", Neighbour(address="192.0.2.9", device="v0", proxy=True), {"dst": "192.0.2.9", "dev": "v0", "proxy": None}),
+    "proxy": Case(
+        "proxy 192.0.2.9 dev v0",
+        Neighbour(address="192.0.2.9", device="v0", proxy=True),
+        {"dst": "192.0.2.9", "dev": "v0", "proxy": None},
+    ),
     "IPv6 proxy": Case(
-        "proxy 2001:db8::9 dev v1", Neighbour(address="2001:db8::9", device="v1", proxy=True), {"dst": "2001:db8::9", "dev": "v1", "proxy": None}
+        "proxy 2001:db8::9 dev v1",
+        Neighbour(address="2001:db8::9", device="v1", proxy=True),
+        {"dst": "2001:db8::9", "dev": "v1", "proxy": None},
     ),
     "proxy of a router": Case(
         "proxy 2001:db8::9 dev v0 router",

@@ -176,7 +176,10 @@ MALFORMED = {
     "prefix": (header(to_bits=33), "rule with a prefix of 33 bits"),
     "IPv6 prefix": (header(family=AF_INET6, from_bits=129), "rule with a prefix of 129 bits"),
     **{
-        name: (header() + message.attribute(kind, bytes(size)), f"rule attribute of {size} bytes; {right} were expected")
+        name: (
+            header() + message.attribute(kind, bytes(size)),
+            f"rule attribute of {size} bytes; {right} were expected",
+        )
         for name, kind, size, right in (
             ("to", 1, 16, 4),
             ("from", 2, 3, 4),
@@ -240,45 +243,68 @@ CASES = {
     "table": Case("table 100", PLAIN, TABLE),
     "large table": Case("table 4294967295", replace(PLAIN, table=4294967295), {"table": "4294967295"}),
     "table of the old messages' escape": Case("table 252", replace(PLAIN, table=252), {"table": "252"}),
-    "from": Case("from 10.1.0.0/16 table 100", replace(PLAIN, from_="10.1.0.0/16"), {"src": "10.1.0.0", "srclen": 16, **TABLE}),
+    "from": Case(
+        "from 10.1.0.0/16 table 100", replace(PLAIN, from_="10.1.0.0/16"), {"src": "10.1.0.0", "srclen": 16, **TABLE}
+    ),
     "from a host": Case("from 10.1.0.7 table 100", replace(PLAIN, from_="10.1.0.7/32"), {"src": "10.1.0.7", **TABLE}),
-    "to": Case("to 10.1.0.0/16 table 100", replace(PLAIN, to="10.1.0.0/16"), {"dst": "10.1.0.0", "dstlen": 16, **TABLE}),
+    "to": Case(
+        "to 10.1.0.0/16 table 100", replace(PLAIN, to="10.1.0.0/16"), {"dst": "10.1.0.0", "dstlen": 16, **TABLE}
+    ),
     "iif": Case("iif v7 table 100", replace(PLAIN, iif="v7"), {"iif": "v7", "iif_detached": None, **TABLE}),
     "iif lo": Case("iif lo table 100", replace(PLAIN, iif="lo"), {"iif": "lo", **TABLE}),
     "oif": Case("oif v7 table 100", replace(PLAIN, oif="v7"), {"oif": "v7", "oif_detached": None, **TABLE}),
     "fwmark": Case("fwmark 0x10 table 100", replace(PLAIN, fwmark=16, fwmask=ALL_BITS), {"fwmark": "0x10", **TABLE}),
     "fwmark and mask": Case(
-        "fwmark 0x10/0xff table 100", replace(PLAIN, fwmark=16, fwmask=255), {"fwmark": "0x10", "fwmask": "0xff", **TABLE}
+        "fwmark 0x10/0xff table 100",
+        replace(PLAIN, fwmark=16, fwmask=255),
+        {"fwmark": "0x10", "fwmask": "0xff", **TABLE},
     ),
     "no mark": Case("fwmark 0/0xff table 100", replace(PLAIN, fwmask=255), {"fwmark": "0", "fwmask": "0xff", **TABLE}),
     "ipproto": Case("ipproto tcp table 100", replace(PLAIN, ipproto=6), {"ipproto": "tcp", **TABLE}),
-    "ipproto by number": Case("ipproto 200 table 100", replace(PLAIN, ipproto=200), {"ipproto": "ipproto-200", **TABLE}),
-    "sport": Case("ipproto udp sport 53 table 100", replace(PLAIN, ipproto=17, sport=(53, 53)), {"ipproto": "udp", "sport": 53, **TABLE}),
+    "ipproto by number": Case(
+        "ipproto 200 table 100", replace(PLAIN, ipproto=200), {"ipproto": "ipproto-200", **TABLE}
+    ),
+    "sport": Case(
+        "ipproto udp sport 53 table 100",
+        replace(PLAIN, ipproto=17, sport=(53, 53)),
+        {"ipproto": "udp", "sport": 53, **TABLE},
+    ),
     "dport range": Case(
         "ipproto udp dport 53-54 table 100",
         replace(PLAIN, ipproto=17, dport=(53, 54)),
         {"ipproto": "udp", "dport_start": 53, "dport_end": 54, **TABLE},
     ),
-    "uidrange": Case("uidrange 0-4294967294 table 100", replace(PLAIN, uidrange=(0, 4294967294)), {"uid_start": 0, "uid_end": 4294967294, **TABLE}),
+    "uidrange": Case(
+        "uidrange 0-4294967294 table 100",
+        replace(PLAIN, uidrange=(0, 4294967294)),
+        {"uid_start": 0, "uid_end": 4294967294, **TABLE},
+    ),
     "tos": Case("tos 0x10 table 100", replace(PLAIN, tos=16), {"tos": "0x10", **TABLE}),
     "invert": Case(
-        "not from 10.1.0.0/16 table 100", replace(PLAIN, from_="10.1.0.0/16", invert=True), {"not": None, "src": "10.1.0.0", "srclen": 16, **TABLE}
+        "not from 10.1.0.0/16 table 100",
+        replace(PLAIN, from_="10.1.0.0/16", invert=True),
+        {"not": None, "src": "10.1.0.0", "srclen": 16, **TABLE},
     ),
-    "suppress": Case("table 100 suppress_prefixlength 0", replace(PLAIN, suppress_prefixlength=0), {"suppress_prefixlen": 0, **TABLE}),
+    "suppress": Case(
+        "table 100 suppress_prefixlength 0", replace(PLAIN, suppress_prefixlength=0), {"suppress_prefixlen": 0, **TABLE}
+    ),
     "blackhole": Case("blackhole", replace(PLAIN, table=0, action="blackhole"), {"action": "blackhole"}),
     "unreachable": Case("unreachable", replace(PLAIN, table=0, action="unreachable"), {"action": "unreachable"}),
     "prohibit": Case("prohibit", replace(PLAIN, table=0, action="prohibit"), {"action": "prohibit"}),
     "goto": Case("goto 200", replace(PLAIN, table=0, action="goto", goto=200), {"goto": 200, "unresolved": None}),
     "l3mdev": Case("l3mdev", replace(PLAIN, table=0, l3mdev=True), {"l3mdev": None}),
     "everything": Case(
-        "from 10.1.0.0/16 to 10.2.0.0/16 iif lo oif lo fwmark 1/1 ipproto tcp sport 1 dport 2 uidrange 5-5 tos 0x4 table 5000 suppress_prefixlength 8",
+        "from 10.1.0.0/16 to 10.2.0.0/16 iif lo oif lo fwmark 1/1 ipproto tcp sport 1 dport 2 uidrange 5-5 tos 0x4 "
+        "table 5000 suppress_prefixlength 8",
         Rule(
-            family="ipv4", priority=100, from_="10.1.0.0/16", to="10.2.0.0/16", iif="lo", oif="lo", fwmark=1, fwmask=1, ipproto=6,
-            sport=(1, 1), dport=(2, 2), uidrange=(5, 5), tos=4, table=5000, suppress_prefixlength=8,
+            family="ipv4", priority=100, from_="10.1.0.0/16", to="10.2.0.0/16", iif="lo", oif="lo",
+            fwmark=1, fwmask=1, ipproto=6, sport=(1, 1), dport=(2, 2), uidrange=(5, 5), tos=4,
+            table=5000, suppress_prefixlength=8,
         ),
         {
-            "src": "10.1.0.0", "srclen": 16, "dst": "10.2.0.0", "dstlen": 16, "iif": "lo", "oif": "lo", "fwmark": "0x1", "fwmask": "0x1",
-            "ipproto": "tcp", "sport": 1, "dport": 2, "uid_start": 5, "uid_end": 5, "tos": "0x04", "table": "5000", "suppress_prefixlen": 8,
+            "src": "10.1.0.0", "srclen": 16, "dst": "10.2.0.0", "dstlen": 16, "iif": "lo", "oif": "lo",
+            "fwmark": "0x1", "fwmask": "0x1", "ipproto": "tcp", "sport": 1, "dport": 2, "uid_start": 5, "uid_end": 5,
+            "tos": "0x04", "table": "5000", "suppress_prefixlen": 8,
         },
     ),
     "IPv6 table": Case("table 100", PLAIN6, TABLE),
@@ -288,7 +314,11 @@ CASES = {
         {"src": "fd00::", "srclen": 8, "dst": "fd01::7", **TABLE},
     ),
     "IPv6 tos": Case("tos 0xfc table 100", replace(PLAIN6, tos=252), {"tos": "0xfc", **TABLE}),
-    "IPv6 suppress": Case("table 100 suppress_prefixlength 128", replace(PLAIN6, suppress_prefixlength=128), {"suppress_prefixlen": 128, **TABLE}),
+    "IPv6 suppress": Case(
+        "table 100 suppress_prefixlength 128",
+        replace(PLAIN6, suppress_prefixlength=128),
+        {"suppress_prefixlen": 128, **TABLE},
+    ),
     "IPv6 prohibit": Case("prohibit", replace(PLAIN6, table=0, action="prohibit"), {"action": "prohibit"}),
     "IPv6 goto": Case("goto 32766", replace(PLAIN6, table=0, action="goto", goto=32766), {"goto": 32766}),
     "IPv6 l3mdev": Case("l3mdev", replace(PLAIN6, table=0, l3mdev=True), {"l3mdev": None}),

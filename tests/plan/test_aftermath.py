@@ -356,7 +356,10 @@ class Lab:
         return replace(sandbox, driver=NetnsAddress(name=self.namespace), interfaces=interfaces)
 
     def converge(self, sandbox: Sandbox, **around: Any) -> list[str]:
-        """Plan, with some surroundings said to be others, and execute; give what is left to do according to the kernel."""
+        """Plan, with some surroundings said to be others, and execute.
+
+        Return what is left to do according to the kernel.
+        """
         desired = self.desired(sandbox)
         driver = NetnsDriver(NetnsAddress(name=self.namespace))
         try:

@@ -151,8 +151,8 @@ def test_a_different_neighbour_of_somebody_else_is_refused_by_name() -> None:
     with pytest.raises(RefusedError) as caught:
         plan(asked(NEAR), there([ETH0], foreign=[replace(NEAR, hw_addr=mac(0xF9))]))
     assert str(caught.value) == (
-        "192.0.2.1 lladdr 02:00:00:00:00:f1 dev eth0 nud permanent: 192.0.2.1 lladdr 02:00:00:00:00:f9 dev eth0 nud permanent "
-        "is in its place and is not ours; delete it there"
+        "192.0.2.1 lladdr 02:00:00:00:00:f1 dev eth0 nud permanent: "
+        "192.0.2.1 lladdr 02:00:00:00:00:f9 dev eth0 nud permanent is in its place and is not ours; delete it there"
     )
 
 
@@ -168,8 +168,8 @@ def test_what_others_have_follows_a_rename_and_is_still_in_the_way() -> None:
     with pytest.raises(RefusedError) as caught:
         plan(desired, there([ETH0], foreign=[theirs]))
     assert str(caught.value) == (
-        "192.0.2.1 lladdr 02:00:00:00:00:f1 dev net0 nud permanent: 192.0.2.1 lladdr 02:00:00:00:00:f9 dev net0 nud permanent "
-        "is in its place and is not ours; delete it there"
+        "192.0.2.1 lladdr 02:00:00:00:00:f1 dev net0 nud permanent: "
+        "192.0.2.1 lladdr 02:00:00:00:00:f9 dev net0 nud permanent is in its place and is not ours; delete it there"
     )
     # Names are swapped, and what was in the way of the one NIC is on the other.
     swapped = [replace(ETH0, name="eth1"), replace(ETH1, name="eth0")]

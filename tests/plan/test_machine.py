@@ -55,7 +55,7 @@ def plugged(interface: Interface, number: int = 0, **fields: Any) -> Plugged:
 
 
 def machine(had: Sequence[Interface] = (), **fields: Any) -> Machine:
-    """A machine with these NICs in its first slots and four slots in all, on a host with all TAPs that anyone asks for."""
+    """A machine with these NICs in its first slots and four slots in all, on a host with all TAPs asked for."""
     taps = {f"tap{number}": TAP for number in range(10)}
     taps |= {interface.device: TAP._replace(busy=True, multi_queue=interface.queues > 1) for interface in had}
     return replace(
@@ -597,7 +597,10 @@ def test_a_saved_state_knows_neither_taps_nor_slots() -> None:
     assert planned(wanted([wish]), observed) == [
         *unplug("tap1"),
         "netdev_add tap,id=reconciler-nowhere,ifname=nowhere,script=no,downscript=no,queues=4",
-        "device_add virtio-net-pci,id=reconciler-nowhere,netdev=reconciler-nowhere,mac=02:00:00:00:00:02,bus=BUS,addr=0,mq=on",
+        (
+            "device_add virtio-net-pci,id=reconciler-nowhere,netdev=reconciler-nowhere,mac=02:00:00:00:00:02,"
+            "bus=BUS,addr=0,mq=on"
+        ),
         "ip link set dev 02:00:00:00:00:02 name a",
         "ip link set dev a mtu 1500 up",
     ]

@@ -39,8 +39,8 @@ _LIVE_RENAME = (6, 2)
 class Differences:
     """What holds in the one kind of sandbox and not in the other.
 
-    Beside these, `device` says which devices there are and which have a carrier, `given` and `taken_back` how they come and
-    go: those of a namespace are marked by their alias and restored, those of a machine are known to QEMU.
+    Beside these, `device` says which devices there are and which have a carrier, `given` and `taken_back` how they come
+    and go: those of a namespace are marked by their alias and restored, those of a machine are known to QEMU.
     """
 
     # A link is renamed while it is up, and keeps its routes and IPv6 addresses; the guest's kernel 6.1 insists on down.
@@ -49,8 +49,8 @@ class Differences:
     counts_queues: bool
     # Each `ip` and apply takes 0.1 to 0.5 s in a guest, so of hundreds of steps alike one in so many is made.
     stride: int
-    # The driver sees the host's device and queues of an interface, whether it is up, and what in the sandbox is not ours.
-    # What it does not see, nothing is planned about.
+    # The driver sees the host's device and queues of an interface, whether it is up, and what in the sandbox is not
+    # ours. What it does not see, nothing is planned about.
     sees_all: bool
 
 
@@ -77,7 +77,10 @@ class SandboxPlace(ABC):
 
     @abstractmethod
     def device(self, *options: str, carrier: bool = False) -> str:
-        """Make a device on the host that can be given to it, with these options of a TAP; `carrier`: it will have one."""
+        """Make a device on the host that can be given to it, with these options of a TAP.
+
+        `carrier`: it will have one.
+        """
 
     @abstractmethod
     def given(self, interface: dict[str, Any]) -> list[str]:
@@ -128,8 +131,8 @@ class SandboxPlace(ABC):
     def state(self) -> dict[str, Any]:
         """Return what `ip` sees: links, addresses, neighbours, routes and rules without what changes by itself.
 
-        That is indexes, carrier, times, and what comes and goes with a carrier: link-local addresses and their routes, and
-        neighbours that are learned.
+        That is indexes, carrier, times, and what comes and goes with a carrier: link-local addresses and their routes,
+        and neighbours that are learned.
         """
         routes = [*self.routes("-4"), *self.routes("-6")]
         return {"links": self._links(), "neighbours": self.neighbours(), "routes": routes, "rules": self.rules()}

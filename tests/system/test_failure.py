@@ -1,4 +1,4 @@
-"""An operation fails: it is named with the kernel's words, all others are undone, and what was not asked for is left."""
+"""An operation fails: it is named with the kernel's words, all others are undone, and the rest is left."""
 
 from __future__ import annotations
 

@@ -81,8 +81,10 @@ def test_a_foreign_route_in_the_way_is_refused_and_named(crowded: SandboxPlace, 
         return
     assert code == 3
     assert capsys.readouterr().err == (
-        "box: refused: route 203.0.1.0/24 via 10.0.0.9 dev eth0 onlink: the route 203.0.1.0/24 via 10.0.0.7 dev eth0 is in "
-        "its place and is not ours; delete it there, or give yours another metric\n"
+        "box: refused: route 203.0.1.0/24 via 10.0.0.9 dev eth0 onlink: "
+        "the route 203.0.1.0/24 via 10.0.0.7 dev eth0 is in its place and is not ours; "
+        "delete it there, or give yours another metric
+"
     )
     assert crowded.state() == before
 

@@ -1,4 +1,4 @@
-"""Random manifests on a real namespace: B after A is the same kernel state as B from nothing, by operations or by script."""
+"""Random manifests on a real namespace: B after A is the same as B from nothing, by operations or by script."""
 
 from __future__ import annotations
 

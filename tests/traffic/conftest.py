@@ -1,4 +1,4 @@
-"""Fixtures: a guest that is a director between clients and real servers, and its table, which our command line writes."""
+"""Fixtures: a guest that directs clients to real servers, and its table, which our command line writes."""
 
 from __future__ import annotations
 

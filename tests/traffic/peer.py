@@ -13,7 +13,8 @@ words in FOLDER/ask and answers by a line, a literal of Python, in FOLDER/answer
     look GROUP
     end GROUP, reset GROUP                 close, as a client does or without a farewell
 
-An echo takes a guest a millisecond. So at the port after PORT there are servers that never read, for a thousand clients.
+An echo takes a guest a millisecond. So at the port after PORT there are servers that never read, for a thousand
+clients.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ start servers serve {PORT} {" ".join((*SERVERS, *SERVERS6))}
 start clients call .
 # 0A: it listens. Whoever calls before is refused.
 tries=0
-until [ "$(ip netns exec servers cat /proc/net/tcp /proc/net/tcp6 | grep -c ' 0A ')" -ge {len((*SERVERS, *SERVERS6))} ]; do
+listening() {{ ip netns exec servers cat /proc/net/tcp /proc/net/tcp6 | grep -c ' 0A '; }}
+until [ "$(listening)" -ge {len((*SERVERS, *SERVERS6))} ]; do
     tries=$((tries + 1))
     [ $tries -lt 300 ] || exit 1
     sleep 0.1

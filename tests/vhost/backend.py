@@ -21,7 +21,10 @@ _START_TIMEOUT, _END_TIMEOUT = 60.0, 30.0
 
 @dataclass
 class Backend:
-    """A backend for the socket `path`, with `device` on its other side. It takes a whole core for as long as it runs."""
+    """A backend for the socket `path`, with `device` on its other side.
+
+    It takes a whole core for as long as it runs.
+    """
 
     path: Path
     device: str

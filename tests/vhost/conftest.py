@@ -14,7 +14,10 @@ from tests.vm.vm import Vm
 
 @pytest.fixture
 def vm(guest: Guest, kernel: Kernel, tmp_path: Path) -> Iterator[Vm]:
-    """Give the machine of all tests, empty before and after. `kernel` is asked for so that devices outlive what is plugged."""
+    """Yield the machine of all tests, empty before and after.
+
+    `kernel` is asked for so that devices outlive what is plugged.
+    """
     del kernel
     made = Vm(guest, tmp_path / "vm.yaml")
     made.assert_is([])

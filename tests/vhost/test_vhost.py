@@ -1,4 +1,4 @@
-"""A socket of a vhost-user backend becomes a NIC of the guest: packets pass, and a backend that comes back is found again."""
+"""A socket of a vhost-user backend becomes a NIC of the guest: packets pass, also after the backend was away."""
 
 from __future__ import annotations
 

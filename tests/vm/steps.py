@@ -1,4 +1,4 @@
-"""Each step of an apply, to do something to it there: what is sent to QEMU and to the guest once the plan is being executed."""
+"""Each step of an apply, to do something to it there: what the executed plan sends to QEMU and to the guest."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_a_tap_that_was_made_again_with_several_queues(vm: Vm, kernel: Kernel) -
 
 @contextmanager
 def deaf(vm: Vm) -> Iterator[None]:
-    """Keep the guest from hearing of what is plugged and unplugged (ACPI's event 1) for a while; it is told afterwards."""
+    """Keep the guest from hearing of what is plugged and unplugged (ACPI's event 1) until afterwards."""
     event = "/sys/firmware/acpi/interrupts/gpe01"
     vm.guest.output("sh", "-c", f"echo disable >{event}")
     try:

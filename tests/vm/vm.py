@@ -67,7 +67,7 @@ class Vm:
         return dict(_NIC.findall(self.human("info network")))
 
     def assert_is(self, interfaces: Sequence[dict[str, Any]]) -> None:
-        """Look whether the guest and QEMU have exactly these interfaces of a manifest, and nothing is left half done."""
+        """Assert that the guest and QEMU have exactly these interfaces, and nothing is left half done."""
         network = self.human("info network")
         assert dict(_NIC.findall(network)) == {each["device"]: each["hwAddr"] for each in interfaces}, network
         netdevs = [device for _, device in _NETDEV.findall(network)]

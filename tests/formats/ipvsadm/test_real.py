@@ -58,7 +58,7 @@ def test_the_real_one_takes_what_is_saved(guest: Guest, table: list[Service]) ->
 
 
 def as_saved(service: Service) -> Service:
-    """Leave out what `ipvsadm -Sn` does not save: thresholds, and flags of `sh` and `mh` without a name of their own."""
+    """Leave out what `ipvsadm -Sn` does not save: thresholds, and flags of `sh` and `mh` without a name."""
     flags = service.scheduler_flags
     if service.scheduler in {"sh", "mh"}:
         flags = tuple(flag for flag in flags if flag not in SCHEDULER_FLAGS)
@@ -100,7 +100,8 @@ REFUSED_SERVERS = (
 
 
 @pytest.mark.parametrize(
-    "lines", [[line] for line in REFUSED] + [["-A -t 10.0.0.9:80", f"-a -t 10.0.0.9:80 {each}"] for each in REFUSED_SERVERS]
+    "lines",
+    [[line] for line in REFUSED] + [["-A -t 10.0.0.9:80", f"-a -t 10.0.0.9:80 {each}"] for each in REFUSED_SERVERS],
 )  # fmt: skip
 def test_what_the_real_one_refuses_is_refused(guest: Guest, lines: list[str]) -> None:
     text = "\n".join(lines)

@@ -89,8 +89,14 @@ SERVICES: list[tuple[str, Service]] = [
     ("-A -t 10.0.0.1:80 --pe sip", replace(TCP, persistence_engine="sip")),
     ("-A -t 10.0.0.1:80 -p 300 --pe=sip", replace(PERSISTENT, persistence_engine="sip")),
     ("-A -t 10.0.0.1:80 -b flag-3,flag-1,flag-1", replace(TCP, scheduler_flags=("flag-1", "flag-3"))),
-    ("-A -t 10.0.0.1:80 -b sh-port,sh-fallback, -s sh", replace(TCP, scheduler="sh", scheduler_flags=("sh-fallback", "sh-port"))),
-    ("-A -t 10.0.0.1:80 -s mh --sched-flags flag-2,flag-3", replace(TCP, scheduler="mh", scheduler_flags=("mh-port", "flag-3"))),
+    (
+        "-A -t 10.0.0.1:80 -b sh-port,sh-fallback, -s sh",
+        replace(TCP, scheduler="sh", scheduler_flags=("sh-fallback", "sh-port")),
+    ),
+    (
+        "-A -t 10.0.0.1:80 -s mh --sched-flags flag-2,flag-3",
+        replace(TCP, scheduler="mh", scheduler_flags=("mh-port", "flag-3")),
+    ),
 ]  # fmt: skip
 
 SERVERS: list[tuple[str, Server]] = [
@@ -120,11 +126,20 @@ SERVERS: list[tuple[str, Server]] = [
     ("-t 10.0.0.1:80 -r 10.9.9.9:8080 -m -x 5", replace(NAT, upper_threshold=5)),
     ("-t 10.0.0.1:80 -r 10.9.9.9:8080 -m -x 5 -y 5", replace(NAT, upper_threshold=5, lower_threshold=5)),
     ("-t 10.0.0.1:80 -r 10.9.9.9:8080 -m -x 0 -y 0", NAT),
-    ("-t 10.0.0.1:80 -r 10.9.9.9:8080 -m --u-threshold 1073741823 --l-threshold 1", replace(NAT, upper_threshold=1073741823, lower_threshold=1)),
+    (
+        "-t 10.0.0.1:80 -r 10.9.9.9:8080 -m --u-threshold 1073741823 --l-threshold 1",
+        replace(NAT, upper_threshold=1073741823, lower_threshold=1),
+    ),
     ("-t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gre", replace(TUNNEL, tun_type="gre")),
     ("-t 10.0.0.1:80 -r 10.9.9.9 --tun-csum --tun-type gre -i", replace(TUNNEL, tun_type="gre", tun_checksum="csum")),
-    ("-t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gue --tun-port 1 --tun-nocsum", replace(TUNNEL, tun_type="gue", tun_port=1)),
-    ("-t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gue --tun-port 65535 --tun-remcsum", replace(TUNNEL, tun_type="gue", tun_port=65535, tun_checksum="remcsum")),
+    (
+        "-t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gue --tun-port 1 --tun-nocsum",
+        replace(TUNNEL, tun_type="gue", tun_port=1),
+    ),
+    (
+        "-t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gue --tun-port 65535 --tun-remcsum",
+        replace(TUNNEL, tun_type="gue", tun_port=65535, tun_checksum="remcsum"),
+    ),
 ]  # fmt: skip
 
 # The services of SERVERS, after them.
@@ -208,8 +223,14 @@ REFUSED: list[tuple[str, str]] = [
     ("-a -t 10.0.0.1:80 -r web -m", '-r web: "web" is not an IP address (host names are not looked up)'),
     ("-a -t 10.0.0.1:80 -r 224.0.0.1 -m", "-r 224.0.0.1: 224.0.0.1 is not a unicast address"),
     ("-a -t 10.0.0.1:80 -r 0.0.0.0", "-r 0.0.0.0: 0.0.0.0 is not a unicast address"),
-    ("-a -t 10.0.0.1:80 -r fd00::9 -m", "-r fd00::9: fd00::9 is IPv6 and the service is IPv4; only a tunnel (-i) can reach it"),
-    ("-a -t [fd00::1]:80 -r 10.9.9.9", "-r 10.9.9.9: 10.9.9.9 is IPv4 and the service is IPv6; only a tunnel (-i) can reach it"),
+    (
+        "-a -t 10.0.0.1:80 -r fd00::9 -m",
+        "-r fd00::9: fd00::9 is IPv6 and the service is IPv4; only a tunnel (-i) can reach it",
+    ),
+    (
+        "-a -t [fd00::1]:80 -r 10.9.9.9",
+        "-r 10.9.9.9: 10.9.9.9 is IPv4 and the service is IPv6; only a tunnel (-i) can reach it",
+    ),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -m -g", "-m and -g exclude each other"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -y 1", "-y 1: a lower threshold needs an upper one"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -x 5 -y 6", "-y 6: the lower threshold 6 is above the upper one, 5"),
@@ -219,12 +240,18 @@ REFUSED: list[tuple[str, str]] = [
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 --tun-csum", "--tun-csum: this setting needs a tunnel (-i)"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type foo", "--tun-type foo: unknown; expected one of: ipip, gue, gre"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gue", "--tun-port: a gue tunnel needs a UDP port from 1 to 65535"),
-    ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gre --tun-port 5", "--tun-port 5: only a gue tunnel has a port; this one is gre"),
+    (
+        "-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gre --tun-port 5",
+        "--tun-port 5: only a gue tunnel has a port; this one is gre",
+    ),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-port 5", "--tun-port 5: only a gue tunnel has a port; this one is ipip"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gue --tun-port 0", f"--tun-port 0: {NUMBER} 1 to 65535"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gue --tun-port 65536", f"--tun-port 65536: {NUMBER} 1 to 65535"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-csum", "--tun-csum: ipip tunnels cannot have csum; expected none"),
-    ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gre --tun-remcsum", "--tun-remcsum: gre tunnels cannot have remcsum; expected none or csum"),
+    (
+        "-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-type gre --tun-remcsum",
+        "--tun-remcsum: gre tunnels cannot have remcsum; expected none or csum",
+    ),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-nocsum", "--tun-nocsum: ipip tunnels have no checksum"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -i --tun-csum --tun-nocsum", "--tun-csum and --tun-nocsum exclude each other"),
 ]  # fmt: skip
@@ -304,8 +331,9 @@ def unordered(service: Service) -> tuple[Service, frozenset[Server]]:
 
 WORDS = st.sampled_from(
     (
-        "-A", "-a", "-t", "-u", "-f", "10.0.0.1:80", "10.0.0.1:0", "10.0.0.1", "[fd00::1]:80", "fd00::1", "web:80", "10.0.0.1:http",
-        "-s", "rr", "foo", "-p", "300", "0", "-p300", "-r", "10.9.9.9:8080", "10.9.9.9", "[fd00::9]:1", "224.0.0.1", "-m", "-g", "-i",
+        "-A", "-a", "-t", "-u", "-f", "10.0.0.1:80", "10.0.0.1:0", "10.0.0.1", "[fd00::1]:80", "fd00::1", "web:80",
+        "10.0.0.1:http", "-s", "rr", "foo", "-p", "300", "0", "-p300",
+        "-r", "10.9.9.9:8080", "10.9.9.9", "[fd00::9]:1", "224.0.0.1", "-m", "-g", "-i",
         "-w", "7", "70000", "-1", "-x", "=", "-", "--", "#",
     )
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Interfaces as users of kata-network have them are read, written again they are the same, and what is wrong is named."""
+"""Interfaces of kata-network are read, written again they are the same, and what is wrong is named."""
 
 from __future__ import annotations
 
@@ -143,20 +143,50 @@ NAME = "is not the name of an interface; expected 1 to 15 letters, digits, '_', 
         (LEAST | {"mtu": 9601}, "mtu: 9601: expected a number from 46 to 9600"),
         (LEAST | {"mtu": "1500"}, 'mtu: "1500": expected a number from 46 to 9600'),
         (LEAST | {"mtu": True}, "mtu: True: expected a number from 46 to 9600"),
-        ({"device": "tap0", "name": "eth0", "hwAddr": "02:42:20:6f:a3:69"}, "mtu: missing; expected a number from 46 to 9600"),
+        (
+            {"device": "tap0", "name": "eth0", "hwAddr": "02:42:20:6f:a3:69"},
+            "mtu: missing; expected a number from 46 to 9600",
+        ),
         (LEAST | {"queues": 257}, "queues: 257: expected a number from 0 to 256"),
-        (LEAST | {"hwAddr": "02:42"}, 'hwAddr: "02:42" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'),
+        (
+            LEAST | {"hwAddr": "02:42"},
+            'hwAddr: "02:42" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69',
+        ),
         (LEAST | {"hwAddr": None}, "hwAddr: None is not a text"),
         (LEAST | {"mac": "02:42:20:6f:a3:69"}, "mac: mac and hwAddr exclude each other"),
         (LEAST | {"quees": 5}, 'quees: unknown field; did you mean "queues"?'),
         (LEAST | {"IPAddresses": "172.16.0.3/16"}, 'IPAddresses: "172.16.0.3/16" is not a list'),
-        (LEAST | {"IPAddresses": ["172.16.0.3/16"]}, 'IPAddresses: "172.16.0.3/16" is not an address such as {"address": "172.16.0.3", "mask": "16"}'),
-        (LEAST | {"IPAddresses": [{"address": "172.16.0.3", "mask": "33"}]}, 'IPAddresses: "172.16.0.3/33" has no valid prefix length; expected /0 to /32'),
-        (LEAST | {"IPAddresses": [{"address": "172.16.0.3/8", "mask": "16"}]}, 'IPAddresses: "172.16.0.3/8" has a length; write it in mask'),
-        (LEAST | {"IPAddresses": [{"address": "172.16.0.3", "mask": "16", "dad": "no"}]}, "IPAddresses: an address has no field dad"),
+        (
+            LEAST | {"IPAddresses": ["172.16.0.3/16"]},
+            'IPAddresses: "172.16.0.3/16" is not an address such as {"address": "172.16.0.3", "mask": "16"}',
+        ),
+        (
+            LEAST | {"IPAddresses": [{"address": "172.16.0.3", "mask": "33"}]},
+            'IPAddresses: "172.16.0.3/33" has no valid prefix length; expected /0 to /32',
+        ),
+        (
+            LEAST | {"IPAddresses": [{"address": "172.16.0.3/8", "mask": "16"}]},
+            'IPAddresses: "172.16.0.3/8" has a length; write it in mask',
+        ),
+        (
+            LEAST | {"IPAddresses": [{"address": "172.16.0.3", "mask": "16", "dad": "no"}]},
+            "IPAddresses: an address has no field dad",
+        ),
         (LEAST | {"ip": ["172.16.0.3"]}, 'ip: "172.16.0.3" is not an address with a length, such as 172.16.0.3/16'),
-        (LEAST | {"vhostUserSocket": "vhost-user1"}, "vhostUserSocket: \"vhost-user1\": expected an absolute path of at most 107 letters, digits, '_', '-', '.' and '/'"),
-        (LEAST | {"vhostUserSocket": "/" + "a" * 107}, f"vhostUserSocket: \"/{'a' * 58}…: expected an absolute path of at most 107 letters, digits, '_', '-', '.' and '/'"),
+        (
+            LEAST | {"vhostUserSocket": "vhost-user1"},
+            (
+                "vhostUserSocket: \"vhost-user1\": expected an absolute path of at most 107 letters, digits, '_', "
+                "'-', '.' and '/'"
+            ),
+        ),
+        (
+            LEAST | {"vhostUserSocket": "/" + "a" * 107},
+            (
+                f"vhostUserSocket: \"/{'a' * 58}…: expected an absolute path of at most 107 letters, digits, '_', "
+                "'-', '.' and '/'"
+            ),
+        ),
     ],
 )  # fmt: skip
 def test_a_bad_interface(document: Any, message: str) -> None:

@@ -28,7 +28,11 @@ def route(dest: str, gateway: str | None = None, device: str = "eth1") -> Route:
         ({"dest": "0.0.0.0/0", "gateway": "172.16.0.1"}, route("0.0.0.0/0", "172.16.0.1"), ("default", "172.16.0.1")),
         ({"dest": "default", "gateway": "FD00::1"}, route("::/0", "fd00::1"), ("default", "fd00::1")),
         ({"dest": "0.0.0.0/0"}, route("0.0.0.0/0"), ("0.0.0.0/0", "")),
-        ({"dest": "177.17.0.0/24", "gateway": "177.17.25.1"}, route("177.17.0.0/24", "177.17.25.1"), ("177.17.0.0/24", "177.17.25.1")),
+        (
+            {"dest": "177.17.0.0/24", "gateway": "177.17.25.1"},
+            route("177.17.0.0/24", "177.17.25.1"),
+            ("177.17.0.0/24", "177.17.25.1"),
+        ),
         ({"dest": "172.17.10.10/24", "gateway": ""}, route("172.17.10.0/24"), ("172.17.10.0/24", "")),
         ({"dest": "172.17.10.10", "gateway": None}, route("172.17.10.10/32"), ("172.17.10.10/32", "")),
         ({"dest": "fd00::9/64"}, route("fd00::/64"), ("fd00::/64", "")),
@@ -56,14 +60,29 @@ def test_a_route_of_several_next_hops_is_an_object_for_each() -> None:
         (7, "expected an object"),
         ({"gateway": "10.0.0.1", "device": "eth1"}, "dest: missing"),
         ({"dest": "default", "device": "eth1"}, "gateway: missing; a default route needs the IP address of a gateway"),
-        ({"dest": "", "gateway": "", "device": "eth1"}, "gateway: missing; a default route needs the IP address of a gateway"),
-        ({"dest": "10.0.0.0/33", "device": "eth1"}, 'dest: "10.0.0.0/33" has no valid prefix length; expected /0 to /32'),
+        (
+            {"dest": "", "gateway": "", "device": "eth1"},
+            "gateway: missing; a default route needs the IP address of a gateway",
+        ),
+        (
+            {"dest": "10.0.0.0/33", "device": "eth1"},
+            'dest: "10.0.0.0/33" has no valid prefix length; expected /0 to /32',
+        ),
         ({"dest": "web", "device": "eth1"}, 'dest: "web" is not an IP address'),
         ({"dest": "10.8.0.0/16", "gateway": "10.0.0.1"}, "device: missing"),
-        ({"dest": "10.8.0.0/16", "gateway": "10.0.0.300", "device": "eth1"}, 'gateway: "10.0.0.300" is not an IP address'),
+        (
+            {"dest": "10.8.0.0/16", "gateway": "10.0.0.300", "device": "eth1"},
+            'gateway: "10.0.0.300" is not an IP address',
+        ),
         ({"dest": "10.8.0.0/16", "gateway": "0.0.0.0", "device": "eth1"}, "gateway: 0.0.0.0 is not a unicast address"),
-        ({"dest": "10.8.0.0/16", "gateway": "fd00::1", "device": "eth1"}, "gateway: fd00::1 is IPv6, and the destination is IPv4"),
-        ({"dest": "10.8.0.0/16", "device": "eth1", "metric": 5}, "metric: unknown field; expected one of: dest, gateway, device"),
+        (
+            {"dest": "10.8.0.0/16", "gateway": "fd00::1", "device": "eth1"},
+            "gateway: fd00::1 is IPv6, and the destination is IPv4",
+        ),
+        (
+            {"dest": "10.8.0.0/16", "device": "eth1", "metric": 5},
+            "metric: unknown field; expected one of: dest, gateway, device",
+        ),
     ],
 )  # fmt: skip
 def test_a_bad_route(document: Any, message: str) -> None:

@@ -75,7 +75,10 @@ ROWS: list[Row] = [
         "netns name of 256 characters",
         manifest(f"driver: {{netns: {{name: {'a' * 256}}}}}"),
         [
-            f'bad.yaml:3:24: driver.netns.name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (256 characters) is not valid; expected {NAME}'
+            (
+                'bad.yaml:3:24: driver.netns.name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (256 characters) is not '
+                f"valid; expected {NAME}"
+            )
         ],
     ),
     (
@@ -112,7 +115,10 @@ ROWS: list[Row] = [
         "path of 4096 characters",
         manifest(f"driver: {{netns: {{path: /{'a' * 4095}}}}}"),
         [
-            f'bad.yaml:3:24: driver.netns.path: "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (4096 characters) is not valid; expected {PATH}'
+            (
+                'bad.yaml:3:24: driver.netns.path: "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (4096 characters) is not '
+                f"valid; expected {PATH}"
+            )
         ],
     ),
     ("pid 0", manifest("driver: {netns: {pid: 0}}"), ["bad.yaml:3:23: driver.netns.pid: 0 is below the minimum of 1"]),

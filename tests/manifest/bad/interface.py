@@ -9,7 +9,10 @@ INTERFACE = "an interface: a mapping with name, device, hwAddr and mtu"
 MAC = "a unicast MAC address such as 02:42:20:6f:a3:69"
 MTU = "an MTU from 46 to 9600 bytes"
 QUEUES = "a number of queues from 0 to 256; 0 means a single queue"
-SOCKET = "the absolute path of a vhost-user socket (such as one of DPDK), in place of a TAP: at most 107 letters, digits, '_', '-', '.' and '/'"
+SOCKET = (
+    "the absolute path of a vhost-user socket (such as one of DPDK), in place of a TAP: at most 107 letters, digits, "
+    "'_', '-', '.' and '/'"
+)
 ADDRESS = "an address such as 172.16.0.3/16, or {address: fd00::1/64, dad: false}"
 NIC_FIELDS = "one of: name, device, hwAddr, mtu, addresses, queues, vhostUserSocket"
 
@@ -123,14 +126,20 @@ ROWS: list[Row] = [
         "MAC in hexadecimal",
         with_nic("hwAddr: 0x525400123456"),
         [
-            'bad.yaml:7:11: interfaces[0].hwAddr: "0x525400123456" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+            (
+                'bad.yaml:7:11: interfaces[0].hwAddr: "0x525400123456" is not a MAC address; '
+                "expected six bytes such as 02:42:20:6f:a3:69"
+            )
         ],
     ),
     (
         "MAC of five bytes",
         with_nic("hwAddr: 02:42:20:6f:a3"),
         [
-            'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+            (
+                'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3" is not a MAC address; '
+                "expected six bytes such as 02:42:20:6f:a3:69"
+            )
         ],
     ),
     (
@@ -142,35 +151,50 @@ ROWS: list[Row] = [
         "MAC of no hexadecimal digit",
         with_nic("hwAddr: 02:42:20:6f:a3:6g"),
         [
-            'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3:6g" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+            (
+                'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3:6g" is not a MAC address; '
+                "expected six bytes such as 02:42:20:6f:a3:69"
+            )
         ],
     ),
     (
         "MAC of single digits",
         with_nic("hwAddr: 2:42:20:6f:a3:9"),
         [
-            'bad.yaml:7:11: interfaces[0].hwAddr: "2:42:20:6f:a3:9" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+            (
+                'bad.yaml:7:11: interfaces[0].hwAddr: "2:42:20:6f:a3:9" is not a MAC address; '
+                "expected six bytes such as 02:42:20:6f:a3:69"
+            )
         ],
     ),
     (
         "MAC in Cisco form",
         with_nic("hwAddr: 0242.206f.a369"),
         [
-            'bad.yaml:7:11: interfaces[0].hwAddr: "0242.206f.a369" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+            (
+                'bad.yaml:7:11: interfaces[0].hwAddr: "0242.206f.a369" is not a MAC address; '
+                "expected six bytes such as 02:42:20:6f:a3:69"
+            )
         ],
     ),
     (
         "MAC with a line end",
         with_nic('hwAddr: "02:42:20:6f:a3:6\\n"'),
         [
-            'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3:6\\n" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+            (
+                'bad.yaml:7:11: interfaces[0].hwAddr: "02:42:20:6f:a3:6\\n" is not a MAC address; '
+                "expected six bytes such as 02:42:20:6f:a3:69"
+            )
         ],
     ),
     (
         "MAC of a group",
         with_nic("hwAddr: 03:42:20:6f:a3:69"),
         [
-            "bad.yaml:7:11: interfaces[0].hwAddr: 03:42:20:6f:a3:69 is a multicast address; a NIC needs a unicast one (an even first byte)"
+            (
+                "bad.yaml:7:11: interfaces[0].hwAddr: 03:42:20:6f:a3:69 is a multicast address; "
+                "a NIC needs a unicast one (an even first byte)"
+            )
         ],
     ),
     (
@@ -231,7 +255,10 @@ ROWS: list[Row] = [
         "MTU below that of IPv6",
         with_nic("mtu: 1279"),
         [
-            "bad.yaml:9:28: interfaces[0].addresses[1]: fd00::2/64 needs an MTU of at least 1280 (RFC 8200); this interface has 1279"
+            (
+                "bad.yaml:9:28: interfaces[0].addresses[1]: fd00::2/64 needs an MTU of at least 1280 (RFC 8200); "
+                "this interface has 1279"
+            )
         ],
     ),
     ("queues below", with_nic("queues: -1"), ["bad.yaml:10:11: interfaces[0].queues: -1 is below the minimum of 0"]),
@@ -274,21 +301,30 @@ ROWS: list[Row] = [
         "socket longer than unix sockets are",
         with_nic(f"vhostUserSocket: /{'a' * 107}"),
         [
-            f'bad.yaml:10:20: interfaces[0].vhostUserSocket: "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (108 characters) is not valid; expected {SOCKET}'
+            (
+                'bad.yaml:10:20: interfaces[0].vhostUserSocket: "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (108 '
+                f"characters) is not valid; expected {SOCKET}"
+            )
         ],
     ),
     (
         "socket of a namespace",
         with_nic("vhostUserSocket: /run/vhost-user1"),
         [
-            "bad.yaml:10:20: interfaces[0].vhostUserSocket: a network namespace has no vhost-user NICs; those are for virtual machines"
+            (
+                "bad.yaml:10:20: interfaces[0].vhostUserSocket: a network namespace has no vhost-user NICs; "
+                "those are for virtual machines"
+            )
         ],
     ),
     (
         "addresses is text",
         with_nic("addresses: 10.0.0.2/24"),
         [
-            'bad.yaml:9:14: interfaces[0].addresses: "10.0.0.2/24" is text; expected a list of addresses such as 172.16.0.3/16'
+            (
+                'bad.yaml:9:14: interfaces[0].addresses: "10.0.0.2/24" is text; '
+                "expected a list of addresses such as 172.16.0.3/16"
+            )
         ],
     ),
     (
@@ -310,14 +346,20 @@ ROWS: list[Row] = [
         "address without a length",
         with_nic("addresses: [10.0.0.2]"),
         [
-            "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.2 has no prefix length; write 10.0.0.2/32 for a host address"
+            (
+                "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.2 has no prefix length; "
+                "write 10.0.0.2/32 for a host address"
+            )
         ],
     ),
     (
         "IPv6 address without a length",
         with_nic('addresses: ["fd00::2"]'),
         [
-            "bad.yaml:9:15: interfaces[0].addresses[0]: fd00::2 has no prefix length; write fd00::2/128 for a host address"
+            (
+                "bad.yaml:9:15: interfaces[0].addresses[0]: fd00::2 has no prefix length; "
+                "write fd00::2/128 for a host address"
+            )
         ],
     ),
     (
@@ -344,7 +386,10 @@ ROWS: list[Row] = [
         "address with a netmask",
         with_nic("addresses: [10.0.0.2/255.255.255.0]"),
         [
-            'bad.yaml:9:15: interfaces[0].addresses[0]: "10.0.0.2/255.255.255.0" has no valid prefix length; expected /0 to /32'
+            (
+                'bad.yaml:9:15: interfaces[0].addresses[0]: "10.0.0.2/255.255.255.0" has no valid prefix length; '
+                "expected /0 to /32"
+            )
         ],
     ),
     (
@@ -387,7 +432,10 @@ ROWS: list[Row] = [
         "address of the network",
         with_nic("addresses: [10.0.0.0/24]"),
         [
-            "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.0/24 is the address of the network itself; a host needs one within it"
+            (
+                "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.0/24 is the address of the network itself; "
+                "a host needs one within it"
+            )
         ],
     ),
     (
@@ -409,7 +457,10 @@ ROWS: list[Row] = [
         "address of 65 characters",
         with_nic(f"addresses: [{'1' * 65}]"),
         [
-            f'bad.yaml:9:15: interfaces[0].addresses[0]: "1111111111111111111111111111111111111…" (65 characters) is not valid; expected {ADDRESS}'
+            (
+                'bad.yaml:9:15: interfaces[0].addresses[0]: "1111111111111111111111111111111111111…" (65 characters) '
+                f"is not valid; expected {ADDRESS}"
+            )
         ],
     ),
     (
@@ -426,21 +477,32 @@ ROWS: list[Row] = [
         "dad off",
         with_nic('addresses: [{address: "fd00::2/64", dad: off}]'),
         [
-            'bad.yaml:9:44: interfaces[0].addresses[0].dad: "off" is text; expected true or false: whether the kernel makes sure that no other host has this IPv6 address (duplicate address detection)'
+            (
+                'bad.yaml:9:44: interfaces[0].addresses[0].dad: "off" is text; '
+                "expected true or false: whether the kernel makes sure that no other host has this IPv6 address "
+                "(duplicate address detection)"
+            )
         ],
     ),
     (
         "dad of IPv4",
         with_nic("addresses: [{address: 10.0.0.2/24, dad: true}]"),
         [
-            "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.2/24 is IPv4; duplicate address detection (dad) is IPv6 only"
+            (
+                "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.2/24 is IPv4; "
+                "duplicate address detection (dad) is IPv6 only"
+            )
         ],
     ),
     (
         "flow mapping of IPv6 unquoted",
         with_nic("addresses: [{address: fd00::2/64, dad: 0}]"),
         [
-            "bad.yaml:9:42: interfaces[0].addresses[0].dad: 0 is a number; expected true or false: whether the kernel makes sure that no other host has this IPv6 address (duplicate address detection)"
+            (
+                "bad.yaml:9:42: interfaces[0].addresses[0].dad: 0 is a number; "
+                "expected true or false: whether the kernel makes sure that no other host has this IPv6 address "
+                "(duplicate address detection)"
+            )
         ],
     ),
 ]

@@ -31,7 +31,11 @@ ROWS: list[Row] = [
         [
             "bad.yaml:5:19: ipvs.timeouts.tcp: 1296001 is above the maximum of 1296000",
             "bad.yaml:5:36: ipvs.timeouts.tcpfin: -1 is below the minimum of 0",
-            'bad.yaml:5:45: ipvs.timeouts.udp: "1.5" is text; expected seconds from 0 to 1296000 until the kernel forgets an idle UDP flow; 0 leaves the timeout as it is',
+            (
+                'bad.yaml:5:45: ipvs.timeouts.udp: "1.5" is text; '
+                "expected seconds from 0 to 1296000 until the kernel forgets an idle UDP flow; "
+                "0 leaves the timeout as it is"
+            ),
         ],
     ),
     (
@@ -49,7 +53,10 @@ ROWS: list[Row] = [
         with_ipvs("sysctls: {conntrack: 2147483648, sloppy_tcp: true}"),
         [
             "bad.yaml:5:24: ipvs.sysctls.conntrack: 2147483648 is above the maximum of 2147483647",
-            "bad.yaml:5:48: ipvs.sysctls.sloppy_tcp: true is a boolean; expected an integer from 0 to 2147483647: whether any TCP packet may begin a connection",
+            (
+                "bad.yaml:5:48: ipvs.sysctls.sloppy_tcp: true is a boolean; "
+                "expected an integer from 0 to 2147483647: whether any TCP packet may begin a connection"
+            ),
         ],
     ),
     (
@@ -61,7 +68,10 @@ ROWS: list[Row] = [
         "drain with a unit",
         with_ipvs("drain: 5m"),
         [
-            'bad.yaml:5:10: ipvs.drain: "5m" is text; expected seconds from 0 to 2678400 that the connections of a removed server get to end'
+            (
+                'bad.yaml:5:10: ipvs.drain: "5m" is text; '
+                "expected seconds from 0 to 2678400 that the connections of a removed server get to end"
+            )
         ],
     ),
     (
@@ -204,7 +214,10 @@ ROWS: list[Row] = [
         "family unknown",
         with_service("tcp", "fwmark: 7", "family: IPv6"),
         [
-            'bad.yaml:8:13: ipvs.services[0].family: "IPv6" is not valid; expected the address family of a firewall mark: one of ipv4, ipv6'
+            (
+                'bad.yaml:8:13: ipvs.services[0].family: "IPv6" is not valid; '
+                "expected the address family of a firewall mark: one of ipv4, ipv6"
+            )
         ],
     ),
     (
@@ -216,14 +229,21 @@ ROWS: list[Row] = [
         "flag of another scheduler",
         with_service("scheduler: mh", "schedulerFlags: [sh-port]"),
         [
-            "bad.yaml:9:22: ipvs.services[0].schedulerFlags[0]: sh-port is not a flag of mh; expected one of: mh-fallback, mh-port, flag-3"
+            (
+                "bad.yaml:9:22: ipvs.services[0].schedulerFlags[0]: sh-port is not a flag of mh; "
+                "expected one of: mh-fallback, mh-port, flag-3"
+            )
         ],
     ),
     (
         "flag unknown",
         with_service("schedulerFlags: [flag-4]"),
         [
-            'bad.yaml:8:22: ipvs.services[0].schedulerFlags[0]: "flag-4" is not valid; expected a scheduler flag: one of flag-1, flag-2, flag-3; for sh also sh-fallback, sh-port; for mh also mh-fallback, mh-port'
+            (
+                'bad.yaml:8:22: ipvs.services[0].schedulerFlags[0]: "flag-4" is not valid; '
+                "expected a scheduler flag: one of flag-1, flag-2, flag-3; for sh also sh-fallback, sh-port; "
+                "for mh also mh-fallback, mh-port"
+            )
         ],
     ),
     (
@@ -245,7 +265,10 @@ ROWS: list[Row] = [
         "persistent is a boolean",
         with_service("persistent: true"),
         [
-            "bad.yaml:8:17: ipvs.services[0].persistent: true is a boolean; expected seconds from 1 to 2678400 for which a client stays with its server"
+            (
+                "bad.yaml:8:17: ipvs.services[0].persistent: true is a boolean; "
+                "expected seconds from 1 to 2678400 for which a client stays with its server"
+            )
         ],
     ),
     (
@@ -257,7 +280,10 @@ ROWS: list[Row] = [
         "netmask of a length",
         with_service("persistent: 300", "netmask: 24"),
         [
-            "bad.yaml:9:14: ipvs.services[0].netmask: 24 is a prefix length; the netmask of an IPv4 service is 255.255.255.0"
+            (
+                "bad.yaml:9:14: ipvs.services[0].netmask: 24 is a prefix length; "
+                "the netmask of an IPv4 service is 255.255.255.0"
+            )
         ],
     ),
     (
@@ -279,7 +305,10 @@ ROWS: list[Row] = [
         "netmask of IPv4 in IPv6",
         with_services("- {tcp: '[fd00::7]:80', persistent: 300, netmask: 255.255.255.0}"),
         [
-            "bad.yaml:6:53: ipvs.services[0].netmask: 255.255.255.0 is not a prefix length; an IPv6 service needs one from 1 to 128"
+            (
+                "bad.yaml:6:53: ipvs.services[0].netmask: 255.255.255.0 is not a prefix length; "
+                "an IPv6 service needs one from 1 to 128"
+            )
         ],
     ),
     (
@@ -291,7 +320,10 @@ ROWS: list[Row] = [
         "netmask of IPv6 above in text",
         with_services("- {tcp: '[fd00::7]:80', persistent: 300, netmask: '129'}"),
         [
-            "bad.yaml:6:53: ipvs.services[0].netmask: 129 is not a prefix length; an IPv6 service needs one from 1 to 128"
+            (
+                "bad.yaml:6:53: ipvs.services[0].netmask: 129 is not a prefix length; "
+                "an IPv6 service needs one from 1 to 128"
+            )
         ],
     ),
     (
@@ -319,14 +351,20 @@ ROWS: list[Row] = [
         with_service("ignore: [weight, forward]"),
         [
             "bad.yaml:8:13: ipvs.services[0].ignore: 2 items; at most 1 are allowed",
-            'bad.yaml:8:22: ipvs.services[0].ignore[1]: "forward" is not valid; expected a server field that another program may change: weight',
+            (
+                'bad.yaml:8:22: ipvs.services[0].ignore[1]: "forward" is not valid; '
+                "expected a server field that another program may change: weight"
+            ),
         ],
     ),
     (
         "servers of a mapping",
         with_service("servers: {address: 172.17.0.4:80}"),
         [
-            "bad.yaml:7:14: ipvs.services[0].servers: a mapping with address; expected a list of the servers of the service"
+            (
+                "bad.yaml:7:14: ipvs.services[0].servers: a mapping with address; "
+                "expected a list of the servers of the service"
+            )
         ],
     ),
 ]

@@ -109,7 +109,10 @@ ROWS: list[Row] = [
         "settings of IPVS by kata",
         manifest(HEAD, "ipvs: {timeouts: {tcp: 1}, sysctls: {conntrack: 1}, drain: 5}"),
         [
-            "bad.yaml:4:18: ipvs.timeouts: kata-runtime cannot report timeouts, so they could not be verified; set them by hand: kata-ipvs ipvsadm --set",
+            (
+                "bad.yaml:4:18: ipvs.timeouts: kata-runtime cannot report timeouts, so they could not be verified; "
+                "set them by hand: kata-ipvs ipvsadm --set"
+            ),
             "bad.yaml:4:37: ipvs.sysctls: kata-runtime cannot set sysctls",
             "bad.yaml:4:60: ipvs.drain: kata-runtime cannot report how many connections a server still has",
         ],

@@ -5,9 +5,15 @@ from __future__ import annotations
 from tests.manifest.texts import Row, manifest
 
 VM = "a virtual machine: either name (one that `reconciler sandbox start` started), or qmp and agent"
-NAME = "the name of a virtual machine that `reconciler sandbox start` started: 1 to 50 letters, digits, '_', '-' and '.', the first a letter or digit"
+NAME = (
+    "the name of a virtual machine that `reconciler sandbox start` started: 1 to 50 letters, digits, '_', '-' and "
+    "'.', the first a letter or digit"
+)
 QMP = "the absolute path of QEMU's QMP socket: at most 107 printable ASCII characters"
-AGENT = "the absolute path of the socket on the host that leads to the agent in the machine: at most 107 printable ASCII characters"
+AGENT = (
+    "the absolute path of the socket on the host that leads to the agent in the machine: at most 107 printable ASCII "
+    "characters"
+)
 
 ROWS: list[Row] = [
     ("vm is text", manifest("driver: {vm: web-1}"), [f'bad.yaml:3:14: driver.vm: "web-1" is text; expected {VM}']),
@@ -45,7 +51,10 @@ ROWS: list[Row] = [
         "vm name of 51 characters",
         manifest(f"driver: {{vm: {{name: {'a' * 51}}}}}"),
         [
-            f'bad.yaml:3:21: driver.vm.name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (51 characters) is not valid; expected {NAME}'
+            (
+                'bad.yaml:3:21: driver.vm.name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (51 characters) is not '
+                f"valid; expected {NAME}"
+            )
         ],
     ),
     (
@@ -93,7 +102,10 @@ ROWS: list[Row] = [
         "vm socket of 108 characters",
         manifest(f"driver: {{vm: {{qmp: /{'a' * 107}, agent: /run/a.sock}}}}"),
         [
-            f'bad.yaml:3:20: driver.vm.qmp: "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (108 characters) is not valid; expected {QMP}'
+            (
+                'bad.yaml:3:20: driver.vm.qmp: "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (108 characters) is not '
+                f"valid; expected {QMP}"
+            )
         ],
     ),
     (
@@ -110,7 +122,10 @@ ROWS: list[Row] = [
         "netns misspelt",
         manifest("driver: {vm: {name: web-1}, nets: {}}"),
         [
-            "bad.yaml:3:9: driver: a mapping with vm, nets; expected one driver and its address, such as {netns: {name: web-1}}",
+            (
+                "bad.yaml:3:9: driver: a mapping with vm, nets; "
+                "expected one driver and its address, such as {netns: {name: web-1}}"
+            ),
             'bad.yaml:3:29: driver.nets: unknown field; did you mean "netns"?',
         ],
     ),

@@ -13,21 +13,30 @@ ROWS: list[Row] = [
         "neighbours are a mapping",
         manifest("neighbours: {}"),
         [
-            "bad.yaml:4:13: neighbours: an empty mapping; expected a list of static entries of the neighbour tables of the sandbox (ARP, NDP)"
+            (
+                "bad.yaml:4:13: neighbours: an empty mapping; "
+                "expected a list of static entries of the neighbour tables of the sandbox (ARP, NDP)"
+            )
         ],
     ),
     (
         "neighbour is text",
         manifest("neighbours: [a]"),
         [
-            'bad.yaml:4:14: neighbours[0]: "a" is text; expected a neighbour: a mapping with address, device, and hwAddr or proxy: true'
+            (
+                'bad.yaml:4:14: neighbours[0]: "a" is text; '
+                "expected a neighbour: a mapping with address, device, and hwAddr or proxy: true"
+            )
         ],
     ),
     (
         "neighbour without address",
         with_neighbour("address"),
         [
-            "bad.yaml:11:3: neighbours[0].address: missing; expected the IP address of the neighbour, without a prefix length"
+            (
+                "bad.yaml:11:3: neighbours[0].address: missing; "
+                "expected the IP address of the neighbour, without a prefix length"
+            )
         ],
     ),
     (
@@ -45,7 +54,10 @@ ROWS: list[Row] = [
         "proxy with a hwAddr",
         with_neighbour("proxy: true"),
         [
-            "bad.yaml:13:3: neighbours[0].hwAddr: is of another host; with proxy: true the NIC answers with its own address"
+            (
+                "bad.yaml:13:3: neighbours[0].hwAddr: is of another host; "
+                "with proxy: true the NIC answers with its own address"
+            )
         ],
     ),
     (
@@ -67,7 +79,10 @@ ROWS: list[Row] = [
         "address of a neighbour is a number",
         with_neighbour("address: 10"),
         [
-            "bad.yaml:11:12: neighbours[0].address: 10 is a number; expected the IP address of the neighbour, without a prefix length"
+            (
+                "bad.yaml:11:12: neighbours[0].address: 10 is a number; "
+                "expected the IP address of the neighbour, without a prefix length"
+            )
         ],
     ),
     (
@@ -99,14 +114,20 @@ ROWS: list[Row] = [
         "MAC of a neighbour is short",
         with_neighbour("hwAddr: 02:42:20:6f:a3"),
         [
-            'bad.yaml:13:11: neighbours[0].hwAddr: "02:42:20:6f:a3" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69'
+            (
+                'bad.yaml:13:11: neighbours[0].hwAddr: "02:42:20:6f:a3" is not a MAC address; '
+                "expected six bytes such as 02:42:20:6f:a3:69"
+            )
         ],
     ),
     (
         "MAC of a neighbour is a group",
         with_neighbour("hwAddr: 01:00:5e:00:00:01"),
         [
-            "bad.yaml:13:11: neighbours[0].hwAddr: 01:00:5e:00:00:01 is a multicast address; a NIC needs a unicast one (an even first byte)"
+            (
+                "bad.yaml:13:11: neighbours[0].hwAddr: 01:00:5e:00:00:01 is a multicast address; "
+                "a NIC needs a unicast one (an even first byte)"
+            )
         ],
     ),
     (
@@ -118,7 +139,10 @@ ROWS: list[Row] = [
         "MAC of a neighbour is a number",
         with_neighbour("hwAddr: 2"),
         [
-            "bad.yaml:13:11: neighbours[0].hwAddr: 2 is a number; expected the MAC address of the neighbour, such as 02:42:20:6f:a3:01; none with proxy: true"
+            (
+                "bad.yaml:13:11: neighbours[0].hwAddr: 2 is a number; "
+                "expected the MAC address of the neighbour, such as 02:42:20:6f:a3:01; none with proxy: true"
+            )
         ],
     ),
     (
@@ -155,7 +179,10 @@ ROWS: list[Row] = [
         "proxy is a number",
         with_neighbour("hwAddr", "proxy: 1"),
         [
-            "bad.yaml:13:10: neighbours[0].proxy: 1 is a number; expected true: the interface answers for this address with its own MAC address"
+            (
+                "bad.yaml:13:10: neighbours[0].proxy: 1 is a number; "
+                "expected true: the interface answers for this address with its own MAC address"
+            )
         ],
     ),
     (
@@ -163,7 +190,10 @@ ROWS: list[Row] = [
         with_neighbour("address: 224.0.0.1", "hwAddr: x", "device: eth9"),
         [
             "bad.yaml:11:12: neighbours[0].address: 224.0.0.1 is not a unicast address",
-            'bad.yaml:13:11: neighbours[0].hwAddr: "x" is not a MAC address; expected six bytes such as 02:42:20:6f:a3:69',
+            (
+                'bad.yaml:13:11: neighbours[0].hwAddr: "x" is not a MAC address; '
+                "expected six bytes such as 02:42:20:6f:a3:69"
+            ),
         ],
     ),
     (

@@ -59,7 +59,10 @@ ROWS: list[Row] = [
         "next hop with a metric",
         hops("{gateway: 10.0.0.1, device: eth0}", "{gateway: 10.0.0.9, device: eth0, metric: 5}"),
         [
-            "bad.yaml:12:83: routes[0].nexthops[1].metric: unknown field; expected one of: gateway, device, weight, onLink",
+            (
+                "bad.yaml:12:83: routes[0].nexthops[1].metric: unknown field; "
+                "expected one of: gateway, device, weight, onLink"
+            ),
         ],
     ),
     (
@@ -80,7 +83,10 @@ ROWS: list[Row] = [
         "weight is text",
         hops("{gateway: 10.0.0.1, device: eth0}", "{gateway: 10.0.0.9, device: eth0, weight: 1e2}"),
         [
-            'bad.yaml:12:91: routes[0].nexthops[1].weight: "1e2" is text; expected a share of the traffic from 1 to 256, relative to the other next hops',
+            (
+                'bad.yaml:12:91: routes[0].nexthops[1].weight: "1e2" is text; '
+                "expected a share of the traffic from 1 to 256, relative to the other next hops"
+            ),
         ],
     ),
     (
@@ -157,7 +163,10 @@ ROWS: list[Row] = [
         "next hops is a mapping",
         with_route("gateway", "device", "nexthops: {gateway: 10.0.0.1, device: eth0}"),
         [
-            "bad.yaml:12:13: routes[0].nexthops: a mapping with gateway, device; expected a list of 2 to 64 next hops, in place of gateway and device"
+            (
+                "bad.yaml:12:13: routes[0].nexthops: a mapping with gateway, device; "
+                "expected a list of 2 to 64 next hops, in place of gateway and device"
+            )
         ],
     ),
     (

@@ -51,7 +51,10 @@ ROWS: list[Row] = [
         "dest of 65 characters",
         with_route(f"dest: {'1' * 65}"),
         [
-            f'bad.yaml:11:9: routes[0].dest: "1111111111111111111111111111111111111…" (65 characters) is not valid; expected {DEST}'
+            (
+                'bad.yaml:11:9: routes[0].dest: "1111111111111111111111111111111111111…" (65 characters) is not '
+                f"valid; expected {DEST}"
+            )
         ],
     ),
     (
@@ -144,7 +147,10 @@ ROWS: list[Row] = [
         "gateway of 65 characters",
         with_route(f"gateway: {'1' * 65}"),
         [
-            f'bad.yaml:12:12: routes[0].gateway: "1111111111111111111111111111111111111…" (65 characters) is not valid; expected {GATEWAY}'
+            (
+                'bad.yaml:12:12: routes[0].gateway: "1111111111111111111111111111111111111…" (65 characters) is not '
+                f"valid; expected {GATEWAY}"
+            )
         ],
     ),
     (
@@ -264,7 +270,10 @@ ROWS: list[Row] = [
         "source of 65 characters",
         with_route(f"source: {'1' * 65}"),
         [
-            f'bad.yaml:14:11: routes[0].source: "1111111111111111111111111111111111111…" (65 characters) is not valid; expected {SOURCE}'
+            (
+                'bad.yaml:14:11: routes[0].source: "1111111111111111111111111111111111111…" (65 characters) is not '
+                f"valid; expected {SOURCE}"
+            )
         ],
     ),
     (

@@ -42,7 +42,10 @@ ROWS: list[Row] = [
         "family of a rule unknown",
         with_rule("family: inet"),
         [
-            'bad.yaml:7:11: rules[0].family: "inet" is not valid; expected ipv4 or ipv6; absent: that of from and to, and ipv4 where there is neither'
+            (
+                'bad.yaml:7:11: rules[0].family: "inet" is not valid; expected ipv4 or ipv6; '
+                "absent: that of from and to, and ipv4 where there is neither"
+            )
         ],
     ),
     (
@@ -65,7 +68,10 @@ ROWS: list[Row] = [
         "from is a number",
         with_rule("from: 10"),
         [
-            "bad.yaml:7:9: rules[0].from: 10 is a number; expected a network (without host bits) or an address: the source of packets"
+            (
+                "bad.yaml:7:9: rules[0].from: 10 is a number; "
+                "expected a network (without host bits) or an address: the source of packets"
+            )
         ],
     ),
     (
@@ -140,7 +146,11 @@ ROWS: list[Row] = [
         "ipproto unknown",
         with_rule("ipproto: ospf"),
         [
-            'bad.yaml:7:12: rules[0].ipproto: "ospf" is not valid; expected the IP protocol of packets: tcp, udp, sctp, icmp, ipv6-icmp, gre, esp, ah, or a number from 1 to 255'
+            (
+                'bad.yaml:7:12: rules[0].ipproto: "ospf" is not valid; '
+                "expected the IP protocol of packets: tcp, udp, sctp, icmp, ipv6-icmp, gre, esp, ah, or a number from "
+                "1 to 255"
+            )
         ],
     ),
     ("ipproto 0", with_rule("ipproto: 0"), ["bad.yaml:7:12: rules[0].ipproto: 0 is below the minimum of 1"]),
@@ -153,7 +163,10 @@ ROWS: list[Row] = [
         "dport name",
         with_rule("dport: http"),
         [
-            'bad.yaml:7:10: rules[0].dport: "http" is not valid; expected the destination port of packets: a number from 1 to 65535, or a range such as 8000-8080'
+            (
+                'bad.yaml:7:10: rules[0].dport: "http" is not valid; '
+                "expected the destination port of packets: a number from 1 to 65535, or a range such as 8000-8080"
+            )
         ],
     ),
     (
@@ -171,14 +184,20 @@ ROWS: list[Row] = [
         "uidrange name",
         with_rule("uidrange: root"),
         [
-            'bad.yaml:7:13: rules[0].uidrange: "root" is not valid; expected the IDs of users whose packets are meant: a number, or a range such as 1000-1999'
+            (
+                'bad.yaml:7:13: rules[0].uidrange: "root" is not valid; '
+                "expected the IDs of users whose packets are meant: a number, or a range such as 1000-1999"
+            )
         ],
     ),
     (
         "tos no multiple",
         with_rule("tos: 3"),
         [
-            "bad.yaml:7:8: rules[0].tos: 3 is not valid; expected the type of service of packets: a multiple of 4 from 0 (any) to 252"
+            (
+                "bad.yaml:7:8: rules[0].tos: 3 is not valid; "
+                "expected the type of service of packets: a multiple of 4 from 0 (any) to 252"
+            )
         ],
     ),
     ("tos above 252", with_rule("tos: 256"), ["bad.yaml:7:8: rules[0].tos: 256 is above the maximum of 252"]),
@@ -197,7 +216,10 @@ ROWS: list[Row] = [
         "table of a rule by name",
         with_rule("table: main"),
         [
-            'bad.yaml:6:10: rules[0].table: "main" is text; expected a number from 1 to 4294967295: the routing table that is looked up'
+            (
+                'bad.yaml:6:10: rules[0].table: "main" is text; '
+                "expected a number from 1 to 4294967295: the routing table that is looked up"
+            )
         ],
     ),
     (
@@ -244,7 +266,10 @@ ROWS: list[Row] = [
         "action unknown",
         with_rule("table", "action: drop"),
         [
-            'bad.yaml:6:11: rules[0].action: "drop" is not valid; expected what becomes of packets instead: blackhole, unreachable or prohibit'
+            (
+                'bad.yaml:6:11: rules[0].action: "drop" is not valid; '
+                "expected what becomes of packets instead: blackhole, unreachable or prohibit"
+            )
         ],
     ),
     (
@@ -310,7 +335,10 @@ ROWS: list[Row] = [
         "rule is text",
         manifest("rules: [all]"),
         [
-            'bad.yaml:4:9: rules[0]: "all" is text; expected a rule: a mapping with priority, and one of table, l3mdev, goto and action'
+            (
+                'bad.yaml:4:9: rules[0]: "all" is text; '
+                "expected a rule: a mapping with priority, and one of table, l3mdev, goto and action"
+            )
         ],
     ),
 ]

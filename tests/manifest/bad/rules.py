@@ -45,7 +45,8 @@ ROWS: list[Row] = [
     (
         "server without its service",
         with_ipvs(
-            "rules: |\n  -A -t 10.10.11.12:80 -s rr\n  -a -t 10.10.11.12:80 -r 172.16.0.1:80 -m\n  -a -t 10.10.11.12:100 -r 172.16.0.1:80 -m"
+            "rules: |\n  -A -t 10.10.11.12:80 -s rr\n  -a -t 10.10.11.12:80 -r 172.16.0.1:80 -m\n"
+            "  -a -t 10.10.11.12:100 -r 172.16.0.1:80 -m"
         ),
         ["bad.yaml:8:5: ipvs.rules line 3: -a -t 10.10.11.12:100: no -A line has this service"],
     ),
@@ -91,7 +92,10 @@ ROWS: list[Row] = [
         "excluded by its line",
         with_ipvs(
             "exclude: [10.0.0.0/8]",
-            "rules: |\n  -A -t 11.10.11.12:80\n\n  # -A -t 10.0.0.1:80\n  -a -t 11.10.11.12:80 -r 11.0.0.1 -m\n  ipvsadm  --add-service -t 10.10.11.12:80\n  -At 10.10.11.13:80",
+            (
+                "rules: |\n  -A -t 11.10.11.12:80\n\n  # -A -t 10.0.0.1:80\n  -a -t 11.10.11.12:80 -r 11.0.0.1 -m\n"
+                "  ipvsadm  --add-service -t 10.10.11.12:80\n  -At 10.10.11.13:80"
+            ),
         ),
         [
             "bad.yaml:11:5: ipvs.rules line 5: 10.10.11.12:80 is excluded by ipvs.exclude[0]; remove one of the two",

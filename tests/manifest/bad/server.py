@@ -7,7 +7,10 @@ from tests.manifest.texts import Row, service, with_ipvs, with_server, with_serv
 REAL = 'an address such as 172.17.0.4 or "[fd00::4]:80", with or without a port'
 CROSSES = "only a tunnel (forward: tunnel) can reach it"
 NO_TUNNEL = "this setting needs a tunnel (forward: tunnel)"
-SERVICE_FIELDS = "one of: tcp, udp, sctp, fwmark, family, scheduler, schedulerFlags, persistent, netmask, persistenceEngine, onePacket, ignore, servers"
+SERVICE_FIELDS = (
+    "one of: tcp, udp, sctp, fwmark, family, scheduler, schedulerFlags, persistent, netmask, persistenceEngine, "
+    "onePacket, ignore, servers"
+)
 PORT = "has no valid port; expected 1 to 65535"
 
 ROWS: list[Row] = [
@@ -20,7 +23,10 @@ ROWS: list[Row] = [
         "server is text",
         with_service("servers: [172.17.0.4:80]"),
         [
-            'bad.yaml:7:15: ipvs.services[0].servers[0]: "172.17.0.4:80" is text; expected a server: a mapping with address'
+            (
+                'bad.yaml:7:15: ipvs.services[0].servers[0]: "172.17.0.4:80" is text; '
+                "expected a server: a mapping with address"
+            )
         ],
     ),
     (
@@ -62,7 +68,10 @@ ROWS: list[Row] = [
         "tunnel to any port",
         with_server("address: 172.17.0.4:0", "forward: tunnel"),
         [
-            "bad.yaml:8:16: ipvs.services[0].servers[0].address: tunnel does not change the port; expected 80, or no port"
+            (
+                "bad.yaml:8:16: ipvs.services[0].servers[0].address: tunnel does not change the port; "
+                "expected 80, or no port"
+            )
         ],
     ),
     (
@@ -79,7 +88,10 @@ ROWS: list[Row] = [
         "forward unknown",
         with_server("forward: masq"),
         [
-            'bad.yaml:9:16: ipvs.services[0].servers[0].forward: "masq" is not valid; expected a forwarding method: one of nat, dr, tunnel'
+            (
+                'bad.yaml:9:16: ipvs.services[0].servers[0].forward: "masq" is not valid; '
+                "expected a forwarding method: one of nat, dr, tunnel"
+            )
         ],
     ),
     (
@@ -96,7 +108,10 @@ ROWS: list[Row] = [
         "lower threshold above the upper",
         with_server("upperThreshold: 10", "lowerThreshold: 11"),
         [
-            "bad.yaml:10:23: ipvs.services[0].servers[0].lowerThreshold: the lower threshold 11 is above the upper one, 10"
+            (
+                "bad.yaml:10:23: ipvs.services[0].servers[0].lowerThreshold: the lower threshold 11 is above the "
+                "upper one, 10"
+            )
         ],
     ),
     (
@@ -127,7 +142,10 @@ ROWS: list[Row] = [
         "gre with remcsum",
         with_server("forward: tunnel", "tunType: gre", "tunChecksum: remcsum"),
         [
-            "bad.yaml:11:20: ipvs.services[0].servers[0].tunChecksum: gre tunnels cannot have remcsum; expected none or csum"
+            (
+                "bad.yaml:11:20: ipvs.services[0].servers[0].tunChecksum: gre tunnels cannot have remcsum; "
+                "expected none or csum"
+            )
         ],
     ),
     (
@@ -204,13 +222,19 @@ ROWS: list[Row] = [
             service("servers: [{address: x}, {address: 10.0.0.1:80}, {address: 10.0.0.2:0x50}, {weight: -1}]"),
             service(
                 "tcp: 172.17.0.9:80",
-                "servers: [{address: y, lowerThreshold: 3, tunPort: 80}, {address: 10.0.0.1:80}, {address: 10.0.0.2:0x50}]",
+                (
+                    "servers: [{address: y, lowerThreshold: 3, tunPort: 80}, {address: 10.0.0.1:80}, {address: "
+                    "10.0.0.2:0x50}]"
+                ),
             ),
         ),
         [
             "bad.yaml:6:10: ipvs.services[0].tcp: 172.17.0.7 has no port; write 172.17.0.7:80 for port 80",
             "bad.yaml:8:16: ipvs.services[0].onePacket: is possible only for udp and fwmark services; this one is tcp",
-            "bad.yaml:10:22: ipvs.services[0].schedulerFlags[0]: mh-port is not a flag of sh; expected one of: sh-fallback, sh-port, flag-3",
+            (
+                "bad.yaml:10:22: ipvs.services[0].schedulerFlags[0]: mh-port is not a flag of sh; "
+                "expected one of: sh-fallback, sh-port, flag-3"
+            ),
             f"bad.yaml:13:5: ipvs.services[1].weight: unknown field; expected {SERVICE_FIELDS}",
             f"bad.yaml:15:79: ipvs.services[2].servers[3].address: missing; expected {REAL}",
             "bad.yaml:15:88: ipvs.services[2].servers[3].weight: -1 is below the minimum of 0",

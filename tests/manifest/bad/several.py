@@ -63,7 +63,10 @@ ROWS: list[Row] = [
         [
             f'bad.yaml:2:10: sandbox: "web 1" is not valid; expected {ID}',
             "bad.yaml:8:8: interfaces[0].mtu: 9601 is above the maximum of 9600",
-            "bad.yaml:12:11: interfaces[1].hwAddr: 03:42:20:6f:a3:69 is a multicast address; a NIC needs a unicast one (an even first byte)",
+            (
+                "bad.yaml:12:11: interfaces[1].hwAddr: 03:42:20:6f:a3:69 is a multicast address; "
+                "a NIC needs a unicast one (an even first byte)"
+            ),
             "bad.yaml:21:11: interfaces[3].device: tap2 is the device of interfaces[2] already",
             "bad.yaml:22:11: interfaces[3].hwAddr: 02:42:20:6f:a3:6b is the hwAddr of interfaces[2] already",
             "bad.yaml:26:9: routes[0].dest: 10.8.0.1/16 has host bits set; the network is 10.8.0.0/16",
@@ -96,15 +99,24 @@ ROWS: list[Row] = [
     ),
     (
         "JSON",
-        '{"apiVersion": "reconciler/v1", "sandbox": "web-1", "driver": {"netns": {"name": "web-1"}}, "routes": [{"dest": "10.8.0.1/16", "device": "eth0"}]}',
+        (
+            '{"apiVersion": "reconciler/v1", "sandbox": "web-1", "driver": {"netns": {"name": "web-1"}}, "routes": '
+            '[{"dest": "10.8.0.1/16", "device": "eth0"}]}'
+        ),
         ["bad.yaml:1:113: routes[0].dest: 10.8.0.1/16 has host bits set; the network is 10.8.0.0/16"],
     ),
     (
         "below an alias",
         manifest(nics=[nic("addresses: &list [10.0.0.2/24, 10.0.0.0/24]"), nic(*SECOND, "addresses: *list")]),
         [
-            "bad.yaml:9:34: interfaces[0].addresses[1]: 10.0.0.0/24 is the address of the network itself; a host needs one within it",
-            "bad.yaml:14:14: interfaces[1].addresses[1]: 10.0.0.0/24 is the address of the network itself; a host needs one within it",
+            (
+                "bad.yaml:9:34: interfaces[0].addresses[1]: 10.0.0.0/24 is the address of the network itself; "
+                "a host needs one within it"
+            ),
+            (
+                "bad.yaml:14:14: interfaces[1].addresses[1]: 10.0.0.0/24 is the address of the network itself; "
+                "a host needs one within it"
+            ),
         ],
     ),
     (

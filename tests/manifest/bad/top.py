@@ -25,7 +25,10 @@ ROWS: list[Row] = [
         "unknown section",
         manifest("tunnels: []"),
         [
-            "bad.yaml:4:1: tunnels: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, rules, ipvs, paused"
+            (
+                "bad.yaml:4:1: tunnels: unknown field; "
+                "expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, rules, ipvs, paused"
+            )
         ],
     ),
     (
@@ -45,7 +48,10 @@ ROWS: list[Row] = [
         "empty key",
         manifest('"": 1'),
         [
-            "bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, rules, ipvs, paused"
+            (
+                "bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, "
+                "routes, rules, ipvs, paused"
+            )
         ],
     ),
     ("ID is empty", manifest("sandbox: ''"), [f'bad.yaml:2:10: sandbox: "" is not valid; expected {ID}']),
@@ -84,7 +90,10 @@ ROWS: list[Row] = [
         "ID of 65 characters",
         manifest(f"sandbox: {'a' * 65}"),
         [
-            f'bad.yaml:2:10: sandbox: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (65 characters) is not valid; expected {ID}'
+            (
+                'bad.yaml:2:10: sandbox: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…" (65 characters) is not valid; '
+                f"expected {ID}"
+            )
         ],
     ),
     (
