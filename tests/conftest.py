@@ -152,7 +152,7 @@ def kernel(root: None) -> Iterator[Kernel]:
 
 @pytest.fixture
 def repeats() -> Callable[[int], int]:
-    """Return a function that scales a number of repetitions: a quarter in `make test`, ten times as many in `make soak`."""
+    """Return what scales a number of repetitions: a quarter in `make test`, ten times as many in `make soak`."""
     return examples
 
 

@@ -41,7 +41,7 @@ def run_command(path: str, words: list[str], stdin: bytes = b"") -> Ran:
 
 
 def freeze(pid: int) -> None:
-    """Stop a process (SIGSTOP), and wait until each of its threads has: one of a busy host may still answer meanwhile."""
+    """Stop a process (SIGSTOP), and wait until each of its threads has. One of a busy host may answer meanwhile."""
     os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + _END_TIMEOUT
     while any(_state(Path(task)) != "T" for task in glob(f"/proc/{pid}/task/*/stat")):

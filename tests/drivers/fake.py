@@ -111,6 +111,11 @@ class Scripted(Monitor):
         return False
 
 
+def _listens(path: Path) -> bool:
+    """Tell whether somebody listens on a socket, as `ss` shows it; a connection would take QEMU's only place."""
+    return str(path) in subprocess.run(["ss", "-Hxl"], capture_output=True, text=True, check=True).stdout.split()
+
+
 @contextmanager
 def qemu(folder: Path, *words: str) -> Iterator[Monitor]:
     """Run a QEMU whose guest is firmware only: that is what numbers the buses."""
@@ -119,7 +124,8 @@ def qemu(folder: Path, *words: str) -> Iterator[Monitor]:
     process = subprocess.Popen([*command, "-qmp", f"unix:{path},server=on,wait=off", *words], stdin=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
-        while not path.exists():
+        # Until QEMU listens: it makes the path first.
+        while not _listens(path):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)

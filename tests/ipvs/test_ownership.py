@@ -109,7 +109,7 @@ def test_what_is_excluded_is_not_touched_even_if_it_bears_our_mark(place: TableP
         place.apply(services=[WEB, DNS, MARK])
     wrong = place.reconciler("apply", place.manifest(services=[WEB], exclude=["10.1.0.0/24"]))
     assert wrong.status == 2
-    assert "belongs to somebody else" in wrong.stderr
+    assert "10.1.0.1:80 is excluded by ipvs.exclude[0]" in wrong.stderr
 
 
 @TOLD

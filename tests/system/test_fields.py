@@ -168,7 +168,11 @@ RULE_CHANGES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"oif": "eth0"}, "priority 100 from all oif eth0 lookup 100", {"oif": "eth0", "oif_detached": None}),
     ({"fwmark": 16}, "priority 100 from all fwmark 0x10 lookup 100", {"fwmark": "0x10"}),
     ({"fwmark": 0}, "priority 100 from all fwmark 0x0/0xffffffff lookup 100", {"fwmark": "0"}),
-    ({"fwmark": "0x10/0xff"}, "priority 100 from all fwmark 0x10/0xff lookup 100", {"fwmark": "0x10", "fwmask": "0xff"}),
+    (
+        {"fwmark": "0x10/0xff"},
+        "priority 100 from all fwmark 0x10/0xff lookup 100",
+        {"fwmark": "0x10", "fwmask": "0xff"},
+    ),
     # No list of protocols has a name for it.
     ({"ipproto": 253}, "priority 100 from all ipproto 253 lookup 100", {"ipproto": "ipproto-253"}),
     ({"sport": 53}, "priority 100 from all sport 53 lookup 100", {"sport": 53}),
@@ -426,12 +430,16 @@ def test_device(place: SandboxPlace, interfaces: list[dict[str, Any]]) -> None:
         ),
     ],
 )
-def test_addresses(place: SandboxPlace, interfaces: list[dict[str, Any]], after: list[Any], expected: list[str]) -> None:
+def test_addresses(
+    place: SandboxPlace, interfaces: list[dict[str, Any]], after: list[Any], expected: list[str]
+) -> None:
     changed = [interfaces[0] | {"addresses": place.addresses(*after)}, interfaces[1]]
     check(place, {"interfaces": interfaces}, {"interfaces": changed}, expected)
 
 
-def test_the_first_address_of_a_subnet_takes_the_others_along(place: SandboxPlace, interfaces: list[dict[str, Any]]) -> None:
+def test_the_first_address_of_a_subnet_takes_the_others_along(
+    place: SandboxPlace, interfaces: list[dict[str, Any]]
+) -> None:
     before = [interfaces[0] | {"addresses": ["10.0.0.2/16", "10.0.0.3/16", "10.0.0.4/16"]}, interfaces[1]]
     after = [interfaces[0] | {"addresses": ["10.0.0.3/16", "10.0.0.4/16"]}, interfaces[1]]
     route = ROUTE | {"source": "10.0.0.4"}
@@ -483,7 +491,9 @@ def test_a_link_that_is_down_comes_up_with_all_it_lost(
     assert place.diff(**wanted) == []
 
 
-def test_queues_that_the_device_does_not_have_are_refused(place: SandboxPlace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_queues_that_the_device_does_not_have_are_refused(
+    place: SandboxPlace, capsys: pytest.CaptureFixture[str]
+) -> None:
     single, multiple = place.device(), place.device("multi_queue")
     assert main(["apply", place.write(interfaces=[nic(single, queues=5)])]) == 2
     assert f": {single} is single-queue; interface eth0 asks for 5 queues\n" in capsys.readouterr().err

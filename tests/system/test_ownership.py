@@ -68,7 +68,9 @@ def test_others_are_untouched(crowded: SandboxPlace) -> None:
     assert [route for route in after["routes"] if route not in before["routes"]] == []
 
 
-def test_a_foreign_route_in_the_way_is_refused_and_named(crowded: SandboxPlace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_route_in_the_way_is_refused_and_named(
+    crowded: SandboxPlace, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = crowded.state()
     wanted = {"dest": "203.0.1.0/24", "gateway": "10.0.0.9", "device": "eth0", "onLink": True}
     if is_refused(crowded, routes=[DEFAULT, wanted]):
@@ -83,8 +85,7 @@ def test_a_foreign_route_in_the_way_is_refused_and_named(crowded: SandboxPlace, 
     assert capsys.readouterr().err == (
         "box: refused: route 203.0.1.0/24 via 10.0.0.9 dev eth0 onlink: "
         "the route 203.0.1.0/24 via 10.0.0.7 dev eth0 is in its place and is not ours; "
-        "delete it there, or give yours another metric
-"
+        "delete it there, or give yours another metric\n"
     )
     assert crowded.state() == before
 
@@ -176,7 +177,8 @@ def test_a_learned_neighbour_is_no_drift_and_is_left(place: SandboxPlace) -> Non
 
 NEAR = f"10.0.0.1 lladdr {OURS} dev eth0"
 RULE = "priority 100 from 10.1.0.0/16 table 100 protocol 200"
-# What somebody does, and by how many operations it is repaired. A rule that selects more goes only after one that selects less.
+# What somebody does, and by how many operations it is repaired.
+# A rule that selects more goes only after one that selects less.
 DRIFT = {
     "a rule is deleted": (f"rule del {RULE}", 1),
     "a rule is added": ("rule add priority 100 from 10.1.0.0/16 ipproto 6 table 100 protocol 200", 1),
@@ -273,7 +275,9 @@ def test_a_connected_route_may_be_written_down(place: SandboxPlace) -> None:
         assert place.diff(interfaces=interfaces, routes=connected) == []
 
 
-def test_a_foreign_name_is_not_taken(crowded: SandboxPlace, eth0: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_name_is_not_taken(
+    crowded: SandboxPlace, eth0: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = crowded.state()
     code = main(["apply", crowded.write(interfaces=[eth0, nic(crowded.device(), "other0", 1)])])
     if not crowded.differences.sees_all:
