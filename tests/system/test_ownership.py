@@ -85,7 +85,7 @@ def test_a_foreign_route_in_the_way_is_refused_and_named(
     assert capsys.readouterr().err == (
         "box: refused: route 203.0.1.0/24 via 10.0.0.9 dev eth0 onlink: "
         "the route 203.0.1.0/24 via 10.0.0.7 dev eth0 is in its place and is not ours; "
-        "delete it there, or give yours another metric\n"
+        "delete it in the sandbox, or choose another metric\n"
     )
     assert crowded.state() == before
 
@@ -95,7 +95,9 @@ def test_the_same_route_of_somebody_else_is_enough(crowded: SandboxPlace) -> Non
     if crowded.differences.sees_all:
         assert crowded.diff(routes=[DEFAULT, wanted]) == []
         crowded.ip("route", "del", "203.0.1.0/24")
-    assert crowded.diff(routes=[DEFAULT, wanted]) == ["ip route add 203.0.1.0/24 via 10.0.0.7 dev eth0 proto 200"]
+    before, after = ({"interfaces": [], "routes": routes} for routes in ([DEFAULT], [DEFAULT, wanted]))
+    expected = crowded.expected(before, after, ["ip route add 203.0.1.0/24 via 10.0.0.7 dev eth0 proto 200"])
+    assert crowded.diff(routes=[DEFAULT, wanted]) == expected
 
 
 def test_the_same_rule_and_neighbour_of_somebody_else_are_enough(crowded: SandboxPlace) -> None:
