@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -29,9 +30,10 @@ def test_packets_pass(vm: Vm, kernel: Kernel) -> None:
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
         client.settimeout(10)
-        for _ in range(100):
-            if client.connect_ex(("172.16.0.3", PORT)) == 0:
-                break
+        deadline = time.monotonic() + 30
+        while client.connect_ex(("172.16.0.3", PORT)) != 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         client.sendall(b"question\n")
         client.shutdown(socket.SHUT_WR)
         assert client.recv(100) == b"answer\n"
