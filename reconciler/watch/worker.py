@@ -62,6 +62,23 @@ class Settings(NamedTuple):
     guard: bool = True
 
 
+class _Look(NamedTuple):
+    """What one look goes by: it and the guard decide by the same manifest and pause, read once.
+
+    `cause`: why the manifest is new, "start" or "manifest"; "" if it is not.
+    """
+
+    manifest: Manifest
+    revision: str
+    cause: str
+    full: bool
+    pause: pause.Pause | None
+
+    @property
+    def is_paused(self) -> bool:
+        return bool(self.manifest.sandbox.paused or self.pause)
+
+
 class Worker:
     """Watches one sandbox.
 
@@ -175,16 +192,21 @@ class Worker:
                 self._watch_machine(machine, address, lender)
         else:
             with connect(address) as driver:
-                self._look_if_due(driver, address)
+                if look := self._begin_look(address):
+                    self._look(driver, look)
 
     def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""
         machine.listen()
         guarded: Sandbox | None = None
         while not self._stopping and self._manifest.sandbox.driver == address and not self._borrower:
-            guarded = self._guard(machine, guarded, before_look=True)
-            if self._look_if_due(machine, address):
-                guarded = self._guard(machine, guarded, before_look=False)
+            if look := self._begin_look(address):
+                # The guard must not restore a service that this look deletes, and nothing once it is called paused.
+                if guarded and (guarded != look.manifest.sandbox or look.is_paused):
+                    machine.guard(())
+                    guarded = None
+                self._look(machine, look)
+                guarded = guarded or self._guard(machine, look)
             notices = machine.heard(self._agenda.seconds_to_next(), lender.fileno())
             self._wake.clear()
             self._borrower = lender.asker()
@@ -214,82 +236,77 @@ class Worker:
         self._agenda.request_full_look()
         log.emit("lent", sandbox=self._target.id, seconds=time.monotonic() - begin)
 
-    def _guard(self, machine: VmDriver, guarded: Sandbox | None, *, before_look: bool) -> Sandbox | None:
-        """Begin or end the guard of a machine. `guarded` is the desired sandbox that it guards; return the new one.
+    def _guard(self, machine: VmDriver, look: _Look) -> Sandbox | None:
+        """Let the agent of a machine restore services that are flushed. Return the sandbox that it now guards, if any.
 
-        The guard must not restore a service that the next look deletes. So before a look it ends if the manifest has
-        changed or the sandbox is paused, and it begins only after a look.
+        That begins after a look only, as the guard restores what the manifest says.
         """
-        desired = self._manifest.sandbox
-        if guarded is not None and (guarded != desired or self._is_paused()):
-            machine.guard(())
+        desired = look.manifest.sandbox
+        if not self._settings.guard or not self._settings.change or look.is_paused:
             return None
-        services = desired.ipvs.services if desired.ipvs else None
-        allowed = self._settings.guard and self._settings.change and not self._is_paused()
-        if before_look or guarded or not services or not allowed:
-            return guarded
-        machine.guard(services)
+        if desired.ipvs is None or not desired.ipvs.services:
+            return None
+        machine.guard(desired.ipvs.services)
         return desired
 
-    def _is_paused(self) -> bool:
-        return bool(self._manifest.sandbox.paused or pause.read(self.status.sandbox))
-
-    def _look_if_due(self, driver: Driver, address: DriverAddress) -> bool:
-        """Look at the sandbox if a look is due and the manifest still names this address; return whether it looked."""
+    def _begin_look(self, address: DriverAddress) -> _Look | None:
+        """Return what a look goes by; None if none is due, or if the manifest names another address by now."""
         with self._lock:
             manifest, revision, cause = self._manifest, self._revision, self._cause
             if manifest.sandbox.driver != address or (full := self._agenda.begin_look()) is None:
-                return False
+                return None
             self._cause, self._target = "", manifest.sandbox
+        return _Look(manifest, revision, cause, full, pause.read(self.status.sandbox))
+
+    def _look(self, driver: Driver, look: _Look) -> None:
+        """Look at the sandbox, and repair it unless it is paused."""
         begin = time.monotonic()
-        self._recorder.set_manifest(manifest, revision)
-        if cause:
+        self._recorder.set_manifest(look.manifest, look.revision)
+        if look.cause:
             self._fights.reset()
         try:
-            self._look(driver, manifest, cause, full=full)
+            self._compare(driver, look)
         except BaseException:
-            self._keep_cause(cause)
+            self._keep_cause(look.cause)
             raise
-        if self.status.state is SandboxState.PAUSED:
-            self._keep_cause(cause)
+        if look.is_paused:
+            self._keep_cause(look.cause)
         self._host_lacks = False
-        self._end_look(manifest, time.monotonic() - begin, full=full)
-        if cause:
+        self._end_look(look, time.monotonic() - begin)
+        if look.cause:
             self._on_done(self.status.sandbox, True)
-        return True
 
     def _keep_cause(self, cause: str) -> None:
         """Keep a manifest new for the next look, because it has not taken effect in this one."""
         with self._lock:
             self._cause = self._cause or cause
 
-    def _end_look(self, manifest: Manifest, took: float, *, full: bool) -> None:
+    def _end_look(self, look: _Look, took: float) -> None:
         """Record that a look succeeded, and when the next one is due."""
         self.status.looked = time.time()
-        wait = self._agenda.end_look(self._seconds_to_periodic_look(manifest, took), took=took, full=full)
+        wait = self._agenda.end_look(self._seconds_to_periodic_look(look, took), took=took, full=look.full)
         self.status.valid_for = wait + 2 * took + SLACK
 
-    def _seconds_to_periodic_look(self, manifest: Manifest, took: float) -> float:
+    def _seconds_to_periodic_look(self, look: _Look, took: float) -> float:
         """Return the seconds until the next look that no event causes."""
         waits = [self._settings.full_look]
         if self.status.state is SandboxState.DRAINING:
             waits.append(max(DRAIN, REST * took))
-        elif _may_change_silently(manifest.sandbox) and self.status.state is not SandboxState.PAUSED:
+        elif _may_change_silently(look.manifest.sandbox) and not look.is_paused:
             waits.append(max(self._settings.look, REST * took))
         if (postponed := self._fights.next_due()) is not None:
             waits.append(postponed)
-        if (paused := pause.read(self.status.sandbox)) is not None:
-            waits.append(paused.until - time.time())
+        if look.pause is not None:
+            waits.append(look.pause.until - time.time())
         return max(0.0, min(waits))
 
-    def _look(self, driver: Driver, manifest: Manifest, cause: str, *, full: bool) -> None:
-        paused = pause.read(self.status.sandbox)
-        if manifest.sandbox.paused or paused:
-            self._recorder.record_pause(manifest, paused)
+    def _compare(self, driver: Driver, look: _Look) -> None:
+        if look.is_paused:
+            self._recorder.record_pause(look.manifest, look.pause)
         elif self._settings.change:
-            self._repair(driver, manifest, cause, quick=not full)
+            self._repair(driver, look.manifest, look.cause, quick=not look.full)
         else:
-            self._recorder.record_comparison(preview(driver, manifest.sandbox, quick=not full))
+            self._recorder.record_comparison(preview(driver, look.manifest.sandbox, quick=not look.full))
 
     def _repair(self, driver: Driver, manifest: Manifest, cause: str, *, quick: bool) -> None:
         """Apply a manifest. RefusedError if it is refused; then drift from the manifest applied before is repaired."""
@@ -323,7 +340,7 @@ class Worker:
         """Remove what is owned from the sandbox, because its manifest was deleted and `--prune` is set."""
         old = self._manifest.sandbox
         empty = nothing(old)
-        if self._is_paused():
+        if old.paused or pause.read(old.id):
             log.emit("not pruned", level=logging.WARNING, sandbox=old.id, reason="the sandbox is paused")
             return
         deadline = time.monotonic() + PRUNE_TIMEOUT
