@@ -85,18 +85,18 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return two a core, as tests wait half of their time; each has a guest, of some 400 MB."""
-    return min(2 * len(os.sched_getaffinity(0)), 8)
+    """Return three a core, as tests wait half of their time; each has a guest, of some 400 MB."""
+    return min(3 * len(os.sched_getaffinity(0)), 8)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     return Scheduling(config, log)
 
 
-def ip(*words: str, namespace: str | None = None) -> str:
+def ip(*words: str, namespace: str | None = None, stdin: str = "") -> str:
     """Run `ip`, in a namespace if one is named; give its output."""
     within = ["-n", namespace] if namespace else []
-    return subprocess.run(["ip", *within, *words], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["ip", *within, *words], check=True, capture_output=True, text=True, input=stdin).stdout
 
 
 @dataclass
@@ -163,8 +163,8 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def guest(root: None) -> Iterator[Guest]:
-    """The machine of all tests of a process; each leaves it as it was."""
-    with resumed.started(f"test-{os.getpid()}", resumed.Kind(python=True)) as made:
+    """The machine of all tests of a process; each leaves it as it was. A second processor would cost a tenth."""
+    with resumed.started(f"test-{os.getpid()}", resumed.Kind(processors=1, python=True)) as made:
         yield made
 
 

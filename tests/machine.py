@@ -78,9 +78,9 @@ class Guest:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    def output(self, *words: str) -> str:
+    def output(self, *words: str, stdin: bytes = b"") -> str:
         """Run what has to succeed; give what it prints."""
-        ran = self.run(*words)
+        ran = self.run(*words, stdin=stdin)
         assert (ran.status, ran.stderr) == (0, b""), ran
         return ran.stdout.decode()
 

@@ -24,9 +24,10 @@ from tests.kata import limits
 from tests.machine import PROGRAM, Guest
 
 # An address, without which a kernel refuses servers of IPv4; and what is put back when a test has changed it.
-BEGIN = "ip link set lo up; ip address add 10.9.9.9/32 dev lo; modprobe ip_vs"
 SYSCTLS = "/proc/sys/net/ipv4/vs"
 DEFAULT_TIMEOUTS = "900 120 300"
+BEGIN = "busybox ip link set lo up; busybox ip address add 10.9.9.9/32 dev lo; modprobe ip_vs"
+_END = f"ipvsadm -C; ipvsadm --set {DEFAULT_TIMEOUTS}; busybox ip address del 10.9.9.9/32 dev lo; cd {SYSCTLS}"
 # Seconds for whatever runs in the guest.
 TIMEOUT = 240.0
 
@@ -164,9 +165,7 @@ class Vm(TablePlace):
         before = self.shell(f"{BEGIN}; ipvsadm -C; cd {SYSCTLS}; grep . *").splitlines()
         yield
         put_back = "".join(f"echo {value} >{name}; " for name, _, value in (line.partition(":") for line in before))
-        self.shell(
-            f"ipvsadm -C; ipvsadm --set {DEFAULT_TIMEOUTS}; ip address del 10.9.9.9/32 dev lo; cd {SYSCTLS}; {put_back}"
-        )
+        self.shell(f"{_END}; {put_back}")
 
 
 @dataclass

@@ -326,4 +326,4 @@ def test_routes_follow_a_rename_although_their_section_is_absent(place: SandboxP
         rename = ["ip link set dev eth0 down", *rename, *up]
     assert place.diff(interfaces=after["interfaces"]) == place.expected(before, after, rename)
     place.apply(interfaces=after["interfaces"])
-    assert [route["dev"] for route in place.routes("-4", "proto", "200")] == ["net0"]
+    assert [route["dev"] for route in place.routes_and_rules()[0] if route["protocol"] == "200"] == ["net0"]
