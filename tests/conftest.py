@@ -26,9 +26,11 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 hypothesis.settings.load_profile("fast")
 
 _numbers = itertools.count()
-# What a host has once: the lock of a watcher, and the TAP of the document of kata-runtime.
-_HOST = ("tests/watch/test_machines.py", "tests/watch/test_running.py", "tests/watch/test_unit.py", "tests/kata/")
-_HOST_GROUP = "host"
+# What a host has once, and the tests that need it: a watcher's lock; the ID and the TAP of kata-runtime's document.
+_WATCHERS = ("tests/watch/test_machines.py", "tests/watch/test_running.py", "tests/watch/test_unit.py")
+_HOST = {"watcher": (*_WATCHERS, "tests/kata/test_watched.py"), "container": ("tests/kata/",)}
+# Kinds of sandboxes in which the same tests run, as these name them.
+_PLACES = ("netns", "vm", "kata")
 # Mostly waits, so it goes well beside what computes.
 _WAITING = "tests/watch/"
 
@@ -55,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         used = getattr(item, "fixturenames", ())
         group = _group(item.nodeid)
-        rank = 0 if group == _HOST_GROUP else 1 if "guest" in used else 2 if "root" in used else 3
+        rank = 0 if group in _HOST else 1 if "guest" in used else 2 if "root" in used else 3
         ranks[group] = min(rank, ranks.get(group, rank))
         if "repeats" in used:
             item.add_marker("repeats")
@@ -72,9 +74,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _group(nodeid: str) -> str:
     """Return the group of a test. Those of one group run in one process.
 
-    A group is what a host has once, or a file or class with its fixtures.
+    A group is what needs the same that a host has once, or a file or class with its fixtures, for one kind of sandbox.
     """
-    return _HOST_GROUP if nodeid.startswith(_HOST) else nodeid.partition("[")[0].rpartition("::")[0]
+    for name, beginnings in _HOST.items():
+        if nodeid.startswith(beginnings):
+            return name
+    test, _, parameters = nodeid.partition("[")
+    first = parameters.rstrip("]").partition("-")[0]
+    return test.rpartition("::")[0] + (f"[{first}]" if first in _PLACES else "")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]

@@ -55,9 +55,9 @@ _NO_EXTENSIONS = (
 
 
 def key() -> str:
-    """Return a name for what `build_base` would make, which changes with any file that it would pack."""
-    found = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in _base().items()]
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+    """Return a name for what `build_base` would make: the same for all checkouts with the same Python and packages."""
+    locked = Path(__file__).parents[2].joinpath("requirements.txt").read_text(encoding="utf-8")
+    return hashlib.sha256(repr((sys.version, locked, sorted(_base()))).encode()).hexdigest()
 
 
 def build_base() -> bytes:
