@@ -51,6 +51,4 @@ def machine(guest: Guest, kernel: Kernel, tmp_path: Path) -> Iterator[Machine]:
 def table(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
     vm = place.Vm("vm", guest=guest, folder=tmp_path_factory.mktemp("vm"))
     with vm.begun():
-        made = Table(vm)
-        made.empty()
-        yield made
+        yield Table(vm)

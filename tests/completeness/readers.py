@@ -144,7 +144,7 @@ def neighbours(ip: Run) -> list[Data]:
 
 
 def services(output: Run) -> list[Data]:
-    """Read the table as `ipvsadm` saves it, and the thresholds that only its listing has."""
+    """Read the table as `ipvsadm` saves it, without thresholds."""
     found: list[Data] = []
     for line in output("ipvsadm", "-Sn").splitlines():
         verb, *words = line.split()
@@ -152,6 +152,11 @@ def services(output: Run) -> list[Data]:
             found.append(_service(iter(words)))
         else:
             found[-1]["servers"].append(_server(iter(words)))
+    return found
+
+
+def with_thresholds(found: list[Data], output: Run) -> list[Data]:
+    """Add to services the thresholds of their servers, which only the listing of `ipvsadm` has."""
     listed = [line.split() for line in output("ipvsadm", "-Ln", "--thresholds").splitlines() if "->" in line][1:]
     thresholds = {words[1]: (int(words[2]), int(words[3])) for words in listed}
     for service in found:

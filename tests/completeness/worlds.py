@@ -150,7 +150,7 @@ class Table(World):
             return readers.timeouts(run)
         services = readers.services(run)
         if kind is Server:
-            (server,) = readers.one(services)["servers"]
+            (server,) = readers.one(readers.with_thresholds(services, run))["servers"]
             return dict(server)
         if kind is Service:
             service = readers.one(services)

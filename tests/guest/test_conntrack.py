@@ -47,12 +47,14 @@ def delete(channel: GuestChannel) -> Delete:
 
 
 def insert(guest: Guest, *entries: Entry, source_port: int = 1000) -> None:
+    lines = []
     for address, protocol, port, zone in entries:
         source = "2001:db8::9" if ":" in address else "10.1.0.1"
         ends = ("-s", source, "-d", address, "--sport", str(source_port), "--dport", str(port))
         words = ("-p", protocol, *ends, "-t", "600", *STATES[protocol], *(("-w", zone) if zone else ()))
-        ran = guest.run("conntrack", "-I", *words)
-        assert ran.status == 0, ran
+        lines.append(" ".join(["-I", *words]))
+    ran = guest.run("conntrack", "-R", "/proc/self/fd/0", stdin="\n".join([*lines, ""]).encode())
+    assert ran.status == 0, ran
 
 
 def listed(guest: Guest, family: str) -> list[Entry]:

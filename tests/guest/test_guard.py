@@ -130,11 +130,13 @@ flush.wait()
 """
 
 
-def test_how_long_it_is_gone(guarding: Guarding, record_property: Callable[[str, object], None]) -> None:
+def test_how_long_it_is_gone(
+    guarding: Guarding, record_property: Callable[[str, object], None], repeats: Callable[[int], int]
+) -> None:
     guarding.on()
     question = probe(guarding.engine.family, V4).hex()
     times = []
-    for _ in range(10):
+    for _ in range(repeats(10)):
         ran = guarding.guest.run("python3.11", "-c", WATCH, question)
         told = guarding.told(2)
         if ran.status == 0:
