@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Data = dict[str, Any]
 Run = Callable[..., str]
-# ip(8) names these; /etc/protocols has their numbers.
+# ip(8) names a protocol as /etc/protocols does; a host without that file has the number: ipproto-17.
 _IP_PROTOCOLS = {"tcp": 6, "udp": 17}
 _OURS = "200"
 _SERVICE_OPTIONS = {"-t": "tcp", "-u": "udp", "--sctp-service": "sctp"}
@@ -90,7 +90,7 @@ def rules(ip: Run) -> list[Data]:
 
 def _rule(rule: Data) -> Data:
     action = "goto" if "goto" in rule else rule.get("action", "table")
-    proto = rule.get("ipproto")
+    proto = rule.get("ipproto", "ipproto-0")
     return {
         "priority": rule["priority"],
         "from_": _network(rule, "src"),
@@ -99,7 +99,7 @@ def _rule(rule: Data) -> Data:
         "oif": rule.get("oif"),
         "fwmark": int(rule.get("fwmark", "0"), 0),
         "fwmask": int(rule.get("fwmask", "0xffffffff" if "fwmark" in rule else "0"), 0),
-        "ipproto": _IP_PROTOCOLS[proto] if proto else 0,
+        "ipproto": _IP_PROTOCOLS.get(proto) or int(proto.removeprefix("ipproto-")),
         "sport": _range(rule, "sport"),
         "dport": _range(rule, "dport"),
         "uidrange": (rule["uid_start"], rule["uid_end"]) if "uid_start" in rule else None,
