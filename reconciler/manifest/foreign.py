@@ -12,7 +12,7 @@ from typing import Any
 
 from reconciler.errors import ManifestError, Problem
 from reconciler.formats import keepalived
-from reconciler.formats.ipvsadm.rules import parse_rules
+from reconciler.formats.ipvsadm.rules import PROGRAM, parse_rules, service_lines
 from reconciler.formats.kata.fields import FieldError
 from reconciler.formats.kata.interface import read_interface
 from reconciler.formats.kata.route import is_route, read_route
@@ -21,7 +21,7 @@ from reconciler.formats.virtual_server import key_words
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import ComposeError, Path, compose, locate
 from reconciler.manifest.load import STDIN, file_problem, read_regular, read_text, reason_of, syntax_problem
-from reconciler.manifest.place import DocumentFindings, line_problem, problems, service_lines
+from reconciler.manifest.place import DocumentFindings, line_problem, problems
 from reconciler.manifest.sandbox import read_sections, write
 from reconciler.manifest.schema import Finding, check, path_text
 from reconciler.model.address import parse_prefix
@@ -37,7 +37,7 @@ NOTATIONS = (KATA, IPVSADM, KEEPALIVED)
 _START = re.compile(r"^[ \t]*([^ \t\n#!])", re.MULTILINE)
 _BEGINNINGS = {
     KATA: re.compile(r"[\[{]|null\b"),
-    IPVSADM: re.compile(r"-|ipvsadm\b"),
+    IPVSADM: re.compile(rf"-|{PROGRAM}\b"),
     KEEPALIVED: re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?=[\s{]|\Z)|[$@~]"),
 }
 _NOTHING = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,8 +13,6 @@ from reconciler.wording import printable
 SERVICES: Path = ("ipvs", "services")
 RULES: Path = ("ipvs", "rules")
 RULES_FILE: Path = ("ipvs", "rulesFile")
-
-_ADDS_SERVICE = re.compile(r"\s*(?:ipvsadm\s+)?(?:-A|--add-service\b)")
 
 
 class RulesFile(NamedTuple):
@@ -65,7 +62,7 @@ class _Document:
         self._rule_lines = rules.text.split("\n") if rules else []
         literal = locations[RULES].literal if RULES in locations else None
         text = rules.text if rules else literal
-        self._services = [] if text is None else service_lines(text)
+        self._services = [] if text is None else _service_lines(text)
 
     def problem(self, finding: Finding) -> Problem:
         """Return the problem of a finding."""
@@ -106,9 +103,11 @@ class _Document:
         return self._locations[path]
 
 
-def service_lines(text: str) -> list[int]:
-    """Return the line, from 1, of each service in a text of rules, in the order of the text."""
-    return [number for number, line in enumerate(text.split("\n"), start=1) if _ADDS_SERVICE.match(line)]
+def _service_lines(text: str) -> list[int]:
+    # Most manifests have no rules.
+    from reconciler.formats.ipvsadm.rules import service_lines
+
+    return service_lines(text)
 
 
 def line_problem(file: str, lines: list[str], number: int, path: str, message: str) -> Problem:

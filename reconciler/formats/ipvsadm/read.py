@@ -39,6 +39,9 @@ _CHECKSUM_OF = {option: checksum for checksum, option in CHECKSUM_OPTIONS.items(
 _TUNNEL_SLOTS = {"tun_type": "tun-type", "tun_port": "tun-port", "tun_checksum": "tun-checksum"}
 _SLOTS = {"address": "server", "port": "server", "lower_threshold": "lower", **_TUNNEL_SLOTS}
 _PREFIX_MAX = 128
+# What is not an IPv6 address: a letter that is no digit of one, or any letter without a colon.
+_NAME = re.compile(r"[g-zG-Z]|\A[^:]*[A-Za-z][^:]*\Z")
+_SAVE_NUMBERS = "; `ipvsadm -Sn` saves numbers instead of names"
 
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f.]*:[0-9A-Fa-f.:]*)\](?::(.*))?")
 
@@ -69,8 +72,14 @@ def _read_endpoint(option: str, text: str) -> tuple[str, int | None]:
     try:
         address = parse_address(address)
     except ValueError as error:
-        raise ValueError(f"{option} {text}: {error} (host names are not looked up)") from None
-    return address, None if port is None else to_number(f"{option} {text}: port", port, 0, PORT_MAX)
+        hint = _SAVE_NUMBERS if _NAME.search(address) else ""
+        raise ValueError(f"{option} {text}: {error} (host names are not looked up{hint})") from None
+    if port is None:
+        return address, None
+    try:
+        return address, to_number(f"{option} {text}: port", port, 0, PORT_MAX)
+    except ValueError as error:
+        raise ValueError(f"{error} (names are not looked up{_SAVE_NUMBERS})" if _NAME.search(port) else error) from None
 
 
 def _split_endpoint(text: str) -> tuple[str, str | None]:

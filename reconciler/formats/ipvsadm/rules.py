@@ -25,6 +25,11 @@ from reconciler.model.ipvs import WEIGHT_MAX, Server, ServerKey, Service, Servic
 _COMMON_SERVICE = re.compile(r"-A (-[tu]) (\S+) -s (\S+)(?: -p ([0-9]+))?")
 _COMMON_SERVER = re.compile(r"-a (-[tu]) (\S+) -r (\S+) (-[gim])(?: -w (\S+))?")
 
+# The pattern of the program as rules that are copied from a script begin with it; `ipvsadm -R` accepts its name.
+PROGRAM = r"(?:sudo\s+(?:-\S+\s+)*)?(?:\S*/)?ipvsadm"
+_PROGRAM = re.compile(rf"\s*{PROGRAM}(?:\s|\Z)")
+_ADDS_SERVICE = re.compile(rf"\s*(?:{PROGRAM}\s+)?(?:-A|--add-service\b)")
+
 
 def parse_rules(text: str, on_problem: Callable[[int, str], None]) -> list[Service]:
     """Read a text of rules: services in its order, each with its servers in its order.
@@ -41,6 +46,11 @@ def parse_rules(text: str, on_problem: Callable[[int, str], None]) -> list[Servi
     for number, message in sorted(rules.problems):
         on_problem(number, message)
     return services
+
+
+def service_lines(text: str) -> list[int]:
+    """Return the line, from 1, of each service in a text of rules, in the order of the text."""
+    return [number for number, line in enumerate(text.split("\n"), start=1) if _ADDS_SERVICE.match(line)]
 
 
 class _Rules:
@@ -66,10 +76,7 @@ class _Rules:
             self._read_any(number, line)
 
     def _read_any(self, number: int, line: str) -> None:
-        words = line.split()
-        # Rules copied from a script begin with it, and `ipvsadm -R` accepts them.
-        if words[:1] == ["ipvsadm"]:
-            del words[0]
+        words = line[match.end() :].split() if (match := _PROGRAM.match(line)) else line.split()
         if not words or words[0].startswith("#"):
             return
         options: Options = {}

@@ -160,6 +160,7 @@ def test_a_server(options: str, expected: Server) -> None:
 
 
 NUMBER = "expected a number from"
+SAVE_NUMBERS = "; `ipvsadm -Sn` saves numbers instead of names"
 REFUSED: list[tuple[str, str]] = [
     ("hello", "only -A and -a lines belong in a rules file"),
     ("-D -t 10.0.0.1:80", "only -A and -a lines belong in a rules file"),
@@ -183,12 +184,18 @@ REFUSED: list[tuple[str, str]] = [
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -s rr", "-s is not possible on an -a line"),
     ("-A -s rr", "no service; expected one of -t, -u, --sctp-service, -f"),
     ("-a -t 10.0.0.1:80 -m", "no server; expected -r"),
-    ("-A -t web:80", '-t web:80: "web" is not an IP address (host names are not looked up)'),
+    ("-A -t web:80", f'-t web:80: "web" is not an IP address (host names are not looked up{SAVE_NUMBERS})'),
     ("-A -t 10.1:80", '-t 10.1:80: "10.1" is not an IP address (host names are not looked up)'),
     ("-A -t [10.0.0.1]:80", '-t [10.0.0.1]:80: "[10.0.0.1]" is not an IP address (host names are not looked up)'),
     ("-A -t [fd00::1]80", '-t [fd00::1]80: "[fd00::1]80" is not an IP address (host names are not looked up)'),
-    ("-A -t 10.0.0.1:http", f"-t 10.0.0.1:http: port http: {NUMBER} 0 to 65535"),
-    ("-A -t [fd00::1]:http", f"-t [fd00::1]:http: port http: {NUMBER} 0 to 65535"),
+    (
+        "-A -t 10.0.0.1:http",
+        f"-t 10.0.0.1:http: port http: {NUMBER} 0 to 65535 (names are not looked up{SAVE_NUMBERS})",
+    ),
+    (
+        "-A -t [fd00::1]:http",
+        f"-t [fd00::1]:http: port http: {NUMBER} 0 to 65535 (names are not looked up{SAVE_NUMBERS})",
+    ),
     ("-A -t 10.0.0.1:65536", f"-t 10.0.0.1:65536: port 65536: {NUMBER} 0 to 65535"),
     ("-A -t 10.0.0.1:", f"-t 10.0.0.1:: port : {NUMBER} 0 to 65535"),
     ("-A -t 10.0.0.1:²", f"-t 10.0.0.1:²: port ²: {NUMBER} 0 to 65535"),
@@ -220,7 +227,8 @@ REFUSED: list[tuple[str, str]] = [
     ("-a -t 10.0.0.1:80 -r 10.9.9.9 -w 65536", f"-w 65536: {NUMBER} 0 to 65535"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9:1 -m -w -1", f"-w -1: {NUMBER} 0 to 65535"),
     ("-a -t 10.0.0.1:80 -r 10.9.9.9:65536 -m", f"-r 10.9.9.9:65536: port 65536: {NUMBER} 0 to 65535"),
-    ("-a -t 10.0.0.1:80 -r web -m", '-r web: "web" is not an IP address (host names are not looked up)'),
+    ("-a -t 10.0.0.1:80 -r web -m", f'-r web: "web" is not an IP address (host names are not looked up{SAVE_NUMBERS})'),
+    ("-A -t db:80", f'-t db:80: "db" is not an IP address (host names are not looked up{SAVE_NUMBERS})'),
     ("-a -t 10.0.0.1:80 -r 224.0.0.1 -m", "-r 224.0.0.1: 224.0.0.1 is not a unicast address"),
     ("-a -t 10.0.0.1:80 -r 0.0.0.0", "-r 0.0.0.0: 0.0.0.0 is not a unicast address"),
     (
