@@ -29,6 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--vm", metavar="NAME", help="the sandbox is the virtual machine of this name (see `reconciler sandbox`)"
     )
     parser.add_argument(
+        "--config-id",
+        metavar="ID",
+        help="the configuration ID of keepalived on the host, which chooses the lines of a keepalived.conf that begin "
+        "with @ID (default: only what is the same with every ID)",
+    )
+    parser.add_argument(
         "--from", dest="notation", choices=NOTATIONS, help="format of the files (default: detected from each content)"
     )
 
@@ -36,10 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the manifest on stdout, and everything that was left out on stderr."""
     head = _head(arguments)
-    imported = read(arguments.files, arguments.notation)
-    data = document(imported, head)
+    imported = read(arguments.files, arguments.notation, arguments.config_id)
     for position, message in imported.skipped_in_order():
         print(f"{position}: {printable(message)}", file=sys.stderr)
+    data = document(imported, head)
     print(dump([data]), end="")
     return 0
 

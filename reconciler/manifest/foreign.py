@@ -5,19 +5,20 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from reconciler.errors import ManifestError, Problem
-from reconciler.formats import keepalived
 from reconciler.formats.ipvsadm.rules import PROGRAM, parse_rules, service_lines
 from reconciler.formats.kata.fields import FieldError
 from reconciler.formats.kata.interface import read_interface
 from reconciler.formats.kata.route import is_route, read_route
-from reconciler.formats.statements import Position
-from reconciler.formats.virtual_server import key_words
+from reconciler.formats.keepalived import variants
+from reconciler.formats.keepalived.expansion import key_words
+from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import ComposeError, Path, compose, locate
 from reconciler.manifest.load import STDIN, file_problem, read_regular, read_text, reason_of, syntax_problem
@@ -26,7 +27,7 @@ from reconciler.manifest.sandbox import read_sections, write
 from reconciler.manifest.schema import Finding, check, path_text
 from reconciler.model.address import parse_prefix
 from reconciler.model.interface import Interface
-from reconciler.model.ipvs import Ipvs, Service
+from reconciler.model.ipvs import LEAVE_TIMEOUTS, Ipvs, Service, Timeouts
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Sandbox
 
@@ -45,6 +46,7 @@ _NOTHING = {
     IPVSADM: "contains no rule",
     KEEPALIVED: "contains no virtual server",
 }
+_EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Imported:
     interfaces: list[tuple[Position, Interface]] = field(default_factory=list)
     routes: list[tuple[Position, Route]] = field(default_factory=list)
     services: list[tuple[Position, Service]] = field(default_factory=list)
+    timeouts: list[tuple[Position, Timeouts]] = field(default_factory=list)
     skipped: list[tuple[Position, str]] = field(default_factory=list)
     wrong: list[Problem] = field(default_factory=list)
     lines: dict[str, list[str]] = field(default_factory=dict)
@@ -83,15 +86,18 @@ class Imported:
         return {file: rank for rank, file in enumerate(self.lines)}
 
 
-def read(files: Iterable[str], notation: str | None = None) -> Imported:
-    """Read files; `-` is standard input. Without a notation, recognise that of each file."""
+def read(files: Iterable[str], notation: str | None = None, config_id: str | None = None) -> Imported:
+    """Read files; `-` is standard input. Without a notation, recognise that of each file.
+
+    `config_id`: the ID of a host, for which a keepalived.conf may have lines of its own.
+    """
     imported = Imported()
     for file in dict.fromkeys(files):
-        _read_file(file, notation, imported)
+        _read_file(file, notation, config_id, imported)
     return imported
 
 
-def _read_file(file: str, notation: str | None, imported: Imported) -> None:
+def _read_file(file: str, notation: str | None, config_id: str | None, imported: Imported) -> None:
     name = "<stdin>" if file == STDIN else file
     try:
         text = read_text(file).replace("\r\n", "\n")
@@ -106,8 +112,7 @@ def _read_file(file: str, notation: str | None, imported: Imported) -> None:
     elif notation == IPVSADM:
         _read_rules(name, text, imported)
     else:
-        find_included = partial(_find_included, imported)
-        imported.services += keepalived.parse(name, text, find_included, imported.add_problem, imported.add_skipped)
+        _read_keepalived(name, text, config_id, imported)
     if _count(imported) == before:
         imported.wrong.append(file_problem(name, _NOTHING[notation]))
 
@@ -178,6 +183,16 @@ def _read_rules(name: str, text: str, imported: Imported) -> None:
     ]
 
 
+def _read_keepalived(name: str, text: str, config_id: str | None, imported: Imported) -> None:
+    find_included = partial(_find_included, imported)
+    services, timeouts = variants.parse(
+        name, text, find_included, imported.add_problem, imported.add_skipped, config_id
+    )
+    imported.services += services
+    if timeouts:
+        imported.timeouts.append(timeouts)
+
+
 def _find_included(imported: Imported, pattern: str, by: str) -> Iterator[tuple[str, str]]:
     """Yield the name and text of each file that matches a pattern. ValueError if one cannot be read.
 
@@ -186,6 +201,8 @@ def _find_included(imported: Imported, pattern: str, by: str) -> Iterator[tuple[
     for file in sorted(glob.glob(os.path.join(os.path.dirname(by), pattern))):
         if os.path.isdir(file):
             continue
+        if os.path.isfile(file) and os.stat(file).st_mode & _EXECUTABLE:
+            raise ValueError(f"{file}: keepalived does not include a file that can be executed; change its mode")
         try:
             text = read_regular(file).replace("\r\n", "\n")
         except (OSError, ValueError) as error:
@@ -215,11 +232,12 @@ def document(imported: Imported, head: Sandbox) -> dict[str, Any]:
 
 def _with_sections(imported: Imported, head: Sandbox) -> Sandbox:
     services = tuple([each for _, each in imported.services])
+    timeouts = next((each for _, each in imported.timeouts), LEAVE_TIMEOUTS)
     return replace(
         head,
         interfaces=tuple([each for _, each in imported.interfaces]) or None,
         routes=tuple([each for _, each in imported.routes]) or None,
-        ipvs=Ipvs(services=services) if services else None,
+        ipvs=Ipvs(services=services, timeouts=timeouts) if services else None,
     )
 
 
@@ -239,6 +257,7 @@ def _names(imported: Imported) -> Iterator[tuple[Position, Sequence[str]]]:
         yield position, (f"name {each.name}", f"device {each.device}", f"hwAddr {each.hw_addr}")
     yield from ((position, (f"route to {route.dest}",)) for position, route in imported.routes)
     yield from ((position, (key_words(service.key),)) for position, service in imported.services)
+    yield from ((position, ("lvs_timeouts",)) for position, _ in imported.timeouts)
 
 
 def _position(imported: Imported, path: Path) -> tuple[Position, Path]:

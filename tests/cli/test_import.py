@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -221,7 +222,6 @@ def test_the_notation_of_a_hostile_text_is_soon_told(text: str) -> None:
         ("*filter\n-A INPUT", "is in no known notation (kata, ipvsadm, keepalived)"),
         ("null", "contains no interface and no route"),
         ("[]", "contains no interface and no route"),
-        ("vrrp_instance A {\n}", "contains no virtual server"),
         ("\0", "is in no known notation (kata, ipvsadm, keepalived)"),
     ],
 )
@@ -276,6 +276,9 @@ def test_bad_rules_and_virtual_servers_are_told_together(capsys: pytest.CaptureF
         2,
         "",
         """\
+lb:1: global_defs: not imported
+lb:5: delay_loop 6: not imported
+lb:10: TCP_CHECK: not imported
 rules:5:1: only -A and -a lines belong in a rules file
     5 | -D -t 10.10.11.12:100
       | ^^^^^^^^^^^^^^^^^^^^^
@@ -288,7 +291,7 @@ lb:6:5: lb_algo wlx: unknown; did you mean "wlc"?
 
 
 def problems(err: str) -> list[str]:
-    return [line for line in err.splitlines() if ": " in line and "|" not in line]
+    return [line for line in err.splitlines() if re.match(r"\S+:[0-9]+:[0-9]+: ", line)]
 
 
 def test_what_is_there_twice_is_told_with_both_places(capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,7 +365,7 @@ def test_includes_are_relative_to_the_file_that_has_them(folder: Path, capsys: p
     assert (
         err
         == """\
-etc/main:2: include none: no such file
+etc/main:2: include none: not imported because it finds no such file
 etc/sites/a.conf:1: global_defs: not imported
 etc/sites/a.conf:5: delay_loop 6: not imported
 etc/sites/a.conf:10: TCP_CHECK: not imported
@@ -372,6 +375,97 @@ etc/sites/b.conf:10: TCP_CHECK: not imported
 etc/sites/../checks:1: SSL: not imported
 """
     )
+
+
+def test_a_file_without_a_virtual_server_is_told_with_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    write(file="vrrp_instance A {\n}")
+    told = "file:1: vrrp_instance A: not imported\nfile: contains no virtual server\n1 problem in 1 file.\n"
+    assert run(capsys, "file") == (2, "", told)
+
+
+CONDITIONAL = """\
+global_defs {
+@lb1 router_id main
+lvs_timeouts tcp 7200 tcpfin 30 udp 60
+}
+virtual_server 198.51.100.8 80 {
+    protocol TCP
+@lb1 lb_kind NAT
+@lb2 lb_kind DR
+    real_server 192.0.2.1 80 {
+    }
+@lb2 real_server 192.0.2.2 80 {
+@lb2   weight 5
+@lb2 }
+}
+"""
+
+
+def test_lines_of_some_hosts(capsys: pytest.CaptureFixture[str]) -> None:
+    write(lb=CONDITIONAL)
+    note = "lb:1: global_defs: not imported except for lvs_timeouts\n"
+    whole = (
+        "lb:5: virtual_server 198.51.100.8 80: not imported because it depends on the configuration ID; "
+        "choose one by --config-id: lb1, lb2\n"
+    )
+    assert run(capsys, "lb") == (2, "", f"{note}{whole}lb: contains no virtual server\n1 problem in 1 file.\n")
+    assert run(capsys, "--config-id", "lb2", "lb") == (
+        0,
+        HEAD
+        + """\
+ipvs:
+  timeouts: {tcp: 7200, tcpfin: 30, udp: 60}
+  services:
+  - tcp: 198.51.100.8:80
+    servers:
+    - {address: '192.0.2.1:80', forward: dr}
+    - {address: '192.0.2.2:80', weight: 5, forward: dr}
+""",
+        note,
+    )
+
+
+def test_timeouts_of_two_files(capsys: pytest.CaptureFixture[str]) -> None:
+    write(a=CONDITIONAL, b=CONDITIONAL.replace("198.51.100.8", "198.51.100.9"))
+    code, _, err = run(capsys, "--config-id", "lb1", "a", "b")
+    assert (code, problems(err)) == (2, ["b:3:1: lvs_timeouts is already defined at a:3"])
+
+
+def test_a_file_that_can_be_executed_is_not_included(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(lb="include servers", servers=KEEPALIVED)
+    (folder / "servers").chmod(0o755)
+    code, _, err = run(capsys, "lb")
+    reason = "servers: keepalived does not include a file that can be executed; change its mode"
+    assert (code, problems(err)) == (2, [f"lb:1:1: include servers: {reason}"])
+
+
+def test_rules_of_a_script(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = run_rules(RULES, capsys)
+    assert expected[0] == 0
+    for program in ("ipvsadm", "/sbin/ipvsadm", "sudo ipvsadm", "\tsudo -n /usr/sbin/ipvsadm", "./ipvsadm"):
+        script = "#!/bin/sh\n" + re.sub("^-", f"{program} -", RULES, flags=re.MULTILINE)
+        assert run_rules(script, capsys) == expected
+    _, _, err = run_rules("sudo /sbin/ipvsadm -A -t 10.0.0.1:80\nsudo ipvsadm -A -t 10.0.0.2:80 --pe sip\n", capsys)
+    assert problems(err) == ["rules:2:1: persistenceEngine: needs persistent beside it"]
+
+
+def test_names_in_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    rules = "-A -t lb.example:http -s wlc\n-A -t 10.0.0.1:http\n-a -t 10.0.0.1:80 -r [web-6]:www -m\n"
+    hint = "; `ipvsadm -Sn` saves numbers instead of names)"
+    code, _, err = run_rules(rules, capsys)
+    assert (code, problems(err)) == (
+        2,
+        [
+            f'rules:1:1: -t lb.example:http: "lb.example" is not an IP address (host names are not looked up{hint}',
+            f"rules:2:1: -t 10.0.0.1:http: port http: expected a number from 0 to 65535 (names are not looked up{hint}",
+            f'rules:3:1: -r [web-6]:www: "[web-6]" is not an IP address (host names are not looked up{hint}',
+        ],
+    )
+
+
+def run_rules(text: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    write(rules=text)
+    return run(capsys, "rules")
 
 
 def test_includes_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

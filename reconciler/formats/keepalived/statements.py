@@ -1,0 +1,143 @@
+"""Statements and blocks of a keepalived.conf, whose lines `reader` evaluates. What they mean is not known here.
+
+As in keepalived, a statement ends with its line or at a brace outside double quotes, and quotes cannot be escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+# The words of a brace. They are compared by identity, because a quoted word may be a brace too.
+OPEN, CLOSE = ["{"], ["}"]
+BRACES: dict[str, list[str]] = {"": [], "{": OPEN, "}": CLOSE}
+# What has braces that begin no block: quotes, names that only keepalived's host knows, and undefined names. keepalived
+# would read those of the last kind as a block, which nobody means.
+_BRACE = re.compile(r'"[^"]*(?:"|\Z)|\$\{_(?:ENV|INSTANCE|RANDOM)\b[^{}"]*\}|(\$\{[^{}"]*\})|([{}])')
+# One that is not closed is dropped, with what follows it.
+_WORD = re.compile(r'"([^"]*)"|([^ \t\f\v\r\n"]+)|"')
+
+UNDEFINED = "uses an undefined name"
+
+
+class Position(NamedTuple):
+    """The file and the line, from 1, where something begins."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Statement(NamedTuple):
+    """The words of a statement, or a brace, and where they begin.
+
+    `fault`: a verb phrase that says why nobody knows here what keepalived would read in its place; "" if it is known.
+    """
+
+    position: Position
+    words: list[str]
+    fault: str = ""
+
+    def __str__(self) -> str:
+        return shorten(" ".join(self.words))
+
+
+class StatementError(ValueError):
+    """A text cannot be read as statements and blocks: where, and why."""
+
+    def __init__(self, position: Position, message: str) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+# Receives a position and a message about it.
+Report = Callable[[Position, str], None]
+
+
+def shorten(text: str) -> str:
+    """Return a text for a message."""
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def cut(line: str) -> tuple[str, str, str]:
+    """Cut a line at its first brace: what comes first (text, or a brace), the rest, and the fault of the former."""
+    fault = ""
+    for match in _BRACE.finditer(line):
+        if match[1]:
+            fault = UNDEFINED
+        elif match[2]:
+            at = match.start() or 1
+            return line[:at].rstrip(" \t"), line[at:].strip(" \t"), fault
+    return line, "", fault
+
+
+def split(text: str) -> list[str]:
+    """Split a text without braces into words."""
+    words = []
+    for match in _WORD.finditer(text):
+        if match[0] == '"':
+            break
+        words.append(match[1] if match[2] is None else match[2])
+    return words
+
+
+class Blocks:
+    """Statements one by one, each with the block that may follow it."""
+
+    def __init__(self, statements: Iterator[Statement]) -> None:
+        self._statements = statements
+        self._next = next(statements, None)
+
+    def _take(self) -> Statement | None:
+        taken, self._next = self._next, next(self._statements, None)
+        return taken
+
+    def _enter_block(self, owner: Statement) -> None:
+        if not self.has_block():
+            raise StatementError(owner.position, f"{owner}: no block follows")
+        self._take()
+
+    def has_block(self) -> bool:
+        """Return whether the statement that was just yielded has a block."""
+        return self._next is not None and self._next.words is OPEN
+
+    def top(self) -> Iterator[Statement]:
+        """Yield the statements outside all blocks. StatementError at a brace that belongs to none."""
+        while (each := self._take()) is not None:
+            if each.words is OPEN or each.words is CLOSE:
+                raise StatementError(each.position, f"a {each.words[0]} that belongs to no block")
+            yield each
+
+    def body(self, owner: Statement) -> Iterator[Statement]:
+        """Yield the statements in the block of a statement that was just yielded. StatementError if it has no block."""
+        self._enter_block(owner)
+        while (each := self._take()) is not None:
+            if each.words is CLOSE:
+                return
+            if each.words is OPEN:
+                raise StatementError(each.position, "a { that belongs to no block")
+            yield each
+        raise _unclosed(owner)
+
+    def skip(self, owner: Statement) -> Statement | None:
+        """Skip the block of a statement that was just yielded. Return the first statement in it that has a fault.
+
+        StatementError if it has no block.
+        """
+        self._enter_block(owner)
+        depth, faulty = 1, None
+        while depth:
+            each = self._take()
+            if each is None:
+                raise _unclosed(owner)
+            depth += (each.words is OPEN) - (each.words is CLOSE)
+            if each.fault and faulty is None:
+                faulty = each
+        return faulty
+
+
+def _unclosed(owner: Statement) -> StatementError:
+    return StatementError(owner.position, f"{owner}: its block is not closed")
