@@ -107,10 +107,7 @@ class ConfigurationReader:
             elif each.words[0] == "global_defs" and blocks.has_block():
                 self._read_globals(each, blocks)
             else:
-                fault = fault_of(each, imported=True)
-                self._note(each, f"not imported because it {fault}" if fault else "not imported")
-                if blocks.has_block():
-                    blocks.skip(each)
+                self._leave_out(each, fault_of(each, imported=True), blocks)
         self._expand()
 
     def _note(self, statement: Statement, message: str) -> None:
@@ -119,16 +116,23 @@ class ConfigurationReader:
     def _problem(self, statement: Statement, message: str) -> None:
         self._configuration.problems.append((statement.position, f"{statement}: {message}"))
 
+    def _leave_out(self, statement: Statement, fault: str, blocks: Blocks) -> None:
+        """Note that a statement is not imported, nor a virtual server in its block."""
+        self._note(statement, f"not imported because it {fault}" if fault else "not imported")
+        if blocks.has_block():
+            for each in blocks.inside(statement):
+                if each.words[0] == "virtual_server":
+                    self._note(each, f"not imported because it is in the block of {statement}")
+
     def _read_globals(self, statement: Statement, blocks: Blocks) -> None:
         rest = "not imported"
         for each in blocks.body(statement):
-            if blocks.has_block():
-                blocks.skip(each)
-            elif each.words[0] == "nftables_ipvs":
+            if each.words[0] == "nftables_ipvs":
                 self._marks_packets = True
             elif each.words[0] == "lvs_timeouts":
                 rest = "not imported except for lvs_timeouts"
                 self._read_timeouts(each)
+            blocks.skip(each)
         self._note(statement, rest)
 
     def _read_timeouts(self, statement: Statement) -> None:
@@ -144,8 +148,7 @@ class ConfigurationReader:
 
     def _read_group(self, statement: Statement, blocks: Blocks) -> None:
         if fault := fault_of(statement, imported=True):
-            self._note(statement, f"not imported because it {fault}")
-            blocks.skip(statement)
+            self._leave_out(statement, fault, blocks)
             return
         name = statement.words[1] if len(statement.words) > 1 else ""
         group = self._groups.setdefault(name, Group(statement))
@@ -163,8 +166,7 @@ class ConfigurationReader:
 
     def _read_virtual(self, statement: Statement, blocks: Blocks) -> None:
         if fault := fault_of(statement, imported=True):
-            self._note(statement, f"not imported because it {fault}")
-            blocks.skip(statement)
+            self._leave_out(statement, fault, blocks)
             return
         virtual = VirtualServer(statement)
         self._virtuals.append(virtual)
@@ -198,6 +200,8 @@ class ConfigurationReader:
         """Return what a virtual server listens on; nothing if keepalived ignores it, or if that is not known."""
         if not virtual.servers:
             virtual.ignored = "it has no real server, as in keepalived"
+        elif reason := virtual.sorry_reason():
+            virtual.leave_out(reason)
         if not virtual.group:
             return virtual.listeners
         group = self._groups.get(virtual.group)
@@ -269,8 +273,9 @@ def _read_real(statement: Statement, virtual: VirtualServer, blocks: Blocks) -> 
     for each in blocks.body(statement):
         if each.words[0] in _CHECKERS:
             virtual.add_note(each.position, f"{each}: not imported")
-            if (faulty := blocks.skip(each)) is not None:
-                virtual.leave_out(_unknown(faulty, faulty.fault))
+            for inner in blocks.inside(each):
+                if inner.fault:
+                    virtual.leave_out(_unknown(inner, inner.fault))
         else:
             _read_setting(each, real, virtual, REAL_SETTINGS, blocks)
     for problem in threshold_problems(real.upper_threshold, real.lower_threshold):
@@ -310,5 +315,4 @@ def _read_setting(
         else:
             if reason:
                 virtual.add_note(statement.position, f"{statement}: {reason}")
-    if blocks.has_block():
-        blocks.skip(statement)
+    blocks.skip(statement)

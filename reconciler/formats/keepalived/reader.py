@@ -42,6 +42,7 @@ _ALTERNATIVES = re.compile(r"\{([^{}]*)\}")
 _BLANKS = " \t"
 
 NO_FILE = "finds no such file"
+_DIFFER = "has a condition from a definition, which versions of keepalived read differently"
 
 # Takes a pattern and the file that includes it. Returns the names and texts of the matching files. ValueError if they
 # cannot be read.
@@ -60,6 +61,9 @@ class Reader:
         # What is read before the next line of a file, the last first.
         self._pending: list[Iterator[str]] = []
         self._position = Position("", 0)
+        self._defining = False
+        # A conditional line that a definition brought. keepalived 2.2 and 2.4 do not always look at its condition.
+        self._doubtful = ""
         self._counts = dict.fromkeys((FILES_MAX, CHARACTERS_MAX, STATEMENTS_MAX, REPEATED_MAX), 0)
         # The configuration IDs that lines name.
         self.config_ids: set[str] = set()
@@ -95,14 +99,13 @@ class Reader:
             self._names.append(file)
             for number, line in enumerate(text.split("\n"), start=1):
                 self._position = Position(file, number)
-                bare = line.rstrip("\r")
-                if len(bare) > LINE_MAX or (not bare.isascii() and len(bare.encode()) > LINE_MAX):
+                if len(line) > LINE_MAX or (not line.isascii() and len(line.encode()) > LINE_MAX):
                     raise StatementError(
                         self._position, f"longer than {LINE_MAX:,} bytes, which keepalived cannot read"
                     )
-                stripped = bare.strip(_BLANKS)
-                # An empty line ends a definition; one of blanks does not.
-                if stripped or not bare:
+                stripped = line.strip(_BLANKS + "\r")
+                # An empty line matters only to a definition, which it ends.
+                if stripped or self._defining:
                     yield stripped
             self._names.pop()
 
@@ -118,10 +121,11 @@ class Reader:
             line = next(self._files[-1], None)
             if line is None:
                 self._files.pop()
-            elif not line or _PLAIN.fullmatch(line):
+            elif _PLAIN.fullmatch(line):
                 return line
-            elif without := _without_comment(line):
-                return without
+            else:
+                # keepalived removes comments into a copy, and reads the copy as it reads a file.
+                return _without_comment(_without_comment(line, defining=self._defining))
         return None
 
     def _statements(self, line: str) -> Iterator[Statement]:
@@ -132,6 +136,9 @@ class Reader:
                     yield self._statement(words)
             return
         line = self._evaluate(line)
+        if self._doubtful:
+            yield self._statement(split(self._doubtful), _DIFFER)
+            self._doubtful = ""
         if included := _INCLUDE.fullmatch(line):
             yield from self._include(included[1])
             return
@@ -164,7 +171,9 @@ class Reader:
                 return line
             self._pending += map(iter, replaced.following)
             line = _without_comment(replaced.text)
-            if "$" not in line and not line.startswith("@"):
+            if line.startswith("@"):
+                self._doubtful = line
+            elif "$" not in line:
                 return line
         return line
 
@@ -181,10 +190,15 @@ class Reader:
             self._definitions.define(name, value)
             return
         lines = [value[:-1].rstrip(_BLANKS)]
+        self._defining = True
+        # A line with nothing but a comment ends it as an empty one does.
         while line := self._next_line():
+            if _INCLUDE.match(line):
+                raise ValueError("keepalived cannot include a file within a definition")
             lines.append(line.removesuffix("\\").rstrip(_BLANKS))
             if not line.endswith("\\"):
                 break
+        self._defining = False
         self._definitions.define_lines(name, [each for each in lines if each])
 
     def _replace_all(self, text: str) -> str:
@@ -220,10 +234,11 @@ class Reader:
             raise StatementError(position, f"include {pattern}: {error}") from None
 
 
-def _without_comment(line: str) -> str:
+def _without_comment(line: str, *, defining: bool = False) -> str:
     """Return a line without its comment, and without the backslash of an escaped `#` or `!`.
 
-    A backslash at the end stays, right behind the text. ValueError if a quote is not closed.
+    A backslash at the end stays, right behind the text. `defining`: it matters even if there is no text. ValueError if
+    a quote is not closed, or if versions of keepalived differ.
     """
     kept, quoted, end, continued = [], False, 0, False
     for match in _QUOTE_OR_COMMENT.finditer(line):
@@ -236,7 +251,7 @@ def _without_comment(line: str) -> str:
             continued = True
             line = line[: match.start()]
         elif match[1] and not quoted:
-            if len(line) - len(line.rstrip("\\")) & 1 and line[: match.start()].strip(_BLANKS):
+            if len(line) - len(line.rstrip("\\")) & 1 and (defining or line[: match.start()].strip(_BLANKS)):
                 raise ValueError("keepalived 2.3 and 2.4 differ over a \\ that ends a comment; remove one of both")
             line = line[: match.start()]
             break

@@ -32,6 +32,7 @@ from reconciler.wording import suggest
 _T = TypeVar("_T")
 Settings = Mapping[str, Callable[[_T, Statement], str | None]]
 
+_UNSIGNED_MAX = 4294967295
 _METHODS = {"NAT": "nat", "DR": "dr", "TUN": "tunnel"}
 
 
@@ -133,6 +134,25 @@ def _set_sorry_forwarding(virtual: VirtualServer, statement: Statement) -> str:
     return "not imported"
 
 
+def _keep_sorry(virtual: VirtualServer, _: Statement) -> str:
+    virtual.keeps_sorry = virtual.sorry is not None
+    return "not imported"
+
+
+# A quorum matters only for the sorry server, and keepalived goes on with one that is wrong.
+def _set_quorum(virtual: VirtualServer, statement: Statement) -> str:
+    virtual.quorum = 1
+    with suppress(ValueError):
+        virtual.quorum = number(statement, 1, _UNSIGNED_MAX)
+    return "not imported"
+
+
+def _set_hysteresis(virtual: VirtualServer, statement: Statement) -> str:
+    with suppress(ValueError):
+        virtual.hysteresis = number(statement, 0, _UNSIGNED_MAX)
+    return "not imported"
+
+
 def _set_weight(real: RealServerBlock, statement: Statement) -> None:
     real.weight = number(statement, 0, WEIGHT_MAX)
 
@@ -162,7 +182,10 @@ VIRTUAL_SETTINGS: Settings[VirtualServer] = {
     "ip_family": _set_family,
     "weight": _set_default_weight,
     "sorry_server": _set_sorry,
+    "sorry_server_inhibit": _keep_sorry,
     "sorry_server_lvs_method": _set_sorry_forwarding,
+    "quorum": _set_quorum,
+    "hysteresis": _set_hysteresis,
     **dict.fromkeys(
         (*SCHEDULER_FLAGS, *(name for names in NAMED_SCHEDULER_FLAGS.values() for name in names)), _set_flag
     ),

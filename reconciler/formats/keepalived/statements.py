@@ -122,21 +122,27 @@ class Blocks:
             yield each
         raise _unclosed(owner)
 
-    def skip(self, owner: Statement) -> Statement | None:
-        """Skip the block of a statement that was just yielded. Return the first statement in it that has a fault.
+    def inside(self, owner: Statement) -> Iterator[Statement]:
+        """Yield all statements in the block of a statement that was just yielded, also those of blocks within it.
 
         StatementError if it has no block.
         """
         self._enter_block(owner)
-        depth, faulty = 1, None
+        depth = 1
         while depth:
             each = self._take()
             if each is None:
                 raise _unclosed(owner)
-            depth += (each.words is OPEN) - (each.words is CLOSE)
-            if each.fault and faulty is None:
-                faulty = each
-        return faulty
+            if each.words is OPEN or each.words is CLOSE:
+                depth += 1 if each.words is OPEN else -1
+            else:
+                yield each
+
+    def skip(self, owner: Statement) -> None:
+        """Skip the block of a statement that was just yielded, if it has one."""
+        if self.has_block():
+            for _ in self.inside(owner):
+                pass
 
 
 def _unclosed(owner: Statement) -> StatementError:

@@ -55,8 +55,8 @@ class VirtualServer:
     """A virtual server as far as it has been read. It has `listeners`, or the name of a `group` that has them.
 
     `scheduler_flags` are bits. `forwarding` is None and `family` is "" until a line sets them. `netmask`, `engine` and
-    `ops` are the statements that set them. `problems` and `notes` are about lines of it. `fault`: why nobody knows here
-    what it is. `ignored`: why keepalived ignores it.
+    `ops` are the statements that set them. `keeps_sorry`: the sorry server stays, with weight 0. `problems` and `notes`
+    are about lines of it. `fault`: why nobody knows here what it is. `ignored`: why keepalived ignores it.
     """
 
     statement: Statement
@@ -74,6 +74,9 @@ class VirtualServer:
     weight: int = 1
     servers: list[RealServerBlock] = field(default_factory=list)
     sorry: RealServerBlock | None = None
+    keeps_sorry: bool = False
+    quorum: int = 1
+    hysteresis: int = 0
     fault: str = ""
     ignored: str = ""
     problems: list[tuple[Position, str]] = field(default_factory=list)
@@ -105,3 +108,15 @@ class VirtualServer:
         elif not self.group:
             families = {each.family for each in (self.sorry, *self.servers) if each}
             self.family = families.pop() if len(families) == 1 else INET
+
+    def sorry_reason(self) -> str:
+        """Return why keepalived has the sorry server in the table although all servers are up; "" if it has not."""
+        if self.sorry is None:
+            return ""
+        if self.keeps_sorry:
+            return "sorry_server_inhibit keeps its sorry_server in the table"
+        weight = sum(self.weight if each.weight is None else each.weight for each in self.servers)
+        quorum = min(self.quorum, weight)
+        if quorum and weight >= quorum + min(self.hysteresis, quorum - 1):
+            return ""
+        return f"all its servers have a weight of {weight} and so no quorum, and keepalived takes its sorry_server"
