@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -114,25 +114,27 @@ def installed_keepalived(guest: Guest) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("installed_keepalived")
-def test_keepalived_sets_up_what_is_imported(vm: Vm, tmp_path: Path) -> None:
-    random = Random(16)
-    configuration = generator.folded(random, services := generator.services(random, most=40))
-    assert len(services) > 20
-    for name, text in configuration.files.items():
-        (tmp_path / name).write_text(f"{text}\n")
-    (tmp_path / "written.inc").write_text(WRITTEN)
-    (tmp_path / "keepalived.conf").write_text(f"{configuration.text}\ninclude written.inc\n")
-    log = keepalived.set_up(vm.guest, tmp_path, "keepalived.conf", CONFIG_ID)
-    by_keepalived = table(vm)
-    assert sum(line.startswith("-A") for line in by_keepalived) > len(services), log
-    vm.output("ipvsadm", "-C")
-    vm.output("ipvsadm", "--set", *DEFAULT_TIMEOUTS.split())
-    chosen = ("--sandbox", "box", "--vm", vm.guest.sandbox.name, "--config-id", CONFIG_ID)
-    ran = vm.reconciler("import", *chosen, str(tmp_path / "keepalived.conf"))
-    assert ran.status == 0, ran.stderr
-    ran = vm.reconciler("apply", vm.file("manifest.yaml", ran.stdout))
-    assert ran.status == 0, ran
-    assert table(vm) == by_keepalived, log
+def test_keepalived_sets_up_what_is_imported(vm: Vm, tmp_path: Path, repeats: Callable[[int], int]) -> None:
+    for seed in range(repeats(4)):
+        random = Random(seed)
+        services = generator.services(random, most=40)
+        configuration = generator.folded(random, services)
+        files = {"keepalived.conf": f"{configuration.text}\ninclude written.inc", "written.inc": WRITTEN}
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for name, text in (files | configuration.files).items():
+            (folder / name).write_text(f"{text}\n")
+        log = keepalived.set_up(vm.guest, folder, "keepalived.conf", CONFIG_ID)
+        by_keepalived = table(vm)
+        assert sum(line.startswith("-A") for line in by_keepalived) > len(services), log
+        vm.shell(f"ipvsadm -C; ipvsadm --set {DEFAULT_TIMEOUTS}")
+        chosen = ("--sandbox", "box", "--vm", vm.guest.sandbox.name, "--config-id", CONFIG_ID)
+        ran = vm.reconciler("import", *chosen, str(folder / "keepalived.conf"))
+        assert ran.status == 0, ran.stderr
+        ran = vm.reconciler("apply", vm.file("manifest.yaml", ran.stdout))
+        assert ran.status == 0, ran
+        assert table(vm) == by_keepalived, log
+        vm.clear()
 
 
 def table(vm: Vm) -> list[str]:

@@ -42,7 +42,7 @@ _ALTERNATIVES = re.compile(r"\{([^{}]*)\}")
 _BLANKS = " \t"
 
 NO_FILE = "finds no such file"
-_DIFFER = "has a condition from a definition, which versions of keepalived read differently"
+_DIFFER = "comes from a definition, and versions of keepalived read that differently"
 
 # Takes a pattern and the file that includes it. Returns the names and texts of the matching files. ValueError if they
 # cannot be read.
@@ -62,7 +62,7 @@ class Reader:
         self._pending: list[Iterator[str]] = []
         self._position = Position("", 0)
         self._defining = False
-        # A conditional line that a definition brought. keepalived 2.2 and 2.4 do not always look at its condition.
+        # A condition or repetition that a definition brought. keepalived 2.2 and 2.4 do not always evaluate it.
         self._doubtful = ""
         self._counts = dict.fromkeys((FILES_MAX, CHARACTERS_MAX, STATEMENTS_MAX, REPEATED_MAX), 0)
         # The configuration IDs that lines name.
@@ -171,9 +171,9 @@ class Reader:
                 return line
             self._pending += map(iter, replaced.following)
             line = _without_comment(replaced.text)
-            if line.startswith("@"):
+            if line.startswith(("@", "~SEQ", "~LST")):
                 self._doubtful = line
-            elif "$" not in line:
+            if "$" not in line and not line.startswith("@"):
                 return line
         return line
 

@@ -250,8 +250,8 @@ class _Fold:
             if len(lines) > 2 and self._happens(0.7):
                 start = self._random.randrange(len(lines) - 1)
                 end = self._random.randint(start + 1, min(len(lines), start + 8))
-                # Versions differ over a condition in the first line of a definition.
-                if lines[start].startswith("@"):
+                # Versions differ over a condition or a repetition in the first line of a definition.
+                if lines[start].startswith(("@", "~")):
                     continue
                 name = self._name()
                 self._define_lines(name, lines[start:end])

@@ -427,7 +427,7 @@ def test_what_is_left_out(text: str, expected: str) -> None:
 
 NOT = "a.conf:1: virtual_server 10.0.0.1 80: not imported because"
 GROUP_NOT = "a.conf:1: virtual_server group G: not imported because"
-DIFFER = "has a condition from a definition, which versions of keepalived read differently"
+DIFFER = "comes from a definition, and versions of keepalived read that differently"
 DEPENDS = "it depends on the configuration ID; choose one by --config-id:"
 # What leaves out the whole virtual server, and only that.
 LEFT_WHOLE: list[tuple[str, str]] = [
@@ -436,6 +436,10 @@ LEFT_WHOLE: list[tuple[str, str]] = [
     (
         virtual("$IF lb_algo rr", "$IF=").replace("protocol", "$IF=@^main\nprotocol"),
         f"{NOT} @^main lb_algo rr at a.conf:4 {DIFFER}",
+    ),
+    (
+        virtual("$S= \\", "~SEQ(N,1,2) real_server 10.9.9.${N} 80 { } \\", "", "$S"),
+        f"{NOT} ~SEQ(N,1,2) real_server 10.9.9.${{N}} 80 {{ }} at a.conf:6 {DIFFER}",
     ),
     (virtual("@a real_server 10.9.9.8 80 {", "@a }", "@b weight 2"), f"{NOT} {DEPENDS} a, b"),
     (virtual("$RS"), f"{NOT} $RS at a.conf:3 uses an undefined name"),

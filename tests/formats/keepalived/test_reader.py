@@ -131,7 +131,7 @@ def texts(text: str, config_id: str | None = None, files: dict[str, str] | None 
         # keepalived.conf(5), in its order.
         ("$BASE=10.2.${SUB}\n$SUB=0\n${BASE}.100/32\n$SUB=10\n${BASE}.100/32", ["10.2.0.100/32", "10.2.10.100/32"]),
         ("@main $P=240\n@backup $P=200\npriority $P", ["priority 240"]),
-        # The first of each two is the line that versions read differently.
+        # Where a definition brings a condition or a repetition, the first is the line that versions read differently.
         ("$IF_MAIN=@main\n$IF_MAIN priority 240", ["@main priority 240", "priority 240"]),
         ("$IF_MAIN=@backup\n$IF_MAIN priority 240", ["@backup priority 240"]),
         (
@@ -164,9 +164,9 @@ def texts(text: str, config_id: str | None = None, files: dict[str, str] | None 
         ("~SEQ (N,010,011)a$N", ["a8", "a9"]),
         ("$LAST=2\n~SEQ(N, 1, $LAST) ${N}", ["1", "2"]),
         ("~LST({A,B}, {1}, 2) ${A}-${B}", ["1-", "2-"]),
-        ("$L=~SEQ(N,1,2) x ${N}\n$L", ["x 1", "x 2"]),
+        ("$L=~SEQ(N,1,2) x ${N}\n$L", ["~SEQ(N,1,2) x ${N}", "x 1", "x 2"]),
         ("$M= \\\n  a ${N} \\\n  b \\\n\n~SEQ(N,1,2) $M\nc", ["a 1", "b", "a 2", "b", "c"]),
-        ("$M= \\\n  ~SEQ(N,1,2) a ${N} \\\n  b \\\n\n$M\nc", ["a 1", "a 2", "b", "c"]),
+        ("$M= \\\n  z \\\n  ~SEQ(N,1,2) a ${N} \\\n  b \\\n\n$M\nc", ["z", "a 1", "a 2", "b", "c"]),
         # A name for several lines counts only at the end of a line.
         ("$M= \\\n  a \\\n  b\nx $M\n$M y", ["x a", "b", "$M y"]),
         # An empty line ends a definition; one with a comment as well, and one of blanks.
