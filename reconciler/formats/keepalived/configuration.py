@@ -69,19 +69,15 @@ class Configuration:
     notes: list[Message] = field(default_factory=list)
 
 
-def fault_of(statement: Statement, *, imported: bool) -> str:
+def _fault_of(statement: Statement, *, imported: bool) -> str:
     """Return why nobody knows here what keepalived would read for a statement that is (or is not) imported."""
     if statement.fault:
         return statement.fault
     keyword = statement.words[0]
     if keyword[:1] in ("@", "~"):
         return "is no line that keepalived evaluates"
-    uses = any(_NAME.match(word, at) for word in statement.words for at in _dollars(word))
+    uses = any(_NAME.search(word) for word in statement.words)
     return UNDEFINED if uses and (imported or keyword.startswith("$")) else ""
-
-
-def _dollars(word: str) -> list[int]:
-    return [at for at, character in enumerate(word) if character == "$"]
 
 
 def _unknown(statement: Statement, fault: str) -> str:
@@ -107,7 +103,7 @@ class ConfigurationReader:
             elif each.words[0] == "global_defs" and blocks.has_block():
                 self._read_globals(each, blocks)
             else:
-                self._leave_out(each, fault_of(each, imported=True), blocks)
+                self._leave_out(each, _fault_of(each, imported=True), blocks)
         self._expand()
 
     def _note(self, statement: Statement, message: str) -> None:
@@ -136,7 +132,7 @@ class ConfigurationReader:
         self._note(statement, rest)
 
     def _read_timeouts(self, statement: Statement) -> None:
-        if fault := fault_of(statement, imported=True):
+        if fault := _fault_of(statement, imported=True):
             self._note(statement, f"not imported because it {fault}")
             return
         try:
@@ -147,7 +143,7 @@ class ConfigurationReader:
         self._configuration.timeouts = (statement.position, timeouts) if any(timeouts) else None
 
     def _read_group(self, statement: Statement, blocks: Blocks) -> None:
-        if fault := fault_of(statement, imported=True):
+        if fault := _fault_of(statement, imported=True):
             self._leave_out(statement, fault, blocks)
             return
         name = statement.words[1] if len(statement.words) > 1 else ""
@@ -156,7 +152,7 @@ class ConfigurationReader:
             at = group.statement.position
             self._problem(statement, f"this group is already defined at {at}" if name else "a group needs a name")
         for each in blocks.body(statement):
-            if fault := fault_of(each, imported=True):
+            if fault := _fault_of(each, imported=True):
                 group.fault = group.fault or _unknown(each, fault)
                 continue
             try:
@@ -165,7 +161,7 @@ class ConfigurationReader:
                 self._configuration.problems.append((each.position, str(error)))
 
     def _read_virtual(self, statement: Statement, blocks: Blocks) -> None:
-        if fault := fault_of(statement, imported=True):
+        if fault := _fault_of(statement, imported=True):
             self._leave_out(statement, fault, blocks)
             return
         virtual = VirtualServer(statement)
@@ -262,7 +258,7 @@ def _read_listeners(virtual: VirtualServer) -> None:
 
 def _read_real(statement: Statement, virtual: VirtualServer, blocks: Blocks) -> None:
     real = RealServerBlock(statement, forwarding=virtual.forwarding)
-    if fault := fault_of(statement, imported=True):
+    if fault := _fault_of(statement, imported=True):
         virtual.leave_out(_unknown(statement, fault))
     else:
         try:
@@ -300,7 +296,7 @@ def _read_setting(
 ) -> None:
     """Read a setting of a virtual server, or of a real server of it."""
     setting = settings.get(statement.words[0])
-    if fault := fault_of(statement, imported=setting is not None):
+    if fault := _fault_of(statement, imported=setting is not None):
         virtual.leave_out(_unknown(statement, fault))
     elif blocks.has_block():
         # keepalived would read its lines as those of the block around it, and end that with its brace.

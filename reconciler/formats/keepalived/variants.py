@@ -17,6 +17,7 @@ from reconciler.formats.keepalived.statements import Blocks, Position, Report, S
 from reconciler.model.ipvs import Service, Timeouts
 
 IDS_MAX = 64
+_TOO_MANY = "too many configuration IDs to compare what each has; choose one by --config-id"
 
 # The position of a virtual server, and its number among those of the same line.
 _Place = tuple[Position, int]
@@ -72,9 +73,7 @@ def parse(
         if config_id is None:
             waiting += sorted(reader.config_ids - variants.keys() - set(waiting))
         if len(variants) + len(waiting) > IDS_MAX + 1 or (characters > CHARACTERS_MAX and waiting):
-            on_problem(
-                Position(file, 1), "too many configuration IDs to compare what each has; choose one by --config-id"
-            )
+            on_problem(Position(file, 1), _TOO_MANY)
             return Found([], None)
     return _Merging(list(variants.values()), on_problem, on_skipped).found()
 
@@ -103,8 +102,9 @@ class _Merging:
     """What is the same in all variants."""
 
     def __init__(self, variants: Sequence[_Variant], on_problem: Report, on_skipped: Report) -> None:
+        self._wrong = [(each.config_id, each.error) for each in variants if each.error]
+        # If none can be read, the first stands for all.
         self._variants = [each for each in variants if not each.error] or variants[:1]
-        self._wrong = [each for each in variants if each.error]
         self._ids = ", ".join(sorted(each.config_id for each in variants if each.config_id))
         self._on_problem, self._on_skipped = on_problem, on_skipped
 
@@ -112,15 +112,13 @@ class _Merging:
         """Return the services and timeouts."""
         self._report_common()
         services = [(position, each) for position, found in self._services() for each in found]
-        timeouts = self._variants[0].configuration.timeouts
-        for each in self._variants:
-            other = each.configuration.timeouts
-            if other != timeouts:
-                position, _ = other or timeouts or (Position("", 0), None)
-                self._on_skipped(position, f"lvs_timeouts: {self._reason()}")
-                timeouts = None
-                break
-        return Found(services, timeouts)
+        return Found(services, self._timeouts())
+
+    def _timeouts(self) -> tuple[Position, Timeouts] | None:
+        first, *others = dict.fromkeys(each.configuration.timeouts for each in self._variants)
+        for position, _ in filter(None, [first, *others] if others else ()):
+            self._on_skipped(position, f"lvs_timeouts: {self._reason()}")
+        return None if others else first
 
     def _reason(self) -> str:
         return f"not imported because it depends on the configuration ID; choose one by --config-id: {self._ids}"
@@ -138,12 +136,12 @@ class _Merging:
                 self._on_skipped(position, f"{message}, with some configuration IDs")
         for position, message in dict.fromkeys(chain.from_iterable(each.notes for each in configurations)):
             self._on_skipped(position, message)
-        for variant in self._wrong:
-            if variant is self._variants[0] and variant.error:
-                self._on_problem(variant.error.position, str(variant.error))
-            elif variant.error and not self._variants[0].error:
-                name = f"configuration ID {variant.config_id}" if variant.config_id else f"an ID other than {self._ids}"
-                self._on_skipped(variant.error.position, f"not read with {name}: {variant.error}")
+        if error := self._variants[0].error:
+            self._on_problem(error.position, str(error))
+            return
+        for config_id, error in self._wrong:
+            name = f"configuration ID {config_id}" if config_id else f"an ID other than {self._ids}"
+            self._on_skipped(error.position, f"not read with {name}: {error}")
 
     def _services(self) -> list[tuple[Position, tuple[Service, ...]]]:
         """Return the services of each virtual server that all variants have alike. Report the others."""
