@@ -31,7 +31,6 @@ fi
 
 say "A virtual machine without a network, and a TAP on the host"
 run reconciler sandbox start vm-1
-within sysctl -w net.ipv4.ip_forward=1
 run ip tuntap add dev tap-test mode tap
 run ip address add 172.16.0.1/16 dev tap-test
 run ip link set dev tap-test up

@@ -122,7 +122,7 @@ def _carry_out(
     outcomes = _execute(driver, segments, progress)
     failures = [outcome for outcome in outcomes if outcome.status is not Status.DONE]
     if failures and (all_or_nothing or not all(is_independent(outcome.operation) for outcome in failures)):
-        raise _failure(failures[0], outcomes, before, _undo(driver, before.observed.sandbox))
+        raise _failure(failures[0], outcomes, before, _undo(driver, before.observed.as_desired()))
     if failures:
         raise _kept_failure(driver, outcomes, before, adopt=adopt)
     around = before.observed.around

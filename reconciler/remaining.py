@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from reconciler.diff import diff
 from reconciler.manifest.section import ListSection
 from reconciler.manifest.sections import SECTIONS
+from reconciler.manifest.sysctl import SysctlSection
 from reconciler.model.identity import (
     HostDevice,
     Keyed,
@@ -23,11 +24,13 @@ from reconciler.model.identity import (
     RealServer,
     Setting,
     Subject,
+    Sysctl,
     VirtualService,
 )
 from reconciler.model.interface import Interface
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.model.sysctl import Sysctls, full_name
 from reconciler.plan.route import serves
 
 if TYPE_CHECKING:
@@ -58,6 +61,8 @@ def _differences(desired: Sandbox, observed: Observed) -> Iterator[Difference]:
             continue
         if isinstance(section, ListSection):
             yield from _list_differences(section, desired, observed)
+        elif isinstance(section, SysctlSection):
+            yield from _sysctl_differences(None, desired.sysctls or (), observed.sandbox.sysctls or ())
         elif desired.ipvs and observed.sandbox.ipvs:
             yield from _table_differences(desired.ipvs, observed.sandbox.ipvs)
 
@@ -75,7 +80,8 @@ def _list_differences(section: ListSection[T], desired: Sandbox, observed: Obser
         before, after = change.before, change.after
         if isinstance(before, Interface) and isinstance(after, Interface):
             yield from _address_differences(after, before, given.get(before.name, set()))
-            before, after = replace(before, addresses=()), replace(after, addresses=())
+            yield from _sysctl_differences(after.name, after.sysctls, before.sysctls)
+            before, after = (replace(each, addresses=(), sysctls=()) for each in (before, after))
             if before == after:
                 continue
         if after and not before and any(_is_as_good(after, other) for other in foreign if other.key == after.key):
@@ -123,6 +129,15 @@ def _address_differences(wish: Interface, found: Interface, given: set[str]) -> 
             words = f"has dad {not address.dad}, not {address.dad}" if change.before else "is missing"
         about = frozenset((NicAddress(wish.name, address.key), NicAddress(found.name, address.key)))
         yield Difference(f"interfaces: address {address.key} of {wish.name} {words}", about)
+
+
+def _sysctl_differences(nic: str | None, wishes: Sysctls, found: Sysctls) -> Iterator[Difference]:
+    had = dict(found)
+    for name, value in wishes:
+        if had.get(name) != value:
+            full = name if nic is None else full_name(nic, name)
+            words = f"sysctls: {full} is {had.get(name, 'absent')}, not {value}"
+            yield Difference(words, frozenset((Sysctl(full, nic),)))
 
 
 def _table_differences(desired: Ipvs, observed: Ipvs) -> Iterator[Difference]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+# Names that a message lists.
+_LISTED = 40
+
 
 def plural(noun: str, count: int) -> str:
     """Return a noun in the form for a count: 1 route, 2 routes, 2 sandboxes, 2 addresses."""
@@ -29,11 +32,13 @@ def printable(text: str) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the known name that is close to an unknown one, or else the list of known names."""
+    """Return a hint at the known name that is close to an unknown one, or else at all known names."""
     from difflib import get_close_matches
 
     by_lower = {word.lower(): word for word in known}
     close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     if close:
         return f'did you mean "{by_lower[close[0]]}"?'
+    if len(by_lower) > _LISTED:
+        return f"expected one of {len(by_lower)} names; docs/manifest.md has them"
     return f"expected one of: {', '.join(by_lower.values())}"

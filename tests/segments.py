@@ -10,7 +10,19 @@ from reconciler.operations.ipvs import IpvsOperation
 from reconciler.operations.machine import MachineOperation
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.runtime import ImportedRule, RuleCommand
-from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table, joined
+from reconciler.operations.segment import (
+    Commands,
+    Imports,
+    Moves,
+    Network,
+    Plugs,
+    RuleCommands,
+    Segment,
+    Settings,
+    Table,
+    joined,
+)
+from reconciler.operations.sysctl import SetNetworkSysctl
 
 
 def segments(operations: Iterable[Operation]) -> tuple[Segment, ...]:
@@ -20,6 +32,8 @@ def segments(operations: Iterable[Operation]) -> tuple[Segment, ...]:
 def _segment(operation: Operation) -> Segment:
     if isinstance(operation, NetworkOperation):
         return Network((operation,))
+    if isinstance(operation, SetNetworkSysctl):
+        return Settings((operation,))
     if isinstance(operation, MoveOperation):
         return Moves((operation,))
     if isinstance(operation, IpvsOperation):

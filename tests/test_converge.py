@@ -34,7 +34,17 @@ from reconciler.operations.ipvs import (
 )
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.route import AddRoute, DeleteRoute
-from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
+from reconciler.operations.segment import (
+    Commands,
+    Imports,
+    Moves,
+    Network,
+    Plugs,
+    RuleCommands,
+    Segment,
+    Settings,
+    Table,
+)
 from reconciler.plan import Plan
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance
@@ -107,7 +117,7 @@ class Box:
                 return ipvs_execute.execute(self.engine, segment.operations)
             case Network():
                 return ([self._route(operation)] for operation in segment.operations)
-            case Moves() | Plugs() | Commands() | Imports() | RuleCommands():
+            case Moves() | Settings() | Plugs() | Commands() | Imports() | RuleCommands():
                 raise TypeError(segment)
             case _:
                 assert_never(segment)

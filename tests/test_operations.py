@@ -23,6 +23,7 @@ from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import is_independent
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.operations.runtime import ObjectCommand
+from reconciler.operations.sysctl import SetNetworkSysctl
 from tests.conftest import Kernel, ip
 
 ORIGIN = Origin(device="tap-test", hw_addr="02:00:00:00:00:01", mtu=1500)
@@ -69,6 +70,12 @@ LINKS_AND_ADDRESSES: list[tuple[Operation, str, str]] = [
         "+",
         "ip link set dev eth0 address 02:00:00:00:00:02 mtu 1400 up",
     ),
+    (SetNetworkSysctl(name="net.ipv4.ip_forward", value=1, before=0), "~", "sysctl -w net.ipv4.ip_forward=1"),
+    (
+        SetNetworkSysctl(name="net/ipv6/conf/eth0.5/accept_source_route", value=-1, nic="eth0.5"),
+        "~",
+        "sysctl -w net/ipv6/conf/eth0.5/accept_source_route=-1",
+    ),
     (AddAddress(device="eth0", address=IPV4), "+", "ip address add 10.0.0.2/24 dev eth0"),
     (AddAddress(device="eth0", address=IPV6), "+", "ip address add fd00::2/64 dev eth0"),
     (AddAddress(device="eth0", address=NODAD), "+", "ip address add fd00::2/64 dev eth0 nodad"),
@@ -104,6 +111,7 @@ HOSTILE = "$(id);`id`&x"
         DetachInterface(name="eth0", origin=replace(ORIGIN, alias=HOSTILE)),
         RenameInterface(name=HOSTILE, new_name="eth0"),
         SetLink(name=HOSTILE, up=False),
+        SetNetworkSysctl(name=f"net.ipv4.conf.{HOSTILE}.forwarding", value=1),
         AddAddress(device=HOSTILE, address=IPV4),
         ReplaceAddress(device=HOSTILE, address=IPV6),
         DeleteAddress(device=HOSTILE, address=IPV6),

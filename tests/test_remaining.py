@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, RealServer, Setting, VirtualService
+from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, RealServer, Setting, Sysctl, VirtualService
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.neighbour import Neighbour
@@ -232,6 +232,29 @@ def test_servers_that_drain_may_be_there_where_the_manifest_drains() -> None:
     assert words(table(SERVICE, drain=60), table(replace(SERVICE, servers=(SERVER,)))) == [
         "ipvs: service -u 172.17.0.7:80: server -r 172.17.0.4:80 -m -w 1 should not be there"
     ]
+
+
+def test_sysctls_are_named_in_full() -> None:
+    desired = sandbox(
+        sysctls=(("net.ipv4.ip_forward", 1), ("net.ipv6.bindv6only", 1)),
+        interfaces=(replace(NIC, sysctls=(("accept_ra", 0), ("ipv4.forwarding", 1))),),
+    )
+    found = sandbox(
+        sysctls=(("net.ipv4.ip_forward", 0), ("net.ipv6.bindv6only", 1)),
+        interfaces=(replace(NIC, sysctls=(("ipv4.forwarding", 0),)),),
+    )
+    assert words(desired, found) == [
+        "sysctls: net.ipv4.ip_forward is 0, not 1",
+        "sysctls: net.ipv6.conf.eth0.accept_ra is absent, not 0",
+        "sysctls: net.ipv4.conf.eth0.forwarding is 0, not 1",
+    ]
+    assert [difference.about for difference in remaining(desired, Observed(sandbox=found))] == [
+        {Sysctl("net.ipv4.ip_forward")},
+        {Sysctl("net.ipv6.conf.eth0.accept_ra", "eth0")},
+        {Sysctl("net.ipv4.conf.eth0.forwarding", "eth0")},
+    ]
+    # What a manifest does not name may be anything.
+    assert words(sandbox(sysctls=()), found) == []
 
 
 def test_what_a_difference_is_about_is_what_operations_are_about() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.wording import seconds
+from reconciler.wording import seconds, suggest
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,11 @@ from reconciler.wording import seconds
 )
 def test_a_time_is_a_number_and_its_unit(text: str, number: float) -> None:
     assert seconds(text) == number
+
+
+def test_many_names_are_not_listed() -> None:
+    assert suggest("xyz", ["abc", "def"]) == "expected one of: abc, def"
+    assert suggest("xyz", map(str, range(41))) == "expected one of 41 names; docs/manifest.md has them"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,17 @@ from reconciler.operations.address import AwaitAddress
 from reconciler.operations.interface import AttachInterface, MoveOperation
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.route import DeleteRoute
-from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
+from reconciler.operations.segment import (
+    Commands,
+    Imports,
+    Moves,
+    Network,
+    Plugs,
+    RuleCommands,
+    Segment,
+    Settings,
+    Table,
+)
 from reconciler.preview import Preview
 from reconciler.wording import printable
 
@@ -31,6 +41,8 @@ def _lines(segment: Segment, driver: DriverAddress) -> Iterator[str]:
             return _moves(segment.operations, driver)
         case Network():
             return (f"{_within(driver)} {_network_words(each)}" for each in segment.operations)
+        case Settings():
+            return (f"{_within(driver)} {each.command}" for each in segment.operations)
         case Table():
             return _table(segment, driver)
         case Plugs():

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from reconciler.model.interface import Address, Interface
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
+from reconciler.model.sysctl import IP_FORWARD, Sysctls
+from reconciler.netlink import sysctl as sysctls
 from reconciler.netlink.channel import ROUTE, Kernel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.sections import TABLES
-from reconciler.operations.segment import Network, Table
+from reconciler.operations.segment import Network, Settings, Table
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Ipvs
@@ -69,21 +71,27 @@ class Inside:
         found = {table.name: table.observe(self.engine, indexes, desired) for table in wanted}
         ours_of: dict[str, Any] = {name: each.ours for name, each in found.items()}
         foreign_of: dict[str, Any] = {name: each.foreign for name, each in found.items()}
-        interfaces = [_interface(device, owned, addresses) for device, owned in ours.items()]
+        tuned = sysctls.observe(
+            self._kernel, desired, {device: owned.link.name for device, owned in ours.items()}, indexes
+        )
+        interfaces = [
+            _interface(device, owned, addresses, tuned.of_nics.get(device, ())) for device, owned in ours.items()
+        ]
         observed = Observed(
             sandbox=Sandbox(
                 id=desired.id,
                 driver=desired.driver,
+                sysctls=tuned.of_sandbox,
                 interfaces=tuple(interfaces),
                 **ours_of,
             ),
-            around=replace(_around(links, ours, addresses), **foreign_of),
+            around=replace(_around(links, ours, addresses), sysctls=tuned.along, **foreign_of),
         )
         local = frozenset(a.address.partition("/")[0] for a in addresses)
         return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, local, quick=quick)
 
     def _with_ipvs(self, observed: Observed, desired: Ipvs, local: frozenset[str], *, quick: bool) -> Observed:
-        if desired == type(desired)() and self._kernel.sysctl("net.ipv4.vs.conntrack") is None:
+        if desired == type(desired)() and not self._kernel.read_sysctls(["net.ipv4.vs.conntrack"]):
             # The section asks for nothing in particular, and a look would load the module.
             return observed
         table = self.ipvs.observe(desired, quick=quick)
@@ -94,11 +102,11 @@ class Inside:
             expiring=table.expiring,
             now=table.now,
             local=local,
-            forwarding=self._kernel.sysctl("net.ipv4.ip_forward") != "0",
+            forwarding=self._kernel.read_sysctls([IP_FORWARD]).get(IP_FORWARD) != "0",
         )
         return Observed(sandbox=replace(observed.sandbox, ipvs=table.ipvs), around=around)
 
-    def execute(self, segment: Network | Table) -> Iterator[list[Outcome]]:
+    def execute(self, segment: Network | Settings | Table) -> Iterator[list[Outcome]]:
         """Execute a segment within the namespace; yield the outcomes batch by batch.
 
         In a segment of the network, nothing is executed after a batch with a failure.
@@ -115,6 +123,8 @@ class Inside:
 
                 indexes = {link.name: link.index for link in self.engine.links()}
                 return execute.execute(self.engine, segment.operations, indexes)
+            case Settings():
+                return sysctls.execute(self._kernel, segment.operations)
             case _:
                 assert_never(segment)
 
@@ -142,7 +152,7 @@ def _is_managed(address: LinkAddress) -> bool:
     return address.from_kernel or not address.permanent
 
 
-def _interface(device: str, owned: OwnedLink, addresses: list[LinkAddress]) -> Interface:
+def _interface(device: str, owned: OwnedLink, addresses: list[LinkAddress], tuned: Sysctls) -> Interface:
     link = owned.link
     return Interface(
         name=link.name,
@@ -152,6 +162,7 @@ def _interface(device: str, owned: OwnedLink, addresses: list[LinkAddress]) -> I
         up=link.up,
         queues=owned.queues,
         vhost_user_socket=owned.socket,
+        sysctls=tuned,
         addresses=tuple(
             Address(address=a.address, dad=not a.nodad)
             for a in addresses

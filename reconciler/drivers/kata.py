@@ -36,7 +36,17 @@ from reconciler.operations.runtime import (
     RuleCommand,
     UnplugInterface,
 )
-from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
+from reconciler.operations.segment import (
+    Commands,
+    Imports,
+    Moves,
+    Network,
+    Plugs,
+    RuleCommands,
+    Segment,
+    Settings,
+    Table,
+)
 
 _T = TypeVar("_T")
 _LOCKS = "/run/reconciler/kata.lock"
@@ -123,7 +133,7 @@ class KataDriver:
                 return ([_outcome(each, partial(self._change_rule, each))] for each in segment.operations)
             case Imports():
                 return iter([self._import(segment.operations)])
-            case Moves() | Network() | Table() | Plugs():
+            case Moves() | Network() | Settings() | Table() | Plugs():
                 raise TypeError(f"a runtime's command line cannot execute {type(segment).__name__}")
             case _:
                 assert_never(segment)

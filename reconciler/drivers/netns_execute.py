@@ -12,7 +12,17 @@ from reconciler.netlink.engine import Engine, local_engine
 from reconciler.netlink.sections import is_gone
 from reconciler.operations.interface import AttachInterface, DetachInterface, MoveOperation
 from reconciler.operations.outcome import Outcome, Status, until_failure
-from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
+from reconciler.operations.segment import (
+    Commands,
+    Imports,
+    Moves,
+    Network,
+    Plugs,
+    RuleCommands,
+    Segment,
+    Settings,
+    Table,
+)
 
 
 def execute(inside: Inside, namespace: int, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
@@ -27,7 +37,7 @@ def _execute(inside: Inside, namespace: int, segment: Segment) -> Iterator[list[
     match segment:
         case Moves():
             return _move(inside.engine, namespace, segment)
-        case Network() | Table():
+        case Network() | Settings() | Table():
             return inside.execute(segment)
         case Plugs() | Commands() | Imports() | RuleCommands():
             raise TypeError(f"a network namespace cannot execute {type(segment).__name__}")

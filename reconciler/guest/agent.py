@@ -25,8 +25,8 @@ Requests
     NETLINK     messages for the kernel, sent back to back; answered by all messages up to the answer to the last one
     DUMPS       dump requests, each sent after the answer to the one before, because a socket has one dump at a time
     MODPROBE    loads one of MODULES
-    SYSCTL_GET  reads one of SYSCTLS
-    SYSCTL_SET  changes one of SYSCTLS
+    SYSCTL_GET  reads sysctls: of SYSCTLS, or of CONF_SYSCTLS of any link
+    SYSCTL_SET  changes one of these
     SUBSCRIBE   from now on the kernel's notifications of these groups, all in ALLOWED_GROUPS, come as NOTIFY
     LISTING     reads the kernel's listing of its IPVS table, /proc/net/ip_vs
     GUARD       from now on IPVS services that disappear are restored at once, and each restore is reported as GUARDED
@@ -66,7 +66,7 @@ from typing import NamedTuple, NoReturn
 # The protocol.
 
 # The host refuses an agent of another version.
-VERSION = 2
+VERSION = 3
 # The name of the agent's virtio-serial port.
 PORT = "reconciler.agent"
 # The first bytes of a greeting. They contain no zero byte, and every header begins with one: so MAGIC never begins in
@@ -82,7 +82,7 @@ MAX_FRAME = 1 << 20
 # Kinds of frames that the host sends.
 NETLINK = 1  # NETLINK_HEAD, then messages
 MODPROBE = 2  # the name of a module
-SYSCTL_GET = 3  # the name of a sysctl
+SYSCTL_GET = 3  # names of sysctls, a line each; answered by their values, a line each, empty for one that is missing
 SYSCTL_SET = 4  # NAME=VALUE
 SUBSCRIBE = 5  # SUBSCRIBE_BODY; replaces the previous subscription
 DUMPS = 6  # NETLINK_HEAD, then dump requests
@@ -136,6 +136,8 @@ ALLOWED_GROUPS = (
     | 0x100  # RTNLGRP_IPV6_IFADDR
     | 0x400  # RTNLGRP_IPV6_ROUTE
     | 0x40000  # RTNLGRP_IPV6_RULE
+    | 0x800000  # RTNLGRP_IPV4_NETCONF
+    | 0x1000000  # RTNLGRP_IPV6_NETCONF
 )
 # Kernel modules: IPVS with its schedulers and helpers, and connection tracking with its netlink interface.
 # fmt: off
@@ -152,9 +154,37 @@ IPVS_SYSCTLS = frozenset({
     "snat_reroute", "sync_persist_mode", "sync_ports", "sync_qlen_max", "sync_refresh_period", "sync_retries",
     "sync_sock_size", "sync_threshold", "sync_version",
 })
+# Sysctls of the network that no link has (Documentation/networking/ip-sysctl.rst).
+NETWORK_SYSCTLS = frozenset({
+    "net.ipv4.fib_multipath_hash_policy", "net.ipv4.fib_multipath_use_neigh", "net.ipv4.fwmark_reflect",
+    "net.ipv4.icmp_echo_ignore_all", "net.ipv4.icmp_echo_ignore_broadcasts",
+    "net.ipv4.icmp_ignore_bogus_error_responses", "net.ipv4.ip_default_ttl", "net.ipv4.ip_forward",
+    "net.ipv4.ip_forward_use_pmtu", "net.ipv4.ip_no_pmtu_disc", "net.ipv4.ip_nonlocal_bind",
+    "net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_l3mdev_accept", "net.ipv4.tcp_mtu_probing", "net.ipv4.tcp_syncookies",
+    "net.ipv4.udp_l3mdev_accept", "net.ipv6.auto_flowlabels", "net.ipv6.bindv6only",
+    "net.ipv6.fib_multipath_hash_policy", "net.ipv6.fwmark_reflect", "net.ipv6.icmp.echo_ignore_all",
+    "net.ipv6.ip_nonlocal_bind",
+})
+# Sysctls of a link: below net.ipv4.conf.LINK and net.ipv6.conf.LINK.
+CONF_SYSCTLS = {
+    "ipv4": frozenset({
+        "accept_local", "accept_redirects", "accept_source_route", "arp_accept", "arp_announce", "arp_filter",
+        "arp_ignore", "arp_notify", "bc_forwarding", "disable_policy", "disable_xfrm", "drop_gratuitous_arp",
+        "drop_unicast_in_l2_multicast", "forwarding", "ignore_routes_with_linkdown", "log_martians",
+        "promote_secondaries", "proxy_arp", "proxy_arp_pvlan", "route_localnet", "rp_filter", "secure_redirects",
+        "send_redirects", "shared_media", "src_valid_mark",
+    }),
+    "ipv6": frozenset({
+        "accept_dad", "accept_ra", "accept_ra_defrtr", "accept_ra_from_local", "accept_ra_mtu", "accept_ra_pinfo",
+        "accept_redirects", "accept_source_route", "addr_gen_mode", "autoconf", "dad_transmits", "disable_ipv6",
+        "disable_policy", "drop_unicast_in_l2_multicast", "drop_unsolicited_na", "enhanced_dad", "forwarding",
+        "hop_limit", "ignore_routes_with_linkdown", "max_addresses", "ndisc_notify", "proxy_ndp",
+        "router_solicitations", "use_tempaddr",
+    }),
+}
 # fmt: on
-# All sysctls that may be read and changed.
-SYSCTLS = frozenset({"net.ipv4.ip_forward"}.union(f"net.ipv4.vs.{name}" for name in IPVS_SYSCTLS))
+# All sysctls without a link that may be read and changed.
+SYSCTLS = NETWORK_SYSCTLS.union(f"net.ipv4.vs.{name}" for name in IPVS_SYSCTLS)
 # Characters that the value of a sysctl may have.
 MAX_SYSCTL_VALUE = 64
 # Services that a guard may have: one of each address family.
@@ -502,13 +532,16 @@ def modprobe(name: str) -> None:
 
 
 def read_sysctl(name: str) -> bytes:
-    """Return the value of one of SYSCTLS. FileNotFoundError if the kernel does not have it."""
-    with open(_sysctl_file(name), "rb") as file:
-        return file.read(4096).strip()
+    """Return the value of a sysctl, empty if the kernel does not have it. PermissionError if it is not allowed."""
+    try:
+        with open(_sysctl_file(name), "rb") as file:
+            return b" ".join(file.read(4096).split())
+    except FileNotFoundError:
+        return b""
 
 
 def write_sysctl(name: str, value: str) -> None:
-    """Change one of SYSCTLS. FileNotFoundError if the kernel does not have it."""
+    """Change a sysctl. FileNotFoundError if the kernel does not have it, PermissionError if it is not allowed."""
     if not 0 < len(value) <= MAX_SYSCTL_VALUE or not set(value) <= set("0123456789 ,-"):
         limits = f"1 to {MAX_SYSCTL_VALUE} digits, spaces, commas and minus signs"
         raise OSError(errno.EINVAL, f"the value for sysctl {name!r} must have {limits}")
@@ -517,9 +550,18 @@ def write_sysctl(name: str, value: str) -> None:
 
 
 def _sysctl_file(name: str) -> str:
-    if name not in SYSCTLS:
+    """Return the file of a sysctl. As in sysctl(8), slashes part a name in which a link's name has dots."""
+    parts = name.split("/" if "/" in name else ".")
+    if name not in SYSCTLS and not _is_of_link(parts):
         raise PermissionError(errno.EPERM, f"sysctl {name!r} is not one that the agent may read or change")
-    return "/proc/sys/" + name.replace(".", "/")
+    return "/proc/sys/" + "/".join(parts)
+
+
+def _is_of_link(parts: list[str]) -> bool:
+    """Return whether these are the parts of the name of an allowed sysctl of a link."""
+    if len(parts) != 5 or parts[0] != "net" or parts[2] != "conf" or parts[3] in {"", ".", ".."} or "\0" in parts[3]:
+        return False
+    return parts[4] in CONF_SYSCTLS.get(parts[1], ())
 
 
 def open_netlink(protocol: int) -> socket.socket:
@@ -911,7 +953,7 @@ class Agent(PortServer):
         elif kind == MODPROBE:
             modprobe(payload.decode(errors="replace"))
         elif kind == SYSCTL_GET:
-            answer = read_sysctl(payload.decode(errors="replace"))
+            answer = b"\n".join(map(read_sysctl, payload.decode(errors="replace").split("\n")))
         elif kind == SYSCTL_SET:
             name, _, value = payload.decode(errors="replace").partition("=")
             write_sysctl(name, value)

@@ -111,21 +111,24 @@ class AgentClient:
         """Return the release of the guest's kernel, such as 6.1.0-18-cloud-amd64."""
         return self._greet(time.monotonic() + self._timeout)
 
-    def sysctl(self, name: str) -> str | None:
-        """Return the value of one of agent.SYSCTLS; None if the guest's kernel does not have it."""
-        return self._read_text(agent.SYSCTL_GET, name.encode())
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the values of sysctls that the agent allows, without those that the guest's kernel does not have."""
+        if not names:
+            return {}
+        answer = b"".join(self.request(agent.SYSCTL_GET, "\n".join(names).encode())).decode(errors="replace")
+        values = answer.split("\n")
+        if len(values) != len(names):
+            raise ProtocolError(f"the guest's agent sent {len(values)} values for {len(names)} sysctls")
+        return {name: value for name, value in zip(names, values, strict=True) if value}
 
     def set_sysctl(self, name: str, value: str) -> None:
-        """Change one of agent.SYSCTLS."""
+        """Change a sysctl that the agent allows."""
         self.request(agent.SYSCTL_SET, f"{name}={value}".encode())
 
     def ipvs_listing(self) -> str | None:
         """Return the guest's /proc/net/ip_vs; None if its kernel does not have it."""
-        return self._read_text(agent.LISTING, b"")
-
-    def _read_text(self, kind: int, payload: bytes) -> str | None:
         try:
-            return b"".join(self._request(kind, payload)).decode(errors="replace")
+            return b"".join(self._request(agent.LISTING, b"")).decode(errors="replace")
         except _FailedError as failed:
             if failed.errno == errno.ENOENT:
                 return None

@@ -29,9 +29,9 @@ class GuestKernel:
         """Open a channel of a netlink family: GENERIC is for IPVS only, NETFILTER for connection tracking only."""
         return GuestChannel(self._client, protocol)
 
-    def sysctl(self, name: str) -> str | None:
-        """Return the value of a sysctl; None if the kernel does not have it."""
-        return self._client.sysctl(name)
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the values of sysctls, without those that the kernel does not have."""
+        return self._client.read_sysctls(names)
 
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a sysctl."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.section import Draft, ListSection
+from reconciler.manifest.sysctl import read_of_nic
 from reconciler.model.address import is_ipv6, is_unicast, network, parse_mac, parse_prefix, split_prefix
-from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject
+from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject, Sysctl
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.sandbox import Observed, Surroundings
+from reconciler.model.sysctl import full_name
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interface | None:
@@ -35,6 +38,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         if key in addresses:
             findings.append(Finding(where, f"{address.address} is listed twice"))
         addresses[key] = address
+    sysctls = read_of_nic(data, path, findings)
     if len(findings) > before:
         return None
     return Interface(
@@ -45,6 +49,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         addresses=tuple(addresses.values()),
         queues=data.get("queues", 0),
         vhost_user_socket=data.get("vhostUserSocket"),
+        sysctls=sysctls,
     )
 
 
@@ -83,6 +88,8 @@ def write(interface: Interface) -> dict[str, Any]:
         data["queues"] = interface.queues
     if interface.vhost_user_socket is not None:
         data["vhostUserSocket"] = interface.vhost_user_socket
+    if interface.sysctls:
+        data["sysctls"] = dict(interface.sysctls)
     return data
 
 
@@ -119,9 +126,16 @@ class _Interfaces(ListSection[Interface]):
                 names = [item.name for item in value or ()]
             case HostDevice(name=name):
                 names = [item.device for item in value or ()]
+            case Sysctl(nic=str(nic), name=name):
+                return next((path for path in _sysctl_paths(value or (), nic, name)), ())
             case _:
                 return None
         return (self.name, names.index(name)) if name in names else ()
+
+    def asks_for_all(self, value: Sequence[Interface] | None) -> tuple[Interface, ...]:
+        """Return the sysctls that the manifest names, and nothing else of its interfaces."""
+        bare = (replace(each, addresses=(), queues=0, vhost_user_socket=None) for each in value or ())
+        return tuple(each for each in bare if each.sysctls)
 
     def list_ours(self, observed: Observed) -> Iterator[str]:
         """Yield a line an interface, and a line for each of its addresses."""
@@ -133,10 +147,18 @@ class _Interfaces(ListSection[Interface]):
                 tentative = (interface.name, address.address) in around.tentative
                 words = f"{' tentative' * tentative}{' duplicate' * failed}{'' if address.dad else ' nodad'}"
                 yield f"  {address.address}{words}"
+            yield from (f"  {full_name(interface.name, name)} = {value}" for name, value in interface.sysctls)
 
     def list_foreign(self, around: Surroundings) -> Iterator[str]:
         """Yield the names of links that are not ours."""
         return iter(sorted(around.links))
+
+
+def _sysctl_paths(interfaces: Sequence[Interface], nic: str, full: str) -> Iterator[Path]:
+    for index, interface in enumerate(interfaces):
+        for name, _ in interface.sysctls if interface.name == nic else ():
+            if full_name(nic, name) == full:
+                yield ("interfaces", index, "sysctls", name)
 
 
 def _words(interface: Interface) -> str:

@@ -7,6 +7,7 @@ parts are not. Only these parts are checked by the slower jsonschema, whose erro
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -125,9 +126,11 @@ def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
                     field = schema.get("properties", {}).get(name, {})
                     yield Finding((*path, name), f"missing; expected {_describe(field)}")
         case "additionalProperties":
-            known = list(schema["properties"])
+            # A name that the schema has in order to refuse it is no hint, and has an error of its own.
+            known = [name for name, each in schema["properties"].items() if each.get("not") != {}]
+            patterns = "|".join(schema.get("patternProperties", ())) or "(?!)"
             for name in value:
-                if name not in known:
+                if name not in schema["properties"] and not re.search(patterns, name):
                     yield Finding((*path, name), f"unknown field; {suggest(name, known)}", at_key=True)
         case "maximum":
             yield Finding(path, f"{value} is above the maximum of {limit}")

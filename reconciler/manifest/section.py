@@ -65,8 +65,8 @@ class Section(Protocol):
     def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
         """Return warnings about what is valid but will probably not work. `around` is empty if nothing was observed."""
 
-    def asks_for_all(self) -> Any:
-        """Return the empty value, with which all our objects are observed."""
+    def asks_for_all(self, value: Any) -> Any:
+        """Return the value with which all our objects are observed; `value` is that of the manifest."""
 
     def none_of_ours(self, value: Any) -> Any:
         """Return `value` without its objects, so that all our objects are deleted."""
@@ -77,8 +77,8 @@ class Section(Protocol):
     def list_ours(self, observed: Observed) -> Iterator[str]:
         """Yield our objects as lines of `show -o text`."""
 
-    def list_foreign(self, around: Surroundings) -> Iterator[str]:
-        """Yield foreign objects as lines of `show -o text`."""
+    def list_foreign(self, around: Surroundings) -> Iterable[str]:
+        """Return foreign objects as lines of `show -o text`."""
 
 
 def no_findings(*_: object) -> Iterable[Finding]:
@@ -153,8 +153,9 @@ class ListSection(Generic[T]):
         """Return warnings about what will probably not work."""
         return self.warns(sandbox, around)
 
-    def asks_for_all(self) -> tuple[T, ...]:
+    def asks_for_all(self, value: Sequence[T] | None) -> tuple[T, ...]:
         """Return an empty list, with which all our objects are observed."""
+        del value
         return ()
 
     def none_of_ours(self, value: Sequence[T]) -> tuple[T, ...]:

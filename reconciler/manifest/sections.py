@@ -10,6 +10,7 @@ from reconciler.manifest import interface, neighbour, route, rule
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.section import Draft, Section
+from reconciler.manifest.sysctl import SysctlSection
 from reconciler.model.identity import RealServer, Setting, Subject, VirtualService
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 
@@ -68,8 +69,9 @@ class _IpvsSection:
 
         return warn.warnings(sandbox, around)
 
-    def asks_for_all(self) -> Ipvs:
+    def asks_for_all(self, value: Ipvs | None) -> Ipvs:
         """Return an empty table: it is observed if the kernel has loaded its module."""
+        del value
         from reconciler.model.ipvs import Ipvs
 
         return Ipvs()
@@ -109,6 +111,7 @@ class _IpvsSection:
 
 
 SECTIONS: tuple[Section, ...] = (
+    SysctlSection(),
     interface.SECTION,
     neighbour.SECTION,
     route.SECTION,
@@ -119,7 +122,8 @@ SECTIONS: tuple[Section, ...] = (
 
 def everything(sandbox: Sandbox) -> Sandbox:
     """Return a sandbox with all sections, so that all our objects are observed."""
-    return replace(sandbox, **{section.name: section.asks_for_all() for section in SECTIONS})
+    values = {section.name: section.asks_for_all(getattr(sandbox, section.name)) for section in SECTIONS}
+    return replace(sandbox, **values)
 
 
 def nothing(sandbox: Sandbox) -> Sandbox:

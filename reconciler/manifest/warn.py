@@ -12,6 +12,7 @@ from reconciler.manifest.service import name
 from reconciler.model.address import contains, is_ipv6, is_unicast
 from reconciler.model.ipvs import FWMARK, Ipvs, Service
 from reconciler.model.sandbox import Sandbox, Surroundings
+from reconciler.model.sysctl import IP_FORWARD
 from reconciler.wording import plural
 
 # Warnings of one kind to show: thousands of services may have the same problem.
@@ -30,7 +31,7 @@ def warnings(sandbox: Sandbox, around: Surroundings) -> list[Finding]:
     ipvs = sandbox.ipvs
     if ipvs is None:
         return []
-    found = [*_drain(ipvs), *_surroundings(ipvs, around)]
+    found = [*_drain(ipvs), *_surroundings(sandbox, ipvs, around)]
     looks: list[_Look] = [_no_servers, _no_weight, _own_server, _no_unicast, _no_sip]
     own = frozenset(each.host for interface in sandbox.interfaces or () for each in interface.addresses)
     if sandbox.interfaces or around.local is not None:
@@ -60,13 +61,13 @@ def _drain(ipvs: Ipvs) -> Iterator[Finding]:
         yield Finding(("ipvs", "drain"), f"{message}; sysctls: {{expire_quiescent_template: 1}} prevents that")
 
 
-def _surroundings(ipvs: Ipvs, around: Surroundings) -> Iterator[Finding]:
+def _surroundings(sandbox: Sandbox, ipvs: Ipvs, around: Surroundings) -> Iterator[Finding]:
     servers = [server for service in ipvs.services or () for server in service.servers]
     where = ("ipvs", "services")
-    if not around.forwarding and any(server.forward == "nat" for server in servers):
-        yield Finding(
-            where, "net.ipv4.ip_forward is 0 there: answers of nat servers do not reach their clients; set it to 1"
-        )
+    forwarding = dict(sandbox.sysctls or ()).get(IP_FORWARD, around.forwarding)
+    if not forwarding and any(server.forward == "nat" for server in servers):
+        message = "net.ipv4.ip_forward is 0 there: answers of nat servers do not reach their clients"
+        yield Finding(where, f"{message}; sysctls: {{net.ipv4.ip_forward: 1}}")
     if around.local is not None and all(map(is_ipv6, around.local)) and not all(is_ipv6(s.address) for s in servers):
         message = "the sandbox has no IPv4 address, not even 127.0.0.1 of lo"
         yield Finding(where, f"{message}: its kernel refuses IPv4 servers (Invalid argument); bring lo up")

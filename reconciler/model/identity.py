@@ -65,12 +65,20 @@ class RealServer:
 
 
 @dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A sysctl by its name for sysctl(8). `nic`: the NIC, named as in the sandbox, that it belongs to."""
+
+    name: str
+    nic: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """A setting of the IPVS table, by its name in the manifest."""
 
     name: str
 
 
-Subject = Nic | HostDevice | NicAddress | Listed | VirtualService | RealServer | Setting
+Subject = Nic | HostDevice | NicAddress | Listed | VirtualService | RealServer | Sysctl | Setting
 
 NOTHING: frozenset[Subject] = frozenset()

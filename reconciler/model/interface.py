@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from reconciler.model.sysctl import Sysctls
+
 # Bytes. With less, a link cannot carry IPv6 (RFC 8200, 5), and the kernel removes IPv6 from it.
 IPV6_MIN_MTU = 1280
 # Bytes. IFALIASZ of linux/if.h is 256; with its terminating NUL, an alias must be shorter than that.
@@ -36,7 +38,8 @@ class Address:
 class Interface:
     """A NIC. `name` is its name in the sandbox, `device` its name on the host. `mtu` is in bytes.
 
-    `queues` 0 means one queue. `up` is False only for an observed NIC: a desired one is always up.
+    `queues` 0 means one queue. `up` is False only for an observed NIC: a desired one is always up. `sysctls` of an
+    observed NIC are those that its desired one names.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Interface:
     addresses: tuple[Address, ...] = ()
     queues: int = 0
     vhost_user_socket: str | None = None
+    sysctls: Sysctls = ()
     up: bool = True
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +11,7 @@ from reconciler.model.interface import Interface, Origin
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
+from reconciler.model.sysctl import Sysctls
 
 if TYPE_CHECKING:
     # Most manifests have no IPVS section.
@@ -90,10 +91,14 @@ DriverAddress = NetnsAddress | VmAddress | KataAddress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A sandbox and its sections. None: leave alone; (): delete all of ours. `paused`: why `watch` leaves it alone."""
+    """A sandbox and its sections. None: leave alone; (): delete all of ours. `paused`: why `watch` leaves it alone.
+
+    `sysctls` are never deleted: what they do not name is left alone.
+    """
 
     id: str
     driver: DriverAddress
+    sysctls: Sysctls | None = None
     interfaces: tuple[Interface, ...] | None = None
     neighbours: tuple[Neighbour, ...] | None = None
     routes: tuple[Route, ...] | None = None
@@ -126,6 +131,7 @@ class Surroundings:
     `local`: every address of every link, `forwarding`: whether IPv4 packets are forwarded; both only if IPVS was
     observed.
     `machine`: what QEMU's monitor reports of a virtual machine. `hw_addrs`: MAC addresses of foreign links.
+    `sysctls`: those that the kernel will change along with desired ones, by their names for sysctl(8).
     """
 
     links: frozenset[str] = frozenset()
@@ -147,6 +153,7 @@ class Surroundings:
     forwarding: bool = True
     machine: Machine | None = None
     hw_addrs: frozenset[str] = frozenset()
+    sysctls: Sysctls = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,3 +162,9 @@ class Observed:
 
     sandbox: Sandbox
     around: Surroundings = field(default_factory=Surroundings)
+
+    def as_desired(self) -> Sandbox:
+        """Return a sandbox to which an undo leads: as it was observed, with what changes along."""
+        if not self.around.sysctls:
+            return self.sandbox
+        return replace(self.sandbox, sysctls=(*(self.sandbox.sysctls or ()), *self.around.sysctls))

@@ -71,8 +71,8 @@ class Kernel(Protocol):
     def open(self, protocol: int) -> Channel:
         """Open a channel of a netlink family: ROUTE, GENERIC or NETFILTER. HostError if the kernel lacks the family."""
 
-    def sysctl(self, name: str) -> str | None:
-        """Read a setting such as net.ipv4.ip_forward; None if the kernel does not have it."""
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Read settings by their names for sysctl(8), and leave out those that the kernel does not have."""
 
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a setting. HostError if the kernel does not have it or refuses the value."""
@@ -93,9 +93,13 @@ class LocalKernel:
         with self._inside():
             return SocketChannel(protocol)
 
-    def sysctl(self, name: str) -> str | None:
-        """Read a setting, as the protocol says."""
-        return self._text(_sysctl_file(name), f"sysctl {name}")
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Read settings, as the protocol says."""
+        if not names:
+            return {}
+        with self._inside():
+            found = {name: _text(_sysctl_file(name), f"sysctl {name}") for name in names}
+        return {name: value for name, value in found.items() if value is not None}
 
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a setting, as the protocol says."""
@@ -107,16 +111,8 @@ class LocalKernel:
 
     def ipvs_listing(self) -> str | None:
         """Read the listing, as the protocol says."""
-        return self._text("/proc/thread-self/net/ip_vs", "listing of the IPVS table")
-
-    def _text(self, path: str, name: str) -> str | None:
-        try:
-            with self._inside(), open(path, encoding="ascii") as file:
-                return file.read().strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise HostError(f"{name}: {error.strerror}") from error
+        with self._inside():
+            return _text("/proc/thread-self/net/ip_vs", "listing of the IPVS table")
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
@@ -206,8 +202,19 @@ def _open(protocol: int) -> socket.socket:
     return channel
 
 
+def _text(path: str, name: str) -> str | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HostError(f"{name}: {error.strerror}") from error
+
+
 def _sysctl_file(name: str) -> str:
-    return "/proc/sys/" + name.replace(".", "/")
+    """Return the file of a sysctl. A name with slashes has dots that are not between its parts, as in sysctl(8)."""
+    return "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))
 
 
 def _setns(descriptor: int) -> None:

@@ -21,6 +21,7 @@ from reconciler.operations.ipvs import EXPIRING, AddService
 # More than anyone uses. A hostile guest must not be able to keep us busy with endless services.
 MAX_SERVICES = 65_536
 _NUMBER = re.compile(r"-?[0-9]{1,10}")
+_PREFIX = "net.ipv4.vs."
 
 
 @dataclass(slots=True)
@@ -82,7 +83,8 @@ class IpvsEngine:
         trusts the kernel's listing of servers, which lacks thresholds and tunnels: it does not see changes of these.
         """
         names = sorted({NODEST, CONNTRACK, *(name for name, _ in desired.sysctls)})
-        values = {name: value for name in names if (value := self._sysctl(name)) is not None}
+        read = self.kernel.read_sysctls([f"{_PREFIX}{name}" for name in names])
+        values = {name: int(text) for name in names if _NUMBER.fullmatch(text := read.get(f"{_PREFIX}{name}", ""))}
         expiring = values.get(NODEST) == EXPIRING
         if expiring:
             values[NODEST] = 0
@@ -90,10 +92,6 @@ class IpvsEngine:
         services = self._read_services(desired.services or (), table, quick=quick)
         table.ipvs = replace(table.ipvs, services=tuple(services))
         return table
-
-    def _sysctl(self, name: str) -> int | None:
-        text = self.kernel.sysctl(f"net.ipv4.vs.{name}")
-        return int(text) if text and _NUMBER.fullmatch(text) else None
 
     def timeouts(self) -> Timeouts:
         """Read the timeouts."""

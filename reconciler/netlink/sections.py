@@ -92,8 +92,10 @@ TABLES = (
     # RTMGRP_IPV4_RULE, and RTNLGRP_IPV6_RULE, the 19th.
     KernelTable("rules", 0x80 | 1 << 18, _has_tables, _rules),
 )
+# RTNLGRP_IPV4_NETCONF and _IPV6_NETCONF, the 24th and 25th: of some sysctls, such as forwarding and rp_filter.
+_SYSCTL_GROUPS = 1 << 23 | 1 << 24
 # The groups of all notifications that matter.
-GROUPS = reduce(or_, (table.groups for table in TABLES), _NIC_GROUPS)
+GROUPS = reduce(or_, (table.groups for table in TABLES), _NIC_GROUPS | _SYSCTL_GROUPS)
 
 
 def encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) -> bytes:

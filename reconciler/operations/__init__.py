@@ -15,5 +15,8 @@ if TYPE_CHECKING:
     from reconciler.operations.machine import MachineOperation
     from reconciler.operations.network import NetworkOperation
     from reconciler.operations.runtime import RuntimeOperation
+    from reconciler.operations.sysctl import SetNetworkSysctl
 
-Operation: TypeAlias = "NetworkOperation | MoveOperation | IpvsOperation | MachineOperation | RuntimeOperation"
+Operation: TypeAlias = (
+    "NetworkOperation | SetNetworkSysctl | MoveOperation | IpvsOperation | MachineOperation | RuntimeOperation"
+)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reconciler.operations.machine import MachineOperation  # noqa: F401
     from reconciler.operations.network import NetworkOperation  # noqa: F401
     from reconciler.operations.runtime import ImportedRule, ObjectCommand, RuleCommand  # noqa: F401
+    from reconciler.operations.sysctl import SetNetworkSysctl  # noqa: F401
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -45,6 +46,12 @@ class Moves(Run["MoveOperation"]):
 
 class Network(Run["NetworkOperation"]):
     """Links, addresses, neighbours, routes and rules of the sandbox's kernel change."""
+
+    __slots__ = ()
+
+
+class Settings(Run["SetNetworkSysctl"]):
+    """Sysctls of the sandbox's kernel change."""
 
     __slots__ = ()
 
@@ -79,7 +86,7 @@ class RuleCommands(Run["RuleCommand"]):
     __slots__ = ()
 
 
-Segment: TypeAlias = Moves | Network | Table | Plugs | Commands | Imports | RuleCommands
+Segment: TypeAlias = Moves | Network | Settings | Table | Plugs | Commands | Imports | RuleCommands
 
 
 def joined(segments: Iterable[Segment]) -> tuple[Segment, ...]:

@@ -1,6 +1,7 @@
 """Changes → ordered operations. Pure: the only place that knows the order, and the side effects in the kernel.
 
 The order, and why:
+ 0. Sysctls of the sandbox are set, as they change those of NICs; those of a NIC are set before it goes up.
  1. NICs whose name is needed are removed, NICs are renamed, NICs are added, links are set: everything else names them.
  2. Addresses are added. One is deleted before, where its later deletion would delete others too (see `plan.address`).
  3. Neighbours are added: a gateway is known before the first packet to it. Then routes are added and replaced, those
@@ -13,9 +14,10 @@ The order, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
@@ -23,13 +25,14 @@ from reconciler.model.sandbox import KataAddress, Observed, Sandbox
 from reconciler.operations import Operation
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.route import AddRoute, ReplaceRoute
-from reconciler.operations.segment import Network, Segment, Table, flat, joined
+from reconciler.operations.segment import Network, Segment, Settings, Table, flat, joined
 from reconciler.plan import aftermath
 from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.interface import LinkPlan, plan_links
 from reconciler.plan.item import ItemPlan, plan_items, readdressed
 from reconciler.plan.route import plan_routes
 from reconciler.plan.rule import order_rules
+from reconciler.plan.sysctl import plan_sysctls
 
 if TYPE_CHECKING:
     from reconciler.plan.ipvs import IpvsPlan
@@ -80,7 +83,10 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     wishes = desired.routes
     # Without a section `routes`, the observed routes are kept: some may have to be restored.
     claims = routes if wishes is None else wishes
-    links = plan_links(wanted, had, claims, desired.driver, around, managed=desired.interfaces is not None)
+    sysctls = plan_sysctls(desired, observed)
+    if desired.interfaces is None and sysctls.ipv6_off:
+        wanted = tuple(_without_ipv6(each) if each.name in sysctls.ipv6_off else each for each in had)
+    links = plan_links(wanted, had, claims, desired.driver, around, sysctls, managed=desired.interfaces is not None)
     addresses = plan_addresses(wanted, had, claims, links, around)
 
     if wishes is None:
@@ -93,7 +99,9 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     table = _plan_ipvs(desired, observed)
     segments = joined(
         (
+            Settings(tuple(sysctls.early)),
             *links.early,
+            Settings(tuple(sysctls.late)),
             Network((*addresses.early, *neighbours.coming)),
             Network((*_awaits(coming, addresses, links, observed), *coming, *rules.coming)),
             *((Table(tuple(table.operations)),) if table else ()),
@@ -114,6 +122,10 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
         lost_defaults=_lost_defaults(wishes, routes),
         draining=table.draining if table else 0,
     )
+
+
+def _without_ipv6(interface: Interface) -> Interface:
+    return replace(interface, addresses=tuple(each for each in interface.addresses if not is_ipv6(each.address)))
 
 
 def _plan_kata(desired: Sandbox, observed: Observed) -> Plan:
@@ -181,7 +193,7 @@ def _plan_items(
 
     def lost(neighbour: Neighbour) -> bool:
         nic = neighbour.device
-        off = links.ipv6_off if neighbour.is_ipv6 else addresses.ipv4_off
+        off = links.ipv6_off | links.ipv6_cut if neighbour.is_ipv6 else addresses.ipv4_off
         return nic in down or nic in off or (nic in moved and not neighbour.proxy)
 
     def doubtful(neighbour: Neighbour) -> bool:

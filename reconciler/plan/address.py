@@ -55,7 +55,7 @@ def plan_addresses(
     for interface in wanted:
         old = before.get(interface.device)
         added: set[str] = set()
-        if old is None or old.addresses != interface.addresses or old.name in links.downed:
+        if old is None or old.addresses != interface.addresses or old.name in links.downed | links.ipv6_cut:
             added = _plan_nic(plan, interface, old, routes, links, around)
         plan.ipv6 += [
             (interface.name, address, address.key in added)
@@ -100,7 +100,7 @@ def _plan_nic(
     found = old.addresses if old else ()
     keys = {address.key for address in interface.addresses}
     plan.deletions += sum(address.key not in keys for address in found)
-    if old and old.name in links.downed:
+    if old and old.name in links.downed | links.ipv6_cut:
         found = tuple(address for address in found if not is_ipv6(address.address))
     given = {address for nic, address in around.addresses if old and nic == old.name}
     reordered = _wrong_primaries(found, interface.addresses)

@@ -32,7 +32,7 @@ def route_changes(
 
     Whether a route is lost may depend on settings of the kernel. Such a route is always a change: replaced, or deleted.
     """
-    links_change = links.renames or links.removed or links.gone_early or links.downed or links.mtus
+    links_change = links.renames or links.removed or links.gone_early or links.downed or links.mtus or links.ipv6_cut
     if not (links_change or addresses.dropped or addresses.doubtful or addresses.ipv6_dropped):
         return diff(wishes, routes), []
     wished = {wish.key for wish in wishes}
@@ -69,7 +69,7 @@ def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route
         lost = devices & links.gone_early or (devices and not devices - off) or _names_source(route, addresses.dropped)
         return None if lost else route
     gone = links.gone_early | links.ipv6_off
-    if devices and (not devices - gone or not devices - links.gone_early - links.downed):
+    if devices and (not devices - gone or not devices - links.gone_early - links.downed - links.ipv6_cut):
         return None
     # A link that is down for a moment stays one of several next hops; one that is removed does not.
     if devices & gone:
@@ -84,7 +84,7 @@ def _is_doubtful(route: Route, links: LinkPlan, addresses: AddressPlan) -> bool:
     devices = route.devices
     if route.is_ipv6:
         # If one link goes down before the MTU of another one falls, the route stays; in the other order it is lost.
-        without = bool(devices) and not devices - links.gone_early - links.ipv6_off - links.downed
+        without = bool(devices) and not devices - links.gone_early - links.ipv6_off - links.downed - links.ipv6_cut
         dropped = (device for device in devices if (device, route.dest) in addresses.ipv6_dropped)
         return without or any(passes_for_connected(route, device) for device in dropped)
     # Several NICs lose their IPv4 addresses one after the other. A route is lost only if all are without one at once.

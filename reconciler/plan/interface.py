@@ -15,7 +15,8 @@ from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.route import Route, connected_key
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Surroundings, VmAddress
 from reconciler.operations.interface import RenameInterface, SetLink
-from reconciler.operations.segment import Network, Segment
+from reconciler.operations.segment import Network, Segment, Settings
+from reconciler.plan.sysctl import SysctlPlan, set_up
 
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
 LIVE_RENAME = (6, 2)
@@ -51,7 +52,8 @@ class LinkPlan:
 
     `renames`: old → new name. `removed`: NICs that are removed. `gone_early`: NICs that are detached first; they may be
     attached again. `downed`: links that are set down, at least for a moment. `mtus`: name → (old, new MTU). `ipv6_off`:
-    links whose MTU becomes too small for IPv6.
+    links whose MTU becomes too small for IPv6, or whose IPv6 is turned off. `ipv6_cut`: links that lose their IPv6
+    addresses and routes because IPv6 is turned off, at least for a moment.
     """
 
     early: list[Segment] = field(default_factory=list)
@@ -62,6 +64,7 @@ class LinkPlan:
     downed: set[str] = field(default_factory=set)
     mtus: dict[str, tuple[int, int]] = field(default_factory=dict)
     ipv6_off: set[str] = field(default_factory=set)
+    ipv6_cut: set[str] = field(default_factory=set)
 
 
 def plan_links(
@@ -70,6 +73,7 @@ def plan_links(
     routes: tuple[Route, ...],
     driver: DriverAddress,
     around: Surroundings,
+    sysctls: SysctlPlan,
     *,
     managed: bool,
 ) -> LinkPlan:
@@ -77,7 +81,7 @@ def plan_links(
 
     `managed`: the manifest has the section `interfaces`. Otherwise all are left alone, half-done ones as well.
     """
-    plan = LinkPlan()
+    plan = LinkPlan(ipv6_off=set(sysctls.ipv6_off), ipv6_cut=set(sysctls.ipv6_cut))
     changes = diff(wanted, had)
     removed = [change.before for change in changes if change.before and not change.after]
     added = [change.after for change in changes if change.after and not change.before]
@@ -119,11 +123,14 @@ def plan_links(
     for pair in staying:
         if pair not in again:
             host.check(pair[1])
+            if pair not in kept:
+                plan.early.append(Settings(tuple(sysctls.of_nics.get(pair[1].device, ()))))
     for before, after in kept:
         if before.mtu != after.mtu:
             plan.mtus[before.name] = (before.mtu, after.mtu)
             plan.ipv6_off |= {before.name} if after.mtu < IPV6_MIN_MTU <= before.mtu else set()
-        plan.early.append(Network(_set_link(before, after, raise_again=before.name in plan.downed)))
+        link = _set_link(before, after, raise_again=before.name in plan.downed)
+        plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
     return plan
 
 

@@ -15,7 +15,8 @@ from reconciler.model.machine import Machine, Plugged, Slot
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.interface import SetLink
 from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
-from reconciler.operations.segment import Network, Plugs, Segment
+from reconciler.operations.segment import Plugs, Segment
+from reconciler.plan.sysctl import new_sysctls, set_up
 
 # A saved state does not have the free slots.
 _ANY_SLOT = Slot("BUS", "0")
@@ -45,7 +46,7 @@ class MachineHost:
         naming = NameInterface(device=interface.device, hw_addr=interface.hw_addr, name=interface.name)
         if plugged and interface.device not in self._detached:
             # `clear` unplugs every NIC that differs from the desired one, so this one is as desired.
-            return [Plugs((naming,)), Network((up,))]
+            return [Plugs((naming,)), *set_up((up,), new_sysctls(interface))]
         self._check_new(interface)
         queues = max(interface.queues, 1)
         slot = self._next_slot(interface)
@@ -64,7 +65,7 @@ class MachineHost:
             host_mtu=tap.mtu if tap and not vhost_user else 0,
             vectors=0 if vhost_user and not self._machine.kvm else None,
         )
-        return [Plugs((netdev, device, naming)), Network((up,))]
+        return [Plugs((netdev, device, naming)), *set_up((up,), new_sysctls(interface))]
 
     def detach(self, interface: Interface) -> list[Segment]:
         """Unplug the NIC, then remove the TAP or socket from QEMU; the other order is unsafe."""

@@ -8,7 +8,8 @@ from reconciler.errors import HostError
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Surroundings
 from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
-from reconciler.operations.segment import Moves, Network, Segment
+from reconciler.operations.segment import Moves, Segment
+from reconciler.plan.sysctl import new_sysctls, set_up
 
 
 class NamespaceHost:
@@ -26,7 +27,7 @@ class NamespaceHost:
             host_name=device.name, namespace=self._address.shell_word, name=interface.name, origin=device.origin
         )
         up = SetLink(name=interface.name, hw_addr=interface.hw_addr, mtu=interface.mtu, up=True, sign="+")
-        return [Moves((attach,)), Network((up,))]
+        return [Moves((attach,)), *set_up((up,), new_sysctls(interface))]
 
     def _device(self, interface: Interface) -> AttachableDevice:
         devices = self._around.devices

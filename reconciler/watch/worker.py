@@ -364,8 +364,12 @@ def _open(address: DriverAddress) -> AbstractContextManager[Driver]:
 
 
 def _may_change_silently(sandbox: Sandbox) -> bool:
-    """Return whether something can change in a sandbox without an event: IPVS, and everything behind kata-runtime."""
-    return sandbox.ipvs is not None or isinstance(sandbox.driver, KataAddress)
+    """Return whether something can change in a sandbox without an event.
+
+    That are IPVS, most sysctls, and everything behind kata-runtime.
+    """
+    tuned = sandbox.sysctls or any(each.sysctls for each in sandbox.interfaces or ())
+    return sandbox.ipvs is not None or bool(tuned) or isinstance(sandbox.driver, KataAddress)
 
 
 with suppress(ValueError):

@@ -221,6 +221,12 @@ def timeouts(output: Run) -> Data:
     return dict(zip(("tcp", "tcpfin", "udp"), map(int, numbers), strict=True))
 
 
+def network_sysctls(output: Run, names: dict[str, str]) -> dict[str, int]:
+    """Read sysctls of the network by `sysctl`: name in the manifest → name for it."""
+    values = output("sysctl", "-n", *names.values()).split()
+    return dict(zip(names, map(int, values), strict=True))
+
+
 def sysctls(output: Run) -> dict[str, int]:
     """Read two settings: the one that rows change, and another one."""
     names = ("conntrack", "sloppy_tcp")

@@ -14,6 +14,7 @@ from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
+from reconciler.model.sandbox import Sandbox
 
 Data = dict[str, Any]
 MACS = [f"02:42:20:6f:b3:{number:02x}" for number in range(1, 6)]
@@ -67,6 +68,24 @@ INTERFACES = rows(
         {"addresses": ["10.0.0.2/16", "10.5.0.1/24"]},
         [("10.0.0.2/16", True), ("10.5.0.1/24", True)],
         "10.5.0.1/24",
+    ),
+    (
+        "sysctls",
+        {"sysctls": {"accept_ra": 0, "ipv6.forwarding": 1}},
+        {"accept_ra": 0, "ipv6.forwarding": 1},
+        "sysctl -w net.ipv6.conf.eth0.accept_ra=0",
+        {},
+        {"sysctls": {"accept_ra": 2, "ipv6.forwarding": 0}},
+    ),
+)
+SYSCTLS = rows(
+    Sandbox,
+    {"sysctls": {"net.ipv4.ip_forward": 0, "net.ipv6.bindv6only": 0}},
+    (
+        "sysctls",
+        {"sysctls": {"net.ipv4.ip_forward": 1, "net.ipv6.bindv6only": 0}},
+        {"net.ipv4.ip_forward": 1, "net.ipv6.bindv6only": 0},
+        "sysctl -w net.ipv4.ip_forward=1",
     ),
 )
 PLUGGED = rows(
@@ -256,7 +275,7 @@ TABLES = rows(
     ("sysctls", {"sysctls": {"conntrack": 1}}, {"conntrack": 1, "sloppy_tcp": 0}, "sysctl -w net.ipv4.vs.conntrack=1"),
 )
 
-INSIDE = [*INTERFACES, *ADDRESSES, *ROUTES, *HOPS, *RULES, *NEIGHBOURS]
+INSIDE = [*SYSCTLS, *INTERFACES, *ADDRESSES, *ROUTES, *HOPS, *RULES, *NEIGHBOURS]
 BALANCED = [*SERVERS, *SERVICES, *TIMEOUTS, *TABLES]
 # Weights that the manifest leaves to others; a test of its own, as nothing in the kernel says so.
 IGNORED = rows(
@@ -265,9 +284,26 @@ IGNORED = rows(
     ("ignore", {"ignore": ["weight"]}, ("weight",), ""),
 )
 ROWS = [*INSIDE, *PLUGGED, *BALANCED, *IGNORED]
-KINDS: tuple[type, ...] = (Interface, Address, Route, NextHop, Rule, Neighbour, Server, Service, Timeouts, Ipvs)
+KINDS: tuple[type, ...] = (
+    Sandbox,
+    Interface,
+    Address,
+    Route,
+    NextHop,
+    Rule,
+    Neighbour,
+    Server,
+    Service,
+    Timeouts,
+    Ipvs,
+)
 # Fields that no manifest says, and those that no kernel keeps, each with the tests about it.
-WITHOUT_ROW = {
+WITHOUT_ROW: dict[tuple[type, str], str] = {
+    **dict.fromkeys(((Sandbox, name) for name in ("id", "driver", "paused")), "it is not in a kernel"),
+    **dict.fromkeys(
+        ((Sandbox, name) for name in ("interfaces", "neighbours", "routes", "rules", "ipvs")),
+        "its objects have rows of their own",
+    ),
     (Interface, "up"): "a desired NIC is up: tests/system/test_fields.py",
     (Route, "opaque"): "only observed: tests/netlink/test_route.py",
     (Rule, "opaque"): "only observed: tests/netlink",
@@ -293,6 +329,7 @@ def sections(kind: type, said: Data, variant: str = "") -> Data:
     """Return the sections of a manifest that has an object of a kind."""
     nics = {"interfaces": [FIRST, SECOND]}
     found: dict[type, Data] = {
+        Sandbox: nics | said,
         Interface: {"interfaces": [said]},
         Address: {"interfaces": [NIC | {"addresses": [said]}]},
         NextHop: nics | {"routes": [_route(said, variant)]},

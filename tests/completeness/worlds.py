@@ -15,6 +15,7 @@ from reconciler.model.ipvs import Server, Service, Timeouts
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
+from reconciler.model.sandbox import Sandbox
 from reconciler.preview import preview
 from tests.completeness import readers
 from tests.completeness.rows import Data
@@ -92,11 +93,19 @@ class Namespace(World):
         if kind is NextHop:
             hops = readers.one(readers.routes(run))["nexthops"]
             return readers.one([hop for hop in hops if hop["gateway"] not in {"10.1.0.1", "fd01::1"}])
+        if kind is Sandbox:
+            everywhere = {name: name for name in ("net.ipv4.ip_forward", "net.ipv6.bindv6only")}
+            return {"sysctls": readers.network_sysctls(self._output, everywhere)}
         link = readers.one(readers.links(run))
         if kind is Address:
             (found,) = link["addresses"]
             return dict(zip(("address", "dad"), found, strict=True))
-        return link | {"device": self._given()}
+        name = link["name"]
+        names = {"accept_ra": f"net.ipv6.conf.{name}.accept_ra", "ipv6.forwarding": f"net.ipv6.conf.{name}.forwarding"}
+        return link | {"device": self._given(), "sysctls": readers.network_sysctls(self._output, names)}
+
+    def _output(self, *words: str) -> str:
+        return ip("netns", "exec", self.box.namespace, *words)
 
     def _given(self) -> str:
         """Return the device that is not on the host any more."""

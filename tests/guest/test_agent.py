@@ -97,7 +97,7 @@ def failure(answer: Frame) -> tuple[int, str]:
 def test_it_echoes_the_mark_and_says_what_it_is(host: Host) -> None:
     greeting, hello = host.greet()
     assert greeting == (0, agent.GREETING, b"")
-    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(2) + os.uname().release.encode())
+    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(3) + os.uname().release.encode())
 
 
 def test_it_relays_a_dump(host: Host) -> None:
@@ -141,7 +141,21 @@ def test_modules_are_of_a_closed_list(host: Host, name: str) -> None:
     assert failure(host.ask(agent.MODPROBE, name.encode()))[0] == errno.EPERM
 
 
-@pytest.mark.parametrize("name", ["", "kernel.core_pattern", "net.ipv4.vs.../../../kernel/panic", "net.ipv4.vs./etc"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "kernel.core_pattern", "net.ipv4.vs.../../../kernel/panic", "net.ipv4.vs./etc", "net.ipv4.tcp_rmem"),
+        *("net.ipv4.conf.eth0.tag", "net.ipv6.conf.eth0.rp_filter", "net.ipv6.conf.eth0.stable_secret"),
+        *("net/ipv4/conf/../rp_filter", "net/ipv4/conf//rp_filter", "net/ipv4/conf/a/../rp_filter"),
+        *(
+            "net/ipv4/conf/./rp_filter",
+            "net/ipv4/conf/a\0b/rp_filter",
+            "net.ipv4.conf.rp_filter",
+            "net/ipv4/vs/conntrack/",
+        ),
+        *("net.ipv4.conf.eth0.1.rp_filter", "/net/ipv4/conf/lo/rp_filter", "net/ipv4/conf/lo/rp_filter/"),
+    ],
+)
 def test_settings_are_of_a_closed_list(host: Host, name: str) -> None:
     assert failure(host.ask(agent.SYSCTL_GET, name.encode()))[0] == errno.EPERM
     assert failure(host.ask(agent.SYSCTL_SET, f"{name}=1".encode()))[0] == errno.EPERM
@@ -173,6 +187,15 @@ def test_what_is_no_guard_it_refuses(host: Host, payload: bytes, code: int) -> N
 def test_a_setting_is_set_and_read(host: Host) -> None:
     assert host.ask(agent.SYSCTL_SET, b"net.ipv4.ip_forward=1") == (5, agent.DONE, b"")
     assert host.ask(agent.SYSCTL_GET, b"net.ipv4.ip_forward") == (5, agent.DONE, b"1")
+
+
+def test_settings_of_a_link_are_set_and_read(host: Host) -> None:
+    assert host.ask(agent.SYSCTL_SET, b"net/ipv4/conf/lo/rp_filter=2") == (5, agent.DONE, b"")
+    assert host.ask(agent.SYSCTL_SET, b"net.ipv6.conf.default.accept_source_route=-1") == (5, agent.DONE, b"")
+    names = b"net.ipv4.conf.lo.rp_filter\nnet/ipv4/conf/no.1/rp_filter\nnet.ipv6.conf.default.accept_source_route"
+    assert host.ask(agent.SYSCTL_GET, names) == (5, agent.DONE, b"2\n\n-1")
+    assert failure(host.ask(agent.SYSCTL_SET, b"net/ipv4/conf/no.1/rp_filter=1"))[0] == errno.ENOENT
+    assert failure(host.ask(agent.SYSCTL_GET, b"net.ipv4.ip_forward\nkernel.panic"))[0] == errno.EPERM
 
 
 def test_a_kernel_without_ipvs_has_no_listing(host: Host) -> None:
@@ -227,6 +250,9 @@ def test_notifications(host: Host) -> None:
         (0x100, "addr add 2001:db8::1/128 dev lo nodad", message.NEW_ADDRESS),
         (0x400, "route add blackhole 2001:db8:1::/64", message.NEW_ROUTE),
         (0x40000, "-6 rule add from 2001:db8::/64 table 7", 32),
+        # RTM_NEWNETCONF.
+        (0x800000, "sysctl -qw net.ipv4.conf.lo.rp_filter=1", 80),
+        (0x1000000, "sysctl -qw net.ipv6.conf.lo.proxy_ndp=1", 80),
     ],
 )
 def test_the_host_says_what_it_is_notified_of(host: Host, group: int, line: str, kind: int) -> None:
@@ -234,7 +260,7 @@ def test_the_host_says_what_it_is_notified_of(host: Host, group: int, line: str,
     subprocess.run([*within, "link", "set", "lo", "up"], check=True)
     assert host.subscribe(agent.ALLOWED_GROUPS & ~group) == (5, agent.DONE, b"")
     assert host.subscribe(group) == (5, agent.DONE, b"")
-    subprocess.run([*within, *line.split()], check=True)
+    subprocess.run([*(within[:-1] if line.startswith("sysctl") else within), *line.split()], check=True)
     request, told, payload = host.receive()
     assert (request, told) == (0, agent.NOTIFY)
     assert {each.type for each in messages(payload)} == {kind}
@@ -242,7 +268,7 @@ def test_the_host_says_what_it_is_notified_of(host: Host, group: int, line: str,
 
 def test_groups_are_of_a_closed_list(host: Host) -> None:
     refused = [bit for bit in (1 << number for number in range(32)) if bit & ~agent.ALLOWED_GROUPS]
-    assert len(refused) == 24
+    assert len(refused) == 22
     for group in refused:
         answer = failure(host.subscribe(sections.GROUPS | group))
         assert answer == (errno.EPERM, f"netlink groups {group:#x} are not relayed")

@@ -238,7 +238,7 @@ def test_what_an_earlier_client_did_not_fetch_is_discarded() -> None:
 @pytest.mark.parametrize(
     ("introduction", "expected"),
     [
-        (hello(1), "speaks version 1 of the protocol, this program version 2; copy the agent"),
+        (hello(1), "speaks version 1 of the protocol, this program version 3; copy the agent"),
         (frame(0, agent.DONE), "does not introduce itself"),
     ],
 )
@@ -329,7 +329,7 @@ def test_notifications_wait_within_bounds() -> None:
 
     with peer(script) as path, AgentClient(path) as client:
         client.subscribe(GROUPS)
-        client.sysctl("net.ipv4.ip_forward")
+        client.read_sysctls(["net.ipv4.ip_forward"])
         found = client.notices(0)
         assert found.lost
         assert len(found.messages) == NOTICES_SIZE // len(notice)
@@ -347,7 +347,7 @@ def test_a_subscription_that_an_error_ended_is_a_loss() -> None:
         client.subscribe(GROUPS)
         assert client.notices(0.05) == Notices([], False)
         with pytest.raises(ChannelError):
-            client.sysctl("net.ipv4.ip_forward")
+            client.read_sysctls(["net.ipv4.ip_forward"])
         assert client.notices(0.05) == Notices([], True)
 
 

@@ -26,6 +26,7 @@ from tests.manifest.bad import (
     rules,
     server,
     several,
+    sysctl,
     top,
 )
 from tests.manifest.texts import Row
@@ -50,6 +51,7 @@ ROWS: list[Row] = [
         rules,
         references,
         several,
+        sysctl,
     )
     for row in table.ROWS
 ]

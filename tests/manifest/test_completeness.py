@@ -59,6 +59,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "addresses": change(NIC, addresses=(Address(address="fd00::2/64"), Address(address="10.0.0.2/24"))),
         "queues": change(NIC, queues=256),
         "vhost_user_socket": change(NIC, vhost_user_socket="/run/vhost-user1"),
+        "sysctls": change(NIC, sysctls=(("accept_ra", 0), ("ipv4.forwarding", 1))),
     },
     NextHop: {
         "device": HOP,

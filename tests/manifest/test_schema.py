@@ -35,6 +35,7 @@ from reconciler.model.ipvs import (
 )
 from reconciler.model.machine import SOCKET_PATH_MAX
 from reconciler.model.sandbox import NetnsAddress
+from reconciler.model.sysctl import OF_NIC, OF_SANDBOX
 from tests.examples import examples
 from tests.manifest.plain import data
 from tests.manifest.services import sections
@@ -60,7 +61,9 @@ def schemas(at: Any = SCHEMA, path: compose.Path = ()) -> Iterator[tuple[compose
     resolved = SCHEMA["$defs"][at["$ref"].removeprefix("#/$defs/")] | at if "$ref" in at else at
     yield path, resolved
     for name, below in resolved.get("properties", {}).items():
-        yield from schemas(below, (*path, name))
+        # A name that is refused, with a hint, is no field.
+        if below.get("not") != {}:
+            yield from schemas(below, (*path, name))
     if "items" in resolved:
         yield from schemas(resolved["items"], (*path, 0))
 
@@ -88,11 +91,14 @@ def test_the_fields_are_these() -> None:
         *(f"driver.vm.{name}" for name in ("name", "qmp", "agent")),
         "driver.kata",
         *(f"driver.kata.{name}" for name in ("id", "runtime")),
+        "sysctls",
+        *(f"sysctls.{name}" for name in OF_SANDBOX),
         "interfaces",
         "interfaces[0]",
         *(f"interfaces[0].{name}" for name in ("name", "device", "hwAddr", "mtu", "addresses", "addresses[0]")),
         *(f"interfaces[0].addresses[0].{name}" for name in ("address", "dad")),
-        *(f"interfaces[0].{name}" for name in ("queues", "vhostUserSocket")),
+        *(f"interfaces[0].{name}" for name in ("queues", "vhostUserSocket", "sysctls")),
+        *(f"interfaces[0].sysctls.{name}" for name in OF_NIC),
         "neighbours",
         "neighbours[0]",
         *(f"neighbours[0].{name}" for name in ("address", "device", "hwAddr", "proxy", "router")),
@@ -171,8 +177,10 @@ def test_a_default_is_valid(part: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", sorted({str(path[-1]) for path, _ in ALL if path and path[-1] != 0}))
 def test_every_field_is_in_the_docs(name: str) -> None:
     manual = (Path(__file__).parents[2] / "docs" / "manifest.md").read_text(encoding="utf-8")
-    words = {word for code in re.findall(r"`([^`\n]+)`", manual) for word in re.findall(r"\w+", code)}
-    assert name in words
+    words = {word for code in re.findall(r"`([^`\n]+)`", manual) for word in re.findall(r"[\w.]+|\w+", code)}
+    words |= {part for word in words for part in word.split(".")}
+    # Sysctls of all and of later interfaces have the names of those of one.
+    assert name in words or (name in OF_SANDBOX and ".conf." in name and name.rpartition(".")[2] in words)
 
 
 @each_schema

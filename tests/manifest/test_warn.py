@@ -13,6 +13,8 @@ from reconciler.manifest.load import load, warnings
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Surroundings
 from tests.manifest.texts import (
+    SECOND,
+    THIRD,
     manifest,
     nic,
     route,
@@ -71,6 +73,22 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "a multicast service": (
         with_service("tcp: 224.0.0.1:80"),
         ["w.yaml:6:10: ipvs.services[0].tcp: 224.0.0.1 is not a unicast address; IPVS gets no packet for it"],
+    ),
+    "router advertisements on an interface that forwards": (
+        manifest(
+            "sysctls: {net.ipv6.conf.all.forwarding: 1}",
+            nics=[
+                nic("sysctls: {accept_ra: 1}"),
+                nic(*SECOND, "sysctls: {accept_ra: 1, ipv6.forwarding: 0}"),
+                nic(*THIRD, "sysctls: {accept_ra: 2}"),
+            ],
+        ),
+        [
+            (
+                "w.yaml:11:24: interfaces[0].sysctls.accept_ra: 1 has no effect on an interface that forwards IPv6; "
+                "2 accepts router advertisements there"
+            )
+        ],
     ),
     "sip over tcp": (
         with_service("persistent: 300", "persistenceEngine: sip"),
@@ -226,6 +244,25 @@ def test_a_warning_shows_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert warned(text, tmp_path, monkeypatch) == [
         Problem("w.yaml", 6, 7, "ipvs.rules line 1", f"172.17.0.7:80 {NO_SERVERS}", "      -A -t 172.17.0.7:80", 19)
     ]
+
+
+NO_FORWARDING = (
+    "net.ipv4.ip_forward is 0 there: answers of nat servers do not reach their clients; "
+    "sysctls: {net.ipv4.ip_forward: 1}"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "found", "warns"),
+    [("", True, False), ("", False, True), ("1", False, False), ("0", True, True)],
+)
+def test_forwarding_is_what_the_manifest_says_or_else_what_is_there(
+    written: str, found: bool, warns: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = with_service("tcp: 127.0.0.9:80")
+    text += f"sysctls: {{net.ipv4.ip_forward: {written}}}\n" if written else ""
+    seen = warned(text, tmp_path, monkeypatch, replace(NOTHING_OBSERVED, forwarding=found))
+    assert [problem.message for problem in seen] == ([NO_FORWARDING] if warns else [])
 
 
 def test_a_line_of_a_rules_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

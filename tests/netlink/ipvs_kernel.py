@@ -239,8 +239,9 @@ class FakeKernel:
         self.open_channels += 1
         return FakeChannel(self, protocol)
 
-    def sysctl(self, name: str) -> str | None:
-        return self.sysctls.get(name.removeprefix("net.ipv4.vs."))
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        found = {name: self.sysctls.get(name.removeprefix("net.ipv4.vs.")) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
 
     def set_sysctl(self, name: str, value: str) -> None:
         name = name.removeprefix("net.ipv4.vs.")

@@ -303,8 +303,9 @@ class ScriptedKernel:
     def open(self, _: int) -> ScriptedChannel:
         return self.channel
 
-    def sysctl(self, name: str) -> str | None:
-        return self.sysctls.get(name.removeprefix("net.ipv4.vs."))
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        found = {name: self.sysctls.get(name.removeprefix("net.ipv4.vs.")) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
 
     def set_sysctl(self, name: str, value: str) -> None:
         raise AssertionError(f"{name}={value}")

@@ -51,6 +51,7 @@ def test_an_example_applies_to_a_real_machine(guest: Guest, kernel: Kernel, tmp_
         file.write_text(re.sub(r"vm: \{.*\}", f"vm: {{name: {guest.sandbox.name}}}", empty))
         assert main(["apply", "--allow-delete", "all", str(file)]) == 0
         guest.output("ipvsadm", "-C")
+        guest.output("sysctl", "-qw", "net.ipv4.ip_forward=0")
         guest.output("ip", "address", "del", "10.9.9.9/32", "dev", "lo")
 
 
@@ -65,7 +66,7 @@ def test_the_demo() -> None:
         env={**os.environ, "PATH": path},
     )
     assert done.returncode == 0, done.stderr
-    assert "vm-1: applied 9 operations in " in done.stdout
+    assert "vm-1: applied 10 operations in " in done.stdout
     assert "1 received" in done.stdout
     assert "vm-1: in sync" in done.stdout
     assert "vm-1: applied 20,001 operations in " in done.stdout

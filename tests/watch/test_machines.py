@@ -34,7 +34,8 @@ class Machine:
         self.file = folder / f"{self.name}.yaml"
         nic = {"name": "eth0", "device": self.device, "hwAddr": MACS[number], "mtu": 1500, "addresses": ["10.0.0.2/16"]}
         self.sections: dict[str, Any] = {
-            "interfaces": [nic],
+            "sysctls": {"net.ipv4.ip_forward": 1},
+            "interfaces": [nic | {"sysctls": {"accept_ra": 0}}],
             "neighbours": [{"address": "10.0.0.1", "device": "eth0", "hwAddr": "02:42:20:6f:a3:f1"}],
             "routes": [{"dest": "10.8.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}],
             "rules": [{"priority": 100, "from": "10.1.0.0/16", "table": 100}],
@@ -62,7 +63,8 @@ class Machine:
     def is_as_written(self) -> bool:
         shown = self.run(
             "ip -o link show eth0 2>&1; ip -o addr show eth0 2>&1; ip route show 10.8.0.0/16; "
-            "ip rule; ip neigh show 10.0.0.1; ipvsadm -Sn | wc -l"
+            "ip rule; ip neigh show 10.0.0.1; ipvsadm -Sn | wc -l; "
+            "sysctl net.ipv4.ip_forward net.ipv6.conf.eth0.accept_ra 2>&1 || true"
         )
         expected = (
             "mtu 1500",
@@ -71,6 +73,8 @@ class Machine:
             "lookup 100",
             "a3:f1 PERMANENT",
             f"\n{len(LINES)}\n",
+            "ip_forward = 1",
+            "accept_ra = 0",
         )
         return all(each in shown for each in expected)
 
@@ -116,6 +120,8 @@ def test_machines_are_kept_as_their_manifests_say(machines: list[Machine], runni
         "ip neigh replace 10.0.0.1 lladdr 02:42:20:6f:a3:f9 dev eth0 nud permanent",
         # One right after the other: the watch is quick.
         "printf 'link set eth0 down\\nlink set eth0 name foo\\n' | ip -batch -",
+        "sysctl -w net.ipv4.ip_forward=0",
+        "sysctl -w net.ipv6.conf.eth0.accept_ra=1",
         f"ipvsadm -e {LINES[1].removeprefix('-a ').replace('-w 1', '-w 9')}",
     ):
         other.run(change)

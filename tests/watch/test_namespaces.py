@@ -112,6 +112,16 @@ def test_rules_and_neighbours_of_ours_are_told_and_what_is_learned_is_not(
         until(lambda: told("a"), event)
 
 
+@pytest.mark.parametrize("name", ["net.ipv4.ip_forward", "net.ipv4.conf.lo.rp_filter", "net.ipv6.conf.all.forwarding"])
+def test_a_sysctl_is_told(kernel: Kernel, channel: NamespaceSocket, name: str) -> None:
+    one = kernel.namespace()
+    tracker = NamespaceTracker(channel)
+    tracker.refresh({"a": file_of(one)})
+    list(tracker.read_changes())
+    ip("netns", "exec", one, "sysctl", "-qw", f"{name}=1")
+    until(lambda: heard(channel, tracker, "a"), name)
+
+
 def test_a_namespace_that_comes_goes_or_is_another_one_has_changed(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
     files = {"a": file_of(name), "b": file_of(f"{name}x")}

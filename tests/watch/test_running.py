@@ -157,6 +157,63 @@ def test_drift_of_rules_and_neighbours_is_repaired_and_what_is_learned_is_none(f
         }
 
 
+def sysctl(kept: Kept, *words: str) -> str:
+    return ip("netns", "exec", kept.name, "sysctl", *words)
+
+
+# Sysctls that the kernel reports a change of, what they are in the manifest, and one that it reports nothing of.
+TOLD = {
+    "net.ipv4.ip_forward": 1,
+    "net.ipv6.conf.all.forwarding": 1,
+    "net.ipv4.conf.eth0.rp_filter": 2,
+    "net.ipv4.conf.eth0.proxy_arp": 1,
+    "net.ipv6.conf.eth0.proxy_ndp": 1,
+    "net.ipv6.conf.eth0.ignore_routes_with_linkdown": 1,
+}
+UNTOLD = {"net.ipv4.conf.eth0.arp_ignore": 1, "net.ipv6.conf.eth0.accept_ra": 0, "net.ipv6.bindv6only": 1}
+
+
+def tune(kept: Kept) -> None:
+    """Have all of them in a manifest."""
+    everywhere = {name: value for name, value in (TOLD | UNTOLD).items() if ".eth0." not in name}
+    own = {"rp_filter": 2, "proxy_arp": 1, "proxy_ndp": 1, "arp_ignore": 1, "accept_ra": 0}
+    (nic,) = kept.sections["interfaces"]
+    own |= {"ipv6.ignore_routes_with_linkdown": 1}
+    kept.write(sysctls=everywhere, interfaces=[nic | {"sysctls": own}])
+
+
+def is_tuned(kept: Kept) -> bool:
+    wanted = TOLD | UNTOLD
+    return sysctl(kept, "-n", *wanted).split() == [str(value) for value in wanted.values()]
+
+
+def test_drift_of_sysctls_is_repaired(folder: Path, keep: Keep) -> None:
+    changed = [(keep(), name) for name in TOLD]
+    for kept, _ in changed:
+        tune(kept)
+    with watching(folder, "--look", "60s") as watcher:
+        watcher.await_state("converged", *(kept.name for kept, _ in changed))
+        watcher.await_quiet()
+        for kept, name in changed:
+            assert is_tuned(kept)
+            begin = time.monotonic()
+            sysctl(kept, "-qw", f"{name}=0")
+            event = watcher.await_event("repaired", sandbox=kept.name)
+            assert time.monotonic() - begin < QUICK, name
+            assert (event["cause"], event["first"].partition("=")[0]) == ("drift", f"sysctl -w {name}")
+            assert is_tuned(kept), name
+
+
+def test_sysctls_that_the_kernel_reports_nothing_of_are_looked_at(folder: Path, keep: Keep) -> None:
+    kept = keep()
+    tune(kept)
+    with watching(folder, "--look", "1s") as watcher:
+        watcher.await_state("converged", kept.name)
+        for name, value in UNTOLD.items():
+            sysctl(kept, "-qw", f"{name}={1 - value}")
+            watcher.until(lambda: is_tuned(kept), name)
+
+
 def test_a_proxy_is_noticed_by_a_look_as_the_kernel_tells_nothing_of_it(folder: Path, keep: Keep) -> None:
     kept = keep()
     kept.write(**ITEMS)

@@ -16,7 +16,17 @@ from reconciler.netlink.interface import Link
 from reconciler.operations.interface import RenameInterface
 from reconciler.operations.machine import NameInterface
 from reconciler.operations.outcome import Outcome, Status, until_failure
-from reconciler.operations.segment import Commands, Imports, Moves, Network, Plugs, RuleCommands, Segment, Table
+from reconciler.operations.segment import (
+    Commands,
+    Imports,
+    Moves,
+    Network,
+    Plugs,
+    RuleCommands,
+    Segment,
+    Settings,
+    Table,
+)
 
 # Seconds for a guest to detect a plugged NIC; one takes 0.05 to 0.7.
 PLUG_TIMEOUT = 10.0
@@ -32,7 +42,7 @@ def _execute(inside: Inside, monitor: Monitor, segment: Segment) -> Iterator[lis
     match segment:
         case Plugs():
             return _plug(inside, monitor, segment)
-        case Network() | Table():
+        case Network() | Settings() | Table():
             return inside.execute(segment)
         case Moves() | Commands() | Imports() | RuleCommands():
             raise TypeError(f"a virtual machine cannot execute {type(segment).__name__}")

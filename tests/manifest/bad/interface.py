@@ -14,7 +14,7 @@ SOCKET = (
     "'_', '-', '.' and '/'"
 )
 ADDRESS = "an address such as 172.16.0.3/16, or {address: fd00::1/64, dad: false}"
-NIC_FIELDS = "one of: name, device, hwAddr, mtu, addresses, queues, vhostUserSocket"
+NIC_FIELDS = "one of: name, device, hwAddr, mtu, addresses, queues, vhostUserSocket, sysctls"
 
 ROWS: list[Row] = [
     (

@@ -27,7 +27,8 @@ ROWS: list[Row] = [
         [
             (
                 "bad.yaml:4:1: tunnels: unknown field; "
-                "expected one of: apiVersion, sandbox, driver, interfaces, neighbours, routes, rules, ipvs, paused"
+                "expected one of: apiVersion, sandbox, driver, sysctls, interfaces, neighbours, routes, rules, ipvs, "
+                "paused"
             )
         ],
     ),
@@ -49,8 +50,8 @@ ROWS: list[Row] = [
         manifest('"": 1'),
         [
             (
-                "bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, interfaces, neighbours, "
-                "routes, rules, ipvs, paused"
+                "bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, sysctls, interfaces, "
+                "neighbours, routes, rules, ipvs, paused"
             )
         ],
     ),
