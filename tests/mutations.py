@@ -82,7 +82,9 @@ def copy(to: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("reconciler", "schemas", "tests"):
         shutil.copytree(ROOT / name, to / name, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", to)
+    # The state of a guest is named by these.
+    for name in ("pyproject.toml", "requirements.txt"):
+        shutil.copy(ROOT / name, to)
     for place, name, _ in ENTRANCES:
         found = False
         for path in sorted((to / "reconciler").rglob("*.py")):
