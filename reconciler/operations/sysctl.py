@@ -7,6 +7,7 @@ from shlex import quote
 from typing import ClassVar
 
 from reconciler.model.identity import NOTHING, Nic, Subject, Sysctl
+from reconciler.model.sysctl import ALL_DISABLE_IPV6, full_name
 from reconciler.operations.base import Base, Sign
 
 
@@ -30,10 +31,12 @@ class SetNetworkSysctl(Base):
 
     @property
     def comment(self) -> str:
-        """Return what it was, or why it is set again."""
+        """Return what it was, or why it is set again, and what goes with it."""
         if self.before == self.value:
             return "another one changes it"
-        return "" if self.before is None else f"was {self.before}"
+        was = [] if self.before is None else [f"was {self.before}"]
+        off = self.value == 1 and self.name in {ALL_DISABLE_IPV6, self.nic and full_name(self.nic, "disable_ipv6")}
+        return "; ".join([*was, *(["deletes IPv6 addresses and routes"] if off else [])])
 
     @property
     def subject(self) -> Subject:
