@@ -1,17 +1,19 @@
 """A network namespace of this host. Devices move into it from the host's namespace, and back.
 
-The alias of a moved device records its origin. A device in the namespace that has our alias is ours. If the namespace
-dies, the kernel returns the device to the host under another name; the alias identifies it there.
+The record of the devices that were given (`drivers.given`) proves which links in the namespace are ours, whatever their
+names and aliases are. If the namespace dies, the kernel returns a physical device to the host under another name; its
+alias identifies it there.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.lock import locked
 from reconciler.errors import HostError, SandboxGoneError
@@ -41,7 +43,9 @@ class NetnsDriver:
         except OSError as error:
             raise HostError(f"{address}: {address.file}: {error.strerror}") from error
         try:
-            self._inside = Inside(LocalKernel(self._file))
+            kernel = LocalKernel(self._file)
+            self._given = GivenDevices(self._file, kernel.cookie)
+            self._inside = Inside(kernel)
         except BaseException:
             os.close(self._file)
             raise
@@ -51,14 +55,17 @@ class NetnsDriver:
         self._inside.close()
         os.close(self._file)
 
-    def lock(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Lock the namespace itself: no lock file can remain, and a second name of the namespace has the same lock."""
-        return locked(self._file, self._address)
+        with locked(self._file, self._address):
+            self._given.settle(self._inside.engine.links)
+            yield
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Read the namespace, and those devices of the host that will move into it."""
         links = self._inside.engine.links()
-        ours = {origin.device: (link, origin) for link in links if (origin := Origin.from_alias(link.alias))}
+        ours, unproven = self._given.recognise(links)
         wishes = {wish.device: wish for wish in desired.interfaces or ()}
         owned = {device: _owned_link(link, wishes.get(device)) for device, (link, _) in ours.items()}
         observed = self._inside.observe(desired, links, owned, quick=quick)
@@ -66,6 +73,8 @@ class NetnsDriver:
             observed.around,
             devices=_host_devices([device for device in wishes if device not in ours]),
             origins={device: origin for device, (_, origin) in ours.items()},
+            unproven=unproven,
+            mtus={device: link.mtus for device, (link, _) in ours.items()},
             kernel=release(os.uname().release),
         )
         return Observed(sandbox=observed.sandbox, around=around)
@@ -79,7 +88,7 @@ class NetnsDriver:
         # Only an apply pays for the import.
         from reconciler.drivers import netns_execute
 
-        yield from netns_execute.execute(self._inside, self._file, segments)
+        yield from netns_execute.execute(self._inside, self._file, self._given, segments)
 
 
 def _owned_link(link: Link, wish: Interface | None) -> OwnedLink:
@@ -111,5 +120,12 @@ def _host_devices(devices: list[str]) -> dict[str, AttachableDevice]:
 def _host_device(device: str, link: Link) -> AttachableDevice:
     origin = Origin.from_alias(link.alias)
     if origin is None or origin.device != device:
-        origin = Origin(device=device, hw_addr=link.hw_addr, mtu=link.mtu, alias=link.alias)
-    return AttachableDevice(name=link.name, queues=link.queues, origin=origin)
+        origin = Origin(device=device, hw_addr=link.hw_addr, mtu=link.mtu, alias=link.alias, up=link.up)
+    return AttachableDevice(
+        name=link.name,
+        queues=link.queues,
+        origin=origin,
+        kind=link.kind,
+        ethernet=link.ethernet,
+        mtus=link.mtus,
+    )

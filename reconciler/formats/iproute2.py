@@ -29,7 +29,8 @@ def attach_command(device: str, namespace: str, name: str, origin: Origin) -> st
 def detach_command(name: str, origin: Origin) -> str:
     """Return the command that moves a NIC to the namespace of the shell, as it was there."""
     moved = f"ip link set dev {quote(name)} netns $$ name {quote(origin.device)}"
-    return f"{moved} address {origin.hw_addr} mtu {origin.mtu} alias {quote(origin.alias)}"
+    up = " up" if origin.up else ""
+    return f"{moved} address {origin.hw_addr} mtu {origin.mtu} alias {quote(origin.alias)}{up}"
 
 
 def rename_command(name: str, new_name: str) -> str:

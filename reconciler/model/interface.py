@@ -1,4 +1,4 @@
-"""A NIC of a sandbox: a device of the host that was moved or plugged into it. Its alias marks it as ours."""
+"""A NIC of a sandbox: a device of the host that was moved or plugged into it."""
 
 from __future__ import annotations
 
@@ -60,12 +60,16 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a device was on the host. Its alias (IFLA_IFALIAS) keeps this as our mark, and to restore the device."""
+    """What a device was on the host, and what it is restored to. `up`: whether it was up.
+
+    The record of the devices that were given has this. The alias (IFLA_IFALIAS) repeats it for people, except `up`.
+    """
 
     device: str
     hw_addr: str
     mtu: int
     alias: str = ""
+    up: bool = False
 
     def to_alias(self) -> str:
         """Return it as an alias of at most ALIAS_MAX bytes. A former alias is cut, between characters, to fit."""

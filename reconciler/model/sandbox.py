@@ -108,11 +108,18 @@ class Sandbox:
 
 
 class AttachableDevice(NamedTuple):
-    """A device of the host that can be attached: its current name, its queues, and what to restore when it returns."""
+    """A device of the host that can be attached: its current name, its queues, and what to restore when it returns.
+
+    `kind`: of link (`tun`, `veth`, … or empty). `ethernet`: whether its addresses are MAC addresses. `mtus`: the least
+    and the largest MTU that it accepts; a largest of 0: no limit.
+    """
 
     name: str
     queues: int
     origin: Origin
+    kind: str = ""
+    ethernet: bool = True
+    mtus: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +132,8 @@ class Surroundings:
     `devices`: the host's devices that can be attached: device → what it is now; None for a saved state.
     `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection is running, or has found a duplicate.
     `origins`: device → what our NICs were on the host. `kinds`: device → kind of link (`tun`, `veth`, … or empty).
+    `mtus`: device → the least and the largest MTU that our NIC accepts; a largest of 0: no limit.
+    `unproven`: NIC → what its alias claims that it was on the host, although no record proves that it was given.
     `kernel`: its release, major and minor, if known.
     `services`: foreign IPVS services. `connections`: how many each server has that no manifest wants.
     `expiring`: a killed run has left `expire_nodest_conn` switched on. `now`: Unix seconds of the look.
@@ -144,6 +153,8 @@ class Surroundings:
     dad_failed: frozenset[tuple[str, str]] = frozenset()
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
     kinds: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    mtus: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
+    unproven: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
     kernel: tuple[int, int] | None = None
     services: tuple[Service, ...] = ()
     connections: Mapping[tuple[ServiceKey, ServerKey], int] = field(default_factory=lambda: MappingProxyType({}))

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -34,7 +35,7 @@ ROUTE, NETFILTER, GENERIC = 0, 12, 16
 # linux/netlink.h, asm-generic/socket.h and linux/sched.h; Python names none of them.
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NETNS_COOKIE = 32, 33, 71
 # All that one send contains must fit into the send buffer.
 _BUFFERS = ((_SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER), (_SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER))
 _CLONE_NEWNET = 0x40000000
@@ -92,6 +93,11 @@ class LocalKernel:
         """Open a channel, as the protocol says."""
         with self._inside():
             return SocketChannel(protocol)
+
+    def cookie(self) -> int:
+        """Return the number of the namespace: no other one has it, or had it since the boot. Needs Linux 5.14."""
+        with self._inside(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, ROUTE) as any_socket:
+            return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Read settings, as the protocol says."""

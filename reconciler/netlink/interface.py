@@ -28,12 +28,15 @@ from reconciler.operations.interface import (
 from reconciler.wording import printable
 
 _IFINFOMSG = struct.Struct("=BxHiII")
+# ARPHRD_ETHER of linux/if_arp.h.
+_ETHERNET = 1
 _IFADDRMSG = struct.Struct("=BBBBI")
 _U32 = struct.Struct("=I")
 
 # enum in if_link.h and in if_addr.h.
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_PERM_ADDRESS = 1, 3, 4, 18, 54
 _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
+_IFLA_MIN_MTU, _IFLA_MAX_MTU = 50, 51
 _IFLA_INFO_KIND = 1
 _SKIP_STATISTICS = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
@@ -48,7 +51,8 @@ _IFAPROT_KERNEL = (b"\x01", b"\x02", b"\x03")
 class Link:
     """A link as dumped. `queues` is its maximum of transmit queues; `kind` is empty for a physical link.
 
-    `permanent`: the MAC address that the hardware came with; empty if the device has none.
+    `permanent`: the MAC address that the hardware came with; empty if the device has none. `ethernet`: whether its
+    addresses are MAC addresses. `mtus`: the least and the largest MTU that it accepts; a largest of 0: no limit.
     """
 
     index: int
@@ -61,6 +65,8 @@ class Link:
     kind: str
     queues: int
     permanent: str = ""
+    ethernet: bool = True
+    mtus: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)
@@ -102,7 +108,7 @@ def decode_link(payload: bytes) -> Link:
     """Decode a link. ProtocolError for malformed bytes."""
     if len(payload) < _IFINFOMSG.size:
         raise ProtocolError(f"link message of {len(payload)} bytes")
-    _, _, index, flags, _ = _IFINFOMSG.unpack_from(payload)
+    _, type_, index, flags, _ = _IFINFOMSG.unpack_from(payload)
     found = dict(message.attributes(payload, _IFINFOMSG.size))
     kind = dict(message.attributes(found.get(_IFLA_LINKINFO, b""))).get(_IFLA_INFO_KIND, b"")
     return Link(
@@ -116,6 +122,8 @@ def decode_link(payload: bytes) -> Link:
         kind=_text(kind),
         queues=_number(found.get(_IFLA_NUM_TX_QUEUES)),
         permanent=found.get(_IFLA_PERM_ADDRESS, b"").hex(":"),
+        ethernet=type_ == _ETHERNET,
+        mtus=(_number(found.get(_IFLA_MIN_MTU)), _number(found.get(_IFLA_MAX_MTU))),
     )
 
 
@@ -158,23 +166,39 @@ def _number(value: bytes | None) -> int:
     return int(number)
 
 
-def encode_link(
-    operation: LinkOperation | MoveOperation,
-    index: int,
-    sequence: int,
-    namespace: int = -1,
-) -> bytes:
-    """Build the request of a link operation. `namespace` is the open file of the namespace that the link moves to."""
+def encode_move(operation: MoveOperation, link: Link, sequence: int, namespace: int, index: int = 0) -> bytes:
+    """Build the request that moves a link to the namespace of the open file `namespace`.
+
+    `index`: what its index there will be; 0: the kernel chooses. What a link returns with is sent only if it differs:
+    some kinds cannot change their MAC address, not even to the same one.
+    """
+    values: list[tuple[str, str | int]] = [("IFLA_NET_NS_FD", namespace)]
+    values += [("IFLA_NEW_IFINDEX", index)] if index else []
+    up = False
+    match operation:
+        case AttachInterface():
+            values += [("IFLA_IFNAME", operation.name), ("IFLA_IFALIAS", operation.origin.to_alias())]
+        case DetachInterface():
+            back = operation.origin
+            values += [("IFLA_IFNAME", back.device), ("IFLA_IFALIAS", back.alias)]
+            values += [("IFLA_ADDRESS", back.hw_addr)] if back.hw_addr != link.hw_addr else []
+            values += [("IFLA_MTU", back.mtu)] if back.mtu != link.mtu else []
+            up = back.up
+        case _:
+            assert_never(operation)
+    return _encode_link(link.index, values, up or None, sequence)
+
+
+def encode_alias(index: int, alias: str, sequence: int) -> bytes:
+    """Build the request that sets the alias of a link."""
+    return _encode_link(index, [("IFLA_IFALIAS", alias)], None, sequence)
+
+
+def encode_link(operation: LinkOperation, index: int, sequence: int) -> bytes:
+    """Build the request of an operation that changes a link in place."""
     values: list[tuple[str, str | int]] = []
     up: bool | None = None
     match operation:
-        case AttachInterface():
-            values = [("IFLA_NET_NS_FD", namespace), ("IFLA_IFNAME", operation.name)]
-            values.append(("IFLA_IFALIAS", operation.origin.to_alias()))
-        case DetachInterface():
-            back = operation.origin
-            values = [("IFLA_NET_NS_FD", namespace), ("IFLA_IFNAME", back.device), ("IFLA_IFALIAS", back.alias)]
-            values += [("IFLA_ADDRESS", back.hw_addr), ("IFLA_MTU", back.mtu)]
         case RenameInterface():
             values = [("IFLA_IFNAME", operation.new_name)]
         case SetLink():
@@ -185,6 +209,10 @@ def encode_link(
                 values.append(("IFLA_MTU", operation.mtu))
         case _:
             assert_never(operation)
+    return _encode_link(index, values, up, sequence)
+
+
+def _encode_link(index: int, values: list[tuple[str, str | int]], up: bool | None, sequence: int) -> bytes:
     fields: dict[str, Any] = {"index": index, "attrs": values}
     if up is not None:
         fields |= {"flags": _IFF_UP if up else 0, "change": _IFF_UP}

@@ -39,7 +39,7 @@ class AttachInterface(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetachInterface(Base):
-    """Move a device back to the host and restore its name, MAC address, MTU and alias."""
+    """Move a device back to the host and restore its name, MAC address, MTU and alias, and whether it was up."""
 
     sign: ClassVar[Sign] = "-"
     name: str

@@ -18,6 +18,8 @@ from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, De
 from reconciler.operations.segment import Plugs, Segment
 from reconciler.plan.sysctl import new_sysctls, set_up
 
+# Bytes. What virtio_net accepts (linux/if_ether.h: ETH_MIN_MTU).
+_VIRTIO_MIN_MTU = 68
 # A saved state does not have the free slots.
 _ANY_SLOT = Slot("BUS", "0")
 
@@ -111,7 +113,12 @@ class MachineHost:
         return segments
 
     def check(self, interface: Interface) -> None:
-        """Raise HostError if the MTU of the interface exceeds that of its TAP."""
+        """Raise HostError if the MTU of the interface is too small for a NIC, or exceeds that of its TAP."""
+        if interface.mtu < _VIRTIO_MIN_MTU:
+            raise HostError(
+                f"interface {interface.name}: its MTU is {interface.mtu}, and a NIC of a virtual machine accepts "
+                f"one of at least {_VIRTIO_MIN_MTU} bytes"
+            )
         tap = self._machine.taps.get(interface.device)
         if tap and interface.vhost_user_socket is None and interface.mtu > tap.mtu:
             raise HostError(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
-from reconciler.errors import HostError
+from reconciler.errors import HostError, RefusedError
+from reconciler.formats.iproute2 import detach_command
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Surroundings
 from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
 from reconciler.operations.segment import Moves, Segment
 from reconciler.plan.sysctl import new_sysctls, set_up
+
+# Kinds of links whose MAC address is that of another link.
+_FIXED_ADDRESS_KINDS = frozenset({"ipvlan", "ipvtap"})
 
 
 class NamespaceHost:
@@ -22,11 +27,12 @@ class NamespaceHost:
     def attach(self, interface: Interface) -> list[Segment]:
         """Move the device in."""
         device = self._device(interface)
-        check_queues(interface, device.queues)
+        _check_device(interface, device)
         attach = AttachInterface(
             host_name=device.name, namespace=self._address.shell_word, name=interface.name, origin=device.origin
         )
-        up = SetLink(name=interface.name, hw_addr=interface.hw_addr, mtu=interface.mtu, up=True, sign="+")
+        hw_addr = None if device.kind in _FIXED_ADDRESS_KINDS else interface.hw_addr
+        up = SetLink(name=interface.name, hw_addr=hw_addr, mtu=interface.mtu, up=True, sign="+")
         return [Moves((attach,)), *set_up((up,), new_sysctls(interface))]
 
     def _device(self, interface: Interface) -> AttachableDevice:
@@ -58,12 +64,55 @@ class NamespaceHost:
         return False
 
     def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
-        """Return nothing: one message moves, names and marks a device, so nothing is ever half done."""
+        """Return nothing: one message moves, names and marks a device, so nothing is ever half done.
+
+        Raises RefusedError if a NIC looks like one that was given, and no record proves that it was.
+        """
         del wanted
+        if self._around.unproven:
+            raise RefusedError(_unproven_words(self._address, *min(self._around.unproven.items())))
         return []
 
     def check(self, interface: Interface) -> None:
-        """Accept it: the driver has already checked an attached device when it observed it."""
+        """Raise HostError if an attached device does not accept its MTU. The driver has checked its queues."""
+        check_mtu(interface, self._around.mtus.get(interface.device, (0, 0)))
+
+
+def _unproven_words(address: NetnsAddress, name: str, origin: Origin) -> str:
+    within = f"nsenter --net={quote(address.file)}"
+    return (
+        f"the alias of {name} says that reconciler moved {origin.device} of this host here, but no record proves that: "
+        f"it was lost, or another program wrote the alias. If it is that device, return it by hand and apply again: "
+        f"{within} {detach_command(name, origin)}\n"
+        f"If it is not, clear its alias: {within} ip link set dev {quote(name)} alias ''"
+    )
+
+
+def _check_device(interface: Interface, device: AttachableDevice) -> None:
+    """Raise HostError if a device of the host cannot become what its interface asks for."""
+    check_queues(interface, device.queues)
+    check_mtu(interface, device.mtus)
+    kind = f" (it is of kind {device.kind})" if device.kind else ""
+    if not device.ethernet:
+        raise HostError(
+            f"{interface.device} has no Ethernet MAC address{kind}, so interface {interface.name} cannot have it; "
+            "give it a TAP, a veth or another Ethernet device"
+        )
+    if device.kind in _FIXED_ADDRESS_KINDS and device.origin.hw_addr != interface.hw_addr:
+        raise HostError(
+            f"{interface.device} cannot change its MAC address{kind}; "
+            f"interface {interface.name} asks for {interface.hw_addr}, and it has {device.origin.hw_addr}"
+        )
+
+
+def check_mtu(interface: Interface, accepted: tuple[int, int]) -> None:
+    """Raise HostError if a device does not accept the MTU of its interface."""
+    least, most = accepted
+    if interface.mtu < least or 0 < most < interface.mtu:
+        accepts = f"from {least} to {most} bytes" if most else f"of at least {least} bytes"
+        raise HostError(
+            f"interface {interface.name}: its MTU is {interface.mtu}, and {interface.device} accepts one {accepts}"
+        )
 
 
 def check_queues(interface: Interface, available: int) -> None:

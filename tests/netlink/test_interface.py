@@ -34,6 +34,7 @@ from tests.netlink.conftest import OpenEngine
 
 # linux/if.h and linux/if_addr.h.
 UP, LOWER_UP = 0x1, 0x10000
+ARPHRD_ETHER = 1
 NODAD, DADFAILED, TENTATIVE, PERMANENT = 0x02, 0x08, 0x40, 0x80
 
 
@@ -101,6 +102,8 @@ def test_links_are_what_ip_says(network: str, open_engine: OpenEngine) -> None:
             alias=link.get("ifalias", ""),
             kind=link.get("linkinfo", {}).get("info_kind", ""),
             queues=link["num_tx_queues"],
+            ethernet=link["link_type"] == "ether",
+            mtus=(link["min_mtu"], link["max_mtu"]),
         )
         for link in show("link", namespace=network)
     ]
@@ -133,6 +136,8 @@ def test_links_are_what_pyroute2_says(network: str, open_engine: OpenEngine) -> 
                 alias=values.get("IFLA_IFALIAS", ""),
                 kind=dict(values["IFLA_LINKINFO"]["attrs"])["IFLA_INFO_KIND"] if "IFLA_LINKINFO" in values else "",
                 queues=values["IFLA_NUM_TX_QUEUES"],
+                ethernet=told["ifi_type"] == ARPHRD_ETHER,
+                mtus=(values["IFLA_MIN_MTU"], values["IFLA_MAX_MTU"]),
             )
         )
     assert {link.kind for link in expected} == {"", "veth", "bridge", "macvlan", "ifb", "tun"}
@@ -432,7 +437,7 @@ def move(engine: Engine, operation: AttachInterface | DetachInterface, name: str
     descriptor = os.open(namespace, os.O_RDONLY)
     try:
         sequence = engine.next_sequence()
-        data = interface.encode_link(operation, link.index, sequence, descriptor)
+        data = interface.encode_move(operation, link, sequence, descriptor)
         return send(engine.channel, [Request(operation, sequence, data)], is_gone)
     finally:
         os.close(descriptor)
