@@ -14,14 +14,22 @@ ReconcilerError                exit  retry   who has to act, or what happened
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 
 class ReconcilerError(Exception):
-    """An error that is reported without a traceback."""
+    """An error that is reported without a traceback.
+
+    `about`: the identity (`model.identity.Subject`) of the only object that is concerned; None if there is no such one.
+    """
 
     exit_code = 2
     retry = False
+
+    def __init__(self, *words: str, about: Hashable = None) -> None:
+        super().__init__(*words)
+        self.about = about
 
 
 class Problem(NamedTuple):
@@ -88,12 +96,14 @@ class ApplyError(ReconcilerError):
     """An operation failed.
 
     `headline` says which one, `reason` why, and `counts` what became of the others. `path` is the field of the manifest
-    that asks for it; empty if there is none.
+    that asks for it; empty if there is none. `fates`: which others were kept, undone and not tried, as lines.
     """
 
-    def __init__(self, headline: str, reason: str, path: tuple[str | int, ...], counts: str) -> None:
+    def __init__(
+        self, headline: str, reason: str, path: tuple[str | int, ...], counts: str, fates: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(f"{headline}: {reason}. {counts}")
-        self.headline, self.reason, self.path, self.counts = headline, reason, path, counts
+        self.headline, self.reason, self.path, self.counts, self.fates = headline, reason, path, counts, fates
 
 
 class RefusedError(ReconcilerError):

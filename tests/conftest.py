@@ -122,7 +122,7 @@ class Kernel:
 
     def tap(self, *options: str) -> str:
         name = f"{self.prefix}t{len(self._devices)}"
-        ip("tuntap", "add", "dev", name, "mode", "tap", *options)
+        ip("tuntap", "add", "dev", name, *(() if "mode" in options else ("mode", "tap")), *options)
         self._devices.append(name)
         return name
 
@@ -133,6 +133,13 @@ class Kernel:
         ip("link", "add", name, "type", "veth", "peer", "name", peer)
         self._devices += [name, peer]
         return name, peer
+
+    def device(self, *options: str) -> str:
+        """Make a device with these options of `ip link add`."""
+        name = f"{self.prefix}d{len(self._devices)}"
+        ip("link", "add", name, *options)
+        self._devices.append(name)
+        return name
 
     def adopt(self, *devices: str) -> None:
         """Remove these devices at the end as well."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
@@ -13,10 +13,12 @@ import pytest
 from reconciler import converge
 from reconciler.converge import Result, apply, repair
 from reconciler.errors import ApplyError, ChannelError, RefusedError, VerifyError
+from reconciler.model.identity import Listed
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink import ipvs_execute
+from reconciler.netlink.facts import Snapshot
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
@@ -101,6 +103,10 @@ class Box:
             now=self.now,
         )
         return Observed(sandbox=replace(sandbox, ipvs=seen.ipvs), around=around)
+
+    def snapshot(self, devices: Collection[str]) -> Snapshot:
+        del devices
+        return Snapshot()
 
     def ipvs_listing(self) -> str:
         raise AssertionError
@@ -305,10 +311,21 @@ def test_all_or_nothing_undoes_everything() -> None:
     assert box.routes == [OTHER_ROUTE]
 
 
-def test_a_route_that_fails_undoes_ipvs_as_well() -> None:
+def test_a_route_that_fails_leaves_ipvs_where_it_is() -> None:
+    box = box_of(DNS, routes=[OTHER_ROUTE], refused=[OTHER_ROUTE])
+    told = refused_apply(box, wanted(WEB, DNS, routes=[]))
+    assert (told.headline, told.counts) == (
+        "1 of 4 operations failed: ip route del blackhole 10.2.0.0/16 proto 200",
+        "3 done and kept; 1 left to do. To have all or nothing: --all-or-nothing.",
+    )
+    assert in_sync(box, wanted(WEB, DNS))
+    assert box.routes == [OTHER_ROUTE]
+
+
+def test_a_route_that_fails_undoes_ipvs_as_well_if_that_is_asked_for() -> None:
     box = box_of(DNS, routes=[OTHER_ROUTE], refused=[OTHER_ROUTE])
     before = box.kernel.snapshot()
-    told = refused_apply(box, wanted(WEB, DNS, routes=[]))
+    told = refused_apply(box, wanted(WEB, DNS, routes=[]), all_or_nothing=True)
     assert (told.headline, told.counts) == (
         "failed at operation 4 of 4: ip route del blackhole 10.2.0.0/16 proto 200",
         "3 done, all 3 undone; 0 not begun. box is as it was before.",
@@ -316,11 +333,36 @@ def test_a_route_that_fails_undoes_ipvs_as_well() -> None:
     assert (box.kernel.snapshot(), box.routes) == (before, [OTHER_ROUTE])
 
 
-def test_a_route_that_fails_before_ipvs_leaves_it_untouched() -> None:
+def test_a_route_that_fails_before_ipvs_does_not_stop_it() -> None:
     box = box_of(refused=[ROUTE])
-    told = refused_apply(box, wanted(WEB, routes=[ROUTE]))
+    told = refused_apply(box, wanted(WEB, routes=[ROUTE, OTHER_ROUTE]))
+    assert told.counts == "4 done and kept; 1 left to do. To have all or nothing: --all-or-nothing."
+    assert in_sync(box, wanted(WEB, routes=[OTHER_ROUTE]))
+    box = box_of(refused=[ROUTE])
+    told = refused_apply(box, wanted(WEB, routes=[ROUTE]), all_or_nothing=True)
     assert told.counts == "0 done; 3 not begun. box is as it was before."
     assert box.kernel.changes == []
+
+
+def test_a_repair_returns_what_failed_and_keeps_the_rest() -> None:
+    box = box_of(refused=[ROUTE])
+    result = repair(box, wanted(WEB, routes=[ROUTE, OTHER_ROUTE]), quick=False)
+    assert result.failure is not None
+    assert result.failure.subjects == {Listed("routes", ROUTE.key)}
+    assert len(result.operations) == 4
+    assert AddRoute(route=OTHER_ROUTE) in result.operations
+
+
+def test_a_repair_leaves_alone_what_is_postponed_and_needs_no_proof_of_it() -> None:
+    box = box_of(DNS, routes=[OTHER_ROUTE])
+    result = repair(box, wanted(DNS, routes=[ROUTE]), quick=False, postpones=lambda each: isinstance(each, AddRoute))
+    assert (result.operations, result.postponed) == ((DeleteRoute(route=OTHER_ROUTE),), (AddRoute(route=ROUTE),))
+    # What it should replace is not deleted.
+    twin = replace(ROUTE, metric=7)
+    box = box_of(DNS, routes=[twin])
+    result = repair(box, wanted(DNS, routes=[ROUTE]), quick=False, postpones=lambda each: isinstance(each, AddRoute))
+    assert (result.operations, set(result.postponed)) == ((), {AddRoute(route=ROUTE), DeleteRoute(route=twin)})
+    assert box.routes == [twin]
 
 
 def test_an_undo_gives_back_drained_servers_and_waits_for_none() -> None:
@@ -383,9 +425,7 @@ def test_a_kernel_that_is_lost_afterwards_is_told(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(box, "observe", once)
     told = refused_apply(box, wanted(WEB, WRONG))
-    assert told.counts == (
-        f"3 done and kept; what is left is unknown: {LOST}. To have all or nothing: --all-or-nothing."
-    )
+    assert told.counts == (f"3 done; what is left is unknown: {LOST}. To have all or nothing: --all-or-nothing.")
 
 
 def test_what_differs_nevertheless_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -624,7 +664,7 @@ def test_an_undo_takes_nothing_that_was_somebody_elses() -> None:
         assert box.kernel.snapshot() == before
 
 
-def test_what_was_not_begun_is_neither_done_nor_kept() -> None:
+def test_without_an_answer_about_ipvs_a_route_is_deleted_nevertheless() -> None:
     box = box_of(TLS)
     lost = EditServer(service=TLS.key, server=replace(S3, weight=1), before=S3)
     box.kernel.lose(lost, carried_out=False)
@@ -633,9 +673,9 @@ def test_what_was_not_begun_is_neither_done_nor_kept() -> None:
     told = refused_apply(box, desired)
     assert (told.headline, told.counts) == (
         "0 of 5 operations failed, and to 4 there was no answer: ipvsadm -A -t 10.10.0.1:80 -s rr",
-        "0 done and kept; 1 not begun; 2 left to do. To have all or nothing: --all-or-nothing.",
+        "1 done and kept; 1 left to do. To have all or nothing: --all-or-nothing.",
     )
-    assert box.routes == [OTHER_ROUTE]
+    assert box.routes == []
 
 
 def test_what_a_killed_run_left_on_is_put_back_and_is_no_part_of_an_undo() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
+from reconciler.netlink.facts import Snapshot
 from reconciler.operations.ipvs import DeleteService, DrainServer, EditService
 from reconciler.operations.outcome import Outcome
 from reconciler.operations.segment import Segment
@@ -41,6 +42,10 @@ class Seen:
         assert not quick
         self.asked.append(desired)
         return self.observed
+
+    def snapshot(self, devices: Collection[str]) -> Snapshot:
+        del devices
+        return Snapshot()
 
     def ipvs_listing(self) -> str:
         raise AssertionError

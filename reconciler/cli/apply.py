@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all-or-nothing",
         action="store_true",
-        help="undo everything if the kernel refuses an IPVS rule (otherwise the other rules stay)",
+        help="undo everything if an operation fails (otherwise what does not depend on it is kept)",
     )
 
 

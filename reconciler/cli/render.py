@@ -71,8 +71,8 @@ def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
 
 
 def render_failure(manifest: Manifest, error: ApplyError) -> str:
-    """Return a failed apply as text: the operation, the kernel's reason, its line in the manifest, and the counts."""
+    """Return a failed apply as text: the operation, why it failed, its line in the manifest, and what became of all."""
     lines = [f"{manifest.sandbox.id}: {error.headline}", f"  {error.reason}"]
     if error.path:
         lines.append(f"  from {manifest.where(error.path)}, {path_text(error.path)}")
-    return "\n".join([*lines, f"  {error.counts}"])
+    return "\n".join([*lines, *(f"  {line}" for line in error.fates), f"  {error.counts}"])

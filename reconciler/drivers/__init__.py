@@ -5,7 +5,7 @@ Here are their protocol and the choice of the one for an address.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, assert_never
 
@@ -14,6 +14,7 @@ from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
     from reconciler.drivers.vm.driver import VmDriver
+    from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
 
 
@@ -37,6 +38,13 @@ class Driver(Protocol):
         """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed.
 
         Operations of IPVS do not depend on each other: one that fails stops nothing, unless its outcome is unknown.
+        """
+
+    def snapshot(self, devices: Collection[str]) -> Snapshot:
+        """Read all links, addresses, neighbours, routes and rules of the sandbox, and these devices of the host.
+
+        It does not depend on marks and records, so that an undo can be proven by it. Empty behind kata-runtime, which
+        lists only what `observe` reads.
         """
 
     def ipvs_listing(self) -> str:

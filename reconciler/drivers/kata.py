@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from reconciler.formats.kata.route import read_route, write_route
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox, Surroundings
+from reconciler.netlink.facts import Snapshot
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack
 from reconciler.operations.outcome import Outcome, Status, until_failure
@@ -105,6 +106,11 @@ class KataDriver:
             raise ProtocolError(f"{self._address}: cannot parse the listing of IPVS: {error}") from error
         ours = tuple(each for each in found if not desired.excludes(each.key))
         return replace(desired, services=ours), tuple(each for each in found if desired.excludes(each.key))
+
+    def snapshot(self, devices: Collection[str]) -> Snapshot:
+        """Return an empty one, as the protocol says."""
+        del devices
+        return Snapshot()
 
     def ipvs_listing(self) -> str:
         """Return what ipvsadm lists."""

@@ -8,7 +8,7 @@ alias identifies it there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from reconciler.operations.segment import Segment
 from reconciler.plan.namespace import check_queues
 
 if TYPE_CHECKING:
+    from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
 
 
@@ -78,6 +79,13 @@ class NetnsDriver:
             kernel=release(os.uname().release),
         )
         return Observed(sandbox=observed.sandbox, around=around)
+
+    def snapshot(self, devices: Collection[str]) -> Snapshot:
+        """Read everything of the sandbox, and these devices of the host, as the protocol says."""
+        # Only an apply pays for the import.
+        from reconciler.netlink.facts import snapshot
+
+        return snapshot(self._inside.engine, devices)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""

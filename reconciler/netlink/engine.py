@@ -58,13 +58,18 @@ class Engine:
 
     def link(self, name: str) -> Link | None:
         """Read one link by name; None if there is none."""
+        payload = self.link_payload(name)
+        return None if payload is None else interface.decode_link(payload)
+
+    def link_payload(self, name: str) -> bytes | None:
+        """Read one link by name, as the kernel describes it; None if there is none."""
         sequence = self.next_sequence()
         answers = self.channel.exchange(interface.get_link_request(name, sequence), sequence)
         for answer in answers:
             if answer.sequence != sequence:
                 continue
             if answer.type == message.NEW_LINK:
-                return interface.decode_link(answer.payload)
+                return answer.payload
             failed = message.failure(answer)
             if failed is not None and failed.errno != errno.ENODEV:
                 raise ProtocolError(f"the kernel refused to report the link {name}: {failed}")

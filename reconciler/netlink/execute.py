@@ -18,9 +18,11 @@ from reconciler.netlink.engine import Engine
 from reconciler.netlink.message import Failure, Message
 from reconciler.netlink.sections import encode, is_gone
 from reconciler.operations import Operation
-from reconciler.operations.address import AwaitAddress
+from reconciler.operations.address import AwaitAddress, DeleteAddress
+from reconciler.operations.item import DeleteItem
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import Outcome, Status, until_failure
+from reconciler.operations.route import DeleteRoute
 
 # Bytes of requests in one send: large enough to be cheap, small enough that a failure soon stops the run.
 BATCH = 1 << 16
@@ -28,6 +30,7 @@ BATCH = 1 << 16
 # on a host under load.
 DAD_TIMEOUT = 10.0
 _POLL = 0.02
+_DELETIONS = (DeleteAddress, DeleteItem, DeleteRoute)
 
 
 class Request(NamedTuple):
@@ -57,6 +60,10 @@ def _send_batches(
     batch: list[Request] = []
     size = 0
     for operation in operations:
+        if batch and isinstance(operation, _DELETIONS) and not isinstance(batch[-1].operation, _DELETIONS):
+            # Nothing is deleted before it is known that its replacement was added.
+            yield send(engine.channel, batch, is_gone)
+            batch, size = [], 0
         sequence = engine.next_sequence()
         try:
             data = encode(operation, indexes, sequence)

@@ -5,12 +5,14 @@ A link that is set down loses its routes and IPv6 addresses. So it is set down o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.diff import diff
-from reconciler.errors import RefusedError
+from reconciler.errors import HostError, RefusedError
+from reconciler.model.identity import HostDevice, Nic
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.route import Route, connected_key
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Surroundings, VmAddress
@@ -119,10 +121,12 @@ def plan_links(
     plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
     for interface in added:
-        plan.early += host.attach(interface)
+        with _naming(interface):
+            plan.early += host.attach(interface)
     for pair in staying:
         if pair not in again:
-            host.check(pair[1])
+            with _naming(pair[1]):
+                host.check(pair[1])
             if pair not in kept:
                 plan.early.append(Settings(tuple(sysctls.of_nics.get(pair[1].device, ()))))
     for before, after in kept:
@@ -132,6 +136,16 @@ def plan_links(
         link = _set_link(before, after, raise_again=before.name in plan.downed)
         plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
     return plan
+
+
+@contextmanager
+def _naming(interface: Interface) -> Iterator[None]:
+    """Let an error about the device of an interface name it."""
+    try:
+        yield
+    except HostError as error:
+        error.about = HostDevice(interface.device)
+        raise
 
 
 def _stay(wanted: tuple[Interface, ...], had: tuple[Interface, ...]) -> list[tuple[Interface, Interface]]:
@@ -182,7 +196,8 @@ def _refuse_foreign_names(names: frozenset[str] | set[str]) -> None:
         listed = ", ".join(sorted(names))
         raise RefusedError(
             f"the name {listed} is taken in the sandbox by an interface that is not ours; "
-            "rename or remove it there, or choose another name"
+            "rename or remove it there, or choose another name",
+            about=Nic(min(names)),
         )
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from reconciler.diff import diff
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import Item, item_words
+from reconciler.model.identity import Listed
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
@@ -77,7 +78,9 @@ def plan_items(
             plan.coming.append(AddItem(item=after))
         elif others[after.key] != after:
             raise RefusedError(
-                f"{item_words(after)}: {item_words(others[after.key])} is in its place and is not ours; delete it there"
+                f"{item_words(after)}: {item_words(others[after.key])} is in its place and is not ours; "
+                "delete it there",
+                about=Listed(after.section, after.key),
             )
     doubted = left([each for each in found if doubtful(each)])
     kept = set(wanted) if doubted else set()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from reconciler.diff import Change
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import route_words
+from reconciler.model.identity import Listed
 from reconciler.model.route import Route
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 
@@ -59,5 +60,6 @@ def _refuse_twins(wish: Route, twins: list[Route]) -> None:
     if twins:
         raise RefusedError(
             f"route {route_words(wish)}: the route {route_words(twins[0])} is in its place and is not ours; "
-            "delete it in the sandbox, or choose another metric"
+            "delete it in the sandbox, or choose another metric",
+            about=Listed("routes", wish.key),
         )

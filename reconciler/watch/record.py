@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from reconciler.converge import Result
+from reconciler.converge import Failure, Result
 from reconciler.errors import ApplyError, BusyError, RefusedError, SandboxGoneError
 from reconciler.manifest.load import Manifest
 from reconciler.preview import Preview
@@ -30,6 +30,8 @@ class LookRecorder:
     def __init__(self, manifest: Manifest, revision: str) -> None:
         self.status = SandboxStatus(manifest.sandbox.id, str(manifest.sandbox.driver), manifest.file, revision)
         self._last_flush = 0.0
+        # What failed at its last try and is tried again.
+        self._failing: Failure | None = None
 
     def set_manifest(self, manifest: Manifest, revision: str) -> None:
         """Record which manifest is in force now, and its revision."""
@@ -43,11 +45,21 @@ class LookRecorder:
         if self.status.set_state(SandboxState.PAUSED, f"{reason}{until}"):
             log.emit("paused", sandbox=self.status.sandbox, reason=reason)
 
-    def record_repair(self, result: Result, cause: str, fights: list[tuple[str, int]]) -> None:
-        """Record what was done to the sandbox. `fights`: command → how often it was repaired, for each fight."""
+    def record_repair(
+        self, manifest: Manifest, result: Result, cause: str, fights: list[tuple[str, int]], retry: float | None
+    ) -> None:
+        """Record what was done to the sandbox. `fights`: command → how often it was repaired, for each fight.
+
+        `retry`: in how many seconds an object is tried again that could not be changed; None if there is none.
+        """
         if result.operations:
             self._log_operations(result, cause)
         self.status.fights = tuple(command for command, _ in fights)
+        failing = result.failure or (self._failing if retry is not None else None)
+        if failing:
+            self._record_failing(manifest, failing, retry or 0.0)
+            return
+        self._failing = None
         if fights:
             self._record_fights(fights)
         elif result.postponed:
@@ -63,6 +75,14 @@ class LookRecorder:
                 count = f"{len(result.operations):,} {plural('operation', len(result.operations))}"
                 detail = f"drift repaired at {time.strftime('%H:%M:%S')}: {count} in {result.seconds:.1f} s"
             self._record_converged(detail)
+
+    def _record_failing(self, manifest: Manifest, failure: Failure, retry: float) -> None:
+        """Record what could not be changed at its last try; log it once, although it is tried again."""
+        if self._failing and failure.subjects == self._failing.subjects:
+            self.status.set_state(_state(self._failing.error), str(self._failing.error))
+            return
+        self._failing = failure
+        self.record_failure(manifest, failure.error, retry)
 
     def _log_operations(self, result: Result, cause: str) -> None:
         status, count = self.status, len(result.operations)
@@ -106,11 +126,7 @@ class LookRecorder:
 
     def record_failure(self, manifest: Manifest, error: Exception, retry: float) -> None:
         """Record that a look or a change failed; the next try is in `retry` seconds."""
-        state = SandboxState.FAILED
-        if isinstance(error, (SandboxGoneError, BusyError)):
-            state = SandboxState.WAITING
-        elif isinstance(error, RefusedError):
-            state = SandboxState.REFUSED
+        state = _state(error)
         reason, before = str(error) or type(error).__name__, self.status.detail
         if self.status.set_state(state, reason) or reason != before:
             where = manifest.where(error.path) if isinstance(error, ApplyError) else manifest.file
@@ -122,3 +138,9 @@ class LookRecorder:
         if time.monotonic() - self._last_flush > _FLUSH_INTERVAL:
             self._last_flush = time.monotonic()
             log.emit("flush", level=logging.WARNING, sandbox=self.status.sandbox, guarded=services)
+
+
+def _state(error: Exception) -> SandboxState:
+    if isinstance(error, (SandboxGoneError, BusyError)):
+        return SandboxState.WAITING
+    return SandboxState.REFUSED if isinstance(error, RefusedError) else SandboxState.FAILED

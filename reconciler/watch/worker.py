@@ -27,10 +27,12 @@ from reconciler.guest.lend import Lender, is_back, lend
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.sections import nothing
 from reconciler.model.sandbox import DriverAddress, KataAddress, Sandbox, VmAddress
+from reconciler.operations import Operation
 from reconciler.preview import preview
 from reconciler.safety import Allowance
 from reconciler.watch import log, pause
 from reconciler.watch.agenda import Agenda
+from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.state import SandboxState, SandboxStatus
@@ -93,7 +95,7 @@ class Worker:
         self._settings = settings
         self._on_done = on_done
         self._wake = Wake()
-        self._fights = Fights()
+        self._fights, self._failures = Fights(), Failures()
         self._agenda = Agenda(settings.full_look)
         # The lock protects the next line: the manifest, and why it is new: "start", "manifest", or "" if it is not.
         self._lock = threading.Lock()
@@ -146,7 +148,7 @@ class Worker:
 
     def reload(self) -> None:
         """Ask for a full look now, and postpone no repair: a person asks for it."""
-        self._fights = Fights()
+        self._fights, self._failures = Fights(), Failures()
         self.request_full_look()
 
     def retry_if_host_lacked(self) -> None:
@@ -264,17 +266,17 @@ class Worker:
         self._recorder.set_manifest(look.manifest, look.revision)
         if look.cause:
             self._fights.reset()
+            self._failures.reset()
         try:
-            self._compare(driver, look)
+            succeeded = self._compare(driver, look)
         except BaseException:
             self._keep_cause(look.cause)
             raise
         if look.is_paused:
             self._keep_cause(look.cause)
-        self._host_lacks = False
         self._end_look(look, time.monotonic() - begin)
         if look.cause:
-            self._on_done(self.status.sandbox, True)
+            self._on_done(self.status.sandbox, succeeded)
 
     def _keep_cause(self, cause: str) -> None:
         """Keep a manifest new for the next look, because it has not taken effect in this one."""
@@ -294,33 +296,46 @@ class Worker:
             waits.append(max(DRAIN, REST * took))
         elif _may_change_silently(look.manifest.sandbox) and not look.is_paused:
             waits.append(max(self._settings.look, REST * took))
-        if (postponed := self._fights.next_due()) is not None:
-            waits.append(postponed)
+        waits += [due for each in (self._fights, self._failures) if (due := each.next_due()) is not None]
         if look.pause is not None:
             waits.append(look.pause.until - time.time())
         return max(0.0, min(waits))
 
-    def _compare(self, driver: Driver, look: _Look) -> None:
+    def _compare(self, driver: Driver, look: _Look) -> bool:
+        """Compare the sandbox with its manifest, and repair it. Return whether no operation failed."""
+        self._host_lacks = False
         if look.is_paused:
             self._recorder.record_pause(look.manifest, look.pause)
         elif self._settings.change:
-            self._repair(driver, look.manifest, look.cause, quick=not look.full)
+            return self._repair(driver, look.manifest, look.cause, quick=not look.full)
         else:
             self._recorder.record_comparison(preview(driver, look.manifest.sandbox, quick=not look.full))
+        return True
 
-    def _repair(self, driver: Driver, manifest: Manifest, cause: str, *, quick: bool) -> None:
-        """Apply a manifest. RefusedError if it is refused; then drift from the manifest applied before is repaired."""
+    def _repair(self, driver: Driver, manifest: Manifest, cause: str, *, quick: bool) -> bool:
+        """Apply a manifest, and return whether no operation failed.
+
+        RefusedError if it is refused; then drift from the manifest applied before is repaired.
+        """
         try:
-            result = repair(driver, manifest.sandbox, quick=quick, postpones=self._fights.postpones)
+            result = repair(driver, manifest.sandbox, quick=quick, postpones=self._postpones)
         except RefusedError:
             if self._applied and self._applied.driver == manifest.sandbox.driver:
-                before = repair(driver, self._applied, quick=quick, postpones=self._fights.postpones)
+                before = repair(driver, self._applied, quick=quick, postpones=self._postpones)
                 self._fights.record(before.operations)
             raise
-        self._applied = manifest.sandbox
         if not cause:
             self._fights.record(result.operations)
-        self._recorder.record_repair(result, cause, self._fights.current())
+        self._failures.record(result.failure.subjects if result.failure else (), result.postponed)
+        self._recorder.record_repair(manifest, result, cause, self._fights.current(), self._failures.next_due())
+        self._host_lacks = result.failure is not None and isinstance(result.failure.error, HostError)
+        if result.failure:
+            return False
+        self._applied = manifest.sandbox
+        return True
+
+    def _postpones(self, operation: Operation) -> bool:
+        return self._fights.postpones(operation) or self._failures.postpones(operation)
 
     def _end_failed_look(self, error: Exception) -> None:
         """Record that a look failed, and when to try again."""
@@ -348,6 +363,8 @@ class Worker:
             try:
                 with _open(old.driver) as driver:
                     result = repair(driver, empty, quick=False, allowance=Allowance())
+                if result.failure:
+                    raise result.failure.error
                 log.emit("pruned", sandbox=old.id, operations=len(result.operations), file=self._manifest.file)
             except SandboxGoneError:
                 log.emit("pruned", sandbox=old.id, operations=0, reason="the sandbox does not exist any more")

@@ -124,6 +124,17 @@ def test_a_batch_ends_with_the_request_that_fills_it(monkeypatch: pytest.MonkeyP
     assert [len(outcomes) for outcomes in run(channel, operations)] == [count, count, 9 - 2 * count]
 
 
+def test_nothing_is_deleted_before_it_is_known_that_its_replacement_was_added() -> None:
+    deletion = DeleteRoute(route=add_route(3).route)
+    channel = ScriptedChannel([refuse(at1=(errno.EEXIST, ""))])
+    outcomes = run(channel, [add_route(1), add_route(2), deletion])
+    assert [[outcome.status for outcome in each] for each in outcomes] == [[Status.DONE, Status.FAILED]]
+    assert run(ScriptedChannel([acknowledge, acknowledge]), [deletion, add_route(1), deletion]) == [
+        done([deletion, add_route(1)]),
+        done([deletion]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
@@ -178,7 +189,8 @@ def test_a_link_that_is_not_there_is_a_failure_after_what_came_before_it(operati
     before = [add_route(1), add_route(2)]
     channel = ScriptedChannel([acknowledge])
     failed = Outcome(operation, Status.FAILED, "the sandbox has no link named eth7")
-    assert run(channel, [*before, operation, add_route(3)]) == [[*done(before), failed]]
+    found = [outcome for outcomes in run(channel, [*before, operation, add_route(3)]) for outcome in outcomes]
+    assert found == [*done(before), failed]
     assert channel.sequences == [[1, 2]]
 
 
@@ -338,7 +350,7 @@ def test_an_ipv6_address_is_gone_with_an_mtu_that_ipv6_cannot_have(network: str,
         SetLink(name="eth0", mtu=1279),
         DeleteAddress(device="eth0", address=Address(address="fd00::1/64")),
     ]
-    assert list(execute(engine, operations, indexes(engine))) == [done(operations)]
+    assert list(execute(engine, operations, indexes(engine))) == [done([each]) for each in operations]
 
 
 def test_a_wait_makes_an_address_fit_to_be_a_source(network: str, open_engine: OpenEngine) -> None:

@@ -77,11 +77,18 @@ def test_a_duplicate_is_an_error(box: Box, device: str, capsys: pytest.CaptureFi
 
 def test_a_duplicate_that_a_route_needs_is_undone(box: Box, device: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = box.state()
-    assert main(["apply", box.write(**sections(device, "fd00::66"))]) == 2
+    file = box.write(**sections(device, "fd00::66"))
+    assert main(["apply", "--all-or-nothing", file]) == 2
     error = capsys.readouterr().err
     assert "  fd00::66/64 is in use by another host (duplicate address)\n" in error
     assert error.endswith("box is as it was before.\n")
     assert box.state() == before
+    # Without it, the routes over the NIC are not tried, and the NIC stays.
+    assert main(["apply", file]) == 2
+    assert "  2 done and kept; 1 undone; 2 not tried; 4 left to do." in capsys.readouterr().err
+    after = box.state()
+    assert after["links"]["eth0"]["addresses"] == []
+    assert [each for each in after["routes"] if each["protocol"] == "200"] == []
 
 
 def test_without_detection_nothing_waits(box: Box, device: str) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import load
+from reconciler.netlink import execute as netlink
 from reconciler.operations import Operation
-from tests.conftest import Kernel
+from tests.conftest import Kernel, ip
 from tests.segments import segments
 from tests.system.box import Box, nic
 
@@ -129,6 +131,78 @@ def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: li
         assert box.state() == expected, f"killed after {operations[done - 1].command}"
         assert box.diff(**second) == []
     assert count > 20
+
+
+def failing(devices: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return a state, one that cannot be reached, and one to which the other one is mended."""
+    one, two, gone, new = devices[:4]
+    first = {
+        "interfaces": [nic(one, "a", 1), nic(two, "b", 2), nic(gone, "d", 4)],
+        "routes": [route("default", "10.1.0.1", "a"), route("192.168.3.0/24", "10.4.0.1", "d")],
+    }
+    interfaces = [nic(one, "b", 1, mtu=1400), nic(two, "a", 2), nic(new, "c", 3)]
+    routes = [route("default", "10.1.0.9", "b"), route("192.168.1.0/24", "10.3.0.1", "c")]
+    # The kernel has no such source address.
+    wrong = [*routes, route("192.168.9.0/24", "10.1.0.1", "b", source="198.51.100.77")]
+    mended = {"interfaces": interfaces, "routes": routes}
+    return first, {"interfaces": interfaces, "routes": wrong}, mended
+
+
+class Steps:
+    """Kills this process after so many steps: messages that are sent to a kernel, and changes of the record."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        netlink.BATCH = 1
+        for holder, name in ((netlink, "send"), *((GivenDevices, each) for each in ("begin", "end", "settle"))):
+            setattr(holder, name, self._counted(getattr(holder, name)))
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            answer = function(*arguments)
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        return call
+
+
+def is_killed_in_step(step: int, *words: str) -> bool:
+    """Run our command in a process that is killed after so many steps; return whether it made so many."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            Steps(step)
+            main(["apply", "--allow-delete", "all", *words])
+        finally:
+            os._exit(0)
+    return os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.parametrize("options", [[], ["--all-or-nothing"]], ids=["kept", "undone"])
+def test_killed_in_each_step_of_a_recovery_and_run_again(
+    box: Box, devices: list[str], options: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No device is lost, and whatever was half kept or half undone is neither in the way nor believed."""
+    first, wrong, mended = failing(devices)
+    box.apply("--allow-delete", "all", **first)
+    box.apply("--allow-delete", "all", **mended)
+    expected = box.state()
+    step = 0
+    killed = True
+    while killed:
+        step += 1
+        box.apply("--allow-delete", "all", **first)
+        killed = is_killed_in_step(step, *options, box.write(**wrong))
+        box.apply("--allow-delete", "all", **mended)
+        assert box.state() == expected, f"killed in step {step}"
+    box.apply("--allow-delete", "all", interfaces=[], routes=[])
+    assert set(box.state()["links"]) == {"lo"}
+    for device in devices[:4]:
+        assert "reconciler" not in ip("link", "show", device)
+    assert step > 12
+    capfd.readouterr()
 
 
 def test_a_killed_process_leaves_no_lock(box: Box, devices: list[str]) -> None:

@@ -19,6 +19,8 @@ import pytest
 
 from reconciler.watch.client import SOCKET
 from tests.conftest import Kernel, ip
+from tests.monitor import monitored_routes
+from tests.system.box import nic
 from tests.watch.running import (
     OTHER,
     REFUSED,
@@ -503,7 +505,8 @@ def test_a_rollout_stops_at_a_failure_and_goes_on_when_it_is_mended(folder: Path
         )
         states = [answer.sandboxes[name]["state"] for name in names]
         assert states == ["converged", "failed", "converged", "converged"]
-        assert [kept.has("10.9.0.0/16") for kept in all_kept] == [True, False, False, False]
+        # What does not depend on the failure is kept.
+        assert [kept.has("10.9.0.0/16") for kept in all_kept] == [True, True, False, False]
         # What has not been changed is kept as it was.
         delete(third)
         watcher.until(third.has)
@@ -512,8 +515,8 @@ def test_a_rollout_stops_at_a_failure_and_goes_on_when_it_is_mended(folder: Path
         watcher.until(lambda: all(kept.has("10.9.0.0/16") for kept in all_kept))
         assert watcher.await_state("converged", *names).alarms == []
         order = [each["sandbox"] for each in watcher.events("applied", cause="manifest")]
-        assert order[0] == first.name
-        assert sorted(order[1:]) == sorted([second.name, third.name, fourth.name])
+        assert order[:2] == [first.name, second.name]
+        assert sorted(order[2:]) == sorted([third.name, fourth.name])
         alarms = [(each["failed"], each["waiting"]) for each in watcher.events("alarm", rollout="stopped")]
         assert alarms == [(second.name, 2)]
 
@@ -585,6 +588,51 @@ def test_in_a_fight_repairs_are_few_and_all_else_is_repaired_at_once(folder: Pat
 
 def repairs(watcher: Running, command: str) -> list[dict[str, Any]]:
     return [each for each in watcher.events("repaired") if command in each["first"].split("; ")]
+
+
+def test_one_object_that_fails_does_not_stop_the_others(folder: Path, keep: Keep) -> None:
+    """The default route is back at once each time, and neither comes nor goes with the tries of the other one."""
+    kept = keep()
+    default = {"dest": "default", "gateway": "10.0.0.1", "device": "eth0"}
+    kept.write(routes=[default, ROUTE, REFUSED])
+    failing = "ip route add 192.168.9.0/24 via 10.0.0.1 dev eth0 src 198.51.100.77 proto 200"
+    with watching(folder) as watcher:
+        watcher.until(lambda: kept.has("default") and kept.has())
+        detail = watcher.await_state("failed", kept.name).sandboxes[kept.name]["detail"]
+        assert failing in detail
+        assert "Invalid prefsrc address" in detail
+        with monitored_routes(kept.name) as changes:
+            for number in range(3):
+                # The tries of the other one are further and further apart by then, and repairs of this one as well.
+                time.sleep(3 * number)
+                delete(kept, "default")
+                until(lambda: kept.has("default"), seconds=3)
+            changes()
+            time.sleep(4)
+            assert changes() == []
+        assert watcher.state(kept.name) == "failed"
+        assert len(watcher.events("failed")) == 1
+        kept.write(routes=[default, ROUTE])
+        watcher.await_state("converged", kept.name)
+
+
+def test_what_a_missing_device_does_not_concern_is_repaired(folder: Path, keep: Keep, kernel: Kernel) -> None:
+    kept = keep()
+    missing = nic(f"{kernel.prefix}x", "eth1", 1)
+    with watching(folder) as watcher:
+        watcher.await_state("converged", kept.name)
+        through = {"dest": "10.10.0.0/16", "gateway": "10.1.0.1", "device": "eth1"}
+        kept.write(routes=[ROUTE, OTHER, through], interfaces=[*kept.sections["interfaces"], missing])
+        watcher.until(lambda: kept.has("10.9.0.0/16"))
+        answer = watcher.await_state("failed", kept.name)
+        assert f"{kernel.prefix}x: no such device on this host" in answer.sandboxes[kept.name]["detail"]
+        time.sleep(3)
+        delete(kept)
+        until(kept.has, seconds=3)
+        ip("tuntap", "add", missing["device"], "mode", "tap")
+        kernel.adopt(missing["device"])
+        until(lambda: kept.has("10.10.0.0/16"), seconds=3)
+        watcher.await_state("converged", kept.name)
 
 
 def test_what_hangs_on_a_repair_that_waits_does_not_fail(folder: Path, keep: Keep) -> None:

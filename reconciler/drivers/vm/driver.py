@@ -6,7 +6,7 @@ There is no state file: QEMU reports what is plugged under our ids, and the gues
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Service
+    from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
 
 # Seconds to wait for a NIC that an earlier run plugged or unplugged; one takes 0.05 to 0.7.
@@ -96,6 +97,13 @@ class VmDriver:
             if _seen(state, links).keys() == state.plugged.keys() or time.monotonic() > deadline:
                 return state, links
             time.sleep(_POLL)
+
+    def snapshot(self, devices: Collection[str]) -> Snapshot:
+        """Read everything of the sandbox, and these devices of the host, as the protocol says."""
+        # Only an apply pays for the import.
+        from reconciler.netlink.facts import snapshot
+
+        return snapshot(self._inside.engine, devices)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""
