@@ -110,7 +110,9 @@ def undo(driver: Driver, before: Sandbox, proof: Proof) -> str:
         differences = differences or [each.words for each in proof.deviations()]
     except ReconcilerError as error:
         return str(error)
-    return f"{len(differences)} differ, the first: {differences[0]}" if differences else ""
+    if not differences:
+        return ""
+    return f"{len(differences):,} {'differs' if len(differences) == 1 else 'differ'}, the first: {differences[0]}"
 
 
 @dataclass(slots=True)

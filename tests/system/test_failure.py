@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from reconciler import recover
 from reconciler.cli.main import main
 from reconciler.manifest.load import load
+from reconciler.netlink import interface
+from reconciler.operations.interface import DetachInterface, MoveOperation
 from tests.conftest import Kernel, ip
 from tests.monitor import monitored_routes
 from tests.system.box import Box, nic
@@ -167,6 +171,52 @@ def test_a_device_that_does_not_fit_is_refused_before_it_is_touched(
         assert capsys.readouterr().err == f"box: {words.format(device)}\n"
     assert box.state() == before
     assert [ip("-j", "-d", "link", "show", each) for each in (device, other)] == host
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let devices return with another MTU than they had: neither marks nor records tell of it."""
+    encode = interface.encode_move
+
+    def encode_wrong(operation: MoveOperation, *arguments: Any) -> bytes:
+        if isinstance(operation, DetachInterface):
+            operation = replace(operation, origin=replace(operation.origin, mtu=1300))
+        return encode(operation, *arguments)
+
+    monkeypatch.setattr(interface, "encode_move", encode_wrong)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_an_undo_that_is_none_is_told(box: Box, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    device = kernel.tap()
+    assert main(["apply", "--all-or-nothing", box.write(interfaces=[nic(device)], routes=[REFUSED])]) == 2
+    assert capsys.readouterr().err.endswith(
+        f"  3 done; 0 not begun. box is NOT as it was before: 1 differs, the first: link {device} of the host: "
+        "mtu is 1300, was 1500.\n"
+    )
+    near = kernel.tap()
+    upper = kernel.device("link", near, "type", "macvlan")
+    assert main(["apply", box.write(interfaces=[nic(upper, mtu=1600)])]) == 2
+    assert (
+        f"; 1 object of box could NOT be left as before, the first: link {upper} of the host: mtu is 1300, was 1500."
+        in (capsys.readouterr().err)
+    )
+
+
+def test_what_another_program_changes_meanwhile_is_not_called_undone(
+    box: Box, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box.apply(interfaces=[nic(kernel.tap())])
+    execute = recover.execute
+
+    def execute_beside_another(*arguments: Any) -> Any:
+        box.ip("route", "replace", "203.0.113.0/24", "via", "10.0.0.9")
+        return execute(*arguments)
+
+    monkeypatch.setattr(recover, "execute", execute_beside_another)
+    capsys.readouterr()
+    assert main(["apply", "--all-or-nothing", box.write(routes=[REFUSED])]) == 2
+    assert "box is NOT as it was before: 1 differs, the first: route 203.0.113.0/24 dev eth0" in capsys.readouterr().err
 
 
 def test_other_sandboxes_go_on(kernel: Kernel, box: Box, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.drivers import given
 from reconciler.manifest.load import load
 from reconciler.model.sandbox import NetnsAddress
 from tests.conftest import Kernel, ip
@@ -25,6 +28,94 @@ def test_a_device_goes_back_as_it_was(box: Box, kernel: Kernel) -> None:
     assert subprocess.run(["ip", "link", "show", "dev", device], check=False, capture_output=True).returncode == 1
     box.apply(interfaces=[])
     assert ip("-o", "link", "show", "dev", device).partition(": ")[2] == before.partition(": ")[2]
+
+
+ALIASES = ["uplink", "", "reconciler: device=tap-of-others hwaddr=02:00:00:00:00:09 mtu=1400", "é" * 100]
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_a_device_is_recognised_and_returns_whatever_is_done_to_its_name_and_alias(
+    box: Box, kernel: Kernel, alias: str
+) -> None:
+    device, _ = kernel.veth()
+    ip("link", "set", "dev", device, "alias", "uplink of rack 7", "up")
+    before = ip("-o", "link", "show", "dev", device)
+    box.apply(interfaces=[nic(device)])
+    box.ip("link", "set", "eth0", "alias", alias)
+    # An alias is for people: another one is no difference.
+    assert box.diff(interfaces=[nic(device)]) == []
+    box.ip("link", "set", "eth0", "name", "net7")
+    assert box.diff(interfaces=[nic(device)]) == ["ip link set dev net7 name eth0"]
+    box.apply(interfaces=[nic(device)])
+    box.ip("link", "set", "eth0", "name", "net7", "down")
+    box.apply(interfaces=[])
+    assert ip("-o", "link", "show", "dev", device).partition(": ")[2] == before.partition(": ")[2]
+    assert set(box.state()["links"]) == {"lo"}
+
+
+def test_a_copy_of_an_alias_proves_nothing(box: Box, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    device, stolen = kernel.tap(), kernel.tap()
+    box.apply(interfaces=[nic(device)])
+    alias = json.loads(box.ip("-j", "link", "show", "eth0"))[0]["ifalias"]
+    box.ip("link", "add", "lure", "type", "veth", "peer", "name", "lure1")
+    box.ip("link", "set", "lure", "alias", alias.replace(device, stolen))
+    capsys.readouterr()
+    within = f"nsenter --net=/run/netns/{box.namespace}"
+    (mac, mtu) = (alias.split("hwaddr=")[1].split()[0], 1500)
+    wishes: list[list[dict[str, Any]]] = [[nic(device)], [], [nic(stolen)]]
+    for interfaces in wishes:
+        for command, refused in (("diff", ""), ("apply", "refused: ")):
+            assert main([command, box.write(interfaces=interfaces)]) == 3
+            assert capsys.readouterr().err == (
+                f"box: {refused}the alias of lure says that reconciler moved {stolen} of this host here, but no record "
+                "proves that: it was lost, or another program wrote the alias. If it is that device, return it by hand "
+                f"and apply again: {within} ip link set dev lure netns $$ name {stolen} address {mac} mtu {mtu} "
+                f"alias ''\nIf it is not, clear its alias: {within} ip link set dev lure alias ''\n"
+            )
+    # What does not concern interfaces goes on.
+    box.apply(routes=[])
+    assert set(box.state()["links"]) >= {"lure", "eth0"}
+    subprocess.run(["sh", "-c", f"{within} ip link set dev lure alias ''"], check=True)
+    box.apply(interfaces=[])
+    assert ip("link", "show", "dev", device)
+
+
+def test_without_its_record_a_device_is_refused_and_can_be_returned_by_hand(
+    box: Box, kernel: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = kernel.tap()
+    before = ip("-o", "link", "show", "dev", device)
+    box.apply(interfaces=[nic(device)])
+    record_of(box).unlink()
+    capsys.readouterr()
+    assert main(["apply", box.write(interfaces=[])]) == 3
+    command = capsys.readouterr().err.partition("apply again: ")[2].partition("\n")[0]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert ip("-o", "link", "show", "dev", device).partition(": ")[2] == before.partition(": ")[2]
+    box.apply(interfaces=[nic(device)])
+    box.apply(interfaces=[])
+
+
+def test_the_record_of_a_dead_namespace_says_nothing_of_a_new_one_with_its_number(box: Box, kernel: Kernel) -> None:
+    device = kernel.tap()
+    box.apply(interfaces=[nic(device)])
+    old = record_of(box)
+    text, index = old.read_text(), json.loads(box.ip("-j", "link", "show", "eth0"))[0]["ifindex"]
+    ip("netns", "del", box.namespace)
+    ip("netns", "add", box.namespace)
+    # The kernel may have given the number to another namespace meanwhile.
+    record_of(box).write_text(text)
+    other = kernel.tap()
+    box.ip("link", "add", "eth0", "index", str(index), "type", "veth", "peer", "name", "eth1")
+    box.apply(interfaces=[nic(other, "eth7")])
+    box.apply(interfaces=[])
+    assert set(box.state()["links"]) == {"lo", "eth0", "eth1"}
+    assert not record_of(box).exists()
+
+
+def record_of(box: Box) -> Path:
+    found = os.stat(f"/run/netns/{box.namespace}")
+    return Path(given.FOLDER, f"{found.st_dev}-{found.st_ino}.json")
 
 
 def test_a_device_that_came_home_under_another_name_is_found_by_its_alias(box: Box, kernel: Kernel) -> None:
