@@ -18,11 +18,10 @@ from reconciler.operations.segment import Segment, flat, without
 from reconciler.plan import Plan
 from reconciler.plan.hold import hold
 from reconciler.preview import Adoption, Preview, compare, preview
-from reconciler.recover import Fates, Proof, about, execute, recover, stuck, undo
+from reconciler.recover import Fates, Proof, about, execute, recover, settled, stuck, undo
 from reconciler.remaining import Difference, remaining
 from reconciler.safety import Allowance, check_deletions
 
-_POLL = 0.05
 # Seconds between two looks at servers that drain.
 _DRAIN_POLL = 0.5
 # A message names at most this many differences.
@@ -193,21 +192,15 @@ def _carry_out(
 
 def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, excused: frozenset[Subject]) -> None:
     """Look until duplicate address detection has ended. Raise VerifyError if the sandbox differs from its manifest."""
-    deadline = time.monotonic() + DAD_TIMEOUT
-    while True:
-        # A quick look is enough: the kernel has acknowledged every operation.
-        found = preview(driver, desired, adopt=adopt, quick=True)
-        around = found.observed.around
-        if around.dad_failed:
-            listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.dad_failed))
-            raise VerifyError(f"another host uses this address already (duplicate address detection): {listed}")
-        _check(found, adopt=adopt, excused=excused)
-        if not around.tentative:
-            return
-        if time.monotonic() > deadline:
-            listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.tentative))
-            raise VerifyError(f"still tentative after {DAD_TIMEOUT:.0f} s: {listed}")
-        time.sleep(_POLL)
+    found = settled(driver, desired, adopt=adopt)
+    around = found.observed.around
+    if around.dad_failed:
+        listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.dad_failed))
+        raise VerifyError(f"another host uses this address already (duplicate address detection): {listed}")
+    _check(found, adopt=adopt, excused=excused)
+    if around.tentative:
+        listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.tentative))
+        raise VerifyError(f"still tentative after {DAD_TIMEOUT:.0f} s: {listed}")
 
 
 def _check(found: Preview, *, adopt: Adoption, excused: frozenset[Subject]) -> None:

@@ -97,13 +97,22 @@ class ApplyError(ReconcilerError):
 
     `headline` says which one, `reason` why, and `counts` what became of the others. `path` is the field of the manifest
     that asks for it; empty if there is none. `fates`: which others were kept, undone and not tried, as lines.
+    `is_kept`: not everything was undone.
     """
 
     def __init__(
-        self, headline: str, reason: str, path: tuple[str | int, ...], counts: str, fates: tuple[str, ...] = ()
+        self,
+        headline: str,
+        reason: str,
+        path: tuple[str | int, ...],
+        counts: str,
+        fates: tuple[str, ...] = (),
+        *,
+        is_kept: bool = False,
     ) -> None:
         super().__init__(f"{headline}: {reason}. {counts}")
-        self.headline, self.reason, self.path, self.counts, self.fates = headline, reason, path, counts, fates
+        self.headline, self.reason, self.path, self.counts = headline, reason, path, counts
+        self.fates, self.is_kept = fates, is_kept
 
 
 class RefusedError(ReconcilerError):

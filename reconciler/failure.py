@@ -53,8 +53,9 @@ def kept_error(fates: Fates, before: Preview) -> ApplyError:
         headline=f"{_failed_words(failures, len(before.plan.operations))}: {failures[0].operation.command}",
         reason=_reason(failures[0], before.desired.driver) + others,
         path=locate(before.desired, failures[0].operation.subject),
-        counts=f"{'; '.join(_count_words(fates, before.desired.id))}. To have all or nothing: --all-or-nothing.",
+        counts=f"{'; '.join(_count_words(fates, before.desired.id))}.",
         fates=tuple(_fate_lines(fates)),
+        is_kept=True,
     )
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.drivers import Driver
 from reconciler.errors import ReconcilerError
 from reconciler.model.fact import Deviation, deviations
-from reconciler.model.identity import HostDevice, Nic, Subject
+from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject
 from reconciler.model.sandbox import Sandbox
+from reconciler.netlink.execute import DAD_TIMEOUT
 from reconciler.operations import Operation
 from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface
 from reconciler.operations.outcome import Outcome, Status, is_independent
@@ -165,7 +166,7 @@ def recover(
             more = execute(driver, rest.segments)
             if not recovery.add(more) and any(map(_is_failure, more)):
                 break
-        fates = _fates(recovery, rest.operations, proof)
+        fates = _fates(recovery, _unfinished(settled(driver, recovery.target, adopt=adopt)), proof)
     except ReconcilerError as error:
         done = sum(not _is_failure(outcome) for outcome in recovery.outcomes)
         return Fates(_failures(recovery.outcomes), unknown=str(error), done=done)
@@ -175,16 +176,37 @@ def recover(
     return fates
 
 
-def _fates(recovery: _Recovery, rest: Sequence[Operation], proof: Proof) -> Fates:
-    """Sort the operations of the plan: those that lead to the target were kept, unless they are left to do.
+def settled(driver: Driver, desired: Sandbox, *, adopt: Adoption) -> Preview:
+    """Look until duplicate address detection has ended, but no longer than DAD_TIMEOUT; return the last look.
 
-    `rest`: what a look has found to be left to do for the target.
+    A quick look is enough: the kernel has acknowledged every operation.
+    """
+    deadline = time.monotonic() + DAD_TIMEOUT
+    while True:
+        found = preview(driver, desired, adopt=adopt, quick=True)
+        around = found.observed.around
+        if not around.tentative or around.dad_failed or time.monotonic() > deadline:
+            return found
+        time.sleep(_POLL)
+
+
+def _unfinished(found: Preview) -> set[Subject]:
+    """Return the objects that are not as they should be, by a look."""
+    around = found.observed.around
+    unfinished: set[Subject] = {NicAddress(*each) for each in around.tentative | around.dad_failed}
+    unfinished |= {each for operation in found.plan.operations for each in about(operation)}
+    return unfinished | {each for difference in remaining(found.desired, found.observed) for each in difference.about}
+
+
+def _fates(recovery: _Recovery, unfinished: Collection[Subject], proof: Proof) -> Fates:
+    """Sort the operations of the plan: those that lead to what is possible were kept, unless a look shows otherwise.
+
+    `unfinished`: objects that are not as they should be.
     """
     before, failed = recovery.before, _failures(recovery.outcomes)
     others = [each for each in before.plan.operations if each not in {outcome.operation for outcome in failed}]
     done = {outcome.operation for outcome in recovery.outcomes if outcome.status is Status.DONE}
     planned = set(compare(recovery.possible, before.observed).plan.operations)
-    unfinished = {each for operation in rest for each in about(operation)}
 
     def is_kept(operation: Operation) -> bool:
         if is_independent(operation):

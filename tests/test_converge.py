@@ -224,7 +224,7 @@ def test_a_rule_that_fails_leaves_the_others_where_they_are_and_is_reported() ->
             "  ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.2:8080 -m -w 9: its service could not be added"
         ),
         ("ipvs", "services", 1),
-        "6 done and kept; 3 left to do. To have all or nothing: --all-or-nothing.",
+        "6 done and kept; 3 left to do.",
     )
     assert str(told) == f"{told.headline}: {told.reason}. {told.counts}"
     assert box.routes == [ROUTE]
@@ -242,7 +242,7 @@ def test_many_failures_are_counted_and_the_first_five_named() -> None:
     ]
     assert told.reason == "\n".join(["the kernel: No such file or directory", *lines, "  … and 3 more"])
     assert told.path == ("ipvs", "services", 1)
-    assert told.counts == "3 done and kept; 8 left to do. To have all or nothing: --all-or-nothing."
+    assert told.counts == "3 done and kept; 8 left to do."
 
 
 def test_a_server_that_fails_is_found_in_the_manifest() -> None:
@@ -282,7 +282,7 @@ def test_what_fails_is_named_with_its_place(operation: Any, desired: Sandbox, pa
         f"1 of 1 operations failed: {operation.command}",
         "the kernel: Operation not permitted",
         path,
-        "0 done and kept; 1 left to do. To have all or nothing: --all-or-nothing.",
+        "0 done and kept; 1 left to do.",
     )
 
 
@@ -293,7 +293,7 @@ def test_a_setting_that_the_kernel_lacks_is_one_failure() -> None:
         "1 of 4 operations failed: sysctl -w net.ipv4.vs.run_estimation=0",
         "sysctl net.ipv4.vs.run_estimation=0: No such file or directory",
         ("ipvs",),
-        "3 done and kept; 1 left to do. To have all or nothing: --all-or-nothing.",
+        "3 done and kept; 1 left to do.",
     )
 
 
@@ -316,7 +316,7 @@ def test_a_route_that_fails_leaves_ipvs_where_it_is() -> None:
     told = refused_apply(box, wanted(WEB, DNS, routes=[]))
     assert (told.headline, told.counts) == (
         "1 of 4 operations failed: ip route del blackhole 10.2.0.0/16 proto 200",
-        "3 done and kept; 1 left to do. To have all or nothing: --all-or-nothing.",
+        "3 done and kept; 1 left to do.",
     )
     assert in_sync(box, wanted(WEB, DNS))
     assert box.routes == [OTHER_ROUTE]
@@ -336,7 +336,7 @@ def test_a_route_that_fails_undoes_ipvs_as_well_if_that_is_asked_for() -> None:
 def test_a_route_that_fails_before_ipvs_does_not_stop_it() -> None:
     box = box_of(refused=[ROUTE])
     told = refused_apply(box, wanted(WEB, routes=[ROUTE, OTHER_ROUTE]))
-    assert told.counts == "4 done and kept; 1 left to do. To have all or nothing: --all-or-nothing."
+    assert told.counts == "4 done and kept; 1 left to do."
     assert in_sync(box, wanted(WEB, routes=[OTHER_ROUTE]))
     box = box_of(refused=[ROUTE])
     told = refused_apply(box, wanted(WEB, routes=[ROUTE]), all_or_nothing=True)
@@ -386,7 +386,7 @@ def test_what_became_of_an_operation_without_an_answer_is_settled_by_looking(car
     assert (told.headline, told.reason, told.counts) == (
         f"0 of 1 operations failed, and to 1 there was no answer: {edit.command}",
         LOST,
-        f"0 done and kept; {left} left to do. To have all or nothing: --all-or-nothing.",
+        f"0 done and kept; {left} left to do.",
     )
 
 
@@ -425,7 +425,7 @@ def test_a_kernel_that_is_lost_afterwards_is_told(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(box, "observe", once)
     told = refused_apply(box, wanted(WEB, WRONG))
-    assert told.counts == (f"3 done; what is left is unknown: {LOST}. To have all or nothing: --all-or-nothing.")
+    assert told.counts == (f"3 done; what is left is unknown: {LOST}.")
 
 
 def test_what_differs_nevertheless_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -673,7 +673,7 @@ def test_without_an_answer_about_ipvs_a_route_is_deleted_nevertheless() -> None:
     told = refused_apply(box, desired)
     assert (told.headline, told.counts) == (
         "0 of 5 operations failed, and to 4 there was no answer: ipvsadm -A -t 10.10.0.1:80 -s rr",
-        "1 done and kept; 1 left to do. To have all or nothing: --all-or-nothing.",
+        "1 done and kept; 1 left to do.",
     )
     assert box.routes == []
 

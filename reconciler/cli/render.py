@@ -75,4 +75,5 @@ def render_failure(manifest: Manifest, error: ApplyError) -> str:
     lines = [f"{manifest.sandbox.id}: {error.headline}", f"  {error.reason}"]
     if error.path:
         lines.append(f"  from {manifest.where(error.path)}, {path_text(error.path)}")
-    return "\n".join([*lines, *(f"  {line}" for line in error.fates), f"  {error.counts}"])
+    advice = " To have all or nothing: --all-or-nothing." if error.is_kept else ""
+    return "\n".join([*lines, *(f"  {line}" for line in error.fates), f"  {error.counts}{advice}"])

@@ -76,15 +76,16 @@ def test_a_tap_that_another_process_holds(refuse: Refuse, kernel: Kernel) -> Non
         assert f"{device} is in use by another process" in refuse(nic(device, "third", 3))
 
 
-def test_a_tap_that_is_down_and_held_fails_and_leaves_nothing(
+def test_a_tap_that_is_down_and_held_fails_and_leaves_nothing_of_itself(
     vm: Vm, kernel: Kernel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    device = kernel.tap()
+    device, other = kernel.tap(), nic(make_tap(kernel), "a", 1)
     with held(device):
-        assert vm.run(interfaces=[nic(make_tap(kernel), "a", 1), nic(device, "b", 2)]) == 2
-        said = capsys.readouterr().err
-        assert re.search("in use by another process|Device or resource busy", said)
-        vm.assert_is([])
+        for options, left in ((["--all-or-nothing"], []), ([], [other])):
+            assert vm.run(*options, interfaces=[nic(device, "b", 2), other]) == 2
+            said = capsys.readouterr().err
+            assert re.search("in use by another process|Device or resource busy", said)
+            vm.assert_is(left)
     vm.apply(interfaces=[nic(device, "b", 2)])
 
 
