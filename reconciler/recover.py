@@ -22,7 +22,7 @@ from reconciler.netlink.execute import DAD_TIMEOUT
 from reconciler.operations import Operation
 from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface
 from reconciler.operations.outcome import Outcome, Status, is_independent
-from reconciler.operations.segment import Segment, Table, flat
+from reconciler.operations.segment import Segment, Table, flat, without
 from reconciler.plan.hold import hold
 from reconciler.preview import Adoption, Preview, compare, preview
 from reconciler.remaining import remaining
@@ -124,13 +124,14 @@ class _Recovery:
     outcomes: list[Outcome]
     held: set[Subject]
 
-    def add(self, outcomes: Sequence[Outcome]) -> bool:
-        """Add outcomes. Return whether more objects are known to be stuck."""
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Add outcomes: objects whose operations failed are stuck."""
         self.outcomes += outcomes
-        found = {each for outcome in outcomes if _is_failure(outcome) for each in stuck(outcome.operation)}
-        is_new = not found <= self.held
-        self.held |= found
-        return is_new
+        self.held |= {each for outcome in outcomes if _is_failure(outcome) for each in stuck(outcome.operation)}
+
+    def segments(self, found: Preview) -> tuple[Segment, ...]:
+        """Return what is still to be tried of a plan. What failed once would also fail to restore an object."""
+        return without(found.plan.segments, {outcome.operation for outcome in self.outcomes if _is_failure(outcome)})
 
     @property
     def possible(self) -> Sandbox:
@@ -160,12 +161,10 @@ def recover(
     recovery = _Recovery(before, [], set(held))
     recovery.add(outcomes)
     try:
-        last: tuple[Operation, ...] = ()
-        while (rest := preview(driver, recovery.target, adopt=adopt).plan).operations not in ((), last):
-            last = rest.operations
-            more = execute(driver, rest.segments)
-            if not recovery.add(more) and any(map(_is_failure, more)):
-                break
+        tried: set[tuple[Operation, ...]] = {()}
+        while flat(segments := recovery.segments(preview(driver, recovery.target, adopt=adopt))) not in tried:
+            tried.add(flat(segments))
+            recovery.add(execute(driver, segments))
         fates = _fates(recovery, _unfinished(settled(driver, recovery.target, adopt=adopt)), proof)
     except ReconcilerError as error:
         done = sum(not _is_failure(outcome) for outcome in recovery.outcomes)
@@ -215,10 +214,12 @@ def _fates(recovery: _Recovery, unfinished: Collection[Subject], proof: Proof) -
 
     kept = tuple(filter(is_kept, others))
     not_kept = [each for each in others if not is_kept(each)]
-    as_before = {
-        each for operation in (*not_kept, *(outcome.operation for outcome in failed)) for each in about(operation)
-    }
-    as_before -= {each for operation in kept for each in about(operation)}
+    changed = {each for operation in kept for each in about(operation)}
+    not_changed = (*not_kept, *(outcome.operation for outcome in failed))
+    as_before = {each for operation in not_changed for each in about(operation)} - changed
+    if any(isinstance(operation, RenameInterface) for operation in kept):
+        # What is on a NIC has its name, and is not the same under another one.
+        as_before = {each for each in as_before if isinstance(each, Nic | HostDevice)}
     return Fates(
         failed=failed,
         kept=kept,

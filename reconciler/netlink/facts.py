@@ -7,6 +7,7 @@ neighbour.h.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -33,7 +34,7 @@ _IFNAME = 3
 # IFA_F_TENTATIVE, _DADFAILED, _OPTIMISTIC, _DEPRECATED.
 _PASSING_FLAGS = 0x40 | 0x08 | 0x04 | 0x20
 _ADDRESS_FIELDS = {1: "peer", 3: "label", 4: "broadcast", 9: "metric", 11: "protocol"}
-_IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 2, 6, 8
+_IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO, _IFA_FLAGS = 2, 3, 6, 8
 _FOREVER = 0xFFFFFFFF
 _ROUTE_FIELDS = {
     5: "gateway",
@@ -46,6 +47,8 @@ _ROUTE_FIELDS = {
 }
 _DST, _SRC, _OIF, _PRIORITY, _MULTIPATH, _TABLE = 1, 2, 4, 6, 9, 15
 _ONLINK = 0x4
+# RTN_MULTICAST, RTPROT_KERNEL.
+_MULTICAST, _KERNEL = 5, 2
 _RULE_HEADER, _RULE_PRIORITY, _RULE_INVERT = 12, 6, 0x2
 _NEIGHBOUR_FIELDS = {2: "lladdr", 12: "protocol"}
 _PERMANENT, _PROXY = 0x80, 0x08
@@ -118,13 +121,19 @@ def _address(payload: bytes, names: Mapping[int, str]) -> Fact | None:
     flags = _number(found, _IFA_FLAGS, old_flags) & ~_PASSING_FLAGS
     lifetimes = struct.unpack_from("=II", found.get(_IFA_CACHEINFO, b"\xff" * 8))
     life = " ".join("forever" if each == _FOREVER else "limited" for each in lifetimes)
-    values = (("scope", str(scope)), ("flags", f"{flags:#x}"), ("lifetime", life), *_values(found, _ADDRESS_FIELDS))
     name = names.get(index, str(index))
+    if re.fullmatch(re.escape(name) + r"(:\d+)?", _text(found.get(_IFA_LABEL, b""))):
+        # The kernel numbers the addresses of a NIC when it is renamed.
+        del found[_IFA_LABEL]
+    values = (("scope", str(scope)), ("flags", f"{flags:#x}"), ("lifetime", life), *_values(found, _ADDRESS_FIELDS))
     return Fact(f"address {address} of {name}", NicAddress(name, address), values)
 
 
-def _route(payload: bytes, names: Mapping[int, str]) -> Fact:
+def _route(payload: bytes, names: Mapping[int, str]) -> Fact | None:
     family, length, source, tos, table, protocol, scope, type_, flags = _RTMSG.unpack_from(payload)
+    if (family, type_, protocol) == (AF_INET6, _MULTICAST, _KERNEL):
+        # The kernel adds it with the first IPv6 address that a NIC ever had, and keeps it.
+        return None
     found = dict(message.attributes(payload, _RTMSG.size))
     table, metric = _number(found, _TABLE, table), _number(found, _PRIORITY)
     dest = f"{inet_ntop(family, found.get(_DST, bytes(_SIZES[family])))}/{length}" if family in _SIZES else str(family)

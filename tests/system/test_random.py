@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,14 @@ from hypothesis import strategies as st
 from reconciler import converge
 from reconciler.cli.script import render_script
 from reconciler.drivers.netns import NetnsDriver
+from reconciler.errors import ApplyError
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.netlink import execute as netlink
+from reconciler.netlink.channel import Channel
+from reconciler.netlink.execute import IsGone, Request
+from reconciler.operations import Operation
+from reconciler.operations.outcome import Outcome, Status
 from reconciler.preview import preview
 from reconciler.safety import Allowance
 from tests.conftest import Kernel, ip
@@ -121,3 +127,58 @@ def test_whatever_is_undone_is_as_it_was(tmp_path: Path, pair: tuple[Sandbox, Sa
         before = apply(box, first)
         apply(box, second)
         assert differences(apply(box, first), before) == []
+
+
+NEEDED_BY_NOTHING = {"AddNeighbour", "ReplaceNeighbour", "DeleteNeighbour", "DeleteRoute"}
+
+
+@contextmanager
+def failing(operation: Operation) -> Iterator[None]:
+    """Let the kernel refuse an operation whenever it is tried."""
+    send_all = netlink.send_all
+
+    def refuse(channel: Channel, batches: Iterable[Sequence[Request]], is_gone: IsGone) -> Iterator[list[Outcome]]:
+        for batch in batches:
+            left = [each for each in batch if each.operation != operation]
+            sent = iter(next(send_all(channel, [left], is_gone)) if left else [])
+            yield [
+                Outcome(operation, Status.FAILED, "the kernel: no") if each.operation == operation else next(sent)
+                for each in batch
+            ]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(netlink, "send_all", refuse)
+        patched.setattr(netlink, "BATCH", 200)
+        yield
+
+
+@pytest.mark.usefixtures("root")
+@SLOW
+@given(pair=PAIRS, number=st.integers(0), all_or_nothing=st.booleans())
+def test_whatever_fails_the_others_are_done_and_it_can_be_mended(
+    tmp_path: Path, pair: tuple[Sandbox, Sandbox], number: int, all_or_nothing: bool
+) -> None:
+    first, second = pair
+    with boxes(tmp_path) as (box, _):
+        before = apply(box, first)
+        driver = NetnsDriver(box.address)
+        try:
+            wanted = of(box, second)
+            operations = preview(driver, wanted).plan.operations
+            if not operations:
+                return
+            failed = operations[number % len(operations)]
+            with failing(failed), pytest.raises(ApplyError) as caught:
+                converge.apply(driver, wanted, allowance=Allowance(), all_or_nothing=all_or_nothing)
+        finally:
+            driver.close()
+        told = caught.value.counts
+        # What a change of a link took along may need the very operation that fails; then that is told.
+        if all_or_nothing and "NOT" not in told:
+            assert differences(box.state(), before) == [], failed.command
+        if not all_or_nothing and failed.kind in NEEDED_BY_NOTHING:
+            assert "not tried" not in told, (failed.command, told)
+            assert "undone" not in told, (failed.command, told)
+        after = apply(box, second)
+        apply(box, first)
+        assert differences(apply(box, second), after) == []
