@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.model.address import contains, is_ipv6, network
-from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, Subject
+from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, Subject, Sysctl
 from reconciler.model.interface import Address, Interface
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import DirectNetworks, Route, is_reached
 from reconciler.model.rule import KERNEL_TABLES, Rule
 from reconciler.model.sandbox import Sandbox
+from reconciler.model.sysctl import full_name
 from reconciler.plan.aftermath import with_names
 
 Prefixes = Mapping[str, Sequence[str]]
@@ -37,7 +38,7 @@ class _Nics:
 def hold(desired: Sandbox, before: Sandbox, stuck: Collection[Subject]) -> Sandbox:
     """Return the desired sandbox, with objects that are `stuck`, and what depends on them, as they were before."""
     nics = _hold_nics(desired.interfaces, before.interfaces or (), stuck)
-    held = replace(desired, interfaces=nics.interfaces)
+    held = replace(desired, interfaces=nics.interfaces, sysctls=_free_sysctls(desired.sysctls, stuck))
     if desired.routes is None and desired.rules is None:
         return replace(held, neighbours=_hold_neighbours(desired.neighbours, before.neighbours or (), nics, stuck))
     had = tuple(with_names(route, nics.renames) for route in before.routes or ())
@@ -61,7 +62,7 @@ def _hold_nics(wishes: tuple[Interface, ...] | None, had: tuple[Interface, ...],
     for wish in wishes:
         old = before.get(wish.device)
         if wish.device not in stay:
-            found.append(replace(wish, addresses=_hold_addresses(wish, old, stuck)))
+            found.append(_with_what_is_free(wish, wish, old, stuck))
         elif old is None:
             nics.gone.add(wish.name)
         elif old.name != wish.name or not old.up:
@@ -69,7 +70,7 @@ def _hold_nics(wishes: tuple[Interface, ...] | None, had: tuple[Interface, ...],
             nics.frozen.add(old.name)
             found.append(old)
         else:
-            found.append(replace(old, addresses=_hold_addresses(wish, old, stuck)))
+            found.append(_with_what_is_free(old, wish, old, stuck))
     wanted = {wish.device for wish in wishes}
     staying = [each for each in had if each.device in stay - wanted]
     nics.frozen |= {each.name for each in staying}
@@ -107,6 +108,21 @@ def _is_replaced(old: Interface, wishes: Iterable[Interface]) -> bool:
         old.name == wish.name or not networks.isdisjoint(network(each.address) for each in wish.addresses)
         for wish in wishes
     )
+
+
+def _with_what_is_free(
+    link: Interface, wish: Interface, old: Interface | None, stuck: Collection[Subject]
+) -> Interface:
+    """Return a NIC with the settings of `link`, and with what `wish` has on it."""
+    sysctls = tuple(each for each in wish.sysctls if Sysctl(full_name(wish.name, each[0]), wish.name) not in stuck)
+    return replace(link, addresses=_hold_addresses(wish, old, stuck), sysctls=sysctls)
+
+
+def _free_sysctls(
+    wishes: tuple[tuple[str, int], ...] | None, stuck: Collection[Subject]
+) -> tuple[tuple[str, int], ...] | None:
+    """Return the sysctls of the sandbox without those that are stuck: a manifest leaves alone what it does not name."""
+    return None if wishes is None else tuple(each for each in wishes if Sysctl(each[0]) not in stuck)
 
 
 def _hold_addresses(wish: Interface, old: Interface | None, stuck: Collection[Subject]) -> tuple[Address, ...]:

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, Subject
+from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, Subject, Sysctl
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Sandbox
+from reconciler.model.sysctl import full_name
 from reconciler.plan.hold import hold
 from tests.plan.sandboxes import hop, nic, route, wanted
 
@@ -177,3 +178,20 @@ def test_absent_sections_stay_absent() -> None:
     found = hold(desired, wanted([OLD], [DEFAULT]), [stuck_route(VIA_OLD), Nic("eth0")])
     assert (found.interfaces, found.routes, found.rules, found.neighbours) == (None, (DEFAULT,), None, None)
     assert hold(wanted([OLD]), Sandbox(id="box", driver=desired.driver), [Nic("eth0")]).routes is None
+
+
+def test_a_sysctl_that_cannot_be_set_is_left_alone_and_nothing_else_is() -> None:
+    eth0 = replace(OLD, sysctls=(("rp_filter", 1), ("accept_ra", 0)))
+    desired = replace(wanted([eth0], [VIA_OLD]), sysctls=(("net.ipv4.ip_forward", 1), ("net.ipv4.tcp_ecn", 1)))
+    before = replace(wanted([replace(eth0, mtu=1400, sysctls=())], []), sysctls=())
+    stuck: list[Subject] = [
+        Sysctl("net.ipv4.ip_forward"),
+        Sysctl(full_name("eth0", "accept_ra"), "eth0"),
+    ]
+    found = hold(desired, before, stuck)
+    assert found.sysctls == (("net.ipv4.tcp_ecn", 1),)
+    assert found.interfaces == (replace(eth0, sysctls=(("rp_filter", 1),)),)
+    assert found.routes == (VIA_OLD,)
+    # The settings of a link and its sysctls do not depend on each other.
+    found = hold(desired, before, [Nic("eth0")])
+    assert found.interfaces == (replace(eth0, mtu=1400),)
