@@ -175,9 +175,13 @@ def _service_differences(wish: Service | None, found: Service | None, *, drains:
     elif found and not wish and not (drains and found.servers):
         yield Difference(f"{name} should not be there", about)
     elif found and wish:
-        bare, is_ = (replace(each, servers=(), ignore=()) for each in (wish, found))
+        drained = {server.key for server in found.servers if server.deadline is not None}
+        passing = drains and not drained <= {server.key for server in wish.servers}
+        prepared = wish.while_draining() if passing or wish.has_draining else wish
+        bare, is_ = (replace(each, servers=(), ignore=()) for each in (prepared, found))
         if replace(is_, marked=bare.marked) != bare:
-            yield Difference(f"{name}: {_field_words(notation.write(bare), notation.write(is_))}", about)
+            data = [notation.write(replace(each, scheduler_flags=each.kernel_flags)) for each in (bare, is_)]
+            yield Difference(f"{name}: {_field_words(*data) or 'the mark of a drain is wrong'}", about)
         elif is_ != bare:
             yield Difference(f"{name} does not carry our mark", about, only_mark=True)
     for change in diff(wish.servers if wish else (), found.servers if found else ()):

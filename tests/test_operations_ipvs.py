@@ -35,6 +35,7 @@ from reconciler.operations.ipvs import (
     SettingOperation,
     StartExpiring,
     StopExpiring,
+    StopFallback,
 )
 from reconciler.operations.outcome import is_independent
 from reconciler.operations.segment import Table
@@ -74,6 +75,7 @@ THICK = Service(
 THICK6 = replace(
     THICK, address="fd00:10::1", scheduler="sh", scheduler_flags=("sh-port",), netmask="64", persistence_engine=None
 )
+HASHING = replace(WEB, scheduler="mh", scheduler_flags=("mh-port",))
 UNTIL = 1_800_000_060.0
 
 # An operation, its sign, its command and its comment.
@@ -109,6 +111,22 @@ OPERATIONS: list[tuple[IpvsOperation, str, str, str]] = [
     (
         EditService(service=MARK6, before=replace(MARK6, one_packet=True)),
         *("~", "ipvsadm -E -f 4294967295 -6 -s wlc", "was -f 4294967295 -6 -s wlc -o"),
+    ),
+    (
+        EditService(service=replace(HASHING, draining=True), before=HASHING),
+        *(
+            "~",
+            "ipvsadm -E -t 10.10.0.1:80 -s mh -b mh-fallback,mh-port",
+            "was -t 10.10.0.1:80 -s mh -b mh-port; the fallback is on only while servers drain",
+        ),
+    ),
+    (
+        StopFallback(service=HASHING),
+        *(
+            "~",
+            "ipvsadm -E -t 10.10.0.1:80 -s mh -b mh-port",
+            "no server drains any more, so the fallback ends",
+        ),
     ),
     (MarkService(service=WEB), "~", "ipvsadm -E -t 10.10.0.1:80 -s rr", "marks it as ours"),
     (
@@ -204,7 +222,7 @@ def test_every_operation_is_shown() -> None:
 
 def test_what_holds_of_each_operation() -> None:
     ends = {type(operation).__name__ for operation, *_ in OPERATIONS if isinstance(operation, EndOperation)}
-    assert ends == {"DeleteService", "DeleteServer", "StartExpiring", "StopExpiring", "DeleteConntrack"}
+    assert ends == {"DeleteService", "DeleteServer", "StopFallback", "StartExpiring", "StopExpiring", "DeleteConntrack"}
     manifest = Manifest(file="web-1.yaml", text="", document=0, sandbox=SANDBOX)
     within, special = "nsenter --net=/run/netns/web-1 ", {}
     for operation, _, command, _ in OPERATIONS:

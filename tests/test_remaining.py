@@ -23,8 +23,9 @@ KINDS: tuple[type, ...] = (Interface, Address, Neighbour, NextHop, Route, Rule, 
 FIELDS: list[tuple[type, str, Any]] = [
     (kind, field, example) for kind in KINDS for field, example in EXAMPLES[kind].items()
 ]
-# The other fields that are compared, although no manifest says them; in the same order in each process.
-UNSAID = sorted(NOT_SAID, key=str)
+# The other fields that are compared, although no manifest says them, in the same order in each process. Flags of other
+# programs are not.
+UNSAID = sorted(NOT_SAID - {(Service, "other_flags")}, key=str)
 FIELDS += [(kind, field, EXAMPLES[kind][next(iter(EXAMPLES[kind]))]) for kind, field in UNSAID]
 # It says what the weights of a service are compared with, and is never observed.
 FIELDS.remove((Service, "ignore", EXAMPLES[Service]["ignore"]))
@@ -255,6 +256,21 @@ def test_sysctls_are_named_in_full() -> None:
     ]
     # What a manifest does not name may be anything.
     assert words(sandbox(sysctls=()), found) == []
+
+
+def test_the_fallback_of_a_scheduler_may_be_on_while_servers_drain_and_no_longer() -> None:
+    wish = replace(SERVICE, scheduler="mh", servers=(SERVER,))
+    leaving = replace(SERVER, port=81)
+    on = replace(wish, draining=True)
+    drains = replace(on, servers=(SERVER, leaving.draining(1_800_000_000)))
+    name = "ipvs: service -u 172.17.0.7:80"
+    assert words(table(wish, drain=60), table(drains)) == []
+    assert words(table(wish, drain=60), table(replace(drains, draining=False))) == [
+        f"{name}: schedulerFlags is absent, not ['mh-fallback']"
+    ]
+    assert words(table(wish, drain=60), table(on)) == [f"{name}: schedulerFlags is ['mh-fallback'], not absent"]
+    forever = replace(wish, scheduler_flags=("mh-fallback",))
+    assert words(table(forever), table(on)) == [f"{name}: the mark of a drain is wrong"]
 
 
 def test_what_a_difference_is_about_is_what_operations_are_about() -> None:

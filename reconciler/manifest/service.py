@@ -234,7 +234,7 @@ def write(service: Service) -> dict[str, Any]:
         ("family", "ipv6" if service.protocol == FWMARK and service.is_ipv6 else "", ""),
         ("scheduler", service.scheduler, DEFAULT_SCHEDULER),
         ("schedulerFlags", list(service.scheduler_flags), []),
-        ("persistent", service.persistent, 0),
+        ("persistent", max(service.persistent, 0) if service.persistent else None, None),
         ("netmask", _write_netmask(service), None),
         ("persistenceEngine", service.persistence_engine, None),
         ("onePacket", service.one_packet, False),

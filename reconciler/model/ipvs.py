@@ -6,7 +6,7 @@ Names are those of ipvsadm(8); numbers and limits those of include/uapi/linux/ip
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from reconciler.model.address import contains, family_name, is_ipv6, is_unicast
@@ -26,6 +26,9 @@ RULES_MAX = 20_000
 # Bits 3 to 5 of a service's flags belong to its scheduler; `sh` and `mh` have their own names for the first two.
 SCHEDULER_FLAGS = ("flag-1", "flag-2", "flag-3")
 NAMED_SCHEDULER_FLAGS = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
+# These choose a server by a hash, and refuse the client if the weight of that server is 0 or its threshold is reached
+# (ip_vs_mh.c, ip_vs_sh.c, ip_vs_dh.c). With the flag they try the next server; dh has none.
+FALLBACK_FLAGS: dict[str, str | None] = {"mh": "mh-fallback", "sh": "sh-fallback", "dh": None}
 PERSISTENCE_ENGINES = ("sip",)
 # Two sysctls: one is switched on temporarily while servers are removed, one adds IPVS to connection tracking.
 NODEST, CONNTRACK = "expire_nodest_conn", "conntrack"
@@ -51,8 +54,8 @@ SYSCTLS = (
     "snat_reroute",
 )
 
-# With this bit, the upper threshold of a server of weight 0 is its deadline while it drains: the other bits are the low
-# bits of Unix seconds. The kernel keeps the value, and ignores the thresholds of a server of weight 0.
+# With this bit as the highest, the upper threshold of a server of weight 0 is its deadline while it drains: the other
+# bits are the low bits of Unix seconds. The kernel keeps the value, and ignores the thresholds of a server of weight 0.
 DRAINING = 1 << 30
 _DEADLINE_BITS = DRAINING - 1
 
@@ -63,6 +66,8 @@ THRESHOLD_MAX = DRAINING - 1
 # Seconds: IP_VS_TEMPLATE_TIMEOUT, 31 days and 15 days.
 PERSISTENT_DEFAULT = 360
 PERSISTENT_MAX = 2678400
+# A service that is persistent for 0 seconds, as only netlink can set it; `persistent` 0 is one that is not persistent.
+PERSISTENT_ZERO = -1
 TIMEOUT_MAX = 1296000
 
 ServiceKey = tuple[str, str, int]
@@ -73,7 +78,9 @@ ServerKey = tuple[str, int]
 class Server:
     """A real server. `port` 0 stands for the port of each packet, a threshold of 0 for none.
 
-    `tun_type`, `tun_port` and `tun_checksum` matter only with a tunnel; other servers have the defaults.
+    `tun_type`, `tun_port` and `tun_checksum` matter only with a tunnel; other servers have the defaults, unless another
+    program has set them. An observed server can have values that no manifest has, with which only netlink can set
+    it: `forward` can be `localnode` or `bypass`, and what has no name is a decimal number.
     """
 
     address: str
@@ -94,7 +101,7 @@ class Server:
     @property
     def deadline(self) -> int | None:
         """Return the low bits of the deadline, in Unix seconds, if the server drains; otherwise None."""
-        draining = self.weight == 0 and self.upper_threshold & DRAINING
+        draining = self.weight == 0 and DRAINING <= self.upper_threshold < 2 * DRAINING
         return self.upper_threshold & _DEADLINE_BITS if draining else None
 
     def draining(self, until: float) -> Server:
@@ -179,7 +186,10 @@ class Service:
     `::` for its family. `persistent` is in seconds; 0: not persistent. `netmask` is as in ipvsadm (`255.255.255.0`, or
     `64` for IPv6); None: each client is persistent by itself.
     `ignore`: the fields of its servers that other programs may change; it is desired only, never observed. `marked`:
-    whether the service has our mark; every desired service has it.
+    whether the service has our mark; every desired service has it. `draining`: we have switched on the fallback flag of
+    its scheduler while servers drain; it is then not among `scheduler_flags`.
+    An observed service can have a protocol without a name, which is a decimal number, and `other_flags`: bits that no
+    field has. These belong to other programs and stay through edits.
     """
 
     protocol: str
@@ -194,6 +204,8 @@ class Service:
     servers: tuple[Server, ...] = ()
     ignore: tuple[str, ...] = ()
     marked: bool = True
+    draining: bool = False
+    other_flags: int = field(default=0, compare=False)
 
     @property
     def key(self) -> ServiceKey:
@@ -204,6 +216,31 @@ class Service:
     def is_ipv6(self) -> bool:
         """Return whether its family is IPv6."""
         return is_ipv6(self.address)
+
+    @property
+    def kernel_flags(self) -> tuple[str, ...]:
+        """Return the flags that its scheduler has in the kernel, in the order of their bits."""
+        fallback = FALLBACK_FLAGS.get(self.scheduler)
+        return (fallback, *self.scheduler_flags) if self.draining and fallback else self.scheduler_flags
+
+    @property
+    def refuses(self) -> bool:
+        """Return whether its scheduler refuses clients of a server of weight 0 that another server could take."""
+        return self.scheduler in FALLBACK_FLAGS and FALLBACK_FLAGS[self.scheduler] not in self.kernel_flags
+
+    @property
+    def has_draining(self) -> bool:
+        """Return whether any of its servers drains."""
+        return any(server.deadline is not None for server in self.servers)
+
+    @property
+    def can_drain(self) -> bool:
+        """Return whether servers of it can have weight 0 without any client being refused that another could take."""
+        return not self.while_draining().refuses
+
+    def while_draining(self) -> Service:
+        """Return the service as it must be while servers of it drain."""
+        return replace(self, draining=True) if self.refuses and FALLBACK_FLAGS[self.scheduler] else self
 
 
 class Timeouts(NamedTuple):

@@ -10,6 +10,7 @@ is found by its bytes and never decoded. If a kernel uses another order, decodin
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
 from typing import assert_never
@@ -18,8 +19,10 @@ from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, unpack
 from reconciler.model.address import pack as pack_address
 from reconciler.model.ipvs import (
+    FALLBACK_FLAGS,
     FORWARDS,
     FWMARK,
+    PERSISTENT_ZERO,
     TUN_CHECKSUMS,
     TUN_TYPES,
     Server,
@@ -40,14 +43,17 @@ from reconciler.operations.ipvs import (
     MarkService,
     MessageOperation,
     SetTimeouts,
+    StopFallback,
 )
 
 # Our mark in a service's flags: one of the bits that the kernel keeps but does not use.
 MARK = 0x40000000
+# With the fallback flag of a scheduler: we have switched it on while servers drain.
+DRAINING = 0x20000000
 _PERSISTENT, _HASHED, _ONE_PACKET = 0x1, 0x2, 0x4
 _SCHEDULER_BITS = (0x8, 0x10, 0x20)
 # The bits that an edit may change; other bits stay. The kernel sets _HASHED itself; a request must not contain it.
-_OURS = _PERSISTENT | _ONE_PACKET | MARK | sum(_SCHEDULER_BITS)
+_OURS = _PERSISTENT | _ONE_PACKET | MARK | DRAINING | sum(_SCHEDULER_BITS)
 _ALL = 0xFFFFFFFF
 
 # genetlink.h: the controller, its command to look up a family by name, and the attributes of request and answer.
@@ -80,10 +86,10 @@ _SERVER = struct.Struct("=HH16s HH2sxx HHI HHI HHBxxx HH2sxx HHHxx HHI HHI")
 _SERVER_FAMILY = struct.Struct("=HHHxx")
 _COUNTERS_SIZE = 24
 _PROTOCOLS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
-_PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
 # IP_VS_CONN_F_*: masquerade, direct route, tunnel; and those that only other programs set.
 _FORWARDS = {**dict(zip(FORWARDS, (0, 3, 2), strict=True)), "localnode": 1, "bypass": 4}
-_FORWARD_NAMES = {number: name for name, number in _FORWARDS.items()}
+_TUN_TYPES = {name: number for number, name in enumerate(TUN_TYPES)}
+_TUN_CHECKSUMS = {name: number for number, name in enumerate(TUN_CHECKSUMS)}
 
 
 def family_request(sequence: int) -> bytes:
@@ -129,7 +135,7 @@ def encode(operation: MessageOperation, family: int, sequence: int) -> bytes:
     match operation:
         case AddService(service=service):
             return _request(family, _NEW_SERVICE, sequence, message.attribute(_SERVICE, _settings(service, _OURS)))
-        case EditService(service=service) | MarkService(service=service):
+        case EditService(service=service) | MarkService(service=service) | StopFallback(service=service):
             return _request(family, _SET_SERVICE, sequence, message.attribute(_SERVICE, _settings(service, _OURS)))
         case DeleteService(service=service):
             return _request(family, _DEL_SERVICE, sequence, _named(service.key))
@@ -159,7 +165,7 @@ def encode_identity(key: ServiceKey) -> bytes:
     family = AF_INET6 if is_ipv6(address) else AF_INET
     if protocol == FWMARK:
         return _FWMARK_IDENTITY.pack(6, _AF, family, 8, _FWMARK, port)
-    number, packed = _PROTOCOLS[protocol], pack_address(address)
+    number, packed = _number_of(protocol, _PROTOCOLS), pack_address(address)
     return _IDENTITY.pack(6, _AF, family, 6, _PROTOCOL, number, 20, _ADDR, packed, 6, _PORT, _PORT_FORM.pack(port))
 
 
@@ -171,7 +177,8 @@ def encode_settings(service: Service) -> bytes:
 def _settings(service: Service, mask: int) -> bytes:
     flags = (MARK if service.marked else 0) | (_PERSISTENT if service.persistent else 0)
     flags |= _ONE_PACKET if service.one_packet else 0
-    flags |= scheduler_bits(service.scheduler, service.scheduler_flags) | (_HASHED & mask)
+    flags |= scheduler_bits(service.scheduler, service.kernel_flags) | (_HASHED & mask)
+    flags |= DRAINING if service.draining else 0
     engine = message.attribute(_PE, service.persistence_engine.encode() + b"\0") if service.persistence_engine else b""
     return b"".join(
         (
@@ -179,7 +186,7 @@ def _settings(service: Service, mask: int) -> bytes:
             message.attribute(_SCHED, service.scheduler.encode() + b"\0"),
             engine,
             message.attribute(_FLAGS, _FLAGS_FORM.pack(flags, mask)),
-            _u32(_TIMEOUT, service.persistent),
+            _u32(_TIMEOUT, max(service.persistent, 0)),
             message.attribute(_NETMASK, _encode_netmask(service.netmask, ipv6=service.is_ipv6)),
         )
     )
@@ -193,9 +200,13 @@ def scheduler_bits(scheduler: str, flags: tuple[str, ...]) -> int:
     return sum(bit for bit, name in names if name in flags)
 
 
-def _scheduler_flags(scheduler: str, flags: int) -> tuple[str, ...]:
+def _decode_flags(scheduler: str, flags: int) -> tuple[tuple[str, ...], bool]:
+    """Return a scheduler's flags, and whether we have switched on its fallback flag, which is then not among them."""
     names = zip(_SCHEDULER_BITS, scheduler_flag_names(scheduler), strict=True)
-    return tuple(name for bit, name in names if flags & bit)
+    found = tuple(name for bit, name in names if flags & bit)
+    fallback = FALLBACK_FLAGS.get(scheduler)
+    draining = bool(flags & DRAINING) and fallback in found
+    return tuple(name for name in found if name != fallback) if draining else found, draining
 
 
 def _encode_netmask(netmask: str | None, *, ipv6: bool) -> bytes:
@@ -215,11 +226,21 @@ def encode_server(server: Server) -> bytes:
     """Build the bytes that the kernel dumps for a server up to its counters, and its family, which follows them."""
     return _SERVER.pack(
         *(20, 1, _address(server.address), 6, 2, _PORT_FORM.pack(server.port)),
-        *(8, 3, _FORWARDS[server.forward], 8, 4, server.weight),
-        *(5, 13, TUN_TYPES.index(server.tun_type), 6, 14, _PORT_FORM.pack(server.tun_port)),
-        *(6, 15, TUN_CHECKSUMS.index(server.tun_checksum)),
+        *(8, 3, _number_of(server.forward, _FORWARDS), 8, 4, server.weight),
+        *(5, 13, _number_of(server.tun_type, _TUN_TYPES), 6, 14, _PORT_FORM.pack(server.tun_port)),
+        *(6, 15, _number_of(server.tun_checksum, _TUN_CHECKSUMS)),
         *(8, 5, server.upper_threshold, 8, 6, server.lower_threshold),
     ) + _SERVER_FAMILY.pack(6, _DEST_FAMILY, AF_INET6 if ":" in server.address else AF_INET)
+
+
+def _number_of(name: str, numbers: Mapping[str, int]) -> int:
+    """Return the number of a name. A value that has no name is its number as text."""
+    return numbers[name] if name in numbers else int(name)
+
+
+def _name_of(number: int, numbers: Mapping[str, int]) -> str:
+    """Return the name of a number; the number as text if it has no name. See `_number_of`."""
+    return next((name for name, known in numbers.items() if known == number), str(number))
 
 
 # A large table has few different addresses of servers.
@@ -270,29 +291,29 @@ def decode_service(payload: bytes) -> Service:
     ipv6 = family == AF_INET6
     flags = _number(found.get(_FLAGS, b"")[:4])
     scheduler = _text(found.get(_SCHED, b""))
-    persistent = _number(found.get(_TIMEOUT, b"")) if flags & _PERSISTENT else 0
+    persistent = _number(found.get(_TIMEOUT, b"")) or PERSISTENT_ZERO if flags & _PERSISTENT else 0
     protocol, address, port = _decode_key(found, ipv6=ipv6)
+    scheduler_flags, draining = _decode_flags(scheduler, flags)
     return Service(
         protocol=protocol,
         address=address,
         port=port,
         scheduler=scheduler,
-        scheduler_flags=_scheduler_flags(scheduler, flags),
+        scheduler_flags=scheduler_flags,
         persistent=persistent,
         netmask=_decode_netmask(_exactly(found.get(_NETMASK, b""), 4), ipv6=ipv6, persistent=persistent),
         persistence_engine=_text(found[_PE]) if _PE in found else None,
         one_packet=bool(flags & _ONE_PACKET),
         marked=bool(flags & MARK),
+        draining=draining,
+        other_flags=flags & ~(_OURS | _HASHED),
     )
 
 
 def _decode_key(found: dict[int, bytes], *, ipv6: bool) -> ServiceKey:
     if _FWMARK in found:
         return FWMARK, "::" if ipv6 else "0.0.0.0", _number(found[_FWMARK])
-    number = _number(found.get(_PROTOCOL, b""))
-    protocol = _PROTOCOL_NAMES.get(number)
-    if protocol is None:
-        raise ProtocolError(f"IPVS service of protocol {number}")
+    protocol = _name_of(_number(found.get(_PROTOCOL, b"")), _PROTOCOLS)
     return protocol, _decode_address(found.get(_ADDR, b""), ipv6=ipv6), _port(found.get(_PORT, b""))
 
 
@@ -300,22 +321,18 @@ def decode_server(payload: bytes) -> tuple[Server, int]:
     """Read a dumped server, and how many connections it has, including the inactive ones."""
     found = _nested(payload, _DEST)
     family = _number(found.get(_DEST_FAMILY, b""))
-    forward = _number(found.get(3, b""))
-    if family not in {AF_INET, AF_INET6} or forward not in _FORWARD_NAMES:
-        raise ProtocolError(f"IPVS server of address family {family}, forward method {forward}")
-    tun_type, checksum = _number(found.get(13, b"\0")), _number(found.get(15, b"\0\0"))
-    if tun_type >= len(TUN_TYPES) or checksum >= len(TUN_CHECKSUMS):
-        raise ProtocolError(f"IPVS server of tunnel type {tun_type}, flags {checksum:#x}")
+    if family not in {AF_INET, AF_INET6}:
+        raise ProtocolError(f"IPVS server of address family {family}")
     server = Server(
         address=_decode_address(found.get(1, b""), ipv6=family == AF_INET6),
         port=_port(found.get(2, b"")),
-        forward=_FORWARD_NAMES[forward],
+        forward=_name_of(_number(found.get(3, b"")), _FORWARDS),
         weight=_number(found.get(4, b"")),
         upper_threshold=_number(found.get(5, b"")),
         lower_threshold=_number(found.get(6, b"")),
-        tun_type=TUN_TYPES[tun_type],
+        tun_type=_name_of(_number(found.get(13, b"\0")), _TUN_TYPES),
         tun_port=_port(found.get(14, b"\0\0")),
-        tun_checksum=TUN_CHECKSUMS[checksum],
+        tun_checksum=_name_of(_number(found.get(15, b"\0\0")), _TUN_CHECKSUMS),
     )
     return server, _number(found.get(_DEST_ACTIVE, b"")) + _number(found.get(_DEST_INACTIVE, b""))
 

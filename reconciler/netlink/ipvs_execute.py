@@ -28,6 +28,7 @@ from reconciler.operations.ipvs import (
     DeleteServer,
     DeleteService,
     DrainServer,
+    EditService,
     EndOperation,
     IpvsOperation,
     MessageOperation,
@@ -35,6 +36,7 @@ from reconciler.operations.ipvs import (
     SettingOperation,
     StartExpiring,
     StopExpiring,
+    StopFallback,
 )
 from reconciler.operations.outcome import Outcome, Status
 
@@ -61,6 +63,7 @@ class _Failures:
         self._services: set[ServiceKey] = set()
         self._families: set[bool] = set()
         self._servers: set[ServiceKey] = set()
+        self._edits: set[ServiceKey] = set()
 
     def note(self, outcome: Outcome) -> Outcome:
         """Record an outcome. Return it, with a better reason if its service is what failed."""
@@ -74,6 +77,8 @@ class _Failures:
             if operation.service in self._services:
                 return outcome._replace(reason="its service could not be added")
             self._servers.add(operation.service)
+        elif isinstance(operation, EditService):
+            self._edits.add(operation.service.key)
         return outcome
 
     def forbids(self, operation: Operation) -> str:
@@ -82,6 +87,10 @@ class _Failures:
             return "kept, because another service of its family could not be added"
         if isinstance(operation, DeleteServer | DrainServer) and operation.service in self._servers:
             return "kept, because another server of its service could not be added"
+        if isinstance(operation, StopFallback) and operation.service.key in self._servers:
+            return "kept, because servers of the service still drain"
+        if isinstance(operation, DrainServer) and operation.service in self._edits:
+            return "kept, because its service could not be prepared for a drain"
         return ""
 
 

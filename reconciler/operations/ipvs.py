@@ -141,8 +141,26 @@ class EditService(_OnService):
 
     @property
     def comment(self) -> str:
-        """Return what it was."""
-        return f"was {notation.service_options(self.before)}"
+        """Return what it was, and whether it is only for the time of a drain."""
+        passing = "; the fallback is on only while servers drain" if self.service.draining else ""
+        return f"was {notation.service_options(self.before)}{passing}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopFallback(_OnService):
+    """Switch off the fallback flag of a scheduler that was on while servers drained. `service` has no more of it."""
+
+    sign: ClassVar[Sign] = "~"
+
+    @property
+    def parameters(self) -> str:
+        """Return the options of ipvsadm that do this."""
+        return f"-E {notation.service_options(self.service)}"
+
+    @property
+    def comment(self) -> str:
+        """Return the reason."""
+        return "no server drains any more, so the fallback ends"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,14 +323,14 @@ class DeleteConntrack(Base):
         return Setting(f"connections of {self.protocol} to {self.address}")
 
 
-ServiceOperation = AddService | EditService | MarkService | DeleteService
+ServiceOperation = AddService | EditService | MarkService | StopFallback | DeleteService
 ServerOperation = AddServer | EditServer | DrainServer | DeleteServer
 # Messages to IPVS, and changes of other parts of the kernel.
 MessageOperation = ServiceOperation | ServerOperation | SetTimeouts
 SettingOperation = SetSysctl | StartExpiring | StopExpiring | DeleteConntrack
 IpvsOperation = MessageOperation | SettingOperation
 # Operations that end what is no longer served. While servers drain, they can become due at any moment.
-EndOperation = DeleteService | DeleteServer | StartExpiring | StopExpiring | DeleteConntrack
+EndOperation = DeleteService | DeleteServer | StopFallback | StartExpiring | StopExpiring | DeleteConntrack
 
 
 def _server_options(verb: str, service: ServiceKey, server: Server) -> str:

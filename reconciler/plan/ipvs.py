@@ -8,6 +8,10 @@ reset.
 Each service is followed by its servers, except when a table is restored. Then all services come first, and before them
 one of each family: the first service of a family ends the resets (net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_trash_get_dest,
 __ip_vs_del_service).
+
+Draining means weight 0, and some schedulers refuse the clients of a server of weight 0. While servers of such a service
+drain, the fallback flag of its scheduler is on. With `dh`, which has none, servers are deleted at once; only the
+servers of a service that is removed whole drain, as nobody else could take their clients.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from reconciler.operations.ipvs import (
     SetTimeouts,
     StartExpiring,
     StopExpiring,
+    StopFallback,
 )
 
 # Operations on a desired service and on its desired servers.
@@ -61,10 +66,15 @@ def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
     found = observed.services or ()
     additions, removals = _Additions(), _Removals(desired.drain, around)
     for change in [] if desired.services is None else diff(with_observed_weights(desired.services, found), found):
-        if change.after:
-            additions.add(change.before, change.after)
-        if change.before:
-            removals.add(change.before, change.after)
+        before, after = change.before, change.after
+        drains = before is not None and removals.add(before, after)
+        if after:
+            # A command of a person is about the observed servers, including those that drain.
+            drains |= after.has_draining
+            # A fallback that is on stays until weights are restored and drained servers are deleted.
+            during = after.while_draining() if drains or (before and before.draining) else after
+            additions.add(before, during)
+            removals.operations += [StopFallback(service=after)] if during != after and not drains else []
     plan.operations += additions.operations(sum(len(service.servers) for service in (*found, *around.services)))
     settings = dict(observed.sysctls) | dict(desired.sysctls)
     # If the kernel is set to expire connections anyway, there is nothing to switch on, nor to restore.
@@ -177,20 +187,23 @@ class _Removals:
         # Services that lose servers with living connections: their clients have to be given other servers.
         self.cut: list[Service] = []
 
-    def add(self, before: Service, after: Service | None) -> None:
-        """Plan the deletions for an observed service, of which `after` is desired."""
+    def add(self, before: Service, after: Service | None) -> bool:
+        """Plan the deletions for an observed service, of which `after` is desired.
+
+        Return whether servers of it drain beside those that stay.
+        """
         wanted = {server.key for server in after.servers} if after else set()
         removed = [server for server in before.servers if server.key not in wanted]
         self.ending += after is None and bool(removed) and all(server.deadline is not None for server in removed)
-        if after is None and not self._drain:
+        if after is not None:
+            drain = self._drain if after.can_drain else 0
+            return not self._remove_all(before, removed, drain, kept=True)
+        if not self._drain or self._remove_all(before, removed, self._drain, kept=False):
             self._delete_service(before, removed)
-            return
-        done = sum([self._remove(before, server, kept=after is not None) for server in removed])
-        if after is None and done == len(removed):
-            self._delete_service(before, removed)
-        elif after is None:
+        else:
             # The service counts as deleted when the first of its servers is drained, and only once.
             self.services += any(server.deadline is None for server in removed)
+        return False
 
     def _delete_service(self, service: Service, servers: list[Server]) -> None:
         fresh = [server for server in servers if server.deadline is None]
@@ -199,17 +212,22 @@ class _Removals:
         self.operations.append(DeleteService(service=service))
         self._record_cut(service, servers)
 
-    def _remove(self, service: Service, server: Server, *, kept: bool) -> bool:
+    def _remove_all(self, service: Service, servers: list[Server], drain: int, *, kept: bool) -> bool:
+        """Plan the next step for each of these servers. Return whether all of them can be deleted now."""
+        waiting = [server for server in servers if not self._remove(service, server, drain, kept=kept)]
+        return not waiting
+
+    def _remove(self, service: Service, server: Server, drain: int, *, kept: bool) -> bool:
         """Plan the next step of deleting or draining a server. Return whether it can be deleted now."""
         draining = server.deadline is not None
-        if self._drain and not draining:
-            until = self._around.now + self._drain
+        if drain and not draining:
+            until = self._around.now + drain
             drained = server.draining(until)
             self.operations.append(DrainServer(service=service.key, server=drained, before=server))
             self.servers += 1
             self.waiting += 1
             return False
-        if self._drain and not self._is_over(service.key, server):
+        if drain and not self._is_over(service.key, server):
             self.waiting += 1
             return False
         if kept:

@@ -164,7 +164,7 @@ def measure(guest: Guest, clients: World, case: Case, manifest: Path, services: 
     if ran.status or ran.stderr:
         raise RuntimeError(f"the rules could not be taken away: {ran}")
     taken = seconds(apply)
-    idle, active = (clients.prove(group, PATIENCE) for group in ("idle", "active"))
+    idle, active = (clients.prove(group, seconds=PATIENCE) for group in ("idle", "active"))
     first = float(guest.output("cat", "/tmp/took"))
     guest.output("sysctl", "-qw", "net.ipv4.vs.expire_nodest_conn=0")
     clients.end_all()

@@ -253,7 +253,7 @@ def flush(folder: Path) -> list[Figure]:
             before, at = len(watcher.events("repaired")), time.time()
             guest.run("python3.11", "-I", "-S", "-", stdin=FLUSHER.encode())
             done = watcher.await_events("repaired", before + 1)["time"] - at
-            idle, active = (clients.prove(group, PATIENCE) for group in ("idle", "active"))
+            idle, active = (clients.prove(group, seconds=PATIENCE) for group in ("idle", "active"))
             first = float(guest.output("cat", "/tmp/took"))
             clients.end_all()
     finally:

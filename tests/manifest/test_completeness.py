@@ -146,10 +146,11 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "drain": Ipvs(drain=2678400),
     },
 }
-# No manifest says these: a desired NIC is up, a desired neighbour never expires, what we want carries our mark, and
-# only an observed route or rule can have what we cannot express.
+# No manifest says these: a desired NIC is up, a desired neighbour never expires, what we want carries our mark, no
+# desired server drains, and only what is observed can have what we cannot express.
 NOT_SAID = {
     *((Interface, "up"), (Route, "opaque"), (Rule, "opaque"), (Neighbour, "permanent"), (Service, "marked")),
+    *((Service, "draining"), (Service, "other_flags")),
 }
 # A port is said with its address, and a service's address at its protocol.
 SAID_AS = {

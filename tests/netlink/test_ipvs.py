@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.generic import ipvs as oracle
 
 from reconciler.errors import ProtocolError
-from reconciler.model.ipvs import Server, Service, ServiceKey, Timeouts
+from reconciler.model.ipvs import PERSISTENT_ZERO, Server, Service, ServiceKey, Timeouts
 from reconciler.netlink import ipvs, message
 from reconciler.operations.ipvs import (
     AddServer,
@@ -34,7 +34,9 @@ from tests.formats.strategies import keys, servers, services_of
 from tests.netlink import ipvs_kernel as kernel
 from tests.netlink.ipvs_kernel import (
     FAMILY,
+    HASHED,
     OUR_MARK,
+    PERSISTENT,
     dumped_server,
     dumped_service,
     kernel_server,
@@ -46,8 +48,8 @@ from tests.netlink.strategies import attribute_bytes, spoiled
 
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 METHODS = {0: "nat", 2: "tunnel", 3: "dr"}
-# What an edit may change: all that ipvsadm can set, and our mark; never HASHED (0x2), never bits of others.
-MASK = 0x1 | 0x4 | 0x8 | 0x10 | 0x20 | OUR_MARK
+# What an edit may change: all that ipvsadm can set, and our marks; never HASHED (0x2), never bits of others.
+MASK = 0x1 | 0x4 | 0x8 | 0x10 | 0x20 | OUR_MARK | ipvs.DRAINING
 WEB = Service(protocol="tcp", address="10.10.0.1", port=80, scheduler="rr")
 REAL = Server(address="172.16.0.1", port=8080, weight=7, upper_threshold=9, lower_threshold=3)
 
@@ -190,7 +192,7 @@ def test_a_service_byte_by_byte() -> None:
         "0600 0400 0050 0000"  # PORT
         "0700 0600 727200 00"  # SCHED_NAME
         "0800 0b00 73697000"  # PE_NAME
-        "0c00 0700 01000040 3d000040"  # FLAGS
+        "0c00 0700 01000040 3d000060"  # FLAGS
         "0800 0800 2c010000"  # TIMEOUT
         "0800 0900 ffffff00"  # NETMASK
     )
@@ -353,7 +355,8 @@ def test_the_netmask_of_a_service_that_is_not_persistent_means_nothing() -> None
 def test_flags_of_others_are_no_part_of_a_service(bit: int) -> None:
     dumped = kernel_service(WEB)
     dumped.flags |= bit
-    assert ipvs.decode_service(service_payload(dumped_service(dumped))) == WEB
+    found = ipvs.decode_service(service_payload(dumped_service(dumped)))
+    assert (found, found.other_flags) == (WEB, 0 if bit == ipvs.DRAINING else bit)
 
 
 @pytest.mark.parametrize(
@@ -415,10 +418,41 @@ def test_a_kernel_before_tunnels_says_nothing_of_them() -> None:
     assert ipvs.decode_server(server_payload(attributes)) == (REAL, 0)
 
 
-@pytest.mark.parametrize(("number", "name"), [(1, "localnode"), (4, "bypass")])
-def test_methods_that_only_others_set_are_read(number: int, name: str) -> None:
-    dumped_ = replace(kernel_server(REAL), method=number)
-    assert ipvs.decode_server(server_payload(dumped_server(dumped_))) == (replace(REAL, forward=name), 0)
+# What only other programs set: by its name, or by its number.
+UNUSUAL_SERVERS: list[tuple[dict[str, int], dict[str, Any]]] = [
+    ({"method": 1}, {"forward": "localnode"}),
+    ({"method": 4}, {"forward": "bypass"}),
+    ({"method": 7}, {"forward": "7"}),
+    ({"tun_type": 3}, {"tun_type": "3"}),
+    ({"tun_type": 255, "tun_flags": 0x103}, {"tun_type": "255", "tun_checksum": "259"}),
+    ({"tun_type": 1, "tun_port": 99}, {"tun_type": "gue", "tun_port": 99}),
+    ({"weight": 2**31 - 1, "upper": 2**31 - 1}, {"weight": 2**31 - 1, "upper_threshold": 2**31 - 1}),
+]
+UNUSUAL_SERVICES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"protocol": 47}, {"protocol": "47"}),
+    ({"protocol": 65535}, {"protocol": "65535"}),
+    ({"scheduler": "none"}, {"scheduler": "none"}),
+    ({"flags": HASHED | PERSISTENT | OUR_MARK, "timeout": 0}, {"persistent": PERSISTENT_ZERO}),
+    ({"scheduler": "mh", "flags": HASHED | OUR_MARK | 0x20000008}, {"scheduler": "mh", "draining": True}),
+    ({"scheduler": "rr", "flags": HASHED | OUR_MARK | 0x20000008}, {"scheduler_flags": ("flag-1",)}),
+]
+
+
+@pytest.mark.parametrize(("numbers", "fields"), UNUSUAL_SERVERS)
+def test_what_only_others_set_of_a_server_is_read_and_written(numbers: dict[str, Any], fields: dict[str, Any]) -> None:
+    payload = server_payload(dumped_server(replace(kernel_server(REAL), **numbers)))
+    found, _ = ipvs.decode_server(payload)
+    assert found == replace(REAL, **fields)
+    assert ipvs.encode_server(found) == ipvs.server_bytes(payload)
+
+
+@pytest.mark.parametrize(("numbers", "fields"), UNUSUAL_SERVICES)
+def test_what_only_others_set_of_a_service_is_read_and_written(numbers: dict[str, Any], fields: dict[str, Any]) -> None:
+    payload = service_payload(dumped_service(replace(kernel_service(WEB), **numbers)))
+    found = ipvs.decode_service(payload)
+    assert found == replace(WEB, **fields)
+    if not found.scheduler_flags:
+        assert ipvs.is_same_service(payload, ipvs.encode_settings(found))
 
 
 def test_timeouts_are_read() -> None:
@@ -446,7 +480,6 @@ MALFORMED_SERVICE = {
     "no family": (1, None, "IPVS number of 0 bytes"),
     "family": (1, b"\7\0", "IPVS service of address family 7"),
     "long family": (1, bytes(8), "IPVS number of 8 bytes"),
-    "protocol": (2, b"\1\0", "IPVS service of protocol 1"),
     "no address": (3, None, "IPVS attribute of 0 bytes; 16 were expected"),
     "short address": (3, bytes(4), "IPVS attribute of 4 bytes; 16 were expected"),
     "no port": (4, None, "IPVS attribute of 0 bytes; 2 were expected"),
@@ -483,8 +516,7 @@ def test_a_persistent_service_needs_its_timeout() -> None:
 
 MALFORMED_SERVER = {
     "no family": (11, None, "IPVS number of 0 bytes"),
-    "family": (11, b"\1\0", "IPVS server of address family 1, forward method 0"),
-    "method": (3, b"\5\0\0\0", "IPVS server of address family 2, forward method 5"),
+    "family": (11, b"\1\0", "IPVS server of address family 1"),
     "long port": (2, b"\xff" * 4, "IPVS attribute of 4 bytes; 2 were expected"),
     "long port of a tunnel": (14, b"\xff" * 4, "IPVS attribute of 4 bytes; 2 were expected"),
     "no method": (3, None, "IPVS number of 0 bytes"),
@@ -495,8 +527,6 @@ MALFORMED_SERVER = {
     "no lower threshold": (6, None, "IPVS number of 0 bytes"),
     "no connections": (7, None, "IPVS number of 0 bytes"),
     "no inactive connections": (8, None, "IPVS number of 0 bytes"),
-    "tunnel": (13, b"\3", "IPVS server of tunnel type 3, flags 0x0"),
-    "flags of a tunnel": (15, b"\3\0", "IPVS server of tunnel type 0, flags 0x3"),
 }
 
 

@@ -29,6 +29,7 @@ from reconciler.operations.ipvs import (
     SetTimeouts,
     StartExpiring,
     StopExpiring,
+    StopFallback,
 )
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, Plan, plan
@@ -324,6 +325,63 @@ def test_a_draining_server_that_is_wanted_again_is_restored_in_one_edit(drained:
     assert plan(sandbox(servers_of(WEB, S1, wish), drain=drain), there) == planned(
         EditServer(service=WEB.key, server=wish, before=drained)
     )
+
+
+MH = replace(WEB, scheduler="mh", scheduler_flags=("mh-port",), servers=(S1, S2))
+SH, DH = replace(MH, scheduler="sh", scheduler_flags=()), replace(MH, scheduler="dh", scheduler_flags=())
+
+
+@pytest.mark.parametrize("each", [MH, SH])
+def test_a_scheduler_that_goes_by_a_hash_falls_back_while_servers_drain(each: Service) -> None:
+    left, during = servers_of(each, S1), servers_of(replace(each, draining=True), S1)
+    drained = S2.draining(NOW + 60)
+    there = table(each, connections=connected(each, S2))
+    assert plan(sandbox(left, drain=60), there) == planned(
+        EditService(service=during, before=each),
+        DrainServer(service=each.key, server=drained, before=S2),
+        deletions=(("server", 1, 2),),
+        draining=1,
+    )
+    waiting = table(servers_of(during, S1, drained), connections=connected(each, S2))
+    assert plan(sandbox(left, drain=60), waiting) == planned(draining=1)
+    over = table(servers_of(during, S1, drained))
+    ends = planned(DeleteServer(service=each.key, server=drained), StopFallback(service=left))
+    assert plan(sandbox(left, drain=60), over) == ends
+    assert plan(sandbox(left), waiting) == ends
+    # Killed in between; or somebody else has deleted the server.
+    assert plan(sandbox(left, drain=60), table(during)) == planned(StopFallback(service=left))
+    # Switched off by somebody else.
+    lost = table(servers_of(each, S1, drained), connections=connected(each, S2))
+    assert plan(sandbox(left, drain=60), lost) == planned(
+        EditService(service=during, before=servers_of(each, S1, drained)), draining=1
+    )
+    # The server is wanted again: first its weight.
+    assert plan(sandbox(each, drain=60), waiting) == planned(
+        EditServer(service=each.key, server=S2, before=drained), StopFallback(service=each)
+    )
+
+
+def test_a_fallback_that_the_manifest_has_stays() -> None:
+    flagged = replace(MH, scheduler_flags=("mh-fallback", "mh-port"))
+    left, drained = servers_of(flagged, S1), S2.draining(NOW + 60)
+    there = table(flagged, connections=connected(MH, S2))
+    assert plan(sandbox(left, drain=60), there) == planned(
+        DrainServer(service=MH.key, server=drained, before=S2), deletions=(("server", 1, 2),), draining=1
+    )
+    # It comes into the manifest while it is on anyway.
+    waiting = servers_of(replace(MH, draining=True), S1, drained)
+    assert plan(sandbox(left, drain=60), table(waiting, connections=connected(MH, S2))) == planned(
+        EditService(service=left, before=waiting), draining=1
+    )
+
+
+def test_with_dh_a_server_is_deleted_at_once_unless_its_service_is_removed() -> None:
+    there = table(DH, TLS, connections=connected(DH, S2))
+    left = servers_of(DH, S1)
+    assert plan(sandbox(left, TLS, drain=60), there) == planned(
+        DeleteServer(service=DH.key, server=S2), deletions=(("server", 1, 3),)
+    )
+    assert plan(sandbox(TLS, drain=60), there).draining == 2
 
 
 def test_servers_of_a_removed_service_drain_before_it_goes() -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from reconciler.cli.main import main
 from reconciler.guest.kernel import GuestKernel
 from reconciler.netlink import ipvs_execute
 from reconciler.netlink.execute import Request
+from reconciler.operations.outcome import Outcome
 
 
 def die() -> None:
@@ -24,23 +25,37 @@ def die() -> None:
 
 def arm(moment: str, kind: str) -> None:
     here = vars(ipvs_execute)
-    send, set_sysctl = here["send"], GuestKernel.set_sysctl
+    send, send_all, set_sysctl = here["send"], here["send_all"], GuestKernel.set_sysctl
+
+    def is_meant(each: Iterable[Request | Outcome]) -> bool:
+        return any(type(one.operation).__name__ == kind for one in each)
 
     def sent(channel: object, batch: Sequence[Request], is_gone: object) -> object:
-        meant = any(type(request.operation).__name__ == kind for request in batch)
-        if meant and moment == "before":
+        if is_meant(batch) and moment == "before":
             die()
         outcomes = send(channel, batch, is_gone)
-        if meant:
+        if is_meant(batch):
             die()
         return outcomes
+
+    def all_sent(channel: object, batches: Iterable[Sequence[Request]], is_gone: object) -> Iterator[Sequence[Outcome]]:
+        def looked_at() -> Iterator[Sequence[Request]]:
+            for batch in batches:
+                if is_meant(batch) and moment == "before":
+                    die()
+                yield batch
+
+        for outcomes in send_all(channel, looked_at(), is_gone):
+            if is_meant(outcomes):
+                die()
+            yield outcomes
 
     def was_set(self: GuestKernel, name: str, value: str) -> None:
         set_sysctl(self, name, value)
         if kind == "StartExpiring" and name.endswith(".expire_nodest_conn"):
             die()
 
-    here["send"] = sent
+    here["send"], here["send_all"] = sent, all_sent
     GuestKernel.set_sysctl = was_set  # type: ignore[method-assign]
 
 

@@ -9,10 +9,12 @@ words in FOLDER/ask and answers by a line, a literal of Python, in FOLDER/answer
     tcp GROUP COUNT ADDRESS PORT PACE    connect, and send a byte every PACE milliseconds; 0: none unasked
     ack GROUP COUNT ADDRESS PORT PACE    the same where nobody echoes: the word of the server's kernel counts
     udp GROUP COUNT ADDRESS PORT PACE    the same with datagrams, each flow from a port of its own
-    prove GROUP SECONDS                    send, and wait until what was sent from now on is answered
+    new GROUP COUNT ADDRESS PORT PACE    connect, and as soon as a server has answered again, every PACE milliseconds
+    prove GROUP… SECONDS                   send, and wait until what was sent from now on is answered
     look GROUP
     end GROUP, reset GROUP                 close, as a client does or without a farewell
 
+With one more word, the beginning of an address, each call of a group comes from an address of its own: that and 1, 2 …
 An echo takes a guest a millisecond. So at the port after PORT there are servers that never read, for a thousand
 clients.
 """
@@ -34,8 +36,11 @@ from functools import partial
 CONNECT_TIMEOUT, AT_A_TIME, SENT_AT_A_TIME = 60.0, 32, 64
 # Of so many calls the servers are told one by one.
 TOLD = 64
+# Seconds for a try that neither a server answers nor anybody refuses.
+RENEW_TIMEOUT = 10.0
 # A poll that waits for nothing in particular.
 PAUSE = 0.2
+IP_FREEBIND = 15
 # linux/tcp.h: tcpi_bytes_acked of struct tcp_info. A connection has one acknowledged as it begins.
 TCP_INFO, BYTES_ACKED = 11, struct.Struct("=120xQ")
 
@@ -99,15 +104,20 @@ class Call:
 
     __slots__ = ("_begun", "_kind", "due", "echoed", "failed", "proof", "sent", "server", "since", "socket", "stall")
 
-    def __init__(self, kind: str, address: str, port: int) -> None:
+    def __init__(self, kind: str, address: str, port: int, source: str = "") -> None:
         self.socket = unbound(kind, address)
+        if source:
+            # Linux lets IPv6 bind to a whole local network only so.
+            self.socket.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+            self.socket.bind((source, 0))
         self.socket.setblocking(False)
         self._kind = kind
         if kind != "udp":
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.server, self.failed, self._begun = "", "", b""
         self.sent = self.echoed = self.proof = 0
-        self.due = self.since = self.stall = 0.0
+        self.due = self.stall = 0.0
+        self.since = time.monotonic()
         code = self.socket.connect_ex((address, port))
         if code not in {0, errno.EINPROGRESS}:
             self.failed = errno.errorcode[code]
@@ -176,7 +186,7 @@ class Call:
 class Group:
     """Calls of a kind, each sending at its turn."""
 
-    def __init__(self, make: Callable[[], Call], count: int, pace: float) -> None:
+    def __init__(self, make: Callable[[int], Call], count: int, pace: float) -> None:
         self.calls: list[Call] = []
         self._turns: deque[Call] = deque()
         self._make, self._count, self._pace = make, count, pace
@@ -185,7 +195,7 @@ class Group:
         """Connect some more; tell whether all are."""
         waiting = sum(call.connecting for call in self.calls[-AT_A_TIME:])
         while len(self.calls) < self._count and waiting < AT_A_TIME:
-            call = self._make()
+            call = self._make(len(self.calls))
             register(call)
             self.calls.append(call)
             waiting += call.connecting
@@ -221,18 +231,63 @@ class Group:
         return all(call.failed or call.proven for call in self.calls)
 
     def tell(self) -> Answer:
-        errors: dict[str, int] = {}
-        for call in self.calls:
-            if call.failed:
-                errors[call.failed] = errors.get(call.failed, 0) + 1
-        return {
-            "calls": len(self.calls),
-            "answered": sum(not call.failed and call.proven for call in self.calls),
-            "servers": [call.server for call in self.calls[:TOLD]],
-            "errors": errors,
-            "sent": sum(call.sent for call in self.calls),
-            "stall": max((call.stall for call in self.calls if not call.failed), default=0.0),
-        }
+        return together([self])
+
+
+def together(groups: list[Group]) -> Answer:
+    """Tell how the calls of groups fare."""
+    calls = [call for group in groups for call in group.calls]
+    errors: dict[str, int] = {}
+    for call in calls:
+        if call.failed:
+            errors[call.failed] = errors.get(call.failed, 0) + 1
+    return {
+        "calls": len(calls),
+        "answered": sum(not call.failed and call.proven for call in calls),
+        "servers": [call.server for call in calls[:TOLD]],
+        "errors": errors,
+        "sent": sum(call.sent for call in calls),
+        "stall": max((call.stall for call in calls if not call.failed), default=0.0),
+    }
+
+
+class Renewed(Group):
+    """Calls that are begun anew as soon as they are answered or refused: each is one more try, and counted."""
+
+    def __init__(self, make: Callable[[int], Call], count: int, pace: float, forget: Callable[[Call], None]) -> None:
+        super().__init__(make, count, pace)
+        self._forget = forget
+        self._register: Callable[[Call], None] = lambda _: None
+        self._turn = 0.0
+        self._servers: dict[str, int] = {}
+        self._errors: dict[str, int] = {}
+
+    def connect(self, register: Callable[[Call], None]) -> bool:
+        """Begin them; tell whether each source has been answered or refused once."""
+        self._register = register
+        return super().connect(register)
+
+    def send_due(self, now: float) -> float:
+        """Count what is over and begin it anew; give the time of the next turn."""
+        if now < self._turn or len(self.calls) < self._count:
+            return now + PAUSE
+        self._turn = now + self._pace
+        for index, call in enumerate(self.calls):
+            if call.connecting and now < call.since + RENEW_TIMEOUT:
+                continue
+            counts, key = (self._servers, call.server) if call.server else (self._errors, call.failed or "ETIMEDOUT")
+            counts[key] = counts.get(key, 0) + 1
+            reset(call.socket)
+            self._forget(call)
+            self.calls[index] = self._make(index)
+            self._register(self.calls[index])
+        return self._turn
+
+    def tell(self) -> Answer:
+        """Say how many tries each server has answered, and how many failed, since the last time that this was asked."""
+        answer: Answer = {"servers": self._servers, "errors": self._errors}
+        self._servers, self._errors = {}, {}
+        return answer
 
 
 class Client:
@@ -272,28 +327,47 @@ class Client:
         self._calls[call.socket.fileno()] = call
         self._poll.register(call.socket, select.EPOLLIN)
 
+    def _forget(self, call: Call) -> None:
+        del self._calls[call.socket.fileno()]
+        call.socket.close()
+
     def _take(self, words: list[str]) -> None:
         verb, name, *rest = words
         if verb == "prove":
-            self._groups[name].prove()
-            self._wait(self._groups[name].is_proven, float(rest[0]), self._groups[name].tell)
+            *names, seconds = (name, *rest)
+            groups = [self._groups[each] for each in names]
+            for group in groups:
+                group.prove()
+            self._wait(lambda: all(each.is_proven() for each in groups), float(seconds), partial(together, groups))
         elif verb == "look":
             self._wait(lambda: True, 0, self._groups[name].tell)
         elif verb in {"end", "reset"}:
             for call in self._groups.pop(name).calls:
                 del self._calls[call.socket.fileno()]
                 if verb == "reset":
-                    call.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    reset(call.socket)
                 call.socket.close()
             self._wait(lambda: True, 0, dict)
         else:
-            count, address, port, pace = rest
-            group = Group(partial(Call, verb, address, int(port)), int(count), int(pace) / 1000)
-            self._groups[name] = group
-            self._wait(partial(group.connect, self._register), CONNECT_TIMEOUT, group.tell)
+            count, address, port, pace, *sources = rest
+
+            def make(index: int) -> Call:
+                return Call(verb, address, int(port), *(f"{start}{index + 1}" for start in sources))
+
+            if verb == "new":
+                made: Group = Renewed(make, int(count), int(pace) / 1000, self._forget)
+            else:
+                made = Group(make, int(count), int(pace) / 1000)
+            self._groups[name] = made
+            self._wait(partial(made.connect, self._register), CONNECT_TIMEOUT, made.tell)
 
     def _wait(self, done: Callable[[], bool], seconds: float, tell: Callable[[], Answer]) -> None:
         self._done, self._deadline, self._tell = done, time.monotonic() + seconds, tell
+
+
+def reset(each: socket.socket) -> None:
+    """Have it end without a farewell when it is closed."""
+    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def unbound(kind: str, address: str) -> socket.socket:

@@ -100,7 +100,7 @@ def test_flows_end_with_the_last_server_and_reach_the_next_one_at_once(
     assert clients.prove("flows").alive
     flows.apply(*([flows.service()] if stays else []))
     # They go on sending.
-    assert clients.prove("flows", 1).answered == 0
+    assert clients.prove("flows", seconds=1).answered == 0
     assert flows.remembered(S1, S2) == ([], [])
     flows.apply(flows.service(S3))
     fared = clients.prove("flows")
@@ -143,7 +143,7 @@ def test_a_flow_that_is_silent_for_a_while_is_not_left_with_a_removed_server(cli
     assert clients.prove("silent").spread == {S1: 2, S2: 2}
     flows.apply(flows.service(S2, S3))
     found = flows.remembered(S1)
-    fared = clients.prove("silent", 15)
+    fared = clients.prove("silent", seconds=15)
     assert (found, fared.answered) == (([], []), 4)
 
 
@@ -155,5 +155,5 @@ def test_flows_end_with_the_last_service_of_their_family(director: Vm, clients: 
     director.apply("--allow-delete", "all", services=[])
     found = flows.remembered(S1, S2)
     director.apply(services=[flows.service(S3)])
-    fared = clients.prove("flows", 15)
+    fared = clients.prove("flows", seconds=15)
     assert (found, fared.answered) == (([], []), 4)

@@ -1,9 +1,10 @@
 """Clients, a director and real servers: three network namespaces of a guest, the director being the guest's own.
 
     clients 10.70.0.2 ── 10.70.0.1 the director 10.71.0.1 ── servers 10.71.0.11, .12, .13
-                                       10.72.0.1 … VIPs
+    10.73.0.0/24                       10.72.0.1 … VIPs
 
-and the same in IPv6. Packets really pass; how they fare is told by peer.py, which runs in the other two namespaces.
+and the same in IPv6. The clients have all addresses of another network, too: many schedulers go by the client's.
+Packets really pass; how they fare is told by peer.py, which runs in the other two namespaces.
 """
 
 from __future__ import annotations
@@ -23,18 +24,22 @@ SERVERS = S1, S2, S3 = ("10.71.0.11", "10.71.0.12", "10.71.0.13")
 VIP, VIP6 = "10.72.0.1", "fd72::1"
 SERVERS6 = ("fd71::11", "fd71::12")
 PORT = 8080
+# The beginnings of the addresses that only some clients use.
+SOURCES, SOURCES6 = "10.73.0.", "fd73::"
 # A byte every so many milliseconds.
 PACE = 100
+# Milliseconds between two new connections of a client.
+RENEWAL = 1000
 # Seconds until what lives has answered, however slow the guest: a client whose packets were lost for a while
 # waits as long again. Less than any timeout of the kernel.
 PATIENCE = 60
 
-_FOLDER = "/tmp/traffic"
+FOLDER = "/tmp/traffic"
 _BEGIN = f"""
-mkdir -p {_FOLDER}
-cat >{_FOLDER}/peer.py
-mkfifo {_FOLDER}/ask {_FOLDER}/answer
-cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding >{_FOLDER}/forwarding
+mkdir -p {FOLDER}
+cat >{FOLDER}/peer.py
+mkfifo {FOLDER}/ask {FOLDER}/answer
+cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding >{FOLDER}/forwarding
 build() {{
     name=$1 net=$2
     shift 2
@@ -61,9 +66,15 @@ build servers 71 11 12 13
 ip -batch - <<.
 address add {VIP}/32 dev lo
 address add {VIP6}/128 dev lo nodad
+route add {SOURCES}0/24 via 10.70.0.2
+route add {SOURCES6}/64 via fd70::2
+.
+ip -n clients -batch - <<.
+route add local {SOURCES}0/24 dev lo
+route add local {SOURCES6}/64 dev lo
 .
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-cd {_FOLDER}
+cd {FOLDER}
 ulimit -n 8192
 start() {{
     name=$1
@@ -83,7 +94,7 @@ until [ "$(listening)" -ge {len((*SERVERS, *SERVERS6))} ]; do
 done
 """
 _END = f"""
-cd {_FOLDER}
+cd {FOLDER}
 kill $(cat pids)
 cat *.log
 {{ read four; read six; }} <forwarding
@@ -96,7 +107,7 @@ link del servers
 netns del clients
 netns del servers
 .
-rm -r {_FOLDER}
+rm -r {FOLDER}
 """
 
 
@@ -129,6 +140,14 @@ class Fared:
         return dict(Counter(self.servers))
 
 
+@dataclass(frozen=True)
+class Tried:
+    """How often each server has answered a new connection, and how often none has, by the error that the client saw."""
+
+    servers: dict[str, int]
+    errors: dict[str, int]
+
+
 @dataclass
 class World:
     """The clients."""
@@ -144,14 +163,23 @@ class World:
         """Begin flows of UDP, each from a port of its own."""
         return self.begin("udp", group, count, port, pace)
 
-    def begin(self, kind: str, group: str, count: int, port: int, pace: int, vip: str = VIP) -> Fared:
-        """Begin whatever peer.py knows."""
+    def begin(self, kind: str, group: str, count: int, port: int, pace: int, vip: str = VIP, source: str = "") -> Fared:
+        """Begin whatever peer.py knows; with the beginning of a source, each from an address of its own."""
         self._groups.append(group)
-        return Fared(**self._ask(f"{kind} {group} {count} {vip} {port} {pace}"))
+        return Fared(**self._ask(f"{kind} {group} {count} {vip} {port} {pace} {source}"))
 
-    def prove(self, group: str, seconds: float = PATIENCE) -> Fared:
+    def renew(self, group: str, count: int, port: int, source: str = SOURCES, vip: str = VIP) -> Tried:
+        """Begin connections again and again, each from an address of its own."""
+        self._groups.append(group)
+        return Tried(**self._ask(f"new {group} {count} {vip} {port} {RENEWAL} {source}"))
+
+    def tried(self, group: str) -> Tried:
+        """Say how new connections have fared since this was asked last."""
+        return Tried(**self._ask(f"look {group}"))
+
+    def prove(self, *groups: str, seconds: float = PATIENCE) -> Fared:
         """Send, and wait until each that lives has answered."""
-        return Fared(**self._ask(f"prove {group} {seconds}"))
+        return Fared(**self._ask(f"prove {' '.join(groups)} {seconds}"))
 
     def look(self, group: str) -> Fared:
         return Fared(**self._ask(f"look {group}"))
@@ -166,7 +194,7 @@ class World:
             self.reset(group)
 
     def _ask(self, line: str) -> dict[str, Any]:
-        script = f"cd {_FOLDER}; echo {line} >ask; head -n 1 answer || cat *.log"
+        script = f"cd {FOLDER}; echo {line} >ask; head -n 1 answer || cat *.log"
         answer: dict[str, Any] = ast.literal_eval(self.guest.output("timeout", "200", "sh", "-c", script))
         return answer
 

@@ -228,3 +228,25 @@ def test_a_fight_over_rules_is_named_and_all_else_goes_on(machines: list[Machine
     one.run("ip route del 10.8.0.0/16")
     until(lambda: "via" in one.run("ip route show 10.8.0.0/16"), "route back")
     one.run("touch /tmp/stop")
+
+
+def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(machines: list[Machine], running: Running) -> None:
+    one, _ = machines
+    head = "-A -t 10.0.0.2:80 -s mh"
+    servers = {f"10.8.0.{number}:80": f"-a -t 10.0.0.2:80 -r 10.8.0.{number}:80 -m -w 1" for number in range(1, 5)}
+    one.write(ipvs={"rules": "\n".join([head, *servers.values()]) + "\n", "drain": 8})
+    until(lambda: one.rules() == sorted([head, *servers.values()]), "rules")
+    running.await_state("converged", one.name)
+    # A client of whom the server never hears: the kernel remembers it for a minute.
+    one.run("timeout 1 busybox nc 10.0.0.2 80 </dev/null >/dev/null 2>&1; true")
+    counted = [line.split() for line in one.run("ipvsadm -Ln").splitlines() if "-> 10.8." in line]
+    (leaving,) = (words[1] for words in counted if words[-1] == "1")
+    kept = [line for address, line in servers.items() if address != leaving]
+    one.write(ipvs={"rules": "\n".join([head, *kept]) + "\n", "drain": 8})
+    running.await_state("draining", one.name)
+    quiet = servers[leaving].replace("-w 1", "-w 0")
+    assert one.rules() == sorted([f"{head} -b mh-fallback", quiet, *kept])
+    shown = reconciler("show", str(one.file)).stdout
+    assert ("fallback" in shown, leaving in shown) == (False, False)
+    running.await_state("converged", one.name)
+    assert one.rules() == sorted([head, *kept])
