@@ -13,7 +13,7 @@ from reconciler.errors import HostError
 from reconciler.formats.ipvsadm.command import IpvsadmCommand, parse_command
 from reconciler.formats.ipvsadm.listing import in_order, list_services
 from reconciler.formats.ipvsadm.rules import parse_rules
-from reconciler.formats.ipvsadm.write import save_rules, service_key_options
+from reconciler.formats.ipvsadm.write import restorable_rules, service_key_options
 from reconciler.formats.kata.cleanup import read_cleanup
 from reconciler.imperative import LockedSandbox
 from reconciler.manifest.load import STDIN, read_regular, read_text
@@ -108,7 +108,7 @@ def _execute(sandbox: Sandbox, command: IpvsadmCommand) -> bool:
             case IpvsadmCommand("-L"):
                 lines += _listing(locked, command.key, (*ours, *others))
             case IpvsadmCommand("-S"):
-                lines += save_rules(in_order((*ours, *others)))
+                lines += restorable_rules(in_order((*ours, *others)))
             case IpvsadmCommand("-C"):
                 return locked.set_ipvs(Ipvs(services=()), adopt=True)
             case IpvsadmCommand(timeouts=timeouts) if timeouts is not None:

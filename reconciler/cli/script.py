@@ -70,10 +70,13 @@ def _network_words(operation: NetworkOperation) -> str:
 
 
 def _table(table: Table, driver: DriverAddress) -> Iterator[str]:
+    from reconciler.formats.ipvsadm.write import has_no_option
     from reconciler.operations.ipvs import DeleteConntrack, StopExpiring
 
     for operation in table.operations:
         command = operation.command
+        if has_no_option(command):
+            raise HostError(f"-o shell cannot do this, as ipvsadm has no option for it: {command}")
         if isinstance(operation, StopExpiring):
             command = f"sh -c {shlex.quote(command)}"
         elif isinstance(operation, DeleteConntrack):

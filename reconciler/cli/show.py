@@ -6,16 +6,20 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from reconciler.cli.output import print_data
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.manifest.dump import dump
+from reconciler.manifest.expressible import leave_out
 from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.sections import SECTIONS, everything
+from reconciler.manifest.service import name
 from reconciler.model.ipvs import seconds_left
 from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.wording import printable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,15 +43,29 @@ def run(arguments: argparse.Namespace) -> int:
         except ReconcilerError as error:
             print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
             failed = failed or error.exit_code
-    documents = [write(_expressible(each)) for each in found]
-    match arguments.output:
-        case "text":
-            print("\n".join(line for each in found for line in _listing(each)))
-        case "yaml":
-            print(dump(documents), end="")
-        case _:
-            print_data(documents[0] if len(documents) == 1 else documents, "json")
+    if arguments.output == "text":
+        print("\n".join(line for each in found for line in _listing(each)))
+        return failed
+    documents = [write(_without_drains(each)) for each in found]
+    left = [line for each, document in zip(found, documents, strict=True) for line in _left_out(each, document)]
+    print("".join(f"{line}\n" for line in left), end="", file=sys.stderr)
+    if arguments.output == "yaml":
+        print("".join(f"# {line}\n" for line in left) + dump(documents), end="")
+    else:
+        print_data(documents[0] if len(documents) == 1 else documents, "json")
     return failed
+
+
+def _left_out(found: Observed, document: dict[str, Any]) -> list[str]:
+    """Delete from a document what no manifest can express. Return what that was, for a person, one line for each."""
+    ipvs = found.sandbox.ipvs
+    flags = [
+        f"ipvs: {each.protocol} {name(each)}: flags {each.other_flags:#x} are of another program, and stay"
+        for each in (ipvs.services or () if ipvs else ())
+        if each.other_flags
+    ]
+    left = [*leave_out(document), *flags]
+    return [printable(f"{found.sandbox.id}: left out, as no manifest can express it: {line}") for line in left]
 
 
 def _observe(sandbox: Sandbox) -> Observed:
@@ -55,8 +73,8 @@ def _observe(sandbox: Sandbox) -> Observed:
         return driver.observe(everything(sandbox))
 
 
-def _expressible(found: Observed) -> Sandbox:
-    """Return what a manifest can express: without servers that drain, but with the time that they have left."""
+def _without_drains(found: Observed) -> Sandbox:
+    """Return the sandbox without servers that drain, but with the time that they have left."""
     ipvs = found.sandbox.ipvs
     services = ipvs.services if ipvs else None
     if ipvs is None or not any(server.deadline is not None for each in services or () for server in each.servers):

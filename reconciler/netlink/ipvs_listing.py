@@ -1,8 +1,8 @@
 """The kernel's listing of its IPVS table: a file with all servers, whereas netlink needs a dump for each service.
 
 Source: net/netfilter/ipvs/ip_vs_ctl.c (ip_vs_info_seq_show). The listing has the address, forward and weight of a
-server, but not its thresholds or its tunnel, and not the family of a firewall mark. So it can only confirm what is as
-desired.
+server, but not its thresholds or its tunnel, and not the family of a firewall mark. It lists every forward without a
+word of its own as Masq. So it can only confirm what is as desired, and not that nobody has set such a forward.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable
 
 from reconciler.model.address import is_ipv6
-from reconciler.model.ipvs import FWMARK, Server, Service, ServiceKey
+from reconciler.model.ipvs import FWMARK, PROTOCOLS, Server, Service, ServiceKey
 
 # The number of lines of headings.
 _HEAD = 3
@@ -19,6 +19,8 @@ _HEAD = 3
 _SERVER_PARTS = 6
 # A tunnel has a kind and a port, which the listing lacks.
 _FORWARDS = {"nat": "Masq", "dr": "Route"}
+# ip_vs_proto_name: the protocols without a name in the model that the kernel lists by a name.
+_PROTOCOLS = {"0": "IP", "1": "ICMP", "58": "ICMPv6"}
 
 
 def order(listing: str) -> dict[str, int]:
@@ -29,7 +31,10 @@ def order(listing: str) -> dict[str, int]:
 def words(key: ServiceKey) -> str:
     """Return how a service is listed. Both families of a firewall mark are listed alike."""
     protocol, address, port = key
-    return f"FWM {port:08X}" if protocol == FWMARK else f"{protocol.upper()} {place(address, port)}"
+    if protocol == FWMARK:
+        return f"FWM {port:08X}"
+    name = protocol.upper() if protocol in PROTOCOLS else _PROTOCOLS.get(protocol, f"IP_{protocol}")
+    return f"{name} {place(address, port)}"
 
 
 def heading(listing: str) -> str:
