@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from reconciler.model.interface import Address, Interface
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
-from reconciler.model.sysctl import IP_FORWARD, Sysctls
+from reconciler.model.sysctl import IP_FORWARD, IP_FORWARD6, Sysctls
 from reconciler.netlink import sysctl as sysctls
 from reconciler.netlink.channel import ROUTE, Kernel
 from reconciler.netlink.engine import Engine
@@ -95,6 +95,7 @@ class Inside:
             # The section asks for nothing in particular, and a look would load the module.
             return observed
         table = self.ipvs.observe(desired, quick=quick)
+        forwarding = self._kernel.read_sysctls([IP_FORWARD, IP_FORWARD6])
         around = replace(
             observed.around,
             services=tuple(table.foreign),
@@ -102,7 +103,8 @@ class Inside:
             expiring=table.expiring,
             now=table.now,
             local=local,
-            forwarding=self._kernel.read_sysctls([IP_FORWARD]).get(IP_FORWARD) != "0",
+            forwarding=forwarding.get(IP_FORWARD) != "0",
+            forwarding6=forwarding.get(IP_FORWARD6) != "0",
         )
         return Observed(sandbox=replace(observed.sandbox, ipvs=table.ipvs), around=around)
 

@@ -10,9 +10,9 @@ from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.service import name
 from reconciler.model.address import contains, is_ipv6, is_unicast
-from reconciler.model.ipvs import FWMARK, Ipvs, Service
+from reconciler.model.ipvs import FALLBACK_FLAGS, FWMARK, Ipvs, Service
 from reconciler.model.sandbox import Sandbox, Surroundings
-from reconciler.model.sysctl import IP_FORWARD
+from reconciler.model.sysctl import IP_FORWARD, IP_FORWARD6
 from reconciler.wording import plural
 
 # Warnings of one kind to show: thousands of services may have the same problem.
@@ -32,7 +32,8 @@ def warnings(sandbox: Sandbox, around: Surroundings) -> list[Finding]:
     if ipvs is None:
         return []
     found = [*_drain(ipvs), *_surroundings(sandbox, ipvs, around)]
-    looks: list[_Look] = [_no_servers, _no_weight, _own_server, _no_unicast, _no_sip]
+    looks: list[_Look] = [_no_servers, _no_weight, _own_server, _no_unicast, _no_sip, _loopback_server, _one_packet]
+    looks += [_refused] + [_undrained] * bool(ipvs.drain)
     own = frozenset(each.host for interface in sandbox.interfaces or () for each in interface.addresses)
     if sandbox.interfaces or around.local is not None:
         looks.append(partial(_not_local, own | (around.local or frozenset()), seen=around.local is not None))
@@ -64,10 +65,14 @@ def _drain(ipvs: Ipvs) -> Iterator[Finding]:
 def _surroundings(sandbox: Sandbox, ipvs: Ipvs, around: Surroundings) -> Iterator[Finding]:
     servers = [server for service in ipvs.services or () for server in service.servers]
     where = ("ipvs", "services")
-    forwarding = dict(sandbox.sysctls or ()).get(IP_FORWARD, around.forwarding)
-    if not forwarding and any(server.forward == "nat" for server in servers):
-        message = "net.ipv4.ip_forward is 0 there: answers of nat servers do not reach their clients"
-        yield Finding(where, f"{message}; sysctls: {{net.ipv4.ip_forward: 1}}")
+    # What has an address of the sandbox answers from within.
+    local = around.local or ()
+    away = {is_ipv6(each.address) for each in servers if each.forward == "nat" and each.address not in local}
+    declared = dict(sandbox.sysctls or ())
+    for kind, setting, found in (("IPv4", IP_FORWARD, around.forwarding), ("IPv6", IP_FORWARD6, around.forwarding6)):
+        if (kind == "IPv6") in away and not declared.get(setting, found):
+            message = f"{setting} is 0 there: answers of {kind} nat servers do not reach their clients"
+            yield Finding(where, f"{message}; sysctls: {{{setting}: 1}}")
     if around.local is not None and all(map(is_ipv6, around.local)) and not all(is_ipv6(s.address) for s in servers):
         message = "the sandbox has no IPv4 address, not even 127.0.0.1 of lo"
         yield Finding(where, f"{message}: its kernel refuses IPv4 servers (Invalid argument); bring lo up")
@@ -117,3 +122,53 @@ def _not_local(own: frozenset[str], service: Service, path: Path, *, seen: bool)
     whose = "of the sandbox" if seen else "of these interfaces; if the sandbox does not have it"
     message = f"{service.address} is not an address {whose}{':' if seen else ','} nat gets no packet"
     return Finding((*path, service.protocol), message)
+
+
+def _loopback_server(service: Service, path: Path) -> Finding | None:
+    if _is_loopback(service.address):
+        return None
+    for index, server in enumerate(service.servers):
+        if server.forward == "nat" and _is_loopback(server.address):
+            message = f"the kernel drops packets of other hosts that nat sends to {server.address}, a loopback address"
+            return Finding((*path, "servers", index, "address"), f"{message}; use another address of the sandbox")
+    return None
+
+
+def _is_loopback(address: str) -> bool:
+    return address == "::1" or contains("127.0.0.0/8", address)
+
+
+def _one_packet(service: Service, path: Path) -> Finding | None:
+    if not service.one_packet or "nat" not in map(_FORWARD, service.servers):
+        return None
+    message = "answers of nat servers come from the address of the server, not of the service, so clients ignore them"
+    return Finding((*path, "onePacket"), f"{message}; use dr or tunnel, or no one-packet scheduling")
+
+
+def _refused(service: Service, path: Path) -> Finding | None:
+    """Find servers whose clients the scheduler refuses, although other servers could take them."""
+    if not service.refuses or len(service.servers) < 2:
+        return None
+    fallback = FALLBACK_FLAGS[service.scheduler]
+    other = f"schedulerFlags: [{fallback}] sends" if fallback else "other schedulers send"
+    advice = f"; {other} them to another server"
+    words = f"{service.scheduler} refuses the clients of a server"
+    quiet = [index for index, server in enumerate(service.servers) if not server.weight]
+    if "weight" in service.ignore:
+        return Finding((*path, "ignore"), f"{words} whose weight another program sets to 0{advice}")
+    if quiet and len(quiet) < len(service.servers):
+        # A server that was added with weight 0 has no place in the table of mh (ip_vs_mh.c: last_weight).
+        once = " that had one before" if service.scheduler == "mh" else ""
+        return Finding((*path, "servers", quiet[0], "weight"), f"{words} of weight 0{once}{advice}")
+    for index, server in enumerate(service.servers):
+        if server.upper_threshold:
+            where = (*path, "servers", index, "upperThreshold")
+            return Finding(where, f"{words} that has reached its upper threshold{advice}")
+    return None
+
+
+def _undrained(service: Service, path: Path) -> Finding | None:
+    if service.can_drain:
+        return None
+    message = f"{service.scheduler} refuses the clients of a server that drains, so its servers are deleted at once"
+    return Finding((*path, "scheduler"), f"{message}, with their connections; mh, sh and lblc can drain")

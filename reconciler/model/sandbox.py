@@ -137,8 +137,8 @@ class Surroundings:
     `kernel`: its release, major and minor, if known.
     `services`: foreign IPVS services. `connections`: how many each server has that no manifest wants.
     `expiring`: a killed run has left `expire_nodest_conn` switched on. `now`: Unix seconds of the look.
-    `local`: every address of every link, `forwarding`: whether IPv4 packets are forwarded; both only if IPVS was
-    observed.
+    `local`: every address of every link; `forwarding`, `forwarding6`: whether IPv4 and IPv6 packets are forwarded; all
+    of it only if IPVS was observed.
     `machine`: what QEMU's monitor reports of a virtual machine. `hw_addrs`: MAC addresses of foreign links.
     `sysctls`: those that the kernel will change along with desired ones, by their names for sysctl(8).
     """
@@ -162,6 +162,7 @@ class Surroundings:
     now: float = 0.0
     local: frozenset[str] | None = None
     forwarding: bool = True
+    forwarding6: bool = True
     machine: Machine | None = None
     hw_addrs: frozenset[str] = frozenset()
     sysctls: Sysctls = ()

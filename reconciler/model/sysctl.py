@@ -75,7 +75,7 @@ OF_SANDBOX = tuple(
         )
     )
 )
-IP_FORWARD = "net.ipv4.ip_forward"
+IP_FORWARD, IP_FORWARD6 = "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"
 ALL_DISABLE_IPV6 = "net.ipv6.conf.all.disable_ipv6"
 
 

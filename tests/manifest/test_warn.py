@@ -34,6 +34,18 @@ DRAIN = (
     "clients of a persistent service keep returning to a server that drains; "
     "sysctls: {expire_quiescent_template: 1} prevents that"
 )
+ONE_PACKET = (
+    "answers of nat servers come from the address of the server, not of the service, so clients ignore them; "
+    "use dr or tunnel, or no one-packet scheduling"
+)
+LOOPBACK = (
+    "the kernel drops packets of other hosts that nat sends to 127.0.0.1, a loopback address; "
+    "use another address of the sandbox"
+)
+QUIET = "servers: [{address: 172.17.0.4}, {address: 172.17.0.5, weight: 0}]"
+REFUSES = "refuses the clients of a server"
+FALLBACK = "; schedulerFlags: [mh-fallback] sends them to another server"
+NO_FALLBACK = "; other schedulers send them to another server"
 STICKY = "- {tcp: 172.17.0.7:80, persistent: 300, servers: [{address: 172.17.0.4}]}"
 
 
@@ -109,6 +121,77 @@ CASES: dict[str, tuple[str, list[str]]] = {
         [],
     ),
     "one that never drains": (with_ipvs("sysctls: {expire_quiescent_template: 0}", "services:", STICKY), []),
+    "single packets by nat": (
+        with_service("tcp", "udp: 172.17.0.7:53", "onePacket: true"),
+        [f"w.yaml:8:16: ipvs.services[0].onePacket: {ONE_PACKET}"],
+    ),
+    "single packets of a mark, some by nat": (
+        with_service(
+            "tcp",
+            "fwmark: 7",
+            "onePacket: true",
+            "servers: [{address: 172.17.0.4, forward: tunnel}, {address: 172.17.0.5}]",
+        ),
+        [f"w.yaml:8:16: ipvs.services[0].onePacket: {ONE_PACKET}"],
+    ),
+    "single packets, routed": (
+        with_service("tcp", "udp: 172.17.0.7:53", "onePacket: true", "servers: [{address: 172.17.0.4, forward: dr}]"),
+        [],
+    ),
+    "a loopback server": (
+        with_service("servers: [{address: 172.17.0.4}, {address: 127.0.0.1:8080}]"),
+        [f"w.yaml:7:48: ipvs.services[0].servers[1].address: {LOOPBACK}"],
+    ),
+    "an IPv6 loopback server": (
+        with_services("- {fwmark: 7, family: ipv6, servers: [{address: '::1'}]}"),
+        [f"w.yaml:6:51: ipvs.services[0].servers[0].address: {LOOPBACK.replace('127.0.0.1', '::1')}"],
+    ),
+    "a loopback server, routed": (with_service("servers: [{address: 127.0.0.2, forward: dr}]"), []),
+    "a loopback server of a loopback service": (
+        with_services("- {tcp: 127.0.0.1:80, servers: [{address: 127.0.0.2}]}"),
+        [],
+    ),
+    "weight 0 with a hash": (
+        with_service("scheduler: mh", "schedulerFlags: [mh-port]", QUIET),
+        [f"w.yaml:7:68: ipvs.services[0].servers[1].weight: mh {REFUSES} of weight 0 that had one before{FALLBACK}"],
+    ),
+    "weight 0 with sh": (
+        with_service("scheduler: sh", QUIET),
+        [
+            f"w.yaml:7:68: ipvs.services[0].servers[1].weight: sh {REFUSES} of weight 0{FALLBACK.replace('mh', 'sh')}",
+        ],
+    ),
+    "weight 0 with dh": (
+        with_service("scheduler: dh", QUIET),
+        [f"w.yaml:7:68: ipvs.services[0].servers[1].weight: dh {REFUSES} of weight 0{NO_FALLBACK}"],
+    ),
+    "weight 0 with a hash that falls back": (with_service("scheduler: sh", "schedulerFlags: [sh-fallback]", QUIET), []),
+    "weight 0 without a hash": (with_service("scheduler: lblcr", QUIET), []),
+    "weights of others with a hash": (
+        with_service("scheduler: mh", "ignore: [weight]", "servers: [{address: 172.17.0.4}, {address: 172.17.0.5}]"),
+        [
+            ("w.yaml:9:13: ipvs.services[0].ignore: "
+            f"mh {REFUSES} whose weight another program sets to 0{FALLBACK}"),
+        ],
+    ),
+    "a threshold with a hash": (
+        with_service("scheduler: mh", "servers: [{address: 172.17.0.4, upperThreshold: 9}, {address: 172.17.0.5}]"),
+        [
+            ("w.yaml:7:53: ipvs.services[0].servers[0].upperThreshold: "
+            f"mh {REFUSES} that has reached its upper threshold{FALLBACK}"),
+        ],
+    ),
+    "a drain with dh": (
+        with_ipvs("drain: 60", "services:", "- {tcp: 172.17.0.7:80, scheduler: dh, servers: [{address: 172.17.0.4}]}"),
+        [
+            ("w.yaml:7:37: ipvs.services[0].scheduler: dh refuses the clients of a server that drains, "
+            "so its servers are deleted at once, with their connections; mh, sh and lblc can drain"),
+        ],
+    ),
+    "a drain with a hash": (
+        with_ipvs("drain: 60", "services:", "- {tcp: 172.17.0.7:80, scheduler: mh, servers: [{address: 172.17.0.4}]}"),
+        [],
+    ),
     "an address of nobody": (
         with_nics(
             service(), service("tcp: 10.0.0.2:80", "servers: [{address: 10.0.0.4}]"), service("tcp: 127.1.2.3:80")
@@ -239,17 +322,48 @@ def test_a_route_in_a_table_that_no_rule_looks_up_is_told(
     assert [str(problem) for problem in found] == expected
 
 
+FORWARD4, FORWARD6 = (
+    f"{name} is 0 there: answers of {kind} nat servers do not reach their clients; sysctls: {{{name}: 1}}"
+    for kind, name in (("IPv4", "net.ipv4.ip_forward"), ("IPv6", "net.ipv6.conf.all.forwarding"))
+)
+FOUR = "- {tcp: 172.17.0.7:80, servers: [{address: 172.17.0.4}]}"
+SIX = "- {tcp: '[fd00::7]:80', servers: [{address: fd00::4}]}"
+BOTH = "- {tcp: 172.17.0.7:80, servers: [{address: fd00::4, forward: tunnel}]}"
+
+
+@pytest.mark.parametrize("four", [False, True])
+@pytest.mark.parametrize("six", [False, True])
+@pytest.mark.parametrize(
+    ("services", "families"),
+    [
+        ((FOUR,), {4}),
+        ((SIX,), {6}),
+        ((FOUR, SIX), {4, 6}),
+        ((BOTH,), set()),
+        (("- {fwmark: 7, family: ipv6, servers: [{address: fd00::4}]}",), {6}),
+        (("- {tcp: 172.17.0.7:80, servers: [{address: 172.17.0.5}]}",), set()),
+    ],
+)
+def test_forwarding_is_missed_for_the_families_of_nat_servers(
+    services: tuple[str, ...],
+    families: set[int],
+    four: bool,
+    six: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # 172.17.0.5 is in the sandbox: it answers from within.
+    local = frozenset({"127.0.0.1", "::1", "172.17.0.7", "fd00::7", "172.17.0.5"})
+    around = Surroundings(forwarding=four, forwarding6=six, local=local)
+    found = [each.message for each in warned(with_services(*services), tmp_path, monkeypatch, around)]
+    assert found == [FORWARD4] * (4 in families and not four) + [FORWARD6] * (6 in families and not six)
+
+
 def test_a_warning_shows_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = with_ipvs("rules: |\n    -A -t 172.17.0.7:80\n")
     assert warned(text, tmp_path, monkeypatch) == [
         Problem("w.yaml", 6, 7, "ipvs.rules line 1", f"172.17.0.7:80 {NO_SERVERS}", "      -A -t 172.17.0.7:80", 19)
     ]
-
-
-NO_FORWARDING = (
-    "net.ipv4.ip_forward is 0 there: answers of nat servers do not reach their clients; "
-    "sysctls: {net.ipv4.ip_forward: 1}"
-)
 
 
 @pytest.mark.parametrize(
@@ -259,10 +373,15 @@ NO_FORWARDING = (
 def test_forwarding_is_what_the_manifest_says_or_else_what_is_there(
     written: str, found: bool, warns: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = with_service("tcp: 127.0.0.9:80")
-    text += f"sysctls: {{net.ipv4.ip_forward: {written}}}\n" if written else ""
-    seen = warned(text, tmp_path, monkeypatch, replace(NOTHING_OBSERVED, forwarding=found))
-    assert [problem.message for problem in seen] == ([NO_FORWARDING] if warns else [])
+    for service_, name, observed, message in (
+        ("127.0.0.9:80", "net.ipv4.ip_forward", replace(NOTHING_OBSERVED, forwarding=found), FORWARD4),
+        ("'[::1]:80'", "net.ipv6.conf.all.forwarding", replace(NOTHING_OBSERVED, forwarding6=found), FORWARD6),
+    ):
+        address = "fd00::4" if "::" in service_ else "172.17.0.4"
+        text = with_services(f"- {{tcp: {service_}, servers: [{{address: '{address}'}}]}}")
+        text += f"sysctls: {{{name}: {written}}}\n" if written else ""
+        seen = warned(text, tmp_path, monkeypatch, observed)
+        assert [problem.message for problem in seen] == ([message] if warns else [])
 
 
 def test_a_line_of_a_rules_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
