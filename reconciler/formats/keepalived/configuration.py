@@ -6,7 +6,7 @@ What keepalived reports and then ignores is a problem here, unless keepalived ig
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -93,8 +93,9 @@ class ConfigurationReader:
         self._virtuals: list[VirtualServer] = []
         self._marks_packets = False
 
-    def read(self, blocks: Blocks) -> None:
-        """Read a whole text. StatementError if its blocks are wrong."""
+    def read(self, statements: Iterator[Statement]) -> None:
+        """Read a whole text. StatementError if it has no statements."""
+        blocks = Blocks(statements, lambda *message: self._configuration.problems.append(message))
         for each in blocks.top():
             if each.words[0] == "virtual_server":
                 self._read_virtual(each, blocks)

@@ -46,7 +46,7 @@ class Statement(NamedTuple):
 
 
 class StatementError(ValueError):
-    """A text cannot be read as statements and blocks: where, and why."""
+    """A text cannot be read as statements: where, and why."""
 
     def __init__(self, position: Position, message: str) -> None:
         super().__init__(message)
@@ -85,65 +85,71 @@ def split(text: str) -> list[str]:
 
 
 class Blocks:
-    """Statements one by one, each with the block that may follow it."""
+    """Statements one by one, each with the block that may follow it.
 
-    def __init__(self, statements: Iterator[Statement]) -> None:
-        self._statements = statements
+    The first brace that is missing or too much is reported to `on_problem`. Reading goes on as in keepalived: a brace
+    too much is ignored, and a missing one is taken as read.
+    """
+
+    def __init__(self, statements: Iterator[Statement], on_problem: Report) -> None:
+        self._statements, self._on_problem = statements, on_problem
+        self._wrong = False
         self._next = next(statements, None)
+
+    def _report(self, statement: Statement, message: str) -> None:
+        if not self._wrong:
+            self._on_problem(statement.position, message)
+        self._wrong = True
 
     def _take(self) -> Statement | None:
         taken, self._next = self._next, next(self._statements, None)
         return taken
 
     def _enter_block(self, owner: Statement) -> None:
-        if not self.has_block():
-            raise StatementError(owner.position, f"{owner}: no block follows")
-        self._take()
+        if self.has_block():
+            self._take()
+        else:
+            self._report(owner, f"{owner}: no block follows")
 
     def has_block(self) -> bool:
         """Return whether the statement that was just yielded has a block."""
         return self._next is not None and self._next.words is OPEN
 
     def top(self) -> Iterator[Statement]:
-        """Yield the statements outside all blocks. StatementError at a brace that belongs to none."""
+        """Yield the statements outside all blocks."""
         while (each := self._take()) is not None:
             if each.words is OPEN or each.words is CLOSE:
-                raise StatementError(each.position, f"a {each.words[0]} that belongs to no block")
-            yield each
+                self._report(each, f"a {each.words[0]} that belongs to no block")
+            else:
+                yield each
 
     def body(self, owner: Statement) -> Iterator[Statement]:
-        """Yield the statements in the block of a statement that was just yielded. StatementError if it has no block."""
+        """Yield the statements in the block of a statement that was just yielded."""
         self._enter_block(owner)
         while (each := self._take()) is not None:
             if each.words is CLOSE:
                 return
             if each.words is OPEN:
-                raise StatementError(each.position, "a { that belongs to no block")
-            yield each
-        raise _unclosed(owner)
-
-    def inside(self, owner: Statement) -> Iterator[Statement]:
-        """Yield all statements in the block of a statement that was just yielded, also those of blocks within it.
-
-        StatementError if it has no block.
-        """
-        self._enter_block(owner)
-        depth = 1
-        while depth:
-            each = self._take()
-            if each is None:
-                raise _unclosed(owner)
-            if each.words is OPEN or each.words is CLOSE:
-                depth += 1 if each.words is OPEN else -1
+                self._report(each, "a { that belongs to no block")
             else:
                 yield each
+        self._report(owner, f"{owner}: its block is not closed")
+
+    def inside(self, owner: Statement) -> Iterator[Statement]:
+        """Yield all statements in the block of a statement that was just yielded, also those of blocks within it."""
+        self._enter_block(owner)
+        depth = 1
+        while (each := self._take()) is not None:
+            if each.words is OPEN or each.words is CLOSE:
+                depth += 1 if each.words is OPEN else -1
+                if not depth:
+                    return
+            else:
+                yield each
+        self._report(owner, f"{owner}: its block is not closed")
 
     def skip(self, owner: Statement) -> None:
         """Skip the block of a statement that was just yielded, if it has one."""
         if self.has_block():
             for _ in self.inside(owner):
                 pass
-
-
-def _unclosed(owner: Statement) -> StatementError:
-    return StatementError(owner.position, f"{owner}: its block is not closed")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from reconciler.formats.keepalived.configuration import Configuration, ConfigurationReader, Imported, Message
 from reconciler.formats.keepalived.reader import CHARACTERS_MAX, FindIncluded, Reader
-from reconciler.formats.keepalived.statements import Blocks, Position, Report, StatementError
+from reconciler.formats.keepalived.statements import Position, Report, StatementError
 from reconciler.model.ipvs import Service, Timeouts
 
 IDS_MAX = 64
@@ -92,7 +92,7 @@ def _each_once(report: Report) -> Report:
 def _read(reader: Reader, file: str, text: str, config_id: str | None) -> _Variant:
     configuration = Configuration()
     try:
-        ConfigurationReader(configuration).read(Blocks(reader.read(file, text)))
+        ConfigurationReader(configuration).read(reader.read(file, text))
     except StatementError as error:
         return _Variant(config_id, configuration, error)
     return _Variant(config_id, configuration, None)
@@ -102,15 +102,15 @@ class _Merging:
     """What is the same in all variants."""
 
     def __init__(self, variants: Sequence[_Variant], on_problem: Report, on_skipped: Report) -> None:
-        self._wrong = [(each.config_id, each.error) for each in variants if each.error]
-        # If none can be read, the first stands for all.
-        self._variants = [each for each in variants if not each.error] or variants[:1]
+        self._variants = variants
         self._ids = ", ".join(sorted(each.config_id for each in variants if each.config_id))
         self._on_problem, self._on_skipped = on_problem, on_skipped
 
     def found(self) -> Found:
-        """Return the services and timeouts."""
+        """Return the services and timeouts; nothing if a variant cannot be read."""
         self._report_common()
+        if any(each.error for each in self._variants):
+            return Found([], None)
         services = [(position, each) for position, found in self._services() for each in found]
         return Found(services, self._timeouts())
 
@@ -136,12 +136,8 @@ class _Merging:
                 self._on_skipped(position, f"{message}, with some configuration IDs")
         for position, message in dict.fromkeys(chain.from_iterable(each.notes for each in configurations)):
             self._on_skipped(position, message)
-        if error := self._variants[0].error:
+        for error in filter(None, (each.error for each in self._variants)):
             self._on_problem(error.position, str(error))
-            return
-        for config_id, error in self._wrong:
-            name = f"configuration ID {config_id}" if config_id else f"an ID other than {self._ids}"
-            self._on_skipped(error.position, f"not read with {name}: {error}")
 
     def _services(self) -> list[tuple[Position, tuple[Service, ...]]]:
         """Return the services of each virtual server that all variants have alike. Report the others."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.formats.keepalived import reader
 from reconciler.formats.keepalived.reader import Reader
 from reconciler.formats.keepalived.statements import CLOSE, OPEN, Position, StatementError
 
@@ -219,7 +220,6 @@ def test_evaluation(text: str, expected: list[str]) -> None:
         ("$A= \\\n include b \\\n", "keepalived cannot include a file within a definition"),
         ("x" * 1023, "longer than 1,022 bytes, which keepalived cannot read"),
         ("# " + "ä" * 511, "longer than 1,022 bytes, which keepalived cannot read"),
-        ("~SEQ(N, 1, 999999) x", "more than 400,000 lines by definitions and repetitions"),
         ("include " + "{a,b}" * 50, f"include {'{a,b}' * 16}…: more than 1,000 patterns"),
     ],
 )
@@ -227,3 +227,10 @@ def test_what_cannot_be_evaluated(text: str, message: str) -> None:
     with pytest.raises(StatementError) as raised:
         texts(text)
     assert str(raised.value) == message
+
+
+def test_repetitions_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "REPEATED_MAX", 100)
+    assert len(texts("~SEQ(N, 1, 100) x")) == 100
+    with pytest.raises(StatementError, match="more than 100 lines by definitions and repetitions"):
+        texts("$A= \\\n ~SEQ(N, 1, 10) $B \n$B= \\\n x \\\n $A \\\n\n$A")

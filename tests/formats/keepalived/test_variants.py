@@ -89,16 +89,38 @@ def test_a_problem_of_some_hosts_does_not_end_the_import() -> None:
     assert (weights(found), problems) == ([[1]], [])
     assert notes == [
         "a.conf:2: virtual_server_group: a group needs a name, with some configuration IDs",
-        "a.conf:1: not read with configuration ID a: a } that belongs to no block",
+        "a.conf:1: a } that belongs to no block, with some configuration IDs",
     ]
     assert read(text, "a")[1] == ["a.conf:1: a } that belongs to no block"]
 
 
+def test_a_block_of_some_hosts() -> None:
+    """To the others, its lines are those of the block around it."""
+    first, last = (f"virtual_server 10.0.0.{number} 80 {{\nprotocol TCP\n{REAL}\n" for number in (1, 3))
+    text = f"{first}virtual_server 10.0.0.2 80 {{\n@a real_server 10.9.9.8 80 {{\nweight 2\n}}\n{REAL}\n{last}"
+    found, problems, notes = read(text)
+    assert [service.address for _, service in found.services] == ["10.0.0.1", "10.0.0.3"]
+    assert problems == []
+    assert f"a.conf:6: virtual_server 10.0.0.2 80: {DEPENDS} a" in notes
+    assert weights(read(text, "a")[0]) == [[1], [2, 1], [1]]
+
+
 def test_a_problem_of_all_hosts_is_one() -> None:
-    _, problems, notes = read(f"virtual_server 10.0.0.1 80 {{\n@a alpha\nlb_algo x\n{REAL}\n}}")
-    assert (problems, notes) == (["a.conf:7: a } that belongs to no block"], [])
-    _, problems, _ = read(f"virtual_server 10.0.0.1 80 {{\n@a alpha\nlb_algo x\n{REAL}")
-    assert [each.split(";")[0] for each in problems] == ["a.conf:3: lb_algo x: unknown"]
+    _, problems, notes = read(f"virtual_server 10.0.0.1 80 {{\n@a alpha\nlb_algo x\n{REAL}")
+    assert ([each.split(";")[0] for each in problems], notes) == (
+        ["a.conf:3: lb_algo x: unknown"],
+        [
+            "a.conf:1: virtual_server 10.0.0.1 80: imported as UDP, keepalived's default protocol",
+            "a.conf:2: alpha: not imported",
+        ],
+    )
+
+
+def test_a_line_that_some_hosts_cannot_read() -> None:
+    text = f"@a ~SEQ(N) alpha\nvirtual_server 10.0.0.1 80 {{\nprotocol TCP\n{REAL}"
+    found, problems, _ = read(text)
+    assert (found.services, problems) == ([], ["a.conf:1: not a ~SEQ; expected one such as ~SEQ(NAME, 1, 9)"])
+    assert weights(read(text, "b")[0]) == [[1]]
 
 
 def test_a_name_that_hosts_define_differently() -> None:
