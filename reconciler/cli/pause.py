@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
+from reconciler.cli import resume
 from reconciler.errors import HostError
 from reconciler.watch import pause
+from reconciler.watch.client import NoWatcherError, UnknownSandboxError, await_status
 from reconciler.wording import seconds
+
+# Seconds to wait for the watcher to leave the sandbox alone: a look at it may have to end first.
+PATIENCE = 15.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,22 +21,45 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sandbox", metavar="ID", help="the sandbox's ID, as in its manifest")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--for", dest="time", metavar="TIME", help="for how long: 90s, 15min, 1h, 2d")
-    how.add_argument("--end", action="store_true", help="end the pause now")
+    how.add_argument("--end", action="store_true", help="end the pause now, as `reconciler resume` does")
     parser.add_argument("--reason", default="paused by hand", help="why; `status` shows it")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Begin a pause, or end it."""
-    name = arguments.sandbox
-    if not pause.is_id(name):
-        raise HostError(f'"{name}" is not a valid sandbox ID')
+    """Begin a pause, and return once the watcher obeys it; or end one.
+
+    HostError if the watcher does not know the sandbox, or does not obey in time.
+    """
     if arguments.end:
-        print(f"{name}: {'no longer paused' if pause.end(name) else 'was not paused'}")
-        return 0
+        return resume.run(arguments)
+    name = arguments.sandbox
+    resume.check(name)
     try:
         until = time.time() + seconds(arguments.time)
     except ValueError as error:
         raise HostError(f"--for: {error}") from None
-    pause.write(name, pause.Pause(until, arguments.reason))
-    print(f"{name}: paused until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(until))}")
+    shown = f"paused until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(until))}"
+    written = pause.Pause(until, arguments.reason)
+    try:
+        await_status(name, lambda _: True, 0.0)
+        pause.write(name, written)
+        found = await_status(name, lambda each: each["state"] == "paused", PATIENCE)
+    except UnknownSandboxError:
+        raise
+    except NoWatcherError as error:
+        # A watcher that is being restarted must obey, too.
+        pause.write(name, written)
+        print(f"{name}: {shown}")
+        print(f"{name}: {error}; it will obey the pause if it watches this sandbox", file=sys.stderr)
+        return 0
+    except HostError as error:
+        pause.write(name, written)
+        raise HostError(f"{name}: {shown}, but it is unknown whether the watcher obeys: {error}") from error
+    if found["state"] != "paused":
+        state = ": ".join(filter(None, (found["state"], found["detail"])))
+        raise HostError(
+            f"{name}: {shown}, but the watcher does not say yet that it leaves the sandbox alone ({state}). "
+            "`reconciler status` shows when it does"
+        )
+    print(f"{name}: {shown}")
     return 0

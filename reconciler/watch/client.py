@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 from reconciler.errors import HostError
+from reconciler.wording import suggest
 
 SOCKET = "/run/reconciler/watch.sock"
 # Seconds for one step of a status request: the watcher waits so long for the client to read, the client twice as long.
 TIMEOUT = 5.0
+# Seconds between two requests of a command that waits for a state.
+POLL = 0.1
+
+
+class NoWatcherError(HostError):
+    """No watcher runs on this host."""
+
+
+class UnknownSandboxError(HostError):
+    """The watcher of this host does not watch this sandbox."""
 
 
 def read_status() -> dict[str, Any]:
-    """Return the status of the watcher, as `Watcher.to_data` makes it. HostError if none runs or answers."""
+    """Return the status of the watcher, as `Watcher.to_data` makes it.
+
+    NoWatcherError if none runs, HostError if it does not answer.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
         channel.settimeout(2 * TIMEOUT)
         try:
@@ -24,10 +40,26 @@ def read_status() -> dict[str, Any]:
                 parts.append(part)
             found: dict[str, Any] = json.loads(b"".join(parts))
         except (FileNotFoundError, ConnectionRefusedError):
-            raise HostError("no watcher runs on this host; `reconciler watch PATH…` starts one") from None
+            raise NoWatcherError("no watcher runs on this host; `reconciler watch PATH…` starts one") from None
         except (OSError, ValueError) as error:
             raise HostError(f"the watcher does not answer: {error}") from error
     return found
+
+
+def await_status(sandbox: str, is_done: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
+    """Return the status of a sandbox as soon as a condition holds for it, or what it is after so many seconds.
+
+    UnknownSandboxError if the watcher does not watch it; else the errors of `read_status`.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        known: dict[str, dict[str, Any]] = {each["sandbox"]: each for each in read_status()["sandboxes"]}
+        if sandbox not in known:
+            hint = suggest(sandbox, known) if known else "it watches none at present"
+            raise UnknownSandboxError(f'the watcher of this host watches no sandbox "{sandbox}"; {hint}')
+        if is_done(known[sandbox]) or time.monotonic() > deadline:
+            return known[sandbox]
+        time.sleep(POLL)
 
 
 def find_reverting_manifest(sandbox: str) -> str:
