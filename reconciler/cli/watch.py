@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import resource
 from functools import partial
 from typing import TypeVar
 
@@ -70,6 +71,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log", choices=log.FORMS, default="text", help="the format of the log on standard error (default: text)"
     )
+    parser.add_argument(
+        "--log-level",
+        choices=log.LEVELS,
+        default="operation",
+        help="the lowest level that is logged (default: operation, which names each single operation)",
+    )
 
 
 def _at_once(text: str) -> Pace:
@@ -107,7 +114,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise HostError("standard input cannot be watched; name files or folders instead")
     # Other commands end so soon that garbage collection is off in them; this one keeps running.
     gc.enable()
-    log.configure(arguments.log)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Each sandbox takes a descriptor, and a shell often allows only 1,024.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    log.configure(arguments.log, arguments.log_level)
     settings = Settings(
         look=arguments.look,
         full_look=max(arguments.full_look, arguments.look),

@@ -126,7 +126,11 @@ class LocalKernel:
         if self._namespace is None:
             yield
             return
-        with open("/proc/thread-self/ns/net", "rb") as home:
+        try:
+            home = open("/proc/thread-self/ns/net", "rb")  # noqa: SIM115 the next statement closes it
+        except OSError as error:
+            raise HostError(f"the network namespace of this thread cannot be opened: {error.strerror}") from error
+        with home:
             _setns(self._namespace)
             try:
                 yield
@@ -191,7 +195,9 @@ def _open(protocol: int) -> socket.socket:
     try:
         channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     except OSError as error:
-        raise HostError(f"this kernel has no netlink family {protocol}: {error.strerror}") from error
+        lacks = f"this kernel has no netlink family {protocol}"
+        reason = lacks if error.errno == errno.EPROTONOSUPPORT else f"netlink family {protocol} cannot be opened"
+        raise HostError(f"{reason}: {error.strerror}") from error
     try:
         channel.settimeout(TIMEOUT)
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):

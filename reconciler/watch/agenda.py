@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -10,12 +11,16 @@ from time import monotonic
 # The least seconds between two looks that changes cause. It is never less than the last look took, or a storm of
 # changes would use all the time for looks.
 GAP = 0.05
-# Seconds to the next try after a failure: twice as long each time, up to MOST, and randomly a quarter more or less.
+# Seconds to the next try after a failure: twice as long each time, up to MOST, and randomly up to a quarter less.
 FIRST, MOST = 1.0, 60.0
 
 
 class Agenda:
-    """The next look at one sandbox. `full_look`: seconds between two full looks."""
+    """The next look at one sandbox. `full_look`: seconds between two full looks.
+
+    A look consumes the requests for it when it begins, whatever it ends with, and each end sets when the next one is
+    due. So nothing that a look can end with makes the next one begin at once.
+    """
 
     def __init__(self, full_look: float, clock: Callable[[], float] = monotonic) -> None:
         self._full_look, self._clock = full_look, clock
@@ -26,10 +31,15 @@ class Agenda:
         self._not_before = self._at = self._full_at = 0.0
         self._failures = 0
 
-    def request_look(self) -> None:
-        """Ask for a look because something changed. The gap after a look and the pause after a failure still apply."""
+    def request_look(self, *, full: bool = False) -> None:
+        """Ask for a look because something changed. The gap after a look and the pause after a failure still apply.
+
+        `full`: it must be a full look, because events were lost.
+        """
         with self._lock:
             self._requested = True
+            if full:
+                self._full_at = 0.0
 
     def request_full_look(self) -> None:
         """Ask for a full look at once, because everything may be different."""
@@ -53,7 +63,11 @@ class Agenda:
             if self._seconds_to_next() > 0:
                 return None
             self._requested = self._urgent = False
-            return self._full_at <= self._clock()
+            full = self._full_at <= self._clock()
+            if full:
+                # Whoever asks for a full look from now on means another one.
+                self._full_at = math.inf
+            return full
 
     def end_look(self, wait: float, *, took: float, full: bool) -> float:
         """Record that a look succeeded and took `took` seconds. The next one is due in `wait` seconds at the latest.
@@ -64,10 +78,10 @@ class Agenda:
             now = self._clock()
             self._failures = 0
             self._not_before, self._at = now + max(GAP, took), now + wait
-            if full and not self._urgent:
+            if full and self._full_at == math.inf:
                 # Jitter: sandboxes that started together must not be looked at together.
                 self._full_at = now + self._full_look * _jitter()
-            return min(self._at, self._full_at) - now
+            return max(0.0, min(self._at, self._full_at) - now)
 
     def end_failed_look(self, wait: float | None = None) -> float:
         """Record that a look failed. The next is a full look in `wait` seconds; by default, the wait doubles each time.
@@ -76,7 +90,7 @@ class Agenda:
         """
         with self._lock:
             if wait is None:
-                wait = min(FIRST * 2.0 ** min(self._failures, 30), MOST) * _jitter()
+                wait = min(FIRST * 2.0 ** min(self._failures, 30), MOST) * _shortened()
                 self._failures += 1
             self._not_before = self._at = self._clock() + wait
             self._full_at = 0.0
@@ -85,3 +99,7 @@ class Agenda:
 
 def _jitter() -> float:
     return random.uniform(0.75, 1.25)  # noqa: S311 it spreads load, it protects nothing
+
+
+def _shortened() -> float:
+    return random.uniform(0.75, 1.0)  # noqa: S311

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from reconciler.errors import Problem
 from reconciler.manifest.load import file_problem, find
+from reconciler.watch.git import find_tree, repository
 
 # The kernel follows at most this many symbolic links in one path: path_resolution(7).
 MAX_LINKS = 40
@@ -79,25 +79,17 @@ def read_stamp(path: str) -> Stamp | None:
 
 
 def find_git_lock(paths: Iterable[str]) -> str | None:
-    """Return the `index.lock` of a work tree around one of the paths: git is working. None if there is none."""
+    """Return the `index.lock` of a work tree around one of the paths: git is working. None if there is none.
+
+    OSError if that cannot be found out.
+    """
     real = map(os.path.realpath, paths)
     for folder in {each if os.path.isdir(each) else os.path.dirname(each) for each in real}:
-        lock = _lock_path(folder)
+        tree = find_tree(folder)
+        lock = os.path.join(repository(tree), "index.lock") if tree else ""
         if lock and os.path.lexists(lock):
             return lock
     return None
-
-
-def _lock_path(folder: str) -> str | None:
-    """Return where git puts its lock for the work tree around a folder; None outside of any work tree."""
-    while not os.path.lexists(os.path.join(folder, ".git")):
-        if folder == (folder := os.path.dirname(folder)):
-            return None
-    git = os.path.join(folder, ".git")
-    # In a linked work tree, such as git-sync creates, `.git` is a file that contains the path of the repository.
-    with suppress(OSError), open(git, encoding="utf-8", errors="surrogateescape") as stream:
-        git = os.path.join(folder, stream.readline().removeprefix("gitdir: ").rstrip("\n"))
-    return os.path.join(git, "index.lock")
 
 
 class PathResolver:

@@ -6,22 +6,27 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from reconciler.wording import printable
 
 FORMS = ("text", "json")
+# The level of each single operation: below that of all other events.
+OPERATION = 15
+logging.addLevelName(OPERATION, "OPERATION")
+# The name of each level → what is logged from it on.
+LEVELS = {"operation": OPERATION, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 _logger = logging.getLogger("reconciler.watch")
 
 
-def configure(form: str) -> None:
-    """Write all log lines of this program to standard error, in one of FORMS."""
+def configure(form: str, level: str = "operation") -> None:
+    """Write all log lines of this program of a level and above it to standard error, in one of FORMS."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text())
     root = logging.getLogger("reconciler")
     root.handlers = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(LEVELS[level])
     root.propagate = False
 
 
@@ -29,6 +34,13 @@ def emit(event: str, *, level: int = logging.INFO, **fields: object) -> None:
     """Log an event. Fields that are None or empty are left out; 0 and False are not."""
     shown = {name: value for name, value in fields.items() if value not in (None, "", ())}
     _logger.log(level, event, extra={"fields": shown})
+
+
+def emit_operations(sandbox: str, commands: Iterable[str]) -> None:
+    """Log each operation that was executed, by its command, in order."""
+    if _logger.isEnabledFor(OPERATION):
+        for command in commands:
+            emit("operation", level=OPERATION, sandbox=sandbox, command=command)
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, object]:

@@ -81,6 +81,9 @@ class ManifestReader:
         # Since when changed files have not settled, and why; the reason only after PATIENCE seconds.
         self._unsettled_since: float | None = None
         self._unsettled = ""
+        # The files that have changed since they were read, and why they were not read again. Other threads read it.
+        self._unread: tuple[frozenset[str], str] = (frozenset(), "")
+        self._interrupted = False
 
     @property
     def polling(self) -> str:
@@ -94,6 +97,16 @@ class ManifestReader:
         Empty if none have waited that long.
         """
         return self._unsettled
+
+    def why_unread(self, manifest: Manifest) -> str:
+        """Return why the present text of a manifest has not been read; empty if it has. Any thread may call this."""
+        files, reason = self._unread
+        changed = manifest.file in files or (manifest.rules is not None and manifest.rules.name in files)
+        return reason if changed else ""
+
+    def interrupt(self) -> None:
+        """Let a read end soon, without a result. A signal handler may call this."""
+        self._interrupted = True
 
     def start(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever `read` should be called, the first time at once."""
@@ -116,8 +129,10 @@ class ManifestReader:
             changed = self._read()
         except _NotSettledError as error:
             pause = self._seconds_to_next_try(str(error))
+            self._unread = _changed_files(self._read_snapshot, self._latest), str(error)
         else:
             self._unsettled_since, self._unsettled = None, ""
+            self._unread = frozenset(), ""
             pause = min(POLL if self.polling else math.inf, self._next_rescan - monotonic())
         finally:
             if self._folders:
@@ -125,10 +140,9 @@ class ManifestReader:
         return changed
 
     def _read(self) -> ManifestSet | None:
-        if lock := find_git_lock(self._paths):
-            raise _NotSettledError(f"{lock} exists: git is working, or was killed")
         rescan = monotonic() >= self._next_rescan
         snapshot, age = self._take_snapshot()
+        self._check_git()
         if self._folders and self._folders.watch(folders_to_watch(self._paths, snapshot.stamps)):
             raise _NotSettledError("the watch on some folders began just now")
         if snapshot == self._read_snapshot and not rescan:
@@ -137,11 +151,20 @@ class ManifestReader:
             raise _NotSettledError(_describe_change(self._read_snapshot, snapshot))
         if path := self._folders and self._folders.find_unfinished(snapshot.stamps.values()):
             raise _NotSettledError(f"a program is still writing {path}")
-        self._files = {file: self._read_file(file, snapshot, rescan=rescan) for file in snapshot.files}
+        self._files = self._read_files(snapshot, rescan=rescan)
         after, _ = self._take_snapshot()
         if after != snapshot:
             raise _NotSettledError(_describe_change(snapshot, after))
         return self._finish(snapshot)
+
+    def _check_git(self) -> None:
+        """Raise _NotSettledError if git may be working in the tree of a manifest."""
+        try:
+            lock = find_git_lock(self._paths)
+        except OSError as error:
+            raise _NotSettledError(f"whether git is working cannot be found out: {error}") from error
+        if lock:
+            raise _NotSettledError(f"{lock} exists: git is working, or was killed")
 
     def _take_snapshot(self) -> tuple[Snapshot, float]:
         """Return a snapshot of all files, and for how many seconds all snapshots have been equal to it."""
@@ -168,6 +191,14 @@ class ManifestReader:
             _log.warning("changed manifests have not been read for %g s: %s", PATIENCE, reason)
         self._unsettled = reason
         return POLL
+
+    def _read_files(self, snapshot: Snapshot, *, rescan: bool) -> dict[str, _File]:
+        found = {}
+        for file in snapshot.files:
+            if self._interrupted:
+                raise _NotSettledError("the watcher ends")
+            found[file] = self._read_file(file, snapshot, rescan=rescan)
+        return found
 
     def _read_file(self, file: str, snapshot: Snapshot, *, rescan: bool) -> _File:
         """Return the contents of a file: read only if it or its rules may have changed, parsed only if they have."""
@@ -200,6 +231,13 @@ def _is_unchanged(contents: Contents) -> bool:
     with suppress(OSError, ValueError):
         return all(text is not None and text == read_regular(path) for path, text in contents.texts.items())
     return False
+
+
+def _changed_files(before: Snapshot | None, after: Snapshot | None) -> frozenset[str]:
+    """Return the files that are different in two snapshots, or missing in one of them."""
+    if before is None or after is None:
+        return frozenset()
+    return frozenset(file for file, _ in before.stamps.items() ^ after.stamps.items())
 
 
 def _describe_change(before: Snapshot | None, after: Snapshot) -> str:
@@ -244,8 +282,11 @@ def _retain(
         for name in unread or [path]:
             broken.setdefault(name, str(problems[0]))
     present = {manifest.sandbox.id for contents in files.values() for manifest in contents.manifests}
-    for path in snapshot.missing:
-        retained |= {name: manifest for name, manifest in _below(path, in_force) if name not in present}
+    for path, problem in snapshot.missing.items():
+        lost = {name: manifest for name, manifest in _below(path, in_force) if name not in present}
+        retained |= lost
+        for name in lost:
+            broken.setdefault(name, str(problem))
     return retained, broken
 
 

@@ -2,26 +2,31 @@
 
 A socket inside a namespace would keep it alive after `ip netns del`. So this module gives each namespace a number in
 the watcher's own namespace (RTM_NEWNSID), where one socket receives the notifications of all numbered namespaces
-(NETLINK_LISTEN_ALL_NSID). The kernel frees a number when its namespace is destroyed. Source:
-include/uapi/linux/net_namespace.h, linux/netlink.h, net/core/net_namespace.c.
+(NETLINK_LISTEN_ALL_NSID). The kernel frees a number when its namespace is destroyed, and reports that (RTM_DELNSID)
+before the inode number of the namespace can be used again. So a namespace is known by its device and inode for as long
+as its number is valid. Its ctime says nothing: that of `/proc/PID/ns/net` is the time of the look. Source:
+include/uapi/linux/net_namespace.h, linux/netlink.h, net/core/net_namespace.c, fs/nsfs.c.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from reconciler.errors import HostError, ProtocolError
+from reconciler.errors import ChannelError, HostError, ProtocolError
 from reconciler.netlink.channel import RECEIVE_BUFFER, RECEIVE_SIZE, ROUTE, LocalKernel
-from reconciler.netlink.message import ACK, NEW_LINK, REQUEST, attribute, messages, pack
+from reconciler.netlink.message import ACK, ERROR, NEW_LINK, REQUEST, Message, attribute, failure, messages, pack
 from reconciler.netlink.neighbour import is_news
 from reconciler.netlink.sections import GROUPS
 
-_NEW_NSID, _GET_NSID = 88, 90
+_NEW_NSID, _DELETE_NSID, _GET_NSID = 88, 89, 90
 _NSA_NSID, _NSA_FD = 1, 3
+# RTNLGRP_NSID, the 28th.
+_NSID_GROUP = 1 << 27
 _RTGENMSG = struct.Struct("=Bxxx")
 _S32 = struct.Struct("=i")
 _SOL_NETLINK, _LISTEN_ALL_NSID = 270, 8
@@ -31,6 +36,14 @@ _NUMBER = (_SOL_NETLINK, _LISTEN_ALL_NSID)
 HOST = -1
 _SO_RCVBUFFORCE = 33
 _ANCILLARY = 256
+# Notifications that are read at a time. The caller has other work as well, however many come.
+_MOST = 20_000
+# What opening a file fails with if there is no such file, as opposed to a file that could not be looked at.
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ESRCH}
+
+
+class Gone(int):
+    """The number of a namespace that was destroyed."""
 
 
 class NamespaceSocket:
@@ -44,51 +57,64 @@ class NamespaceSocket:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
             self._socket.setsockopt(_SOL_NETLINK, _LISTEN_ALL_NSID, 1)
-            self._socket.bind((0, GROUPS))
+            self._socket.bind((0, GROUPS | _NSID_GROUP))
         except OSError as error:
             self._socket.close()
             raise HostError(f"listening to network namespaces: {error.strerror}") from error
+        # Open from the start on, so that a number needs no other descriptor than that of the namespace.
+        self._requests = LocalKernel().open(ROUTE)
 
     def fileno(self) -> int:
         """Return the descriptor, to poll for reading."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the sockets."""
+        self._requests.close()
         self._socket.close()
 
     def assign_number(self, file: str) -> int | None:
-        """Return the number of a namespace, and give it one if it has none; None if there is no such namespace."""
+        """Return the number of a namespace, and give it one if it has none; None if there is no such namespace.
+
+        HostError or ChannelError if that cannot be found out now.
+        """
         try:
             namespace = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            return None
-        channel = LocalKernel().open(ROUTE)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise HostError(f"{file}: {error.strerror}") from error
         try:
             named = attribute(_NSA_FD, _S32.pack(namespace))
             body = _RTGENMSG.pack(0) + attribute(_NSA_NSID, _S32.pack(-1)) + named
             # This fails if the namespace has a number already; the next message reads the number in any case.
-            channel.exchange(pack(_NEW_NSID, REQUEST | ACK, 1, body), 1)
-            answers = channel.exchange(pack(_GET_NSID, REQUEST | ACK, 2, _RTGENMSG.pack(0) + named), 2)
+            self._requests.exchange(pack(_NEW_NSID, REQUEST | ACK, 1, body), 1)
+            answers = self._requests.exchange(pack(_GET_NSID, REQUEST | ACK, 2, _RTGENMSG.pack(0) + named), 2)
         finally:
-            channel.close()
             os.close(namespace)
-        return next((int(_S32.unpack(m.payload[8:12])[0]) for m in answers if m.type == _NEW_NSID), None)
+        return _number(file, answers)
 
-    def read_changes(self) -> Iterator[int | None]:
+    def read_changes(self) -> Iterator[int | Gone | None]:
         """Yield the numbers of the namespaces that have changed; None if notifications were lost: any may have changed.
 
-        HOST is reported only for changes of links: a device for which a sandbox waits may have appeared.
+        HOST is reported only for changes of links: a device for which a sandbox waits may have appeared. A namespace
+        that was destroyed is Gone: if another one has its number now, the number comes once more.
         """
         seen: set[int] = set()
-        while True:
+        gone: set[int] = set()
+        for _ in range(_MOST):
             try:
                 data, ancillary, _, _ = self._socket.recvmsg(RECEIVE_SIZE, _ANCILLARY)
             except BlockingIOError:
                 break
-            except OSError:
-                # ENOBUFS: more notifications came than the buffer can store.
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise HostError(f"listening to network namespaces: {error.strerror}") from error
+                # More notifications came than the buffer can store.
                 yield None
+                continue
+            if ended := _ended(data):
+                gone |= ended
                 continue
             numbers = [_S32.unpack(number)[0] for level, kind, number in ancillary if (level, kind) == _NUMBER]
             if not _is_news(data):
@@ -96,7 +122,26 @@ class NamespaceSocket:
             seen.update(numbers)
             if not numbers and int.from_bytes(data[4:6], sys.byteorder) == NEW_LINK:
                 seen.add(HOST)
+        yield from map(Gone, gone)
         yield from seen
+
+
+def _number(file: str, answers: Iterable[Message]) -> int | None:
+    """Return the number of a namespace from the answers to RTM_GETNSID; None if the file is no namespace."""
+    for answer in answers:
+        if answer.type == _NEW_NSID:
+            return int(_S32.unpack(answer.payload[8:12])[0])
+        failed = failure(answer) if answer.type == ERROR else None
+        if failed and failed.errno != errno.EINVAL:
+            raise ChannelError(f"{file}: the number of the namespace: {failed}")
+    return None
+
+
+def _ended(data: bytes) -> set[int]:
+    """Return the numbers of the namespaces that a datagram reports as destroyed."""
+    if int.from_bytes(data[4:6], sys.byteorder) != _DELETE_NSID:
+        return set()
+    return {int(_S32.unpack(each.payload[8:12])[0]) for each in messages(data) if each.type == _DELETE_NSID}
 
 
 def _is_news(data: bytes) -> bool:
@@ -108,54 +153,89 @@ def _is_news(data: bytes) -> bool:
 
 
 class NamespaceTracker:
-    """Knows which sandbox is in which namespace, and notices when a namespace is created, deleted or replaced."""
+    """Knows which sandbox is in which namespace, and notices when a namespace is created, deleted or replaced.
+
+    `unheard`: sandbox → why changes in its namespace are not reported at present; `refresh` tries again.
+    """
 
     def __init__(self, channel: NamespaceSocket) -> None:
         """Use a socket, which the caller closes."""
+        self.unheard: dict[str, str] = {}
         self._socket = channel
         # Sandbox → identity of its namespace at the last refresh, None if it did not exist; sandbox → number; and back.
-        self._identities: dict[str, tuple[int, ...] | None] = {}
+        self._identities: dict[str, tuple[int, int] | None] = {}
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
+        # Sandboxes whose namespaces may have been replaced unnoticed: reports were lost.
+        self._unsure: set[str] = set()
 
     def refresh(self, files: Mapping[str, str]) -> list[str]:
         """Track these namespaces and no others: sandbox → file of its namespace, such as `/run/netns/web-1`.
 
         Return the sandboxes whose namespace was created, deleted or replaced since the last call.
         """
-        for name in self._identities.keys() - files.keys():
+        for name in (self._identities.keys() | self.unheard.keys()) - files.keys():
             self._forget(name)
+            self.unheard.pop(name, None)
         changed = []
         for name, file in files.items():
             identity = _identity(file)
-            if name not in self._identities or identity != self._identities[name]:
-                self._forget(name)
-                self._identities[name] = identity
-                number = self._socket.assign_number(file) if identity else None
-                if number is not None:
-                    self._numbers[name], self._names[number] = number, name
+            known = name in self._identities and identity == self._identities[name]
+            if (not known or name in self._unsure) and self._listen(name, file, identity, known=known):
                 changed.append(name)
         return changed
+
+    def _listen(self, name: str, file: str, identity: tuple[int, int] | None, *, known: bool) -> bool:
+        """Begin to listen to a namespace, if it exists. Return whether it is another one than the `known` one.
+
+        If that is not possible, record why.
+        """
+        before = self._numbers.get(name)
+        if not known:
+            self._forget(name)
+        try:
+            number = self._socket.assign_number(file) if identity else None
+        except (HostError, ChannelError) as error:
+            self.unheard[name] = str(error)
+            return False
+        if known and number == before:
+            self._unsure.discard(name)
+            return False
+        self._forget(name)
+        self.unheard.pop(name, None)
+        self._identities[name] = identity
+        if number is not None:
+            self._numbers[name], self._names[number] = number, name
+        return True
 
     def read_changes(self) -> Iterator[str | int | None]:
         """Yield the sandboxes in whose namespace something has changed; HOST and None as the socket does."""
         for number in self._socket.read_changes():
-            if number is None or number == HOST:
+            if isinstance(number, Gone):
+                # The next refresh looks at the file again. The number may be that of another namespace by now.
+                for name in [name for name, each in self._numbers.items() if each == number]:
+                    self._forget(name)
+            elif number is None:
+                # Reports of destroyed namespaces may be among what was lost.
+                self._unsure |= self._identities.keys()
+                yield None
+            elif number == HOST:
                 yield number
             elif number in self._names:
                 yield self._names[number]
 
     def _forget(self, name: str) -> None:
         self._identities.pop(name, None)
+        self._unsure.discard(name)
         number = self._numbers.pop(name, None)
         if number is not None and self._names.get(number) == name:
             del self._names[number]
 
 
-def _identity(file: str) -> tuple[int, ...] | None:
-    """Return what differs in another namespace of this name; None: there is none. Inode numbers are reused at once."""
+def _identity(file: str) -> tuple[int, int] | None:
+    """Return what differs in another namespace that exists at the same time; None: there is none."""
     try:
         found = os.stat(file)
     except OSError:
         return None
-    return (found.st_dev, found.st_ino, found.st_ctime_ns)
+    return (found.st_dev, found.st_ino)

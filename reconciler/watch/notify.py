@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 
 def send(*assignments: str) -> None:
@@ -13,12 +14,10 @@ def send(*assignments: str) -> None:
         return
     if address.startswith("@"):
         address = f"\0{address[1:]}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as channel:
-        try:
-            channel.sendto("\n".join(assignments).encode(), address)
-        except OSError:
-            # The watch goes on if the manager does not read its messages.
-            return
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    # The watch goes on if the manager does not read its messages, or if there is no descriptor for one.
+    with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as channel:
+        channel.sendto("\n".join(assignments).encode(), address)
 
 
 def watchdog_period() -> float | None:

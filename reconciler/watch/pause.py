@@ -8,6 +8,8 @@ import re
 import time
 from typing import NamedTuple
 
+from reconciler.errors import HostError
+
 FOLDER = "/run/reconciler/paused"
 
 
@@ -46,7 +48,8 @@ def end(sandbox: str) -> bool:
 def read(sandbox: str) -> Pause | None:
     """Return the pause of a sandbox; None if it has none, or if that is over.
 
-    A file that cannot be read counts as a pause: better no change than one that an operator wanted to prevent.
+    A file that is no pause counts as one: better no change than one that an operator wanted to prevent.
+    HostError if the file could not be read: then it is unknown whether there is a pause.
     """
     path = os.path.join(FOLDER, sandbox)
     try:
@@ -55,14 +58,44 @@ def read(sandbox: str) -> Pause | None:
         pause = Pause(float(data["until"]), str(data["reason"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (IsADirectoryError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Pause(time.time() + 3600, f"{path} cannot be read, so the sandbox counts as paused")
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}: it is unknown whether the sandbox is paused") from error
     return pause if pause.until > time.time() else None
 
 
-def stamp() -> int:
-    """Return a number that changes whenever a pause is written or ended."""
+class PauseTracker:
+    """Notices that pauses begin, end or are replaced."""
+
+    def __init__(self) -> None:
+        self._folder, self._known = _stamp(FOLDER), _stamps()
+        # Whether to list the pauses once more: two changes within a tick of the kernel's clock have the same time.
+        self._again = True
+
+    def refresh(self) -> list[str]:
+        """Return the sandboxes whose pauses have changed since the last call. OSError if they cannot be listed."""
+        folder = _stamp(FOLDER)
+        if folder == self._folder and not self._again:
+            return []
+        before, found = self._known, _stamps()
+        self._again = folder != self._folder
+        self._folder, self._known = folder, found
+        return sorted({name for name, _ in before.items() ^ found.items()})
+
+
+def _stamps() -> dict[str, tuple[int, int]]:
+    """Return what changes with each pause, by sandbox."""
     try:
-        return os.stat(FOLDER).st_mtime_ns
-    except OSError:
-        return 0
+        with os.scandir(FOLDER) as entries:
+            return {each.name: _stamp(each.path) for each in entries if is_id(each.name)}
+    except FileNotFoundError:
+        return {}
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_ino, found.st_mtime_ns)

@@ -9,8 +9,10 @@ from reconciler.converge import Failure, Result
 from reconciler.errors import ApplyError, BusyError, RefusedError, SandboxGoneError
 from reconciler.manifest.load import Manifest
 from reconciler.preview import Preview
-from reconciler.watch import log
+from reconciler.remaining import remaining
+from reconciler.watch import clock, log
 from reconciler.watch.pause import Pause
+from reconciler.watch.revision import Revision
 from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.wording import plural
 
@@ -27,14 +29,14 @@ class LookRecorder:
     empty if the manifest was in force before; then every difference is drift.
     """
 
-    def __init__(self, manifest: Manifest, revision: str) -> None:
+    def __init__(self, manifest: Manifest, revision: Revision) -> None:
         self.status = SandboxStatus(manifest.sandbox.id, str(manifest.sandbox.driver), manifest.file, revision)
         self._last_flush = 0.0
         # What failed at its last try and is tried again.
         self._failing: Failure | None = None
 
-    def set_manifest(self, manifest: Manifest, revision: str) -> None:
-        """Record which manifest is in force now, and its revision."""
+    def set_manifest(self, manifest: Manifest, revision: Revision) -> None:
+        """Record which manifest the looks go by now, and its revision."""
         self.status.driver, self.status.file = (str(manifest.sandbox.driver), manifest.file)
         self.status.revision = revision
 
@@ -67,8 +69,7 @@ class LookRecorder:
             reason = f"{count} postponed: another program just reverted the same change"
             self.status.set_state(SandboxState.DRIFTED, f"{reason}. First: {result.postponed[0].command}")
         elif result.draining:
-            servers = f"{result.draining:,} IPVS {plural('server', result.draining)}"
-            self.status.set_state(SandboxState.DRAINING, f"waiting for {servers} to drain")
+            self._record_draining(result.draining)
         else:
             detail = self.status.detail if self.status.state is SandboxState.CONVERGED else ""
             if result.operations and not cause:
@@ -87,7 +88,7 @@ class LookRecorder:
     def _log_operations(self, result: Result, cause: str) -> None:
         status, count = self.status, len(result.operations)
         if not cause:
-            status.drifts.append(time.time())
+            status.drifts.append(clock.now())
             status.repairs += count
         log.emit(
             "applied" if cause else "repaired",
@@ -95,10 +96,12 @@ class LookRecorder:
             cause=cause or "drift",
             operations=count,
             seconds=result.seconds,
-            revision=status.revision,
+            revision=status.revision.commit,
+            blob=status.revision.blob,
             file=status.file,
             first="; ".join(each.command for each in result.operations[:_NAMED]),
         )
+        log.emit_operations(status.sandbox, (each.command for each in result.operations))
 
     def _record_fights(self, fights: list[tuple[str, int]]) -> None:
         command, repairs = max(fights, key=lambda each: each[1])
@@ -107,21 +110,42 @@ class LookRecorder:
         if self.status.set_state(SandboxState.FIGHTING, detail):
             log.emit("fight", level=logging.WARNING, sandbox=self.status.sandbox, repairs=repairs, command=command)
 
+    def _record_draining(self, count: int) -> None:
+        servers = f"{count:,} IPVS {plural('server', count)}"
+        self.status.set_state(SandboxState.DRAINING, f"waiting for {servers} to drain")
+
     def _record_converged(self, detail: str) -> None:
         status = self.status
         if status.set_state(SandboxState.CONVERGED, detail):
-            log.emit("converged", sandbox=status.sandbox, revision=status.revision, file=status.file)
+            revision = status.revision
+            log.emit(
+                "converged",
+                sandbox=status.sandbox,
+                revision=revision.commit,
+                blob=revision.blob,
+                file=status.file,
+            )
 
     def record_comparison(self, found: Preview) -> None:
         """Record what differs from the manifest, without a repair: `--mode report`."""
         status, operations = self.status, found.plan.operations
-        if not operations:
+        differences = () if operations else remaining(found.desired, found.observed)
+        if operations:
+            count = f"{len(operations):,} {plural('operation', len(operations))}"
+            detail = f"{count} needed, not done (--mode report). First: {operations[0].command}"
+        elif differences:
+            # An empty plan is no proof: it leaves out what it has no operation for.
+            count = f"{len(differences):,} {plural('difference', len(differences))}"
+            detail = f"{count} that no operation removes. First: {differences[0].words}"
+        elif found.plan.draining:
+            self._record_draining(found.plan.draining)
+            return
+        else:
             self._record_converged("")
             return
-        count = f"{len(operations):,} {plural('operation', len(operations))}"
-        detail, before = f"{count} needed, not done (--mode report). First: {operations[0].command}", status.detail
+        before = status.detail
         if status.set_state(SandboxState.DRIFTED, detail) or detail != before:
-            status.drifts.append(time.time())
+            status.drifts.append(clock.now())
             log.emit("drift", level=logging.WARNING, sandbox=status.sandbox, file=status.file, detail=detail)
 
     def record_failure(self, manifest: Manifest, error: Exception, retry: float) -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,8 +16,8 @@ from socketserver import TCPServer
 from typing import Any
 
 from reconciler.errors import HostError
-from reconciler.watch import client
-from reconciler.watch.state import GOOD, SandboxState, SandboxStatus
+from reconciler.watch import client, clock
+from reconciler.watch.state import SandboxState, Standing
 
 # Seconds to the next try after a client could not be answered.
 RETRY = 0.1
@@ -66,53 +67,56 @@ class StatusSocket:
                 logging.getLogger(__name__).exception("defect")
 
 
+# In these states, the present text of a manifest is not in force.
+_NOT_USED = {SandboxState.OUTDATED, SandboxState.PENDING}
 # The metrics of each sandbox: name, type, help text, and the function that reads it.
-_METRICS: list[tuple[str, str, str, Callable[[SandboxStatus], float]]] = [
+_METRICS: list[tuple[str, str, str, Callable[[Standing], float]]] = [
     (
         "converged",
         "gauge",
-        "1 if the last look is recent and found the sandbox as its manifest describes it",
-        lambda status: float(status.state in GOOD and status.is_fresh()),
+        "1 if the last look is recent and found the sandbox as its manifest describes it now",
+        lambda each: float(each.is_converged),
     ),
     (
         "last_look_timestamp_seconds",
         "gauge",
         "time of the last look that succeeded, in Unix seconds",
-        lambda status: status.looked,
+        lambda each: clock.unix(each.status.looked),
     ),
-    ("repairs_total", "counter", "operations that repaired drift", lambda status: float(status.repairs)),
+    ("repairs_total", "counter", "operations that repaired drift", lambda each: float(each.status.repairs)),
     (
         "fights",
         "gauge",
         "objects whose repair another program reverts again and again",
-        lambda status: float(len(status.fights)),
+        lambda each: float(len(each.status.fights)),
     ),
     (
         "manifest_refused",
         "gauge",
-        "1 if the present text of its manifest is not used",
-        lambda s: float(bool(s.refused)),
+        "1 if the present text of its manifest is not used, or not yet",
+        lambda each: float(each.doubt is not None and each.doubt.state in _NOT_USED),
     ),
 ]
 
 
-def format_metrics(statuses: Sequence[SandboxStatus], *, alarms: int, problems: int) -> str:
+def format_metrics(standings: Sequence[Standing], *, alarms: int, problems: int) -> str:
     """Return all metrics in the text format of Prometheus. `alarms`, `problems`: how many there are."""
-    return "\n".join((*_lines(statuses, alarms, problems), ""))
+    return "\n".join((*_lines(standings, alarms, problems), ""))
 
 
-def _lines(statuses: Sequence[SandboxStatus], alarms: int, problems: int) -> Iterator[str]:
+def _lines(standings: Sequence[Standing], alarms: int, problems: int) -> Iterator[str]:
     yield from _head("alarms", "gauge", "number of alarms of the whole watcher; `reconciler status` lists them")
     yield f"reconciler_alarms {alarms}"
     yield from _head("manifest_problems", "gauge", "number of problems in manifests; `reconciler status` lists them")
     yield f"reconciler_manifest_problems {problems}"
     yield from _head("sandboxes", "gauge", "number of sandboxes in each state")
+    counts = Counter(each.state for each in standings)
     for state in SandboxState:
-        yield f'reconciler_sandboxes{{state="{state.value}"}} {sum(each.state is state for each in statuses)}'
+        yield f'reconciler_sandboxes{{state="{state.value}"}} {counts[state]}'
     for name, kind, words, read in _METRICS:
         yield from _head(name, kind, words)
-        for each in statuses:
-            yield f'reconciler_{name}{{sandbox="{each.sandbox}"}} {read(each):.15g}'
+        for each in standings:
+            yield f'reconciler_{name}{{sandbox="{each.status.sandbox}"}} {read(each):.15g}'
 
 
 def _head(name: str, kind: str, words: str) -> Iterator[str]:
@@ -144,6 +148,14 @@ class MetricsServer:
         class Server(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
             daemon_threads = True
+
+            def get_request(self) -> tuple[socket.socket, Any]:
+                try:
+                    return super().get_request()
+                except OSError:
+                    # This process has no descriptors left at the moment. The server would try again at once.
+                    time.sleep(RETRY)
+                    raise
 
             def server_bind(self) -> None:
                 # HTTPServer would look up the host's own name in the DNS here.

@@ -55,6 +55,10 @@ class Rollout:
         stop = self._pace.stop_after and len(self._failed) >= self._pace.stop_after and self._waiting
         return tuple(self._failed) if stop else ()
 
+    def is_waiting(self, sandbox: str) -> bool:
+        """Return whether the changed manifest of a sandbox waits for its turn."""
+        return sandbox in self._waiting
+
     @property
     def waiting(self) -> tuple[str, ...]:
         """Return the sandboxes whose changed manifests wait for their turn."""

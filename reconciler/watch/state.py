@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
+
+from reconciler.watch import clock
+from reconciler.watch.revision import Revision
 
 # Seconds for which a drift is counted.
 WINDOW = 3600.0
@@ -26,18 +28,30 @@ class SandboxState(Enum):
     WAITING = "waiting"
     REFUSED = "refused"
     FAILED = "failed"
+    PENDING = "pending"
+    OUTDATED = "outdated"
 
 
 # In these states a sandbox matches its manifest.
 GOOD = {SandboxState.CONVERGED, SandboxState.DRAINING}
 
 
+class Doubt(NamedTuple):
+    """Why a sandbox that matches the manifest of its last look need not match what its folder says now.
+
+    `state`: what the sandbox is in instead of a good state: pending, outdated or failed.
+    """
+
+    state: SandboxState
+    reason: str
+
+
 @dataclass(slots=True)
 class SandboxStatus:
-    """The status of one sandbox. Times are Unix seconds, 0 for never. One thread writes; others read a field at a time.
+    """What the looks at one sandbox have found. One thread writes; others read a field at a time.
 
-    `looked`: the last look that succeeded. `valid_for`: seconds after which the state is stale. `since`: when the state
-    began. `refused`: why the present text of the manifest is not used, empty if it is. `repairs`: operations that
+    Times are those of `clock`, 0 for never. `looked`: the last look that succeeded. `valid_until`: when its state
+    becomes stale. `since`: when the state began. `revision`: of the manifest of that look. `repairs`: operations that
     repaired drift, since the watcher started. `fights`: commands that another program keeps reverting. `drifts`: when
     drift was found.
     """
@@ -45,13 +59,12 @@ class SandboxStatus:
     sandbox: str
     driver: str
     file: str
-    revision: str = ""
+    revision: Revision = field(default_factory=Revision)
     state: SandboxState = SandboxState.NEW
-    since: float = field(default_factory=time.time)
+    since: float = field(default_factory=clock.now)
     looked: float = 0.0
-    valid_for: float = 0.0
+    valid_until: float = 0.0
     detail: str = ""
-    refused: str = ""
     repairs: int = 0
     fights: tuple[str, ...] = ()
     drifts: deque[float] = field(default_factory=lambda: deque(maxlen=_COUNTED))
@@ -60,33 +73,52 @@ class SandboxStatus:
         """Set the state and its detail; return whether the state has changed."""
         changed = state is not self.state
         if changed:
-            self.since = time.time()
+            self.since = clock.now()
         self.state, self.detail = state, detail
         return changed
 
     def is_fresh(self) -> bool:
         """Return whether the last look is recent enough for the state to be true still."""
-        return time.time() - self.looked <= self.valid_for
+        return clock.now() <= self.valid_until
 
     def count_drifts(self) -> int:
         """Return how often drift was found within the last WINDOW seconds."""
-        begin = time.time() - WINDOW
+        begin = clock.now() - WINDOW
         return sum(each >= begin for each in list(self.drifts))
 
+
+class Standing(NamedTuple):
+    """A sandbox at one moment: what its looks have found, and a doubt about it, if there is one."""
+
+    status: SandboxStatus
+    doubt: Doubt | None = None
+
+    @property
+    def state(self) -> SandboxState:
+        """Return the state: no good one while there is a doubt."""
+        found = self.status.state
+        return self.doubt.state if self.doubt and found in GOOD else found
+
+    @property
+    def is_converged(self) -> bool:
+        """Return whether a recent look found the sandbox as its folder describes it now."""
+        return self.state in GOOD and self.status.is_fresh()
+
     def to_data(self) -> dict[str, Any]:
-        """Return the status as plain data, as `reconciler status -o json` prints it."""
-        detail = "; ".join(filter(None, (self.detail, self.refused and f"manifest not used: {self.refused}")))
+        """Return it as plain data, as `reconciler status -o json` prints it. Times are Unix seconds, 0 for never."""
+        status = self.status
         return {
-            "sandbox": self.sandbox,
-            "driver": self.driver,
-            "file": self.file,
-            "revision": self.revision,
+            "sandbox": status.sandbox,
+            "driver": status.driver,
+            "file": status.file,
+            "revision": status.revision.commit,
+            "blob": status.revision.blob,
             "state": self.state.value,
-            "fresh": self.is_fresh(),
-            "since": round(self.since, 3),
-            "looked": round(self.looked, 3),
-            "drift_1h": self.count_drifts(),
-            "repairs": self.repairs,
-            "fights": list(self.fights),
-            "detail": detail,
+            "fresh": status.is_fresh(),
+            "since": round(clock.unix(status.since), 3),
+            "looked": round(clock.unix(status.looked), 3),
+            "drift_1h": status.count_drifts(),
+            "repairs": status.repairs,
+            "fights": list(status.fights),
+            "detail": "; ".join(filter(None, (status.detail, self.doubt and self.doubt.reason))),
         }

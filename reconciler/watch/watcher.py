@@ -6,14 +6,14 @@ The main thread sleeps in `_loop` until one of these happens:
 - Manifest files may have changed: `_read_manifests`. A changed manifest goes to its worker when the rollout allows it.
   A worker whose manifest was deleted is stopped.
 - Something changed in a network namespace: `_forward_changes` asks its worker for a look.
-- TICK seconds have passed: `_tick` finds namespaces that were replaced, pauses that began or ended, and new revisions.
+- TICK seconds have passed: `_tick` finds namespaces and machines that came, went or were replaced, pauses that began or
+  ended, and new revisions.
 
-Only one watcher runs on a host; it has a lock on the file LOCK.
+Only one watcher runs on a host (`lock`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import selectors
@@ -21,25 +21,25 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
-from reconciler.errors import BusyError, HostError
 from reconciler.manifest.load import Manifest
-from reconciler.model.sandbox import NetnsAddress
 from reconciler.safety import ALWAYS, SHARE
-from reconciler.watch import log, notify, pause
+from reconciler.watch import clock, log, notify
+from reconciler.watch.lock import lock_host
 from reconciler.watch.manifests import ManifestReader, ManifestSet
-from reconciler.watch.namespaces import HOST, NamespaceSocket, NamespaceTracker
+from reconciler.watch.namespaces import HOST, NamespaceSocket
+from reconciler.watch.pause import PauseTracker
+from reconciler.watch.presence import Presence
 from reconciler.watch.report import MetricsServer, StatusSocket, format_metrics
-from reconciler.watch.revision import find_revisions
+from reconciler.watch.revision import Revision, RevisionFinder
 from reconciler.watch.rollout import Pace, Rollout
-from reconciler.watch.state import SandboxStatus
+from reconciler.watch.state import GOOD, Doubt, SandboxState, SandboxStatus, Standing
 from reconciler.watch.wake import Wake
 from reconciler.watch.worker import Settings, Worker
 from reconciler.wording import plural
 
-LOCK = "/run/reconciler/watch.lock"
 # Seconds between two checks of namespaces and pauses.
 TICK = 1.0
 # Why `--prune` removes nothing.
@@ -48,6 +48,8 @@ TOO_MANY = f"a PATH is missing, or all manifests or more than {ALWAYS} and {SHAR
 REVISION = 10.0
 # Seconds for which the end of the watch waits for workers.
 STOP_TIMEOUT = 30.0
+# Seconds without a sign of life of the main thread, after which nobody knows whether manifests have changed.
+LATE = 10.0
 # What happens with manifests whose PATH is missing.
 _IN_FORCE = "the manifests read from it before stay in force"
 
@@ -76,10 +78,14 @@ class Watcher:
         self._stopped_at: tuple[str, ...] = ()
         # Sandboxes that stay watched although their manifests were deleted, because these are too many.
         self._not_pruned: tuple[str, ...] = ()
-        self._revisions: dict[str, str] = {}
+        # Sandboxes whose workers could not be started, and why.
+        self._unstarted: dict[str, str] = {}
+        self._revision_finder = RevisionFinder()
+        self._revisions: dict[str, Revision] = {}
         self._revisions_at = 0.0
-        self._pauses = pause.stamp()
-        self._host_changed = False
+        self._pauses, self._host_changed = PauseTracker(), False
+        # When the main thread was last at work, and how far ahead of its own clock the host's clock was then.
+        self._alive_at, self._ahead = clock.now(), time.time() - time.monotonic()
         self._wake, self._manifests_wake = Wake(), Wake()
         # Sandboxes whose workers are done with a manifest, and whether they succeeded. Other threads append.
         self._done: deque[tuple[str, bool]] = deque()
@@ -88,9 +94,10 @@ class Watcher:
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. BusyError if another watcher runs on this host."""
         with ExitStack() as stack:
-            stack.callback(os.close, _lock())
+            stack.callback(os.close, lock_host())
             channel = NamespaceSocket()
             stack.callback(channel.close)
+            self._presence = Presence(channel)
             stack.callback(StatusSocket(self.to_data).close)
             if self._options.metrics:
                 server = MetricsServer(*self._options.metrics, self._metrics)
@@ -100,11 +107,13 @@ class Watcher:
             stack.callback(self._stop)
             self._reader.start(self._manifests_wake.set)
             stack.callback(self._reader.stop)
-            self._loop(channel, NamespaceTracker(channel))
+            self._loop(channel)
 
     def _handle_signals(self, stack: ExitStack) -> None:
         def end(*_: object) -> None:
             self._stopping = True
+            self._reader.interrupt()
+            self._revision_finder.interrupt()
             self._wake.set()
 
         def reload(*_: object) -> None:
@@ -114,7 +123,7 @@ class Watcher:
         for number, handler in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, reload)):
             stack.callback(signal.signal, number, signal.signal(number, handler))
 
-    def _loop(self, channel: NamespaceSocket, tracker: NamespaceTracker) -> None:
+    def _loop(self, channel: NamespaceSocket) -> None:
         tick = min(TICK, notify.watchdog_period() or TICK)
         with selectors.DefaultSelector() as selector:
             for source in (self._wake, self._manifests_wake, channel):
@@ -129,10 +138,11 @@ class Watcher:
                     self._manifests_wake.clear()
                     self._read_manifests()
                 if channel in ready:
-                    self._forward_changes(tracker)
+                    self._forward_changes()
                 if time.monotonic() >= ticked + tick:
                     ticked = time.monotonic()
-                    self._tick(tracker)
+                    self._tick()
+                self._alive_at = clock.now()
 
     def _handle_requests(self) -> None:
         """Do what SIGHUP asks for, and continue the rollout with the results of workers."""
@@ -175,15 +185,21 @@ class Watcher:
         notify.send(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
 
     def _find_revisions(self) -> None:
+        """Find the revisions of the manifests that were read; those of others that are in force stay as they are."""
         self._revisions_at = time.monotonic()
-        manifests = self._manifests.manifests.values() if self._manifests else ()
-        self._revisions = find_revisions({each.file for each in manifests})
+        if self._manifests:
+            broken = self._manifests.broken
+            known = [each for name, each in self._manifests.manifests.items() if name not in broken]
+            before = {name: each for name, each in self._revisions.items() if name in broken}
+            self._revisions = before | self._revision_finder.find(known)
 
-    def _revision_of(self, manifest: Manifest) -> str:
-        return self._revisions.get(manifest.file, "")
+    def _revision_of(self, manifest: Manifest) -> Revision:
+        return self._revisions.get(manifest.sandbox.id, Revision())
 
     def _distribute(self, found: ManifestSet, *, first: bool) -> None:
         """Bring the workers in line with the manifests: all at once at the start, later as the rollout allows it."""
+        # Whatever changes in a namespace after its first look is reported.
+        self._refresh_presence()
         changed = []
         for name, manifest in found.manifests.items():
             worker = self._workers.get(name)
@@ -197,8 +213,6 @@ class Watcher:
         self._rollout.add(changed)
         self._continue_rollout()
         self._release([name for name in self._workers if name not in found.manifests], found)
-        for name, worker in self._workers.items():
-            worker.status.refused = found.broken.get(name, "")
 
     def _continue_rollout(self) -> None:
         """Begin with the changed manifests whose turn it is; log an alarm if failures have stopped the rollout."""
@@ -214,9 +228,18 @@ class Watcher:
             log.emit("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
 
     def _start_worker(self, manifest: Manifest) -> None:
-        worker = Worker(manifest, self._revision_of(manifest), self._options.settings, self._on_done)
-        self._workers[manifest.sandbox.id] = worker
-        worker.start()
+        """Start to watch a sandbox. If this process has no descriptor or thread left, the next tick tries again."""
+        name = manifest.sandbox.id
+        try:
+            worker = Worker(manifest, self._revision_of(manifest), self._options.settings, self._on_done)
+            worker.start()
+        except (OSError, RuntimeError) as error:
+            if name not in self._unstarted:
+                log.emit("failed", level=logging.ERROR, sandbox=name, reason=str(error), file=manifest.file)
+            self._unstarted[name] = str(error)
+            return
+        self._workers[name] = worker
+        self._unstarted.pop(name, None)
 
     def _release(self, gone: Sequence[str], found: ManifestSet) -> None:
         """Stop the workers whose manifests were deleted; with `--prune`, let them remove first what is owned.
@@ -238,61 +261,86 @@ class Watcher:
             # If another manifest has the same namespace or machine, the sandbox has only got another ID.
             pruned = prune and worker.manifest.sandbox.driver not in in_use
             worker.stop(prune=pruned)
-            self._ending.append(worker)
+            if not worker.join(0):
+                self._ending.append(worker)
             log.emit("released", sandbox=name, file=worker.manifest.file, pruned=pruned)
 
     def _are_too_many(self, count: int, found: ManifestSet) -> bool:
         total = len(self._workers)
         return bool(found.missing) or count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
 
-    def _forward_changes(self, tracker: NamespaceTracker) -> None:
+    def _forward_changes(self) -> None:
         """Ask for looks at the sandboxes in whose namespaces something has changed."""
-        for name in tracker.read_changes():
+        for name in self._presence.namespaces.read_changes():
             if name is None:
-                _request_full_looks(self._workers.values())
+                for worker in self._workers.values():
+                    worker.request_look(full=True)
             elif name == HOST:
                 self._host_changed = True
-            elif worker := self._workers.get(str(name)):
-                worker.request_look()
+            elif known := self._workers.get(str(name)):
+                known.request_look()
 
-    def _tick(self, tracker: NamespaceTracker) -> None:
-        """Ask for looks where namespaces, pauses or devices of the host have changed; update the revisions."""
+    def _tick(self) -> None:
+        """Ask for looks where namespaces, machines, pauses or the host's devices have changed; update the revisions."""
         notify.send("WATCHDOG=1")
-        addresses = {name: worker.manifest.sandbox.driver for name, worker in self._workers.items()}
-        files = {name: address.file for name, address in addresses.items() if isinstance(address, NetnsAddress)}
-        _request_full_looks(self._workers[name] for name in tracker.refresh(files))
-        pauses = pause.stamp()
-        if pauses != self._pauses:
-            self._pauses = pauses
-            _request_full_looks(self._workers.values())
+        self._refresh_presence()
+        # A failure is tried again at the next tick; the command that pauses waits until the state says so.
+        with suppress(OSError):
+            self._request_full_looks(self._pauses.refresh())
+        before, self._ahead = self._ahead, time.time() - time.monotonic()
+        if abs(self._ahead - before) > clock.STEP:
+            # The host was suspended, or its clock was set: looks are late, and pauses may be over.
+            self._request_full_looks(self._workers)
+        for name in list(self._unstarted):
+            if self._manifests and name in self._manifests.manifests:
+                self._start_worker(self._manifests.manifests[name])
+            else:
+                del self._unstarted[name]
         if time.monotonic() > self._revisions_at + REVISION:
             self._find_revisions()
-            for worker in self._workers.values():
-                worker.set_origin(worker.manifest, self._revision_of(worker.manifest))
+            for name, worker in self._workers.items():
+                if not self._doubt(name) and worker.revision != self._revision_of(worker.manifest):
+                    worker.set_origin(worker.manifest, self._revision_of(worker.manifest))
         if self._host_changed:
             self._host_changed = False
             for worker in self._workers.values():
                 worker.retry_if_host_lacked()
         self._ending = [worker for worker in self._ending if not worker.join(0)]
 
+    def _refresh_presence(self) -> None:
+        """Ask for looks at the sandboxes that came, went or were replaced; listen to all that are there."""
+        in_force = {name: worker.manifest for name, worker in self._workers.items()}
+        manifests = {**(self._manifests.manifests if self._manifests else {}), **in_force}
+        unheard = set(self._presence.unheard)
+        changed = self._presence.refresh({name: each.sandbox.driver for name, each in manifests.items()})
+        self._request_full_looks(changed)
+        for name in self._presence.unheard.keys() - unheard:
+            log.emit("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
+
+    def _request_full_looks(self, names: Iterable[str]) -> None:
+        for name in names:
+            if worker := self._workers.get(name):
+                worker.request_full_look()
+
     def _stop(self) -> None:
         """Stop all workers, and wait until their current looks have ended."""
         notify.send("STOPPING=1")
-        workers = [*self._workers.values(), *self._ending]
         for worker in self._workers.values():
             worker.stop()
         deadline = time.monotonic() + STOP_TIMEOUT
-        late = [worker for worker in workers if not worker.join(deadline - time.monotonic())]
+        late = [worker for worker in (*self._workers.values(), *self._ending) if not worker.join(0)]
+        late = [worker for worker in late if not worker.join(deadline - time.monotonic())]
         log.emit("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
 
     @property
     def _alarms(self) -> list[str]:
-        missing = self._manifests.missing if self._manifests else ()
-        alarms = [f"{path} does not exist or contains no manifest; {_IN_FORCE}" for path in missing]
-        if self._not_pruned:
+        if self._manifests is None:
+            return ["the manifests have not been read yet"]
+        alarms = [f"{path} does not exist or contains no manifest; {_IN_FORCE}" for path in self._manifests.missing]
+        if count := len(self._not_pruned):
             alarms.append(
-                f"{len(self._not_pruned):,} {plural('manifest', len(self._not_pruned))} disappeared at once, so "
-                "--prune removed nothing; restore them, or restart the watcher to release their sandboxes"
+                f"{count:,} {plural('manifest', count)} disappeared at once, so --prune removed nothing; restore them, "
+                "or restart the watcher to release their sandboxes"
             )
         if self._rollout.stopped:
             failed, waiting = ", ".join(self._rollout.stopped), len(self._rollout.waiting)
@@ -304,8 +352,38 @@ class Watcher:
             alarms.append(f"changed manifests are not read: {self._reader.unsettled}")
         return alarms
 
-    def _statuses(self) -> list[SandboxStatus]:
-        return [worker.status for _, worker in sorted(self._workers.copy().items())]
+    def _standings(self) -> list[Standing]:
+        """Return what is known of each sandbox. Any thread may call this."""
+        found = {name: worker.status for name, worker in self._workers.copy().items()}
+        for name, manifest in (self._manifests.manifests if self._manifests else {}).items():
+            if name not in found:
+                state = SandboxState.FAILED if name in self._unstarted else SandboxState.PENDING
+                found[name] = SandboxStatus(name, str(manifest.sandbox.driver), manifest.file, state=state)
+        return [Standing(status, self._doubt(name)) for name, status in sorted(found.items())]
+
+    def _doubt(self, name: str) -> Doubt | None:
+        """Return why a sandbox need not be as its folder says, whatever its looks find. Any thread may call this."""
+        worker, found = self._workers.get(name), self._manifests
+        manifest = found.manifests.get(name) if found else None
+        if (silent := clock.now() - self._alive_at) > LATE:
+            return Doubt(SandboxState.OUTDATED, f"the manifests were last checked {silent:.0f} s ago")
+        if found and name in found.broken:
+            return Doubt(SandboxState.OUTDATED, f"manifest not used: {found.broken[name]}")
+        if manifest and (reason := self._reader.why_unread(manifest)):
+            return Doubt(SandboxState.OUTDATED, f"the manifest has changed and was not read yet: {reason}")
+        if name in self._unstarted:
+            return Doubt(SandboxState.FAILED, f"cannot be watched: {self._unstarted[name]}")
+        if self._rollout.is_waiting(name):
+            failed = ", ".join(self._rollout.stopped)
+            why = f"the rollout stopped because {failed} failed" if failed else "others come first (--at-once)"
+            return Doubt(SandboxState.PENDING, f"the changed manifest is not applied yet: {why}")
+        if worker and worker.is_applying and worker.status.state in GOOD:
+            return Doubt(SandboxState.PENDING, "the changed manifest is being applied")
+        if found and manifest is None:
+            return Doubt(SandboxState.OUTDATED, "the manifest was deleted")
+        if reason := self._presence.unheard.get(name, ""):
+            return Doubt(SandboxState.FAILED, f"changes are not noticed: {reason}")
+        return None
 
     def to_data(self) -> dict[str, Any]:
         """Return all that the watcher knows, as `reconciler status -o json` prints it."""
@@ -314,29 +392,9 @@ class Watcher:
             "alarms": self._alarms,
             "problems": [str(problem) for problem in manifests.problems] if manifests else [],
             "polling": self._reader.polling,
-            "sandboxes": [status.to_data() for status in self._statuses()],
+            "sandboxes": [each.to_data() for each in self._standings()],
         }
 
     def _metrics(self) -> str:
         problems = len(self._manifests.problems) if self._manifests else 0
-        return format_metrics(self._statuses(), alarms=len(self._alarms), problems=problems)
-
-
-def _request_full_looks(workers: Iterable[Worker]) -> None:
-    for worker in workers:
-        worker.request_full_look()
-
-
-def _lock() -> int:
-    """Return the descriptor of the lock of this host; closing it frees the lock. BusyError if another watcher runs."""
-    try:
-        os.makedirs(os.path.dirname(LOCK), mode=0o755, exist_ok=True)
-        lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise HostError(f"{LOCK}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise BusyError("another watcher runs on this host already; `reconciler status` shows its sandboxes") from None
-    return lock
+        return format_metrics(self._standings(), alarms=len(self._alarms), problems=problems)

@@ -3,7 +3,8 @@
 The thread waits until its agenda says that a look is due: because an event showed that something may have changed,
 because the watcher asked for a look, or because enough time has passed. A look observes the sandbox, compares it with
 the whole manifest, and repairs what differs. So no event has to be understood, and one that is lost, or that our own
-repair caused, does no harm.
+repair caused, does no harm. A look begins before anything is opened, and it ends with the time of the next one: so no
+failure, however early, is tried again at once.
 
 A namespace is opened for each look and closed after it, because an open namespace stays alive after its deletion. A
 machine stays connected between looks, because its agent reports changes over that connection only. Other commands that
@@ -17,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.converge import repair
@@ -25,26 +26,24 @@ from reconciler.drivers import Driver, attend, connect
 from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.guest.lend import Lender, is_back, lend
 from reconciler.manifest.load import Manifest
-from reconciler.manifest.sections import nothing
-from reconciler.model.sandbox import DriverAddress, KataAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.operations import Operation
 from reconciler.preview import preview
-from reconciler.safety import Allowance
-from reconciler.watch import log, pause
+from reconciler.watch import clock, log, pause
 from reconciler.watch.agenda import Agenda
 from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
+from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
+from reconciler.watch.revision import Revision
 from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.watch.wake import Wake
 
 if TYPE_CHECKING:
     from reconciler.drivers.vm.driver import VmDriver
 
-# Seconds to the next try if the sandbox does not exist or another run uses it; to the next look while servers drain.
+# Seconds to the next try if another run uses the sandbox; to the next look while servers drain.
 SOON, DRAIN = 1.0, 0.5
-# Seconds for which pruning waits until another run no longer uses the sandbox.
-PRUNE_TIMEOUT = 20.0
 # Wait at least REST times as long as the last look took before the next periodic one.
 REST = 20
 # Seconds by which a look may be late before the state of the last one counts as stale.
@@ -71,10 +70,10 @@ class _Look(NamedTuple):
     """
 
     manifest: Manifest
-    revision: str
+    revision: Revision
     cause: str
     full: bool
-    pause: pause.Pause | None
+    pause: pause.Pause | None = None
 
     @property
     def is_paused(self) -> bool:
@@ -89,7 +88,7 @@ class Worker:
     """
 
     def __init__(
-        self, manifest: Manifest, revision: str, settings: Settings, on_done: Callable[[str, bool], None]
+        self, manifest: Manifest, revision: Revision, settings: Settings, on_done: Callable[[str, bool], None]
     ) -> None:
         self._recorder = LookRecorder(manifest, revision)
         self._settings = settings
@@ -97,11 +96,12 @@ class Worker:
         self._wake = Wake()
         self._fights, self._failures = Fights(), Failures()
         self._agenda = Agenda(settings.full_look)
-        # The lock protects the next line: the manifest, and why it is new: "start", "manifest", or "" if it is not.
+        # The lock protects the next line: the manifest, and why it is new: "start", "manifest", or "" once it has taken
+        # effect.
         self._lock = threading.Lock()
         self._manifest, self._revision, self._cause = manifest, revision, "start"
-        # The desired sandbox of the current look, and of the last repair that succeeded.
-        self._target = manifest.sandbox
+        # What the current look goes by, and the desired sandbox of the last repair that succeeded.
+        self._current = _Look(manifest, revision, self._cause, full=True)
         self._applied: Sandbox | None = None
         self._stopping = self._prune = False
         # Whether the last look failed because the host lacks something, such as a device.
@@ -120,25 +120,39 @@ class Worker:
         """Return the manifest that the worker applies."""
         return self._manifest
 
-    def start(self) -> None:
-        """Start the thread; its first look is a full one."""
-        self._thread.start()
+    @property
+    def revision(self) -> Revision:
+        """Return the revision of that manifest."""
+        return self._revision
 
-    def assign(self, manifest: Manifest, revision: str) -> None:
+    @property
+    def is_applying(self) -> bool:
+        """Return whether the manifest has not taken effect yet."""
+        return bool(self._cause)
+
+    def start(self) -> None:
+        """Start the thread; its first look is a full one. RuntimeError if this process may have no more threads."""
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._wake.close()
+            raise
+
+    def assign(self, manifest: Manifest, revision: Revision) -> None:
         """Replace the manifest by one that describes the sandbox differently, and apply it now."""
         with self._lock:
             self._manifest, self._revision, self._cause = manifest, revision, "manifest"
         self.request_full_look()
 
-    def set_origin(self, manifest: Manifest, revision: str) -> None:
+    def set_origin(self, manifest: Manifest, revision: Revision) -> None:
         """Replace the manifest by one that describes the same, from another file or revision."""
         with self._lock:
             self._manifest, self._revision = manifest, revision
         self._recorder.set_manifest(manifest, revision)
 
-    def request_look(self) -> None:
-        """Ask for a look soon: something has changed in the sandbox."""
-        self._agenda.request_look()
+    def request_look(self, *, full: bool = False) -> None:
+        """Ask for a look soon: something has changed in the sandbox. `full`: or anything may have, unnoticed."""
+        self._agenda.request_look(full=full)
         self._wake.set()
 
     def request_full_look(self) -> None:
@@ -157,24 +171,28 @@ class Worker:
             self.request_full_look()
 
     def stop(self, *, prune: bool = False) -> None:
-        """End the thread after the current look. `prune`: first remove what is owned from the sandbox, if possible."""
+        """Begin no other look. `prune`: first remove what is owned from the sandbox, if possible.
+
+        This costs nothing, so thousands of workers can be stopped before the first one is waited for.
+        """
         self._prune, self._stopping = prune, True
-        self._wake.set()
 
     def join(self, seconds: float) -> bool:
-        """Wait for the end of the thread, but no longer than so many seconds; return whether it has ended."""
-        self._thread.join(max(0.0, seconds))
+        """Wake a worker that was stopped, and wait for the end of its thread; return whether it has ended in time."""
         if self._thread.is_alive():
-            return False
+            self._wake.set()
+            self._thread.join(max(0.0, seconds))
+            if self._thread.is_alive():
+                return False
         self._wake.close()
         return True
 
     def _run(self) -> None:
-        while not self._stopping:
-            self._target = self._manifest.sandbox
+        while self._await_look():
             try:
-                self._watch(self._target.driver)
-            except ReconcilerError as error:
+                if look := self._begin_look():
+                    self._attempt(look)
+            except (ReconcilerError, OSError) as error:
                 self._end_failed_look(error)
             except Exception as error:
                 # A defect that shows in one sandbox must not end the watch of the others.
@@ -182,27 +200,53 @@ class Worker:
                 self._end_failed_look(error)
             if self._borrower:
                 self._lend(self._borrower)
-            while not self._stopping and (wait := self._agenda.seconds_to_next()) > 0:
-                self._wake.wait(wait)
         if self._prune:
-            self._remove()
+            prune(self._manifest)
 
-    def _watch(self, address: DriverAddress) -> None:
+    def _await_look(self) -> bool:
+        """Wait until a look is due; return False if the thread has to end instead."""
+        while not self._stopping and (wait := self._agenda.seconds_to_next()) > 0:
+            self._wake.wait(wait)
+        return not self._stopping
+
+    def _begin_look(self, address: DriverAddress | None = None) -> _Look | None:
+        """Return what a look goes by; None if none is due, or if the manifest does not name this address any more."""
+        with self._lock:
+            if address not in (None, self._manifest.sandbox.driver) or (full := self._agenda.begin_look()) is None:
+                return None
+            self._current = _Look(self._manifest, self._revision, self._cause, full)
+        self._current = self._current._replace(pause=pause.read(self.status.sandbox))
+        return self._current
+
+    def _attempt(self, look: _Look) -> None:
         """Watch a machine for as long as possible; look once at any other sandbox, which must not stay open."""
+        address = look.manifest.sandbox.driver
         if isinstance(address, VmAddress):
-            with attend(address) as machine, Lender(address.file, self._wake.fileno()) as lender:
-                self._watch_machine(machine, address, lender)
+            self._attend(address, look)
+        elif look.is_paused:
+            self._end_paused_look(look)
         else:
             with connect(address) as driver:
-                if look := self._begin_look(address):
-                    self._look(driver, look)
+                self._look(driver, look)
 
-    def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender) -> None:
+    def _attend(self, address: VmAddress, look: _Look) -> None:
+        """Connect to a machine and watch it. A paused one has to be reached as well: its guard may still run."""
+        try:
+            with attend(address) as machine, Lender(address.file, self._wake.fileno()) as lender:
+                self._watch_machine(machine, address, lender, look)
+        except SandboxGoneError:
+            if not look.is_paused or self._current is not look:
+                raise
+            # A machine that does not run has no guard.
+            self._end_paused_look(look)
+
+    def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender, look: _Look | None) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""
+        # This begins with a greeting, which ends a guard of whoever was connected before.
         machine.listen()
         guarded: Sandbox | None = None
-        while not self._stopping and self._manifest.sandbox.driver == address and not self._borrower:
-            if look := self._begin_look(address):
+        while True:
+            if look:
                 # The guard must not restore a service that this look deletes, and nothing once it is called paused.
                 if guarded and (guarded != look.manifest.sandbox or look.is_paused):
                     machine.guard(())
@@ -217,11 +261,13 @@ class Worker:
             if notices.lost:
                 guarded = None
                 machine.listen()
-                self._agenda.request_full_look()
-            elif not self._borrower and (notices.messages or notices.guarded):
-                self._agenda.request_look()
+            if not self._borrower and (notices.lost or notices.messages or notices.guarded):
+                self._agenda.request_look(full=notices.lost)
                 # Read no further notices before that look. A guest that sends them without end only causes looks.
                 self._wake.wait(self._agenda.seconds_to_next())
+            if self._stopping or self._borrower or self._manifest.sandbox.driver != address:
+                break
+            look = self._begin_look(address)
         if guarded:
             machine.guard(())
 
@@ -229,14 +275,14 @@ class Worker:
         """Lend the machine to a command such as `apply` or `diff`. When it is back, a full look is due."""
         begin = time.monotonic()
         # There is no look meanwhile, so the state becomes stale after SLACK seconds.
-        self.status.valid_for = min(self.status.valid_for, time.time() - self.status.looked + SLACK)
+        self.status.valid_until = min(self.status.valid_until, clock.now() + SLACK)
         with borrower:
             lend(borrower)
             while not is_back(borrower, self._wake.fileno()) and not self._stopping:
                 self._wake.clear()
         self._borrower = None
         self._agenda.request_full_look()
-        log.emit("lent", sandbox=self._target.id, seconds=time.monotonic() - begin)
+        log.emit("lent", sandbox=self.status.sandbox, seconds=time.monotonic() - begin)
 
     def _guard(self, machine: VmDriver, look: _Look) -> Sandbox | None:
         """Let the agent of a machine restore services that are flushed. Return the sandbox that it now guards, if any.
@@ -251,43 +297,36 @@ class Worker:
         machine.guard(desired.ipvs.services)
         return desired
 
-    def _begin_look(self, address: DriverAddress) -> _Look | None:
-        """Return what a look goes by; None if none is due, or if the manifest names another address by now."""
-        with self._lock:
-            manifest, revision, cause = self._manifest, self._revision, self._cause
-            if manifest.sandbox.driver != address or (full := self._agenda.begin_look()) is None:
-                return None
-            self._cause, self._target = "", manifest.sandbox
-        return _Look(manifest, revision, cause, full, pause.read(self.status.sandbox))
-
     def _look(self, driver: Driver, look: _Look) -> None:
         """Look at the sandbox, and repair it unless it is paused."""
+        if look.is_paused:
+            self._end_paused_look(look)
+            return
         begin = time.monotonic()
         self._recorder.set_manifest(look.manifest, look.revision)
         if look.cause:
             self._fights.reset()
             self._failures.reset()
-        try:
-            succeeded = self._compare(driver, look)
-        except BaseException:
-            self._keep_cause(look.cause)
-            raise
-        if look.is_paused:
-            self._keep_cause(look.cause)
-        self._end_look(look, time.monotonic() - begin)
+        succeeded = self._compare(driver, look)
+        with self._lock:
+            if self._manifest.sandbox == look.manifest.sandbox:
+                # It has taken effect. Until then it stays new, whatever a look ends with.
+                self._cause = ""
+        self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
+
+    def _end_paused_look(self, look: _Look) -> None:
+        """Record that the sandbox is left alone."""
+        self._recorder.set_manifest(look.manifest, look.revision)
+        self._recorder.record_pause(look.manifest, look.pause)
+        self._end_look(look, 0.0, succeeded=True)
+
+    def _end_look(self, look: _Look, took: float, *, succeeded: bool) -> None:
+        """Record that a look has ended, and when the next one is due. `succeeded`: no operation failed."""
+        wait = self._agenda.end_look(self._seconds_to_periodic_look(look, took), took=took, full=look.full)
+        self.status.looked = clock.now()
+        self.status.valid_until = self.status.looked + wait + 2 * took + SLACK
         if look.cause:
             self._on_done(self.status.sandbox, succeeded)
-
-    def _keep_cause(self, cause: str) -> None:
-        """Keep a manifest new for the next look, because it has not taken effect in this one."""
-        with self._lock:
-            self._cause = self._cause or cause
-
-    def _end_look(self, look: _Look, took: float) -> None:
-        """Record that a look succeeded, and when the next one is due."""
-        self.status.looked = time.time()
-        wait = self._agenda.end_look(self._seconds_to_periodic_look(look, took), took=took, full=look.full)
-        self.status.valid_for = wait + 2 * took + SLACK
 
     def _seconds_to_periodic_look(self, look: _Look, took: float) -> float:
         """Return the seconds until the next look that no event causes."""
@@ -304,12 +343,9 @@ class Worker:
     def _compare(self, driver: Driver, look: _Look) -> bool:
         """Compare the sandbox with its manifest, and repair it. Return whether no operation failed."""
         self._host_lacks = False
-        if look.is_paused:
-            self._recorder.record_pause(look.manifest, look.pause)
-        elif self._settings.change:
+        if self._settings.change:
             return self._repair(driver, look.manifest, look.cause, quick=not look.full)
-        else:
-            self._recorder.record_comparison(preview(driver, look.manifest.sandbox, quick=not look.full))
+        self._recorder.record_comparison(preview(driver, look.manifest.sandbox, quick=not look.full))
         return True
 
     def _repair(self, driver: Driver, manifest: Manifest, cause: str, *, quick: bool) -> bool:
@@ -339,45 +375,21 @@ class Worker:
 
     def _end_failed_look(self, error: Exception) -> None:
         """Record that a look failed, and when to try again."""
+        look = self._current
         gone, busy = isinstance(error, SandboxGoneError), isinstance(error, BusyError)
-        # The watcher itself notices within a second that a namespace exists again.
-        soon = busy or (gone and isinstance(self._manifest.sandbox.driver, VmAddress))
+        wait = SOON if busy else None
+        if gone and isinstance(look.manifest.sandbox.driver, NetnsAddress):
+            # The watcher notices within a second that the namespace exists, and asks for a look then.
+            wait = self._settings.full_look
         # With a HostError, nothing was changed. Other failures do not count: if a change was undone, a device may have
         # moved to the sandbox and back, and that event would cause the next try at once, for ever.
         self._host_lacks = isinstance(error, HostError)
-        self._recorder.record_failure(self._manifest, error, self._agenda.end_failed_look(SOON if soon else None))
+        self._recorder.set_manifest(look.manifest, look.revision)
+        self._recorder.record_failure(look.manifest, error, self._agenda.end_failed_look(wait))
         # If another run uses the sandbox, or the manifest has changed meanwhile, this says nothing about the manifest.
-        if not busy and self._target == self._manifest.sandbox:
+        if not busy and look.manifest.sandbox == self._manifest.sandbox:
             # A rollout does not count a missing sandbox as a failure: the manifest is applied when the sandbox appears.
             self._on_done(self.status.sandbox, gone)
-
-    def _remove(self) -> None:
-        """Remove what is owned from the sandbox, because its manifest was deleted and `--prune` is set."""
-        old = self._manifest.sandbox
-        empty = nothing(old)
-        if old.paused or pause.read(old.id):
-            log.emit("not pruned", level=logging.WARNING, sandbox=old.id, reason="the sandbox is paused")
-            return
-        deadline = time.monotonic() + PRUNE_TIMEOUT
-        while True:
-            try:
-                with _open(old.driver) as driver:
-                    result = repair(driver, empty, quick=False, allowance=Allowance())
-                if result.failure:
-                    raise result.failure.error
-                log.emit("pruned", sandbox=old.id, operations=len(result.operations), file=self._manifest.file)
-            except SandboxGoneError:
-                log.emit("pruned", sandbox=old.id, operations=0, reason="the sandbox does not exist any more")
-            except ReconcilerError as error:
-                if error.retry and time.monotonic() < deadline:
-                    self._wake.wait(SOON)
-                    continue
-                log.emit("not pruned", level=logging.ERROR, sandbox=old.id, reason=str(error))
-            return
-
-
-def _open(address: DriverAddress) -> AbstractContextManager[Driver]:
-    return attend(address) if isinstance(address, VmAddress) else connect(address)
 
 
 def _may_change_silently(sandbox: Sandbox) -> bool:

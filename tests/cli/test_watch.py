@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 
 import pytest
@@ -26,12 +27,12 @@ class _Watcher:
 
 
 @pytest.fixture(autouse=True)
-def forms(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The forms in which it was asked to log."""
-    asked: list[str] = []
+def forms(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The forms and levels in which it was asked to log."""
+    asked: list[tuple[str, str]] = []
     monkeypatch.setattr(_Watcher, "seen", [], raising=False)
     monkeypatch.setattr(watch, "Watcher", _Watcher)
-    monkeypatch.setattr("reconciler.watch.log.configure", asked.append)
+    monkeypatch.setattr("reconciler.watch.log.configure", lambda *form: asked.append(form))
     return asked
 
 
@@ -43,21 +44,31 @@ def given(*words: str) -> tuple[list[str], Options]:
     return made
 
 
-def test_what_holds_unless_it_is_said(forms: list[str]) -> None:
+def test_what_holds_unless_it_is_said(forms: list[tuple[str, str]]) -> None:
     settings = Settings(look=5.0, full_look=600.0, change=True, guard=True)
     assert given("m", "n.yaml") == (["m", "n.yaml"], Options(settings, Pace(), prune=False, metrics=None))
-    assert forms == ["text"]
+    assert forms == [("text", "operation")]
 
 
-def test_all_that_can_be_said(forms: list[str]) -> None:
+def test_all_that_can_be_said(forms: list[tuple[str, str]]) -> None:
     words = (
         "--mode report --prune --at-once 10% --stop-after-failures 3 --look 0.5s --full-look 1h --no-guard "
-        "--metrics 127.0.0.1:9100 --log json m"
+        "--metrics 127.0.0.1:9100 --log json --log-level warning m"
     )
     settings = Settings(look=0.5, full_look=3600.0, change=False, guard=False)
     pace = Pace(percent=10, stop_after=3)
     assert given(*words.split()) == (["m"], Options(settings, pace, prune=True, metrics=("127.0.0.1", 9100)))
-    assert forms == ["json"]
+    assert forms == [("json", "warning")]
+
+
+def test_it_may_open_as_many_files_as_the_host_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        given("m")
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""A fixture that starts readers of manifests, and checks that no thread or descriptor is left of them."""
+"""Fixtures that start readers of manifests and leave no thread or descriptor, and that make namespaces to keep."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Kernel
+from tests.watch.running import Keep, Kept
 from tests.watch.story import Start, Watch
 
 
@@ -27,3 +30,20 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     for watch in watches:
         watch.reader.stop()
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return the folder of the manifests of `keep`."""
+    return tmp_path / "manifests"
+
+
+@pytest.fixture
+def keep(kernel: Kernel, folder: Path) -> Keep:
+    """Make namespaces with manifests in the folder."""
+    numbers = itertools.count()
+
+    def kept(*, veth: bool = False) -> Kept:
+        return Kept(kernel, folder, next(numbers), veth=veth)
+
+    return kept

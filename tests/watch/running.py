@@ -220,6 +220,9 @@ class Kept:
         return os.stat(f"/run/netns/{self.name}").st_ino
 
 
+Keep = Callable[..., Kept]
+
+
 def is_on_host(device: str) -> bool:
     return Path("/sys/class/net", device).exists()
 

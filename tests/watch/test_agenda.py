@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ FULL_LOOK = 600.0
 @pytest.fixture(autouse=True)
 def _even(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_jitter", lambda: 1.0)
+    monkeypatch.setattr(module, "_shortened", lambda: 1.0)
 
 
 @pytest.fixture
@@ -123,6 +126,49 @@ def test_an_urge_during_a_look_is_a_full_look_after_it(full: bool, agenda: Agend
     assert (agenda.seconds_to_next(), agenda.begin_look()) == (0.0, True)
 
 
+def test_what_was_lost_is_a_full_look_after_the_gap(agenda: Agenda, clock: Clock) -> None:
+    agenda.request_look(full=True)
+    assert agenda.seconds_to_next() == pytest.approx(GAP)
+    clock.now += GAP
+    # Lost again during that look.
+    assert agenda.begin_look() is True
+    agenda.request_look(full=True)
+    agenda.end_look(100.0, took=2.0, full=True)
+    assert agenda.seconds_to_next() == 2.0
+    clock.now += 2.0
+    assert agenda.begin_look() is True
+    agenda.request_look(full=True)
+    agenda.end_failed_look(30.0)
+    assert agenda.seconds_to_next() == 30.0
+
+
+# Everything that a look can end with.
+_ENDS: dict[str, Callable[[Agenda, bool], object]] = {
+    "done, and the next is due at once": lambda agenda, full: agenda.end_look(0.0, took=0.0, full=full),
+    "failed": lambda agenda, _: agenda.end_failed_look(),
+    "busy": lambda agenda, _: agenda.end_failed_look(1.0),
+}
+
+
+@settings(deadline=None)
+@given(
+    ends=st.lists(st.sampled_from(list(_ENDS)), min_size=1, max_size=30),
+    asked=st.sampled_from(["nothing", "a change", "something lost"]),
+)
+def test_no_end_of_a_look_begins_the_next_one_without_a_wait(ends: list[str], asked: str) -> None:
+    clock = Clock()
+    agenda = Agenda(FULL_LOOK, clock)
+    for end in ends:
+        full = agenda.begin_look()
+        assert full is not None
+        if asked != "nothing":
+            agenda.request_look(full=asked == "something lost")
+        _ENDS[end](agenda, full)
+        assert agenda.begin_look() is None
+        assert agenda.seconds_to_next() >= GAP - 1e-9
+        clock.now += agenda.seconds_to_next() + 1e-9
+
+
 def test_failures_mount_up_until_a_look_succeeds(agenda: Agenda, clock: Clock) -> None:
     def fail() -> float:
         wait = agenda.end_failed_look()
@@ -134,6 +180,14 @@ def test_failures_mount_up_until_a_look_succeeds(agenda: Agenda, clock: Clock) -
     assert [fail() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     agenda.end_look(5.0, took=0.0, full=True)
     assert fail() == 1
+
+
+def test_no_wait_is_longer_than_documented(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    for _ in range(20):
+        agenda = Agenda(FULL_LOOK, clock)
+        for most in (1, 2, 4, 8, 16, 32, 60, 60):
+            assert 0.75 * most <= agenda.end_failed_look() <= most
 
 
 def test_a_wait_that_is_given_is_no_part_of_that(agenda: Agenda) -> None:

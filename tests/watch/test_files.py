@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -107,6 +108,16 @@ class TestGitLock:
             == find_git_lock(["."])
             == f"{folder}/.git/index.lock"
         )
+
+    def test_a_tree_that_cannot_be_looked_at_is_not_one_without_a_lock(self, folder: Path) -> None:
+        (folder / ".git").write_text("gitdir: elsewhere\n")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                find_git_lock(["."])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
     def test_of_a_tree_beside_its_repository(self, folder: Path) -> None:
         for words in (

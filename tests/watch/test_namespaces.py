@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,12 +132,77 @@ def test_a_namespace_that_comes_goes_or_is_another_one_has_changed(kernel: Kerne
     assert tracker.refresh(files) == ["a", "b"]
     ip("netns", "delete", name)
     ip("netns", "add", name)
+    list(tracker.read_changes())
     assert tracker.refresh(files) == ["a"]
     ip("netns", "delete", name)
     assert tracker.refresh(files) == ["a"]
     assert tracker.refresh(files) == []
     ip("netns", "add", name)
     assert tracker.refresh(files) == ["a"]
+
+
+def test_a_namespace_with_the_inode_of_the_one_before_is_another_one(kernel: Kernel, channel: NamespaceSocket) -> None:
+    name = kernel.namespace()
+    files = {"a": file_of(name)}
+    tracker = NamespaceTracker(channel)
+    tracker.refresh(files)
+    list(tracker.read_changes())
+    first = os.stat(file_of(name)).st_ino
+    for _ in range(20):
+        ip("netns", "delete", name)
+        # The kernel gives the number again as soon as it is free.
+        time.sleep(0.03)
+        ip("netns", "add", name)
+        list(tracker.read_changes())
+        assert tracker.refresh(files) == ["a"]
+        assert tracker.refresh(files) == []
+        if os.stat(file_of(name)).st_ino == first:
+            # Another process may have got the number before.
+            break
+
+
+def test_the_namespace_of_a_process_changes_only_with_the_process(kernel: Kernel, channel: NamespaceSocket) -> None:
+    """Nothing holds the inode of `/proc/PID/ns/net`: each look finds another ctime."""
+    name = kernel.namespace()
+    with subprocess.Popen(["ip", "netns", "exec", name, "sleep", "60"]) as process:
+        file = f"/proc/{process.pid}/ns/net"
+        until(lambda: os.stat(file).st_ino == os.stat(file_of(name)).st_ino, "the process is in the namespace")
+        tracker = NamespaceTracker(channel)
+        assert tracker.refresh({"a": file}) == ["a"]
+        for _ in range(3):
+            time.sleep(0.02)
+            list(tracker.read_changes())
+            assert tracker.refresh({"a": file}) == []
+        process.kill()
+    assert tracker.refresh({"a": file}) == ["a"]
+    assert tracker.refresh({"a": file}) == []
+
+
+def test_a_namespace_that_could_not_be_opened_is_not_taken_for_absent(kernel: Kernel, channel: NamespaceSocket) -> None:
+    name = kernel.namespace()
+    files = {"a": file_of(name), "b": file_of(f"{name}x")}
+    tracker = NamespaceTracker(channel)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert tracker.refresh(files) == ["b"]
+        assert tracker.unheard == {"a": f"{file_of(name)}: Too many open files"}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (tracker.refresh(files), tracker.unheard) == (["a"], {})
+    ip("link", "set", "lo", "up", namespace=name)
+    until(lambda: heard(channel, tracker, "a"), "a")
+    ip("netns", "delete", name)
+    ip("netns", "add", name)
+    list(tracker.read_changes())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert tracker.refresh(files) == []
+        assert set(tracker.unheard) == {"a"}
+        assert tracker.refresh({"b": files["b"]}) == []
+        assert tracker.unheard == {}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_nothing_is_kept_alive(kernel: Kernel, channel: NamespaceSocket) -> None:
@@ -176,8 +244,27 @@ def test_what_is_lost_means_all(kernel: Kernel, channel: NamespaceSocket) -> Non
     try:
         ip("-batch", str(batch), namespace=name)
         assert None in set(tracker.read_changes())
-        # And afterwards it goes on.
+        # And afterwards it goes on. It is the namespace that it was.
+        assert tracker.refresh({"a": file_of(name)}) == []
         ip("link", "set", "lo", "down", namespace=name)
         until(lambda: heard(channel, tracker, "a"), "a")
     finally:
         batch.unlink()
+
+
+def test_a_namespace_that_was_replaced_when_reports_were_lost_is_another_one(
+    kernel: Kernel, channel: NamespaceSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, other = kernel.namespace(), kernel.namespace()
+    files = {"a": file_of(name), "b": file_of(other)}
+    tracker = NamespaceTracker(channel)
+    tracker.refresh(files)
+    ip("netns", "delete", name)
+    ip("netns", "add", name)
+    # The other namespace takes its inode number, and nothing of it is heard.
+    monkeypatch.setattr("reconciler.watch.namespaces._identity", lambda _: (1, 2))
+    tracker._identities = dict.fromkeys(files, (1, 2))
+    monkeypatch.setattr(channel, "read_changes", lambda: iter([None]))
+    assert list(tracker.read_changes()) == [None]
+    assert tracker.refresh(files) == ["a"]
+    assert tracker.refresh(files) == []

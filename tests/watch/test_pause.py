@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from reconciler.errors import HostError
 from reconciler.watch import pause
-from reconciler.watch.pause import Pause
+from reconciler.watch.pause import Pause, PauseTracker
 from tests.watch.clock import Clock
 
 SCHEMA = json.loads(Path(__file__).parents[2].joinpath("schemas/reconciler-v1.schema.json").read_text())
@@ -109,22 +113,56 @@ def test_whatever_is_in_a_file_is_a_pause_or_over(data: Any, folder: Path) -> No
     assert found is None or found.until > 1000.0
 
 
-def test_the_stamp_changes_when_a_pause_begins_and_ends(folder: Path) -> None:
-    def old() -> int:
-        os.utime(folder, ns=(7, 7))
-        return pause.stamp()
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_a_file_that_could_not_be_read_is_neither_a_pause_nor_none(
+    code: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str, **_: object) -> None:
+        raise OSError(code, os.strerror(code), path)
 
-    assert pause.stamp() == 0
+    monkeypatch.setattr("builtins.open", fail)
+    with pytest.raises(HostError) as raised:
+        pause.read("web-1")
+    assert str(raised.value) == f"{folder}/web-1: {os.strerror(code)}: it is unknown whether the sandbox is paused"
+
+
+def test_without_a_descriptor_a_pause_is_unknown(folder: Path) -> None:
     pause.write("web-1", Pause(1060.0, "why"))
-    assert pause.stamp() != 0
-    assert old() == 7
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        for name in ("web-1", "web-2"):
+            with pytest.raises(HostError, match=f"^{folder}/{name}: Too many open files: it is unknown"):
+                pause.read(name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_changes_are_of_the_sandbox_whose_pause_begins_or_ends(folder: Path) -> None:
+    tracker = PauseTracker()
+    assert tracker.refresh() == []
+    pause.write("web-1", Pause(1060.0, "why"))
+    pause.write("web-2", Pause(1060.0, "why"))
+    assert tracker.refresh() == ["web-1", "web-2"]
     pause.read("web-1")
-    assert pause.stamp() == 7
+    assert tracker.refresh() == tracker.refresh() == []
     pause.write("web-1", Pause(1030.0, "why"))
-    assert pause.stamp() != 7
-    old()
-    pause.end("web-1")
-    assert pause.stamp() != 7
+    assert tracker.refresh() == ["web-1"]
+    pause.end("web-2")
+    assert tracker.refresh() == ["web-2"]
+    shutil.rmtree(folder)
+    assert (tracker.refresh(), tracker.refresh(), tracker.refresh()) == (["web-1"], [], [])
+
+
+def test_two_changes_at_the_same_time_are_both_noticed(folder: Path) -> None:
+    """The times of files are those of the kernel's tick, of some milliseconds."""
+    pause.write("web-1", Pause(1060.0, "why"))
+    tracker = PauseTracker()
+    os.utime(folder, ns=(7, 7))
+    assert tracker.refresh() == []
+    pause.write("web-2", Pause(1060.0, "why"))
+    os.utime(folder, ns=(7, 7))
+    assert tracker.refresh() == ["web-2"]
 
 
 @settings(deadline=None)

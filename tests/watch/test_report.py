@@ -9,6 +9,7 @@ import socket
 import stat
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import pytest
 
 from reconciler.errors import HostError
 from reconciler.watch import client, report
+from reconciler.watch import clock as clock_module
 from reconciler.watch.client import read_status
 from reconciler.watch.report import MetricsServer, StatusSocket, format_age, format_metrics
-from reconciler.watch.state import SandboxState, SandboxStatus
+from reconciler.watch.state import Doubt, SandboxState, SandboxStatus, Standing
 from tests.watch.clock import Clock
 
 NO_WATCHER = "no watcher runs on this host; `reconciler watch PATH…` starts one"
@@ -201,13 +203,21 @@ def test_a_watcher_that_hangs_is_not_waited_for_without_end(path: Path, monkeypa
     assert str(raised.value) == "the watcher does not answer: timed out"
 
 
-def statuses(clock: Clock) -> list[SandboxStatus]:
-    fresh, stale, draining = (SandboxStatus(f"web-{number}", "netns web", "web.yaml") for number in (1, 2, 3))
-    fresh.state, fresh.looked, fresh.valid_for, fresh.repairs = SandboxState.CONVERGED, clock.now, 20.0, 1234
-    stale.state, stale.looked, stale.valid_for = SandboxState.CONVERGED, clock.now - 21.125, 20.0
-    stale.refused, stale.fights = "bad", ("ip route add default", "ip link set dev eth0 up")
-    draining.state, draining.looked, draining.valid_for = SandboxState.DRAINING, clock.now, 20.0
-    return [fresh, stale, draining]
+BOOT = 1_699_990_000.0
+
+
+def standings(clock: Clock) -> list[Standing]:
+    found = [
+        SandboxStatus(f"web-{number}", "netns web", "web.yaml", state=SandboxState.CONVERGED) for number in range(1, 5)
+    ]
+    for each in found:
+        each.looked, each.valid_until = clock.now, clock.now + 20.0
+    fresh, stale, draining, edited = found
+    fresh.repairs = 1234
+    stale.looked, stale.valid_until = clock.now - 21.125, clock.now - 1.125
+    stale.fights = ("ip route add default", "ip link set dev eth0 up")
+    draining.state = SandboxState.DRAINING
+    return [*map(Standing, (fresh, stale, draining)), Standing(edited, Doubt(SandboxState.OUTDATED, "bad"))]
 
 
 METRICS = """\
@@ -228,47 +238,55 @@ reconciler_sandboxes{state="paused"} 0
 reconciler_sandboxes{state="waiting"} 0
 reconciler_sandboxes{state="refused"} 0
 reconciler_sandboxes{state="failed"} 0
-# HELP reconciler_converged 1 if the last look is recent and found the sandbox as its manifest describes it
+reconciler_sandboxes{state="pending"} 0
+reconciler_sandboxes{state="outdated"} 1
+# HELP reconciler_converged 1 if the last look is recent and found the sandbox as its manifest describes it now
 # TYPE reconciler_converged gauge
 reconciler_converged{sandbox="web-1"} 1
 reconciler_converged{sandbox="web-2"} 0
 reconciler_converged{sandbox="web-3"} 1
+reconciler_converged{sandbox="web-4"} 0
 # HELP reconciler_last_look_timestamp_seconds time of the last look that succeeded, in Unix seconds
 # TYPE reconciler_last_look_timestamp_seconds gauge
 reconciler_last_look_timestamp_seconds{sandbox="web-1"} 1700000000
 reconciler_last_look_timestamp_seconds{sandbox="web-2"} 1699999978.875
 reconciler_last_look_timestamp_seconds{sandbox="web-3"} 1700000000
+reconciler_last_look_timestamp_seconds{sandbox="web-4"} 1700000000
 # HELP reconciler_repairs_total operations that repaired drift
 # TYPE reconciler_repairs_total counter
 reconciler_repairs_total{sandbox="web-1"} 1234
 reconciler_repairs_total{sandbox="web-2"} 0
 reconciler_repairs_total{sandbox="web-3"} 0
+reconciler_repairs_total{sandbox="web-4"} 0
 # HELP reconciler_fights objects whose repair another program reverts again and again
 # TYPE reconciler_fights gauge
 reconciler_fights{sandbox="web-1"} 0
 reconciler_fights{sandbox="web-2"} 2
 reconciler_fights{sandbox="web-3"} 0
-# HELP reconciler_manifest_refused 1 if the present text of its manifest is not used
+reconciler_fights{sandbox="web-4"} 0
+# HELP reconciler_manifest_refused 1 if the present text of its manifest is not used, or not yet
 # TYPE reconciler_manifest_refused gauge
 reconciler_manifest_refused{sandbox="web-1"} 0
-reconciler_manifest_refused{sandbox="web-2"} 1
+reconciler_manifest_refused{sandbox="web-2"} 0
 reconciler_manifest_refused{sandbox="web-3"} 0
+reconciler_manifest_refused{sandbox="web-4"} 1
 """
 
 
 def test_metrics_are_in_the_format_of_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(1_700_000_000.0)
-    monkeypatch.setattr("reconciler.watch.state.time", clock)
-    assert format_metrics(statuses(clock), alarms=2, problems=3) == METRICS
+    clock = Clock(10_000.0)
+    monkeypatch.setattr(clock_module, "now", clock)
+    monkeypatch.setattr(clock_module, "unix", lambda moment: BOOT + moment)
+    assert format_metrics(standings(clock), alarms=2, problems=3) == METRICS
 
 
 @pytest.mark.parametrize("state", SandboxState)
 def test_only_what_is_as_its_manifest_says_is_converged(state: SandboxState) -> None:
-    status = SandboxStatus("web-1", "netns web", "web.yaml", state=state, valid_for=1e12)
+    status = SandboxStatus("web-1", "netns web", "web.yaml", state=state, valid_until=1e12)
     good = state in {SandboxState.CONVERGED, SandboxState.DRAINING}
     assert (
         f'reconciler_converged{{sandbox="web-1"}} {good:d}'
-        in format_metrics([status], alarms=0, problems=0).splitlines()
+        in format_metrics([Standing(status)], alarms=0, problems=0).splitlines()
     )
 
 
@@ -297,6 +315,20 @@ def test_each_scrape_is_told_what_is_known_then(server: MetricsServer, capsys: p
         (200, kind, "é 1\n".encode()),
     ]
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_lack_of_descriptors_costs_no_processor(server: MetricsServer) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            client.connect(("127.0.0.1", server.port))
+            before = time.process_time()
+            time.sleep(1.0)
+            assert time.process_time() - before < 0.2
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert get(server.port, "/metrics")[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Notices that namespaces and machines appear, vanish or are replaced.
+
+One that does not exist costs one stat(2) for each check, and nobody has to try to open it or to connect to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from reconciler.model.sandbox import DriverAddress, NetnsAddress, VmAddress
+from reconciler.watch.files import Stamp, read_stamp
+from reconciler.watch.namespaces import NamespaceSocket, NamespaceTracker
+
+
+class SocketTracker:
+    """Knows which sockets each machine has had at the last refresh."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Stamp | None, ...]] = {}
+
+    def refresh(self, sockets: Mapping[str, Iterable[str]]) -> list[str]:
+        """Track these machines and no others: sandbox → paths of its sockets.
+
+        Return the known sandboxes of which a socket has appeared, vanished or been replaced since the last call.
+        """
+        before = self._known
+        self._known = {name: tuple(map(read_stamp, paths)) for name, paths in sockets.items()}
+        return [name for name, stamps in self._known.items() if name in before and stamps != before[name]]
+
+
+class Presence:
+    """Tracks all sandboxes of a watcher, and listens to their namespaces."""
+
+    def __init__(self, channel: NamespaceSocket) -> None:
+        """Use a socket, which the caller closes."""
+        self.namespaces = NamespaceTracker(channel)
+        self._machines = SocketTracker()
+
+    @property
+    def unheard(self) -> dict[str, str]:
+        """Return sandbox → why changes in its namespace are not reported at present."""
+        return self.namespaces.unheard
+
+    def refresh(self, addresses: Mapping[str, DriverAddress]) -> list[str]:
+        """Track these sandboxes and no others. Return those that came, went or were replaced since the last call."""
+        namespaces = {name: each.file for name, each in addresses.items() if isinstance(each, NetnsAddress)}
+        machines = {name: (each.file, each.monitor) for name, each in addresses.items() if isinstance(each, VmAddress)}
+        return [*self.namespaces.refresh(namespaces), *self._machines.refresh(machines)]

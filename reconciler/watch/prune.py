@@ -1,0 +1,48 @@
+"""Removes everything that reconciler owns from a sandbox whose manifest was deleted, for `--prune`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from reconciler.converge import repair
+from reconciler.drivers import Driver, attend, connect
+from reconciler.errors import ReconcilerError, SandboxGoneError
+from reconciler.manifest.load import Manifest
+from reconciler.manifest.sections import nothing
+from reconciler.model.sandbox import DriverAddress, VmAddress
+from reconciler.safety import Allowance
+from reconciler.watch import log, pause
+
+# Seconds for which pruning waits until another run no longer uses the sandbox, and between two tries.
+TIMEOUT, INTERVAL = 20.0, 1.0
+
+
+def prune(manifest: Manifest, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Remove what is owned from the sandbox of a deleted manifest, and log what became of it."""
+    name = manifest.sandbox.id
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            if manifest.sandbox.paused or pause.read(name):
+                log.emit("not pruned", level=logging.WARNING, sandbox=name, reason="the sandbox is paused")
+                return
+            with _open(manifest.sandbox.driver) as driver:
+                result = repair(driver, nothing(manifest.sandbox), quick=False, allowance=Allowance())
+            if result.failure:
+                raise result.failure.error
+            log.emit("pruned", sandbox=name, operations=len(result.operations), file=manifest.file)
+        except SandboxGoneError:
+            log.emit("pruned", sandbox=name, operations=0, reason="the sandbox does not exist any more")
+        except (ReconcilerError, OSError) as error:
+            if isinstance(error, ReconcilerError) and error.retry and time.monotonic() < deadline:
+                sleep(INTERVAL)
+                continue
+            log.emit("not pruned", level=logging.ERROR, sandbox=name, reason=str(error))
+        return
+
+
+def _open(address: DriverAddress) -> AbstractContextManager[Driver]:
+    return attend(address) if isinstance(address, VmAddress) else connect(address)
