@@ -35,14 +35,21 @@ class Presence:
         """Use a socket, which the caller closes."""
         self.namespaces = NamespaceTracker(channel)
         self._machines = SocketTracker()
+        self._files: dict[str, str] = {}
+        self._sockets: dict[str, tuple[str, str]] = {}
 
     @property
     def unheard(self) -> dict[str, str]:
         """Return sandbox → why changes in its namespace are not reported at present."""
         return self.namespaces.unheard
 
-    def refresh(self, addresses: Mapping[str, DriverAddress]) -> list[str]:
-        """Track these sandboxes and no others. Return those that came, went or were replaced since the last call."""
-        namespaces = {name: each.file for name, each in addresses.items() if isinstance(each, NetnsAddress)}
-        machines = {name: (each.file, each.monitor) for name, each in addresses.items() if isinstance(each, VmAddress)}
-        return [*self.namespaces.refresh(namespaces), *self._machines.refresh(machines)]
+    def track(self, addresses: Mapping[str, DriverAddress]) -> None:
+        """Track these sandboxes from now on, and no others."""
+        self._files = {name: each.file for name, each in addresses.items() if isinstance(each, NetnsAddress)}
+        self._sockets = {
+            name: (each.file, each.monitor) for name, each in addresses.items() if isinstance(each, VmAddress)
+        }
+
+    def refresh(self) -> list[str]:
+        """Return the tracked sandboxes that came, went or were replaced since the last call."""
+        return [*self.namespaces.refresh(self._files), *self._machines.refresh(self._sockets)]

@@ -13,11 +13,19 @@ from reconciler.errors import ReconcilerError, SandboxGoneError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.sections import nothing
 from reconciler.model.sandbox import DriverAddress, VmAddress
-from reconciler.safety import Allowance
+from reconciler.safety import ALWAYS, SHARE, Allowance
 from reconciler.watch import log, pause
 
 # Seconds for which pruning waits until another run no longer uses the sandbox, and between two tries.
 TIMEOUT, INTERVAL = 20.0, 1.0
+
+# Why nothing is removed.
+TOO_MANY = f"a PATH is missing, or all manifests or more than {ALWAYS} and {SHARE} % of them disappeared at once"
+
+
+def are_too_many(count: int, total: int) -> bool:
+    """Return whether so many deleted manifests may be a mistake. `total`: how many there were."""
+    return count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
 
 
 def prune(manifest: Manifest, sleep: Callable[[float], object] = time.sleep) -> None:

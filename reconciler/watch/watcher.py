@@ -25,13 +25,13 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from reconciler.manifest.load import Manifest
-from reconciler.safety import ALWAYS, SHARE
 from reconciler.watch import clock, log, notify
 from reconciler.watch.lock import lock_host
 from reconciler.watch.manifests import ManifestReader, ManifestSet
 from reconciler.watch.namespaces import HOST, NamespaceSocket
 from reconciler.watch.pause import PauseTracker
 from reconciler.watch.presence import Presence
+from reconciler.watch.prune import TOO_MANY, are_too_many
 from reconciler.watch.report import MetricsServer, StatusSocket, format_metrics
 from reconciler.watch.revision import Revision, RevisionFinder
 from reconciler.watch.rollout import Pace, Rollout
@@ -40,12 +40,8 @@ from reconciler.watch.wake import Wake
 from reconciler.watch.worker import Settings, Worker
 from reconciler.wording import plural
 
-# Seconds between two checks of namespaces and pauses.
-TICK = 1.0
-# Why `--prune` removes nothing.
-TOO_MANY = f"a PATH is missing, or all manifests or more than {ALWAYS} and {SHARE} % of them disappeared at once"
-# Seconds between two checks of the commit that is checked out: a new commit need not change any manifest.
-REVISION = 10.0
+# Seconds between two checks of namespaces and pauses; between two of the commit, which need not change any manifest.
+TICK, REVISION = 1.0, 10.0
 # Seconds for which the end of the watch waits for workers.
 STOP_TIMEOUT = 30.0
 # Seconds without a sign of life of the main thread, after which nobody knows whether manifests have changed.
@@ -199,6 +195,7 @@ class Watcher:
     def _distribute(self, found: ManifestSet, *, first: bool) -> None:
         """Bring the workers in line with the manifests: all at once at the start, later as the rollout allows it."""
         # Whatever changes in a namespace after its first look is reported.
+        self._track()
         self._refresh_presence()
         changed = []
         for name, manifest in found.manifests.items():
@@ -213,15 +210,19 @@ class Watcher:
         self._rollout.add(changed)
         self._continue_rollout()
         self._release([name for name in self._workers if name not in found.manifests], found)
+        self._track()
 
     def _continue_rollout(self) -> None:
         """Begin with the changed manifests whose turn it is; log an alarm if failures have stopped the rollout."""
-        for manifest in self._rollout.begin(len(self._manifests.manifests) if self._manifests else 0):
+        begun = self._rollout.begin(len(self._manifests.manifests) if self._manifests else 0)
+        for manifest in begun:
             worker = self._workers.get(manifest.sandbox.id)
             if worker is None:
                 self._start_worker(manifest)
             else:
                 worker.assign(manifest, self._revision_of(manifest))
+        if begun:
+            self._track()
         alarmed, self._stopped_at = self._stopped_at, self._rollout.stopped
         if self._stopped_at and not alarmed:
             failed, waiting = ", ".join(self._stopped_at), len(self._rollout.waiting)
@@ -248,7 +249,8 @@ class Watcher:
         decides.
         """
         prune = self._options.prune and self._options.settings.change
-        spared = tuple(gone) if prune and gone and self._are_too_many(len(gone), found) else ()
+        too_many = found.missing or are_too_many(len(gone), len(self._workers))
+        spared = tuple(gone) if prune and gone and too_many else ()
         if spared and spared != self._not_pruned:
             log.emit("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
         self._not_pruned = spared
@@ -264,10 +266,6 @@ class Watcher:
             if not worker.join(0):
                 self._ending.append(worker)
             log.emit("released", sandbox=name, file=worker.manifest.file, pruned=pruned)
-
-    def _are_too_many(self, count: int, found: ManifestSet) -> bool:
-        total = len(self._workers)
-        return bool(found.missing) or count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
 
     def _forward_changes(self) -> None:
         """Ask for looks at the sandboxes in whose namespaces something has changed."""
@@ -291,11 +289,9 @@ class Watcher:
         if abs(self._ahead - before) > clock.STEP:
             # The host was suspended, or its clock was set: looks are late, and pauses may be over.
             self._request_full_looks(self._workers)
-        for name in list(self._unstarted):
-            if self._manifests and name in self._manifests.manifests:
-                self._start_worker(self._manifests.manifests[name])
-            else:
-                del self._unstarted[name]
+        manifests = self._manifests.manifests if self._manifests else {}
+        for name in self._unstarted.keys() & manifests.keys():
+            self._start_worker(manifests[name])
         if time.monotonic() > self._revisions_at + REVISION:
             self._find_revisions()
             for name, worker in self._workers.items():
@@ -307,13 +303,16 @@ class Watcher:
                 worker.retry_if_host_lacked()
         self._ending = [worker for worker in self._ending if not worker.join(0)]
 
-    def _refresh_presence(self) -> None:
-        """Ask for looks at the sandboxes that came, went or were replaced; listen to all that are there."""
+    def _track(self) -> None:
+        """Track the namespaces and machines of all manifests in force, and of those that are not yet."""
         in_force = {name: worker.manifest for name, worker in self._workers.items()}
         manifests = {**(self._manifests.manifests if self._manifests else {}), **in_force}
+        self._presence.track({name: each.sandbox.driver for name, each in manifests.items()})
+
+    def _refresh_presence(self) -> None:
+        """Ask for looks at the sandboxes that came, went or were replaced; listen to all that are there."""
         unheard = set(self._presence.unheard)
-        changed = self._presence.refresh({name: each.sandbox.driver for name, each in manifests.items()})
-        self._request_full_looks(changed)
+        self._request_full_looks(self._presence.refresh())
         for name in self._presence.unheard.keys() - unheard:
             log.emit("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
 

@@ -247,8 +247,9 @@ class Worker:
         guarded: Sandbox | None = None
         while True:
             if look:
-                # The guard must not restore a service that this look deletes, and nothing once it is called paused.
-                if guarded and (guarded != look.manifest.sandbox or look.is_paused):
+                # The guard must not restore a service that this look deletes, and nothing once it is called paused:
+                # before that it is ended, whatever is known of it.
+                if look.is_paused or (guarded and guarded != look.manifest.sandbox):
                     machine.guard(())
                     guarded = None
                 self._look(machine, look)
@@ -259,6 +260,8 @@ class Worker:
             if notices.guarded:
                 self._recorder.record_flush(len(notices.guarded))
             if notices.lost:
+                # The guard has ended, or only notifications were lost and it still runs.
+                machine.guard(())
                 guarded = None
                 machine.listen()
             if not self._borrower and (notices.lost or notices.messages or notices.guarded):

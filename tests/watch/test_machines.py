@@ -16,6 +16,8 @@ import pytest
 from reconciler.errors import SandboxGoneError
 from reconciler.guest import launch
 from reconciler.manifest.dump import dump
+from reconciler.watch import pause
+from reconciler.watch.pause import Pause
 from tests import resumed
 from tests.conftest import Kernel, ip
 from tests.ipvs.rules import rules
@@ -216,6 +218,25 @@ def test_pauses_hold_for_the_guard_as_well(machines: list[Machine], running: Run
     assert one.rules() == []
     del one.sections["paused"]
     one.write()
+    until(lambda: one.rules() == sorted(LINES), "rules back")
+
+
+def test_a_pause_ends_the_guard_although_notifications_were_lost(machines: list[Machine], running: Running) -> None:
+    one, _ = machines
+    # The guard is a child of the agent.
+    agent = one.run("grep -lE 'guest/agent[.]pyc' /proc/[0-9]*/cmdline | cut -d/ -f3 | sort -n | head -1").strip()
+    one.run(f"kill -STOP {agent}")
+    one.run("seq 1000 5999 | sed 's/^/link set lo mtu 1/' | ip -batch -")
+    pause.write(one.name, Pause(4e9, "maintenance"))
+    try:
+        one.run(f"kill -CONT {agent}")
+        running.await_state("paused", one.name)
+        one.run("ipvsadm -C")
+        time.sleep(2.5)
+        assert one.rules() == []
+        assert running.state(one.name) == "paused"
+    finally:
+        pause.end(one.name)
     until(lambda: one.rules() == sorted(LINES), "rules back")
 
 
