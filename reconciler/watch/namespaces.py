@@ -24,6 +24,7 @@ from reconciler.netlink.neighbour import is_news
 from reconciler.netlink.sections import GROUPS
 
 _NEW_NSID, _DELETE_NSID, _GET_NSID = 88, 89, 90
+_NSID_TYPES = {_NEW_NSID, _DELETE_NSID}
 _NSA_NSID, _NSA_FD = 1, 3
 # RTNLGRP_NSID, the 28th.
 _NSID_GROUP = 1 << 27
@@ -113,10 +114,11 @@ class NamespaceSocket:
                 # More notifications came than the buffer can store.
                 yield None
                 continue
-            if ended := _ended(data):
-                gone |= ended
-                continue
             numbers = [_S32.unpack(number)[0] for level, kind, number in ancillary if (level, kind) == _NUMBER]
+            if int.from_bytes(data[4:6], sys.byteorder) in _NSID_TYPES:
+                # Each namespace has numbers of its own for others. Only those of the host's are ours.
+                gone |= _ended(data) if not numbers else set()
+                continue
             if not _is_news(data):
                 continue
             seen.update(numbers)
@@ -139,8 +141,6 @@ def _number(file: str, answers: Iterable[Message]) -> int | None:
 
 def _ended(data: bytes) -> set[int]:
     """Return the numbers of the namespaces that a datagram reports as destroyed."""
-    if int.from_bytes(data[4:6], sys.byteorder) != _DELETE_NSID:
-        return set()
     return {int(_S32.unpack(each.payload[8:12])[0]) for each in messages(data) if each.type == _DELETE_NSID}
 
 
@@ -168,11 +168,13 @@ class NamespaceTracker:
         self._names: dict[int, str] = {}
         # Sandboxes whose namespaces may have been replaced unnoticed: reports were lost.
         self._unsure: set[str] = set()
+        # What `read_changes` returns next, in order.
+        self._changes: dict[str | int, None] = {}
 
     def refresh(self, files: Mapping[str, str]) -> list[str]:
         """Track these namespaces and no others: sandbox → file of its namespace, such as `/run/netns/web-1`.
 
-        Return the sandboxes whose namespace was created, deleted or replaced since the last call.
+        Return the sandboxes whose namespace was created, deleted or replaced since the last call, or may have been.
         """
         for name in (self._identities.keys() | self.unheard.keys()) - files.keys():
             self._forget(name)
@@ -181,48 +183,47 @@ class NamespaceTracker:
         for name, file in files.items():
             identity = _identity(file)
             known = name in self._identities and identity == self._identities[name]
-            if (not known or name in self._unsure) and self._listen(name, file, identity, known=known):
+            if (not known or name in self._unsure) and self._listen(name, file, identity):
                 changed.append(name)
         return changed
 
-    def _listen(self, name: str, file: str, identity: tuple[int, int] | None, *, known: bool) -> bool:
-        """Begin to listen to a namespace, if it exists. Return whether it is another one than the `known` one.
-
-        If that is not possible, record why.
-        """
-        before = self._numbers.get(name)
-        if not known:
-            self._forget(name)
+    def _listen(self, name: str, file: str, identity: tuple[int, int] | None) -> bool:
+        """Begin to listen to a namespace, if it exists. Return False, and record why, if that is not possible."""
+        self._forget(name)
+        # The number may be that of a namespace whose end is still to be read.
+        self._read()
         try:
             number = self._socket.assign_number(file) if identity else None
         except (HostError, ChannelError) as error:
             self.unheard[name] = str(error)
             return False
-        if known and number == before:
-            self._unsure.discard(name)
-            return False
-        self._forget(name)
         self.unheard.pop(name, None)
         self._identities[name] = identity
         if number is not None:
             self._numbers[name], self._names[number] = number, name
         return True
 
-    def read_changes(self) -> Iterator[str | int | None]:
-        """Yield the sandboxes in whose namespace something has changed; HOST and None as the socket does."""
+    def read_changes(self) -> list[str | int]:
+        """Return the sandboxes in whose namespace something has changed, and HOST as the socket does.
+
+        If reports were lost, the next refresh returns all sandboxes: each may be in another namespace.
+        """
+        self._read()
+        found, self._changes = list(self._changes), {}
+        return found
+
+    def _read(self) -> None:
         for number in self._socket.read_changes():
             if isinstance(number, Gone):
-                # The next refresh looks at the file again. The number may be that of another namespace by now.
+                # The next refresh looks at the file again.
                 for name in [name for name, each in self._numbers.items() if each == number]:
                     self._forget(name)
             elif number is None:
-                # Reports of destroyed namespaces may be among what was lost.
                 self._unsure |= self._identities.keys()
-                yield None
             elif number == HOST:
-                yield number
+                self._changes[HOST] = None
             elif number in self._names:
-                yield self._names[number]
+                self._changes[self._names[number]] = None
 
     def _forget(self, name: str) -> None:
         self._identities.pop(name, None)

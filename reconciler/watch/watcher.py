@@ -270,13 +270,10 @@ class Watcher:
     def _forward_changes(self) -> None:
         """Ask for looks at the sandboxes in whose namespaces something has changed."""
         for name in self._presence.namespaces.read_changes():
-            if name is None:
-                for worker in self._workers.values():
-                    worker.request_look(full=True)
-            elif name == HOST:
+            if name == HOST:
                 self._host_changed = True
-            elif known := self._workers.get(str(name)):
-                known.request_look()
+            elif worker := self._workers.get(str(name)):
+                worker.request_look()
 
     def _tick(self) -> None:
         """Ask for looks where namespaces, machines, pauses or the host's devices have changed; update the revisions."""
@@ -313,6 +310,7 @@ class Watcher:
         """Ask for looks at the sandboxes that came, went or were replaced; listen to all that are there."""
         unheard = set(self._presence.unheard)
         self._request_full_looks(self._presence.refresh())
+        self._forward_changes()
         for name in self._presence.unheard.keys() - unheard:
             log.emit("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
 
