@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -15,14 +14,14 @@ from reconciler.formats.kata.interface import read_interface, read_name, write_f
 from reconciler.formats.kata.route import RouteSelector, read_route, read_selector, write_route
 from reconciler.imperative import LockedSandbox
 from reconciler.manifest import interface as notation
-from reconciler.manifest.load import STDIN
+from reconciler.manifest.files import STDIN, read_text
 from reconciler.manifest.schema import Finding
 from reconciler.model.interface import Interface
 from reconciler.model.route import TABLE_MAIN, Route
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 
 _T = TypeVar("_T")
-# The limit for the JSON, in bytes.
+# The limit for the JSON, in characters.
 _LIMIT = 1 << 20
 _ACTIONS = {
     "add-iface": "plug in an interface; its device exists on the host",
@@ -68,20 +67,16 @@ def _print(answer: Any) -> None:
 
 def _read(file: str) -> Any:
     name = "<stdin>" if file == STDIN else file
-    data = _read_bytes(file)
-    if len(data) > _LIMIT:
+    try:
+        text = read_text(file)
+    except ValueError as error:
+        raise HostError(f"{name}: {error}") from None
+    if len(text) > _LIMIT:
         raise HostError(f"{name}: larger than {_LIMIT >> 20} MiB")
     try:
-        return json.loads(data)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise HostError(f"{name}: not JSON: {error}") from None
-
-
-def _read_bytes(file: str) -> bytes:
-    if file == STDIN:
-        return sys.stdin.buffer.read(_LIMIT + 1)
-    with open(file, "rb") as stream:
-        return stream.read(_LIMIT + 1)
 
 
 def _checked(read: Callable[[Any], _T], said: Any) -> _T:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from reconciler.errors import HostError
-from reconciler.manifest.load import STDIN
+from reconciler.manifest.files import is_stream
 from reconciler.watch import log
 from reconciler.watch.rollout import Pace, parse_at_once
 from reconciler.watch.watcher import Options, Watcher
@@ -110,7 +110,7 @@ def _address(text: str) -> tuple[str, int]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until SIGTERM or SIGINT."""
-    if STDIN in arguments.paths:
+    if any(map(is_stream, arguments.paths)):
         raise HostError("standard input cannot be watched; name files or folders instead")
     # Other commands end so soon that garbage collection is off in them; this one keeps running.
     gc.enable()

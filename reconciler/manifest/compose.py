@@ -36,6 +36,10 @@ Path = tuple[str | int, ...]
 Span = tuple[int, int, int]
 
 _INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,17})\Z")
+BYTE_ORDER_MARK = "\ufeff"
+_MARK_WITHIN = (
+    "a byte order mark (U+FEFF), which editors do not show; it may stand only at the beginning of a file, so delete it"
+)
 _NAMED: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -60,6 +64,8 @@ class Location(NamedTuple):
 
 def compose(text: str) -> list[Any]:
     """Return the documents of a text as dicts, lists, str, int, bool and None. ComposeError if it is not acceptable."""
+    if BYTE_ORDER_MARK in text:
+        raise ComposeError(_MARK_WITHIN, *_line_of(text, text.index(BYTE_ORDER_MARK)))
     builder = _Builder()
     try:
         parser = yaml.CSafeLoader(text)
@@ -67,22 +73,28 @@ def compose(text: str) -> list[Any]:
             if isinstance(event, DocumentStartEvent):
                 builder.document(parser.get_event)
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error) from None
+        raise _syntax_error(text, error) from None
     except yaml.reader.ReaderError as error:
-        raise ComposeError(f"unacceptable character #x{error.character:04x}", *_line_of(text, error.position)) from None
+        raise ComposeError(
+            f"unacceptable character #x{error.character:04x}",
+            *_line_of(text, len(text.encode()[: error.position].decode(errors="ignore"))),
+        ) from None
     return builder.documents
 
 
-def _syntax_error(error: yaml.MarkedYAMLError) -> ComposeError:
+def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> ComposeError:
+    from reconciler.manifest.mistakes import find_mistake
+
     mark = error.problem_mark or error.context_mark
     message = ", ".join(filter(None, (error.context, error.problem)))
-    return ComposeError(message, mark.line, mark.column) if mark else ComposeError(message, 0, 0)
+    if mark is None:
+        return ComposeError(message, 0, 0)
+    return ComposeError(*(find_mistake(text, mark.line, mark.column) or (message, mark.line, mark.column)))
 
 
 def _line_of(text: str, position: int) -> tuple[int, int]:
-    before = text.encode()[:position].decode(errors="ignore")
-    line = before.count("\n")
-    return line, len(before) - (before.rfind("\n") + 1)
+    """Return the line and column, from 0, of a character."""
+    return text.count("\n", 0, position), position - (text.rfind("\n", 0, position) + 1)
 
 
 def _error(message: str, event: Any) -> ComposeError:

@@ -21,7 +21,8 @@ from reconciler.formats.keepalived.expansion import key_words
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import ComposeError, Path, compose, locate
-from reconciler.manifest.load import STDIN, file_problem, read_regular, read_text, reason_of, syntax_problem
+from reconciler.manifest.files import STDIN, distinct, file_problem, read_regular, read_text, reason_of
+from reconciler.manifest.load import syntax_problem
 from reconciler.manifest.place import DocumentFindings, line_problem, problems
 from reconciler.manifest.sandbox import read_sections, write
 from reconciler.manifest.schema import Finding, check, path_text
@@ -92,7 +93,7 @@ def read(files: Iterable[str], notation: str | None = None, config_id: str | Non
     `config_id`: the ID of a host, for which a keepalived.conf may have lines of its own.
     """
     imported = Imported()
-    for file in dict.fromkeys(files):
+    for file in distinct(files):
         _read_file(file, notation, config_id, imported)
     return imported
 

@@ -58,7 +58,8 @@ def _read_address(item: str | Mapping[str, Any], mtu: int) -> Address:
     text = data["address"]
     prefix = parse_prefix(text)
     if "/" not in text:
-        raise ValueError(f"{text} has no prefix length; write {text}/{128 if is_ipv6(text) else 32} for a host address")
+        length = 64 if is_ipv6(text) else 24
+        raise ValueError(f"{text} has no prefix length; write that of its network, such as {text}/{length}")
     packed, length = split_prefix(prefix)
     if not is_unicast(prefix.partition("/")[0]):
         raise ValueError(f"{text} is not a unicast address")

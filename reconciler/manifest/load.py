@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import stat
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reconciler.errors import ManifestError, Problem
 from reconciler.manifest import sandbox
 from reconciler.manifest.check import check_sections, check_together
-from reconciler.manifest.compose import MAX_BYTES, ComposeError, Path, compose
+from reconciler.manifest.compose import ComposeError, Path, compose
+from reconciler.manifest.files import STDIN, file_problem, find, read_regular, read_text, reason_of
 from reconciler.manifest.place import RULES_FILE, DocumentFindings, RulesFile, problems
 from reconciler.manifest.schema import Finding, check
 from reconciler.manifest.sections import SECTIONS
 from reconciler.model.sandbox import Sandbox, Surroundings
 from reconciler.wording import printable
-
-SUFFIXES = (".yaml", ".yml", ".json")
-STDIN = "-"
 
 
 class Manifest(NamedTuple):
@@ -49,13 +45,14 @@ class Contents(NamedTuple):
 
 
 def load(paths: Sequence[str]) -> list[Manifest]:
-    """Read all manifests of files, of folders (all `*.yaml`, `*.yml`, `*.json` below, except hidden ones), and of `-`.
+    """Read all manifests of files, of folders and of `-`; see `files.find`.
 
     ManifestError with all problems of all of them if there is any; then none may be used.
     """
     manifests: list[Manifest] = []
-    wrong: list[Problem] = []
-    for file in find(paths, wrong):
+    found = find(paths)
+    wrong = found.problems
+    for file in found.files:
         contents = read_file(file)
         manifests += contents.manifests
         wrong += contents.problems
@@ -91,43 +88,12 @@ def located(found: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:
     return [each for file, (text, documents) in files.items() for each in problems(file, text, documents)]
 
 
-def find(paths: Sequence[str], wrong: list[Problem]) -> Iterator[str]:
-    """Yield the files to read, even missing ones. Folders without any, and unreadable ones, are added to `wrong`."""
-    for path in dict.fromkeys(paths):
-        if path == STDIN or not os.path.isdir(path):
-            yield path
-            continue
-        known = len(wrong)
-        found = list(_below(path, wrong))
-        if not found and len(wrong) == known:
-            wrong.append(
-                file_problem(path, f"this folder contains no manifest ({', '.join(f'*{s}' for s in SUFFIXES)})")
-            )
-        yield from found
-
-
-def _below(folder: str, wrong: list[Problem]) -> Iterator[str]:
-    def on_error(error: OSError) -> None:
-        wrong.append(file_problem(error.filename, reason_of(error)))
-
-    for parent, folders, files in os.walk(folder, onerror=on_error):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(parent, name)
-
-
-def file_problem(file: str, message: str) -> Problem:
-    """Return the problem of a file or folder as a whole."""
-    return Problem(file=file, line=0, column=0, path="", message=message)
-
-
-def read_file(file: str, *, regular: bool = False) -> Contents:
-    """Read one file. `regular`: only if it is a regular file, because reading a pipe may block."""
+def read_file(file: str) -> Contents:
+    """Read one file."""
     name = "<stdin>" if file == STDIN else file
     contents = Contents([], [], {file: None})
     try:
-        text = contents.texts[file] = read_regular(file) if regular else read_text(file)
+        text = contents.texts[file] = read_text(file)
         documents = compose(text)
     except ComposeError as error:
         contents.problems.append(syntax_problem(name, text, error))
@@ -135,14 +101,13 @@ def read_file(file: str, *, regular: bool = False) -> Contents:
     except (OSError, ValueError) as error:
         contents.problems.append(file_problem(name, reason_of(error)))
         return contents
-    # A file may end with `---`. An empty file is more likely a mistake.
-    while len(documents) > 1 and documents[-1] is None:
-        documents.pop()
-    if documents in ([], [None]):
+    # An empty document has no effect, as after a last `---`. A file without any other is more likely a mistake.
+    numbered = [(number, each) for number, each in enumerate(documents) if each is not None]
+    if not numbered:
         message = "is empty; to remove what reconciler created, write empty sections such as `routes: []`"
         contents.problems.append(file_problem(name, message))
         return contents
-    findings = [_read_document(file, name, text, number, each, contents) for number, each in enumerate(documents)]
+    findings = [_read_document(file, name, text, number, each, contents) for number, each in numbered]
     contents.problems.extend(problems(name, text, findings))
     return contents
 
@@ -188,36 +153,6 @@ def _read_rules(
     except (OSError, ValueError) as error:
         findings.append(Finding(RULES_FILE, f"{path}: {reason_of(error)}"))
         return None
-
-
-def read_regular(file: str) -> str:
-    """Read the text of a regular file. OSError or ValueError otherwise; a pipe is refused, because it may block."""
-    with open(file, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise ValueError("not a regular file")
-        return _decode(stream.read(MAX_BYTES + 1))
-
-
-def reason_of(error: OSError | ValueError) -> str:
-    """Return why a file could not be read."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def read_text(file: str) -> str:
-    """Read the text of a file, or of standard input for `-`. OSError or ValueError if that is not possible."""
-    if file == STDIN:
-        return _decode(sys.stdin.buffer.read(MAX_BYTES + 1))
-    with open(file, "rb") as stream:
-        return _decode(stream.read(MAX_BYTES + 1))
-
-
-def _decode(data: bytes) -> str:
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte {error.start})") from None
 
 
 def _line(text: str, number: int) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jsonschema_rs
 
 from reconciler.manifest.compose import Path
+from reconciler.manifest.mistakes import misread_key, misread_text
 from reconciler.wording import plural, suggest
 
 if TYPE_CHECKING:
@@ -119,10 +120,14 @@ def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
     value: Any = error.instance
     schema: Mapping[str, Any] = error.schema if isinstance(error.schema, dict) else {}
     expected = schema.get("description", "something else")
+    if mistake := _misread(value):
+        yield Finding(path, mistake)
+        return
     match error.validator:
         case "required":
+            written = _written(value)
             for name in limit:
-                if name not in value:
+                if name not in written:
                     field = schema.get("properties", {}).get(name, {})
                     yield Finding((*path, name), f"missing; expected {_describe(field)}")
         case "additionalProperties":
@@ -131,7 +136,8 @@ def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
             patterns = "|".join(schema.get("patternProperties", ())) or "(?!)"
             for name in value:
                 if name not in schema["properties"] and not re.search(patterns, name):
-                    yield Finding((*path, name), f"unknown field; {suggest(name, known)}", at_key=True)
+                    mistake = misread_text(name) if value[name] is None else None
+                    yield Finding((*path, name), mistake or f"unknown field; {suggest(name, known)}", at_key=True)
         case "maximum":
             yield Finding(path, f"{value} is above the maximum of {limit}")
         case "minimum":
@@ -149,18 +155,35 @@ def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
                         yield Finding((*path, name), f"needs {other} beside it", at_key=True)
         case "minProperties" | "maxProperties":
             yield Finding(path, f"{_show(value)}; expected {expected}")
+        case "type" if isinstance(value, str) and limit != "string" and (mistake := misread_text(value)):
+            yield Finding(path, mistake)
         case "type":
             yield Finding(path, f"{_show(value)}{_kind(value)}; expected {expected}")
         case _:
             yield Finding(path, f"{_show(value)} is not valid; expected {expected}")
 
 
+def _written(value: Mapping[str, Any]) -> set[str]:
+    """Return the fields of a mapping, with those whose value follows their colon at once."""
+    return {name.partition(":")[0] if value[name] is None and misread_text(name) else name for name in value}
+
+
+def _misread(value: Any) -> str | None:
+    """Return the mistake behind a mapping that was written as a text, if it is one."""
+    if not isinstance(value, dict) or list(value.values()) != [None] or _written(value) != value.keys():
+        return None
+    return misread_key(next(iter(value)))
+
+
 def _has_better_error(value: Any, choices: list[Any], schema: Mapping[str, Any]) -> bool:
     """Return whether another error explains it better: it is no mapping, or a field that it needs is misspelt."""
     if not isinstance(value, dict):
         return True
+    written = _written(value)
+    if written != value.keys():
+        return True
     needed = {name for choice in choices for name in choice["required"]}
-    return not needed & value.keys() and not value.keys() <= schema["properties"].keys()
+    return not needed & written and not value.keys() <= schema["properties"].keys()
 
 
 def _describe(schema: Mapping[str, Any]) -> str:

@@ -96,10 +96,25 @@ def _read_key(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> t
 def _no_port(text: str, address: str, port: int | None, *, persistent: bool) -> int:
     """Return port 0, which stands for all ports. ValueError if the port is missing or the service is not persistent."""
     if port is None:
-        raise ValueError(f"{text} has no port; write {write_address(address, 80)} for port 80")
+        raise ValueError(_missing_port(text, address))
     if not persistent:
         raise ValueError(f"{text} means all ports, which needs a persistent service")
     return port
+
+
+def _missing_port(text: str, address: str) -> str:
+    """Return what to write for an address without a port. The last part of an IPv6 address may be meant as the port."""
+    host, _, last = text.rpartition(":")
+    if is_ipv6(address) and last.isdecimal() and 0 < int(last) <= PORT_MAX and _is_address(host):
+        return f"{text} is an address without a port; write [{host}]:{last} if {last} is the port"
+    return f"{text} has no port; write {write_address(address, 80)} for port 80"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(pack(text))
+    except ValueError:
+        return False
 
 
 def _split(text: str) -> tuple[str, int | None]:

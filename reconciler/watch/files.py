@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from reconciler.errors import Problem
-from reconciler.manifest.load import file_problem, find
+from reconciler.manifest.files import distinct, file_problem, find
 from reconciler.watch.git import find_tree, repository
 
 # The kernel follows at most this many symbolic links in one path: path_resolution(7).
@@ -33,31 +33,37 @@ class Snapshot(NamedTuple):
     """The state of all files at one moment, without their contents.
 
     `files`: the manifests, in the order in which they are read. `missing`: PATH → why it has no manifest. `unreadable`:
-    the folders below a PATH that could not be listed. `stamps`: of the manifests and of the other files that the caller
-    named; None if there is no such file.
+    the folders below a PATH that could not be listed. `linked`: the symbolic links to folders below a PATH. `stamps`:
+    of the manifests and of the other files that the caller named; None if there is no such file.
     """
 
     files: tuple[str, ...]
     missing: Mapping[str, Problem]
     unreadable: tuple[Problem, ...]
+    linked: tuple[str, ...]
     stamps: Mapping[str, Stamp | None]
 
 
 def take_snapshot(paths: Sequence[str], others: Iterable[str]) -> Snapshot:
     """Find the manifests below paths, as `manifest.load` does, and read the stamps of them and of other files."""
     files: list[str] = []
+    linked: list[str] = []
     missing: dict[str, Problem] = {}
     unlisted: list[Problem] = []
     for path in paths:
-        wrong: list[Problem] = []
-        found = [] if (reason := _absence(path)) else list(find([path], wrong))
-        files += found
-        if found:
-            unlisted += wrong
+        if reason := _absence(path):
+            missing[path] = file_problem(path, reason)
+            continue
+        found = find([path])
+        files += found.files
+        linked += found.linked
+        if found.files:
+            unlisted += found.problems
         else:
-            missing[path] = wrong[0] if wrong else file_problem(path, reason)
+            missing[path] = found.problems[0]
+    files = distinct(files)
     stamps = {each: read_stamp(each) for each in dict.fromkeys((*files, *others))}
-    return Snapshot(tuple(files), missing, tuple(unlisted), stamps)
+    return Snapshot(tuple(files), missing, tuple(unlisted), tuple(linked), stamps)
 
 
 def _absence(path: str) -> str:

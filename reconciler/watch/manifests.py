@@ -22,7 +22,8 @@ from time import monotonic
 from typing import NamedTuple
 
 from reconciler.errors import Problem
-from reconciler.manifest.load import Contents, Manifest, clashes, located, read_file, read_regular
+from reconciler.manifest.files import read_regular
+from reconciler.manifest.load import Contents, Manifest, clashes, located, read_file
 from reconciler.manifest.schema import Finding, path_text
 from reconciler.watch.files import Snapshot, Stamp, find_git_lock, folders_to_watch, take_snapshot
 from reconciler.watch.folders import POLL, Folders
@@ -143,7 +144,7 @@ class ManifestReader:
         rescan = monotonic() >= self._next_rescan
         snapshot, age = self._take_snapshot()
         self._check_git()
-        if self._folders and self._folders.watch(folders_to_watch(self._paths, snapshot.stamps)):
+        if self._folders and self._folders.watch(folders_to_watch((*self._paths, *snapshot.linked), snapshot.stamps)):
             raise _NotSettledError("the watch on some folders began just now")
         if snapshot == self._read_snapshot and not rescan:
             return None
@@ -207,7 +208,7 @@ class ManifestReader:
             stamps = _stamps_of(known.contents, snapshot)
             if (stamps == known.stamps and not rescan) or _is_unchanged(known.contents):
                 return _File(known.contents, stamps)
-        contents = read_file(file, regular=True)
+        contents = read_file(file)
         # A file of rules that is named for the first time is in no snapshot yet. The snapshot after reading contains it
         # and so differs: nothing is used before the rules have settled, too.
         return _File(contents, _stamps_of(contents, snapshot))

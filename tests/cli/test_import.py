@@ -249,7 +249,7 @@ def test_files_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture[s
         == """\
 nothing: No such file or directory
 latin: not UTF-8 (byte 0)
-below: Is a directory
+below: is a folder, not a regular file
 3 problems in 3 files.
 """
     )
@@ -479,7 +479,7 @@ def test_includes_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixtur
     assert problems(err) == [
         "main:1:1: main includes itself",
         "other:2:1: include link: link: No such file or directory",
-        "third:1:1: include pipe: pipe: not a regular file",
+        "third:1:1: include pipe: pipe: is a FIFO, not a regular file",
     ]
 
 

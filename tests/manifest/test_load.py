@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.manifest.files import Found, find
 from reconciler.manifest.load import Manifest, load
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from tests.manifest.texts import manifest, nic, route
@@ -54,6 +55,50 @@ def test_a_path_named_twice_is_read_once(tmp_path: Path) -> None:
     assert [each.sandbox for each in load([str(file), str(file)])] == [sandbox_of(1)]
 
 
+def test_empty_documents_are_skipped_anywhere(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("---\n---\n" + text_of(1) + "---\n# nothing\n---\n" + text_of(2) + "---\n")
+    found = load([str(file)])
+    assert [(each.sandbox.id, each.where(("sandbox",))) for each in found] == [
+        ("s1", f"{file}:4:10"),
+        ("s2", f"{file}:9:10"),
+    ]
+
+
+def test_a_file_by_several_paths_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "a.yaml").write_text(text_of(1))
+    (folder / "b.yaml").symlink_to("a.yaml")
+    (folder / "c.yaml").hardlink_to(folder / "a.yaml")
+    (tmp_path / "link").symlink_to("m")
+    for paths in (
+        ["m/a.yaml", "./m/a.yaml", str(folder / "a.yaml")],
+        ["m/a.yaml", "m", "link", "link/a.yaml", "link/../m/b.yaml"],
+        ["m/a.yaml", "m/c.yaml", "m/b.yaml"],
+    ):
+        assert [(each.file, each.sandbox.id) for each in load(paths)] == [("m/a.yaml", "s1")]
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("m", "elsewhere/below", "m/.git", "hidden/..data"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "m/link").symlink_to("../elsewhere")
+    (tmp_path / "m/again").symlink_to(tmp_path / "elsewhere/below")
+    (tmp_path / "m/.hidden").symlink_to("../hidden")
+    (tmp_path / "m/round").symlink_to(".")
+    (tmp_path / "elsewhere/back").symlink_to("../m")
+    (tmp_path / "m/a.yaml").write_text(text_of(1))
+    (tmp_path / "elsewhere/b.yaml").write_text(text_of(2))
+    (tmp_path / "elsewhere/below/c.yaml").write_text(text_of(3))
+    (tmp_path / "hidden/d.yaml").write_text(text_of(4))
+    found = find(["m"])
+    assert found == Found(["m/a.yaml", "m/again/c.yaml", "m/link/b.yaml"], ["m/again", "m/link"], [])
+    assert [each.sandbox.id for each in load(["m"])] == ["s1", "s3", "s2"]
+
+
 def test_a_named_file_may_have_any_name(tmp_path: Path) -> None:
     file = tmp_path / ".manifest"
     file.write_text(text_of(1))
@@ -67,7 +112,17 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "around", ["{}---\n", "---\n{}", "---\n{}---\n---\n", "{}...\n", "\ufeff{}", "# first\n{}# last"]
+    "around",
+    [
+        "{}---\n",
+        "---\n{}",
+        "---\n{}---\n---\n",
+        "---\n---\n# nothing\n---\n{}",
+        "null\n---\n{}",
+        "{}...\n",
+        "\ufeff{}",
+        "# first\n{}# last",
+    ],
 )
 def test_markers_and_comments_around_a_document(around: str, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"

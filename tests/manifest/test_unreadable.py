@@ -55,6 +55,11 @@ def test_empty_file_in_a_folder_of_others(folder: Path) -> None:
     ]
 
 
+def test_a_link_that_leads_nowhere() -> None:
+    Path("a.yaml").symlink_to("b.yaml")
+    assert problems(".") == ["./a.yaml: No such file or directory"]
+
+
 def test_file_above_the_bound() -> None:
     Path("big.yaml").write_text(manifest())
     os.truncate("big.yaml", MAX_BYTES + 1)

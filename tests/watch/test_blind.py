@@ -126,9 +126,9 @@ def test_only_what_has_changed_is_parsed(start: Start, monkeypatch: pytest.Monke
     watch.until_versions(same(range(50), 0))
     parsed: list[str] = []
 
-    def read(file: str, *, regular: bool) -> Contents:
+    def read(file: str) -> Contents:
         parsed.append(file)
-        return read_file(file, regular=regular)
+        return read_file(file)
 
     monkeypatch.setattr(manifests, "read_file", read)
     write("m", [7], 1)

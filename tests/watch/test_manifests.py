@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 from reconciler.watch import manifests
 from reconciler.watch.manifests import ManifestSet
 from tests.manifest.texts import with_ipvs
+from tests.special import SPECIAL, special
 from tests.watch.story import Start, same, text, versions, write
 
 
@@ -45,11 +45,36 @@ class TestMistakes:
         reading = watch.until_versions({"s1": 1, "s2": 0})
         assert list(reading.broken) == ["s2"]
 
-    def test_what_would_keep_us_waiting_is_not_read(self, start: Start) -> None:
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_what_is_no_regular_file_is_told(self, kind: str, start: Start) -> None:
         write("m", [1], 0)
-        os.mkfifo("m/s2.yaml")
-        reading = start("m").until(lambda _: True)
-        assert (versions(reading), reading.broken) == ({"s1": 0}, {"m/s2.yaml": "m/s2.yaml: not a regular file"})
+        with special(kind, Path("m/s2.yaml")):
+            reading = start("m").until(lambda _: True)
+        told = {"m/s2.yaml": f"m/s2.yaml: is {kind}, not a regular file"}
+        assert (versions(reading), reading.broken) == ({"s1": 0}, told)
+        assert [str(each) for each in reading.problems] == list(told.values())
+
+    def test_a_file_by_two_paths_is_one_file(self, start: Start) -> None:
+        write("m", [1], 0)
+        Path("link").symlink_to("m")
+        watch = start("m/s1.yaml", "./m", "link")
+        reading = watch.until(lambda _: True)
+        assert (versions(reading), reading.problems, reading.missing) == ({"s1": 0}, (), ())
+        write("m", [1], 1)
+        assert watch.until_versions({"s1": 1}).problems == ()
+
+    def test_a_folder_behind_a_link(self, start: Start) -> None:
+        write("m", [1], 0)
+        write("elsewhere", [2], 0)
+        Path("m/link").symlink_to("../elsewhere")
+        watch = start("m")
+        watch.until_versions({"s1": 0, "s2": 0})
+        write("elsewhere", [2, 3], 1)
+        watch.until_versions({"s1": 0, "s2": 1, "s3": 1})
+        write("other", [4], 0)
+        Path("new").symlink_to("other")
+        Path("new").rename("m/link")
+        assert watch.until_versions({"s1": 0, "s4": 0}).problems == ()
 
     def test_a_file_that_never_rests_is_told(
         self, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

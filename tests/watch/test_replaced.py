@@ -124,8 +124,8 @@ def test_changed_while_it_is_read(start: Start, monkeypatch: pytest.MonkeyPatch)
     watch.until_versions(same([1, 2], 0))
     again = [2]
 
-    def read(file: str, *, regular: bool) -> Contents:
-        contents = read_file(file, regular=regular)
+    def read(file: str) -> Contents:
+        contents = read_file(file)
         if again:
             write("m", [1, 2], again.pop())
         return contents

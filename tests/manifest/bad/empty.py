@@ -29,7 +29,11 @@ ROWS: list[Row] = [
     ("brackets alone", "[]\n", [f"bad.yaml:1:1: an empty list; expected {MANIFEST}"]),
     ("number", "5\n", [f"bad.yaml:1:1: 5 is a number; expected {MANIFEST}"]),
     ("text", "web-1\n", [f'bad.yaml:1:1: "web-1" is text; expected {MANIFEST}']),
-    ("empty document first", "---\n---\n" + manifest(), [f"bad.yaml:2:1: nothing is given; expected {MANIFEST}"]),
+    (
+        "empty documents around one in which something is wrong",
+        "---\n" * 3 + manifest("sandbox: 5.") + "---\n# no\n---\n" + manifest("sandbox"),
+        [f"bad.yaml:9:1: sandbox: missing; expected {ID}"],
+    ),
     (
         "list of manifests",
         "".join(f"- {each}\n" for each in ("a", "b")),

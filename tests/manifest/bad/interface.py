@@ -348,7 +348,7 @@ ROWS: list[Row] = [
         [
             (
                 "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.2 has no prefix length; "
-                "write 10.0.0.2/32 for a host address"
+                "write that of its network, such as 10.0.0.2/24"
             )
         ],
     ),
@@ -358,7 +358,7 @@ ROWS: list[Row] = [
         [
             (
                 "bad.yaml:9:15: interfaces[0].addresses[0]: fd00::2 has no prefix length; "
-                "write fd00::2/128 for a host address"
+                "write that of its network, such as fd00::2/64"
             )
         ],
     ),

@@ -126,6 +126,21 @@ ROWS: list[Row] = [
         ["bad.yaml:6:10: ipvs.services[0].tcp: fd00::7 has no port; write [fd00::7]:80 for port 80"],
     ),
     (
+        "IPv6 address that may end with a port",
+        with_service("tcp: fd00::7:80"),
+        [
+            (
+                "bad.yaml:6:10: ipvs.services[0].tcp: fd00::7:80 is an address without a port; "
+                "write [fd00::7]:80 if 80 is the port"
+            )
+        ],
+    ),
+    (
+        "IPv6 address that cannot end with a port",
+        with_service("tcp: fd00::7:8a"),
+        ["bad.yaml:6:10: ipvs.services[0].tcp: fd00::7:8a has no port; write [fd00::7:8a]:80 for port 80"],
+    ),
+    (
         "IPv6 address without port in brackets",
         with_service("tcp: '[fd00::7]'"),
         ["bad.yaml:6:10: ipvs.services[0].tcp: [fd00::7] has no port; write [fd00::7]:80 for port 80"],
