@@ -22,14 +22,16 @@ class ReconcilerError(Exception):
     """An error that is reported without a traceback.
 
     `about`: the identity (`model.identity.Subject`) of the only object that is concerned; None if there is no such one.
+    `path` is the field of the manifest that the error is about; empty if there is none.
     """
 
     exit_code = 2
     retry = False
 
-    def __init__(self, *words: str, about: Hashable = None) -> None:
+    def __init__(self, *words: str, about: Hashable = None, path: tuple[str | int, ...] = ()) -> None:
         super().__init__(*words)
         self.about = about
+        self.path = path
 
 
 class Problem(NamedTuple):
@@ -95,9 +97,8 @@ class VerifyError(ReconcilerError):
 class ApplyError(ReconcilerError):
     """An operation failed.
 
-    `headline` says which one, `reason` why, and `counts` what became of the others. `path` is the field of the manifest
-    that asks for it; empty if there is none. `fates`: which others were kept, undone and not tried, as lines.
-    `is_kept`: not everything was undone.
+    `headline` says which one, `reason` why, and `counts` what became of the others. `fates`: which others were
+    kept, undone and not tried, as lines. `is_kept`: not everything was undone.
     """
 
     def __init__(
@@ -110,8 +111,8 @@ class ApplyError(ReconcilerError):
         *,
         is_kept: bool = False,
     ) -> None:
-        super().__init__(f"{headline}: {reason}. {counts}")
-        self.headline, self.reason, self.path, self.counts = headline, reason, path, counts
+        super().__init__(f"{headline}: {reason}. {counts}", path=path)
+        self.headline, self.reason, self.counts = headline, reason, counts
         self.fates, self.is_kept = fates, is_kept
 
 

@@ -27,7 +27,9 @@ hypothesis.settings.load_profile("fast")
 
 _numbers = itertools.count()
 # What a host has once, and the tests that need it: a watcher's lock; the ID and the TAP of kata-runtime's document.
-_WATCHERS = tuple(f"tests/watch/test_{each}.py" for each in ("machines", "many", "running", "truth", "unit"))
+_WATCHERS = tuple(
+    f"tests/watch/test_{name}.py" for name in ("machines", "many", "running", "truth", "unit", "whereabouts")
+)
 _HOST = {"watcher": (*_WATCHERS, "tests/kata/test_watched.py"), "container": ("tests/kata/",)}
 # Kinds of sandboxes in which the same tests run, as these name them.
 _PLACES = ("netns", "vm", "kata")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
@@ -68,6 +68,7 @@ LOST = "the kernel did not answer within 10 s"
 class Box:
     """A driver of a sandbox in memory: an IPVS table in a kernel of our own, and routes."""
 
+    place: Hashable = "here"
     kernel: FakeKernel = field(default_factory=FakeKernel)
     routes: list[Route] = field(default_factory=list)
     refused: list[Route] = field(default_factory=list)

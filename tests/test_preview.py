@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +34,7 @@ class Seen:
 
     observed: Observed
     asked: list[Sandbox] = field(default_factory=list)
+    place: Hashable = "here"
 
     def lock(self) -> AbstractContextManager[None]:
         return nullcontext()

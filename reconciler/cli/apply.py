@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from reconciler.cli.named import print_undone
@@ -11,9 +13,10 @@ from reconciler.cli.output import choose_color, print_warnings
 from reconciler.cli.progress import Progress
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
-from reconciler.drivers import connect
-from reconciler.errors import ApplyError, ReconcilerError, RefusedError
-from reconciler.manifest.load import Manifest, load, warnings
+from reconciler.drivers import Driver, connect
+from reconciler.drivers.claims import Claims
+from reconciler.errors import ApplyError, Problem, ReconcilerError, RefusedError
+from reconciler.manifest.load import Manifest, explain, load, warnings
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance, combine, parse_allowance
 from reconciler.wording import plural
@@ -53,17 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
     manifests = load(arguments.paths)
     expected = _check_expectation(manifests, arguments) if arguments.expect else {}
     worst = 0
+    claims = Claims()
     for manifest in manifests:
         try:
-            _apply(manifest, arguments, expected.get(manifest.sandbox.id))
+            _apply(manifest, arguments, expected.get(manifest.sandbox.id), claims)
         except ApplyError as error:
             print(render_failure(manifest, error), file=sys.stderr)
             worst = worst or error.exit_code
-        except RefusedError as error:
-            print(f"{manifest.sandbox.id}: refused: {error}", file=sys.stderr)
-            worst = worst or error.exit_code
         except ReconcilerError as error:
-            print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
+            print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
             worst = worst or error.exit_code
     return worst
 
@@ -89,15 +90,19 @@ def _compare(found: str, expected: str) -> None:
         )
 
 
-def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | None) -> None:
+def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | None, claims: Claims) -> None:
+    warned: list[Problem] = []
+
     def accept(found: Preview) -> None:
-        print_warnings(warnings([(manifest, found.observed.around)]))
+        warned.extend(warnings([(manifest, found.observed.around)]))
+        print_warnings(warned)
         if expected is not None:
             _compare(found.fingerprint, expected)
 
     progress = Progress(manifest.sandbox.id)
     try:
         with connect(manifest.sandbox.driver) as driver:
+            claims.claim(manifest.sandbox, driver)
             result = apply(
                 driver,
                 manifest.sandbox,
@@ -108,11 +113,22 @@ def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | No
                 waiting=partial(_print_waiting, manifest, []),
                 progress=progress,
             )
+            late = _late_warnings(driver, manifest, result)
     finally:
         progress.clear()
+    print_warnings(each for each in late if each not in warned)
     _report(manifest, result, arguments)
     if result.operations:
         print_undone(manifest.sandbox, manifest.file)
+
+
+def _late_warnings(driver: Driver, manifest: Manifest, result: Result) -> list[Problem]:
+    """Return the warnings after a change of NICs: only once a NIC is up, it shows whether it has a carrier."""
+    if not result.operations or not manifest.sandbox.interfaces:
+        return []
+    with suppress(ReconcilerError):
+        return warnings([(manifest, driver.observe(replace(manifest.sandbox, ipvs=None)).around)])
+    return []
 
 
 def _print_waiting(manifest: Manifest, printed: list[int], count: int) -> None:

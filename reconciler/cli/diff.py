@@ -10,7 +10,7 @@ from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
 from reconciler.errors import HostError, ReconcilerError
-from reconciler.manifest.load import Manifest, load, warnings
+from reconciler.manifest.load import Manifest, explain, load, warnings
 from reconciler.model.sandbox import Observed
 from reconciler.preview import Preview, compare, preview
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             previews.append((manifest, _preview(manifest, saved, adopt=arguments.adopt)))
         except ReconcilerError as error:
-            print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
+            print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
             failed = max(failed, error.exit_code)
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
     _print(arguments, previews)

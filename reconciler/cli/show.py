@@ -13,7 +13,7 @@ from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.manifest.dump import dump
 from reconciler.manifest.expressible import leave_out
-from reconciler.manifest.load import load
+from reconciler.manifest.load import explain, load
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.sections import SECTIONS, everything
 from reconciler.manifest.service import name
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             found.append(_observe(manifest.sandbox))
         except ReconcilerError as error:
-            print(f"{manifest.sandbox.id}: {error}", file=sys.stderr)
+            print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
             failed = failed or error.exit_code
     if arguments.output == "text":
         print("\n".join(line for each in found for line in _listing(each)))

@@ -5,10 +5,11 @@ Here are their protocol and the choice of the one for an address.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, assert_never
 
+from reconciler.errors import HostError, RefusedError, SandboxGoneError
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Observed, Sandbox, VmAddress
 from reconciler.operations.segment import Segment
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 class Driver(Protocol):
     """Reads and changes one sandbox. SandboxGoneError if it does not exist."""
+
+    @property
+    def place(self) -> Hashable:
+        """Return what all addresses of this sandbox have in common: see `manifest.whereabouts.place_of`."""
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock this sandbox against other runs. BusyError if another run has it. The lock ends with the process.
@@ -60,11 +65,22 @@ def connect(address: DriverAddress) -> Iterator[Driver]:
 
     If a watcher is connected to a machine, it lends the machine meanwhile.
     """
-    driver = _open(address)
+    with _about_driver():
+        driver = _open(address)
     try:
         yield driver
     finally:
         driver.close()
+
+
+@contextmanager
+def _about_driver() -> Iterator[None]:
+    """Name the field of the manifest in errors about what it says of its driver."""
+    try:
+        yield
+    except (HostError, SandboxGoneError, RefusedError) as error:
+        error.path = error.path or ("driver",)
+        raise
 
 
 def _open(address: DriverAddress) -> Driver:
@@ -86,7 +102,8 @@ def _open(address: DriverAddress) -> Driver:
 @contextmanager
 def attend(address: VmAddress) -> Iterator[VmDriver]:
     """Open a machine for a watcher, which stays connected and lends it to others. BusyError if another run has it."""
-    driver = _open_machine(address, borrow=False)
+    with _about_driver():
+        driver = _open_machine(address, borrow=False)
     try:
         yield driver
     finally:

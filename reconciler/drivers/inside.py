@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
-from reconciler.model.interface import Address, Interface
+from reconciler.model.interface import LOOPBACK, Address, Interface
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.model.sysctl import IP_FORWARD, IP_FORWARD6, Sysctls
 from reconciler.netlink import sysctl as sysctls
@@ -87,10 +87,9 @@ class Inside:
             ),
             around=replace(_around(links, ours, addresses), sysctls=tuned.along, **foreign_of),
         )
-        local = frozenset(a.address.partition("/")[0] for a in addresses)
-        return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, local, quick=quick)
+        return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, quick=quick)
 
-    def _with_ipvs(self, observed: Observed, desired: Ipvs, local: frozenset[str], *, quick: bool) -> Observed:
+    def _with_ipvs(self, observed: Observed, desired: Ipvs, *, quick: bool) -> Observed:
         if desired == type(desired)() and not self._kernel.read_sysctls(["net.ipv4.vs.conntrack"]):
             # The section asks for nothing in particular, and a look would load the module.
             return observed
@@ -102,7 +101,6 @@ class Inside:
             connections=table.connections,
             expiring=table.expiring,
             now=table.now,
-            local=local,
             forwarding=forwarding.get(IP_FORWARD) != "0",
             forwarding6=forwarding.get(IP_FORWARD6) != "0",
         )
@@ -144,6 +142,9 @@ def _around(links: list[Link], ours: Mapping[str, OwnedLink], addresses: list[Li
             if (link := own.get(a.index)) and link.carrier
         ),
         dad_failed=frozenset((own[a.index].name, a.address) for a in addresses if a.dad_failed and a.index in own),
+        local=frozenset(a.address.partition("/")[0] for a in addresses),
+        loopback=all(link.up for link in links if link.name == LOOPBACK),
+        no_carrier=frozenset(d for d, owned in ours.items() if owned.link.up and not owned.link.carrier),
         kinds={device: owned.link.kind for device, owned in ours.items()},
         hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from reconciler.formats.ipvsadm.listing import parse_listing
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.formats.kata.interface import read_listed, write_request
 from reconciler.formats.kata.route import read_route, write_route
+from reconciler.manifest.whereabouts import place_of
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox, Surroundings
@@ -64,13 +65,18 @@ class KataDriver:
         """Open the file of the locks. HostError if the runtime does not exist."""
         self._address = address
         if not os.access(address.runtime, os.X_OK):
-            raise HostError(f"{address.runtime}: no such program; the manifest's driver.kata.runtime names it")
+            raise HostError(f"{address.runtime}: no such program", path=("driver", "kata", "runtime"))
         os.makedirs(os.path.dirname(_LOCKS), mode=0o755, exist_ok=True)
         self._file = os.open(_LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
         """Close the file of the locks."""
         os.close(self._file)
+
+    @property
+    def place(self) -> Hashable:
+        """Return what all addresses of this container have in common."""
+        return place_of(self._address)
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the container against our other runs. Other clients of the runtime ignore this lock."""

@@ -8,26 +8,33 @@ alias identifies it there.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.drivers import elsewhere
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.lock import locked
-from reconciler.errors import HostError, SandboxGoneError
+from reconciler.errors import HostError, RefusedError, SandboxGoneError
+from reconciler.manifest.files import identity
+from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Observed, Sandbox
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.interface import Link
 from reconciler.operations.segment import Segment
+from reconciler.plan.device import about
 from reconciler.plan.namespace import check_queues
 
 if TYPE_CHECKING:
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
+
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
 
 class NetnsDriver:
@@ -36,20 +43,28 @@ class NetnsDriver:
     def __init__(self, address: NetnsAddress) -> None:
         """Open the namespace. SandboxGoneError if it does not exist."""
         self._address = address
+        self._file = _open(address)
         try:
-            # Without O_NONBLOCK, opening a pipe would wait for its other end.
-            self._file = os.open(address.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            raise SandboxGoneError(f"{address} does not exist ({address.file})") from None
-        except OSError as error:
-            raise HostError(f"{address}: {address.file}: {error.strerror}") from error
-        try:
+            self._refuse_own()
             kernel = LocalKernel(self._file)
             self._given = GivenDevices(self._file, kernel.cookie)
             self._inside = Inside(kernel)
         except BaseException:
             os.close(self._file)
             raise
+
+    def _refuse_own(self) -> None:
+        # Devices are moved between this namespace and the sandbox's: they must be two.
+        if self.place == identity(OWN):
+            raise RefusedError(
+                f"{self._address} is the namespace that reconciler itself runs in, not one of a sandbox; "
+                "correct the driver of the manifest"
+            )
+
+    @property
+    def place(self) -> Hashable:
+        """Return what all names of this namespace have in common."""
+        return identity(f"/proc/thread-self/fd/{self._file}")
 
     def close(self) -> None:
         """Close the channels and the namespace."""
@@ -67,12 +82,16 @@ class NetnsDriver:
         """Read the namespace, and those devices of the host that will move into it."""
         links = self._inside.engine.links()
         ours, unproven = self._given.recognise(links)
-        wishes = {wish.device: wish for wish in desired.interfaces or ()}
-        owned = {device: _owned_link(link, wishes.get(device)) for device, (link, _) in ours.items()}
+        wanted = desired.interfaces or ()
+        wishes = {wish.device: wish for wish in wanted}
+        owned = {device: _owned_link(link, wishes.get(device), wanted) for device, (link, _) in ours.items()}
         observed = self._inside.observe(desired, links, owned, quick=quick)
+        devices = _host_devices([device for device in wishes if device not in ours])
         around = replace(
             observed.around,
-            devices=_host_devices([device for device in wishes if device not in ours]),
+            devices=devices,
+            elsewhere=elsewhere.find_moved(wishes.keys() - ours.keys() - devices.keys())
+            | elsewhere.find_plugged([device for device, found in devices.items() if found.name == device]),
             origins={device: origin for device, (_, origin) in ours.items()},
             unproven=unproven,
             mtus={device: link.mtus for device, (link, _) in ours.items()},
@@ -99,11 +118,39 @@ class NetnsDriver:
         yield from netns_execute.execute(self._inside, self._file, self._given, segments)
 
 
-def _owned_link(link: Link, wish: Interface | None) -> OwnedLink:
+def _open(address: NetnsAddress) -> int:
+    """Open a namespace. SandboxGoneError if it does not exist, RefusedError if another process has its pid now."""
+    try:
+        if address.pid is not None:
+            return _open_of_process(address)
+        # Without O_NONBLOCK, opening a pipe would wait for its other end.
+        return os.open(address.file, _FLAGS | os.O_NONBLOCK)
+    except (FileNotFoundError, ProcessLookupError):
+        raise SandboxGoneError(f"{address} does not exist ({address.file})") from None
+    except OSError as error:
+        raise HostError(f"{address}: {address.file}: {error.strerror}") from error
+
+
+def _open_of_process(address: NetnsAddress) -> int:
+    # The open folder belongs to one process, whoever gets its pid later.
+    folder = os.open(f"/proc/{address.pid}", _FLAGS | os.O_DIRECTORY)
+    try:
+        if address.started is not None and start_of(".", folder) != address.started:
+            raise RefusedError(
+                f"pid {address.pid} belongs to another process now, which began after the manifest was written; "
+                "write the pid of the sandbox's process, and if it is this one, write the file anew"
+            )
+        return os.open("ns/net", _FLAGS, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _owned_link(link: Link, wish: Interface | None, wanted: Sequence[Interface]) -> OwnedLink:
     if wish is None:
         return OwnedLink(link)
     # The number of queues was fixed when the device was created. Only whether they suffice can be checked.
-    check_queues(wish, link.queues)
+    with about(wish, wanted):
+        check_queues(wish, link.queues)
     return OwnedLink(link, wish.queues)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import NamedTuple
 
 from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
-from reconciler.model.sandbox import KataAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress
 
 
 def check_sections(draft: Draft) -> list[Finding]:
@@ -22,31 +23,49 @@ def check_sections(draft: Draft) -> list[Finding]:
     return findings
 
 
-def check_together(sandboxes: Sequence[tuple[str, Sandbox]]) -> Iterator[tuple[int, Finding]]:
+class _Claim(NamedTuple):
+    """What only one manifest may have: its kind, what identifies it, its name in this manifest, and the field."""
+
+    what: str
+    identity: Hashable
+    value: str
+    path: Path
+
+
+def check_together(
+    sandboxes: Sequence[tuple[str, Sandbox]], identify: Callable[[str], Hashable]
+) -> Iterator[tuple[int, Finding]]:
     """Check manifests, each with the name of its file, against each other. Yield the index of a wrong one, and why.
 
-    A sandbox, its namespace or agent, and each device and MAC address are in one manifest only.
+    A sandbox, its namespace or agent, and each device and MAC address are in one manifest only. `identify` returns what
+    all paths of a namespace or a socket have in common.
     """
-    first: dict[tuple[str, str], int] = {}
+    first: dict[tuple[str, Hashable], tuple[int, str]] = {}
     for index, (_, sandbox) in enumerate(sandboxes):
-        for what, value, path in _claims(sandbox):
-            owner = first.setdefault((what, value), index)
+        for claim in _claims(sandbox, identify):
+            owner, value = first.setdefault((claim.what, claim.identity), (index, claim.value))
             if owner != index:
                 file, other = sandboxes[owner]
-                yield index, Finding(path, f"{value} is the {what} of sandbox {other.id} already, in {file}")
+                also = "" if value == claim.value else f" ({value})"
+                message = f"{claim.value} is the {claim.what} of sandbox {other.id} already{also}, in {file}"
+                yield index, Finding(claim.path, message)
 
 
-def _claims(sandbox: Sandbox) -> Iterator[tuple[str, str, Path]]:
-    yield "ID", sandbox.id, ("sandbox",)
-    # The file identifies a namespace or a machine, however a manifest names it.
-    if isinstance(sandbox.driver, KataAddress):
-        yield "container", sandbox.driver.id, ("driver", "kata", "id")
-    elif isinstance(sandbox.driver, VmAddress):
-        yield "agent socket", sandbox.driver.file, ("driver",)
-        if sandbox.driver.qmp:
-            yield "QMP socket", sandbox.driver.qmp, ("driver", "vm", "qmp")
-    else:
-        yield "namespace", sandbox.driver.file, ("driver",)
+def _claims(sandbox: Sandbox, identify: Callable[[str], Hashable]) -> Iterator[_Claim]:
+    yield _named("ID", sandbox.id, ("sandbox",))
+    match sandbox.driver:
+        case KataAddress(id=name):
+            yield _named("container", name, ("driver", "kata", "id"))
+        case VmAddress(file=file, qmp=qmp):
+            yield _Claim("agent socket", identify(file), file, ("driver",))
+            if qmp:
+                yield _Claim("QMP socket", identify(qmp), qmp, ("driver", "vm", "qmp"))
+        case NetnsAddress(file=file):
+            yield _Claim("namespace", identify(file), file, ("driver",))
     for index, interface in enumerate(sandbox.interfaces or ()):
-        yield "device", interface.device, ("interfaces", index, "device")
-        yield "hwAddr", interface.hw_addr, ("interfaces", index, "hwAddr")
+        yield _named("device", interface.device, ("interfaces", index, "device"))
+        yield _named("hwAddr", interface.hw_addr, ("interfaces", index, "hwAddr"))
+
+
+def _named(what: str, value: str, path: Path) -> _Claim:
+    return _Claim(what, value, value, path)

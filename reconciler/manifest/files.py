@@ -12,6 +12,8 @@ import re
 import stat
 import sys
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from reconciler.errors import Problem
@@ -31,10 +33,10 @@ _KINDS = {
 
 
 class Found(NamedTuple):
-    """The files to read below some paths, in order, even missing ones; each file once, by whatever paths it is found.
+    """The files to read below a path, in order; of a path that is no folder, the path itself, even if it is missing.
 
-    `linked`: the symbolic links to folders below the paths. `problems`: the folders that could not be listed, and the
-    paths that are folders without a manifest.
+    `linked`: the symbolic links to folders below it. `problems`: the folders that could not be listed, and the path
+    itself if it is a folder without a manifest.
     """
 
     files: list[str]
@@ -42,60 +44,56 @@ class Found(NamedTuple):
     problems: list[Problem]
 
 
-def find(paths: Iterable[str]) -> Found:
-    """Find the manifests of files and of folders: all `*.yaml`, `*.yml`, `*.json` below, except hidden ones."""
+def find(path: str) -> Found:
+    """Find the manifests below a path: in a folder all `*.yaml`, `*.yml` and `*.json` below it, except hidden ones.
+
+    Symbolic links to folders are followed; each folder is searched once.
+    """
+    if is_stream(path) or not os.path.isdir(path):
+        return Found([path], [], [])
     found = Found([], [], [])
-    for path in paths:
-        if is_stream(path) or not os.path.isdir(path):
-            found.files.append(path)
-            continue
-        before = len(found.files), len(found.problems)
-        _search(path, found)
-        if (len(found.files), len(found.problems)) == before:
-            names = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
-            found.problems.append(file_problem(path, f"this folder contains no manifest ({names})"))
-    return found._replace(files=distinct(found.files))
-
-
-def _search(folder: str, found: Found) -> None:
-    """Add the manifests below a folder. Symbolic links to folders are followed; each folder is searched once."""
-
-    def on_error(error: OSError) -> None:
-        found.problems.append(file_problem(error.filename, reason_of(error)))
-
-    searched = {_identity(folder)}
-    for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+    searched = {identity(path)}
+    for parent, folders, files in os.walk(path, onerror=partial(_add_unlisted, found), followlinks=True):
         names, folders[:] = sorted(folders), []
         for name in names:
             below = os.path.join(parent, name)
-            if name.startswith(".") or (identity := _identity(below)) in searched:
+            if name.startswith(".") or (place := identity(below)) in searched:
                 continue
-            searched.add(identity)
+            searched.add(place)
             folders.append(name)
             if os.path.islink(below):
                 found.linked.append(below)
-        found.files.extend(
-            os.path.join(parent, name) for name in sorted(files) if name.endswith(SUFFIXES) and not name.startswith(".")
-        )
+        shown = (name for name in sorted(files) if name.endswith(SUFFIXES) and not name.startswith("."))
+        found.files.extend(os.path.join(parent, name) for name in shown)
+    if not found.files and not found.problems:
+        names = [f"*{suffix}" for suffix in SUFFIXES]
+        found.problems.append(file_problem(path, f"this folder contains no manifest ({', '.join(names)})"))
+    return found
+
+
+def _add_unlisted(found: Found, error: OSError) -> None:
+    found.problems.append(file_problem(error.filename, reason_of(error)))
 
 
 def distinct(files: Iterable[str]) -> list[str]:
     """Return files without those that are an earlier one by another path: another spelling, or a link."""
     first: dict[Hashable, str] = {}
     for file in files:
-        first.setdefault(_identity(file), file)
+        first.setdefault(identity(file), file)
     return list(first.values())
 
 
-def _identity(path: str) -> Hashable:
-    """Return what all paths of a file have in common; the path itself if it leads to nothing."""
+def identity(path: str) -> Hashable:
+    """Return what all paths of a file have in common: its device and inode; the real path if these are unknown."""
     if path == STDIN:
         return path
-    try:
+    with suppress(OSError, ValueError):
         found = os.stat(path)
-    except (OSError, ValueError):
-        return path
-    return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino
+    # Links in /proc cannot be read of every process.
+    with suppress(OSError, ValueError):
+        return os.path.realpath(path)
+    return path
 
 
 def is_stream(file: str) -> bool:

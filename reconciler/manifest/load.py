@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from reconciler.errors import ManifestError, Problem
-from reconciler.manifest import sandbox
+from reconciler.errors import ManifestError, Problem, ReconcilerError, RefusedError
+from reconciler.manifest import sandbox, warn
 from reconciler.manifest.check import check_sections, check_together
 from reconciler.manifest.compose import ComposeError, Path, compose
-from reconciler.manifest.files import STDIN, file_problem, find, read_regular, read_text, reason_of
+from reconciler.manifest.files import STDIN, distinct, file_problem, find, read_regular, read_text, reason_of
 from reconciler.manifest.place import RULES_FILE, DocumentFindings, RulesFile, problems
-from reconciler.manifest.schema import Finding, check
-from reconciler.manifest.sections import SECTIONS
+from reconciler.manifest.schema import Finding, check, path_text
+from reconciler.manifest.whereabouts import identify, with_process
 from reconciler.model.sandbox import Sandbox, Surroundings
 from reconciler.wording import printable
 
@@ -33,6 +33,14 @@ class Manifest(NamedTuple):
         return f"{problem.file}:{problem.line}:{problem.column}"
 
 
+def explain(manifest: Manifest, error: ReconcilerError) -> str:
+    """Return an error of a manifest's sandbox with the place and the name of the field that it is about, if any."""
+    refused = "refused: " if isinstance(error, RefusedError) else ""
+    if not error.path:
+        return f"{refused}{error}"
+    return f"{refused}{manifest.where(error.path)}: {path_text(error.path)}: {error}"
+
+
 class Contents(NamedTuple):
     """What is in a file: its valid manifests, and the problems of the others.
 
@@ -50,12 +58,16 @@ def load(paths: Sequence[str]) -> list[Manifest]:
     ManifestError with all problems of all of them if there is any; then none may be used.
     """
     manifests: list[Manifest] = []
-    found = find(paths)
-    wrong = found.problems
-    for file in found.files:
-        contents = read_file(file)
-        manifests += contents.manifests
-        wrong += contents.problems
+    wrong: list[Problem] = []
+    found = [find(path) for path in dict.fromkeys(paths)]
+    unread = set(distinct(file for each in found for file in each.files))
+    for each in found:
+        wrong += each.problems
+        for file in filter(unread.__contains__, each.files):
+            unread.remove(file)
+            contents = read_file(file)
+            manifests += contents.manifests
+            wrong += contents.problems
     wrong += located((manifests[index], findings) for index, findings in clashes(manifests).items())
     if wrong:
         raise ManifestError(wrong)
@@ -65,17 +77,14 @@ def load(paths: Sequence[str]) -> list[Manifest]:
 def clashes(manifests: Sequence[Manifest]) -> dict[int, list[Finding]]:
     """Return the findings of each manifest, by its index, that claims what an earlier manifest claims."""
     found: dict[int, list[Finding]] = {}
-    for index, finding in check_together([(each.file, each.sandbox) for each in manifests]):
+    for index, finding in check_together([(each.file, each.sandbox) for each in manifests], identify):
         found.setdefault(index, []).append(finding)
     return found
 
 
 def warnings(found: Iterable[tuple[Manifest, Surroundings]]) -> list[Problem]:
     """Return what is valid in manifests but will hardly work in their sandboxes."""
-    warned = [
-        (manifest, [each for section in SECTIONS for each in section.warn(manifest.sandbox, around)])
-        for manifest, around in found
-    ]
+    warned = [(manifest, list(warn.warnings(manifest.sandbox, around))) for manifest, around in found]
     return located((manifest, findings) for manifest, findings in warned if findings)
 
 
@@ -133,7 +142,8 @@ def _read_document(file: str, name: str, text: str, number: int, document: Any, 
     draft = sandbox.read_sections(document, findings, rules.text if rules else None)
     findings += check_sections(draft)
     if not findings:
-        contents.manifests.append(Manifest(name, text, number, sandbox.complete(document, draft), rules))
+        complete = with_process(sandbox.complete(document, draft), file)
+        contents.manifests.append(Manifest(name, text, number, complete, rules))
     return DocumentFindings(number, findings, rules)
 
 

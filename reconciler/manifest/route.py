@@ -19,7 +19,7 @@ from reconciler.model.address import (
     parse_address,
     parse_network,
 )
-from reconciler.model.interface import IPV6_MIN_MTU, Interface
+from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, Interface
 from reconciler.model.route import (
     IPV6_DEFAULT_METRIC,
     TABLE_MAIN,
@@ -30,8 +30,6 @@ from reconciler.model.route import (
     is_reached,
 )
 from reconciler.wording import suggest
-
-LOOPBACK = "lo"
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route | None:

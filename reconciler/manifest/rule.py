@@ -10,8 +10,7 @@ from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.manifest.section import Draft, ListSection, iproute2_words, refused_by_kata
 from reconciler.model.address import family_name, is_ipv6, parse_network
-from reconciler.model.rule import ALL_BITS, KERNEL_TABLES, NO_SUPPRESSION, REJECT_ACTIONS, Rule, range_text
-from reconciler.model.sandbox import Sandbox, Surroundings
+from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule, range_text
 
 # The names of iproute2 and of /etc/protocols for what rules select by; any other is a number.
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "sctp": 132}
@@ -182,27 +181,6 @@ def _check(draft: Draft) -> Iterator[Finding]:
         yield Finding((SECTION.name, index), f"rules[{at}] {alike}")
 
 
-def _warn(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
-    """Yield warnings about routes in a table that no rule looks at.
-
-    Rules of others are only known where they were observed; then there are always some.
-    """
-    rules = (*(sandbox.rules or ()), *around.rules)
-    if (sandbox.rules is None and not around.rules) or any(rule.l3mdev for rule in rules):
-        return
-    tables = {(rule.family == "ipv6", rule.table) for rule in rules}
-    said = set()
-    for index, route in enumerate(sandbox.routes or ()):
-        table = (route.is_ipv6, route.table)
-        if route.table not in KERNEL_TABLES and table not in tables and table not in said:
-            said.add(table)
-            whose = "rule" if around.rules else "rule of this manifest"
-            message = (
-                f"no {family_name(route.dest)} {whose} looks up table {route.table}, so no packet takes this route"
-            )
-            yield Finding(("routes", index, "table"), message)
-
-
 SECTION = ListSection(
     name=Rule.section,
     read_item=read,
@@ -210,5 +188,4 @@ SECTION = ListSection(
     words=iproute2_words,
     checks=_check,
     kata_checks=refused_by_kata(Rule.section, "kata-runtime has no commands for policy rules"),
-    warns=_warn,
 )

@@ -53,7 +53,8 @@ def _write_driver(address: DriverAddress) -> dict[str, Any]:
         runtime = {} if address.runtime == KATA_RUNTIME else {"runtime": address.runtime}
         return {"kata": {"id": address.id, **runtime}}
     driver = "vm" if isinstance(address, VmAddress) else "netns"
-    return {driver: {field: value for field, value in asdict(address).items() if value is not None}}
+    fields = {field: value for field, value in asdict(address).items() if value is not None and field != "started"}
+    return {driver: fields}
 
 
 def write(sandbox: Sandbox) -> dict[str, Any]:

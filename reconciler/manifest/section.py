@@ -62,9 +62,6 @@ class Section(Protocol):
     def check_kata(self, draft: Draft) -> Iterable[Finding]:
         """Return findings about what the command line of kata-runtime cannot do, with the reason."""
 
-    def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
-        """Return warnings about what is valid but will probably not work. `around` is empty if nothing was observed."""
-
     def asks_for_all(self, value: Any) -> Any:
         """Return the value with which all our objects are observed; `value` is that of the manifest."""
 
@@ -108,8 +105,8 @@ def iproute2_words(item: Any) -> str:
 class ListSection(Generic[T]):
     """A section that is a list of objects. See `Section`.
 
-    `read_item` and `write_item` convert one object from and to data, `words` returns its line in a listing. `checks`,
-    `kata_checks` and `warns` implement `check`, `check_kata` and `warn`.
+    `read_item` and `write_item` convert one object from and to data, `words` returns its line in a listing. `checks`
+    and `kata_checks` implement `check` and `check_kata`.
     """
 
     name: str
@@ -118,7 +115,6 @@ class ListSection(Generic[T]):
     words: Callable[[T], str]
     kata_checks: Callable[[Draft], Iterable[Finding]]
     checks: Callable[[Draft], Iterable[Finding]] = no_findings
-    warns: Callable[[Sandbox, Surroundings], Iterable[Finding]] = no_findings
 
     def read(self, draft: Draft, findings: list[Finding], rules: str | None) -> list[T | None] | None:
         """Read the list."""
@@ -148,10 +144,6 @@ class ListSection(Generic[T]):
     def check_kata(self, draft: Draft) -> Iterable[Finding]:
         """Return findings about what kata-runtime cannot do."""
         return self.kata_checks(draft)
-
-    def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
-        """Return warnings about what will probably not work."""
-        return self.warns(sandbox, around)
 
     def asks_for_all(self, value: Sequence[T] | None) -> tuple[T, ...]:
         """Return an empty list, with which all our objects are observed."""

@@ -61,14 +61,6 @@ class _IpvsSection:
 
         return check_kata_ipvs.check(drafted)
 
-    def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterable[Finding]:
-        """Return findings about services that will probably carry no packet."""
-        if sandbox.ipvs is None:
-            return ()
-        from reconciler.manifest import warn
-
-        return warn.warnings(sandbox, around)
-
     def asks_for_all(self, value: Ipvs | None) -> Ipvs:
         """Return an empty table: it is observed if the kernel has loaded its module."""
         del value

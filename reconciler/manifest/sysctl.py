@@ -14,10 +14,9 @@ from reconciler.model.identity import Subject, Sysctl
 from reconciler.model.interface import IPV6_MIN_MTU, Interface
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
-from reconciler.model.sandbox import Observed, Sandbox, Surroundings
+from reconciler.model.sandbox import Observed, Surroundings
 from reconciler.model.sysctl import ALL_DISABLE_IPV6, NO_NICS, OF_NIC, Sysctls
 
-_ALL_FORWARDING = "net.ipv6.conf.all.forwarding"
 _DEFAULT_DISABLE_IPV6 = "net.ipv6.conf.default.disable_ipv6"
 
 
@@ -88,16 +87,6 @@ class SysctlSection:
         """Refuse all: kata-runtime has no command for them."""
         for name in draft.sections.get(self.name) or {}:
             yield Finding((self.name, name), "kata-runtime cannot set sysctls")
-
-    def warn(self, sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
-        """Warn of router advertisements that the kernel ignores because packets are forwarded."""
-        del around
-        everywhere = dict(sandbox.sysctls or ()).get(_ALL_FORWARDING)
-        for index, interface in enumerate(sandbox.interfaces or ()):
-            own = dict(interface.sysctls)
-            if own.get("accept_ra") == 1 and own.get("ipv6.forwarding", everywhere) == 1:
-                message = "1 has no effect on an interface that forwards IPv6; 2 accepts router advertisements there"
-                yield Finding(("interfaces", index, "sysctls", "accept_ra"), message)
 
     def asks_for_all(self, value: Sysctls | None) -> Sysctls | None:
         """Return what the manifest names: nothing in the kernel says which sysctls are ours."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from reconciler.model.sysctl import Sysctls
 
+# The only link that a namespace is born with.
+LOOPBACK = "lo"
 # Bytes. With less, a link cannot carry IPv6 (RFC 8200, 5), and the kernel removes IPv6 from it.
 IPV6_MIN_MTU = 1280
 # Bytes. IFALIASZ of linux/if.h is 256; with its terminating NUL, an alias must be shorter than that.

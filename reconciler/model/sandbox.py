@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 
 # Where each virtual machine of our own has a folder of sockets.
 SANDBOXES = "/run/reconciler/sandboxes"
+NO_PROCESS = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetnsAddress:
-    """A network namespace of this host: exactly one of name (below /run/netns), path and pid."""
+    """A network namespace of this host: exactly one of name (below /run/netns), path and pid.
+
+    `started`: when the process began that the pid means, in ticks since the boot of the host; NO_PROCESS if that
+    process does not exist (any more); None if any process with this pid is meant.
+    """
 
     name: str | None = None
     path: str | None = None
     pid: int | None = None
+    started: int | None = None
 
     def __str__(self) -> str:
         return f"netns {self.name or self.path or f'of pid {self.pid}'}"
@@ -130,6 +136,7 @@ class Surroundings:
     `neighbours`, `routes`, `rules`: the foreign ones; empty if the section was not observed.
     `addresses`: (NIC, address) that the kernel itself added to our NICs.
     `devices`: the host's devices that can be attached: device → what it is now; None for a saved state.
+    `elsewhere`: devices of the manifest that reconciler moved into another namespace → that namespace, in words.
     `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection is running, or has found a duplicate.
     `origins`: device → what our NICs were on the host. `kinds`: device → kind of link (`tun`, `veth`, … or empty).
     `mtus`: device → the least and the largest MTU that our NIC accepts; a largest of 0: no limit.
@@ -137,8 +144,9 @@ class Surroundings:
     `kernel`: its release, major and minor, if known.
     `services`: foreign IPVS services. `connections`: how many each server has that no manifest wants.
     `expiring`: a killed run has left `expire_nodest_conn` switched on. `now`: Unix seconds of the look.
-    `local`: every address of every link; `forwarding`, `forwarding6`: whether IPv4 and IPv6 packets are forwarded; all
-    of it only if IPVS was observed.
+    `local`: every address of every link; None if nothing was observed. `forwarding`, `forwarding6`: whether IPv4 and
+    IPv6 packets are forwarded; only if IPVS was observed.
+    `loopback`: whether `lo` is up. `no_carrier`: the devices of our NICs that are up and have no carrier.
     `machine`: what QEMU's monitor reports of a virtual machine. `hw_addrs`: MAC addresses of foreign links.
     `sysctls`: those that the kernel will change along with desired ones, by their names for sysctl(8).
     """
@@ -149,6 +157,7 @@ class Surroundings:
     rules: tuple[Rule, ...] = ()
     addresses: frozenset[tuple[str, str]] = frozenset()
     devices: Mapping[str, AttachableDevice] | None = None
+    elsewhere: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     tentative: frozenset[tuple[str, str]] = frozenset()
     dad_failed: frozenset[tuple[str, str]] = frozenset()
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
@@ -163,6 +172,8 @@ class Surroundings:
     local: frozenset[str] | None = None
     forwarding: bool = True
     forwarding6: bool = True
+    loopback: bool = True
+    no_carrier: frozenset[str] = frozenset()
     machine: Machine | None = None
     hw_addrs: frozenset[str] = frozenset()
     sysctls: Sysctls = ()

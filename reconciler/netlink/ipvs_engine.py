@@ -115,7 +115,9 @@ class IpvsEngine:
             if answer.type == message.ERROR:
                 failed = message.failure(answer)
                 if failed and failed.errno == errno.ENOENT:
-                    raise HostError("this kernel has no IPVS: its module ip_vs is missing or cannot be loaded")
+                    raise HostError(
+                        "this kernel has no IPVS: its module ip_vs is missing or cannot be loaded", path=("ipvs",)
+                    )
                 if failed:
                     raise ProtocolError(f"the kernel refused to look up IPVS: {failed}")
         return ipvs.decode_family(answers[0].payload)

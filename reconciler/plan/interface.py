@@ -5,19 +5,19 @@ A link that is set down loses its routes and IPv6 addresses. So it is set down o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.diff import diff
-from reconciler.errors import HostError, RefusedError
-from reconciler.model.identity import HostDevice, Nic
+from reconciler.errors import RefusedError
+from reconciler.model.identity import Nic
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.route import Route, connected_key
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Surroundings, VmAddress
 from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.segment import Network, Segment, Settings
+from reconciler.plan.device import about
 from reconciler.plan.sysctl import SysctlPlan, set_up
 
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
@@ -99,7 +99,7 @@ def plan_links(
     added += [after for _, after in again]
 
     claimed = {*plan.renames.values(), *(interface.name for interface in added)}
-    _refuse_foreign_names(claimed & around.links)
+    _refuse_foreign_names(wanted, claimed & around.links)
     if managed:
         plan.early += host.clear(wanted)
     for interface in removed:
@@ -121,11 +121,11 @@ def plan_links(
     plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
     for interface in added:
-        with _naming(interface):
+        with about(interface, wanted):
             plan.early += host.attach(interface)
     for pair in staying:
         if pair not in again:
-            with _naming(pair[1]):
+            with about(pair[1], wanted):
                 host.check(pair[1])
             if pair not in kept:
                 plan.early.append(Settings(tuple(sysctls.of_nics.get(pair[1].device, ()))))
@@ -136,16 +136,6 @@ def plan_links(
         link = _set_link(before, after, raise_again=before.name in plan.downed)
         plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
     return plan
-
-
-@contextmanager
-def _naming(interface: Interface) -> Iterator[None]:
-    """Let an error about the device of an interface name it."""
-    try:
-        yield
-    except HostError as error:
-        error.about = HostDevice(interface.device)
-        raise
 
 
 def _stay(wanted: tuple[Interface, ...], had: tuple[Interface, ...]) -> list[tuple[Interface, Interface]]:
@@ -191,13 +181,15 @@ def order_renames(renames: dict[str, str], taken: set[str] | frozenset[str]) -> 
     return operations
 
 
-def _refuse_foreign_names(names: frozenset[str] | set[str]) -> None:
+def _refuse_foreign_names(wanted: Sequence[Interface], names: frozenset[str] | set[str]) -> None:
     if names:
         listed = ", ".join(sorted(names))
+        index = next(index for index, interface in enumerate(wanted) if interface.name in names)
         raise RefusedError(
             f"the name {listed} is taken in the sandbox by an interface that is not ours; "
             "rename or remove it there, or choose another name",
             about=Nic(min(names)),
+            path=("interfaces", index, "name"),
         )
 
 

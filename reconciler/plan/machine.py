@@ -16,6 +16,7 @@ from reconciler.model.sandbox import Surroundings
 from reconciler.operations.interface import SetLink
 from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
 from reconciler.operations.segment import Plugs, Segment
+from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
 
 # Bytes. What virtio_net accepts (linux/if_ether.h: ETH_MIN_MTU).
@@ -123,14 +124,17 @@ class MachineHost:
         if tap and interface.vhost_user_socket is None and interface.mtu > tap.mtu:
             raise HostError(
                 f"{interface.name}: its MTU of {interface.mtu} is above the MTU of {interface.device} on the host, "
-                f"{tap.mtu}"
+                f"{tap.mtu}",
+                path=("mtu",),
             )
 
     def _check_new(self, interface: Interface) -> None:
         if self._saved:
             return
         if interface.hw_addr in self._around.hw_addrs:
-            raise HostError(f"{interface.name}: another NIC in the guest has the MAC address {interface.hw_addr}")
+            raise HostError(
+                f"{interface.name}: another NIC in the guest has the MAC address {interface.hw_addr}", path=("hwAddr",)
+            )
         if interface.vhost_user_socket is not None:
             self._check_socket(interface, interface.vhost_user_socket)
         else:
@@ -139,29 +143,28 @@ class MachineHost:
     def _check_tap(self, interface: Interface) -> None:
         device = interface.device
         tap = self._machine.taps.get(device)
+        check_elsewhere(interface, self._around)
         if tap is None:
-            raise HostError(
-                f"{device}: no such device on this host, which interface {interface.name} needs; "
-                "create it first (QEMU would create one that is connected to nothing)"
-            )
+            raise missing(interface, " (QEMU would create one that is connected to nothing)")
         if not tap.is_tap:
-            raise HostError(f"{device} is no TAP; only TAPs can be plugged into a virtual machine")
+            raise HostError(f"{device} is no TAP; only TAPs can be plugged into a virtual machine", path=("device",))
         if tap.busy and device not in self._detached:
-            raise HostError(f"{device} is in use by another process")
+            raise HostError(f"{device} is in use by another process", path=("device",))
         if tap.multi_queue != (interface.queues > 1):
             has = "multi-queue" if tap.multi_queue else "single-queue"
             asks = f"{interface.queues} queues" if interface.queues > 1 else "a single queue"
-            raise HostError(f"{device} is {has}; interface {interface.name} asks for {asks}")
+            raise HostError(f"{device} is {has}; interface {interface.name} asks for {asks}", path=("queues",))
 
     def _check_socket(self, interface: Interface, path: str) -> None:
         if not self._machine.shared_memory:
             raise HostError(
                 f"{interface.name}: a vhost-user backend cannot reach the memory of this machine, which is not shared; "
-                "start QEMU with memory-backend-memfd,share=on"
+                "start QEMU with memory-backend-memfd,share=on",
+                path=("vhostUserSocket",),
             )
         problem = self._machine.sockets.get(path)
         if problem:
-            raise HostError(f"{interface.name}: {path}: {problem}; is its backend running?")
+            raise HostError(f"{interface.name}: {path}: {problem}; is its backend running?", path=("vhostUserSocket",))
 
     def _free_hw_addr(self, wished: str) -> str:
         """Return the desired address, or a temporary one.
@@ -181,7 +184,8 @@ class MachineHost:
             return _ANY_SLOT
         if not self._free:
             raise HostError(
-                f"{interface.name}: no PCI slot is free; this machine has {self._machine.capacity} slots for NICs"
+                f"{interface.name}: no PCI slot is free; this machine has {self._machine.capacity} slots for NICs",
+                path=("device",),
             )
         return self._free.pop(0)
 

@@ -11,6 +11,7 @@ from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Surroundings
 from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
 from reconciler.operations.segment import Moves, Segment
+from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
 
 # Kinds of links whose MAC address is that of another link.
@@ -40,11 +41,9 @@ class NamespaceHost:
         if devices is None:
             origin = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
             return AttachableDevice(name=interface.device, queues=interface.queues, origin=origin)
+        check_elsewhere(interface, self._around)
         if interface.device not in devices:
-            raise HostError(
-                f"{interface.device}: no such device on this host, which interface {interface.name} needs; "
-                "create it first"
-            )
+            raise missing(interface)
         return devices[interface.device]
 
     def detach(self, interface: Interface) -> list[Segment]:
@@ -119,4 +118,5 @@ def check_queues(interface: Interface, available: int) -> None:
     """Raise HostError if a device has fewer queues than its interface asks for."""
     if interface.queues > max(available, 1):
         has = "single-queue" if available <= 1 else f"limited to {available} queues"
-        raise HostError(f"{interface.device} is {has}; interface {interface.name} asks for {interface.queues} queues")
+        asks = f"interface {interface.name} asks for {interface.queues} queues"
+        raise HostError(f"{interface.device} is {has}; {asks}", path=("queues",))

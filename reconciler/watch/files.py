@@ -54,7 +54,7 @@ def take_snapshot(paths: Sequence[str], others: Iterable[str]) -> Snapshot:
         if reason := _absence(path):
             missing[path] = file_problem(path, reason)
             continue
-        found = find([path])
+        found = find(path)
         files += found.files
         linked += found.linked
         if found.files:

@@ -25,6 +25,7 @@ from reconciler.errors import Problem
 from reconciler.manifest.files import read_regular
 from reconciler.manifest.load import Contents, Manifest, clashes, located, read_file
 from reconciler.manifest.schema import Finding, path_text
+from reconciler.manifest.whereabouts import names_process
 from reconciler.watch.files import Snapshot, Stamp, find_git_lock, folders_to_watch, take_snapshot
 from reconciler.watch.folders import POLL, Folders
 
@@ -206,7 +207,10 @@ class ManifestReader:
         known = self._files.get(file)
         if known:
             stamps = _stamps_of(known.contents, snapshot)
-            if (stamps == known.stamps and not rescan) or _is_unchanged(known.contents):
+            same = stamps == known.stamps
+            if (same and not rescan) or (
+                (same or not _names_process(known.contents)) and _is_unchanged(known.contents)
+            ):
                 return _File(known.contents, stamps)
         contents = read_file(file)
         # A file of rules that is named for the first time is in no snapshot yet. The snapshot after reading contains it
@@ -239,6 +243,11 @@ def _changed_files(before: Snapshot | None, after: Snapshot | None) -> frozenset
     if before is None or after is None:
         return frozenset()
     return frozenset(file for file, _ in before.stamps.items() ^ after.stamps.items())
+
+
+def _names_process(contents: Contents) -> bool:
+    """Return whether the time at which a file was written matters: a pid means the process that had it then."""
+    return any(names_process(each.sandbox) for each in contents.manifests)
 
 
 def _describe_change(before: Snapshot | None, after: Snapshot) -> str:
@@ -329,9 +338,21 @@ def _reject_clashes(
         before = in_force.get(manifest.sandbox.id)
         return before is None or (before.file, before.sandbox) != (manifest.file, manifest.sandbox)
 
-    candidates = [*retained, *sorted(read, key=is_new)]
+    def has_new_address(manifest: Manifest) -> bool:
+        before = in_force.get(manifest.sandbox.id)
+        return before is None or before.sandbox.driver != manifest.sandbox.driver
+
+    def objections(candidates: Sequence[Manifest]) -> dict[int, list[Finding]]:
+        # If two addresses in force have come to lead to one sandbox, the look at the second one is refused.
+        found = {
+            index: [each for each in findings if each.path[0] != "driver" or has_new_address(candidates[index])]
+            for index, findings in clashes(candidates).items()
+        }
+        return {index: findings for index, findings in found.items() if findings}
+
+    candidates = [*retained, *sorted(read, key=lambda each: (has_new_address(each), is_new(each)))]
     rejected: list[tuple[Manifest, list[Finding]]] = []
-    while found := clashes(candidates):
+    while found := objections(candidates):
         rejected += [(candidates[index], findings) for index, findings in found.items()]
         left = [each for index, each in enumerate(candidates) if index not in found]
         without_manifest = {candidates[index].sandbox.id for index in found} - {each.sandbox.id for each in left}

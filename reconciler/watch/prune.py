@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 
 from reconciler.converge import repair
 from reconciler.drivers import Driver, attend, connect
+from reconciler.drivers.claims import Claims
 from reconciler.errors import ReconcilerError, SandboxGoneError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.sections import nothing
@@ -28,7 +29,7 @@ def are_too_many(count: int, total: int) -> bool:
     return count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
 
 
-def prune(manifest: Manifest, sleep: Callable[[float], object] = time.sleep) -> None:
+def prune(manifest: Manifest, claims: Claims, sleep: Callable[[float], object] = time.sleep) -> None:
     """Remove what is owned from the sandbox of a deleted manifest, and log what became of it."""
     name = manifest.sandbox.id
     deadline = time.monotonic() + TIMEOUT
@@ -38,6 +39,7 @@ def prune(manifest: Manifest, sleep: Callable[[float], object] = time.sleep) -> 
                 log.emit("not pruned", level=logging.WARNING, sandbox=name, reason="the sandbox is paused")
                 return
             with _open(manifest.sandbox.driver) as driver:
+                claims.claim(manifest.sandbox, driver)
                 result = repair(driver, nothing(manifest.sandbox), quick=False, allowance=Allowance())
             if result.failure:
                 raise result.failure.error

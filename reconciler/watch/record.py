@@ -6,7 +6,7 @@ import logging
 import time
 
 from reconciler.converge import Failure, Result
-from reconciler.errors import ApplyError, BusyError, RefusedError, SandboxGoneError
+from reconciler.errors import BusyError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.manifest.load import Manifest
 from reconciler.preview import Preview
 from reconciler.remaining import remaining
@@ -153,7 +153,8 @@ class LookRecorder:
         state = _state(error)
         reason, before = str(error) or type(error).__name__, self.status.detail
         if self.status.set_state(state, reason) or reason != before:
-            where = manifest.where(error.path) if isinstance(error, ApplyError) else manifest.file
+            path = error.path if isinstance(error, ReconcilerError) else ()
+            where = manifest.where(path) if path else manifest.file
             level = logging.INFO if state is SandboxState.WAITING else logging.ERROR
             log.emit(state.value, level=level, sandbox=self.status.sandbox, reason=reason, retry=retry, file=where)
 

@@ -24,7 +24,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
+from reconciler.drivers.claims import Claims
 from reconciler.manifest.load import Manifest
+from reconciler.manifest.whereabouts import place_of
 from reconciler.watch import clock, log, notify
 from reconciler.watch.lock import lock_host
 from reconciler.watch.manifests import ManifestReader, ManifestSet
@@ -67,6 +69,7 @@ class Watcher:
         self._reader = ManifestReader(paths)
         self._manifests: ManifestSet | None = None
         self._workers: dict[str, Worker] = {}
+        self._claims = Claims()
         # Workers that were stopped because their manifests were deleted, and whose threads may still run.
         self._ending: list[Worker] = []
         self._rollout = Rollout(options.pace)
@@ -197,6 +200,10 @@ class Watcher:
         # Whatever changes in a namespace after its first look is reported.
         self._track()
         self._refresh_presence()
+        if self._claims.keep(found.manifests):
+            # What was refused because another sandbox had its namespace may be possible now.
+            refused = (name for name, each in self._workers.items() if each.status.state is SandboxState.REFUSED)
+            self._request_full_looks(list(refused))
         changed = []
         for name, manifest in found.manifests.items():
             worker = self._workers.get(name)
@@ -232,7 +239,7 @@ class Watcher:
         """Start to watch a sandbox. If this process has no descriptor or thread left, the next tick tries again."""
         name = manifest.sandbox.id
         try:
-            worker = Worker(manifest, self._revision_of(manifest), self._options.settings, self._on_done)
+            worker = Worker(manifest, self._revision_of(manifest), self._options.settings, self._claims, self._on_done)
             worker.start()
         except (OSError, RuntimeError) as error:
             if name not in self._unstarted:
@@ -254,14 +261,14 @@ class Watcher:
         if spared and spared != self._not_pruned:
             log.emit("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
         self._not_pruned = spared
-        in_use = {manifest.sandbox.driver for manifest in found.manifests.values()}
+        in_use = {place_of(manifest.sandbox.driver) for manifest in found.manifests.values()} if gone else set()
         for name in gone:
             if name in spared:
                 continue
             worker = self._workers.pop(name)
             self._rollout.drop(name)
             # If another manifest has the same namespace or machine, the sandbox has only got another ID.
-            pruned = prune and worker.manifest.sandbox.driver not in in_use
+            pruned = prune and place_of(worker.manifest.sandbox.driver) not in in_use
             worker.stop(prune=pruned)
             if not worker.join(0):
                 self._ending.append(worker)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.converge import repair
 from reconciler.drivers import Driver, attend, connect
+from reconciler.drivers.claims import Claims
 from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.guest.lend import Lender, is_back, lend
 from reconciler.manifest.load import Manifest
@@ -83,13 +84,20 @@ class _Look(NamedTuple):
 class Worker:
     """Watches one sandbox.
 
+    `claims`: which sandboxes of the watch have which namespaces.
     `on_done` is called in the worker's thread, with the sandbox's ID and whether it succeeded, each time that a
     manifest has taken effect or failed to. Other threads may call all public methods.
     """
 
     def __init__(
-        self, manifest: Manifest, revision: Revision, settings: Settings, on_done: Callable[[str, bool], None]
+        self,
+        manifest: Manifest,
+        revision: Revision,
+        settings: Settings,
+        claims: Claims,
+        on_done: Callable[[str, bool], None],
     ) -> None:
+        self._claims = claims
         self._recorder = LookRecorder(manifest, revision)
         self._settings = settings
         self._on_done = on_done
@@ -201,7 +209,7 @@ class Worker:
             if self._borrower:
                 self._lend(self._borrower)
         if self._prune:
-            prune(self._manifest)
+            prune(self._manifest, self._claims)
 
     def _await_look(self) -> bool:
         """Wait until a look is due; return False if the thread has to end instead."""
@@ -310,6 +318,7 @@ class Worker:
         if look.cause:
             self._fights.reset()
             self._failures.reset()
+        self._claims.claim(look.manifest.sandbox, driver)
         succeeded = self._compare(driver, look)
         with self._lock:
             if self._manifest.sandbox == look.manifest.sandbox:

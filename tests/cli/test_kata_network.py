@@ -252,7 +252,7 @@ def test_the_next_hops_of_a_route_are_listed_one_by_one(box: Box) -> None:
         ("", "net.json: not JSON: Expecting value"),
         ("[" * 100_000, "net.json: not JSON: "),
         (" " * (1 << 20) + "1", "net.json: larger than 1 MiB"),
-        ("\xff", "net.json: not JSON: "),
+        ("\xff", "net.json: not UTF-8 (byte 0)"),
     ],
 )
 def test_a_file_that_is_no_json(text: str, reason: str, box: Box, capsys: pytest.CaptureFixture[str]) -> None:

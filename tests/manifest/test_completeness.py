@@ -149,6 +149,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
 # No manifest says these: a desired NIC is up, a desired neighbour never expires, what we want carries our mark, no
 # desired server drains, and only what is observed can have what we cannot express.
 NOT_SAID = {
+    (NetnsAddress, "started"),
     *((Interface, "up"), (Route, "opaque"), (Rule, "opaque"), (Neighbour, "permanent"), (Service, "marked")),
     *((Service, "draining"), (Service, "other_flags")),
 }

@@ -17,11 +17,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def text_of(number: int) -> str:
-    return manifest(f"sandbox: s{number}", f"driver: {{netns: {{pid: {number}}}}}")
+    return manifest(f"sandbox: s{number}", f"driver: {{netns: {{name: n{number}}}}}")
 
 
 def sandbox_of(number: int) -> Sandbox:
-    return Sandbox(id=f"s{number}", driver=NetnsAddress(pid=number))
+    return Sandbox(id=f"s{number}", driver=NetnsAddress(name=f"n{number}"))
 
 
 def test_a_manifest_knows_where_it_was_read(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_empty_documents_are_skipped_anywhere(tmp_path: Path) -> None:
     found = load([str(file)])
     assert [(each.sandbox.id, each.where(("sandbox",))) for each in found] == [
         ("s1", f"{file}:4:10"),
-        ("s2", f"{file}:9:10"),
+        ("s2", f"{file}:10:10"),
     ]
 
 
@@ -94,7 +94,7 @@ def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path, monkeypat
     (tmp_path / "elsewhere/b.yaml").write_text(text_of(2))
     (tmp_path / "elsewhere/below/c.yaml").write_text(text_of(3))
     (tmp_path / "hidden/d.yaml").write_text(text_of(4))
-    found = find(["m"])
+    found = find("m")
     assert found == Found(["m/a.yaml", "m/again/c.yaml", "m/link/b.yaml"], ["m/again", "m/link"], [])
     assert [each.sandbox.id for each in load(["m"])] == ["s1", "s3", "s2"]
 
@@ -145,7 +145,7 @@ def test_absent_and_empty_sections_are_told_apart(tmp_path: Path) -> None:
 
 def test_fields_are_found_in_their_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    second = manifest("sandbox: s2", "driver: {netns: {pid: 2}}", nics=[nic()], routes=[route()])
+    second = manifest("sandbox: s2", "driver: {netns: {name: n2}}", nics=[nic()], routes=[route()])
     Path("a.yaml").write_text(text_of(1) + "---\n" + second)
     found = load(["a.yaml"])[1]
     paths = [(), ("routes", 0), ("routes", 0, "gateway"), ("routes", 0, "metric"), ("interfaces", 0, "addresses", 1)]

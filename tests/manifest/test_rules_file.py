@@ -134,7 +134,7 @@ def test_an_operation_is_traced_to_its_line() -> None:
 
 UNREADABLE: dict[str, tuple[str, str]] = {
     "no file": ("rm web-1.rules", "web-1.rules: No such file or directory"),
-    "a folder": ("rm web-1.rules; mkdir web-1.rules", "web-1.rules: Is a directory"),
+    "a folder": ("rm web-1.rules; mkdir web-1.rules", "web-1.rules: is a folder, not a regular file"),
     "a pipe": ("rm web-1.rules; mkfifo web-1.rules", "web-1.rules: is a FIFO, not a regular file"),
     "a device": ("ln -sf /dev/zero web-1.rules", "web-1.rules: is a device, not a regular file"),
     "not UTF-8": (r"printf -- '-A \377' > web-1.rules", "web-1.rules: not UTF-8 (byte 3)"),

@@ -17,7 +17,7 @@ from reconciler.manifest.sandbox import write
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs
 from reconciler.model.route import NextHop, Route
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import NO_PROCESS, DriverAddress, NetnsAddress, Sandbox, VmAddress
 from tests.examples import examples
 from tests.manifest.services import sections
 from tests.manifest.texts import manifest
@@ -28,8 +28,7 @@ DRIVERS = [
     NetnsAddress(name="_:@+" + "a" * 251),
     NetnsAddress(path="/run/netns/web 1"),
     NetnsAddress(path="/" + "a" * 4094),
-    NetnsAddress(pid=1),
-    NetnsAddress(pid=4194304),
+    NetnsAddress(pid=4194304, started=NO_PROCESS),
 ]
 MACHINES = [
     VmAddress(name="web-1"),

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.errors import Problem
 from reconciler.manifest.load import load, warnings
+from reconciler.model.machine import Machine, Tap
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Surroundings
 from tests.manifest.texts import (
@@ -357,6 +358,80 @@ def test_forwarding_is_missed_for_the_families_of_nat_servers(
     around = Surroundings(forwarding=four, forwarding6=six, local=local)
     found = [each.message for each in warned(with_services(*services), tmp_path, monkeypatch, around)]
     assert found == [FORWARD4] * (4 in families and not four) + [FORWARD6] * (6 in families and not six)
+
+
+LO_DOWN = "lo is down in the sandbox, so nothing there reaches its own addresses, such as 127.0.0.1"
+LO_UP = "ip -n web-1 link set lo up"
+NO_CARRIER = "eth0 has no carrier (NO-CARRIER), so no packet passes"
+TO_ITSELF = "is an address of the sandbox itself, so packets that take this route go nowhere"
+HOPS = "[{gateway: 10.0.0.1, device: eth0}, {gateway: 10.0.0.2, device: eth0}]"
+TAP_DOWN = Machine(taps={"tap0": Tap(is_tap=True, multi_queue=False, mtu=1500, up=False, busy=False)})
+
+# A manifest, what was observed, and the warnings.
+LINKS: dict[str, tuple[str, Surroundings, list[str]]] = {
+    "nothing observed": (manifest(nics=[nic()]), NOTHING_OBSERVED, []),
+    "lo is down": (manifest(), Surroundings(loopback=False), [f"w.yaml:3:9: driver: {LO_DOWN}; {LO_UP}"]),
+    "lo is down and a route needs it": (
+        manifest(nics=[nic()], routes=[route(), route("dest: 10.9.0.0/16", "gateway", "device: lo")]),
+        Surroundings(loopback=False),
+        [f"w.yaml:15:11: routes[1].device: {LO_DOWN}; {LO_UP}"],
+    ),
+    "lo of a namespace without a name is down": (
+        manifest("driver: {netns: {pid: 7}}"),
+        Surroundings(loopback=False),
+        [f"w.yaml:3:9: driver: {LO_DOWN}; set it up"],
+    ),
+    "a TAP that no process uses": (
+        manifest(nics=[nic()]),
+        Surroundings(no_carrier=frozenset({"tap0"}), kinds={"tap0": "tun"}),
+        [f"w.yaml:6:11: interfaces[0].device: {NO_CARRIER}: no process uses it"],
+    ),
+    "a pair whose other end is down": (
+        manifest(nics=[nic()]),
+        Surroundings(no_carrier=frozenset({"tap0"}), kinds={"tap0": "veth"}),
+        [f"w.yaml:6:11: interfaces[0].device: {NO_CARRIER}: its peer is down"],
+    ),
+    "another NIC without a carrier": (manifest(nics=[nic()]), Surroundings(no_carrier=frozenset({"tap9"})), []),
+    "a TAP that is down on the host": (
+        manifest("driver: {vm: {name: web-1}}", nics=[nic()]),
+        Surroundings(machine=TAP_DOWN, no_carrier=frozenset({"tap0"})),
+        [("w.yaml:6:11: interfaces[0].device: tap0 is down on the host, so no packet passes; ip link set tap0 up")],
+    ),
+    "gateways that are addresses of the manifest": (
+        manifest(
+            nics=[nic()],
+            routes=[
+                route("gateway: 10.0.0.2"),
+                route("dest: 10.9.0.0/16", "gateway: 10.0.0.2"),
+                f"- {{dest: 10.10.0.0/16, nexthops: {HOPS}}}",
+                route("dest: 10.11.0.0/16"),
+            ],
+        ),
+        NOTHING_OBSERVED,
+        [f"w.yaml:12:12: routes[0].gateway: 10.0.0.2 {TO_ITSELF}"],
+    ),
+    "a gateway that is an address of another NIC": (
+        manifest(
+            nics=[nic(), nic(*SECOND, 'addresses: ["fd00::1/64"]')],
+            routes=[route("dest: fd01::/64", "gateway: fd00::1")],
+        ),
+        NOTHING_OBSERVED,
+        [f"w.yaml:17:12: routes[0].gateway: fd00::1 {TO_ITSELF}"],
+    ),
+    "a next hop that is an address of the sandbox": (
+        manifest(routes=[f"- {{dest: 10.8.0.0/16, nexthops: {HOPS}}}"]),
+        Surroundings(local=frozenset({"10.0.0.2", "127.0.0.1"})),
+        [f"w.yaml:5:33: routes[0].nexthops: 10.0.0.2 {TO_ITSELF}"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "observed", "expected"), LINKS.values(), ids=LINKS)
+def test_a_link_or_a_gateway_that_carries_nothing_is_told(
+    text: str, observed: Surroundings, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = warned(text, tmp_path, monkeypatch, observed)
+    assert [str(problem) for problem in found] == expected
 
 
 def test_a_warning_shows_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

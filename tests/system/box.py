@@ -379,6 +379,12 @@ def without_details(commands: Sequence[str]) -> list[str]:
     return [re.sub(r"(netns \$\$ name \S+) address.*|(?: alias |,bus=).*", r"\1", command) for command in commands]
 
 
+def errors(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what was printed on stderr, without warnings: the links of tests carry no packet."""
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    return "".join(line for line in lines if ": warning: " not in line)
+
+
 def make_box(kernel: Kernel, folder: Path) -> Box:
     return Box(kernel, folder / f"{kernel.namespace()}.yaml")
 

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.cli.main import main
 from tests.conftest import Kernel, ip
-from tests.system.box import Box, nic
+from tests.system.box import Box, errors, nic
 
 
 def sysctl(namespace: str, name: str, value: int) -> None:
@@ -70,7 +70,7 @@ def test_many_applies_of_an_address_with_a_route_through_it(
 def test_a_duplicate_is_an_error(box: Box, device: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = box.write(interfaces=[nic(device, addresses=["fd00::66/64"])])
     assert main(["apply", file]) == 2
-    assert capsys.readouterr().err == (
+    assert errors(capsys) == (
         "box: another host uses this address already (duplicate address detection): fd00::66/64 on eth0\n"
     )
 

@@ -14,7 +14,7 @@ from reconciler.netlink import interface
 from reconciler.operations.interface import DetachInterface, MoveOperation
 from tests.conftest import Kernel, ip
 from tests.monitor import monitored_routes
-from tests.system.box import Box, nic
+from tests.system.box import Box, errors, nic
 
 # Nothing in a manifest can tell that the kernel has no source address like this: the section of NICs is absent.
 ADVICE = "give it a TAP, a veth or another Ethernet device"
@@ -44,7 +44,7 @@ def place_of_the_refused(box: Box) -> str:
 def test_what_does_not_depend_on_it_is_kept(box: Box, changed: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["apply", changed]) == 2
     command = "ip route add 192.168.9.0/24 via 10.0.0.1 dev eth0 src 198.51.100.77 proto 200"
-    assert capsys.readouterr().err == (
+    assert errors(capsys) == (
         f"box: 1 of 6 operations failed: {command}\n"
         "  the kernel: Invalid argument: Invalid prefsrc address\n"
         f"  from {place_of_the_refused(box)}\n"
@@ -63,7 +63,7 @@ def test_what_does_not_depend_on_it_is_kept(box: Box, changed: str, capsys: pyte
 def test_everything_is_undone_if_that_is_asked_for(box: Box, changed: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = box.state()
     assert main(["apply", "--all-or-nothing", changed]) == 2
-    assert capsys.readouterr().err == (
+    assert errors(capsys) == (
         "box: failed at operation 5 of 6: "
         "ip route add 192.168.9.0/24 via 10.0.0.1 dev eth0 src 198.51.100.77 proto 200\n"
         "  the kernel: Invalid argument: Invalid prefsrc address\n"
@@ -226,5 +226,6 @@ def test_other_sandboxes_go_on(kernel: Kernel, box: Box, capsys: pytest.CaptureF
     broken.write_text("apiVersion: reconciler/v1\nsandbox: gone\ndriver: {netns: {name: does-not-exist}}\nroutes: []\n")
     assert main(["apply", str(box.file.parent)]) == 2
     output = capsys.readouterr()
-    assert output.err == "gone: netns does-not-exist does not exist (/run/netns/does-not-exist)\n"
+    gone = "netns does-not-exist does not exist (/run/netns/does-not-exist)"
+    assert output.err.startswith(f"gone: {broken}:3:9: driver: {gone}\n")
     assert output.out.startswith("box: applied 3 operations in ")

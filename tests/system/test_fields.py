@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from tests.system.box import MACS, SandboxPlace, is_refused, nic, without_details
+from tests.system.box import MACS, SandboxPlace, errors, is_refused, nic, without_details
 
 ROUTE = {"dest": "192.168.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}
 WORDS = "192.168.0.0/16 via 10.0.0.1 dev eth0"
@@ -507,7 +507,9 @@ def test_queues_that_the_device_does_not_have_are_refused(
         again = [*place.taken_back(more), *place.given(more), "ip address add 10.0.0.2/16 dev eth0"]
         assert without_details(place.diff(interfaces=[more])) == again
         assert main(["apply", place.write(interfaces=[nic(multiple)])]) == 2
-        assert capsys.readouterr().err == f"box: {multiple} is multi-queue; interface eth0 asks for a single queue\n"
+        assert errors(capsys).endswith(
+            f"interfaces[0].queues: {multiple} is multi-queue; interface eth0 asks for a single queue\n"
+        )
     else:
         assert place.diff(interfaces=[more]) == []
         place.apply(interfaces=[nic(multiple)])

@@ -18,7 +18,7 @@ from reconciler.netlink import execute as netlink
 from reconciler.operations import Operation
 from tests.conftest import Kernel, ip
 from tests.segments import segments
-from tests.system.box import Box, nic
+from tests.system.box import Box, errors, nic
 
 
 def in_a_process_that_is_killed(work: Callable[[], object]) -> None:
@@ -220,7 +220,7 @@ def test_one_apply_at_a_time(box: Box, devices: list[str], capsys: pytest.Captur
     with driver.lock():
         assert main(["apply", box.write(interfaces=[nic(devices[0])])]) == 2
     driver.close()
-    assert capsys.readouterr().err == (
+    assert errors(capsys) == (
         f"box: another reconciler is changing netns {box.namespace}; try again when it has finished\n"
     )
     assert box.state() == before

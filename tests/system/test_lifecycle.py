@@ -17,7 +17,7 @@ from reconciler.drivers import given
 from reconciler.manifest.load import load
 from reconciler.model.sandbox import NetnsAddress
 from tests.conftest import Kernel, ip
-from tests.system.box import MACS, Box, nic
+from tests.system.box import MACS, Box, errors, nic
 
 
 def test_a_device_goes_back_as_it_was(box: Box, kernel: Kernel) -> None:
@@ -140,11 +140,14 @@ def test_a_device_that_died_with_its_namespace_is_reported(
     ip("netns", "del", box.namespace)
     capsys.readouterr()
     assert main(["apply", str(box.file)]) == 2
-    assert capsys.readouterr().err == f"box: netns {box.namespace} does not exist (/run/netns/{box.namespace})\n"
+    assert errors(capsys) == (
+        f"box: {box.file}:4:3: driver: netns {box.namespace} does not exist (/run/netns/{box.namespace})\n"
+    )
     ip("netns", "add", box.namespace)
     assert main(["apply", str(box.file)]) == 2
-    assert capsys.readouterr().err == (
-        f"box: {device}: no such device on this host, which interface eth0 needs; create it first\n"
+    assert errors(capsys) == (
+        f"box: {box.file}:7:11: interfaces[0].device: "
+        f"{device}: no such device on this host, which interface eth0 needs; create it first\n"
     )
 
 
@@ -188,7 +191,7 @@ def test_what_is_no_namespace(box: Box, tmp_path: Any, capsys: pytest.CaptureFix
     file = tmp_path / "file"
     file.write_text("")
     assert main(["diff", box.write(driver={"netns": {"path": str(file)}})]) == 2
-    assert capsys.readouterr().err == "box: the file is not a network namespace\n"
+    assert errors(capsys) == f"box: {box.file}:4:3: driver: the file is not a network namespace\n"
 
 
 @pytest.mark.parametrize(("name", "mtu"), [("routes", 9000), ("policy", 1500)])

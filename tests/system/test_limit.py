@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from tests.system.box import SandboxPlace, is_refused, nic
+from tests.system.box import SandboxPlace, errors, is_refused, nic
 
 ROUTES: list[dict[str, Any]] = [
     {"dest": "default", "gateway": "10.0.0.1", "device": "eth0"},
@@ -63,7 +63,7 @@ def test_the_limit_and_how_to_lift_it(full: SandboxPlace, capsys: pytest.Capture
     before = full.state()
     capsys.readouterr()
     assert main(["apply", full.write(routes=ROUTES[:20])]) == 3
-    assert capsys.readouterr().err == (
+    assert errors(capsys) == (
         "box: refused: this would delete 21 of 41 routes; the limit is 30 % (and always 10).\n"
         "Look again with `reconciler diff`; if it is what you want: --allow-delete all\n"
     )
@@ -74,7 +74,7 @@ def test_the_limit_and_how_to_lift_it(full: SandboxPlace, capsys: pytest.Capture
     assert deleted(before, full.state()) == 21
     capsys.readouterr()
     assert main(["apply", full.write(routes=ROUTES[1:20])]) == 3
-    assert capsys.readouterr().err == (
+    assert errors(capsys) == (
         "box: refused: this would delete the last IPv4 default route.\n"
         "Look again with `reconciler diff`; if it is what you want: --allow-delete all\n"
     )
@@ -119,7 +119,7 @@ def test_the_limit_counts_each_kind_by_itself(place: SandboxPlace, capsys: pytes
     ):
         capsys.readouterr()
         assert main(["apply", place.write(**sections)]) == 3
-        assert capsys.readouterr().err == (
+        assert errors(capsys) == (
             f"box: refused: this would delete {refused}; the limit is 30 % (and always 10).\n"
             "Look again with `reconciler diff`; if it is what you want: --allow-delete all\n"
         )

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.manifest.load import load
-from tests.system.box import SandboxPlace, is_refused, nic
+from tests.system.box import SandboxPlace, errors, is_refused, nic
 
 OURS, THEIRS = "02:42:20:6f:a3:f1", "02:42:20:6f:a3:f9"
 DEFAULT = {"dest": "default", "gateway": "10.0.0.1", "device": "eth0"}
@@ -82,7 +82,7 @@ def test_a_foreign_route_in_the_way_is_refused_and_named(
         assert crowded.state() == before
         return
     assert code == 3
-    assert capsys.readouterr().err == (
+    assert errors(capsys) == (
         "box: refused: route 203.0.1.0/24 via 10.0.0.9 dev eth0 onlink: "
         "the route 203.0.1.0/24 via 10.0.0.7 dev eth0 is in its place and is not ours; "
         "delete it in the sandbox, or choose another metric\n"
@@ -126,7 +126,7 @@ def test_a_foreign_neighbour_in_the_way_is_refused_and_named(
     if is_refused(crowded, neighbours=wanted):
         return
     assert main(["apply", crowded.write(neighbours=wanted)]) == 3
-    assert capsys.readouterr().err == (
+    assert errors(capsys) == (
         f"box: refused: 192.0.2.7 lladdr {OURS} dev {device} nud permanent: "
         f"192.0.2.7 lladdr {THEIRS} dev {device} nud permanent is in its place and is not ours; delete it there\n"
     )
@@ -289,7 +289,7 @@ def test_a_foreign_name_is_not_taken(
         return
     assert code == 3
     assert crowded.state() == before
-    assert capsys.readouterr().err == (
+    assert errors(capsys) == (
         "box: refused: the name other0 is taken in the sandbox by an interface that is not ours; "
         "rename or remove it there, or choose another name\n"
     )

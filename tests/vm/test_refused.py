@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.manifest.dump import dump
 from tests.conftest import Kernel, ip
 from tests.system.box import MACS, nic
 from tests.vm.vm import Vm, make_tap
@@ -63,6 +64,28 @@ def test_a_tap_that_does_not_exist_and_is_not_made_either(refuse: Refuse) -> Non
     device = f"r{os.getpid()}none"
     assert f"{device}: no such device on this host, which interface third needs" in refuse(nic(device, "third", 3))
     assert subprocess.run(["ip", "link", "show", "dev", device], check=False, capture_output=True).returncode
+
+
+def test_a_tap_that_is_in_another_sandbox(refuse: Refuse, kernel: Kernel, tmp_path: Path) -> None:
+    device, namespace, file = make_tap(kernel), kernel.namespace(), tmp_path / "other.yaml"
+    data = {"apiVersion": "reconciler/v1", "sandbox": "other", "driver": {"netns": {"name": namespace}}}
+    file.write_text(dump([data | {"interfaces": [nic(device, "eth7", 7)]}]))
+    assert main(["apply", str(file)]) == 0
+    said = refuse(nic(device, "third", 3))
+    assert f"interfaces[2].device: {device} is in another sandbox, netns {namespace} (eth7 there); remove it" in said
+
+
+def test_a_namespace_gets_no_tap_of_a_machine(
+    vm: Vm, kernel: Kernel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device, namespace, file = make_tap(kernel), kernel.namespace(), tmp_path / "other.yaml"
+    vm.apply(interfaces=[nic(device)])
+    data = {"apiVersion": "reconciler/v1", "sandbox": "other", "driver": {"netns": {"name": namespace}}}
+    file.write_text(dump([data | {"interfaces": [nic(device, "eth7", 7)]}]))
+    capsys.readouterr()
+    assert main(["apply", str(file)]) == 2
+    assert f"interfaces[0].device: {device} is in another sandbox, vm {vm.name}; remove it" in capsys.readouterr().err
+    vm.assert_is([nic(device)])
 
 
 def test_a_device_that_is_no_tap(refuse: Refuse, kernel: Kernel) -> None:

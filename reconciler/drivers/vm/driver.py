@@ -6,17 +6,19 @@ There is no state file: QEMU reports what is plugged under our ids, and the gues
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import came_with, find
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
+from reconciler.manifest.whereabouts import place_of
 from reconciler.model.machine import Machine, Plugged
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
 from reconciler.netlink.interface import Link
@@ -48,6 +50,7 @@ class VmDriver:
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
+        self.place: Hashable = place_of(address)
 
     def close(self) -> None:
         """Disconnect from the agent and the monitor, so that other runs can connect."""
@@ -72,6 +75,7 @@ class VmDriver:
         around = replace(
             observed.around,
             devices={},
+            elsewhere=_elsewhere(state, desired),
             machine=_with_guest(state, seen),
             hw_addrs=frozenset(
                 address
@@ -134,6 +138,14 @@ class VmDriver:
         """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over."""
         found = self._agent.notices(timeout, wake)
         return found._replace(messages=[each for each in found.messages if is_news(each.type, each.payload)])
+
+
+def _elsewhere(state: Machine, desired: Sandbox) -> dict[str, str]:
+    """Return in which other sandboxes TAPs of the manifest are."""
+    ours = state.plugged.keys() | state.leftovers.keys()
+    taps = {each.device for each in desired.interfaces or () if each.vhost_user_socket is None} - ours
+    busy = {device for device in taps if device in state.taps and state.taps[device].busy}
+    return elsewhere.find_moved(taps - state.taps.keys()) | elsewhere.find_plugged(busy)
 
 
 def _seen(state: Machine, links: list[Link]) -> dict[str, Link]:

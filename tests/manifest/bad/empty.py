@@ -32,7 +32,7 @@ ROWS: list[Row] = [
     (
         "empty documents around one in which something is wrong",
         "---\n" * 3 + manifest("sandbox: 5.") + "---\n# no\n---\n" + manifest("sandbox"),
-        [f"bad.yaml:9:1: sandbox: missing; expected {ID}"],
+        [f"bad.yaml:10:1: sandbox: missing; expected {ID}"],
     ),
     (
         "list of manifests",
