@@ -95,12 +95,14 @@ def _check_device(interface: Interface, device: AttachableDevice) -> None:
     if not device.ethernet:
         raise HostError(
             f"{interface.device} has no Ethernet MAC address{kind}, so interface {interface.name} cannot have it; "
-            "give it a TAP, a veth or another Ethernet device"
+            "give it a TAP, a veth or another Ethernet device",
+            path=("device",),
         )
     if device.kind in _FIXED_ADDRESS_KINDS and device.origin.hw_addr != interface.hw_addr:
         raise HostError(
             f"{interface.device} cannot change its MAC address{kind}; "
-            f"interface {interface.name} asks for {interface.hw_addr}, and it has {device.origin.hw_addr}"
+            f"interface {interface.name} asks for {interface.hw_addr}, and it has {device.origin.hw_addr}",
+            path=("hwAddr",),
         )
 
 
@@ -110,7 +112,8 @@ def check_mtu(interface: Interface, accepted: tuple[int, int]) -> None:
     if interface.mtu < least or 0 < most < interface.mtu:
         accepts = f"from {least} to {most} bytes" if most else f"of at least {least} bytes"
         raise HostError(
-            f"interface {interface.name}: its MTU is {interface.mtu}, and {interface.device} accepts one {accepts}"
+            f"interface {interface.name}: its MTU is {interface.mtu}, and {interface.device} accepts one {accepts}",
+            path=("mtu",),
         )
 
 

@@ -143,13 +143,19 @@ def test_a_nic_that_cannot_be_set_up_is_given_back_and_the_other_one_stays(
 
 
 @pytest.mark.parametrize(
-    ("options", "fields", "words"),
+    ("options", "fields", "place", "words"),
     [
-        ((), {"mtu": 46}, "interface eth0: its MTU is 46, and {} accepts one from 68 to 65521 bytes"),
-        ((), {"queues": 2}, "{} is single-queue; interface eth0 asks for 2 queues"),
+        (
+            (),
+            {"mtu": 46},
+            "14:8: interfaces[1].mtu",
+            "interface eth0: its MTU is 46, and {} accepts one from 68 to 65521 bytes",
+        ),
+        ((), {"queues": 2}, "16:11: interfaces[1].queues", "{} is single-queue; interface eth0 asks for 2 queues"),
         (
             ("mode", "tun"),
             {},
+            "12:11: interfaces[1].device",
             f"{{}} has no Ethernet MAC address (it is of kind tun), so interface eth0 cannot have it; {ADVICE}",
         ),
     ],
@@ -160,6 +166,7 @@ def test_a_device_that_does_not_fit_is_refused_before_it_is_touched(
     kernel: Kernel,
     options: tuple[str, ...],
     fields: dict[str, Any],
+    place: str,
     words: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -168,7 +175,7 @@ def test_a_device_that_does_not_fit_is_refused_before_it_is_touched(
     file = box.write(interfaces=[nic(other, "eth1", 1), nic(device, **fields)])
     for command in ("diff", "apply"):
         assert main([command, file]) == 2
-        assert capsys.readouterr().err == f"box: {words.format(device)}\n"
+        assert errors(capsys) == f"box: {file}:{place}: {words.format(device)}\n"
     assert box.state() == before
     assert [ip("-j", "-d", "link", "show", each) for each in (device, other)] == host
 
