@@ -111,7 +111,7 @@ def test_a_failure_is_undone(manifest: Manifest, container: Container) -> None:
     manifest.apply(interfaces=[NIC], routes=[])
     wrong = [ROUTES[1], {"dest": "10.8.0.0/16", "device": "lo"}]
     container.guest.output("ip", "link", "set", "dev", "lo", "down")
-    ran = manifest.run("apply", interfaces=[NIC], routes=wrong)
+    ran = manifest.run("apply", "--all-or-nothing", interfaces=[NIC], routes=wrong)
     container.guest.output("ip", "link", "set", "dev", "lo", "up")
     assert ran.returncode == 2
     assert "kata-network add-route: reconciler: failed at operation 1 of 1" in ran.stderr
