@@ -99,9 +99,9 @@ def plan_links(
     added += [after for _, after in again]
 
     claimed = {*plan.renames.values(), *(interface.name for interface in added)}
-    _refuse_foreign_names(wanted, claimed & around.links)
     if managed:
         plan.early += host.clear(wanted)
+    _refuse_foreign_names(wanted, claimed & around.links)
     for interface in removed:
         detached = host.detach(interface)
         if (

@@ -80,7 +80,7 @@ def test_a_refused_server_is_reported_with_its_text_and_the_other_19_999_are_in_
         "  the kernel: Invalid argument",
     ]
     assert said[2].startswith(f"  from {path}:")
-    assert said[3] == "  19,999 done and kept; 1 left to do. To have all or nothing: --all-or-nothing."
+    assert said[-1] == "  19,999 done and kept; 1 left to do. To have all or nothing: --all-or-nothing."
     assert sorted(vm.saved()) == sorted([*lines, REFUSED_SERVER[0]])
     # Nothing is left of the failure once the rule is taken out.
     assert vm.reconciler("apply", literal(vm, "\n".join([*lines, REFUSED_SERVER[0]]))).status == 0
