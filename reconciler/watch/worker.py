@@ -34,6 +34,7 @@ from reconciler.watch import clock, log, pause
 from reconciler.watch.agenda import Agenda
 from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
+from reconciler.watch.look import Look
 from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.revision import Revision
@@ -64,23 +65,6 @@ class Settings(NamedTuple):
     guard: bool = True
 
 
-class _Look(NamedTuple):
-    """What one look goes by: it and the guard decide by the same manifest and pause, read once.
-
-    `cause`: why the manifest is new, "start" or "manifest"; "" if it is not.
-    """
-
-    manifest: Manifest
-    revision: Revision
-    cause: str
-    full: bool
-    pause: pause.Pause | None = None
-
-    @property
-    def is_paused(self) -> bool:
-        return bool(self.manifest.sandbox.paused or self.pause)
-
-
 class Worker:
     """Watches one sandbox.
 
@@ -109,7 +93,7 @@ class Worker:
         self._lock = threading.Lock()
         self._manifest, self._revision, self._cause = manifest, revision, "start"
         # What the current look goes by, and the desired sandbox of the last repair that succeeded.
-        self._current = _Look(manifest, revision, self._cause, full=True)
+        self._current = Look(manifest, revision, self._cause, full=True)
         self._applied: Sandbox | None = None
         self._stopping = self._prune = False
         # Whether the last look failed because the host lacks something, such as a device.
@@ -217,16 +201,16 @@ class Worker:
             self._wake.wait(wait)
         return not self._stopping
 
-    def _begin_look(self, address: DriverAddress | None = None) -> _Look | None:
+    def _begin_look(self, address: DriverAddress | None = None) -> Look | None:
         """Return what a look goes by; None if none is due, or if the manifest does not name this address any more."""
         with self._lock:
             if address not in (None, self._manifest.sandbox.driver) or (full := self._agenda.begin_look()) is None:
                 return None
-            self._current = _Look(self._manifest, self._revision, self._cause, full)
+            self._current = Look(self._manifest, self._revision, self._cause, full)
         self._current = self._current._replace(pause=pause.read(self.status.sandbox))
         return self._current
 
-    def _attempt(self, look: _Look) -> None:
+    def _attempt(self, look: Look) -> None:
         """Watch a machine for as long as possible; look once at any other sandbox, which must not stay open."""
         address = look.manifest.sandbox.driver
         if isinstance(address, VmAddress):
@@ -237,7 +221,7 @@ class Worker:
             with connect(address) as driver:
                 self._look(driver, look)
 
-    def _attend(self, address: VmAddress, look: _Look) -> None:
+    def _attend(self, address: VmAddress, look: Look) -> None:
         """Connect to a machine and watch it. A paused one has to be reached as well: its guard may still run."""
         try:
             with attend(address) as machine, Lender(address.file, self._wake.fileno()) as lender:
@@ -248,7 +232,7 @@ class Worker:
             # A machine that does not run has no guard.
             self._end_paused_look(look)
 
-    def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender, look: _Look | None) -> None:
+    def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender, look: Look | None) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""
         # This begins with a greeting, which ends a guard of whoever was connected before.
         machine.listen()
@@ -295,7 +279,7 @@ class Worker:
         self._agenda.request_full_look()
         log.emit("lent", sandbox=self.status.sandbox, seconds=time.monotonic() - begin)
 
-    def _guard(self, machine: VmDriver, look: _Look) -> Sandbox | None:
+    def _guard(self, machine: VmDriver, look: Look) -> Sandbox | None:
         """Let the agent of a machine restore services that are flushed. Return the sandbox that it now guards, if any.
 
         That begins after a look only, as the guard restores what the manifest says.
@@ -308,7 +292,7 @@ class Worker:
         machine.guard(desired.ipvs.services)
         return desired
 
-    def _look(self, driver: Driver, look: _Look) -> None:
+    def _look(self, driver: Driver, look: Look) -> None:
         """Look at the sandbox, and repair it unless it is paused."""
         if look.is_paused:
             self._end_paused_look(look)
@@ -326,13 +310,13 @@ class Worker:
                 self._cause = ""
         self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
 
-    def _end_paused_look(self, look: _Look) -> None:
+    def _end_paused_look(self, look: Look) -> None:
         """Record that the sandbox is left alone."""
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_pause(look.manifest, look.pause)
         self._end_look(look, 0.0, succeeded=True)
 
-    def _end_look(self, look: _Look, took: float, *, succeeded: bool) -> None:
+    def _end_look(self, look: Look, took: float, *, succeeded: bool) -> None:
         """Record that a look has ended, and when the next one is due. `succeeded`: no operation failed."""
         wait = self._agenda.end_look(self._seconds_to_periodic_look(look, took), took=took, full=look.full)
         self.status.looked = clock.now()
@@ -340,7 +324,7 @@ class Worker:
         if look.cause:
             self._on_done(self.status.sandbox, succeeded)
 
-    def _seconds_to_periodic_look(self, look: _Look, took: float) -> float:
+    def _seconds_to_periodic_look(self, look: Look, took: float) -> float:
         """Return the seconds until the next look that no event causes."""
         waits = [self._settings.full_look]
         if self.status.state is SandboxState.DRAINING:
@@ -352,7 +336,7 @@ class Worker:
             waits.append(look.pause.until - time.time())
         return max(0.0, min(waits))
 
-    def _compare(self, driver: Driver, look: _Look) -> bool:
+    def _compare(self, driver: Driver, look: Look) -> bool:
         """Compare the sandbox with its manifest, and repair it. Return whether no operation failed."""
         self._host_lacks = False
         if self._settings.change:

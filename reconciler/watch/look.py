@@ -1,0 +1,27 @@
+"""What a look at a sandbox goes by."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from reconciler.manifest.load import Manifest
+from reconciler.watch.pause import Pause
+from reconciler.watch.revision import Revision
+
+
+class Look(NamedTuple):
+    """What one look goes by: it and the guard decide by the same manifest and pause, read once.
+
+    `cause`: why the manifest is new, "start" or "manifest"; "" if it is not.
+    """
+
+    manifest: Manifest
+    revision: Revision
+    cause: str
+    full: bool
+    pause: Pause | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Return whether the sandbox is left alone."""
+        return bool(self.manifest.sandbox.paused or self.pause)
