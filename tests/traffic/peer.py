@@ -37,7 +37,7 @@ CONNECT_TIMEOUT, AT_A_TIME, SENT_AT_A_TIME = 60.0, 32, 64
 # Of so many calls the servers are told one by one.
 TOLD = 64
 # Seconds for a try that neither a server answers nor anybody refuses.
-RENEW_TIMEOUT = 10.0
+RENEW_TIMEOUT = 30.0
 # A poll that waits for nothing in particular.
 PAUSE = 0.2
 IP_FREEBIND = 15
@@ -70,7 +70,12 @@ class Servers:
     def _accept(self, name: str, listener: socket.socket, *, echo: bool) -> None:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.send(name.encode() + b"\n")
+        try:
+            connection.send(name.encode() + b"\n")
+        except OSError:
+            # Of a client that has gone.
+            connection.close()
+            return
         if echo:
             self._add(connection, self._echo)
         else:
