@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from reconciler.diff import diff
+from reconciler.formats.iproute2 import address_words, route_words
+from reconciler.manifest.interface import SECTION as INTERFACES
 from reconciler.manifest.section import ListSection
 from reconciler.manifest.sections import SECTIONS
 from reconciler.manifest.sysctl import SysctlSection
@@ -31,6 +33,7 @@ from reconciler.model.interface import Interface
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.model.sysctl import Sysctls, full_name
+from reconciler.plan.derived import Derived
 from reconciler.plan.route import serves
 
 if TYPE_CHECKING:
@@ -61,6 +64,8 @@ def _differences(desired: Sandbox, observed: Observed) -> Iterator[Difference]:
             continue
         if isinstance(section, ListSection):
             yield from _list_differences(section, desired, observed)
+            if section.name == INTERFACES.name:
+                yield from _derived_differences(desired, observed)
         elif isinstance(section, SysctlSection):
             yield from _sysctl_differences(None, desired.sysctls or (), observed.sandbox.sysctls or ())
         elif desired.ipvs and observed.sandbox.ipvs:
@@ -126,7 +131,8 @@ def _address_differences(wish: Interface, found: Interface, given: set[str]) -> 
         if not change.after:
             words = "should not be there"
         else:
-            words = f"has dad {not address.dad}, not {address.dad}" if change.before else "is missing"
+            is_ = address_words(change.before) if change.before else ""
+            words = f"is {is_}, not {address_words(address)}" if is_ else "is missing"
         about = frozenset((NicAddress(wish.name, address.key), NicAddress(found.name, address.key)))
         yield Difference(f"interfaces: address {address.key} of {wish.name} {words}", about)
 
@@ -138,6 +144,30 @@ def _sysctl_differences(nic: str | None, wishes: Sysctls, found: Sysctls) -> Ite
             full = name if nic is None else full_name(nic, name)
             words = f"sysctls: {full} is {had.get(name, 'absent')}, not {value}"
             yield Difference(words, frozenset((Sysctl(full, nic),)))
+
+
+def _derived_differences(desired: Sandbox, observed: Observed) -> Iterator[Difference]:
+    """Compare what the kernel derives from the addresses and links of NICs that are as desired."""
+    wishes = {wish.device: wish for wish in desired.interfaces or ()}
+    derived = Derived(desired.routes or (), observed)
+    for nic in observed.sandbox.interfaces or ():
+        wish = wishes.get(nic.device)
+        if wish is None or derived.state(nic) is None:
+            continue
+        kept = replace(nic, addresses=tuple(each for each in wish.addresses if each in nic.addresses))
+        for lack in derived.routes(kept):
+            words = f"{route_words(lack.route)}, which the kernel makes of an address,"
+            is_ = f"is {route_words(lack.twins[0])}" if lack.twins else "is missing"
+            yield Difference(f"interfaces: {words} {is_}", frozenset((Listed("routes", lack.route.key),)))
+        for route in derived.stale(kept):
+            words = f"{route_words(route)}, which the kernel made of an address, should not be there"
+            yield Difference(f"interfaces: {words}", frozenset((Listed("routes", route.key),)))
+        if derived.lacks_link_local(nic):
+            yield Difference(f"interfaces: {nic.name} has lost its link-local address", frozenset((Nic(nic.name),)))
+        for address in (*derived.managed(nic), *(each.address for each in kept.addresses)):
+            if derived.is_lost(address, nic):
+                words = f"interfaces: address {address} of {nic.name} has lost its route in table local"
+                yield Difference(words, frozenset((NicAddress(nic.name, address),)))
 
 
 def _table_differences(desired: Ipvs, observed: Ipvs) -> Iterator[Difference]:

@@ -24,8 +24,8 @@ FIELDS: list[tuple[type, str, Any]] = [
     (kind, field, example) for kind in KINDS for field, example in EXAMPLES[kind].items()
 ]
 # The other fields that are compared, although no manifest says them, in the same order in each process. Flags of other
-# programs are not.
-UNSAID = sorted(NOT_SAID - {(Service, "other_flags")}, key=str)
+# programs are not, nor who made an object.
+UNSAID = sorted((each for each in NOT_SAID if each[0] in KINDS and each[1] not in {"protocol", "other_flags"}), key=str)
 FIELDS += [(kind, field, EXAMPLES[kind][next(iter(EXAMPLES[kind]))]) for kind, field in UNSAID]
 # It says what the weights of a service are compared with, and is never observed.
 FIELDS.remove((Service, "ignore", EXAMPLES[Service]["ignore"]))
@@ -79,8 +79,10 @@ def another(value: Any) -> Any:
             return not value
         case int():
             return value + 1
-        case bytes():
-            return b"\0\0\0\0"
+        case tuple():
+            return ("noprefixroute",)
+        case None:
+            return "192.0.2.9"
         case "udp":
             return "tcp"
         case str():
@@ -130,7 +132,7 @@ def test_what_differs_is_named() -> None:
     )
     wish = replace(NIC, addresses=(Address(address="fd00::2/64", dad=False), Address(address="10.0.0.3/16")))
     assert words(sandbox(interfaces=(wish,)), sandbox(interfaces=(found,))) == [
-        "interfaces: address fd00::2/64 of eth0 has dad True, not False",
+        "interfaces: address fd00::2/64 of eth0 is fd00::2/64, not fd00::2/64 nodad",
         "interfaces: address 10.0.0.3/16 of eth0 is missing",
         "interfaces: address 10.0.0.2/16 of eth0 should not be there",
         f"interfaces: {_LINK} up: name is eth1, not eth0",
@@ -139,9 +141,9 @@ def test_what_differs_is_named() -> None:
     assert words(sandbox(interfaces=(NIC,)), sandbox(interfaces=(down,))) == [
         f"interfaces: {_LINK} up: found {_LINK} down"
     ]
-    opaque = replace(ROUTE, opaque=b"1234")
+    opaque = replace(ROUTE, opaque=("initcwnd 10",))
     assert words(sandbox(routes=(ROUTE,)), sandbox(routes=(opaque,))) == [
-        "routes: 10.8.0.0/16 dev eth0: it has attributes that no manifest can express"
+        "routes: 10.8.0.0/16 dev eth0: found 10.8.0.0/16 dev eth0 initcwnd 10"
     ]
 
 

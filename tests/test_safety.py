@@ -238,7 +238,10 @@ def test_a_new_field_changes_no_fingerprint_of_what_does_not_use_it() -> None:
 
 def test_a_field_with_its_default_is_left_out() -> None:
     assert plain(ROUTES[0]) == {"dest": "10.0.0.0/16", "nexthops": [{"device": "eth0", "gateway": "192.0.2.1"}]}
-    assert plain(replace(ROUTES[0], mtu=1400, opaque=b"\x08\x00")) == plain(ROUTES[0]) | {"mtu": 1400, "opaque": "0800"}
+    assert plain(replace(ROUTES[0], mtu=1400, opaque=("realms 1",))) == plain(ROUTES[0]) | {
+        "mtu": 1400,
+        "opaque": ["realms 1"],
+    }
     assert plain(Timeouts(900)) == {"tcp": 900}
     assert plain(AddServer(service=WEB.key, server=WEB.servers[0])) == {
         "service": ["tcp", "10.10.0.1", 80],

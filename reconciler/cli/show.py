@@ -11,6 +11,7 @@ from typing import Any
 from reconciler.cli.output import print_data
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
+from reconciler.formats.iproute2 import Item, address_words, item_words, route_words
 from reconciler.manifest.dump import dump
 from reconciler.manifest.expressible import leave_out
 from reconciler.manifest.load import explain, load
@@ -18,6 +19,7 @@ from reconciler.manifest.sandbox import write
 from reconciler.manifest.sections import SECTIONS, everything
 from reconciler.manifest.service import name
 from reconciler.model.ipvs import seconds_left
+from reconciler.model.route import REJECT_TYPES, Route
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.wording import printable
 
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output == "text":
         print("\n".join(line for each in found for line in _listing(each)))
         return failed
-    documents = [write(_without_drains(each)) for each in found]
+    documents = [write(_expressible(each)) for each in found]
     left = [line for each, document in zip(found, documents, strict=True) for line in _left_out(each, document)]
     print("".join(f"{line}\n" for line in left), end="", file=sys.stderr)
     if arguments.output == "yaml":
@@ -64,7 +66,7 @@ def _left_out(found: Observed, document: dict[str, Any]) -> list[str]:
         for each in (ipvs.services or () if ipvs else ())
         if each.other_flags
     ]
-    left = [*leave_out(document), *flags]
+    left = [*leave_out(document), *flags, *_inexpressible(found.sandbox)]
     return [printable(f"{found.sandbox.id}: left out, as no manifest can express it: {line}") for line in left]
 
 
@@ -73,12 +75,37 @@ def _observe(sandbox: Sandbox) -> Observed:
         return driver.observe(everything(sandbox))
 
 
-def _without_drains(found: Observed) -> Sandbox:
-    """Return the sandbox without servers that drain, but with the time that they have left."""
+def _inexpressible(sandbox: Sandbox) -> Iterator[str]:
+    """Yield the words of our objects of which a manifest can express only a part, or nothing."""
+    for interface in sandbox.interfaces or ():
+        for address in interface.addresses:
+            if address.peer or address.opaque:
+                yield f"interfaces: address {address_words(address)} of {interface.name}"
+    for route in sandbox.routes or ():
+        if route.opaque or not _is_expressible(route):
+            yield f"routes: {route_words(route)}"
+    items: list[Item] = [*(sandbox.neighbours or ()), *(sandbox.rules or ())]
+    yield from (f"{item.section}: {item_words(item)}" for item in items if item.opaque)
+
+
+def _is_expressible(route: Route) -> bool:
+    return not (route.tos or route.from_) and route.type in ("unicast", *REJECT_TYPES)
+
+
+def _expressible(found: Observed) -> Sandbox:
+    """Return what a manifest can express: without servers that drain, but with the time that they have left."""
+    sandbox = replace(
+        found.sandbox,
+        interfaces=tuple(
+            replace(each, addresses=tuple(address for address in each.addresses if address.peer is None))
+            for each in found.sandbox.interfaces or ()
+        ),
+        routes=tuple(filter(_is_expressible, found.sandbox.routes or ())),
+    )
     ipvs = found.sandbox.ipvs
     services = ipvs.services if ipvs else None
     if ipvs is None or not any(server.deadline is not None for each in services or () for server in each.servers):
-        return found.sandbox
+        return sandbox
     kept = []
     left = 1
     for service in services or ():
@@ -88,7 +115,7 @@ def _without_drains(found: Observed) -> Sandbox:
         )
         if servers or not service.servers:
             kept.append(replace(service, servers=servers))
-    return replace(found.sandbox, ipvs=replace(ipvs, services=tuple(kept), drain=left))
+    return replace(sandbox, ipvs=replace(ipvs, services=tuple(kept), drain=left))
 
 
 def _listing(found: Observed) -> Iterator[str]:

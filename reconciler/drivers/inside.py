@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
-from reconciler.model.interface import LOOPBACK, Address, Interface
+from reconciler.model.address import link_local
+from reconciler.model.interface import LOOPBACK, Interface, LinkState
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.model.sysctl import IP_FORWARD, IP_FORWARD6, Sysctls
 from reconciler.netlink import sysctl as sysctls
@@ -15,11 +17,17 @@ from reconciler.netlink.engine import Engine
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.sections import TABLES
 from reconciler.operations.segment import Network, Settings, Table
+from reconciler.plan.derived import Derived
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Ipvs
     from reconciler.netlink.ipvs_engine import IpvsEngine
     from reconciler.operations.outcome import Outcome
+
+# Seconds until the kernel has completed a new IPv6 address, even under load; usually it takes a millisecond.
+_SETTLE_TIMEOUT = 1.0
+_POLL = 0.01
+_MAC_LENGTH = len("02:00:00:00:00:01")
 
 
 class OwnedLink(NamedTuple):
@@ -64,30 +72,47 @@ class Inside:
     def observe(
         self, desired: Sandbox, links: list[Link], ours: Mapping[str, OwnedLink], *, quick: bool = False
     ) -> Observed:
-        """Read the sandbox. `links` are all links in it; `ours` are those that are ours, by the host's device."""
-        addresses = self.engine.addresses()
+        """Read the sandbox. `links` are all links in it; `ours` are those that are ours, by the host's device.
+
+        The kernel completes a new IPv6 address a moment after it has added it: wait for that.
+        """
+        deadline = time.monotonic() + _SETTLE_TIMEOUT
+        while True:
+            addresses = self.engine.addresses()
+            observed = self._look(desired, links, ours, addresses)
+            incomplete = desired.interfaces is not None and Derived((), observed).is_incomplete()
+            if not incomplete or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL)
+        return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, quick=quick)
+
+    def _look(
+        self, desired: Sandbox, links: list[Link], ours: Mapping[str, OwnedLink], addresses: list[LinkAddress]
+    ) -> Observed:
         indexes = {link.name: link.index for link in links}
         wanted = [table for table in TABLES if table.is_wanted(desired)]
         found = {table.name: table.observe(self.engine, indexes, desired) for table in wanted}
         ours_of: dict[str, Any] = {name: each.ours for name, each in found.items()}
         foreign_of: dict[str, Any] = {name: each.foreign for name, each in found.items()}
+        around_of: dict[str, Any] = {name: value for each in found.values() for name, value in each.around.items()}
         tuned = sysctls.observe(
             self._kernel, desired, {device: owned.link.name for device, owned in ours.items()}, indexes
         )
-        interfaces = [
-            _interface(device, owned, addresses, tuned.of_nics.get(device, ())) for device, owned in ours.items()
-        ]
-        observed = Observed(
+        wishes = {wish.device: {each.address for each in wish.addresses} for wish in desired.interfaces or ()}
+        nics = {
+            device: _Nic(owned, [a for a in addresses if a.index == owned.link.index], wishes.get(device, set()))
+            for device, owned in ours.items()
+        }
+        return Observed(
             sandbox=Sandbox(
                 id=desired.id,
                 driver=desired.driver,
                 sysctls=tuned.of_sandbox,
-                interfaces=tuple(interfaces),
+                interfaces=tuple(nic.to_model(device, tuned.of_nics.get(device, ())) for device, nic in nics.items()),
                 **ours_of,
             ),
-            around=replace(_around(links, ours, addresses), sysctls=tuned.along, **foreign_of),
+            around=replace(_around(links, nics, addresses), sysctls=tuned.along, **around_of, **foreign_of),
         )
-        return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, quick=quick)
 
     def _with_ipvs(self, observed: Observed, desired: Ipvs, *, quick: bool) -> Observed:
         if desired == type(desired)() and not self._kernel.read_sysctls(["net.ipv4.vs.conntrack"]):
@@ -129,48 +154,81 @@ class Inside:
                 assert_never(segment)
 
 
-def _around(links: list[Link], ours: Mapping[str, OwnedLink], addresses: list[LinkAddress]) -> Surroundings:
+class _Nic(NamedTuple):
+    """A link that is ours, its addresses, and those that a manifest wishes for."""
+
+    owned: OwnedLink
+    addresses: list[LinkAddress]
+    wishes: set[str]
+
+    def is_managed(self, address: LinkAddress) -> bool:
+        """Return whether the kernel manages an address: link-local, from a router advertisement, or leased.
+
+        A desired address is ours even if it was given a lifetime: it would go with its end.
+        """
+        if address.from_kernel or address.address == self._link_local():
+            return True
+        return not address.permanent and address.address not in self.wishes
+
+    def _link_local(self) -> str:
+        """Return the link-local address that the kernel makes of the MAC address; a person may have added it again."""
+        hw_addr = self.owned.link.hw_addr
+        return link_local(hw_addr) if len(hw_addr) == _MAC_LENGTH else ""
+
+    def managed(self) -> list[LinkAddress]:
+        """Return the addresses that the kernel manages."""
+        return [each for each in self.addresses if self.is_managed(each)]
+
+    def tentative(self) -> list[LinkAddress]:
+        """Return our addresses whose duplicate address detection will end, as the link has a carrier."""
+        return [
+            each
+            for each in self.addresses
+            if each.tentative and not each.dad_failed and self.owned.link.carrier and not self.is_managed(each)
+        ]
+
+    def state(self, links: Mapping[int, Link]) -> LinkState:
+        """Return the state of the link, with what its addresses and the link that it is a port of tell."""
+        link = self.owned.link
+        master = links.get(link.master)
+        return link.state._replace(
+            master=master.name if master else "",
+            vrf=bool(master and master.kind == "vrf"),
+            unsettled=frozenset(each.address for each in self.addresses if each.tentative or each.dad_failed),
+        )
+
+    def to_model(self, device: str, tuned: Sysctls) -> Interface:
+        """Return the interface as a manifest would describe it."""
+        link = self.owned.link
+        return Interface(
+            name=link.name,
+            device=device,
+            hw_addr=link.hw_addr,
+            mtu=link.mtu,
+            up=link.up,
+            queues=self.owned.queues,
+            vhost_user_socket=self.owned.socket,
+            sysctls=tuned,
+            addresses=tuple(each.to_model(link) for each in self.addresses if not self.is_managed(each)),
+        )
+
+
+def _around(links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAddress]) -> Surroundings:
     """Return what is known from links and addresses about foreign objects and about the kernel."""
-    own = {owned.link.index: owned.link for owned in ours.values()}
+    indexes = {link.index: link for link in links}
+    own = {nic.owned.link.index for nic in nics.values()}
+    names = [(nic.owned.link.name, nic) for nic in nics.values()]
     return Surroundings(
         links=frozenset(link.name for link in links if link.index not in own),
-        addresses=frozenset((own[a.index].name, a.address) for a in addresses if a.index in own and _is_managed(a)),
-        tentative=frozenset(
-            (link.name, a.address)
-            for a in addresses
-            if a.tentative and not a.dad_failed and not _is_managed(a)
-            if (link := own.get(a.index)) and link.carrier
-        ),
-        dad_failed=frozenset((own[a.index].name, a.address) for a in addresses if a.dad_failed and a.index in own),
+        addresses=frozenset((name, each.address) for name, nic in names for each in nic.managed()),
+        tentative=frozenset((name, each.address) for name, nic in names for each in nic.tentative()),
+        dad_failed=frozenset((name, each.address) for name, nic in names for each in nic.addresses if each.dad_failed),
         local=frozenset(a.address.partition("/")[0] for a in addresses),
         loopback=all(link.up for link in links if link.name == LOOPBACK),
-        no_carrier=frozenset(d for d, owned in ours.items() if owned.link.up and not owned.link.carrier),
-        kinds={device: owned.link.kind for device, owned in ours.items()},
+        no_carrier=frozenset(d for d, nic in nics.items() if nic.owned.link.up and not nic.owned.link.carrier),
+        kinds={device: nic.owned.link.kind for device, nic in nics.items()},
+        states={device: nic.state(indexes) for device, nic in nics.items()},
         hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
-    )
-
-
-def _is_managed(address: LinkAddress) -> bool:
-    """Return whether the kernel manages an address: link-local, leased, or from a router advertisement."""
-    return address.from_kernel or not address.permanent
-
-
-def _interface(device: str, owned: OwnedLink, addresses: list[LinkAddress], tuned: Sysctls) -> Interface:
-    link = owned.link
-    return Interface(
-        name=link.name,
-        device=device,
-        hw_addr=link.hw_addr,
-        mtu=link.mtu,
-        up=link.up,
-        queues=owned.queues,
-        vhost_user_socket=owned.socket,
-        sysctls=tuned,
-        addresses=tuple(
-            Address(address=a.address, dad=not a.nodad)
-            for a in addresses
-            if a.index == link.index and not _is_managed(a)
-        ),
     )
 
 

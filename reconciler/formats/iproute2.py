@@ -13,11 +13,12 @@ from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
 from reconciler.model.interface import Address, Origin
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.neighbour import Neighbour
-from reconciler.model.route import TABLE_MAIN, NextHop, Route
+from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, NextHop, Route, identified
 from reconciler.model.rule import NO_SUPPRESSION, Rule, range_text
 
 # The kinds of objects that are added, replaced and deleted as a whole.
 Item = Rule | Neighbour
+_TABLE_NAMES = {TABLE_LOCAL: "local"}
 
 
 def attach_command(device: str, namespace: str, name: str, origin: Origin) -> str:
@@ -50,7 +51,20 @@ def set_link_command(name: str, *, hw_addr: str | None, mtu: int | None, up: boo
 def address_command(verb: str, device: str, address: Address) -> str:
     """Return the command that does `verb` (add, replace, del) to an address of a NIC."""
     nodad = "" if address.dad or verb == "del" else " nodad"
-    return f"ip address {verb} {address.address} dev {quote(device)}{nodad}"
+    return f"ip address {verb} {_prefix_words(address)} dev {quote(device)}{nodad}"
+
+
+def address_words(address: Address) -> str:
+    """Return an address as iproute2 shows it, with what no manifest can express."""
+    return " ".join([_prefix_words(address), *["nodad"] * (not address.dad), *address.opaque])
+
+
+def _prefix_words(address: Address) -> str:
+    if address.peer is None:
+        return address.address
+    # The length is that of the peer.
+    _, _, length = address.address.partition("/")
+    return f"{address.host} peer {address.peer}/{length}"
 
 
 def await_command(device: str, address: Address) -> str:
@@ -60,25 +74,28 @@ def await_command(device: str, address: Address) -> str:
 
 
 def route_command(verb: str, route: Route) -> str:
-    """Return the command that does `verb` (add, replace, del) to a route of ours."""
+    """Return the command that does `verb` (add, replace, del) to a route of ours, or to one that the kernel derives."""
     ip = "ip -6" if route.is_ipv6 else "ip"
-    first, separator, hops = route_words(route).partition(" nexthop ")
-    return f"{ip} route {verb} {first} proto {PROTOCOL}{separator}{hops}"
+    protocol = "kernel" if route.protocol == PROTOCOL_KERNEL else route.protocol
+    first, separator, hops = route_words(replace(route, opaque=())).partition(" nexthop ")
+    return f"{ip} route {verb} {first} proto {protocol}{separator}{hops}"
 
 
 def delete_route_command(route: Route) -> str:
-    """Return the command that deletes a route of ours; the kernel would compare several next hops in their order."""
-    return route_command("del", route if len(route.nexthops) == 1 else replace(route, nexthops=()))
+    """Return the command that deletes a route of ours."""
+    return route_command("del", identified(route))
 
 
 def route_words(route: Route) -> str:
     """Return a route as iproute2 writes it, without `ip route` and protocol."""
     words = [] if route.type == "unicast" else [route.type]
     words.append("default" if route.dest in (DEFAULT_IPV4, DEFAULT_IPV6) else route.dest)
+    words += [f"from {route.from_}"] if route.from_ else []
+    words += [f"tos {route.tos:#x}"] if route.tos else []
     if len(route.nexthops) == 1:
         words.append(_hop_words(route.nexthops[0]))
     if route.table != TABLE_MAIN:
-        words.append(f"table {route.table}")
+        words.append(f"table {_TABLE_NAMES.get(route.table, route.table)}")
     if route.metric:
         words.append(f"metric {route.metric}")
     if route.source:
@@ -92,7 +109,7 @@ def route_words(route: Route) -> str:
     else:
         for hop in route.nexthops:
             words.append(f"nexthop {_hop_words(hop)} weight {hop.weight}{' onlink' if hop.on_link else ''}")
-    return " ".join(words)
+    return " ".join([*words, *route.opaque])
 
 
 def _hop_words(hop: NextHop) -> str:
@@ -128,7 +145,7 @@ def _neighbour_words(neighbour: Neighbour) -> str:
     words += ["lladdr", neighbour.hw_addr] if neighbour.hw_addr else []
     words += ["dev", quote(neighbour.device)]
     words += ["nud", "permanent"] if neighbour.permanent and not neighbour.proxy else []
-    return " ".join([*words, *["router"] * neighbour.router])
+    return " ".join([*words, *["router"] * neighbour.router, *neighbour.opaque])
 
 
 def _rule_words(rule: Rule) -> str:
@@ -153,4 +170,4 @@ def _rule_words(rule: Rule) -> str:
         words.append(f"goto {rule.goto}" if rule.action == "goto" else rule.action)
     if rule.suppress_prefixlength != NO_SUPPRESSION:
         words.append(f"suppress_prefixlength {rule.suppress_prefixlength}")
-    return " ".join(words)
+    return " ".join([*words, *rule.opaque])

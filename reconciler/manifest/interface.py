@@ -140,14 +140,16 @@ class _Interfaces(ListSection[Interface]):
 
     def list_ours(self, observed: Observed) -> Iterator[str]:
         """Yield a line an interface, and a line for each of its addresses."""
+        # Only a listing pays for the import.
+        from reconciler.formats.iproute2 import address_words
+
         around = observed.around
         for interface in observed.sandbox.interfaces or ():
             yield self.words(interface)
             for address in interface.addresses:
                 failed = (interface.name, address.address) in around.dad_failed
                 tentative = (interface.name, address.address) in around.tentative
-                words = f"{' tentative' * tentative}{' duplicate' * failed}{'' if address.dad else ' nodad'}"
-                yield f"  {address.address}{words}"
+                yield f"  {address_words(address)}{' tentative' * tentative}{' duplicate' * failed}"
             yield from (f"  {full_name(interface.name, name)} = {value}" for name, value in interface.sysctls)
 
     def list_foreign(self, around: Surroundings) -> Iterator[str]:
@@ -175,5 +177,10 @@ def _check_kata(draft: Draft) -> Iterable[Finding]:
 
 
 SECTION = _Interfaces(
-    name="interfaces", read_item=read, write_item=write, words=_words, checks=_check, kata_checks=_check_kata
+    name="interfaces",
+    read_item=read,
+    write_item=write,
+    words=_words,
+    checks=_check,
+    kata_checks=_check_kata,
 )

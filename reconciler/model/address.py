@@ -94,6 +94,19 @@ def contains(prefix: str, address: str) -> bool:
     return len(packed) == len(other) and _network_bytes(packed, length) == _network_bytes(other, length)
 
 
+def link_local(hw_addr: str) -> str:
+    """Return the link-local address, with its prefix, that the kernel makes of a MAC address (RFC 4291, appendix A)."""
+    mac = bytes.fromhex(hw_addr.replace(":", ""))
+    return f"{unpack(bytes((0xFE, 0x80, *bytes(6), mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:])))}/64"
+
+
+def last_address(prefix: str) -> str:
+    """Return the last address of the network of a prefix: for IPv4, its broadcast address."""
+    packed, length = split_prefix(prefix)
+    bits = len(packed) * 8 - length
+    return unpack((int.from_bytes(packed, "big") | (1 << bits) - 1).to_bytes(len(packed), "big"))
+
+
 def is_unicast(address: str) -> bool:
     """Return whether a host can have an address: it is not unspecified, multicast or above (RFC 1112, RFC 4291)."""
     packed = pack(address)

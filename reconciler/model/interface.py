@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reconciler.model.sysctl import Sysctls
 
@@ -13,6 +14,8 @@ LOOPBACK = "lo"
 IPV6_MIN_MTU = 1280
 # Bytes. IFALIASZ of linux/if.h is 256; with its terminating NUL, an alias must be shorter than that.
 ALIAS_MAX = 254
+# IFA_PROTO of a link-local address that the kernel has made (linux/if_addr.h).
+KERNEL_LINK_LOCAL = 3
 _ALIAS = re.compile(
     r"reconciler: device=(\S{1,15}) hwaddr=([0-9a-f:]{17}) mtu=([0-9]{1,5})(?: alias=(.*))?\Z", re.DOTALL
 )
@@ -20,15 +23,23 @@ _ALIAS = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """An address of a NIC: canonical `address/length` with its host bits. `dad` is always True for IPv4."""
+    """An address of a NIC: canonical `address/length` with its host bits. `dad` is always True for IPv4.
+
+    The other fields are those of an observed address, or of one that the kernel has lost. `peer`: the other end, to
+    which the length belongs. `protocol`: what made it, 0 if that is not known; it is not compared. `opaque`: what no
+    manifest can express, in the words of iproute2, such as `noprefixroute`; such an address always differs.
+    """
 
     address: str
     dad: bool = True
+    peer: str | None = None
+    protocol: int = field(default=0, compare=False)
+    opaque: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        """Return the address, which identifies it on its NIC."""
-        return self.address
+        """Return the address and its peer, which identify it on its NIC."""
+        return f"{self.address} peer {self.peer}" if self.peer else self.address
 
     @property
     def host(self) -> str:
@@ -58,6 +69,30 @@ class Interface:
     def key(self) -> str:
         """Return the device on the host, which identifies it: another `name` is a rename, not another NIC."""
         return self.device
+
+
+class LinkState(NamedTuple):
+    """What the kernel reports of the link of a NIC beside the fields of a manifest.
+
+    `ipv6`: IPv6 has configured the link: it is up, had a carrier, and IPv6 is not disabled. `generation`: how IPv6
+    makes its link-local address, `eui64` (of the MAC address), `none` or `other`. `arp`, `multicast`: its flags.
+    `broadcast`: its MAC address for broadcasts. `master`: the link that it is a port of, and `vrf` whether that is a
+    VRF. `held`: `protodown` keeps its carrier off.
+    `unsettled`: the IPv6 addresses (`address/length`) whose duplicate address detection has not ended well.
+    """
+
+    ipv6: bool = False
+    generation: str = "eui64"
+    arp: bool = True
+    multicast: bool = True
+    broadcast: str = ""
+    master: str = ""
+    vrf: bool = False
+    held: bool = False
+    unsettled: frozenset[str] = frozenset()
+
+
+UNKNOWN_STATE = LinkState()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

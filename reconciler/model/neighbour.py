@@ -16,7 +16,8 @@ from reconciler.model.address import is_ipv6
 class Neighbour:
     """An entry. `address` is canonical, `hw_addr` is empty if `proxy` answers for the address instead.
 
-    `router`: it is an IPv6 router. `permanent`: it never expires, as every desired entry.
+    `router`: it is an IPv6 router. `permanent`: it never expires, as every desired entry. `opaque`: what no manifest
+    can express of an observed entry, in the words of iproute2; such an entry always differs.
     """
 
     section: ClassVar[str] = "neighbours"
@@ -26,6 +27,7 @@ class Neighbour:
     proxy: bool = False
     router: bool = False
     permanent: bool = True
+    opaque: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, bool]:

@@ -1,18 +1,26 @@
-"""A route. Table, destination and metric identify it, as in the kernel (tos is always 0 here)."""
+"""A route. Table, destination and metric identify it, as in the kernel, and what else it selects packets by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network
+from reconciler.model.mark import PROTOCOL
 
 # The kernel's numbers (linux/rtnetlink.h, net/ip6_route.h).
-TABLE_MAIN = 254
+TABLE_MAIN, TABLE_LOCAL = 254, 255
+PROTOCOL_KERNEL = 2
 IPV6_DEFAULT_METRIC = 1024
 IPV6_CONNECTED_METRIC = 256
+# What begins the words of a route that gets its next hops from an object of `ip nexthop`.
+NEXTHOP_OBJECT = "nhid "
 # Types without a next hop (rtm_type names of iproute2).
 REJECT_TYPES = ("blackhole", "unreachable", "prohibit")
+
+
+# Table, destination, metric, type of service, prefix that packets come from.
+RouteKey = tuple[int, str, int, int, "str | None"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +44,9 @@ class Route:
 
     `dest` is a canonical network, `0.0.0.0/0` or `::/0` for default. `metric` is what the kernel stores, so that it is
     never 0 for IPv6, where 0 means 1024. `mtu` and `advmss` are in bytes; 0 means unset.
-    `opaque` is the attributes of an observed route that no manifest can express; such a route always differs.
+    `protocol` is who made it; it is not compared: a foreign route can serve as a desired one.
+    An observed route may have more: a `type` that no manifest has (`local`, `throw`), a `tos` or a prefix that packets
+    come `from_`, and `opaque` attributes, in the words of iproute2. Such a route always differs from a desired one.
     """
 
     dest: str
@@ -47,12 +57,15 @@ class Route:
     source: str | None = None
     mtu: int = 0
     advmss: int = 0
-    opaque: bytes = b""
+    protocol: int = field(default=PROTOCOL, compare=False)
+    tos: int = 0
+    from_: str | None = None
+    opaque: tuple[str, ...] = ()
 
     @property
-    def key(self) -> tuple[int, str, int]:
-        """Return table, destination and metric, which identify it in the kernel."""
-        return (self.table, self.dest, self.metric)
+    def key(self) -> RouteKey:
+        """Return what identifies it in the kernel."""
+        return (self.table, self.dest, self.metric, self.tos, self.from_)
 
     @property
     def is_ipv6(self) -> bool:
@@ -78,10 +91,20 @@ class Route:
         return False
 
 
-def connected_key(prefix: str) -> tuple[int, str, int]:
+def identified(route: Route) -> Route:
+    """Return a route with no more next hops than identify it in a deletion.
+
+    The kernel compares several next hops in the order in which they were added, which is unknown here, and none with
+    those of an object of `ip nexthop`.
+    """
+    named = len(route.nexthops) == 1 and not any(words.startswith(NEXTHOP_OBJECT) for words in route.opaque)
+    return route if named else replace(route, nexthops=())
+
+
+def connected_key(prefix: str) -> RouteKey:
     """Return the key of the route that the kernel adds by itself for an address."""
     dest = network(prefix)
-    return (TABLE_MAIN, dest, IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0)
+    return (TABLE_MAIN, dest, IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0, 0, None)
 
 
 class DirectNetworks:

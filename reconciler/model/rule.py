@@ -23,7 +23,7 @@ class Rule:
     `dport` and `uidrange` are (first, last). `action` is `table`, `goto` or one of REJECT_ACTIONS. `table` is 0 for
     other actions than `table`, and with `l3mdev`: then the packet's VRF names the table. `suppress_prefixlength`
     ignores routes of at most that many bits, NO_SUPPRESSION none.
-    `opaque` is the attributes of an observed rule that no manifest can express; such a rule always differs.
+    `opaque` is what no manifest can express of an observed rule, in the words of iproute2; such a rule always differs.
     """
 
     section: ClassVar[str] = "rules"
@@ -46,7 +46,7 @@ class Rule:
     action: str = "table"
     table: int = 0
     goto: int = 0
-    opaque: bytes = b""
+    opaque: tuple[str, ...] = ()
 
     @property
     def key(self) -> Rule:

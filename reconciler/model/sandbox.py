@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.model.interface import Interface, Origin
+from reconciler.model.interface import Interface, LinkState, Origin
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
@@ -134,7 +134,10 @@ class Surroundings:
 
     `links`: the names of the sandbox's foreign links, including `lo`.
     `neighbours`, `routes`, `rules`: the foreign ones; empty if the section was not observed.
-    `addresses`: (NIC, address) that the kernel itself added to our NICs.
+    `local_table`: the foreign routes of the table `local`. `in_front`: (foreign, ours) routes to one destination, of
+    which the kernel takes the foreign one first.
+    `addresses`: (NIC, address) that the kernel itself added to our NICs. `states`: device → what the kernel reports of
+    the link; empty if that is not known.
     `devices`: the host's devices that can be attached: device → what it is now; None for a saved state.
     `elsewhere`: devices of the manifest that reconciler moved into another namespace → that namespace, in words.
     `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection is running, or has found a duplicate.
@@ -155,7 +158,10 @@ class Surroundings:
     neighbours: tuple[Neighbour, ...] = ()
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
+    local_table: tuple[Route, ...] = ()
+    in_front: tuple[tuple[Route, Route], ...] = ()
     addresses: frozenset[tuple[str, str]] = frozenset()
+    states: Mapping[str, LinkState] = field(default_factory=lambda: MappingProxyType({}))
     devices: Mapping[str, AttachableDevice] | None = None
     elsewhere: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     tentative: frozenset[tuple[str, str]] = frozenset()

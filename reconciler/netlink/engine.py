@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ from socket import AF_INET, AF_INET6
 
 from reconciler.errors import BusyError, ProtocolError
 from reconciler.model.mark import PROTOCOL
-from reconciler.model.route import Route
+from reconciler.model.route import TABLE_LOCAL, Route
 from reconciler.netlink import interface, message, route
 from reconciler.netlink.channel import ROUTE, Channel, LocalKernel
 from reconciler.netlink.interface import Link, LinkAddress
@@ -24,10 +24,15 @@ CONSISTENT_DUMP_TIMEOUT = 10.0
 
 @dataclass(slots=True)
 class Routes:
-    """The observed routes: ours, and the foreign ones."""
+    """The observed routes in the kernel's order: ours, the foreign ones, and the foreign ones of the table `local`.
+
+    `in_front`: (foreign, ours), where the kernel looks at the foreign route first, although both have one destination.
+    """
 
     ours: list[Route] = field(default_factory=list)
     foreign: list[Route] = field(default_factory=list)
+    local: list[Route] = field(default_factory=list)
+    in_front: list[tuple[Route, Route]] = field(default_factory=list)
 
 
 @contextmanager
@@ -97,8 +102,22 @@ class Engine:
             expected = {route.encode_body(wish, indexes): wish for wish in desired if wish.devices <= indexes.keys()}
         names = {index: name for name, index in indexes.items()}
         found = Routes()
+        # Each foreign route, and how many of ours came before it.
+        places: list[tuple[Route, int]] = []
         for payload in dumped:
-            _sort_route(found, payload, expected, names)
+            wish = route.find_expected(payload, expected)
+            if wish is not None:
+                found.ours.append(wish)
+                continue
+            decoded = route.decode(payload, names)
+            if decoded is None:
+                continue
+            if decoded.protocol == PROTOCOL:
+                found.ours.append(decoded)
+                continue
+            (found.local if decoded.table == TABLE_LOCAL else found.foreign).append(decoded)
+            places.append((decoded, len(found.ours)))
+        found.in_front = list(_in_front(places, found.ours))
         return found
 
     def next_sequence(self) -> int:
@@ -138,12 +157,9 @@ def whole_dump(
             raise BusyError(f"{what_changes} too fast to be read ({CONSISTENT_DUMP_TIMEOUT:.0f} s tried)")
 
 
-def _sort_route(found: Routes, payload: bytes, expected: Mapping[bytes, Route], names: Mapping[int, str]) -> None:
-    wish = route.find_expected(payload, expected)
-    if wish is not None:
-        found.ours.append(wish)
-        return
-    decoded = route.decode(payload, names)
-    if decoded is not None:
-        protocol, other = decoded
-        (found.ours if protocol == PROTOCOL else found.foreign).append(other)
+def _in_front(places: Iterable[tuple[Route, int]], ours: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
+    """Yield (foreign, ours) of one table and destination: the kernel dumps such routes in the order of its lookups."""
+    for other, place in places:
+        next_ = ours[place] if place < len(ours) else None
+        if next_ is not None and (next_.dest, next_.table) == (other.dest, other.table):
+            yield other, next_

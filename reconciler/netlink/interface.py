@@ -7,14 +7,16 @@ Source: include/uapi/linux/if_link.h, if_addr.h.
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6
 from typing import Any, assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, split_prefix, unpack
+from reconciler.model.interface import KERNEL_LINK_LOCAL, UNKNOWN_STATE, Address, LinkState
 from reconciler.netlink import message
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import (
@@ -34,17 +36,31 @@ _IFADDRMSG = struct.Struct("=BBBBI")
 _U32 = struct.Struct("=I")
 
 # enum in if_link.h and in if_addr.h.
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_PERM_ADDRESS = 1, 3, 4, 18, 54
+_IFLA_ADDRESS, _IFLA_BROADCAST, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_PERM_ADDRESS = 1, 2, 3, 4, 18, 54
 _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
 _IFLA_MIN_MTU, _IFLA_MAX_MTU = 50, 51
+_IFLA_MASTER, _IFLA_AF_SPEC, _IFLA_PROTO_DOWN = 10, 26, 39
+_IFLA_INET6_FLAGS, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
+# IF_READY of net/if_inet6.h: IPv6 has configured the link.
+_IF_READY = 0x80000000
+# IN6_ADDR_GEN_MODE_*.
+_GENERATIONS = {b"\0": "eui64", b"\1": "none"}
 _IFLA_INFO_KIND = 1
 _SKIP_STATISTICS = 8
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_ANYCAST, _IFA_CACHEINFO = 1, 2, 3, 4, 5, 6
+_IFA_FLAGS, _IFA_RT_PRIORITY, _IFA_PROTO = 8, 9, 11
+# struct ifa_cacheinfo begins with the seconds for which the address is preferred. _FOREVER: without end.
+_FOREVER = 0xFFFFFFFF
 # IFF_RUNNING means the same as IFF_LOWER_UP, but the kernel sets it a moment later.
-_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
+_IFF_UP, _IFF_NOARP, _IFF_MULTICAST, _IFF_LOWER_UP = 0x1, 0x80, 0x1000, 0x10000
 _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
+# Flags that a person can set and no manifest has, by the words of iproute2.
+_FLAG_WORDS = {0x10: "home", 0x20: "deprecated", 0x100: "mngtmpaddr", 0x200: "noprefixroute", 0x400: "autojoin"}
+_SCOPES = {0: "global", 200: "site", 253: "link", 254: "host"}
 # From 5.18 on, the kernel marks addresses that it makes itself: loopback, router advertisement, link-local.
-_IFAPROT_KERNEL = (b"\x01", b"\x02", b"\x03")
+_IFAPROT_KERNEL = (1, 2, KERNEL_LINK_LOCAL)
+# A label that the kernel makes by itself: the name of the link, with a number after a rename of the link.
+_USUAL_LABEL = re.compile(r"(:[0-9]+)?")
 
 
 @dataclass(slots=True)
@@ -53,6 +69,8 @@ class Link:
 
     `permanent`: the MAC address that the hardware came with; empty if the device has none. `ethernet`: whether its
     addresses are MAC addresses. `mtus`: the least and the largest MTU that it accepts; a largest of 0: no limit.
+    `master`: the index of the link that it is a port of, or 0; `state` has neither that link's name nor what its
+    addresses tell.
     """
 
     index: int
@@ -67,11 +85,17 @@ class Link:
     permanent: str = ""
     ethernet: bool = True
     mtus: tuple[int, int] = (0, 0)
+    master: int = 0
+    state: LinkState = UNKNOWN_STATE
 
 
 @dataclass(slots=True)
 class LinkAddress:
-    """An address as dumped, with the index of its link. `permanent`: not leased, not from router advertisements."""
+    """An address as dumped, with the index of its link. `permanent`: not leased, not from router advertisements.
+
+    `protocol`: what made it, as the kernel reports it from 5.18 on. `label` is that of an IPv4 address. `peer` and
+    `opaque` are those of `model.interface.Address`.
+    """
 
     index: int
     address: str
@@ -79,7 +103,27 @@ class LinkAddress:
     tentative: bool
     dad_failed: bool
     permanent: bool
-    from_kernel: bool
+    protocol: int = 0
+    peer: str | None = None
+    label: str = ""
+    opaque: tuple[str, ...] = ()
+
+    @property
+    def from_kernel(self) -> bool:
+        """Return whether the kernel has made it: loopback, link-local, from a router advertisement."""
+        return self.protocol in _IFAPROT_KERNEL
+
+    def to_model(self, link: Link) -> Address:
+        """Return the address as a manifest would describe it, with what it cannot describe."""
+        label = self.label.removeprefix(link.name) if self.label.startswith(link.name) else f" {self.label}"
+        words = () if not self.label or _USUAL_LABEL.fullmatch(label) else (f"label {self.label}",)
+        return Address(
+            address=self.address,
+            dad=not self.nodad,
+            peer=self.peer,
+            protocol=self.protocol,
+            opaque=(*self.opaque, *words),
+        )
 
 
 def dump_links_request(sequence: int) -> bytes:
@@ -124,6 +168,21 @@ def decode_link(payload: bytes) -> Link:
         permanent=found.get(_IFLA_PERM_ADDRESS, b"").hex(":"),
         ethernet=type_ == _ETHERNET,
         mtus=(_number(found.get(_IFLA_MIN_MTU)), _number(found.get(_IFLA_MAX_MTU))),
+        master=_number(found.get(_IFLA_MASTER)),
+        state=_decode_state(flags, found),
+    )
+
+
+def _decode_state(flags: int, found: Mapping[int, bytes]) -> LinkState:
+    families = dict(message.attributes(found.get(_IFLA_AF_SPEC, b"")))
+    ipv6 = dict(message.attributes(families.get(AF_INET6, b"")))
+    return LinkState(
+        ipv6=bool(flags & _IFF_UP) and bool(_number(ipv6.get(_IFLA_INET6_FLAGS)) & _IF_READY),
+        generation=_GENERATIONS.get(ipv6.get(_IFLA_INET6_ADDR_GEN_MODE, b"\0"), "other"),
+        arp=not flags & _IFF_NOARP,
+        multicast=bool(flags & _IFF_MULTICAST),
+        broadcast=found.get(_IFLA_BROADCAST, b"").hex(":"),
+        held=any(found.get(_IFLA_PROTO_DOWN, b"")),
     )
 
 
@@ -131,7 +190,7 @@ def decode_address(payload: bytes) -> LinkAddress | None:
     """Decode an address; None for one of another family. ProtocolError for malformed bytes."""
     if len(payload) < _IFADDRMSG.size:
         raise ProtocolError(f"address message of {len(payload)} bytes")
-    family, length, old_flags, _, index = _IFADDRMSG.unpack_from(payload)
+    family, length, old_flags, scope, index = _IFADDRMSG.unpack_from(payload)
     size = {AF_INET: 4, AF_INET6: 16}.get(family)
     if size is None:
         return None
@@ -141,6 +200,7 @@ def decode_address(payload: bytes) -> LinkAddress | None:
     if len(packed) != size or length > size * 8:
         raise ProtocolError(f"address of {len(packed)} bytes with prefix length {length}")
     flags = _number(found[_IFA_FLAGS]) if _IFA_FLAGS in found else old_flags
+    peer = found.get(_IFA_ADDRESS, packed)
     return LinkAddress(
         index=index,
         address=f"{unpack(packed)}/{length}",
@@ -148,8 +208,35 @@ def decode_address(payload: bytes) -> LinkAddress | None:
         tentative=bool(flags & _IFA_F_TENTATIVE),
         dad_failed=bool(flags & _IFA_F_DADFAILED),
         permanent=bool(flags & _IFA_F_PERMANENT),
-        from_kernel=found.get(_IFA_PROTO) in _IFAPROT_KERNEL,
+        protocol=int.from_bytes(found.get(_IFA_PROTO, b"")[:1]),
+        peer=_address(peer, size) if peer != packed else None,
+        label=_text(found.get(_IFA_LABEL, b"")),
+        opaque=tuple(_address_words(flags, scope, found, size)),
     )
+
+
+def _address_words(flags: int, scope: int, found: Mapping[int, bytes], size: int) -> Iterator[str]:
+    """Yield what no manifest can express, in the words of iproute2, without seconds: these change by themselves."""
+    if not flags & _IFA_F_PERMANENT:
+        yield "dynamic"
+    preferred = _number(found[_IFA_CACHEINFO][:4]) if _IFA_CACHEINFO in found else _FOREVER
+    if 0 < preferred < _FOREVER and flags & _IFA_F_PERMANENT:
+        yield "with a preferred_lft"
+    yield from (word for flag, word in _FLAG_WORDS.items() if flags & flag)
+    for kind, word in ((_IFA_BROADCAST, "brd"), (_IFA_ANYCAST, "any")):
+        if kind in found:
+            yield f"{word} {_address(found[kind], size)}"
+    if _IFA_RT_PRIORITY in found:
+        yield f"metric {_number(found[_IFA_RT_PRIORITY])}"
+    # IPv6 derives the scope from the address.
+    if scope and _IFA_LABEL in found:
+        yield f"scope {_SCOPES.get(scope, scope)}"
+
+
+def _address(value: bytes, size: int) -> str:
+    if len(value) != size:
+        raise ProtocolError(f"address of {len(value)} bytes; {size} were expected")
+    return unpack(value)
 
 
 def _text(value: bytes) -> str:
@@ -230,12 +317,14 @@ def encode_address(
     """
     packed, length = split_prefix(operation.address.address)
     text = unpack(packed)
-    values: list[tuple[str, str | int]] = [("IFA_LOCAL", text), ("IFA_ADDRESS", text)]
+    values: list[tuple[str, str | int]] = [("IFA_LOCAL", text), ("IFA_ADDRESS", operation.address.peer or text)]
     kind, flags = message.DELETE_ADDRESS, message.REQUEST
     if not isinstance(operation, DeleteAddress):
         kind = message.NEW_ADDRESS
         flags |= message.CREATE | message.REPLACE
         values.append(("IFA_FLAGS", _IFA_F_PERMANENT | (0 if operation.address.dad else _IFA_F_NODAD)))
+        if operation.address.protocol:
+            values.append(("IFA_PROTO", operation.address.protocol))
     fields = {
         "family": AF_INET6 if is_ipv6(text) else AF_INET,
         "prefixlen": length,

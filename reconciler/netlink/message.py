@@ -15,7 +15,7 @@ from reconciler.errors import ProtocolError
 # Flags of nlmsghdr.
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 DUMP_INTERRUPTED = 0x10
-REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
+REPLACE, EXCLUSIVE, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
 # Message types that all families share, and those of the route family that are used here (rtnetlink.h).
 ERROR, DONE, OVERRUN = 2, 3, 4
 NEW_LINK, GET_LINK = 16, 18

@@ -6,6 +6,7 @@ Source: include/uapi/linux/neighbour.h (struct ndmsg, enum NDA_*, NTF_*, NUD_*),
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Mapping
 from socket import AF_INET, AF_INET6
 from typing import assert_never
@@ -22,9 +23,9 @@ NEW, DELETE, GET = 28, 29, 30
 # Family, index of the link, state, flags, type of route.
 _NDMSG = struct.Struct("=BxxxiHBB")
 # NDA_*.
-_DST, _LLADDR, _PROTOCOL = 1, 2, 12
-# NUD_PERMANENT, NTF_PROXY, NTF_ROUTER.
-_PERMANENT, _PROXY, _ROUTER = 0x80, 0x08, 0x80
+_DST, _LLADDR, _PROTOCOL, _FLAGS_EXT = 1, 2, 12, 15
+# NUD_PERMANENT, NTF_PROXY, NTF_ROUTER, NTF_EXT_LEARNED, NTF_EXT_MANAGED.
+_PERMANENT, _PROXY, _ROUTER, _LEARNED, _MANAGED = 0x80, 0x08, 0x80, 0x10, 0x1
 _SIZES = {AF_INET: 4, AF_INET6: 16}
 
 
@@ -87,6 +88,8 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Neighbour] | 
         proxy=proxy,
         router=bool(flags & _ROUTER),
         permanent=permanent or proxy,
+        opaque=("extern_learn",) * bool(flags & _LEARNED)
+        + ("managed",) * bool(int.from_bytes(found.get(_FLAGS_EXT, b""), sys.byteorder) & _MANAGED),
     )
 
 

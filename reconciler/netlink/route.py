@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from socket import AF_INET, AF_INET6
 from typing import assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import pack as pack_address
+from reconciler.model.address import split_prefix
 from reconciler.model.address import unpack as unpack_address
 from reconciler.model.mark import PROTOCOL
-from reconciler.model.route import TABLE_MAIN, NextHop, Route, canonical_hops
-from reconciler.netlink import message
+from reconciler.model.route import PROTOCOL_KERNEL, TABLE_MAIN, NextHop, Route, canonical_hops, identified
+from reconciler.netlink import message, opaque
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
 
 _RTMSG = struct.Struct("=BBBBBBBBI")
@@ -29,24 +30,33 @@ _RTNEXTHOP = struct.Struct("=HBBi")
 _U32 = struct.Struct("=I")
 
 # enum rtattr_type_t, and the two of RTA_METRICS that a manifest can set.
-DST, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH = 1, 4, 5, 6, 7, 8, 9
-CACHEINFO, TABLE, PREF = 12, 15, 20
+DST, SRC, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH = 1, 2, 4, 5, 6, 7, 8, 9
+CACHEINFO, TABLE, VIA, PREF = 12, 15, 18, 20
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _ONLINK = 4
-_PROTOCOL_AT = 5
+# What of the low byte of rtm_flags is no state of the link: RTNH_F_PERVASIVE, RTNH_F_ONLINK.
+_SETTINGS = 0x2 | _ONLINK
+_PROTOCOL_AT, _SCOPE_AT = 5, 6
 # The low byte of rtm_flags has RTNH_F_DEAD, _LINKDOWN and the like beside RTNH_F_ONLINK.
 _FLAGS_AT = 8 if sys.byteorder == "little" else 11
 _CLONED = 0x200
-_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
-_TABLE_LOCAL, _TABLE_COMPAT = 255, 252
-# What IPv6 appends to every dumped route: 36 bytes of cache info, and the preference, which is the default one unless
-# a router advertises another.
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_NOWHERE = 0, 253, 254, 255
+_TABLE_COMPAT = 252
+# What IPv6 appends to every dumped route: 36 bytes of cache info, of which the route expires unless _EVER is 0, and the
+# preference, which is the default one unless a router advertises another.
 _IPV6_TAIL, _IPV6_TAIL_START = 44, struct.pack("=HH", 36, CACHEINFO)
+_EVER = slice(12, 16)
 
 _MEDIUM = message.attribute(PREF, b"\0")
 
-_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+# RTN_*, from 1 on. A manifest has unicast, blackhole, unreachable and prohibit.
+_NAMES = ("unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit", "throw")
+_TYPES = {name: number for number, name in enumerate((*_NAMES, "nat", "xresolve"), 1)}
+# Those that lead to no link. The kernel puts such IPv6 routes on `lo`.
+_REJECTING = {"blackhole", "unreachable", "prohibit", "throw"}
 _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
+_MODELLED = {DST, SRC, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH, TABLE}
+Attributes = list[tuple[int, bytes]]
 _FAMILIES = {AF_INET: 4, AF_INET6: 16}
 
 
@@ -60,21 +70,24 @@ def encode(operation: RouteOperation, indexes: Mapping[str, int], sequence: int)
     """Build the request of an operation. KeyError for a NIC that `indexes` lacks."""
     match operation:
         case AddRoute():
-            kind, how = message.NEW_ROUTE, message.CREATE | message.EXCLUSIVE
+            # A NIC of the same network may have a connected route of its own.
+            beside = message.APPEND if operation.route.protocol == PROTOCOL_KERNEL else message.EXCLUSIVE
+            kind, how = message.NEW_ROUTE, message.CREATE | beside
             body = encode_body(operation.route, indexes)
         case ReplaceRoute():
             kind, how = message.NEW_ROUTE, message.CREATE | message.REPLACE
             body = encode_body(operation.route, indexes)
         case DeleteRoute():
             kind, how = message.DELETE_ROUTE, 0
-            # The kernel compares next hops in the order in which they were added, which is unknown here.
-            body = encode_body(operation.route, indexes, with_hops=len(operation.route.nexthops) == 1)
+            body = encode_body(identified(operation.route), indexes)
+            if not operation.route.is_ipv6:
+                body = body[:_SCOPE_AT] + bytes((_SCOPE_NOWHERE,)) + body[_SCOPE_AT + 1 :]
         case _:
             assert_never(operation)
     return message.pack(kind, message.REQUEST | how, sequence, body)
 
 
-def encode_body(route: Route, indexes: Mapping[str, int], *, with_hops: bool = True) -> bytes:
+def encode_body(route: Route, indexes: Mapping[str, int]) -> bytes:
     """Build the rtmsg and attributes of a route, as the kernel would dump it. KeyError for an unknown NIC."""
     address, _, text = route.dest.partition("/")
     packed, length = pack_address(address), int(text)
@@ -83,16 +96,16 @@ def encode_body(route: Route, indexes: Mapping[str, int], *, with_hops: bool = T
     single = len(hops) == 1
     if single and not ipv6 and length and _is_plain(route):
         return _plain_head(length) + packed + _plain_tail(hops[0].gateway or "", indexes[hops[0].device])
-    direct = bool(hops) and not any(hop.gateway for hop in hops)
+    source_packed, source_length = split_prefix(route.from_) if route.from_ else (b"", 0)
     parts = [
         _RTMSG.pack(
             AF_INET6 if ipv6 else AF_INET,
             length,
-            0,
-            0,
+            source_length,
+            route.tos,
             route.table if route.table < 256 else _TABLE_COMPAT,
-            PROTOCOL,
-            _SCOPE_LINK if direct and not ipv6 else _SCOPE_UNIVERSE,
+            route.protocol,
+            _usual_scope(route.type, hops, ipv6=ipv6),
             _TYPES[route.type],
             _ONLINK if single and hops[0].on_link else 0,
         ),
@@ -100,6 +113,8 @@ def encode_body(route: Route, indexes: Mapping[str, int], *, with_hops: bool = T
     ]
     if length:
         parts.append(message.attribute(DST, packed))
+    if source_packed:
+        parts.append(message.attribute(SRC, source_packed))
     source = message.attribute(PREFSRC, pack_address(route.source)) if route.source else b""
     metrics = _metrics(route)
     priority = _u32(PRIORITY, route.metric) if route.metric else b""
@@ -107,17 +122,27 @@ def encode_body(route: Route, indexes: Mapping[str, int], *, with_hops: bool = T
     if single:
         parts.append(_hop_attributes(hops[0]))
         parts.append(_u32(OIF, indexes[hops[0].device]))
-    elif hops and with_hops:
+    elif hops:
         parts.append(message.attribute(MULTIPATH, b"".join(_nexthop(hop, indexes) for hop in hops)))
     return b"".join(parts)
 
 
 def _is_plain(route: Route) -> bool:
-    """Return whether a route has nothing but a destination, a gateway and a device."""
+    """Return whether a route of ours has nothing but a destination, a gateway and a device."""
     hop = route.nexthops[0]
     return not (route.metric or route.source or route.mtu or route.advmss or hop.on_link or hop.gateway is None) and (
-        route.table == TABLE_MAIN and route.type == "unicast"
+        route.table == TABLE_MAIN and route.type == "unicast" and route.protocol == PROTOCOL and not route.tos
     )
+
+
+def _usual_scope(kind: str, hops: Sequence[NextHop], *, ipv6: bool) -> int:
+    """Return the scope that iproute2 gives to a route of a type, if none is named; IPv6 knows no scopes."""
+    if ipv6:
+        return _SCOPE_UNIVERSE
+    if kind in {"local", "nat"}:
+        return _SCOPE_HOST
+    direct = bool(hops) and not any(hop.gateway for hop in hops)
+    return _SCOPE_LINK if direct or kind in {"broadcast", "multicast", "anycast"} else _SCOPE_UNIVERSE
 
 
 @lru_cache(maxsize=33)
@@ -163,44 +188,38 @@ def is_ours(payload: bytes) -> bool:
 def find_expected(payload: bytes, expected: Mapping[bytes, Route]) -> Route | None:
     """Return the desired route with the bytes of a dumped one, or None, whatever the state of its link."""
     state = payload[_FLAGS_AT : _FLAGS_AT + 1]
-    if state and state[0] & ~_ONLINK:
-        payload = payload[:_FLAGS_AT] + bytes((state[0] & _ONLINK,)) + payload[_FLAGS_AT + 1 :]
+    if state and state[0] & ~_SETTINGS:
+        payload = payload[:_FLAGS_AT] + bytes((state[0] & _SETTINGS,)) + payload[_FLAGS_AT + 1 :]
     found = expected.get(payload)
     tail = payload[-_IPV6_TAIL:]
-    if found is None and tail[:4] == _IPV6_TAIL_START and tail[-8:] == _MEDIUM:
+    if found is None and tail[:4] == _IPV6_TAIL_START and tail[-8:] == _MEDIUM and not any(tail[_EVER]):
         found = expected.get(payload[:-_IPV6_TAIL])
     return found
 
 
-def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Route] | None:
-    """Decode a dumped route: return its protocol and the route.
-
-    None for routes that no manifest can describe and that are never ours: the local table, cached routes, other types,
-    source-specific routes and routes of a traffic class. ProtocolError for malformed bytes.
-    """
+def decode(payload: bytes, names: Mapping[int, str]) -> Route | None:
+    """Decode a dumped route. None for a cached route, another family or type. ProtocolError for malformed bytes."""
     if len(payload) < _RTMSG.size:
         raise ProtocolError(f"route message of {len(payload)} bytes")
-    family, length, source_length, tos, table, protocol, _, kind, flags = _RTMSG.unpack_from(payload)
-    if table == _TABLE_LOCAL or kind not in _TYPE_NAMES or source_length or tos or flags & _CLONED:
-        return None
+    family, length, source_length, tos, table, protocol, scope, kind, flags = _RTMSG.unpack_from(payload)
     size = _FAMILIES.get(family)
-    if size is None:
+    if size is None or kind not in _TYPE_NAMES or flags & _CLONED:
         return None
-    if length > size * 8:
-        raise ProtocolError(f"route with a prefix of {length} bits")
+    if max(length, source_length) > size * 8:
+        raise ProtocolError(f"route with a prefix of {max(length, source_length)} bits")
     found: dict[int, bytes] = {}
-    opaque = []
+    others = []
     for attribute, value in message.attributes(payload, _RTMSG.size):
-        if attribute in (DST, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH, TABLE):
+        if attribute in _MODELLED:
             found[attribute] = value
-        elif attribute != CACHEINFO and not (attribute == PREF and value == b"\0"):
-            opaque.append(message.attribute(attribute, value))
-    mtu, advmss, others = _decode_metrics(found.get(METRICS, b""))
+        else:
+            others.append((attribute, value))
+    mtu, advmss, metrics = _decode_metrics(found.get(METRICS, b""))
     kind_name = _TYPE_NAMES[kind]
-    # The kernel puts IPv6 routes of other types on `lo`.
-    hops, unknown = _decode_hops(found, flags, size, names) if kind_name == "unicast" else ((), b"")
-    source = found.get(PREFSRC)
-    return protocol, Route(
+    hops, more = ((), []) if kind_name in _REJECTING else _decode_hops(found, flags, size, names)
+    usual = scope if any(each == VIA for each, _ in others) else _usual_scope(kind_name, hops, ipv6=size == 16)
+    source, from_prefix = found.get(PREFSRC), found.get(SRC)
+    return Route(
         dest=f"{_address(found.get(DST, bytes(size)), size)}/{length}",
         type=kind_name,
         nexthops=hops,
@@ -209,7 +228,14 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Route] | None
         source=_address(source, size) if source is not None else None,
         mtu=mtu,
         advmss=advmss,
-        opaque=b"".join((*opaque, others, unknown)),
+        protocol=protocol,
+        tos=tos,
+        from_=f"{_address(from_prefix, size)}/{source_length}" if from_prefix is not None else None,
+        opaque=(
+            *opaque.attribute_words((*others, *more)),
+            *opaque.metric_words(metrics),
+            *opaque.state_words(flags, scope, usual),
+        ),
     )
 
 
@@ -226,7 +252,7 @@ def _address(value: bytes, size: int) -> str:
     return unpack_address(value)
 
 
-def _decode_metrics(nested: bytes) -> tuple[int, int, bytes]:
+def _decode_metrics(nested: bytes) -> tuple[int, int, Attributes]:
     mtu = advmss = 0
     others = []
     for kind, value in message.attributes(nested):
@@ -235,20 +261,20 @@ def _decode_metrics(nested: bytes) -> tuple[int, int, bytes]:
         elif kind == _RTAX_ADVMSS:
             advmss = _number(value)
         else:
-            others.append(message.attribute(kind, value))
-    return mtu, advmss, message.attribute(METRICS, b"".join(others)) if others else b""
+            others.append((kind, value))
+    return mtu, advmss, others
 
 
 def _decode_hops(
     found: Mapping[int, bytes], flags: int, size: int, names: Mapping[int, str]
-) -> tuple[tuple[NextHop, ...], bytes]:
-    """Decode the next hops. Return them and the bytes of what a manifest cannot describe of them."""
+) -> tuple[tuple[NextHop, ...], Attributes]:
+    """Decode the next hops. Return them and the attributes that a manifest cannot describe of them."""
     if MULTIPATH in found:
         return _multipath(found[MULTIPATH], size, names)
     if OIF not in found:
-        return (), b""
+        return (), []
     gateway = found.get(GATEWAY)
-    return (_hop(_number(found[OIF]), gateway, 1, flags, size, names),), b""
+    return (_hop(_number(found[OIF]), gateway, 1, flags, size, names),), []
 
 
 def _hop(index: int, gateway: bytes | None, weight: int, flags: int, size: int, names: Mapping[int, str]) -> NextHop:
@@ -260,9 +286,9 @@ def _hop(index: int, gateway: bytes | None, weight: int, flags: int, size: int, 
     )
 
 
-def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> tuple[tuple[NextHop, ...], bytes]:
+def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> tuple[tuple[NextHop, ...], Attributes]:
     hops = []
-    opaque = b""
+    others: Attributes = []
     start = 0
     while start < len(data):
         if len(data) - start < _RTNEXTHOP.size:
@@ -272,6 +298,6 @@ def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> tuple[tuple[
             raise ProtocolError(f"next hop claims {length} bytes, but {len(data) - start} are left")
         attributes = dict(message.attributes(data[start + _RTNEXTHOP.size : start + length]))
         hops.append(_hop(index, attributes.pop(GATEWAY, None), extra_weight + 1, flags, size, names))
-        opaque += b"".join(message.attribute(kind, value) for kind, value in attributes.items())
+        others += attributes.items()
         start += (length + 3) & ~3
-    return canonical_hops(hops), opaque
+    return canonical_hops(hops), others

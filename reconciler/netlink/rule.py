@@ -6,6 +6,7 @@ Source: include/uapi/linux/fib_rules.h (struct fib_rule_hdr, enum FRA_*, FR_ACT_
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Mapping
 from socket import AF_INET, AF_INET6
 from typing import assert_never
@@ -36,10 +37,14 @@ _KNOWN = {
 }
 # FRA_SPORT_MASK, FRA_DPORT_MASK: later kernels dump a mask of all bits with a single port.
 _PORT_MASKS, _WHOLE_PORT = {28, 29}, b"\xff\xff"
+# FRA_FLOW, FRA_TUN_ID, FRA_SUPPRESS_IFGROUP.
+_OTHERS = {11: "realms", 12: "tun_id", 13: "suppress_ifgroup"}
 # FIB_RULE_INVERT. The kernel sets the other flags itself.
 _INVERT = 0x2
-# FR_ACT_*; the rejecting actions have the numbers of the types of routes.
-_ACTIONS = {"table": 1, "goto": 2, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+# FR_ACT_*; the rejecting actions have the numbers of the types of routes. No manifest has `nop`, nor those without a
+# name here: the kernel drops the packets of such a rule.
+_ACTIONS = {"table": 1, "goto": 2, "nop": 3, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+_OTHER_ACTION = "action-"
 _ACTION_NAMES = {number: name for name, number in _ACTIONS.items()}
 _FAMILIES = {"ipv4": AF_INET, "ipv6": AF_INET6}
 _FAMILY_NAMES = {number: name for name, number in _FAMILIES.items()}
@@ -77,7 +82,7 @@ def encode_body(rule: Rule) -> bytes:
         source[1],
         rule.tos,
         rule.table if rule.table < 256 else _COMPAT,
-        _ACTIONS[rule.action],
+        _ACTIONS.get(rule.action) or int(rule.action.removeprefix(_OTHER_ACTION)),
         _INVERT if rule.invert else 0,
     )
     found: list[tuple[int, bytes | None]] = [
@@ -110,15 +115,16 @@ def _name(name: str | None) -> bytes | None:
 
 
 def decode(payload: bytes) -> tuple[int, Rule] | None:
-    """Decode a dumped rule: return its protocol and the rule. None for another family or action.
+    """Decode a dumped rule: return its protocol and the rule. None for another family.
 
     ProtocolError for malformed bytes.
     """
     if len(payload) < _HEADER.size:
         raise ProtocolError(f"rule message of {len(payload)} bytes")
     family, to_bits, from_bits, tos, table, action, flags = _HEADER.unpack_from(payload)
-    if family not in _FAMILY_NAMES or action not in _ACTION_NAMES:
+    if family not in _FAMILY_NAMES:
         return None
+    action_name = _ACTION_NAMES.get(action, f"{_OTHER_ACTION}{action}")
     name = _FAMILY_NAMES[family]
     found = dict(message.attributes(payload, _HEADER.size))
     size = _SIZES[name]
@@ -126,7 +132,7 @@ def decode(payload: bytes) -> tuple[int, Rule] | None:
         raise ProtocolError(f"rule with a prefix of {max(to_bits, from_bits)} bits")
     mark, table = _number(found, _FWMARK, 0), _number(found, _TABLE, table)
     suppress = _number(found, _SUPPRESS, ALL_BITS)
-    opaque = (message.attribute(kind, value) for kind, value in found.items() if not _is_known(kind, value))
+    others = [(kind, value) for kind, value in found.items() if not _is_known(kind, value)]
     return _byte(found, _PROTOCOL), Rule(
         family=name,
         priority=_number(found, _PRIORITY, 0),
@@ -144,15 +150,20 @@ def decode(payload: bytes) -> tuple[int, Rule] | None:
         suppress_prefixlength=NO_SUPPRESSION if suppress == ALL_BITS else suppress,
         l3mdev=bool(_byte(found, _L3MDEV)),
         invert=bool(flags & _INVERT),
-        action=_ACTION_NAMES[action],
-        table=table if _ACTION_NAMES[action] == "table" else 0,
+        action=action_name,
+        table=table if action_name == "table" else 0,
         goto=_number(found, _GOTO, 0),
-        opaque=b"".join(opaque),
+        opaque=tuple(_words(kind, value) for kind, value in others),
     )
 
 
 def _is_known(kind: int, value: bytes) -> bool:
     return kind in _KNOWN or (kind in _PORT_MASKS and value == _WHOLE_PORT)
+
+
+def _words(kind: int, value: bytes) -> str:
+    """Return an attribute that no manifest can express in the words of iproute2."""
+    return f"{_OTHERS.get(kind, f'attribute {kind}')} {int.from_bytes(value, sys.byteorder)}"
 
 
 def _sized(value: bytes, size: int) -> bytes:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from operator import or_
 from socket import AF_INET, AF_INET6
+from types import MappingProxyType
 from typing import Any, NamedTuple, assert_never
 
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.neighbour import Neighbour
-from reconciler.model.route import TABLE_MAIN
+from reconciler.model.route import PROTOCOL_KERNEL, TABLE_MAIN
 from reconciler.model.rule import KERNEL_TABLES, Rule
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink import interface, neighbour, route, rule
@@ -29,10 +30,11 @@ from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 
 
 class SectionObjects(NamedTuple):
-    """The observed objects of a section: ours, and the foreign ones."""
+    """The observed objects of a section: ours, the foreign ones, and what else it tells of the surroundings."""
 
     ours: tuple[Any, ...] = ()
     foreign: tuple[Any, ...] = ()
+    around: Mapping[str, Any] = MappingProxyType({})
 
 
 class KernelTable(NamedTuple):
@@ -49,7 +51,8 @@ class KernelTable(NamedTuple):
 
 def _routes(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> SectionObjects:
     found = engine.routes(indexes, desired.routes or ())
-    return SectionObjects(tuple(found.ours), tuple(found.foreign))
+    around = {"local_table": tuple(found.local), "in_front": tuple(found.in_front)}
+    return SectionObjects(tuple(found.ours), tuple(found.foreign), around)
 
 
 def _rules(engine: Engine, indexes: Mapping[str, int], desired: Sandbox) -> SectionObjects:
@@ -132,7 +135,12 @@ def _encode_item(operation: ItemOperation, indexes: Mapping[str, int], sequence:
 
 
 def is_gone(operation: Operation, code: int) -> bool:
-    """Return whether a deletion failed only because its object is already gone."""
+    """Return whether a deletion failed only because its object is already gone, or an addition because it is there.
+
+    The latter is true of what the kernel derives: it may have done so meanwhile.
+    """
+    if isinstance(operation, AddRoute):
+        return operation.route.protocol == PROTOCOL_KERNEL and code == errno.EEXIST
     if isinstance(operation, DeleteRoute):
         return code == errno.ESRCH
     if isinstance(operation, DeleteItem):

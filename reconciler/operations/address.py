@@ -41,14 +41,23 @@ class AddAddress(_OnNic):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceAddress(_OnNic):
-    """Change how duplicates of an address are detected, or restore an address that the kernel may have deleted."""
+    """Change an address in place, or restore one that the kernel may have deleted.
+
+    `before`: what was observed; None if the address is as desired and may be deleted on the way.
+    """
 
     sign: ClassVar[Sign] = "~"
+    before: Address | None = None
 
     @property
     def command(self) -> str:
         """Return the command."""
         return iproute2.address_command("replace", self.device, self.address)
+
+    @property
+    def comment(self) -> str:
+        """Return what is replaced."""
+        return f"was {iproute2.address_words(self.before)}" if self.before else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

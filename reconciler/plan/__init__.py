@@ -4,9 +4,9 @@ The order, and why:
  0. Sysctls of the sandbox are set, as they change those of NICs; those of a NIC are set before it goes up.
  1. NICs whose name is needed are removed, NICs are renamed, NICs are added, links are set: everything else names them.
  2. Addresses are added. One is deleted before, where its later deletion would delete others too (see `plan.address`).
- 3. Neighbours are added: a gateway is known before the first packet to it. Then routes are added and replaced, those
-    without a gateway first: the gateways of the others are reached through them. Then rules are added: their tables
-    have their routes by then.
+ 3. Neighbours are added: a gateway is known before the first packet to it. Then routes are added and replaced: first
+    what the kernel has derived from addresses and lost (see `plan.derived`), then those without a gateway, through
+    which the gateways of the others are reached. Then rules are added: their tables have their routes by then.
  4. The IPVS table changes: the kernel accepts a server only if there is a route to it.
  5. Rules are deleted, then routes, neighbours, addresses, NICs: a replacement exists before what it replaces is gone.
 """
@@ -28,6 +28,7 @@ from reconciler.operations.route import AddRoute, ReplaceRoute
 from reconciler.operations.segment import Network, Segment, Settings, Table, flat, joined
 from reconciler.plan import aftermath
 from reconciler.plan.address import AddressPlan, plan_addresses
+from reconciler.plan.derived import Derived, plan_derived
 from reconciler.plan.interface import LinkPlan, plan_links
 from reconciler.plan.item import ItemPlan, plan_items, readdressed
 from reconciler.plan.route import plan_routes
@@ -77,7 +78,8 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     if isinstance(desired.driver, KataAddress):
         return _plan_kata(desired, observed)
     around = observed.around
-    had = observed.sandbox.interfaces or ()
+    derived = Derived(desired.routes or (), observed)
+    had = tuple(derived.marked(each) for each in observed.sandbox.interfaces or ())
     wanted = had if desired.interfaces is None else desired.interfaces
     routes = observed.sandbox.routes or ()
     wishes = desired.routes
@@ -94,6 +96,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     sure, doubtful = aftermath.route_changes(wishes, routes, links, addresses)
     foreign = aftermath.foreign_routes(around.routes, links, addresses, had, wanted) if sure or doubtful else []
     coming, going = plan_routes(sure, doubtful, foreign)
+    lacking = plan_derived(derived, desired.interfaces or (), had, links, addresses)
 
     neighbours, rules = _plan_items(desired, observed, wanted, links, addresses)
     table = _plan_ipvs(desired, observed)
@@ -102,8 +105,8 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
             Settings(tuple(sysctls.early)),
             *links.early,
             Settings(tuple(sysctls.late)),
-            Network((*addresses.early, *neighbours.coming)),
-            Network((*_awaits(coming, addresses, links, observed), *coming, *rules.coming)),
+            Network((*addresses.early, *lacking.addresses, *neighbours.coming)),
+            Network((*lacking.routes, *_awaits(coming, addresses, links, observed), *coming, *rules.coming)),
             *((Table(tuple(table.operations)),) if table else ()),
             Network((*rules.going, *going, *neighbours.going, *addresses.late)),
             *links.late,

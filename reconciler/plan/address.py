@@ -17,12 +17,21 @@ from reconciler.model.sandbox import Surroundings
 from reconciler.operations.address import AddAddress, AddressOperation, DeleteAddress, ReplaceAddress
 from reconciler.plan.interface import LinkPlan
 
+# What is lacking of an IPv6 address that the kernel's table `local` has lost.
+NOT_LOCAL = "without its route in table local"
+# The first words of what the kernel changes of an address that it has. With any other difference the address is deleted
+# and added again (net/ipv4/devinet.c: inet_rtm_newaddr; net/ipv6/addrconf.c: inet6_addr_modify).
+_LIFETIMES = frozenset({"dynamic", "deprecated", "with"})
+_IN_PLACE_IPV4 = _LIFETIMES | {"metric"}
+_IN_PLACE_IPV6 = _LIFETIMES | {"home", "mngtmpaddr", "noprefixroute"}
+
 
 @dataclass(slots=True)
 class AddressPlan:
     """What happens to the addresses. NICs have their names from before the plan, except in `ipv6`.
 
-    `gone`: addresses (without length) that no NIC has in the end. `dropped`: IPv4 addresses that are deleted before
+    `gone`: addresses (without length) that no NIC has in the end. `renewed`: IPv6 addresses that are deleted and added
+    again, with which routes lose their source. `dropped`: IPv4 addresses that are deleted before
     routes are written; `doubtful`: those that may be. `ipv4_off`: NICs that have no IPv4 address for a moment and lose
     all their IPv4 routes; `ipv4_doubtful`: those to which this may happen. `ipv6_dropped`: (NIC, network) of IPv6
     addresses that are deleted before routes are written. `ipv6`: (NIC by its new name, address, whether it was just
@@ -36,6 +45,7 @@ class AddressPlan:
     doubtful: set[str] = field(default_factory=set)
     ipv4_off: set[str] = field(default_factory=set)
     ipv4_doubtful: set[str] = field(default_factory=set)
+    renewed: set[str] = field(default_factory=set)
     ipv6_dropped: set[tuple[str, str]] = field(default_factory=set)
     ipv6: list[tuple[str, Address, bool]] = field(default_factory=list)
     deletions: int = 0
@@ -103,22 +113,26 @@ def _plan_nic(
     if old and old.name in links.downed | links.ipv6_cut:
         found = tuple(address for address in found if not is_ipv6(address.address))
     given = {address for nic, address in around.addresses if old and nic == old.name}
-    reordered = _wrong_primaries(found, interface.addresses)
+    renewed = [*_wrong_primaries(found, interface.addresses), *_unchangeable(found, interface.addresses)]
+    reordered = [address for address in found if address in renewed]
     changes = diff(interface.addresses, [address for address in found if address not in reordered])
     added = [each.after for each in changes if each.after and not each.before and each.after.key not in given]
     deleted = [each.before for each in changes if each.before and not each.after]
     changed = [each.after for each in changes if each.before and each.after]
-    first, rest = _must_go_first(deleted, interface, routes)
+    first, rest = _must_go_first(deleted, interface, routes, {each.host for each in added})
     # Secondaries before their primary, with which the kernel would delete them: so each still exists in its turn.
     first = sorted([*reordered, *first], key=found.index, reverse=True)
     rest.sort(key=found.index, reverse=True)
     dropped = [each for each in _dropped_along(first, found, interface.addresses) if each not in added]
     plan.early += [DeleteAddress(device=name, address=address) for address in first]
-    plan.early += [ReplaceAddress(device=name, address=address) for address in (*dropped, *changed)]
+    before = {address.key: address for address in found}
+    plan.early += [ReplaceAddress(device=name, address=address) for address in dropped]
+    plan.early += [ReplaceAddress(device=name, address=address, before=before[address.key]) for address in changed]
     plan.early += [AddAddress(device=name, address=address) for address in added]
     plan.late += [DeleteAddress(device=name, address=address) for address in rest]
     plan.dropped |= {address.host for address in first if not is_ipv6(address.address)}
     plan.doubtful |= {address.host for address in dropped}
+    plan.renewed |= {address.host for address in first if is_ipv6(address.address)} & {each.host for each in added}
     if old:
         plan.ipv6_dropped |= {(old.name, network(each.address)) for each in first if is_ipv6(each.address)}
         had = {address.key for address in found if not is_ipv6(address.address)}
@@ -139,13 +153,14 @@ def _note_ipv4(
 
 
 def _must_go_first(
-    deleted: list[Address], wanted: Interface, routes: tuple[Route, ...]
+    deleted: list[Address], wanted: Interface, routes: tuple[Route, ...], added: set[str]
 ) -> tuple[list[Address], list[Address]]:
     """Split deletions of a NIC into those before everything else and those at the end.
 
     An IPv4 address is deleted first in three cases. Others of its subnet are added: the kernel might delete them with
     it later. A route replaces its connected one. No IPv4 address remains: with the last one, the kernel deletes all
-    IPv4 routes of the NIC. An IPv6 address is deleted before a route is added that the kernel would delete with it.
+    IPv4 routes of the NIC. An IPv6 address is deleted before a route is added that the kernel would delete with it, and
+    before the same address is added with another length or peer: the kernel has it only once.
     """
     if not deleted:
         return [], []
@@ -159,6 +174,7 @@ def _must_go_first(
         for address in deleted
         if connected_key(address.address) in claimed
         or network(address.address) in at_risk
+        or (is_ipv6(address.address) and address.host in added)
         or (not is_ipv6(address.address) and (not ipv4_stays or network(address.address) in networks))
     ]
     return first, [address for address in deleted if address not in first]
@@ -183,11 +199,23 @@ def _wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) ->
     return wrong
 
 
+def _unchangeable(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
+    """Return the desired addresses that the kernel cannot change to what they should be."""
+    keys = {address.key for address in wanted}
+    return [address for address in found if address.key in keys and not _is_changeable(address)]
+
+
+def _is_changeable(address: Address) -> bool:
+    in_place = _IN_PLACE_IPV6 if is_ipv6(address.address) else _IN_PLACE_IPV4
+    return in_place.issuperset(words.partition(" ")[0] for words in address.opaque)
+
+
 def _dropped_along(first: list[Address], found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
-    """Return the desired addresses that the kernel may delete with the first one of their subnet."""
+    """Return the desired IPv4 addresses that the kernel may delete with the first one of their subnet."""
     primaries: dict[str, str] = {}
     for address in found:
-        primaries.setdefault(network(address.address), address.key)
+        if not is_ipv6(address.address):
+            primaries.setdefault(network(address.address), address.key)
     going = {address.key for address in first}
     present = {address.key for address in found}
     return [

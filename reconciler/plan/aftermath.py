@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.diff import Change, diff
+from reconciler.model.derived import connected_routes
 from reconciler.model.interface import Interface
 from reconciler.model.route import (
     TABLE_MAIN,
     DirectNetworks,
-    NextHop,
     Route,
     canonical_hops,
-    connected_key,
     is_reached,
 )
 from reconciler.plan.address import AddressPlan, passes_for_connected
@@ -33,7 +32,7 @@ def route_changes(
     Whether a route is lost may depend on settings of the kernel. Such a route is always a change: replaced, or deleted.
     """
     links_change = links.renames or links.removed or links.gone_early or links.downed or links.mtus or links.ipv6_cut
-    if not (links_change or addresses.dropped or addresses.doubtful or addresses.ipv6_dropped):
+    if not (links_change or addresses.dropped or addresses.doubtful or addresses.ipv6_dropped or addresses.renewed):
         return diff(wishes, routes), []
     wished = {wish.key for wish in wishes}
     left: list[Route] = []
@@ -74,6 +73,8 @@ def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route
     # A link that is down for a moment stays one of several next hops; one that is removed does not.
     if devices & gone:
         route = replace(route, nexthops=tuple(hop for hop in route.nexthops if hop.device not in gone))
+    if route.source in addresses.renewed:
+        route = replace(route, source=None)
     for device in devices & links.mtus.keys():
         route = _follow_mtu(route, *links.mtus[device])
     return route
@@ -160,15 +161,6 @@ def foreign_routes(
 
 
 def _connected(interfaces: Iterable[Interface]) -> Iterator[Route]:
-    """Yield the routes that the kernel adds by itself (fib_add_ifaddr, addrconf_prefix_route)."""
+    """Yield the routes that the kernel adds by itself."""
     for interface in interfaces:
-        seen = set()
-        for address in interface.addresses:
-            table, dest, metric = connected_key(address.address)
-            route = Route(dest=dest, table=table, metric=metric, nexthops=(NextHop(device=interface.name),))
-            if route.is_ipv6:
-                yield route
-            # The kernel adds a route for the first address of a subnet only, and none for a host address.
-            elif dest not in seen and not dest.endswith("/32"):
-                seen.add(dest)
-                yield replace(route, source=address.host)
+        yield from connected_routes(interface.name, interface.addresses)

@@ -79,10 +79,15 @@ class _Kernel:
 
 def _is_refused(new: Rule, other: Rule) -> bool:
     """Return whether the kernel refuses a new rule because of another one."""
-    return new.opaque == other.opaque and all(
+    return _distinguishing(new) == _distinguishing(other) and all(
         getattr(new, name) == getattr(other, name) or (name in _LOOSE and getattr(new, name) == unset)
         for name, unset in _SELECTORS.items()
     )
+
+
+def _distinguishing(rule: Rule) -> list[str]:
+    """Return what no manifest can express and the kernel tells rules apart by; older kernels ignore realms."""
+    return [words for words in rule.opaque if not words.startswith("realms ")]
 
 
 def _is_deleted(request: Rule, other: Rule) -> bool:

@@ -305,8 +305,12 @@ WITHOUT_ROW: dict[tuple[type, str], str] = {
         "its objects have rows of their own",
     ),
     (Interface, "up"): "a desired NIC is up: tests/system/test_fields.py",
-    (Route, "opaque"): "only observed: tests/netlink/test_route.py",
+    **{(Address, field): "only observed: tests/adversary" for field in ("peer", "protocol", "opaque")},
+    **{
+        (Route, field): "only observed: tests/netlink/test_route.py" for field in ("protocol", "tos", "from_", "opaque")
+    },
     (Rule, "opaque"): "only observed: tests/netlink",
+    (Neighbour, "opaque"): "only observed: tests/netlink",
     (Neighbour, "permanent"): "a desired neighbour never expires: tests/netlink",
     (Service, "marked"): "no tool shows it: tests/ipvs/test_ownership.py",
     (Ipvs, "exclude"): "it leaves services alone: tests/ipvs/test_ownership.py",

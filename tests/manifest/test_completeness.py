@@ -150,8 +150,11 @@ EXAMPLES: dict[type, dict[str, Any]] = {
 # desired server drains, and only what is observed can have what we cannot express.
 NOT_SAID = {
     (NetnsAddress, "started"),
-    *((Interface, "up"), (Route, "opaque"), (Rule, "opaque"), (Neighbour, "permanent"), (Service, "marked")),
+    *((Interface, "up"), (Neighbour, "permanent"), (Service, "marked")),
     *((Service, "draining"), (Service, "other_flags")),
+    *((Route, field) for field in ("protocol", "tos", "from_")),
+    *((Address, field) for field in ("peer", "protocol")),
+    *((kind, "opaque") for kind in (Route, Rule, Neighbour, Address)),
 }
 # A port is said with its address, and a service's address at its protocol.
 SAID_AS = {

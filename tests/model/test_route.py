@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,14 @@ ROUTE = Route(dest="0.0.0.0/0", nexthops=(HOP,))
 
 
 def test_a_route_is_the_same_by_table_destination_and_metric() -> None:
-    other = Route(dest="0.0.0.0/0", type="blackhole", mtu=1400, advmss=1360, source="10.0.0.2", opaque=b"\1")
-    assert ROUTE.key == other.key == (254, "0.0.0.0/0", 0)
-    others = [replace(ROUTE, **change) for change in ({"dest": "::/0"}, {"table": 7}, {"metric": 7})]
-    assert [each.key for each in others] == [(254, "::/0", 0), (7, "0.0.0.0/0", 0), (254, "0.0.0.0/0", 7)]
+    other = Route(dest="0.0.0.0/0", type="blackhole", mtu=1400, advmss=1360, source="10.0.0.2", opaque=("realms 7",))
+    assert ROUTE.key == other.key == (254, "0.0.0.0/0", 0, 0, None)
+    changes: list[dict[str, Any]] = [{"dest": "::/0"}, {"table": 7}, {"metric": 7}, {"tos": 8}, {"from_": "fd00::/8"}]
+    assert len({each.key for each in (ROUTE, *(replace(ROUTE, **change) for change in changes))}) == 6
+
+
+def test_who_made_a_route_does_not_matter_where_it_serves() -> None:
+    assert replace(ROUTE, protocol=2) == ROUTE
 
 
 @pytest.mark.parametrize(

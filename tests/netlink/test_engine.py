@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import BusyError, ProtocolError
+from reconciler.model.interface import LinkState
 from reconciler.model.route import NextHop, Route
 from reconciler.netlink import engine as engine_module
 from reconciler.netlink import message
@@ -19,7 +20,8 @@ from reconciler.netlink.message import Message
 from reconciler.netlink.route import encode_body
 from tests.netlink.scripted import Answer, ScriptedChannel, acknowledge, dump, error, ipv6_address, link
 
-ETH0 = Link(index=2, name="eth0", hw_addr="", mtu=0, up=True, carrier=False, alias="", kind="", queues=0)
+STATE = LinkState(multicast=False)
+ETH0 = Link(2, "eth0", hw_addr="", mtu=0, up=True, carrier=False, alias="", kind="", queues=0, state=STATE)
 ADDRESS = LinkAddress(
     index=2,
     address="fd00::1/64",
@@ -27,7 +29,6 @@ ADDRESS = LinkAddress(
     tentative=False,
     dad_failed=False,
     permanent=True,
-    from_kernel=False,
 )
 ROUTE = Route(dest="10.0.0.0/8", nexthops=(NextHop(device="eth0", gateway="192.0.2.1"),))
 INDEXES = {"eth0": 2, "eth1": 3}

@@ -16,7 +16,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from reconciler.errors import ProtocolError
-from reconciler.model.interface import Address, Origin
+from reconciler.model.interface import Address, LinkState, Origin
 from reconciler.netlink import interface, message
 from reconciler.netlink.channel import SocketChannel
 from reconciler.netlink.engine import Engine
@@ -33,7 +33,9 @@ from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 
 # linux/if.h and linux/if_addr.h.
-UP, LOWER_UP = 0x1, 0x10000
+UP, NOARP, MULTICAST, LOWER_UP = 0x1, 0x80, 0x1000, 0x10000
+# net/if_inet6.h.
+READY = 0x80000000
 ARPHRD_ETHER = 1
 NODAD, DADFAILED, TENTATIVE, PERMANENT = 0x02, 0x08, 0x40, 0x80
 
@@ -104,8 +106,14 @@ def test_links_are_what_ip_says(network: str, open_engine: OpenEngine) -> None:
             queues=link["num_tx_queues"],
             ethernet=link["link_type"] == "ether",
             mtus=(link["min_mtu"], link["max_mtu"]),
+            state=LinkState(
+                ipv6=any(address["scope"] == "link" for address in link["addr_info"]) or "LOOPBACK" in link["flags"],
+                arp="NOARP" not in link["flags"],
+                multicast="MULTICAST" in link["flags"],
+                broadcast=link["broadcast"],
+            ),
         )
-        for link in show("link", namespace=network)
+        for link in show("address", namespace=network)
     ]
     found = open_engine(network).links()
     assert found == expected
@@ -118,6 +126,16 @@ def test_links_are_what_ip_says(network: str, open_engine: OpenEngine) -> None:
         ("t0", "tun", 1, False, False, 1500, ""),
         ("t1", "tun", 256, False, False, 1500, ""),
     } <= set(told)
+
+
+def pyroute2_state(told: Any, values: dict[str, Any]) -> LinkState:
+    ipv6 = dict(dict(values["IFLA_AF_SPEC"]["attrs"])["AF_INET6"]["attrs"])
+    return LinkState(
+        ipv6=bool(ipv6["IFLA_INET6_FLAGS"] & READY) and bool(told["flags"] & UP),
+        arp=not told["flags"] & NOARP,
+        multicast=bool(told["flags"] & MULTICAST),
+        broadcast=values["IFLA_BROADCAST"],
+    )
 
 
 def test_links_are_what_pyroute2_says(network: str, open_engine: OpenEngine) -> None:
@@ -138,6 +156,7 @@ def test_links_are_what_pyroute2_says(network: str, open_engine: OpenEngine) -> 
                 queues=values["IFLA_NUM_TX_QUEUES"],
                 ethernet=told["ifi_type"] == ARPHRD_ETHER,
                 mtus=(values["IFLA_MIN_MTU"], values["IFLA_MAX_MTU"]),
+                state=pyroute2_state(told, values),
             )
         )
     assert {link.kind for link in expected} == {"", "veth", "bridge", "macvlan", "ifb", "tun"}
@@ -177,7 +196,10 @@ def test_addresses_are_what_ip_says(network: str, open_engine: OpenEngine) -> No
             tentative=address.get("tentative", False),
             dad_failed=address.get("dadfailed", False),
             permanent=not address.get("dynamic", False),
-            from_kernel=address["scope"] == "link" and address["local"] != "fe80::99",
+            protocol=3 if address["scope"] == "link" and address["local"] != "fe80::99" else 0,
+            peer=address.get("address"),
+            label=address.get("label", ""),
+            opaque=("dynamic",) if address.get("dynamic") else (),
         )
         for link in show("address", namespace=network)
         for address in link["addr_info"]
@@ -193,20 +215,21 @@ def test_each_flag_of_an_address_is_told(network: str, open_engine: OpenEngine) 
     engine = open_engine(network)
     indexes = {link.name: link.index for link in engine.links()}
 
-    def address(device: str, text: str, **flags: bool) -> LinkAddress:
-        unset = dict.fromkeys(("nodad", "tentative", "dad_failed", "from_kernel"), False)
-        return LinkAddress(index=indexes[device], address=text, **{**unset, "permanent": True, **flags})
+    def address(device: str, text: str, **flags: Any) -> LinkAddress:
+        unset: dict[str, Any] = dict.fromkeys(("nodad", "tentative", "dad_failed"), False)
+        unset |= {"permanent": True, "label": "" if ":" in text else device}
+        return LinkAddress(index=indexes[device], address=text, **{**unset, **flags})
 
     given = [each for each in engine.addresses() if not each.from_kernel and each.index != indexes["lo"]]
     assert sorted(given, key=str) == sorted(
         [
             address("v0", "10.0.0.1/24"),
             address("v0", "10.0.0.2/24"),
-            address("v0", "10.0.1.1/32"),
-            address("v0", "10.0.2.1/24", permanent=False),
+            address("v0", "10.0.1.1/32", peer="10.0.1.2"),
+            address("v0", "10.0.2.1/24", permanent=False, opaque=("dynamic",)),
             address("v0", "fd00::1/64", nodad=True),
-            address("v0", "fd00::3/128", nodad=True),
-            address("v0", "fd00::5/64", nodad=True, permanent=False),
+            address("v0", "fd00::3/128", nodad=True, peer="fd00::4"),
+            address("v0", "fd00::5/64", nodad=True, permanent=False, opaque=("dynamic",)),
             address("v0", "fe80::99/64", nodad=True),
             # Without a carrier, duplicate address detection waits.
             address("w0", "fd00:1::1/64", tentative=True),
@@ -230,7 +253,7 @@ def test_the_link_local_address_that_the_kernel_gives_is_the_kernels(kernel: Ker
         tentative=False,
         dad_failed=False,
         permanent=True,
-        from_kernel=True,
+        protocol=3,
     )
     # The kernel gives it when it has taken notice of the carrier.
     wait_until(lambda: any(each.index == index for each in engine.addresses()))
@@ -301,7 +324,7 @@ def test_malformed_links_are_protocol_errors() -> None:
 
 def test_a_link_of_which_nothing_is_said_has_only_an_index() -> None:
     assert interface.decode_link(struct.pack("=BxHiII", 0, 1, 7, 0, 0)) == Link(
-        index=7, name="", hw_addr="", mtu=0, up=False, carrier=False, alias="", kind="", queues=0
+        7, "", hw_addr="", mtu=0, up=False, carrier=False, alias="", kind="", queues=0, state=LinkState(multicast=False)
     )
 
 
@@ -354,7 +377,7 @@ def test_an_address_of_another_family_is_left_out() -> None:
 def test_flags_of_old_kernels_stand_in_the_header() -> None:
     payload = struct.pack("=BBBBI", socket.AF_INET6, 64, NODAD, 0, 7) + message.attribute(1, bytes(15) + b"\1")
     assert interface.decode_address(payload) == LinkAddress(
-        index=7, address="::1/64", nodad=True, tentative=False, dad_failed=False, permanent=False, from_kernel=False
+        index=7, address="::1/64", nodad=True, tentative=False, dad_failed=False, permanent=False, opaque=("dynamic",)
     )
 
 

@@ -333,7 +333,7 @@ def test_another_rule_comes_before_the_old_one_goes(change: dict[str, Any]) -> N
 
 
 def test_what_no_manifest_can_say_of_a_rule_differs() -> None:
-    strange = replace(RULE, opaque=b"\x0c\0\x0c\0" + bytes(8))
+    strange = replace(RULE, opaque=("tun_id 0",))
     assert items_planned(asked(RULE), there(ours=[strange])) == [AddItem(item=RULE), DeleteItem(item=strange)]
 
 

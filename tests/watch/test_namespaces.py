@@ -67,6 +67,12 @@ EVENTS = [
     "neigh change 192.0.2.1 dev e0 nud stale",
     "neigh del 192.0.2.1 dev e0",
     f"neigh add 2001:db8::1 lladdr {MAC} dev e0 nud permanent protocol 200",
+    # What the kernel derives, and what it changes of an address.
+    "address add 192.0.2.77/24 dev e0",
+    "address change 192.0.2.77/24 dev e0 valid_lft 600 preferred_lft 500",
+    "route del local 192.0.2.77 table local",
+    "route del 192.0.2.0/24 dev e0",
+    "link set e0 arp off",
     "link set e0 down",
 ]
 LEARNED = [

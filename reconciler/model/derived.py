@@ -1,0 +1,90 @@
+"""What the kernel derives from the addresses and the link of a NIC: connected routes, and entries of the table `local`.
+
+It does so when an address or a link changes, and never again: what another program deletes stays away.
+Source: net/ipv4/fib_frontend.c (fib_add_ifaddr), net/ipv6/addrconf.c (addrconf_prefix_route, addrconf_add_mroute).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from reconciler.model.address import contains, is_ipv6, last_address, network
+from reconciler.model.interface import Address, LinkState
+from reconciler.model.route import (
+    IPV6_CONNECTED_METRIC,
+    PROTOCOL_KERNEL,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    NextHop,
+    Route,
+    connected_key,
+)
+
+LINK_LOCAL = "fe80::/10"
+_MULTICAST = "ff00::/8"
+
+
+def connected_routes(name: str, addresses: Iterable[Address]) -> Iterator[Route]:
+    """Yield the routes of the table `main` that the kernel adds for addresses of the NIC `name`, one for each network.
+
+    For IPv4, its source is the first address of the network, and a host address has none.
+    """
+    seen = set()
+    for address in addresses:
+        table, dest, metric, _, _ = connected_key(address.address)
+        if not (dest in seen or dest.endswith("/32") or dest.startswith("0.")):
+            source = None if is_ipv6(dest) else address.host
+            yield _direct(name, dest, table=table, metric=metric, source=source)
+        seen.add(dest)
+
+
+def derived_routes(
+    name: str, addresses: Sequence[Address], state: LinkState, managed: Iterable[str]
+) -> Iterator[Route]:
+    """Yield all routes that the kernel adds for a NIC that is up, except the local ones of IPv6: see `local_route`.
+
+    `managed`: the addresses of the NIC that the kernel manages. The routes of a network that has such an address, for
+    example from a router advertisement, may have its source or its lifetime: they are left out.
+    """
+    managed = list(managed)
+    shared = {network(each) for each in managed}
+    alone = [each for each in addresses if network(each.address) not in shared]
+    yield from _ipv4_entries(name, alone)
+    yield from connected_routes(name, alone)
+    if state.ipv6:
+        yield _direct(name, _MULTICAST, kind="multicast", table=TABLE_LOCAL, metric=IPV6_CONNECTED_METRIC)
+        for address in filter(is_link_local, managed):
+            yield _direct(name, network(address), metric=IPV6_CONNECTED_METRIC)
+
+
+def _ipv4_entries(name: str, addresses: Iterable[Address]) -> Iterator[Route]:
+    primaries: dict[str, str] = {}
+    for address in addresses:
+        if is_ipv6(address.address):
+            continue
+        subnet = network(address.address)
+        is_first = subnet not in primaries
+        primary = primaries.setdefault(subnet, address.host)
+        yield _direct(name, f"{address.host}/32", kind="local", table=TABLE_LOCAL, source=primary)
+        if is_first and int(subnet.partition("/")[2]) < 31:
+            last = f"{last_address(subnet)}/32"
+            yield _direct(name, last, kind="broadcast", table=TABLE_LOCAL, source=primary)
+
+
+def local_route(name: str, host: str) -> Route:
+    """Return the entry of the table `local` without which an IPv6 address of a NIC is no address of the sandbox."""
+    return _direct(name, f"{host}/128", kind="local", table=TABLE_LOCAL)
+
+
+def is_link_local(address: str) -> bool:
+    """Return whether an address, with or without its length, is link-local."""
+    return contains(LINK_LOCAL, address.partition("/")[0])
+
+
+def _direct(
+    name: str, dest: str, *, kind: str = "unicast", table: int = TABLE_MAIN, metric: int = 0, source: str | None = None
+) -> Route:
+    hops = (NextHop(device=name),)
+    return Route(
+        dest=dest, type=kind, nexthops=hops, table=table, metric=metric, source=source, protocol=PROTOCOL_KERNEL
+    )

@@ -1,0 +1,198 @@
+"""What the kernel has derived from our addresses and links, and has lost since: what is lacking is added again.
+
+Only NICs and addresses that a plan does not touch are looked at: of the others, the kernel derives everything anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from reconciler.errors import RefusedError
+from reconciler.formats.iproute2 import route_words
+from reconciler.model.address import is_ipv6, link_local, network
+from reconciler.model.derived import derived_routes, is_link_local, local_route
+from reconciler.model.interface import KERNEL_LINK_LOCAL, Address, Interface, LinkState
+from reconciler.model.route import IPV6_CONNECTED_METRIC, PROTOCOL_KERNEL, NextHop, Route
+from reconciler.model.sandbox import Observed
+from reconciler.operations.address import AddAddress, AddressOperation, DeleteAddress
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
+from reconciler.plan.address import NOT_LOCAL, AddressPlan
+from reconciler.plan.aftermath import with_names
+from reconciler.plan.interface import LinkPlan
+from reconciler.plan.route import serves
+
+
+class DerivedPlan(NamedTuple):
+    """Link-local addresses to add, and routes to add, replace or delete: these before all others."""
+
+    addresses: tuple[AddressOperation, ...] = ()
+    routes: tuple[RouteOperation, ...] = ()
+
+
+class Lack(NamedTuple):
+    """A derived route that is not there. `twins`: the foreign routes in its place.
+
+    The routes that the kernel has derived of other NICs with the same network are none.
+    """
+
+    route: Route
+    twins: tuple[Route, ...]
+
+
+class Derived:
+    """What of the objects that the kernel derives is lacking in an observed sandbox."""
+
+    def __init__(self, wishes: Sequence[Route], observed: Observed) -> None:
+        """Compare with what was observed. `wishes`: the desired routes; one may be in the place of a derived route."""
+        self._wishes = wishes
+        self._ours = observed.sandbox.routes or ()
+        self._interfaces = observed.sandbox.interfaces or ()
+        self._around = observed.around
+        self._foreign = (*self._around.routes, *self._around.local_table)
+        self._found = frozenset(self._foreign if self._around.states else ())
+
+    def routes(self, nic: Interface) -> Iterator[Lack]:
+        """Yield the routes that the kernel would derive of a NIC and its addresses, and that are not there."""
+        state = self.state(nic)
+        if state is None or not nic.up:
+            return
+        for route in derived_routes(nic.name, nic.addresses, state, self.managed(nic)):
+            if route in self._found or self._is_replaced(route):
+                continue
+            twins = [each for each in self._foreign if each.key == route.key]
+            yield Lack(route, tuple(each for each in twins if not self._is_of_another_nic(each, route)))
+
+    def _is_of_another_nic(self, twin: Route, route: Route) -> bool:
+        """Return whether the kernel has derived `twin` of another NIC. Such an IPv4 route has a source."""
+        if twin.protocol != PROTOCOL_KERNEL or twin.devices == route.devices:
+            return False
+        for nic in self._interfaces:
+            state = self.state(nic)
+            if state and twin.devices == {nic.name}:
+                return twin in derived_routes(nic.name, nic.addresses, state, self.managed(nic))
+        return route.is_ipv6 or twin.source is not None
+
+    def _is_replaced(self, route: Route) -> bool:
+        """Return whether another route serves as a derived one, or is desired in its place."""
+        bare = replace(route, source=None)
+        others = (each for each in (*self._foreign, *self._ours) if each.protocol != PROTOCOL_KERNEL)
+        return any(wish.key == route.key and not serves(wish, route) for wish in self._wishes) or any(
+            each.key == route.key and serves(bare, each) for each in others
+        )
+
+    def stale(self, nic: Interface) -> Iterator[Route]:
+        """Yield the connected IPv6 routes that the kernel made while an address of the network had another metric.
+
+        It keeps such a route for as long as the NIC has an address of that network.
+        """
+        networks = {network(each.address) for each in nic.addresses if is_ipv6(each.address)}
+        for route in self._around.routes if self.state(nic) else ():
+            alike = Route(dest=route.dest, metric=route.metric, nexthops=(NextHop(device=nic.name),))
+            made = route.protocol == PROTOCOL_KERNEL and route.metric != IPV6_CONNECTED_METRIC
+            if made and route.dest in networks and route == alike:
+                yield route
+
+    def lacks_link_local(self, nic: Interface) -> bool:
+        """Return whether the kernel has given a link-local address to a NIC, and has lost it."""
+        state = self.state(nic)
+        if state is None or not (state.ipv6 and state.generation == "eui64"):
+            return False
+        return not any(map(is_link_local, (*self.managed(nic), *(each.address for each in nic.addresses))))
+
+    def is_incomplete(self) -> bool:
+        """Return whether an IPv6 address or a link lacks what the kernel adds a moment after it."""
+        return any(
+            self.lacks_link_local(nic)
+            or any(self.is_lost(each, nic) for each in (*self.managed(nic), *(a.address for a in nic.addresses)))
+            for nic in self._interfaces
+        )
+
+    def is_lost(self, address: str, nic: Interface) -> bool:
+        """Return whether the table `local` has lost an IPv6 address of a NIC."""
+        state = self.state(nic)
+        if not is_ipv6(address) or state is None or not nic.up or address in state.unsettled:
+            return False
+        return local_route(nic.name, address.partition("/")[0]) not in self._found
+
+    def marked(self, nic: Interface) -> Interface:
+        """Return a NIC in which each address that the table `local` has lost is marked as such.
+
+        No message adds that entry as the kernel does, with metric 0. So such an address is deleted and added again.
+        """
+        return replace(nic, addresses=tuple(self._marked(each, nic) for each in nic.addresses))
+
+    def _marked(self, address: Address, nic: Interface) -> Address:
+        lost = self.is_lost(address.address, nic)
+        return replace(address, opaque=(*address.opaque, NOT_LOCAL)) if lost else address
+
+    def managed(self, nic: Interface) -> list[str]:
+        """Return the addresses of a NIC that the kernel manages."""
+        return [address for name, address in self._around.addresses if name == nic.name]
+
+    def state(self, nic: Interface) -> LinkState | None:
+        """Return the state of a NIC's link; None if it is not known."""
+        return self._around.states.get(nic.device)
+
+
+def plan_derived(
+    derived: Derived, wanted: Sequence[Interface], had: Sequence[Interface], links: LinkPlan, addresses: AddressPlan
+) -> DerivedPlan:
+    """Plan what is lacking.
+
+    RefusedError if a foreign route is in the place of a derived one, or if a VRF has one of the NICs.
+    """
+    after = {wish.device: wish for wish in wanted}
+    touched = {(each.device, each.address.key) for each in addresses.early}
+    moved = links.downed | links.gone_early | links.removed
+    coming: list[AddressOperation] = []
+    routes: list[RouteOperation] = []
+    stale: list[RouteOperation] = []
+    for nic in had:
+        wish = after.get(nic.device)
+        if wish is None or nic.name in moved:
+            continue
+        _refuse_vrf(nic, derived.state(nic))
+        kept = [each for each in wish.addresses if each in nic.addresses and (wish.name, each.key) not in touched]
+        coming += _link_local(derived, nic, wish)
+        for route, twins in derived.routes(replace(nic, addresses=tuple(kept))):
+            routes.append(_restored(with_names(route, links.renames), twins))
+        for route in derived.stale(replace(nic, addresses=wish.addresses)):
+            stale.append(DeleteRoute(route=with_names(route, links.renames), doubtful=True))
+    # A connected route has a source, which must be an address of the sandbox already: the table `local` comes first.
+    routes.sort(key=lambda each: each.route.table, reverse=True)
+    return DerivedPlan(tuple(coming), (*routes, *stale))
+
+
+def _link_local(derived: Derived, nic: Interface, wish: Interface) -> Iterator[AddressOperation]:
+    """Yield what gives a NIC its link-local address."""
+    if derived.lacks_link_local(nic):
+        made = Address(address=link_local(wish.hw_addr), protocol=KERNEL_LINK_LOCAL)
+        yield AddAddress(device=wish.name, address=made)
+        return
+    for address in filter(is_link_local, derived.managed(nic)):
+        if derived.is_lost(address, nic):
+            kept = Address(address=address, protocol=KERNEL_LINK_LOCAL)
+            yield DeleteAddress(device=wish.name, address=kept)
+            yield AddAddress(device=wish.name, address=kept)
+
+
+def _restored(route: Route, twins: tuple[Route, ...]) -> AddRoute | ReplaceRoute:
+    """Return what restores a derived route. RefusedError if one of another program is in its place."""
+    if not twins:
+        return AddRoute(route=route)
+    if len(twins) == 1 and twins[0].protocol == PROTOCOL_KERNEL:
+        return ReplaceRoute(route=route, before=twins[0])
+    raise RefusedError(
+        f"the route {route_words(twins[0])} is not ours, and is in the place of {route_words(route)}, which the "
+        "kernel makes of an address; delete it in the sandbox"
+    )
+
+
+def _refuse_vrf(nic: Interface, state: LinkState | None) -> None:
+    if state and state.vrf:
+        raise RefusedError(
+            f"{nic.name} is a port of the VRF {state.master}, in whose table its routes are now; "
+            f"take it out in the sandbox: ip link set dev {nic.name} nomaster"
+        )
