@@ -1,0 +1,77 @@
+"""A sandbox whose manifest uses every field that a namespace and a machine have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.system.box import MACS
+
+ETH0, ETH1 = "eth0", "eth1"
+
+
+def sections(first: str, second: str) -> dict[str, Any]:
+    """Return the sections of the manifest with these two devices."""
+    return {
+        "interfaces": [
+            {
+                "name": ETH0,
+                "device": first,
+                "hwAddr": MACS[0],
+                "mtu": 1450,
+                "addresses": [
+                    "192.0.2.2/24",
+                    "192.0.2.3/24",
+                    "198.51.100.2/32",
+                    "2001:db8:1::2/64",
+                    {"address": "2001:db8:1::3/64", "dad": False},
+                ],
+            },
+            {
+                "name": ETH1,
+                "device": second,
+                "hwAddr": MACS[1],
+                "mtu": 1500,
+                "addresses": ["203.0.113.2/25", "2001:db8:2::2/64"],
+            },
+        ],
+        "neighbours": [
+            {"address": "192.0.2.9", "device": ETH0, "hwAddr": MACS[8]},
+            {"address": "2001:db8:1::9", "device": ETH0, "hwAddr": MACS[8], "router": True},
+            {"address": "192.0.2.77", "device": ETH0, "proxy": True},
+        ],
+        "routes": [
+            {"dest": "default", "gateway": "192.0.2.1", "device": ETH0},
+            {"dest": "default", "gateway": "2001:db8:1::1", "device": ETH0},
+            _TUNED | {"dest": "10.0.0.0/8", "gateway": "192.0.2.1", "source": "192.0.2.3", "advmss": 1360},
+            {"dest": "10.1.0.0/16", "nexthops": _hops("192.0.2.1", "203.0.113.1")},
+            {"dest": "10.2.0.0/16", "gateway": "198.18.0.1", "device": ETH0, "onLink": True},
+            {"dest": "10.3.0.0/16", "device": ETH0},
+            {"dest": "default", "gateway": "192.0.2.1", "device": ETH0, "table": 100},
+            *({"dest": f"10.{4 + n}.0.0/16", "type": kind} for n, kind in enumerate(_REJECTING)),
+            _TUNED
+            | {"dest": "2001:db8:10::/48", "gateway": "2001:db8:1::1", "source": "2001:db8:1::3", "advmss": 1340},
+            {"dest": "2001:db8:11::/48", "nexthops": _hops("2001:db8:1::1", "2001:db8:2::1")},
+            {"dest": "2001:db8:13::/48", "device": ETH0},
+            {"dest": "2001:db8:14::/48", "type": "unreachable"},
+        ],
+        "rules": [
+            {"priority": 100, "from": "10.9.0.0/16", "table": 100},
+            {"priority": 110, "to": "10.10.0.0/16", "fwmark": "0x5/0xff", "tos": 16, "table": 100},
+            {"priority": 120, "iif": ETH0, "ipproto": "tcp", "sport": 80, "dport": "1000-2000", "table": 100},
+            {"priority": 130, "oif": ETH1, "uidrange": "5-9", "action": "prohibit"},
+            {"priority": 140, "invert": True, "from": "10.0.0.0/8", "goto": 150},
+            {"priority": 150, "table": 254, "suppressPrefixlength": 0},
+            {"priority": 160, "family": "ipv6", "from": "2001:db8:9::/48", "table": 254},
+        ],
+    }
+
+
+_TUNED = {"device": ETH0, "metric": 100, "mtu": 1400}
+_REJECTING = ("blackhole", "unreachable", "prohibit")
+
+
+def _hops(first: str, second: str) -> list[dict[str, Any]]:
+    return [
+        {"device": ETH0, "gateway": first, "weight": 2},
+        {"device": ETH1, "gateway": second, "weight": 3},
+    ]
