@@ -313,6 +313,8 @@ WITHOUT_ROW: dict[tuple[type, str], str] = {
     (Neighbour, "opaque"): "only observed: tests/netlink",
     (Neighbour, "permanent"): "a desired neighbour never expires: tests/netlink",
     (Service, "marked"): "no tool shows it: tests/ipvs/test_ownership.py",
+    (Service, "draining"): "only while servers drain: tests/traffic/test_schedulers.py",
+    (Service, "other_flags"): "only observed: tests/ipvs/test_unusual.py",
     (Ipvs, "exclude"): "it leaves services alone: tests/ipvs/test_ownership.py",
     (Ipvs, "drain"): "it delays deletions: tests/traffic/test_drain.py",
 }
