@@ -52,6 +52,8 @@ class Arena:
         said = self.apply()
         assert said.code == 0, said
         self.calm = self.settled()
+        # What is told later is told of an attack.
+        assert self.diff()[::2] == (0, "")
 
     def run(self, family: str, command: str) -> bool:
         """Run lines of `ip -batch`, separated by `;`. Return whether the kernel took all of them."""
