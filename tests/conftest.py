@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their fixtures, and sort long groups first, so that short ones fill what is left of the run."""
     ranks: dict[str, int] = {}
     for item in items:
-        used = getattr(item, "fixturenames", ())
+        used = _fixtures(item)
         group = _group(item.nodeid)
         rank = 0 if group in _HOST else 1 if "guest" in used else 2 if "root" in used else 3
         ranks[group] = min(rank, ranks.get(group, rank))
@@ -73,6 +73,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (ranks[_group(item.nodeid)], not item.nodeid.startswith(_WAITING)))
 
 
+def _fixtures(item: pytest.Item) -> set[str]:
+    """Return the names of the fixtures of a test. One that runs in a machine asks for `guest` when it begins."""
+    used = set(getattr(item, "fixturenames", ()))
+    return used | {"guest"} if "root" in used and _place(item.nodeid) in {"vm", "kata"} else used
+
+
+def _place(nodeid: str) -> str:
+    """Return the kind of sandbox that a test is in, "" if its parameters name none."""
+    first = nodeid.partition("[")[2].rstrip("]").partition("-")[0]
+    return first if first in _PLACES else ""
+
+
 def _group(nodeid: str) -> str:
     """Return the group of a test. Those of one group run in one process.
 
@@ -81,9 +93,8 @@ def _group(nodeid: str) -> str:
     for name, beginnings in _HOST.items():
         if nodeid.startswith(beginnings):
             return name
-    test, _, parameters = nodeid.partition("[")
-    first = parameters.rstrip("]").partition("-")[0]
-    return test.rpartition("::")[0] + (f"[{first}]" if first in _PLACES else "")
+    place = _place(nodeid)
+    return nodeid.partition("[")[0].rpartition("::")[0] + (f"[{place}]" if place else "")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
