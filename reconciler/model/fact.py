@@ -12,12 +12,14 @@ from reconciler.model.identity import Subject
 class Fact(NamedTuple):
     """An object by its name for people, and its settings, of which none changes by itself: (field, value).
 
-    `subject`: its identity, if operations name it by one.
+    `subject`: its identity, if operations name it by one. `comes_late`: the kernel adds it by itself, a moment after
+    its NIC has a carrier; so it is no deviation if only the second reading has it.
     """
 
     name: str
     subject: Subject | None
     values: tuple[tuple[str, str], ...]
+    comes_late: bool = False
 
 
 class Deviation(NamedTuple):
@@ -44,7 +46,8 @@ def _paired(lost: Counter[Fact], found: Counter[Fact]) -> Iterator[Deviation]:
             yield Deviation(f"{fact.name} is missing", fact.subject)
     for facts in new.values():
         for fact in facts:
-            yield Deviation(f"{fact.name} was not there", fact.subject)
+            if not fact.comes_late:
+                yield Deviation(f"{fact.name} was not there", fact.subject)
 
 
 def _changes(before: Fact, after: Fact) -> str:

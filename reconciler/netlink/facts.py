@@ -49,6 +49,8 @@ _DST, _SRC, _OIF, _PRIORITY, _MULTIPATH, _TABLE = 1, 2, 4, 6, 9, 15
 _ONLINK = 0x4
 # RTN_MULTICAST, RTPROT_KERNEL.
 _MULTICAST, _KERNEL = 5, 2
+# What the kernel adds to a NIC when it has a carrier, and the routes to that.
+_LINK_LOCAL = "fe80:"
 _RULE_HEADER, _RULE_PRIORITY, _RULE_INVERT = 12, 6, 0x2
 _NEIGHBOUR_FIELDS = {2: "lladdr", 12: "protocol"}
 _PERMANENT, _PROXY = 0x80, 0x08
@@ -126,7 +128,8 @@ def _address(payload: bytes, names: Mapping[int, str]) -> Fact | None:
         # The kernel numbers the addresses of a NIC when it is renamed.
         del found[_IFA_LABEL]
     values = (("scope", str(scope)), ("flags", f"{flags:#x}"), ("lifetime", life), *_values(found, _ADDRESS_FIELDS))
-    return Fact(f"address {address} of {name}", NicAddress(name, address), values)
+    late = family == AF_INET6 and address.startswith(_LINK_LOCAL)
+    return Fact(f"address {address} of {name}", NicAddress(name, address), values, late)
 
 
 def _route(payload: bytes, names: Mapping[int, str]) -> Fact | None:
@@ -147,7 +150,8 @@ def _route(payload: bytes, names: Mapping[int, str]) -> Fact | None:
         ("nexthops", " ".join(_hops(found.get(_MULTIPATH, b"")))),
         *_values(found, _ROUTE_FIELDS),
     )
-    return Fact(name, Listed("routes", (table, dest, metric)), values)
+    late = (family, protocol) == (AF_INET6, _KERNEL) and dest.startswith(_LINK_LOCAL)
+    return Fact(name, Listed("routes", (table, dest, metric)), values, late)
 
 
 def _hops(data: bytes) -> Iterator[str]:

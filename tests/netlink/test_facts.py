@@ -159,3 +159,9 @@ def test_malformed_bytes_are_an_error(payload: bytes) -> None:
         Snapshot(((message.NEW_LINK, payload),)).facts()
     with pytest.raises(ProtocolError):
         Snapshot(host=(payload,)).facts()
+
+
+def test_what_the_kernel_adds_late_is_no_deviation_but_its_loss_is_one() -> None:
+    late = Fact("address fe80::1/64 of v0", None, (), comes_late=True)
+    assert deviations([], [late]) == []
+    assert [each.words for each in deviations([late], [])] == ["address fe80::1/64 of v0 is missing"]

@@ -289,8 +289,10 @@ def test_a_foreign_name_is_not_taken(
         return
     assert code == 3
     assert crowded.state() == before
-    assert errors(capsys) == (
-        "box: refused: the name other0 is taken in the sandbox by an interface that is not ours; "
+    error = errors(capsys)
+    assert error.startswith(f"box: refused: {crowded.file}:")
+    assert error.endswith(
+        ": interfaces[1].name: the name other0 is taken in the sandbox by an interface that is not ours; "
         "rename or remove it there, or choose another name\n"
     )
 
