@@ -91,8 +91,8 @@ def test_an_adversary_with_ip(arena: Arena, repeats: Callable[[int], int]) -> No
     arena.begin()
     chosen = list(attacks())
     if isinstance(arena.place, VmBox):
-        # Each takes half a second in a guest: `make soak` tries all of them.
-        chosen = chosen[:: max(1, len(chosen) // repeats(200))]
+        # Each takes a second of a processor in a guest: `make soak` tries all of them.
+        chosen = chosen[:: max(1, len(chosen) // repeats(80))]
     counts: Counter[str] = Counter()
     wrong = []
     for attack in chosen:

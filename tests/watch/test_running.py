@@ -53,6 +53,8 @@ def test_an_edit_of_a_manifest_reaches_the_kernel(folder: Path, keep: Keep) -> N
         watcher.until(lambda: kept.has("10.9.0.0/16"))
         kept.write(routes=[OTHER])
         watcher.until(lambda: kept.has("10.9.0.0/16") and not kept.has())
+        # It is logged after the kernel has it.
+        watcher.until(lambda: len(watcher.events("applied")) > 2)
         told = [(each["cause"], each["operations"], each["first"]) for each in watcher.events("applied")[1:]]
     assert told == [
         ("manifest", 1, "ip route add 10.9.0.0/16 via 10.0.0.1 dev eth0 proto 200"),
