@@ -121,7 +121,9 @@ def test_a_change_that_is_being_applied_is_pending(folder: Path, keep: Keep) -> 
     ip("link", "set", "dev", kept.peer, "up")
     with watching(folder) as watcher:
         watcher.await_state("converged", kept.name)
-        # It is through when duplicate address detection is.
+        # It is through when duplicate address detection is, here after three seconds.
+        slower = "net.ipv6.conf.eth0.dad_transmits=3"
+        subprocess.run(["ip", "netns", "exec", kept.name, "sysctl", "-qw", slower], check=True)
         (interface,) = kept.sections["interfaces"]
         kept.write(interfaces=[interface | {"addresses": ["10.0.0.2/16", "fd00::2/64"]}])
         watcher.until(lambda: "fd00::2/64" in kept.ip("address", "show", "dev", "eth0"))
