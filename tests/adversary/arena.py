@@ -51,6 +51,10 @@ class Arena:
         self.sections = world.sections(self.place.device(carrier=True), self.place.device(carrier=True))
         said = self.apply()
         assert said.code == 0, said
+        deadline = time.monotonic() + _SETTLES
+        while self.place.ip("-6", "address", "show", "scope", "link").count("fe80:") < len(self.sections["interfaces"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         self.calm = self.settled()
         # What is told later is told of an attack.
         assert self.diff()[::2] == (0, "")
