@@ -59,13 +59,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         used = _fixtures(item)
         group = _group(item.nodeid)
-        rank = 0 if group in _HOST else 1 if "guest" in used else 2 if "root" in used else 3
+        rank = 0 if group in _HOST else 1 if "guest" in used else 2 if used & _PRIVILEGED.keys() else 3
         ranks[group] = min(rank, ranks.get(group, rank))
         if "repeats" in used:
             item.add_marker("repeats")
-        if "root" not in used:
-            continue
         found = [name for name in _PRIVILEGED if name in used]
+        if not found:
+            continue
+        # Some fixtures ask for `root` only when they begin.
+        item.add_marker("root")
         for name in found:
             item.add_marker(name)
         if os.geteuid() != 0:

@@ -277,7 +277,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def network() -> Iterator[str]:
+def network(root: None) -> Iterator[str]:
     """A namespace with a pair of links, both up, and addresses of both families."""
     made = Kernel(prefix=f"r{os.getpid()}neigh")
     try:

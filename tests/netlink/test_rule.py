@@ -331,7 +331,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def network() -> Iterator[str]:
+def network(root: None) -> Iterator[str]:
     """A namespace that is left alone."""
     made = Kernel(prefix=f"r{os.getpid()}rule")
     try:
