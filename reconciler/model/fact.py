@@ -12,8 +12,8 @@ from reconciler.model.identity import Subject
 class Fact(NamedTuple):
     """An object by its name for people, and its settings, of which none changes by itself: (field, value).
 
-    `subject`: its identity, if operations name it by one. `comes_late`: the kernel adds it by itself, a moment after
-    its NIC has a carrier; so it is no deviation if only the second reading has it.
+    `subject`: its identity, if operations name it by one. `comes_late`: the kernel made it by itself, a moment after
+    its NIC had a carrier; so it is no deviation if only the second reading has it.
     """
 
     name: str

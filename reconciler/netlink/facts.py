@@ -15,8 +15,10 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from typing import NamedTuple
 
 from reconciler.errors import ProtocolError
+from reconciler.model.derived import is_link_local
 from reconciler.model.fact import Fact
 from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress
+from reconciler.model.interface import KERNEL_LINK_LOCAL
 from reconciler.netlink import interface, message, neighbour, route, rule
 from reconciler.netlink.engine import Engine, local_engine
 from reconciler.wording import printable
@@ -34,7 +36,7 @@ _IFNAME = 3
 # IFA_F_TENTATIVE, _DADFAILED, _OPTIMISTIC, _DEPRECATED.
 _PASSING_FLAGS = 0x40 | 0x08 | 0x04 | 0x20
 _ADDRESS_FIELDS = {1: "peer", 3: "label", 4: "broadcast", 9: "metric", 11: "protocol"}
-_IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO, _IFA_FLAGS = 2, 3, 6, 8
+_IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 2, 3, 6, 8, 11
 _FOREVER = 0xFFFFFFFF
 _ROUTE_FIELDS = {
     5: "gateway",
@@ -49,8 +51,6 @@ _DST, _SRC, _OIF, _PRIORITY, _MULTIPATH, _TABLE = 1, 2, 4, 6, 9, 15
 _ONLINK = 0x4
 # RTN_MULTICAST, RTPROT_KERNEL.
 _MULTICAST, _KERNEL = 5, 2
-# What the kernel adds to a NIC when it has a carrier, and the routes to that.
-_LINK_LOCAL = "fe80:"
 _RULE_HEADER, _RULE_PRIORITY, _RULE_INVERT = 12, 6, 0x2
 _NEIGHBOUR_FIELDS = {2: "lladdr", 12: "protocol"}
 _PERMANENT, _PROXY = 0x80, 0x08
@@ -128,7 +128,7 @@ def _address(payload: bytes, names: Mapping[int, str]) -> Fact | None:
         # The kernel numbers the addresses of a NIC when it is renamed.
         del found[_IFA_LABEL]
     values = (("scope", str(scope)), ("flags", f"{flags:#x}"), ("lifetime", life), *_values(found, _ADDRESS_FIELDS))
-    late = family == AF_INET6 and address.startswith(_LINK_LOCAL)
+    late = found.get(_IFA_PROTO) == bytes((KERNEL_LINK_LOCAL,))
     return Fact(f"address {address} of {name}", NicAddress(name, address), values, late)
 
 
@@ -150,7 +150,7 @@ def _route(payload: bytes, names: Mapping[int, str]) -> Fact | None:
         ("nexthops", " ".join(_hops(found.get(_MULTIPATH, b"")))),
         *_values(found, _ROUTE_FIELDS),
     )
-    late = (family, protocol) == (AF_INET6, _KERNEL) and dest.startswith(_LINK_LOCAL)
+    late = (family, protocol) == (AF_INET6, _KERNEL) and is_link_local(dest)
     return Fact(name, Listed("routes", (table, dest, metric)), values, late)
 
 

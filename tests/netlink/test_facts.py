@@ -47,6 +47,8 @@ CHANGES = [
     ("link set br0 up", "link br0: state is up, was down", "link set br0 down"),
     ("link add w0 type veth peer name w1", "link w0 was not there", "link del w0"),
     ("address add 10.0.0.4/24 dev v0", "address 10.0.0.4/24 of v0 was not there", "address del 10.0.0.4/24 dev v0"),
+    # Unlike the one that the kernel makes.
+    ("address add fe80::5/64 dev v0 nodad", "address fe80::5/64 of v0 was not there", "address del fe80::5/64 dev v0"),
     (
         "address change 10.0.0.3/24 dev v0 valid_lft 600 preferred_lft 500",
         "address 10.0.0.3/24 of v0: ",
