@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
@@ -21,6 +21,7 @@ from reconciler.plan.derived import Derived
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Ipvs
+    from reconciler.netlink.facts import Snapshot
     from reconciler.netlink.ipvs_engine import IpvsEngine
     from reconciler.operations.outcome import Outcome
 
@@ -63,6 +64,13 @@ class Inside:
 
             self._ipvs_engine = IpvsEngine(self._kernel)
         return self._ipvs_engine
+
+    def snapshot(self, devices: Collection[str]) -> Snapshot:
+        """Read everything of the namespace, and these devices of the host, as `Driver.snapshot` says."""
+        # Only an apply pays for the import.
+        from reconciler.netlink.facts import snapshot
+
+        return snapshot(self.engine, devices)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table. HostError if the kernel has no IPVS."""

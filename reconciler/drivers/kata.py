@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Container, Hashable, Iterator,
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from reconciler.drivers.lock import locked_name
 from reconciler.drivers.process import run
@@ -25,7 +25,6 @@ from reconciler.manifest.whereabouts import place_of
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox, Surroundings
-from reconciler.netlink.facts import Snapshot
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack
 from reconciler.operations.outcome import Outcome, Status, until_failure
@@ -49,6 +48,9 @@ from reconciler.operations.segment import (
     Settings,
     Table,
 )
+
+if TYPE_CHECKING:
+    from reconciler.netlink.facts import Snapshot
 
 _T = TypeVar("_T")
 _LOCKS = "/run/reconciler/kata.lock"
@@ -116,6 +118,9 @@ class KataDriver:
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Return an empty one, as the protocol says."""
         del devices
+        # Only an apply pays for the import.
+        from reconciler.netlink.facts import Snapshot
+
         return Snapshot()
 
     def ipvs_listing(self) -> str:

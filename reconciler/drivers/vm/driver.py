@@ -104,10 +104,7 @@ class VmDriver:
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""
-        # Only an apply pays for the import.
-        from reconciler.netlink.facts import snapshot
-
-        return snapshot(self._inside.engine, devices)
+        return self._inside.snapshot(devices)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""
