@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +15,11 @@ from reconciler.netlink.channel import GENERIC, NETFILTER, Channel, Kernel
 from reconciler.netlink.engine import whole_dump
 from reconciler.netlink.ipvs_listing import agreeing
 from reconciler.netlink.message import Message
+from reconciler.netlink.sysctl import read_numbers
 from reconciler.operations.ipvs import EXPIRING, AddService
 
 # More than anyone uses. A hostile guest must not be able to keep us busy with endless services.
 MAX_SERVICES = 65_536
-_NUMBER = re.compile(r"-?[0-9]{1,10}")
 _PREFIX = "net.ipv4.vs."
 
 
@@ -83,8 +82,8 @@ class IpvsEngine:
         trusts the kernel's listing of servers, which lacks thresholds and tunnels: it does not see changes of these.
         """
         names = sorted({NODEST, CONNTRACK, *(name for name, _ in desired.sysctls)})
-        read = self.kernel.read_sysctls([f"{_PREFIX}{name}" for name in names])
-        values = {name: int(text) for name in names if _NUMBER.fullmatch(text := read.get(f"{_PREFIX}{name}", ""))}
+        read = read_numbers(self.kernel, [f"{_PREFIX}{name}" for name in names])
+        values = {name.removeprefix(_PREFIX): value for name, value in read.items()}
         expiring = values.get(NODEST) == EXPIRING
         if expiring:
             values[NODEST] = 0

@@ -38,9 +38,9 @@ def observe(kernel: Kernel, desired: Sandbox, nics: Mapping[str, str], links: Co
         if each.sysctls and each.device in nics
     }
     named = [*(name for name, _ in wishes), *(full for names in of_nics.values() for full in names.values())]
-    had = _read(kernel, named)
+    had = read_numbers(kernel, named)
     effected = [each.name for name, value in wishes if had.get(name) != value for each in effects(name, value, links)]
-    along = _read(kernel, [name for name in dict.fromkeys(effected) if name not in named])
+    along = read_numbers(kernel, [name for name in dict.fromkeys(effected) if name not in named])
     if desired.interfaces is not None:
         staying = {each.device for each in desired.interfaces}
         along |= _set_of_nics(kernel, [name for device, name in nics.items() if device not in staying])
@@ -57,11 +57,12 @@ def observe(kernel: Kernel, desired: Sandbox, nics: Mapping[str, str], links: Co
 def _set_of_nics(kernel: Kernel, nics: Sequence[str]) -> dict[str, int]:
     """Return the sysctls of NICs that do not have the value that the kernel gives to a new one."""
     names = {full_name(nic, name): full_name("default", name) for nic in nics for name in OF_NIC}
-    found = _read(kernel, list({**names, **dict.fromkeys(names.values())}))
+    found = read_numbers(kernel, list({**names, **dict.fromkeys(names.values())}))
     return {name: found[name] for name, default in names.items() if name in found and found[name] != found.get(default)}
 
 
-def _read(kernel: Kernel, names: Sequence[str]) -> dict[str, int]:
+def read_numbers(kernel: Kernel, names: Sequence[str]) -> dict[str, int]:
+    """Read sysctls by their names for sysctl(8), without those that the kernel does not have or that are no numbers."""
     return {name: int(text) for name, text in kernel.read_sysctls(names).items() if _NUMBER.fullmatch(text)}
 
 
