@@ -90,11 +90,16 @@ class Agenda:
         """
         with self._lock:
             if wait is None:
-                wait = min(FIRST * 2.0 ** min(self._failures, 30), MOST) * _shortened()
+                wait = backoff(self._failures) * _shortened()
                 self._failures += 1
             self._not_before = self._at = self._clock() + wait
             self._full_at = 0.0
             return wait
+
+
+def backoff(failures: int) -> float:
+    """Return the seconds to the next try after a failure that `failures` others came before."""
+    return min(FIRST * 2.0 ** min(failures, 30), MOST)
 
 
 def _jitter() -> float:

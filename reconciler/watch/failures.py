@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from reconciler.model.identity import Subject
 from reconciler.operations import Operation
-
-# Seconds to the next try after a failure: twice as long each time, up to MOST.
-FIRST, MOST = 1.0, 60.0
+from reconciler.watch.agenda import backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,8 @@ class Failures:
         waiting = {each.subject for each in postponed}.difference(failing)
         kept = {subject: each for subject, each in self._failed.items() if subject in waiting}
         for subject in failing:
-            count = self._failed[subject].count + 1 if subject in self._failed else 1
-            kept[subject] = _Failed(count, now + min(FIRST * 2.0 ** min(count - 1, 30), MOST))
+            count = self._failed[subject].count if subject in self._failed else 0
+            kept[subject] = _Failed(count + 1, now + backoff(count))
         self._failed = kept
 
     def next_due(self) -> float | None:
