@@ -103,9 +103,8 @@ def repair(
         accept(before)
         check_deletions(before.plan, allowance)
         postponed = _postpone(before, postpones)
-        if failure:
-            postponed = postponed._replace(subjects=postponed.subjects | failure.subjects)
-        failed = _carry_out(driver, before, postponed.segments, postponed=postponed)
+        excused = postponed.subjects | (failure.subjects if failure else frozenset())
+        failed = _carry_out(driver, before, postponed.segments, excused=excused)
         operations = flat(postponed.segments)
         if failed:
             fates, error = failed
@@ -168,10 +167,11 @@ def _carry_out(
     *,
     adopt: Adoption = False,
     all_or_nothing: bool = False,
-    postponed: _Postponed | None = None,
+    excused: frozenset[Subject] = frozenset(),
 ) -> tuple[Fates, ApplyError] | None:
     """Execute and verify segments. After a failure, return what became of each operation, in values and in words.
 
+    `excused`: objects that must not be changed now, and so may differ.
     Raises ApplyError after a failure if everything was undone.
     """
     proof = Proof(driver, segments)
@@ -179,10 +179,9 @@ def _carry_out(
     if any(outcome.status is not Status.DONE for outcome in outcomes):
         if all_or_nothing:
             raise undone_error(outcomes, before, undo(driver, before.observed.as_desired(), proof))
-        fates = recover(driver, before, outcomes, proof, held=postponed.subjects if postponed else (), adopt=adopt)
+        fates = recover(driver, before, outcomes, proof, held=excused, adopt=adopt)
         return fates, kept_error(fates, before)
     around = before.observed.around
-    excused = postponed.subjects if postponed else frozenset()
     if segments or around.tentative or around.dad_failed:
         _verify(driver, before.desired, adopt=adopt, excused=excused)
     else:
