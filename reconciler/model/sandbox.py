@@ -139,7 +139,7 @@ class Surroundings:
     `addresses`: (NIC, address) that the kernel itself added to our NICs. `states`: device → what the kernel reports of
     the link; empty if that is not known.
     `devices`: the host's devices that can be attached: device → what it is now; None for a saved state.
-    `elsewhere`: devices of the manifest that reconciler moved into another namespace → that namespace, in words.
+    `elsewhere`: devices of the manifest that are in another sandbox → that namespace or machine, in words.
     `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection is running, or has found a duplicate.
     `origins`: device → what our NICs were on the host. `kinds`: device → kind of link (`tun`, `veth`, … or empty).
     `mtus`: device → the least and the largest MTU that our NIC accepts; a largest of 0: no limit.

@@ -1,7 +1,7 @@
 """Finds repairs that another program reverts again and again, and makes them back off.
 
-Each repair of the same object waits longer than the one before; all other objects are still repaired at once. The
-command of an operation stands for its object. If one repair has very many operations of a kind, the kind does.
+Each repair of the same object waits longer than the one before; all other objects are still repaired at once. An object
+is known by its identity. If one repair has very many operations of a kind, the kind stands for their objects.
 """
 
 from __future__ import annotations
