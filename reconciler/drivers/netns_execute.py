@@ -81,9 +81,11 @@ def _attach(host: Engine, inside: Engine, namespace: int, given: GivenDevices, o
 def _detach(inside: Engine, home: int, given: GivenDevices, operation: DetachInterface) -> Outcome:
     links = inside.links()
     link = next((each for each in links if each.name == operation.name), None)
-    known = given.find(link.index) if link else None
-    if link is None or known is None:
+    if link is None:
         return _no_link(operation, operation.name)
+    known = given.find(link.index)
+    if known is None:
+        return Outcome(operation, Status.FAILED, f"the record of given devices does not have {operation.name} any more")
     alias = operation.origin.to_alias()
     if link.alias != alias:
         # Another program wrote the alias. While the device moves, its entry is believed only with ours.
