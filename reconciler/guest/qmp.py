@@ -56,7 +56,7 @@ class Monitor:
         self._socket = connect(
             path,
             timeout,
-            gone=SandboxGoneError(f"no QEMU serves {path}: the machine is not running"),
+            gone=SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running"),
             late=BusyError(f"QEMU did not accept a connection to {path} within {timeout:g} s; try again later"),
         )
         try:

@@ -143,16 +143,16 @@ def test_it_says_what_it_asks_and_gives_what_is_returned() -> None:
 
 def test_nobody_there(tmp_path: Path) -> None:
     path = tmp_path / "qmp.sock"
-    with pytest.raises(SandboxGoneError, match=f"no QEMU serves {path}: the machine is not running"):
+    with pytest.raises(SandboxGoneError, match=f"no QEMU serves {path}: the sandbox is not running"):
         Monitor(str(path))
     path.write_text("no socket")
-    with pytest.raises(SandboxGoneError, match=f"no QEMU serves {path}: the machine is not running"):
+    with pytest.raises(SandboxGoneError, match=f"no QEMU serves {path}: the sandbox is not running"):
         Monitor(str(path))
     path.unlink()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-    with pytest.raises(SandboxGoneError, match=f"no QEMU serves {path}: the machine is not running"):
+    with pytest.raises(SandboxGoneError, match=f"no QEMU serves {path}: the sandbox is not running"):
         Monitor(str(path))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,10 +52,21 @@ def watched(step: Step) -> Iterator[None]:
                 step("before a request to the guest")
             return unwatched_request(self, kind, payload)
 
+        def requests(self: AgentClient, kind: int, payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
+            def stepping() -> Iterator[bytes]:
+                for payload in payloads:
+                    if any(executing):
+                        step("before a batch for the guest")
+                    yield payload
+
+            return unwatched_requests(self, kind, stepping())
+
         unwatched, unwatched_order = vm_execute.execute, Monitor.execute
-        unwatched_receive, unwatched_request = Monitor._receive, AgentClient.request
+        unwatched_receive = Monitor._receive
+        unwatched_request, unwatched_requests = AgentClient.request, AgentClient.requests
         patched.setattr(vm_execute, "execute", execute)
         patched.setattr(Monitor, "execute", order)
         patched.setattr(Monitor, "_receive", receive)
         patched.setattr(AgentClient, "request", request)
+        patched.setattr(AgentClient, "requests", requests)
         yield
