@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from reconciler.cli.main import main
 from reconciler.manifest.dump import dump
 from tests.conftest import Kernel, ip
 from tests.system.box import MACS, nic
@@ -32,14 +34,20 @@ def until(
     what: str = "what is waited for",
     *,
     seconds: float = DEADLINE,
+    longest: float = 0.3,
     more: Callable[[], str] = str,
 ) -> None:
-    """Wait until a condition is true; fail the test with `more` if that takes too long."""
+    """Wait until a condition is true; fail the test with `more` if that takes too long.
+
+    Between two looks are at most `longest` seconds. To look costs processes, which what is waited for needs as well.
+    """
     end = time.monotonic() + seconds
+    pause = min(0.03, longest)
     while not condition():
         if time.monotonic() > end:
             pytest.fail(f"not in {seconds:.0f} s: {what}\n{more()}")
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(1.5 * pause, longest)
 
 
 def reconciler(*words: str) -> subprocess.CompletedProcess[str]:
@@ -81,12 +89,11 @@ class Running:
         return self.events(name, **fields)[0]
 
     def status(self) -> Answer:
-        ran = reconciler("status", "-o", "json")
-        assert ran.returncode in {0, 1}, ran.stderr
-        data = json.loads(ran.stdout)
-        return Answer(
-            ran.returncode, data["alarms"], data["problems"], {each["sandbox"]: each for each in data["sandboxes"]}
-        )
+        with redirect_stdout(io.StringIO()) as printed:
+            code = main(["status", "-o", "json"])
+        assert code in {0, 1}
+        data = json.loads(printed.getvalue())
+        return Answer(code, data["alarms"], data["problems"], {each["sandbox"]: each for each in data["sandboxes"]})
 
     def state(self, name: str) -> str:
         """Return the state of a sandbox; empty if the watcher does not know it."""
