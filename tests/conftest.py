@@ -26,11 +26,15 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 hypothesis.settings.load_profile("fast")
 
 _numbers = itertools.count()
-# What a host has once, and the tests that need it: a watcher's lock; the ID and the TAP of kata-runtime's document.
+# What a host has once, and the tests that need it: a watcher's lock; the ID of kata-runtime's document, and its TAP,
+# which the demo has as well.
 _WATCHERS = tuple(
     f"tests/watch/test_{name}.py" for name in ("machines", "many", "running", "truth", "unit", "whereabouts")
 )
-_HOST = {"watcher": (*_WATCHERS, "tests/kata/test_watched.py"), "container": ("tests/kata/",)}
+_HOST = {
+    "watcher": (*_WATCHERS, "tests/kata/test_watched.py"),
+    "container": ("tests/kata/", "tests/system/test_examples.py"),
+}
 # Kinds of sandboxes in which the same tests run, as these name them.
 _PLACES = ("netns", "vm", "kata")
 # Mostly waits, so it goes well beside what computes.

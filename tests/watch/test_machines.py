@@ -28,6 +28,23 @@ from tests.watch.running import DEADLINE, Running, put, reconciler, until, watch
 LINES = [*rules(200), "-A -t [fd00::1]:80 -s rr", "-a -t [fd00::1]:80 -r [fd00::9]:80 -m -w 1"]
 
 
+# What is not there yet is told on stderr. Each program in a guest takes a while.
+_SHOW = """
+exec 2>&1
+ip -o -force -batch - <<END
+addr show eth0
+link show eth0
+route show 10.8.0.0/16
+rule
+neigh show 10.0.0.1
+END
+ipvsadm -Sn
+read forward </proc/sys/net/ipv4/ip_forward
+read accept </proc/sys/net/ipv6/conf/eth0/accept_ra
+echo ip_forward=$forward accept_ra=$accept
+"""
+
+
 class Machine:
     """A machine of our own that runs, the TAP for it, and its manifest."""
 
@@ -64,23 +81,19 @@ class Machine:
         return sorted(self.run("ipvsadm -Sn").splitlines())
 
     def is_as_written(self) -> bool:
-        shown = self.run(
-            # What is not there yet is told on stderr.
-            "exec 2>&1; ip -o addr show eth0; ip -o link show eth0; ip route show 10.8.0.0/16; "
-            "ip rule; ip neigh show 10.0.0.1; ipvsadm -Sn | wc -l; "
-            "sysctl net.ipv4.ip_forward net.ipv6.conf.eth0.accept_ra || true"
-        )
+        """Return whether the kernel has what the manifest says at first."""
+        shown = self.run(_SHOW)
         expected = (
             "mtu 1500",
             "inet 10.0.0.2/16",
             "via 10.0.0.1",
             "lookup 100",
             "a3:f1 PERMANENT",
-            f"\n{len(LINES)}\n",
-            "ip_forward = 1",
-            "accept_ra = 0",
+            "ip_forward=1",
+            "accept_ra=0",
         )
-        return all(each in shown for each in expected)
+        rules = sorted(line for line in shown.splitlines() if line.startswith("-"))
+        return rules == sorted(LINES) and all(each in shown for each in expected)
 
 
 Machines = Callable[[int], list[Machine]]
@@ -154,7 +167,7 @@ def keep(one: Machine, other: Machine, running: Running) -> None:
         f"ipvsadm -e {LINES[1].removeprefix('-a ').replace('-w 1', '-w 9')}",
     ):
         other.run(change)
-        until(lambda: other.is_as_written() and other.rules() == expected, what=change)
+        until(other.is_as_written, what=change)
     # The first services are put back in the guest, unless a look happens to come before that.
     for _ in range(5):
         other.run("ipvsadm -C")
