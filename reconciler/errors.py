@@ -10,6 +10,7 @@ ReconcilerError                exit  retry   who has to act, or what happened
 ├── VerifyError                 2     yes    all was applied, and the sandbox still differs from its manifest
 ├── ApplyError                  2     no     an operation failed: which, why, and what became of the others
 └── RefusedError                3     no     the user: check the plan, and allow it if it is intended
+    └── NotAllowedError         3     no     the operator of this host: the policy does not allow what a manifest names
 """
 
 from __future__ import annotations
@@ -120,3 +121,14 @@ class RefusedError(ReconcilerError):
     """Refused for safety. Nothing was changed."""
 
     exit_code = 3
+
+
+class NotAllowedError(RefusedError):
+    """The operator's policy does not allow what a manifest names. Nothing was changed.
+
+    `refusals`: each field of the manifest, and what would have to be allowed.
+    """
+
+    def __init__(self, refusals: list[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__("; ".join(message for _, message in refusals), path=refusals[0][0])
+        self.refusals = refusals

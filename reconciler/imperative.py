@@ -18,6 +18,7 @@ from reconciler.formats.ipvsadm.write import server_key_options, service_key_opt
 from reconciler.manifest.load import load
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Service, ServiceKey
+from reconciler.model.policy import Policy
 from reconciler.model.route import Route
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox, VmAddress
 from reconciler.operations.ipvs import DeleteConntrack
@@ -106,9 +107,9 @@ class LockedSandbox:
 
 
 @contextmanager
-def lock(sandbox: Sandbox) -> Iterator[LockedSandbox]:
+def lock(sandbox: Sandbox, policy: Policy) -> Iterator[LockedSandbox]:
     """Open and lock a sandbox before the first look: changes of another run in between would be undone."""
-    with connect(sandbox.driver) as driver, driver.lock():
+    with connect(sandbox, policy) as driver, driver.lock():
         yield LockedSandbox(driver, sandbox)
 
 

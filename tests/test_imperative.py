@@ -18,6 +18,7 @@ from reconciler.guest.launch import MachineState
 from reconciler.imperative import find, lock, table_after, table_with
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Server, Service
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
+from tests.allowed import POLICY
 from tests.manifest.texts import manifest
 from tests.plan.sandboxes import DRIVER
 from tests.test_converge import OTHER_ROUTE, ROUTE, TLS, WEB, Box
@@ -152,7 +153,7 @@ class Again(Box):
 def box(monkeypatch: pytest.MonkeyPatch) -> Again:
     made = Again()
 
-    def connect(_: object) -> AbstractContextManager[Again]:
+    def connect(*_: object) -> AbstractContextManager[Again]:
         return nullcontext(made)
 
     monkeypatch.setattr(imperative, "connect", connect)
@@ -161,19 +162,19 @@ def box(monkeypatch: pytest.MonkeyPatch) -> Again:
 
 def test_all_looks_and_changes_are_under_one_lock(box: Again) -> None:
     box.routes = [ROUTE]
-    with lock(Sandbox(id="box", driver=DRIVER)) as locked:
+    with lock(Sandbox(id="box", driver=DRIVER), POLICY) as locked:
         assert locked.observed.sandbox.routes == (ROUTE,)
         assert locked.set_routes([ROUTE, OTHER_ROUTE])
     assert box.routes == [ROUTE, OTHER_ROUTE]
     assert not box.locked
-    with lock(Sandbox(id="box", driver=DRIVER)) as locked:
+    with lock(Sandbox(id="box", driver=DRIVER), POLICY) as locked:
         assert not locked.set_routes(locked.observed.sandbox.routes or ())
 
 
 def test_what_is_named_may_go_whatever_its_share(box: Again) -> None:
     box.kernel.add(WEB)
     box.kernel.add(TLS, marked=False)
-    with lock(Sandbox(id="box", driver=DRIVER, ipvs=Ipvs())) as locked:
+    with lock(Sandbox(id="box", driver=DRIVER, ipvs=Ipvs()), POLICY) as locked:
         assert locked.set_ipvs(Ipvs(services=(WEB,)), adopt=frozenset({TLS.key}))
         assert locked.set_ipvs(Ipvs(services=()))
     assert not box.kernel.services

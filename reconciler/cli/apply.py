@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from reconciler.cli.authority import read_policy
 from reconciler.cli.named import print_undone
 from reconciler.cli.output import choose_color, print_warnings
 from reconciler.cli.progress import Progress
@@ -17,6 +18,7 @@ from reconciler.drivers import Driver, connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import ApplyError, Problem, ReconcilerError, RefusedError
 from reconciler.manifest.load import Manifest, explain, load, warnings
+from reconciler.model.policy import Policy
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance, combine, parse_allowance
 from reconciler.wording import plural
@@ -53,13 +55,14 @@ def _allowance(text: str) -> Allowance:
 
 def run(arguments: argparse.Namespace) -> int:
     """Apply each manifest. If one fails, the others are applied nevertheless."""
+    policy = read_policy(arguments.policy, arguments.paths)
     manifests = load(arguments.paths)
-    expected = _check_expectation(manifests, arguments) if arguments.expect else {}
+    expected = _check_expectation(manifests, policy, arguments) if arguments.expect else {}
     worst = 0
     claims = Claims()
     for manifest in manifests:
         try:
-            _apply(manifest, arguments, expected.get(manifest.sandbox.id), claims)
+            _apply(manifest, policy, arguments, expected.get(manifest.sandbox.id), claims)
         except ApplyError as error:
             print(render_failure(manifest, error), file=sys.stderr)
             worst = worst or error.exit_code
@@ -69,14 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
     return worst
 
 
-def _check_expectation(manifests: list[Manifest], arguments: argparse.Namespace) -> dict[str, str]:
+def _check_expectation(manifests: list[Manifest], policy: Policy, arguments: argparse.Namespace) -> dict[str, str]:
     """Check the fingerprint of all sandboxes before any is changed.
 
     Return the one that each must still have in its turn.
     """
     fingerprints = {}
     for manifest in manifests:
-        with connect(manifest.sandbox.driver) as driver:
+        with connect(manifest.sandbox, policy) as driver:
             fingerprints[manifest.sandbox.id] = preview(driver, manifest.sandbox, adopt=arguments.adopt).fingerprint
     _compare(combine(list(fingerprints.values())), arguments.expect)
     return fingerprints
@@ -90,7 +93,9 @@ def _compare(found: str, expected: str) -> None:
         )
 
 
-def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | None, claims: Claims) -> None:
+def _apply(
+    manifest: Manifest, policy: Policy, arguments: argparse.Namespace, expected: str | None, claims: Claims
+) -> None:
     warned: list[Problem] = []
 
     def accept(found: Preview) -> None:
@@ -101,7 +106,7 @@ def _apply(manifest: Manifest, arguments: argparse.Namespace, expected: str | No
 
     progress = Progress(manifest.sandbox.id)
     try:
-        with connect(manifest.sandbox.driver) as driver:
+        with connect(manifest.sandbox, policy) as driver:
             claims.claim(manifest.sandbox, driver)
             result = apply(
                 driver,

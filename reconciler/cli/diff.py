@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
+from reconciler.cli.authority import read_policy
 from reconciler.cli.output import choose_color, print_data, print_warnings
 from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.manifest.load import Manifest, explain, load, warnings
+from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed
 from reconciler.preview import Preview, compare, preview
 
@@ -40,13 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
+    policy = read_policy(arguments.policy, arguments.paths)
     manifests = load(arguments.paths)
     saved = _load_saved(arguments.observed) if arguments.observed else None
     previews: list[tuple[Manifest, Preview]] = []
     failed = 0
     for manifest in manifests:
         try:
-            previews.append((manifest, _preview(manifest, saved, adopt=arguments.adopt)))
+            previews.append((manifest, _preview(manifest, saved, policy, adopt=arguments.adopt)))
         except ReconcilerError as error:
             print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
             failed = max(failed, error.exit_code)
@@ -55,13 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     return failed or int(any(each.plan.operations for _, each in previews))
 
 
-def _preview(manifest: Manifest, saved: dict[str, Observed] | None, *, adopt: bool) -> Preview:
+def _preview(manifest: Manifest, saved: dict[str, Observed] | None, policy: Policy, *, adopt: bool) -> Preview:
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
             raise HostError("the saved state does not contain this sandbox")
         return compare(desired, saved[desired.id])
-    with connect(desired.driver) as driver:
+    with connect(desired, policy) as driver:
         return preview(driver, desired, adopt=adopt)
 
 

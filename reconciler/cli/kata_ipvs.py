@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from reconciler import imperative
+from reconciler.cli.authority import read_policy
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.errors import HostError
 from reconciler.formats.ipvsadm.command import IpvsadmCommand, parse_command
@@ -18,6 +19,7 @@ from reconciler.formats.kata.cleanup import read_cleanup
 from reconciler.imperative import LockedSandbox
 from reconciler.manifest.files import STDIN, read_text
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
+from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink import ipvs_listing
 from reconciler.wording import plural
@@ -42,16 +44,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Execute one action."""
+    policy = read_policy(arguments.policy, arguments.manifests)
     sandbox = imperative.find(arguments.id, arguments.manifests)
     if arguments.action == "cleanup":
         address, protocol = _checked(read_cleanup, arguments.parameters)
-        with imperative.lock(sandbox) as locked:
+        with imperative.lock(sandbox, policy) as locked:
             locked.forget_connections(address, protocol)
         return 0
     if arguments.restore is not None:
-        changed = _restore(sandbox, _read_rules(arguments.restore))
+        changed = _restore(sandbox, policy, _read_rules(arguments.restore))
     else:
-        changed = _execute(sandbox, _checked(parse_command, arguments.parameters))
+        changed = _execute(sandbox, policy, _checked(parse_command, arguments.parameters))
     if changed:
         print_undone(sandbox)
     return 0
@@ -82,8 +85,8 @@ def _read_rules(file: str) -> list[Service]:
     return services
 
 
-def _restore(sandbox: Sandbox, services: list[Service]) -> bool:
-    with imperative.lock(_with_ipvs(sandbox)) as locked:
+def _restore(sandbox: Sandbox, policy: Policy, services: list[Service]) -> bool:
+    with imperative.lock(_with_ipvs(sandbox), policy) as locked:
         ours, others = _tables(locked)
         return locked.set_ipvs(Ipvs(services=imperative.table_with(services, ours, others)))
 
@@ -99,10 +102,10 @@ def _tables(locked: LockedSandbox) -> tuple[tuple[Service, ...], tuple[Service, 
     return (ipvs.services or () if ipvs else ()), locked.observed.around.services
 
 
-def _execute(sandbox: Sandbox, command: IpvsadmCommand) -> bool:
+def _execute(sandbox: Sandbox, policy: Policy, command: IpvsadmCommand) -> bool:
     """Execute a command. Return whether it changed anything."""
     lines: list[str] = []
-    with imperative.lock(_with_ipvs(sandbox)) as locked:
+    with imperative.lock(_with_ipvs(sandbox), policy) as locked:
         ours, others = _tables(locked)
         match command:
             case IpvsadmCommand("-L"):

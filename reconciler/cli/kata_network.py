@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from reconciler import imperative
+from reconciler.cli.authority import read_policy
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.errors import HostError, ReconcilerError, RefusedError
 from reconciler.formats.kata.interface import read_interface, read_name, write_failed, write_interface, write_listed
 from reconciler.formats.kata.route import RouteSelector, read_route, read_selector, write_route
 from reconciler.imperative import LockedSandbox
 from reconciler.manifest import interface as notation
+from reconciler.manifest.allow import check
 from reconciler.manifest.files import STDIN, read_text
 from reconciler.manifest.schema import Finding
 from reconciler.model.interface import Interface
+from reconciler.model.policy import Policy
 from reconciler.model.route import TABLE_MAIN, Route
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 
@@ -50,8 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if "file" in arguments:
             said = _read(arguments.file)
+        policy = read_policy(arguments.policy, arguments.manifests)
         sandbox = imperative.find(arguments.id, arguments.manifests)
-        answer, changed = _act(arguments.action, sandbox, said)
+        answer, changed = _act(arguments.action, sandbox, policy, said)
     except (ReconcilerError, OSError):
         _print(write_failed(said) if arguments.action == "del-iface" else None)
         raise
@@ -86,23 +91,23 @@ def _checked(read: Callable[[Any], _T], said: Any) -> _T:
         raise HostError(str(error)) from None
 
 
-def _act(action: str, sandbox: Sandbox, said: Any) -> tuple[Any, bool]:
+def _act(action: str, sandbox: Sandbox, policy: Policy, said: Any) -> tuple[Any, bool]:
     """Execute an action. Return its answer, and whether it changed anything."""
     match action:
         case "add-iface":
-            return _add_interface(sandbox, _checked(read_interface, said))
+            return _add_interface(sandbox, policy, _checked(read_interface, said))
         case "del-iface":
-            return None, _delete_interface(sandbox, _checked(read_name, said))
+            return None, _delete_interface(sandbox, policy, _checked(read_name, said))
         case "list-ifaces":
-            with imperative.lock(sandbox) as locked:
+            with imperative.lock(sandbox, policy) as locked:
                 found = [write_listed(each) for each in _interfaces(locked)]
             return found or None, False
         case "add-route":
-            return _add_routes(sandbox, [_checked(read_route, each) for each in _each(said)])
+            return _add_routes(sandbox, policy, [_checked(read_route, each) for each in _each(said)])
         case "del-route":
-            return _delete_routes(sandbox, [_checked(read_selector, each) for each in _each(said)])
+            return _delete_routes(sandbox, policy, [_checked(read_selector, each) for each in _each(said)])
         case _:
-            with imperative.lock(sandbox) as locked:
+            with imperative.lock(sandbox, policy) as locked:
                 return [line for each in _routes(locked) for line in write_route(each)], False
 
 
@@ -123,9 +128,9 @@ def _routes(locked: LockedSandbox) -> list[Route]:
     return [route for route in locked.observed.sandbox.routes or () if route.table == TABLE_MAIN]
 
 
-def _add_interface(sandbox: Sandbox, interface: Interface) -> tuple[dict[str, Any], bool]:
-    _check_interface(sandbox, interface)
-    with imperative.lock(sandbox) as locked:
+def _add_interface(sandbox: Sandbox, policy: Policy, interface: Interface) -> tuple[dict[str, Any], bool]:
+    _check_interface(sandbox, policy, interface)
+    with imperative.lock(sandbox, policy) as locked:
         had = _interfaces(locked)
         for field, attribute in (("name", "name"), ("device", "device"), ("hwAddr", "hw_addr")):
             value = getattr(interface, attribute)
@@ -139,18 +144,19 @@ def _add_interface(sandbox: Sandbox, interface: Interface) -> tuple[dict[str, An
     return answer, changed
 
 
-def _check_interface(sandbox: Sandbox, interface: Interface) -> None:
-    """Raise HostError if an interface would be invalid in a manifest."""
+def _check_interface(sandbox: Sandbox, policy: Policy, interface: Interface) -> None:
+    """Raise HostError if an interface would be invalid in a manifest, RefusedError if the policy does not allow it."""
     if interface.vhost_user_socket and isinstance(sandbox.driver, NetnsAddress):
         raise HostError("vhostUserSocket: only virtual machines have vhost-user NICs")
     findings: list[Finding] = []
     notation.read(notation.write(interface), (), findings)
     if findings:
         raise HostError("; ".join(finding.message for finding in findings))
+    check(replace(sandbox, interfaces=(interface,)), policy)
 
 
-def _delete_interface(sandbox: Sandbox, name: str) -> bool:
-    with imperative.lock(sandbox) as locked:
+def _delete_interface(sandbox: Sandbox, policy: Policy, name: str) -> bool:
+    with imperative.lock(sandbox, policy) as locked:
         had = _interfaces(locked)
         kept = [each for each in had if each.name != name]
         if len(kept) == len(had):
@@ -159,8 +165,8 @@ def _delete_interface(sandbox: Sandbox, name: str) -> bool:
         return locked.set_interfaces(kept)
 
 
-def _add_routes(sandbox: Sandbox, routes: list[Route]) -> tuple[list[dict[str, str]], bool]:
-    with imperative.lock(sandbox) as locked:
+def _add_routes(sandbox: Sandbox, policy: Policy, routes: list[Route]) -> tuple[list[dict[str, str]], bool]:
+    with imperative.lock(sandbox, policy) as locked:
         found = locked.observed
         keys = {route.key for route in found.sandbox.routes or ()}
         foreign = {route.key for route in found.around.routes}
@@ -179,8 +185,10 @@ def _add_routes(sandbox: Sandbox, routes: list[Route]) -> tuple[list[dict[str, s
     return [line for route in routes for line in write_route(route)], changed
 
 
-def _delete_routes(sandbox: Sandbox, selectors: list[RouteSelector]) -> tuple[list[dict[str, str]], bool]:
-    with imperative.lock(sandbox) as locked:
+def _delete_routes(
+    sandbox: Sandbox, policy: Policy, selectors: list[RouteSelector]
+) -> tuple[list[dict[str, str]], bool]:
+    with imperative.lock(sandbox, policy) as locked:
         had = locked.observed.sandbox.routes or ()
         for selector in selectors:
             if not any(selector.selects(route) for route in had):

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from reconciler.cli.authority import add_policy
 from reconciler.model.sandbox import Sandbox
 from reconciler.watch.client import find_reverting_manifest
 
@@ -22,6 +23,7 @@ def add_sandbox(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="find the sandbox in these manifests (default: among the machines of `reconciler sandbox list`)",
     )
+    add_policy(parser)
 
 
 def print_undone(sandbox: Sandbox, file: str = "") -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from reconciler.cli.authority import read_policy
 from reconciler.cli.output import print_data
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
@@ -19,6 +20,7 @@ from reconciler.manifest.sandbox import write
 from reconciler.manifest.sections import SECTIONS, everything
 from reconciler.manifest.service import name
 from reconciler.model.ipvs import seconds_left
+from reconciler.model.policy import Policy
 from reconciler.model.route import REJECT_TYPES, Route
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.wording import printable
@@ -39,9 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Observe each sandbox and print it. Only `sandbox` and `driver` of the manifests are used."""
     found: list[Observed] = []
     failed = 0
+    policy = read_policy(arguments.policy, arguments.paths)
     for manifest in load(arguments.paths):
         try:
-            found.append(_observe(manifest.sandbox))
+            found.append(_observe(manifest.sandbox, policy))
         except ReconcilerError as error:
             print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
             failed = failed or error.exit_code
@@ -70,8 +73,8 @@ def _left_out(found: Observed, document: dict[str, Any]) -> list[str]:
     return [printable(f"{found.sandbox.id}: left out, as no manifest can express it: {line}") for line in left]
 
 
-def _observe(sandbox: Sandbox) -> Observed:
-    with connect(sandbox.driver) as driver:
+def _observe(sandbox: Sandbox, policy: Policy) -> Observed:
+    with connect(sandbox, policy) as driver:
         return driver.observe(everything(sandbox))
 
 

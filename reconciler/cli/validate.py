@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 
-from reconciler.cli.output import print_data, print_warnings
-from reconciler.errors import ManifestError
-from reconciler.manifest.load import load, warnings
+from reconciler.cli.authority import read_policy
+from reconciler.cli.output import print_data, print_warnings, render_problems
+from reconciler.drivers.reach import examine
+from reconciler.errors import ManifestError, NotAllowedError, Problem, RefusedError
+from reconciler.manifest.load import Manifest, load, located, warnings
+from reconciler.manifest.schema import Finding
+from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Surroundings
 from reconciler.wording import plural
 
@@ -23,18 +29,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print warnings and the number of manifests, or their problems. Return the exit code."""
+    """Print warnings and the number of manifests, or what is wrong with them or not allowed. Return the exit code."""
+    policy = read_policy(arguments.policy, arguments.paths)
     try:
         manifests = load(arguments.paths)
     except ManifestError as error:
         if arguments.output == "text":
             raise
-        print_data({"problems": [each._asdict() for each in error.problems], "warnings": []}, arguments.output)
+        _print(arguments, problems=error.problems)
         return error.exit_code
+    if refused := _refusals(manifests, policy):
+        if arguments.output == "text":
+            print(render_problems(refused, arguments.color), file=sys.stderr)
+        else:
+            _print(arguments, problems=refused)
+        return RefusedError.exit_code
     found = warnings((each, Surroundings()) for each in manifests)
     if arguments.output == "text":
         print_warnings(found)
         print(f"{len(manifests)} {plural('manifest', len(manifests))} valid")
     else:
-        print_data({"problems": [], "warnings": [each._asdict() for each in found]}, arguments.output)
+        _print(arguments, warned=found)
     return 0
+
+
+def _refusals(manifests: Sequence[Manifest], policy: Policy) -> list[Problem]:
+    """Return what manifests name and the policy does not allow, as far as this host has it."""
+    refused: list[tuple[Manifest, list[Finding]]] = []
+    for manifest in manifests:
+        try:
+            examine(manifest.sandbox, policy)
+        except NotAllowedError as error:
+            refused.append((manifest, [Finding(path, message) for path, message in error.refusals]))
+        except RefusedError as error:
+            refused.append((manifest, [Finding(error.path, str(error))]))
+    return [each._replace(message=f"refused: {each.message}") for each in located(refused)]
+
+
+def _print(arguments: argparse.Namespace, problems: Sequence[Problem] = (), warned: Sequence[Problem] = ()) -> None:
+    lists = {"problems": problems, "warnings": warned}
+    print_data({name: [each._asdict() for each in listed] for name, listed in lists.items()}, arguments.output)

@@ -125,5 +125,5 @@ def run(arguments: argparse.Namespace) -> int:
         guard=arguments.guard,
     )
     pace = arguments.at_once._replace(stop_after=arguments.stop_after_failures)
-    Watcher(arguments.paths, Options(settings, pace, arguments.prune, arguments.metrics)).run()
+    Watcher(arguments.paths, Options(settings, pace, arguments.prune, arguments.metrics, arguments.policy)).run()
     return 0

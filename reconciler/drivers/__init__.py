@@ -9,7 +9,9 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from reconciler.errors import HostError, RefusedError, SandboxGoneError
+from reconciler.drivers.reach import about
+from reconciler.manifest.allow import check
+from reconciler.model.policy import Policy
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Observed, Sandbox, VmAddress
 from reconciler.operations.segment import Segment
 
@@ -60,57 +62,55 @@ class Driver(Protocol):
 
 
 @contextmanager
-def connect(address: DriverAddress) -> Iterator[Driver]:
+def connect(sandbox: Sandbox, policy: Policy) -> Iterator[Driver]:
     """Open the sandbox that a manifest names, and close it afterwards. Each driver is imported when it is used.
 
-    If a watcher is connected to a machine, it lends the machine meanwhile.
+    RefusedError if the policy does not allow all that it names. If a watcher is connected to a machine, it lends the
+    machine meanwhile.
     """
-    with _about_driver():
-        driver = _open(address)
+    check(sandbox, policy)
+    with about("driver"):
+        driver = _open(sandbox.driver, policy)
     try:
         yield driver
     finally:
         driver.close()
 
 
-@contextmanager
-def _about_driver() -> Iterator[None]:
-    """Name the field of the manifest in errors about what it says of its driver."""
-    try:
-        yield
-    except (HostError, SandboxGoneError, RefusedError) as error:
-        error.path = error.path or ("driver",)
-        raise
-
-
-def _open(address: DriverAddress) -> Driver:
+def _open(address: DriverAddress, policy: Policy) -> Driver:
     match address:
         case NetnsAddress():
             from reconciler.drivers.netns import NetnsDriver
 
-            return NetnsDriver(address)
+            return NetnsDriver(address, policy)
         case KataAddress():
             from reconciler.drivers.kata import KataDriver
 
-            return KataDriver(address)
+            return KataDriver(address, policy)
         case VmAddress():
-            return _open_machine(address, borrow=True)
+            return _open_machine(address, policy, borrow=True)
         case _:
             assert_never(address)
 
 
 @contextmanager
-def attend(address: VmAddress) -> Iterator[VmDriver]:
-    """Open a machine for a watcher, which stays connected and lends it to others. BusyError if another run has it."""
-    with _about_driver():
-        driver = _open_machine(address, borrow=False)
+def attend(sandbox: Sandbox, policy: Policy) -> Iterator[VmDriver]:
+    """Open the machine of a sandbox for a watcher, which stays connected and lends it to others.
+
+    RefusedError as from `connect`, BusyError if another run has it.
+    """
+    if not isinstance(sandbox.driver, VmAddress):
+        raise TypeError(f"{sandbox.driver} is no machine")
+    check(sandbox, policy)
+    with about("driver"):
+        driver = _open_machine(sandbox.driver, policy, borrow=False)
     try:
         yield driver
     finally:
         driver.close()
 
 
-def _open_machine(address: VmAddress, *, borrow: bool) -> VmDriver:
+def _open_machine(address: VmAddress, policy: Policy, *, borrow: bool) -> VmDriver:
     from reconciler.drivers.vm.driver import VmDriver
 
-    return VmDriver(address, borrow=borrow)
+    return VmDriver(address, policy, borrow=borrow)

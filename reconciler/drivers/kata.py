@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from reconciler.drivers.lock import locked_name
 from reconciler.drivers.process import run
+from reconciler.drivers.reach import check_program
 from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
 from reconciler.formats.ipvsadm.listing import parse_listing
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.formats.kata.interface import read_listed, write_request
 from reconciler.formats.kata.route import read_route, write_route
+from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
+from reconciler.model.policy import Policy
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox, Surroundings
+from reconciler.netlink.engine import local_engine
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack
 from reconciler.operations.outcome import Outcome, Status, until_failure
@@ -63,11 +67,13 @@ _REASON = 1000
 class KataDriver:
     """One container. Nothing is open but the file of the locks."""
 
-    def __init__(self, address: KataAddress) -> None:
-        """Open the file of the locks. HostError if the runtime does not exist."""
-        self._address = address
-        if not os.access(address.runtime, os.X_OK):
-            raise HostError(f"{address.runtime}: no such program", path=("driver", "kata", "runtime"))
+    def __init__(self, address: KataAddress, policy: Policy) -> None:
+        """Open the file of the locks.
+
+        HostError if the runtime does not exist, RefusedError if another user can change it.
+        """
+        self._address, self._policy = address, policy
+        check_program(address)
         os.makedirs(os.path.dirname(_LOCKS), mode=0o755, exist_ok=True)
         self._file = os.open(_LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -87,6 +93,7 @@ class KataDriver:
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """List interfaces, routes, and the IPVS table if the manifest describes it."""
         del quick
+        self._refuse_physical(desired)
         listed = self._list("list-ifaces", read_listed)
         ours, others = self._table(desired.ipvs) if desired.ipvs else (None, ())
         return Observed(
@@ -99,6 +106,15 @@ class KataDriver:
             ),
             around=Surroundings(services=others),
         )
+
+    def _refuse_physical(self, desired: Sandbox) -> None:
+        """Raise RefusedError if the policy does not allow a device: whether the runtime has it already is not known."""
+        if desired.interfaces:
+            with local_engine() as host:
+                for index, wish in enumerate(desired.interfaces):
+                    link = host.link(wish.device)
+                    if link and link.physical:
+                        refuse_physical(self._policy, desired.id, index, wish.device)
 
     def _list(self, action: str, read: Callable[[Any], _T]) -> list[_T]:
         text = self._run("kata-network", action, self._address.id)

@@ -17,10 +17,11 @@ from reconciler.drivers import elsewhere
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.lock import locked
-from reconciler.errors import HostError, RefusedError, SandboxGoneError
+from reconciler.drivers.reach import open_namespace
+from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.files import identity
-from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.interface import Interface, Origin
+from reconciler.model.policy import Policy
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Observed, Sandbox
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import local_engine
@@ -34,32 +35,20 @@ if TYPE_CHECKING:
     from reconciler.operations.outcome import Outcome
 
 
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC
-
-
 class NetnsDriver:
     """One namespace, which stays open until `close`."""
 
-    def __init__(self, address: NetnsAddress) -> None:
-        """Open the namespace. SandboxGoneError if it does not exist."""
-        self._address = address
-        self._file = _open(address)
+    def __init__(self, address: NetnsAddress, policy: Policy) -> None:
+        """Open the namespace. SandboxGoneError if it does not exist, RefusedError if the policy does not allow it."""
+        self._address, self._policy = address, policy
+        self._file = open_namespace(address, policy)
         try:
-            self._refuse_own()
             kernel = LocalKernel(self._file)
             self._given = GivenDevices(self._file, kernel.cookie)
             self._inside = Inside(kernel)
         except BaseException:
             os.close(self._file)
             raise
-
-    def _refuse_own(self) -> None:
-        # Devices are moved between this namespace and the sandbox's: they must be two.
-        if self.place == identity(OWN):
-            raise RefusedError(
-                f"{self._address} is the namespace that reconciler itself runs in, not one of a sandbox; "
-                "correct the driver of the manifest"
-            )
 
     @property
     def place(self) -> Hashable:
@@ -87,6 +76,9 @@ class NetnsDriver:
         owned = {device: _owned_link(link, wishes.get(device), wanted) for device, (link, _) in ours.items()}
         observed = self._inside.observe(desired, links, owned, quick=quick)
         devices = _host_devices([device for device in wishes if device not in ours])
+        for index, wish in enumerate(wanted):
+            if wish.device in devices and devices[wish.device].physical:
+                refuse_physical(self._policy, desired.id, index, wish.device)
         around = replace(
             observed.around,
             devices=devices,
@@ -113,33 +105,6 @@ class NetnsDriver:
         from reconciler.drivers import netns_execute
 
         yield from netns_execute.execute(self._inside, self._file, self._given, segments)
-
-
-def _open(address: NetnsAddress) -> int:
-    """Open a namespace. SandboxGoneError if it does not exist, RefusedError if another process has its pid now."""
-    try:
-        if address.pid is not None:
-            return _open_of_process(address)
-        # Without O_NONBLOCK, opening a pipe would wait for its other end.
-        return os.open(address.file, _FLAGS | os.O_NONBLOCK)
-    except (FileNotFoundError, ProcessLookupError):
-        raise SandboxGoneError(f"{address} does not exist ({address.file})") from None
-    except OSError as error:
-        raise HostError(f"{address}: {address.file}: {error.strerror}") from error
-
-
-def _open_of_process(address: NetnsAddress) -> int:
-    # The open folder belongs to one process, whoever gets its pid later.
-    folder = os.open(f"/proc/{address.pid}", _FLAGS | os.O_DIRECTORY)
-    try:
-        if address.started is not None and start_of(".", folder) != address.started:
-            raise RefusedError(
-                f"pid {address.pid} belongs to another process now, which began after the manifest was written; "
-                "write the pid of the sandbox's process, and if it is this one, write the file anew"
-            )
-        return os.open("ns/net", _FLAGS, dir_fd=folder)
-    finally:
-        os.close(folder)
 
 
 def _owned_link(link: Link, wish: Interface | None, wanted: Sequence[Interface]) -> OwnedLink:
@@ -180,4 +145,5 @@ def _host_device(device: str, link: Link) -> AttachableDevice:
         kind=link.kind,
         ethernet=link.ethernet,
         mtus=link.mtus,
+        physical=link.physical,
     )

@@ -73,16 +73,17 @@ class AgentClient:
     ends the subscription and the guard, and the next notices are `lost`.
     """
 
-    def __init__(self, path: str, timeout: float = TIMEOUT, *, borrow: bool = False) -> None:
+    def __init__(self, path: str, timeout: float = TIMEOUT, *, target: str = "", borrow: bool = False) -> None:
         """Connect to the socket of the agent's port. Each request may take `timeout` seconds.
 
-        `borrow`: if another process uses the port, ask it to lend the port (`guest.lend`) instead of raising BusyError.
+        `target`: as for Connection. `borrow`: if another process uses the port, ask it to lend the port (`guest.lend`)
+        instead of raising BusyError.
         """
         self._loan: socket.socket | None = None
         if borrow:
-            self._connection, self._loan = lend.borrow(path)
+            self._connection, self._loan = lend.borrow(path, target)
         else:
-            self._connection = Connection(path)
+            self._connection = Connection(path, target)
         self._timeout = timeout
         # The kernel release of the guest; None before the greeting, and after an error.
         self._release: str | None = None

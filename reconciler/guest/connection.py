@@ -39,13 +39,16 @@ class Connection:
     Deadlines are times of time.monotonic().
     """
 
-    def __init__(self, path: str) -> None:
-        """Connect. SandboxGoneError if the socket is not served, BusyError if another process has the lock."""
+    def __init__(self, path: str, target: str = "") -> None:
+        """Connect. SandboxGoneError if the socket is not served, BusyError if another process has the lock.
+
+        `target`: where to connect to, if not to `path`: an open file of that socket.
+        """
         self.path = path
         self._lock = _lock(path)
         try:
             self._socket = connect(
-                path,
+                target or path,
                 TIMEOUT,
                 gone=SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running"),
                 late=ChannelError(f"QEMU did not accept a connection to {path} within {TIMEOUT:.0f} s"),

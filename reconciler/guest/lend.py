@@ -102,29 +102,29 @@ def is_back(asker: socket.socket, wake: int) -> bool:
     return any(descriptor == asker.fileno() for descriptor, _ in poller.poll())
 
 
-def borrow(path: str) -> tuple[Connection, socket.socket | None]:
+def borrow(path: str, target: str = "") -> tuple[Connection, socket.socket | None]:
     """Connect to a port. If another process uses it, ask that process to lend it.
 
-    Close both results, in this order, to return the port. BusyError if the port is not lent; else the errors of
-    Connection. It can take TIMEOUT and PATIENCE together.
+    `target`: as for Connection. Close both results, in this order, to return the port. BusyError if the port is not
+    lent; else the errors of Connection. It can take TIMEOUT and PATIENCE together.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return _connect_or_ask(path)
+            return _connect_or_ask(path, target)
         except BusyError:
             if time.monotonic() > deadline:
                 raise
         time.sleep(_POLL_INTERVAL)
 
 
-def _connect_or_ask(path: str) -> tuple[Connection, socket.socket | None]:
+def _connect_or_ask(path: str, target: str) -> tuple[Connection, socket.socket | None]:
     with suppress(BusyError):
-        return Connection(path), None
+        return Connection(path, target), None
     loan = _ask(path)
     try:
         # Without a loan the port may have become free meanwhile. With one, a third process may be quicker.
-        return Connection(path), loan
+        return Connection(path, target), loan
     except BaseException:
         if loan:
             loan.close()

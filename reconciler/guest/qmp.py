@@ -45,8 +45,11 @@ class QmpError(HostError):
 class Monitor:
     """The only client of a machine's monitor, from `__init__` to `close`. For one thread."""
 
-    def __init__(self, path: str, timeout: float = TIMEOUT) -> None:
-        """Connect. SandboxGoneError if the socket is not served, BusyError if QEMU does not greet in time."""
+    def __init__(self, path: str, timeout: float = TIMEOUT, *, target: str = "") -> None:
+        """Connect. SandboxGoneError if the socket is not served, BusyError if QEMU does not greet in time.
+
+        `target`: where to connect to, if not to `path`: an open file of that socket.
+        """
         self._path, self._timeout = path, timeout
         self._buffer = bytearray()
         self._events: deque[Event] = deque(maxlen=_EVENTS)
@@ -54,7 +57,7 @@ class Monitor:
         # answer even to the next client.
         self._ids = itertools.count(int.from_bytes(os.urandom(6), "big"))
         self._socket = connect(
-            path,
+            target or path,
             timeout,
             gone=SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running"),
             late=BusyError(f"QEMU did not accept a connection to {path} within {timeout:g} s; try again later"),

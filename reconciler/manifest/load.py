@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from reconciler.errors import ManifestError, Problem, ReconcilerError, RefusedError
+from reconciler.errors import ManifestError, NotAllowedError, Problem, ReconcilerError, RefusedError
 from reconciler.manifest import sandbox, warn
 from reconciler.manifest.check import check_sections, check_together
 from reconciler.manifest.compose import ComposeError, Path, compose
@@ -35,6 +35,9 @@ class Manifest(NamedTuple):
 
 def explain(manifest: Manifest, error: ReconcilerError) -> str:
     """Return an error of a manifest's sandbox with the place and the name of the field that it is about, if any."""
+    if isinstance(error, NotAllowedError):
+        found = located([(manifest, [Finding(path, message) for path, message in error.refusals])])
+        return "\n".join(f"refused: {each}" for each in found)
     refused = "refused: " if isinstance(error, RefusedError) else ""
     if not error.path:
         return f"{refused}{error}"

@@ -1,7 +1,8 @@
-"""Check a document against the schema in `schemas/`, and word what is wrong with it.
+"""Check a document against its schema in `schemas/`, and word what is wrong with it.
 
-The schema file is the only contract. jsonschema-rs finds in a few milliseconds whether a document is valid, or which
-parts are not. Only these parts are checked by the slower jsonschema, whose errors have the details that messages need.
+The schema file is the only contract: of a manifest, or of the operator's policy. jsonschema-rs finds in a few
+milliseconds whether a document is valid, or which parts are not. Only these parts are checked by the slower jsonschema,
+whose errors have the details that messages need.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from reconciler.wording import plural, suggest
 if TYPE_CHECKING:
     from jsonschema import ValidationError
 
-NAME = "reconciler-v1.schema.json"
+MANIFEST, POLICY = "reconciler-v1.schema.json", "reconciler-policy-v1.schema.json"
 # Lists longer than this are pruned; the lists that need a certain number of items are shorter.
 _LONG = 64
 
@@ -48,34 +49,34 @@ def path_text(path: Path) -> str:
 
 
 @cache
-def schema_text() -> str:
-    """Return the schema. In a checkout it is beside the package, in an installed package inside it."""
+def schema_text(name: str = MANIFEST) -> str:
+    """Return a schema. In a checkout it is beside the package, in an installed package inside it."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for parent in (os.path.dirname(package), package):
-        file = os.path.join(parent, "schemas", NAME)
+        file = os.path.join(parent, "schemas", name)
         if os.path.isfile(file):
             with open(file, encoding="utf-8") as stream:
                 return stream.read()
-    raise FileNotFoundError(f"{NAME} is missing from this installation")
+    raise FileNotFoundError(f"{name} is missing from this installation")
 
 
 @cache
-def _validator() -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(schema_text())
+def _validator(name: str) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(schema_text(name))
 
 
-def check(document: Any) -> list[Finding]:
-    """Return everything that is wrong with a document by the schema; empty if it is valid."""
-    validator = _validator()
+def check(document: Any, name: str = MANIFEST) -> list[Finding]:
+    """Return everything that is wrong with a document by a schema; empty if it is valid."""
+    validator = _validator(name)
     if validator.is_valid(document):
         return []
     errors = list(validator.iter_errors(document))
-    findings = _explain(document, {tuple(error.instance_path) for error in errors})
+    findings = _explain(document, {tuple(error.instance_path) for error in errors}, name)
     # If the two libraries disagree, the document is still invalid.
     return findings or [Finding(tuple(error.instance_path), error.message) for error in errors]
 
 
-def _explain(document: Any, flagged: set[Path]) -> list[Finding]:
+def _explain(document: Any, flagged: set[Path], name: str) -> list[Finding]:
     import json
 
     from jsonschema import Draft202012Validator
@@ -83,8 +84,8 @@ def _explain(document: Any, flagged: set[Path]) -> list[Finding]:
     kept: dict[Path, list[int]] = {}
     pruned = _prune(document, (), flagged, kept)
     findings: list[Finding] = []
-    for error in Draft202012Validator(json.loads(schema_text())).iter_errors(pruned):
-        findings += _word(error, _unpruned(tuple(error.absolute_path), kept))
+    for error in Draft202012Validator(json.loads(schema_text(name))).iter_errors(pruned):
+        findings += _word(error, _unpruned(tuple(error.absolute_path), kept), name)
     # jsonschema has one error for each missing field, and each error names all of them.
     return list(dict.fromkeys(findings))
 
@@ -114,8 +115,8 @@ def _unpruned(path: Path, kept: Mapping[Path, list[int]]) -> Path:
     return whole
 
 
-def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
-    """Yield an error of jsonschema in our words: what is wrong, and what was expected."""
+def _word(error: ValidationError, path: Path, file: str = MANIFEST) -> Iterator[Finding]:
+    """Yield an error of jsonschema in our words: what is wrong, and what was expected. `file`: the schema."""
     limit: Any = error.validator_value
     value: Any = error.instance
     schema: Mapping[str, Any] = error.schema if isinstance(error.schema, dict) else {}
@@ -129,7 +130,7 @@ def _word(error: ValidationError, path: Path) -> Iterator[Finding]:
             for name in limit:
                 if name not in written:
                     field = schema.get("properties", {}).get(name, {})
-                    yield Finding((*path, name), f"missing; expected {_describe(field)}")
+                    yield Finding((*path, name), f"missing; expected {_describe(field, file)}")
         case "additionalProperties":
             # A name that the schema has in order to refuse it is no hint, and has an error of its own.
             known = [name for name, each in schema["properties"].items() if each.get("not") != {}]
@@ -186,12 +187,12 @@ def _has_better_error(value: Any, choices: list[Any], schema: Mapping[str, Any])
     return not needed & written and not value.keys() <= schema["properties"].keys()
 
 
-def _describe(schema: Mapping[str, Any]) -> str:
+def _describe(schema: Mapping[str, Any], file: str) -> str:
     import json
 
     reference = schema.get("$ref")
     if reference:
-        schema = json.loads(schema_text())["$defs"][reference.rpartition("/")[2]]
+        schema = json.loads(schema_text(file))["$defs"][reference.rpartition("/")[2]]
     return str(schema.get("description", "a value"))
 
 

@@ -117,7 +117,7 @@ class AttachableDevice(NamedTuple):
     """A device of the host that can be attached: its current name, its queues, and what to restore when it returns.
 
     `kind`: of link (`tun`, `veth`, … or empty). `ethernet`: whether its addresses are MAC addresses. `mtus`: the least
-    and the largest MTU that it accepts; a largest of 0: no limit.
+    and the largest MTU that it accepts; a largest of 0: no limit. `physical`: whether there is hardware behind it.
     """
 
     name: str
@@ -126,6 +126,7 @@ class AttachableDevice(NamedTuple):
     kind: str = ""
     ethernet: bool = True
     mtus: tuple[int, int] = (0, 0)
+    physical: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ _U32 = struct.Struct("=I")
 # enum in if_link.h and in if_addr.h.
 _IFLA_ADDRESS, _IFLA_BROADCAST, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_PERM_ADDRESS = 1, 2, 3, 4, 18, 54
 _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
-_IFLA_MIN_MTU, _IFLA_MAX_MTU = 50, 51
+_IFLA_MIN_MTU, _IFLA_MAX_MTU, _IFLA_PARENT_DEV_NAME = 50, 51, 56
 _IFLA_MASTER, _IFLA_AF_SPEC, _IFLA_PROTO_DOWN = 10, 26, 39
 _IFLA_INET6_FLAGS, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 # IF_READY of net/if_inet6.h: IPv6 has configured the link.
@@ -65,12 +65,12 @@ _USUAL_LABEL = re.compile(r"(:[0-9]+)?")
 
 @dataclass(slots=True)
 class Link:
-    """A link as dumped. `queues` is its maximum of transmit queues; `kind` is empty for a physical link.
+    """A link as dumped. `queues` is its maximum of transmit queues; `kind` is empty for most physical links.
 
     `permanent`: the MAC address that the hardware came with; empty if the device has none. `ethernet`: whether its
     addresses are MAC addresses. `mtus`: the least and the largest MTU that it accepts; a largest of 0: no limit.
     `master`: the index of the link that it is a port of, or 0; `state` has neither that link's name nor what its
-    addresses tell.
+    addresses tell. `parent`: whether a device of a bus stands behind it, as the kernel reports from 5.14 on.
     """
 
     index: int
@@ -87,6 +87,12 @@ class Link:
     mtus: tuple[int, int] = (0, 0)
     master: int = 0
     state: LinkState = UNKNOWN_STATE
+    parent: bool = False
+
+    @property
+    def physical(self) -> bool:
+        """Return whether there is hardware behind it, or what passes for that, such as a NIC of QEMU."""
+        return self.parent or not self.kind
 
 
 @dataclass(slots=True)
@@ -170,6 +176,7 @@ def decode_link(payload: bytes) -> Link:
         mtus=(_number(found.get(_IFLA_MIN_MTU)), _number(found.get(_IFLA_MAX_MTU))),
         master=_number(found.get(_IFLA_MASTER)),
         state=_decode_state(flags, found),
+        parent=_IFLA_PARENT_DEV_NAME in found,
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from reconciler.manifest.load import Manifest
+from reconciler.model.policy import Policy
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 
 
 class Look(NamedTuple):
-    """What one look goes by: it and the guard decide by the same manifest and pause, read once.
+    """What one look goes by: it and the guard decide by the same manifest, policy and pause, read once.
 
     `cause`: why the manifest is new, "start" or "manifest"; "" if it is not.
     """
@@ -19,6 +20,7 @@ class Look(NamedTuple):
     revision: Revision
     cause: str
     full: bool
+    policy: Policy
     pause: Pause | None = None
 
     @property

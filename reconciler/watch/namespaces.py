@@ -15,9 +15,10 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from reconciler.errors import ChannelError, HostError, ProtocolError
+from reconciler.errors import ChannelError, HostError, ProtocolError, RefusedError, SandboxGoneError
+from reconciler.model.sandbox import NetnsAddress
 from reconciler.netlink.channel import RECEIVE_BUFFER, RECEIVE_SIZE, ROUTE, LocalKernel
 from reconciler.netlink.message import ACK, ERROR, NEW_LINK, REQUEST, Message, attribute, failure, messages, pack
 from reconciler.netlink.neighbour import is_news
@@ -39,8 +40,6 @@ _SO_RCVBUFFORCE = 33
 _ANCILLARY = 256
 # Notifications that are read at a time. The caller has other work as well, however many come.
 _MOST = 20_000
-# What opening a file fails with if there is no such file, as opposed to a file that could not be looked at.
-_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ESRCH}
 
 
 class Gone(int):
@@ -74,26 +73,17 @@ class NamespaceSocket:
         self._requests.close()
         self._socket.close()
 
-    def assign_number(self, file: str) -> int | None:
-        """Return the number of a namespace, and give it one if it has none; None if there is no such namespace.
+    def assign_number(self, namespace: int) -> int | None:
+        """Return the number of an open namespace, and give it one if it has none; None if the file is no namespace.
 
-        HostError or ChannelError if that cannot be found out now.
+        ChannelError if that cannot be found out now.
         """
-        try:
-            namespace = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return None
-            raise HostError(f"{file}: {error.strerror}") from error
-        try:
-            named = attribute(_NSA_FD, _S32.pack(namespace))
-            body = _RTGENMSG.pack(0) + attribute(_NSA_NSID, _S32.pack(-1)) + named
-            # This fails if the namespace has a number already; the next message reads the number in any case.
-            self._requests.exchange(pack(_NEW_NSID, REQUEST | ACK, 1, body), 1)
-            answers = self._requests.exchange(pack(_GET_NSID, REQUEST | ACK, 2, _RTGENMSG.pack(0) + named), 2)
-        finally:
-            os.close(namespace)
-        return _number(file, answers)
+        named = attribute(_NSA_FD, _S32.pack(namespace))
+        body = _RTGENMSG.pack(0) + attribute(_NSA_NSID, _S32.pack(-1)) + named
+        # This fails if the namespace has a number already; the next message reads the number in any case.
+        self._requests.exchange(pack(_NEW_NSID, REQUEST | ACK, 1, body), 1)
+        answers = self._requests.exchange(pack(_GET_NSID, REQUEST | ACK, 2, _RTGENMSG.pack(0) + named), 2)
+        return _number(answers)
 
     def read_changes(self) -> Iterator[int | Gone | None]:
         """Yield the numbers of the namespaces that have changed; None if notifications were lost: any may have changed.
@@ -128,14 +118,14 @@ class NamespaceSocket:
         yield from seen
 
 
-def _number(file: str, answers: Iterable[Message]) -> int | None:
+def _number(answers: Iterable[Message]) -> int | None:
     """Return the number of a namespace from the answers to RTM_GETNSID; None if the file is no namespace."""
     for answer in answers:
         if answer.type == _NEW_NSID:
             return int(_S32.unpack(answer.payload[8:12])[0])
         failed = failure(answer) if answer.type == ERROR else None
         if failed and failed.errno != errno.EINVAL:
-            raise ChannelError(f"{file}: the number of the namespace: {failed}")
+            raise ChannelError(f"the number of the namespace: {failed}")
     return None
 
 
@@ -158,10 +148,10 @@ class NamespaceTracker:
     `unheard`: sandbox → why changes in its namespace are not reported at present; `refresh` tries again.
     """
 
-    def __init__(self, channel: NamespaceSocket) -> None:
-        """Use a socket, which the caller closes."""
+    def __init__(self, channel: NamespaceSocket, open_namespace: Callable[[NetnsAddress], int]) -> None:
+        """Use a socket, which the caller closes. `open_namespace`: see `drivers.reach`."""
         self.unheard: dict[str, str] = {}
-        self._socket = channel
+        self._socket, self._open = channel, open_namespace
         # Sandbox → identity of its namespace at the last refresh, None if it did not exist; sandbox → number; and back.
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._numbers: dict[str, int] = {}
@@ -171,29 +161,33 @@ class NamespaceTracker:
         # What `read_changes` returns next, in order.
         self._changes: dict[str | int, None] = {}
 
-    def refresh(self, files: Mapping[str, str]) -> list[str]:
-        """Track these namespaces and no others: sandbox → file of its namespace, such as `/run/netns/web-1`.
+    def refresh(self, addresses: Mapping[str, NetnsAddress]) -> list[str]:
+        """Track these namespaces and no others: sandbox → address.
 
         Return the sandboxes whose namespace was created, deleted or replaced since the last call, or may have been.
         """
-        for name in (self._identities.keys() | self.unheard.keys()) - files.keys():
+        for name in (self._identities.keys() | self.unheard.keys()) - addresses.keys():
             self._forget(name)
             self.unheard.pop(name, None)
         changed = []
-        for name, file in files.items():
-            identity = _identity(file)
+        for name, address in addresses.items():
+            identity = _identity(address.file)
             known = name in self._identities and identity == self._identities[name]
-            if (not known or name in self._unsure) and self._listen(name, file, identity):
+            if (not known or name in self._unsure) and self._listen(name, address, identity):
                 changed.append(name)
         return changed
 
-    def _listen(self, name: str, file: str, identity: tuple[int, int] | None) -> bool:
+    def reload(self) -> None:
+        """Open all namespaces anew at the next refresh: others may be allowed now."""
+        self._unsure |= self._identities.keys()
+
+    def _listen(self, name: str, address: NetnsAddress, identity: tuple[int, int] | None) -> bool:
         """Begin to listen to a namespace, if it exists. Return False, and record why, if that is not possible."""
         self._forget(name)
         # The number may be that of a namespace whose end is still to be read.
         self._read()
         try:
-            number = self._socket.assign_number(file) if identity else None
+            number = self._assign_number(address) if identity else None
         except (HostError, ChannelError) as error:
             self.unheard[name] = str(error)
             return False
@@ -202,6 +196,17 @@ class NamespaceTracker:
         if number is not None:
             self._numbers[name], self._names[number] = number, name
         return True
+
+    def _assign_number(self, address: NetnsAddress) -> int | None:
+        """Return the number of a namespace; None if it does not exist, or is refused, which its look reports."""
+        try:
+            namespace = self._open(address)
+        except (SandboxGoneError, RefusedError):
+            return None
+        try:
+            return self._socket.assign_number(namespace)
+        finally:
+            os.close(namespace)
 
     def read_changes(self) -> list[str | int]:
         """Return the sandboxes in whose namespace something has changed, and HOST as the socket does.

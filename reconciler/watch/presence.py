@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from reconciler.drivers.reach import open_namespace
 from reconciler.model.sandbox import DriverAddress, NetnsAddress, VmAddress
+from reconciler.watch.authority import Authority
 from reconciler.watch.files import Stamp, read_stamp
 from reconciler.watch.namespaces import NamespaceSocket, NamespaceTracker
 
@@ -31,11 +33,11 @@ class SocketTracker:
 class Presence:
     """Tracks all sandboxes of a watcher, and listens to their namespaces."""
 
-    def __init__(self, channel: NamespaceSocket) -> None:
-        """Use a socket, which the caller closes."""
-        self.namespaces = NamespaceTracker(channel)
+    def __init__(self, channel: NamespaceSocket, authority: Authority) -> None:
+        """Use a socket, which the caller closes. `authority`: which namespaces may be opened."""
+        self.namespaces = NamespaceTracker(channel, lambda address: open_namespace(address, authority.policy))
         self._machines = SocketTracker()
-        self._files: dict[str, str] = {}
+        self._addresses: dict[str, NetnsAddress] = {}
         self._sockets: dict[str, tuple[str, str]] = {}
 
     @property
@@ -45,11 +47,15 @@ class Presence:
 
     def track(self, addresses: Mapping[str, DriverAddress]) -> None:
         """Track these sandboxes from now on, and no others."""
-        self._files = {name: each.file for name, each in addresses.items() if isinstance(each, NetnsAddress)}
+        self._addresses = {name: each for name, each in addresses.items() if isinstance(each, NetnsAddress)}
         self._sockets = {
             name: (each.file, each.monitor) for name, each in addresses.items() if isinstance(each, VmAddress)
         }
 
+    def reload(self) -> None:
+        """Listen anew at the next refresh: the policy may have changed."""
+        self.namespaces.reload()
+
     def refresh(self) -> list[str]:
         """Return the tracked sandboxes that came, went or were replaced since the last call."""
-        return [*self.namespaces.refresh(self._files), *self._machines.refresh(self._sockets)]
+        return [*self.namespaces.refresh(self._addresses), *self._machines.refresh(self._sockets)]

@@ -13,7 +13,8 @@ from reconciler.drivers.claims import Claims
 from reconciler.errors import ReconcilerError, SandboxGoneError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.sections import nothing
-from reconciler.model.sandbox import DriverAddress, VmAddress
+from reconciler.model.policy import Policy
+from reconciler.model.sandbox import Sandbox, VmAddress
 from reconciler.safety import ALWAYS, SHARE, Allowance
 from reconciler.watch import log, pause
 
@@ -29,7 +30,7 @@ def are_too_many(count: int, total: int) -> bool:
     return count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
 
 
-def prune(manifest: Manifest, claims: Claims, sleep: Callable[[float], object] = time.sleep) -> None:
+def prune(manifest: Manifest, policy: Policy, claims: Claims, sleep: Callable[[float], object] = time.sleep) -> None:
     """Remove what is owned from the sandbox of a deleted manifest, and log what became of it."""
     name = manifest.sandbox.id
     deadline = time.monotonic() + TIMEOUT
@@ -38,9 +39,10 @@ def prune(manifest: Manifest, claims: Claims, sleep: Callable[[float], object] =
             if manifest.sandbox.paused or pause.read(name):
                 log.emit("not pruned", level=logging.WARNING, sandbox=name, reason="the sandbox is paused")
                 return
-            with _open(manifest.sandbox.driver) as driver:
+            empty = nothing(manifest.sandbox)
+            with _open(empty, policy) as driver:
                 claims.claim(manifest.sandbox, driver)
-                result = repair(driver, nothing(manifest.sandbox), quick=False, allowance=Allowance())
+                result = repair(driver, empty, quick=False, allowance=Allowance())
             if result.failure:
                 raise result.failure.error
             log.emit("pruned", sandbox=name, operations=len(result.operations), file=manifest.file)
@@ -54,5 +56,5 @@ def prune(manifest: Manifest, claims: Claims, sleep: Callable[[float], object] =
         return
 
 
-def _open(address: DriverAddress) -> AbstractContextManager[Driver]:
-    return attend(address) if isinstance(address, VmAddress) else connect(address)
+def _open(sandbox: Sandbox, policy: Policy) -> AbstractContextManager[Driver]:
+    return attend(sandbox, policy) if isinstance(sandbox.driver, VmAddress) else connect(sandbox, policy)

@@ -28,6 +28,7 @@ from reconciler.drivers.claims import Claims
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.whereabouts import place_of
 from reconciler.watch import clock, log, notify
+from reconciler.watch.authority import Authority
 from reconciler.watch.lock import lock_host
 from reconciler.watch.manifests import ManifestReader, ManifestSet
 from reconciler.watch.namespaces import HOST, NamespaceSocket
@@ -53,12 +54,16 @@ _IN_FORCE = "the manifests read from it before stay in force"
 
 
 class Options(NamedTuple):
-    """How to watch all sandboxes. `metrics`: the host and port to serve metrics on."""
+    """How to watch all sandboxes.
+
+    `metrics`: the host and port to serve metrics on. `policy`: the operator's file; None: the default one.
+    """
 
     settings: Settings
     pace: Pace = Pace()
     prune: bool = False
     metrics: tuple[str, int] | None = None
+    policy: str | None = None
 
 
 class Watcher:
@@ -66,6 +71,7 @@ class Watcher:
 
     def __init__(self, paths: Sequence[str], options: Options) -> None:
         self._options = options
+        self._authority = Authority(options.policy, paths)
         self._reader = ManifestReader(paths)
         self._manifests: ManifestSet | None = None
         self._workers: dict[str, Worker] = {}
@@ -96,7 +102,7 @@ class Watcher:
             stack.callback(os.close, lock_host())
             channel = NamespaceSocket()
             stack.callback(channel.close)
-            self._presence = Presence(channel)
+            self._presence = Presence(channel, self._authority)
             stack.callback(StatusSocket(self.to_data).close)
             if self._options.metrics:
                 server = MetricsServer(*self._options.metrics, self._metrics)
@@ -149,6 +155,10 @@ class Watcher:
             self._reload = False
             log.emit("reload")
             notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._authority.reload()
+            self._presence.reload()
+            if self._authority.problem:
+                log.emit("alarm", level=logging.ERROR, policy=self._authority.problem)
             for worker in self._workers.values():
                 worker.reload()
             self._manifests_wake.set()
@@ -239,7 +249,14 @@ class Watcher:
         """Start to watch a sandbox. If this process has no descriptor or thread left, the next tick tries again."""
         name = manifest.sandbox.id
         try:
-            worker = Worker(manifest, self._revision_of(manifest), self._options.settings, self._claims, self._on_done)
+            worker = Worker(
+                manifest,
+                self._revision_of(manifest),
+                self._options.settings,
+                self._claims,
+                self._authority,
+                self._on_done,
+            )
             worker.start()
         except (OSError, RuntimeError) as error:
             if name not in self._unstarted:
@@ -352,6 +369,8 @@ class Watcher:
                 f"the rollout stopped because {failed} failed; {waiting:,} changed {plural('manifest', waiting)} still "
                 "to apply; it continues when any manifest changes"
             )
+        if self._authority.problem:
+            alarms.append(self._authority.problem)
         if self._reader.unsettled:
             alarms.append(f"changed manifests are not read: {self._reader.unsettled}")
         return alarms

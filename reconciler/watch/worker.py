@@ -26,12 +26,14 @@ from reconciler.drivers import Driver, attend, connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.guest.lend import Lender, is_back, lend
+from reconciler.manifest.allow import check
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.operations import Operation
 from reconciler.preview import preview
 from reconciler.watch import clock, log, pause
 from reconciler.watch.agenda import Agenda
+from reconciler.watch.authority import Authority
 from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
 from reconciler.watch.look import Look
@@ -68,7 +70,7 @@ class Settings(NamedTuple):
 class Worker:
     """Watches one sandbox.
 
-    `claims`: which sandboxes of the watch have which namespaces.
+    `claims`: which sandboxes of the watch have which namespaces. `authority`: what the operator allows at present.
     `on_done` is called in the worker's thread, with the sandbox's ID and whether it succeeded, each time that a
     manifest has taken effect or failed to. Other threads may call all public methods.
     """
@@ -79,9 +81,10 @@ class Worker:
         revision: Revision,
         settings: Settings,
         claims: Claims,
+        authority: Authority,
         on_done: Callable[[str, bool], None],
     ) -> None:
-        self._claims = claims
+        self._claims, self._authority = claims, authority
         self._recorder = LookRecorder(manifest, revision)
         self._settings = settings
         self._on_done = on_done
@@ -93,7 +96,7 @@ class Worker:
         self._lock = threading.Lock()
         self._manifest, self._revision, self._cause = manifest, revision, "start"
         # What the current look goes by, and the desired sandbox of the last repair that succeeded.
-        self._current = Look(manifest, revision, self._cause, full=True)
+        self._current = Look(manifest, revision, self._cause, full=True, policy=authority.policy)
         self._applied: Sandbox | None = None
         self._stopping = self._prune = False
         # Whether the last look failed because the host lacks something, such as a device.
@@ -193,7 +196,7 @@ class Worker:
             if self._borrower:
                 self._lend(self._borrower)
         if self._prune:
-            prune(self._manifest, self._claims)
+            prune(self._manifest, self._authority.policy, self._claims)
 
     def _await_look(self) -> bool:
         """Wait until a look is due; return False if the thread has to end instead."""
@@ -206,7 +209,7 @@ class Worker:
         with self._lock:
             if address not in (None, self._manifest.sandbox.driver) or (full := self._agenda.begin_look()) is None:
                 return None
-            self._current = Look(self._manifest, self._revision, self._cause, full)
+            self._current = Look(self._manifest, self._revision, self._cause, full, self._authority.policy)
         self._current = self._current._replace(pause=pause.read(self.status.sandbox))
         return self._current
 
@@ -218,13 +221,15 @@ class Worker:
         elif look.is_paused:
             self._end_paused_look(look)
         else:
-            with connect(address) as driver:
+            with connect(look.manifest.sandbox, look.policy) as driver:
                 self._look(driver, look)
 
     def _attend(self, address: VmAddress, look: Look) -> None:
         """Connect to a machine and watch it. A paused one has to be reached as well: its guard may still run."""
         try:
-            with attend(address) as machine, Lender(address.file, self._wake.fileno()) as lender:
+            # The sections are checked at each look: a machine that is left alone is still reached, to end its guard.
+            sandbox = Sandbox(id=look.manifest.sandbox.id, driver=address)
+            with attend(sandbox, look.policy) as machine, Lender(address.file, self._wake.fileno()) as lender:
                 self._watch_machine(machine, address, lender, look)
         except SandboxGoneError:
             if not look.is_paused or self._current is not look:
@@ -299,6 +304,8 @@ class Worker:
             return
         begin = time.monotonic()
         self._recorder.set_manifest(look.manifest, look.revision)
+        # A machine that is attended was opened under an earlier manifest, and perhaps under an earlier policy.
+        check(look.manifest.sandbox, look.policy)
         if look.cause:
             self._fights.reset()
             self._failures.reset()

@@ -15,6 +15,7 @@ from reconciler.guest import launch
 from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.load import load
+from reconciler.model.policy import Policy
 from reconciler.safety import Allowance
 from tests.benchmarks.measure import Figure
 from tests.conftest import Kernel
@@ -103,12 +104,12 @@ def measure(plugged: Path, empty: Path) -> tuple[float, Clock]:
     whole = 0.0
     total = Clock()
     for _ in range(ROUNDS):
-        with timed() as clock, connect(wish.sandbox.driver) as driver:
+        with timed() as clock, connect(wish.sandbox, Policy()) as driver:
             begin = time.perf_counter()
             converge.apply(driver, wish.sandbox)
             whole += time.perf_counter() - begin
         for who, seconds in clock.seconds.items():
             total.seconds[who] += seconds
-        with connect(none.sandbox.driver) as driver:
+        with connect(none.sandbox, Policy()) as driver:
             converge.apply(driver, none.sandbox, allowance=Allowance())
     return whole, total

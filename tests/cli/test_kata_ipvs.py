@@ -50,7 +50,7 @@ def box(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Listed:
     made.kernel.add(WEB, connections=[3])
     made.kernel.add(TLS, marked=False)
 
-    def connect(_: object) -> AbstractContextManager[Listed]:
+    def connect(*_: object) -> AbstractContextManager[Listed]:
         return nullcontext(made)
 
     monkeypatch.setattr(imperative, "connect", connect)

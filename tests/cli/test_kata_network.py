@@ -15,6 +15,7 @@ import pytest
 from reconciler.cli.main import main
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.model.sandbox import NetnsAddress
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.manifest.texts import manifest
 
@@ -268,7 +269,7 @@ def test_a_file_that_is_no_json(text: str, reason: str, box: Box, capsys: pytest
 
 
 def test_what_another_run_holds_is_left(box: Box) -> None:
-    driver = NetnsDriver(NetnsAddress(name=box.name))
+    driver = NetnsDriver(NetnsAddress(name=box.name), POLICY)
     with driver.lock():
         assert "another reconciler is changing" in box.refuse("add-iface", IFACE | {"device": box.devices[0]})
     driver.close()

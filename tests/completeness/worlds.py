@@ -17,6 +17,7 @@ from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Sandbox
 from reconciler.preview import preview
+from tests.allowed import POLICY
 from tests.completeness import readers
 from tests.completeness.rows import Data
 from tests.conftest import ip
@@ -65,7 +66,7 @@ class World(ABC):
     def words(self, sections: Data) -> str:
         """Return what a person reads of the plan for sections, a line an operation."""
         (manifest,) = load([self.write(sections)])
-        with connect(manifest.sandbox.driver) as driver:
+        with connect(manifest.sandbox, POLICY) as driver:
             operations = preview(driver, manifest.sandbox).plan.operations
         return "".join(f"{each.command} # {each.comment}\n" for each in operations)
 

@@ -6,17 +6,19 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reconciler.drivers import connect, kata, process
+from reconciler.drivers import Driver, connect, kata, process
 from reconciler.drivers.kata import SINGLES, KataDriver
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service
+from reconciler.model.policy import Policy
 from reconciler.model.route import NextHop, Route
 from reconciler.model.sandbox import KataAddress, Sandbox
 from reconciler.operations import Operation
@@ -127,13 +129,18 @@ def runtime(tmp_path: Path) -> Runtime:
     return Runtime(tmp_path)
 
 
+def connected(address: KataAddress) -> AbstractContextManager[Driver]:
+    """Connect to a container by a runtime that the operator allows."""
+    return connect(Sandbox(id="box", driver=address), Policy(runtimes=(address.runtime,)))
+
+
 def observe(runtime: Runtime, **sections: Any) -> Sandbox:
-    with connect(runtime.address) as driver:
+    with connected(runtime.address) as driver:
         return driver.observe(Sandbox(id="box", driver=runtime.address, **sections)).sandbox
 
 
 def execute(runtime: Runtime, *operations: Operation) -> list[Outcome]:
-    with connect(runtime.address) as driver:
+    with connected(runtime.address) as driver:
         return [outcome for batch in driver.execute(segments(operations)) for outcome in batch]
 
 
@@ -186,7 +193,7 @@ def test_nothing_is_listed(runtime: Runtime) -> None:
 def test_what_is_excluded_is_somebody_elses(runtime: Runtime) -> None:
     runtime.answer(kata_ipvs={"out": LISTING})
     exclude = (Excluded(prefix="10.2.0.0/16"),)
-    with connect(runtime.address) as driver:
+    with connected(runtime.address) as driver:
         found = driver.observe(Sandbox(id="box", driver=runtime.address, ipvs=Ipvs(exclude=exclude)))
     assert found.sandbox.ipvs == Ipvs(services=(WEB,), exclude=exclude)
     assert found.around.services == (DNS,)
@@ -229,19 +236,22 @@ def test_a_listing_that_is_none(runtime: Runtime) -> None:
 
 def test_a_runtime_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="/none: no such program"):
-        KataDriver(KataAddress(id="6ec7a98", runtime=str(tmp_path / "none")))
+        KataDriver(KataAddress(id="6ec7a98", runtime=str(tmp_path / "none")), Policy())
     text = tmp_path / "text"
     text.write_text("no program")
     text.chmod(0o755)
-    with connect(KataAddress(id="6ec7a98", runtime=str(text))) as driver, pytest.raises(HostError, match="Exec format"):
+    with (
+        connected(KataAddress(id="6ec7a98", runtime=str(text))) as driver,
+        pytest.raises(HostError, match="Exec format"),
+    ):
         driver.ipvs_listing()
 
 
 def test_one_run_at_a_time(runtime: Runtime) -> None:
-    with connect(runtime.address) as driver, connect(runtime.address) as other, driver.lock():
+    with connected(runtime.address) as driver, connected(runtime.address) as other, driver.lock():
         with pytest.raises(BusyError, match="another reconciler is changing kata 6ec7a98"), other.lock():
             raise AssertionError
-        with connect(replace(runtime.address, id="6ec7a99")) as neighbour, neighbour.lock():
+        with connected(replace(runtime.address, id="6ec7a99")) as neighbour, neighbour.lock():
             pass
         # The same may lock again within, and the end of any is the end of all.
         with driver.lock():
@@ -350,7 +360,10 @@ def test_what_fails_says_why_and_stops_what_depends_on_it(runtime: Runtime) -> N
 
 @pytest.mark.parametrize("segment", [Moves(()), Network(()), Table(()), Plugs(())])
 def test_no_segment_for_a_kernel_or_a_machine_is_executed(runtime: Runtime, segment: Segment) -> None:
-    with connect(runtime.address) as driver, pytest.raises(TypeError, match="a runtime's command line cannot execute"):
+    with (
+        connected(runtime.address) as driver,
+        pytest.raises(TypeError, match="a runtime's command line cannot execute"),
+    ):
         list(driver.execute([segment]))
 
 

@@ -19,9 +19,10 @@ from typing import Any
 
 from reconciler.guest import command
 from reconciler.manifest.dump import dump
+from tests.allowed import RUNTIME
 from tests.ipvs import bundle, worker
 from tests.kata import limits
-from tests.machine import PROGRAM, Guest
+from tests.machine import Guest
 
 # An address, without which a kernel refuses servers of IPv4; and what is put back when a test has changed it.
 SYSCTLS = "/proc/sys/net/ipv4/vs"
@@ -174,7 +175,7 @@ class Kata(Vm):
 
     @property
     def driver(self) -> dict[str, Any]:
-        return {"kata": {"id": self.guest.sandbox.name, "runtime": PROGRAM}}
+        return {"kata": {"id": self.guest.sandbox.name, "runtime": RUNTIME}}
 
     def services(self, table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return limits.services(table)

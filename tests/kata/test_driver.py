@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.manifest.dump import dump
+from tests.allowed import write_policy
 from tests.ipvs.place import Vm as Table
 from tests.kata.container import ID, PROGRAM, Container
 
@@ -43,9 +44,11 @@ class Manifest:
         self.file = container.folder / "kata.yaml"
 
     def run(self, command: str, *words: str, **sections: Any) -> subprocess.CompletedProcess[str]:
-        driver = {"kata": {"id": ID, "runtime": str(self._container.folder / "kata-runtime")}}
+        runtime = str(self._container.folder / "kata-runtime")
+        driver = {"kata": {"id": ID, "runtime": runtime}}
+        policy = write_policy(self._container.folder / "policy", runtimes=[runtime])
         self.file.write_text(dump([{"apiVersion": "reconciler/v1", "sandbox": "box", "driver": driver, **sections}]))
-        return self._container.run(" ".join([*PROGRAM, command, *words, str(self.file)]))
+        return self._container.run(" ".join([*PROGRAM, command, "--policy", policy, *words, str(self.file)]))
 
     def apply(self, **sections: Any) -> str:
         """Apply it; it must succeed, and leave nothing to do. Give what it did."""

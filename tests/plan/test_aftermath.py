@@ -18,6 +18,7 @@ from reconciler.operations.interface import RenameInterface
 from reconciler.operations.outcome import Outcome, Status
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, plan
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.plan.sandboxes import found, hop, mac, nic, planned_commands, route, wanted
 from tests.segments import segments
@@ -361,7 +362,7 @@ class Lab:
         Return what is left to do according to the kernel.
         """
         desired = self.desired(sandbox)
-        driver = NetnsDriver(NetnsAddress(name=self.namespace))
+        driver = NetnsDriver(NetnsAddress(name=self.namespace), POLICY)
         try:
             observed = driver.observe(desired)
             operations = plan(desired, replace(observed, around=replace(observed.around, **around))).operations

@@ -26,9 +26,10 @@ from reconciler.manifest.load import load
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import preview
+from tests.allowed import POLICY, RUNTIME
 from tests.conftest import Kernel, ip
 from tests.kata import limits
-from tests.machine import PROGRAM, Guest
+from tests.machine import Guest
 
 MACS = [f"02:42:20:6f:a3:{number:02x}" for number in range(1, 17)]
 # From this kernel on a link is renamed while it is up.
@@ -120,7 +121,7 @@ class SandboxPlace(ABC):
 
     def plan(self, sandbox: Sandbox) -> tuple[Operation, ...]:
         """Plan for a sandbox without touching it."""
-        with connect(sandbox.driver) as driver:
+        with connect(sandbox, POLICY) as driver:
             return preview(driver, sandbox).plan.operations
 
     def diff(self, **sections: Any) -> list[str]:
@@ -310,7 +311,7 @@ class KataBox(VmBox):
 
     @property
     def driver(self) -> dict[str, Any]:
-        return {"kata": {"id": self._guest.sandbox.name, "runtime": PROGRAM}}
+        return {"kata": {"id": self._guest.sandbox.name, "runtime": RUNTIME}}
 
     @property
     def differences(self) -> Differences:

@@ -16,6 +16,7 @@ from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import load
 from reconciler.netlink import execute as netlink
 from reconciler.operations import Operation
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.segments import segments
 from tests.system.box import Box, errors, nic
@@ -124,7 +125,7 @@ def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: li
         (manifest,) = load([box.write(**second)])
         operations = box.plan(manifest.sandbox)
         count, done = len(operations), done + 1
-        driver = NetnsDriver(box.address)
+        driver = NetnsDriver(box.address, POLICY)
         in_a_process_that_is_killed(partial(execute, driver, operations[:done]))
         driver.close()
         assert main(["apply", "--allow-delete", "all", str(box.file)]) == 0
@@ -207,7 +208,7 @@ def test_killed_in_each_step_of_a_recovery_and_run_again(
 
 def test_a_killed_process_leaves_no_lock(box: Box, devices: list[str]) -> None:
     def work() -> None:
-        driver = NetnsDriver(box.address)
+        driver = NetnsDriver(box.address, POLICY)
         driver.lock().__enter__()
 
     in_a_process_that_is_killed(work)
@@ -216,7 +217,7 @@ def test_a_killed_process_leaves_no_lock(box: Box, devices: list[str]) -> None:
 
 def test_one_apply_at_a_time(box: Box, devices: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     before = box.state()
-    driver = NetnsDriver(box.address)
+    driver = NetnsDriver(box.address, POLICY)
     with driver.lock():
         assert main(["apply", box.write(interfaces=[nic(devices[0])])]) == 2
     driver.close()

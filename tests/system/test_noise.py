@@ -13,6 +13,7 @@ from typing import Any
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import load
 from reconciler.preview import preview
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.system.box import Box, nic
 
@@ -75,7 +76,7 @@ def test_1000_diffs_under_changes_plan_nothing(box: Box, kernel: Kernel) -> None
     (manifest,) = load([str(box.file)])
     with noise(box.namespace) as process:
         for _ in range(1000):
-            driver = NetnsDriver(box.address)
+            driver = NetnsDriver(box.address, POLICY)
             try:
                 assert preview(driver, manifest.sandbox).plan.operations == ()
             finally:

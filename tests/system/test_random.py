@@ -27,6 +27,7 @@ from reconciler.operations import Operation
 from reconciler.operations.outcome import Outcome, Status
 from reconciler.preview import preview
 from reconciler.safety import Allowance
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.examples import examples
 from tests.strategies import sandboxes
@@ -68,7 +69,7 @@ def of(box: Box, sandbox: Sandbox) -> Sandbox:
 
 def apply(box: Box, sandbox: Sandbox) -> dict[str, Any]:
     """Apply, look that nothing is left to do, and give the state."""
-    driver = NetnsDriver(box.address)
+    driver = NetnsDriver(box.address, POLICY)
     try:
         converge.apply(driver, of(box, sandbox), allowance=Allowance())
         assert preview(driver, of(box, sandbox)).plan.operations == ()
@@ -110,7 +111,7 @@ def test_the_script_gives_the_same_state(tmp_path: Path, pair: tuple[Sandbox, Sa
 
 def script(box: Box, sandbox: Sandbox) -> str:
     wanted = of(box, sandbox)
-    driver = NetnsDriver(box.address)
+    driver = NetnsDriver(box.address, POLICY)
     try:
         manifest = Manifest(file="box.yaml", text="", document=0, sandbox=wanted)
         return "set -e\n" + render_script(manifest, preview(driver, wanted))
@@ -161,7 +162,7 @@ def test_whatever_fails_the_others_are_done_and_it_can_be_mended(
     first, second = pair
     with boxes(tmp_path) as (box, _):
         before = apply(box, first)
-        driver = NetnsDriver(box.address)
+        driver = NetnsDriver(box.address, POLICY)
         try:
             wanted = of(box, second)
             operations = preview(driver, wanted).plan.operations

@@ -19,6 +19,7 @@ from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 from reconciler.manifest.schema import schema_text
 from reconciler.model.sysctl import OF_NIC, OF_SANDBOX, effects, full_name
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.machine import Guest
 from tests.system.box import Box, SandboxPlace, VmBox, make_box, nic
@@ -258,7 +259,7 @@ def test_one_that_the_kernel_refuses_is_named_with_its_place(box: Box) -> None:
     # A manifest cannot say this value.
     (manifest,) = load([box.write(sysctls={FORWARD: 1})])
     sandbox = replace(manifest.sandbox, sysctls=((FORWARD, 1), (TTL, 0)))
-    with connect(sandbox.driver) as driver, pytest.raises(ApplyError) as caught:
+    with connect(sandbox, POLICY) as driver, pytest.raises(ApplyError) as caught:
         apply(driver, sandbox, all_or_nothing=True)
     assert str(caught.value) == (
         f"failed at operation 2 of 2: sysctl -w {TTL}=0: sysctl {TTL}=0: Invalid argument. "
@@ -267,7 +268,7 @@ def test_one_that_the_kernel_refuses_is_named_with_its_place(box: Box) -> None:
     assert caught.value.path == ("sysctls", TTL)
     assert all_of(box) == before
     # Without that, the other one is kept.
-    with connect(sandbox.driver) as driver, pytest.raises(ApplyError) as caught:
+    with connect(sandbox, POLICY) as driver, pytest.raises(ApplyError) as caught:
         apply(driver, sandbox)
     assert caught.value.counts == "1 done and kept; 1 left to do."
     assert all_of(box) != before

@@ -18,6 +18,7 @@ from reconciler.drivers import connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import RefusedError
 from reconciler.manifest.load import load
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.processes import process_in
 
@@ -92,10 +93,10 @@ def test_one_that_becomes_the_same_later_is_refused_when_it_is_opened(kernel: Ke
     file.write_text(text("a", f"name: {namespace}") + "---\n" + text("b", f"path: {link}"))
     a, b = (each.sandbox for each in load([str(file)]))
     claims = Claims()
-    with connect(a.driver) as driver:
+    with connect(a, POLICY) as driver:
         claims.claim(a, driver)
     link.symlink_to(f"/run/netns/{namespace}")
-    with connect(b.driver) as driver:
+    with connect(b, POLICY) as driver:
         with pytest.raises(RefusedError) as caught:
             claims.claim(b, driver)
         assert (str(caught.value), caught.value.path) == (
@@ -107,14 +108,14 @@ def test_one_that_becomes_the_same_later_is_refused_when_it_is_opened(kernel: Ke
         )
         claims.keep({"b"})
         claims.claim(b, driver)
-    with connect(a.driver) as driver, pytest.raises(RefusedError):
+    with connect(a, POLICY) as driver, pytest.raises(RefusedError):
         claims.claim(a, driver)
     # The link leads elsewhere now: what it led to is free.
     link.unlink()
     link.symlink_to(f"/run/netns/{other}")
-    with connect(a.driver) as driver:
+    with connect(a, POLICY) as driver:
         claims.claim(a, driver)
-    with connect(b.driver) as driver:
+    with connect(b, POLICY) as driver:
         claims.claim(b, driver)
 
 
@@ -172,10 +173,10 @@ def test_a_pid_that_is_replaced_after_the_manifest_was_read(kernel: Kernel, tmp_
         file.write_text(text("a", f"pid: {pid}"))
         os.utime(file, (time.time() + 3600,) * 2)
         (manifest,) = load([str(file)])
-        with connect(manifest.sandbox.driver):
+        with connect(manifest.sandbox, POLICY):
             # The kernel tells two starts apart if they are in different ticks, which are 0.01 s.
             time.sleep(0.02)
-    with process_in(other, pid), pytest.raises(RefusedError), connect(manifest.sandbox.driver):
+    with process_in(other, pid), pytest.raises(RefusedError), connect(manifest.sandbox, POLICY):
         pass
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.drivers.vm.driver import VmDriver
 from reconciler.model.sandbox import VmAddress
+from tests.allowed import POLICY
 from tests.machine import Guest
 
 MAC = "02:42:20:6f:a3:f1"
@@ -53,7 +54,7 @@ def pair(guest: Guest) -> Iterator[Guest]:
 
 def test_rules_and_neighbours_of_ours_are_told_and_what_is_learned_is_not(pair: Guest) -> None:
     reading, writing = os.pipe()
-    driver = VmDriver(VmAddress(name=pair.sandbox.name), borrow=False)
+    driver = VmDriver(VmAddress(name=pair.sandbox.name), POLICY, borrow=False)
     try:
         driver.listen()
         while driver.heard(0.5, reading).messages:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.drivers.reach import open_namespace
+from reconciler.model.sandbox import NetnsAddress
 from reconciler.watch.namespaces import HOST, NamespaceSocket, NamespaceTracker
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.watch.running import is_on_host, until
 
@@ -24,8 +27,12 @@ def channel(root: None) -> Iterator[NamespaceSocket]:
     found.close()
 
 
-def file_of(name: str) -> str:
-    return f"/run/netns/{name}"
+def file_of(name: str) -> NetnsAddress:
+    return NetnsAddress(name=name)
+
+
+def open_file(address: NetnsAddress) -> int:
+    return open_namespace(address, POLICY)
 
 
 def heard(channel: NamespaceSocket, tracker: NamespaceTracker, name: str | int) -> bool:
@@ -37,7 +44,7 @@ def heard(channel: NamespaceSocket, tracker: NamespaceTracker, name: str | int) 
 
 def test_a_change_is_told_of_the_sandbox_it_is_in(kernel: Kernel, channel: NamespaceSocket) -> None:
     one, other = kernel.namespace(), kernel.namespace()
-    tracker = NamespaceTracker(channel)
+    tracker = NamespaceTracker(channel, open_file)
     assert tracker.refresh({"a": file_of(one), "b": file_of(other)}) == ["a", "b"]
     assert tracker.refresh({"a": file_of(one), "b": file_of(other)}) == []
     list(tracker.read_changes())
@@ -90,7 +97,7 @@ def test_rules_and_neighbours_of_ours_are_told_and_what_is_learned_is_not(
     one, other = kernel.namespace(), kernel.namespace()
     ip("link", "add", "e0", "type", "veth", "peer", "name", "e1", namespace=one)
     ip("link", "set", "e0", "up", namespace=one)
-    tracker = NamespaceTracker(channel)
+    tracker = NamespaceTracker(channel, open_file)
     files = {"a": file_of(one), "b": file_of(other)}
     tracker.refresh(files)
     seen: set[str | int] = set()
@@ -126,7 +133,7 @@ def test_rules_and_neighbours_of_ours_are_told_and_what_is_learned_is_not(
 @pytest.mark.parametrize("name", ["net.ipv4.ip_forward", "net.ipv4.conf.lo.rp_filter", "net.ipv6.conf.all.forwarding"])
 def test_a_sysctl_is_told(kernel: Kernel, channel: NamespaceSocket, name: str) -> None:
     one = kernel.namespace()
-    tracker = NamespaceTracker(channel)
+    tracker = NamespaceTracker(channel, open_file)
     tracker.refresh({"a": file_of(one)})
     list(tracker.read_changes())
     ip("netns", "exec", one, "sysctl", "-qw", f"{name}=1")
@@ -136,7 +143,7 @@ def test_a_sysctl_is_told(kernel: Kernel, channel: NamespaceSocket, name: str) -
 def test_a_namespace_that_comes_goes_or_is_another_one_has_changed(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
     files = {"a": file_of(name), "b": file_of(f"{name}x")}
-    tracker = NamespaceTracker(channel)
+    tracker = NamespaceTracker(channel, open_file)
     assert tracker.refresh(files) == ["a", "b"]
     ip("netns", "delete", name)
     ip("netns", "add", name)
@@ -152,10 +159,10 @@ def test_a_namespace_that_comes_goes_or_is_another_one_has_changed(kernel: Kerne
 def test_a_namespace_with_the_inode_of_the_one_before_is_another_one(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
     files = {"a": file_of(name)}
-    tracker = NamespaceTracker(channel)
+    tracker = NamespaceTracker(channel, open_file)
     tracker.refresh(files)
     list(tracker.read_changes())
-    first = os.stat(file_of(name)).st_ino
+    first = os.stat(file_of(name).file).st_ino
     for _ in range(20):
         ip("netns", "delete", name)
         # The kernel gives the number again as soon as it is free.
@@ -164,7 +171,7 @@ def test_a_namespace_with_the_inode_of_the_one_before_is_another_one(kernel: Ker
         list(tracker.read_changes())
         assert tracker.refresh(files) == ["a"]
         assert tracker.refresh(files) == []
-        if os.stat(file_of(name)).st_ino == first:
+        if os.stat(file_of(name).file).st_ino == first:
             # Another process may have got the number before.
             break
 
@@ -174,30 +181,31 @@ def test_the_namespace_of_a_process_changes_only_with_the_process(kernel: Kernel
     name = kernel.namespace()
     with subprocess.Popen(["ip", "netns", "exec", name, "sleep", "60"]) as process:
         file = f"/proc/{process.pid}/ns/net"
-        until(lambda: os.stat(file).st_ino == os.stat(file_of(name)).st_ino, "the process is in the namespace")
-        tracker = NamespaceTracker(channel)
-        assert tracker.refresh({"a": file}) == ["a"]
+        until(lambda: os.stat(file).st_ino == os.stat(file_of(name).file).st_ino, "the process is in the namespace")
+        tracker = NamespaceTracker(channel, open_file)
+        address = NetnsAddress(path=file)
+        assert tracker.refresh({"a": address}) == ["a"]
         found = []
         for _ in range(20):
             time.sleep(0.02)
             list(tracker.read_changes())
-            found += tracker.refresh({"a": file})
+            found += tracker.refresh({"a": address})
         # The number may have been that of another process's namespace, whose end was still to be read.
         assert len(found) < 3
         process.kill()
-    assert tracker.refresh({"a": file}) == ["a"]
-    assert tracker.refresh({"a": file}) == []
+    assert tracker.refresh({"a": address}) == ["a"]
+    assert tracker.refresh({"a": address}) == []
 
 
 def test_a_namespace_that_could_not_be_opened_is_not_taken_for_absent(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
     files = {"a": file_of(name), "b": file_of(f"{name}x")}
-    tracker = NamespaceTracker(channel)
+    tracker = NamespaceTracker(channel, open_file)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:
         assert tracker.refresh(files) == ["b"]
-        assert tracker.unheard == {"a": f"{file_of(name)}: Too many open files"}
+        assert tracker.unheard == {"a": f"netns {name}: /run/netns/{name}: Too many open files"}
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert (tracker.refresh(files), tracker.unheard) == (["a"], {})
@@ -219,7 +227,7 @@ def test_a_namespace_that_could_not_be_opened_is_not_taken_for_absent(kernel: Ke
 def test_numbers_that_other_namespaces_give_are_not_ours(kernel: Kernel, channel: NamespaceSocket) -> None:
     names = [kernel.namespace() for _ in range(3)]
     files = {name: file_of(name) for name in names}
-    tracker = NamespaceTracker(channel)
+    tracker = NamespaceTracker(channel, open_file)
     tracker.refresh(files)
     list(tracker.read_changes())
     # Each gives the others numbers, those that are numbers of ours, and they are destroyed.
@@ -238,7 +246,7 @@ def test_numbers_that_other_namespaces_give_are_not_ours(kernel: Kernel, channel
 def test_nothing_is_kept_alive(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
     device, peer = kernel.veth()
-    NamespaceTracker(channel).refresh({"a": file_of(name)})
+    NamespaceTracker(channel, open_file).refresh({"a": file_of(name)})
     ip("link", "set", device, "netns", name)
     ip("netns", "delete", name)
     until(lambda: not is_on_host(peer), "gone with its namespace")
@@ -254,18 +262,20 @@ def test_what_is_no_namespace_has_no_number(kind: str, tmp_path: Path, channel: 
         path.write_text("x")
     elif kind == "folder":
         path.mkdir()
-    assert channel.assign_number(str(path)) is None
+    tracker = NamespaceTracker(channel, open_file)
+    tracker.refresh({"a": NetnsAddress(path=str(path))})
+    assert "is not a network namespace" in tracker.unheard.get("a", "") or not path.exists()
 
 
 def test_a_device_that_comes_to_the_host_is_told(kernel: Kernel, channel: NamespaceSocket) -> None:
-    tracker = NamespaceTracker(channel)
+    tracker = NamespaceTracker(channel, open_file)
     kernel.tap()
     until(lambda: heard(channel, tracker, HOST), "host")
 
 
 def test_what_is_lost_means_all(kernel: Kernel, channel: NamespaceSocket) -> None:
     name = kernel.namespace()
-    tracker = NamespaceTracker(channel)
+    tracker = NamespaceTracker(channel, open_file)
     tracker.refresh({"a": file_of(name)})
     ip("link", "set", "lo", "up", namespace=name)
     lines = "".join(f"route add blackhole 10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32\n" for n in range(60_000))

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
+from reconciler.drivers.reach import about, check_socket, open_socket
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import came_with, find
+from reconciler.errors import SandboxGoneError
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.machine import Machine, Plugged
+from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
 from reconciler.netlink.interface import Link
 from reconciler.netlink.neighbour import is_news
@@ -39,14 +42,18 @@ _POLL = 0.05
 class VmDriver:
     """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
-    def __init__(self, address: VmAddress, *, borrow: bool) -> None:
+    def __init__(self, address: VmAddress, policy: Policy, *, borrow: bool) -> None:
         """Connect. `borrow`: ask a watcher to lend it.
 
-        SandboxGoneError if it does not run, BusyError if another run has it.
+        SandboxGoneError if it does not run, BusyError if another run has it, RefusedError if the policy does not allow
+        its sockets.
         """
+        self._policy = policy
         with ExitStack() as stack:
-            self._agent = stack.enter_context(AgentClient(address.file, borrow=borrow))
-            self._monitor = stack.enter_context(Monitor(address.monitor))
+            with open_socket(address.file, policy) as target:
+                self._agent = stack.enter_context(AgentClient(address.file, target=target, borrow=borrow))
+            with open_socket(address.monitor, policy) as target:
+                self._monitor = stack.enter_context(Monitor(address.monitor, target=target))
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
@@ -62,6 +69,7 @@ class VmDriver:
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask QEMU what is plugged, and read the guest's kernel."""
+        self._check_backends(desired)
         state, links = self._look(desired)
         seen = _seen(state, links)
         wishes = {wish.device: wish.queues for wish in desired.interfaces or ()}
@@ -88,6 +96,13 @@ class VmDriver:
             kernel=release(self._agent.kernel_release()),
         )
         return Observed(sandbox=observed.sandbox, around=around)
+
+    def _check_backends(self, desired: Sandbox) -> None:
+        """Raise RefusedError if the policy does not allow what a socket really is. One may be missing."""
+        for index, wish in enumerate(desired.interfaces or ()):
+            if wish.vhost_user_socket:
+                with suppress(SandboxGoneError), about("interfaces", index, "vhostUserSocket"):
+                    check_socket(wish.vhost_user_socket, self._policy)
 
     def _look(self, desired: Sandbox) -> tuple[Machine, list[Link]]:
         """Read QEMU and the guest until they agree.

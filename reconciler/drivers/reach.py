@@ -1,0 +1,206 @@
+"""Opens what a manifest names on this host, if the operator's policy allows what it really is.
+
+A path that `manifest.allow` accepts by its text can be a symbolic link, or lead through one. So its folder is resolved,
+and has to be below a folder of the policy as well. What is opened there stays open until it is used: a link that is
+replaced in between changes nothing. A link in a folder that only root can write is the operator's own word, and is
+followed; any other is refused. The host's own namespace is recognised whatever leads to it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from reconciler.errors import HostError, ReconcilerError, RefusedError, SandboxGoneError
+from reconciler.manifest import trusted
+from reconciler.manifest.allow import check, process_of
+from reconciler.manifest.files import identity
+from reconciler.manifest.whereabouts import OWN, start_of
+from reconciler.model.policy import Policy
+from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+
+_READ = os.O_RDONLY | os.O_CLOEXEC
+# The process that the host began with. Its namespace is not ours if this process runs in another one.
+_FIRST = "1"
+_HOST = f"/proc/{_FIRST}/ns/net"
+# Processes that mean the same on every host.
+_EVERYWHERE = {"self", "thread-self", _FIRST}
+
+
+def examine(sandbox: Sandbox, policy: Policy) -> None:
+    """Raise RefusedError if the policy does not allow what a sandbox names, as far as this host has it.
+
+    Nothing is connected to or run. Another process is not looked at: manifests can be for another host.
+    """
+    check(sandbox, policy)
+    with suppress(HostError, SandboxGoneError):
+        _examine(sandbox.driver, policy)
+    for index, each in enumerate(sandbox.interfaces or ()):
+        if each.vhost_user_socket:
+            with suppress(HostError, SandboxGoneError), about("interfaces", index, "vhostUserSocket"):
+                check_socket(each.vhost_user_socket, policy)
+
+
+def _examine(address: DriverAddress, policy: Policy) -> None:
+    match address:
+        case NetnsAddress():
+            process = process_of(address.file)
+            if process is None or (address.pid is None and process in _EVERYWHERE):
+                with about("driver"):
+                    os.close(open_namespace(address, policy))
+        case VmAddress():
+            with about("driver"):
+                for each in (address.file, address.monitor):
+                    check_socket(each, policy)
+        case KataAddress():
+            check_program(address)
+
+
+@contextmanager
+def about(*path: str | int) -> Iterator[None]:
+    """Name the field of the manifest in errors about what it names."""
+    try:
+        yield
+    except ReconcilerError as error:
+        error.path = error.path or path
+        raise
+
+
+def open_namespace(address: NetnsAddress, policy: Policy) -> int:
+    """Open a namespace, and return its descriptor.
+
+    SandboxGoneError if it does not exist, RefusedError if the policy does not allow it, if it is the host's, or if
+    another process has its pid now.
+    """
+    if process_of(address.file) == _FIRST:
+        raise _refused_host(address)
+    try:
+        namespace = _open_namespace(address, policy)
+    except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
+        raise SandboxGoneError(f"{address} does not exist ({address.file})") from None
+    except OSError as error:
+        raise HostError(f"{address}: {address.file}: {error.strerror}") from error
+    try:
+        _refuse_host(namespace, address)
+    except BaseException:
+        os.close(namespace)
+        raise
+    return namespace
+
+
+def _open_namespace(address: NetnsAddress, policy: Policy) -> int:
+    if address.pid is not None:
+        return _open_of_process(address)
+    if process_of(address.file) is not None:
+        return os.open(address.file, _READ)
+    found = _open_below(address.file, policy.folders, policy, "namespaces")
+    try:
+        # The file system of namespaces is one for all. Merely to open anything else could have an effect.
+        if os.fstat(found).st_dev != os.stat(OWN).st_dev:
+            raise HostError(f"{address}: {address.file} is not a network namespace")
+        return os.open(f"/proc/self/fd/{found}", _READ)
+    finally:
+        os.close(found)
+
+
+def _open_of_process(address: NetnsAddress) -> int:
+    # The open folder belongs to one process, whoever gets its pid later.
+    folder = os.open(f"/proc/{address.pid}", _READ | os.O_DIRECTORY)
+    try:
+        if address.started is not None and start_of(".", folder) != address.started:
+            raise RefusedError(
+                f"pid {address.pid} belongs to another process now, which began after the manifest was written; "
+                "write the pid of the sandbox's process, and if it is this one, write the file anew"
+            )
+        return os.open("ns/net", _READ, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _refuse_host(namespace: int, address: NetnsAddress) -> None:
+    found = identity(f"/proc/self/fd/{namespace}")
+    # Devices are moved between this namespace and the sandbox's: they must be two.
+    if found == identity(OWN):
+        raise RefusedError(
+            f"{address} is the namespace that reconciler itself runs in, not one of a sandbox; "
+            "correct the driver of the manifest"
+        )
+    # Without CAP_SYS_PTRACE it may not be seen. Then it cannot be opened as that of a process either.
+    with suppress(PermissionError):
+        host = os.stat(_HOST)
+        if found == (host.st_dev, host.st_ino):
+            raise _refused_host(address)
+
+
+def _refused_host(address: NetnsAddress) -> RefusedError:
+    return RefusedError(f"{address} is the namespace of the host itself, which no policy allows")
+
+
+@contextmanager
+def open_socket(path: str, policy: Policy) -> Iterator[str]:
+    """Yield a path that leads to this very socket, whatever becomes of its own path.
+
+    SandboxGoneError if it does not exist, RefusedError if the policy does not allow it, HostError if it is no socket.
+    """
+    found = _open_socket(path, policy)
+    try:
+        yield f"/proc/self/fd/{found}"
+    finally:
+        os.close(found)
+
+
+def _open_socket(path: str, policy: Policy) -> int:
+    try:
+        found = _open_below(path, policy.sockets, policy, "sockets")
+    except (FileNotFoundError, NotADirectoryError):
+        raise SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running") from None
+    except OSError as error:
+        raise HostError(f"cannot connect to {path}: {error.strerror}") from error
+    if stat.S_ISSOCK(os.fstat(found).st_mode):
+        return found
+    os.close(found)
+    raise HostError(f"cannot connect to {path}: it is not a socket")
+
+
+def check_socket(path: str, policy: Policy) -> None:
+    """Raise what `open_socket` raises."""
+    with open_socket(path, policy):
+        pass
+
+
+def check_program(address: KataAddress) -> None:
+    """Raise HostError if the program of a runtime does not exist, RefusedError if another user can change it."""
+    with about("driver", "kata", "runtime"):
+        try:
+            with trusted.opened(address.runtime) as found:
+                if not stat.S_ISREG(os.fstat(found).st_mode) or not os.access(f"/proc/self/fd/{found}", os.X_OK):
+                    raise HostError(f"{address.runtime}: no such program")
+        except trusted.UntrustedError as error:
+            raise RefusedError(
+                f"{address.runtime} would be run with all rights, but another user can change it: {error}; "
+                "let the program and each folder above it belong to root, and be writable by root only"
+            ) from None
+        except OSError:
+            raise HostError(f"{address.runtime}: no such program") from None
+
+
+def _open_below(path: str, folders: Sequence[str], policy: Policy, field: str) -> int:
+    """Open what a path leads to with O_PATH. RefusedError if it leads out of the folders. OSError if it is missing."""
+    with trusted.locate(path) as entry:
+        within = tuple(os.path.join(trusted.real_folder(folder), "") for folder in folders)
+        if not os.path.join(entry.real, "").startswith(within):
+            raise RefusedError(
+                f"{path} leads to {entry.real}, which is below none of the folders in `{field}` of {policy.file}; "
+                "write where it really is"
+            )
+        found = entry.open()
+        if not stat.S_ISLNK(os.fstat(found).st_mode):
+            return found
+        os.close(found)
+        if entry.distrust:
+            raise RefusedError(
+                f"{path} is a symbolic link that another user can change ({entry.distrust}); write what it leads to"
+            )
+        return os.open(entry.name, os.O_PATH | os.O_CLOEXEC, dir_fd=entry.folder)

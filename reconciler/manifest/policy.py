@@ -1,0 +1,98 @@
+"""The file of the operator's policy → a policy. It is read like a manifest, and only if no other user can change it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from reconciler.errors import HostError, ManifestError, RefusedError
+from reconciler.manifest import trusted
+from reconciler.manifest.allow import canonical
+from reconciler.manifest.compose import ComposeError, compose, locate
+from reconciler.manifest.files import file_problem, is_stream, read_regular, reason_of
+from reconciler.manifest.load import syntax_problem
+from reconciler.manifest.place import DocumentFindings, problems
+from reconciler.manifest.schema import POLICY, check
+from reconciler.model.policy import POLICY_FILE, Devices, Policy
+
+_EMPTY = "is empty; write what differs from the defaults, or delete the file to have the defaults"
+
+
+def read(file: str | None, paths: Iterable[str]) -> Policy:
+    """Return the policy of a file, or of the default one: its own defaults if that one does not exist.
+
+    `paths`: where the manifests are. RefusedError if others can write the file, HostError if it cannot be read,
+    ManifestError with everything that is wrong with its text.
+    """
+    name = POLICY_FILE if file is None else file
+    if file is None and not os.path.lexists(name):
+        return Policy()
+    try:
+        text = _read_trusted(os.path.abspath(name), paths)
+    except trusted.UntrustedError as error:
+        raise RefusedError(
+            f"{name}: a policy counts only if no other user can change it, and {error}; "
+            "let the file and each folder above it belong to root, and be writable by root only"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise HostError(f"{name}: the policy cannot be read: {reason_of(error)}") from error
+    return _parse(name, text)
+
+
+def _read_trusted(path: str, paths: Iterable[str]) -> str:
+    with trusted.opened(path) as found:
+        real = os.readlink(f"/proc/self/fd/{found}")
+        for each in paths:
+            if (
+                not is_stream(each)
+                and os.path.isdir(each)
+                and real.startswith(os.path.join(os.path.realpath(each), ""))
+            ):
+                raise ValueError(
+                    f"it is in {each}, among the manifests, whose authors it is not for; move it elsewhere"
+                )
+        return read_regular(f"/proc/self/fd/{found}")
+
+
+def _parse(name: str, text: str) -> Policy:
+    try:
+        documents = compose(text)
+    except ComposeError as error:
+        raise ManifestError([syntax_problem(name, text, error)]) from None
+    if not any(each is not None for each in documents):
+        raise ManifestError([file_problem(name, _EMPTY)])
+    if len(documents) > 1:
+        raise ManifestError([file_problem(name, "contains several documents; a policy is one")])
+    if findings := check(documents[0], POLICY):
+        raise ManifestError(problems(name, text, [DocumentFindings(0, findings)]))
+    data: Mapping[str, Any] = documents[0]
+    found = locate(text, {0: [(field,) for field in data]})[0]
+    lines = {field: (found[field,].key or found[field,].value)[0] + 1 for field in data}
+    return _complete(data, Policy(file=name, lines=MappingProxyType(lines)))
+
+
+def _complete(data: Mapping[str, Any], default: Policy) -> Policy:
+    """Return the policy of checked data, with the values of `default` where it has none."""
+    namespaces = data.get("namespaces", {})
+    return Policy(
+        file=default.file,
+        lines=default.lines,
+        drivers=tuple(data.get("drivers", default.drivers)),
+        folders=_folders(namespaces.get("folders", default.folders)),
+        processes=namespaces.get("processes", default.processes),
+        sockets=_folders(data.get("sockets", default.sockets)),
+        runtimes=tuple(data.get("runtimes", default.runtimes)),
+        devices=_devices(data.get("devices", default.devices)),
+        physical_devices=_devices(data.get("physicalDevices", default.physical_devices)),
+        rules_files=_folders(data.get("rulesFiles", default.rules_files)),
+    )
+
+
+def _folders(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(canonical, paths))
+
+
+def _devices(patterns: Mapping[str, Iterable[str]]) -> Devices:
+    return MappingProxyType({sandboxes: tuple(devices) for sandboxes, devices in patterns.items()})

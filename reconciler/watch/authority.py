@@ -1,0 +1,29 @@
+"""What the operator allows at present: the policy that was read last and was valid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reconciler.errors import ReconcilerError
+from reconciler.manifest import policy as policies
+from reconciler.model.policy import POLICY_FILE, Policy
+
+
+class Authority:
+    """The policy in force. Any thread may read `policy`; only the main thread reads it anew.
+
+    `problem`: why the present file is not in force; empty if it is.
+    """
+
+    def __init__(self, file: str | None, paths: Sequence[str]) -> None:
+        """Read the policy for manifests below some paths. Raises what `manifest.policy.read` raises."""
+        self._file, self._paths = file, tuple(paths)
+        self.policy: Policy = policies.read(file, self._paths)
+        self.problem = ""
+
+    def reload(self) -> None:
+        """Read the policy anew. If that is impossible, or the file is wrong, the one before stays in force."""
+        try:
+            self.policy, self.problem = policies.read(self._file, self._paths), ""
+        except ReconcilerError as error:
+            self.problem = f"{self._file or POLICY_FILE} is not used, and the policy before stays in force: {error}"

@@ -1,0 +1,47 @@
+"""The policy of the tests: what they name outside of the defaults. It is written to a file as an operator's is."""
+
+from __future__ import annotations
+
+import atexit
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+from reconciler.manifest import policy
+from reconciler.manifest.dump import dump
+from reconciler.model.policy import Policy
+from tests.machine import PROGRAM
+
+_FOLDER = Path(tempfile.mkdtemp(prefix="reconciler-tests-"))
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
+# Our own program as a `kata-runtime`. Its checkout may belong to another user; this script does not.
+RUNTIME = str(_FOLDER / "kata-runtime")
+FILE = str(_FOLDER / "policy.yaml")
+_TEMPORARY = tempfile.gettempdir()
+
+
+def write_policy(file: str | Path, **fields: object) -> str:
+    """Write a policy file; give its path."""
+    path = Path(file)
+    path.write_text(dump([fields]))
+    path.chmod(0o644)
+    return str(path)
+
+
+def script(file: str | Path, *words: str) -> str:
+    """Write a program that runs another one; give its path."""
+    path = Path(file)
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+script(RUNTIME, PROGRAM)
+write_policy(
+    FILE,
+    namespaces={"folders": ["/run/netns", _TEMPORARY]},
+    sockets=["/run", _TEMPORARY],
+    runtimes=["/usr/bin/kata-runtime", RUNTIME, "/bin/false", "/nowhere/kata-runtime"],
+)
+POLICY: Policy = policy.read(FILE, [])
