@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, assert_never
+from functools import partial
+from typing import Any, NamedTuple, assert_never
 
 from reconciler.errors import NotAllowedError
 from reconciler.manifest.compose import Path
@@ -23,6 +25,18 @@ _PLAIN = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.@+-]*")
 _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
+class _Need(NamedTuple):
+    """What a manifest needs from the policy: the field of the manifest, in words, and the field of the policy.
+
+    `wider`: the policy that would allow it.
+    """
+
+    where: Path
+    what: str
+    field: str
+    wider: Callable[[Policy], Policy]
+
+
 def check(sandbox: Sandbox, policy: Policy) -> None:
     """Raise NotAllowedError if a sandbox names what the policy does not allow."""
     if findings := refusals(sandbox, policy):
@@ -30,20 +44,20 @@ def check(sandbox: Sandbox, policy: Policy) -> None:
 
 
 def refusals(sandbox: Sandbox, policy: Policy) -> list[Finding]:
-    """Return everything that a sandbox names and the policy does not allow, with the line that would allow it."""
-    found = list(_of_driver(sandbox.driver, policy))
-    for index, each in enumerate(sandbox.interfaces or ()):
-        path: Path = ("interfaces", index)
-        if not permits(policy.devices, sandbox.id, each.device):
-            what = f"sandbox {sandbox.id} may not have the device {each.device} of this host"
-            wider = _wider(policy.devices, sandbox.id, each.device)
-            found.append(refusal((*path, "device"), what, policy, "devices", wider))
-        if each.vhost_user_socket and not is_below(each.vhost_user_socket, policy.sockets):
-            found.append(_socket((*path, "vhostUserSocket"), each.vhost_user_socket, policy))
-    return found
+    """Return everything that a sandbox names and the policy does not allow, with the lines that would allow it all."""
+    return _worded([*_of_driver(sandbox.driver, policy), *_of_interfaces(sandbox, policy)], policy)
 
 
-def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[Finding]:
+def refuse_physical(policy: Policy, sandbox: str, index: int, device: str) -> None:
+    """Raise NotAllowedError if a sandbox may not have a device with hardware behind it, its interface `index`."""
+    if not permits(policy.physical_devices, sandbox, device):
+        what = f"{device} is a physical device of this host, and sandbox {sandbox} may not have it"
+        wider = partial(_with_physical_device, sandbox, device)
+        (found,) = _worded([_Need(("interfaces", index, "device"), what, "physicalDevices", wider)], policy)
+        raise NotAllowedError([(found.path, found.message)])
+
+
+def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[_Need]:
     match address:
         case NetnsAddress():
             yield from _driver("netns", policy)
@@ -52,49 +66,106 @@ def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[Finding]:
             yield from _driver("vm", policy)
             sockets = {"name": address.file} if name is not None else {"qmp": address.monitor, "agent": address.file}
             for field, path in sockets.items():
-                if not is_below(path, policy.sockets):
-                    yield _socket(("driver", "vm", field), path, policy)
+                yield from _socket(("driver", "vm", field), path, policy)
         case KataAddress(runtime=runtime):
             yield from _driver("kata", policy)
             if runtime not in policy.runtimes:
                 what = f"{runtime} may not be run as kata-runtime"
-                yield refusal(("driver", "kata", "runtime"), what, policy, "runtimes", [*policy.runtimes, runtime])
+                yield _Need(("driver", "kata", "runtime"), what, "runtimes", partial(_with_runtime, runtime))
         case _:
             assert_never(address)
 
 
-def _driver(name: str, policy: Policy) -> Iterator[Finding]:
+def _driver(name: str, policy: Policy) -> Iterator[_Need]:
     if name not in policy.drivers:
-        what = f"the driver {name} may not be used"
-        yield refusal(("driver", name), what, policy, "drivers", [*policy.drivers, name])
+        yield _Need(("driver", name), f"the driver {name} may not be used", "drivers", partial(_with_driver, name))
 
 
-def _namespace(address: NetnsAddress, policy: Policy) -> Iterator[Finding]:
+def _namespace(address: NetnsAddress, policy: Policy) -> Iterator[_Need]:
     field = "pid" if address.pid is not None else "path" if address.path is not None else "name"
     where: Path = ("driver", "netns", field)
     if process_of(address.file) is not None:
         if not policy.processes:
             what = f"{address.file} is the namespace of a process, and no such namespace may be a sandbox"
-            yield refusal(where, what, policy, "namespaces", _namespaces(policy, processes=True))
+            yield _Need(where, what, "namespaces", lambda each: replace(each, processes=True))
     elif not is_below(address.file, policy.folders):
-        what = f"no namespace in {os.path.dirname(canonical(address.file))} may be a sandbox"
-        folders = [*policy.folders, os.path.dirname(canonical(address.file))]
-        yield refusal(where, what, policy, "namespaces", _namespaces(policy, folders))
+        folder = os.path.dirname(canonical(address.file))
+        what = f"no namespace in {folder} may be a sandbox"
+        yield _Need(where, what, "namespaces", partial(_with_folder, folder))
 
 
-def _namespaces(policy: Policy, folders: Sequence[str] | None = None, *, processes: bool = False) -> dict[str, Any]:
-    """Return the field `namespaces` with other folders, or with processes. A default that stays is left out."""
-    value: dict[str, Any] = {}
-    if folders or policy.folders != Policy().folders:
-        value["folders"] = [*(folders or policy.folders)]
-    if processes or not policy.processes:
-        value["processes"] = processes or policy.processes
-    return value
+def _socket(where: Path, path: str, policy: Policy) -> Iterator[_Need]:
+    if not is_below(path, policy.sockets):
+        folder = os.path.dirname(canonical(path))
+        yield _Need(where, f"no socket in {folder} may be used", "sockets", partial(_with_sockets, folder))
 
 
-def _socket(where: Path, path: str, policy: Policy) -> Finding:
-    folder = os.path.dirname(canonical(path))
-    return refusal(where, f"no socket in {folder} may be used", policy, "sockets", [*policy.sockets, folder])
+def _of_interfaces(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
+    for index, each in enumerate(sandbox.interfaces or ()):
+        if not permits(policy.devices, sandbox.id, each.device):
+            what = f"sandbox {sandbox.id} may not have the device {each.device} of this host"
+            wider = partial(_with_device, sandbox.id, each.device)
+            yield _Need(("interfaces", index, "device"), what, "devices", wider)
+        if each.vhost_user_socket:
+            yield from _socket(("interfaces", index, "vhostUserSocket"), each.vhost_user_socket, policy)
+
+
+def _with_driver(name: str, policy: Policy) -> Policy:
+    return replace(policy, drivers=(*policy.drivers, name))
+
+
+def _with_folder(folder: str, policy: Policy) -> Policy:
+    return replace(policy, folders=(*policy.folders, folder))
+
+
+def _with_sockets(folder: str, policy: Policy) -> Policy:
+    return policy if folder in policy.sockets else replace(policy, sockets=(*policy.sockets, folder))
+
+
+def _with_runtime(runtime: str, policy: Policy) -> Policy:
+    return replace(policy, runtimes=(*policy.runtimes, runtime))
+
+
+def _with_device(sandbox: str, device: str, policy: Policy) -> Policy:
+    return replace(policy, devices=_added(policy.devices, sandbox, device))
+
+
+def _with_physical_device(sandbox: str, device: str, policy: Policy) -> Policy:
+    return replace(policy, physical_devices=_added(policy.physical_devices, sandbox, device))
+
+
+def _added(devices: Devices, sandbox: str, device: str) -> Devices:
+    return {**devices, sandbox: (*devices.get(sandbox, ()), device)}
+
+
+def _worded(needs: Sequence[_Need], policy: Policy) -> list[Finding]:
+    """Return findings about what is needed. Those of one field of the policy all have the same line for it."""
+    wider = policy
+    for need in needs:
+        wider = need.wider(wider)
+    lines = {field: f"{_place(policy, field)}: {field}: {_flow(value)}" for field, value in write(wider).items()}
+    return [Finding(each.where, f"{each.what}; to allow it, {lines[each.field]}") for each in needs]
+
+
+def _place(policy: Policy, field: str) -> str:
+    """Return where a field of the policy is to be written."""
+    if field not in policy.lines:
+        return f"add to {policy.file}"
+    first, last = policy.lines[field]
+    return f"change {f'line {first}' if first == last else f'lines {first} to {last}'} of {policy.file} to"
+
+
+def write(policy: Policy) -> dict[str, Any]:
+    """Return the data of a policy, with defaults."""
+    return {
+        "drivers": [*policy.drivers],
+        "namespaces": {"folders": [*policy.folders], "processes": policy.processes},
+        "sockets": [*policy.sockets],
+        "runtimes": [*policy.runtimes],
+        "devices": {sandboxes: [*devices] for sandboxes, devices in policy.devices.items()},
+        "physicalDevices": {sandboxes: [*devices] for sandboxes, devices in policy.physical_devices.items()},
+        "rulesFiles": [*policy.rules_files],
+    }
 
 
 def permits(devices: Devices, sandbox: str, device: str) -> bool:
@@ -103,21 +174,6 @@ def permits(devices: Devices, sandbox: str, device: str) -> bool:
         fnmatchcase(sandbox, sandboxes) and any(fnmatchcase(device, each) for each in names)
         for sandboxes, names in devices.items()
     )
-
-
-def refuse_physical(policy: Policy, sandbox: str, index: int, device: str) -> None:
-    """Raise NotAllowedError if a sandbox may not have a device with hardware behind it, its interface `index`."""
-    if not permits(policy.physical_devices, sandbox, device):
-        what = f"{device} is a physical device of this host, and sandbox {sandbox} may not have it"
-        wider = _wider(policy.physical_devices, sandbox, device)
-        finding = refusal(("interfaces", index, "device"), what, policy, "physicalDevices", wider)
-        raise NotAllowedError([(finding.path, finding.message)])
-
-
-def _wider(devices: Devices, sandbox: str, device: str) -> dict[str, list[str]]:
-    found = {sandboxes: [*names] for sandboxes, names in devices.items()}
-    found.setdefault(sandbox, []).append(device)
-    return found
 
 
 def canonical(path: str) -> str:
@@ -137,13 +193,6 @@ def process_of(file: str) -> str | None:
     """Return the process whose namespace a path is, as the path names it: a pid or `self`; None if it is no such."""
     found = _OF_PROCESS.fullmatch(canonical(file))
     return found[1].lstrip("0") or "0" if found else None
-
-
-def refusal(where: Path, what: str, policy: Policy, field: str, value: object) -> Finding:
-    """Return a finding that names the line of the policy that would allow it."""
-    line = policy.lines.get(field)
-    how = f"change line {line} of {policy.file} to" if line else f"add to {policy.file}"
-    return Finding(where, f"{what}; to allow it, {how}: {field}: {_flow(value)}")
 
 
 def _flow(value: object) -> str:

@@ -28,7 +28,7 @@ def read(file: str | None, paths: Iterable[str]) -> Policy:
     """
     name = POLICY_FILE if file is None else file
     if file is None and not os.path.lexists(name):
-        return Policy()
+        return Policy(file=name)
     try:
         text = _read_trusted(os.path.abspath(name), paths)
     except trusted.UntrustedError as error:
@@ -68,9 +68,22 @@ def _parse(name: str, text: str) -> Policy:
     if findings := check(documents[0], POLICY):
         raise ManifestError(problems(name, text, [DocumentFindings(0, findings)]))
     data: Mapping[str, Any] = documents[0]
-    found = locate(text, {0: [(field,) for field in data]})[0]
-    lines = {field: (found[field,].key or found[field,].value)[0] + 1 for field in data}
-    return _complete(data, Policy(file=name, lines=MappingProxyType(lines)))
+    return _complete(data, Policy(file=name, lines=MappingProxyType(_lines(text, data))))
+
+
+def _lines(text: str, fields: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return the first and the last line of each field, from 1, in the order of the text."""
+    found = locate(text, {0: [(field,) for field in fields]})[0]
+    first = {field: (found[field,].key or found[field,].value)[0] for field in fields}
+    lines = text.splitlines()
+    found_lines: dict[str, tuple[int, int]] = {}
+    for (field, at), following in zip(first.items(), [*first.values(), len(lines)][1:], strict=True):
+        last = max(at, following - 1)
+        # Empty lines and comments belong to what follows.
+        while last > at and lines[last].lstrip()[:1] in {"", "#"}:
+            last -= 1
+        found_lines[field] = (at + 1, last + 1)
+    return found_lines
 
 
 def _complete(data: Mapping[str, Any], default: Policy) -> Policy:

@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     @property
     def path(self) -> str:
         """Return its real path; it may still be a symbolic link."""
-        return join(self.real, self.name)
+        return self.real if self.name == "." else join(self.real, self.name)
 
     def open(self) -> int:
         """Open it with O_PATH, without following it."""

@@ -27,13 +27,14 @@ def _no_device() -> Devices:
 class Policy:
     """What manifests may name on this host. Folders and programs are absolute paths.
 
-    `file`: what the operator changes to allow more. `lines`: the lines of its fields, from 1, without those that it
-    lacks. `processes`: whether a namespace may be that of a process. `physical_devices`: devices of `devices` that may
-    have hardware behind them. `rules_files`: folders of files of rules besides those that hold the manifests.
+    `file`: what the operator changes to allow more. `lines`: the first and the last line of each field in it, from 1,
+    without those that it lacks. `processes`: whether a namespace may be that of a process. `physical_devices`: devices
+    of `devices` that may have hardware behind them. `rules_files`: folders of files of rules besides those that hold
+    the manifests.
     """
 
     file: str = POLICY_FILE
-    lines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    lines: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
     drivers: tuple[str, ...] = DRIVERS
     folders: tuple[str, ...] = ("/run/netns",)
     processes: bool = True

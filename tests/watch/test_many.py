@@ -16,6 +16,7 @@ import pytest
 
 from reconciler.manifest.dump import dump
 from reconciler.watch import pause
+from tests.allowed import FILE
 from tests.conftest import Kernel, ip
 from tests.system.box import MACS
 from tests.watch.running import REFUSED, Running, put, watching
@@ -93,7 +94,7 @@ def test_sandboxes_that_never_existed_cost_nothing(root: None, tmp_path: Path) -
         named = {key: value % number if isinstance(value, str) else value - number for key, value in address.items()}
         names.append(f"{driver}-{number}")
         write(folder, names[-1], {driver: named})
-    with watching(folder) as running:
+    with watching(folder, "--policy", FILE) as running:
         running.await_state("waiting", *names)
         check_idle(running)
         assert set(running.await_state("waiting", *names).sandboxes) == set(names)
@@ -193,7 +194,7 @@ def test_no_state_that_a_look_can_end_in_is_tried_again_at_once(kernel: Kernel, 
     broken.parent.mkdir(parents=True, exist_ok=True)
     broken.write_text("nonsense")
     try:
-        with open(f"/run/netns/{locked['netns']['name']}", "rb") as lock, watching(folder) as running:
+        with open(f"/run/netns/{locked['netns']['name']}", "rb") as lock, watching(folder, "--policy", FILE) as running:
             fcntl.flock(lock, fcntl.LOCK_EX)
             running.signal(signal.SIGHUP)
             for name, state in states.items():
