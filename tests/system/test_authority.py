@@ -290,7 +290,7 @@ def test_the_host_is_no_sandbox(
         mounted.touch()
         stack.callback(mounted.unlink)
         subprocess.run(["mount", "--bind", "/proc/self/ns/net", mounted], check=True)
-        stack.callback(subprocess.run, ["umount", mounted], check=True)
+        stack.callback(lambda: subprocess.run(["umount", mounted], check=True))
         of_others = [{"pid": 1}, {"pid": host_process}, {"path": f"/proc/{host_process}/ns/net"}]
         everywhere: list[dict[str, Any]] = [
             {"path": "/proc/self/ns/net"},
