@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.allowed import FILE
 from tests.machine import Guest
 
 ID = "6ec7a98f0a1b2c3d"
@@ -29,9 +30,8 @@ class Container:
         """Write `kata-runtime`: our program, and where it finds the container."""
         program = self.folder / "kata-runtime"
         words = shlex.join(PROGRAM)
-        program.write_text(
-            f'#!/bin/sh\nexec {words} "$@" --manifests {shlex.quote(str(self.folder / "sandbox.yaml"))}\n'
-        )
+        manifests = shlex.quote(str(self.folder / "sandbox.yaml"))
+        program.write_text(f'#!/bin/sh\nexec {words} "$@" --manifests {manifests} --policy {FILE}\n')
         program.chmod(0o755)
 
     def run(self, line: str) -> subprocess.CompletedProcess[str]:

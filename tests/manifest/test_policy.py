@@ -186,7 +186,7 @@ def test_a_text_that_is_no_policy(text: str, said: str, tmp_path: Path) -> None:
 
 def test_without_the_default_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "POLICY_FILE", str(tmp_path / "none" / "policy.yaml"))
-    assert policy.read(None, []) == Policy(file=policy.POLICY_FILE)
+    assert policy.read(None, []) == Policy(file=str(tmp_path / "none" / "policy.yaml"))
     with pytest.raises(HostError, match="the policy cannot be read: No such file or directory"):
         policy.read(str(tmp_path / "none" / "policy.yaml"), [])
     (tmp_path / "link").symlink_to("none")
@@ -270,7 +270,7 @@ def test_no_variable_of_the_environment_sets_it(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(policy, "POLICY_FILE", str(tmp_path / "none"))
     for name in ("RECONCILER_POLICY", "POLICY", "POLICY_FILE"):
         monkeypatch.setenv(name, file)
-    assert policy.read(None, []) == Policy(file=policy.POLICY_FILE)
+    assert policy.read(None, []) == Policy(file=str(tmp_path / "none"))
     for source in Path(policy.__file__).parents[1].rglob("*.py"):
         for name in re.findall(r"environ(?:\.get)?[\[(]\s*\"(\w+)\"|getenv\(\"(\w+)\"", source.read_text()):
             assert "POLICY" not in "".join(name), source

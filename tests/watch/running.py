@@ -17,6 +17,7 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.manifest.dump import dump
+from tests.allowed import FILE
 from tests.conftest import Kernel, ip
 from tests.system.box import MACS, nic
 
@@ -152,7 +153,7 @@ class Running:
 def watching(folder: Path, *options: str, paths: tuple[Path, ...] = ()) -> Iterator[Running]:
     """Run a watcher of a folder, or of `paths`, during the block, which begins once all manifests have been read."""
     log = folder.with_suffix(".log")
-    words = [*COMMAND, "watch", "--log", "json", *options, *map(str, paths or (folder,))]
+    words = [*COMMAND, "watch", "--log", "json", "--policy", FILE, *options, *map(str, paths or (folder,))]
     with log.open("ab") as file:
         begin = file.tell()
         running = Running(subprocess.Popen(words, stderr=file), log, begin)
