@@ -44,16 +44,28 @@ def read(file: str | None, paths: Iterable[str]) -> Policy:
 def _read_trusted(path: str, paths: Iterable[str]) -> str:
     with trusted.opened(path) as found:
         real = os.readlink(f"/proc/self/fd/{found}")
-        for each in paths:
-            if (
-                not is_stream(each)
-                and os.path.isdir(each)
-                and real.startswith(os.path.join(os.path.realpath(each), ""))
-            ):
+        for folder in filter(None, map(_folder_of_authors, paths)):
+            if real.startswith(os.path.join(folder, "")):
                 raise ValueError(
-                    f"it is in {each}, among the manifests, whose authors it is not for; move it elsewhere"
+                    f"it is in {folder}, as manifests are, whose authors must not change it; move it elsewhere"
                 )
         return read_regular(f"/proc/self/fd/{found}")
+
+
+def _folder_of_authors(path: str) -> str | None:
+    """Return the real folder that authors of manifests fill: a PATH, or the git tree around it; None if it is a file.
+
+    What they commit can belong to root once it is checked out.
+    """
+    if is_stream(path):
+        return None
+    real = os.path.realpath(path)
+    above = real
+    while above != "/":
+        if os.path.lexists(os.path.join(above, ".git")):
+            return above
+        above = os.path.dirname(above)
+    return real if os.path.isdir(real) else None
 
 
 def _parse(name: str, text: str) -> Policy:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from reconciler.cli.main import main
@@ -262,7 +263,13 @@ def test_no_policy_is_among_the_manifests(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "link").symlink_to(folder)
     for named, at in ((file, folder), (f"{tmp_path}/link/policy", folder), (file, tmp_path / "link")):
         assert main(["validate", "--policy", named, str(at)]) == 2
-        assert f"it is in {at}, among the manifests, whose authors it is not for" in capsys.readouterr().err
+        assert f"it is in {folder}, as manifests are, whose authors must not change it" in capsys.readouterr().err
+    # A checkout by root belongs to root, whoever has committed it.
+    (folder / ".git").mkdir()
+    (folder / "below").mkdir()
+    for below in ("below", "below/a.yaml", "a.yaml"):
+        assert main(["validate", "--policy", file, str(folder / below)]) == 2
+        assert f"it is in {folder}, as manifests are" in capsys.readouterr().err
 
 
 def test_no_variable_of_the_environment_sets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,3 +321,17 @@ def test_what_is_below_a_folder() -> None:
 )
 def test_a_path_that_is_that_of_a_process(path: str, process: str | None) -> None:
     assert process_of(path) == process
+
+
+def test_the_policy_of_the_docs_is_valid_and_its_table_right(repository: Path, tmp_path: Path) -> None:
+    text = (repository / "docs" / "security.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    file = tmp_path / "policy"
+    file.write_text(block)
+    assert policy.read(str(file), []).physical_devices == {"edge-1": ("eth1",)}
+    rows = dict(re.findall(r"^\| `(\w+(?:\.\w+)?)` \| `(.*?)` \|", text, re.MULTILINE))
+    shown: dict[str, Any] = {}
+    for name, default in rows.items():
+        above, _, below = name.rpartition(".")
+        (shown.setdefault(above, {}) if above else shown)[below] = yaml.safe_load(default)
+    assert shown == {name: part["default"] for name, part in SCHEMA["properties"].items()}

@@ -28,7 +28,7 @@ def test_the_command_of_the_unit_is_one_of_ours() -> None:
     words = shlex.split(read_unit()["Service"]["ExecStart"])
     assert Path(words[0]).name == "reconciler"
     arguments = _parser(words[1:]).parse_args(words[1:])
-    assert (arguments.command, arguments.log, arguments.paths) == ("watch", "json", ["/etc/reconciler"])
+    assert (arguments.command, arguments.log, arguments.paths) == ("watch", "json", ["/etc/reconciler/manifests"])
 
 
 def test_the_unit_waits_longer_for_the_end_than_the_watch_does() -> None:
