@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from reconciler.errors import HostError, ReconcilerError, RefusedError, SandboxGoneError
+from reconciler.errors import HostError, RefusedError, SandboxGoneError
 from reconciler.manifest import trusted
 from reconciler.manifest.allow import check, process_of
 from reconciler.manifest.files import identity
@@ -63,7 +63,7 @@ def about(*path: str | int) -> Iterator[None]:
     """Name the field of the manifest in errors about what it names."""
     try:
         yield
-    except ReconcilerError as error:
+    except (HostError, SandboxGoneError, RefusedError) as error:
         error.path = error.path or path
         raise
 

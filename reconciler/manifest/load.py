@@ -37,7 +37,7 @@ def explain(manifest: Manifest, error: ReconcilerError) -> str:
     """Return an error of a manifest's sandbox with the place and the name of the field that it is about, if any."""
     if isinstance(error, NotAllowedError):
         found = located([(manifest, [Finding(path, message) for path, message in error.refusals])])
-        return "\n".join(f"refused: {each}" for each in found)
+        return f"\n{manifest.sandbox.id}: ".join(f"refused: {each}" for each in found)
     refused = "refused: " if isinstance(error, RefusedError) else ""
     if not error.path:
         return f"{refused}{error}"

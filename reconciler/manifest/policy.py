@@ -17,6 +17,8 @@ from reconciler.manifest.place import DocumentFindings, problems
 from reconciler.manifest.schema import POLICY, check
 from reconciler.model.policy import POLICY_FILE, Devices, Policy
 
+# Bytes of a file. The patterns of 10,000 sandboxes have a quarter of that.
+_LARGEST = 1 << 20
 _EMPTY = "is empty; write what differs from the defaults, or delete the file to have the defaults"
 
 
@@ -30,7 +32,9 @@ def read(file: str | None, paths: Iterable[str]) -> Policy:
     if file is None and not os.path.lexists(name):
         return Policy(file=name)
     try:
-        text = _read_trusted(os.path.abspath(name), paths)
+        text = _read_trusted(
+            os.path.abspath(name), [_folder_of_authors(each, with_tree=file is None) for each in paths]
+        )
     except trusted.UntrustedError as error:
         raise RefusedError(
             f"{name}: a policy counts only if no other user can change it, and {error}; "
@@ -41,26 +45,28 @@ def read(file: str | None, paths: Iterable[str]) -> Policy:
     return _parse(name, text)
 
 
-def _read_trusted(path: str, paths: Iterable[str]) -> str:
+def _read_trusted(path: str, folders: Iterable[str | None]) -> str:
     with trusted.opened(path) as found:
+        if os.fstat(found).st_size > _LARGEST:
+            raise ValueError(f"larger than {_LARGEST >> 20} MiB")
         real = os.readlink(f"/proc/self/fd/{found}")
-        for folder in filter(None, map(_folder_of_authors, paths)):
-            if real.startswith(os.path.join(folder, "")):
+        for folder in folders:
+            if folder and real.startswith(os.path.join(folder, "")):
                 raise ValueError(
                     f"it is in {folder}, as manifests are, whose authors must not change it; move it elsewhere"
                 )
         return read_regular(f"/proc/self/fd/{found}")
 
 
-def _folder_of_authors(path: str) -> str | None:
-    """Return the real folder that authors of manifests fill: a PATH, or the git tree around it; None if it is a file.
+def _folder_of_authors(path: str, *, with_tree: bool) -> str | None:
+    """Return the real folder that authors of manifests fill: a PATH; None if it is a file.
 
-    What they commit can belong to root once it is checked out.
+    `with_tree`: or the git tree around it. What they commit there can belong to root once it is checked out.
     """
     if is_stream(path):
         return None
     real = os.path.realpath(path)
-    above = real
+    above = real if with_tree else "/"
     while above != "/":
         if os.path.lexists(os.path.join(above, ".git")):
             return above

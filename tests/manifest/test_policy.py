@@ -256,7 +256,9 @@ def test_what_is_no_regular_file_is_not_opened(kind: str, tmp_path: Path) -> Non
         policy.read(str(file), [])
 
 
-def test_no_policy_is_among_the_manifests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_policy_is_among_the_manifests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "manifests"
     folder.mkdir()
     file = write_policy(folder / "policy", drivers=["netns"])
@@ -264,11 +266,13 @@ def test_no_policy_is_among_the_manifests(tmp_path: Path, capsys: pytest.Capture
     for named, at in ((file, folder), (f"{tmp_path}/link/policy", folder), (file, tmp_path / "link")):
         assert main(["validate", "--policy", named, str(at)]) == 2
         assert f"it is in {folder}, as manifests are, whose authors must not change it" in capsys.readouterr().err
-    # A checkout by root belongs to root, whoever has committed it.
+    # A checkout by root belongs to root, whoever has committed it. But an operator may name a file of it.
     (folder / ".git").mkdir()
     (folder / "below").mkdir()
+    monkeypatch.setattr(policy, "POLICY_FILE", file)
     for below in ("below", "below/a.yaml", "a.yaml"):
-        assert main(["validate", "--policy", file, str(folder / below)]) == 2
+        assert policy.read(file, [str(folder / below)]).drivers == ("netns",)
+        assert main(["validate", str(folder / below)]) == 2
         assert f"it is in {folder}, as manifests are" in capsys.readouterr().err
 
 

@@ -77,7 +77,7 @@ def evil(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_program_in_the_repository_is_not_run(
-    command: str, evil: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+    command: str, root: None, evil: Path, policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(evil.parent / "m.yaml", {"kata": {"id": "a", "runtime": str(evil)}}, routes=[])
     assert main([command, file]) == 3
@@ -145,8 +145,8 @@ def test_the_default_program_may_be_a_link_of_roots(root: None, evil: Path, poli
 def test_no_file_of_the_repository_is_taken_for_a_socket(
     command: str, field: str, tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    index = tmp_path / ".git" / "index"
-    index.parent.mkdir()
+    index = tmp_path / "repository" / ".git" / "index"
+    index.parent.mkdir(parents=True)
     index.touch()
     sockets = {"agent": "/run/a.sock", "qmp": "/run/q.sock"} | {field: str(index)}
     file = write(tmp_path / "m.yaml", {"vm": sockets})
@@ -487,3 +487,17 @@ def test_every_line_that_a_message_names_is_right(
                 assert main(["validate", file]) == 0, (fields, driver, policy.read_text())
             else:
                 assert code == 0, said
+
+
+def test_each_refusal_has_its_line(tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_policy(policy, devices={"web-1": []})
+    file = write(tmp_path / "m.yaml", {"vm": {"agent": "/a/a", "qmp": "/b/q"}}, interfaces=[NIC | {"device": "tap0"}])
+    assert main(["diff", file]) == 3
+    sockets = f"to allow it, add to {policy}: sockets: [/run, /b, /a]"
+    device = "sandbox web-1 may not have the device tap0 of this host; "
+    device += f"to allow it, change lines 1 to 2 of {policy} to: devices: {{web-1: [tap0]}}"
+    assert capsys.readouterr().err.splitlines() == [
+        f"web-1: refused: {file}:4:15: driver.vm.agent: no socket in /a may be used; {sockets}",
+        f"web-1: refused: {file}:4:26: driver.vm.qmp: no socket in /b may be used; {sockets}",
+        f"web-1: refused: {file}:6:64: interfaces[0].device: {device}",
+    ]
