@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from reconciler.errors import HostError, RefusedError, SandboxGoneError
 from reconciler.manifest import trusted
-from reconciler.manifest.allow import check, process_of
+from reconciler.manifest.allow import canonical, check, process_of
 from reconciler.manifest.files import identity
 from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.policy import Policy
@@ -94,7 +94,8 @@ def _open_namespace(address: NetnsAddress, policy: Policy) -> int:
     if address.pid is not None:
         return _open_of_process(address)
     if process_of(address.file) is not None:
-        return os.open(address.file, _READ)
+        # As it was judged: `/proc/4711/cwd/..` is another folder by its text.
+        return os.open(canonical(address.file), _READ)
     found = _open_below(address.file, policy.folders, policy, "namespaces")
     try:
         # The file system of namespaces is one for all. Merely to open anything else could have an effect.

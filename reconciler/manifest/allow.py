@@ -20,6 +20,8 @@ from reconciler.model.policy import Devices, Policy
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 
 _OF_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/task/[0-9]+)?/ns/net")
+# At most this many refusals of a manifest are named, and characters of a line of the policy.
+MOST, _LONGEST = 10, 2000
 # Text that YAML reads as text without quotes.
 _PLAIN = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.@+-]*")
 _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
@@ -44,7 +46,7 @@ def check(sandbox: Sandbox, policy: Policy) -> None:
 
 
 def refusals(sandbox: Sandbox, policy: Policy) -> list[Finding]:
-    """Return everything that a sandbox names and the policy does not allow, with the lines that would allow it all."""
+    """Return what a sandbox names and the policy does not allow, with the lines that would allow it all."""
     return _worded([*_of_driver(sandbox.driver, policy), *_of_interfaces(sandbox, policy)], policy)
 
 
@@ -139,12 +141,28 @@ def _added(devices: Devices, sandbox: str, device: str) -> Devices:
 
 
 def _worded(needs: Sequence[_Need], policy: Policy) -> list[Finding]:
-    """Return findings about what is needed. Those of one field of the policy all have the same line for it."""
+    """Return findings about what is needed, at most MOST, each with one line of the policy that allows it.
+
+    Those of one field of the policy have one line together: the first of them names it.
+    """
     wider = policy
     for need in needs:
         wider = need.wider(wider)
-    lines = {field: f"{_place(policy, field)}: {field}: {_flow(value)}" for field, value in write(wider).items()}
-    return [Finding(each.where, f"{each.what}; to allow it, {lines[each.field]}") for each in needs]
+    data, named = write(wider), set[str]()
+    findings = []
+    for each in needs[:MOST]:
+        how = "the same line allows it" if each.field in named else f"to allow it, {_line(policy, each.field, data)}"
+        findings.append(Finding(each.where, f"{each.what}; {how}"))
+        named.add(each.field)
+    if len(needs) > MOST:
+        findings.append(Finding(needs[MOST].where, f"and {len(needs) - MOST:,} more that the policy does not allow"))
+    return findings
+
+
+def _line(policy: Policy, field: str, data: Mapping[str, Any]) -> str:
+    """Return what to write into the policy, and where."""
+    line = f"{field}: {_flow(data[field])}"
+    return f"{_place(policy, field)}: {line}" if len(line) <= _LONGEST else f"add it to `{field}` in {policy.file}"
 
 
 def _place(policy: Policy, field: str) -> str:

@@ -22,6 +22,7 @@ from reconciler.errors import HostError, RefusedError, SandboxGoneError
 from reconciler.manifest.dump import dump
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.netlink.engine import local_engine
 from tests.allowed import POLICY, script, write_policy
 from tests.conftest import Kernel, ip
 from tests.processes import process_in
@@ -398,6 +399,18 @@ def physical() -> str:
     return found[0]
 
 
+def test_what_is_physical_is_so_by_the_system_as_well(kernel: Kernel) -> None:
+    lower = kernel.tap()
+    made = {*kernel.veth(), kernel.device("type", "ifb"), kernel.device("type", "bridge"), lower}
+    made.add(kernel.device("link", lower, "type", "macvlan"))
+    with local_engine() as host:
+        links = {link.name: link for link in host.links()}
+    assert not [name for name in made if links[name].physical]
+    found = {each.parent.name for each in Path("/sys/class/net").glob("*/device")}
+    assert {name for name, link in links.items() if link.parent} == found
+    assert {name for name in found if not links[name].physical} == set()
+
+
 def test_a_nic_of_the_host_is_not_given_away(
     kernel: Kernel, tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -493,11 +506,43 @@ def test_each_refusal_has_its_line(tmp_path: Path, policy: Path, capsys: pytest.
     write_policy(policy, devices={"web-1": []})
     file = write(tmp_path / "m.yaml", {"vm": {"agent": "/a/a", "qmp": "/b/q"}}, interfaces=[NIC | {"device": "tap0"}])
     assert main(["diff", file]) == 3
-    sockets = f"to allow it, add to {policy}: sockets: [/run, /b, /a]"
     device = "sandbox web-1 may not have the device tap0 of this host; "
     device += f"to allow it, change lines 1 to 2 of {policy} to: devices: {{web-1: [tap0]}}"
+    sockets = f"to allow it, add to {policy}: sockets: [/run, /b, /a]"
     assert capsys.readouterr().err.splitlines() == [
-        f"web-1: refused: {file}:4:15: driver.vm.agent: no socket in /a may be used; {sockets}",
+        f"web-1: refused: {file}:4:15: driver.vm.agent: no socket in /a may be used; the same line allows it",
         f"web-1: refused: {file}:4:26: driver.vm.qmp: no socket in /b may be used; {sockets}",
         f"web-1: refused: {file}:6:64: interfaces[0].device: {device}",
     ]
+
+
+def test_a_manifest_of_many_refusals_is_answered_shortly(
+    tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nics = [
+        NIC
+        | {"name": f"e{number}", "device": f"tap{number}", "hwAddr": f"02:00:00:00:00:{number:02x}"}
+        | {"vhostUserSocket": f"/s{number}/{'x' * 90}/s"}
+        for number in range(256)
+    ]
+    for patterns in ({}, {f"sandbox-{number}": ["tap-*"] for number in range(1000)}):
+        write_policy(policy, devices=patterns)
+        file = write(tmp_path / "m.yaml", {"vm": {"name": "none"}}, interfaces=nics)
+        for command in COMMANDS:
+            assert main([command, file]) == 3
+            said = capsys.readouterr().err
+            assert "and 502 more that the policy does not allow" in said
+            assert len(said) < 20_000
+
+
+def test_a_path_of_a_process_is_opened_as_it_is_judged(kernel: Kernel, tmp_path: Path) -> None:
+    """The working folder of a process is its own choice, and what is beside it, too."""
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "ns").mkdir()
+    (tmp_path / "ns" / "net").symlink_to(f"/run/netns/{kernel.namespace()}")
+    with subprocess.Popen(["sleep", "1000"], cwd=tmp_path / "cwd") as process:
+        try:
+            with pytest.raises(RefusedError, match="is the namespace that reconciler itself runs in"):
+                open_namespace(NetnsAddress(path=f"/proc/{process.pid}/cwd/../ns/net"), Policy())
+        finally:
+            process.kill()
