@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from reconciler.manifest.load import Manifest
 from reconciler.model.policy import Policy
+from reconciler.model.sandbox import Sandbox
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 
@@ -22,6 +23,11 @@ class Look(NamedTuple):
     full: bool
     policy: Policy
     pause: Pause | None = None
+
+    @property
+    def place(self) -> Sandbox:
+        """Return the sandbox without its sections: it is opened, whatever else of its manifest is refused."""
+        return Sandbox(id=self.manifest.sandbox.id, driver=self.manifest.sandbox.driver)
 
     @property
     def is_paused(self) -> bool:

@@ -26,7 +26,7 @@ from reconciler.drivers import Driver, attend, connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.guest.lend import Lender, is_back, lend
-from reconciler.manifest.allow import check
+from reconciler.manifest.allow import check, refusals
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.operations import Operation
@@ -221,15 +221,13 @@ class Worker:
         elif look.is_paused:
             self._end_paused_look(look)
         else:
-            with connect(look.manifest.sandbox, look.policy) as driver:
+            with connect(look.place, look.policy) as driver:
                 self._look(driver, look)
 
     def _attend(self, address: VmAddress, look: Look) -> None:
         """Connect to a machine and watch it. A paused one has to be reached as well: its guard may still run."""
         try:
-            # The sections are checked at each look: a machine that is left alone is still reached, to end its guard.
-            sandbox = Sandbox(id=look.manifest.sandbox.id, driver=address)
-            with attend(sandbox, look.policy) as machine, Lender(address.file, self._wake.fileno()) as lender:
+            with attend(look.place, look.policy) as machine, Lender(address.file, self._wake.fileno()) as lender:
                 self._watch_machine(machine, address, lender, look)
         except SandboxGoneError:
             if not look.is_paused or self._current is not look:
@@ -304,8 +302,8 @@ class Worker:
             return
         begin = time.monotonic()
         self._recorder.set_manifest(look.manifest, look.revision)
-        # A machine that is attended was opened under an earlier manifest, and perhaps under an earlier policy.
-        check(look.manifest.sandbox, look.policy)
+        # A machine that is attended may have been opened under an earlier policy.
+        check(look.place, look.policy)
         if look.cause:
             self._fights.reset()
             self._failures.reset()
@@ -347,19 +345,23 @@ class Worker:
         """Compare the sandbox with its manifest, and repair it. Return whether no operation failed."""
         self._host_lacks = False
         if self._settings.change:
-            return self._repair(driver, look.manifest, look.cause, quick=not look.full)
+            return self._repair(driver, look)
+        check(look.manifest.sandbox, look.policy)
         self._recorder.record_comparison(preview(driver, look.manifest.sandbox, quick=not look.full))
         return True
 
-    def _repair(self, driver: Driver, manifest: Manifest, cause: str, *, quick: bool) -> bool:
-        """Apply a manifest, and return whether no operation failed.
+    def _repair(self, driver: Driver, look: Look) -> bool:
+        """Apply the manifest of a look, and return whether no operation failed.
 
-        RefusedError if it is refused; then drift from the manifest applied before is repaired.
+        RefusedError if it is refused; then drift from the manifest applied before is repaired, if that one is allowed.
         """
+        manifest, cause, quick = look.manifest, look.cause, not look.full
         try:
+            check(manifest.sandbox, look.policy)
             result = repair(driver, manifest.sandbox, quick=quick, postpones=self._postpones)
         except RefusedError:
-            if self._applied and self._applied.driver == manifest.sandbox.driver:
+            same = self._applied and self._applied.driver == manifest.sandbox.driver
+            if self._applied and same and not refusals(self._applied, look.policy):
                 before = repair(driver, self._applied, quick=quick, postpones=self._postpones)
                 self._fights.record(before.operations)
             raise

@@ -14,6 +14,7 @@ from reconciler.manifest.dump import dump
 from tests.allowed import script, write_policy
 from tests.conftest import Kernel, ip
 from tests.machine import Guest
+from tests.system.box import MACS
 from tests.watch.running import COMMAND, END, Kept, Running, put, until, watching
 
 
@@ -118,6 +119,23 @@ def test_what_is_no_longer_allowed_is_left_alone(kept: Kept, policy: Path, runni
     running.await_quiet()
     kept.ip("route", "del", "10.8.0.0/16")
     running.until(kept.has, "the repair")
+
+
+def test_while_an_edit_is_refused_the_manifest_before_stays_in_force(
+    kernel: Kernel, kept: Kept, policy: Path, running: Running
+) -> None:
+    write_policy(policy, devices={"*": [kept.device]})
+    reload(running, 1)
+    running.await_state("converged", kept.name)
+    other = {"name": "eth1", "device": kernel.tap(), "hwAddr": MACS[1], "mtu": 1500}
+    before = kept.sections["interfaces"]
+    kept.write(interfaces=[*before, other])
+    running.await_state("refused", kept.name)
+    kept.ip("route", "del", "10.8.0.0/16")
+    running.until(kept.has, "the repair")
+    assert str(other["device"]) in ip("link", "show")
+    kept.write(interfaces=before)
+    running.await_state("converged", kept.name)
 
 
 def test_a_machine_that_is_no_longer_allowed_is_let_go(guest: Guest, folder: Path, policy: Path) -> None:
