@@ -16,19 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from reconciler.drivers.lock import locked_name
 from reconciler.drivers.process import run
-from reconciler.drivers.reach import check_program
+from reconciler.drivers.reach import check_program, refuse_physical_devices
 from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
 from reconciler.formats.ipvsadm.listing import parse_listing
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.formats.kata.interface import read_listed, write_request
 from reconciler.formats.kata.route import read_route, write_route
-from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox, Surroundings
-from reconciler.netlink.engine import local_engine
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack
 from reconciler.operations.outcome import Outcome, Status, until_failure
@@ -93,7 +91,8 @@ class KataDriver:
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """List interfaces, routes, and the IPVS table if the manifest describes it."""
         del quick
-        self._refuse_physical(desired)
+        # Whether the runtime has a device already is not known.
+        refuse_physical_devices(desired, self._policy)
         listed = self._list("list-ifaces", read_listed)
         ours, others = self._table(desired.ipvs) if desired.ipvs else (None, ())
         return Observed(
@@ -106,15 +105,6 @@ class KataDriver:
             ),
             around=Surroundings(services=others),
         )
-
-    def _refuse_physical(self, desired: Sandbox) -> None:
-        """Raise RefusedError if the policy does not allow a device: whether the runtime has it already is not known."""
-        if desired.interfaces:
-            with local_engine() as host:
-                for index, wish in enumerate(desired.interfaces):
-                    link = host.link(wish.device)
-                    if link and link.physical:
-                        refuse_physical(self._policy, desired.id, index, wish.device)
 
     def _list(self, action: str, read: Callable[[Any], _T]) -> list[_T]:
         text = self._run("kata-network", action, self._address.id)

@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 
 from reconciler.errors import HostError, RefusedError, SandboxGoneError
 from reconciler.manifest import trusted
-from reconciler.manifest.allow import canonical, check, process_of
+from reconciler.manifest.allow import canonical, check, process_of, refuse_physical
 from reconciler.manifest.files import identity
 from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.netlink.engine import local_engine
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
 # The process that the host began with. Its namespace is not ours if this process runs in another one.
@@ -169,6 +170,17 @@ def check_socket(path: str, policy: Policy) -> None:
     """Raise what `open_socket` raises."""
     with open_socket(path, policy):
         pass
+
+
+def refuse_physical_devices(desired: Sandbox, policy: Policy) -> None:
+    """Raise RefusedError if an interface has a device of the host with hardware behind it that is not allowed."""
+    if not desired.interfaces:
+        return
+    with local_engine() as host:
+        for index, wish in enumerate(desired.interfaces):
+            link = None if wish.vhost_user_socket else host.link(wish.device)
+            if link and link.physical:
+                refuse_physical(policy, desired.id, index, wish.device)
 
 
 def check_program(address: KataAddress) -> None:

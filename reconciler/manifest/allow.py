@@ -104,12 +104,13 @@ def _socket(where: Path, path: str, policy: Policy) -> Iterator[_Need]:
 
 def _of_interfaces(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
     for index, each in enumerate(sandbox.interfaces or ()):
-        if not permits(policy.devices, sandbox.id, each.device):
+        # With a vhost-user socket, a device is just a name.
+        if each.vhost_user_socket:
+            yield from _socket(("interfaces", index, "vhostUserSocket"), each.vhost_user_socket, policy)
+        elif not permits(policy.devices, sandbox.id, each.device):
             what = f"sandbox {sandbox.id} may not have the device {each.device} of this host"
             wider = partial(_with_device, sandbox.id, each.device)
             yield _Need(("interfaces", index, "device"), what, "devices", wider)
-        if each.vhost_user_socket:
-            yield from _socket(("interfaces", index, "vhostUserSocket"), each.vhost_user_socket, policy)
 
 
 def _with_driver(name: str, policy: Policy) -> Policy:

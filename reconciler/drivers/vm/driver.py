@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
-from reconciler.drivers.reach import about, check_socket, open_socket
+from reconciler.drivers.reach import about, check_socket, open_socket, refuse_physical_devices
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import came_with, find
 from reconciler.errors import SandboxGoneError
@@ -70,6 +70,7 @@ class VmDriver:
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask QEMU what is plugged, and read the guest's kernel."""
         self._check_backends(desired)
+        refuse_physical_devices(desired, self._policy)
         state, links = self._look(desired)
         seen = _seen(state, links)
         wishes = {wish.device: wish.queues for wish in desired.interfaces or ()}
