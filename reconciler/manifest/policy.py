@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,7 @@ from reconciler.errors import HostError, ManifestError, RefusedError
 from reconciler.manifest import trusted
 from reconciler.manifest.allow import canonical
 from reconciler.manifest.compose import ComposeError, compose, locate
-from reconciler.manifest.files import file_problem, is_stream, read_regular, reason_of
+from reconciler.manifest.files import file_problem, is_stream, reason_of
 from reconciler.manifest.load import syntax_problem
 from reconciler.manifest.place import DocumentFindings, problems
 from reconciler.manifest.schema import POLICY, check
@@ -29,9 +30,9 @@ def read(file: str | None, paths: Iterable[str]) -> Policy:
     ManifestError with everything that is wrong with its text.
     """
     name = POLICY_FILE if file is None else file
-    if file is None and not os.path.lexists(name):
-        return Policy(file=name)
     try:
+        if file is None and _is_missing(name):
+            return Policy(file=name)
         text = _read_trusted(
             os.path.abspath(name), [_folder_of_authors(each, with_tree=file is None) for each in paths]
         )
@@ -45,17 +46,35 @@ def read(file: str | None, paths: Iterable[str]) -> Policy:
     return _parse(name, text)
 
 
+def _is_missing(path: str) -> bool:
+    """Return whether there is no such file. A link that leads nowhere is there; OSError if that cannot be found out."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        folder = os.path.dirname(path)
+        return os.path.exists(folder) or not os.path.islink(folder)
+    return False
+
+
 def _read_trusted(path: str, folders: Iterable[str | None]) -> str:
     with trusted.opened(path) as found:
-        if os.fstat(found).st_size > _LARGEST:
-            raise ValueError(f"larger than {_LARGEST >> 20} MiB")
+        # Merely to open a device can have an effect.
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            raise ValueError("it is not a regular file")
         real = os.readlink(f"/proc/self/fd/{found}")
         for folder in folders:
             if folder and real.startswith(os.path.join(folder, "")):
                 raise ValueError(
                     f"it is in {folder}, as manifests are, whose authors must not change it; move it elsewhere"
                 )
-        return read_regular(f"/proc/self/fd/{found}")
+        with open(f"/proc/self/fd/{found}", "rb") as stream:
+            data = stream.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise ValueError(f"it is larger than {_LARGEST >> 20} MiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 (byte {error.start})") from None
 
 
 def _folder_of_authors(path: str, *, with_tree: bool) -> str | None:

@@ -6,6 +6,9 @@ import copy
 import json
 import os
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,9 +194,30 @@ def test_without_the_default_file_the_defaults_hold(tmp_path: Path, monkeypatch:
     with pytest.raises(HostError, match="the policy cannot be read: No such file or directory"):
         policy.read(str(tmp_path / "none" / "policy.yaml"), [])
     (tmp_path / "link").symlink_to("none")
-    monkeypatch.setattr(policy, "POLICY_FILE", str(tmp_path / "link"))
-    with pytest.raises(HostError, match="the policy cannot be read: No such file or directory"):
-        policy.read(None, [])
+    (tmp_path / "file").touch()
+    # What should be there, and is not, is not what an operator wants.
+    for path, reason in (
+        ("link", "No such file"),
+        ("link/policy.yaml", "No such file"),
+        ("file/policy.yaml", "Not a dir"),
+    ):
+        monkeypatch.setattr(policy, "POLICY_FILE", str(tmp_path / path))
+        with pytest.raises(HostError, match=f"the policy cannot be read: {reason}"):
+            policy.read(None, [])
+
+
+def test_a_folder_that_cannot_be_searched_does_not_mean_the_defaults(root: None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        # Only root may search it.
+        script = f"""
+import os
+from reconciler.manifest import policy
+policy.POLICY_FILE = {folder + "/policy.yaml"!r}
+os.setuid(65534)
+policy.read(None, [])
+"""
+        ran = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert ran.stderr.splitlines()[-1].endswith("policy.yaml: the policy cannot be read: Permission denied")
 
 
 @pytest.mark.parametrize("mode", [0o646, 0o664, 0o777])
