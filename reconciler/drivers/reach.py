@@ -101,7 +101,7 @@ def _open_namespace(address: NetnsAddress, policy: Policy) -> int:
     try:
         # The file system of namespaces is one for all. Merely to open anything else could have an effect.
         if os.fstat(found).st_dev != os.stat(OWN).st_dev:
-            raise HostError(f"{address}: {address.file} is not a network namespace")
+            raise HostError("the file is not a network namespace")
         return os.open(f"/proc/self/fd/{found}", _READ)
     finally:
         os.close(found)

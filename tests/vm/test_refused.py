@@ -187,7 +187,7 @@ def test_a_name_that_is_in_the_guest(refuse: Refuse, vm: Vm, kernel: Kernel) -> 
 
 
 def test_a_socket_path_that_no_socket_can_have(vm: Vm, capsys: pytest.CaptureFixture[str]) -> None:
-    path = "/" + "x" * 107
+    path = "/run/" + "x" * 103
     assert main(["validate", vm.write(interfaces=[nic("vhost0", vhostUserSocket=path)])]) == 2
     assert "(108 characters) is not valid; expected the absolute path of a vhost-user socket" in capsys.readouterr().err
     assert main(["validate", vm.write(interfaces=[nic("vhost0", vhostUserSocket=path[:-1])])]) == 0
