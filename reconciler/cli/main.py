@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from reconciler import __version__
-from reconciler.cli.authority import add_policy
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
 
 # Command → its purpose. `_module` names its module, which has `configure(parser)` and `run(arguments) -> int`.
@@ -121,6 +120,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
                     metavar="PATH",
                     help="a manifest, a folder (searched for *.yaml, *.yml, *.json), or - for standard input",
                 )
+                from reconciler.cli.authority import add_policy
+
                 add_policy(command)
             command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
             importlib.import_module(_module(name)).configure(command)
