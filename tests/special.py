@@ -11,6 +11,15 @@ from pathlib import Path
 SPECIAL = ("a FIFO", "a socket", "a device")
 
 
+def reason(kind: str, folder: str) -> str:
+    """Return why a special file of a kind is not read if it is found in a folder."""
+    return (
+        f"leads out of {folder}, and only what is beneath it is read"
+        if kind == "a device"
+        else f"is {kind}, not a regular file"
+    )
+
+
 @contextmanager
 def special(kind: str, path: Path) -> Iterator[None]:
     """Create a file of a kind of SPECIAL during the block."""

@@ -17,6 +17,7 @@ from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import restorable_rules, service_key_options
 from reconciler.formats.kata.cleanup import read_cleanup
 from reconciler.imperative import LockedSandbox
+from reconciler.manifest.beneath import named
 from reconciler.manifest.files import STDIN, read_text
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.policy import Policy
@@ -72,7 +73,7 @@ def _read_rules(file: str) -> list[Service]:
     name = "<stdin>" if file == STDIN else file
     wrong: list[str] = []
     try:
-        text = read_text(file)
+        text = read_text(named(file))
     except ValueError as error:
         raise HostError(f"{name}: {error}") from None
     services = parse_rules(text, lambda line, why: wrong.append(f"{name}:{line}: {why}"))

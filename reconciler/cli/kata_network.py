@@ -17,6 +17,7 @@ from reconciler.formats.kata.route import RouteSelector, read_route, read_select
 from reconciler.imperative import LockedSandbox
 from reconciler.manifest import interface as notation
 from reconciler.manifest.allow import check
+from reconciler.manifest.beneath import named
 from reconciler.manifest.files import STDIN, read_text
 from reconciler.manifest.schema import Finding
 from reconciler.model.interface import Interface
@@ -73,7 +74,7 @@ def _print(answer: Any) -> None:
 def _read(file: str) -> Any:
     name = "<stdin>" if file == STDIN else file
     try:
-        text = read_text(file)
+        text = read_text(named(file))
     except ValueError as error:
         raise HostError(f"{name}: {error}") from None
     if len(text) > _LIMIT:

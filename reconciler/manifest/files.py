@@ -1,7 +1,7 @@
 """Which files contain manifests, and their texts.
 
-Nothing here waits for another program, except on what the caller's shell has opened: a FIFO, a device or a socket among
-the files is never opened.
+Nothing here waits for another program, except on what the caller's shell has opened, and nothing leads out of the
+folder of a manifest: see `beneath`.
 """
 
 from __future__ import annotations
@@ -11,76 +11,134 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from reconciler.errors import Problem
+from reconciler.manifest.beneath import Entry, OutsideError, Root, Roots, Source, named
 from reconciler.manifest.compose import MAX_BYTES
 
 SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "-"
 # Descriptors that this process was started with. A shell writes `<(command)` as one of these.
 _OPENED = re.compile(r"/dev/stdin|(?:/dev|/proc/self)/fd/[0-9]+")
-_KINDS = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a folder",
-}
+# Files and folders, also hidden ones and others, that are listed to find the manifests of one path.
+MAX_ENTRIES = 200_000
 
 
 class Found(NamedTuple):
     """The files to read below a path, in order; of a path that is no folder, the path itself, even if it is missing.
 
-    `linked`: the symbolic links to folders below it. `problems`: the folders that could not be listed, and the path
-    itself if it is a folder without a manifest.
+    `problems`: the folders that could not be searched, and the path itself if it is a folder without a manifest.
     """
 
-    files: list[str]
-    linked: list[str]
+    files: list[Source]
     problems: list[Problem]
 
 
 def find(path: str) -> Found:
     """Find the manifests below a path: in a folder all `*.yaml`, `*.yml` and `*.json` below it, except hidden ones.
 
-    Symbolic links to folders are followed; each folder is searched once.
+    Symbolic links to folders are followed if these are below the path as well; each folder is searched once.
     """
     if is_stream(path) or not os.path.isdir(path):
-        return Found([path], [], [])
-    found = Found([], [], [])
-    searched = {identity(path)}
-    for parent, folders, files in os.walk(path, onerror=partial(_add_unlisted, found), followlinks=True):
-        names, folders[:] = sorted(folders), []
-        for name in names:
-            below = os.path.join(parent, name)
-            if name.startswith(".") or (place := identity(below)) in searched:
-                continue
-            searched.add(place)
-            folders.append(name)
-            if os.path.islink(below):
-                found.linked.append(below)
-        shown = (name for name in sorted(files) if name.endswith(SUFFIXES) and not name.startswith("."))
-        found.files.extend(os.path.join(parent, name) for name in shown)
+        return Found([named(path)], [])
+    try:
+        with Root(path) as root:
+            found = _Search(root).run()
+    except OSError as error:
+        return Found([], [file_problem(path, reason_of(error))])
     if not found.files and not found.problems:
-        names = [f"*{suffix}" for suffix in SUFFIXES]
-        found.problems.append(file_problem(path, f"this folder contains no manifest ({', '.join(names)})"))
+        patterns = [f"*{suffix}" for suffix in SUFFIXES]
+        found.problems.append(file_problem(path, f"this folder contains no manifest ({', '.join(patterns)})"))
     return found
 
 
-def _add_unlisted(found: Found, error: OSError) -> None:
-    found.problems.append(file_problem(error.filename, reason_of(error)))
+class _Search:
+    """The search of one folder, and what it has found so far."""
+
+    def __init__(self, root: Root) -> None:
+        self._root, self._found = root, Found([], [])
+        self._searched: set[Hashable] = set()
+        # Names that may still be listed.
+        self._left = MAX_ENTRIES
+
+    def run(self) -> Found:
+        """Search the folder and all below it, without recursion."""
+        todo = [self._root.path]
+        self._searched.add(self._folder(self._root.path))
+        while todo:
+            folder = todo.pop()
+            try:
+                entries = self._root.entries(folder, self._left + 1)
+            except (OSError, ValueError) as error:
+                self._add_problem(folder, reason_of(error))
+                continue
+            self._left -= len(entries)
+            if self._left < 0:
+                self._add_problem(self._root.path, f"contains more than {MAX_ENTRIES:,} files and folders")
+                break
+            todo += reversed(self._search(folder, [each for each in entries if not each.name.startswith(".")]))
+        return self._found
+
+    def _search(self, folder: str, entries: Sequence[Entry]) -> list[str]:
+        """Add the files of a folder; return the folders in it that are still to be searched."""
+        below = []
+        for entry in entries:
+            path = os.path.join(folder, entry.name)
+            found = None
+            if entry.is_folder or entry.is_link:
+                try:
+                    found = self._folder(path)
+                except OutsideError as error:
+                    # Of a file, this is found once it is read.
+                    if not entry.name.endswith(SUFFIXES) and os.path.isdir(path):
+                        self._add_problem(path, str(error))
+            if found is None:
+                if entry.name.endswith(SUFFIXES):
+                    self._found.files.append(Source(path, (self._root.path,)))
+            elif found not in self._searched:
+                self._searched.add(found)
+                below.append(path)
+        return below
+
+    def _folder(self, path: str) -> Hashable | None:
+        """Return what all paths of a folder have in common; None if it is none. OutsideError if it is not beneath."""
+        try:
+            descriptor = self._root.open(path)
+        except OutsideError:
+            raise
+        except (OSError, ValueError):
+            return None
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
+
+    def _add_problem(self, path: str, message: str) -> None:
+        self._found.problems.append(file_problem(path, message))
 
 
-def distinct(files: Iterable[str]) -> list[str]:
+def distinct(files: Iterable[Source]) -> list[Source]:
     """Return files without those that are an earlier one by another path: another spelling, or a link."""
-    first: dict[Hashable, str] = {}
-    for file in files:
-        first.setdefault(identity(file), file)
+    first: dict[Hashable, Source] = {}
+    with Roots() as roots:
+        for file in files:
+            first.setdefault(_identity(file, roots), file)
     return list(first.values())
+
+
+def _identity(file: Source, roots: Roots) -> Hashable:
+    if is_stream(file.path):
+        return identity(file.path)
+    try:
+        found = roots.stat(file)
+    except (OSError, ValueError):
+        # Whatever is wrong with it is wrong with this path.
+        return file.path
+    return found.st_dev, found.st_ino
 
 
 def identity(path: str) -> Hashable:
@@ -101,32 +159,18 @@ def is_stream(file: str) -> bool:
     return file == STDIN or _OPENED.fullmatch(file) is not None
 
 
-def read_text(file: str) -> str:
+def read_text(file: Source) -> str:
     """Read the text of a regular file, or of a stream of this process. OSError or ValueError if that is impossible."""
-    if file == STDIN:
-        return _read(sys.stdin.buffer)
-    if is_stream(file):
-        with open(file, "rb") as stream:
-            return _read(stream)
-    return read_regular(file)
+    if file.path == STDIN:
+        return _decode(sys.stdin.buffer.read(MAX_BYTES + 1))
+    if is_stream(file.path):
+        with open(file.path, "rb") as stream:
+            return _decode(stream.read(MAX_BYTES + 1))
+    with Roots() as roots:
+        return _decode(roots.read(file, MAX_BYTES + 1))
 
 
-def read_regular(file: str) -> str:
-    """Read the text of a regular file. OSError or ValueError if it cannot be read, or is anything else."""
-    # Merely to open a device can have an effect.
-    _check_kind(os.stat(file).st_mode)
-    with open(file, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
-        _check_kind(os.fstat(stream.fileno()).st_mode)
-        return _read(stream)
-
-
-def _check_kind(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file")
-
-
-def _read(stream: BinaryIO) -> str:
-    data = stream.read(MAX_BYTES + 1)
+def _decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
     try:

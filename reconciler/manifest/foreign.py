@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import stat
@@ -19,9 +18,10 @@ from reconciler.formats.kata.route import is_route, read_route
 from reconciler.formats.keepalived import variants
 from reconciler.formats.keepalived.expansion import key_words
 from reconciler.formats.keepalived.statements import Position
+from reconciler.manifest.beneath import Roots, Source, named
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import ComposeError, Path, compose, locate
-from reconciler.manifest.files import STDIN, distinct, file_problem, read_regular, read_text, reason_of
+from reconciler.manifest.files import STDIN, distinct, file_problem, read_text, reason_of
 from reconciler.manifest.load import syntax_problem
 from reconciler.manifest.place import DocumentFindings, line_problem, problems
 from reconciler.manifest.sandbox import read_sections, write
@@ -42,6 +42,10 @@ _BEGINNINGS = {
     IPVSADM: re.compile(rf"-|{PROGRAM}\b"),
     KEEPALIVED: re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?=[\s{]|\Z)|[$@~]"),
 }
+# What is included is part of a file, and may begin with an address or a brace. The file of passwords does not.
+_INCLUDED = re.compile(
+    r"(?:[ \t]*(?:[#!][^\n]*)?\n)*[ \t]*(?:[A-Za-z_][A-Za-z0-9_]*(?=[\s{]|\Z)|[0-9A-Fa-f:.]+[\s/-]|[{}$@~#!]|\Z)"
+)
 _NOTHING = {
     KATA: "contains no interface and no route",
     IPVSADM: "contains no rule",
@@ -93,13 +97,13 @@ def read(files: Iterable[str], notation: str | None = None, config_id: str | Non
     `config_id`: the ID of a host, for which a keepalived.conf may have lines of its own.
     """
     imported = Imported()
-    for file in distinct(files):
+    for file in distinct(map(named, files)):
         _read_file(file, notation, config_id, imported)
     return imported
 
 
-def _read_file(file: str, notation: str | None, config_id: str | None, imported: Imported) -> None:
-    name = "<stdin>" if file == STDIN else file
+def _read_file(file: Source, notation: str | None, config_id: str | None, imported: Imported) -> None:
+    name = "<stdin>" if file.path == STDIN else file.path
     try:
         text = read_text(file).replace("\r\n", "\n")
         notation = notation or recognise(text)
@@ -113,7 +117,7 @@ def _read_file(file: str, notation: str | None, config_id: str | None, imported:
     elif notation == IPVSADM:
         _read_rules(name, text, imported)
     else:
-        _read_keepalived(name, text, config_id, imported)
+        _read_keepalived(file, name, text, config_id, imported)
     if _count(imported) == before:
         imported.wrong.append(file_problem(name, _NOTHING[notation]))
 
@@ -184,8 +188,8 @@ def _read_rules(name: str, text: str, imported: Imported) -> None:
     ]
 
 
-def _read_keepalived(name: str, text: str, config_id: str | None, imported: Imported) -> None:
-    find_included = partial(_find_included, imported)
+def _read_keepalived(file: Source, name: str, text: str, config_id: str | None, imported: Imported) -> None:
+    find_included = partial(_find_included, imported, file)
     services, timeouts = variants.parse(
         name, text, find_included, imported.add_problem, imported.add_skipped, config_id
     )
@@ -194,22 +198,31 @@ def _read_keepalived(name: str, text: str, config_id: str | None, imported: Impo
         imported.timeouts.append(timeouts)
 
 
-def _find_included(imported: Imported, pattern: str, by: str) -> Iterator[tuple[str, str]]:
+def _find_included(imported: Imported, top: Source, pattern: str, by: str) -> Iterator[tuple[str, str]]:
     """Yield the name and text of each file that matches a pattern. ValueError if one cannot be read.
 
-    `by`: the file with the `include`; the pattern starts from its folder.
+    `by`: the file with the `include`; the pattern starts from its folder. What matches is beneath the folder of `top`.
     """
-    for file in sorted(glob.glob(os.path.join(os.path.dirname(by), pattern))):
-        if os.path.isdir(file):
-            continue
-        if os.path.isfile(file) and os.stat(file).st_mode & _EXECUTABLE:
-            raise ValueError(f"{file}: keepalived does not include a file that can be executed; change its mode")
-        try:
-            text = read_regular(file).replace("\r\n", "\n")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{file}: {reason_of(error)}") from None
-        imported.lines[file] = text.split("\n")
-        yield file, text
+    with Roots() as roots:
+        for file in roots.glob(Source(os.path.join(os.path.dirname(by), pattern), top.roots)):
+            try:
+                mode = roots.stat(file).st_mode
+                if stat.S_ISDIR(mode):
+                    continue
+                text = _read_included(file, mode)
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{file.path}: {reason_of(error)}") from None
+            imported.lines[file.path] = text.split("\n")
+            yield file.path, text
+
+
+def _read_included(file: Source, mode: int) -> str:
+    if stat.S_ISREG(mode) and mode & _EXECUTABLE:
+        raise ValueError("keepalived does not include a file that can be executed; change its mode")
+    text = read_text(file).replace("\r\n", "\n")
+    if not _INCLUDED.match(text):
+        raise ValueError("does not begin as a part of a keepalived.conf does")
+    return text
 
 
 def document(imported: Imported, head: Sandbox) -> dict[str, Any]:

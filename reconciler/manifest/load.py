@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from reconciler.errors import ManifestError, NotAllowedError, Problem, ReconcilerError, RefusedError
 from reconciler.manifest import sandbox, warn
+from reconciler.manifest.beginning import check_beginning
+from reconciler.manifest.beneath import Source
 from reconciler.manifest.check import check_sections, check_together
 from reconciler.manifest.compose import ComposeError, Path, compose
-from reconciler.manifest.files import STDIN, distinct, file_problem, find, read_regular, read_text, reason_of
+from reconciler.manifest.files import STDIN, distinct, file_problem, find, read_text, reason_of
 from reconciler.manifest.place import RULES_FILE, DocumentFindings, RulesFile, problems
 from reconciler.manifest.schema import Finding, check, path_text
 from reconciler.manifest.whereabouts import identify, with_process
@@ -55,10 +57,11 @@ class Contents(NamedTuple):
     texts: dict[str, str | None]
 
 
-def load(paths: Sequence[str]) -> list[Manifest]:
+def load(paths: Sequence[str], rules_folders: Sequence[str] = ()) -> list[Manifest]:
     """Read all manifests of files, of folders and of `-`; see `files.find`.
 
-    ManifestError with all problems of all of them if there is any; then none may be used.
+    `rules_folders`: where a `rulesFile` may be, besides beneath the path of its manifest. ManifestError with all
+    problems of all of them if there is any; then none may be used.
     """
     manifests: list[Manifest] = []
     wrong: list[Problem] = []
@@ -68,7 +71,7 @@ def load(paths: Sequence[str]) -> list[Manifest]:
         wrong += each.problems
         for file in filter(unread.__contains__, each.files):
             unread.remove(file)
-            contents = read_file(file)
+            contents = read_file(file, rules_folders)
             manifests += contents.manifests
             wrong += contents.problems
     wrong += located((manifests[index], findings) for index, findings in clashes(manifests).items())
@@ -100,12 +103,13 @@ def located(found: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:
     return [each for file, (text, documents) in files.items() for each in problems(file, text, documents)]
 
 
-def read_file(file: str) -> Contents:
-    """Read one file."""
-    name = "<stdin>" if file == STDIN else file
-    contents = Contents([], [], {file: None})
+def read_file(file: Source, rules_folders: Sequence[str] = ()) -> Contents:
+    """Read one file; see `load`."""
+    name = "<stdin>" if file.path == STDIN else file.path
+    contents = Contents([], [], {file.path: None})
     try:
-        text = contents.texts[file] = read_text(file)
+        text = contents.texts[file.path] = read_text(file)
+        check_beginning(text)
         documents = compose(text)
     except ComposeError as error:
         contents.problems.append(syntax_problem(name, text, error))
@@ -119,8 +123,8 @@ def read_file(file: str) -> Contents:
         message = "is empty; to remove what reconciler created, write empty sections such as `routes: []`"
         contents.problems.append(file_problem(name, message))
         return contents
-    findings = [_read_document(file, name, text, number, each, contents) for number, each in numbered]
-    contents.problems.extend(problems(name, text, findings))
+    reading = _Reading(file, name, text, rules_folders, contents)
+    contents.problems.extend(problems(name, text, [reading.read(number, each) for number, each in numbered]))
     return contents
 
 
@@ -136,36 +140,54 @@ def syntax_problem(name: str, text: str, error: ComposeError) -> Problem:
     )
 
 
-def _read_document(file: str, name: str, text: str, number: int, document: Any, contents: Contents) -> DocumentFindings:
-    """Read one document of a file. Without findings, it is added to the manifests of `contents`."""
-    findings = check(document)
-    if not isinstance(document, dict):
-        return DocumentFindings(number, findings)
-    rules = _read_rules(file, document, findings, contents.texts)
-    draft = sandbox.read_sections(document, findings, rules.text if rules else None)
-    findings += check_sections(draft)
-    if not findings:
-        complete = with_process(sandbox.complete(document, draft), file)
-        contents.manifests.append(Manifest(name, text, number, complete, rules))
-    return DocumentFindings(number, findings, rules)
+class _Reading(NamedTuple):
+    """The reading of one file, with its name in messages. `contents` gets what is read."""
 
+    file: Source
+    name: str
+    text: str
+    rules_folders: Sequence[str]
+    contents: Contents
 
-def _read_rules(
-    file: str, document: Mapping[str, Any], findings: list[Finding], texts: dict[str, str | None]
-) -> RulesFile | None:
-    """Read the `rulesFile` of a document and store its text in `texts`. If it cannot be read, that is a finding."""
-    section = document.get("ipvs")
-    named = section.get("rulesFile") if isinstance(section, dict) else None
-    if named is None or any(finding.path == RULES_FILE for finding in findings):
-        return None
-    path = os.path.join("" if file == STDIN else os.path.dirname(file), named)
-    texts[path] = None
-    try:
-        text = texts[path] = read_regular(path)
+    def read(self, number: int, document: Any) -> DocumentFindings:
+        """Read one document of the file. Without findings, it is added to the manifests."""
+        findings = check(document)
+        if not isinstance(document, dict):
+            return DocumentFindings(number, findings)
+        rules = self._read_rules(document, findings)
+        draft = sandbox.read_sections(document, findings, rules.text if rules else None)
+        findings += check_sections(draft)
+        if not findings:
+            complete = with_process(sandbox.complete(document, draft), self.file.path)
+            self.contents.manifests.append(Manifest(self.name, self.text, number, complete, rules))
+        return DocumentFindings(number, findings, rules)
+
+    def _read_rules(self, document: Mapping[str, Any], findings: list[Finding]) -> RulesFile | None:
+        """Read the `rulesFile` of a document and store its text. If it cannot be read, that is a finding."""
+        section = document.get("ipvs")
+        named = section.get("rulesFile") if isinstance(section, dict) else None
+        if named is None or any(finding.path == RULES_FILE for finding in findings):
+            return None
+        # Relative to the folder of the manifest; that of standard input is the working directory.
+        path = os.path.join(os.path.dirname(self.file.path), named)
+        self.contents.texts[path] = None
+        try:
+            text = read_text(self.file.beside(path, self.rules_folders))
+            _check_rules(text)
+        except (OSError, ValueError) as error:
+            findings.append(Finding(RULES_FILE, f"{path}: {reason_of(error)}"))
+            return None
+        self.contents.texts[path] = text
         return RulesFile(path, text.replace("\r\n", "\n"))
-    except (OSError, ValueError) as error:
-        findings.append(Finding(RULES_FILE, f"{path}: {reason_of(error)}"))
-        return None
+
+
+def _check_rules(text: str) -> None:
+    """Raise ValueError unless a text is one of rules, by its beginning."""
+    # Most manifests have no rules.
+    from reconciler.formats.ipvsadm.rules import is_rules
+
+    if not is_rules(text):
+        raise ValueError("does not begin as rules do: `-A …`, or `ipvsadm -A …`")
 
 
 def _line(text: str, number: int) -> str:

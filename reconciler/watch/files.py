@@ -12,11 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from reconciler.errors import Problem
+from reconciler.manifest.beneath import MAX_LINKS, Roots, Source
 from reconciler.manifest.files import distinct, file_problem, find
 from reconciler.watch.git import find_tree, repository
-
-# The kernel follows at most this many symbolic links in one path: path_resolution(7).
-MAX_LINKS = 40
 
 
 class Stamp(NamedTuple):
@@ -33,21 +31,19 @@ class Snapshot(NamedTuple):
     """The state of all files at one moment, without their contents.
 
     `files`: the manifests, in the order in which they are read. `missing`: PATH → why it has no manifest. `unreadable`:
-    the folders below a PATH that could not be listed. `linked`: the symbolic links to folders below a PATH. `stamps`:
-    of the manifests and of the other files that the caller named; None if there is no such file.
+    the folders below a PATH that could not be listed. `stamps`: of the manifests and of the other files that the caller
+    named; None if there is no such file.
     """
 
-    files: tuple[str, ...]
+    files: tuple[Source, ...]
     missing: Mapping[str, Problem]
     unreadable: tuple[Problem, ...]
-    linked: tuple[str, ...]
     stamps: Mapping[str, Stamp | None]
 
 
-def take_snapshot(paths: Sequence[str], others: Iterable[str]) -> Snapshot:
+def take_snapshot(paths: Sequence[str], others: Iterable[Source]) -> Snapshot:
     """Find the manifests below paths, as `manifest.load` does, and read the stamps of them and of other files."""
-    files: list[str] = []
-    linked: list[str] = []
+    files: list[Source] = []
     missing: dict[str, Problem] = {}
     unlisted: list[Problem] = []
     for path in paths:
@@ -56,14 +52,21 @@ def take_snapshot(paths: Sequence[str], others: Iterable[str]) -> Snapshot:
             continue
         found = find(path)
         files += found.files
-        linked += found.linked
         if found.files:
             unlisted += found.problems
         else:
             missing[path] = found.problems[0]
     files = distinct(files)
-    stamps = {each: read_stamp(each) for each in dict.fromkeys((*files, *others))}
-    return Snapshot(tuple(files), missing, tuple(unlisted), tuple(linked), stamps)
+    with Roots() as roots:
+        stamps = {each.path: _read_stamp(each, roots) for each in dict.fromkeys((*files, *others))}
+    return Snapshot(tuple(files), missing, tuple(unlisted), stamps)
+
+
+def _read_stamp(file: Source, roots: Roots) -> Stamp | None:
+    try:
+        return _stamp(roots.stat(file))
+    except (OSError, ValueError):
+        return None
 
 
 def _absence(path: str) -> str:
@@ -81,6 +84,10 @@ def read_stamp(path: str) -> Stamp | None:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
+    return _stamp(found)
+
+
+def _stamp(found: os.stat_result) -> Stamp:
     return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -92,8 +99,8 @@ def find_git_lock(paths: Iterable[str]) -> str | None:
     real = map(os.path.realpath, paths)
     for folder in {each if os.path.isdir(each) else os.path.dirname(each) for each in real}:
         tree = find_tree(folder)
-        lock = os.path.join(repository(tree), "index.lock") if tree else ""
-        if lock and os.path.lexists(lock):
+        git = repository(tree) if tree else ""
+        if git and os.path.lexists(lock := os.path.join(git, "index.lock")):
             return lock
     return None
 

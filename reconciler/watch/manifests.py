@@ -22,7 +22,8 @@ from time import monotonic
 from typing import NamedTuple
 
 from reconciler.errors import Problem
-from reconciler.manifest.files import read_regular
+from reconciler.manifest.beneath import Source
+from reconciler.manifest.files import read_text
 from reconciler.manifest.load import Contents, Manifest, clashes, located, read_file
 from reconciler.manifest.schema import Finding, path_text
 from reconciler.manifest.whereabouts import names_process
@@ -59,18 +60,32 @@ class _NotSettledError(Exception):
 class _File(NamedTuple):
     """What was read from a manifest file, and the stamps of that file and of the files of rules that it names."""
 
+    source: Source
     contents: Contents
     stamps: list[Stamp | None]
+
+    def sources(self, rules_folders: Sequence[str]) -> list[Source]:
+        """Return the file, and those of rules."""
+        _, *rules = self.contents.texts
+        return [self.source, *(self.source.beside(path, rules_folders) for path in rules)]
+
+    def is_unchanged(self, rules_folders: Sequence[str]) -> bool:
+        """Return whether it and its rules still have the same texts; False if one could not be read then or now."""
+        with suppress(OSError, ValueError):
+            texts = zip(self.sources(rules_folders), self.contents.texts.values(), strict=True)
+            return all(text is not None and text == read_text(file) for file, text in texts)
+        return False
 
 
 class ManifestReader:
     """Reads the manifests below paths again and again. One thread uses all methods; `wake` is called from another one.
 
     `rescan`: seconds after which files are read again even if neither stamps nor events show a change.
+    `rules_folders`: as in `manifest.load`.
     """
 
-    def __init__(self, paths: Sequence[str], rescan: float = 30.0) -> None:
-        self._paths = tuple(dict.fromkeys(paths))
+    def __init__(self, paths: Sequence[str], rescan: float = 30.0, rules_folders: Sequence[str] = ()) -> None:
+        self._paths, self._rules_folders = tuple(dict.fromkeys(paths)), tuple(rules_folders)
         self._rescan, self._next_rescan = rescan, -math.inf
         self._folders: Folders | None = None
         self._files: dict[str, _File] = {}
@@ -145,7 +160,7 @@ class ManifestReader:
         rescan = monotonic() >= self._next_rescan
         snapshot, age = self._take_snapshot()
         self._check_git()
-        if self._folders and self._folders.watch(folders_to_watch((*self._paths, *snapshot.linked), snapshot.stamps)):
+        if self._folders and self._folders.watch(folders_to_watch(self._paths, snapshot.stamps)):
             raise _NotSettledError("the watch on some folders began just now")
         if snapshot == self._read_snapshot and not rescan:
             return None
@@ -170,8 +185,8 @@ class ManifestReader:
 
     def _take_snapshot(self) -> tuple[Snapshot, float]:
         """Return a snapshot of all files, and for how many seconds all snapshots have been equal to it."""
-        rules = (path for file in self._files.values() for path in file.contents.texts)
-        snapshot = take_snapshot(self._paths, rules)
+        known = [each for file in self._files.values() for each in file.sources(self._rules_folders)]
+        snapshot = take_snapshot(self._paths, known)
         now = monotonic()
         if snapshot != self._latest:
             self._latest, self._latest_since = snapshot, now
@@ -199,23 +214,23 @@ class ManifestReader:
         for file in snapshot.files:
             if self._interrupted:
                 raise _NotSettledError("the watcher ends")
-            found[file] = self._read_file(file, snapshot, rescan=rescan)
+            found[file.path] = self._read_file(file, snapshot, rescan=rescan)
         return found
 
-    def _read_file(self, file: str, snapshot: Snapshot, *, rescan: bool) -> _File:
+    def _read_file(self, file: Source, snapshot: Snapshot, *, rescan: bool) -> _File:
         """Return the contents of a file: read only if it or its rules may have changed, parsed only if they have."""
-        known = self._files.get(file)
-        if known:
+        known = self._files.get(file.path)
+        if known and known.source == file:
             stamps = _stamps_of(known.contents, snapshot)
             same = stamps == known.stamps
             if (same and not rescan) or (
-                (same or not _names_process(known.contents)) and _is_unchanged(known.contents)
+                (same or not _names_process(known.contents)) and known.is_unchanged(self._rules_folders)
             ):
-                return _File(known.contents, stamps)
-        contents = read_file(file)
+                return known._replace(stamps=stamps)
+        contents = read_file(file, self._rules_folders)
         # A file of rules that is named for the first time is in no snapshot yet. The snapshot after reading contains it
         # and so differs: nothing is used before the rules have settled, too.
-        return _File(contents, _stamps_of(contents, snapshot))
+        return _File(file, contents, _stamps_of(contents, snapshot))
 
     def _finish(self, snapshot: Snapshot) -> ManifestSet | None:
         self._read_snapshot, self._next_rescan = snapshot, monotonic() + self._rescan
@@ -229,13 +244,6 @@ class ManifestReader:
 
 def _stamps_of(contents: Contents, snapshot: Snapshot) -> list[Stamp | None]:
     return [snapshot.stamps.get(path) for path in contents.texts]
-
-
-def _is_unchanged(contents: Contents) -> bool:
-    """Return whether a file and its rules still have the same texts; False if one could not be read then or now."""
-    with suppress(OSError, ValueError):
-        return all(text is not None and text == read_regular(path) for path, text in contents.texts.items())
-    return False
 
 
 def _changed_files(before: Snapshot | None, after: Snapshot | None) -> frozenset[str]:

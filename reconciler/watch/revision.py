@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from time import monotonic
 from typing import NamedTuple
 
 from reconciler.manifest.load import Manifest
 from reconciler.watch.files import Stamp, read_stamp
-from reconciler.watch.git import find_tree, repository
+from reconciler.watch.git import find_tree, first_line, repository
 
-# Seconds after which git is killed.
+# Seconds that all calls of git have together at one time; and the memory of one, without the files that it maps. The
+# owner of a repository decides what git reads in it: its configuration may include a FIFO or a device.
 _TIMEOUT = 5.0
+_MEMORY = 256 << 20
+# Neither a hook nor a monitor of the repository is run, and no other repository is reached. The commands that are run
+# here start none of these in the first place.
+_HARMLESS = (
+    "safe.directory=*",
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "core.pager=cat",
+    "core.sshCommand=false",
+    "protocol.allow=never",
+)
 # What a text file may begin with, and `Manifest.text` does not.
 _BOM = b"\xef\xbb\xbf"
 
@@ -55,7 +70,7 @@ class RevisionFinder:
     """Finds revisions again and again. One thread uses it; another one, or a signal handler, may call `interrupt`."""
 
     def __init__(self) -> None:
-        self._git = ""
+        self._git, self._deadline = "", 0.0
         self._known: dict[str, tuple[tuple[object, ...], _Commit]] = {}
         self._process: subprocess.Popen[str] | None = None
         self._interrupted = False
@@ -68,7 +83,7 @@ class RevisionFinder:
 
     def find(self, manifests: Iterable[Manifest]) -> dict[str, Revision]:
         """Return sandbox ID → revision of its manifest."""
-        self._git = shutil.which("git") or ""
+        self._git, self._deadline = shutil.which("git") or "", monotonic() + _TIMEOUT
         folders: dict[str, tuple[str, str]] = {}
         sources = {each.sandbox.id: [*_sources(each, folders)] for each in manifests}
         paths: dict[str, set[str]] = {}
@@ -79,8 +94,9 @@ class RevisionFinder:
 
     def _commit(self, tree: str, paths: set[str]) -> _Commit | None:
         """Return the commit checked out in a work tree; None if there is none, or git cannot find it."""
-        stamps = _stamps(tree)
         known = self._known.pop(tree, None)
+        if not (stamps := _stamps(tree)):
+            return None
         if not known or known[0] != stamps or not paths <= known[1].blobs.keys():
             found = self._ask(tree, sorted(paths))
             known = (stamps, found) if found else None
@@ -105,10 +121,16 @@ class RevisionFinder:
         """Return the output of git; empty if it fails, takes too long, or must not be waited for."""
         if self._interrupted or not self._git:
             return ""
+        left = self._deadline - monotonic()
+        if left <= 0:
+            return ""
         # The tree often belongs to another user. This is safe: these commands run no program that its configuration
         # names, and fetch nothing that a partial clone lacks.
-        command = [self._git, "-c", "safe.directory=*", "-C", tree, *words]
+        options = [word for each in _HARMLESS for word in ("-c", each)]
+        command = [self._git, *options, "-C", tree, *words]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        # Only this tree, even if its repository is broken.
+        clean |= {"GIT_CEILING_DIRECTORIES": os.path.dirname(tree), "GIT_OPTIONAL_LOCKS": "0"}
         try:
             with subprocess.Popen(
                 command,
@@ -120,7 +142,9 @@ class RevisionFinder:
                 errors="surrogateescape",
             ) as self._process:
                 try:
-                    output, _ = self._process.communicate(stdin, _TIMEOUT)
+                    with suppress(ProcessLookupError):
+                        resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+                    output, _ = self._process.communicate(stdin, left)
                 except subprocess.TimeoutExpired:
                     self._process.kill()
                     return ""
@@ -151,16 +175,16 @@ def _source(file: str, text: str, folders: dict[str, tuple[str, str]]) -> _Sourc
 
 
 def _stamps(tree: str) -> tuple[object, ...]:
-    """Return what differs once another commit is checked out in a work tree."""
+    """Return what differs once another commit is checked out in a work tree; nothing if git must not be asked."""
     try:
         git = repository(tree)
-        with open(os.path.join(git, "HEAD"), encoding="utf-8", errors="surrogateescape") as stream:
-            head = stream.readline().rstrip("\n")
+        if not git:
+            return ()
+        head = first_line(git, "HEAD")
     except OSError:
         return (object(),)
     try:
-        with open(os.path.join(git, "commondir"), encoding="utf-8", errors="surrogateescape") as stream:
-            common = os.path.join(git, stream.readline().rstrip("\n"))
+        common = os.path.join(git, first_line(git, "commondir"))
     except OSError:
         common = git
     names = (head.removeprefix("ref: "), "packed-refs", "reftable/tables.list")

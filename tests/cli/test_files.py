@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.manifest.texts import manifest
-from tests.special import SPECIAL, special
+from tests.special import SPECIAL, reason, special
 
 COMMANDS = {
     "validate": ("validate",),
@@ -48,7 +48,7 @@ def test_it_is_named(kind: str, command: tuple[str, ...]) -> None:
 def test_in_a_folder(kind: str) -> None:
     Path("m").mkdir()
     with special(kind, Path("m/b.yaml")):
-        assert reconciler("apply", "m") == (2, f"m/b.yaml: is {kind}, not a regular file\n1 problem in 1 file.\n")
+        assert reconciler("apply", "m") == (2, f"m/b.yaml: {reason(kind, 'm')}\n1 problem in 1 file.\n")
 
 
 @pytest.mark.parametrize("command", [("kata-network", "add-route", "a"), ("kata-ipvs", "ipvsadm", "a", "--restore")])

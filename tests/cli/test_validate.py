@@ -88,7 +88,7 @@ bad.yaml:2:9: sandbox: nothing is given; expected {ID}
 """,
         ),
         (
-            "a: [",
+            "routes: [",
             "bad.yaml:2:1: while parsing a flow node, did not find expected node content\n",
         ),
         (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.manifest.beneath import Source
 from reconciler.manifest.files import Found, find
 from reconciler.manifest.load import Manifest, load
 from reconciler.model.sandbox import NetnsAddress, Sandbox
@@ -83,19 +84,19 @@ def test_a_file_by_several_paths_is_one_file(tmp_path: Path, monkeypatch: pytest
 
 def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("m", "elsewhere/below", "m/.git", "hidden/..data"):
+    for name in ("m/.elsewhere/below", "m/.git", "m/.hides/..data"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "m/link").symlink_to("../elsewhere")
-    (tmp_path / "m/again").symlink_to(tmp_path / "elsewhere/below")
-    (tmp_path / "m/.hidden").symlink_to("../hidden")
+    (tmp_path / "m/link").symlink_to(".elsewhere")
+    (tmp_path / "m/again").symlink_to(tmp_path / "m/.elsewhere/below")
+    (tmp_path / "m/.hidden").symlink_to(".hides")
     (tmp_path / "m/round").symlink_to(".")
-    (tmp_path / "elsewhere/back").symlink_to("../m")
+    (tmp_path / "m/.elsewhere/back").symlink_to("../../m")
     (tmp_path / "m/a.yaml").write_text(text_of(1))
-    (tmp_path / "elsewhere/b.yaml").write_text(text_of(2))
-    (tmp_path / "elsewhere/below/c.yaml").write_text(text_of(3))
-    (tmp_path / "hidden/d.yaml").write_text(text_of(4))
+    (tmp_path / "m/.elsewhere/b.yaml").write_text(text_of(2))
+    (tmp_path / "m/.elsewhere/below/c.yaml").write_text(text_of(3))
+    (tmp_path / "m/.hides/d.yaml").write_text(text_of(4))
     found = find("m")
-    assert found == Found(["m/a.yaml", "m/again/c.yaml", "m/link/b.yaml"], ["m/again", "m/link"], [])
+    assert found == Found([Source(each, ("m",)) for each in ("m/a.yaml", "m/again/c.yaml", "m/link/b.yaml")], [])
     assert [each.sandbox.id for each in load(["m"])] == ["s1", "s3", "s2"]
 
 

@@ -53,8 +53,8 @@ def test_it_is_relative_to_the_folder_of_the_manifest(rules: str, named: str) ->
     Path("below/a").mkdir()
     Path(rules).write_text(RULES)
     Path("below/web-1.yaml").write_text(with_ipvs(f"rulesFile: {named}"))
-    (read,) = load(["below"])
-    assert (read.sandbox.ipvs, read.rules) == (SECTION, RulesFile(f"below/{named}", RULES))
+    (read,) = load(["."])
+    assert (read.sandbox.ipvs, read.rules) == (SECTION, RulesFile(f"./below/{named}", RULES))
 
 
 def test_it_is_relative_to_the_working_directory_for_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,11 @@ UNREADABLE: dict[str, tuple[str, str]] = {
     "no file": ("rm web-1.rules", "web-1.rules: No such file or directory"),
     "a folder": ("rm web-1.rules; mkdir web-1.rules", "web-1.rules: is a folder, not a regular file"),
     "a pipe": ("rm web-1.rules; mkfifo web-1.rules", "web-1.rules: is a FIFO, not a regular file"),
-    "a device": ("ln -sf /dev/zero web-1.rules", "web-1.rules: is a device, not a regular file"),
+    "a link to a device": (
+        "ln -sf /dev/zero web-1.rules",
+        "web-1.rules: leads out of ., and only what is beneath it is read",
+    ),
+    "not rules": ("echo root:x: > web-1.rules", "web-1.rules: does not begin as rules do: `-A …`, or `ipvsadm -A …`"),
     "not UTF-8": (r"printf -- '-A \377' > web-1.rules", "web-1.rules: not UTF-8 (byte 3)"),
     "too long": (f"truncate -s {MAX_BYTES + 1} web-1.rules", "web-1.rules: larger than 32 MiB"),
     "empty": (": > web-1.rules", "contains no rule; to have no services, write `services: []`"),

@@ -75,7 +75,7 @@ def test_file_at_the_bound() -> None:
 def test_all_files_are_reported_at_once_in_the_order_given(folder: Path) -> None:
     (folder / "below").mkdir()
     Path("b.yaml").write_text(manifest("apiVersion: 2"))
-    Path("a.yaml").write_text("a: [")
+    Path("a.yaml").write_text("sandbox: [")
     assert problems("b.yaml", "c.yaml", "below", "a.yaml") == [
         "b.yaml:1:13: apiVersion: 2 is not valid; expected reconciler/v1",
         "c.yaml: No such file or directory",

@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from watchdog.observers.api import BaseObserver
 
+from reconciler.manifest.beneath import Source
 from reconciler.manifest.load import Contents, read_file
 from reconciler.watch import files, folders, manifests
 from tests.watch.story import Start, Watch, same, write
@@ -101,9 +103,7 @@ class TestBlindness:
 
     def test_of_stamps_that_stay_the_same(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         write("m", [1], 0)
-        monkeypatch.setattr(
-            files, "read_stamp", lambda path: files.Stamp(0, 0, 0, 0, 0) if os.path.exists(path) else None
-        )
+        monkeypatch.setattr(files, "_stamp", lambda _: files.Stamp(0, 0, 0, 0, 0))
         watch = start("m", rescan=1.0)
         watch.until_versions({"s1": 0})
         write("m", [1], 1)
@@ -126,9 +126,9 @@ def test_only_what_has_changed_is_parsed(start: Start, monkeypatch: pytest.Monke
     watch.until_versions(same(range(50), 0))
     parsed: list[str] = []
 
-    def read(file: str) -> Contents:
-        parsed.append(file)
-        return read_file(file)
+    def read(file: Source, folders: Sequence[str]) -> Contents:
+        parsed.append(file.path)
+        return read_file(file, folders)
 
     monkeypatch.setattr(manifests, "read_file", read)
     write("m", [7], 1)

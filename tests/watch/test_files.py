@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.manifest.beneath import Source, named
 from reconciler.watch.files import find_git_lock, folders_to_watch, take_snapshot
 
 
@@ -77,8 +78,8 @@ class TestSnapshots:
         (folder / "empty").mkdir()
         (folder / "m").mkdir()
         (folder / "m/a.yaml").touch()
-        seen = take_snapshot(["gone", "m", "empty", "m/a.yaml/below"], ["a.rules"])
-        assert seen.files == ("m/a.yaml",)
+        seen = take_snapshot(["gone", "m", "empty", "m/a.yaml/below"], [named("a.rules")])
+        assert seen.files == (Source("m/a.yaml", ("m",)),)
         assert [str(each) for each in seen.missing.values()] == [
             "gone: No such file or directory",
             "empty: this folder contains no manifest (*.yaml, *.yml, *.json)",

@@ -12,7 +12,7 @@ import pytest
 from reconciler.watch import manifests
 from reconciler.watch.manifests import ManifestSet
 from tests.manifest.texts import with_ipvs
-from tests.special import SPECIAL, special
+from tests.special import SPECIAL, reason, special
 from tests.watch.story import Start, same, text, versions, write
 
 
@@ -50,7 +50,7 @@ class TestMistakes:
         write("m", [1], 0)
         with special(kind, Path("m/s2.yaml")):
             reading = start("m").until(lambda _: True)
-        told = {"m/s2.yaml": f"m/s2.yaml: is {kind}, not a regular file"}
+        told = {"m/s2.yaml": f"m/s2.yaml: {reason(kind, 'm')}"}
         assert (versions(reading), reading.broken) == ({"s1": 0}, told)
         assert [str(each) for each in reading.problems] == list(told.values())
 
@@ -65,14 +65,14 @@ class TestMistakes:
 
     def test_a_folder_behind_a_link(self, start: Start) -> None:
         write("m", [1], 0)
-        write("elsewhere", [2], 0)
-        Path("m/link").symlink_to("../elsewhere")
+        write("m/.elsewhere", [2], 0)
+        Path("m/link").symlink_to(".elsewhere")
         watch = start("m")
         watch.until_versions({"s1": 0, "s2": 0})
-        write("elsewhere", [2, 3], 1)
+        write("m/.elsewhere", [2, 3], 1)
         watch.until_versions({"s1": 0, "s2": 1, "s3": 1})
-        write("other", [4], 0)
-        Path("new").symlink_to("../other")
+        write("m/.other", [4], 0)
+        Path("new").symlink_to(".other")
         Path("new").rename("m/link")
         assert watch.until_versions({"s1": 0, "s4": 0}).problems == ()
 
@@ -105,21 +105,21 @@ class TestMistakes:
             return wish
 
         rules = [f"-A -t 10.0.0.{number}:80 -s rr\n" for number in range(1, 5)]
-        Path("rules").mkdir()
-        Path("m").mkdir()
-        Path("rules/one").write_text(rules[0])
-        Path("m/web-1.yaml").write_text(with_ipvs("rulesFile: ../rules/one"))
+        Path("m/rules").mkdir(parents=True)
+        Path("m/below").mkdir()
+        Path("m/rules/one").write_text(rules[0])
+        Path("m/below/web-1.yaml").write_text(with_ipvs("rulesFile: ../rules/one"))
         watch = start("m")
         watch.until(reads(1))
-        Path("rules/one").write_text("".join(rules[:2]))
+        Path("m/rules/one").write_text("".join(rules[:2]))
         watch.until(reads(2), 30)
-        Path("rules/one").write_text("-A -t nowhere\n")
+        Path("m/rules/one").write_text("-A -t nowhere\n")
         assert list(watch.until(lambda reading: bool(reading.broken), 30).broken) == ["web-1"]
-        Path("rules/one").unlink()
+        Path("m/rules/one").unlink()
         watch.until(lambda reading: "No such file" in str(reading.broken), 30)
-        Path("m/web-1.yaml").write_text(with_ipvs("rulesFile: ../rules/two"))
+        Path("m/below/web-1.yaml").write_text(with_ipvs("rulesFile: ../rules/two"))
         watch.until(lambda reading: "rules/two" in str(reading.broken), 30)
-        Path("rules/two").write_text("".join(rules))
+        Path("m/rules/two").write_text("".join(rules))
         watch.until(reads(4), 30)
 
 

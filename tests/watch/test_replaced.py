@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from reconciler.manifest.beneath import Source
 from reconciler.manifest.load import Contents, read_file
 from reconciler.watch import folders, manifests
 from reconciler.watch.manifests import ManifestReader, ManifestSet
@@ -124,8 +125,8 @@ def test_changed_while_it_is_read(start: Start, monkeypatch: pytest.MonkeyPatch)
     watch.until_versions(same([1, 2], 0))
     again = [2]
 
-    def read(file: str) -> Contents:
-        contents = read_file(file)
+    def read(file: Source, folders: Sequence[str]) -> Contents:
+        contents = read_file(file, folders)
         if again:
             write("m", [1, 2], again.pop())
         return contents
@@ -253,12 +254,11 @@ class TestLinks:
         assert all(len(set(versions(each).values())) == 1 and len(each.manifests) == 20 for each in watch.readings)
 
     def test_what_a_link_in_a_folder_leads_to(self, start: Start) -> None:
-        write("elsewhere", [1], 0)
-        Path("m").mkdir()
-        Path("m/s1.yaml").symlink_to("../elsewhere/s1.yaml")
+        write("m/.elsewhere", [1], 0)
+        Path("m/s1.yaml").symlink_to(".elsewhere/s1.yaml")
         watch = start("m")
         watch.until_versions({"s1": 0})
-        write("elsewhere", [1], 1)
+        write("m/.elsewhere", [1], 1)
         watch.until_versions({"s1": 1}, 30)
 
 

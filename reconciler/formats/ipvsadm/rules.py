@@ -28,6 +28,7 @@ _COMMON_SERVER = re.compile(r"-a (-[tu]) (\S+) -r (\S+) (-[gim])(?: -w (\S+))?")
 # The pattern of the program as rules that are copied from a script begin with it; `ipvsadm -R` accepts its name.
 PROGRAM = r"(?:sudo\s+(?:-\S+\s+)*)?(?:\S*/)?ipvsadm"
 _PROGRAM = re.compile(rf"\s*{PROGRAM}(?:\s|\Z)")
+_OPTION = re.compile(r"\s*(?:-[A-Za-z]|--[a-z]+(?:-[a-z]+)*)(?:\s|\Z)")
 _ADDS_SERVICE = re.compile(rf"\s*(?:{PROGRAM}\s+)?(?:-A|--add-service\b)")
 
 
@@ -46,6 +47,13 @@ def parse_rules(text: str, on_problem: Callable[[int, str], None]) -> list[Servi
     for number, message in sorted(rules.problems):
         on_problem(number, message)
     return services
+
+
+def is_rules(text: str) -> bool:
+    """Return whether the first line of a text that is neither blank nor a comment is one of ipvsadm; so is none."""
+    lines = (line for line in text.split("\n") if (word := line.strip(" \t\r")) and not word.startswith("#"))
+    first = next(lines, None)
+    return first is None or bool(_OPTION.match(first) or _PROGRAM.match(first))
 
 
 def service_lines(text: str) -> list[int]:

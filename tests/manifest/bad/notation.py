@@ -200,7 +200,7 @@ ROWS: list[Row] = [
         ["bad.yaml:3:3: a key must be plain text, not a list, a mapping or an alias"],
     ),
     ("nested too deep", manifest(f"sandbox: {'[' * 32}{']' * 32}"), ["bad.yaml:2:41: nested deeper than 32 levels"]),
-    ("never closed", "[" * 100_000, ["bad.yaml:1:33: nested deeper than 32 levels"]),
+    ("never closed", "sandbox: " + "[" * 100_000, ["bad.yaml:1:41: nested deeper than 32 levels"]),
     ("directive of another YAML", "%YAML 3.0\n---\n" + manifest(), ["bad.yaml:1:1: found incompatible YAML document"]),
     ("Windows-1252", manifest().encode() + b"# \xfc\n", ["bad.yaml: not UTF-8 (byte 74)"]),
     (
