@@ -15,8 +15,8 @@ ReconcilerError                exit  retry   who has to act, or what happened
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 
 class ReconcilerError(Exception):
@@ -35,11 +35,17 @@ class ReconcilerError(Exception):
         self.path = path
 
 
+# Problems of a report, and its characters with the excerpts.
+MAX_PROBLEMS = 200
+MAX_LENGTH = 60_000
+
+
 class Problem(NamedTuple):
     """One problem of a manifest.
 
     `path` is such as `interfaces[0].mtu`. `line` and `column` count from 1; line 0 means that the file could not be
-    read. `excerpt` is the source line, `width` the number of characters to underline from `column` on.
+    read. `excerpt` is the source line, or the part of a long one that begins after `start` characters; `width` is the
+    number of characters to underline from `column` on. `times`: how many problems it stands for, at least.
     """
 
     file: str
@@ -49,18 +55,49 @@ class Problem(NamedTuple):
     message: str
     excerpt: str = ""
     width: int = 1
+    start: int = 0
+    times: int = 1
+
+    def to_data(self) -> dict[str, Any]:
+        """Return it as data for programs: without what says nothing about most problems."""
+        usual = self._field_defaults
+        return {name: value for name, value in self._asdict().items() if name in _ALWAYS or value != usual[name]}
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
+        place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: " * bool(self.file)
         return place + (f"{self.path}: {self.message}" if self.path else self.message)
 
 
+_ALWAYS = set(Problem._fields) - {"start", "times"}
+
+
 class ManifestError(ReconcilerError):
-    """All problems of all manifests that were loaded together."""
+    """All problems of all manifests that were loaded together, as far as they fit into a report; see `bounded`."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
+        self.problems = bounded(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def bounded(problems: Sequence[Problem]) -> list[Problem]:
+    """Return the problems that fit into a report, which is bounded in number and length, and the number of the others.
+
+    At least one of each file is listed as long as there is room.
+    """
+    first = {problem.file: index for index, problem in reversed(list(enumerate(problems)))}
+    order = sorted(range(len(problems)), key=lambda index: first[problems[index].file] != index)
+    listed, length = set[int](), 0
+    for index in order:
+        length += len(str(problems[index])) + 3 * len(problems[index].excerpt)
+        if len(listed) == MAX_PROBLEMS or length > MAX_LENGTH:
+            break
+        listed.add(index)
+    kept = [problem for index, problem in enumerate(problems) if index in listed]
+    others = [problem for index, problem in enumerate(problems) if index not in listed]
+    if others:
+        count = sum(problem.times for problem in others)
+        kept.append(Problem("", 0, 0, "", f"and at least {count:,} more problems, which are not listed", times=count))
+    return kept
 
 
 class HostError(ReconcilerError):

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 # Names that a message lists.
 _LISTED = 40
+# Characters of a name that are compared with the known names.
+_COMPARED = 100
 
 
 def plural(noun: str, count: int) -> str:
@@ -31,12 +33,17 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def shorten(text: str, most: int) -> str:
+    """Return text of at most so many characters; of a longer one, its beginning and a mark."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return a hint at the known name that is close to an unknown one, or else at all known names."""
     from difflib import get_close_matches
 
     by_lower = {word.lower(): word for word in known}
-    close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    close = get_close_matches(name[:_COMPARED].lower(), by_lower, n=1, cutoff=0.6)
     if close:
         return f'did you mean "{by_lower[close[0]]}"?'
     if len(by_lower) > _LISTED:

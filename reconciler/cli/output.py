@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
-from reconciler.errors import Problem
+from reconciler.errors import Problem, bounded
 from reconciler.wording import plural
 
 _COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[1;31m", "^": "\x1b[31m"}
@@ -44,23 +44,22 @@ def render_problems(problems: Sequence[Problem], color: bool) -> str:
         lines.append(str(problem))
         if problem.line and problem.excerpt:
             lines += _excerpt(problem, enabled)
-    files = len({problem.file for problem in problems})
-    lines.append(f"{len(problems)} {plural('problem', len(problems))} in {files} {plural('file', files)}.")
+    files = len({problem.file for problem in problems if problem.file})
+    count = sum(problem.times for problem in problems)
+    lines.append(f"{count:,} {plural('problem', count)} in {files} {plural('file', files)}.")
     return "\n".join(lines)
 
 
 def print_warnings(problems: Iterable[Problem]) -> None:
     """Print warnings on stderr: what is valid but will hardly work."""
-    for problem in problems:
+    for problem in bounded(list(problems)):
         path = f"{problem.path}: " if problem.path else ""
         print(problem._replace(path="", message=f"warning: {path}{problem.message}"), file=sys.stderr)
 
 
 def _excerpt(problem: Problem, color: bool) -> Iterator[str]:
-    # Of a long line, show only the part around the problem.
-    start = max(0, problem.column - 60)
     # Replace each character by one, so that the marks below stay aligned.
-    shown = "".join(each if each.isprintable() else " " for each in problem.excerpt[start : start + 120])
+    shown = "".join(each if each.isprintable() else " " for each in problem.excerpt)
     yield f"{problem.line:5} | {shown}"
-    indent = " " * (problem.column - 1 - start)
+    indent = " " * (problem.column - 1 - problem.start)
     yield f"      | {indent}{paint('^' * min(problem.width, len(shown) - len(indent) or 1), '^', color)}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from reconciler.cli.authority import read_policy
 from reconciler.cli.output import print_data, print_warnings, render_problems
 from reconciler.drivers.reach import examine
-from reconciler.errors import ManifestError, NotAllowedError, Problem, RefusedError
+from reconciler.errors import ManifestError, NotAllowedError, Problem, RefusedError, bounded
 from reconciler.manifest.load import Manifest, load, located, warnings
 from reconciler.manifest.schema import Finding
 from reconciler.model.policy import Policy
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         return error.exit_code
     if refused := _refusals(manifests, policy):
         if arguments.output == "text":
-            print(render_problems(refused, arguments.color), file=sys.stderr)
+            print(render_problems(bounded(refused), arguments.color), file=sys.stderr)
         else:
             _print(arguments, problems=refused)
         return RefusedError.exit_code
@@ -68,4 +68,4 @@ def _refusals(manifests: Sequence[Manifest], policy: Policy) -> list[Problem]:
 
 def _print(arguments: argparse.Namespace, problems: Sequence[Problem] = (), warned: Sequence[Problem] = ()) -> None:
     lists = {"problems": problems, "warnings": warned}
-    print_data({name: [each._asdict() for each in listed] for name, listed in lists.items()}, arguments.output)
+    print_data({name: [each.to_data() for each in listed] for name, listed in lists.items()}, arguments.output)

@@ -12,15 +12,13 @@ from reconciler.manifest.sections import SECTIONS
 from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress
 
 
-def check_sections(draft: Draft) -> list[Finding]:
+def check_sections(draft: Draft) -> Iterator[Finding]:
     """Check a manifest by itself, as far as it could be read."""
-    findings: list[Finding] = []
     for section in SECTIONS:
-        findings += section.check(draft)
+        yield from section.check(draft)
     if draft.driver == "kata":
         for section in SECTIONS:
-            findings += section.check_kata(draft)
-    return findings
+            yield from section.check_kata(draft)
 
 
 class _Claim(NamedTuple):

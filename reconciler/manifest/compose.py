@@ -30,6 +30,7 @@ from yaml import (
 MAX_BYTES = 32 << 20
 MAX_DEPTH = 32
 MAX_NODES = 2_000_000
+MAX_DOCUMENTS = 1000
 
 Path = tuple[str | int, ...]
 # Line, column and end column, from 0.
@@ -71,6 +72,8 @@ def compose(text: str) -> list[Any]:
         parser = yaml.CSafeLoader(text)
         while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
             if isinstance(event, DocumentStartEvent):
+                if len(builder.documents) == MAX_DOCUMENTS:
+                    raise _error(f"more than {MAX_DOCUMENTS} documents; write several files", event)
                 builder.document(parser.get_event)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(text, error) from None

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from reconciler.manifest.files import STDIN, distinct, file_problem, read_text, 
 from reconciler.manifest.load import syntax_problem
 from reconciler.manifest.place import DocumentFindings, line_problem, problems
 from reconciler.manifest.sandbox import read_sections, write
-from reconciler.manifest.schema import Finding, check, path_text
+from reconciler.manifest.schema import Finding, TooManyFindingsError, check, path_text
 from reconciler.model.address import parse_prefix
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import LEAVE_TIMEOUTS, Ipvs, Service, Timeouts
@@ -235,7 +236,9 @@ def document(imported: Imported, head: Sandbox) -> dict[str, Any]:
     if not imported.wrong:
         data = write(_with_sections(imported, head))
         findings = check(data)
-        findings += check_sections(read_sections(data, findings))
+        with suppress(TooManyFindingsError):
+            if not findings.more:
+                findings += check_sections(read_sections(data, findings))
         for finding in findings:
             position, rest = _position(imported, finding.path)
             imported.add_problem(position, finding.message, path_text(rest))

@@ -13,11 +13,10 @@ from reconciler.manifest.beneath import Source
 from reconciler.manifest.check import check_sections, check_together
 from reconciler.manifest.compose import ComposeError, Path, compose
 from reconciler.manifest.files import STDIN, distinct, file_problem, find, read_text, reason_of
-from reconciler.manifest.place import RULES_FILE, DocumentFindings, RulesFile, problems
-from reconciler.manifest.schema import Finding, check, path_text
+from reconciler.manifest.place import RULES_FILE, DocumentFindings, RulesFile, problems, text_problem
+from reconciler.manifest.schema import MAX_FINDINGS, Finding, TooManyFindingsError, check, path_text
 from reconciler.manifest.whereabouts import identify, with_process
 from reconciler.model.sandbox import Sandbox, Surroundings
-from reconciler.wording import printable
 
 
 class Manifest(NamedTuple):
@@ -123,21 +122,20 @@ def read_file(file: Source, rules_folders: Sequence[str] = ()) -> Contents:
         message = "is empty; to remove what reconciler created, write empty sections such as `routes: []`"
         contents.problems.append(file_problem(name, message))
         return contents
-    reading = _Reading(file, name, text, rules_folders, contents)
-    contents.problems.extend(problems(name, text, [reading.read(number, each) for number, each in numbered]))
+    reading, found = _Reading(file, name, text, rules_folders, contents), list[DocumentFindings]()
+    left = MAX_FINDINGS
+    for number, each in numbered:
+        found.append(reading.read(number, each, left))
+        left -= len(found[-1].findings)
+        if found[-1].more:
+            break
+    contents.problems.extend(problems(name, text, found))
     return contents
 
 
 def syntax_problem(name: str, text: str, error: ComposeError) -> Problem:
     """Return the problem of a text that is not acceptable YAML."""
-    return Problem(
-        file=name,
-        line=error.line + 1,
-        column=error.column + 1,
-        path="",
-        message=printable(str(error)),
-        excerpt=_line(text, error.line),
-    )
+    return text_problem(name, text.splitlines(), (error.line, error.column, error.column + 1), "", str(error))
 
 
 class _Reading(NamedTuple):
@@ -149,14 +147,20 @@ class _Reading(NamedTuple):
     rules_folders: Sequence[str]
     contents: Contents
 
-    def read(self, number: int, document: Any) -> DocumentFindings:
-        """Read one document of the file. Without findings, it is added to the manifests."""
-        findings = check(document)
-        if not isinstance(document, dict):
+    def read(self, number: int, document: Any, most: int) -> DocumentFindings:
+        """Read one document of the file. Without findings, it is added to the manifests.
+
+        `most`: how many findings are worth the work; with more of them, the document is not read further.
+        """
+        findings, rules = check(document, most), None
+        if findings.more or not isinstance(document, dict):
             return DocumentFindings(number, findings)
-        rules = self._read_rules(document, findings)
-        draft = sandbox.read_sections(document, findings, rules.text if rules else None)
-        findings += check_sections(draft)
+        try:
+            rules = self._read_rules(document, findings)
+            draft = sandbox.read_sections(document, findings, rules.text if rules else None)
+            findings += check_sections(draft)
+        except TooManyFindingsError:
+            return DocumentFindings(number, findings, rules)
         if not findings:
             complete = with_process(sandbox.complete(document, draft), self.file.path)
             self.contents.manifests.append(Manifest(self.name, self.text, number, complete, rules))
@@ -188,8 +192,3 @@ def _check_rules(text: str) -> None:
 
     if not is_rules(text):
         raise ValueError("does not begin as rules do: `-A …`, or `ipvsadm -A …`")
-
-
-def _line(text: str, number: int) -> str:
-    lines = text.splitlines()
-    return lines[number] if number < len(lines) else ""

@@ -16,6 +16,8 @@ from reconciler.model.address import split_prefix
 
 # Lines before an error in which its reason is searched. Few values cover more lines.
 _LINES = 8
+# Characters that are read again, all tries together.
+_READ = 1 << 20
 _WORD = r"(?<![^\s\[{,])(%s)(?=[\s,\]}]|$)"
 _ADDRESS = re.compile(_WORD % r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:./]*")
 _ENDPOINT = re.compile(_WORD % r"\[[0-9A-Fa-f:.]+\]:[0-9]+")
@@ -37,6 +39,7 @@ def find_mistake(text: str, line: int, column: int) -> Mistake | None:
         return None
     if lines[line][column : column + 1] == "\t":
         return Mistake("a tab in the indentation; YAML allows only spaces there", line, column)
+    tries = 0
     for pattern, mend in _MENDS:
         mended = lines.copy()
         for number in range(line, max(line - _LINES, -1), -1):
@@ -44,6 +47,9 @@ def find_mistake(text: str, line: int, column: int) -> Mistake | None:
             if not matches:
                 continue
             mended[number] = pattern.sub(partial(_mended, mend), lines[number])
+            tries += 1
+            if tries * len(text) > _READ:
+                return None
             if _reads_further(lines, mended, line, column):
                 _, message = mend(matches[0][1]) or ("", "")
                 return Mistake(message, number, matches[0].start())

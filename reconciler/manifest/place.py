@@ -6,13 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from reconciler.errors import Problem
-from reconciler.manifest.compose import Location, Path, locate
-from reconciler.manifest.schema import Finding, path_text
-from reconciler.wording import printable
+from reconciler.manifest.compose import Location, Path, Span, locate
+from reconciler.manifest.schema import Finding, Findings, path_text
+from reconciler.wording import printable, shorten
 
 SERVICES: Path = ("ipvs", "services")
 RULES: Path = ("ipvs", "rules")
 RULES_FILE: Path = ("ipvs", "rulesFile")
+
+
+# The most characters of an excerpt, those before the column of the problem, of a path, and of a message.
+_EXCERPT, _BEFORE, _PATH, _MESSAGE = 120, 59, 200, 600
 
 
 class RulesFile(NamedTuple):
@@ -29,6 +33,11 @@ class DocumentFindings(NamedTuple):
     findings: Sequence[Finding]
     rules: RulesFile | None = None
 
+    @property
+    def more(self) -> int:
+        """Return how many further findings are known, of which nothing else is."""
+        return self.findings.more if isinstance(self.findings, Findings) else 0
+
 
 def problems(file: str, text: str, documents: Sequence[DocumentFindings]) -> list[Problem]:
     """Return the problems of a file, found in one pass: by document, and in the order of the text within each."""
@@ -41,7 +50,14 @@ def problems(file: str, text: str, documents: Sequence[DocumentFindings]) -> lis
             document = _Document(file, lines, found[each.number], each.rules)
             own = [document.problem(finding) for finding in each.findings]
             ordered += sorted(own, key=lambda problem: (problem.file != file, problem.line, problem.column))
+    if more := sum(each.more for each in documents):
+        ordered.append(rest_problem(file, more))
     return ordered
+
+
+def rest_problem(file: str, count: int) -> Problem:
+    """Return the problem that stands for others of a file, at least so many."""
+    return Problem(file, 0, 0, "", f"at least {count:,} more problems, which are not listed", times=count)
 
 
 def _wanted(findings: Iterable[Finding]) -> Iterator[Path]:
@@ -56,7 +72,7 @@ class _Document:
     """The locations in one document, and in the rules that stand in it or in a file of their own."""
 
     def __init__(
-        self, file: str, lines: list[str], locations: Mapping[Path, Location], rules: RulesFile | None
+        self, file: str, lines: Sequence[str], locations: Mapping[Path, Location], rules: RulesFile | None
     ) -> None:
         self._file, self._lines, self._locations, self._rules = file, lines, locations, rules
         self._rule_lines = rules.text.split("\n") if rules else []
@@ -77,15 +93,7 @@ class _Document:
         else:
             name = path_text(path)
         at, column, end = location.value if not finding.at_key or location.key is None else location.key
-        return Problem(
-            file=self._file,
-            line=at + 1,
-            column=column + 1,
-            path=printable(name),
-            message=printable(finding.message),
-            excerpt=_nth(self._lines, at),
-            width=max(end - column, 1),
-        )
+        return text_problem(self._file, self._lines, (at, column, end), name, finding.message)
 
     def _written(self, finding: Finding) -> tuple[Path, int]:
         """Return the path, and the line of the rules or 0, that the author wrote: services may be written as rules."""
@@ -110,20 +118,25 @@ def _service_lines(text: str) -> list[int]:
     return service_lines(text)
 
 
-def line_problem(file: str, lines: list[str], number: int, path: str, message: str) -> Problem:
+def line_problem(file: str, lines: Sequence[str], number: int, path: str, message: str) -> Problem:
     """Return the problem of a whole line; lines count from 1."""
-    excerpt = _nth(lines, number - 1)
-    indent = len(excerpt) - len(excerpt.lstrip())
+    line = lines[number - 1] if number <= len(lines) else ""
+    indent = len(line) - len(line.lstrip())
+    return text_problem(file, lines, (number - 1, indent, len(line.rstrip())), path, message)
+
+
+def text_problem(file: str, lines: Sequence[str], span: Span, path: str, message: str) -> Problem:
+    """Return the problem of a part of a line, with as much of all as a person reads."""
+    at, column, end = span
+    line = lines[at] if at < len(lines) else ""
+    start = max(0, column - _BEFORE)
     return Problem(
         file=file,
-        line=number,
-        column=indent + 1,
-        path=path,
-        message=printable(message),
-        excerpt=excerpt,
-        width=max(len(excerpt.strip()), 1),
+        line=at + 1,
+        column=column + 1,
+        path=printable(shorten(path, _PATH)),
+        message=printable(shorten(message, _MESSAGE)),
+        excerpt=line[start : start + _EXCERPT],
+        width=max(end - column, 1),
+        start=start,
     )
-
-
-def _nth(lines: list[str], number: int) -> str:
-    return lines[number] if number < len(lines) else ""

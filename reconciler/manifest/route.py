@@ -23,11 +23,10 @@ from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, Interface
 from reconciler.model.route import (
     IPV6_DEFAULT_METRIC,
     TABLE_MAIN,
-    DirectNetworks,
     NextHop,
+    OnLink,
     Route,
     canonical_hops,
-    is_reached,
 )
 from reconciler.wording import suggest
 
@@ -263,7 +262,8 @@ def _route_devices(
     Most routes of a long list share a few next hops, so each of those is looked at once.
     """
     names = {interface.name: interface for interface in interfaces if interface}
-    direct = DirectNetworks(route for route in routes if route)
+    own = {name: [each.address for each in interface.addresses] for name, interface in names.items()}
+    links = _Links(names, unsure, OnLink(own, (route for route in routes if route)))
     verdicts: dict[tuple[NextHop, int], tuple[str, str] | None] = {}
     for index, route in enumerate(routes):
         if route is None:
@@ -271,7 +271,7 @@ def _route_devices(
         for hop in route.nexthops:
             case = (hop, route.table)
             if case not in verdicts:
-                verdicts[case] = _hop_problem(hop, names, unsure, direct.of(hop.device, route.table))
+                verdicts[case] = links.problem(hop, route.table)
             verdict = verdicts[case]
             if verdict is not None:
                 field, message = verdict
@@ -280,25 +280,32 @@ def _route_devices(
             yield from _route_mtu(route, index, names)
 
 
-def _hop_problem(
-    hop: NextHop, names: dict[str, Interface], unsure: set[str], direct: list[str]
-) -> tuple[str, str] | None:
-    device = hop.device
-    # Of an interface that could not be read nothing is known but its name.
-    if device in unsure:
-        return None
-    interface = names.get(device)
-    if interface is None and device != LOOPBACK:
-        known = {*names, *unsure}
-        return "device", f'no interface is named "{device}"; {suggest(device, known) if known else "none is declared"}'
-    prefixes = [address.address for address in interface.addresses] if interface else []
-    if hop.gateway and is_ipv6(hop.gateway) and any(prefix.startswith(f"{hop.gateway}/") for prefix in prefixes):
-        return "gateway", f"{hop.gateway} is an address of {device} itself"
-    if is_reached(hop, [*prefixes, *direct]):
-        return None
-    return "gateway", (
-        f"no address or route of {device} reaches {hop.gateway}; if it is on that link nevertheless: onLink: true"
-    )
+class _Links:
+    """What is known of the NICs of a manifest. `unsure`: those of which not all is known."""
+
+    def __init__(self, names: dict[str, Interface], unsure: set[str], on_link: OnLink) -> None:
+        self._names, self._unsure, self._on_link = names, unsure, on_link
+        self._own = {
+            (name, each.address.partition("/")[0]) for name, interface in names.items() for each in interface.addresses
+        }
+
+    def problem(self, hop: NextHop, table: int) -> tuple[str, str] | None:
+        """Return the field of a next hop that is wrong, and why."""
+        device = hop.device
+        # Of an interface that could not be read nothing is known but its name.
+        if device in self._unsure:
+            return None
+        if device not in self._names and device != LOOPBACK:
+            known = {*self._names, *self._unsure}
+            hint = suggest(device, known) if known else "none is declared"
+            return "device", f'no interface is named "{device}"; {hint}'
+        if hop.gateway and is_ipv6(hop.gateway) and (device, hop.gateway) in self._own:
+            return "gateway", f"{hop.gateway} is an address of {device} itself"
+        if self._on_link.reaches(hop, table):
+            return None
+        return "gateway", (
+            f"no address or route of {device} reaches {hop.gateway}; if it is on that link nevertheless: onLink: true"
+        )
 
 
 def _route_mtu(route: Route, index: int, names: dict[str, Interface]) -> Iterator[Finding]:

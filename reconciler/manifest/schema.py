@@ -1,30 +1,41 @@
 """Check a document against its schema in `schemas/`, and word what is wrong with it.
 
-The schema file is the only contract: of a manifest, or of the operator's policy. jsonschema-rs finds in a few
-milliseconds whether a document is valid, or which parts are not. Only these parts are checked by the slower jsonschema,
-whose errors have the details that messages need.
+The schema file is the only contract: of a manifest, or of the operator's policy. jsonschema-rs finds in a few milliseconds what is wrong and by which keyword of
+the schema; the words are ours. Only the first MAX_FINDINGS are worded: a hostile document has a million.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, Self
 
 import jsonschema_rs
 
 from reconciler.manifest.compose import Path
 from reconciler.manifest.mistakes import misread_key, misread_text
-from reconciler.wording import plural, suggest
-
-if TYPE_CHECKING:
-    from jsonschema import ValidationError
+from reconciler.wording import plural, shorten, suggest
 
 MANIFEST, POLICY = "reconciler-v1.schema.json", "reconciler-policy-v1.schema.json"
-# Lists longer than this are pruned; the lists that need a certain number of items are shorter.
-_LONG = 64
+# Findings of one file that are reported; of the others there is only the number, if it is known.
+MAX_FINDINGS = 100
+# The most that are counted beyond those, as to count a million takes seconds.
+COUNTED = 20_000
+# Shorter lists are not pruned by their length alone, as some need two items.
+_LONG = 8
+# Longer than any text of a manifest but rules, in characters.
+_LONGEST = 5000
+# Fields of a mapping that a message names.
+_NAMED = 8
+
+
+class TooManyFindingsError(Exception):
+    """A file has more than MAX_FINDINGS. The rest of it is not checked."""
 
 
 class Finding(NamedTuple):
@@ -62,69 +73,171 @@ def schema_text(name: str = MANIFEST) -> str:
 
 @cache
 def _validator(name: str) -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(schema_text(name))
+    # Without a mask, each error contains the text of what it is about, which may be the whole document.
+    return jsonschema_rs.Draft202012Validator(schema_text(name), mask="")
 
 
-def check(document: Any, name: str = MANIFEST) -> list[Finding]:
-    """Return everything that is wrong with a document by a schema; empty if it is valid."""
-    validator = _validator(name)
-    if validator.is_valid(document):
-        return []
-    errors = list(validator.iter_errors(document))
-    findings = _explain(document, {tuple(error.instance_path) for error in errors}, name)
-    # If the two libraries disagree, the document is still invalid.
-    return findings or [Finding(tuple(error.instance_path), error.message) for error in errors]
+@cache
+def _schema(name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(schema_text(name))
+    return schema
 
 
-def _explain(document: Any, flagged: set[Path], name: str) -> list[Finding]:
-    import json
-
-    from jsonschema import Draft202012Validator
-
-    kept: dict[Path, list[int]] = {}
-    pruned = _prune(document, (), flagged, kept)
-    findings: list[Finding] = []
-    for error in Draft202012Validator(json.loads(schema_text(name))).iter_errors(pruned):
-        findings += _word(error, _unpruned(tuple(error.absolute_path), kept), name)
-    # jsonschema has one error for each missing field, and each error names all of them.
-    return list(dict.fromkeys(findings))
+@cache
+def _validator_of(items: str, name: str) -> jsonschema_rs.Draft202012Validator:
+    """Return the validator of the items of a list, which may refer to the other definitions of the schema."""
+    return jsonschema_rs.Draft202012Validator(json.loads(items) | {"$defs": _schema(name).get("$defs", {})})
 
 
-def _prune(value: Any, path: Path, flagged: set[Path], kept: dict[Path, list[int]]) -> Any:
-    """Return a value without the valid items of long lists, because jsonschema is slow.
+class Findings(list[Finding]):
+    """The findings of one file, at most so many. TooManyFindingsError if there would be more.
 
-    `flagged`: the paths of what is invalid; a list that is flagged itself stays whole. `kept` gets the indexes of the
-    items that are left in each list.
+    `more`: how many further ones are known.
     """
-    if isinstance(value, dict):
-        return {name: _prune(below, (*path, name), flagged, kept) for name, below in value.items()}
-    if not isinstance(value, list):
-        return value
-    indexes: Iterable[int] = range(len(value))
-    if len(value) > _LONG and path not in flagged:
-        depth = len(path)
-        indexes = kept[path] = sorted({int(at[depth]) for at in flagged if len(at) > depth and at[:depth] == path})
-    return [_prune(value[index], (*path, index), flagged, kept) for index in indexes]
+
+    def __init__(self, most: int = MAX_FINDINGS) -> None:
+        super().__init__()
+        self.more, self._most = 0, most
+
+    def append(self, finding: Finding) -> None:
+        """Add a finding."""
+        if len(self) >= self._most:
+            self.more += 1
+            raise TooManyFindingsError
+        super().append(finding)
+
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Add findings one by one."""
+        for each in findings:
+            self.append(each)
+
+    def __iadd__(self, findings: Iterable[Finding]) -> Self:  # type: ignore[override,misc]
+        self.extend(findings)
+        return self
 
 
-def _unpruned(path: Path, kept: Mapping[Path, list[int]]) -> Path:
-    """Return the path in the whole document for a path in the pruned one."""
-    whole: Path = ()
+def check(document: Any, name: str = MANIFEST, most: int = MAX_FINDINGS) -> Findings:
+    """Return what is wrong with a document by a schema; empty if it is valid. With `more`, that is not all of it."""
+    findings = Findings(most)
+    if _validator(name).is_valid(document):
+        return findings
+    pruned, known = Pruning(most, name), set[Finding]()
+    small = pruned.prune(document, _schema(name), ())
+    with suppress(TooManyFindingsError):
+        for path, keyword, schema, value in _errors(document, small, pruned):
+            for finding in _word(keyword, schema, value, path, name):
+                # There is one error for each missing field, and each error names all of them.
+                if finding not in known:
+                    findings.append(finding)
+                    known.add(finding)
+    findings.more += pruned.more
+    return findings
+
+
+def _errors(document: Any, small: Any, pruned: Pruning) -> Iterator[tuple[Path, str, Mapping[str, Any], Any]]:
+    """Yield the errors of a pruned document: the path in the whole one, the keyword, its schema, and what is wrong."""
+    for path, keyword, schema in pruned.errors:
+        yield path, keyword, schema, _value(document, path)
+    for error in _validator(pruned.name).iter_errors(small):
+        path = pruned.whole(tuple(error.instance_path))
+        *parents, keyword = map(str, error.schema_path)
+        if keyword == "minItems" and path in pruned.kept:
+            continue
+        at: Any = _schema(pruned.name)
+        for step in parents:
+            at = at[int(step) if isinstance(at, list) else step]
+        # The name of a field has the path of its mapping.
+        value = error.instance if "propertyNames" in parents else _value(document, path)
+        yield path, keyword, at if isinstance(at, dict) else {}, value
+
+
+def _value(document: Any, path: Path) -> Any:
     for step in path:
-        whole = (*whole, kept[whole][int(step)] if whole in kept else step)
-    return whole
+        document = document[step]
+    return document
 
 
-def _word(error: ValidationError, path: Path, file: str = MANIFEST) -> Iterator[Finding]:
-    """Yield an error of jsonschema in our words: what is wrong, and what was expected. `file`: the schema."""
-    limit: Any = error.validator_value
-    value: Any = error.instance
-    schema: Mapping[str, Any] = error.schema if isinstance(error.schema, dict) else {}
+class Pruning:
+    """Makes an invalid document small: without the valid items of its lists, and with at most so many others.
+
+    jsonschema-rs takes 60 µs and some kilobytes for each error, all at once, but a microsecond to see that an item is
+    valid. `kept`: the indexes of the items that are left in each list. `errors`: what would not be found any more.
+    `more`: how many invalid items were left out.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self.name = name
+        self.kept: dict[Path, list[int]] = {}
+        self.errors: list[tuple[Path, str, Mapping[str, Any]]] = []
+        self.more = 0
+        self._left = most
+
+    def prune(self, value: Any, schema: Mapping[str, Any], path: Path) -> Any:
+        """Return a value with what its schema has words about."""
+        schema = _resolved(schema, self.name)
+        if isinstance(value, dict):
+            return self._prune_mapping(value, schema, path)
+        if isinstance(value, list):
+            return self._prune_list(value, schema, path) if "items" in schema else value[:1] and [0]
+        if isinstance(value, str) and schema.get("maxLength", _LONGEST) < _LONGEST:
+            return value[:_LONGEST]
+        return value
+
+    def _prune_mapping(self, value: Mapping[str, Any], schema: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        fields, others = schema.get("properties", {}), schema.get("additionalProperties")
+        small = {name: self.prune(value[name], fields[name], (*path, name)) for name in fields if name in value}
+        for name in islice((name for name in value if name not in fields), MAX_FINDINGS + 1):
+            small[name] = self.prune(value[name], others, (*path, name)) if isinstance(others, dict) else 0
+        return small
+
+    def _prune_list(self, value: Sequence[Any], schema: Mapping[str, Any], path: Path) -> list[Any]:
+        items = _resolved(schema["items"], self.name)
+        indexes: Iterable[int] = range(len(value))
+        if len(value) > _LONG:
+            if len(value) > schema.get("maxItems", len(value)):
+                self.errors.append((path, "maxItems", schema))
+            indexes = self.kept[path] = list(self._invalid(value, items))
+        return [self.prune(value[index], items, (*path, index)) for index in indexes]
+
+    def _invalid(self, value: Sequence[Any], items: Mapping[str, Any]) -> Iterator[int]:
+        is_valid = _validator_of(json.dumps(items), self.name).is_valid
+        for index, item in enumerate(value):
+            if is_valid(item):
+                continue
+            if self._left:
+                self._left -= 1
+                yield index
+            else:
+                self.more += 1
+                if self.more >= COUNTED:
+                    return
+
+    def whole(self, path: Path) -> Path:
+        """Return the path in the whole document for a path in the pruned one."""
+        found: Path = ()
+        for step in path:
+            found = (*found, self.kept[found][int(step)] if found in self.kept else step)
+        return found
+
+
+def _resolved(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    reference = schema.get("$ref")
+    return _schema(name)["$defs"][reference.rpartition("/")[2]] if reference else schema
+
+
+def _word(
+    keyword: str, schema: Mapping[str, Any], value: Any, path: Path, file: str = MANIFEST
+) -> Iterator[Finding]:
+    """Yield an error in our words: what is wrong with a value by a keyword of its schema, and what was expected.
+
+    `file`: the schema as a whole.
+    """
+    limit: Any = schema[keyword]
     expected = schema.get("description", "something else")
     if mistake := _misread(value):
         yield Finding(path, mistake)
         return
-    match error.validator:
+    match keyword:
         case "required":
             written = _written(value)
             for name in limit:
@@ -188,12 +301,7 @@ def _has_better_error(value: Any, choices: list[Any], schema: Mapping[str, Any])
 
 
 def _describe(schema: Mapping[str, Any], file: str) -> str:
-    import json
-
-    reference = schema.get("$ref")
-    if reference:
-        schema = json.loads(schema_text(file))["$defs"][reference.rpartition("/")[2]]
-    return str(schema.get("description", "a value"))
+    return str(_resolved(schema, file).get("description", "a value"))
 
 
 def _kind(value: Any) -> str:
@@ -229,5 +337,6 @@ def _show(value: Any) -> str:
         case list():
             return f"a list of {_items(value)}" if value else "an empty list"
         case _:
-            fields = ", ".join(value)
-            return f"a mapping with {fields}" if value else "an empty mapping"
+            fields = ", ".join(shorten(name, 40) for name in islice(value, _NAMED))
+            more = f" and {len(value) - _NAMED:,} more" if len(value) > _NAMED else ""
+            return f"a mapping with {fields}{more}" if value else "an empty mapping"

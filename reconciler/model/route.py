@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network
+from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network, pack, split_prefix
 from reconciler.model.mark import PROTOCOL
 
 # The kernel's numbers (linux/rtnetlink.h, net/ip6_route.h).
@@ -107,23 +107,39 @@ def connected_key(prefix: str) -> RouteKey:
     return (TABLE_MAIN, dest, IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0, 0, None)
 
 
-class DirectNetworks:
-    """The networks of routes without a gateway. The kernel looks for a gateway in the route's own table and in main."""
+class OnLink:
+    """The networks on the links of NICs: of their addresses, and of routes without a gateway.
 
-    def __init__(self, routes: Iterable[Route]) -> None:
-        self._networks: dict[tuple[str, int], list[str]] = {}
+    The kernel looks for a gateway in the route's own table and in main. Networks are looked up by their prefix lengths,
+    as there may be a hundred thousand of them, and as many gateways.
+
+    `prefixes`: NIC → its addresses with their prefix lengths.
+    """
+
+    def __init__(self, prefixes: Mapping[str, Iterable[str]], routes: Iterable[Route]) -> None:
+        self._networks: dict[tuple[str, int], dict[tuple[int, int], set[int]]] = {}
+        for device, each in prefixes.items():
+            for prefix in each:
+                self._add(device, TABLE_MAIN, prefix)
         for route in routes:
             for hop in route.nexthops:
                 if hop.gateway is None:
-                    self._networks.setdefault((hop.device, route.table), []).append(route.dest)
+                    self._add(hop.device, route.table, route.dest)
 
-    def of(self, device: str, table: int) -> list[str]:
-        """Return the networks on the link of a NIC, as a route in a table sees them."""
-        return [dest for each in {table, TABLE_MAIN} for dest in self._networks.get((device, each), ())]
+    def _add(self, device: str, table: int, prefix: str) -> None:
+        packed, length = split_prefix(prefix)
+        size = len(packed) * 8
+        networks = self._networks.setdefault((device, table), {}).setdefault((size, size - length), set())
+        networks.add(int.from_bytes(packed, "big") >> (size - length))
 
-
-def is_reached(hop: NextHop, prefixes: Iterable[str]) -> bool:
-    """Return whether the gateway of a next hop is on the link: in one of its prefixes, link-local, or `on_link`."""
-    if hop.gateway is None or hop.on_link or (is_ipv6(hop.gateway) and contains("fe80::/10", hop.gateway)):
-        return True
-    return any(contains(prefix, hop.gateway) for prefix in prefixes)
+    def reaches(self, hop: NextHop, table: int) -> bool:
+        """Return whether the gateway of a next hop is on the link: in one of its networks, link-local, or `on_link`."""
+        if hop.gateway is None or hop.on_link or (is_ipv6(hop.gateway) and contains("fe80::/10", hop.gateway)):
+            return True
+        packed = pack(hop.gateway)
+        size, number = len(packed) * 8, int.from_bytes(packed, "big")
+        return any(
+            bits == size and number >> shift in networks
+            for each in {table, TABLE_MAIN}
+            for (bits, shift), networks in self._networks.get((hop.device, each), {}).items()
+        )

@@ -15,10 +15,9 @@ from reconciler.model.derived import connected_routes
 from reconciler.model.interface import Interface
 from reconciler.model.route import (
     TABLE_MAIN,
-    DirectNetworks,
+    OnLink,
     Route,
     canonical_hops,
-    is_reached,
 )
 from reconciler.plan.address import AddressPlan, passes_for_connected
 from reconciler.plan.interface import LinkPlan
@@ -134,15 +133,12 @@ def kept_routes(
     prefixes = {
         names[each.device]: [address.address for address in each.addresses] for each in wanted if each.device in names
     }
-    direct = DirectNetworks(kept if addresses.ipv4_off else ())
+    on_link = OnLink(prefixes, kept if addresses.ipv4_off else ())
     for route in kept:
         if (
             route.is_ipv6
             or not route.devices & addresses.ipv4_off
-            or all(
-                is_reached(hop, [*prefixes.get(hop.device, ()), *direct.of(hop.device, route.table)])
-                for hop in route.nexthops
-            )
+            or all(on_link.reaches(hop, route.table) for hop in route.nexthops)
         ):
             yield with_names(route, links.renames)
 

@@ -13,7 +13,7 @@ from reconciler.model.address import contains, is_ipv6, network
 from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, Subject, Sysctl
 from reconciler.model.interface import Address, Interface
 from reconciler.model.neighbour import Neighbour
-from reconciler.model.route import DirectNetworks, Route, is_reached
+from reconciler.model.route import OnLink, Route
 from reconciler.model.rule import KERNEL_TABLES, Rule
 from reconciler.model.sandbox import Sandbox
 from reconciler.model.sysctl import full_name
@@ -144,10 +144,8 @@ def _prefixes(interfaces: Iterable[Interface] | None) -> Prefixes:
 
 def _reach(prefixes: Prefixes, routes: Iterable[Route]) -> Callable[[Route], bool]:
     """Return a function that returns whether all gateways of a route are on a link."""
-    direct = DirectNetworks(routes)
-    return lambda route: all(
-        is_reached(hop, [*prefixes.get(hop.device, ()), *direct.of(hop.device, route.table)]) for hop in route.nexthops
-    )
+    on_link = OnLink(prefixes, routes)
+    return lambda route: all(on_link.reaches(hop, route.table) for hop in route.nexthops)
 
 
 def _missing_routes(desired: Sandbox, held: Sandbox, nics: _Nics, stuck: Collection[Subject]) -> dict[object, Route]:

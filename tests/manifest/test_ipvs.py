@@ -256,7 +256,7 @@ def test_what_is_written_is_read_as_it_was(section: Ipvs) -> None:
     document["ipvs"] = ipvs.write(section)
     findings = check(document)
     draft = read_sections(document, findings)
-    assert findings + check_sections(draft) == []
+    assert [*findings, *check_sections(draft)] == []
     assert draft.sections["ipvs"] == ipvs.IpvsDraft(
         section, list(section.services or ()), rules=section.services is None
     )
@@ -286,7 +286,7 @@ EXCLUDED = [
 @settings(max_examples=examples(100), deadline=None)
 def test_what_is_excluded_is_what_the_model_excludes(exclude: list[Excluded], wanted: list[Service]) -> None:
     document = {"ipvs": ipvs.write(Ipvs(services=tuple(wanted), exclude=tuple(exclude)))}
-    findings = check_sections(read_sections(document, []))
+    findings = list(check_sections(read_sections(document, [])))
     covered = [index for index, each in enumerate(wanted) if any(one.covers(each.key) for one in exclude)]
     assert [finding.path[2] for finding in findings] == covered
 

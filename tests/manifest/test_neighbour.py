@@ -44,7 +44,7 @@ def read(*listed: str) -> tuple[list[Any], list[Finding]]:
     (document,) = compose(manifest(nics=[nic(), nic(*SECOND)], neighbours=listed))
     findings = check(document)
     draft = read_sections(document, findings)
-    return draft.items(neighbour.SECTION), findings + check_sections(draft)
+    return draft.items(neighbour.SECTION), [*findings, *check_sections(draft)]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_without_interfaces_any_device_may_be_named() -> None:
     (document,) = compose(manifest(neighbours=[neighbour_text("device: tap7")]))
     findings = check(document)
     draft = read_sections(document, findings)
-    assert (draft.items(neighbour.SECTION), check_sections(draft)) == ([replace(PLAIN, device="tap7")], [])
+    assert (draft.items(neighbour.SECTION), list(check_sections(draft))) == ([replace(PLAIN, device="tap7")], [])
 
 
 WRITTEN: list[tuple[Neighbour, dict[str, Any]]] = [

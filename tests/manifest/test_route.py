@@ -111,7 +111,7 @@ def read(*fields: str) -> tuple[Any, list[Finding]]:
     (document,) = compose(manifest(nics=[nic(), nic(*SECOND)], routes=[route_text(*fields), direct]))
     findings = check(document)
     draft = read_sections(document, findings)
-    return (draft.items(route.SECTION) or [None])[0], findings + check_sections(draft)
+    return (draft.items(route.SECTION) or [None])[0], [*findings, *check_sections(draft)]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def read(*fields: str) -> tuple[Any, list[Finding]]:
     (document,) = compose(manifest(rules=[rule_text(*fields)]))
     findings = check(document)
     draft = read_sections(document, findings)
-    return (draft.items(rule.SECTION) or [None])[0], findings + check_sections(draft)
+    return (draft.items(rule.SECTION) or [None])[0], [*findings, *check_sections(draft)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_rules_of_one_priority_may_select_more_and_less() -> None:
         rule_text("invert: true", "tos: 4"),
     ]
     (document,) = compose(manifest(rules=listed))
-    assert check_sections(read_sections(document, check(document))) == []
+    assert list(check_sections(read_sections(document, check(document)))) == []
 
 
 WRITTEN: list[tuple[Rule, dict[str, Any]]] = [

@@ -248,7 +248,9 @@ def spoiled(draw: st.DrawFn) -> Any:
 @settings(max_examples=examples(80), deadline=None)
 def test_all_of_a_spoiled_document_is_explained_and_nothing_else(document: Any) -> None:
     expected = [
-        finding for error in ORACLE.iter_errors(document) for finding in schema._word(error, tuple(error.absolute_path))
+        finding
+        for error in ORACLE.iter_errors(document)
+        for finding in schema._word(str(error.validator), error.schema, error.instance, tuple(error.absolute_path))
     ]
     assert sorted(check(document)) == sorted(set(expected))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.model.route import NextHop, Route, canonical_hops, is_reached
+from reconciler.model.route import NextHop, OnLink, Route, canonical_hops
 
 HOP = NextHop(device="eth0", gateway="10.0.0.1")
 ROUTE = Route(dest="0.0.0.0/0", nexthops=(HOP,))
@@ -81,4 +81,4 @@ def test_what_a_route_goes_through(hops: tuple[NextHop, ...], devices: set[str],
     ],
 )
 def test_what_reaches_a_gateway(hop: NextHop, reached: bool) -> None:
-    assert is_reached(hop, ["10.0.0.2/24", "fd00::2/64"]) == reached
+    assert OnLink({"eth0": ["10.0.0.2/24", "fd00::2/64"]}, ()).reaches(hop, 7) == reached

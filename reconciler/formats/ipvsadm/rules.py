@@ -29,13 +29,16 @@ _COMMON_SERVER = re.compile(r"-a (-[tu]) (\S+) -r (\S+) (-[gim])(?: -w (\S+))?")
 PROGRAM = r"(?:sudo\s+(?:-\S+\s+)*)?(?:\S*/)?ipvsadm"
 _PROGRAM = re.compile(rf"\s*{PROGRAM}(?:\s|\Z)")
 _OPTION = re.compile(r"\s*(?:-[A-Za-z]|--[a-z]+(?:-[a-z]+)*)(?:\s|\Z)")
+# Wrong lines after which a text is not read further.
+WRONG_MAX = 1000
 _ADDS_SERVICE = re.compile(rf"\s*(?:{PROGRAM}\s+)?(?:-A|--add-service\b)")
 
 
 def parse_rules(text: str, on_problem: Callable[[int, str], None]) -> list[Service]:
     """Read a text of rules: services in its order, each with its servers in its order.
 
-    Each wrong line is skipped and reported to `on_problem`, in the order of the text: its number from 1, and why.
+    Each wrong line is skipped and reported to `on_problem`, in the order of the text: its number from 1, and why. After
+    WRONG_MAX of them nothing more is read.
     """
     rules = _Rules()
     for number, line in enumerate(text.split("\n"), 1):
@@ -43,7 +46,9 @@ def parse_rules(text: str, on_problem: Callable[[int, str], None]) -> list[Servi
             rules.read(number, line)
         except ValueError as error:
             rules.problems.append((number, str(error)))
-    services = rules.services()
+            if len(rules.problems) > WRONG_MAX:
+                break
+    services = rules.services() if len(rules.problems) <= WRONG_MAX else []
     for number, message in sorted(rules.problems):
         on_problem(number, message)
     return services
