@@ -21,14 +21,15 @@ from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
-from reconciler.errors import Problem
+from reconciler.errors import Problem, bounded
 from reconciler.manifest.beneath import Source
 from reconciler.manifest.files import read_text
-from reconciler.manifest.load import Contents, Manifest, clashes, located, read_file
+from reconciler.manifest.load import Contents, Manifest, clashes, located
 from reconciler.manifest.schema import Finding, path_text
 from reconciler.manifest.whereabouts import names_process
 from reconciler.watch.files import Snapshot, Stamp, find_git_lock, folders_to_watch, take_snapshot
 from reconciler.watch.folders import POLL, Folders
+from reconciler.watch.parser import Parser
 
 # Seconds for which the files must not change before they are read.
 SETTLE = 0.2
@@ -101,6 +102,7 @@ class ManifestReader:
         # The files that have changed since they were read, and why they were not read again. Other threads read it.
         self._unread: tuple[frozenset[str], str] = (frozenset(), "")
         self._interrupted = False
+        self._parser: Parser | None = None
 
     @property
     def polling(self) -> str:
@@ -124,6 +126,8 @@ class ManifestReader:
     def interrupt(self) -> None:
         """Let a read end soon, without a result. A signal handler may call this."""
         self._interrupted = True
+        if parser := self._parser:
+            parser.interrupt()
 
     def start(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever `read` should be called, the first time at once."""
@@ -211,13 +215,14 @@ class ManifestReader:
 
     def _read_files(self, snapshot: Snapshot, *, rescan: bool) -> dict[str, _File]:
         found = {}
-        for file in snapshot.files:
-            if self._interrupted:
-                raise _NotSettledError("the watcher ends")
-            found[file.path] = self._read_file(file, snapshot, rescan=rescan)
+        with Parser() as self._parser:
+            for file in snapshot.files:
+                if self._interrupted:
+                    raise _NotSettledError("the watcher ends")
+                found[file.path] = self._read_file(file, snapshot, self._parser, rescan=rescan)
         return found
 
-    def _read_file(self, file: Source, snapshot: Snapshot, *, rescan: bool) -> _File:
+    def _read_file(self, file: Source, snapshot: Snapshot, parser: Parser, *, rescan: bool) -> _File:
         """Return the contents of a file: read only if it or its rules may have changed, parsed only if they have."""
         known = self._files.get(file.path)
         if known and known.source == file:
@@ -227,7 +232,7 @@ class ManifestReader:
                 (same or not _names_process(known.contents)) and known.is_unchanged(self._rules_folders)
             ):
                 return known._replace(stamps=stamps)
-        contents = read_file(file, self._rules_folders)
+        contents = parser.read(file, self._rules_folders)
         # A file of rules that is named for the first time is in no snapshot yet. The snapshot after reading contains it
         # and so differs: nothing is used before the rules have settled, too.
         return _File(file, contents, _stamps_of(contents, snapshot))
@@ -279,7 +284,7 @@ def _combine(snapshot: Snapshot, files: Mapping[str, Contents], in_force: Mappin
     return ManifestSet(
         manifests=chosen,
         broken=broken,
-        problems=(*problems, *located(rejected)),
+        problems=tuple(bounded([*problems, *located(rejected)])),
         missing=tuple(snapshot.missing),
     )
 

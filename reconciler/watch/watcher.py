@@ -3,8 +3,8 @@
 The main thread sleeps in `_loop` until one of these happens:
 
 - A signal came, or a worker is done with a manifest: `_handle_requests`.
-- Manifest files may have changed: `_read_manifests`. A changed manifest goes to its worker when the rollout allows it.
-  A worker whose manifest was deleted is stopped.
+- Manifests or their revisions have changed, which another thread has read: `_take_manifests`. A changed manifest goes
+  to its worker when the rollout allows it. A worker whose manifest was deleted is stopped.
 - Something changed in a network namespace: `_forward_changes` asks its worker for a look.
 - TICK seconds have passed: `_tick` finds namespaces and machines that came, went or were replaced, pauses that began or
   ended, and new revisions.
@@ -20,7 +20,7 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
@@ -30,21 +30,22 @@ from reconciler.manifest.whereabouts import place_of
 from reconciler.watch import clock, log, notify
 from reconciler.watch.authority import Authority
 from reconciler.watch.lock import lock_host
-from reconciler.watch.manifests import ManifestReader, ManifestSet
+from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet
 from reconciler.watch.namespaces import HOST, NamespaceSocket
 from reconciler.watch.pause import PauseTracker
 from reconciler.watch.presence import Presence
 from reconciler.watch.prune import TOO_MANY, are_too_many
+from reconciler.watch.reading import Reading
 from reconciler.watch.report import MetricsServer, StatusSocket, format_metrics
-from reconciler.watch.revision import Revision, RevisionFinder
+from reconciler.watch.revision import Revision
 from reconciler.watch.rollout import Pace, Rollout
 from reconciler.watch.state import GOOD, Doubt, SandboxState, SandboxStatus, Standing
 from reconciler.watch.wake import Wake
 from reconciler.watch.worker import Settings, Worker
 from reconciler.wording import plural
 
-# Seconds between two checks of namespaces and pauses; between two of the commit, which need not change any manifest.
-TICK, REVISION = 1.0, 10.0
+# Seconds between two checks of namespaces and pauses.
+TICK = 1.0
 # Seconds for which the end of the watch waits for workers.
 STOP_TIMEOUT = 30.0
 # Seconds without a sign of life of the main thread, after which nobody knows whether manifests have changed.
@@ -85,13 +86,12 @@ class Watcher:
         self._not_pruned: tuple[str, ...] = ()
         # Sandboxes whose workers could not be started, and why.
         self._unstarted: dict[str, str] = {}
-        self._revision_finder = RevisionFinder()
-        self._revisions: dict[str, Revision] = {}
-        self._revisions_at = 0.0
+        self._revisions: Mapping[str, Revision] = {}
         self._pauses, self._host_changed = PauseTracker(), False
         # When the main thread was last at work, and how far ahead of its own clock the host's clock was then.
         self._alive_at, self._ahead = clock.now(), time.time() - time.monotonic()
         self._wake, self._manifests_wake = Wake(), Wake()
+        self._reading = Reading(self._reader, self._manifests_wake.set)
         # Sandboxes whose workers are done with a manifest, and whether they succeeded. Other threads append.
         self._done: deque[tuple[str, bool]] = deque()
         self._stopping = self._reload = False
@@ -110,15 +110,14 @@ class Watcher:
                 log.emit("metrics", host=self._options.metrics[0], port=server.port)
             self._handle_signals(stack)
             stack.callback(self._stop)
-            self._reader.start(self._manifests_wake.set)
-            stack.callback(self._reader.stop)
+            self._reading.start()
+            stack.callback(self._reading.stop)
             self._loop(channel)
 
     def _handle_signals(self, stack: ExitStack) -> None:
         def end(*_: object) -> None:
             self._stopping = True
-            self._reader.interrupt()
-            self._revision_finder.interrupt()
+            self._reading.interrupt()
             self._wake.set()
 
         def reload(*_: object) -> None:
@@ -141,7 +140,7 @@ class Watcher:
                     self._handle_requests()
                 if self._manifests_wake in ready:
                     self._manifests_wake.clear()
-                    self._read_manifests()
+                    self._take_manifests()
                 if channel in ready:
                     self._forward_changes()
                 if time.monotonic() >= ticked + tick:
@@ -161,7 +160,7 @@ class Watcher:
                 log.emit("alarm", level=logging.ERROR, policy=self._authority.problem)
             for worker in self._workers.values():
                 worker.reload()
-            self._manifests_wake.set()
+            self._reading.wake()
             notify.send("READY=1")
         while self._done:
             sandbox, succeeded = self._done.popleft()
@@ -173,11 +172,16 @@ class Watcher:
         self._done.append((sandbox, succeeded))
         self._wake.set()
 
-    def _read_manifests(self) -> None:
-        """Read the manifests; if they have changed, log what is wrong with them and distribute them to the workers."""
-        found = self._reader.read()
-        if found is None:
+    def _take_manifests(self) -> None:
+        """Take what was read. If manifests have changed, log what is wrong with them and distribute them to workers."""
+        read = self._reading.take()
+        if read is None:
             return
+        self._revisions = read.revisions
+        if read.manifests is None:
+            self._update_revisions()
+            return
+        found = read.manifests
         before, self._manifests = self._manifests, found
         known_problems = set(before.problems if before else ())
         for problem in found.problems:
@@ -186,21 +190,16 @@ class Watcher:
         for path in found.missing:
             if before is None or path not in before.missing:
                 log.emit("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
-        self._find_revisions()
         self._distribute(found, first=before is None)
         if before is None:
             notify.send("READY=1")
             log.emit("watching", sandboxes=len(found.manifests), problems=len(found.problems))
         notify.send(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
 
-    def _find_revisions(self) -> None:
-        """Find the revisions of the manifests that were read; those of others that are in force stay as they are."""
-        self._revisions_at = time.monotonic()
-        if self._manifests:
-            broken = self._manifests.broken
-            known = [each for name, each in self._manifests.manifests.items() if name not in broken]
-            before = {name: each for name, each in self._revisions.items() if name in broken}
-            self._revisions = before | self._revision_finder.find(known)
+    def _update_revisions(self) -> None:
+        for name, worker in self._workers.items():
+            if not self._doubt(name) and worker.revision != self._revision_of(worker.manifest):
+                worker.set_origin(worker.manifest, self._revision_of(worker.manifest))
 
     def _revision_of(self, manifest: Manifest) -> Revision:
         return self._revisions.get(manifest.sandbox.id, Revision())
@@ -313,11 +312,6 @@ class Watcher:
         manifests = self._manifests.manifests if self._manifests else {}
         for name in self._unstarted.keys() & manifests.keys():
             self._start_worker(manifests[name])
-        if time.monotonic() > self._revisions_at + REVISION:
-            self._find_revisions()
-            for name, worker in self._workers.items():
-                if not self._doubt(name) and worker.revision != self._revision_of(worker.manifest):
-                    worker.set_origin(worker.manifest, self._revision_of(worker.manifest))
         if self._host_changed:
             self._host_changed = False
             for worker in self._workers.values():
@@ -390,6 +384,8 @@ class Watcher:
         manifest = found.manifests.get(name) if found else None
         if (silent := clock.now() - self._alive_at) > LATE:
             return Doubt(SandboxState.OUTDATED, f"the manifests were last checked {silent:.0f} s ago")
+        if (busy := self._reading.busy) > PATIENCE:
+            return Doubt(SandboxState.OUTDATED, f"the manifests have been being read for {busy:.0f} s")
         if found and name in found.broken:
             return Doubt(SandboxState.OUTDATED, f"manifest not used: {found.broken[name]}")
         if manifest and (reason := self._reader.why_unread(manifest)):

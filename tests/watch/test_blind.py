@@ -15,8 +15,9 @@ import pytest
 from watchdog.observers.api import BaseObserver
 
 from reconciler.manifest.beneath import Source
-from reconciler.manifest.load import Contents, read_file
+from reconciler.manifest.load import Contents
 from reconciler.watch import files, folders, manifests
+from reconciler.watch.parser import Parser
 from tests.watch.story import Start, Watch, same, write
 
 # A limit of inotify can be set for one user namespace, by its root.
@@ -126,11 +127,12 @@ def test_only_what_has_changed_is_parsed(start: Start, monkeypatch: pytest.Monke
     watch.until_versions(same(range(50), 0))
     parsed: list[str] = []
 
-    def read(file: Source, folders: Sequence[str]) -> Contents:
-        parsed.append(file.path)
-        return read_file(file, folders)
+    class Counted(Parser):
+        def read(self, file: Source, rules_folders: Sequence[str]) -> Contents:
+            parsed.append(file.path)
+            return super().read(file, rules_folders)
 
-    monkeypatch.setattr(manifests, "read_file", read)
+    monkeypatch.setattr(manifests, "Parser", Counted)
     write("m", [7], 1)
     watch.until_versions(same(range(50), 0) | {"s7": 1})
     for each in Path("m").iterdir():

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from reconciler.manifest.beneath import Source
-from reconciler.manifest.load import Contents, read_file
+from reconciler.manifest.load import Contents
 from reconciler.watch import folders, manifests
 from reconciler.watch.manifests import ManifestReader, ManifestSet
+from reconciler.watch.parser import Parser
 from tests.watch.story import Start, Watch, same, text, versions, write
 
 
@@ -125,13 +126,14 @@ def test_changed_while_it_is_read(start: Start, monkeypatch: pytest.MonkeyPatch)
     watch.until_versions(same([1, 2], 0))
     again = [2]
 
-    def read(file: Source, folders: Sequence[str]) -> Contents:
-        contents = read_file(file, folders)
-        if again:
-            write("m", [1, 2], again.pop())
-        return contents
+    class Slow(Parser):
+        def read(self, file: Source, rules_folders: Sequence[str]) -> Contents:
+            contents = super().read(file, rules_folders)
+            if again:
+                write("m", [1, 2], again.pop())
+            return contents
 
-    monkeypatch.setattr(manifests, "read_file", read)
+    monkeypatch.setattr(manifests, "Parser", Slow)
     write("m", [1, 2], 1)
     watch.until_versions(same([1, 2], 2))
     assert [versions(each) for each in watch.readings] == [same([1, 2], 0), same([1, 2], 2)]
