@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import yaml
@@ -30,7 +31,7 @@ from yaml import (
 MAX_BYTES = 32 << 20
 MAX_DEPTH = 32
 MAX_NODES = 2_000_000
-MAX_DOCUMENTS = 1000
+MAX_DOCUMENTS = 500
 
 Path = tuple[str | int, ...]
 # Line, column and end column, from 0.
@@ -61,6 +62,11 @@ class Location(NamedTuple):
     value: Span
     key: Span | None
     literal: str | None = None
+
+    def below(self, lines: int) -> Location:
+        """Return the location so many lines further down."""
+        spans = [span and (span[0] + lines, *span[1:]) for span in (self.value, self.key)]
+        return Location(spans[0] or self.value, spans[1], self.literal)
 
 
 def compose(text: str) -> list[Any]:
@@ -199,14 +205,33 @@ def locate(text: str, wanted: Mapping[int, Iterable[Path]]) -> dict[int, dict[Pa
     store locations, so that only a problem costs this second pass over the text.
     """
     found: dict[int, dict[Path, Location]] = {}
-    events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
-    for document in range(max(wanted, default=-1) + 1):
+    begins = _beginnings(text) if max(wanted, default=0) else ((0, 0),)
+    for document, paths in wanted.items():
+        index, line = begins[document]
+        end = begins[document + 1][0] if document + 1 < len(begins) else None
+        events: Iterator[Any] = iter(yaml.parse(text[index:end], Loader=yaml.CSafeLoader))
         while not isinstance(next(events), DocumentStartEvent):
             pass
-        if document in wanted:
-            above = {path[:length] for path in wanted[document] for length in range(len(path) + 1)}
-            _locate(events, next(events), (), None, above, found.setdefault(document, {}))
+        above = {path[:length] for path in paths for length in range(len(path) + 1)}
+        here: dict[Path, Location] = {}
+        _locate(events, next(events), (), None, above, here)
+        found[document] = {path: each.below(line) for path, each in here.items()} if line else here
     return found
+
+
+@lru_cache(maxsize=8)
+def _beginnings(text: str) -> tuple[tuple[int, int], ...]:
+    """Return where the line of each document begins that its first marker or value is in: index and number, from 0.
+
+    The manifests of a file are located one by one, and it may have hundreds: only their part is looked through.
+    """
+    begins = []
+    events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+    for event in events:
+        if type(event) is DocumentStartEvent:
+            mark: Any = event.start_mark
+            begins.append((mark.index - mark.column, mark.line))
+    return tuple(begins)
 
 
 def _locate(
