@@ -29,13 +29,13 @@ from reconciler.preview import Adoption
 from reconciler.safety import Allowance
 
 
-def find(name: str, manifests: Sequence[str]) -> Sandbox:
+def find(name: str, manifests: Sequence[str], rules_folders: Sequence[str] = ()) -> Sandbox:
     """Return a sandbox by its ID or a prefix that no other one has: in manifests, or else among the machines that run.
 
-    Only the ID and the driver are read from a manifest.
+    Only the ID and the driver are read from a manifest. `rules_folders`: as in `manifest.load`.
     SandboxGoneError if no sandbox matches, HostError if several do.
     """
-    known = {each.id: each for each in (_of_manifests(manifests) if manifests else _machines())}
+    known = {each.id: each for each in (_of_manifests(manifests, rules_folders) if manifests else _machines())}
     if name in known:
         return known[name]
     found = sorted(each for each in known if name and each.startswith(name))
@@ -47,8 +47,8 @@ def find(name: str, manifests: Sequence[str]) -> Sandbox:
     return known[found[0]]
 
 
-def _of_manifests(paths: Sequence[str]) -> list[Sandbox]:
-    return [Sandbox(id=each.sandbox.id, driver=each.sandbox.driver) for each in load(paths)]
+def _of_manifests(paths: Sequence[str], rules_folders: Sequence[str]) -> list[Sandbox]:
+    return [Sandbox(id=each.sandbox.id, driver=each.sandbox.driver) for each in load(paths, rules_folders)]
 
 
 def _machines() -> list[Sandbox]:

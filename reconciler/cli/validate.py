@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print warnings and the number of manifests, or what is wrong with them or not allowed. Return the exit code."""
     policy = read_policy(arguments.policy, arguments.paths)
     try:
-        manifests = load(arguments.paths)
+        manifests = load(arguments.paths, policy.rules_files)
     except ManifestError as error:
         if arguments.output == "text":
             raise

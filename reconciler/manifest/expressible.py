@@ -41,7 +41,7 @@ def _findings(document: Mapping[str, Any]) -> list[Finding]:
         return []
     part = {name: document[name] for name in (*_HEAD, _SECTION)}
     # Nobody wrote what was observed, and each object is deleted that no manifest can have.
-    findings = check(part, sys.maxsize)
+    findings = check(part, most=sys.maxsize)
     findings += check_sections(read_sections(part, findings))
     return findings
 

@@ -152,7 +152,7 @@ class _Reading(NamedTuple):
 
         `most`: how many findings are worth the work; with more of them, the document is not read further.
         """
-        findings, rules = check(document, most), None
+        findings, rules = check(document, most=most), None
         if findings.more or not isinstance(document, dict):
             return DocumentFindings(number, findings)
         try:

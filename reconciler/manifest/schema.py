@@ -1,7 +1,8 @@
 """Check a document against its schema in `schemas/`, and word what is wrong with it.
 
-The schema file is the only contract: of a manifest, or of the operator's policy. jsonschema-rs finds in a few milliseconds what is wrong and by which keyword of
-the schema; the words are ours. Only the first MAX_FINDINGS are worded: a hostile document has a million.
+The schema file is the only contract: of a manifest, or of the operator's policy. jsonschema-rs finds in a few
+milliseconds what is wrong and by which keyword of the schema; the words are ours. Only the first MAX_FINDINGS are
+worded: a hostile document has a million.
 """
 
 from __future__ import annotations
@@ -146,8 +147,10 @@ def _errors(document: Any, small: Any, pruned: Pruning) -> Iterator[tuple[Path, 
         at: Any = _schema(pruned.name)
         for step in parents:
             at = at[int(step) if isinstance(at, list) else step]
-        # The name of a field has the path of its mapping.
-        value = error.instance if "propertyNames" in parents else _value(document, path)
+        value = _value(document, path)
+        if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.PropertyNames):
+            # The name of a field is wrong, and the path is that of its mapping.
+            value = error.kind.error.instance
         yield path, keyword, at if isinstance(at, dict) else {}, value
 
 
@@ -225,9 +228,7 @@ def _resolved(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return _schema(name)["$defs"][reference.rpartition("/")[2]] if reference else schema
 
 
-def _word(
-    keyword: str, schema: Mapping[str, Any], value: Any, path: Path, file: str = MANIFEST
-) -> Iterator[Finding]:
+def _word(keyword: str, schema: Mapping[str, Any], value: Any, path: Path, file: str = MANIFEST) -> Iterator[Finding]:
     """Yield an error in our words: what is wrong with a value by a keyword of its schema, and what was expected.
 
     `file`: the schema as a whole.

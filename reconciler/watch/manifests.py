@@ -86,7 +86,7 @@ class ManifestReader:
     """
 
     def __init__(self, paths: Sequence[str], rescan: float = 30.0, rules_folders: Sequence[str] = ()) -> None:
-        self._paths, self._rules_folders = tuple(dict.fromkeys(paths)), tuple(rules_folders)
+        self._paths, self.rules_folders = tuple(dict.fromkeys(paths)), tuple(rules_folders)
         self._rescan, self._next_rescan = rescan, -math.inf
         self._folders: Folders | None = None
         self._files: dict[str, _File] = {}
@@ -189,7 +189,7 @@ class ManifestReader:
 
     def _take_snapshot(self) -> tuple[Snapshot, float]:
         """Return a snapshot of all files, and for how many seconds all snapshots have been equal to it."""
-        known = [each for file in self._files.values() for each in file.sources(self._rules_folders)]
+        known = [each for file in self._files.values() for each in file.sources(self.rules_folders)]
         snapshot = take_snapshot(self._paths, known)
         now = monotonic()
         if snapshot != self._latest:
@@ -229,10 +229,10 @@ class ManifestReader:
             stamps = _stamps_of(known.contents, snapshot)
             same = stamps == known.stamps
             if (same and not rescan) or (
-                (same or not _names_process(known.contents)) and known.is_unchanged(self._rules_folders)
+                (same or not _names_process(known.contents)) and known.is_unchanged(self.rules_folders)
             ):
                 return known._replace(stamps=stamps)
-        contents = parser.read(file, self._rules_folders)
+        contents = parser.read(file, self.rules_folders)
         # A file of rules that is named for the first time is in no snapshot yet. The snapshot after reading contains it
         # and so differs: nothing is used before the rules have settled, too.
         return _File(file, contents, _stamps_of(contents, snapshot))

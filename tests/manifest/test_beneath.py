@@ -200,6 +200,16 @@ class TestRules:
         with pytest.raises(ManifestError, match="leads out of m"):
             load(["m"], ["shared"])
 
+    def test_in_a_folder_of_the_policy(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (folder / "m/good.yaml").write_text(with_ipvs(f"rulesFile: ../../../../../..{folder}/shared/one"))
+        (folder / "shared").mkdir()
+        (folder / "shared/one").write_text(RULES)
+        policy = folder / "policy.yaml"
+        for folders, code in (("[]", 2), (f'["{folder}/shared"]', 0), (f'["{folder}/away"]', 2)):
+            policy.write_text(f"rulesFiles: {folders}\n")
+            assert main(["validate", "--policy", str(policy), "m"]) == code
+        assert "leads out of m" in capsys.readouterr().err
+
 
 class TestImport:
     def imported(self, capsys: pytest.CaptureFixture[str], include: str) -> str:
