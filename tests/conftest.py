@@ -29,7 +29,8 @@ _numbers = itertools.count()
 # What a host has once, and the tests that need it: a watcher's lock; the ID of kata-runtime's document, and its TAP,
 # which the demo has as well.
 _WATCHERS = tuple(
-    f"tests/watch/test_{name}.py" for name in ("machines", "many", "policy", "running", "truth", "unit", "whereabouts")
+    f"tests/watch/test_{name}.py"
+    for name in ("hostile", "machines", "many", "policy", "running", "truth", "unit", "whereabouts")
 )
 _HOST = {
     "watcher": (*_WATCHERS, "tests/kata/test_watched.py"),
