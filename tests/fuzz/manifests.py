@@ -196,11 +196,10 @@ def mutated(text: str, chance: random.Random) -> str:
 def search(seconds: float) -> None:
     """Look for manifests that take longer, from the slowest of the cases on; print the worst in each respect."""
     chance = random.Random(os.urandom(8))
-    end = time.monotonic() + seconds
     tried = sorted(((cost(text, "validate"), name, text) for name, text in cases()), reverse=True)
     for found, name, _ in tried:
         print(f"{found.seconds:5.2f} s {found.memory:4} MiB {found.output:7,} B  {name}")
-    count, pool = len(tried), tried[:10]
+    count, pool, end = len(tried), tried[:10], time.monotonic() + seconds
     while time.monotonic() < end:
         _, name, text = chance.choice(pool)
         changed = mutated(text, chance)
