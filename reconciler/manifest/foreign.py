@@ -40,7 +40,7 @@ NOTATIONS = (KATA, IPVSADM, KEEPALIVED)
 _START = re.compile(r"^[ \t]*([^ \t\n#!])", re.MULTILINE)
 _BEGINNINGS = {
     KATA: re.compile(r"[\[{]|null\b"),
-    IPVSADM: re.compile(rf"-|{PROGRAM}\b"),
+    IPVSADM: re.compile(rf"--?[A-Za-z]|{PROGRAM}\b"),
     KEEPALIVED: re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?=[\s{]|\Z)|[$@~]"),
 }
 # What is included is part of a file, and may begin with an address or a brace. The file of passwords does not.
@@ -107,7 +107,7 @@ def _read_file(file: Source, notation: str | None, config_id: str | None, import
     name = "<stdin>" if file.path == STDIN else file.path
     try:
         text = read_text(file).replace("\r\n", "\n")
-        notation = notation or recognise(text)
+        notation = _checked(notation, text) if notation else recognise(text)
     except (OSError, ValueError) as error:
         imported.wrong.append(file_problem(name, reason_of(error)))
         return
@@ -136,6 +136,14 @@ def recognise(text: str) -> str:
         if beginning.match(text, match.start(1)):
             return notation
     raise ValueError(f"is in no known notation ({', '.join(NOTATIONS)})")
+
+
+def _checked(notation: str, text: str) -> str:
+    """Return the notation that was named for a text. ValueError if it begins as none does: nothing of it is shown."""
+    begins = _INCLUDED.match(text) or any(each.match(text.lstrip()) for each in _BEGINNINGS.values())
+    if text.strip() and not begins:
+        raise ValueError(f"begins as a file in no known notation does ({', '.join(NOTATIONS)})")
+    return notation
 
 
 def _read_kata(name: str, text: str, imported: Imported) -> None:

@@ -232,6 +232,14 @@ class TestImport:
         (folder / "m/hidden").write_text(SECRET)
         assert "hush" not in self.imported(capsys, "hid*")
 
+    @pytest.mark.parametrize("notation", ["keepalived", "ipvsadm", "kata"])
+    def test_nor_is_it_if_a_notation_is_named(
+        self, notation: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (folder / "m/link").symlink_to("../secret")
+        assert main(["import", "--sandbox", "a", "--netns", "a", "--from", notation, "m/link"]) == 2
+        assert capsys.readouterr().err.startswith("m/link: begins as a file in no known notation does")
+
     @pytest.mark.usefixtures("root")
     def test_a_device_is_not_opened(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         os.mknod(folder / "m/device", 0o600 | 0o020000, os.makedev(1, 5))
