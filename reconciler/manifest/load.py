@@ -18,6 +18,10 @@ from reconciler.manifest.schema import MAX_FINDINGS, Finding, TooManyFindingsErr
 from reconciler.manifest.whereabouts import identify, with_process
 from reconciler.model.sandbox import Sandbox, Surroundings
 
+# The files of one load, and the characters in all of them. 20,000 IPVS rules are 3 MB.
+MAX_FILES = 10_000
+MAX_CHARACTERS = 256 << 20
+
 
 class Manifest(NamedTuple):
     """A sandbox and its source: the name and text of the file, the number of the document, and its `rulesFile`."""
@@ -56,6 +60,27 @@ class Contents(NamedTuple):
     texts: dict[str, str | None]
 
 
+class Total:
+    """What all files of one load have together, which is bounded as well."""
+
+    def __init__(self) -> None:
+        self._files = self._characters = 0
+
+    def add(self, contents: Contents) -> None:
+        """Count what was read from a file."""
+        self._files += 1
+        self._characters += sum(len(text) for text in contents.texts.values() if text)
+
+    def refusal(self, file: Source) -> Contents | None:
+        """Return what is in a file if nothing more may be read; None if it may."""
+        if self._files < MAX_FILES and self._characters < MAX_CHARACTERS:
+            return None
+        bounds = f"{MAX_FILES:,} files and {MAX_CHARACTERS >> 20} MiB are read"
+        return Contents(
+            [], [file_problem(file.path, f"is not read: of all files together, {bounds}")], {file.path: None}
+        )
+
+
 def load(paths: Sequence[str], rules_folders: Sequence[str] = ()) -> list[Manifest]:
     """Read all manifests of files, of folders and of `-`; see `files.find`.
 
@@ -64,13 +89,14 @@ def load(paths: Sequence[str], rules_folders: Sequence[str] = ()) -> list[Manife
     """
     manifests: list[Manifest] = []
     wrong: list[Problem] = []
-    found = [find(path) for path in dict.fromkeys(paths)]
+    found, total = [find(path) for path in dict.fromkeys(paths)], Total()
     unread = set(distinct(file for each in found for file in each.files))
     for each in found:
         wrong += each.problems
         for file in filter(unread.__contains__, each.files):
             unread.remove(file)
-            contents = read_file(file, rules_folders)
+            contents = total.refusal(file) or read_file(file, rules_folders)
+            total.add(contents)
             manifests += contents.manifests
             wrong += contents.problems
     wrong += located((manifests[index], findings) for index, findings in clashes(manifests).items())

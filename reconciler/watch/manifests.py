@@ -24,7 +24,7 @@ from typing import NamedTuple
 from reconciler.errors import Problem, bounded
 from reconciler.manifest.beneath import Source
 from reconciler.manifest.files import read_text
-from reconciler.manifest.load import Contents, Manifest, clashes, located
+from reconciler.manifest.load import Contents, Manifest, Total, clashes, located
 from reconciler.manifest.schema import Finding, path_text
 from reconciler.manifest.whereabouts import names_process
 from reconciler.watch.files import Snapshot, Stamp, find_git_lock, folders_to_watch, take_snapshot
@@ -214,12 +214,16 @@ class ManifestReader:
         return POLL
 
     def _read_files(self, snapshot: Snapshot, *, rescan: bool) -> dict[str, _File]:
-        found = {}
+        found, total = dict[str, _File](), Total()
         with Parser() as self._parser:
             for file in snapshot.files:
                 if self._interrupted:
                     raise _NotSettledError("the watcher ends")
+                if refused := total.refusal(file):
+                    found[file.path] = _File(file, refused, _stamps_of(refused, snapshot))
+                    continue
                 found[file.path] = self._read_file(file, snapshot, self._parser, rescan=rescan)
+                total.add(found[file.path].contents)
         return found
 
     def _read_file(self, file: Source, snapshot: Snapshot, parser: Parser, *, rescan: bool) -> _File:

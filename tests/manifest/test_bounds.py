@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.errors import MAX_LENGTH, MAX_PROBLEMS, ManifestError, Problem, bounded
+from reconciler.manifest import load as loading
 from reconciler.manifest.load import load
 from reconciler.manifest.schema import COUNTED, MAX_FINDINGS
 from tests.manifest.texts import manifest
@@ -105,3 +106,18 @@ def test_each_manifest_of_a_file_is_found_at_once() -> None:
     begin = time.process_time()
     assert [each.where(("driver", "netns")) for each in found] == [f"good.yaml:{3 + 5 * n}:17" for n in range(500)]
     assert time.process_time() - begin < 2
+
+
+def test_all_files_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("m").mkdir()
+    for number in range(6):
+        Path(f"m/{number}.yaml").write_text(manifest(f"sandbox: s{number}", f"driver: {{netns: {{name: n{number}}}}}"))
+    size = len(Path("m/0.yaml").read_text())
+    assert len(load(["m"])) == 6
+    for name, most in (("MAX_FILES", 4), ("MAX_CHARACTERS", 4 * size)):
+        with monkeypatch.context() as bound:
+            bound.setattr(loading, name, most)
+            with pytest.raises(ManifestError) as caught:
+                load(["m"])
+            found = [(each.file, each.message.partition(":")[0]) for each in caught.value.problems]
+            assert found == [("m/4.yaml", "is not read"), ("m/5.yaml", "is not read")]
