@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from reconciler.errors import HostError, RefusedError, SandboxGoneError
 from reconciler.manifest import trusted
-from reconciler.manifest.allow import canonical, check, process_of, refuse_physical
+from reconciler.manifest.allow import canonical, check, line_for_folder, process_of, refuse_physical
 from reconciler.manifest.files import identity
 from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.policy import Policy
@@ -205,8 +205,8 @@ def _open_below(path: str, folders: Sequence[str], policy: Policy, field: str) -
         within = tuple(os.path.join(trusted.real_folder(folder), "") for folder in folders)
         if not os.path.join(entry.real, "").startswith(within):
             raise RefusedError(
-                f"{path} leads to {entry.real}, which is below none of the folders in `{field}` of {policy.file}; "
-                "write where it really is"
+                f"{path} leads to {entry.real}, which is below none of the folders that the policy allows; "
+                f"{line_for_folder(policy, field, entry.real)}"
             )
         found = entry.open()
         if not stat.S_ISLNK(os.fstat(found).st_mode):

@@ -59,6 +59,12 @@ def refuse_physical(policy: Policy, sandbox: str, index: int, device: str) -> No
         raise NotAllowedError([(found.path, found.message)])
 
 
+def line_for_folder(policy: Policy, field: str, folder: str) -> str:
+    """Return what the operator writes into a field of folders to allow what is in another one."""
+    wider = {"namespaces": _with_folder, "sockets": _with_sockets, "rulesFiles": _with_rules}[field](folder, policy)
+    return f"to allow it, {_line(policy, field, write(wider))}"
+
+
 def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[_Need]:
     match address:
         case NetnsAddress():
@@ -123,6 +129,10 @@ def _with_folder(folder: str, policy: Policy) -> Policy:
 
 def _with_sockets(folder: str, policy: Policy) -> Policy:
     return policy if folder in policy.sockets else replace(policy, sockets=(*policy.sockets, folder))
+
+
+def _with_rules(folder: str, policy: Policy) -> Policy:
+    return replace(policy, rules_files=(*policy.rules_files, folder))
 
 
 def _with_runtime(runtime: str, policy: Policy) -> Policy:

@@ -544,6 +544,26 @@ def test_a_manifest_of_many_refusals_is_answered_shortly(
             assert len(said) < 20_000
 
 
+def test_the_line_for_a_folder_that_leads_elsewhere_is_right(
+    kernel: Kernel, tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = Path(f"/run/{kernel.prefix}")
+    link.symlink_to(tmp_path)
+    try:
+        with served(tmp_path / "q.sock"), served(tmp_path / "a.sock"):
+            file = write(tmp_path / "m.yaml", {"vm": {"agent": f"{link}/a.sock", "qmp": f"{link}/q.sock"}})
+            for command in COMMANDS:
+                assert main([command, file]) == 3
+                said = capsys.readouterr().err
+                assert f"driver: {link}/a.sock leads to {tmp_path}, which" in said.replace("refused: ", "")
+            obey(said, policy)
+            assert main(["validate", file]) == 0
+            # Nothing there is a machine.
+            assert main(["diff", file]) == 2
+    finally:
+        link.unlink()
+
+
 def test_a_path_of_a_process_is_opened_as_it_is_judged(kernel: Kernel, tmp_path: Path) -> None:
     """The working folder of a process is its own choice, and what is beside it, too."""
     (tmp_path / "cwd").mkdir()
