@@ -46,6 +46,7 @@ class Problem(NamedTuple):
     `path` is such as `interfaces[0].mtu`. `line` and `column` count from 1; line 0 means that the file could not be
     read. `excerpt` is the source line, or the part of a long one that begins after `start` characters; `width` is the
     number of characters to underline from `column` on. `times`: how many problems it stands for, at least.
+    `refused`: the operator's policy does not allow what is otherwise right.
     """
 
     file: str
@@ -57,6 +58,7 @@ class Problem(NamedTuple):
     width: int = 1
     start: int = 0
     times: int = 1
+    refused: bool = False
 
     def to_data(self) -> dict[str, Any]:
         """Return it as data for programs: without what says nothing about most problems."""
@@ -68,14 +70,19 @@ class Problem(NamedTuple):
         return place + (f"{self.path}: {self.message}" if self.path else self.message)
 
 
-_ALWAYS = set(Problem._fields) - {"start", "times"}
+_ALWAYS = set(Problem._fields) - {"start", "times", "refused"}
 
 
 class ManifestError(ReconcilerError):
-    """All problems of all manifests that were loaded together, as far as they fit into a report; see `bounded`."""
+    """All problems of all manifests that were loaded together, as far as they fit into a report; see `bounded`.
+
+    If the policy refuses them, and nothing else is wrong, the exit code is that of RefusedError.
+    """
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = bounded(problems)
+        if problems and all(problem.refused for problem in problems):
+            self.exit_code = RefusedError.exit_code
         super().__init__("\n".join(map(str, self.problems)))
 
 

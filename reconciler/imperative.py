@@ -18,7 +18,7 @@ from reconciler.formats.ipvsadm.write import server_key_options, service_key_opt
 from reconciler.manifest.load import load
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Service, ServiceKey
-from reconciler.model.policy import Policy
+from reconciler.model.policy import DEFAULTS, Policy
 from reconciler.model.route import Route
 from reconciler.model.sandbox import KataAddress, Observed, Sandbox, VmAddress
 from reconciler.operations.ipvs import DeleteConntrack
@@ -29,13 +29,13 @@ from reconciler.preview import Adoption
 from reconciler.safety import Allowance
 
 
-def find(name: str, manifests: Sequence[str], rules_folders: Sequence[str] = ()) -> Sandbox:
+def find(name: str, manifests: Sequence[str], policy: Policy = DEFAULTS) -> Sandbox:
     """Return a sandbox by its ID or a prefix that no other one has: in manifests, or else among the machines that run.
 
-    Only the ID and the driver are read from a manifest. `rules_folders`: as in `manifest.load`.
+    Only the ID and the driver are read from a manifest. `policy`: as in `manifest.load`.
     SandboxGoneError if no sandbox matches, HostError if several do.
     """
-    known = {each.id: each for each in (_of_manifests(manifests, rules_folders) if manifests else _machines())}
+    known = {each.id: each for each in (_of_manifests(manifests, policy) if manifests else _machines())}
     if name in known:
         return known[name]
     found = sorted(each for each in known if name and each.startswith(name))
@@ -47,8 +47,8 @@ def find(name: str, manifests: Sequence[str], rules_folders: Sequence[str] = ())
     return known[found[0]]
 
 
-def _of_manifests(paths: Sequence[str], rules_folders: Sequence[str]) -> list[Sandbox]:
-    return [Sandbox(id=each.sandbox.id, driver=each.sandbox.driver) for each in load(paths, rules_folders)]
+def _of_manifests(paths: Sequence[str], policy: Policy) -> list[Sandbox]:
+    return [Sandbox(id=each.sandbox.id, driver=each.sandbox.driver) for each in load(paths, policy)]
 
 
 def _machines() -> list[Sandbox]:

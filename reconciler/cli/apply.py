@@ -56,7 +56,7 @@ def _allowance(text: str) -> Allowance:
 def run(arguments: argparse.Namespace) -> int:
     """Apply each manifest. If one fails, the others are applied nevertheless."""
     policy = read_policy(arguments.policy, arguments.paths)
-    manifests = load(arguments.paths, policy.rules_files)
+    manifests = load(arguments.paths, policy)
     expected = _check_expectation(manifests, policy, arguments) if arguments.expect else {}
     worst = 0
     claims = Claims()

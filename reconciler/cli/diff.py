@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
     policy = read_policy(arguments.policy, arguments.paths)
-    manifests = load(arguments.paths, policy.rules_files)
+    manifests = load(arguments.paths, policy)
     saved = _load_saved(arguments.observed) if arguments.observed else None
     previews: list[tuple[Manifest, Preview]] = []
     failed = 0

@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Execute one action."""
     policy = read_policy(arguments.policy, arguments.manifests)
-    sandbox = imperative.find(arguments.id, arguments.manifests, policy.rules_files)
+    sandbox = imperative.find(arguments.id, arguments.manifests, policy)
     if arguments.action == "cleanup":
         address, protocol = _checked(read_cleanup, arguments.parameters)
         with imperative.lock(sandbox, policy) as locked:

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         if "file" in arguments:
             said = _read(arguments.file)
         policy = read_policy(arguments.policy, arguments.manifests)
-        sandbox = imperative.find(arguments.id, arguments.manifests, policy.rules_files)
+        sandbox = imperative.find(arguments.id, arguments.manifests, policy)
         answer, changed = _act(arguments.action, sandbox, policy, said)
     except (ReconcilerError, OSError):
         _print(write_failed(said) if arguments.action == "del-iface" else None)

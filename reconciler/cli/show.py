@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     found: list[Observed] = []
     failed = 0
     policy = read_policy(arguments.policy, arguments.paths)
-    for manifest in load(arguments.paths, policy.rules_files):
+    for manifest in load(arguments.paths, policy):
         try:
             found.append(_observe(manifest.sandbox, policy))
         except ReconcilerError as error:

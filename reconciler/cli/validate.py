@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print warnings and the number of manifests, or what is wrong with them or not allowed. Return the exit code."""
     policy = read_policy(arguments.policy, arguments.paths)
     try:
-        manifests = load(arguments.paths, policy.rules_files)
+        manifests = load(arguments.paths, policy)
     except ManifestError as error:
         if arguments.output == "text":
             raise
@@ -60,9 +60,9 @@ def _refusals(manifests: Sequence[Manifest], policy: Policy) -> list[Problem]:
         try:
             examine(manifest.sandbox, policy)
         except NotAllowedError as error:
-            refused.append((manifest, [Finding(path, message) for path, message in error.refusals]))
+            refused.append((manifest, [Finding(path, message, refused=True) for path, message in error.refusals]))
         except RefusedError as error:
-            refused.append((manifest, [Finding(error.path, str(error))]))
+            refused.append((manifest, [Finding(error.path, str(error), refused=True)]))
     return [each._replace(message=f"refused: {each.message}") for each in located(refused)]
 
 

@@ -18,10 +18,13 @@ from reconciler.manifest.compose import Path
 from reconciler.manifest.schema import Finding
 from reconciler.model.policy import Devices, Policy
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.wording import shorten
 
 _OF_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/task/[0-9]+)?/ns/net")
 # At most this many refusals of a manifest are named, and characters of a line of the policy.
 MOST, _LONGEST = 10, 2000
+# Characters of a path and what is said of it.
+_WHAT = 400
 # Text that YAML reads as text without quotes.
 _PLAIN = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.@+-]*")
 _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
@@ -163,7 +166,7 @@ def _worded(needs: Sequence[_Need], policy: Policy) -> list[Finding]:
     findings = []
     for each in needs[:MOST]:
         how = "the same line allows it" if each.field in named else f"to allow it, {_line(policy, each.field, data)}"
-        findings.append(Finding(each.where, f"{each.what}; {how}"))
+        findings.append(Finding(each.where, f"{shorten(each.what, _WHAT)}; {how}", refused=True))
         named.add(each.field)
     if len(needs) > MOST:
         findings.append(Finding(needs[MOST].where, f"and {len(needs) - MOST:,} more that the policy does not allow"))

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 from reconciler.errors import ManifestError, NotAllowedError, Problem, ReconcilerError, RefusedError
 from reconciler.manifest import sandbox, warn
+from reconciler.manifest.allow import line_for_folder
 from reconciler.manifest.beginning import check_beginning
-from reconciler.manifest.beneath import Source
+from reconciler.manifest.beneath import OutsideError, Source
 from reconciler.manifest.check import check_sections, check_together
 from reconciler.manifest.compose import ComposeError, Path, compose
 from reconciler.manifest.files import STDIN, distinct, file_problem, find, read_text, reason_of
 from reconciler.manifest.place import RULES_FILE, DocumentFindings, RulesFile, problems, text_problem
 from reconciler.manifest.schema import MAX_FINDINGS, Finding, TooManyFindingsError, check, path_text
 from reconciler.manifest.whereabouts import identify, with_process
+from reconciler.model.policy import DEFAULTS, Policy
 from reconciler.model.sandbox import Sandbox, Surroundings
 
 # The files of one load, and the characters in all of them. 20,000 IPVS rules are 3 MB.
@@ -41,7 +43,7 @@ class Manifest(NamedTuple):
 def explain(manifest: Manifest, error: ReconcilerError) -> str:
     """Return an error of a manifest's sandbox with the place and the name of the field that it is about, if any."""
     if isinstance(error, NotAllowedError):
-        found = located([(manifest, [Finding(path, message) for path, message in error.refusals])])
+        found = located([(manifest, [Finding(path, message, refused=True) for path, message in error.refusals])])
         return f"\n{manifest.sandbox.id}: ".join(f"refused: {each}" for each in found)
     refused = "refused: " if isinstance(error, RefusedError) else ""
     if not error.path:
@@ -81,10 +83,10 @@ class Total:
         )
 
 
-def load(paths: Sequence[str], rules_folders: Sequence[str] = ()) -> list[Manifest]:
+def load(paths: Sequence[str], policy: Policy = DEFAULTS) -> list[Manifest]:
     """Read all manifests of files, of folders and of `-`; see `files.find`.
 
-    `rules_folders`: where a `rulesFile` may be, besides beneath the path of its manifest. ManifestError with all
+    `policy`: where a `rulesFile` may be, besides beneath the path of its manifest. ManifestError with all
     problems of all of them if there is any; then none may be used.
     """
     manifests: list[Manifest] = []
@@ -95,7 +97,7 @@ def load(paths: Sequence[str], rules_folders: Sequence[str] = ()) -> list[Manife
         wrong += each.problems
         for file in filter(unread.__contains__, each.files):
             unread.remove(file)
-            contents = total.refusal(file) or read_file(file, rules_folders)
+            contents = total.refusal(file) or read_file(file, policy)
             total.add(contents)
             manifests += contents.manifests
             wrong += contents.problems
@@ -128,7 +130,7 @@ def located(found: Iterable[tuple[Manifest, list[Finding]]]) -> list[Problem]:
     return [each for file, (text, documents) in files.items() for each in problems(file, text, documents)]
 
 
-def read_file(file: Source, rules_folders: Sequence[str] = ()) -> Contents:
+def read_file(file: Source, policy: Policy = DEFAULTS) -> Contents:
     """Read one file; see `load`."""
     name = "<stdin>" if file.path == STDIN else file.path
     contents = Contents([], [], {file.path: None})
@@ -148,7 +150,7 @@ def read_file(file: Source, rules_folders: Sequence[str] = ()) -> Contents:
         message = "is empty; to remove what reconciler created, write empty sections such as `routes: []`"
         contents.problems.append(file_problem(name, message))
         return contents
-    reading, found = _Reading(file, name, text, rules_folders, contents), list[DocumentFindings]()
+    reading, found = _Reading(file, name, text, policy, contents), list[DocumentFindings]()
     left = MAX_FINDINGS
     for number, each in numbered:
         found.append(reading.read(number, each, left))
@@ -170,7 +172,7 @@ class _Reading(NamedTuple):
     file: Source
     name: str
     text: str
-    rules_folders: Sequence[str]
+    policy: Policy
     contents: Contents
 
     def read(self, number: int, document: Any, most: int) -> DocumentFindings:
@@ -202,8 +204,12 @@ class _Reading(NamedTuple):
         path = os.path.join(os.path.dirname(self.file.path), named)
         self.contents.texts[path] = None
         try:
-            text = read_text(self.file.beside(path, self.rules_folders))
+            text = read_text(self.file.beside(path, self.policy.rules_files))
             _check_rules(text)
+        except OutsideError as error:
+            how = line_for_folder(self.policy, "rulesFiles", os.path.dirname(os.path.realpath(path)))
+            findings.append(Finding(RULES_FILE, f"{path}: {error}; {how}", refused=True))
+            return None
         except (OSError, ValueError) as error:
             findings.append(Finding(RULES_FILE, f"{path}: {reason_of(error)}"))
             return None

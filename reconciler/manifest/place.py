@@ -17,6 +17,8 @@ RULES_FILE: Path = ("ipvs", "rulesFile")
 
 # The most characters of an excerpt, those before the column of the problem, of a path, and of a message.
 _EXCERPT, _BEFORE, _PATH, _MESSAGE = 120, 59, 200, 600
+# A refusal names a line of the policy, which `manifest.allow` bounds.
+_REFUSAL = 3000
 
 
 class RulesFile(NamedTuple):
@@ -82,6 +84,9 @@ class _Document:
 
     def problem(self, finding: Finding) -> Problem:
         """Return the problem of a finding."""
+        return self._problem(finding)._replace(refused=finding.refused)
+
+    def _problem(self, finding: Finding) -> Problem:
         path, line = self._written(finding)
         if line and path == RULES_FILE and self._rules:
             return line_problem(self._rules.name, self._rule_lines, line, "", finding.message)
@@ -93,7 +98,8 @@ class _Document:
         else:
             name = path_text(path)
         at, column, end = location.value if not finding.at_key or location.key is None else location.key
-        return text_problem(self._file, self._lines, (at, column, end), name, finding.message)
+        most = _REFUSAL if finding.refused else _MESSAGE
+        return text_problem(self._file, self._lines, (at, column, end), name, finding.message, most)
 
     def _written(self, finding: Finding) -> tuple[Path, int]:
         """Return the path, and the line of the rules or 0, that the author wrote: services may be written as rules."""
@@ -125,7 +131,7 @@ def line_problem(file: str, lines: Sequence[str], number: int, path: str, messag
     return text_problem(file, lines, (number - 1, indent, len(line.rstrip())), path, message)
 
 
-def text_problem(file: str, lines: Sequence[str], span: Span, path: str, message: str) -> Problem:
+def text_problem(file: str, lines: Sequence[str], span: Span, path: str, message: str, most: int = _MESSAGE) -> Problem:
     """Return the problem of a part of a line, with as much of all as a person reads."""
     at, column, end = span
     line = lines[at] if at < len(lines) else ""
@@ -135,7 +141,7 @@ def text_problem(file: str, lines: Sequence[str], span: Span, path: str, message
         line=at + 1,
         column=column + 1,
         path=printable(shorten(path, _PATH)),
-        message=printable(shorten(message, _MESSAGE)),
+        message=printable(shorten(message, most)),
         excerpt=line[start : start + _EXCERPT],
         width=max(end - column, 1),
         start=start,

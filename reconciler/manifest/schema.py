@@ -43,13 +43,14 @@ class Finding(NamedTuple):
     """One thing that is wrong with a document: where, and what.
 
     `at_key`: the name of the field is wrong, not its value. `line`, from 1: the line within a text of many lines, such
-    as rules.
+    as rules. `refused`: nothing is wrong with it, but the operator's policy does not allow it.
     """
 
     path: Path
     message: str
     at_key: bool = False
     line: int = 0
+    refused: bool = False
 
 
 def path_text(path: Path) -> str:

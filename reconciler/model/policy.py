@@ -43,3 +43,6 @@ class Policy:
     devices: Devices = field(default_factory=_any_device)
     physical_devices: Devices = field(default_factory=_no_device)
     rules_files: tuple[str, ...] = ()
+
+
+DEFAULTS = Policy()

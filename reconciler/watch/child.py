@@ -14,6 +14,7 @@ import time
 
 from reconciler.manifest.beneath import Source
 from reconciler.manifest.load import read_file
+from reconciler.model.policy import Policy
 
 
 def main(memory: int, seconds: int) -> None:
@@ -27,7 +28,9 @@ def main(memory: int, seconds: int) -> None:
     for line in sys.stdin.buffer:
         # The limit is on all that the process has used: an allowance for one file begins from there.
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + seconds, resource.RLIM_INFINITY))
-        path, roots, folders = json.loads(line)
-        answer = pickle.dumps(read_file(Source(path, tuple(roots)), folders), pickle.HIGHEST_PROTOCOL)
+        path, roots, policy, places, folders = json.loads(line)
+        lines = {field: (first, last) for field, (first, last) in places.items()}
+        allowed = Policy(file=policy, lines=lines, rules_files=tuple(folders))
+        answer = pickle.dumps(read_file(Source(path, tuple(roots)), allowed), pickle.HIGHEST_PROTOCOL)
         sys.stdout.buffer.write(len(answer).to_bytes(8, "big") + answer)
         sys.stdout.buffer.flush()

@@ -27,6 +27,7 @@ from reconciler.manifest.files import read_text
 from reconciler.manifest.load import Contents, Manifest, Total, clashes, located
 from reconciler.manifest.schema import Finding, path_text
 from reconciler.manifest.whereabouts import names_process
+from reconciler.model.policy import DEFAULTS, Policy
 from reconciler.watch.files import Snapshot, Stamp, find_git_lock, folders_to_watch, take_snapshot
 from reconciler.watch.folders import POLL, Folders
 from reconciler.watch.parser import Parser
@@ -82,11 +83,11 @@ class ManifestReader:
     """Reads the manifests below paths again and again. One thread uses all methods; `wake` is called from another one.
 
     `rescan`: seconds after which files are read again even if neither stamps nor events show a change.
-    `rules_folders`: as in `manifest.load`.
+    `policy`: as in `manifest.load`; it counts from the next `read` on.
     """
 
-    def __init__(self, paths: Sequence[str], rescan: float = 30.0, rules_folders: Sequence[str] = ()) -> None:
-        self._paths, self.rules_folders = tuple(dict.fromkeys(paths)), tuple(rules_folders)
+    def __init__(self, paths: Sequence[str], rescan: float = 30.0, policy: Policy = DEFAULTS) -> None:
+        self._paths, self.policy = tuple(dict.fromkeys(paths)), policy
         self._rescan, self._next_rescan = rescan, -math.inf
         self._folders: Folders | None = None
         self._files: dict[str, _File] = {}
@@ -189,7 +190,7 @@ class ManifestReader:
 
     def _take_snapshot(self) -> tuple[Snapshot, float]:
         """Return a snapshot of all files, and for how many seconds all snapshots have been equal to it."""
-        known = [each for file in self._files.values() for each in file.sources(self.rules_folders)]
+        known = [each for file in self._files.values() for each in file.sources(self.policy.rules_files)]
         snapshot = take_snapshot(self._paths, known)
         now = monotonic()
         if snapshot != self._latest:
@@ -233,10 +234,10 @@ class ManifestReader:
             stamps = _stamps_of(known.contents, snapshot)
             same = stamps == known.stamps
             if (same and not rescan) or (
-                (same or not _names_process(known.contents)) and known.is_unchanged(self.rules_folders)
+                (same or not _names_process(known.contents)) and known.is_unchanged(self.policy.rules_files)
             ):
                 return known._replace(stamps=stamps)
-        contents = parser.read(file, self.rules_folders)
+        contents = parser.read(file, self.policy)
         # A file of rules that is named for the first time is in no snapshot yet. The snapshot after reading contains it
         # and so differs: nothing is used before the rules have settled, too.
         return _File(file, contents, _stamps_of(contents, snapshot))

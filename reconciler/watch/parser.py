@@ -18,7 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
@@ -28,6 +27,7 @@ from typing import Any, Self
 from reconciler.manifest.beneath import Source
 from reconciler.manifest.files import file_problem, read_text
 from reconciler.manifest.load import Contents
+from reconciler.model.policy import Policy
 
 # Bytes of memory, and seconds of a processor, for one file; and seconds after which its process is killed in any case.
 # A manifest with 20,000 IPVS rules takes 0.5 s, and one with 100,000 routes 5 s.
@@ -73,10 +73,10 @@ class Parser:
         if process := self._process:
             process.kill()
 
-    def read(self, file: Source, rules_folders: Sequence[str]) -> Contents:
+    def read(self, file: Source, policy: Policy) -> Contents:
         """Return the contents of a file, as `manifest.load.read_file` does."""
         try:
-            return self._ask(file, rules_folders)
+            return self._ask(file, policy)
         except _FailedError as error:
             self._end()
             contents = Contents([], [file_problem(file.path, str(error))], {file.path: None})
@@ -86,13 +86,15 @@ class Parser:
                     contents.texts[file.path] = read_text(file)
             return contents
 
-    def _ask(self, file: Source, rules_folders: Sequence[str]) -> Contents:
+    def _ask(self, file: Source, policy: Policy) -> Contents:
         deadline = monotonic() + PATIENCE
         if self._process is None or self._channel is None:
             self._process, self._channel = _start()
         try:
             self._channel.settimeout(PATIENCE)
-            self._channel.sendall(json.dumps([file.path, file.roots, list(rules_folders)]).encode() + b"\n")
+            # Of the policy, only what decides about files of rules.
+            request = [file.path, file.roots, policy.file, dict(policy.lines), policy.rules_files]
+            self._channel.sendall(json.dumps(request).encode() + b"\n")
             length = int.from_bytes(_receive(self._channel, 8, deadline), "big")
             if length > _LONGEST:
                 raise _FailedError(f"its contents have {length:,} bytes", again=False)

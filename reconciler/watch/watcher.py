@@ -73,7 +73,7 @@ class Watcher:
     def __init__(self, paths: Sequence[str], options: Options) -> None:
         self._options = options
         self._authority = Authority(options.policy, paths)
-        self._reader = ManifestReader(paths, rules_folders=self._authority.policy.rules_files)
+        self._reader = ManifestReader(paths, policy=self._authority.policy)
         self._manifests: ManifestSet | None = None
         self._workers: dict[str, Worker] = {}
         self._claims = Claims()
@@ -155,7 +155,7 @@ class Watcher:
             log.emit("reload")
             notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._authority.reload()
-            self._reader.rules_folders = self._authority.policy.rules_files
+            self._reader.policy = self._authority.policy
             self._presence.reload()
             if self._authority.problem:
                 log.emit("alarm", level=logging.ERROR, policy=self._authority.problem)

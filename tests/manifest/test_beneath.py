@@ -14,6 +14,7 @@ from reconciler.errors import ManifestError
 from reconciler.manifest.beneath import MAX_LINKS, OutsideError, Root, Roots, Source, named
 from reconciler.manifest.files import find
 from reconciler.manifest.load import load
+from reconciler.model.policy import Policy
 from tests.manifest.texts import manifest, with_ipvs
 
 SECRET = "root:$y$j9T$hushhush:20000:0:99999:7:::\n"
@@ -169,9 +170,10 @@ class TestRules:
         (folder / "m/link.rules").symlink_to("/etc/shadow")
         (folder / "m/far").symlink_to("../away")
         (folder / "m/good.yaml").write_text(with_ipvs(f"rulesFile: {name}"))
-        for path in ("m", "m/good.yaml"):
-            assert main(["validate", path]) == 2
-            assert f"ipvs.rulesFile: m/{name}: {OUTSIDE}\n" in capsys.readouterr().err
+        # The folder has the link to another folder as well.
+        for path, code in (("m", 2), ("m/good.yaml", 3)):
+            assert main(["validate", path]) == code
+            assert f"ipvs.rulesFile: m/{name}: {OUTSIDE}; to allow it, add to " in capsys.readouterr().err
 
     def test_what_is_no_rules_is_not_shown(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (folder / "m/good.yaml").write_text(with_ipvs("rulesFile: hidden"))
@@ -192,23 +194,44 @@ class TestRules:
         (folder / "m/good.yaml").write_text(with_ipvs("rulesFile: ../shared/one"))
         (folder / "shared").mkdir()
         (folder / "shared/one").write_text(RULES)
-        assert problems("m")[0].endswith(OUTSIDE)
+        assert f"{OUTSIDE}; to allow it, add to " in problems("m")[0]
         for folders in (["shared"], [f"{folder}/shared"], ["missing", "shared"]):
-            assert load(["m"], folders)[0].rules is not None
+            assert load(["m"], Policy(rules_files=tuple(folders)))[0].rules is not None
         (folder / "shared/one").unlink()
         (folder / "shared/one").symlink_to("../secret")
         with pytest.raises(ManifestError, match="leads out of m"):
-            load(["m"], ["shared"])
+            load(["m"], Policy(rules_files=("shared",)))
 
     def test_in_a_folder_of_the_policy(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (folder / "m/good.yaml").write_text(with_ipvs(f"rulesFile: ../../../../../..{folder}/shared/one"))
         (folder / "shared").mkdir()
         (folder / "shared/one").write_text(RULES)
         policy = folder / "policy.yaml"
-        for folders, code in (("[]", 2), (f'["{folder}/shared"]', 0), (f'["{folder}/away"]', 2)):
+        for folders, code in (("[]", 3), (f'["{folder}/shared"]', 0), (f'["{folder}/away"]', 3)):
             policy.write_text(f"rulesFiles: {folders}\n")
             assert main(["validate", "--policy", str(policy), "m"]) == code
         assert "leads out of m" in capsys.readouterr().err
+
+    def test_and_the_line_that_allows_it_is_named(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        policy = folder / "policy"
+        monkeypatch.setattr("reconciler.manifest.policy.POLICY_FILE", str(policy))
+        (folder / "m/good.yaml").write_text(with_ipvs("rulesFile: ../shared/one"))
+        (folder / "shared").mkdir()
+        (folder / "shared/one").write_text(RULES)
+        for command in ("validate", "diff", "apply", "show"):
+            assert main([command, "m/good.yaml"]) == 3
+            (said, *_) = capsys.readouterr().err.splitlines()
+            added, _, line = said.partition("; to allow it, ")
+            assert added.startswith("m/good.yaml:5:14: ipvs.rulesFile: m/../shared/one: leads out of m")
+            assert line == f"add to {policy}: rulesFiles: [{folder}/shared]"
+        policy.write_text(line.partition(": ")[2])
+        assert main(["validate", "m/good.yaml"]) == 0
+        # With anything else wrong, that is what counts.
+        policy.unlink()
+        (folder / "m/good.yaml").write_text(with_ipvs("rulesFile: ../shared/one", "drain: -1"))
+        assert main(["validate", "m/good.yaml"]) == 2
 
 
 class TestImport:

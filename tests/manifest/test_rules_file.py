@@ -136,10 +136,6 @@ UNREADABLE: dict[str, tuple[str, str]] = {
     "no file": ("rm web-1.rules", "web-1.rules: No such file or directory"),
     "a folder": ("rm web-1.rules; mkdir web-1.rules", "web-1.rules: is a folder, not a regular file"),
     "a pipe": ("rm web-1.rules; mkfifo web-1.rules", "web-1.rules: is a FIFO, not a regular file"),
-    "a link to a device": (
-        "ln -sf /dev/zero web-1.rules",
-        "web-1.rules: leads out of ., and only what is beneath it is read",
-    ),
     "not rules": ("echo root:x: > web-1.rules", "web-1.rules: does not begin as rules do: `-A …`, or `ipvsadm -A …`"),
     "not UTF-8": (r"printf -- '-A \377' > web-1.rules", "web-1.rules: not UTF-8 (byte 3)"),
     "too long": (f"truncate -s {MAX_BYTES + 1} web-1.rules", "web-1.rules: larger than 32 MiB"),

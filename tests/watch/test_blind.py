@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from watchdog.observers.api import BaseObserver
 
 from reconciler.manifest.beneath import Source
 from reconciler.manifest.load import Contents
+from reconciler.model.policy import Policy
 from reconciler.watch import files, folders, manifests
 from reconciler.watch.parser import Parser
 from tests.watch.story import Start, Watch, same, write
@@ -128,9 +128,9 @@ def test_only_what_has_changed_is_parsed(start: Start, monkeypatch: pytest.Monke
     parsed: list[str] = []
 
     class Counted(Parser):
-        def read(self, file: Source, rules_folders: Sequence[str]) -> Contents:
+        def read(self, file: Source, policy: Policy) -> Contents:
             parsed.append(file.path)
-            return super().read(file, rules_folders)
+            return super().read(file, policy)
 
     monkeypatch.setattr(manifests, "Parser", Counted)
     write("m", [7], 1)

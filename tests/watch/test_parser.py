@@ -13,6 +13,7 @@ import pytest
 
 from reconciler.manifest.beneath import named
 from reconciler.manifest.load import Contents, read_file
+from reconciler.model.policy import DEFAULTS
 from reconciler.watch import parser
 from reconciler.watch.parser import Parser
 from tests.manifest.texts import manifest, nic, route, with_ipvs
@@ -40,7 +41,7 @@ def test_it_reads_what_is_read_here() -> None:
     Path("other.yaml").write_text("hush: hush\n")
     files = [*map(str, REPOSITORY.glob("examples/*.yaml")), *map(str, Path().glob("*.yaml")), "missing.yaml"]
     with Parser() as read:
-        assert [read.read(named(file), ()) for file in files] == [read_file(named(file)) for file in files]
+        assert [read.read(named(file), DEFAULTS) for file in files] == [read_file(named(file)) for file in files]
 
 
 def test_it_begins_with_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +49,7 @@ def test_it_begins_with_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None
     Path("a.yaml").write_text(manifest())
     with open(os.devnull) as extra, Parser() as read:
         os.set_inheritable(extra.fileno(), True)
-        read.read(named("a.yaml"), ())
+        read.read(named("a.yaml"), DEFAULTS)
         assert read._process
         process = Path("/proc") / str(read._process.pid)
         assert b"hush" not in (process / "environ").read_bytes()
@@ -108,7 +109,7 @@ def test_one_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(parser, "_COMMAND", "import time; time.sleep(60)")
     begin = time.monotonic()
     with Parser() as read:
-        assert problems(read.read(named("a.yaml"), ())) == ["a.yaml: reading it takes longer than 0.3 s"]
+        assert problems(read.read(named("a.yaml"), DEFAULTS)) == ["a.yaml: reading it takes longer than 0.3 s"]
     assert time.monotonic() - begin < 5
 
 
@@ -140,7 +141,7 @@ def test_an_answer_that_is_no_contents_is_refused(value: object, monkeypatch: py
     program = f"import sys, os; os.write(1, {len(answer).to_bytes(8, 'big') + answer!r}); sys.stdin.read()"
     monkeypatch.setattr(parser, "_COMMAND", program)
     with Parser() as read:
-        found = read.read(named("a.yaml"), ())
+        found = read.read(named("a.yaml"), DEFAULTS)
     assert found.manifests == []
     assert problems(found)[0].startswith("a.yaml: what was read from it is no manifest")
     assert not Path("proof").exists()
@@ -151,7 +152,7 @@ def test_an_answer_that_is_noise_is_refused(answer: bytes, monkeypatch: pytest.M
     Path("a.yaml").write_text(manifest())
     monkeypatch.setattr(parser, "_COMMAND", f"import os; os.write(1, {answer!r})")
     with Parser() as read:
-        found = read.read(named("a.yaml"), ())
+        found = read.read(named("a.yaml"), DEFAULTS)
     assert (found.manifests, len(found.problems)) == ([], 1)
 
 
@@ -161,4 +162,4 @@ def test_what_a_file_of_another_claims_to_be_is_refused(monkeypatch: pytest.Monk
     answer = pickle.dumps(read_file(named("b.yaml")))
     monkeypatch.setattr(parser, "_COMMAND", f"import os; os.write(1, {len(answer).to_bytes(8, 'big') + answer!r})")
     with Parser() as read:
-        assert read.read(named("a.yaml"), ()).manifests == []
+        assert read.read(named("a.yaml"), DEFAULTS).manifests == []

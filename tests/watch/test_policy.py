@@ -185,3 +185,20 @@ def test_what_is_pruned_is_allowed(kernel: Kernel, kept: Kept, folder: Path, pol
         write_policy(policy, drivers=["vm"])
         reload(running, 2)
         running.await_state("refused", other.name)
+
+
+def test_files_of_rules_are_allowed_by_a_reload(root: None, folder: Path, policy: Path) -> None:
+    rules = folder.parent / "rules"
+    rules.write_text("-A -t 10.0.0.1:80 -s rr\n")
+    head = {"apiVersion": "reconciler/v1", "sandbox": "web", "driver": {"netns": {"name": "none"}}}
+    put(folder / "web.yaml", dump([head | {"ipvs": {"rulesFile": "../rules"}}]))
+    with watching(folder, "--policy", str(policy)) as running:
+        (problem,) = running.status().problems
+        line = f"rulesFiles: [{folder.parent}]"
+        assert problem.endswith(f"; to allow it, change line 1 of {policy} to: {line}")
+        policy.write_text(f"{line}\n")
+        reload(running, 1)
+        running.until(lambda: not running.status().problems, "the rules are read")
+        write_policy(policy, rulesFiles=[])
+        reload(running, 2)
+        running.until(lambda: running.status().problems, "the rules are refused")

@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reconciler.manifest.beneath import Source
 from reconciler.manifest.load import Contents
+from reconciler.model.policy import Policy
 from reconciler.watch import folders, manifests
 from reconciler.watch.manifests import ManifestReader, ManifestSet
 from reconciler.watch.parser import Parser
@@ -127,8 +128,8 @@ def test_changed_while_it_is_read(start: Start, monkeypatch: pytest.MonkeyPatch)
     again = [2]
 
     class Slow(Parser):
-        def read(self, file: Source, rules_folders: Sequence[str]) -> Contents:
-            contents = super().read(file, rules_folders)
+        def read(self, file: Source, policy: Policy) -> Contents:
+            contents = super().read(file, policy)
             if again:
                 write("m", [1, 2], again.pop())
             return contents
