@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -39,6 +39,9 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NETNS_COOKIE = 32, 33, 71
 # All that one send contains must fit into the send buffer.
 _BUFFERS = ((_SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER), (_SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER))
 _CLONE_NEWNET = 0x40000000
+# asm-generic/unistd.h, the same on every architecture, and linux/mount.h. glibc has wrappers only from 2.36 on.
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_CLOEXEC, _CREATE = 1, 6
 
 
 class Channel(Protocol):
@@ -98,6 +101,25 @@ class LocalKernel:
         """Return the number of the namespace: no other one has it, or had it since the boot. Needs Linux 5.14."""
         with self._inside(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, ROUTE) as any_socket:
             return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+
+    def device_numbers(self, names: Mapping[int, str]) -> dict[int, int]:
+        """Return the number of each device by its index, without those that do not exist. `names`: what each is named.
+
+        The number is the inode of the device's folder in sysfs, which the kernel counts up (kernfs): no other device
+        has it, or had it since the boot. A device keeps it through renames and moves, and nobody can choose it.
+        """
+        if not names:
+            return {}
+        with self._inside():
+            root = _mount_sysfs()
+        try:
+            found = dict(filter(None, (_device(root, name) for name in names.values())))
+            if found.keys() != names.keys():
+                # Some were renamed since, or have names that are no text.
+                found |= dict(filter(None, (_device(root, name) for name in _listed(root))))
+        finally:
+            os.close(root)
+        return {index: found[index] for index in names if index in found}
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Read settings, as the protocol says."""
@@ -240,3 +262,51 @@ def _setns(descriptor: int) -> None:
     if code == errno.EINVAL:
         raise HostError("the file is not a network namespace")
     raise SandboxGoneError(f"cannot enter the network namespace: {os.strerror(code)}")
+
+
+def _mount_sysfs() -> int:
+    """Mount the sysfs of this thread's namespace, without a place in any tree of files. Return its descriptor."""
+    context = _call(_FSOPEN, b"sysfs", _CLOEXEC)
+    try:
+        _call(_FSCONFIG, context, _CREATE, None, None, 0)
+        return _call(_FSMOUNT, context, _CLOEXEC, 0)
+    finally:
+        os.close(context)
+
+
+def _call(number: int, *arguments: bytes | int | None) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = int(libc.syscall(number, *arguments))
+    if result < 0:
+        raise HostError(
+            f"the devices of a network namespace cannot be told apart (mount of sysfs: "
+            f"{os.strerror(ctypes.get_errno())}); this needs root (CAP_SYS_ADMIN)"
+        )
+    return result
+
+
+def _listed(root: int) -> list[str]:
+    folder = os.open("class/net", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    try:
+        return os.listdir(folder)
+    finally:
+        os.close(folder)
+
+
+def _device(root: int, name: str) -> tuple[int, int] | None:
+    """Return the index and the number of a device by its name; None if there is none."""
+    try:
+        # Both are read by one descriptor, which is of one device, whatever is renamed meanwhile.
+        folder = os.open(f"class/net/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    except (OSError, ValueError):
+        return None
+    try:
+        file = os.open("ifindex", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            return int(os.read(file, 32)), os.fstat(folder).st_ino
+        finally:
+            os.close(file)
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(folder)

@@ -16,14 +16,11 @@ from typing import Any, assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, split_prefix, unpack
-from reconciler.model.interface import KERNEL_LINK_LOCAL, UNKNOWN_STATE, Address, LinkState
+from reconciler.model.interface import KERNEL_LINK_LOCAL, UNKNOWN_STATE, Address, LinkState, Origin
 from reconciler.netlink import message
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import (
-    AttachInterface,
-    DetachInterface,
     LinkOperation,
-    MoveOperation,
     RenameInterface,
     SetLink,
 )
@@ -260,32 +257,34 @@ def _number(value: bytes | None) -> int:
     return int(number)
 
 
-def encode_move(operation: MoveOperation, link: Link, sequence: int, namespace: int, index: int = 0) -> bytes:
-    """Build the request that moves a link to the namespace of the open file `namespace`.
+def encode_move(index: int, name: str, alias: str, sequence: int, *, namespace: int, new_index: int = 0) -> bytes:
+    """Build the request that moves a link to the namespace of the open file `namespace`, with this name and alias.
 
-    `index`: what its index there will be; 0: the kernel chooses. What a link returns with is sent only if it differs:
-    some kinds cannot change their MAC address, not even to the same one.
+    If the link's present name is free there, the link has it there for a moment. `new_index`: what its index there
+    will be; 0: the kernel chooses.
     """
     values: list[tuple[str, str | int]] = [("IFLA_NET_NS_FD", namespace)]
-    values += [("IFLA_NEW_IFINDEX", index)] if index else []
-    up = False
-    match operation:
-        case AttachInterface():
-            values += [("IFLA_IFNAME", operation.name), ("IFLA_IFALIAS", operation.origin.to_alias())]
-        case DetachInterface():
-            back = operation.origin
-            values += [("IFLA_IFNAME", back.device), ("IFLA_IFALIAS", back.alias)]
-            values += [("IFLA_ADDRESS", back.hw_addr)] if back.hw_addr != link.hw_addr else []
-            values += [("IFLA_MTU", back.mtu)] if back.mtu != link.mtu else []
-            up = back.up
-        case _:
-            assert_never(operation)
-    return _encode_link(link.index, values, up or None, sequence)
+    values += [("IFLA_NEW_IFINDEX", new_index)] if new_index else []
+    values += [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)]
+    return _encode_link(index, values, None, sequence)
 
 
-def encode_alias(index: int, alias: str, sequence: int) -> bytes:
-    """Build the request that sets the alias of a link."""
-    return _encode_link(index, [("IFLA_IFALIAS", alias)], None, sequence)
+def encode_aside(index: int, name: str, alias: str, sequence: int) -> bytes:
+    """Build the request that gives a link that is down a name and an alias, before it moves."""
+    return _encode_link(index, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)], None, sequence)
+
+
+def encode_up(index: int, *, up: bool, sequence: int) -> bytes:
+    """Build the request that sets a link up or down."""
+    return _encode_link(index, [], up, sequence)
+
+
+def encode_restore(link: Link, origin: Origin, sequence: int) -> bytes:
+    """Build the request that makes a link what it was. What is so already is not sent: some kinds refuse even that."""
+    values: list[tuple[str, str | int]] = [("IFLA_IFNAME", origin.device), ("IFLA_IFALIAS", origin.alias)]
+    values += [("IFLA_ADDRESS", origin.hw_addr)] if origin.hw_addr != link.hw_addr else []
+    values += [("IFLA_MTU", origin.mtu)] if origin.mtu != link.mtu else []
+    return _encode_link(link.index, values, origin.up or None, sequence)
 
 
 def encode_link(operation: LinkOperation, index: int, sequence: int) -> bytes:
