@@ -16,7 +16,7 @@ from typing import Any, assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, split_prefix, unpack
-from reconciler.model.interface import KERNEL_LINK_LOCAL, UNKNOWN_STATE, Address, LinkState, Origin
+from reconciler.model.interface import KERNEL_LINK_LOCAL, NAME_MAX, UNKNOWN_STATE, Address, LinkState, Origin
 from reconciler.netlink import message
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import (
@@ -24,7 +24,6 @@ from reconciler.operations.interface import (
     RenameInterface,
     SetLink,
 )
-from reconciler.wording import printable
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 # ARPHRD_ETHER of linux/if_arp.h.
@@ -44,6 +43,8 @@ _IF_READY = 0x80000000
 _GENERATIONS = {b"\0": "eui64", b"\1": "none"}
 _IFLA_INFO_KIND = 1
 _SKIP_STATISTICS = 8
+# Bytes: IFALIASZ - 1 of linux/if.h, MODULE_NAME_LEN of linux/module.h.
+_ALIAS_MAX, _KIND_MAX = 255, 64
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_ANYCAST, _IFA_CACHEINFO = 1, 2, 3, 4, 5, 6
 _IFA_FLAGS, _IFA_RT_PRIORITY, _IFA_PROTO = 8, 9, 11
 # struct ifa_cacheinfo begins with the seconds for which the address is preferred. _FOREVER: without end.
@@ -160,15 +161,15 @@ def decode_link(payload: bytes) -> Link:
     kind = dict(message.attributes(found.get(_IFLA_LINKINFO, b""))).get(_IFLA_INFO_KIND, b"")
     return Link(
         index=index,
-        name=_text(found.get(_IFLA_IFNAME, b"")),
-        hw_addr=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        name=message.text(found.get(_IFLA_IFNAME, b""), NAME_MAX, "name of a link"),
+        hw_addr=message.hardware_address(found.get(_IFLA_ADDRESS, b"")),
         mtu=_number(found.get(_IFLA_MTU)),
         up=bool(flags & _IFF_UP),
         carrier=bool(flags & _IFF_LOWER_UP),
-        alias=_text(found.get(_IFLA_IFALIAS, b"")),
-        kind=_text(kind),
+        alias=message.text(found.get(_IFLA_IFALIAS, b""), _ALIAS_MAX, "alias of a link"),
+        kind=message.text(kind, _KIND_MAX, "kind of a link"),
         queues=_number(found.get(_IFLA_NUM_TX_QUEUES)),
-        permanent=found.get(_IFLA_PERM_ADDRESS, b"").hex(":"),
+        permanent=message.hardware_address(found.get(_IFLA_PERM_ADDRESS, b"")),
         ethernet=type_ == _ETHERNET,
         mtus=(_number(found.get(_IFLA_MIN_MTU)), _number(found.get(_IFLA_MAX_MTU))),
         master=_number(found.get(_IFLA_MASTER)),
@@ -185,7 +186,7 @@ def _decode_state(flags: int, found: Mapping[int, bytes]) -> LinkState:
         generation=_GENERATIONS.get(ipv6.get(_IFLA_INET6_ADDR_GEN_MODE, b"\0"), "other"),
         arp=not flags & _IFF_NOARP,
         multicast=bool(flags & _IFF_MULTICAST),
-        broadcast=found.get(_IFLA_BROADCAST, b"").hex(":"),
+        broadcast=message.hardware_address(found.get(_IFLA_BROADCAST, b"")),
         held=any(found.get(_IFLA_PROTO_DOWN, b"")),
     )
 
@@ -214,7 +215,7 @@ def decode_address(payload: bytes) -> LinkAddress | None:
         permanent=bool(flags & _IFA_F_PERMANENT),
         protocol=int.from_bytes(found.get(_IFA_PROTO, b"")[:1]),
         peer=_address(peer, size) if peer != packed else None,
-        label=_text(found.get(_IFA_LABEL, b"")),
+        label=message.text(found.get(_IFA_LABEL, b""), NAME_MAX, "label of an address"),
         opaque=tuple(_address_words(flags, scope, found, size)),
     )
 
@@ -241,11 +242,6 @@ def _address(value: bytes, size: int) -> str:
     if len(value) != size:
         raise ProtocolError(f"address of {len(value)} bytes; {size} were expected")
     return unpack(value)
-
-
-def _text(value: bytes) -> str:
-    # A name or an alias may contain any byte. Control characters must not reach a terminal.
-    return printable(value.rstrip(b"\0").decode(errors="replace"))
 
 
 def _number(value: bytes | None) -> int:
