@@ -16,6 +16,8 @@ from reconciler.errors import BusyError, ChannelError, ProtocolError
 # 20,000 IPVS rules and 10,000 routes have 7 MB and 45,000 objects (messages, lines and frames).
 BYTES = 16 << 20
 OBJECTS = 100_000
+# Objects that something counts that nobody asked for, and each line of QEMU: few of them come, and each takes long.
+UNASKED = 10
 # Seconds. The plan of 20,000 rules is executed in 7 s at worst, and five times slower on a host under load.
 SECONDS = 60.0
 # Above so many bytes or objects, a look is large. A process has one large look at a time, for at most so many seconds:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent, lend
 from reconciler.guest.agent import Frame
-from reconciler.guest.budget import Budget
+from reconciler.guest.budget import UNASKED, Budget
 from reconciler.guest.connection import TIMEOUT, Connection
 from reconciler.netlink.message import Message, attributes, messages
 
@@ -252,7 +252,7 @@ class AgentClient:
         parts: list[bytes] = []
         while True:
             frame = self._connection.receive(deadline)
-            self.budget.spend(len(frame.payload) + agent.HEADER.size)
+            self.budget.spend(len(frame.payload) + agent.HEADER.size, 1 if frame.request else UNASKED)
             if time.monotonic() > deadline:
                 raise ChannelError(f"the guest's agent did not finish its answer within {self._timeout:.0f} s")
             if frame.request == 0:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
-from reconciler.guest.budget import Budget
+from reconciler.guest.budget import UNASKED, Budget
 from reconciler.guest.connection import connect
 from reconciler.wording import printable
 
@@ -182,7 +182,7 @@ class Monitor:
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         self._searched = 0
-        self._budget.spend(len(line))
+        self._budget.spend(len(line), UNASKED)
         try:
             answer = json.loads(line)
         except (ValueError, RecursionError):

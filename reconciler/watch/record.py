@@ -8,13 +8,12 @@ import time
 from reconciler.converge import Failure, Result
 from reconciler.errors import BusyError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.manifest.load import Manifest
-from reconciler.model.sandbox import Sandbox
 from reconciler.preview import Preview
 from reconciler.remaining import remaining
 from reconciler.watch import clock
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
-from reconciler.watch.share import LogShare
+from reconciler.watch.share import LogShare, objects_of
 from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.wording import plural
 
@@ -45,7 +44,7 @@ class LookRecorder:
 
     def begin_manifest(self, manifest: Manifest) -> None:
         """Record that the watch begins, or that the operator has edited the manifest: its log begins anew."""
-        self._log.fill(_objects(manifest.sandbox))
+        self._log.fill(objects_of(manifest.sandbox))
 
     def record_pause(self, manifest: Manifest, pause: Pause | None) -> None:
         """Record that the sandbox is paused, by its manifest or by `reconciler pause`."""
@@ -168,12 +167,6 @@ class LookRecorder:
         if time.monotonic() - self._last_flush > _FLUSH_INTERVAL:
             self._last_flush = time.monotonic()
             self._log.emit("flush", level=logging.WARNING, guarded=services)
-
-
-def _objects(sandbox: Sandbox) -> int:
-    services = (sandbox.ipvs.services if sandbox.ipvs else None) or ()
-    sections = (sandbox.interfaces, sandbox.routes, sandbox.rules, sandbox.neighbours, services)
-    return sum(map(len, filter(None, sections))) + sum(len(each.servers) for each in services)
 
 
 def _state(error: Exception) -> SandboxState:

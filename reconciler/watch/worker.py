@@ -40,7 +40,7 @@ from reconciler.watch.look import Look
 from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.revision import Revision
-from reconciler.watch.share import WorkShare
+from reconciler.watch.share import WorkShare, objects_of
 from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.watch.wake import Wake, await_readable
 
@@ -329,7 +329,7 @@ class Worker:
     def _end_look(self, look: Look, took: float, *, succeeded: bool) -> None:
         """Record that a look has ended, and when the next one is due. `succeeded`: no operation failed."""
         if look.cause:
-            self._share.forgive()
+            self._share.fill(objects_of(look.manifest.sandbox))
         rest = max(took, self._share.rest())
         wait = self._agenda.end_look(self._seconds_to_periodic_look(look, took), took=rest, full=look.full)
         self.status.looked = clock.now()
