@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
 from collections.abc import Collection
 
 from reconciler.drivers.given import Given, find_given
@@ -11,6 +14,11 @@ from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import Engine, local_engine
 from reconciler.netlink.interface import Link
 
+_TEMPORARY = "rcl"
+_TEMPORARY_NAME = re.compile(f"{_TEMPORARY}[0-9a-f]{{8}}")
+# Seconds for another run to bring a device home; it takes 0.02.
+_RETURN_TIMEOUT, _POLL = 1.0, 0.02
+
 
 def attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
     """Return devices of the host: by name, or by record if one came home under another name.
@@ -19,6 +27,16 @@ def attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
     """
     if not devices:
         return {}
+    deadline = time.monotonic() + _RETURN_TIMEOUT
+    while True:
+        found = _attachable(devices)
+        # Another run is just bringing it home; if it was killed, this one may take the device as it is.
+        if not any(is_temporary(each.name) for each in found.values()) or time.monotonic() > deadline:
+            return found
+        time.sleep(_POLL)
+
+
+def _attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
     with local_engine() as host:
         links = {device: link for device in devices if (link := host.link(device))}
         # An alias of ours is a hint that a record has more to say of the device.
@@ -32,6 +50,16 @@ def _came_home(host: Engine, devices: Collection[str]) -> dict[str, tuple[Link, 
     given = find_given(devices) if devices else []
     found = ((each, find_on_host(host, each)) for each in given)
     return {each.origin.device: (link, each.origin) for each, link in found if link}
+
+
+def temporary_name() -> str:
+    """Return the name of a device on its way home, which no other device has."""
+    return f"{_TEMPORARY}{os.urandom(4).hex()}"
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a device of the host is on its way home."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def find_on_host(host: Engine, given: Given) -> Link | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import assert_never
 
 from reconciler.drivers.given import Given, GivenDevices
-from reconciler.drivers.home import find_on_host, number_on_host
+from reconciler.drivers.home import find_on_host, is_temporary, number_on_host, temporary_name
 from reconciler.drivers.inside import Inside
 from reconciler.errors import HostError
 from reconciler.netlink import execute as netlink
@@ -29,9 +28,6 @@ from reconciler.operations.segment import (
     Settings,
     Table,
 )
-
-# How the name begins that a device has on its way home. It has 11 characters in all.
-_TEMPORARY = "rcl"
 
 
 def execute(
@@ -96,7 +92,7 @@ class _Return:
     ) -> None:
         self._host, self._inside, self._namespace = host, inside, namespace
         self._given, self._operation = given, operation
-        self._temporary = f"{_TEMPORARY}{os.urandom(4).hex()}"
+        self._temporary = temporary_name()
 
     def run(self) -> Outcome:
         """Return what became of the operation."""
@@ -173,7 +169,7 @@ def settle(inside: Engine, given: GivenDevices) -> None:
     with local_engine() as host:
         for each in given.moving():
             link = find_on_host(host, each)
-            if link and link.name.startswith(_TEMPORARY):
+            if link and is_temporary(link.name):
                 outcome = restore(host, link, DetachInterface(name=link.name, origin=each.origin))
                 if outcome.status is not Status.DONE:
                     raise HostError(
