@@ -17,6 +17,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.manifest.files import identity
 from reconciler.manifest.whereabouts import OWN
 from reconciler.model.sandbox import NetnsAddress, VmAddress
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.channel import ROUTE, LocalKernel
 from reconciler.netlink.engine import Engine
 
@@ -76,7 +77,7 @@ def _search() -> Iterator[tuple[str, str]]:
         with suppress(OSError, ReconcilerError):
             file = os.open(address.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                kernel = LocalKernel(file)
+                kernel = LocalKernel(file, Budget())
                 channel = kernel.open(ROUTE)
                 try:
                     # The alias of a link proves nothing: whoever has rights in the namespace could have written it.

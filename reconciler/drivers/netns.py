@@ -23,6 +23,7 @@ from reconciler.manifest.files import identity
 from reconciler.model.interface import Interface
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.interface import Link
 from reconciler.operations.segment import Segment
@@ -42,7 +43,9 @@ class NetnsDriver:
         self._address, self._policy = address, policy
         self._file = open_namespace(address, policy)
         try:
-            kernel = LocalKernel(self._file)
+            # Whoever has rights in the namespace decides how much there is to read.
+            self._budget = Budget()
+            kernel = LocalKernel(self._file, self._budget)
             self._given = GivenDevices(self._file, kernel)
             self._inside = Inside(kernel)
         except BaseException:
@@ -71,6 +74,10 @@ class NetnsDriver:
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Read the namespace, and those devices of the host that will move into it."""
+        with self._budget.step():
+            return self._observe(desired, quick=quick)
+
+    def _observe(self, desired: Sandbox, *, quick: bool) -> Observed:
         links = self._inside.engine.links()
         ours, unproven = self._given.recognise(links)
         wanted = desired.interfaces or ()
@@ -95,7 +102,8 @@ class NetnsDriver:
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""
-        return self._inside.snapshot(devices)
+        with self._budget.step():
+            return self._inside.snapshot(devices)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""

@@ -18,14 +18,14 @@ from typing import NamedTuple, Self
 from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent, lend
 from reconciler.guest.agent import Frame
-from reconciler.guest.budget import UNASKED, Budget
 from reconciler.guest.connection import TIMEOUT, Connection
+from reconciler.netlink.budget import UNASKED, Budget
 from reconciler.netlink.message import Message, attributes, messages
 
 # Bytes of notifications that may wait. If more come, they are dropped and `Notices.lost` is set.
 NOTICES_SIZE = 1 << 20
 # Seconds to wait for the rest of a frame.
-_DRIP = 0.002
+_DRIP = 0.005
 # Reports of the guard that may wait, likewise.
 GUARDED_COUNT = 1024
 # Seconds between two looks of a guard. The kernel takes 4 ms for a flush and the first service (see docs/guest.md).

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
-from reconciler.guest.budget import UNASKED, Budget
 from reconciler.guest.connection import connect
+from reconciler.netlink.budget import UNASKED, Budget
 from reconciler.wording import printable
 
 # Seconds for an answer. QEMU answers in milliseconds, or it waits for a backend that does not listen.

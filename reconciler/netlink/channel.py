@@ -11,10 +11,11 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from reconciler.errors import ChannelError, HostError, ProtocolError, SandboxGoneError
+from reconciler.netlink.budget import BYTES, Budget
 from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_of
 
 # Seconds a kernel may take for one exchange; a large dump takes milliseconds.
@@ -88,14 +89,17 @@ class Kernel(Protocol):
 class LocalKernel:
     """The kernel of this host: the namespace of this process, or another one."""
 
-    def __init__(self, namespace: int | None = None) -> None:
-        """Use the namespace that the open file `namespace` refers to, which the caller closes; by default our own."""
-        self._namespace = namespace
+    def __init__(self, namespace: int | None = None, budget: Budget | None = None) -> None:
+        """Use the namespace that the open file `namespace` refers to, which the caller closes; by default our own.
+
+        `budget`: what its answers may cost, if others have rights in the namespace.
+        """
+        self._namespace, self._budget = namespace, budget
 
     def open(self, protocol: int) -> SocketChannel:
         """Open a channel, as the protocol says."""
         with self._inside():
-            return SocketChannel(protocol)
+            return SocketChannel(protocol, self._budget)
 
     def cookie(self) -> int:
         """Return the number of the namespace: no other one has it, or had it since the boot. Needs Linux 5.14."""
@@ -163,13 +167,14 @@ class LocalKernel:
 class SocketChannel:
     """A netlink socket in the namespace that this process is in when the socket is opened."""
 
-    def __init__(self, protocol: int = ROUTE) -> None:
-        """Open the socket of a netlink family."""
+    def __init__(self, protocol: int = ROUTE, budget: Budget | None = None) -> None:
+        """Open the socket of a netlink family. `budget`: what all answers may cost; None: they are not bounded."""
+        self._budget = budget
         self._socket = _open(protocol)
 
     def exchange(self, requests: bytes, last: int) -> list[Message]:
         """Send and receive, as the protocol says."""
-        with _translated():
+        with _translated(), self._step():
             self._socket.send(requests)
             return self._collect(last, RECEIVE_SIZE)
 
@@ -180,7 +185,7 @@ class SocketChannel:
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
         """Send one by one and receive, as the protocol says."""
         answers: list[Message] = []
-        with _translated():
+        with _translated(), self._step():
             for request in requests:
                 self._socket.send(request)
                 answers += self._collect(sequence_of(request), SMALL_RECEIVE_SIZE)
@@ -195,8 +200,13 @@ class SocketChannel:
                 raise ProtocolError(f"the kernel sent a datagram of {received} bytes; at most {size} were expected")
             part = messages(bytes(memoryview(buffer)[:received]))
             answers += part
+            if self._budget:
+                self._budget.spend(received, len(part))
             if any(m.sequence == last and m.type in (ERROR, DONE) for m in (part[0], part[-1])):
                 return answers
+
+    def _step(self) -> AbstractContextManager[None]:
+        return self._budget.step() if self._budget else nullcontext()
 
     def close(self) -> None:
         """Close the socket."""
@@ -239,11 +249,14 @@ def _open(protocol: int) -> socket.socket:
 def _text(path: str, name: str) -> str | None:
     try:
         with open(path, encoding="ascii") as file:
-            return file.read().strip()
+            text = file.read(BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise HostError(f"{name}: {error.strerror}") from error
+    if len(text) > BYTES:
+        raise ProtocolError(f"{name}: it has more than {BYTES >> 20} MiB")
+    return text.strip()
 
 
 def _sysctl_file(name: str) -> str:

@@ -14,9 +14,9 @@ from reconciler.drivers.vm import driver as vm
 from reconciler.drivers.vm import execute as vm_execute
 from reconciler.drivers.vm.nics import find
 from reconciler.errors import ChannelError
-from reconciler.guest.budget import Budget
 from reconciler.guest.qmp import QmpError
 from reconciler.model.machine import Machine, Plugged, Slot, Tap
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.operations import Operation
 from reconciler.operations.interface import RenameInterface, SetLink

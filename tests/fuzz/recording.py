@@ -19,12 +19,12 @@ from reconciler.drivers.vm.driver import VmDriver
 from reconciler.errors import ChannelError
 from reconciler.guest import agent, client
 from reconciler.guest.agent import Decoder, Frame
-from reconciler.guest.budget import Budget
 from reconciler.guest.connection import Connection
 from reconciler.guest.qmp import Monitor, QmpError
 from reconciler.model.sandbox import Sandbox, VmAddress
 from reconciler.netlink import engine
 from reconciler.netlink import execute as netlink
+from reconciler.netlink.budget import Budget
 from reconciler.preview import preview
 
 # What an answer of QEMU is made into, and what the bytes of the answer to a request of the agent are made into.

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, SandboxGoneError
 from reconciler.guest import agent
-from reconciler.guest.budget import BYTES
 from reconciler.guest.client import GUARDED_COUNT, NOTICES_SIZE, AgentClient, GuardReport, Notices
 from reconciler.guest.connection import QUEUE_SIZE, READ_SIZE
 from reconciler.guest.kernel import GuestChannel
 from reconciler.model.ipvs import Service
 from reconciler.netlink import ipvs
+from reconciler.netlink.budget import BYTES
 from reconciler.netlink.message import DONE, Message, attribute, pack
 from reconciler.netlink.sections import GROUPS
 from reconciler.operations.ipvs import AddService

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import ChannelError, ProtocolError
-from reconciler.guest import agent, budget
+from reconciler.guest import agent
 from reconciler.guest import kernel as guest_kernel
 from reconciler.guest.client import AgentClient
 from reconciler.guest.kernel import DUMPS_AT_ONCE, GuestChannel, GuestKernel
-from reconciler.netlink import conntrack, interface, ipvs, message, route
+from reconciler.netlink import budget, conntrack, interface, ipvs, message, route
 from reconciler.netlink.channel import GENERIC, NETFILTER, ROUTE, LocalKernel, SocketChannel
 from reconciler.netlink.message import ACK, DONE, DUMP, ERROR, REQUEST, Message, failure, pack
 from tests.conftest import Kernel, ip

@@ -44,7 +44,7 @@ def lie(self, request, kind, payload):
     handle(self, request, kind, payload)
 Agent.handle = lie
 """,
-        "the machine sent more than",
+        "the sandbox sent more than",
     ),
     "a name of 60 KB": (
         """
@@ -66,7 +66,7 @@ def lie(self, request, kind, payload):
     handle(self, request, kind, payload)
 Agent.handle = lie
 """,
-        "the machine sent more than 100,000 objects in answer to one look",
+        "the sandbox sent more than 100,000 objects in answer to one look",
     ),
 }
 

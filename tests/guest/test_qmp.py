@@ -25,8 +25,8 @@ from reconciler.errors import (
     ReconcilerError,
     SandboxGoneError,
 )
-from reconciler.guest.budget import BYTES, OBJECTS
 from reconciler.guest.qmp import Monitor, QmpError
+from reconciler.netlink.budget import BYTES, OBJECTS
 from tests.examples import examples
 from tests.guest.peer import Script, peer, wait_for_end
 from tests.machine import Guest, freeze
@@ -37,7 +37,7 @@ GREETING = {
 # Deeper than Python's own stack.
 DEEP = b'{"return":' + b"[" * 200_000
 LINE_SIZE = 1 << 20
-TOO_MANY = f"the machine sent more than {OBJECTS:,} objects in answer to one look"
+TOO_MANY = f"the sandbox sent more than {OBJECTS:,} objects in answer to one look"
 # Seconds for an answer in these tests, and those in which all must be over.
 SHORT, SOON = 0.3, 15.0
 

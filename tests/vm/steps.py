@@ -10,9 +10,9 @@ import pytest
 
 from reconciler.drivers.inside import Inside
 from reconciler.drivers.vm import execute as vm_execute
-from reconciler.guest.budget import Budget
 from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
+from reconciler.netlink.budget import Budget
 from reconciler.operations.outcome import Outcome
 from reconciler.operations.segment import Segment
 

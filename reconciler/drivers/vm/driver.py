@@ -17,7 +17,6 @@ from reconciler.drivers.reach import about, check_socket, open_socket, refuse_ph
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import came_with, find
 from reconciler.errors import SandboxGoneError
-from reconciler.guest.budget import Budget
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
@@ -25,6 +24,7 @@ from reconciler.manifest.whereabouts import place_of
 from reconciler.model.machine import Machine, Plugged
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.netlink.neighbour import is_news
 from reconciler.netlink.sections import GROUPS

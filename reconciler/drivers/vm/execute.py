@@ -10,9 +10,9 @@ from reconciler.drivers.inside import Inside
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import find
 from reconciler.errors import ChannelError, ReconcilerError
-from reconciler.guest.budget import Budget
 from reconciler.guest.qmp import Monitor
 from reconciler.netlink import execute as netlink
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.operations.interface import RenameInterface
 from reconciler.operations.machine import NameInterface

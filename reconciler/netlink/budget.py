@@ -1,4 +1,4 @@
-"""What one machine may cost: its guest and its QEMU may send as much as they like, and are read up to these bounds.
+"""What one sandbox may cost: its kernel and its QEMU may report as much as they like, and are read up to these bounds.
 
 A budget is for a look as a whole, or for another step that a driver does at a time: the answers of all its requests
 together have these bytes, objects and seconds. So neither many answers nor slow ones add up.
@@ -28,7 +28,7 @@ _large = threading.Lock()
 
 
 class Budget:
-    """What is left of the bytes, objects and seconds for one machine. For one thread."""
+    """What is left of the bytes, objects and seconds for one sandbox. For one thread."""
 
     def __init__(self) -> None:
         self._bytes = self._objects = 0
@@ -58,7 +58,7 @@ class Budget:
         if self._ends is None:
             return now + timeout
         if now > self._ends:
-            raise ChannelError(f"the machine took longer than {SECONDS:.0f} s for all answers to one look")
+            raise ChannelError(f"the sandbox took longer than {SECONDS:.0f} s for all answers to one look")
         return min(now + timeout, self._ends)
 
     def spend(self, size: int, objects: int = 1) -> None:
@@ -66,16 +66,16 @@ class Budget:
         self._bytes += size
         self._objects += objects
         if self._bytes > BYTES:
-            raise ProtocolError(f"the machine sent more than {BYTES >> 20} MiB in answer to one look")
+            raise ProtocolError(f"the sandbox sent more than {BYTES >> 20} MiB in answer to one look")
         if self._objects > OBJECTS:
-            raise ProtocolError(f"the machine sent more than {OBJECTS:,} objects in answer to one look")
+            raise ProtocolError(f"the sandbox sent more than {OBJECTS:,} objects in answer to one look")
         large = self._bytes > LARGE_BYTES or self._objects > LARGE_OBJECTS
         if large and not self._is_large and self._ends is not None:
             self._await_turn(self._ends)
 
     def _await_turn(self, ends: float) -> None:
         if not _large.acquire(timeout=max(0.0, ends - time.monotonic())):
-            raise BusyError("other machines with as much to read are being read; try again")
+            raise BusyError("other sandboxes with as much to read are being read; try again")
         self._is_large = True
-        # To wait for its turn costs a machine none of its time.
+        # To wait for its turn costs a sandbox none of its time.
         self._ends = time.monotonic() + LARGE_SECONDS

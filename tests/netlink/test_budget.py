@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 
 from reconciler.errors import BusyError, ChannelError, ProtocolError
-from reconciler.guest import budget
-from reconciler.guest.budget import BYTES, LARGE_BYTES, LARGE_OBJECTS, OBJECTS, Budget
+from reconciler.netlink import budget
+from reconciler.netlink.budget import BYTES, LARGE_BYTES, LARGE_OBJECTS, OBJECTS, Budget
 
 
 def test_answers_add_up_within_a_step_and_not_beyond() -> None:
@@ -83,7 +83,7 @@ def test_a_large_look_does_not_keep_others_for_ever(monkeypatch: pytest.MonkeyPa
         assert first.deadline(10) - time.monotonic() <= 0.4
 
         def look() -> None:
-            with second.step(), pytest.raises(BusyError, match="other machines with as much to read"):
+            with second.step(), pytest.raises(BusyError, match="other sandboxes with as much to read"):
                 second.spend(LARGE_BYTES + 1)
 
         thread = threading.Thread(target=look)
