@@ -48,9 +48,7 @@ class QmpError(HostError):
 class Monitor:
     """The only client of a machine's monitor, from `__init__` to `close`. For one thread."""
 
-    def __init__(
-        self, path: str, timeout: float = TIMEOUT, *, target: str = "", budget: Budget | None = None
-    ) -> None:
+    def __init__(self, path: str, timeout: float = TIMEOUT, *, target: str = "", budget: Budget | None = None) -> None:
         """Connect. SandboxGoneError if the socket is not served, BusyError if QEMU does not greet in time.
 
         `target`: where to connect to, if not to `path`: an open file of that socket. `budget`: what all answers of the

@@ -26,6 +26,7 @@ from reconciler.netlink import engine
 from reconciler.netlink import execute as netlink
 from reconciler.netlink.budget import Budget
 from reconciler.preview import preview
+from tests.allowed import POLICY
 
 # What an answer of QEMU is made into, and what the bytes of the answer to a request of the agent are made into.
 MutateAnswer = Callable[[Any], Any]
@@ -72,7 +73,7 @@ def record(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Recording:
         patched.setattr(Connection, "push", pushed)
         patched.setattr(Connection, "receive", received)
         patched.setattr(Monitor, "execute", ordered)
-        with attend(sandbox.driver) as driver:
+        with attend(sandbox, POLICY) as driver:
             for quick in (False, True):
                 assert preview(driver, sandbox, quick=quick).plan.operations == ()
             driver.snapshot(())
@@ -147,17 +148,18 @@ class ReplayedConnection(Connection):
 def replayed(recording: Recording, answer: MutateAnswer, frames: MutateFrames) -> Iterator[VmDriver]:
     """Yield a driver of the recorded machine. What it waits for is over at once."""
 
-    def open_monitor(*_: object, budget: Budget) -> Monitor:
+    def open_monitor(*_: object, budget: Budget, target: str) -> Monitor:
+        del target
         return ReplayedMonitor(recording, answer, budget)
 
     assert isinstance(recording.sandbox.driver, VmAddress)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(vm, "Monitor", open_monitor)
-        patched.setattr(client, "Connection", lambda _: ReplayedConnection(recording, frames))
+        patched.setattr(client, "Connection", lambda *_: ReplayedConnection(recording, frames))
         for module, names in _WAITS.items():
             for name in names:
                 patched.setattr(module, name, 0.0)
-        driver = VmDriver(recording.sandbox.driver, borrow=False)
+        driver = VmDriver(recording.sandbox.driver, POLICY, borrow=False)
         try:
             yield driver
         finally:
