@@ -247,16 +247,19 @@ def _open(protocol: int) -> socket.socket:
 
 
 def _text(path: str, name: str) -> str | None:
+    data = bytearray()
     try:
-        with open(path, encoding="ascii") as file:
-            text = file.read(BYTES + 1)
+        with open(path, "rb", buffering=0) as file:
+            # The kernel may allocate as much as is asked for at a time.
+            while len(data) <= BYTES and (part := file.read(RECEIVE_SIZE)):
+                data += part
     except FileNotFoundError:
         return None
     except OSError as error:
         raise HostError(f"{name}: {error.strerror}") from error
-    if len(text) > BYTES:
+    if len(data) > BYTES:
         raise ProtocolError(f"{name}: it has more than {BYTES >> 20} MiB")
-    return text.strip()
+    return data.decode("ascii", errors="replace").strip()
 
 
 def _sysctl_file(name: str) -> str:
