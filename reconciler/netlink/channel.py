@@ -99,7 +99,8 @@ class LocalKernel:
     def open(self, protocol: int) -> SocketChannel:
         """Open a channel, as the protocol says."""
         with self._inside():
-            return SocketChannel(protocol, self._budget)
+            # The operator bounds the connections of all namespaces together, by nf_conntrack_max.
+            return SocketChannel(protocol, None if protocol == NETFILTER else self._budget)
 
     def cookie(self) -> int:
         """Return the number of the namespace: no other one has it, or had it since the boot. Needs Linux 5.14."""
