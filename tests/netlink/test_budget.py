@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from reconciler.errors import BusyError, ChannelError, ProtocolError
 from reconciler.netlink import budget
 from reconciler.netlink.budget import BYTES, LARGE_BYTES, LARGE_OBJECTS, OBJECTS, Budget
+from tests.benchmarks.measure import memory
+from tests.conftest import Kernel, ip
 
 
 def test_answers_add_up_within_a_step_and_not_beyond() -> None:
@@ -90,3 +94,16 @@ def test_a_large_look_does_not_keep_others_for_ever(monkeypatch: pytest.MonkeyPa
         thread.start()
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_a_namespace_with_more_than_that_is_an_error_of_it(kernel: Kernel, tmp_path: Path) -> None:
+    """A tenant fills the tables of its namespace."""
+    namespace = kernel.namespace()
+    numbers = (f"11.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(OBJECTS + 1000))
+    ip("-batch", "-", namespace=namespace, stdin="".join(f"route add blackhole {each}\n" for each in numbers))
+    file = tmp_path / "box.yaml"
+    head = f"apiVersion: reconciler/v1\nsandbox: box\ndriver: {{netns: {{name: {namespace}}}}}\n"
+    file.write_text(f"{head}routes: []\n")
+    code = f"import sys; from reconciler.cli.main import main; sys.exit(main(['diff', {str(file)!r}]) - 2)"
+    _, most = memory([sys.executable, "-c", code])
+    assert most < 150 << 10
