@@ -30,7 +30,17 @@ _numbers = itertools.count()
 # which the demo has as well.
 _WATCHERS = tuple(
     f"tests/watch/test_{name}.py"
-    for name in ("hostile", "machines", "many", "policy", "running", "truth", "unit", "whereabouts")
+    for name in (
+        "hostile_files",
+        "hostile_machines",
+        "machines",
+        "many",
+        "policy",
+        "running",
+        "truth",
+        "unit",
+        "whereabouts",
+    )
 )
 _HOST = {
     "watcher": (*_WATCHERS, "tests/kata/test_watched.py"),

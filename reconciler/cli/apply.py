@@ -7,17 +7,20 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from reconciler.cli.authority import read_policy
-from reconciler.cli.named import print_undone
-from reconciler.cli.output import choose_color, print_warnings
+from reconciler.cli.beside import Output, beside
+from reconciler.cli.named import undone_words
+from reconciler.cli.output import choose_color, render_warnings
 from reconciler.cli.progress import Progress
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
 from reconciler.drivers import Driver, connect
 from reconciler.drivers.claims import Claims
-from reconciler.errors import ApplyError, Problem, ReconcilerError, RefusedError
-from reconciler.manifest.load import Manifest, explain, load, warnings
+from reconciler.errors import ApplyError, HostError, Problem, ReconcilerError, RefusedError
+from reconciler.manifest.load import Manifest, load, warnings
+from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance, combine, parse_allowance
@@ -54,22 +57,31 @@ def _allowance(text: str) -> Allowance:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Apply each manifest. If one fails, the others are applied nevertheless."""
+    """Apply each manifest. Whatever one fails of, the others are applied nevertheless."""
     policy = read_policy(arguments.policy, arguments.paths)
     manifests = load(arguments.paths, policy)
     expected = _check_expectation(manifests, policy, arguments) if arguments.expect else {}
-    worst = 0
     claims = Claims()
-    for manifest in manifests:
-        try:
-            _apply(manifest, policy, arguments, expected.get(manifest.sandbox.id), claims)
-        except ApplyError as error:
-            print(render_failure(manifest, error), file=sys.stderr)
-            worst = worst or error.exit_code
-        except ReconcilerError as error:
-            print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
-            worst = worst or error.exit_code
+
+    def work(manifest: Manifest, output: Output) -> None:
+        _apply(manifest, _Terms(policy, arguments, expected.get(manifest.sandbox.id), claims), output)
+
+    worst = 0
+    for ended in beside(manifests, work, again=_lacks_device):
+        match ended.error:
+            case None:
+                continue
+            case ApplyError() as error:
+                print(render_failure(ended.manifest, error), file=sys.stderr)
+            case _:
+                print(ended.words(), file=sys.stderr)
+        worst = worst or ended.exit_code
     return worst
+
+
+def _lacks_device(error: Exception) -> bool:
+    """Return whether a sandbox lacks a device of the host: another sandbox of this run may have given it back since."""
+    return isinstance(error, HostError) and isinstance(error.about, HostDevice)
 
 
 def _check_expectation(manifests: list[Manifest], policy: Policy, arguments: argparse.Namespace) -> dict[str, str]:
@@ -77,10 +89,16 @@ def _check_expectation(manifests: list[Manifest], policy: Policy, arguments: arg
 
     Return the one that each must still have in its turn.
     """
-    fingerprints = {}
-    for manifest in manifests:
+
+    def work(manifest: Manifest, _: Output) -> str:
         with connect(manifest.sandbox, policy) as driver:
-            fingerprints[manifest.sandbox.id] = preview(driver, manifest.sandbox, adopt=arguments.adopt).fingerprint
+            return preview(driver, manifest.sandbox, adopt=arguments.adopt).fingerprint
+
+    fingerprints: dict[str, str] = {}
+    for ended in beside(manifests, work):
+        if ended.error:
+            raise ended.error
+        fingerprints[ended.manifest.sandbox.id] = ended.result or ""
     _compare(combine(list(fingerprints.values())), arguments.expect)
     return fingerprints
 
@@ -93,18 +111,27 @@ def _compare(found: str, expected: str) -> None:
         )
 
 
-def _apply(
-    manifest: Manifest, policy: Policy, arguments: argparse.Namespace, expected: str | None, claims: Claims
-) -> None:
+class _Terms(NamedTuple):
+    """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any."""
+
+    policy: Policy
+    arguments: argparse.Namespace
+    expected: str | None
+    claims: Claims
+
+
+def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
+    policy, arguments, expected, claims = terms
     warned: list[Problem] = []
 
     def accept(found: Preview) -> None:
         warned.extend(warnings([(manifest, found.observed.around)]))
-        print_warnings(warned)
+        output.err(*render_warnings(warned))
         if expected is not None:
             _compare(found.fingerprint, expected)
 
-    progress = Progress(manifest.sandbox.id)
+    # Several of them would overwrite each other.
+    progress = Progress(manifest.sandbox.id) if output.is_direct else None
     try:
         with connect(manifest.sandbox, policy) as driver:
             claims.claim(manifest.sandbox, driver)
@@ -116,15 +143,16 @@ def _apply(
                 adopt=arguments.adopt,
                 all_or_nothing=arguments.all_or_nothing,
                 waiting=partial(_print_waiting, manifest, []),
-                progress=progress,
+                progress=progress or (lambda *_: None),
             )
             late = _late_warnings(driver, manifest, result)
     finally:
-        progress.clear()
-    print_warnings(each for each in late if each not in warned)
-    _report(manifest, result, arguments)
-    if result.operations:
-        print_undone(manifest.sandbox, manifest.file)
+        if progress:
+            progress.clear()
+    output.err(*render_warnings(each for each in late if each not in warned))
+    _report(manifest, result, arguments, output)
+    if result.operations and (words := undone_words(manifest.sandbox, manifest.file)):
+        output.err(words)
 
 
 def _late_warnings(driver: Driver, manifest: Manifest, result: Result) -> list[Problem]:
@@ -144,12 +172,13 @@ def _print_waiting(manifest: Manifest, printed: list[int], count: int) -> None:
         print(f"{manifest.sandbox.id}: {words} (Ctrl-C is safe: the next apply continues)", file=sys.stderr)
 
 
-def _report(manifest: Manifest, result: Result, arguments: argparse.Namespace) -> None:
+def _report(manifest: Manifest, result: Result, arguments: argparse.Namespace, output: Output) -> None:
     count = len(result.operations)
     if not count:
-        print(f"{manifest.sandbox.id}: in sync")
+        output.out(f"{manifest.sandbox.id}: in sync")
         return
-    print(f"{manifest.sandbox.id}: applied {count:,} {plural('operation', count)} in {result.seconds:.1f} s, verified")
+    words = f"applied {count:,} {plural('operation', count)} in {result.seconds:.1f} s, verified"
+    output.out(f"{manifest.sandbox.id}: {words}")
     if arguments.verbose:
         color = choose_color(arguments.color, sys.stdout)
-        print("\n".join(render_operations(result.operations, verbose=True, color=color)))
+        output.out("\n".join(render_operations(result.operations, verbose=True, color=color)))

@@ -6,12 +6,13 @@ import argparse
 import sys
 
 from reconciler.cli.authority import read_policy
+from reconciler.cli.beside import beside
 from reconciler.cli.output import choose_color, print_data, print_warnings
 from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
-from reconciler.errors import HostError, ReconcilerError
-from reconciler.manifest.load import Manifest, explain, load, warnings
+from reconciler.errors import HostError
+from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed
 from reconciler.preview import Preview, compare, preview
@@ -47,12 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
     saved = _load_saved(arguments.observed) if arguments.observed else None
     previews: list[tuple[Manifest, Preview]] = []
     failed = 0
-    for manifest in manifests:
-        try:
-            previews.append((manifest, _preview(manifest, saved, policy, adopt=arguments.adopt)))
-        except ReconcilerError as error:
-            print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
-            failed = max(failed, error.exit_code)
+    for ended in beside(manifests, lambda manifest, _: _preview(manifest, saved, policy, adopt=arguments.adopt)):
+        if ended.result:
+            previews.append((ended.manifest, ended.result))
+        else:
+            print(ended.words(), file=sys.stderr)
+            failed = max(failed, ended.exit_code)
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
     _print(arguments, previews)
     return failed or int(any(each.plan.operations for _, each in previews))

@@ -26,11 +26,18 @@ def add_sandbox(parser: argparse.ArgumentParser) -> None:
     add_policy(parser)
 
 
-def print_undone(sandbox: Sandbox, file: str = "") -> None:
-    """Warn on stderr if a watcher will revert what was changed in a sandbox: it has another manifest than `file`."""
+def print_undone(sandbox: Sandbox) -> None:
+    """Warn on stderr if a watcher will revert what was changed in a sandbox."""
+    if words := undone_words(sandbox):
+        print(words, file=sys.stderr)
+
+
+def undone_words(sandbox: Sandbox, file: str = "") -> str:
+    """Return a warning if a watcher will revert what was changed in a sandbox: it has another manifest than `file`."""
     watched = find_reverting_manifest(sandbox.id)
-    if watched and not (file and _is_same(file, watched)):
-        print(f"{sandbox.id}: `reconciler watch` will revert whatever differs from {watched}", file=sys.stderr)
+    if not watched or (file and _is_same(file, watched)):
+        return ""
+    return f"{sandbox.id}: `reconciler watch` will revert whatever differs from {watched}"
 
 
 def _is_same(file: str, watched: str) -> bool:

@@ -52,9 +52,15 @@ def render_problems(problems: Sequence[Problem], color: bool) -> str:
 
 def print_warnings(problems: Iterable[Problem]) -> None:
     """Print warnings on stderr: what is valid but will hardly work."""
+    for line in render_warnings(problems):
+        print(line, file=sys.stderr)
+
+
+def render_warnings(problems: Iterable[Problem]) -> Iterator[str]:
+    """Yield the lines of warnings."""
     for problem in bounded(list(problems)):
         path = f"{problem.path}: " if problem.path else ""
-        print(problem._replace(path="", message=f"warning: {path}{problem.message}"), file=sys.stderr)
+        yield str(problem._replace(path="", message=f"warning: {path}{problem.message}"))
 
 
 def _excerpt(problem: Problem, color: bool) -> Iterator[str]:

@@ -12,11 +12,12 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 
+from reconciler.drivers.given import GivenDevices
 from reconciler.errors import ReconcilerError
 from reconciler.manifest.files import identity
 from reconciler.manifest.whereabouts import OWN
-from reconciler.model.interface import Origin
 from reconciler.model.sandbox import NetnsAddress, VmAddress
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.channel import ROUTE, LocalKernel
 from reconciler.netlink.engine import Engine
 
@@ -76,16 +77,17 @@ def _search() -> Iterator[tuple[str, str]]:
         with suppress(OSError, ReconcilerError):
             file = os.open(address.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                channel = LocalKernel(file).open(ROUTE)
+                kernel = LocalKernel(file, Budget())
+                channel = kernel.open(ROUTE)
                 try:
-                    links = Engine(channel).links()
+                    # The alias of a link proves nothing: whoever has rights in the namespace could have written it.
+                    ours = GivenDevices(file, kernel).recognise(Engine(channel).links()).ours
                 finally:
                     channel.close()
             finally:
                 os.close(file)
-            for link in links:
-                if origin := Origin.from_alias(link.alias):
-                    yield origin.device, f"{address} ({link.name} there)"
+            for device, (link, _) in ours.items():
+                yield device, f"{address} ({link.name} there)"
 
 
 def _namespaces() -> Iterator[NetnsAddress]:

@@ -1,8 +1,8 @@
 """A network namespace of this host. Devices move into it from the host's namespace, and back.
 
 The record of the devices that were given (`drivers.given`) proves which links in the namespace are ours, whatever their
-names and aliases are. If the namespace dies, the kernel returns a physical device to the host under another name; its
-alias identifies it there.
+names and aliases are. If the namespace dies, the kernel returns a physical device to the host, maybe under another
+name; the record proves there as well which one it is.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.drivers import elsewhere
+from reconciler.drivers import elsewhere, home
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.lock import locked
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.files import identity
-from reconciler.model.interface import Interface, Origin
+from reconciler.model.interface import Interface
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Observed, Sandbox
+from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.channel import LocalKernel
-from reconciler.netlink.engine import local_engine
 from reconciler.netlink.interface import Link
 from reconciler.operations.segment import Segment
 from reconciler.plan.device import about
@@ -43,8 +43,10 @@ class NetnsDriver:
         self._address, self._policy = address, policy
         self._file = open_namespace(address, policy)
         try:
-            kernel = LocalKernel(self._file)
-            self._given = GivenDevices(self._file, kernel.cookie)
+            # Whoever has rights in the namespace decides how much there is to read.
+            self._budget = Budget()
+            kernel = LocalKernel(self._file, self._budget)
+            self._given = GivenDevices(self._file, kernel)
             self._inside = Inside(kernel)
         except BaseException:
             os.close(self._file)
@@ -64,18 +66,25 @@ class NetnsDriver:
     def lock(self) -> Iterator[None]:
         """Lock the namespace itself: no lock file can remain, and a second name of the namespace has the same lock."""
         with locked(self._file, self._address):
-            self._given.settle(self._inside.engine.links)
+            if self._given.moving():
+                from reconciler.drivers import netns_execute
+
+                netns_execute.settle(self._inside.engine, self._given)
             yield
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Read the namespace, and those devices of the host that will move into it."""
+        with self._budget.step():
+            return self._observe(desired, quick=quick)
+
+    def _observe(self, desired: Sandbox, *, quick: bool) -> Observed:
         links = self._inside.engine.links()
         ours, unproven = self._given.recognise(links)
         wanted = desired.interfaces or ()
         wishes = {wish.device: wish for wish in wanted}
         owned = {device: _owned_link(link, wishes.get(device), wanted) for device, (link, _) in ours.items()}
         observed = self._inside.observe(desired, links, owned, quick=quick)
-        devices = _host_devices([device for device in wishes if device not in ours])
+        devices = home.attachable([device for device in wishes if device not in ours])
         for index, wish in enumerate(wanted):
             if wish.device in devices and devices[wish.device].physical:
                 refuse_physical(self._policy, desired.id, index, wish.device)
@@ -93,7 +102,8 @@ class NetnsDriver:
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""
-        return self._inside.snapshot(devices)
+        with self._budget.step():
+            return self._inside.snapshot(devices)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""
@@ -114,36 +124,3 @@ def _owned_link(link: Link, wish: Interface | None, wanted: Sequence[Interface])
     with about(wish, wanted):
         check_queues(wish, link.queues)
     return OwnedLink(link, wish.queues)
-
-
-def _host_devices(devices: list[str]) -> dict[str, AttachableDevice]:
-    """Return devices of the host by name, or by alias if the kernel returned one under another name."""
-    if not devices:
-        return {}
-    found = {}
-    with local_engine() as host:
-        for device in devices:
-            link = host.link(device)
-            if link is not None:
-                found[device] = _host_device(device, link)
-        if len(found) < len(devices):
-            for link in host.links():
-                origin = Origin.from_alias(link.alias)
-                if origin is not None and origin.device in devices:
-                    found.setdefault(origin.device, _host_device(origin.device, link))
-    return found
-
-
-def _host_device(device: str, link: Link) -> AttachableDevice:
-    origin = Origin.from_alias(link.alias)
-    if origin is None or origin.device != device:
-        origin = Origin(device=device, hw_addr=link.hw_addr, mtu=link.mtu, alias=link.alias, up=link.up)
-    return AttachableDevice(
-        name=link.name,
-        queues=link.queues,
-        origin=origin,
-        kind=link.kind,
-        ethernet=link.ethernet,
-        mtus=link.mtus,
-        physical=link.physical,
-    )

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import assert_never
 
 from reconciler.drivers.given import Given, GivenDevices
+from reconciler.drivers.home import find_on_host, is_temporary, number_on_host, temporary_name
 from reconciler.drivers.inside import Inside
+from reconciler.errors import HostError
 from reconciler.netlink import execute as netlink
 from reconciler.netlink import interface
 from reconciler.netlink.engine import Engine, local_engine
@@ -51,61 +53,138 @@ def _execute(inside: Inside, namespace: int, given: GivenDevices, segment: Segme
 
 
 def _move(inside: Engine, namespace: int, given: GivenDevices, operation: MoveOperation) -> Outcome:
-    match operation:
-        case AttachInterface():
-            with local_engine() as host:
+    with local_engine() as host:
+        match operation:
+            case AttachInterface():
                 return _attach(host, inside, namespace, given, operation)
-        case DetachInterface():
-            with open("/proc/thread-self/ns/net", "rb") as home:
-                return _detach(inside, home.fileno(), given, operation)
-        case _:
-            assert_never(operation)
+            case DetachInterface():
+                return _Return(host, inside, namespace, given, operation).run()
+            case _:
+                assert_never(operation)
 
 
 def _attach(host: Engine, inside: Engine, namespace: int, given: GivenDevices, operation: AttachInterface) -> Outcome:
     link, links = host.link(operation.host_name), inside.links()
-    if link is None:
+    number = number_on_host(link) if link else None
+    if link is None or number is None:
         return _no_link(operation, operation.host_name)
     taken = {each.index for each in links}
     # The index must be known before the device has it.
     index = link.index if link.index not in taken else max(taken) + 1
-    given.begin(
-        Given(index=index, kind=link.kind, permanent=link.permanent, origin=operation.origin, moving=True), links
-    )
-    outcome = _send_move(host, operation, link, namespace, index)
+    given.begin(Given(index=index, kind=link.kind, number=number, origin=operation.origin, moving=True), links)
+    alias, sequence = operation.origin.to_alias(), host.next_sequence()
+    data = interface.encode_move(link.index, operation.name, alias, sequence, namespace=namespace, new_index=index)
+    outcome = _send(host, operation, (sequence, data))
     if outcome.status is not Status.UNKNOWN:
         given.end(inside.links())
     return outcome
 
 
-def _detach(inside: Engine, home: int, given: GivenDevices, operation: DetachInterface) -> Outcome:
-    links = inside.links()
-    link = next((each for each in links if each.name == operation.name), None)
-    if link is None:
-        return _no_link(operation, operation.name)
-    known = given.find(link.index)
-    if known is None:
-        return Outcome(operation, Status.FAILED, f"the record of given devices does not have {operation.name} any more")
-    alias = operation.origin.to_alias()
-    if link.alias != alias:
-        # Another program wrote the alias. While the device moves, its entry is believed only with ours.
-        sequence = inside.next_sequence()
-        request = netlink.Request(operation, sequence, interface.encode_alias(link.index, alias, sequence))
-        outcome = netlink.send(inside.channel, [request], is_gone)[0]
+class _Return:
+    """Brings one device home.
+
+    The device gets a temporary name before it leaves, so that no name that others chose appears on the host. There it
+    is recognised once more before it gets its own name: another one may have been put in its place meanwhile.
+    """
+
+    def __init__(
+        self, host: Engine, inside: Engine, namespace: int, given: GivenDevices, operation: DetachInterface
+    ) -> None:
+        self._host, self._inside, self._namespace = host, inside, namespace
+        self._given, self._operation = given, operation
+        self._temporary = temporary_name()
+
+    def run(self) -> Outcome:
+        """Return what became of the operation."""
+        links = self._inside.links()
+        link = next((each for each in links if each.name == self._operation.name), None)
+        if link is None:
+            return _no_link(self._operation, self._operation.name)
+        known = self._given.find(link)
+        if known is None:
+            return self._failed(f"no record proves that {link.name} is a device that was given")
+        if self._host.link(self._operation.origin.device):
+            return self._failed(f"the host has another device named {self._operation.origin.device} now; rename that")
+        self._given.begin(replace(known, origin=self._operation.origin, moving=True), links)
+        outcome = self._leave(link, known)
+        if outcome.status is not Status.UNKNOWN:
+            self._given.end(self._inside.links())
+        return outcome
+
+    def _leave(self, link: Link, known: Given) -> Outcome:
+        """Send the device to the host under its temporary name; if that fails, leave it as it was."""
+        engine, operation = self._inside, self._operation
+        alias = operation.origin.to_alias()
+        down, renamed = engine.next_sequence(), engine.next_sequence()
+        outcome = _send(
+            engine,
+            operation,
+            (down, interface.encode_up(link.index, up=False, sequence=down)),
+            (renamed, interface.encode_aside(link.index, self._temporary, alias, renamed)),
+        )
         if outcome.status is not Status.DONE:
             return outcome
-    given.begin(replace(known, origin=operation.origin, moving=True), inside.links())
-    outcome = _send_move(inside, operation, link, home)
-    if outcome.status is not Status.UNKNOWN:
-        given.end(inside.links())
-    return outcome
+        sequence = engine.next_sequence()
+        with open("/proc/thread-self/ns/net", "rb") as home:
+            data = interface.encode_move(link.index, self._temporary, alias, sequence, namespace=home.fileno())
+            outcome = _send(engine, operation, (sequence, data))
+        if outcome.status is Status.FAILED:
+            sequence = engine.next_sequence()
+            _send(engine, operation, (sequence, interface.encode_aside(link.index, link.name, link.alias, sequence)))
+            return outcome
+        return outcome if outcome.status is Status.UNKNOWN else self._arrive(link, known)
+
+    def _arrive(self, link: Link, known: Given) -> Outcome:
+        """Give the device its own name if it is the one that was given; or else send back what has come."""
+        came = find_on_host(self._host, known)
+        if came is None:
+            other = self._host.link(self._temporary)
+            if other:
+                self._send_back(other, link)
+            return self._failed(f"{link.name} was replaced by another device while it moved")
+        outcome = restore(self._host, came, self._operation)
+        if outcome.status is Status.FAILED:
+            self._send_back(came, link)
+        return outcome
+
+    def _send_back(self, came: Link, before: Link) -> None:
+        sequence = self._host.next_sequence()
+        data = interface.encode_move(
+            came.index, before.name, before.alias, sequence, namespace=self._namespace, new_index=before.index
+        )
+        _send(self._host, self._operation, (sequence, data))
+
+    def _failed(self, reason: str) -> Outcome:
+        return Outcome(self._operation, Status.FAILED, reason)
+
+
+def restore(host: Engine, link: Link, operation: DetachInterface) -> Outcome:
+    """Make a device that came home under a temporary name what it was."""
+    sequence = host.next_sequence()
+    return _send(host, operation, (sequence, interface.encode_restore(link, operation.origin, sequence)))
+
+
+def settle(inside: Engine, given: GivenDevices) -> None:
+    """Finish what a run began that was killed while a device moved. HostError if that is not possible."""
+    with local_engine() as host:
+        for each in given.moving():
+            link = find_on_host(host, each)
+            if link and is_temporary(link.name):
+                outcome = restore(host, link, DetachInterface(name=link.name, origin=each.origin))
+                if outcome.status is not Status.DONE:
+                    raise HostError(
+                        f"{each.origin.device} came home as {link.name} and cannot be restored: {outcome.reason}; "
+                        f"by hand: ip link set dev {link.name} name {each.origin.device}"
+                    )
+    given.end(inside.links())
 
 
 def _no_link(operation: MoveOperation, name: str) -> Outcome:
     return Outcome(operation, Status.FAILED, f"the link {name} no longer exists")
 
 
-def _send_move(engine: Engine, operation: MoveOperation, link: Link, namespace: int, index: int = 0) -> Outcome:
-    sequence = engine.next_sequence()
-    request = interface.encode_move(operation, link, sequence, namespace, index)
-    return netlink.send(engine.channel, [netlink.Request(operation, sequence, request)], is_gone)[0]
+def _send(engine: Engine, operation: MoveOperation, *requests: tuple[int, bytes]) -> Outcome:
+    """Send requests (sequence number, data) that make up an operation; return its outcome."""
+    batch = [netlink.Request(operation, sequence, data) for sequence, data in requests]
+    outcomes = netlink.send(engine.channel, batch, is_gone)
+    return next((each for each in outcomes if each.status is not Status.DONE), outcomes[-1])

@@ -19,14 +19,13 @@ from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent, lend
 from reconciler.guest.agent import Frame
 from reconciler.guest.connection import TIMEOUT, Connection
+from reconciler.netlink.budget import UNASKED, Budget
 from reconciler.netlink.message import Message, attributes, messages
 
-# Bytes of one answer. In a dump a route takes about 60 bytes, an IPVS server 200.
-ANSWER_SIZE = 64 << 20
-# Bytes that a part of an answer counts besides its payload, so that empty parts are bounded as well.
-_PART_SIZE = 64
 # Bytes of notifications that may wait. If more come, they are dropped and `Notices.lost` is set.
-NOTICES_SIZE = 4 << 20
+NOTICES_SIZE = 1 << 20
+# Seconds to wait for the rest of a frame.
+_DRIP = 0.005
 # Reports of the guard that may wait, likewise.
 GUARDED_COUNT = 1024
 # Seconds between two looks of a guard. The kernel takes 4 ms for a flush and the first service (see docs/guest.md).
@@ -73,12 +72,22 @@ class AgentClient:
     ends the subscription and the guard, and the next notices are `lost`.
     """
 
-    def __init__(self, path: str, timeout: float = TIMEOUT, *, target: str = "", borrow: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        timeout: float = TIMEOUT,
+        *,
+        target: str = "",
+        borrow: bool = False,
+        budget: Budget | None = None,
+    ) -> None:
         """Connect to the socket of the agent's port. Each request may take `timeout` seconds.
 
         `target`: as for Connection. `borrow`: if another process uses the port, ask it to lend the port (`guest.lend`)
-        instead of raising BusyError.
+        instead of raising BusyError. `budget`: what all answers of the machine may cost; by default, each request has
+        one of its own.
         """
+        self.budget = budget or Budget()
         self._loan: socket.socket | None = None
         if borrow:
             self._connection, self._loan = lend.borrow(path, target)
@@ -163,9 +172,10 @@ class AgentClient:
         self._guarding = False
 
     def notices(self, timeout: float, wake: int | None = None) -> Notices:
-        """Return what the agent sent, as soon as there is something.
+        """Return what the agent sent, as soon as there is something, even if it says nothing.
 
-        Return nothing of it after `timeout` seconds, or when the descriptor `wake` is readable.
+        Return nothing after `timeout` seconds, or when the descriptor `wake` is readable. What is read at a time is
+        bounded, so the caller decides how much time a guest takes that sends without end.
         """
         deadline = time.monotonic() + timeout
         try:
@@ -182,11 +192,14 @@ class AgentClient:
         return found
 
     def _await_notice(self, deadline: float, wake: int | None) -> None:
-        while True:
-            while self._connection.has_frame():
-                self._keep(self._connection.receive(deadline))
-            if self._messages or self._lost or self._guarded or self._connection.step(deadline, wake):
-                return
+        while not (self._messages or self._lost or self._guarded or self._connection.has_frame()):
+            if self._connection.step(deadline, wake):
+                break
+            if not self._connection.has_frame():
+                # A guest that sends byte by byte is not read byte by byte.
+                time.sleep(_DRIP)
+        while self._connection.has_frame():
+            self._keep(self._connection.receive(deadline))
 
     def request(self, kind: int, payload: bytes) -> list[bytes]:
         """Send a request. Return the parts of its answer."""
@@ -197,14 +210,18 @@ class AgentClient:
 
     def requests(self, kind: int, payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
         """Send requests, each while the one before is answered. Yield the parts of each answer."""
+        with self.budget.step():
+            yield from self._requests(kind, payloads)
+
+    def _requests(self, kind: int, payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
         asked: deque[int] = deque()
         try:
             for payload in payloads:
-                asked.append(self._push(kind, payload, time.monotonic() + self._timeout))
+                asked.append(self._push(kind, payload, self.budget.deadline(self._timeout)))
                 if len(asked) > 1:
-                    yield self._collect(asked.popleft(), time.monotonic() + self._timeout)
+                    yield self._collect(asked.popleft(), self.budget.deadline(self._timeout))
             while asked:
-                yield self._collect(asked.popleft(), time.monotonic() + self._timeout)
+                yield self._collect(asked.popleft(), self.budget.deadline(self._timeout))
         except _FailedError as failed:
             self._begin_anew()
             raise failed.translated() from None
@@ -213,14 +230,15 @@ class AgentClient:
             raise
 
     def _request(self, kind: int, payload: bytes) -> list[bytes]:
-        deadline = time.monotonic() + self._timeout
-        try:
-            return self._collect(self._push(kind, payload, deadline), deadline)
-        except _FailedError:
-            raise
-        except BaseException:
-            self._begin_anew()
-            raise
+        with self.budget.step():
+            deadline = self.budget.deadline(self._timeout)
+            try:
+                return self._collect(self._push(kind, payload, deadline), deadline)
+            except _FailedError:
+                raise
+            except BaseException:
+                self._begin_anew()
+                raise
 
     def _push(self, kind: int, payload: bytes, deadline: float) -> int:
         """Append a request to what is to be sent. Return its id."""
@@ -232,9 +250,9 @@ class AgentClient:
     def _collect(self, asked: int, deadline: float) -> list[bytes]:
         """Receive the answer to the request with this id. Return its parts."""
         parts: list[bytes] = []
-        left = ANSWER_SIZE
         while True:
             frame = self._connection.receive(deadline)
+            self.budget.spend(len(frame.payload) + agent.HEADER.size, 1 if frame.request else UNASKED)
             if time.monotonic() > deadline:
                 raise ChannelError(f"the guest's agent did not finish its answer within {self._timeout:.0f} s")
             if frame.request == 0:
@@ -242,9 +260,6 @@ class AgentClient:
                 continue
             if frame.request != asked:
                 raise ProtocolError(f"the guest's agent answered request {frame.request}, which was not sent")
-            left -= len(frame.payload) + _PART_SIZE
-            if left < 0:
-                raise ProtocolError(f"the answer of the guest's agent has more than {ANSWER_SIZE} bytes")
             if frame.kind == agent.FAILED:
                 raise _failed(frame.payload)
             if frame.kind not in {agent.MORE, agent.DONE}:

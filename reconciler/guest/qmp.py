@@ -20,14 +20,17 @@ from typing import Any, Self
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
 from reconciler.guest.connection import connect
+from reconciler.netlink.budget import UNASKED, Budget
 from reconciler.wording import printable
 
 # Seconds for an answer. QEMU answers in milliseconds, or it waits for a backend that does not listen.
 TIMEOUT = 5.0
-# Bytes of a line. The device tree of a large machine has some KB.
-_LINE_SIZE = 4 << 20
+# Bytes of a line. Of 200 PCI devices, the longest line has 160 KB.
+_LINE_SIZE = 1 << 20
 # Bytes of one read.
 _READ_SIZE = 1 << 16
+# Characters of the words in which QEMU refuses a command.
+_WORDS = 1024
 # Events that wait for `await_event`. Older ones are dropped.
 _EVENTS = 256
 
@@ -45,13 +48,17 @@ class QmpError(HostError):
 class Monitor:
     """The only client of a machine's monitor, from `__init__` to `close`. For one thread."""
 
-    def __init__(self, path: str, timeout: float = TIMEOUT, *, target: str = "") -> None:
+    def __init__(self, path: str, timeout: float = TIMEOUT, *, target: str = "", budget: Budget | None = None) -> None:
         """Connect. SandboxGoneError if the socket is not served, BusyError if QEMU does not greet in time.
 
-        `target`: where to connect to, if not to `path`: an open file of that socket.
+        `target`: where to connect to, if not to `path`: an open file of that socket. `budget`: what all answers of the
+        machine may cost; by default, each command has one of its own.
         """
         self._path, self._timeout = path, timeout
+        self._budget = budget or Budget()
         self._buffer = bytearray()
+        # In so many bytes of the buffer no line ends.
+        self._searched = 0
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         # Each command has an id, which its answer repeats. The ids of two clients differ, because QEMU sends a late
         # answer even to the next client.
@@ -80,7 +87,15 @@ class Monitor:
         self._socket.close()
 
     def execute(self, command: str, **arguments: Any) -> Any:
-        """Execute a command. Return what QEMU returns. QmpError if it refuses, ChannelError if it does not answer."""
+        """Execute a command. Return what QEMU returns: any JSON value, see `guest.answer`.
+
+        QmpError if QEMU refuses, ChannelError if it does not answer, ProtocolError if it sends too much.
+        """
+        with self._budget.step():
+            return self._execute(command, arguments)
+
+    def _execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
+        deadline = self._budget.deadline(self._timeout)
         id_ = next(self._ids)
         message = {"execute": command, "arguments": arguments, "id": id_}
         try:
@@ -90,7 +105,6 @@ class Monitor:
             raise ChannelError(f"QEMU did not read the command {command} within {self._timeout:g} s") from None
         except OSError as error:
             raise self._gone(error.strerror) from error
-        deadline = time.monotonic() + self._timeout
         while True:
             answer = self._receive(deadline, command)
             if "event" in answer:
@@ -104,14 +118,20 @@ class Monitor:
 
     def human(self, line: str) -> str:
         """Execute a line of the human monitor, for what QMP does not have. Return its output."""
-        return str(self.execute("human-monitor-command", **{"command-line": line}))
+        output = self.execute("human-monitor-command", **{"command-line": line})
+        if not isinstance(output, str):
+            raise ProtocolError(f"QEMU answered the line {line} of the human monitor with something that is no text")
+        return output
 
     def await_event(self, name: str, matches: Callable[[Mapping[str, Any]], bool], timeout: float) -> bool:
         """Wait for an event of this name whose data match. Return whether it came within `timeout` seconds.
 
         An event that came before the call counts as well.
         """
-        deadline = time.monotonic() + timeout
+        with self._budget.step():
+            return self._await_event(name, matches, self._budget.deadline(timeout))
+
+    def _await_event(self, name: str, matches: Callable[[Mapping[str, Any]], bool], deadline: float) -> bool:
         while True:
             while self._events:
                 event = self._events.popleft()
@@ -141,8 +161,9 @@ class Monitor:
 
     def _receive(self, deadline: float, what: str) -> dict[str, Any]:
         """Return the next line. `what` names what is waited for in the message of an error."""
-        while b"\n" not in self._buffer:
-            if len(self._buffer) > _LINE_SIZE:
+        while (end := self._buffer.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._buffer)
+            if self._searched > _LINE_SIZE:
                 raise ProtocolError(f"QEMU sent a line of more than {_LINE_SIZE} bytes")
             try:
                 self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -156,8 +177,10 @@ class Monitor:
             self._buffer += data
             if b"\n" not in data and time.monotonic() > deadline:
                 raise self._late(what)
-        line, _, rest = self._buffer.partition(b"\n")
-        self._buffer = rest
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._searched = 0
+        self._budget.spend(len(line), UNASKED)
         try:
             answer = json.loads(line)
         except (ValueError, RecursionError):
@@ -170,4 +193,4 @@ class Monitor:
 def _refusal(command: str, failed: Any) -> ReconcilerError:
     if not isinstance(failed, dict):
         return ProtocolError(f"QEMU refused {command} without a reason")
-    return QmpError(command, str(failed.get("class")), str(failed.get("desc")))
+    return QmpError(command, str(failed.get("class"))[:_WORDS], str(failed.get("desc"))[:_WORDS])

@@ -14,11 +14,21 @@ LOOPBACK = "lo"
 IPV6_MIN_MTU = 1280
 # Bytes. IFALIASZ of linux/if.h is 256; with its terminating NUL, an alias must be shorter than that.
 ALIAS_MAX = 254
+# Bytes of a name: IFNAMSIZ of linux/if.h is 16, with the terminating NUL.
+NAME_MAX = 15
+_NAME, _NO_NAMES = re.compile(r"[^\s/:\0]+"), {".", ".."}
 # IFA_PROTO of a link-local address that the kernel has made (linux/if_addr.h).
 KERNEL_LINK_LOCAL = 3
 _ALIAS = re.compile(
     r"reconciler: device=(\S{1,15}) hwaddr=([0-9a-f:]{17}) mtu=([0-9]{1,5})(?: alias=(.*))?\Z", re.DOTALL
 )
+
+
+def is_link_name(name: str) -> bool:
+    """Return whether the kernel allows a name of a link (net/core/dev.c: dev_valid_name)."""
+    return (
+        _NAME.fullmatch(name) is not None and len(name.encode(errors="replace")) <= NAME_MAX and name not in _NO_NAMES
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from reconciler.errors import ChannelError, HostError, ProtocolError, SandboxGoneError
+from reconciler.netlink.budget import BYTES, Budget
 from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_of
 
 # Seconds a kernel may take for one exchange; a large dump takes milliseconds.
@@ -39,6 +40,9 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NETNS_COOKIE = 32, 33, 71
 # All that one send contains must fit into the send buffer.
 _BUFFERS = ((_SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER), (_SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER))
 _CLONE_NEWNET = 0x40000000
+# asm-generic/unistd.h, the same on every architecture, and linux/mount.h. glibc has wrappers only from 2.36 on.
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_CLOEXEC, _CREATE = 1, 6
 
 
 class Channel(Protocol):
@@ -85,19 +89,42 @@ class Kernel(Protocol):
 class LocalKernel:
     """The kernel of this host: the namespace of this process, or another one."""
 
-    def __init__(self, namespace: int | None = None) -> None:
-        """Use the namespace that the open file `namespace` refers to, which the caller closes; by default our own."""
-        self._namespace = namespace
+    def __init__(self, namespace: int | None = None, budget: Budget | None = None) -> None:
+        """Use the namespace that the open file `namespace` refers to, which the caller closes; by default our own.
+
+        `budget`: what its answers may cost, if others have rights in the namespace.
+        """
+        self._namespace, self._budget = namespace, budget
 
     def open(self, protocol: int) -> SocketChannel:
         """Open a channel, as the protocol says."""
         with self._inside():
-            return SocketChannel(protocol)
+            # The operator bounds the connections of all namespaces together, by nf_conntrack_max.
+            return SocketChannel(protocol, None if protocol == NETFILTER else self._budget)
 
     def cookie(self) -> int:
         """Return the number of the namespace: no other one has it, or had it since the boot. Needs Linux 5.14."""
         with self._inside(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, ROUTE) as any_socket:
             return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+
+    def device_numbers(self, names: Mapping[int, str]) -> dict[int, int]:
+        """Return the number of each device by its index, without those that do not exist. `names`: what each is named.
+
+        The number is the inode of the device's folder in sysfs, which the kernel counts up (kernfs): no other device
+        has it, or had it since the boot. A device keeps it through renames and moves, and nobody can choose it.
+        """
+        if not names:
+            return {}
+        with self._inside():
+            root = _mount_sysfs()
+        try:
+            found = dict(filter(None, (_device(root, name) for name in names.values())))
+            if found.keys() != names.keys():
+                # Some were renamed since, or have names that are no text.
+                found |= dict(filter(None, (_device(root, name) for name in _listed(root))))
+        finally:
+            os.close(root)
+        return {index: found[index] for index in names if index in found}
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Read settings, as the protocol says."""
@@ -141,13 +168,14 @@ class LocalKernel:
 class SocketChannel:
     """A netlink socket in the namespace that this process is in when the socket is opened."""
 
-    def __init__(self, protocol: int = ROUTE) -> None:
-        """Open the socket of a netlink family."""
+    def __init__(self, protocol: int = ROUTE, budget: Budget | None = None) -> None:
+        """Open the socket of a netlink family. `budget`: what all answers may cost; None: they are not bounded."""
+        self._budget = budget
         self._socket = _open(protocol)
 
     def exchange(self, requests: bytes, last: int) -> list[Message]:
         """Send and receive, as the protocol says."""
-        with _translated():
+        with _translated(), self._step():
             self._socket.send(requests)
             return self._collect(last, RECEIVE_SIZE)
 
@@ -158,7 +186,7 @@ class SocketChannel:
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
         """Send one by one and receive, as the protocol says."""
         answers: list[Message] = []
-        with _translated():
+        with _translated(), self._step():
             for request in requests:
                 self._socket.send(request)
                 answers += self._collect(sequence_of(request), SMALL_RECEIVE_SIZE)
@@ -173,8 +201,13 @@ class SocketChannel:
                 raise ProtocolError(f"the kernel sent a datagram of {received} bytes; at most {size} were expected")
             part = messages(bytes(memoryview(buffer)[:received]))
             answers += part
+            if self._budget:
+                self._budget.spend(received, len(part))
             if any(m.sequence == last and m.type in (ERROR, DONE) for m in (part[0], part[-1])):
                 return answers
+
+    def _step(self) -> AbstractContextManager[None]:
+        return self._budget.step() if self._budget else nullcontext()
 
     def close(self) -> None:
         """Close the socket."""
@@ -215,13 +248,19 @@ def _open(protocol: int) -> socket.socket:
 
 
 def _text(path: str, name: str) -> str | None:
+    data = bytearray()
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
+        with open(path, "rb", buffering=0) as file:
+            # The kernel may allocate as much as is asked for at a time.
+            while len(data) <= BYTES and (part := file.read(RECEIVE_SIZE)):
+                data += part
     except FileNotFoundError:
         return None
     except OSError as error:
         raise HostError(f"{name}: {error.strerror}") from error
+    if len(data) > BYTES:
+        raise ProtocolError(f"{name}: it has more than {BYTES >> 20} MiB")
+    return data.decode("ascii", errors="replace").strip()
 
 
 def _sysctl_file(name: str) -> str:
@@ -240,3 +279,51 @@ def _setns(descriptor: int) -> None:
     if code == errno.EINVAL:
         raise HostError("the file is not a network namespace")
     raise SandboxGoneError(f"cannot enter the network namespace: {os.strerror(code)}")
+
+
+def _mount_sysfs() -> int:
+    """Mount the sysfs of this thread's namespace, without a place in any tree of files. Return its descriptor."""
+    context = _call(_FSOPEN, b"sysfs", _CLOEXEC)
+    try:
+        _call(_FSCONFIG, context, _CREATE, None, None, 0)
+        return _call(_FSMOUNT, context, _CLOEXEC, 0)
+    finally:
+        os.close(context)
+
+
+def _call(number: int, *arguments: bytes | int | None) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = int(libc.syscall(number, *arguments))
+    if result < 0:
+        raise HostError(
+            f"the devices of a network namespace cannot be told apart (mount of sysfs: "
+            f"{os.strerror(ctypes.get_errno())}); this needs root (CAP_SYS_ADMIN)"
+        )
+    return result
+
+
+def _listed(root: int) -> list[str]:
+    folder = os.open("class/net", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    try:
+        return os.listdir(folder)
+    finally:
+        os.close(folder)
+
+
+def _device(root: int, name: str) -> tuple[int, int] | None:
+    """Return the index and the number of a device by its name; None if there is none."""
+    try:
+        # Both are read by one descriptor, which is of one device, whatever is renamed meanwhile.
+        folder = os.open(f"class/net/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    except (OSError, ValueError):
+        return None
+    try:
+        file = os.open("ifindex", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            return int(os.read(file, 32)), os.fstat(folder).st_ino
+        finally:
+            os.close(file)
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(folder)

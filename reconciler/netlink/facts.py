@@ -21,7 +21,6 @@ from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress
 from reconciler.model.interface import KERNEL_LINK_LOCAL
 from reconciler.netlink import interface, message, neighbour, route, rule
 from reconciler.netlink.engine import Engine, local_engine
-from reconciler.wording import printable
 
 _IFINFOMSG, _IFADDRMSG = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 _RTMSG, _NDMSG = struct.Struct("=BBBBBBBBI"), struct.Struct("=BxxxiHBB")
@@ -33,6 +32,8 @@ _LINK_FLAGS = 0x1 | 0x2 | 0x80 | 0x100 | 0x200 | 0x1000
 # Attributes that are part of an object's name, or that change by themselves, are left out.
 _LINK_FIELDS = {1: "address", 2: "broadcast", 4: "mtu", 10: "master", 13: "txqueuelen", 20: "alias", 27: "group"}
 _IFNAME = 3
+# Bytes: IFALIASZ of linux/if.h, without its NUL.
+_TEXT_MAX = 255
 # IFA_F_TENTATIVE, _DADFAILED, _OPTIMISTIC, _DEPRECATED.
 _PASSING_FLAGS = 0x40 | 0x08 | 0x04 | 0x20
 _ADDRESS_FIELDS = {1: "peer", 3: "label", 4: "broadcast", 9: "metric", 11: "protocol"}
@@ -210,7 +211,7 @@ def _value(name: str, data: bytes) -> str:
 
 
 def _text(data: bytes) -> str:
-    return printable(data.rstrip(b"\0").decode(errors="replace"))
+    return message.text(data, _TEXT_MAX, "name or alias of a link")
 
 
 def _number(found: Mapping[int, bytes], kind: int, default: int = 0) -> int:

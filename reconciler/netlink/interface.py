@@ -16,18 +16,14 @@ from typing import Any, assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, split_prefix, unpack
-from reconciler.model.interface import KERNEL_LINK_LOCAL, UNKNOWN_STATE, Address, LinkState
+from reconciler.model.interface import KERNEL_LINK_LOCAL, NAME_MAX, UNKNOWN_STATE, Address, LinkState, Origin
 from reconciler.netlink import message
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import (
-    AttachInterface,
-    DetachInterface,
     LinkOperation,
-    MoveOperation,
     RenameInterface,
     SetLink,
 )
-from reconciler.wording import printable
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 # ARPHRD_ETHER of linux/if_arp.h.
@@ -47,6 +43,8 @@ _IF_READY = 0x80000000
 _GENERATIONS = {b"\0": "eui64", b"\1": "none"}
 _IFLA_INFO_KIND = 1
 _SKIP_STATISTICS = 8
+# Bytes: IFALIASZ - 1 of linux/if.h, MODULE_NAME_LEN of linux/module.h.
+_ALIAS_MAX, _KIND_MAX = 255, 64
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_ANYCAST, _IFA_CACHEINFO = 1, 2, 3, 4, 5, 6
 _IFA_FLAGS, _IFA_RT_PRIORITY, _IFA_PROTO = 8, 9, 11
 # struct ifa_cacheinfo begins with the seconds for which the address is preferred. _FOREVER: without end.
@@ -163,15 +161,15 @@ def decode_link(payload: bytes) -> Link:
     kind = dict(message.attributes(found.get(_IFLA_LINKINFO, b""))).get(_IFLA_INFO_KIND, b"")
     return Link(
         index=index,
-        name=_text(found.get(_IFLA_IFNAME, b"")),
-        hw_addr=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        name=message.text(found.get(_IFLA_IFNAME, b""), NAME_MAX, "name of a link"),
+        hw_addr=message.hardware_address(found.get(_IFLA_ADDRESS, b"")),
         mtu=_number(found.get(_IFLA_MTU)),
         up=bool(flags & _IFF_UP),
         carrier=bool(flags & _IFF_LOWER_UP),
-        alias=_text(found.get(_IFLA_IFALIAS, b"")),
-        kind=_text(kind),
+        alias=message.text(found.get(_IFLA_IFALIAS, b""), _ALIAS_MAX, "alias of a link"),
+        kind=message.text(kind, _KIND_MAX, "kind of a link"),
         queues=_number(found.get(_IFLA_NUM_TX_QUEUES)),
-        permanent=found.get(_IFLA_PERM_ADDRESS, b"").hex(":"),
+        permanent=message.hardware_address(found.get(_IFLA_PERM_ADDRESS, b"")),
         ethernet=type_ == _ETHERNET,
         mtus=(_number(found.get(_IFLA_MIN_MTU)), _number(found.get(_IFLA_MAX_MTU))),
         master=_number(found.get(_IFLA_MASTER)),
@@ -188,7 +186,7 @@ def _decode_state(flags: int, found: Mapping[int, bytes]) -> LinkState:
         generation=_GENERATIONS.get(ipv6.get(_IFLA_INET6_ADDR_GEN_MODE, b"\0"), "other"),
         arp=not flags & _IFF_NOARP,
         multicast=bool(flags & _IFF_MULTICAST),
-        broadcast=found.get(_IFLA_BROADCAST, b"").hex(":"),
+        broadcast=message.hardware_address(found.get(_IFLA_BROADCAST, b"")),
         held=any(found.get(_IFLA_PROTO_DOWN, b"")),
     )
 
@@ -217,7 +215,7 @@ def decode_address(payload: bytes) -> LinkAddress | None:
         permanent=bool(flags & _IFA_F_PERMANENT),
         protocol=int.from_bytes(found.get(_IFA_PROTO, b"")[:1]),
         peer=_address(peer, size) if peer != packed else None,
-        label=_text(found.get(_IFA_LABEL, b"")),
+        label=message.text(found.get(_IFA_LABEL, b""), NAME_MAX, "label of an address"),
         opaque=tuple(_address_words(flags, scope, found, size)),
     )
 
@@ -246,11 +244,6 @@ def _address(value: bytes, size: int) -> str:
     return unpack(value)
 
 
-def _text(value: bytes) -> str:
-    # A name or an alias may contain any byte. Control characters must not reach a terminal.
-    return printable(value.rstrip(b"\0").decode(errors="replace"))
-
-
 def _number(value: bytes | None) -> int:
     if value is None:
         return 0
@@ -260,32 +253,34 @@ def _number(value: bytes | None) -> int:
     return int(number)
 
 
-def encode_move(operation: MoveOperation, link: Link, sequence: int, namespace: int, index: int = 0) -> bytes:
-    """Build the request that moves a link to the namespace of the open file `namespace`.
+def encode_move(index: int, name: str, alias: str, sequence: int, *, namespace: int, new_index: int = 0) -> bytes:
+    """Build the request that moves a link to the namespace of the open file `namespace`, with this name and alias.
 
-    `index`: what its index there will be; 0: the kernel chooses. What a link returns with is sent only if it differs:
-    some kinds cannot change their MAC address, not even to the same one.
+    If the link's present name is free there, the link has it there for a moment. `new_index`: what its index there
+    will be; 0: the kernel chooses.
     """
     values: list[tuple[str, str | int]] = [("IFLA_NET_NS_FD", namespace)]
-    values += [("IFLA_NEW_IFINDEX", index)] if index else []
-    up = False
-    match operation:
-        case AttachInterface():
-            values += [("IFLA_IFNAME", operation.name), ("IFLA_IFALIAS", operation.origin.to_alias())]
-        case DetachInterface():
-            back = operation.origin
-            values += [("IFLA_IFNAME", back.device), ("IFLA_IFALIAS", back.alias)]
-            values += [("IFLA_ADDRESS", back.hw_addr)] if back.hw_addr != link.hw_addr else []
-            values += [("IFLA_MTU", back.mtu)] if back.mtu != link.mtu else []
-            up = back.up
-        case _:
-            assert_never(operation)
-    return _encode_link(link.index, values, up or None, sequence)
+    values += [("IFLA_NEW_IFINDEX", new_index)] if new_index else []
+    values += [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)]
+    return _encode_link(index, values, None, sequence)
 
 
-def encode_alias(index: int, alias: str, sequence: int) -> bytes:
-    """Build the request that sets the alias of a link."""
-    return _encode_link(index, [("IFLA_IFALIAS", alias)], None, sequence)
+def encode_aside(index: int, name: str, alias: str, sequence: int) -> bytes:
+    """Build the request that gives a link that is down a name and an alias, before it moves."""
+    return _encode_link(index, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)], None, sequence)
+
+
+def encode_up(index: int, *, up: bool, sequence: int) -> bytes:
+    """Build the request that sets a link up or down."""
+    return _encode_link(index, [], up, sequence)
+
+
+def encode_restore(link: Link, origin: Origin, sequence: int) -> bytes:
+    """Build the request that makes a link what it was. What is so already is not sent: some kinds refuse even that."""
+    values: list[tuple[str, str | int]] = [("IFLA_IFNAME", origin.device), ("IFLA_IFALIAS", origin.alias)]
+    values += [("IFLA_ADDRESS", origin.hw_addr)] if origin.hw_addr != link.hw_addr else []
+    values += [("IFLA_MTU", origin.mtu)] if origin.mtu != link.mtu else []
+    return _encode_link(link.index, values, origin.up or None, sequence)
 
 
 def encode_link(operation: LinkOperation, index: int, sequence: int) -> bytes:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from reconciler.errors import ProtocolError
+from reconciler.wording import printable
 
 # Flags of nlmsghdr.
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
@@ -30,6 +32,10 @@ _NESTED_AND_ORDER = 0xC000
 _ERROR_SIZE = 4 + _HEADER.size
 _CAPPED, _HAS_ATTRIBUTES = 0x100, 0x200
 _EXTACK_TEXT = 1
+# Bytes. NETLINK_MAX_FMTMSG_LEN of the kernel is 80.
+_WORDS_MAX = 1024
+# Bytes: a 64-bit number, and MAX_ADDR_LEN of linux/netdevice.h.
+_NUMBER_MAX, _ADDRESS_MAX = 8, 32
 # include/linux/err.h.
 _MAX_ERRNO = 4095
 
@@ -103,6 +109,31 @@ def messages(datagram: bytes) -> list[Message]:
     return found
 
 
+def text(value: bytes, most: int, what: str) -> str:
+    """Decode a text of at most so many bytes, which a NUL may end. ProtocolError if it is longer.
+
+    A name or an alias may contain any byte. Control characters are escaped: they must not reach a terminal.
+    """
+    bare = value.rstrip(b"\0")
+    if len(bare) > most:
+        raise ProtocolError(f"{what} of {len(bare)} bytes; the kernel allows {most}")
+    return printable(bare.decode(errors="replace"))
+
+
+def number(value: bytes, what: str) -> int:
+    """Decode a number of any size, in the byte order of the kernel. ProtocolError if the kernel has none so long."""
+    if len(value) > _NUMBER_MAX:
+        raise ProtocolError(f"{what} of {len(value)} bytes; the kernel has {_NUMBER_MAX} at most")
+    return int.from_bytes(value, sys.byteorder)
+
+
+def hardware_address(value: bytes) -> str:
+    """Decode a hardware address, such as a MAC address. ProtocolError if the kernel has none so long."""
+    if len(value) > _ADDRESS_MAX:
+        raise ProtocolError(f"hardware address of {len(value)} bytes; the kernel allows {_ADDRESS_MAX}")
+    return value.hex(":")
+
+
 def failure(message: Message) -> Failure | None:
     """Read an answer of type ERROR (or the status of DONE): None means success."""
     payload = message.payload
@@ -130,5 +161,5 @@ def _words(payload: bytes, start: int) -> str:
     """Read the kernel's text about an error from the attributes that follow it."""
     for kind, value in attributes(payload, start):
         if kind == _EXTACK_TEXT:
-            return value.rstrip(b"\0").decode(errors="replace").rstrip(".")
+            return text(value, _WORDS_MAX, "words of the kernel").rstrip(".")
     return ""

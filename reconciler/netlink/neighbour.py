@@ -84,7 +84,7 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Neighbour] | 
     return protocol[0], Neighbour(
         address=unpack(address),
         device=names.get(index, f"if{index}"),
-        hw_addr=found.get(_LLADDR, b"").hex(":"),
+        hw_addr=message.hardware_address(found.get(_LLADDR, b"")),
         proxy=proxy,
         router=bool(flags & _ROUTER),
         permanent=permanent or proxy,

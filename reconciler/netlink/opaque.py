@@ -7,11 +7,10 @@ Source: include/uapi/linux/rtnetlink.h (enum rtattr_type_t, RTAX_*, RTNH_F_*), l
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 from reconciler.model.route import NEXTHOP_OBJECT
-from reconciler.wording import printable
+from reconciler.netlink import message
 
 _FLOW, _CACHEINFO, _VIA, _NEWDST, _PREF, _ENCAP_TYPE, _ENCAP, _EXPIRES = 11, 12, 18, 19, 20, 21, 22, 23
 _TTL_PROPAGATE, _NH_ID = 26, 30
@@ -40,6 +39,8 @@ _METRICS = {1: "lock", 3: "window", 4: "rtt", 5: "rttvar", 6: "ssthresh", 7: "cw
 _METRICS |= {11: "initcwnd", 12: "features", 13: "rto_min", 14: "initrwnd", 15: "quickack", 16: "congctl"}
 _METRICS |= {17: "fastopen_no_cookie"}
 _CONGCTL = 16
+# Bytes: TCP_CA_NAME_MAX of net/tcp.h.
+_NAME_MAX = 16
 # rta_cacheinfo: two numbers, then the time until the route expires; 0 if it never does.
 _EXPIRES_AT = slice(8, 12)
 _PERVASIVE = 0x2
@@ -59,7 +60,7 @@ def _word(kind: int, value: bytes, found: Mapping[int, bytes]) -> str:
     if kind == _CACHEINFO:
         return "expires" if any(value[_EXPIRES_AT]) else ""
     if kind == _PREF:
-        return _PREFERENCES.get(value, f"pref {value.hex()}")
+        return _PREFERENCES.get(value, f"pref {_number(value):02x}")
     if kind == _ENCAP:
         return "" if _ENCAP_TYPE in found else "encap"
     if kind == _ENCAP_TYPE:
@@ -75,7 +76,7 @@ def _word(kind: int, value: bytes, found: Mapping[int, bytes]) -> str:
 def metric_words(nested: Iterable[tuple[int, bytes]]) -> Iterator[str]:
     """Yield the words of metrics of a route that no manifest can set."""
     for kind, value in nested:
-        text = printable(value.rstrip(b"\0").decode(errors="replace")) if kind == _CONGCTL else str(_number(value))
+        text = message.text(value, _NAME_MAX, "name of an algorithm") if kind == _CONGCTL else str(_number(value))
         yield f"{_METRICS.get(kind, f'metric-{kind}')} {text}"
 
 
@@ -88,4 +89,4 @@ def state_words(flags: int, scope: int, usual_scope: int) -> Iterator[str]:
 
 
 def _number(value: bytes) -> int:
-    return int.from_bytes(value, sys.byteorder)
+    return message.number(value, "attribute of a route")

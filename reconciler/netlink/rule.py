@@ -6,18 +6,17 @@ Source: include/uapi/linux/fib_rules.h (struct fib_rule_hdr, enum FRA_*, FR_ACT_
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Mapping
 from socket import AF_INET, AF_INET6
 from typing import assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import split_prefix, unpack
+from reconciler.model.interface import NAME_MAX
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, Rule
 from reconciler.netlink import message
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
-from reconciler.wording import printable
 
 # RTM_NEWRULE, _DELRULE, _GETRULE.
 NEW, DELETE, GET = 32, 33, 34
@@ -163,7 +162,7 @@ def _is_known(kind: int, value: bytes) -> bool:
 
 def _words(kind: int, value: bytes) -> str:
     """Return an attribute that no manifest can express in the words of iproute2."""
-    return f"{_OTHERS.get(kind, f'attribute {kind}')} {int.from_bytes(value, sys.byteorder)}"
+    return f"{_OTHERS.get(kind, f'attribute {kind}')} {message.number(value, 'attribute of a rule')}"
 
 
 def _sized(value: bytes, size: int) -> bytes:
@@ -194,4 +193,4 @@ def _decode_network(value: bytes | None, bits: int, size: int) -> str | None:
 
 
 def _text(value: bytes | None) -> str | None:
-    return None if value is None else printable(value.rstrip(b"\0").decode(errors="replace"))
+    return None if value is None else message.text(value, NAME_MAX, "name of a link")

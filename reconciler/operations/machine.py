@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reconciler.model.identity import HostDevice, Nic, Subject
+from reconciler.model.interface import is_link_name
 from reconciler.operations.base import Base, Sign
 
 _ID_PREFIX = "reconciler-"
@@ -22,8 +23,9 @@ def plug_id(device: str) -> str:
 
 
 def plugged_device(plug: str) -> str | None:
-    """Return the device of the host that an id of ours is for; None if it is not ours."""
-    return plug.removeprefix(_ID_PREFIX) if plug.startswith(_ID_PREFIX) else None
+    """Return the device of the host that an id is for; None if it is not ours, or if no device can have such a name."""
+    device = plug.removeprefix(_ID_PREFIX)
+    return device if plug.startswith(_ID_PREFIX) and is_link_name(device) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,9 +70,9 @@ class Agenda:
             return full
 
     def end_look(self, wait: float, *, took: float, full: bool) -> float:
-        """Record that a look succeeded and took `took` seconds. The next one is due in `wait` seconds at the latest.
+        """Record that a look succeeded, and that none may be requested for `took` seconds: it took so long itself.
 
-        Return the seconds until the next look that is not requested.
+        The next one is due in `wait` seconds at the latest. Return the seconds until the look that nobody requests.
         """
         with self._lock:
             now = self._clock()
@@ -83,15 +83,16 @@ class Agenda:
                 self._full_at = now + self._full_look * _jitter()
             return max(0.0, min(self._at, self._full_at) - now)
 
-    def end_failed_look(self, wait: float | None = None) -> float:
+    def end_failed_look(self, wait: float | None = None, *, least: float = 0.0) -> float:
         """Record that a look failed. The next is a full look in `wait` seconds; by default, the wait doubles each time.
 
-        Return the seconds until that look.
+        It is in `least` seconds at the earliest. Return the seconds until that look.
         """
         with self._lock:
             if wait is None:
                 wait = backoff(self._failures) * _shortened()
                 self._failures += 1
+            wait = max(wait, least)
             self._not_before = self._at = self._clock() + wait
             self._full_at = 0.0
             return wait

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from reconciler.wording import printable
 
 FORMS = ("text", "json")
+INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
 # The level of each single operation: below that of all other events.
 OPERATION = 15
 logging.addLevelName(OPERATION, "OPERATION")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from reconciler.manifest.load import Manifest
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import Sandbox
+from reconciler.model.sandbox import KataAddress, Sandbox
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 
@@ -33,3 +33,13 @@ class Look(NamedTuple):
     def is_paused(self) -> bool:
         """Return whether the sandbox is left alone."""
         return bool(self.manifest.sandbox.paused or self.pause)
+
+    @property
+    def may_change_silently(self) -> bool:
+        """Return whether something can change in the sandbox without an event.
+
+        That are IPVS, most sysctls, and everything behind kata-runtime.
+        """
+        sandbox = self.manifest.sandbox
+        tuned = sandbox.sysctls or any(each.sysctls for each in sandbox.interfaces or ())
+        return sandbox.ipvs is not None or bool(tuned) or isinstance(sandbox.driver, KataAddress)

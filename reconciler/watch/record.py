@@ -10,9 +10,10 @@ from reconciler.errors import BusyError, ReconcilerError, RefusedError, SandboxG
 from reconciler.manifest.load import Manifest
 from reconciler.preview import Preview
 from reconciler.remaining import remaining
-from reconciler.watch import clock, log
+from reconciler.watch import clock
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
+from reconciler.watch.share import LogShare, objects_of
 from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.wording import plural
 
@@ -31,6 +32,7 @@ class LookRecorder:
 
     def __init__(self, manifest: Manifest, revision: Revision) -> None:
         self.status = SandboxStatus(manifest.sandbox.id, str(manifest.sandbox.driver), manifest.file, revision)
+        self._log = LogShare(manifest.sandbox.id)
         self._last_flush = 0.0
         # What failed at its last try and is tried again.
         self._failing: Failure | None = None
@@ -40,12 +42,16 @@ class LookRecorder:
         self.status.driver, self.status.file = (str(manifest.sandbox.driver), manifest.file)
         self.status.revision = revision
 
+    def begin_manifest(self, manifest: Manifest) -> None:
+        """Record that the watch begins, or that the operator has edited the manifest: its log begins anew."""
+        self._log.fill(objects_of(manifest.sandbox))
+
     def record_pause(self, manifest: Manifest, pause: Pause | None) -> None:
         """Record that the sandbox is paused, by its manifest or by `reconciler pause`."""
         reason = manifest.sandbox.paused or (pause.reason if pause else "")
         until = f", until {time.strftime('%H:%M:%S', time.localtime(pause.until))}" if pause else ""
         if self.status.set_state(SandboxState.PAUSED, f"{reason}{until}"):
-            log.emit("paused", sandbox=self.status.sandbox, reason=reason)
+            self._log.emit("paused", reason=reason)
 
     def record_repair(
         self, manifest: Manifest, result: Result, cause: str, fights: list[tuple[str, int]], retry: float | None
@@ -90,9 +96,8 @@ class LookRecorder:
         if not cause:
             status.drifts.append(clock.now())
             status.repairs += count
-        log.emit(
+        self._log.emit(
             "applied" if cause else "repaired",
-            sandbox=status.sandbox,
             cause=cause or "drift",
             operations=count,
             seconds=result.seconds,
@@ -101,14 +106,14 @@ class LookRecorder:
             file=status.file,
             first="; ".join(each.command for each in result.operations[:_NAMED]),
         )
-        log.emit_operations(status.sandbox, (each.command for each in result.operations))
+        self._log.emit_operations(result.operations, counted=not cause)
 
     def _record_fights(self, fights: list[tuple[str, int]]) -> None:
         command, repairs = max(fights, key=lambda each: each[1])
         more = f" (and {len(fights) - 1} more)" if len(fights) > 1 else ""
         detail = f"another program keeps reverting a repair, made {repairs} times so far: {command}{more}"
         if self.status.set_state(SandboxState.FIGHTING, detail):
-            log.emit("fight", level=logging.WARNING, sandbox=self.status.sandbox, repairs=repairs, command=command)
+            self._log.emit("fight", level=logging.WARNING, repairs=repairs, command=command)
 
     def _record_draining(self, count: int) -> None:
         servers = f"{count:,} IPVS {plural('server', count)}"
@@ -118,9 +123,8 @@ class LookRecorder:
         status = self.status
         if status.set_state(SandboxState.CONVERGED, detail):
             revision = status.revision
-            log.emit(
+            self._log.emit(
                 "converged",
-                sandbox=status.sandbox,
                 revision=revision.commit,
                 blob=revision.blob,
                 file=status.file,
@@ -146,7 +150,7 @@ class LookRecorder:
         before = status.detail
         if status.set_state(SandboxState.DRIFTED, detail) or detail != before:
             status.drifts.append(clock.now())
-            log.emit("drift", level=logging.WARNING, sandbox=status.sandbox, file=status.file, detail=detail)
+            self._log.emit("drift", level=logging.WARNING, file=status.file, detail=detail)
 
     def record_failure(self, manifest: Manifest, error: Exception, retry: float) -> None:
         """Record that a look or a change failed; the next try is in `retry` seconds."""
@@ -156,13 +160,13 @@ class LookRecorder:
             path = error.path if isinstance(error, ReconcilerError) else ()
             where = manifest.where(path) if path else manifest.file
             level = logging.INFO if state is SandboxState.WAITING else logging.ERROR
-            log.emit(state.value, level=level, sandbox=self.status.sandbox, reason=reason, retry=retry, file=where)
+            self._log.emit(state.value, level=level, reason=reason, retry=retry, file=where)
 
     def record_flush(self, services: int) -> None:
         """Record that the guard of a machine has found so many services gone."""
         if time.monotonic() - self._last_flush > _FLUSH_INTERVAL:
             self._last_flush = time.monotonic()
-            log.emit("flush", level=logging.WARNING, sandbox=self.status.sandbox, guarded=services)
+            self._log.emit("flush", level=logging.WARNING, guarded=services)
 
 
 def _state(error: Exception) -> SandboxState:

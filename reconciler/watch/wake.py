@@ -31,11 +31,16 @@ class Wake:
 
     def wait(self, seconds: float) -> None:
         """Wait until the flag is set, but no longer than so many seconds; then clear it."""
-        poller = select.poll()
-        poller.register(self._descriptor, select.POLLIN)
-        poller.poll(min(max(0.0, seconds), LONGEST) * 1000)
+        await_readable(self._descriptor, seconds)
         self.clear()
 
     def close(self) -> None:
         """Close the descriptor. The flag must not be used after that."""
         os.close(self._descriptor)
+
+
+def await_readable(descriptor: int, seconds: float) -> None:
+    """Wait until a descriptor is readable, but no longer than so many seconds."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    poller.poll(min(max(0.0, seconds), LONGEST) * 1000)

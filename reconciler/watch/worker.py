@@ -28,11 +28,11 @@ from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedErro
 from reconciler.guest.lend import Lender, is_back, lend
 from reconciler.manifest.allow import check, refusals
 from reconciler.manifest.load import Manifest
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.operations import Operation
 from reconciler.preview import preview
 from reconciler.watch import clock, log, pause
-from reconciler.watch.agenda import Agenda
+from reconciler.watch.agenda import GAP, Agenda
 from reconciler.watch.authority import Authority
 from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
@@ -40,8 +40,9 @@ from reconciler.watch.look import Look
 from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.revision import Revision
+from reconciler.watch.share import WorkShare, objects_of
 from reconciler.watch.state import SandboxState, SandboxStatus
-from reconciler.watch.wake import Wake
+from reconciler.watch.wake import Wake, await_readable
 
 if TYPE_CHECKING:
     from reconciler.drivers.vm.driver import VmDriver
@@ -103,6 +104,7 @@ class Worker:
         self._host_lacks = False
         # The connection of a command that waits for the machine.
         self._borrower: socket.socket | None = None
+        self._share = WorkShare()
         self._thread = threading.Thread(target=self._run, name=manifest.sandbox.id, daemon=True)
 
     @property
@@ -250,8 +252,6 @@ class Worker:
                 self._look(machine, look)
                 guarded = guarded or self._guard(machine, look)
             notices = machine.heard(self._agenda.seconds_to_next(), lender.fileno())
-            self._wake.clear()
-            self._borrower = lender.asker()
             if notices.guarded:
                 self._recorder.record_flush(len(notices.guarded))
             if notices.lost:
@@ -259,10 +259,14 @@ class Worker:
                 machine.guard(())
                 guarded = None
                 machine.listen()
-            if not self._borrower and (notices.lost or notices.messages or notices.guarded):
+            rest = min(self._agenda.seconds_to_next(), max(GAP, self._share.rest()))
+            if notices.lost or notices.messages or notices.guarded:
                 self._agenda.request_look(full=notices.lost)
-                # Read no further notices before that look. A guest that sends them without end only causes looks.
-                self._wake.wait(self._agenda.seconds_to_next())
+                rest = self._agenda.seconds_to_next()
+            # Read nothing more until then: so a guest that sends without end takes no more than its share.
+            await_readable(lender.fileno(), rest)
+            self._wake.clear()
+            self._borrower = lender.asker()
             if self._stopping or self._borrower or self._manifest.sandbox.driver != address:
                 break
             look = self._begin_look(address)
@@ -307,6 +311,7 @@ class Worker:
         if look.cause:
             self._fights.reset()
             self._failures.reset()
+            self._recorder.begin_manifest(look.manifest)
         self._claims.claim(look.manifest.sandbox, driver)
         succeeded = self._compare(driver, look)
         with self._lock:
@@ -323,7 +328,10 @@ class Worker:
 
     def _end_look(self, look: Look, took: float, *, succeeded: bool) -> None:
         """Record that a look has ended, and when the next one is due. `succeeded`: no operation failed."""
-        wait = self._agenda.end_look(self._seconds_to_periodic_look(look, took), took=took, full=look.full)
+        if look.cause:
+            self._share.fill(objects_of(look.manifest.sandbox))
+        rest = max(took, self._share.rest())
+        wait = self._agenda.end_look(self._seconds_to_periodic_look(look, took), took=rest, full=look.full)
         self.status.looked = clock.now()
         self.status.valid_until = self.status.looked + wait + 2 * took + SLACK
         if look.cause:
@@ -334,7 +342,7 @@ class Worker:
         waits = [self._settings.full_look]
         if self.status.state is SandboxState.DRAINING:
             waits.append(max(DRAIN, REST * took))
-        elif _may_change_silently(look.manifest.sandbox) and not look.is_paused:
+        elif look.may_change_silently and not look.is_paused:
             waits.append(max(self._settings.look, REST * took))
         waits += [due for each in (self._fights, self._failures) if (due := each.next_due()) is not None]
         if look.pause is not None:
@@ -389,21 +397,13 @@ class Worker:
         # With a HostError, nothing was changed. Other failures do not count: if a change was undone, a device may have
         # moved to the sandbox and back, and that event would cause the next try at once, for ever.
         self._host_lacks = isinstance(error, HostError)
+        least = self._share.rest()
         self._recorder.set_manifest(look.manifest, look.revision)
-        self._recorder.record_failure(look.manifest, error, self._agenda.end_failed_look(wait))
+        self._recorder.record_failure(look.manifest, error, self._agenda.end_failed_look(wait, least=least))
         # If another run uses the sandbox, or the manifest has changed meanwhile, this says nothing about the manifest.
         if not busy and look.manifest.sandbox == self._manifest.sandbox:
             # A rollout does not count a missing sandbox as a failure: the manifest is applied when the sandbox appears.
             self._on_done(self.status.sandbox, gone)
-
-
-def _may_change_silently(sandbox: Sandbox) -> bool:
-    """Return whether something can change in a sandbox without an event.
-
-    That are IPVS, most sysctls, and everything behind kata-runtime.
-    """
-    tuned = sandbox.sysctls or any(each.sysctls for each in sandbox.interfaces or ())
-    return sandbox.ipvs is not None or bool(tuned) or isinstance(sandbox.driver, KataAddress)
 
 
 with suppress(ValueError):

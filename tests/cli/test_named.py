@@ -33,7 +33,6 @@ def test_a_watch_by_another_manifest_is_told(
     told: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "manifests").mkdir()
@@ -41,6 +40,5 @@ def test_a_watch_by_another_manifest_is_told(
     os.symlink("manifests/box.yaml", "link.yaml")
     watched, file = (each.format(folder=tmp_path) for each in (watched, file))
     monkeypatch.setattr(named, "find_reverting_manifest", lambda _: watched)
-    named.print_undone(BOX, file)
-    said = f"box: `reconciler watch` will revert whatever differs from {watched}\n"
-    assert capsys.readouterr().err == (said if told else "")
+    said = f"box: `reconciler watch` will revert whatever differs from {watched}"
+    assert named.undone_words(BOX, file) == (said if told else "")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from reconciler.drivers import given
-from reconciler.drivers.given import Given, GivenDevices, Recognised
+from reconciler.drivers.given import Given, GivenDevices, Recognised, find_given
+from reconciler.errors import HostError
 from reconciler.model.interface import Origin
 from reconciler.netlink.interface import Link
 
@@ -19,8 +20,27 @@ ORIGIN = Origin(device="tap0", hw_addr="02:00:00:00:00:01", mtu=1400, alias="upl
 ETH0 = Link(7, "eth0", "02:00:00:00:00:02", 1500, up=True, carrier=True, alias="", kind="tun", queues=1)
 MARKED = replace(ETH0, alias=ORIGIN.to_alias())
 OTHER = replace(ETH0, index=8, name="other0")
-MOVING = Given(index=7, kind="tun", permanent="", origin=ORIGIN, moving=True)
+MOVING = Given(index=7, kind="tun", number=700, origin=ORIGIN, moving=True)
 OURS = Recognised({"tap0": (ETH0, ORIGIN)}, {})
+
+
+@dataclass
+class Numbers:
+    """A namespace whose devices have these numbers."""
+
+    is_of: dict[int, int] = field(default_factory=lambda: {7: 700, 8: 800, 9: 900})
+    cookie_: int = 42
+
+    def cookie(self) -> int:
+        return self.cookie_
+
+    def device_numbers(self, names: Mapping[int, str]) -> dict[int, int]:
+        return {index: self.is_of[index] for index in names if index in self.is_of}
+
+
+@pytest.fixture
+def numbers() -> Numbers:
+    return Numbers()
 
 
 @pytest.fixture
@@ -31,9 +51,9 @@ def namespace() -> Iterator[int]:
 
 
 @pytest.fixture
-def record(namespace: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GivenDevices:
+def record(namespace: int, numbers: Numbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GivenDevices:
     monkeypatch.setattr(given, "FOLDER", str(tmp_path / "run" / "devices"))
-    return GivenDevices(namespace, lambda: 42)
+    return GivenDevices(namespace, numbers)
 
 
 def only_file() -> Path:
@@ -54,55 +74,57 @@ def test_a_given_device_is_recognised_whatever_its_name_and_alias_are(record: Gi
     assert record.recognise([OTHER, link]) == Recognised({"tap0": (link, ORIGIN)}, {})
 
 
-@pytest.mark.parametrize("other", [{"index": 9}, {"kind": "veth"}, {"permanent": "02:00:00:00:00:05"}], ids=str)
-def test_another_link_is_not_recognised(record: GivenDevices, other: dict[str, str | int]) -> None:
+def test_another_link_is_not_recognised(record: GivenDevices, numbers: Numbers) -> None:
     record.begin(MOVING, [])
     record.end([MARKED])
-    assert record.recognise([replace(ETH0, **other)]) == Recognised({}, {})  # type: ignore[arg-type]
+    # The device was deleted, and another one made with its index, kind, name, MAC address and alias.
+    numbers.is_of[7] = 701
+    assert record.recognise([MARKED]) == Recognised({}, {"eth0": replace(ORIGIN, up=False)})
+    assert record.recognise([ETH0]) == Recognised({}, {})
+    assert record.find(ETH0) is None
+    del numbers.is_of[7]
+    assert record.recognise([ETH0]) == Recognised({}, {})
 
 
-def test_while_it_moves_it_is_recognised_by_the_alias_that_moves_with_it(record: GivenDevices) -> None:
-    record.begin(MOVING, [OTHER])
+def test_a_device_that_moves_is_recognised_where_it_is(record: GivenDevices, numbers: Numbers) -> None:
     # A link of another program may have got the index that the device should have.
-    assert record.recognise([ETH0, OTHER]) == Recognised({}, {})
-    assert record.recognise([MARKED, OTHER]) == Recognised({"tap0": (MARKED, ORIGIN)}, {})
+    numbers.is_of[7] = 701
+    record.begin(MOVING, [OTHER])
+    assert record.moving() == [MOVING]
+    assert record.recognise([MARKED, OTHER]).ours == {}
+    numbers.is_of[7] = 700
+    assert record.recognise([ETH0, OTHER]) == OURS
 
 
-@pytest.mark.parametrize("links", [[], [ETH0]], ids=["not moved", "another link"])
+@pytest.mark.parametrize("links", [[], [OTHER]], ids=["not moved", "another link"])
 def test_a_run_that_was_killed_before_the_move_leaves_nothing(record: GivenDevices, links: list[Link]) -> None:
     record.begin(MOVING, [])
-    record.settle(lambda: links)
+    record.end(links)
     assert record.recognise([ETH0]) == Recognised({}, {})
     assert list(Path(given.FOLDER).iterdir()) == []
 
 
 def test_a_run_that_was_killed_after_the_move_is_finished(record: GivenDevices) -> None:
     record.begin(MOVING, [])
-    record.settle(lambda: [MARKED])
+    record.end([ETH0])
     assert record.recognise([ETH0]) == OURS
-
-
-def test_a_settled_record_is_not_compared_with_the_links(record: GivenDevices) -> None:
-    record.settle(lambda: pytest.fail("read the links"))
-    record.begin(MOVING, [])
-    record.end([MARKED])
-    record.settle(lambda: pytest.fail("read the links"))
+    assert record.moving() == []
 
 
 def test_a_device_that_returns_is_forgotten_and_the_others_are_not(record: GivenDevices) -> None:
-    second = replace(MOVING, index=8, origin=replace(ORIGIN, device="tap1"))
+    second = replace(MOVING, index=8, number=800, origin=replace(ORIGIN, device="tap1"))
     marked = replace(OTHER, alias=second.origin.to_alias())
     record.begin(MOVING, [])
     record.end([MARKED])
     record.begin(second, [MARKED])
     record.end([MARKED, marked])
     assert record.recognise([ETH0, OTHER]).ours.keys() == {"tap0", "tap1"}
-    found = record.find(7)
-    assert found == replace(MOVING, moving=False)
+    assert record.find(ETH0) == replace(MOVING, moving=False)
+    assert find_given(["tap1", "tap9"]) == [replace(second, moving=False)]
     record.begin(replace(MOVING, moving=True), [MARKED, marked])
     record.end([marked])
     assert record.recognise([ETH0, OTHER]).ours.keys() == {"tap1"}
-    assert record.find(7) is None
+    assert record.find(ETH0) is None
 
 
 def test_a_move_that_fails_leaves_the_device_ours(record: GivenDevices) -> None:
@@ -114,12 +136,12 @@ def test_a_move_that_fails_leaves_the_device_ours(record: GivenDevices) -> None:
 
 
 def test_the_record_of_another_namespace_or_of_an_earlier_boot_proves_nothing(
-    record: GivenDevices, namespace: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    record: GivenDevices, namespace: int, numbers: Numbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record.begin(MOVING, [])
     record.end([MARKED])
     # Another namespace has the same number now.
-    assert GivenDevices(namespace, lambda: 43).recognise([ETH0]) == Recognised({}, {})
+    assert GivenDevices(namespace, replace(numbers, cookie_=43)).recognise([ETH0]) == Recognised({}, {})
     boot = tmp_path / "boot_id"
     boot.write_text("11111111-2222-3333-4444-555555555555\n")
     with monkeypatch.context() as context:
@@ -154,3 +176,51 @@ def test_only_its_owner_can_read_it(record: GivenDevices) -> None:
         os.umask(old)
     modes = [os.stat(each).st_mode & 0o777 for each in (given.FOLDER, only_file())]
     assert modes == [0o700, 0o600]
+
+
+def test_a_folder_that_others_can_read_is_closed_to_them(record: GivenDevices) -> None:
+    record.begin(MOVING, [])
+    os.chmod(given.FOLDER, 0o755)
+    record.end([ETH0])
+    assert record.recognise([ETH0]) == OURS
+    assert os.stat(given.FOLDER).st_mode & 0o777 == 0o700
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("place", ["folder", "above", "file"])
+@pytest.mark.parametrize("forged", ["owner", "mode"])
+def test_what_others_could_have_written_proves_nothing(record: GivenDevices, place: str, forged: str) -> None:
+    record.begin(MOVING, [])
+    record.end([ETH0])
+    path = {"folder": Path(given.FOLDER), "above": Path(given.FOLDER).parent, "file": only_file()}[place]
+    if forged == "owner":
+        os.chown(path, 65534, 65534)
+    else:
+        os.chmod(path, 0o777)
+    for use in (lambda: record.recognise([ETH0]), lambda: find_given(["tap0"])):
+        with pytest.raises(HostError, match="another user could have written the record of given devices"):
+            use()
+
+
+@pytest.mark.parametrize("place", ["folder", "file"])
+def test_a_link_in_place_of_the_record_is_not_followed(record: GivenDevices, tmp_path: Path, place: str) -> None:
+    record.begin(MOVING, [])
+    record.end([ETH0])
+    path = Path(given.FOLDER) if place == "folder" else only_file()
+    os.rename(path, tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    if place == "file":
+        assert record.recognise([ETH0]).ours == {}
+        record.begin(MOVING, [])
+        assert not path.is_symlink()
+        return
+    with pytest.raises(HostError, match="it must be a folder of root, and no link"):
+        record.recognise([ETH0])
+
+
+def test_a_pipe_in_place_of_the_record_does_not_block(record: GivenDevices) -> None:
+    record.begin(MOVING, [])
+    path = only_file()
+    path.unlink()
+    os.mkfifo(path)
+    assert record.recognise([ETH0]).ours == {}

@@ -16,6 +16,7 @@ from reconciler.drivers.vm.nics import find
 from reconciler.errors import ChannelError
 from reconciler.guest.qmp import QmpError
 from reconciler.model.machine import Machine, Plugged, Slot, Tap
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.operations import Operation
 from reconciler.operations.interface import RenameInterface, SetLink
@@ -105,7 +106,8 @@ class Guest:
 
 def run(guest: Guest, monitor: Scripted, *operations: Operation) -> list[Outcome]:
     inside: Inside = guest  # type: ignore[assignment]
-    return [outcome for batch in vm_execute.execute(inside, monitor, segments(operations)) for outcome in batch]
+    batches = vm_execute.execute(inside, monitor, Budget(), segments(operations))
+    return [outcome for batch in batches for outcome in batch]
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, SandboxGoneError
 from reconciler.guest import agent
-from reconciler.guest.client import ANSWER_SIZE, GUARDED_COUNT, NOTICES_SIZE, AgentClient, GuardReport, Notices
+from reconciler.guest.client import GUARDED_COUNT, NOTICES_SIZE, AgentClient, GuardReport, Notices
 from reconciler.guest.connection import QUEUE_SIZE, READ_SIZE
 from reconciler.guest.kernel import GuestChannel
 from reconciler.model.ipvs import Service
 from reconciler.netlink import ipvs
+from reconciler.netlink.budget import BYTES
 from reconciler.netlink.message import DONE, Message, attribute, pack
 from reconciler.netlink.sections import GROUPS
 from reconciler.operations.ipvs import AddService
@@ -115,9 +116,9 @@ def test_parts_without_end_are_too_many() -> None:
                 channel.sendall(part)
                 sent += len(part)
 
-    with peer(script) as path, pytest.raises(ProtocolError, match="more than 67108864 bytes"):
+    with peer(script) as path, pytest.raises(ProtocolError, match="more than 16 MiB"):
         exchange(path)
-    assert sent < ANSWER_SIZE + (8 << 20)
+    assert sent < BYTES + (8 << 20)
 
 
 def test_empty_parts_without_end_are_too_many() -> None:
@@ -129,7 +130,7 @@ def test_empty_parts_without_end_are_too_many() -> None:
             while True:
                 channel.sendall(parts)
 
-    with peer(script) as path, pytest.raises(ProtocolError, match="more than 67108864 bytes"):
+    with peer(script) as path, pytest.raises(ProtocolError, match="more than 100,000 objects"):
         exchange(path, 20)
 
 

@@ -19,7 +19,7 @@ from reconciler.guest import agent
 from reconciler.guest import kernel as guest_kernel
 from reconciler.guest.client import AgentClient
 from reconciler.guest.kernel import DUMPS_AT_ONCE, GuestChannel, GuestKernel
-from reconciler.netlink import conntrack, interface, ipvs, message, route
+from reconciler.netlink import budget, conntrack, interface, ipvs, message, route
 from reconciler.netlink.channel import GENERIC, NETFILTER, ROUTE, LocalKernel, SocketChannel
 from reconciler.netlink.message import ACK, DONE, DUMP, ERROR, REQUEST, Message, failure, pack
 from tests.conftest import Kernel, ip
@@ -296,10 +296,10 @@ def test_the_answer_to_each_frame_has_its_own_end(monkeypatch: pytest.MonkeyPatc
 
 
 def test_too_many_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest_kernel, "ANSWER_MESSAGES", 3)
+    monkeypatch.setattr(budget, "OBJECTS", 3)
     with (
         peer(answering(frame(1, agent.DONE, WHOLE))) as path,
-        pytest.raises(ProtocolError, match="more than 3 messages"),
+        pytest.raises(ProtocolError, match="more than 3 objects"),
     ):
         dumps(path)
 

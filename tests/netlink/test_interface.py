@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import socket
 import struct
 import subprocess
@@ -26,7 +25,7 @@ from reconciler.netlink.message import Message
 from reconciler.netlink.sections import is_gone
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
-from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface, SetLink
+from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import Outcome, Status
 from tests.conftest import Kernel, ip
@@ -453,17 +452,10 @@ def test_kinds_that_are_said_to_be_live_take_a_mac_while_they_are_up(
     assert (after.hw_addr, after.up) == ("02:00:00:00:00:77", True)
 
 
-def move(engine: Engine, operation: AttachInterface | DetachInterface, name: str, namespace: str) -> list[Outcome]:
-    """Send the one message that moves a link into the namespace of a file."""
-    link = engine.link(name)
-    assert link is not None
-    descriptor = os.open(namespace, os.O_RDONLY)
-    try:
-        sequence = engine.next_sequence()
-        data = interface.encode_move(operation, link, sequence, descriptor)
-        return send(engine.channel, [Request(operation, sequence, data)], is_gone)
-    finally:
-        os.close(descriptor)
+def tell(engine: Engine, sequence: int, data: bytes) -> None:
+    """Send one request, which must succeed."""
+    operation = RenameInterface(name="", new_name="")
+    assert send(engine.channel, [Request(operation, sequence, data)], is_gone) == done(operation)[0]
 
 
 ALIASES = {
@@ -483,16 +475,16 @@ def test_a_device_moves_in_under_its_new_name_and_comes_back_as_it_was(
     ip("link", "set", device, "address", "02:00:00:00:00:01", "mtu", "1400", "alias", alias)
     before = show("link", "show", device)
     origin = Origin(device=device, hw_addr="02:00:00:00:00:01", mtu=1400, alias=alias)
-    attach = AttachInterface(host_name=device, namespace=namespace, name="eth0", origin=origin)
     host = Engine(SocketChannel())
-    try:
-        assert move(host, attach, device, f"/run/netns/{namespace}") == done(attach)[0]
-    finally:
-        host.channel.close()
+    link = host.link(device)
+    assert link
+    with open(f"/run/netns/{namespace}", "rb") as file:
+        data = interface.encode_move(link.index, "eth0", origin.to_alias(), 1, namespace=file.fileno(), new_index=77)
+        tell(host, 1, data)
     inside = open_engine(namespace)
     found = inside.link("eth0")
     assert found is not None
-    assert (found.hw_addr, found.mtu, found.up) == ("02:00:00:00:00:01", 1400, False)
+    assert (found.index, found.hw_addr, found.mtu, found.up) == (77, "02:00:00:00:00:01", 1400, False)
     # A long alias of somebody else is cut; what is ours in it is whole.
     kept = Origin.from_alias(found.alias)
     assert kept == replace(origin, alias=kept.alias if kept else "")
@@ -500,8 +492,14 @@ def test_a_device_moves_in_under_its_new_name_and_comes_back_as_it_was(
     assert len(alias) < 128 or len(found.alias.encode()) >= 254
 
     ip("link", "set", "eth0", "address", "02:00:00:00:00:02", "mtu", "1300", "up", namespace=namespace)
-    detach = DetachInterface(name="eth0", origin=kept)
-    assert move(inside, detach, "eth0", "/proc/self/ns/net") == done(detach)[0]
+    tell(inside, 1, interface.encode_up(77, up=False, sequence=1))
+    tell(inside, 2, interface.encode_aside(77, f"{device}x", "", 2))
+    with open("/proc/self/ns/net", "rb") as home:
+        tell(inside, 3, interface.encode_move(77, f"{device}y", "", 3, namespace=home.fileno()))
+    came = host.link(f"{device}y")
+    assert came
+    tell(host, 2, interface.encode_restore(came, kept, 2))
+    host.channel.close()
     expected = {**before[0], "ifalias": kept.alias} if kept.alias else before[0]
     after = [{key: value for key, value in link.items() if key != "ifindex"} for link in show("link", "show", device)]
     assert after == [{key: value for key, value in expected.items() if key != "ifindex"}]

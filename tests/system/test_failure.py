@@ -11,7 +11,6 @@ from reconciler import recover
 from reconciler.cli.main import main
 from reconciler.manifest.load import load
 from reconciler.netlink import interface
-from reconciler.operations.interface import DetachInterface, MoveOperation
 from tests.conftest import Kernel, ip
 from tests.monitor import monitored_routes
 from tests.system.box import Box, errors, nic
@@ -183,14 +182,12 @@ def test_a_device_that_does_not_fit_is_refused_before_it_is_touched(
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let devices return with another MTU than they had: neither marks nor records tell of it."""
-    encode = interface.encode_move
-
-    def encode_wrong(operation: MoveOperation, *arguments: Any) -> bytes:
-        if isinstance(operation, DetachInterface):
-            operation = replace(operation, origin=replace(operation.origin, mtu=1300))
-        return encode(operation, *arguments)
-
-    monkeypatch.setattr(interface, "encode_move", encode_wrong)
+    encode = interface.encode_restore
+    monkeypatch.setattr(
+        interface,
+        "encode_restore",
+        lambda link, origin, sequence: encode(link, replace(origin, mtu=1300), sequence),
+    )
 
 
 @pytest.mark.usefixtures("forgetful")

@@ -155,7 +155,7 @@ class Steps:
     def __init__(self, left: int) -> None:
         self._left = left
         netlink.BATCH = 1
-        for holder, name in ((netlink, "send"), *((GivenDevices, each) for each in ("begin", "end", "settle"))):
+        for holder, name in ((netlink, "send"), *((GivenDevices, each) for each in ("begin", "end"))):
             setattr(holder, name, self._counted(getattr(holder, name)))
 
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -118,7 +118,7 @@ def record_of(box: Box) -> Path:
     return Path(given.FOLDER, f"{found.st_dev}-{found.st_ino}.json")
 
 
-def test_a_device_that_came_home_under_another_name_is_found_by_its_alias(box: Box, kernel: Kernel) -> None:
+def test_a_device_that_came_home_under_another_name_is_found_by_its_record(box: Box, kernel: Kernel) -> None:
     """As the kernel does it with a physical device whose namespace died while its name was taken."""
     device = kernel.tap()
     box.apply(interfaces=[nic(device)])

@@ -12,6 +12,7 @@ from reconciler.drivers.inside import Inside
 from reconciler.drivers.vm import execute as vm_execute
 from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
+from reconciler.netlink.budget import Budget
 from reconciler.operations.outcome import Outcome
 from reconciler.operations.segment import Segment
 
@@ -27,10 +28,12 @@ def watched(step: Step) -> Iterator[None]:
     executing: list[bool] = []
     with pytest.MonkeyPatch.context() as patched:
 
-        def execute(inside: Inside, monitor: Monitor, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+        def execute(
+            inside: Inside, monitor: Monitor, budget: Budget, segments: Sequence[Segment]
+        ) -> Iterator[list[Outcome]]:
             executing.append(len(executing) == 0)
             try:
-                yield from unwatched(inside, monitor, segments)
+                yield from unwatched(inside, monitor, budget, segments)
             finally:
                 executing[-1] = False
 

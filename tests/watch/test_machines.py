@@ -153,6 +153,8 @@ def keep(one: Machine, other: Machine, running: Running) -> None:
     one.write(ipvs={"rules": "\n".join(changed) + "\n"})
     until(lambda: one.rules() == sorted(changed), "edit")
     assert other.rules() == expected
+    one.write(ipvs={"rules": "\n".join(LINES) + "\n"})
+    until(lambda: one.rules() == expected, "edit back")
     # What is done behind its back is undone. Not twice the same: that might wait.
     for change in (
         "ip route del 10.8.0.0/16",

@@ -24,6 +24,7 @@ from reconciler.manifest.whereabouts import place_of
 from reconciler.model.machine import Machine, Plugged
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.netlink.neighbour import is_news
 from reconciler.netlink.sections import GROUPS
@@ -50,10 +51,14 @@ class VmDriver:
         """
         self._policy = policy
         with ExitStack() as stack:
+            # Agent and monitor are of one machine, and a hostile guest may have taken QEMU over: one budget for both.
+            self._budget = Budget()
             with open_socket(address.file, policy) as target:
-                self._agent = stack.enter_context(AgentClient(address.file, target=target, borrow=borrow))
+                self._agent = stack.enter_context(
+                    AgentClient(address.file, target=target, borrow=borrow, budget=self._budget)
+                )
             with open_socket(address.monitor, policy) as target:
-                self._monitor = stack.enter_context(Monitor(address.monitor, target=target))
+                self._monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
@@ -71,6 +76,10 @@ class VmDriver:
         """Ask QEMU what is plugged, and read the guest's kernel."""
         self._check_backends(desired)
         refuse_physical_devices(desired, self._policy)
+        with self._budget.step():
+            return self._observe(desired, quick=quick)
+
+    def _observe(self, desired: Sandbox, *, quick: bool) -> Observed:
         state, links = self._look(desired)
         seen = _seen(state, links)
         wishes = {wish.device: wish.queues for wish in desired.interfaces or ()}
@@ -120,7 +129,8 @@ class VmDriver:
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""
-        return self._inside.snapshot(devices)
+        with self._budget.step():
+            return self._inside.snapshot(devices)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""
@@ -131,7 +141,7 @@ class VmDriver:
         # Only an apply pays for the import.
         from reconciler.drivers.vm import execute
 
-        yield from execute.execute(self._inside, self._monitor, segments)
+        yield from execute.execute(self._inside, self._monitor, self._budget, segments)
 
     def listen(self) -> None:
         """Subscribe to notifications of changes in the guest."""

@@ -12,6 +12,7 @@ from reconciler.drivers.vm.nics import find
 from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.guest.qmp import Monitor
 from reconciler.netlink import execute as netlink
+from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.operations.interface import RenameInterface
 from reconciler.operations.machine import NameInterface
@@ -33,9 +34,17 @@ PLUG_TIMEOUT = 10.0
 _POLL = 0.02
 
 
-def execute(inside: Inside, monitor: Monitor, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+def execute(inside: Inside, monitor: Monitor, budget: Budget, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
     """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed."""
-    return until_failure(outcomes for segment in segments for outcomes in _execute(inside, monitor, segment))
+    return until_failure(
+        outcomes for segment in segments for outcomes in _within(budget, _execute(inside, monitor, segment))
+    )
+
+
+def _within(budget: Budget, batches: Iterator[list[Outcome]]) -> Iterator[list[Outcome]]:
+    """Count what a segment costs as one step."""
+    with budget.step():
+        yield from batches
 
 
 def _execute(inside: Inside, monitor: Monitor, segment: Segment) -> Iterator[list[Outcome]]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, assert_never
 
 from reconciler.errors import BusyError, HostError
+from reconciler.guest.answer import Answer
 from reconciler.guest.qmp import Monitor, QmpError
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Plugged, Slot, Tap
@@ -35,6 +36,7 @@ _PROBE_TIMEOUT = 1.0
 _PERIPHERALS, _CHARDEVS = "/machine/peripheral", "/chardevs"
 # On bridges with their own slots, the bridge itself has slot 0.
 _BRIDGE_SLOTS = range(1, 32)
+_MOST_BUS, _MOST_SLOT, _MOST_FUNCTION, _MOST_MTU = 255, 31, 7, 65535
 # include/uapi/linux/if_tun.h.
 _IFF_TAP, _IFF_MULTI_QUEUE = 0x0002, 0x0100
 # `info network`: a netdev is listed below its NIC, or alone if it has none.
@@ -59,17 +61,17 @@ def observe(monitor: Monitor, wishes: Iterable[Interface]) -> Machine:
 
 def _look(monitor: Monitor, nics: list[str], wishes: list[Interface]) -> Machine:
     queues, alone = _netdevs(monitor)
-    labels = (each["label"] for each in monitor.execute("query-chardev"))
+    labels = (each["label"].text() for each in _ask(monitor, "query-chardev"))
     chardevs = {label: _chardev(monitor, label) for label in labels if plugged_device(label) is not None}
     slots, capacity, places = _slots(monitor)
     plugged = {
         device: Plugged(
-            hw_addr=str(_property(monitor, f"{_PERIPHERALS}/{plug}", "mac")).lower(),
+            hw_addr=_property(monitor, f"{_PERIPHERALS}/{plug}", "mac").mac(),
             queues=queues.get(plug, 1),
             socket=chardevs[plug].path if plug in chardevs else None,
             slot=places.get(plug, (Slot("", ""), ""))[0],
             pci_addr=places.get(plug, (Slot("", ""), ""))[1],
-            host_mtu=int(_property(monitor, f"{_PERIPHERALS}/{plug}", "host_mtu")),
+            host_mtu=_property(monitor, f"{_PERIPHERALS}/{plug}", "host_mtu").number(_MOST_MTU),
         )
         for plug in nics
         if (device := plugged_device(plug)) is not None
@@ -77,6 +79,7 @@ def _look(monitor: Monitor, nics: list[str], wishes: list[Interface]) -> Machine
     left = {*alone, *(plug for plug in chardevs if plug not in nics)}
     # A connected backend is not probed: the probe would be a second client.
     connected = {each.path for each in chardevs.values() if each.connected}
+    shared = [each["share"].flag() for each in _ask(monitor, "query-memdev")]
     return Machine(
         plugged=plugged,
         leftovers={device: plug in chardevs for plug in left if (device := plugged_device(plug)) is not None},
@@ -84,22 +87,29 @@ def _look(monitor: Monitor, nics: list[str], wishes: list[Interface]) -> Machine
         capacity=capacity,
         taps=_taps({*plugged, *(wish.device for wish in wishes if wish.vhost_user_socket is None)}),
         sockets={path: _probe(path) for wish in wishes if (path := wish.vhost_user_socket) and path not in connected},
-        kvm=bool(monitor.execute("query-kvm")["enabled"]),
-        shared_memory=all(each["share"] for each in monitor.execute("query-memdev") or [{"share": False}]),
+        kvm=_ask(monitor, "query-kvm")["enabled"].flag(),
+        shared_memory=bool(shared) and all(shared),
     )
 
 
+def _ask(monitor: Monitor, command: str, **arguments: Any) -> Answer:
+    """Return QEMU's answer to a command, whose shape is checked as it is read."""
+    return Answer(monitor.execute(command, **arguments), command)
+
+
+def _peripherals(monitor: Monitor) -> dict[str, str]:
+    """Return the devices that QEMU was told to have: id → type."""
+    listed = _ask(monitor, "qom-list", path=_PERIPHERALS)
+    return {each["name"].text(): each["type"].text() for each in listed}
+
+
 def _nics(monitor: Monitor) -> list[str]:
-    return [
-        each["name"]
-        for each in monitor.execute("qom-list", path=_PERIPHERALS)
-        if each["type"] == "child<virtio-net-pci>"
-    ]
+    return [name for name, kind in _peripherals(monitor).items() if kind == "child<virtio-net-pci>"]
 
 
-def _property(monitor: Monitor, path: str, name: str) -> Any:
+def _property(monitor: Monitor, path: str, name: str) -> Answer:
     try:
-        return monitor.execute("qom-get", path=path, property=name)
+        return Answer(monitor.execute("qom-get", path=path, property=name), f"qom-get {name}")
     except QmpError as error:
         if error.kind == "DeviceNotFound":
             raise _GoneError from error
@@ -127,45 +137,67 @@ class _Chardev(NamedTuple):
 def _chardev(monitor: Monitor, label: str) -> _Chardev:
     # For a connected client, query-chardev reports `unix:` without the path.
     path = f"{_CHARDEVS}/{label}"
-    address = _property(monitor, path, "addr")
-    return _Chardev(path=str(address.get("path")), connected=bool(_property(monitor, path, "connected")))
+    address = _property(monitor, path, "addr").get("path")
+    return _Chardev(path=address.text() if address else "", connected=_property(monitor, path, "connected").flag())
+
+
+class _Pci(NamedTuple):
+    """A device of `query-pci`: its id, its place on its bus, and what is behind it if it is a bridge."""
+
+    id: str
+    slot: int
+    function: int
+    inner: tuple[_Pci, ...]
+
+
+def _read_pci(devices: Answer) -> tuple[_Pci, ...]:
+    return tuple(_pci(each, _inner(each)) for each in devices)
+
+
+def _inner(device: Answer) -> tuple[_Pci, ...]:
+    bridge = device.get("pci_bridge")
+    devices = bridge.get("devices") if bridge else None
+    return tuple(_pci(each, ()) for each in devices) if devices else ()
+
+
+def _pci(device: Answer, inner: tuple[_Pci, ...]) -> _Pci:
+    place = device["slot"].number(_MOST_SLOT), device["function"].number(_MOST_FUNCTION)
+    return _Pci(device["qdev_id"].text(), *place, inner)
 
 
 def _slots(monitor: Monitor) -> tuple[list[Slot], int, dict[str, tuple[Slot, str]]]:
     """Return the free slots, the number of all slots, and each device's slot and PCI address such as `10.0/00`."""
-    kinds = {each["name"]: each["type"] for each in monitor.execute("qom-list", path=_PERIPHERALS)}
+    kinds = _peripherals(monitor)
     free: list[Slot] = []
     capacity = 0
     places: dict[str, tuple[Slot, str]] = {}
-    for root in monitor.execute("query-pci"):
-        legacy = not any(
-            each["qdev_id"] in kinds and "pcie-root-port" in kinds[each["qdev_id"]] for each in root["devices"]
-        )
-        if root["bus"] == 0 and legacy and _is_i440fx(monitor):
-            used = {each["slot"] for each in root["devices"]}
+    for root in _ask(monitor, "query-pci"):
+        devices = _read_pci(root["devices"])
+        legacy = not any("pcie-root-port" in kinds.get(each.id, "") for each in devices)
+        if root["bus"].number(_MOST_BUS) == 0 and legacy and _is_i440fx(monitor):
+            used = {each.slot for each in devices}
             capacity += len(_BRIDGE_SLOTS)
             free += [Slot("pci.0", f"{slot:#x}") for slot in _BRIDGE_SLOTS if slot not in used]
-        for each in root["devices"]:
-            bridge = f"{each['slot']:02x}.{each['function']:x}"
-            places[each["qdev_id"]] = Slot("pci.0", f"{each['slot']:#x}"), f"00.0/{each['slot']:02x}"
-            taken = each.get("pci_bridge", {}).get("devices", [])
-            for inner in taken:
-                places[inner["qdev_id"]] = Slot(each["qdev_id"], f"{inner['slot']:#x}"), f"{bridge}/{inner['slot']:02x}"
-            match kinds.get(each["qdev_id"]):
+        for each in devices:
+            bridge = f"{each.slot:02x}.{each.function:x}"
+            places[each.id] = Slot("pci.0", f"{each.slot:#x}"), f"00.0/{each.slot:02x}"
+            for inner in each.inner:
+                places[inner.id] = Slot(each.id, f"{inner.slot:#x}"), f"{bridge}/{inner.slot:02x}"
+            match kinds.get(each.id):
                 case "child<pcie-root-port>":
                     capacity += 1
-                    free += [] if taken else [Slot(each["qdev_id"], "0")]
+                    free += [] if each.inner else [Slot(each.id, "0")]
                 case "child<pcie-pci-bridge>" | "child<pci-bridge>":
-                    used = {inner["slot"] for inner in taken}
+                    used = {inner.slot for inner in each.inner}
                     capacity += len(_BRIDGE_SLOTS)
-                    free += [Slot(each["qdev_id"], f"{slot:#x}") for slot in _BRIDGE_SLOTS if slot not in used]
+                    free += [Slot(each.id, f"{slot:#x}") for slot in _BRIDGE_SLOTS if slot not in used]
                 case _:
                     pass
     return free, capacity, places
 
 
 def _is_i440fx(monitor: Monitor) -> bool:
-    return "i440fx" in str(monitor.execute("qom-get", path="/machine", property="type"))
+    return "i440fx" in _ask(monitor, "qom-get", path="/machine", property="type").text()
 
 
 def _taps(devices: set[str]) -> dict[str, Tap]:
