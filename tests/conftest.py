@@ -14,6 +14,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from reconciler import rundir
+from reconciler.guest import lend
 from reconciler.guest.client import AgentClient
 from tests import allowed, resumed
 from tests.examples import examples
@@ -29,7 +31,8 @@ _numbers = itertools.count()
 # What a host has once, and the tests that need it: a watcher's lock; the ID of kata-runtime's document, and its TAP,
 # which the demo has as well.
 _WATCHERS = tuple(
-    f"tests/watch/test_{name}.py" for name in ("machines", "many", "policy", "running", "truth", "unit", "whereabouts")
+    f"tests/watch/test_{name}.py"
+    for name in ("capabilities", "machines", "many", "policy", "running", "truth", "unit", "whereabouts")
 )
 _HOST = {
     "watcher": (*_WATCHERS, "tests/kata/test_watched.py"),
@@ -174,6 +177,15 @@ class Kernel:
 @pytest.fixture(scope="session")
 def root() -> None:
     """Mark a test that needs the rights of root; pytest_collection_modifyitems skips it where they are missing."""
+
+
+@pytest.fixture(autouse=True)
+def _rundir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the locks into a folder of the test's own where the real one, which is root's, cannot be used."""
+    if os.geteuid() != 0:
+        own = tmp_path_factory.mktemp("rundir")
+        monkeypatch.setattr(rundir, "ROOT", str(own))
+        monkeypatch.setattr(lend, "FOLDER", str(own / "lend"))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+from reconciler import rundir
 from reconciler.errors import HostError
 from reconciler.model.interface import Origin
 from reconciler.netlink.interface import Link
@@ -117,8 +118,7 @@ class GivenDevices:
             return
         data = {"boot": _boot(), "cookie": self._cookie(), "devices": [asdict(each) for each in devices]}
         try:
-            os.makedirs(os.path.dirname(FOLDER), mode=0o755, exist_ok=True)
-            os.makedirs(FOLDER, mode=0o700, exist_ok=True)
+            rundir.make(FOLDER)
             new = os.open(f"{self._path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with open(new, "w", encoding="utf-8") as file:
                 json.dump(data, file)

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
 
+from reconciler import rundir
 from reconciler.errors import HostError
 from reconciler.watch import client, clock
 from reconciler.watch.state import SandboxState, Standing
@@ -29,16 +30,20 @@ class StatusSocket:
     def __init__(self, data: Callable[[], dict[str, Any]]) -> None:
         self._data, self._closed = data, threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        # A socket that exists was left by a killed watcher: the caller has the lock of this host.
-        with suppress(FileNotFoundError):
-            os.unlink(client.SOCKET)
         try:
+            rundir.make(os.path.dirname(client.SOCKET))
+            # A socket that exists was left by a killed watcher: the caller has the lock of this host.
+            with suppress(FileNotFoundError):
+                os.unlink(client.SOCKET)
+            # bind(2) gives the file this mode.
+            os.fchmod(self._socket.fileno(), 0o600)
             self._socket.bind(client.SOCKET)
-            os.chmod(client.SOCKET, 0o600)
             self._socket.listen()
-        except OSError as error:
+        except BaseException as error:
             self._socket.close()
-            raise HostError(f"{client.SOCKET}: {error.strerror}") from error
+            if isinstance(error, OSError):
+                raise HostError(f"{client.SOCKET}: {error.strerror}") from error
+            raise
         self._thread = threading.Thread(target=self._serve, name="watch-status", daemon=True)
         self._thread.start()
 

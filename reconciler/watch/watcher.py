@@ -25,6 +25,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from reconciler.drivers.claims import Claims
+from reconciler.guest import lend
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.whereabouts import place_of
 from reconciler.watch import clock, log, notify
@@ -100,6 +101,7 @@ class Watcher:
         """Watch until SIGTERM or SIGINT. BusyError if another watcher runs on this host."""
         with ExitStack() as stack:
             stack.callback(os.close, lock_host())
+            lend.prune()
             channel = NamespaceSocket()
             stack.callback(channel.close)
             self._presence = Presence(channel, self._authority)
