@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from reconciler.cli.authority import read_policy
 from reconciler.cli.named import print_undone
-from reconciler.cli.output import choose_color, print_warnings
+from reconciler.cli.output import print_warnings, say, warn
 from reconciler.cli.progress import Progress
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
@@ -64,10 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             _apply(manifest, policy, arguments, expected.get(manifest.sandbox.id), claims)
         except ApplyError as error:
-            print(render_failure(manifest, error), file=sys.stderr)
+            warn(*render_failure(manifest, error))
             worst = worst or error.exit_code
         except ReconcilerError as error:
-            print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
+            warn(*explain(manifest, error))
             worst = worst or error.exit_code
     return worst
 
@@ -141,15 +140,14 @@ def _print_waiting(manifest: Manifest, printed: list[int], count: int) -> None:
     if printed[-1:] != [count]:
         printed.append(count)
         words = f"waiting for {count:,} IPVS {plural('server', count)} to drain"
-        print(f"{manifest.sandbox.id}: {words} (Ctrl-C is safe: the next apply continues)", file=sys.stderr)
+        warn(f"{manifest.sandbox.id}: {words} (Ctrl-C is safe: the next apply continues)")
 
 
 def _report(manifest: Manifest, result: Result, arguments: argparse.Namespace) -> None:
     count = len(result.operations)
     if not count:
-        print(f"{manifest.sandbox.id}: in sync")
+        say(f"{manifest.sandbox.id}: in sync")
         return
-    print(f"{manifest.sandbox.id}: applied {count:,} {plural('operation', count)} in {result.seconds:.1f} s, verified")
+    say(f"{manifest.sandbox.id}: applied {count:,} {plural('operation', count)} in {result.seconds:.1f} s, verified")
     if arguments.verbose:
-        color = choose_color(arguments.color, sys.stdout)
-        print("\n".join(render_operations(result.operations, verbose=True, color=color)))
+        say(*render_operations(result.operations, verbose=True), color=arguments.color)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from reconciler.cli.authority import read_policy
-from reconciler.cli.output import choose_color, print_data, print_warnings
+from reconciler.cli.output import print_data, print_warnings, say, warn
 from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             previews.append((manifest, _preview(manifest, saved, policy, adopt=arguments.adopt)))
         except ReconcilerError as error:
-            print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
+            warn(*explain(manifest, error))
             failed = max(failed, error.exit_code)
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
     _print(arguments, previews)
@@ -75,11 +74,10 @@ def _load_saved(file: str) -> dict[str, Observed]:
 def _print(arguments: argparse.Namespace, previews: list[tuple[Manifest, Preview]]) -> None:
     match arguments.output:
         case "text":
-            color = choose_color(arguments.color, sys.stdout)
             for manifest, each in previews:
-                print(render_plan(manifest, each, verbose=arguments.verbose, color=color))
+                say(*render_plan(manifest, each, verbose=arguments.verbose), color=arguments.color)
             if previews:
-                print(f"\n{render_summary([each for _, each in previews])}")
+                say("", render_summary([each for _, each in previews]))
         case "shell":
             print("#!/bin/sh\nset -e")
             for manifest, each in previews:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from reconciler.cli.authority import add_policy
+from reconciler.cli.output import warn
 from reconciler.model.sandbox import Sandbox
 from reconciler.watch.client import find_reverting_manifest
 
@@ -30,7 +30,7 @@ def print_undone(sandbox: Sandbox, file: str = "") -> None:
     """Warn on stderr if a watcher will revert what was changed in a sandbox: it has another manifest than `file`."""
     watched = find_reverting_manifest(sandbox.id)
     if watched and not (file and _is_same(file, watched)):
-        print(f"{sandbox.id}: `reconciler watch` will revert whatever differs from {watched}", file=sys.stderr)
+        warn(f"{sandbox.id}: `reconciler watch` will revert whatever differs from {watched}")
 
 
 def _is_same(file: str, watched: str) -> bool:

@@ -106,8 +106,7 @@ class Connection:
                 f"the guest's agent speaks version {version} of the protocol, this program version {agent.VERSION}; "
                 "copy the agent of this program into the guest (docs/guest.md)"
             )
-        release = hello.payload[head.size : head.size + _RELEASE_LENGTH].decode(errors="replace")
-        return "".join(filter(str.isprintable, release))
+        return hello.payload[head.size : head.size + _RELEASE_LENGTH].decode(errors="replace")
 
     def push(self, request: int, kind: int, payload: bytes = b"") -> None:
         """Append a frame to what is to be sent. HostError if no frame can carry the payload."""

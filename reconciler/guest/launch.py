@@ -214,9 +214,10 @@ def _boot(machine: LaunchedMachine, words: list[str], timeout: float) -> None:
         _await_agent(machine, timeout)
     except (ChannelError, SandboxGoneError) as error:
         lines = qemu.console(machine.qmp).splitlines()[-_CONSOLE_LINES:]
-        shown = "".join(f"\n  {line}" for line in lines) or " (nothing)"
         raise ChannelError(
-            f"the agent in sandbox {machine.name} did not answer within {timeout:.0f} s ({error}). Its console:{shown}"
+            f"the agent in sandbox {machine.name} did not answer within {timeout:.0f} s ({error}). Its console:"
+            + ("" if lines else " (nothing)"),
+            more=[f"  {line}" for line in lines],
         ) from error
 
 

@@ -15,7 +15,6 @@ from reconciler.manifest.place import RULES_FILE, DocumentFindings, RulesFile, p
 from reconciler.manifest.schema import Finding, check, path_text
 from reconciler.manifest.whereabouts import identify, with_process
 from reconciler.model.sandbox import Sandbox, Surroundings
-from reconciler.wording import printable
 
 
 class Manifest(NamedTuple):
@@ -33,15 +32,15 @@ class Manifest(NamedTuple):
         return f"{problem.file}:{problem.line}:{problem.column}"
 
 
-def explain(manifest: Manifest, error: ReconcilerError) -> str:
-    """Return an error of a manifest's sandbox with the place and the name of the field that it is about, if any."""
+def explain(manifest: Manifest, error: ReconcilerError) -> list[str]:
+    """Return the lines of an error of a manifest's sandbox, with the place and the name of its field, if it has one."""
     if isinstance(error, NotAllowedError):
         found = located([(manifest, [Finding(path, message) for path, message in error.refusals])])
-        return f"\n{manifest.sandbox.id}: ".join(f"refused: {each}" for each in found)
+        return [f"{manifest.sandbox.id}: refused: {each}" for each in found]
     refused = "refused: " if isinstance(error, RefusedError) else ""
-    if not error.path:
-        return f"{refused}{error}"
-    return f"{refused}{manifest.where(error.path)}: {path_text(error.path)}: {error}"
+    place = f"{manifest.where(error.path)}: {path_text(error.path)}: " if error.path else ""
+    first, *more = error.lines
+    return [f"{manifest.sandbox.id}: {refused}{place}{first}", *more]
 
 
 class Contents(NamedTuple):
@@ -131,7 +130,7 @@ def syntax_problem(name: str, text: str, error: ComposeError) -> Problem:
         line=error.line + 1,
         column=error.column + 1,
         path="",
-        message=printable(str(error)),
+        message=str(error),
         excerpt=_line(text, error.line),
     )
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from reconciler.errors import Problem
 from reconciler.manifest.compose import Location, Path, locate
 from reconciler.manifest.schema import Finding, path_text
-from reconciler.wording import printable
 
 SERVICES: Path = ("ipvs", "services")
 RULES: Path = ("ipvs", "rules")
@@ -81,8 +80,8 @@ class _Document:
             file=self._file,
             line=at + 1,
             column=column + 1,
-            path=printable(name),
-            message=printable(finding.message),
+            path=name,
+            message=finding.message,
             excerpt=_nth(self._lines, at),
             width=max(end - column, 1),
         )
@@ -119,7 +118,7 @@ def line_problem(file: str, lines: list[str], number: int, path: str, message: s
         line=number,
         column=indent + 1,
         path=path,
-        message=printable(message),
+        message=message,
         excerpt=excerpt,
         width=max(len(excerpt.strip()), 1),
     )

@@ -21,7 +21,6 @@ from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress
 from reconciler.model.interface import KERNEL_LINK_LOCAL
 from reconciler.netlink import interface, message, neighbour, route, rule
 from reconciler.netlink.engine import Engine, local_engine
-from reconciler.wording import printable
 
 _IFINFOMSG, _IFADDRMSG = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 _RTMSG, _NDMSG = struct.Struct("=BBBBBBBBI"), struct.Struct("=BxxxiHBB")
@@ -210,7 +209,7 @@ def _value(name: str, data: bytes) -> str:
 
 
 def _text(data: bytes) -> str:
-    return printable(data.rstrip(b"\0").decode(errors="replace"))
+    return data.rstrip(b"\0").decode(errors="surrogateescape")
 
 
 def _number(found: Mapping[int, bytes], kind: int, default: int = 0) -> int:

@@ -17,7 +17,6 @@ from reconciler.model.mark import PROTOCOL
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, Rule
 from reconciler.netlink import message
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
-from reconciler.wording import printable
 
 # RTM_NEWRULE, _DELRULE, _GETRULE.
 NEW, DELETE, GET = 32, 33, 34
@@ -111,7 +110,7 @@ def _network(prefix: str | None) -> tuple[bytes | None, int]:
 
 
 def _name(name: str | None) -> bytes | None:
-    return None if name is None else name.encode() + b"\0"
+    return None if name is None else name.encode(errors="surrogateescape") + b"\0"
 
 
 def decode(payload: bytes) -> tuple[int, Rule] | None:
@@ -194,4 +193,4 @@ def _decode_network(value: bytes | None, bits: int, size: int) -> str | None:
 
 
 def _text(value: bytes | None) -> str | None:
-    return None if value is None else printable(value.rstrip(b"\0").decode(errors="replace"))
+    return None if value is None else value.rstrip(b"\0").decode(errors="surrogateescape")
