@@ -32,10 +32,15 @@ _numbers = itertools.count()
 # which the demo has as well.
 _WATCHERS = tuple(
     f"tests/watch/test_{name}.py"
-    for name in ("capabilities", "machines", "many", "policy", "running", "truth", "unit", "whereabouts")
+    for name in ("capabilities", "machines", "many", "metrics", "policy", "running", "truth", "unit", "whereabouts")
+)
+_OTHER_WATCHERS = (
+    "tests/kata/test_watched.py",
+    "tests/cli/test_hostile_words.py",
+    "tests/system/test_hostile_names.py",
 )
 _HOST = {
-    "watcher": (*_WATCHERS, "tests/kata/test_watched.py"),
+    "watcher": (*_WATCHERS, *_OTHER_WATCHERS),
     "container": ("tests/kata/", "tests/system/test_examples.py"),
 }
 # Kinds of sandboxes in which the same tests run, as these name them.

@@ -14,6 +14,7 @@ import pytest
 
 from reconciler.cli.main import COMMANDS
 from reconciler.watch.log import FORMS
+from tests.allowed import write_policy
 from tests.drivers.test_kata import PROGRAM
 from tests.hostile import NAME, WORDS, check, read, run
 from tests.watch.running import until
@@ -152,12 +153,15 @@ def test_words_of_a_runtime(command: str, answer: dict[str, Any], root: None, tm
     write(tmp_path, "answers", json.dumps({"list-ifaces": answer, "list-routes": answer}))
     driver = {"kata": {"id": "web-1", "runtime": str(runtime)}}
     file = write(tmp_path, "web.yaml", json.dumps({**HEAD, "driver": driver, "interfaces": [], "routes": []}))
-    code, _, err = run(command, str(file))
+    # The operator's policy speaks of it with the same words.
+    assert run(command, str(file))[0] == 3
+    policy = write_policy(tmp_path / "policy.yaml", runtimes=[str(runtime)])
+    code, _, err = run(command, "--policy", policy, str(file))
     assert code == 2
     assert err.startswith("web-1: ")
     # The commands of kata-runtime find their sandbox in manifests as well.
     for words in (("kata-network", "list-ifaces"), ("kata-ipvs", "ipvsadm", "--parameters", f"-L {WORDS}")):
-        assert run(*words, "--manifests", str(file), "web-1")[0] == 2
+        assert run(*words, "--policy", policy, "--manifests", str(file), "web-1")[0] == 2
 
 
 def test_words_for_the_commands_of_kata_runtime(root: None) -> None:
@@ -216,7 +220,8 @@ def test_words_of_a_watcher(words: list[str], tmp_path: Path) -> None:
 @contextmanager
 def watching(folder: Path, form: str, log: Path) -> Iterator[Callable[[], str]]:
     """Run a watcher during the block. Yield what reads its log, which must be harmless."""
-    words = [sys.executable, "-m", "reconciler", "watch", "--log", form, str(folder)]
+    policy = write_policy(log.with_name("policy.yaml"), runtimes=[str(log.with_name("kata-runtime"))])
+    words = [sys.executable, "-m", "reconciler", "watch", "--policy", policy, "--log", form, str(folder)]
     with log.open("wb") as file, subprocess.Popen(words, stderr=file, stdout=file) as process:
         try:
             yield lambda: check(log.read_bytes().rpartition(b"\n")[0])
@@ -242,3 +247,13 @@ def test_a_log_has_one_line_for_each_event(form: str, root: None, tmp_path: Path
     assert max(map(len, lines)) < 20_000
     if form == "json":
         assert all(json.loads(each)["event"] for each in lines)
+
+
+@pytest.mark.parametrize("command", ["validate", "diff", "apply", "show"])
+def test_words_of_a_policy(command: str, root: None, tmp_path: Path) -> None:
+    file = write(tmp_path, "web.yaml", json.dumps(GOOD))
+    written = (write_policy(tmp_path / "policy.yaml", **{WRITABLE: [WRITABLE]}), f"missing{NAME}")
+    for policy in (*written, write_policy(tmp_path / f"{NAME}.yaml", runtimes=[WRITABLE])):
+        code, _, err = run(command, "--policy", policy, str(file))
+        assert code in {2, 3}
+        assert err
