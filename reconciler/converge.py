@@ -19,7 +19,7 @@ from reconciler.plan import Plan
 from reconciler.plan.hold import hold
 from reconciler.preview import Adoption, Preview, compare, preview
 from reconciler.recover import Fates, Proof, about, execute, recover, settled, stuck, undo
-from reconciler.remaining import Difference, remaining
+from reconciler.remaining import remaining
 from reconciler.safety import Allowance, check_deletions
 
 # Seconds between two looks at servers that drain.
@@ -216,20 +216,21 @@ def _check(found: Preview, *, adopt: Adoption, excused: frozenset[Subject]) -> N
             "this kernel does not keep our mark on IPVS services, so its whole table has to count as ours: --adopt"
         )
     if differences:
-        raise VerifyError(f"everything was applied, but the sandbox differs from its manifest:{_listed(differences)}")
+        words = [each.words for each in differences]
+        raise VerifyError("everything was applied, but the sandbox differs from its manifest:", more=_listed(words))
     left = [
         each
         for each in found.plan.operations
         if not _ends_drain(each, found.desired) and about(each).isdisjoint(excused)
     ]
     if left:
-        listed = "\n  ".join(operation.command for operation in left[:_SHOWN])
-        raise VerifyError(f"everything was applied, but operations are left to do:\n  {listed}")
+        commands = [operation.command for operation in left]
+        raise VerifyError("everything was applied, but operations are left to do:", more=_listed(commands))
 
 
-def _listed(differences: Sequence[Difference]) -> str:
-    lines = "".join(f"\n  {each.words}" for each in differences[:_SHOWN])
-    return lines + (f"\n  … and {len(differences) - _SHOWN:,} more" if len(differences) > _SHOWN else "")
+def _listed(words: Sequence[str]) -> list[str]:
+    more = [f"  … and {len(words) - _SHOWN:,} more"] if len(words) > _SHOWN else []
+    return [f"  {each}" for each in words[:_SHOWN]] + more
 
 
 def _ends_drain(operation: Operation, desired: Sandbox) -> bool:

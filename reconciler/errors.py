@@ -23,14 +23,18 @@ class ReconcilerError(Exception):
     """An error that is reported without a traceback.
 
     `about`: the identity (`model.identity.Subject`) of the only object that is concerned; None if there is no such one.
-    `path` is the field of the manifest that the error is about; empty if there is none.
+    `path` is the field of the manifest that the error is about; empty if there is none. `lines` is the message, line by
+    line: a line break within one came from outside.
     """
 
     exit_code = 2
     retry = False
 
-    def __init__(self, *words: str, about: Hashable = None, path: tuple[str | int, ...] = ()) -> None:
-        super().__init__(*words)
+    def __init__(
+        self, words: str = "", *, about: Hashable = None, path: tuple[str | int, ...] = (), more: Sequence[str] = ()
+    ) -> None:
+        super().__init__("\n".join((words, *more)))
+        self.lines = (words, *more)
         self.about = about
         self.path = path
 
@@ -83,7 +87,8 @@ class ManifestError(ReconcilerError):
         self.problems = bounded(problems)
         if problems and all(problem.refused for problem in problems):
             self.exit_code = RefusedError.exit_code
-        super().__init__("\n".join(map(str, self.problems)))
+        first, *more = map(str, self.problems)
+        super().__init__(first, more=more)
 
 
 def bounded(problems: Sequence[Problem]) -> list[Problem]:
@@ -142,8 +147,8 @@ class VerifyError(ReconcilerError):
 class ApplyError(ReconcilerError):
     """An operation failed.
 
-    `headline` says which one, `reason` why, and `counts` what became of the others. `fates`: which others were
-    kept, undone and not tried, as lines. `is_kept`: not everything was undone.
+    `headline` says which one, `reason` why, and `counts` what became of the others. `others`: which others failed, and
+    why; `fates`: which were kept, undone and not tried; both as lines. `is_kept`: not everything was undone.
     """
 
     def __init__(
@@ -153,12 +158,13 @@ class ApplyError(ReconcilerError):
         path: tuple[str | int, ...],
         counts: str,
         fates: tuple[str, ...] = (),
+        others: tuple[str, ...] = (),
         *,
         is_kept: bool = False,
     ) -> None:
-        super().__init__(f"{headline}: {reason}. {counts}", path=path)
+        super().__init__(f"{headline}: {reason}. {counts}", path=path, more=[f"  {each}" for each in others])
         self.headline, self.reason, self.counts = headline, reason, counts
-        self.fates, self.is_kept = fates, is_kept
+        self.fates, self.others, self.is_kept = fates, others, is_kept
 
 
 class RefusedError(ReconcilerError):

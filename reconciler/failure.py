@@ -46,12 +46,13 @@ def undone_error(outcomes: Sequence[Outcome], before: Preview, not_undone: str) 
 def kept_error(fates: Fates, before: Preview) -> ApplyError:
     """Return the error of an apply in which operations failed and those that do not depend on them were kept."""
     failures = fates.failed
-    others = "".join(f"\n  {each.operation.command}: {each.reason}" for each in failures[1:_SHOWN])
+    others = [f"{each.operation.command}: {each.reason}" for each in failures[1:_SHOWN]]
     if len(failures) > _SHOWN:
-        others += f"\n  … and {len(failures) - _SHOWN:,} more"
+        others.append(f"… and {len(failures) - _SHOWN:,} more")
     return ApplyError(
         headline=f"{_failed_words(failures, len(before.plan.operations))}: {failures[0].operation.command}",
-        reason=_reason(failures[0], before.desired.driver) + others,
+        reason=_reason(failures[0], before.desired.driver),
+        others=tuple(others),
         path=locate(before.desired, failures[0].operation.subject),
         counts=f"{'; '.join(_count_words(fates, before.desired.id))}.",
         fates=tuple(_fate_lines(fates)),

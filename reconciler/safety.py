@@ -59,8 +59,8 @@ def check_deletions(plan: Plan, allowance: Allowance | None) -> None:
         elif not all(map(_is_all, over)):
             limit = f"; the limit is {SHARE} % (and always {ALWAYS})"
         raise RefusedError(
-            f"this would delete {' and '.join(reasons)}{limit}.\n"
-            "Look again with `reconciler diff`; if it is what you want: --allow-delete all"
+            f"this would delete {' and '.join(reasons)}{limit}.",
+            more=["Look again with `reconciler diff`; if it is what you want: --allow-delete all"],
         )
 
 

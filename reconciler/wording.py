@@ -1,14 +1,22 @@
-"""Words of messages: plurals, times, escaped text, and suggestions for unknown names."""
+"""Words of messages: plurals, times, text as it leaves this process, and suggestions for unknown names.
+
+Text that came from outside (names in a namespace or a guest, answers of other programs, names of files) is raw
+everywhere within. It is made harmless once, by the functions here, where it leaves the process for people or a log.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
+from typing import Any
 
 # Names that a message lists.
 _LISTED = 40
 # Characters of a name that are compared with the known names.
 _COMPARED = 100
+# Characters of a line for people, and of a value in the log. A route with 60 next hops is as long.
+LONGEST = 4000
 
 
 def plural(noun: str, count: int) -> str:
@@ -27,15 +35,53 @@ def seconds(text: str) -> float:
 
 
 def printable(text: str) -> str:
-    """Return text in which control characters are escaped: no terminal obeys them, no line ends."""
+    """Return text in which all characters are escaped that a terminal could obey, or that no person could see.
+
+    These are control characters, also those that end a line or reverse the direction of writing, and bytes that are no
+    UTF-8. The escapes are those of Python, and of a string of YAML in double quotes.
+    """
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def shorten(text: str, most: int) -> str:
-    """Return text of at most so many characters; of a longer one, its beginning and a mark."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def printable_lines(text: str) -> str:
+    """Return text of several lines of our own, each one printable."""
+    # One call of C for text of any length is enough, if nothing has to be escaped.
+    if text.replace("\n", "").isprintable():
+        return text
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def shorten(text: str, most: int = LONGEST) -> str:
+    """Return text of at most `most` characters, and how many it had if there are more."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def to_json(data: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    """Return data as JSON that a terminal can show. What is not JSON becomes its text."""
+    import json
+
+    text = json.dumps(data, ensure_ascii=False, indent=indent, separators=separators, default=str)
+    if text.replace("\n", "").isprintable():
+        return text
+    # JSON leaves one control character of ASCII as it is.
+    return json.dumps(data, indent=indent, separators=separators, default=str).replace("\x7f", "\\u007f")
+
+
+def quote(word: str) -> str:
+    """Return a word as every POSIX shell reads it back, also one that cannot be printed as it is."""
+    if word.isprintable():
+        return shlex.quote(word)
+    data = b"".join(_encoded(each) for each in word)
+    octal = "".join(chr(each) if chr(each).isalnum() and each < 128 else f"\\{each:03o}" for each in data)
+    return f"\"$(printf '{octal}')\""
+
+
+def _encoded(character: str) -> bytes:
+    # A byte that is no UTF-8 was decoded as a surrogate (PEP 383).
+    is_byte = "\udc80" <= character <= "\udcff"
+    return character.encode(errors="surrogateescape" if is_byte else "surrogatepass")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

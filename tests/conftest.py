@@ -14,6 +14,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from reconciler import rundir
+from reconciler.guest import lend
 from reconciler.guest.client import AgentClient
 from tests import allowed, resumed
 from tests.examples import examples
@@ -31,10 +33,12 @@ _numbers = itertools.count()
 _WATCHERS = tuple(
     f"tests/watch/test_{name}.py"
     for name in (
+        "capabilities",
         "hostile_files",
         "hostile_machines",
         "machines",
         "many",
+        "metrics",
         "policy",
         "running",
         "truth",
@@ -42,8 +46,13 @@ _WATCHERS = tuple(
         "whereabouts",
     )
 )
+_OTHER_WATCHERS = (
+    "tests/kata/test_watched.py",
+    "tests/cli/test_hostile_words.py",
+    "tests/system/test_hostile_names.py",
+)
 _HOST = {
-    "watcher": (*_WATCHERS, "tests/kata/test_watched.py"),
+    "watcher": (*_WATCHERS, *_OTHER_WATCHERS),
     "container": ("tests/kata/", "tests/system/test_examples.py"),
 }
 # Kinds of sandboxes in which the same tests run, as these name them.
@@ -185,6 +194,15 @@ class Kernel:
 @pytest.fixture(scope="session")
 def root() -> None:
     """Mark a test that needs the rights of root; pytest_collection_modifyitems skips it where they are missing."""
+
+
+@pytest.fixture(autouse=True)
+def _rundir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the locks into a folder of the test's own where the real one, which is root's, cannot be used."""
+    if os.geteuid() != 0:
+        own = tmp_path_factory.mktemp("rundir")
+        monkeypatch.setattr(rundir, "ROOT", str(own))
+        monkeypatch.setattr(lend, "FOLDER", str(own / "lend"))
 
 
 @pytest.fixture

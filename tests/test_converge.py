@@ -217,17 +217,18 @@ def test_a_rule_that_fails_leaves_the_others_where_they_are_and_is_reported() ->
     box = box_of(DNS)
     desired = wanted(TLS, WRONG, DNS, WEB, routes=[ROUTE])
     told = refused_apply(box, desired)
-    assert (told.headline, told.reason, told.path, told.counts) == (
+    assert (told.headline, told.reason, told.others, told.path, told.counts) == (
         "3 of 9 operations failed: ipvsadm -A -t 10.10.0.2:80 -s twos",
+        "the kernel: No such file or directory",
         (
-            "the kernel: No such file or directory\n"
-            "  ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.1:8080 -m -w 9: its service could not be added\n"
-            "  ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.2:8080 -m -w 9: its service could not be added"
+            "ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.1:8080 -m -w 9: its service could not be added",
+            "ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.2:8080 -m -w 9: its service could not be added",
         ),
         ("ipvs", "services", 1),
         "6 done and kept; 3 left to do.",
     )
-    assert str(told) == f"{told.headline}: {told.reason}. {told.counts}"
+    assert told.lines[0] == f"{told.headline}: {told.reason}. {told.counts}"
+    assert told.lines[1:] == tuple(f"  {each}" for each in told.others)
     assert box.routes == [ROUTE]
     assert set(box.kernel.services) == {kernel_service(each).id for each in (TLS, DNS, WEB)}
     assert in_sync(box, wanted(TLS, DNS, WEB, routes=[ROUTE]))
@@ -238,10 +239,8 @@ def test_many_failures_are_counted_and_the_first_five_named() -> None:
     wrong = [replace(WRONG, port=port, servers=()) for port in range(1, 9)]
     told = refused_apply(box, wanted(WEB, *wrong))
     assert told.headline == "8 of 11 operations failed: ipvsadm -A -t 10.10.0.2:1 -s twos"
-    lines = [
-        f"  ipvsadm -A -t 10.10.0.2:{port} -s twos: the kernel: No such file or directory" for port in (2, 3, 4, 5)
-    ]
-    assert told.reason == "\n".join(["the kernel: No such file or directory", *lines, "  … and 3 more"])
+    lines = [f"ipvsadm -A -t 10.10.0.2:{port} -s twos: the kernel: No such file or directory" for port in (2, 3, 4, 5)]
+    assert (told.reason, told.others) == ("the kernel: No such file or directory", (*lines, "… and 3 more"))
     assert told.path == ("ipvs", "services", 1)
     assert told.counts == "3 done and kept; 8 left to do."
 
@@ -695,10 +694,10 @@ def test_the_last_service_stays_if_its_replacement_cannot_be_added() -> None:
     box = box_of(WEB, DNS)
     told = refused_apply(box, wanted(WRONG), allowance=Allowance())
     assert set(box.kernel.services) == {kernel_service(each).id for each in (WEB, DNS)}
-    assert told.reason == (
-        "the kernel: No such file or directory\n"
-        "  ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.1:8080 -m -w 9: its service could not be added\n"
-        "  ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.2:8080 -m -w 9: its service could not be added\n"
-        "  ipvsadm -D -t 10.10.0.1:80: kept, because another service of its family could not be added\n"
-        "  ipvsadm -D -u 10.10.0.1:53: kept, because another service of its family could not be added"
+    assert told.reason == "the kernel: No such file or directory"
+    assert told.others == (
+        "ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.1:8080 -m -w 9: its service could not be added",
+        "ipvsadm -a -t 10.10.0.2:80 -r 172.16.0.2:8080 -m -w 9: its service could not be added",
+        "ipvsadm -D -t 10.10.0.1:80: kept, because another service of its family could not be added",
+        "ipvsadm -D -u 10.10.0.1:53: kept, because another service of its family could not be added",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from reconciler.cli.authority import read_policy
 from reconciler.cli.beside import Output, beside
 from reconciler.cli.named import undone_words
-from reconciler.cli.output import choose_color, render_warnings
+from reconciler.cli.output import render_warnings, warn
 from reconciler.cli.progress import Progress
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
@@ -72,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
             case None:
                 continue
             case ApplyError() as error:
-                print(render_failure(ended.manifest, error), file=sys.stderr)
+                warn(*render_failure(ended.manifest, error))
             case _:
-                print(ended.words(), file=sys.stderr)
+                warn(*ended.lines())
         worst = worst or ended.exit_code
     return worst
 
@@ -126,7 +125,7 @@ def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
 
     def accept(found: Preview) -> None:
         warned.extend(warnings([(manifest, found.observed.around)]))
-        output.err(*render_warnings(warned))
+        output.warn(*render_warnings(warned))
         if expected is not None:
             _compare(found.fingerprint, expected)
 
@@ -149,10 +148,10 @@ def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
     finally:
         if progress:
             progress.clear()
-    output.err(*render_warnings(each for each in late if each not in warned))
+    output.warn(*render_warnings(each for each in late if each not in warned))
     _report(manifest, result, arguments, output)
     if result.operations and (words := undone_words(manifest.sandbox, manifest.file)):
-        output.err(words)
+        output.warn(words)
 
 
 def _late_warnings(driver: Driver, manifest: Manifest, result: Result) -> list[Problem]:
@@ -169,16 +168,15 @@ def _print_waiting(manifest: Manifest, printed: list[int], count: int) -> None:
     if printed[-1:] != [count]:
         printed.append(count)
         words = f"waiting for {count:,} IPVS {plural('server', count)} to drain"
-        print(f"{manifest.sandbox.id}: {words} (Ctrl-C is safe: the next apply continues)", file=sys.stderr)
+        warn(f"{manifest.sandbox.id}: {words} (Ctrl-C is safe: the next apply continues)")
 
 
 def _report(manifest: Manifest, result: Result, arguments: argparse.Namespace, output: Output) -> None:
     count = len(result.operations)
     if not count:
-        output.out(f"{manifest.sandbox.id}: in sync")
+        output.say(f"{manifest.sandbox.id}: in sync")
         return
     words = f"applied {count:,} {plural('operation', count)} in {result.seconds:.1f} s, verified"
-    output.out(f"{manifest.sandbox.id}: {words}")
+    output.say(f"{manifest.sandbox.id}: {words}")
     if arguments.verbose:
-        color = choose_color(arguments.color, sys.stdout)
-        output.out("\n".join(render_operations(result.operations, verbose=True, color=color)))
+        output.say(*render_operations(result.operations, verbose=True), color=arguments.color)

@@ -10,8 +10,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TextIO, TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
+from reconciler.cli.output import Line, say, warn
 from reconciler.errors import ReconcilerError
 from reconciler.manifest.load import Manifest, explain
 
@@ -26,22 +28,21 @@ class Output:
 
     def __init__(self, *, is_direct: bool) -> None:
         self.is_direct = is_direct
-        self._said: list[tuple[TextIO, str]] = []
+        self._said: list[Callable[[], None]] = []
 
-    def out(self, text: str) -> None:
-        """Say a result, for standard output."""
-        self._say(sys.stdout, text)
+    def say(self, *lines: Line, color: bool = False) -> None:
+        """Print lines on standard output, as `output.say` does."""
+        self._print(partial(say, *lines, color=color))
 
-    def err(self, *lines: str) -> None:
-        """Say anything else, for standard error."""
-        for line in lines:
-            self._say(sys.stderr, line)
+    def warn(self, *lines: Line) -> None:
+        """Print lines on standard error, as `output.warn` does."""
+        self._print(partial(warn, *lines))
 
-    def _say(self, stream: TextIO, text: str) -> None:
+    def _print(self, printing: Callable[[], None]) -> None:
         if self.is_direct:
-            print(text, file=stream)
+            printing()
         else:
-            self._said.append((stream, text))
+            self._said.append(printing)
 
     def forget(self) -> None:
         """Forget what was said."""
@@ -50,9 +51,10 @@ class Output:
     def flush(self) -> None:
         """Print what was said."""
         said, self._said = self._said, []
-        for stream, text in said:
-            # The two streams may be one terminal.
-            print(text, file=stream, flush=True)
+        for printing in said:
+            printing()
+            # Both streams may be one terminal.
+            sys.stdout.flush()
 
 
 class Ended(Generic[_T]):
@@ -87,21 +89,21 @@ class Ended(Generic[_T]):
             return 0
         return self.error.exit_code if isinstance(self.error, ReconcilerError) else 2
 
-    def words(self) -> str:
-        """Return the error in words, with the place in the manifest."""
+    def lines(self) -> Sequence[str]:
+        """Return the error in words, with the place in the manifest, line by line."""
         name = self.manifest.sandbox.id
         match self.error:
             case ReconcilerError() as error:
-                return f"{name}: {explain(self.manifest, error)}"
+                return explain(self.manifest, error)
             case OSError() as error:
-                return f"{name}: {error}"
+                return [f"{name}: {error}"]
             case error:
                 # Only a defect pays for the import.
                 import traceback
 
                 at = traceback.extract_tb(error.__traceback__ if error else None)[-1:]
                 place = "".join(f" ({os.path.basename(each.filename)}:{each.lineno})" for each in at)
-                return f"{name}: a defect of reconciler: {type(error).__name__}: {error}{place}; please report it"
+                return [f"{name}: a defect of reconciler: {type(error).__name__}: {error}{place}; please report it"]
 
 
 def beside(

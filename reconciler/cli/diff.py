@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from reconciler.cli.authority import read_policy
 from reconciler.cli.beside import beside
-from reconciler.cli.output import choose_color, print_data, print_warnings
+from reconciler.cli.output import print_data, print_warnings, say, warn
 from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         if ended.result:
             previews.append((ended.manifest, ended.result))
         else:
-            print(ended.words(), file=sys.stderr)
+            warn(*ended.lines())
             failed = max(failed, ended.exit_code)
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
     _print(arguments, previews)
@@ -76,11 +75,10 @@ def _load_saved(file: str) -> dict[str, Observed]:
 def _print(arguments: argparse.Namespace, previews: list[tuple[Manifest, Preview]]) -> None:
     match arguments.output:
         case "text":
-            color = choose_color(arguments.color, sys.stdout)
             for manifest, each in previews:
-                print(render_plan(manifest, each, verbose=arguments.verbose, color=color))
+                say(*render_plan(manifest, each, verbose=arguments.verbose), color=arguments.color)
             if previews:
-                print(f"\n{render_summary([each for _, each in previews])}")
+                say("", render_summary([each for _, each in previews]))
         case "shell":
             print("#!/bin/sh\nset -e")
             for manifest, each in previews:

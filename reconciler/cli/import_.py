@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from reconciler.cli.output import warn
 from reconciler.errors import HostError
 from reconciler.manifest.dump import dump
 from reconciler.manifest.foreign import NOTATIONS, document, read
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.schema import check
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
-from reconciler.wording import printable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     head = _head(arguments)
     imported = read(arguments.files, arguments.notation, arguments.config_id)
     for position, message in imported.skipped_in_order():
-        print(f"{position}: {printable(message)}", file=sys.stderr)
+        warn(f"{position}: {message}")
     data = document(imported, head)
     print(dump([data]), end="")
     return 0

@@ -78,9 +78,9 @@ def _read_rules(file: str) -> list[Service]:
         raise HostError(f"{name}: {error}") from None
     services = parse_rules(text, lambda line, why: wrong.append(f"{name}:{line}: {why}"))
     if wrong:
-        more = f"\n… and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
+        more = [f"… and {len(wrong) - _SHOWN:,} more"] if len(wrong) > _SHOWN else []
         count = f"{len(wrong):,} {plural('line', len(wrong))}"
-        raise HostError(f"{count} of the rules are wrong, none is imported:\n" + "\n".join(wrong[:_SHOWN]) + more)
+        raise HostError(f"{count} of the rules are wrong, none is imported:", more=[*wrong[:_SHOWN], *more])
     if not services:
         raise HostError(f"{name}: there is no rule in it")
     return services

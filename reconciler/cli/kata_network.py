@@ -24,6 +24,7 @@ from reconciler.model.interface import Interface
 from reconciler.model.policy import Policy
 from reconciler.model.route import TABLE_MAIN, Route
 from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.wording import to_json
 
 _T = TypeVar("_T")
 # The limit for the JSON, in characters.
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(answer: Any) -> None:
-    print(json.dumps(answer, separators=(",", ":"), ensure_ascii=False))
+    print(to_json(answer, separators=(",", ":")))
 
 
 def _read(file: str) -> Any:

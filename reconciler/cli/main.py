@@ -9,10 +9,13 @@ import keyword
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 from reconciler import __version__
+from reconciler.cli.output import guarded, show_problems, warn
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
+from reconciler.wording import printable, shorten
 
 # Command → its purpose. `_module` names its module, which has `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
@@ -49,6 +52,10 @@ def entry() -> NoReturn:
     """
     # A command creates many objects and few cycles, and soon exits: collecting cycles takes a third of its time.
     gc.disable()
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files can be bytes that are no UTF-8, and manifests are UTF-8 whatever the locale is.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     code = main()
     try:
         sys.stdout.flush()
@@ -56,7 +63,7 @@ def entry() -> NoReturn:
         # The reader of the output closed the pipe: it has seen enough.
         pass
     except OSError as error:
-        print(f"reconciler: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        warn(f"reconciler: cannot write to standard output: {error.strerror}")
         code = 2
     sys.stderr.flush()
     os._exit(code)
@@ -64,31 +71,31 @@ def entry() -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    words = _glued(list(sys.argv[1:] if argv is None else argv))
+    with guarded():
+        return _run(_glued(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(words: Sequence[str]) -> int:
     arguments = _parser(words).parse_args(words)
     # Imported before any output begins.
     command = importlib.import_module(_module(arguments.command))
     try:
         return int(command.run(arguments))
     except ManifestError as error:
-        from reconciler.cli.output import render_problems
-
-        print(render_problems(error.problems, arguments.color), file=sys.stderr)
+        show_problems(error.problems, color=arguments.color)
         return error.exit_code
     except ReconcilerError as error:
         refused = "refused: " if isinstance(error, RefusedError) else ""
-        print(f"reconciler: {refused}{error}", file=sys.stderr)
+        first, *more = error.lines
+        warn(f"reconciler: {refused}{first}", *more)
         return error.exit_code
     except BrokenPipeError:
         return 0
     except OSError as error:
-        print(f"reconciler: {error}", file=sys.stderr)
+        warn(f"reconciler: {error}")
         return 2
     except KeyboardInterrupt:
-        print(
-            "interrupted; run the same command again to finish, or `reconciler diff` to see what is left",
-            file=sys.stderr,
-        )
+        warn("interrupted; run the same command again to finish, or `reconciler diff` to see what is left")
         return 130
 
 
@@ -100,8 +107,14 @@ def _glued(words: list[str]) -> list[str]:
     return [*words[:at], f"{option}={words[at + 1]}", *words[at + 2 :]]
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Exit with a message that repeats words of the user."""
+        super().error(printable(shorten(message)))
+
+
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="reconciler",
         description="Declarative networking for secure containers.",
         epilog=_EXIT_CODES,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from reconciler.cli.authority import add_policy
+from reconciler.cli.output import warn
 from reconciler.model.sandbox import Sandbox
 from reconciler.watch.client import find_reverting_manifest
 
@@ -29,7 +29,7 @@ def add_sandbox(parser: argparse.ArgumentParser) -> None:
 def print_undone(sandbox: Sandbox) -> None:
     """Warn on stderr if a watcher will revert what was changed in a sandbox."""
     if words := undone_words(sandbox):
-        print(words, file=sys.stderr)
+        warn(words)
 
 
 def undone_words(sandbox: Sandbox, file: str = "") -> str:

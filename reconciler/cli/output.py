@@ -1,59 +1,150 @@
-"""Output that all commands share: colour, plain data, and the problems of manifests."""
+"""All output of the commands: lines for people, and plain data for programs.
+
+Text for people is made printable and short here, and nowhere else. `guarded` does the same for what others print:
+argparse, tracebacks, warnings of Python. Only this module writes control characters: those of colours, and of the
+progress.
+"""
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, TextIO, cast
 
 from reconciler.errors import Problem, bounded
-from reconciler.wording import plural
+from reconciler.wording import plural, printable, printable_lines, shorten, to_json
 
 _COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[1;31m", "^": "\x1b[31m"}
 _RESET = "\x1b[0m"
+_CLEAR = "\r\x1b[K"
 
 
-def choose_color(wanted: bool, stream: TextIO) -> bool:
+class Painted(NamedTuple):
+    """A line of which one part is in the colour of a sign."""
+
+    text: str
+    sign: str
+    before: str = ""
+    after: str = ""
+
+
+Line = str | Painted
+
+
+class _Guard:
+    """A stream that makes printable what is written to it, except the ends of lines."""
+
+    def __init__(self, plain: TextIO) -> None:
+        self.plain = plain
+
+    def write(self, text: str) -> int:
+        self.plain.write(printable_lines(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Make everything printable that this process writes to its standard output and error during the block."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast("TextIO", _Guard(each)) for each in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _plain(stream: TextIO) -> TextIO:
+    return stream.plain if isinstance(stream, _Guard) else stream
+
+
+def say(*lines: Line, color: bool = False) -> None:
+    """Print lines on standard output, in colour if that is wanted and it is a terminal."""
+    _print(sys.stdout, lines, wanted=color)
+
+
+def warn(*lines: Line, color: bool = False) -> None:
+    """Print lines on standard error, in colour if that is wanted and it is a terminal."""
+    _print(sys.stderr, lines, wanted=color)
+
+
+def _print(stream: TextIO, lines: Sequence[Line], *, wanted: bool) -> None:
+    color = wanted and _takes_color(stream)
+    _plain(stream).write("".join(f"{_shown(line, color)}\n" for line in lines))
+
+
+def _takes_color(stream: TextIO) -> bool:
     """Return whether to print in colour: only on a terminal, and only if NO_COLOR is not set (no-color.org)."""
-    return wanted and not os.environ.get("NO_COLOR") and stream.isatty()
+    return not os.environ.get("NO_COLOR") and stream.isatty()
 
 
-def paint(text: str, color: str, enabled: bool) -> str:
-    """Return a text in the colour of a sign, or unchanged if colour is not enabled."""
-    return f"{_COLORS[color]}{text}{_RESET}" if enabled else text
+def _shown(line: Line, color: bool) -> str:
+    if isinstance(line, str):
+        return printable(shorten(line))
+    before, text, after = (printable(shorten(each)) for each in (line.before, line.text, line.after))
+    return f"{before}{_COLORS[line.sign]}{text}{_RESET}{after}" if color else f"{before}{text}{after}"
+
+
+def rewrite(line: str) -> None:
+    """Replace the last line on standard error, a terminal, by another one, which does not end. Empty: erase it."""
+    stream = _plain(sys.stderr)
+    stream.write(f"{_CLEAR}{printable(shorten(line))}")
+    stream.flush()
+
+
+def sink(descriptor: int) -> Callable[[bytes], None]:
+    """Return what writes the output of a program to standard output (1) or error (2); to a terminal, printable."""
+    stream = sys.stdout if descriptor == 1 else sys.stderr
+    if not stream.isatty():
+        return partial(_write_all, descriptor)
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
+
+    def show(data: bytes) -> None:
+        # Programs end lines with a carriage return as well, and align columns with tabs.
+        text = decoder.decode(data).replace("\r\n", "\n").expandtabs()
+        _plain(stream).write(printable_lines(text))
+        stream.flush()
+
+    return show
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def print_data(data: Any, form: str) -> None:
     """Print plain data on stdout; `form` is `json` or `yaml`."""
     if form == "json":
-        import json
-
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        print(to_json(data, indent=2))
     else:
         from reconciler.manifest.dump import dump
 
         print(dump([data]), end="")
 
 
-def render_problems(problems: Sequence[Problem], color: bool) -> str:
-    """Return the text of problems: each with its source line if the file could be read, then their number."""
-    enabled = choose_color(color, sys.stderr)
-    lines = []
+def show_problems(problems: Sequence[Problem], *, color: bool) -> None:
+    """Print problems on stderr: each with its source line if the file could be read, then their number."""
+    lines: list[Line] = []
     for problem in problems:
         lines.append(str(problem))
         if problem.line and problem.excerpt:
-            lines += _excerpt(problem, enabled)
+            lines += _excerpt(problem)
     files = len({problem.file for problem in problems if problem.file})
     count = sum(problem.times for problem in problems)
     lines.append(f"{count:,} {plural('problem', count)} in {files} {plural('file', files)}.")
-    return "\n".join(lines)
+    warn(*lines, color=color)
 
 
 def print_warnings(problems: Iterable[Problem]) -> None:
     """Print warnings on stderr: what is valid but will hardly work."""
-    for line in render_warnings(problems):
-        print(line, file=sys.stderr)
+    warn(*render_warnings(problems))
 
 
 def render_warnings(problems: Iterable[Problem]) -> Iterator[str]:
@@ -63,9 +154,9 @@ def render_warnings(problems: Iterable[Problem]) -> Iterator[str]:
         yield str(problem._replace(path="", message=f"warning: {path}{problem.message}"))
 
 
-def _excerpt(problem: Problem, color: bool) -> Iterator[str]:
+def _excerpt(problem: Problem) -> Iterator[Line]:
     # Replace each character by one, so that the marks below stay aligned.
     shown = "".join(each if each.isprintable() else " " for each in problem.excerpt)
     yield f"{problem.line:5} | {shown}"
     indent = " " * (problem.column - 1 - problem.start)
-    yield f"      | {indent}{paint('^' * min(problem.width, len(shown) - len(indent) or 1), '^', color)}"
+    yield Painted("^" * min(problem.width, len(shown) - len(indent) or 1), "^", before=f"      | {indent}")

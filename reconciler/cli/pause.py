@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 
 from reconciler.cli import resume
+from reconciler.cli.output import say, warn
 from reconciler.errors import HostError
 from reconciler.watch import pause
 from reconciler.watch.client import NoWatcherError, UnknownSandboxError, await_status
@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     except NoWatcherError as error:
         # A watcher that is being restarted must obey, too.
         pause.write(name, written)
-        print(f"{name}: {shown}")
-        print(f"{name}: {error}; it will obey the pause if it watches this sandbox", file=sys.stderr)
+        say(f"{name}: {shown}")
+        warn(f"{name}: {error}; it will obey the pause if it watches this sandbox")
         return 0
     except HostError as error:
         pause.write(name, written)
@@ -61,5 +61,5 @@ def run(arguments: argparse.Namespace) -> int:
             f"{name}: {shown}, but the watcher does not say yet that it leaves the sandbox alone ({state}). "
             "`reconciler status` shows when it does"
         )
-    print(f"{name}: {shown}")
+    say(f"{name}: {shown}")
     return 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
+from reconciler.cli.output import rewrite
 from reconciler.wording import plural
 
 # Operations. An apply of fewer ends before a person could read the line.
 _SHORT = 200
 _WIDTH = 20
-_CLEAR = "\r\x1b[K"
 
 
 class Progress:
@@ -28,12 +28,10 @@ class Progress:
         bar = "█" * (done * _WIDTH // total)
         seconds = time.monotonic() - self._begin
         counts = f"{done:,} / {total:,} {plural('operation', total)}"
-        print(f"{_CLEAR}{self._name}  applying  {bar:░<{_WIDTH}}  {counts}  {seconds:.1f} s", end="", file=sys.stderr)
-        sys.stderr.flush()
+        rewrite(f"{self._name}  applying  {bar:░<{_WIDTH}}  {counts}  {seconds:.1f} s")
         self._shown = True
 
     def clear(self) -> None:
         """Erase the line."""
         if self._shown:
-            print(_CLEAR, end="", file=sys.stderr)
-            sys.stderr.flush()
+            rewrite("")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from reconciler.cli.output import paint
+from reconciler.cli.output import Line, Painted
 from reconciler.errors import ApplyError
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.schema import path_text
@@ -22,28 +22,28 @@ SHOWN = 3
 _ACTIONS = {"+": "add", "~": "change", "-": "delete"}
 
 
-def render_plan(manifest: Manifest, preview: Preview, *, verbose: bool, color: bool) -> str:
-    """Return what would be done to a sandbox as commands. Long runs of like operations are folded."""
+def render_plan(manifest: Manifest, preview: Preview, *, verbose: bool) -> list[Line]:
+    """Return what would be done to a sandbox as lines with commands. Long runs of like operations are folded."""
     head = f"{manifest.sandbox.id} · {manifest.sandbox.driver} · {manifest.file}"
     operations = preview.plan.operations
     if not operations:
         draining = preview.plan.draining
         drain = f"; {draining:,} IPVS {plural('server', draining)} still draining" if draining else ""
-        return f"{head}: in sync{drain}"
-    return "\n".join([head, *render_operations(operations, verbose=verbose, color=color)])
+        return [f"{head}: in sync{drain}"]
+    return [head, *render_operations(operations, verbose=verbose)]
 
 
-def render_operations(operations: Iterable[Operation], *, verbose: bool, color: bool) -> Iterator[str]:
+def render_operations(operations: Iterable[Operation], *, verbose: bool) -> Iterator[Line]:
     """Yield operations as commands with a sign, one a line."""
     for (_, sign), group in groupby(operations, lambda operation: (type(operation), operation.sign)):
         run = list(group)
         shown = run if verbose or len(run) <= FOLD else run[:SHOWN]
         for operation in shown:
-            line = f"  {sign} {operation.command}"
-            yield paint(line, sign, color) + (f"      # {operation.comment}" if operation.comment else "")
+            comment = f"      # {operation.comment}" if operation.comment else ""
+            yield Painted(f"  {sign} {operation.command}", sign, after=comment)
         if len(run) > len(shown):
             words = " ".join(run[0].command.split()[: 4 if run[0].command.startswith("ip -6") else 3])
-            yield paint(f"  {sign} … {len(run) - len(shown):,} more `{words}` (-v prints them)", sign, color)
+            yield Painted(f"  {sign} … {len(run) - len(shown):,} more `{words}` (-v prints them)", sign)
 
 
 def render_summary(previews: Sequence[Preview]) -> str:
@@ -70,10 +70,10 @@ def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
     }
 
 
-def render_failure(manifest: Manifest, error: ApplyError) -> str:
-    """Return a failed apply as text: the operation, why it failed, its line in the manifest, and what became of all."""
-    lines = [f"{manifest.sandbox.id}: {error.headline}", f"  {error.reason}"]
+def render_failure(manifest: Manifest, error: ApplyError) -> list[str]:
+    """Return a failed apply in lines: the operation, why it failed, its place in the manifest, what became of all."""
+    lines = [f"{manifest.sandbox.id}: {error.headline}", *(f"  {each}" for each in (error.reason, *error.others))]
     if error.path:
         lines.append(f"  from {manifest.where(error.path)}, {path_text(error.path)}")
     advice = " To have all or nothing: --all-or-nothing." if error.is_kept else ""
-    return "\n".join([*lines, *(f"  {line}" for line in error.fates), f"  {error.counts}{advice}"])
+    return [*lines, *(f"  {line}" for line in error.fates), f"  {error.counts}{advice}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from reconciler.cli.output import say
 from reconciler.errors import HostError
 from reconciler.watch import pause
 from reconciler.watch.client import NoWatcherError, await_status
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = "no longer paused" if was_paused else "was not paused"
     if found["state"] == "paused":
         words += f" by command; still paused: {found['detail']} ({found['file']})"
-    print(f"{name}: {words}")
+    say(f"{name}: {words}")
     return 0
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable
 
-from reconciler.cli.output import print_data
+from reconciler.cli.output import print_data, say, sink
 from reconciler.guest import launch, qemu
-from reconciler.guest.command import Sink
 from reconciler.guest.image import KERNELS
 from reconciler.guest.launch import MachineState
 
@@ -48,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         case _:
             # Some versions of argparse keep the `--` that ends the options.
             words = arguments.words[arguments.words[:1] == ["--"] :]
-            return launch.find(arguments.name).run(words, 0, _writer(1), _writer(2))
+            return launch.find(arguments.name).run(words, 0, sink(1), sink(2))
     return 0
 
 
@@ -58,12 +56,4 @@ def _list(states: Iterable[MachineState], form: str) -> None:
         return
     for each in states:
         since = f", up {each.uptime} s" if each.uptime is not None else ""
-        print(f"{each.name}: {each.state}" + (f", pid {each.pid}{since}" if each.pid else ""))
-
-
-def _writer(descriptor: int) -> Sink:
-    def write(data: bytes) -> None:
-        while data:
-            data = data[os.write(descriptor, data) :]
-
-    return write
+        say(f"{each.name}: {each.state}" + (f", pid {each.pid}{since}" if each.pid else ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
@@ -25,7 +24,7 @@ from reconciler.operations.segment import (
     Table,
 )
 from reconciler.preview import Preview
-from reconciler.wording import printable
+from reconciler.wording import printable, quote
 
 
 def render_script(manifest: Manifest, preview: Preview) -> str:
@@ -64,7 +63,7 @@ def _moves(operations: Iterable[MoveOperation], driver: DriverAddress) -> Iterat
 
 def _network_words(operation: NetworkOperation) -> str:
     if isinstance(operation, AwaitAddress):
-        return f"sh -c {shlex.quote(operation.command)}"
+        return f"sh -c {quote(operation.command)}"
     may_fail = isinstance(operation, DeleteRoute) and operation.doubtful
     return f"{operation.command}{' || true' if may_fail else ''}"
 
@@ -78,7 +77,7 @@ def _table(table: Table, driver: DriverAddress) -> Iterator[str]:
         if has_no_option(command):
             raise HostError(f"-o shell cannot do this, as ipvsadm has no option for it: {command}")
         if isinstance(operation, StopExpiring):
-            command = f"sh -c {shlex.quote(command)}"
+            command = f"sh -c {quote(command)}"
         elif isinstance(operation, DeleteConntrack):
             # conntrack fails if there is no such entry.
             command += " || true"
@@ -88,7 +87,7 @@ def _table(table: Table, driver: DriverAddress) -> Iterator[str]:
 def _within(driver: DriverAddress) -> str:
     match driver:
         case NetnsAddress():
-            return f"nsenter --net={shlex.quote(driver.file)}"
+            return f"nsenter --net={quote(driver.file)}"
         case VmAddress(name=None):
             raise HostError(
                 f"-o shell cannot run commands in {driver}; only machines of `reconciler sandbox start` can"

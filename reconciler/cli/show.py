@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from reconciler.cli.authority import read_policy
-from reconciler.cli.output import print_data
+from reconciler.cli.output import print_data, say, warn
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.formats.iproute2 import Item, address_words, item_words, route_words
@@ -23,7 +22,6 @@ from reconciler.model.ipvs import seconds_left
 from reconciler.model.policy import Policy
 from reconciler.model.route import REJECT_TYPES, Route
 from reconciler.model.sandbox import Observed, Sandbox
-from reconciler.wording import printable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,16 +44,17 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             found.append(_observe(manifest.sandbox, policy))
         except ReconcilerError as error:
-            print(f"{manifest.sandbox.id}: {explain(manifest, error)}", file=sys.stderr)
+            warn(*explain(manifest, error))
             failed = failed or error.exit_code
     if arguments.output == "text":
-        print("\n".join(line for each in found for line in _listing(each)))
+        say(*(line for each in found for line in _listing(each)))
         return failed
     documents = [write(_expressible(each)) for each in found]
     left = [line for each, document in zip(found, documents, strict=True) for line in _left_out(each, document)]
-    print("".join(f"{line}\n" for line in left), end="", file=sys.stderr)
+    warn(*left)
     if arguments.output == "yaml":
-        print("".join(f"# {line}\n" for line in left) + dump(documents), end="")
+        say(*(f"# {line}" for line in left))
+        print(dump(documents), end="")
     else:
         print_data(documents[0] if len(documents) == 1 else documents, "json")
     return failed
@@ -70,7 +69,7 @@ def _left_out(found: Observed, document: dict[str, Any]) -> list[str]:
         if each.other_flags
     ]
     left = [*leave_out(document), *flags, *_inexpressible(found.sandbox)]
-    return [printable(f"{found.sandbox.id}: left out, as no manifest can express it: {line}") for line in left]
+    return [f"{found.sandbox.id}: left out, as no manifest can express it: {line}" for line in left]
 
 
 def _observe(sandbox: Sandbox, policy: Policy) -> Observed:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from reconciler.cli.output import print_data
+from reconciler.cli.output import print_data, say, warn
 from reconciler.watch.client import read_status
 from reconciler.watch.report import format_age
-from reconciler.wording import printable
 
 _HEAD = ("SANDBOX", "DRIVER", "STATE", "LOOKED", "DRIFT 1 h", "REVISION", "DETAIL")
 
@@ -25,9 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.form == "json":
         print_data(found, "json")
     else:
-        print("\n".join(_table([_HEAD, *map(_row, found["sandboxes"])])))
-        for words in (*found["alarms"], *found["problems"]):
-            print(printable(words), file=sys.stderr)
+        say(*_table([_HEAD, *map(_row, found["sandboxes"])]))
+        warn(*found["alarms"], *found["problems"])
     good = all(each["state"] in {"converged", "draining", "paused"} and each["fresh"] for each in found["sandboxes"])
     return 0 if good and not found["alarms"] and not found["problems"] else 1
 
@@ -42,7 +39,7 @@ def _row(each: dict[str, Any]) -> tuple[str, ...]:
         format_age(each["looked"]),
         drift,
         each["revision"] or "-",
-        printable(each["detail"]),
+        each["detail"],
     )
 
 

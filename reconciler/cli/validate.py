@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from reconciler.cli.authority import read_policy
-from reconciler.cli.output import print_data, print_warnings, render_problems
+from reconciler.cli.output import print_data, print_warnings, say, show_problems
 from reconciler.drivers.reach import examine
 from reconciler.errors import ManifestError, NotAllowedError, Problem, RefusedError, bounded
 from reconciler.manifest.load import Manifest, load, located, warnings
@@ -40,14 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
         return error.exit_code
     if refused := _refusals(manifests, policy):
         if arguments.output == "text":
-            print(render_problems(bounded(refused), arguments.color), file=sys.stderr)
+            show_problems(bounded(refused), color=arguments.color)
         else:
             _print(arguments, problems=refused)
         return RefusedError.exit_code
     found = warnings((each, Surroundings()) for each in manifests)
     if arguments.output == "text":
         print_warnings(found)
-        print(f"{len(manifests)} {plural('manifest', len(manifests))} valid")
+        say(f"{len(manifests)} {plural('manifest', len(manifests))} valid")
     else:
         _print(arguments, warned=found)
     return 0

@@ -68,7 +68,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="do not let the agent in a machine restore flushed services by itself",
     )
     parser.add_argument(
-        "--metrics", metavar="HOST:PORT", type=_address, help="serve metrics for Prometheus on this address"
+        "--metrics",
+        metavar="[HOST:]PORT",
+        type=_address,
+        help="serve metrics for Prometheus on this address (default of HOST: 127.0.0.1, which only this host reaches)",
     )
     parser.add_argument(
         "--log", choices=log.FORMS, default="text", help="the format of the log on standard error (default: text)"
@@ -104,9 +107,9 @@ def _checked(read: partial[_T]) -> _T:
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    host = host.removeprefix("[").removesuffix("]") if ":" in text else "127.0.0.1"
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f'"{text}" is not HOST:PORT')
+        raise argparse.ArgumentTypeError(f'"{text}" is not HOST:PORT or PORT')
     return host, int(port)
 
 

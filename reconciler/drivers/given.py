@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+from reconciler import rundir
 from reconciler.errors import HostError
 from reconciler.model.interface import Origin
 from reconciler.netlink.interface import Link
@@ -154,9 +155,7 @@ def _opened_folder(*, create: bool = False) -> Iterator[int]:
     """Yield a descriptor of FOLDER. HostError if another user could have written there; FileNotFoundError."""
     parent = os.path.dirname(FOLDER)
     if create:
-        os.makedirs(parent, mode=0o755, exist_ok=True)
-        with suppress(FileExistsError):
-            os.mkdir(FOLDER, 0o700)
+        rundir.make(FOLDER)
     try:
         above = os.open(parent, _READ | os.O_DIRECTORY)
         try:

@@ -7,14 +7,13 @@ manifest. They report no marks, so the whole IPVS table counts as ours, except w
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from reconciler.drivers.lock import locked_name
+from reconciler.drivers.lock import SandboxLock
 from reconciler.drivers.process import run
 from reconciler.drivers.reach import check_program, refuse_physical_devices
 from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
     from reconciler.netlink.facts import Snapshot
 
 _T = TypeVar("_T")
-_LOCKS = "/run/reconciler/kata.lock"
 # At most this many rules that an import left out are added one by one, each in a fraction of a second.
 SINGLES = 200
 # Bytes of stderr that a message quotes at most.
@@ -63,21 +61,17 @@ _REASON = 1000
 
 
 class KataDriver:
-    """One container. Nothing is open but the file of the locks."""
+    """One container. Nothing is open but the file of the locks, once it was locked."""
 
     def __init__(self, address: KataAddress, policy: Policy) -> None:
-        """Open the file of the locks.
-
-        HostError if the runtime does not exist, RefusedError if another user can change it.
-        """
+        """HostError if the runtime does not exist, RefusedError if another user can change it."""
         self._address, self._policy = address, policy
         check_program(address)
-        os.makedirs(os.path.dirname(_LOCKS), mode=0o755, exist_ok=True)
-        self._file = os.open(_LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = SandboxLock(f"kata {address.id}", address)
 
     def close(self) -> None:
         """Close the file of the locks."""
-        os.close(self._file)
+        self._lock.close()
 
     @property
     def place(self) -> Hashable:
@@ -86,7 +80,7 @@ class KataDriver:
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the container against our other runs. Other clients of the runtime ignore this lock."""
-        return locked_name(self._file, self._address.id, self._address)
+        return self._lock.held()
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """List interfaces, routes, and the IPVS table if the manifest describes it."""

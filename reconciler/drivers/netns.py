@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from reconciler.drivers import elsewhere, home
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink, release
-from reconciler.drivers.lock import locked
+from reconciler.drivers.lock import SandboxLock
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.files import identity
@@ -43,6 +43,8 @@ class NetnsDriver:
         self._address, self._policy = address, policy
         self._file = open_namespace(address, policy)
         try:
+            found = os.fstat(self._file)
+            self._lock = SandboxLock(f"netns {found.st_dev}:{found.st_ino}", address)
             # Whoever has rights in the namespace decides how much there is to read.
             self._budget = Budget()
             kernel = LocalKernel(self._file, self._budget)
@@ -60,12 +62,13 @@ class NetnsDriver:
     def close(self) -> None:
         """Close the channels and the namespace."""
         self._inside.close()
+        self._lock.close()
         os.close(self._file)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the namespace itself: no lock file can remain, and a second name of the namespace has the same lock."""
-        with locked(self._file, self._address):
+        """Lock the namespace, by its device and inode: a second name of it has the same lock."""
+        with self._lock.held():
             if self._given.moving():
                 from reconciler.drivers import netns_execute
 

@@ -6,7 +6,6 @@ Names are quoted: those that are observed may be anything.
 from __future__ import annotations
 
 from dataclasses import replace
-from shlex import quote
 from typing import assert_never
 
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
@@ -15,6 +14,7 @@ from reconciler.model.mark import PROTOCOL
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, NextHop, Route, identified
 from reconciler.model.rule import NO_SUPPRESSION, Rule, range_text
+from reconciler.wording import quote
 
 # The kinds of objects that are added, replaced and deleted as a whole.
 Item = Rule | Neighbour

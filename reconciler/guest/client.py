@@ -325,4 +325,4 @@ def _failed(payload: bytes) -> Exception:
     if len(payload) < head.size:
         return ProtocolError("the guest's agent reported a failure without an error number")
     text = payload[head.size : head.size + agent.MAX_TEXT].decode(errors="replace")
-    return _FailedError(head.unpack_from(payload)[0], "".join(filter(str.isprintable, text)))
+    return _FailedError(head.unpack_from(payload)[0], text)

@@ -87,7 +87,7 @@ class _Exchange:
                 return int(runner.EXIT_BODY.unpack(payload)[0]) & 0xFF
             case agent.FAILED:
                 text = payload[agent.FAILED_HEAD.size :].decode(errors="replace")
-                raise ChannelError(f"the guest could not run the command: {''.join(filter(str.isprintable, text))}")
+                raise ChannelError(f"the guest could not run the command: {text}")
             case _:
                 raise ProtocolError(f"the guest sent an unexpected frame: kind {frame.kind}, {len(payload)} bytes")
         return None

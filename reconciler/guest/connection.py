@@ -1,14 +1,13 @@
 """The host's end of a virtio-serial port: frames over the unix socket that QEMU serves for it.
 
 What the guest sends is bounded in size and time, and raises only ProtocolError and ChannelError. Traps: QEMU lets a
-second client of the socket connect and wait in silence until the first one leaves, so there is a lock beside the
-socket. And QEMU delivers what the guest wrote while no client was connected to the next one, so everything is discarded
-up to the echo of a new greeting.
+second client of the socket connect and wait in silence until the first one leaves, so there is a lock of the socket, by
+its device and inode. And QEMU delivers what the guest wrote while no client was connected to the next one, so
+everything is discarded up to the echo of a new greeting.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import socket
@@ -20,6 +19,7 @@ from typing import Self
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
 from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
+from reconciler.rundir import NamedLock
 
 # Seconds for one exchange with the guest: more than the agent gives its kernel (agent.KERNEL_TIMEOUT).
 TIMEOUT = 10.0
@@ -50,13 +50,17 @@ class Connection:
             self._socket = connect(
                 target or path,
                 TIMEOUT,
-                gone=SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running"),
+                gone=_gone(path),
                 late=ChannelError(f"QEMU did not accept a connection to {path} within {TIMEOUT:.0f} s"),
             )
-            self._socket.setblocking(False)
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
+        self._socket.setblocking(False)
+        if lock_name(identity(path)) != self._lock.name:
+            # Another QEMU has taken its place since.
+            self.close()
+            raise _gone(path)
         # Nothing that it finds counts before the first greeting.
         self._decoder = Decoder(os.urandom(agent.NONCE_SIZE), 0)
         self._frames: deque[Frame] = deque()
@@ -73,7 +77,7 @@ class Connection:
     def close(self) -> None:
         """Free the port for other processes."""
         self._socket.close()
-        os.close(self._lock)
+        self._lock.close()
 
     @property
     def pending(self) -> int:
@@ -102,8 +106,7 @@ class Connection:
                 f"the guest's agent speaks version {version} of the protocol, this program version {agent.VERSION}; "
                 "copy the agent of this program into the guest (docs/guest.md)"
             )
-        release = hello.payload[head.size : head.size + _RELEASE_LENGTH].decode(errors="replace")
-        return "".join(filter(str.isprintable, release))
+        return hello.payload[head.size : head.size + _RELEASE_LENGTH].decode(errors="replace")
 
     def push(self, request: int, kind: int, payload: bytes = b"") -> None:
         """Append a frame to what is to be sent. HostError if no frame can carry the payload."""
@@ -164,20 +167,33 @@ class Connection:
             self._size += len(frame.payload) + agent.HEADER.size
 
 
-def _lock(path: str) -> int:
-    """Lock the file beside a socket. Return its descriptor, which is the lock."""
-    try:
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except FileNotFoundError:
-        raise SandboxGoneError(f"{os.path.dirname(path)} does not exist: the sandbox is not running") from None
-    except OSError as error:
-        raise HostError(f"cannot open {path}.lock: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise BusyError(f"another process is connected to {path}; try again when it has finished") from None
+def _lock(path: str) -> NamedLock:
+    """Lock a socket. BusyError if another process has the lock."""
+    lock = NamedLock(lock_name(identity(path)))
+    if not lock.acquire():
+        lock.close()
+        raise BusyError(f"another process is connected to {path}; try again when it has finished")
     return lock
+
+
+def identity(path: str) -> str:
+    """Return what all paths of a socket have in common. SandboxGoneError if there is none."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise _gone(path) from None
+    except OSError as error:
+        raise HostError(f"cannot connect to {path}: {error.strerror}") from error
+    return f"{found.st_dev}-{found.st_ino}"
+
+
+def lock_name(socket_identity: str) -> str:
+    """Return the name of the lock of a socket."""
+    return f"socket {socket_identity}"
+
+
+def _gone(path: str) -> SandboxGoneError:
+    return SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running")
 
 
 def connect(path: str, timeout: float, *, gone: ReconcilerError, late: ReconcilerError) -> socket.socket:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from reconciler import rundir
 from reconciler.errors import HostError
 from reconciler.guest.archive import write_archive
 
@@ -102,12 +103,16 @@ def _key(listing: str) -> str:
 @contextmanager
 def _only_builder() -> Iterator[None]:
     """Wait until no other process builds an image. Delete what a killed process left."""
-    with open(os.path.join(cache_folder(), "lock"), "w", encoding="ascii") as lock:
+    # Other users may read the cache, and must not be able to lock it.
+    lock = rundir.open_file(os.path.join(cache_folder(), "lock"))
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for name in os.listdir(cache_folder()):
             if name.startswith(_SCRATCH):
                 shutil.rmtree(os.path.join(cache_folder(), name))
         yield
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from select import select
 from typing import NamedTuple
 
+from reconciler import rundir
 from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
 from reconciler.guest import command, image, qemu
 from reconciler.guest.connection import Connection
@@ -87,19 +88,31 @@ class MachineState(NamedTuple):
 def find(name: str) -> LaunchedMachine:
     """Return a machine that exists. SandboxGoneError if none has that name."""
     machine = _named(name)
-    if not os.path.isdir(machine.folder):
-        raise SandboxGoneError(f"there is no sandbox {name}")
-    return machine
+    with _only_root(), suppress(FileNotFoundError):
+        os.stat(machine.folder)
+        return machine
+    raise SandboxGoneError(f"there is no sandbox {name}")
 
 
 def states() -> list[MachineState]:
     """Return the states of all machines, by name."""
-    names = sorted(filter(_NAME.fullmatch, os.listdir(SANDBOXES))) if os.path.isdir(SANDBOXES) else []
+    names: list[str] = []
+    with _only_root(), suppress(FileNotFoundError):
+        names = sorted(filter(_NAME.fullmatch, os.listdir(SANDBOXES)))
     found = []
     for name in names:
         pid = LaunchedMachine(name).pid()
         found.append(MachineState(name, "running" if pid else "dead", pid, _uptime(pid) if pid else None))
     return found
+
+
+@contextmanager
+def _only_root() -> Iterator[None]:
+    """Raise HostError instead of PermissionError: another user cannot know which machines there are."""
+    try:
+        yield
+    except PermissionError as error:
+        raise HostError(f"{SANDBOXES}: {error.strerror}; only root can use sandboxes") from error
 
 
 def start(name: str, *, kernel: str = "6.1", memory: int = qemu.MEMORY, ports: int = qemu.PORTS) -> LaunchedMachine:
@@ -109,7 +122,7 @@ def start(name: str, *, kernel: str = "6.1", memory: int = qemu.MEMORY, ports: i
     """
     machine = _named(name)
     built = image.prepare(kernel)
-    os.makedirs(machine.folder, mode=0o700, exist_ok=True)
+    rundir.make(machine.folder)
     with _lock(machine):
         if machine.pid():
             raise HostError(f"sandbox {name} is running already")
@@ -201,9 +214,10 @@ def _boot(machine: LaunchedMachine, words: list[str], timeout: float) -> None:
         _await_agent(machine, timeout)
     except (ChannelError, SandboxGoneError) as error:
         lines = qemu.console(machine.qmp).splitlines()[-_CONSOLE_LINES:]
-        shown = "".join(f"\n  {line}" for line in lines) or " (nothing)"
         raise ChannelError(
-            f"the agent in sandbox {machine.name} did not answer within {timeout:.0f} s ({error}). Its console:{shown}"
+            f"the agent in sandbox {machine.name} did not answer within {timeout:.0f} s ({error}). Its console:"
+            + ("" if lines else " (nothing)"),
+            more=[f"  {line}" for line in lines],
         ) from error
 
 
@@ -217,7 +231,7 @@ def _await_agent(machine: LaunchedMachine, timeout: float) -> None:
 
 
 def _remove(machine: LaunchedMachine) -> None:
-    """Delete the folder. Rename it first, so that no process that waits for the machine makes a lock in it."""
+    """Delete the folder. Rename it first, so that it is gone at once."""
     renamed = os.path.join(SANDBOXES, f".{machine.name}.{os.getpid()}")
     os.rename(machine.folder, renamed)
     shutil.rmtree(renamed)

@@ -1,8 +1,8 @@
 """Lends a port that a process uses for long to other processes, one at a time.
 
-The lender, such as a watcher, serves a socket beside the port. A borrower connects there. When the lender has freed the
-port, it sends the borrower a byte. The borrower returns the port by closing the connection, so it also does when it is
-killed.
+The lender, such as a watcher, serves a socket in FOLDER, which has the name of the port's device and inode. A borrower
+connects there. When the lender has freed the port, it sends the borrower a byte. The borrower returns the port by
+closing the connection, so it also does when it is killed.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from reconciler.errors import BusyError, HostError
-from reconciler.guest.connection import TIMEOUT, Connection
+from reconciler import rundir
+from reconciler.errors import BusyError, HostError, SandboxGoneError
+from reconciler.guest.connection import TIMEOUT, Connection, identity, lock_name
 
+FOLDER = "/run/reconciler/lend"
+_SUFFIX = ".sock"
 # Seconds to wait for a process that uses the port and does not lend it: it may be a watcher that is about to serve its
 # socket, or a command that is about to end.
 PATIENCE = 2.0
@@ -29,22 +31,21 @@ _FREE = b"\n"
 
 
 class Lender:
-    """Serves the socket beside a port that the caller uses, from `__init__` to `close`. For one thread."""
+    """Lends a port that the caller is connected to, from `__init__` to `close`. For one thread."""
 
     def __init__(self, path: str, wake: int) -> None:
         """Serve. `wake` is a descriptor that wakes the caller as well. HostError if the socket cannot be made."""
-        self._path = path
+        self._path, self._name = path, _name(path)
+        rundir.make(FOLDER)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._either: select.epoll | None = None
         try:
-            # bind(2) gives the file this mode. To change it afterwards by its name could change another file, which a
-            # user who may write to the folder has put there.
+            # bind(2) gives the file this mode.
             os.fchmod(self._socket.fileno(), 0o600)
-            with _beside(path) as name:
-                # A lender that was killed leaves its socket. The process that uses the port may replace it.
-                with suppress(FileNotFoundError):
-                    os.unlink(name)
-                self._socket.bind(name)
+            # A lender that was killed leaves its socket. The process that uses the port may replace it.
+            with suppress(FileNotFoundError):
+                os.unlink(self._name)
+            self._socket.bind(self._name)
             self._socket.listen()
             self._socket.setblocking(False)
             self._either = select.epoll()
@@ -65,8 +66,8 @@ class Lender:
         if self._either:
             self._either.close()
         self._socket.close()
-        with suppress(OSError), _beside(self._path) as name:
-            os.unlink(name)
+        with suppress(OSError):
+            os.unlink(self._name)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when a borrower asks for the port, or when `wake` is readable."""
@@ -136,24 +137,25 @@ def _ask(path: str) -> socket.socket | None:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         channel.settimeout(TIMEOUT)
-        with _beside(path) as name:
-            channel.connect(name)
+        channel.connect(_name(path))
         if channel.recv(1) == _FREE:
             return channel
-    except OSError:
+    except (OSError, SandboxGoneError):
         pass
     channel.close()
     return None
 
 
-@contextmanager
-def _beside(path: str) -> Iterator[str]:
-    """Yield the name of the socket beside a port. It is short enough for a socket, however long the port's name is."""
-    # Most commands find the port free and need no hash.
-    from hashlib import sha256
+def prune() -> None:
+    """Delete the sockets of lenders that were killed: those of ports that no process is connected to."""
+    for file in os.listdir(rundir.make(FOLDER)):
+        lock = rundir.NamedLock(lock_name(file.removesuffix(_SUFFIX)))
+        # A lender is connected to its port for as long as it serves.
+        if lock.acquire():
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(FOLDER, file))
+        lock.close()
 
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/lend-{sha256(os.path.basename(path).encode()).hexdigest()[:16]}.sock"
-    finally:
-        os.close(folder)
+
+def _name(path: str) -> str:
+    return os.path.join(FOLDER, identity(path) + _SUFFIX)

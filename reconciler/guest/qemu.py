@@ -65,6 +65,5 @@ def console(monitor: str) -> str:
                 while "return" not in (answer := json.loads(lines.readline())):
                     if "error" in answer:
                         return ""
-        text = base64.b64decode(answer["return"]).decode(errors="replace").replace("\r", "")
-        return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
+        return base64.b64decode(answer["return"]).decode(errors="replace").replace("\r", "")
     return ""

@@ -21,7 +21,6 @@ from typing import Any, Self
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
 from reconciler.guest.connection import connect
 from reconciler.netlink.budget import UNASKED, Budget
-from reconciler.wording import printable
 
 # Seconds for an answer. QEMU answers in milliseconds, or it waits for a backend that does not listen.
 TIMEOUT = 5.0
@@ -41,7 +40,7 @@ class QmpError(HostError):
     """QEMU refused a command. `kind` is the class of the error, such as DeviceNotFound."""
 
     def __init__(self, command: str, kind: str, text: str) -> None:
-        super().__init__(f"QEMU: {command}: {printable(text)}")
+        super().__init__(f"QEMU: {command}: {text}")
         self.kind = kind
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from reconciler.wording import printable_lines
+
 # Text that PyYAML does not quote and another reader reads as a number or a boolean: 1e3, 0o17, 12e4567, -.5, y.
 _RETYPED_ELSEWHERE = re.compile(
     r"([-+]?(0o[0-7_]+|([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?)|[yYnN])\Z"
@@ -22,7 +24,9 @@ class _Dumper(yaml.CSafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    style = '"' if _RETYPED_ELSEWHERE.match(text) else None
+    # Only in double quotes, what cannot be printed can be escaped. A lone surrogate cannot be written at all.
+    style = '"' if _RETYPED_ELSEWHERE.match(text) or not text.isprintable() else None
+    text = text.encode(errors="backslashreplace").decode()
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -43,4 +47,4 @@ _Dumper.add_representer(list, _represent_list)
 
 def dump(documents: Sequence[Any]) -> str:
     """Return documents as YAML, with `---` between them."""
-    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return printable_lines(yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))

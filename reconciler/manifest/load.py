@@ -40,15 +40,15 @@ class Manifest(NamedTuple):
         return f"{problem.file}:{problem.line}:{problem.column}"
 
 
-def explain(manifest: Manifest, error: ReconcilerError) -> str:
-    """Return an error of a manifest's sandbox with the place and the name of the field that it is about, if any."""
+def explain(manifest: Manifest, error: ReconcilerError) -> list[str]:
+    """Return the lines of an error of a manifest's sandbox, with the place and the name of its field, if it has one."""
     if isinstance(error, NotAllowedError):
         found = located([(manifest, [Finding(path, message, refused=True) for path, message in error.refusals])])
-        return f"\n{manifest.sandbox.id}: ".join(f"refused: {each}" for each in found)
+        return [f"{manifest.sandbox.id}: refused: {each}" for each in found]
     refused = "refused: " if isinstance(error, RefusedError) else ""
-    if not error.path:
-        return f"{refused}{error}"
-    return f"{refused}{manifest.where(error.path)}: {path_text(error.path)}: {error}"
+    place = f"{manifest.where(error.path)}: {path_text(error.path)}: " if error.path else ""
+    first, *more = error.lines
+    return [f"{manifest.sandbox.id}: {refused}{place}{first}", *more]
 
 
 class Contents(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from reconciler.errors import Problem
 from reconciler.manifest.compose import Location, Path, Span, locate
 from reconciler.manifest.schema import Finding, Findings, path_text
-from reconciler.wording import printable, shorten
+from reconciler.wording import shorten
 
 SERVICES: Path = ("ipvs", "services")
 RULES: Path = ("ipvs", "rules")
@@ -140,8 +140,8 @@ def text_problem(file: str, lines: Sequence[str], span: Span, path: str, message
         file=file,
         line=at + 1,
         column=column + 1,
-        path=printable(shorten(path, _PATH)),
-        message=printable(shorten(message, most)),
+        path=shorten(path, _PATH),
+        message=shorten(message, most),
         excerpt=line[start : start + _EXCERPT],
         width=max(end - column, 1),
         start=start,

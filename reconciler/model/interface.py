@@ -123,7 +123,9 @@ class Origin:
         text = f"reconciler: device={self.device} hwaddr={self.hw_addr} mtu={self.mtu}"
         if self.alias:
             text += f" alias={self.alias}"
-        return text.encode()[:ALIAS_MAX].decode(errors="ignore")
+        while len(text.encode(errors="surrogateescape")) > ALIAS_MAX:
+            text = text[:-1]
+        return text
 
     @classmethod
     def from_alias(cls, alias: str) -> Origin | None:

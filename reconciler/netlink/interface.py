@@ -50,6 +50,8 @@ _IFA_FLAGS, _IFA_RT_PRIORITY, _IFA_PROTO = 8, 9, 11
 # struct ifa_cacheinfo begins with the seconds for which the address is preferred. _FOREVER: without end.
 _FOREVER = 0xFFFFFFFF
 # IFF_RUNNING means the same as IFF_LOWER_UP, but the kernel sets it a moment later.
+# Attributes whose text may be any bytes.
+_TEXTS = {"IFLA_IFNAME", "IFLA_IFALIAS"}
 _IFF_UP, _IFF_NOARP, _IFF_MULTICAST, _IFF_LOWER_UP = 0x1, 0x80, 0x1000, 0x10000
 _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 # Flags that a person can set and no manifest has, by the words of iproute2.
@@ -140,7 +142,7 @@ def get_link_request(name: str, sequence: int) -> bytes:
     """Build a request for one link by its name."""
     body = (
         _IFINFOMSG.pack(0, 0, 0, 0, 0)
-        + message.attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        + message.attribute(_IFLA_IFNAME, name.encode(errors="surrogateescape") + b"\0")
         + message.attribute(_IFLA_EXT_MASK, _U32.pack(_SKIP_STATISTICS))
     )
     return message.pack(message.GET_LINK, message.REQUEST | message.ACK, sequence, body)
@@ -302,12 +304,17 @@ def encode_link(operation: LinkOperation, index: int, sequence: int) -> bytes:
 
 
 def _encode_link(index: int, values: list[tuple[str, str | int]], up: bool | None, sequence: int) -> bytes:
-    fields: dict[str, Any] = {"index": index, "attrs": values}
+    fields: dict[str, Any] = {"index": index, "attrs": [(kind, _encoded(kind, value)) for kind, value in values]}
     if up is not None:
         fields |= {"flags": _IFF_UP if up else 0, "change": _IFF_UP}
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
     return _encode(ifinfmsg(), message.NEW_LINK, message.REQUEST, sequence, fields)
+
+
+def _encoded(kind: str, value: str | int) -> str | int | bytes:
+    # pyroute2 encodes text as UTF-8 only, and takes bytes as well.
+    return value.encode(errors="surrogateescape") if isinstance(value, str) and kind in _TEXTS else value
 
 
 def encode_address(

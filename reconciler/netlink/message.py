@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from reconciler.errors import ProtocolError
-from reconciler.wording import printable
 
 # Flags of nlmsghdr.
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
@@ -112,12 +111,12 @@ def messages(datagram: bytes) -> list[Message]:
 def text(value: bytes, most: int, what: str) -> str:
     """Decode a text of at most so many bytes, which a NUL may end. ProtocolError if it is longer.
 
-    A name or an alias may contain any byte. Control characters are escaped: they must not reach a terminal.
+    A name or an alias may contain any byte. Those that are not UTF-8 become surrogates (PEP 383).
     """
     bare = value.rstrip(b"\0")
     if len(bare) > most:
         raise ProtocolError(f"{what} of {len(bare)} bytes; the kernel allows {most}")
-    return printable(bare.decode(errors="replace"))
+    return bare.decode(errors="surrogateescape")
 
 
 def number(value: bytes, what: str) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from reconciler.model.route import NEXTHOP_OBJECT
 from reconciler.netlink import message
+from reconciler.wording import quote
 
 _FLOW, _CACHEINFO, _VIA, _NEWDST, _PREF, _ENCAP_TYPE, _ENCAP, _EXPIRES = 11, 12, 18, 19, 20, 21, 22, 23
 _TTL_PROPAGATE, _NH_ID = 26, 30
@@ -76,7 +77,9 @@ def _word(kind: int, value: bytes, found: Mapping[int, bytes]) -> str:
 def metric_words(nested: Iterable[tuple[int, bytes]]) -> Iterator[str]:
     """Yield the words of metrics of a route that no manifest can set."""
     for kind, value in nested:
-        text = message.text(value, _NAME_MAX, "name of an algorithm") if kind == _CONGCTL else str(_number(value))
+        text = (
+            quote(message.text(value, _NAME_MAX, "name of an algorithm")) if kind == _CONGCTL else str(_number(value))
+        )
         yield f"{_METRICS.get(kind, f'metric-{kind}')} {text}"
 
 

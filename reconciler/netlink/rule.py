@@ -110,7 +110,7 @@ def _network(prefix: str | None) -> tuple[bytes | None, int]:
 
 
 def _name(name: str | None) -> bytes | None:
-    return None if name is None else name.encode() + b"\0"
+    return None if name is None else name.encode(errors="surrogateescape") + b"\0"
 
 
 def decode(payload: bytes) -> tuple[int, Rule] | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from shlex import quote
 from typing import ClassVar
 
 from reconciler.formats.kata.interface import write_request
@@ -17,6 +16,7 @@ from reconciler.model.interface import Interface
 from reconciler.model.route import Route
 from reconciler.operations.base import Base, Sign
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack, ServerOperation, ServiceOperation
+from reconciler.wording import quote
 
 _PROGRAM = "kata-runtime"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from shlex import quote
 from typing import ClassVar
 
 from reconciler.model.identity import NOTHING, Nic, Subject, Sysctl
 from reconciler.model.sysctl import ALL_DISABLE_IPV6, full_name
 from reconciler.operations.base import Base, Sign
+from reconciler.wording import quote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

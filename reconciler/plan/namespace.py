@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from shlex import quote
 
 from reconciler.errors import HostError, RefusedError
 from reconciler.formats.iproute2 import detach_command
@@ -13,6 +12,7 @@ from reconciler.operations.interface import AttachInterface, DetachInterface, Se
 from reconciler.operations.segment import Moves, Segment
 from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
+from reconciler.wording import quote
 
 # Kinds of links whose MAC address is that of another link.
 _FIXED_ADDRESS_KINDS = frozenset({"ipvlan", "ipvtap"})
@@ -69,7 +69,8 @@ class NamespaceHost:
         """
         del wanted
         if self._around.unproven:
-            raise RefusedError(_unproven_words(self._address, *min(self._around.unproven.items())))
+            first, second = _unproven_words(self._address, *min(self._around.unproven.items()))
+            raise RefusedError(first, more=[second])
         return []
 
     def check(self, interface: Interface) -> None:
@@ -77,14 +78,14 @@ class NamespaceHost:
         check_mtu(interface, self._around.mtus.get(interface.device, (0, 0)))
 
 
-def _unproven_words(address: NetnsAddress, name: str, origin: Origin) -> str:
+def _unproven_words(address: NetnsAddress, name: str, origin: Origin) -> tuple[str, str]:
     within = f"nsenter --net={quote(address.file)}"
-    return (
+    advice = (
         f"the alias of {name} says that reconciler moved {origin.device} of this host here, but no record proves that: "
         f"it was lost, or another program wrote the alias. If it is that device, return it by hand and apply again: "
-        f"{within} {detach_command(name, origin)}\n"
-        f"If it is not, clear its alias: {within} ip link set dev {quote(name)} alias ''"
+        f"{within} {detach_command(name, origin)}"
     )
+    return advice, f"If it is not, clear its alias: {within} ip link set dev {quote(name)} alias ''"
 
 
 def _check_device(interface: Interface, device: AttachableDevice) -> None:

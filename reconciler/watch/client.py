@@ -41,6 +41,8 @@ def read_status() -> dict[str, Any]:
             found: dict[str, Any] = json.loads(b"".join(parts))
         except (FileNotFoundError, ConnectionRefusedError):
             raise NoWatcherError("no watcher runs on this host; `reconciler watch PATH…` starts one") from None
+        except PermissionError:
+            raise HostError(f"only root can ask the watcher of this host ({SOCKET}: Permission denied)") from None
         except (OSError, ValueError) as error:
             raise HostError(f"the watcher does not answer: {error}") from error
     return found

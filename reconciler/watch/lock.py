@@ -5,18 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 
-from reconciler.errors import BusyError, HostError
+from reconciler import rundir
+from reconciler.errors import BusyError
 
 LOCK = "/run/reconciler/watch.lock"
 
 
 def lock_host() -> int:
     """Return the descriptor of the lock of this host; closing it frees the lock. BusyError if another watcher runs."""
-    try:
-        os.makedirs(os.path.dirname(LOCK), mode=0o755, exist_ok=True)
-        lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise HostError(f"{LOCK}: {error.strerror}") from error
+    rundir.make(os.path.dirname(LOCK))
+    lock = rundir.open_file(LOCK)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
 from collections.abc import Iterable, Mapping
 
-from reconciler.wording import printable
+from reconciler.wording import printable, shorten, to_json
 
 FORMS = ("text", "json")
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
@@ -52,7 +51,7 @@ def _fields(record: logging.LogRecord) -> Mapping[str, object]:
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
-        words = [when, record.levelname.lower(), printable(record.getMessage())]
+        words = [when, record.levelname.lower(), printable(shorten(record.getMessage()))]
         words += [f"{name}={_value(value)}" for name, value in _fields(record).items()]
         if record.exc_info:
             words.append(f"traceback={_value(self.formatException(record.exc_info))}")
@@ -65,13 +64,19 @@ class _Json(logging.Formatter):
         data |= _fields(record)
         if record.exc_info:
             data["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(data, ensure_ascii=False, default=str)
+        return to_json({name: _shortened(value) for name, value in data.items()})
+
+
+def _shortened(value: object) -> object:
+    """Return a value of which no text is so long that it fills the log."""
+    if isinstance(value, list | tuple):
+        return [_shortened(each) for each in value]
+    return shorten(value) if isinstance(value, str) else value
 
 
 def _value(value: object) -> str:
     """Format a value as one word; as a JSON string if it has spaces, quotes, `=` or control characters."""
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    text = f"{value:.3f}" if isinstance(value, float) else shorten(str(value))
     if text and text.isprintable() and not set(text) & set(' "='):
         return text
-    # JSON leaves one control character as it is.
-    return json.dumps(text, ensure_ascii=not text.isprintable()).replace("\x7f", "\\u007f")
+    return to_json(text)

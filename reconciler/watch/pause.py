@@ -8,6 +8,7 @@ import re
 import time
 from typing import NamedTuple
 
+from reconciler import rundir
 from reconciler.errors import HostError
 
 FOLDER = "/run/reconciler/paused"
@@ -27,7 +28,7 @@ def is_id(text: str) -> bool:
 
 def write(sandbox: str, pause: Pause) -> None:
     """Begin a pause of a sandbox, or replace the pause that it has."""
-    os.makedirs(FOLDER, mode=0o755, exist_ok=True)
+    rundir.make(FOLDER)
     path = os.path.join(FOLDER, sandbox)
     # This cannot be the file of another sandbox: no ID begins with a dot.
     new = os.path.join(FOLDER, f".{sandbox}.new")

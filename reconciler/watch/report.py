@@ -1,4 +1,4 @@
-"""Serves the status of the watcher: as JSON on a local socket, and as metrics for Prometheus over HTTP."""
+"""The status of the watcher: as JSON on a local socket, and as metrics in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
 from typing import Any
 
+from reconciler import rundir
 from reconciler.errors import HostError
 from reconciler.watch import client, clock
 from reconciler.watch.state import SandboxState, Standing
+from reconciler.wording import printable
 
 # Seconds to the next try after a client could not be answered.
 RETRY = 0.1
@@ -29,16 +29,20 @@ class StatusSocket:
     def __init__(self, data: Callable[[], dict[str, Any]]) -> None:
         self._data, self._closed = data, threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        # A socket that exists was left by a killed watcher: the caller has the lock of this host.
-        with suppress(FileNotFoundError):
-            os.unlink(client.SOCKET)
         try:
+            rundir.make(os.path.dirname(client.SOCKET))
+            # A socket that exists was left by a killed watcher: the caller has the lock of this host.
+            with suppress(FileNotFoundError):
+                os.unlink(client.SOCKET)
+            # bind(2) gives the file this mode.
+            os.fchmod(self._socket.fileno(), 0o600)
             self._socket.bind(client.SOCKET)
-            os.chmod(client.SOCKET, 0o600)
             self._socket.listen()
-        except OSError as error:
+        except BaseException as error:
             self._socket.close()
-            raise HostError(f"{client.SOCKET}: {error.strerror}") from error
+            if isinstance(error, OSError):
+                raise HostError(f"{client.SOCKET}: {error.strerror}") from error
+            raise
         self._thread = threading.Thread(target=self._serve, name="watch-status", daemon=True)
         self._thread.start()
 
@@ -116,72 +120,17 @@ def _lines(standings: Sequence[Standing], alarms: int, problems: int) -> Iterato
     for name, kind, words, read in _METRICS:
         yield from _head(name, kind, words)
         for each in standings:
-            yield f'reconciler_{name}{{sandbox="{each.status.sandbox}"}} {read(each):.15g}'
+            yield f'reconciler_{name}{{sandbox="{_label(each.status.sandbox)}"}} {read(each):.15g}'
+
+
+def _label(value: str) -> str:
+    """Return the value of a label as the format of Prometheus writes it, without what a terminal would obey."""
+    return printable(value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
 
 
 def _head(name: str, kind: str, words: str) -> Iterator[str]:
     yield f"# HELP reconciler_{name} {words}"
     yield f"# TYPE reconciler_{name} {kind}"
-
-
-class MetricsServer:
-    """Serves `/metrics` on one address, in threads of its own, so that it answers even if the watcher hangs."""
-
-    def __init__(self, host: str, port: int, text: Callable[[], str]) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            timeout = client.TIMEOUT
-
-            def do_GET(self) -> None:
-                if self.path != "/metrics":
-                    self.send_error(404)
-                    return
-                body = text().encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Log nothing for a scrape."""
-
-        class Server(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            daemon_threads = True
-
-            def get_request(self) -> tuple[socket.socket, Any]:
-                try:
-                    return super().get_request()
-                except OSError:
-                    # This process has no descriptors left at the moment. The server would try again at once.
-                    time.sleep(RETRY)
-                    raise
-
-            def server_bind(self) -> None:
-                # HTTPServer would look up the host's own name in the DNS here.
-                TCPServer.server_bind(self)
-                self.server_name, self.server_port = host, int(self.server_address[1])
-
-            def handle_error(self, *_: object) -> None:
-                """Log nothing if the client aborts a scrape."""
-
-        try:
-            self._server = Server((host, port), Handler)
-        except OSError as error:
-            raise HostError(f"metrics on {host}:{port}: {error.strerror}") from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="watch-metrics", daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """Return the port. If it was 0 in the options, the kernel has chosen one."""
-        return int(self._server.server_address[1])
-
-    def close(self) -> None:
-        """Stop serving, and end the thread."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def format_age(when: float) -> str:

@@ -25,18 +25,20 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from reconciler.drivers.claims import Claims
+from reconciler.guest import lend
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.whereabouts import place_of
 from reconciler.watch import clock, log, notify
 from reconciler.watch.authority import Authority
 from reconciler.watch.lock import lock_host
 from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet
+from reconciler.watch.metrics import OPEN, MetricsServer
 from reconciler.watch.namespaces import HOST, NamespaceSocket
 from reconciler.watch.pause import PauseTracker
 from reconciler.watch.presence import Presence
 from reconciler.watch.prune import TOO_MANY, are_too_many
 from reconciler.watch.reading import Reading
-from reconciler.watch.report import MetricsServer, StatusSocket, format_metrics
+from reconciler.watch.report import StatusSocket, format_metrics
 from reconciler.watch.revision import Revision
 from reconciler.watch.rollout import Pace, Rollout
 from reconciler.watch.state import GOOD, Doubt, SandboxState, SandboxStatus, Standing
@@ -100,6 +102,7 @@ class Watcher:
         """Watch until SIGTERM or SIGINT. BusyError if another watcher runs on this host."""
         with ExitStack() as stack:
             stack.callback(os.close, lock_host())
+            lend.prune()
             channel = NamespaceSocket()
             stack.callback(channel.close)
             self._presence = Presence(channel, self._authority)
@@ -107,7 +110,8 @@ class Watcher:
             if self._options.metrics:
                 server = MetricsServer(*self._options.metrics, self._metrics)
                 stack.callback(server.close)
-                log.emit("metrics", host=self._options.metrics[0], port=server.port)
+                level, reason = (logging.WARNING, OPEN) if server.is_public else (logging.INFO, "")
+                log.emit("metrics", level=level, host=self._options.metrics[0], port=server.port, reason=reason)
             self._handle_signals(stack)
             stack.callback(self._stop)
             self._reading.start()

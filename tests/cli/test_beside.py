@@ -31,7 +31,7 @@ def test_one_is_worked_on_in_the_thread_itself_and_prints_at_once(
     said: list[str] = []
 
     def work(manifest: Manifest, output: Output) -> str:
-        output.out("first")
+        output.say("first")
         said.append(capsys.readouterr().out)
         return threading.current_thread().name + manifest.sandbox.id
 
@@ -46,12 +46,12 @@ def test_a_slow_one_delays_none_and_output_is_in_order(
 
     def work(manifest: Manifest, output: Output) -> None:
         name = manifest.sandbox.id
-        output.out(f"{name} begins")
+        output.say(f"{name} begins")
         if name == "s000":
             while len(over) < 9:
                 time.sleep(0.01)
         over.append(name)
-        output.err(f"{name} says", f"{name} ends")
+        output.warn(f"{name} says", f"{name} ends")
 
     found = [ended.manifest.sandbox.id for ended in beside(manifests(10), work)]
     assert found == [f"s{number:03}" for number in range(10)]
@@ -84,7 +84,7 @@ def test_whatever_one_fails_of_the_others_go_on(manifests: Callable[[int], list[
     def work(manifest: Manifest, _: Output) -> None:
         raise errors[int(manifest.sandbox.id[1:])]
 
-    found = [(ended.exit_code, ended.words()) for ended in beside(manifests(count), work)]
+    found = [(ended.exit_code, "\n".join(ended.lines())) for ended in beside(manifests(count), work)]
     expected = [
         (2, "s000: a defect of reconciler: KeyError: 'missing' (test_beside.py:85); please report it"),
         (3, "refused: "),
@@ -100,7 +100,7 @@ def test_what_may_be_over_is_tried_once_more_after_all_others(manifests: Callabl
 
     def work(manifest: Manifest, output: Output) -> int:
         worked.append(manifest.sandbox.id)
-        output.out("tried")
+        output.say("tried")
         if "s002" not in worked or worked.count("s000") == 1:
             time.sleep(0.05)
             raise HostError("no such device")

@@ -16,6 +16,7 @@ from reconciler.cli.main import main
 from reconciler.watch import client, pause
 from reconciler.watch.pause import Pause
 from reconciler.watch.report import StatusSocket
+from reconciler.wording import printable
 
 NOW = 4_000_000_000.0
 NOBODY = (
@@ -134,7 +135,7 @@ def test_an_unknown_sandbox_is_an_error(command: str, capsys: Output, folder: Pa
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc/passwd", "-x", ".a", "a b", "a\n", "a" * 65])
 @pytest.mark.parametrize("how", [["--for", "1h"], ["--end"]])
 def test_what_is_no_id_is_refused(name: str, how: list[str], capsys: Output, folder: Path) -> None:
-    assert run(capsys, *how, "--", name) == (2, "", f'reconciler: "{name}" is not a valid sandbox ID\n')
+    assert run(capsys, *how, "--", name) == (2, "", f'reconciler: "{printable(name)}" is not a valid sandbox ID\n')
     assert not folder.exists()
 
 
@@ -169,4 +170,4 @@ def test_a_folder_that_cannot_be_written_is_an_error(
     monkeypatch.setattr(pause, "FOLDER", str(tmp_path / "file/paused"))
     code, out, err = run(capsys, "web-1", "--for", "1h")
     assert (code, out) == (2, "")
-    assert err == f"reconciler: [Errno 20] Not a directory: '{tmp_path}/file/paused'\n"
+    assert err == f"reconciler: {tmp_path}/file/paused is not a folder, but a file or a link; remove it\n"

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 
+from reconciler.cli.output import Line, say
 from reconciler.cli.render import (
     plan_data,
     render_failure,
@@ -44,8 +45,12 @@ def route6(number: int) -> Route:
     return Route(dest=f"fd00:{number}::/64", nexthops=(NextHop(device="eth0", gateway="fd00::1"),), metric=1024)
 
 
-def lines(operations: Sequence[Operation], *, verbose: bool = False, color: bool = False) -> list[str]:
-    return list(render_operations(operations, verbose=verbose, color=color))
+def texts(lines: Iterable[Line]) -> list[str]:
+    return [each if isinstance(each, str) else each.before + each.text + each.after for each in lines]
+
+
+def lines(operations: Sequence[Operation], *, verbose: bool = False) -> list[str]:
+    return texts(render_operations(operations, verbose=verbose))
 
 
 def added(count: int) -> list[AddRoute]:
@@ -114,14 +119,19 @@ def test_a_change_tells_what_was() -> None:
     ]
 
 
-def test_colours_are_those_of_the_signs_and_not_of_the_comments() -> None:
+def test_colours_are_those_of_the_signs_and_not_of_the_comments(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
     operations: list[Operation] = [
         AddRoute(route=route(1)),
         SetLink(name="eth0", mtu=1400, was="mtu 1500"),
         *[DeleteRoute(route=route(1))] * 7,
     ]
     delete = "\x1b[1;31m  - ip route del 10.0.1.0/24 via 192.0.2.1 dev eth0 proto 200\x1b[0m"
-    assert lines(operations, color=True) == [
+    say(*render_operations(operations, verbose=False), color=True)
+    assert capsys.readouterr().out.splitlines() == [
         "\x1b[32m  + ip route add 10.0.1.0/24 via 192.0.2.1 dev eth0 proto 200\x1b[0m",
         "\x1b[33m  ~ ip link set dev eth0 mtu 1400\x1b[0m      # was mtu 1500",
         *[delete] * 3,
@@ -130,13 +140,12 @@ def test_colours_are_those_of_the_signs_and_not_of_the_comments() -> None:
 
 
 def test_a_plan_begins_with_whose_it_is() -> None:
-    text = render_plan(MANIFEST, preview(added(1)), verbose=False, color=False)
-    assert text == "\n".join(["web-1 · netns web-1 · web-1.yaml", *added_lines(1)])
+    found = render_plan(MANIFEST, preview(added(1)), verbose=False)
+    assert texts(found) == ["web-1 · netns web-1 · web-1.yaml", *added_lines(1)]
 
 
 def test_a_plan_without_operations_is_one_line() -> None:
-    text = render_plan(MANIFEST, preview([]), verbose=False, color=False)
-    assert text == "web-1 · netns web-1 · web-1.yaml: in sync"
+    assert render_plan(MANIFEST, preview([]), verbose=False) == ["web-1 · netns web-1 · web-1.yaml: in sync"]
 
 
 def test_a_summary_of_one_sandbox_is_singular() -> None:
@@ -221,14 +230,14 @@ def test_a_failure_tells_what_why_and_where() -> None:
         path=("routes", 1),
         counts="6 done, all 6 undone; 5 not begun. web-1 is as it was before.",
     )
-    assert render_failure(MANIFEST, error) == (
-        "web-1: failed at operation 7 of 12: ip route add 10.0.1.0/24 via 192.0.2.1 dev eth0 proto 200\n"
-        "  the kernel: Network is unreachable: Nexthop has invalid gateway\n"
-        "  from web-1.yaml:4:5, routes[1]\n"
-        "  6 done, all 6 undone; 5 not begun. web-1 is as it was before."
-    )
+    assert render_failure(MANIFEST, error) == [
+        "web-1: failed at operation 7 of 12: ip route add 10.0.1.0/24 via 192.0.2.1 dev eth0 proto 200",
+        "  the kernel: Network is unreachable: Nexthop has invalid gateway",
+        "  from web-1.yaml:4:5, routes[1]",
+        "  6 done, all 6 undone; 5 not begun. web-1 is as it was before.",
+    ]
 
 
 def test_a_failure_of_what_is_in_no_manifest_tells_no_place() -> None:
     error = ApplyError(headline="failed", reason="the kernel: No such process", path=(), counts="0 done.")
-    assert render_failure(MANIFEST, error) == "web-1: failed\n  the kernel: No such process\n  0 done."
+    assert render_failure(MANIFEST, error) == ["web-1: failed", "  the kernel: No such process", "  0 done."]

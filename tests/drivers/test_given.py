@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler import rundir
 from reconciler.drivers import given
 from reconciler.drivers.given import Given, GivenDevices, Recognised, find_given
 from reconciler.errors import HostError
@@ -52,6 +53,7 @@ def namespace() -> Iterator[int]:
 
 @pytest.fixture
 def record(namespace: int, numbers: Numbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GivenDevices:
+    monkeypatch.setattr(rundir, "ROOT", str(tmp_path / "run"))
     monkeypatch.setattr(given, "FOLDER", str(tmp_path / "run" / "devices"))
     return GivenDevices(namespace, numbers)
 

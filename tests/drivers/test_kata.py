@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.drivers import Driver, connect, kata, process
+from reconciler import rundir
+from reconciler.drivers import Driver, connect, process
 from reconciler.drivers.kata import SINGLES, KataDriver
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.model.interface import Address, Interface
@@ -121,7 +122,7 @@ class Runtime:
 @pytest.fixture(autouse=True)
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lock a file of the test's own: the real one is root's."""
-    monkeypatch.setattr(kata, "_LOCKS", str(tmp_path / "lock"))
+    monkeypatch.setattr(rundir, "ROOT", str(tmp_path / "run"))
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_what_the_protocol_forbids_is_refused(answer: bytes, expected: str) -> N
 
 def test_a_failure_of_time_or_room_can_be_tried_again() -> None:
     script = answering(frame(1, agent.FAILED, b"\0\x6eslow \x1b[31mkernel"))
-    with peer(script) as path, pytest.raises(ChannelError, match=r"^the guest's agent: slow \[31mkernel$"):
+    with peer(script) as path, pytest.raises(ChannelError, match=r"^the guest's agent: slow \x1b\[31mkernel$"):
         exchange(path)
 
 
@@ -411,7 +411,7 @@ def test_a_guard_that_an_error_ended_is_a_loss() -> None:
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    with pytest.raises(SandboxGoneError, match="does not exist: the sandbox is not running"):
+    with pytest.raises(SandboxGoneError, match=r"no QEMU serves .*: the sandbox is not running"):
         AgentClient(str(tmp_path / "gone" / "agent.sock"))
     with pytest.raises(SandboxGoneError, match="no QEMU serves"):
         AgentClient(str(tmp_path / "agent.sock"))

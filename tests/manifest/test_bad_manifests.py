@@ -9,6 +9,7 @@ import pytest
 from reconciler.cli.main import main
 from reconciler.errors import ManifestError
 from reconciler.manifest.load import load
+from reconciler.wording import printable
 from tests.conftest import Kernel, ip
 from tests.manifest.bad import (
     driver,
@@ -69,7 +70,7 @@ def test_all_its_problems_are_reported_at_their_places(
     Path("bad.yaml").write_bytes(encode(text))
     with pytest.raises(ManifestError) as caught:
         load(["bad.yaml"])
-    assert [str(problem) for problem in caught.value.problems] == problems
+    assert [printable(str(problem)) for problem in caught.value.problems] == problems
 
 
 def test_apply_touches_nothing(kernel: Kernel, tmp_path: Path) -> None:

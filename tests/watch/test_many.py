@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from reconciler.manifest.dump import dump
+from reconciler.rundir import NamedLock
 from reconciler.watch import pause
 from tests.allowed import FILE
 from tests.conftest import Kernel, ip
@@ -194,8 +194,12 @@ def test_no_state_that_a_look_can_end_in_is_tried_again_at_once(kernel: Kernel, 
     broken.parent.mkdir(parents=True, exist_ok=True)
     broken.write_text("nonsense")
     try:
-        with open(f"/run/netns/{locked['netns']['name']}", "rb") as lock, watching(folder, "--policy", FILE) as running:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        found = os.stat(f"/run/netns/{locked['netns']['name']}")
+        with (
+            closing(NamedLock(f"netns {found.st_dev}:{found.st_ino}")) as lock,
+            watching(folder, "--policy", FILE) as running,
+        ):
+            assert lock.acquire()
             running.signal(signal.SIGHUP)
             for name, state in states.items():
                 running.await_state(state, name)

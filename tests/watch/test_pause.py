@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from reconciler import rundir
 from reconciler.errors import HostError
 from reconciler.watch import pause
 from reconciler.watch.pause import Pause, PauseTracker
@@ -25,6 +26,7 @@ SCHEMA = json.loads(Path(__file__).parents[2].joinpath("schemas/reconciler-v1.sc
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(rundir, "ROOT", str(tmp_path / "run"))
     monkeypatch.setattr(pause, "FOLDER", str(tmp_path / "run/paused"))
     return tmp_path / "run/paused"
 

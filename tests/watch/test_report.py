@@ -20,7 +20,8 @@ from reconciler.errors import HostError
 from reconciler.watch import client, report
 from reconciler.watch import clock as clock_module
 from reconciler.watch.client import read_status
-from reconciler.watch.report import MetricsServer, StatusSocket, format_age, format_metrics
+from reconciler.watch.metrics import MetricsServer
+from reconciler.watch.report import StatusSocket, format_age, format_metrics
 from reconciler.watch.state import Doubt, SandboxState, SandboxStatus, Standing
 from tests.watch.clock import Clock
 
@@ -111,9 +112,10 @@ def test_a_socket_that_cannot_be_made_is_an_error_of_the_host(path: Path, monkey
     descriptors = os.listdir("/proc/self/fd")
     monkeypatch.setattr(client, "SOCKET", f"{path}/below/watch.sock")
     path.mkdir()
+    (path / "below").touch()
     with pytest.raises(HostError) as raised:
         StatusSocket(dict)
-    assert str(raised.value) == f"{path}/below/watch.sock: No such file or directory"
+    assert str(raised.value) == f"{path}/below is not a folder, but a file or a link; remove it"
     assert os.listdir("/proc/self/fd") == descriptors
 
 
