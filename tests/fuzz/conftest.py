@@ -50,7 +50,10 @@ def recording(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (manifest,) = load([str(box.file)])
     with pytest.MonkeyPatch.context() as patched:
         made = record(manifest.sandbox, patched)
-    yield made
-    box.apply("--allow-delete", "all", interfaces=[], routes=[], rules=[], neighbours=[], ipvs={"services": []})
+    # It answers from now on, and the machine is that of other tests again.
+    nothing = {"services": [], "timeouts": {"tcp": 900, "tcpfin": 120, "udp": 300}}
+    box.apply("--allow-delete", "all", interfaces=[], routes=[], rules=[], neighbours=[], ipvs=nothing)
     guest.output("sysctl", "-q", "-w", "net.ipv4.ip_forward=0")
+    yield made
+    # The TAPs are looked for on the host.
     kernel.remove()

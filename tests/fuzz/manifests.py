@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.benchmarks.measure import RECONCILER, measure
+
 MAX_BYTES = 1 << 20
 HEAD = "apiVersion: reconciler/v1\nsandbox: w\ndriver: {netns: {name: nowhere-w}}\n"
-RECONCILER = Path(sys.executable).with_name("reconciler")
 
 
 class Cost(NamedTuple):
@@ -161,14 +162,10 @@ def cost(text: str, *command: str) -> Cost:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
         file = Path(folder, "w.yaml")
         file.write_bytes(text.encode(errors="replace"))
-        argv = [str(RECONCILER), *command, str(file)]
-        streams = [(os.POSIX_SPAWN_DUP2, output.fileno(), 1), (os.POSIX_SPAWN_DUP2, output.fileno(), 2)]
-        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=streams)
-        _, status, used = os.wait4(pid, 0)
+        used = measure([*RECONCILER, *command, str(file)], output.fileno(), output.fileno())
         output.seek(0)
         printed = output.read().decode(errors="replace")
-    seconds = used.ru_utime + used.ru_stime
-    return Cost(seconds, used.ru_maxrss >> 10, len(printed), os.waitstatus_to_exitcode(status), printed)
+    return Cost(used.processor, used.memory >> 10, len(printed), used.code, printed)
 
 
 def mutated(text: str, chance: random.Random) -> str:

@@ -10,20 +10,22 @@ import pytest
 from tests.fuzz.manifests import HEAD, Cost, cases, cost, mutated
 
 CASES = dict(cases())
-# Seconds of a processor, MiB, and bytes. A machine that is busy with other tests takes twice as long.
-SECONDS, MEMORY, OUTPUT = 2.0, 200, 100_000
-BUSY = 2
+# Seconds of a processor after which it is taken for endless: `python -m tests.fuzz.manifests` has the figures. MiB, and
+# bytes.
+ENDLESS, MEMORY, OUTPUT = 20.0, 200, 100_000
 
 
 def check(found: Cost) -> None:
     assert found.code in {0, 2}, found.text[-2000:]
     assert "Traceback" not in found.text
-    assert (found.seconds < SECONDS * BUSY, found.memory < MEMORY, found.output < OUTPUT) == (True, True, True), found
+    assert (found.seconds < ENDLESS, 0 < found.memory < MEMORY, found.output < OUTPUT) == (True, True, True), found
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_worst_that_are_known(name: str) -> None:
-    check(cost(CASES[name], "validate"))
+def test_the_worst_that_are_known(repeats: Callable[[int], int]) -> None:
+    """A fourth of them in `make test`, all of them in `make soak`."""
+    stride = max(1, 100 // repeats(100))
+    for name in [*CASES][::stride]:
+        check(cost(CASES[name], "validate"))
 
 
 @pytest.mark.parametrize("command", ["diff", "apply"])
