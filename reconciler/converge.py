@@ -104,7 +104,7 @@ def repair(
         check_deletions(before.plan, allowance)
         postponed = _postpone(before, postpones)
         excused = postponed.subjects | (failure.subjects if failure else frozenset())
-        failed = _carry_out(driver, before, postponed.segments, excused=excused)
+        failed = _carry_out(driver, postponed.possible, postponed.segments, excused=excused)
         operations = flat(postponed.segments)
         if failed:
             fates, error = failed
@@ -130,8 +130,13 @@ def _possible(desired: Sandbox, observed: Observed) -> tuple[Preview, Failure | 
 
 
 class _Postponed(NamedTuple):
-    """What is executed now, and which operations are postponed, with the objects that they are about."""
+    """What is executed now, and which operations are postponed, with the objects that they are about.
 
+    `possible`: what the sandbox can become now. It is not what the manifest says where more depends on what waits than
+    there are operations for: a route through a NIC follows the NIC when that one is renamed.
+    """
+
+    possible: Preview
     segments: tuple[Segment, ...]
     operations: tuple[Operation, ...] = ()
     subjects: frozenset[Subject] = frozenset()
@@ -141,13 +146,13 @@ def _postpone(before: Preview, postpones: Callable[[Operation], bool]) -> _Postp
     """Return what to execute of a plan. What depends on a postponed operation is postponed as well."""
     named = {each for each in before.plan.operations if postpones(each)}
     if not named:
-        return _Postponed(before.plan.segments)
+        return _Postponed(before, before.plan.segments)
     target = hold(before.desired, before.observed.sandbox, {each.subject for each in named})
-    segments = before.plan.segments if target == before.desired else compare(target, before.observed).plan.segments
-    segments = without(segments, set(_with_dependents(flat(segments), named)))
+    possible = before if target == before.desired else compare(target, before.observed)
+    segments = without(possible.plan.segments, set(_with_dependents(flat(possible.plan.segments), named)))
     now = set(flat(segments))
     later = tuple(each for each in before.plan.operations if each not in now)
-    return _Postponed(segments, later, frozenset(each for operation in later for each in about(operation)))
+    return _Postponed(possible, segments, later, frozenset(each for operation in later for each in about(operation)))
 
 
 def _with_dependents(operations: Sequence[Operation], named: Collection[Operation]) -> Iterator[Operation]:

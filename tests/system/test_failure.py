@@ -9,8 +9,12 @@ import pytest
 
 from reconciler import recover
 from reconciler.cli.main import main
+from reconciler.converge import repair
+from reconciler.drivers import connect
 from reconciler.manifest.load import load
 from reconciler.netlink import interface
+from reconciler.operations.interface import RenameInterface
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.monitor import monitored_routes
 from tests.system.box import Box, errors, nic
@@ -38,6 +42,27 @@ def changed(box: Box, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> str
 def place_of_the_refused(box: Box) -> str:
     lines = box.file.read_text().splitlines()
     return f"{box.file}:{1 + next(n for n, text in enumerate(lines) if '198.51.100.77' in text)}:3, routes[2]"
+
+
+def test_what_hangs_on_a_name_that_has_to_wait_may_differ(box: Box, kernel: Kernel) -> None:
+    """A watch that finds that somebody renames a NIC again and again waits; what is on the NIC follows its name."""
+    device = kernel.tap()
+    box.apply(
+        interfaces=[nic(device)],
+        routes=[{"dest": "192.168.1.0/24", "gateway": "10.0.0.1", "device": "eth0"}],
+        rules=[{"priority": 100, "iif": "eth0", "table": 100}],
+        neighbours=[{"address": "10.0.0.1", "device": "eth0", "hwAddr": "02:42:20:6f:a3:f1"}],
+    )
+    box.ip("link", "set", "eth0", "name", "eth7")
+    (manifest,) = load([str(box.file)])
+    with connect(manifest.sandbox, POLICY) as driver:
+        waiting = repair(
+            driver, manifest.sandbox, quick=False, postpones=lambda each: isinstance(each, RenameInterface)
+        )
+        assert [each for each in waiting.postponed if isinstance(each, RenameInterface)] != []
+        assert (waiting.operations, waiting.failure) == ((), None)
+        assert repair(driver, manifest.sandbox, quick=False).postponed == ()
+    assert box.plan(manifest.sandbox) == ()
 
 
 def test_what_does_not_depend_on_it_is_kept(box: Box, changed: str, capsys: pytest.CaptureFixture[str]) -> None:
