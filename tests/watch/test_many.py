@@ -18,11 +18,13 @@ from reconciler.rundir import NamedLock
 from reconciler.watch import pause
 from tests.allowed import FILE
 from tests.conftest import Kernel, ip
+from tests.examples import examples
 from tests.system.box import MACS
 from tests.watch.running import REFUSED, Running, put, watching
 
-# The most that a watcher may use of one processor when nothing happens, and the seconds in which it has to end.
-SHARE, END = 0.03, 2.0
+# The most that a watcher may use of one processor when nothing happens, and the seconds in which it has to end: on a
+# machine that does nothing else, as `make soak` has it. Beside other tests, only what never rests is found.
+SHARE, END, BUSY = 0.03, 2.0, 8
 # Seconds after which nothing happens any more, and for which the processor time is measured: of thousands of sandboxes
 # for as long as the time between two readings of all manifests.
 SETTLE, MEASURE, RESCAN = 10.0, 10.0, 30.0
@@ -65,6 +67,11 @@ def used(running: Running) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
+def allowed(figure: float) -> float:
+    """Return the figure of a quiet machine, or what is enough on a busy one."""
+    return figure if examples(100) >= 100 else figure * BUSY
+
+
 def check_idle(running: Running, seconds: float = MEASURE) -> None:
     """Fail if a watcher uses more than SHARE of a processor."""
     time.sleep(SETTLE)
@@ -72,7 +79,7 @@ def check_idle(running: Running, seconds: float = MEASURE) -> None:
     time.sleep(seconds)
     share = (used(running) - before) / (time.monotonic() - begin)
     print(f"{share:.2%} of a processor")
-    assert share < SHARE
+    assert share < allowed(SHARE)
 
 
 def check_end(running: Running) -> None:
@@ -82,7 +89,7 @@ def check_end(running: Running) -> None:
     assert running.process.wait(60) == 0
     took = time.monotonic() - begin
     print(f"ended after {took:.2f} s")
-    assert took < END
+    assert took < allowed(END)
 
 
 def test_sandboxes_that_never_existed_cost_nothing(root: None, tmp_path: Path) -> None:
