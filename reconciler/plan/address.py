@@ -192,9 +192,10 @@ def _wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) ->
             by_subnet.setdefault(network(address.address), []).append(address)
     wrong = []
     for subnet, present in by_subnet.items():
-        wishes = [address for address in wanted if network(address.address) == subnet]
-        stay = [address for address in present if address in wishes]
-        if stay and stay[0] != wishes[0]:
+        wishes = [address.key for address in wanted if network(address.address) == subnet]
+        # What is changed in place stays where it is.
+        stay = [address for address in present if address.key in wishes and _is_changeable(address)]
+        if stay and stay[0].key != wishes[0]:
             wrong += stay
     return wrong
 
@@ -208,6 +209,14 @@ def _unchangeable(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> li
 def _is_changeable(address: Address) -> bool:
     in_place = _IN_PLACE_IPV6 if is_ipv6(address.address) else _IN_PLACE_IPV4
     return in_place.issuperset(words.partition(" ")[0] for words in address.opaque)
+
+
+def keeps_derived(before: Address) -> bool:
+    """Return whether the kernel's own routes of an address stay as they are when it becomes as desired, in place.
+
+    Those of IPv6 have the lifetime of their address (net/ipv6/addrconf.c: modify_prefix_route).
+    """
+    return not is_ipv6(before.address) and _LIFETIMES.issuperset(words.partition(" ")[0] for words in before.opaque)
 
 
 def _dropped_along(first: list[Address], found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:

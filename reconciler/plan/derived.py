@@ -1,6 +1,7 @@
 """What the kernel has derived from our addresses and links, and has lost since: what is lacking is added again.
 
-Only NICs and addresses that a plan does not touch are looked at: of the others, the kernel derives everything anew.
+Only NICs and addresses that a plan does not touch are looked at, or changes in place: of the others, the kernel derives
+everything anew.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import NamedTuple
 
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import route_words
-from reconciler.model.address import is_ipv6, link_local, network
+from reconciler.model.address import is_ipv6, last_address, link_local, network
 from reconciler.model.derived import derived_routes, is_link_local, local_route
 from reconciler.model.interface import KERNEL_LINK_LOCAL, Address, Interface, LinkState
 from reconciler.model.route import IPV6_CONNECTED_METRIC, PROTOCOL_KERNEL, NextHop, Route
 from reconciler.model.sandbox import Observed
-from reconciler.operations.address import AddAddress, AddressOperation, DeleteAddress
+from reconciler.operations.address import AddAddress, AddressOperation, DeleteAddress, ReplaceAddress
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
-from reconciler.plan.address import NOT_LOCAL, AddressPlan
+from reconciler.plan.address import NOT_LOCAL, AddressPlan, keeps_derived
 from reconciler.plan.aftermath import with_names
 from reconciler.plan.interface import LinkPlan
 from reconciler.plan.route import serves
@@ -144,7 +145,8 @@ def plan_derived(
     RefusedError if a foreign route is in the place of a derived one, or if a VRF has one of the NICs.
     """
     after = {wish.device: wish for wish in wanted}
-    touched = {(each.device, each.address.key) for each in addresses.early}
+    in_place = [each for each in addresses.early if isinstance(each, ReplaceAddress) and each.before]
+    touched = {(each.device, each.address.key) for each in addresses.early if each not in in_place}
     moved = links.downed | links.gone_early | links.removed
     coming: list[AddressOperation] = []
     routes: list[RouteOperation] = []
@@ -154,15 +156,28 @@ def plan_derived(
         if wish is None or nic.name in moved:
             continue
         _refuse_vrf(nic, derived.state(nic))
-        kept = [each for each in wish.addresses if each in nic.addresses and (wish.name, each.key) not in touched]
+        keys = {each.key for each in nic.addresses}
+        kept = [each for each in wish.addresses if each.key in keys and (wish.name, each.key) not in touched]
+        anew = {dest for each in in_place if each.device == wish.name for dest in _derived_anew(each)}
         coming += _link_local(derived, nic, wish)
         for route, twins in derived.routes(replace(nic, addresses=tuple(kept))):
+            if route.dest in anew:
+                continue
             routes.append(_restored(with_names(route, links.renames), twins))
         for route in derived.stale(replace(nic, addresses=wish.addresses)):
             stale.append(DeleteRoute(route=with_names(route, links.renames), doubtful=True))
     # A connected route has a source, which must be an address of the sandbox already: the table `local` comes first.
     routes.sort(key=lambda each: each.route.table, reverse=True)
     return DerivedPlan(tuple(coming), (*routes, *stale))
+
+
+def _derived_anew(operation: ReplaceAddress) -> set[str]:
+    """Return the destinations of what the kernel derives anew when it changes an address in place."""
+    address = operation.address
+    if operation.before and keeps_derived(operation.before):
+        return set()
+    subnet = network(address.address)
+    return {f"{address.host}/32", f"{last_address(subnet)}/32", subnet}
 
 
 def _link_local(derived: Derived, nic: Interface, wish: Interface) -> Iterator[AddressOperation]:

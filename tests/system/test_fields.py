@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from tests.system.box import MACS, SandboxPlace, errors, is_refused, nic, without_details
+from tests.conftest import Kernel
+from tests.system.box import MACS, Box, SandboxPlace, errors, is_refused, nic, without_details
 
 ROUTE = {"dest": "192.168.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}
 WORDS = "192.168.0.0/16 via 10.0.0.1 dev eth0"
@@ -513,3 +514,17 @@ def test_queues_that_the_device_does_not_have_are_refused(
     else:
         assert place.diff(interfaces=[more]) == []
         place.apply(interfaces=[nic(multiple)])
+
+
+def test_a_lifetime_is_taken_away_in_place(box: Box, kernel: Kernel) -> None:
+    """Also that of a primary address: those after it stay where they are."""
+    wanted = ["10.0.0.2/16", "10.0.0.3/16", {"address": "fd00::2/64", "dad": False}]
+    sections = {"interfaces": [nic(kernel.tap(), addresses=wanted)]}
+    box.apply(**sections)
+    before = box.ip("address")
+    for address in ("10.0.0.2/16", "10.0.0.3/16", "fd00::2/64"):
+        box.ip("address", "change", address, "dev", "eth0", "valid_lft", "600", "preferred_lft", "500")
+        (command,) = without_details(box.diff(**sections))
+        assert command.removesuffix(" nodad") == f"ip address replace {address} dev eth0"
+        box.apply(**sections)
+        assert box.ip("address") == before
