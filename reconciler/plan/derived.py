@@ -1,7 +1,7 @@
 """What the kernel has derived from our addresses and links, and has lost since: what is lacking is added again.
 
-Only NICs and addresses that a plan does not touch are looked at, or changes in place: of the others, the kernel derives
-everything anew.
+Only what a plan does not touch is looked at, and IPv4 addresses of which it only takes a lifetime away, in place. Of
+the other NICs and addresses, the kernel derives everything anew.
 """
 
 from __future__ import annotations
@@ -145,8 +145,12 @@ def plan_derived(
     RefusedError if a foreign route is in the place of a derived one, or if a VRF has one of the NICs.
     """
     after = {wish.device: wish for wish in wanted}
-    in_place = [each for each in addresses.early if isinstance(each, ReplaceAddress) and each.before]
-    touched = {(each.device, each.address.key) for each in addresses.early if each not in in_place}
+    touched, anew = set[tuple[str, str]](), set[tuple[str, str]]()
+    for operation in addresses.early:
+        if isinstance(operation, ReplaceAddress) and operation.before:
+            anew |= {(operation.device, dest) for dest in _derived_anew(operation.before)}
+        else:
+            touched.add((operation.device, operation.address.key))
     moved = links.downed | links.gone_early | links.removed
     coming: list[AddressOperation] = []
     routes: list[RouteOperation] = []
@@ -158,12 +162,10 @@ def plan_derived(
         _refuse_vrf(nic, derived.state(nic))
         keys = {each.key for each in nic.addresses}
         kept = [each for each in wish.addresses if each.key in keys and (wish.name, each.key) not in touched]
-        anew = {dest for each in in_place if each.device == wish.name for dest in _derived_anew(each)}
         coming += _link_local(derived, nic, wish)
         for route, twins in derived.routes(replace(nic, addresses=tuple(kept))):
-            if route.dest in anew:
-                continue
-            routes.append(_restored(with_names(route, links.renames), twins))
+            if (wish.name, route.dest) not in anew:
+                routes.append(_restored(with_names(route, links.renames), twins))
         for route in derived.stale(replace(nic, addresses=wish.addresses)):
             stale.append(DeleteRoute(route=with_names(route, links.renames), doubtful=True))
     # A connected route has a source, which must be an address of the sandbox already: the table `local` comes first.
@@ -171,13 +173,12 @@ def plan_derived(
     return DerivedPlan(tuple(coming), (*routes, *stale))
 
 
-def _derived_anew(operation: ReplaceAddress) -> set[str]:
-    """Return the destinations of what the kernel derives anew when it changes an address in place."""
-    address = operation.address
-    if operation.before and keeps_derived(operation.before):
+def _derived_anew(before: Address) -> set[str]:
+    """Return the destinations of the routes that the kernel derives anew when an address is changed in place."""
+    if keeps_derived(before):
         return set()
-    subnet = network(address.address)
-    return {f"{address.host}/32", f"{last_address(subnet)}/32", subnet}
+    subnet = network(before.address)
+    return {f"{before.host}/32", f"{last_address(subnet)}/32", subnet}
 
 
 def _link_local(derived: Derived, nic: Interface, wish: Interface) -> Iterator[AddressOperation]:
