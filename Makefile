@@ -11,8 +11,10 @@ WORKERS := --numprocesses auto --no-loadscope-reorder
 KERNEL := linux-image-6.12-cloud-amd64
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 
+LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
+
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations lock clean
+.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations dist test-deb lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -48,9 +50,21 @@ soak: setup ## take 40 times as many random examples; watch for half an hour, wi
 	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 
-lock: ## renew requirements.txt from pyproject.toml (needs uv)
-	uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --all-extras --no-header --no-annotate \
-		--upgrade pyproject.toml --output-file requirements.txt
+dist: setup packagers ## build sdist, wheel and Debian package into dist/, and check each; a container image if buildah is installed
+	@$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements-dist.txt
+	@rm -rf dist && mkdir dist
+	@sh packaging/python.sh $(CURDIR)/$(VENV)/bin/python $(CURDIR)/dist
+	@sh packaging/debian.sh $(CURDIR)/$(VENV)/bin/python $(CURDIR)/dist
+	@sh packaging/image.sh $(CURDIR)/dist
+	@ls -sh dist
+
+test-deb: setup ## install, use, upgrade, remove and purge the Debian package of `make dist` in a Debian 12 of its own
+	@command -v debootstrap >/dev/null || $(MAKE) --no-print-directory package NAME=debootstrap
+	$(VENV)/bin/python -m tests.debian dist/reconciler_*.deb
+
+lock: ## renew requirements.txt and requirements-dist.txt from pyproject.toml (needs uv)
+	$(LOCK) --extra dev --output-file requirements.txt
+	$(LOCK) --extra dist --constraint requirements.txt --output-file requirements-dist.txt
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -68,6 +82,12 @@ system:
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
 	@test "$$(id -u)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
+
+.PHONY: packagers
+packagers:
+	@for each in dpkg-buildpackage:dpkg-dev dh:debhelper dh_python3:dh-python lintian:lintian; do \
+		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
+	done
 
 .PHONY: package
 package:

@@ -1,3 +1,1 @@
-"""Declarative networking for secure containers: the version, nothing else (importing this must cost nothing)."""
-
-__version__ = "0.1.0"
+"""Declarative networking for secure containers. Nothing else is here: importing this must cost nothing."""
