@@ -14,7 +14,7 @@ SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-sy
 LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations dist test-deb lock clean
+.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint editors bench soak mutations dist test-deb lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -39,6 +39,13 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python -m tests.check_regexes reconciler tests
+
+editors: $(VENV)/.complete ## check the schema with what editors run: yaml-language-server, from npm (needs node)
+	@for each in node:nodejs npm:npm; do \
+		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
+	done
+	$(VENV)/bin/python -m tests.editors.install
+	$(PYTEST) tests/editors
 
 bench: setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
@@ -67,7 +74,7 @@ lock: ## renew requirements.txt and requirements-dist.txt from pyproject.toml (n
 	$(LOCK) --extra dist --constraint requirements.txt --output-file requirements-dist.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
