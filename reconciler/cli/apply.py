@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from reconciler.cli.authority import read_policy
-from reconciler.cli.beside import Output, beside
+from reconciler.cli.beside import Ended, Output, beside
 from reconciler.cli.named import undone_words
 from reconciler.cli.output import render_warnings, warn
 from reconciler.cli.progress import Progress
@@ -37,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--expect",
+        type=_fingerprint,
         metavar="FINGERPRINT",
         help="refuse unless manifests, sandboxes and the plan are those that `diff` printed this fingerprint for",
     )
@@ -59,7 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Apply each manifest. Whatever one fails of, the others are applied nevertheless."""
     policy = read_policy(arguments.policy, arguments.paths)
     manifests = load(arguments.paths, policy)
-    expected = _check_expectation(manifests, policy, arguments) if arguments.expect else {}
+    expected: dict[str, str] = {}
+    if arguments.expect:
+        found = _preview_all(manifests, policy, arguments)
+        if failed := [each for each in found if each.error]:
+            warn(*failed[0].lines())
+            return failed[0].exit_code
+        expected = {each.manifest.sandbox.id: each.result or "" for each in found}
+        _compare(combine(list(expected.values())), arguments.expect)
     claims = Claims()
 
     def work(manifest: Manifest, output: Output) -> None:
@@ -83,23 +92,22 @@ def _lacks_device(error: Exception) -> bool:
     return isinstance(error, HostError) and isinstance(error.about, HostDevice)
 
 
-def _check_expectation(manifests: list[Manifest], policy: Policy, arguments: argparse.Namespace) -> dict[str, str]:
-    """Check the fingerprint of all sandboxes before any is changed.
-
-    Return the one that each must still have in its turn.
-    """
+def _preview_all(manifests: list[Manifest], policy: Policy, arguments: argparse.Namespace) -> list[Ended[str]]:
+    """Return the fingerprint of each sandbox, before any is changed. Each must still have it in its turn."""
 
     def work(manifest: Manifest, _: Output) -> str:
         with connect(manifest.sandbox, policy) as driver:
             return preview(driver, manifest.sandbox, adopt=arguments.adopt).fingerprint
 
-    fingerprints: dict[str, str] = {}
-    for ended in beside(manifests, work):
-        if ended.error:
-            raise ended.error
-        fingerprints[ended.manifest.sandbox.id] = ended.result or ""
-    _compare(combine(list(fingerprints.values())), arguments.expect)
-    return fingerprints
+    return list(beside(manifests, work))
+
+
+def _fingerprint(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{4}(?:-[0-9a-f]{4}){2}", text):
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is not a fingerprint such as 41de-7f3a-91c2; `reconciler diff` prints it in its last line'
+        )
+    return text
 
 
 def _compare(found: str, expected: str) -> None:

@@ -15,6 +15,7 @@ from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed
 from reconciler.preview import Preview, compare, preview
+from reconciler.wording import suggest
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +63,7 @@ def _preview(manifest: Manifest, saved: dict[str, Observed] | None, policy: Poli
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
-            raise HostError("the saved state does not contain this sandbox")
+            raise HostError(f"the saved state does not contain this sandbox; {suggest(desired.id, saved)}")
         return compare(desired, saved[desired.id])
     with connect(desired, policy) as driver:
         return preview(driver, desired, adopt=adopt)

@@ -21,6 +21,7 @@ from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.netlink.engine import local_engine
+from reconciler.wording import quote
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
 # The process that the host began with. Its namespace is not ours if this process runs in another one.
@@ -80,7 +81,7 @@ def open_namespace(address: NetnsAddress, policy: Policy) -> int:
     try:
         namespace = _open_namespace(address, policy)
     except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
-        raise SandboxGoneError(f"{address} does not exist ({address.file})") from None
+        raise _gone(address) from None
     except OSError as error:
         raise HostError(f"{address}: {address.file}: {error.strerror}") from error
     try:
@@ -89,6 +90,13 @@ def open_namespace(address: NetnsAddress, policy: Policy) -> int:
         os.close(namespace)
         raise
     return namespace
+
+
+def _gone(address: NetnsAddress) -> SandboxGoneError:
+    if address.pid is not None:
+        return SandboxGoneError(f"there is no process with the pid {address.pid}, whose namespace is the sandbox")
+    advice = f"; `ip netns add {quote(address.name)}` makes it" if address.name else ""
+    return SandboxGoneError(f"{address} does not exist ({address.file}){advice}")
 
 
 def _open_namespace(address: NetnsAddress, policy: Policy) -> int:
@@ -101,7 +109,7 @@ def _open_namespace(address: NetnsAddress, policy: Policy) -> int:
     try:
         # The file system of namespaces is one for all. Merely to open anything else could have an effect.
         if os.fstat(found).st_dev != os.stat(OWN).st_dev:
-            raise HostError("the file is not a network namespace")
+            raise HostError(f"{address.file} is not a network namespace; `ip netns` lists those that are")
         return os.open(f"/proc/self/fd/{found}", _READ)
     finally:
         os.close(found)
@@ -157,7 +165,10 @@ def _open_socket(path: str, policy: Policy) -> int:
     try:
         found = _open_below(path, policy.sockets, policy, "sockets")
     except (FileNotFoundError, NotADirectoryError):
-        raise SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running") from None
+        # Most sandboxes are no machines.
+        from reconciler.guest.connection import gone
+
+        raise gone(path) from None
     except OSError as error:
         raise HostError(f"cannot connect to {path}: {error.strerror}") from error
     if stat.S_ISSOCK(os.fstat(found).st_mode):
@@ -183,20 +194,24 @@ def refuse_physical_devices(desired: Sandbox, policy: Policy) -> None:
                 refuse_physical(policy, desired.id, index, wish.device)
 
 
+def _no_program(address: KataAddress) -> HostError:
+    return HostError(f"{address.runtime}: no such program; install kata-runtime, or correct driver.kata.runtime")
+
+
 def check_program(address: KataAddress) -> None:
     """Raise HostError if the program of a runtime does not exist, RefusedError if another user can change it."""
     with about("driver", "kata", "runtime"):
         try:
             with trusted.opened(address.runtime) as found:
                 if not stat.S_ISREG(os.fstat(found).st_mode) or not os.access(f"/proc/self/fd/{found}", os.X_OK):
-                    raise HostError(f"{address.runtime}: no such program")
+                    raise _no_program(address)
         except trusted.UntrustedError as error:
             raise RefusedError(
                 f"{address.runtime} would be run with all rights, but another user can change it: {error}; "
                 "let the program and each folder above it belong to root, and be writable by root only"
             ) from None
         except OSError:
-            raise HostError(f"{address.runtime}: no such program") from None
+            raise _no_program(address) from None
 
 
 def _open_below(path: str, folders: Sequence[str], policy: Policy, field: str) -> int:

@@ -19,7 +19,9 @@ from typing import Self
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
 from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
+from reconciler.model.sandbox import SANDBOXES
 from reconciler.rundir import NamedLock
+from reconciler.wording import quote
 
 # Seconds for one exchange with the guest: more than the agent gives its kernel (agent.KERNEL_TIMEOUT).
 TIMEOUT = 10.0
@@ -50,7 +52,7 @@ class Connection:
             self._socket = connect(
                 target or path,
                 TIMEOUT,
-                gone=_gone(path),
+                gone=gone(path),
                 late=ChannelError(f"QEMU did not accept a connection to {path} within {TIMEOUT:.0f} s"),
             )
         except BaseException:
@@ -60,7 +62,7 @@ class Connection:
         if lock_name(identity(path)) != self._lock.name:
             # Another QEMU has taken its place since.
             self.close()
-            raise _gone(path)
+            raise gone(path)
         # Nothing that it finds counts before the first greeting.
         self._decoder = Decoder(os.urandom(agent.NONCE_SIZE), 0)
         self._frames: deque[Frame] = deque()
@@ -181,7 +183,7 @@ def identity(path: str) -> str:
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise _gone(path) from None
+        raise gone(path) from None
     except OSError as error:
         raise HostError(f"cannot connect to {path}: {error.strerror}") from error
     return f"{found.st_dev}-{found.st_ino}"
@@ -192,8 +194,12 @@ def lock_name(socket_identity: str) -> str:
     return f"socket {socket_identity}"
 
 
-def _gone(path: str) -> SandboxGoneError:
-    return SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running")
+def gone(path: str) -> SandboxGoneError:
+    """Return the error that no QEMU serves a socket. If it is that of a machine of ours: how to start it."""
+    folder, _, _ = path.rpartition("/")
+    above, _, name = folder.rpartition("/")
+    advice = f"; `reconciler sandbox start {quote(name)}` starts it" if above == SANDBOXES else ""
+    return SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running{advice}")
 
 
 def connect(path: str, timeout: float, *, gone: ReconcilerError, late: ReconcilerError) -> socket.socket:

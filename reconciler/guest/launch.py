@@ -91,7 +91,7 @@ def find(name: str) -> LaunchedMachine:
     with _only_root(), suppress(FileNotFoundError):
         os.stat(machine.folder)
         return machine
-    raise SandboxGoneError(f"there is no sandbox {name}")
+    raise SandboxGoneError(f"there is no sandbox {name}; `reconciler sandbox list` lists them")
 
 
 def states() -> list[MachineState]:
@@ -167,7 +167,7 @@ def _lock(machine: LaunchedMachine) -> Iterator[None]:
     try:
         folder = os.open(machine.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise SandboxGoneError(f"there is no sandbox {machine.name}") from None
+        raise SandboxGoneError(f"there is no sandbox {machine.name}; `reconciler sandbox list` lists them") from None
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
-from reconciler.guest.connection import connect
+from reconciler.guest.connection import connect, gone
 from reconciler.netlink.budget import UNASKED, Budget
 
 # Seconds for an answer. QEMU answers in milliseconds, or it waits for a backend that does not listen.
@@ -65,7 +65,7 @@ class Monitor:
         self._socket = connect(
             target or path,
             timeout,
-            gone=SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running"),
+            gone=gone(path),
             late=BusyError(f"QEMU did not accept a connection to {path} within {timeout:g} s; try again later"),
         )
         try:

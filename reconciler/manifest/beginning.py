@@ -22,7 +22,10 @@ _LIKENESS = 0.85
 def check_beginning(text: str) -> None:
     """Raise ValueError unless a text begins with a field of a manifest, perhaps misspelt, or has nothing at all."""
     if not _is_manifest(text):
-        raise ValueError("does not begin as a manifest does: `apiVersion: reconciler/v1`, or another field of one")
+        raise ValueError(
+            "is not a manifest: that begins with `apiVersion: reconciler/v1`, or another of its fields; "
+            "`reconciler import` converts files of other tools"
+        )
 
 
 def _is_manifest(text: str) -> bool:

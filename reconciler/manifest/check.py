@@ -21,6 +21,9 @@ def check_sections(draft: Draft) -> Iterator[Finding]:
             yield from section.check_kata(draft)
 
 
+_ID = "ID"
+
+
 class _Claim(NamedTuple):
     """What only one manifest may have: its kind, what identifies it, its name in this manifest, and the field."""
 
@@ -40,17 +43,24 @@ def check_together(
     """
     first: dict[tuple[str, Hashable], tuple[int, str]] = {}
     for index, (_, sandbox) in enumerate(sandboxes):
+        twin = None
         for claim in _claims(sandbox, identify):
             owner, value = first.setdefault((claim.what, claim.identity), (index, claim.value))
-            if owner != index:
-                file, other = sandboxes[owner]
+            if owner in {index, twin}:
+                continue
+            file, other = sandboxes[owner]
+            if claim.what == _ID:
+                # The rest of the sandbox follows from that.
+                twin = owner
+                message = f"sandbox {sandbox.id} has a manifest already, in {file}; a sandbox has one"
+            else:
                 also = "" if value == claim.value else f" ({value})"
                 message = f"{claim.value} is the {claim.what} of sandbox {other.id} already{also}, in {file}"
-                yield index, Finding(claim.path, message)
+            yield index, Finding(claim.path, message)
 
 
 def _claims(sandbox: Sandbox, identify: Callable[[str], Hashable]) -> Iterator[_Claim]:
-    yield _named("ID", sandbox.id, ("sandbox",))
+    yield _named(_ID, sandbox.id, ("sandbox",))
     match sandbox.driver:
         case KataAddress(id=name):
             yield _named("container", name, ("driver", "kata", "id"))

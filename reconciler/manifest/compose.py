@@ -37,7 +37,7 @@ Path = tuple[str | int, ...]
 # Line, column and end column, from 0.
 Span = tuple[int, int, int]
 
-_INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,17})\Z")
+INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,17})\Z")
 BYTE_ORDER_MARK = "\ufeff"
 _MARK_WITHIN = (
     "a byte order mark (U+FEFF), which editors do not show; it may stand only at the beginning of a file, so delete it"
@@ -92,13 +92,10 @@ def compose(text: str) -> list[Any]:
 
 
 def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> ComposeError:
-    from reconciler.manifest.mistakes import find_mistake
+    from reconciler.manifest.mistakes import describe, find_mistake
 
     mark = error.problem_mark or error.context_mark
-    message = ", ".join(filter(None, (error.context, error.problem)))
-    if mark is None:
-        return ComposeError(message, 0, 0)
-    return ComposeError(*(find_mistake(text, mark.line, mark.column) or (message, mark.line, mark.column)))
+    return ComposeError(*((mark and find_mistake(text, mark.line, mark.column)) or describe(text, error)))
 
 
 def _line_of(text: str, position: int) -> tuple[int, int]:
@@ -176,7 +173,8 @@ def _open(event: Any, depth: int) -> dict[str, Any] | list[Any]:
 
 def _check_key(container: dict[str, Any], event: Any) -> None:
     if type(event) is not ScalarEvent:
-        raise _error("a key must be plain text, not a list, a mapping or an alias", event)
+        what = "; a `{{ … }}` of a template must be filled in first" if type(event) is MappingStartEvent else ""
+        raise _error(f"a key must be plain text, not a list, a mapping or an alias{what}", event)
     key: str = event.value
     if event.tag is not None:
         raise _error(f"tags are not supported ({event.tag})", event)
@@ -193,7 +191,7 @@ def _plain(event: Any) -> Any:
     if text in _NAMED:
         return _NAMED[text]
     # Few scalars are numbers; this excludes most others, such as addresses, without the regular expression.
-    if (text.isdecimal() or text[0] == "-") and _INTEGER.match(text):
+    if (text.isdecimal() or text[0] == "-") and INTEGER.match(text):
         return int(text)
     return text
 

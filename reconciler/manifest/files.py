@@ -178,7 +178,7 @@ def _decode(data: bytes) -> str:
     except UnicodeDecodeError as error:
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise ValueError("not UTF-8 but UTF-16, by its byte order mark; save it as UTF-8") from None
-        raise ValueError(f"not UTF-8 (byte {error.start})") from None
+        raise ValueError(f"not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
 def reason_of(error: OSError | ValueError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,15 @@ from reconciler.manifest.section import Draft, ListSection
 from reconciler.manifest.sysctl import read_of_nic
 from reconciler.model.address import is_ipv6, is_unicast, network, parse_mac, parse_prefix, split_prefix
 from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject, Sysctl
-from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
+from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, Address, Interface
 from reconciler.model.sandbox import Observed, Surroundings
 from reconciler.model.sysctl import full_name
+from reconciler.wording import suggest
+
+_LOOPBACK = {
+    "name": "lo is the loopback interface, which each sandbox has already; choose another name",
+    "device": "lo is the loopback interface of the host, which cannot leave it; each sandbox has one of its own",
+}
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interface | None:
@@ -25,6 +32,9 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         hw_addr = parse_mac(hw_addr)
     except ValueError as error:
         findings.append(Finding((*path, "hwAddr"), str(error)))
+    for field, message in _LOOPBACK.items():
+        if data[field] == LOOPBACK:
+            findings.append(Finding((*path, field), message))
     addresses: dict[str, Address] = {}
     for index, item in enumerate(data.get("addresses", ())):
         where = (*path, "addresses", index)
@@ -92,6 +102,22 @@ def write(interface: Interface) -> dict[str, Any]:
     if interface.sysctls:
         data["sysctls"] = dict(interface.sysctls)
     return data
+
+
+def is_name(text: str) -> bool:
+    """Return whether an interface of a manifest can have this name."""
+    return text != LOOPBACK and bool(re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,14}", text))
+
+
+def unknown_name(name: str, interfaces: Iterable[Interface], others: Iterable[str] = ()) -> str:
+    """Return the words about a name that no interface has. `others`: interfaces of which only the name is known."""
+    names = []
+    for each in interfaces:
+        if each.device == name:
+            return f'no interface is named "{name}"; that is the device of {each.name} on the host'
+        names.append(each.name)
+    names.extend(others)
+    return f'no interface is named "{name}"; {suggest(name, names) if names else "none is declared"}'
 
 
 def _check(draft: Draft) -> Iterator[Finding]:

@@ -21,7 +21,74 @@ _READ = 1 << 20
 _WORD = r"(?<![^\s\[{,])(%s)(?=[\s,\]}]|$)"
 _ADDRESS = re.compile(_WORD % r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:./]*")
 _ENDPOINT = re.compile(_WORD % r"\[[0-9A-Fa-f:.]+\]:[0-9]+")
+# The only or the last word of a line.
+_NO_COLON = re.compile(r"(?<![^ -])([A-Za-z][A-Za-z0-9_]*)(?=\s*$)")
 _NO_SPACE = re.compile(r"(?<![^\s\[{,])([A-Za-z][A-Za-z0-9_]*):(?=[^\s:/])")
+
+
+# Words of ip(8), ipvsadm(8), netplan and kata-runtime, in lower case → the fields of ours that they may stand for.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "via": ("gateway",),
+    "gw": ("gateway",),
+    "nexthop": ("gateway", "nexthops"),
+    "to": ("dest",),
+    "dst": ("dest",),
+    "network": ("dest",),
+    "dev": ("device",),
+    "iface": ("device",),
+    "interface": ("device", "interfaces"),
+    "src": ("source",),
+    "mac": ("hwAddr",),
+    "macaddress": ("hwAddr",),
+    "lladdr": ("hwAddr",),
+    "ip": ("addresses", "address"),
+    "ipaddresses": ("addresses",),
+    "name": ("sandbox",),
+    "id": ("sandbox",),
+    "namespace": ("netns",),
+    "ns": ("netns",),
+    "pref": ("priority",),
+    "lookup": ("table",),
+    "algorithm": ("scheduler",),
+    "backends": ("servers",),
+    "endpoints": ("servers",),
+    "realservers": ("servers",),
+    "realserver": ("address",),
+    "method": ("forward",),
+}
+
+_NO_COLUMN = "this begins in column {column}, and nothing that it could belong to begins there; check the indentation"
+# What libyaml says → the same in words, by what it is about. `line`: where a mapping or a list begins.
+_SYNTAX = {
+    "did not find expected key": _NO_COLUMN,
+    "did not find expected '-' indicator": _NO_COLUMN,
+    "did not find expected ',' or '}'": (
+        "a `,` or `}}` is missing before {where}, in the mapping that begins with `{{` in line {line}"
+    ),
+    "did not find expected ',' or ']'": (
+        "a `,` or `]` is missing before {where}, in the list that begins with `[` in line {line}"
+    ),
+    "mapping values are not allowed in this context": (
+        "this is indented below a value that is complete already; begin it in the column of the field above it"
+    ),
+    "block sequence entries are not allowed in this context": "no list can begin here: give each `-` a line of its own",
+    "found character that cannot start any token": "a text that begins with this character needs quotes",
+    "did not find expected <document start>": (
+        "this is below the end of the manifest; the next one begins with `---` on a line of its own"
+    ),
+    "did not find expected node content": "a value is missing before {where}",
+    "found unknown escape character": (
+        "no escape has this name; a backslash begins one in double quotes, and is itself in single quotes"
+    ),
+}
+# The same, where the reason is not where libyaml notices it, but where it began to read.
+_BEGUN = {
+    "could not find expected ':'": (
+        "a colon is missing; a field is written `name: value`, or `name:` above what belongs to it"
+    ),
+    "found unexpected end of stream": "the quotes that begin here do not end",
+    "found unexpected document indicator": "the quotes that begin here do not end",
+}
 
 
 class Mistake(NamedTuple):
@@ -37,6 +104,9 @@ def find_mistake(text: str, line: int, column: int) -> Mistake | None:
     lines = text.split("\n")
     if line >= len(lines):
         return None
+    for number in range(line, max(line - _LINES, -1), -1):
+        if lines[number].startswith(("<<<<<<< ", "=======", ">>>>>>> ")):
+            return Mistake("a conflict that git marked here is not resolved", number, 0)
     if lines[line][column : column + 1] == "\t":
         return Mistake("a tab in the indentation; YAML allows only spaces there", line, column)
     tries = 0
@@ -54,6 +124,37 @@ def find_mistake(text: str, line: int, column: int) -> Mistake | None:
                 _, message = mend(matches[0][1]) or ("", "")
                 return Mistake(message, number, matches[0].start())
     return None
+
+
+def describe(text: str, error: yaml.MarkedYAMLError) -> Mistake:
+    """Return a syntax error in words, where its reason is; in those of libyaml if it is none of the usual ones."""
+    start, noticed, problem = error.context_mark, error.problem_mark, error.problem or ""
+    mark = noticed or start
+    if mark is None:
+        return Mistake(f"YAML: {problem}", 0, 0)
+    if problem in _BEGUN and start:
+        return Mistake(_BEGUN[problem], start.line, start.column)
+    lines = text.split("\n")
+    # libyaml knows further ends of lines.
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    before, rest = line[: mark.column], line[mark.column :]
+    if problem == "did not find expected key" and before.strip():
+        return Mistake("nothing can follow here: the value before this is complete", mark.line, mark.column)
+    if problem == "did not find expected key" and rest.startswith("- "):
+        message = "a list cannot go on among fields: the `-` of all of its items stand in one column"
+        return Mistake(message, mark.line, mark.column)
+    if problem == "mapping values are not allowed in this context" and ": " in before:
+        message = "a second `: ` in a line; give each field a line of its own, and put a text with `: ` in it in quotes"
+        return Mistake(message, mark.line, mark.column)
+    where, column = "this", mark.column + 1
+    if start and not (rest + "".join(lines[mark.line + 1 :])).strip():
+        # There is nothing to point at any more.
+        where, mark = "the end", start
+    if problem in _SYNTAX:
+        message = _SYNTAX[problem].format(where=where, line=start.line + 1 if start else 0, column=column)
+    else:
+        message = f"YAML: {', '.join(filter(None, (error.context, problem)))}"
+    return Mistake(message, mark.line, mark.column)
 
 
 def misread_key(key: str) -> str | None:
@@ -90,7 +191,16 @@ def _spaced(key: str) -> tuple[str, str]:
     return f"{key}: ", f'a space is missing after "{key}:"'
 
 
-_MENDS: tuple[tuple[re.Pattern[str], _Mend], ...] = ((_ADDRESS, _address), (_ENDPOINT, _endpoint), (_NO_SPACE, _spaced))
+def _named(key: str) -> tuple[str, str]:
+    return f"{key}:", f'a colon is missing after "{key}"'
+
+
+_MENDS: tuple[tuple[re.Pattern[str], _Mend], ...] = (
+    (_ADDRESS, _address),
+    (_ENDPOINT, _endpoint),
+    (_NO_SPACE, _spaced),
+    (_NO_COLON, _named),
+)
 
 
 def _mended(mend: _Mend, match: re.Match[str]) -> str:

@@ -12,7 +12,6 @@ from reconciler.manifest.section import Draft, ListSection, iproute2_words, refu
 from reconciler.model.address import is_ipv6, is_unicast, parse_address, parse_mac
 from reconciler.model.interface import IPV6_MIN_MTU
 from reconciler.model.neighbour import Neighbour
-from reconciler.wording import suggest
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Neighbour | None:
@@ -72,8 +71,7 @@ def _check(draft: Draft) -> Iterator[Finding]:
             yield Finding((*path, "address"), message)
         nic = names.get(entry.device)
         if stated and nic is None and not unread:
-            known = suggest(entry.device, names) if names else "none is declared"
-            yield Finding((*path, "device"), f'no interface is named "{entry.device}"; {known}')
+            yield Finding((*path, "device"), interface.unknown_name(entry.device, names.values()))
         elif nic and entry.is_ipv6 and nic.mtu < IPV6_MIN_MTU:
             message = f"{nic.name} has an MTU of {nic.mtu}; IPv6 needs {IPV6_MIN_MTU} (RFC 8200)"
             yield Finding((*path, "address"), message)

@@ -102,6 +102,8 @@ def _parse(name: str, text: str) -> Policy:
         raise ManifestError([file_problem(name, _EMPTY)])
     if len(documents) > 1:
         raise ManifestError([file_problem(name, "contains several documents; a policy is one")])
+    if isinstance(documents[0], dict) and "apiVersion" in documents[0]:
+        raise ManifestError([file_problem(name, "is a manifest; expected a policy, as docs/security.md describes it")])
     if findings := check(documents[0], POLICY):
         raise ManifestError(problems(name, text, [DocumentFindings(0, findings)]))
     data: Mapping[str, Any] = documents[0]

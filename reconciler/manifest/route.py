@@ -28,7 +28,8 @@ from reconciler.model.route import (
     Route,
     canonical_hops,
 )
-from reconciler.wording import suggest
+
+_DESTINATION = "default, a network such as 10.8.0.0/16, or an address"
 
 
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route | None:
@@ -60,10 +61,15 @@ def _read_dest(text: str, hops: tuple[NextHop, ...], source: str | None, path: P
     if text == "default":
         others = [*(hop.gateway for hop in hops), source]
         return DEFAULT_IPV6 if any(other and is_ipv6(other) for other in others) else DEFAULT_IPV4
+    if text in {"0.0.0.0", "::"}:
+        message = f"{text} alone is a single address; write default, or {text}/0, for all addresses"
+        findings.append(Finding((*path, "dest"), message))
+        return ""
     try:
         return parse_network(text)
     except ValueError as error:
-        findings.append(Finding((*path, "dest"), str(error)))
+        what = f'"{text}" is no destination; expected {_DESTINATION}' if text.isalpha() else str(error)
+        findings.append(Finding((*path, "dest"), what))
         return ""
 
 
@@ -222,24 +228,35 @@ def _check_together(draft: Draft) -> Iterator[Finding]:
     routes = draft.items(SECTION)
     yield from _duplicate_routes(routes)
     if draft.sections.get(interface.SECTION.name) is not None:
-        yield from _route_devices(draft.items(interface.SECTION), routes, _unsure(draft))
+        yield from _route_devices(draft.items(interface.SECTION), routes, _unsure(draft), _misnamed(draft))
 
 
 def _unsure(draft: Draft) -> set[str]:
     """Return the names of interfaces of which not all is known.
 
-    Those that could not be read, and those that a route which could not be read may reach something through.
+    Those that could not be read or that two have, and those that a route which could not be read may reach something
+    through.
     """
-    known = {each.name for each in draft.items(interface.SECTION) if each}
+    known: set[str] = set()
+    twice: set[str] = set()
+    for each in draft.items(interface.SECTION):
+        if each:
+            (twice if each.name in known else known).add(each.name)
     named = {each["name"] for each in draft.data["interfaces"] if _is_named(each)}
     items = draft.data.get(SECTION.name)
     routes = zip(items, draft.items(SECTION), strict=True) if isinstance(items, list) else ()
     unread = (item for item, read in routes if read is None)
-    return (named - known) | {item["device"] for item in unread if _is_direct(item) and item["device"] in named}
+    return (named - known) | twice | {item["device"] for item in unread if _is_direct(item) and item["device"] in named}
+
+
+def _misnamed(draft: Draft) -> bool:
+    """Return whether the name of an interface could not be read: then no name is known to be unknown."""
+    items = zip(draft.data["interfaces"], draft.items(interface.SECTION), strict=True)
+    return any(read is None and not _is_named(item) for item, read in items)
 
 
 def _is_named(item: Any) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("name"), str)
+    return isinstance(item, dict) and isinstance(item.get("name"), str) and interface.is_name(item["name"])
 
 
 def _is_direct(item: Any) -> bool:
@@ -255,7 +272,7 @@ def _duplicate_routes(routes: Sequence[Route | None]) -> Iterator[Finding]:
 
 
 def _route_devices(
-    interfaces: Sequence[Interface | None], routes: Sequence[Route | None], unsure: set[str]
+    interfaces: Sequence[Interface | None], routes: Sequence[Route | None], unsure: set[str], misnamed: bool
 ) -> Iterator[Finding]:
     """Check that each route's device is there and its gateway within reach.
 
@@ -263,7 +280,7 @@ def _route_devices(
     """
     names = {interface.name: interface for interface in interfaces if interface}
     own = {name: [each.address for each in interface.addresses] for name, interface in names.items()}
-    links = _Links(names, unsure, OnLink(own, (route for route in routes if route)))
+    links = _Links(names, unsure, misnamed, OnLink(own, (route for route in routes if route)))
     verdicts: dict[tuple[NextHop, int], tuple[str, str] | None] = {}
     for index, route in enumerate(routes):
         if route is None:
@@ -281,10 +298,10 @@ def _route_devices(
 
 
 class _Links:
-    """What is known of the NICs of a manifest. `unsure`: those of which not all is known."""
+    """What is known of the NICs of a manifest. `unsure`: those of which not all is known. `misnamed`: see _misnamed."""
 
-    def __init__(self, names: dict[str, Interface], unsure: set[str], on_link: OnLink) -> None:
-        self._names, self._unsure, self._on_link = names, unsure, on_link
+    def __init__(self, names: dict[str, Interface], unsure: set[str], misnamed: bool, on_link: OnLink) -> None:
+        self._names, self._unsure, self._misnamed, self._on_link = names, unsure, misnamed, on_link
         self._own = {
             (name, each.address.partition("/")[0]) for name, interface in names.items() for each in interface.addresses
         }
@@ -296,9 +313,9 @@ class _Links:
         if device in self._unsure:
             return None
         if device not in self._names and device != LOOPBACK:
-            known = {*self._names, *self._unsure}
-            hint = suggest(device, known) if known else "none is declared"
-            return "device", f'no interface is named "{device}"; {hint}'
+            if self._misnamed:
+                return None
+            return "device", interface.unknown_name(device, self._names.values(), self._unsure)
         if hop.gateway and is_ipv6(hop.gateway) and (device, hop.gateway) in self._own:
             return "gateway", f"{hop.gateway} is an address of {device} itself"
         if self._on_link.reaches(hop, table):

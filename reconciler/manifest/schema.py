@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, Self
 
 import jsonschema_rs
 
-from reconciler.manifest.compose import Path
-from reconciler.manifest.mistakes import misread_key, misread_text
-from reconciler.wording import plural, shorten, suggest
+from reconciler.manifest.compose import INTEGER, Path
+from reconciler.manifest.mistakes import SYNONYMS, misread_key, misread_text
+from reconciler.manifest.values import count, example, kind_of, show
+from reconciler.wording import nearest, suggest
 
 MANIFEST, POLICY = "reconciler-v1.schema.json", "reconciler-policy-v1.schema.json"
 # Findings of one file that are reported; of the others there is only the number, if it is known.
@@ -31,8 +32,8 @@ COUNTED = 20_000
 _LONG = 8
 # Longer than any text of a manifest but rules, in characters.
 _LONGEST = 5000
-# Fields of a mapping that a message names.
-_NAMED = 8
+# Unknown fields of a mapping that are compared with those that it lacks.
+_COMPARED = 8
 
 
 class TooManyFindingsError(Exception):
@@ -254,27 +255,28 @@ def _word(keyword: str, schema: Mapping[str, Any], value: Any, path: Path, file:
         return
     match keyword:
         case "required":
-            written = _written(value)
+            unknown = islice((name for name in value if name not in schema.get("properties", ())), _COMPARED)
+            meant = _written(value) | {_meant(name, schema) for name in unknown}
             for name in limit:
-                if name not in written:
+                if name not in meant:
                     field = schema.get("properties", {}).get(name, {})
                     yield Finding((*path, name), f"missing; expected {_describe(field, file)}")
         case "additionalProperties":
-            # A name that the schema has in order to refuse it is no hint, and has an error of its own.
-            known = [name for name, each in schema["properties"].items() if each.get("not") != {}]
             patterns = "|".join(schema.get("patternProperties", ())) or "(?!)"
             for name in value:
                 if name not in schema["properties"] and not re.search(patterns, name):
                     mistake = misread_text(name) if value[name] is None else None
-                    yield Finding((*path, name), mistake or f"unknown field; {suggest(name, known)}", at_key=True)
+                    other = _meant(name, schema)
+                    hint = f'did you mean "{other}"?' if other else suggest(name, _fields(schema))
+                    yield Finding((*path, name), mistake or f"unknown field; {hint}", at_key=True)
         case "maximum":
             yield Finding(path, f"{value} is above the maximum of {limit}")
         case "minimum":
             yield Finding(path, f"{value} is below the minimum of {limit}")
         case "maxItems":
-            yield Finding(path, f"{_items(value)}; at most {limit} are allowed")
+            yield Finding(path, f"{count(value)}; at most {limit} are allowed")
         case "minItems":
-            yield Finding(path, f"{_items(value)}; at least {limit} are needed")
+            yield Finding(path, f"{count(value)}; at least {limit} are needed")
         case "oneOf" if _has_better_error(value, limit, schema):
             return
         case "dependentRequired":
@@ -283,18 +285,39 @@ def _word(keyword: str, schema: Mapping[str, Any], value: Any, path: Path, file:
                     if name in value and other not in value:
                         yield Finding((*path, name), f"needs {other} beside it", at_key=True)
         case "minProperties" | "maxProperties":
-            yield Finding(path, f"{_show(value)}; expected {expected}")
+            yield Finding(path, f"{show(value)}; expected {expected}")
         case "type" if isinstance(value, str) and limit != "string" and (mistake := misread_text(value)):
             yield Finding(path, mistake)
         case "type":
-            yield Finding(path, f"{_show(value)}{_kind(value)}; expected {expected}")
+            quoted = f"; write {value} without quotes" if _is_quoted(value, limit) else ""
+            yield Finding(path, f"{show(value)}{kind_of(value)}; expected {expected}{example(value, schema)}{quoted}")
+        case "not" if limit == {}:
+            yield Finding(path, f"not allowed here; expected {expected}", at_key=True)
         case _:
-            yield Finding(path, f"{_show(value)} is not valid; expected {expected}")
+            yield Finding(path, f"{show(value)} is not valid; expected {expected}")
 
 
 def _written(value: Mapping[str, Any]) -> set[str]:
     """Return the fields of a mapping, with those whose value follows their colon at once."""
     return {name.partition(":")[0] if value[name] is None and misread_text(name) else name for name in value}
+
+
+def _fields(schema: Mapping[str, Any]) -> list[str]:
+    """Return the fields of a mapping. One that the schema names only to refuse it is no hint, and has its own error."""
+    return [name for name, each in schema.get("properties", {}).items() if each.get("not") != {}]
+
+
+def _meant(name: str, schema: Mapping[str, Any]) -> str | None:
+    """Return the field that an unknown name of a mapping stands for: one that is alike, or a word of other programs."""
+    fields = _fields(schema)
+    return next((field for field in SYNONYMS.get(name.lower(), ()) if field in fields), None) or nearest(name, fields)
+
+
+def _is_quoted(value: Any, kind: Any) -> bool:
+    """Return whether a text would be of the expected kind without the quotes around it."""
+    if not isinstance(value, str):
+        return False
+    return value in {"true", "false"} if kind == "boolean" else kind == "integer" and bool(INTEGER.match(value))
 
 
 def _misread(value: Any) -> str | None:
@@ -317,41 +340,3 @@ def _has_better_error(value: Any, choices: list[Any], schema: Mapping[str, Any])
 
 def _describe(schema: Mapping[str, Any], file: str) -> str:
     return str(_resolved(schema, file).get("description", "a value"))
-
-
-def _kind(value: Any) -> str:
-    """Return what a single value of the wrong kind was read as."""
-    match value:
-        case bool():
-            return " is a boolean"
-        case int():
-            return " is a number"
-        case str():
-            return " is text"
-        case None:
-            return " is given"
-        case _:
-            return ""
-
-
-def _items(value: list[Any]) -> str:
-    return f"{len(value)} {plural('item', len(value))}"
-
-
-def _show(value: Any) -> str:
-    """Return a value as messages show it: shortened, and text in quotes."""
-    match value:
-        case None:
-            return "nothing"
-        case True | False:
-            return str(value).lower()
-        case int():
-            return str(value)
-        case str():
-            return f'"{value}"' if len(value) <= 40 else f'"{value[:37]}…" ({len(value)} characters)'
-        case list():
-            return f"a list of {_items(value)}" if value else "an empty list"
-        case _:
-            fields = ", ".join(shorten(name, 40) for name in islice(value, _NAMED))
-            more = f" and {len(value) - _NAMED:,} more" if len(value) > _NAMED else ""
-            return f"a mapping with {fields}{more}" if value else "an empty mapping"

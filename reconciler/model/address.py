@@ -12,6 +12,10 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 DEFAULT_IPV4 = "0.0.0.0/0"
 DEFAULT_IPV6 = "::/0"
 
+# Characters of what is no address that are looked at.
+_LONGEST = 300
+# Zeros at the beginning of a number of IPv4.
+_ZEROS = re.compile(r"(?:(?<=\.)|^)0+(?=[0-9])")
 _MAC = re.compile(r"[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\Z")
 
 
@@ -30,7 +34,29 @@ def pack(address: str) -> bytes:
     try:
         return inet_pton(AF_INET6 if ":" in address else AF_INET, address)
     except (OSError, ValueError):
-        raise ValueError(f'"{address}" is not an IP address') from None
+        raise ValueError(f'"{address}" is not an IP address{_why_not(address)}') from None
+
+
+def _why_not(text: str) -> str:
+    """Return the rest of a message about what is no address: what it is instead, if that is known."""
+    text = text[:_LONGEST]
+    address, slash, _ = text.partition("/")
+    without_zeros = _ZEROS.sub("", address)
+    if any(quote in text for quote in "\u201c\u201d\u201e\u2018\u2019"):
+        return "; it has typographic quotes"
+    if slash and _is_address(address):
+        return f"; leave out the prefix length: {address}"
+    if without_zeros != address and _is_address(without_zeros):
+        return f"; its numbers have no zeros in front: {without_zeros}"
+    return ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        pack(text)
+    except ValueError:
+        return False
+    return True
 
 
 def unpack(packed: bytes) -> str:
@@ -55,8 +81,17 @@ def split_prefix(prefix: str) -> tuple[bytes, int]:
     if not slash:
         return packed, bits
     if not (length.isascii() and length.isdecimal() and len(length) <= 3 and int(length) <= bits):
-        raise ValueError(f'"{prefix}" has no valid prefix length; expected /0 to /{bits}')
+        raise ValueError(f'"{prefix}" has no valid prefix length; expected {_length_of(length, bits)}')
     return packed, int(length)
+
+
+def _length_of(text: str, bits: int) -> str:
+    """Return the prefix length that a netmask is, or all that there are."""
+    mask = int.from_bytes(pack(text), "big") if bits == 32 and len(text) < _LONGEST and _is_address(text) else 0
+    length = mask.bit_count()
+    if mask and mask == (1 << 32) - (1 << 32 - length):
+        return f"/{length} for the netmask {text}"
+    return f"/0 to /{bits}"
 
 
 def parse_prefix(text: str) -> str:

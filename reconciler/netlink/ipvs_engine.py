@@ -115,7 +115,9 @@ class IpvsEngine:
                 failed = message.failure(answer)
                 if failed and failed.errno == errno.ENOENT:
                     raise HostError(
-                        "this kernel has no IPVS: its module ip_vs is missing or cannot be loaded", path=("ipvs",)
+                        "this kernel has no IPVS: its module ip_vs is missing or cannot be loaded; "
+                        "`modprobe ip_vs` says why",
+                        path=("ipvs",),
                     )
                 if failed:
                     raise ProtocolError(f"the kernel refused to look up IPVS: {failed}")

@@ -155,7 +155,7 @@ def test_a_sandbox_that_is_not_in_the_saved_state_does_not_hide_the_others(chang
     write(changed, other=manifest("other"))
     assert main(["diff", "--observed", "saved.yaml", "other.yaml", "web.yaml"]) == 2
     out, err = capsys.readouterr()
-    assert err == "other: the saved state does not contain this sandbox\n"
+    assert err == "other: the saved state does not contain this sandbox; expected one of: web\n"
     assert out.startswith("web · netns web · web.yaml\n")
     assert out.splitlines()[-1].startswith("1 sandbox: ")
 
@@ -163,7 +163,7 @@ def test_a_sandbox_that_is_not_in_the_saved_state_does_not_hide_the_others(chang
 def test_without_any_sandbox_that_could_be_read_nothing_is_printed(folder: Path, capsys: Output) -> None:
     write(folder, web=manifest("web"), saved=manifest("other"))
     assert main(["diff", "--observed", "saved.yaml", "web.yaml"]) == 2
-    assert capsys.readouterr() == ("", "web: the saved state does not contain this sandbox\n")
+    assert capsys.readouterr() == ("", "web: the saved state does not contain this sandbox; expected one of: other\n")
 
 
 def test_a_saved_state_is_checked_like_a_manifest(folder: Path, capsys: Output) -> None:
@@ -189,8 +189,9 @@ def test_a_saved_state_that_is_missing_is_an_error(folder: Path, capsys: Output)
 def test_a_namespace_that_does_not_exist_is_an_error(folder: Path, capsys: Output) -> None:
     write(folder, web=manifest("no-such-namespace"))
     assert main(["diff", "web.yaml"]) == 2
-    gone = "netns no-such-namespace does not exist (/run/netns/no-such-namespace)"
-    assert capsys.readouterr() == ("", f"no-such-namespace: web.yaml:3:9: driver: {gone}\n")
+    place = "no-such-namespace: web.yaml:3:9: driver: netns no-such-namespace"
+    gone = f"{place} does not exist (/run/netns/no-such-namespace); `ip netns add no-such-namespace` makes it\n"
+    assert capsys.readouterr() == ("", gone)
 
 
 def test_colour_is_for_terminals(changed: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,7 +248,7 @@ def test_files_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture[s
         err
         == """\
 nothing: No such file or directory
-latin: not UTF-8 (byte 0)
+latin: not UTF-8 (byte 0); save it as UTF-8
 below: is a folder, not a regular file
 3 problems in 3 files.
 """
@@ -266,7 +266,7 @@ def test_bad_json_is_told_with_its_field(capsys: pytest.CaptureFixture[str]) -> 
         "nics:20:2: [2].device: missing; list-ifaces does not print the device of the host, so add it",
         "nics:23:2: [3]: expected an object",
         "route:1:1: device: missing",
-        "broken:2:1: while parsing a flow sequence, did not find expected ',' or ']'",
+        "broken:1:1: a `,` or `]` is missing before the end, in the list that begins with `[` in line 1",
     ]
 
 

@@ -114,7 +114,7 @@ def test_interfaces_and_routes_leave_each_other_alone(box: Box) -> None:
     ("change", "reason"),
     [
         ({"mtu": 45}, "mtu: 45: expected a number from 46 to 9600"),
-        ({"name": "lo"}, "the name lo is taken in the sandbox by an interface that is not ours"),
+        ({"name": "lo"}, "lo is the loopback interface, which each sandbox has already"),
         ({"device": "none"}, "none: no such device on this host"),
         ({"vhostUserSocket": "/run/vhost-user1"}, "vhostUserSocket: only virtual machines have vhost-user NICs"),
         ({"queues": 2}, "is single-queue; interface eth-test asks for 2 queues"),

@@ -89,7 +89,7 @@ bad.yaml:2:9: sandbox: nothing is given; expected {ID}
         ),
         (
             "routes: [",
-            "bad.yaml:2:1: while parsing a flow node, did not find expected node content\n",
+            "bad.yaml:2:1: a value is missing before the end\n",
         ),
         (
             f"{{apiVersion: reconciler/v1, driver: {{netns: {{name: {'n' * 100}}}}}, sandbox: s, color: {'r' * 100}}}",
@@ -192,7 +192,7 @@ def test_standard_input_beside_a_file(capsys: pytest.CaptureFixture[str], monkey
     Path("web-1.yaml").write_text(manifest())
     stdin(monkeypatch, manifest("driver: {netns: {pid: 7}}"))
     expected = """\
-<stdin>:2:10: sandbox: web-1 is the ID of sandbox web-1 already, in web-1.yaml
+<stdin>:2:10: sandbox: sandbox web-1 has a manifest already, in web-1.yaml; a sandbox has one
     2 | sandbox: web-1
       |          ^^^^^
 1 problem in 1 file.

@@ -97,7 +97,7 @@ def test_the_life_of_a_sandbox(name: str, capfd: pytest.CaptureFixture[str]) -> 
     assert call("stop", name) == 0
     assert not os.path.exists(sandbox.folder)
     assert has_ended(again)
-    with pytest.raises(SandboxGoneError, match=f"^there is no sandbox {name}$"):
+    with pytest.raises(SandboxGoneError, match=f"^there is no sandbox {name}; `reconciler sandbox list` lists them$"):
         call("stop", name)
     with pytest.raises(SandboxGoneError):
         call("exec", name, "true")

@@ -145,7 +145,7 @@ class TestManifests:
         for words in (["validate"], ["validate", "-o", "json"], ["diff"], ["apply"], ["show"]):
             assert main([*words, "named.yaml"]) == 2
             printed = "".join(capsys.readouterr())
-            assert "does not begin as a manifest does" in printed
+            assert "is not a manifest: that begins with" in printed
             assert "hush" not in printed
 
     def test_a_link_of_another_cannot_hide_a_manifest(self, folder: Path) -> None:

@@ -156,7 +156,7 @@ WRONG = [
     ("devices: {'web 1': [a]}", '1:10: devices: "web 1" is not valid; expected a pattern of sandbox IDs: 1 to 64'),
     ("devices: {web-1: tap}", '1:18: devices.web-1: "tap" is text; expected a list of patterns of devices'),
     ("drivers: [netns]\ndrivers: [vm]\n", '2:1: duplicate key "drivers"'),
-    ("drivers: [netns\n", "2:1: "),
+    ("drivers: [netns\n", "1:10: a `,` or `]` is missing before the end, in the list that begins with `[` in line 1"),
     ("drivers: !x [netns]\n", "1:10: tags are not supported (!x)"),
     ("sockets: *x\n", "1:10: alias *x refers to no complete value above it"),
 ]

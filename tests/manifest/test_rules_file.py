@@ -137,7 +137,7 @@ UNREADABLE: dict[str, tuple[str, str]] = {
     "a folder": ("rm web-1.rules; mkdir web-1.rules", "web-1.rules: is a folder, not a regular file"),
     "a pipe": ("rm web-1.rules; mkfifo web-1.rules", "web-1.rules: is a FIFO, not a regular file"),
     "not rules": ("echo root:x: > web-1.rules", "web-1.rules: does not begin as rules do: `-A …`, or `ipvsadm -A …`"),
-    "not UTF-8": (r"printf -- '-A \377' > web-1.rules", "web-1.rules: not UTF-8 (byte 3)"),
+    "not UTF-8": (r"printf -- '-A \377' > web-1.rules", "web-1.rules: not UTF-8 (byte 3); save it as UTF-8"),
     "too long": (f"truncate -s {MAX_BYTES + 1} web-1.rules", "web-1.rules: larger than 32 MiB"),
     "empty": (": > web-1.rules", "contains no rule; to have no services, write `services: []`"),
     "of comments": ("echo '# -C' > web-1.rules", "contains no rule; to have no services, write `services: []`"),

@@ -17,12 +17,12 @@ CLASHES = {
     "ID": (
         manifest(),
         manifest(OTHER[1]),
-        ["b.yaml:2:10: sandbox: web-1 is the ID of sandbox web-1 already, in a.yaml"],
+        ["b.yaml:2:10: sandbox: sandbox web-1 has a manifest already, in a.yaml; a sandbox has one"],
     ),
     "ID of digits, as a number and as text": (
         manifest("sandbox: 7"),
         manifest("sandbox: '7'", OTHER[1]),
-        ["b.yaml:2:10: sandbox: 7 is the ID of sandbox 7 already, in a.yaml"],
+        ["b.yaml:2:10: sandbox: sandbox 7 has a manifest already, in a.yaml; a sandbox has one"],
     ),
     "namespace by name": (
         manifest(),
@@ -58,10 +58,7 @@ CLASHES = {
         with_nic(),
         with_nic(),
         [
-            "b.yaml:2:10: sandbox: web-1 is the ID of sandbox web-1 already, in a.yaml",
-            "b.yaml:3:9: driver: /run/netns/web-1 is the namespace of sandbox web-1 already, in a.yaml",
-            "b.yaml:6:11: interfaces[0].device: tap0 is the device of sandbox web-1 already, in a.yaml",
-            "b.yaml:7:11: interfaces[0].hwAddr: 02:42:20:6f:a3:69 is the hwAddr of sandbox web-1 already, in a.yaml",
+            "b.yaml:2:10: sandbox: sandbox web-1 has a manifest already, in a.yaml; a sandbox has one",
         ],
     ),
     "machine": (
@@ -94,7 +91,7 @@ CLASHES = {
         manifest(OTHER[1]),
         [
             "a.yaml:5:1: apiVersion: missing; expected reconciler/v1",
-            "b.yaml:2:10: sandbox: web-1 is the ID of sandbox web-1 already, in a.yaml",
+            "b.yaml:2:10: sandbox: sandbox web-1 has a manifest already, in a.yaml; a sandbox has one",
         ],
     ),
 }
@@ -118,7 +115,7 @@ def test_documents_of_a_file_are_compared_like_files(tmp_path: Path, monkeypatch
     with pytest.raises(ManifestError) as caught:
         load(["a.yaml"])
     assert [str(problem) for problem in caught.value.problems] == [
-        "a.yaml:6:10: sandbox: web-1 is the ID of sandbox web-1 already, in a.yaml"
+        "a.yaml:6:10: sandbox: sandbox web-1 has a manifest already, in a.yaml; a sandbox has one"
     ]
 
 

@@ -80,5 +80,5 @@ def test_all_files_are_reported_at_once_in_the_order_given(folder: Path) -> None
         "b.yaml:1:13: apiVersion: 2 is not valid; expected reconciler/v1",
         "c.yaml: No such file or directory",
         "below: this folder contains no manifest (*.yaml, *.yml, *.json)",
-        "a.yaml:2:1: while parsing a flow node, did not find expected node content",
+        "a.yaml:2:1: a value is missing before the end",
     ]

@@ -168,7 +168,9 @@ MESSAGES = {
     parse_address: [
         ("", '"" is not an IP address'),
         ("10.0.0.256", '"10.0.0.256" is not an IP address'),
-        ("10.0.0.1/24", '"10.0.0.1/24" is not an IP address'),
+        ("10.0.0.1/24", '"10.0.0.1/24" is not an IP address; leave out the prefix length: 10.0.0.1'),
+        ("10.0.0.010", '"10.0.0.010" is not an IP address; its numbers have no zeros in front: 10.0.0.10'),
+        ("\u201cfd00::1\u201d", '"\u201cfd00::1\u201d" is not an IP address; it has typographic quotes'),
         ("fe80::1%eth0", '"fe80::1%eth0" is not an IP address'),
     ],
     parse_prefix: [

@@ -340,7 +340,9 @@ def test_a_kernel_without_ipvs_is_the_hosts_to_mend() -> None:
     scripted = ScriptedKernel([refused(errno.ENOENT)])
     with pytest.raises(HostError) as caught:
         IpvsEngine(scripted)
-    assert str(caught.value) == "this kernel has no IPVS: its module ip_vs is missing or cannot be loaded"
+    assert str(caught.value) == (
+        "this kernel has no IPVS: its module ip_vs is missing or cannot be loaded; `modprobe ip_vs` says why"
+    )
     assert scripted.closed == 2
 
 

@@ -255,6 +255,6 @@ def test_other_sandboxes_go_on(kernel: Kernel, box: Box, capsys: pytest.CaptureF
     broken.write_text("apiVersion: reconciler/v1\nsandbox: gone\ndriver: {netns: {name: does-not-exist}}\nroutes: []\n")
     assert main(["apply", str(box.file.parent)]) == 2
     output = capsys.readouterr()
-    gone = "netns does-not-exist does not exist (/run/netns/does-not-exist)"
+    gone = "netns does-not-exist does not exist (/run/netns/does-not-exist); `ip netns add does-not-exist` makes it"
     assert output.err.startswith(f"gone: {broken}:3:9: driver: {gone}\n")
     assert output.out.startswith("box: applied 3 operations in ")

@@ -141,7 +141,8 @@ def test_a_device_that_died_with_its_namespace_is_reported(
     capsys.readouterr()
     assert main(["apply", str(box.file)]) == 2
     assert errors(capsys) == (
-        f"box: {box.file}:4:3: driver: netns {box.namespace} does not exist (/run/netns/{box.namespace})\n"
+        f"box: {box.file}:4:3: driver: netns {box.namespace} does not exist (/run/netns/{box.namespace}); "
+        f"`ip netns add {box.namespace}` makes it\n"
     )
     ip("netns", "add", box.namespace)
     assert main(["apply", str(box.file)]) == 2
@@ -191,7 +192,9 @@ def test_what_is_no_namespace(box: Box, tmp_path: Any, capsys: pytest.CaptureFix
     file = tmp_path / "file"
     file.write_text("")
     assert main(["diff", box.write(driver={"netns": {"path": str(file)}})]) == 2
-    assert errors(capsys) == f"box: {box.file}:4:3: driver: the file is not a network namespace\n"
+    assert errors(capsys) == (
+        f"box: {box.file}:4:3: driver: {file} is not a network namespace; `ip netns` lists those that are\n"
+    )
 
 
 @pytest.mark.parametrize(("name", "mtu"), [("routes", 9000), ("policy", 1500)])

@@ -162,7 +162,9 @@ class TestTogether:
         watch.until_versions({"s1": 0})
         shutil.copy("m/s1.yaml", "m/a.yaml")
         reading = watch.until(lambda reading: bool(reading.broken))
-        assert reading.broken == {"m/a.yaml": "m/a.yaml: sandbox: s1 is the ID of sandbox s1 already, in m/s1.yaml"}
+        assert reading.broken == {
+            "m/a.yaml": "m/a.yaml: sandbox: sandbox s1 has a manifest already, in m/s1.yaml; a sandbox has one"
+        }
         assert reading.manifests["s1"].file == "m/s1.yaml"
 
     def test_of_two_new_ones_the_later_gives_way(self, start: Start) -> None:

@@ -383,7 +383,9 @@ def test_a_namespace_that_does_not_exist_yet_is_waited_for(folder: Path, keep: K
         answer = watcher.await_state("waiting", kept.name)
         assert answer.code == 1
         assert answer.sandboxes[kept.name]["looked"] == 0
-        assert answer.sandboxes[kept.name]["detail"] == (f"netns {kept.name} does not exist (/run/netns/{kept.name})")
+        assert answer.sandboxes[kept.name]["detail"] == (
+            f"netns {kept.name} does not exist (/run/netns/{kept.name}); `ip netns add {kept.name}` makes it"
+        )
         ip("netns", "add", kept.name)
         assert watcher.await_state("converged", kept.name).code == 0
         assert kept.is_as_written()

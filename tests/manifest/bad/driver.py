@@ -34,7 +34,12 @@ ROWS: list[Row] = [
     (
         "netns is text",
         manifest("driver: {netns: web-1}"),
-        [f'bad.yaml:3:17: driver.netns: "web-1" is text; expected {NETNS}'],
+        [
+            (
+                'bad.yaml:3:17: driver.netns: "web-1" is text; expected a network namespace of this host:'
+                " one of name, path and pid, such as {name: web-1}"
+            )
+        ],
     ),
     (
         "netns is empty",
@@ -130,7 +135,12 @@ ROWS: list[Row] = [
     (
         "pid is text",
         manifest("driver: {netns: {pid: '1'}}"),
-        [f'bad.yaml:3:23: driver.netns.pid: "1" is text; expected {PID}'],
+        [
+            (
+                'bad.yaml:3:23: driver.netns.pid: "1" is text; expected the ID of a process in the '
+                "network namespace; write 1 without quotes"
+            )
+        ],
     ),
     (
         "pid is a date",

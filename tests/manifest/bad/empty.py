@@ -7,7 +7,10 @@ from tests.manifest.texts import Row, manifest
 ID = "a sandbox ID or name: 1 to 64 letters, digits, '_', '-' and '.', the first a letter or digit"
 DRIVER = "one driver and its address, such as {netns: {name: web-1}}"
 EMPTY = "is empty; to remove what reconciler created, write empty sections such as `routes: []`"
-OTHER = "bad.yaml: does not begin as a manifest does: `apiVersion: reconciler/v1`, or another field of one"
+OTHER = (
+    "bad.yaml: is not a manifest: that begins with `apiVersion: reconciler/v1`, or another "
+    "of its fields; `reconciler import` converts files of other tools"
+)
 MANIFEST = "a manifest: a mapping with apiVersion, sandbox and driver"
 
 ROWS: list[Row] = [

@@ -23,7 +23,12 @@ ROWS: list[Row] = [
     (
         "timeouts of a number",
         with_ipvs("timeouts: 100"),
-        ["bad.yaml:5:13: ipvs.timeouts: 100 is a number; expected a mapping with tcp, tcpfin and udp, each in seconds"],
+        [
+            (
+                "bad.yaml:5:13: ipvs.timeouts: 100 is a number; expected a mapping with tcp, tcpfin and"
+                " udp, each in seconds, such as {tcp: 900, tcpfin: 120, udp: 300}"
+            )
+        ],
     ),
     (
         "timeout above",
@@ -116,7 +121,13 @@ ROWS: list[Row] = [
     (
         "service is text",
         with_services("- 172.17.0.7:80"),
-        [f'bad.yaml:6:5: ipvs.services[0]: "172.17.0.7:80" is text; expected {SERVICE}'],
+        [
+            (
+                'bad.yaml:6:5: ipvs.services[0]: "172.17.0.7:80" is text; expected a service: a mapping '
+                'with exactly one of tcp, udp, sctp and fwmark, such as {tcp: "172.17.0.7:80", scheduler:'
+                ' rr, servers: [{address: "172.17.0.4:80", weight: 100}]}'
+            )
+        ],
     ),
     (
         "address without port",

@@ -16,7 +16,16 @@ AGENT = (
 )
 
 ROWS: list[Row] = [
-    ("vm is text", manifest("driver: {vm: web-1}"), [f'bad.yaml:3:14: driver.vm: "web-1" is text; expected {VM}']),
+    (
+        "vm is text",
+        manifest("driver: {vm: web-1}"),
+        [
+            (
+                'bad.yaml:3:14: driver.vm: "web-1" is text; expected a virtual machine: either name (one '
+                "that `reconciler sandbox start` started), or qmp and agent, such as {name: web-1}"
+            )
+        ],
+    ),
     (
         "vm is empty",
         manifest("driver: {vm: {}}"),

@@ -24,8 +24,9 @@ ROWS: list[Row] = [
         manifest("neighbours: [a]"),
         [
             (
-                'bad.yaml:4:14: neighbours[0]: "a" is text; '
-                "expected a neighbour: a mapping with address, device, and hwAddr or proxy: true"
+                'bad.yaml:4:14: neighbours[0]: "a" is text; expected a neighbour: a mapping with address,'
+                " device, and hwAddr or proxy: true, such as {address: 172.17.0.1, device: eth0, hwAddr: "
+                '"02:42:20:6f:a3:01"}'
             )
         ],
     ),
@@ -73,7 +74,12 @@ ROWS: list[Row] = [
     (
         "neighbour with a length",
         with_neighbour("address: 10.0.0.1/24"),
-        ['bad.yaml:11:12: neighbours[0].address: "10.0.0.1/24" is not an IP address'],
+        [
+            (
+                'bad.yaml:11:12: neighbours[0].address: "10.0.0.1/24" is not an IP address; leave out '
+                "the prefix length: 10.0.0.1"
+            )
+        ],
     ),
     (
         "address of a neighbour is a number",
@@ -153,7 +159,7 @@ ROWS: list[Row] = [
     (
         "device of a neighbour is the host's",
         with_neighbour("device: tap0"),
-        ['bad.yaml:12:11: neighbours[0].device: no interface is named "tap0"; expected one of: eth0'],
+        ['bad.yaml:12:11: neighbours[0].device: no interface is named "tap0"; that is the device of eth0 on the host'],
     ),
     (
         "neighbour on lo",

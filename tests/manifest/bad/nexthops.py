@@ -46,7 +46,10 @@ ROWS: list[Row] = [
         "next hop is text",
         hops("{gateway: 10.0.0.1, device: eth0}", "10.0.0.9"),
         [
-            'bad.yaml:12:49: routes[0].nexthops[1]: "10.0.0.9" is text; expected a next hop: a mapping with device',
+            (
+                'bad.yaml:12:49: routes[0].nexthops[1]: "10.0.0.9" is text; expected a next hop: a '
+                "mapping with device, such as {gateway: 172.18.0.1, device: eth1, weight: 3}"
+            ),
         ],
     ),
     (

@@ -22,12 +22,12 @@ ROWS: list[Row] = [
     (
         "bracket left open",
         with_nic("mtu: [1500"),
-        ["bad.yaml:9:12: while parsing a flow sequence, did not find expected ',' or ']'"],
+        ["bad.yaml:9:12: a `,` or `]` is missing before this, in the list that begins with `[` in line 8"],
     ),
     (
         "quote left open",
         with_nic("name: 'eth0"),
-        ["bad.yaml:10:1: while scanning a quoted scalar, found unexpected end of stream"],
+        ["bad.yaml:5:9: the quotes that begin here do not end"],
     ),
     (
         "tab before a field",
@@ -129,17 +129,27 @@ ROWS: list[Row] = [
     (
         "two fields on a line",
         manifest("sandbox: web-1 driver: {}"),
-        ["bad.yaml:2:22: mapping values are not allowed in this context"],
+        [
+            (
+                "bad.yaml:2:22: a second `: ` in a line; give each field a line of its own, and put a "
+                "text with `: ` in it in quotes"
+            )
+        ],
     ),
     (
         "indentation of no field",
         manifest("sandbox: web-1\n  driver: {}"),
-        ["bad.yaml:3:9: mapping values are not allowed in this context"],
+        [
+            (
+                "bad.yaml:3:9: this is indented below a value that is complete already; begin it in the"
+                " column of the field above it"
+            )
+        ],
     ),
     (
         "text after the document",
         manifest() + "...\nweb-1: 1\n- 2\n",
-        ["bad.yaml:5:1: did not find expected <document start>"],
+        ["bad.yaml:5:1: this is below the end of the manifest; the next one begins with `---` on a line of its own"],
     ),
     ("control character", manifest("sandbox: web\a1"), ["bad.yaml:2:13: unacceptable character #x0007"]),
     (
@@ -201,12 +211,20 @@ ROWS: list[Row] = [
     ),
     ("nested too deep", manifest(f"sandbox: {'[' * 32}{']' * 32}"), ["bad.yaml:2:41: nested deeper than 32 levels"]),
     ("never closed", "sandbox: " + "[" * 100_000, ["bad.yaml:1:41: nested deeper than 32 levels"]),
-    ("directive of another YAML", "%YAML 3.0\n---\n" + manifest(), ["bad.yaml:1:1: found incompatible YAML document"]),
-    ("Windows-1252", manifest().encode() + b"# \xfc\n", ["bad.yaml: not UTF-8 (byte 74)"]),
+    (
+        "directive of another YAML",
+        "%YAML 3.0\n---\n" + manifest(),
+        ["bad.yaml:1:1: YAML: found incompatible YAML document"],
+    ),
+    ("Windows-1252", manifest().encode() + b"# \xfc\n", ["bad.yaml: not UTF-8 (byte 74); save it as UTF-8"]),
     (
         "UTF-16",
         manifest().encode("utf-16"),
         ["bad.yaml: not UTF-8 but UTF-16, by its byte order mark; save it as UTF-8"],
     ),
-    ("surrogate in UTF-8", manifest().encode() + b"# \xed\xa0\x80\n", ["bad.yaml: not UTF-8 (byte 74)"]),
+    (
+        "surrogate in UTF-8",
+        manifest().encode() + b"# \xed\xa0\x80\n",
+        ["bad.yaml: not UTF-8 (byte 74); save it as UTF-8"],
+    ),
 ]

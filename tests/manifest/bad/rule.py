@@ -11,10 +11,6 @@ PRIORITY = (
 DECISION = "one of table, l3mdev: true, goto, action (blackhole, unreachable, prohibit)"
 MARK = "the mark of packets, a number, or as text with a mask, such as 0x10/0xff"
 ONE_OF_TWO = "differs only in invert or goto, and the kernel accepts only one of the two; give another priority"
-RULE_FIELDS = (
-    "one of: priority, family, from, to, iif, oif, fwmark, ipproto, sport, dport, uidrange, "
-    "tos, invert, table, l3mdev, goto, action, suppressPrefixlength"
-)
 
 ROWS: list[Row] = [
     (
@@ -51,14 +47,18 @@ ROWS: list[Row] = [
     (
         "word of iproute2 in a rule",
         with_rule("lookup: 7", "table"),
-        [f"bad.yaml:6:3: rules[0].lookup: unknown field; expected {RULE_FIELDS}"],
+        ['bad.yaml:6:3: rules[0].lookup: unknown field; did you mean "table"?'],
     ),
     (
         "host bits in from",
         with_rule("from: 10.1.0.7/16"),
         ["bad.yaml:7:9: rules[0].from: 10.1.0.7/16 has host bits set; the network is 10.1.0.0/16"],
     ),
-    ("from is no address", with_rule("from: eth0"), ['bad.yaml:7:9: rules[0].from: "eth0" is not an IP address']),
+    (
+        "from is no address",
+        with_rule("from: eth0"),
+        ['bad.yaml:7:9: rules[0].from: "eth0" is not an IP address'],
+    ),
     (
         "from is a number",
         with_rule("from: 10"),
@@ -79,7 +79,11 @@ ROWS: list[Row] = [
         with_rule("to: ::/0"),
         ["bad.yaml:7:7: rules[0].to: ::/0 is every address; leave the field out"],
     ),
-    ("to default", with_rule("to: default"), ['bad.yaml:7:7: rules[0].to: "default" is not an IP address']),
+    (
+        "to default",
+        with_rule("to: default"),
+        ['bad.yaml:7:7: rules[0].to: "default" is not an IP address'],
+    ),
     (
         "from and to of two families",
         with_rule("from: 10.1.0.0/16", "to: fd00::/8"),
@@ -324,15 +328,21 @@ ROWS: list[Row] = [
     (
         "rules are text",
         manifest("rules: none"),
-        ['bad.yaml:4:8: rules: "none" is text; expected a list of the policy routing rules of the sandbox'],
+        [
+            (
+                'bad.yaml:4:8: rules: "none" is text; expected a list of the policy routing rules of '
+                "the sandbox, such as [{priority: 100, from: 10.1.0.0/16, table: 100}]"
+            )
+        ],
     ),
     (
         "rule is text",
         manifest("rules: [all]"),
         [
             (
-                'bad.yaml:4:9: rules[0]: "all" is text; '
-                "expected a rule: a mapping with priority, and one of table, l3mdev, goto and action"
+                'bad.yaml:4:9: rules[0]: "all" is text; expected a rule: a mapping with priority, and one'
+                " of table, l3mdev, goto and action, such as {priority: 100, from: 10.1.0.0/16, table: "
+                "100}"
             )
         ],
     ),

@@ -24,8 +24,8 @@ ROWS: list[Row] = [
         with_service("servers: [172.17.0.4:80]"),
         [
             (
-                'bad.yaml:7:15: ipvs.services[0].servers[0]: "172.17.0.4:80" is text; '
-                "expected a server: a mapping with address"
+                'bad.yaml:7:15: ipvs.services[0].servers[0]: "172.17.0.4:80" is text; expected a server: '
+                'a mapping with address, such as {address: "172.17.0.4:80", weight: 100}'
             )
         ],
     ),

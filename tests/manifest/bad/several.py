@@ -39,7 +39,10 @@ ROWS: list[Row] = [
         with_route("gateway: 10.0.0.1/24", "source: x", "dest: 10.8.0.1/16"),
         [
             "bad.yaml:11:9: routes[0].dest: 10.8.0.1/16 has host bits set; the network is 10.8.0.0/16",
-            'bad.yaml:12:12: routes[0].gateway: "10.0.0.1/24" is not an IP address',
+            (
+                'bad.yaml:12:12: routes[0].gateway: "10.0.0.1/24" is not an IP address; leave out the '
+                "prefix length: 10.0.0.1"
+            ),
             'bad.yaml:14:11: routes[0].source: "x" is not an IP address',
         ],
     ),

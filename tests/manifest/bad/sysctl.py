@@ -25,8 +25,8 @@ ROWS: list[Row] = [
             'bad.yaml:4:11: sysctls.net.ipv4.ipforward: unknown field; did you mean "net.ipv4.ip_forward"?',
             "bad.yaml:4:34: sysctls.kernel.panic: unknown field; expected one of 100 names; docs/manifest.md has them",
             (
-                "bad.yaml:4:81: sysctls.net.ipv4.conf.eth0.rp_filter: 1 is not valid; "
-                "expected its last part in `sysctls` of that interface"
+                "bad.yaml:4:51: sysctls.net.ipv4.conf.eth0.rp_filter: not allowed here; expected its last"
+                " part in `sysctls` of that interface"
             ),
         ],
     ),
@@ -35,8 +35,8 @@ ROWS: list[Row] = [
         manifest("sysctls: {net.ipv4.conf.all.forwarding: 1}"),
         [
             (
-                "bad.yaml:4:41: sysctls.net.ipv4.conf.all.forwarding: 1 is not valid; "
-                "expected net.ipv4.ip_forward in its place: both are the same"
+                "bad.yaml:4:11: sysctls.net.ipv4.conf.all.forwarding: not allowed here; expected "
+                "net.ipv4.ip_forward in its place: both are the same"
             )
         ],
     ),
@@ -68,8 +68,8 @@ ROWS: list[Row] = [
         with_nic("sysctls: {forwarding: 1, rpfilter: 1, rp_filter: 3}"),
         [
             (
-                "bad.yaml:10:25: interfaces[0].sysctls.forwarding: 1 is not valid; "
-                "expected ipv4.forwarding or ipv6.forwarding in its place"
+                "bad.yaml:10:13: interfaces[0].sysctls.forwarding: not allowed here; expected "
+                "ipv4.forwarding or ipv6.forwarding in its place"
             ),
             'bad.yaml:10:28: interfaces[0].sysctls.rpfilter: unknown field; did you mean "rp_filter"?',
             "bad.yaml:10:52: interfaces[0].sysctls.rp_filter: 3 is above the maximum of 2",

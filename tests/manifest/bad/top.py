@@ -41,7 +41,6 @@ ROWS: list[Row] = [
         "misspelt field of the top",
         manifest("apiversion: reconciler/v1", "apiVersion"),
         [
-            "bad.yaml:1:1: apiVersion: missing; expected reconciler/v1",
             'bad.yaml:3:1: apiversion: unknown field; did you mean "apiVersion"?',
         ],
     ),
@@ -120,6 +119,11 @@ ROWS: list[Row] = [
     (
         "section is text",
         manifest("routes: default"),
-        ['bad.yaml:4:9: routes: "default" is text; expected a list of the routes of the sandbox'],
+        [
+            (
+                'bad.yaml:4:9: routes: "default" is text; expected a list of the routes of the sandbox,'
+                " such as [{dest: default, gateway: 172.17.0.1, device: eth0}]"
+            )
+        ],
     ),
 ]
