@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import importlib
 import keyword
@@ -14,11 +13,12 @@ from typing import NoReturn
 
 from reconciler import __version__
 from reconciler.cli.output import guarded, show_problems, warn
+from reconciler.cli.parser import Parser, purpose
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
-from reconciler.wording import printable, shorten
 
 # Command → its purpose. `_module` names its module, which has `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
+    "explain": "describe a field of a manifest",
     "validate": "check manifests without touching anything",
     "diff": "show what apply would do",
     "apply": "change sandboxes until they match their manifests",
@@ -32,17 +32,9 @@ COMMANDS = {
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
-_WITHOUT_PATHS = {"sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
+_WITHOUT_PATHS = {"explain", "sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
 # Options whose values begin with a dash. argparse accepts these only in the form `--option=value`.
 _DASHED_VALUES = {"kata-ipvs": "--parameters"}
-
-_EXIT_CODES = """\
-exit codes:
-  0  nothing to do, or done
-  1  something differs (diff), or a sandbox is not as it should be (status)
-  2  an error; stderr says which
-  3  refused for safety; nothing was changed
-"""
 
 
 def entry() -> NoReturn:
@@ -76,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    arguments = _parser(words).parse_args(words)
+    parser = _parser(words)
+    arguments = parser.parse_args(words)
+    if arguments.command is None:
+        parser.error(f"a command is missing; expected one of: {', '.join(COMMANDS)}")
     # Imported before any output begins.
     command = importlib.import_module(_module(arguments.command))
     try:
@@ -107,23 +102,17 @@ def _glued(words: list[str]) -> list[str]:
     return [*words[:at], f"{option}={words[at + 1]}", *words[at + 2 :]]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit with a message that repeats words of the user."""
-        super().error(printable(shorten(message)))
+def whole_parser() -> Parser:
+    """Return the parser with the options of all commands, for what is made of it: completions and the manual."""
+    return _parser(list(COMMANDS))
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="reconciler",
-        description="Declarative networking for secure containers.",
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser(words: Sequence[str]) -> Parser:
+    parser = Parser(prog="reconciler", description="Declarative networking for secure containers.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, purpose in COMMANDS.items():
-        command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, what in COMMANDS.items():
+        command = commands.add_parser(name, **purpose(what))
         # Importing the options takes time: do so for the named command only.
         if name in words:
             if name not in _WITHOUT_PATHS:
