@@ -18,6 +18,7 @@ from reconciler.errors import ManifestError, ReconcilerError, RefusedError
 
 # Command → its purpose. `_module` names its module, which has `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
+    "init": "print a commented manifest of what is there, to begin with",
     "explain": "describe a field of a manifest",
     "validate": "check manifests without touching anything",
     "diff": "show what apply would do",
@@ -32,7 +33,7 @@ COMMANDS = {
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
-_WITHOUT_PATHS = {"explain", "sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
+_WITHOUT_PATHS = {"init", "explain", "sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
 # Options whose values begin with a dash. argparse accepts these only in the form `--option=value`.
 _DASHED_VALUES = {"kata-ipvs": "--parameters"}
 

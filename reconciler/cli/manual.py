@@ -47,8 +47,9 @@ _KATA = Help({}, _DONE | _ERROR | _REFUSED)
 MANUAL = {
     "reconciler": Help(
         {
+            "sudo reconciler init --netns web-1 > web-1.yaml": "begin a manifest of what is there",
             "reconciler validate web-1.yaml": "is the manifest right?",
-            "reconciler diff web-1.yaml": "what would be done? As commands that an engineer would type",
+            "sudo reconciler diff web-1.yaml": "what would be done? As commands that an engineer would type",
             "sudo reconciler apply web-1.yaml": "do it, and verify the result",
             "reconciler explain routes.nexthops": "what is this field of a manifest?",
         },
@@ -59,6 +60,14 @@ MANUAL = {
         | _ERROR
         | _REFUSED
         | _INTERRUPTED,
+    ),
+    "reconciler init": Help(
+        {
+            "sudo reconciler init --netns web-1 > web-1.yaml": "begin a manifest for a network namespace",
+            "sudo reconciler init --vm web-2 --sandbox edge-2 > edge-2.yaml": "begin one for a virtual machine",
+            "reconciler init": "what does this host have? Without root, what is in a sandbox is not read",
+        },
+        {"0": "done"} | _ERROR,
     ),
     "reconciler explain": Help(
         {

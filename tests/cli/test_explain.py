@@ -128,7 +128,8 @@ def test_every_spelling_of_a_path_leads_to_its_field() -> None:
 
 def test_a_misspelt_field_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     all_names, tried = {each.name for each in FIELDS}, 0
-    for field in FIELDS:
+    # A third of them has each kind.
+    for field in FIELDS[::3]:
         at = len(field.name) // 2
         word = field.name[:at] + field.name[at + 1 :]
         before = field.path.removesuffix(field.name)
@@ -139,7 +140,7 @@ def test_a_misspelt_field_is_suggested(capsys: pytest.CaptureFixture[str]) -> No
         expected = f'unknown field; did you mean "{field.path.replace("[]", "")}"?'
         assert wrong(capsys, before + word) == f"{before}{word}: {expected}"
         tried += 1
-    assert tried > 100
+    assert tried > 30
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_each_example_parses(command: str, text: str) -> None:
         text.rpartition(" | ")[2] if "| reconciler" in text or "| sudo" in text else text.partition(" | ")[0]
     )
     words = words[words.index("reconciler") + 1 :]
+    words = words[: words.index(">")] if ">" in words else words
     arguments = _parser(words).parse_args(_glued(words))
     chosen = [arguments.command, getattr(arguments, "action", None)]
     assert " ".join(filter(None, ["reconciler", *chosen])).startswith(command)
