@@ -9,12 +9,14 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS := --numprocesses auto --no-loadscope-reorder
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
-SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
+# Shells whose completions are tested, and what reads the manual page.
+SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db
+SYSTEM := $(SHELLS) ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 
 LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint editors bench soak mutations dist test-deb lock clean
+.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench soak mutations dist test-deb lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -39,6 +41,9 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python -m tests.check_regexes reconciler tests
+
+generated: $(VENV)/.complete ## make the completions of bash, zsh and fish, and the manual page, below build/
+	$(VENV)/bin/python -m tools.generate build
 
 editors: $(VENV)/.complete ## check the schema with what editors run: yaml-language-server, from npm (needs node)
 	@for each in node:nodejs npm:npm; do \
@@ -74,7 +79,7 @@ lock: ## renew requirements.txt and requirements-dist.txt from pyproject.toml (n
 	$(LOCK) --extra dist --constraint requirements.txt --output-file requirements-dist.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors build
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv

@@ -99,5 +99,5 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if close := nearest(name, names):
         return f'did you mean "{close}"?'
     if len(names) > _LISTED:
-        return f"expected one of {len(names)} names; docs/manifest.md has them"
+        return f"expected one of {len(names)} names; `reconciler explain` has them"
     return f"expected one of: {', '.join(names)}"

@@ -13,11 +13,13 @@ from io import TextIOWrapper
 from typing import NoReturn
 
 from reconciler.cli.output import guarded, show_problems, warn
+from reconciler.cli.parser import Parser, purpose
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
-from reconciler.wording import printable, shorten
 
 # Command → its purpose. `_module` names its module, which has `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
+    "init": "print a commented manifest of what is there, to begin with",
+    "explain": "describe a field of a manifest",
     "validate": "check manifests without touching anything",
     "diff": "show what apply would do",
     "apply": "change sandboxes until they match their manifests",
@@ -31,17 +33,9 @@ COMMANDS = {
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
-_WITHOUT_PATHS = {"sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
+_WITHOUT_PATHS = {"init", "explain", "sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
 # Options whose values begin with a dash. argparse accepts these only in the form `--option=value`.
 _DASHED_VALUES = {"kata-ipvs": "--parameters"}
-
-_EXIT_CODES = """\
-exit codes:
-  0  nothing to do, or done
-  1  something differs (diff), or a sandbox is not as it should be (status)
-  2  an error; stderr says which
-  3  refused for safety; nothing was changed
-"""
 
 
 def entry() -> NoReturn:
@@ -75,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    arguments = _parser(words).parse_args(words)
+    parser = _parser(words)
+    arguments = parser.parse_args(words)
+    if arguments.command is None:
+        parser.error(f"a command is missing; expected one of: {', '.join(COMMANDS)}")
     # Imported before any output begins.
     command = importlib.import_module(_module(arguments.command))
     try:
@@ -106,37 +103,35 @@ def _glued(words: list[str]) -> list[str]:
     return [*words[:at], f"{option}={words[at + 1]}", *words[at + 2 :]]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit with a message that repeats words of the user."""
-        super().error(printable(shorten(message)))
+def whole_parser() -> Parser:
+    """Return the parser with the options of all commands, for what is made of it: completions and the manual."""
+    return _parser(list(COMMANDS))
+
+
+def installed_version() -> str:
+    """Return the version of what is installed, which the build took from git; "unknown" if nothing is."""
+    # It takes 20 ms to import.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("reconciler")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        """Print the version of what is installed, which the build took from git, and exit."""
-        # It takes 20 ms to import.
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            text = version("reconciler")
-        except PackageNotFoundError:
-            text = "of unknown version: it runs from a folder that was never installed"
-        print(f"reconciler {text}")
+        """Print the version, and exit."""
+        print(f"reconciler {installed_version()}")
         parser.exit()
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="reconciler",
-        description="Declarative networking for secure containers.",
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser(words: Sequence[str]) -> Parser:
+    parser = Parser(prog="reconciler", description="Declarative networking for secure containers.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, purpose in COMMANDS.items():
-        command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, what in COMMANDS.items():
+        command = commands.add_parser(name, **purpose(what))
         # Importing the options takes time: do so for the named command only.
         if name in words:
             if name not in _WITHOUT_PATHS:

@@ -62,16 +62,21 @@ def path_text(path: Path) -> str:
     return text
 
 
-@cache
-def schema_text(name: str = MANIFEST) -> str:
-    """Return a schema. In a checkout it is beside the package, in an installed package inside it."""
+def schema_file(name: str = MANIFEST) -> str:
+    """Return the path of a schema. In a checkout it is beside the package, in an installed package inside it."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for parent in (os.path.dirname(package), package):
         file = os.path.join(parent, "schemas", name)
         if os.path.isfile(file):
-            with open(file, encoding="utf-8") as stream:
-                return stream.read()
+            return file
     raise FileNotFoundError(f"{name} is missing from this installation")
+
+
+@cache
+def schema_text(name: str = MANIFEST) -> str:
+    """Return a schema."""
+    with open(schema_file(name), encoding="utf-8") as stream:
+        return stream.read()
 
 
 @cache
