@@ -65,8 +65,9 @@ soak: setup ## take 40 times as many random examples; watch for half an hour, wi
 dist: setup packagers ## build sdist, wheel and Debian package into dist/, and check each; a container image if buildah is installed
 	@$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements-dist.txt
 	@rm -rf dist && mkdir dist
-	@sh packaging/python.sh $(CURDIR)/$(VENV)/bin/python $(CURDIR)/dist
-	@sh packaging/debian.sh $(CURDIR)/$(VENV)/bin/python $(CURDIR)/dist
+	@export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s); \
+		sh packaging/python.sh $(CURDIR)/$(VENV)/bin/python $(CURDIR)/dist && \
+		sh packaging/debian.sh $(CURDIR)/$(VENV)/bin/python $(CURDIR)/dist
 	@sh packaging/image.sh $(CURDIR)/dist
 	@ls -sh dist
 

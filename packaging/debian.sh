@@ -17,6 +17,10 @@ awk '/^[^ ]/ { ours = /^(jsonschema-rs|pyroute2|watchdog)==/ } ours' "$root/requ
 "$python" -m pip download --quiet --no-deps --only-binary :all: --require-hashes --requirement "$scratch/requirements.txt" \
     --dest "$source/wheels"
 
+# The completions and the manual page of this version, which importlib reads beside the package.
+"$python" -m zipfile -e "$folder"/reconciler-*.whl "$scratch/wheel"
+(cd "$source" && PYTHONPATH=$scratch/wheel "$python" -m tools.generate build)
+
 # 0.1.dev4+g3f9c2ab comes before 0.1.
 version=$(sed -n 's/^Version: //p' "$source/PKG-INFO" | sed 's/\.dev/~dev/')
 date=$(date --rfc-email --date "@$(stat --format %Y "$source/PKG-INFO")")

@@ -8,6 +8,7 @@ namespace. Another version of the package is made of this one, to be upgraded fr
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -149,6 +150,14 @@ def _used(host: Debian) -> None:
     (host.root / "tmp/reconciler/__init__.py").write_text("raise SystemExit(9)\n")
     host.run("env", "PYTHONPATH=/tmp", "sh", "-c", "cd /tmp && reconciler --version")
     shutil.rmtree(host.root / "tmp/reconciler")
+    # dpkg of Debian compresses manual pages.
+    page = gzip.decompress((host.root / "usr/share/man/man1/reconciler.1.gz").read_bytes()).decode()
+    version = host.run("reconciler", "--version").split()[1]
+    assert f'"reconciler {version}"' in page.splitlines()[0], page.splitlines()[0]
+    completion = "/usr/share/bash-completion/completions/reconciler"
+    assert "reconciler" in host.run("bash", "-c", f". {completion} && complete -p reconciler")
+    for shell in ("zsh/vendor-completions/_reconciler", "fish/vendor_completions.d/reconciler.fish"):
+        assert "validate" in host.text(f"usr/share/{shell}")
     service = host.text("lib/systemd/system/reconciler.service")
     [command] = [line for line in service.splitlines() if line.startswith("ExecStart=")]
     assert command == "ExecStart=/usr/bin/reconciler watch --log json /etc/reconciler/manifests"
