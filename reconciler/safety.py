@@ -38,7 +38,7 @@ def parse_allowance(text: str) -> Allowance:
         return Allowance()
     match = re.fullmatch(r"([0-9]{1,9})(%?)", text)
     if match is None or (match[2] and int(match[1]) > 100):
-        raise ValueError(f'"{text}" is neither a number, nor a percentage, nor "all"')
+        raise ValueError(f'"{text}" is not a number such as 20, a percentage up to 100%, or "all"')
     number = int(match[1])
     return Allowance(percent=number) if match[2] else Allowance(count=number)
 

@@ -135,9 +135,9 @@ def test_an_allowance_is_a_number_a_percentage_or_all(text: str, allowance: Allo
     "text", ["", "-1", "+1", "1.5", "101%", "1 %", " 1", "1\n", "ALL", "%", "1e3", "0x10", "٣", "1%%", "9999999999"]
 )
 def test_anything_else_is_no_allowance(text: str) -> None:
-    with pytest.raises(ValueError, match="is neither") as caught:
+    with pytest.raises(ValueError, match="is not a number") as caught:
         parse_allowance(text)
-    assert str(caught.value) == f'"{text}" is neither a number, nor a percentage, nor "all"'
+    assert str(caught.value) == f'"{text}" is not a number such as 20, a percentage up to 100%, or "all"'
 
 
 NIC = Interface(name="eth0", device="tap0", hw_addr="02:00:00:00:00:01", mtu=1500)

@@ -121,6 +121,9 @@ def start(name: str, *, kernel: str = "6.1", memory: int = qemu.MEMORY, ports: i
     `kernel` is a key of image.KERNELS, `memory` is in MiB, `ports` is the number of NICs that can be plugged in.
     """
     machine = _named(name)
+    if not shutil.which(qemu.PROGRAM):
+        # An image takes a minute.
+        raise HostError(f"{qemu.PROGRAM} is missing: install the Debian package qemu-system-x86")
     built = image.prepare(kernel)
     rundir.make(machine.folder)
     with _lock(machine):
@@ -204,8 +207,6 @@ def _boot(machine: LaunchedMachine, words: list[str], timeout: float) -> None:
         done = subprocess.run(
             words, check=False, capture_output=True, text=True, timeout=_SETUP_TIMEOUT, stdin=subprocess.DEVNULL
         )
-    except FileNotFoundError:
-        raise HostError(f"{words[0]} is missing: install the Debian package qemu-system-x86") from None
     except subprocess.TimeoutExpired:
         raise HostError(f"QEMU did not set up sandbox {machine.name} within {_SETUP_TIMEOUT:.0f} s") from None
     if done.returncode:

@@ -148,7 +148,8 @@ class Monitor:
         try:
             greeting = self._receive(time.monotonic() + self._timeout, "connect")
         except ChannelError:
-            raise BusyError(f"QEMU does not answer on {self._path}: another client uses it, or QEMU hangs") from None
+            reasons = "another client uses it, QEMU hangs, or it is the socket of another program"
+            raise BusyError(f"QEMU does not answer on {self._path}: {reasons}") from None
         if "QMP" not in greeting:
             raise ProtocolError(f"{self._path} is not a monitor (QMP) of QEMU")
 

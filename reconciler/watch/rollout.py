@@ -32,7 +32,7 @@ def parse_at_once(text: str) -> Pace:
     """Parse `N` or `N%`, the value of `--at-once`. ValueError otherwise."""
     match = re.fullmatch(r"([1-9][0-9]{0,8})(%?)", text)
     if match is None or (match[2] and int(match[1]) > 100):
-        raise ValueError(f'"{text}" is neither a number nor a percentage')
+        raise ValueError(f'"{text}" is not a number such as 20, or a percentage up to 100%')
     return Pace(percent=int(match[1])) if match[2] else Pace(number=int(match[1]))
 
 

@@ -106,8 +106,11 @@ def test_a_full_look_is_no_more_often_than_a_look() -> None:
     [
         ([], "the following arguments are required: PATH"),
         (["--mode", "apply", "m"], '--mode: "apply" is no choice; expected one of: repair, report'),
-        (["--at-once", "0", "m"], 'argument --at-once: "0" is neither a number nor a percentage'),
-        (["--at-once", "101%", "m"], 'argument --at-once: "101%" is neither a number nor a percentage'),
+        (["--at-once", "0", "m"], 'argument --at-once: "0" is not a number such as 20, or a percentage up to 100%'),
+        (
+            ["--at-once", "101%", "m"],
+            'argument --at-once: "101%" is not a number such as 20, or a percentage up to 100%',
+        ),
         (["--stop-after-failures", "some", "m"], 'argument --stop-after-failures: "some" is not a number'),
         (["--stop-after-failures=-1", "m"], 'argument --stop-after-failures: "-1" is not a number'),
         (["--look", "5", "m"], 'argument --look: "5" is not a time such as 90s, 15min, 1h or 2d'),

@@ -49,9 +49,9 @@ def test_a_pace_is_a_number_or_a_percentage(text: str, pace: Pace) -> None:
     ["", "0", "0%", "-1", "+1", "01", "1.5", "101%", "1000%", "%", "1 %", " 1", "1\n", "all", "1e3", "٣", "9" * 10],
 )
 def test_what_is_neither_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is neither a number nor a percentage") as raised:
+    with pytest.raises(ValueError, match="is not a number such as 20, or a percentage up to 100%") as raised:
         parse_at_once(text)
-    assert str(raised.value) == f'"{text}" is neither a number nor a percentage'
+    assert str(raised.value) == f'"{text}" is not a number such as 20, or a percentage up to 100%'
 
 
 @pytest.mark.parametrize(
