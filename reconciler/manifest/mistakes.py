@@ -57,6 +57,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "method": ("forward",),
 }
 
+_NEEDS_QUOTES = "a text that begins with this character needs quotes"
 _NO_COLUMN = "this begins in column {column}, and nothing that it could belong to begins there; check the indentation"
 # What libyaml says → the same in words, by what it is about. `line`: where a mapping or a list begins.
 _SYNTAX = {
@@ -72,7 +73,9 @@ _SYNTAX = {
         "this is indented below a value that is complete already; begin it in the column of the field above it"
     ),
     "block sequence entries are not allowed in this context": "no list can begin here: give each `-` a line of its own",
-    "found character that cannot start any token": "a text that begins with this character needs quotes",
+    "found character that cannot start any token": _NEEDS_QUOTES,
+    "mapping keys are not allowed in this context": _NEEDS_QUOTES,
+    "did not find expected comment or line break": "the text that `|` or `>` begins follows in the next line",
     "did not find expected <document start>": (
         "this is below the end of the manifest; the next one begins with `---` on a line of its own"
     ),
@@ -86,6 +89,10 @@ _BEGUN = {
     "could not find expected ':'": (
         "a colon is missing; a field is written `name: value`, or `name:` above what belongs to it"
     ),
+    # Anchors, aliases and directives, which nobody means.
+    "did not find expected alphabetic or numeric character": _NEEDS_QUOTES,
+    "could not find expected directive name": _NEEDS_QUOTES,
+    "found unexpected non-alphabetical character": _NEEDS_QUOTES,
     "found unexpected end of stream": "the quotes that begin here do not end",
     "found unexpected document indicator": "the quotes that begin here do not end",
 }
@@ -105,7 +112,7 @@ def find_mistake(text: str, line: int, column: int) -> Mistake | None:
     if line >= len(lines):
         return None
     for number in range(line, max(line - _LINES, -1), -1):
-        if lines[number].startswith(("<<<<<<< ", "=======", ">>>>>>> ")):
+        if lines[number].startswith(("<<<<<<< ", ">>>>>>> ")):
             return Mistake("a conflict that git marked here is not resolved", number, 0)
     if lines[line][column : column + 1] == "\t":
         return Mistake("a tab in the indentation; YAML allows only spaces there", line, column)

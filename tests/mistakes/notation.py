@@ -132,6 +132,27 @@ ROWS: list[Row] = [
         "2:10: a text that begins with this character needs quotes",
     ),
     Row(
+        "text that begins with a star",
+        "good",
+        "sandbox: web-1",
+        "sandbox: * web",
+        "2:10: a text that begins with this character needs quotes",
+    ),
+    Row(
+        "text that begins with a percent sign",
+        "good",
+        "sandbox: web-1",
+        "sandbox: %web",
+        "2:10: a text that begins with this character needs quotes",
+    ),
+    Row(
+        "text in the line of its bar",
+        "excellent",
+        "routes:",
+        "paused: | for a test\nroutes:",
+        "11:11: the text that `|` or `>` begins follows in the next line",
+    ),
+    Row(
         "text behind a quoted value",
         "good",
         "sandbox: web-1",
