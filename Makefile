@@ -38,7 +38,7 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/python -m tests.check_regexes reconciler tests
+	$(VENV)/bin/python -m tests.check_regexes reconciler tests tools
 
 generated: $(VENV)/.complete ## make the completions of bash, zsh and fish, and the manual page, below build/
 	$(VENV)/bin/python -m tools.generate build
