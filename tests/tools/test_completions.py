@@ -19,7 +19,7 @@ from tools import completions, generate
 
 DEADLINE = 60.0
 SHELLS = [
-    pytest.param(name, marks=pytest.mark.skipif(not shutil.which(name), reason=f"`make system` installs {name}"))
+    pytest.param(name, marks=pytest.mark.skipif(not shutil.which(name), reason=f"`make shells` installs {name}"))
     for name in completions.FILES
 ]
 START = {
