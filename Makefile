@@ -11,7 +11,7 @@ WORKERS := --numprocesses auto --no-loadscope-reorder
 KERNEL := linux-image-6.12-cloud-amd64
 # Shells whose completions are tested, and what reads the manual page.
 SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db
-SYSTEM := $(SHELLS) ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
+SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 
 LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
 
@@ -26,7 +26,7 @@ setup: $(VENV)/.complete system ## install what the other targets need: a virtua
 demo: setup ## show the main job on a real virtual machine with a real TAP
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
 
-test: setup lint ## run all tests, on real namespaces and virtual machines
+test: setup shells lint ## run all tests, on real namespaces and virtual machines
 	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
@@ -40,15 +40,13 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/python -m tests.check_regexes reconciler tests
+	$(VENV)/bin/python -m tests.check_regexes reconciler tests tools
 
 generated: $(VENV)/.complete ## make the completions of bash, zsh and fish, and the manual page, below build/
 	$(VENV)/bin/python -m tools.generate build
 
 editors: $(VENV)/.complete ## check the schema with what editors run: yaml-language-server, from npm (needs node)
-	@for each in node:nodejs npm:npm; do \
-		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
-	done
+	$(call install,node:nodejs npm:npm)
 	$(VENV)/bin/python -m tests.editors.install
 	$(PYTEST) tests/editors
 
@@ -90,10 +88,19 @@ $(VENV)/.complete: requirements.txt pyproject.toml
 	$(VENV)/bin/python -m compileall -q reconciler
 	@touch $@
 
-system:
-	@for each in $(SYSTEM); do \
+# Commands, each with the Debian package that has it.
+define install
+	@for each in $(1); do \
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
+endef
+
+.PHONY: shells
+shells:
+	$(call install,$(SHELLS))
+
+system:
+	$(call install,$(SYSTEM))
 	@test "$$(id -u)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
 
 .PHONY: packagers

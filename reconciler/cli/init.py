@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from reconciler.cli.authority import add_policy, read_policy
@@ -44,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the manifest. Nothing is changed."""
     policy = read_policy(arguments.policy, [])
-    there = list(_drivers())
+    there, unknown = _drivers()
     driver: DriverAddress
     if arguments.netns is not None:
         driver = NetnsAddress(name=arguments.netns)
@@ -57,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = Found(
         sandbox=sandbox,
         schema=schema_file(MANIFEST),
-        others=[str(each) for each in there if each != driver],
+        others=[*unknown, *(str(each) for each in there if each != driver)],
         devices=_devices(driver),
     )
     say(*starter(found._replace(**_observe(sandbox, policy, exists=driver in there))))
@@ -76,17 +75,15 @@ def _check(sandbox: Sandbox) -> None:
         raise HostError(f"{option}: {finding.message}")
 
 
-def _drivers() -> Iterator[DriverAddress]:
-    """Yield the namespaces and running machines of this host that have a name which a manifest can have."""
+def _drivers() -> tuple[list[DriverAddress], list[str]]:
+    """Return the namespaces and running machines of this host that a manifest can name, and what remains unknown."""
     names = sorted(os.listdir(_NAMESPACES)) if os.path.isdir(_NAMESPACES) else []
-    for driver in (NetnsAddress(name=name) for name in names):
-        if not check(write(Sandbox(id="a", driver=driver))):
-            yield driver
+    namespaces: list[DriverAddress] = [NetnsAddress(name=name) for name in names]
+    there = [each for each in namespaces if not check(write(Sandbox(id="a", driver=each)))]
     try:
-        yield from (VmAddress(name=each.name) for each in states() if each.state == "running")
+        return [*there, *(VmAddress(name=each.name) for each in states() if each.state == "running")], []
     except ReconcilerError:
-        # Only root can list machines.
-        return
+        return there, ["perhaps machines, which only root can list"]
 
 
 def _devices(driver: DriverAddress) -> list[Device]:

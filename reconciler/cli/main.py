@@ -8,7 +8,7 @@ import importlib
 import keyword
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from io import TextIOWrapper
 from typing import NoReturn
 
@@ -105,7 +105,7 @@ def _glued(words: list[str]) -> list[str]:
 
 def whole_parser() -> Parser:
     """Return the parser with the options of all commands, for what is made of it: completions and the manual."""
-    return _parser(list(COMMANDS))
+    return _parser_of(COMMANDS, configured=COMMANDS)
 
 
 def installed_version() -> str:
@@ -127,26 +127,37 @@ class _Version(argparse.Action):
 
 
 def _parser(words: Sequence[str]) -> Parser:
+    """Return the parser for a command line."""
+    # Each parser takes time, and a line that begins with a command needs no other.
+    named = words[:1] if words and words[0] in COMMANDS else COMMANDS
+    return _parser_of(named, configured=words)
+
+
+def _parser_of(names: Collection[str], configured: Collection[str]) -> Parser:
+    """Return a parser with commands. Only some of them have their options, as these have to be imported."""
     parser = Parser(prog="reconciler", description="Declarative networking for secure containers.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, what in COMMANDS.items():
-        command = commands.add_parser(name, **purpose(what))
-        # Importing the options takes time: do so for the named command only.
-        if name in words:
-            if name not in _WITHOUT_PATHS:
-                command.add_argument(
-                    "paths",
-                    nargs="+",
-                    metavar="PATH",
-                    help="a manifest, a folder (searched for *.yaml, *.yml, *.json), or - for standard input",
-                )
-                from reconciler.cli.authority import add_policy
-
-                add_policy(command)
-            command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
-            importlib.import_module(_module(name)).configure(command)
+    for name in names:
+        command = commands.add_parser(name, **purpose(COMMANDS[name]))
+        if name in configured:
+            _configure(command, name)
     return parser
+
+
+def _configure(command: Parser, name: str) -> None:
+    if name not in _WITHOUT_PATHS:
+        command.add_argument(
+            "paths",
+            nargs="+",
+            metavar="PATH",
+            help="a manifest, a folder (searched for *.yaml, *.yml, *.json), or - for standard input",
+        )
+        from reconciler.cli.authority import add_policy
+
+        add_policy(command)
+    command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
+    importlib.import_module(_module(name)).configure(command)
 
 
 def _module(command: str) -> str:

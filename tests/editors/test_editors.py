@@ -41,13 +41,13 @@ def fields(*names: str) -> set[str]:
 
 
 def test_nothing_is_wrong_with_an_example(server: Server) -> None:
-    files = sorted((ROOT / "examples").rglob("*.yaml"))
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    found = server.diagnostics(texts, [str(file) for file in files])
-    assert {file.name: each for file, each in zip(files, found, strict=True) if each} == {}
-    assert len(files) > 4
-    # The server reads the schema that they name, or else it would find nothing.
-    assert [file.name for file, text in zip(files, texts, strict=True) if "$schema=" not in text] == []
+    files = {file: file.read_text(encoding="utf-8") for file in sorted((ROOT / "examples").rglob("*.yaml"))}
+    ours = {file: text for file, text in files.items() if "$schema=" in text}
+    # A manifest names its schema: without it, the server would find nothing.
+    assert [file.name for file, text in files.items() if "apiVersion: reconciler/" in text and file not in ours] == []
+    found = server.diagnostics(list(ours.values()), [str(file) for file in ours])
+    assert {file.name: each for file, each in zip(ours, found, strict=True) if each} == {}
+    assert len(ours) > 4
 
 
 @pytest.mark.parametrize(
