@@ -137,7 +137,7 @@ def _shapes() -> Iterator[tuple[str, str]]:
     yield "sysctls", counted(f"{HEAD}sysctls:\n", lambda n: f"  net.ipv4.conf.e{n}.x: 1\n")
     for document in ("", "a\n", "{}\n", HEAD):
         yield f"documents of {document[:8]!r}", filled(HEAD, f"---\n{document}")
-    for driver in ("kata: {id: k%d}", "netns: {name: nowhere-%d}", "netns: {pid: 9%d}"):
+    for driver in ("kata: {id: k%d}", "netns: {name: nowhere-%d}", "netns: {pid: 419%04d}"):
         head = "apiVersion: reconciler/v1\nsandbox: s%d\ndriver: {"
         parts = ("---\n" + (head + driver + "}\n") % (n, n) for n in range(500))
         yield f"manifests of {driver[:8]}", "".join(parts)
