@@ -20,8 +20,8 @@ from reconciler.cli.main import _module, main
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.formats.kata.interface import write_interface
 from reconciler.formats.kata.route import write_route
-from reconciler.manifest.foreign import recognise
 from reconciler.manifest.load import load
+from reconciler.manifest.notation import recognise
 from reconciler.model.ipvs import Service
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
 from tests.examples import examples
@@ -218,11 +218,14 @@ def test_the_notation_of_a_hostile_text_is_soon_told(text: str) -> None:
     [
         ("", "is empty"),
         ("# nothing\n! more", "is empty"),
-        ("apiVersion: reconciler/v1", "is in no known notation (kata, ipvsadm, keepalived)"),
-        ("*filter\n-A INPUT", "is in no known notation (kata, ipvsadm, keepalived)"),
+        (
+            "apiVersion: reconciler/v1",
+            "is in no known notation (kata, ipvsadm, keepalived, ip, netplan, networkd, nmstate)",
+        ),
+        ("*filter\n-A INPUT", "is in no known notation (kata, ipvsadm, keepalived, ip, netplan, networkd, nmstate)"),
         ("null", "contains no interface and no route"),
         ("[]", "contains no interface and no route"),
-        ("\0", "is in no known notation (kata, ipvsadm, keepalived)"),
+        ("\0", "is in no known notation (kata, ipvsadm, keepalived, ip, netplan, networkd, nmstate)"),
     ],
 )
 def test_a_file_with_nothing_in_it(text: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,48 @@
+"""A listing of `ip -j` as a whole: an array of objects, each of which shows by its keys what it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from reconciler.formats.entry import Entry, Found
+from reconciler.formats.ip_json import link, neighbour, route, rule
+
+# Keys that begin an object of `ip -j`, also if a program has sorted them. None is a field of kata-runtime.
+_KEYS = (
+    "action", "addr_info", "address", "age", "dev", "dst", "flags", "fwmark", "ifindex", "ifname", "iif",
+    "link", "link_index", "link_netnsid", "lladdr", "not", "oif", "priority", "protocol", "src", "state",
+    "type",
+)  # fmt: skip
+BEGINNING = re.compile(rf'\[\s*(?:\{{\s*\}}\s*,\s*)*\{{\s*"(?:{"|".join(_KEYS)})"\s*:')
+
+
+def read(data: Any, found: Found) -> None:
+    """Read a listing: an array, or one object of it."""
+    items = data if isinstance(data, list) else [data]
+    readers: list[tuple[Entry, Callable[[Entry], None]]] = []
+    rules: list[Entry] = []
+    for index, item in enumerate(items):
+        # `ip -j -4 addr` prints an empty object for each link that it leaves out.
+        if item == {}:
+            continue
+        entry = Entry(item, (index,) if isinstance(data, list) else (), found)
+        keys: Mapping[str, Any] = item if isinstance(item, dict) else {}
+        if "ifname" in keys:
+            readers.append((entry, link.read))
+        elif "priority" in keys:
+            rules.append(entry)
+        elif "dst" in keys:
+            is_neighbour = keys.keys() & {"lladdr", "state", "proxy"}
+            readers.append((entry, neighbour.read if is_neighbour else route.read))
+        elif keys:
+            found.fault(entry.path, "is no link, route, rule or neighbour of `ip -j`")
+    links = [each for each in items if isinstance(each, dict) and each.get("ifname") not in (None, "lo")]
+    if links and not any("linkinfo" in each or "num_tx_queues" in each for each in links):
+        found.note((), "this listing has no kinds of links (`ip -d` lists them); none in it is known to be a bridge, …")
+    for entry, reader in readers:
+        reader(entry)
+    rule.read(rules, found)
+    for what, count in found.counted.items():
+        found.skip((), f"{count:,} {what}")
