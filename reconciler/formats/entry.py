@@ -185,6 +185,10 @@ class Entry:
         elif value is not None:
             self.found.fault(self.at(key), f"{shown(value)}: expected a list")
 
+    def texts(self, key: str) -> list[str]:
+        """Return the items of a list of texts, such as flags."""
+        return [str(item) for _, item in self.items(key)]
+
     def entry(self, key: str) -> Entry:
         """Return the mapping that is the value of a key; an empty one if there is none."""
         return Entry(self.get(key), self.at(key), self.found)

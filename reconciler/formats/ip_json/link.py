@@ -44,13 +44,13 @@ _FLAGS = {
 def read(entry: Entry) -> None:
     """Read a link, with the addresses that are listed with it."""
     found, name = entry.found, entry.text("ifname") or ""
-    flags = entry.get("flags") or []
     if name == LOOPBACK:
         entry.drop(list(entry.left()))
         for address in _entries(entry):
             _read_loopback(address)
         return
-    why = _why_absent(entry, flags if isinstance(flags, list) else [])
+    flags = entry.texts("flags")
+    why = _why_absent(entry, flags)
     if why:
         found.absent[name] = why
         found.skip(entry.path, f"{name}: {why}")
@@ -76,7 +76,7 @@ def _entries(entry: Entry) -> list[Entry]:
     return list(entry.entries("addr_info"))
 
 
-def _why_absent(entry: Entry, flags: list[object]) -> str:
+def _why_absent(entry: Entry, flags: list[str]) -> str:
     """Return why a link is left out; empty if it can be a device of the host that was moved into the sandbox."""
     kind = Entry(entry.get("linkinfo"), entry.at("linkinfo"), entry.found).text("info_kind") or ""
     if kind in _MADE:
@@ -108,14 +108,13 @@ def _read_alias(entry: Entry) -> str | None:
     return origin.device if origin else None
 
 
-def _read_state(entry: Entry, name: str, flags: object) -> None:
+def _read_state(entry: Entry, name: str, flags: list[str]) -> None:
     found = entry.found
-    if isinstance(flags, list):
-        if "UP" not in flags:
-            found.note(entry.at("flags"), f"{name}: the link is down; the NIC of a manifest is up")
-        for flag, why in _FLAGS.items():
-            if flag in flags:
-                found.skip(entry.at("flags"), f"{name}: {why}")
+    if flags and "UP" not in flags:
+        found.note(entry.at("flags"), f"{name}: the link is down; the NIC of a manifest is up")
+    for flag, why in _FLAGS.items():
+        if flag in flags:
+            found.skip(entry.at("flags"), f"{name}: {why}")
     for key, usual in (("qdisc", _QDISCS), ("group", {"default", "0"})):
         value = entry.text(key)
         if value is not None and value not in usual:

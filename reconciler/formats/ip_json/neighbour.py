@@ -17,8 +17,7 @@ def read(entry: Entry) -> None:
     """Read an entry."""
     found, proxy, router = entry.found, entry.has("proxy"), entry.has("router")
     address, device = entry.address("dst"), entry.text("dev")
-    states = entry.get("state") or []
-    if not proxy and isinstance(states, list) and any(each in _LEARNED for each in states):
+    if not proxy and not _LEARNED.isdisjoint(entry.texts("state")):
         found.count("neighbours that the kernel has learned")
         return
     if address is None or device is None:

@@ -99,11 +99,11 @@ def _read_hop(entry: Entry, weight: int) -> NextHop | None:
     via = entry.entry("via")
     gateway = via.address("host") if "via" in entry else entry.address("gateway")
     device = entry.text("dev")
-    flags = entry.get("flags") or []
+    flags = entry.texts("flags")
     if not device:
         entry.found.fault(entry.at("dev"), "missing; expected the name of a link")
         return None
-    others = [str(each) for each in flags if each != "onlink" and each not in _FLAGS] if isinstance(flags, list) else []
+    others = [each for each in flags if each != "onlink" and each not in _FLAGS]
     if others:
         entry.found.skip(entry.at("flags"), f"{' '.join(others)}: a manifest has no such field")
     return NextHop(device=device, gateway=gateway, weight=weight, on_link=bool(gateway) and "onlink" in flags)
