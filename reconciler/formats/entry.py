@@ -21,6 +21,9 @@ from reconciler.model.rule import Rule
 Path = tuple[str | int, ...]
 
 BOTH = frozenset({"IPv4", "IPv6"})
+NO_FIELD = "a manifest has no such field"
+# Mappings in all files, and things and addresses that they become; more than one look at a sandbox may yield.
+OBJECTS_MAX = 200_000
 # The priority of a rule for which the file has none.
 NO_PRIORITY = -1
 # Of each file: what is left out or wrong beyond this is counted.
@@ -49,12 +52,20 @@ class Link:
 Thing = Link | Route | Rule | Neighbour
 
 
+class TooManyError(ValueError):
+    """The files have more than OBJECTS_MAX objects, counting each use of an alias of YAML."""
+
+    def __init__(self) -> None:
+        super().__init__(f"more than {OBJECTS_MAX:,} objects in all files together")
+
+
 @dataclass
 class Found:
     """What one file contains, each thing with its path.
 
     `skipped` is left out, with the reason; `wrong` is what the tool itself would not accept. `absent`: the names of
     links that are left out, with the reason: neither are their routes imported. `more`: how many are not listed.
+    `left`: how many objects may follow.
     """
 
     things: list[tuple[Path, Thing]] = field(default_factory=list)
@@ -63,12 +74,20 @@ class Found:
     absent: dict[str, str] = field(default_factory=dict)
     counted: Counter[str] = field(default_factory=Counter)
     more: Counter[str] = field(default_factory=Counter)
+    left: int = OBJECTS_MAX
 
     def add(self, path: Path, thing: Thing) -> None:
         """Add a thing."""
+        self.spend(1 + (len(thing.addresses) if isinstance(thing, Link) else 0))
         self.things.append((path, thing))
 
-    def skip(self, path: Path, why: str = "a manifest has no such field") -> None:
+    def spend(self, objects: int) -> None:
+        """Count objects. TooManyError if there are too many."""
+        self.left -= objects
+        if self.left < 0:
+            raise TooManyError
+
+    def skip(self, path: Path, why: str = NO_FIELD) -> None:
         """Add what is not imported, and why."""
         self._report("skipped", path, f"not imported: {why}")
 
@@ -95,11 +114,12 @@ class Found:
 class Entry:
     """A mapping in a file. Each getter marks its key as used; None or nothing stands for a key that is not there.
 
-    A value of another form is reported as wrong, and counts as absent.
+    A value of another form is reported as wrong, and counts as absent. TooManyError if there are too many.
     """
 
     def __init__(self, data: Any, path: Path, found: Found) -> None:
         self.path, self.found = path, found
+        found.spend(1)
         self._data: Mapping[str, Any] = data if isinstance(data, Mapping) else {}
         self._left = dict.fromkeys(self._data)
         if data is not None and not isinstance(data, Mapping):
@@ -141,7 +161,8 @@ class Entry:
             number = int(text, 16 if text[:3].lower().lstrip("-").startswith("0x") else 10)
             if low <= number <= high:
                 return number
-        self.found.fault(self.at(key), f"{shown(value)}: expected a number from {low} to {high}")
+        expected = f"a number from {low} to {high}" if low < high else str(low)
+        self.found.fault(self.at(key), f"{shown(value)}: expected {expected}")
         return None
 
     def flag(self, key: str) -> bool | None:
@@ -195,7 +216,11 @@ class Entry:
 
     def entries(self, key: str) -> Iterator[Entry]:
         """Yield the mappings of a list."""
-        return (Entry(item, path, self.found) for path, item in self.items(key))
+        for path, item in self.items(key):
+            if isinstance(item, Mapping):
+                yield Entry(item, path, self.found)
+            else:
+                self.found.fault(path, f"{shown(item)}: expected a mapping")
 
     def left(self) -> Iterator[str]:
         """Yield the keys that are not used yet."""
@@ -206,16 +231,16 @@ class Entry:
         for key in keys:
             self._left.pop(key, None)
 
-    def skip(self, key: str, why: str = "a manifest has no such field") -> None:
+    def skip(self, key: str, why: str) -> None:
         """Report a key as left out, if it is there."""
         if self.get(key) is not None:
             self.found.skip(self.at(key), why)
 
     def rest(self, reasons: Mapping[str, str] | None = None) -> None:
-        """Report each key that was not used, with its reason if one is known."""
+        """Report each key that was not used, with its reason if one is known; also one whose value is null."""
         for key in self.left():
-            why = (reasons or {}).get(key)
-            self.skip(key, why) if why else self.skip(key)
+            self._left.pop(key)
+            self.found.skip(self.at(key), (reasons or {}).get(key, NO_FIELD))
 
 
 def shown(value: Any) -> str:

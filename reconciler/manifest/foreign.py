@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, assert_never
 
 from reconciler.formats import netplan, nmstate
-from reconciler.formats.entry import Found, Link, Thing
+from reconciler.formats.entry import Found, Link, Thing, TooManyError
 from reconciler.formats.ip_json import listing
 from reconciler.formats.ipvsadm.rules import parse_rules, service_lines
 from reconciler.formats.kata.fields import FieldError
@@ -102,7 +102,7 @@ def _read_file(file: Source, notation: str | None, config_id: str | None, import
     elif notation == NETWORKD:
         _read_networkd(file, name, text, imported)
     else:
-        _read_data(name, text, _READERS[notation], imported)
+        _read_data(name, listing.separate(text) if notation == IP else [(0, text)], _READERS[notation], imported)
     if imported.count() == before:
         problem = file_problem(name, _NOTHING.get(notation, "contains nothing that a manifest can contain"))
         listed = notation in _LISTINGS or len(imported.skipped) > skipped
@@ -152,19 +152,30 @@ def _read_item(position: Position, path: Path, item: Any, findings: list[Finding
         imported.add_skipped(position, f"dest {dest}: imported as {route.dest}, without the host bits")
 
 
-def _read_data(name: str, text: str, reader: Callable[[Any, Found], None], imported: Imported) -> None:
-    """Read a file of JSON or YAML, document by document."""
-    try:
-        documents = compose(text)
-    except ComposeError as error:
-        imported.wrong.append(syntax_problem(name, text, error))
-        return
-    by_document = {number: Found() for number in range(len(documents))}
-    for number, found in by_document.items():
-        reader(documents[number], found)
-    locations = locate(text, {number: list(_paths(found)) for number, found in by_document.items()})
-    for number, found in by_document.items():
-        _add_found(name, found, locations.get(number, {}), imported)
+def _read_data(
+    name: str, parts: Iterable[tuple[int, str]], reader: Callable[[Any, Found], None], imported: Imported
+) -> None:
+    """Read the parts of a file of JSON or YAML, each with the number of lines above it, document by document."""
+    for above, text in parts:
+        try:
+            documents = compose(text)
+        except ComposeError as error:
+            error.line += above
+            imported.wrong.append(syntax_problem(name, "\n".join(imported.lines[name]), error))
+            continue
+        by_document = {number: Found() for number in range(len(documents))}
+        for number, found in by_document.items():
+            found.left = imported.left
+            try:
+                reader(documents[number], found)
+            except TooManyError as error:
+                imported.wrong.append(file_problem(name, str(error)))
+                return
+            imported.left = found.left
+        locations = locate(text, {number: list(_paths(found)) for number, found in by_document.items()})
+        for number, found in by_document.items():
+            moved = {path: each.below(above) for path, each in locations.get(number, {}).items()}
+            _add_found(name, found, moved, imported)
 
 
 def _paths(found: Found) -> Iterator[Path]:
@@ -193,7 +204,7 @@ def _add_found(name: str, found: Found, locations: Mapping[Path, Location], impo
 
 def _read_networkd(file: Source, name: str, text: str, imported: Imported) -> None:
     """Read a file of networkd, and its drop-ins beside it."""
-    found = Found()
+    found = Found(left=imported.left)
     document = Document(found)
     document.read(name, text)
     if not is_stream(file.path):
@@ -204,10 +215,12 @@ def _read_networkd(file: Source, name: str, text: str, imported: Imported) -> No
         except ValueError as error:
             imported.wrong.append(file_problem(name, str(error)))
             return
-    if network.is_netdev(document):
-        network.read_netdev(document)
-    else:
-        network.read(document, name, imported.matched)
+    try:
+        network.read_file(document, name, imported.matched)
+    except TooManyError as error:
+        imported.wrong.append(file_problem(name, str(error)))
+        return
+    imported.left = found.left
 
     def at(path: Path) -> Position:
         return Position(*(document.place(path) or (name, 1)))

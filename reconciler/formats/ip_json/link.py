@@ -95,6 +95,7 @@ def _read_mac(entry: Entry) -> str | None:
     """Read the MAC address of the link itself: a port of a bond has that of the bond."""
     info = Entry(entry.get("linkinfo"), entry.at("linkinfo"), entry.found)
     if info.text("info_slave_kind") in ("bond", "team"):
+        entry.skip("address", "it is that of the bond")
         return entry.mac("permaddr")
     return entry.mac("address")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from reconciler.formats.entry import Entry, Found
@@ -16,6 +16,20 @@ _KEYS = (
     "type",
 )  # fmt: skip
 BEGINNING = re.compile(rf'\[\s*(?:\{{\s*\}}\s*,\s*)*\{{\s*"(?:{"|".join(_KEYS)})"\s*:')
+
+
+# Between two listings in one file: the end of the line of the first one.
+_NEXT = re.compile(r"(?<=\])[ \t]*\n(?=\s*\[)")
+# More than there are kinds of listings, of both families.
+LISTINGS_MAX = 20
+
+
+def separate(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the listings of a text that has several one after another: how many lines are above each, and its text."""
+    above = 0
+    for part in _NEXT.split(text, LISTINGS_MAX - 1):
+        yield above, part
+        above += part.count("\n") + 1
 
 
 def read(data: Any, found: Found) -> None:

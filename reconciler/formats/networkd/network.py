@@ -28,12 +28,15 @@ _NETWORK = {
 }
 
 
-def is_netdev(document: Document) -> bool:
-    """Return whether a file is a .netdev file."""
-    return "NetDev" in document
+def read_file(document: Document, file: str, matched: MutableMapping[str, str]) -> None:
+    """Read a .network file, or a .netdev file, with its drop-ins. See `_read`."""
+    if "NetDev" in document:
+        _read_netdev(document)
+    else:
+        _read(document, file, matched)
 
 
-def read_netdev(document: Document) -> None:
+def _read_netdev(document: Document) -> None:
     """Report the device that a .netdev file makes: it is left out, and so is a .network file of its name."""
     section = document.one("NetDev")
     name, kind = section.text("Name"), section.text("Kind")
@@ -43,7 +46,7 @@ def read_netdev(document: Document) -> None:
     document.found.skip(section.path, f"{name}: {why}")
 
 
-def read(document: Document, file: str, matched: MutableMapping[str, str]) -> None:
+def _read(document: Document, file: str, matched: MutableMapping[str, str]) -> None:
     """Read a .network file with its drop-ins.
 
     `matched`: the names of interfaces that an earlier file is for → that file. networkd takes the first one.

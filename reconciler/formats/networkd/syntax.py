@@ -8,10 +8,10 @@ resets it. Lists grow instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from reconciler.formats.entry import Entry, Found, Path
+from reconciler.formats.entry import NO_FIELD, Entry, Found, Path, shown
 
 # Sections that come once for each object.
 REPEATED = frozenset({"Address", "Neighbor", "IPv6AddressLabel", "RoutingPolicyRule", "NextHop", "Route"})
@@ -44,6 +44,12 @@ class Section(Entry):
     def entry(self, key: str) -> Entry:
         """Raise: a setting has no settings."""
         raise NotImplementedError(key)
+
+    def rest(self, reasons: Mapping[str, str] | None = None) -> None:
+        """Report each setting that was not used and is not reset."""
+        for key in self.left():
+            if self.get(key) is not None:
+                self.found.skip(self.at(key), (reasons or {}).get(key, NO_FIELD))
 
     def words(self, key: str) -> list[str]:
         """Return the words of all values of a list."""
@@ -86,7 +92,7 @@ class Document:
             path = (*section, f"line {place.line}")
             self.places[path] = place
             where = "" if section else " outside of a section"
-            self.found.skip(path, f"networkd ignores this line{where}")
+            self.found.skip(path, f"{shown(line)}: networkd ignores such a line{where}")
             return
         values = self._data[section].setdefault(key, [])
         self.places[*section, key, len(values)] = place
