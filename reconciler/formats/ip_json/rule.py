@@ -132,6 +132,8 @@ def _protocol(entry: Entry) -> int | None:
     text = entry.text("ipproto")
     if text is None:
         return 0
+    # iproute2 writes a protocol without a name so.
+    text = text.removeprefix("ipproto-")
     if text.isascii() and text.isdecimal() and int(text) <= 255:
         return int(text)
     if text not in PROTOCOLS:
