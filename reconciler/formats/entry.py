@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -235,6 +235,12 @@ class Entry:
         """Report a key as left out, if it is there."""
         if self.get(key) is not None:
             self.found.skip(self.at(key), why)
+
+    def usual(self, key: str, values: Container[str], why: str = NO_FIELD) -> None:
+        """Report a key as left out unless it has one of these values, which say what holds without it."""
+        value = self.text(key)
+        if value is not None and value not in values:
+            self.found.skip(self.at(key), f"{shown(value)}: {why}")
 
     def rest(self, reasons: Mapping[str, str] | None = None) -> None:
         """Report each key that was not used, with its reason if one is known; also one whose value is null."""

@@ -86,13 +86,16 @@ def _read_ethernet(identity: str, entry: Entry) -> None:
         found.note(entry.at("match"), f"the interface is imported as {name}, its ID in the file")
     match.rest({"driver": "the name decides"})
     partial = _read_dynamic(entry)
+    own = _read_mac(entry)
+    if mac and own not in (None, mac):
+        found.skip(match.at("macaddress"), f"{mac}: macaddress sets another one")
     addresses = _read_addresses(entry)
     found.add(
         entry.path,
         Link(
             name=name,
             device=None if pattern else matched,
-            hw_addr=_read_mac(entry) or mac,
+            hw_addr=own or mac,
             mtu=entry.number("mtu", 0, 0xFFFFFFFF),
             addresses=addresses,
             partial=partial,
@@ -147,9 +150,8 @@ def _read_addresses(entry: Entry) -> tuple[Address, ...]:
         except ValueError as error:
             entry.found.fault(path, str(error))
             continue
-        if options.text("lifetime") in (None, "forever"):
-            options.drop(["lifetime"])
-        options.rest({"lifetime": "the address of a manifest has no limited lifetime, and is not deprecated"})
+        options.usual("lifetime", {"forever"}, "no address of a manifest is deprecated")
+        options.rest()
         found[prefix] = Address(address=prefix)
     return tuple(found.values())
 

@@ -203,7 +203,7 @@ def test_a_namespace_made_by_ip(pair: Pair, detailed: bool, capsys: pytest.Captu
     data, left_out = imported(pair, *pair.dump(pair.oracle, detailed=detailed), device=pair.device)
     assert [line.partition(": ")[2] for line in left_out if "kernel makes" not in line and "of links" not in line] == [
         "eth0: no file says its device on the host (device: eth0 is assumed)",
-        "not imported: 1 neighbours that the kernel has learned",
+        "not imported: neighbours that the kernel has learned: 1",
     ]
     apply(pair, data)
     after = pair.seen(pair.ours)

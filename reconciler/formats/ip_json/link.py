@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.formats.entry import Entry, Link
-from reconciler.model.address import family_name, is_ipv6, link_local, parse_prefix
+from reconciler.model.address import family_name, is_ipv6, parse_prefix, split_prefix
 from reconciler.model.interface import LOOPBACK, Address, Origin
 
+_LINK_LOCAL = b"\xfe\x80" + bytes(6)
 # `valid_life_time` of an address without an end.
 _FOREVER = 0xFFFFFFFF
 # Kinds of links that are made in a namespace out of nothing or on top of other links, and not moved into it.
@@ -57,7 +58,7 @@ def read(entry: Entry) -> None:
         return
     hw_addr = _read_mac(entry)
     partial = set[str]()
-    addresses = tuple(_addresses(entry, name, hw_addr, partial))
+    addresses = tuple(_addresses(entry, name, partial))
     found.add(
         entry.path,
         Link(
@@ -116,10 +117,8 @@ def _read_state(entry: Entry, name: str, flags: list[str]) -> None:
     for flag, why in _FLAGS.items():
         if flag in flags:
             found.skip(entry.at("flags"), f"{name}: {why}")
-    for key, usual in (("qdisc", _QDISCS), ("group", {"default", "0"})):
-        value = entry.text(key)
-        if value is not None and value not in usual:
-            found.skip(entry.at(key), f"{value}: a manifest has no such field")
+    entry.usual("qdisc", _QDISCS)
+    entry.usual("group", {"default", "0"})
     mode = entry.text("inet6_addr_gen_mode")
     if mode not in (None, "eui64"):
         hint = f"sysctls: {{addr_gen_mode: {_MODES[mode]}}} sets it" if mode in _MODES else "no manifest can set it"
@@ -136,7 +135,7 @@ def _read_loopback(entry: Entry) -> None:
         entry.found.skip(entry.path, f"{text} of lo: a manifest does not describe lo")
 
 
-def _addresses(entry: Entry, name: str, hw_addr: str | None, partial: set[str]) -> Iterator[Address]:
+def _addresses(entry: Entry, name: str, partial: set[str]) -> Iterator[Address]:
     """Yield the addresses; add to `partial` the families of those that are left out and that routes may need."""
     generated = entry.text("inet6_addr_gen_mode") or "eui64"
     for each in _entries(entry):
@@ -153,7 +152,7 @@ def _addresses(entry: Entry, name: str, hw_addr: str | None, partial: set[str]) 
         except ValueError as error:
             each.found.fault(each.at("prefixlen"), str(error))
             continue
-        if _is_kernels(each, prefix, hw_addr, generated):
+        if _is_kernels(each, prefix, generated):
             each.found.count("objects that the kernel makes by itself")
         elif why := _why_left_out(each):
             each.found.skip(each.path, f"{prefix}: {why}")
@@ -162,12 +161,16 @@ def _addresses(entry: Entry, name: str, hw_addr: str | None, partial: set[str]) 
             yield _read_address(each, prefix, name)
 
 
-def _is_kernels(entry: Entry, prefix: str, hw_addr: str | None, generated: str) -> bool:
-    """Return whether the kernel made an address of the link's MAC address, or of a secret."""
+def _is_kernels(entry: Entry, prefix: str, generated: str) -> bool:
+    """Return whether the kernel made an address of a MAC address, or of a secret."""
     if entry.text("protocol") == "kernel_ll":
         return True
-    own = link_local(hw_addr) if hw_addr else ""
-    return prefix.startswith("fe80:") and (prefix == own or generated != "eui64" or "stable-privacy" in entry)
+    packed, length = split_prefix(prefix)
+    if packed[:8] != _LINK_LOCAL or length != 64:
+        return False
+    # RFC 4291, appendix A. The MAC address may have been another one.
+    of_mac = packed[11:13] == b"\xff\xfe"
+    return of_mac or generated in ("random", "stable_secret") or entry.has("stable-privacy")
 
 
 def _why_left_out(entry: Entry) -> str:
@@ -184,13 +187,10 @@ def _why_left_out(entry: Entry) -> str:
 
 
 def _read_address(entry: Entry, prefix: str, name: str) -> Address:
-    label, broadcast, scope = entry.text("label"), entry.text("broadcast"), entry.text("scope")
+    scope = entry.text("scope")
     preferred = entry.number("preferred_life_time", 0, _FOREVER)
     where = entry.found
-    if label not in (None, name):
-        where.skip(entry.at("label"), f"{label}: a manifest has no such field")
-    if broadcast:
-        where.skip(entry.at("broadcast"), f"{broadcast}: a manifest has no such field")
+    entry.usual("label", {name})
     # IPv6 derives the scope from the address.
     if not is_ipv6(prefix) and scope not in (None, "global", "0"):
         where.note(entry.at("scope"), f"{prefix}: imported with scope global, not {scope}")

@@ -59,4 +59,4 @@ def read(data: Any, found: Found) -> None:
         reader(entry)
     rule.read(rules, found)
     for what, count in found.counted.items():
-        found.skip((), f"{count:,} {what}")
+        found.skip((), f"{what}: {count:,}")

@@ -89,10 +89,17 @@ def _why_left_out(entry: Entry, kind: str, table: int) -> str:
 
 def _read_hops(entry: Entry) -> list[NextHop]:
     if "nexthops" in entry:
-        hops = [_read_hop(each, each.number("weight", 1, 256) or 1) for each in entry.entries("nexthops")]
+        hops = [_read_nexthop(each) for each in entry.entries("nexthops")]
     else:
         hops = [_read_hop(entry, 1)]
     return [hop for hop in hops if hop]
+
+
+def _read_nexthop(entry: Entry) -> NextHop | None:
+    hop = _read_hop(entry, entry.number("weight", 1, 256) or 1)
+    entry.drop(("gateway", "via"))
+    entry.rest()
+    return hop
 
 
 def _read_hop(entry: Entry, weight: int) -> NextHop | None:
@@ -151,8 +158,7 @@ def _read_rest(entry: Entry, kind: str, hops: Sequence[NextHop], *, ipv6: bool) 
     # A listing names every scope but global.
     if scope != usual and not ipv6:
         entry.found.note(entry.path, f"imported with scope {usual}, not {scope}")
-    if entry.text("pref") not in (None, "medium"):
-        entry.found.skip(entry.at("pref"), "a manifest has no such field")
+    entry.usual("pref", {"medium"})
     entry.drop((*_STATE, "flags", "gateway", "dev", "via", "weight"))
     # The next hops of an object of `ip nexthop` are listed as well.
     entry.rest({"nhid": "the next hops are imported, not the object of `ip nexthop`"})

@@ -67,7 +67,9 @@ def _read(document: Document, file: str, matched: MutableMapping[str, str]) -> N
             found.absent[name] = "networkd does not manage it"
             found.skip(link.at("Unmanaged"), f"{name}: networkd does not manage it")
         return
-    hw_addr = link.mac("MACAddress") or (mac if len(names) == 1 else None)
+    hw_addr = link.mac("MACAddress") or mac
+    if mac and mac != hw_addr:
+        found.skip(match.path, f"{mac}: [Link] sets another MAC address")
     mtu = read_bytes(link, "MTUBytes")
     link.rest()
     addresses, partial = _read_addresses(document, network)
@@ -126,9 +128,8 @@ def _read_addresses(document: Document, network: Section) -> tuple[tuple[Address
             partial |= {family_name(address)}
             continue
         addresses[address] = Address(address=address, dad=_read_dad(section) or not is_ipv6(address))
-        if (section.text("PreferredLifetime") or "forever") in ("forever", "infinity"):
-            section.drop(["PreferredLifetime"])
-        section.rest({"PreferredLifetime": "no address of a manifest is deprecated"})
+        section.usual("PreferredLifetime", {"forever", "infinity"}, "no address of a manifest is deprecated")
+        section.rest()
     return tuple(addresses.values()), frozenset(partial)
 
 
@@ -140,6 +141,7 @@ def _read_dynamic(network: Section) -> set[str]:
     if dhcp not in _NO:
         network.found.skip(network.at("DHCP"), DHCP)
     ignored = (network.text("IPv6AcceptRA") or "yes").lower() in _NO
+    network.skip("IPv6AcceptRA", _SYSCTL)
     return families if ignored else families | {"IPv6"}
 
 

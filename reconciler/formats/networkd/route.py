@@ -81,8 +81,8 @@ def _read_route(section: Section, names: Sequence[str], *, assumed: bool) -> Non
             advmss=advmss,
         )
         _read_scope(section, kind, dest, hops)
-    section.drop(["Protocol"] if section.get("Protocol") in ("static", "boot") else [])
-    section.drop(["IPv6Preference"] if section.get("IPv6Preference") == "medium" else [])
+    section.usual("Protocol", {"static", "boot"}, "routes of a manifest have the protocol 200")
+    section.usual("IPv6Preference", {"medium"})
 
 
 def _read_dest(section: Section, others: Sequence[str | None]) -> str | None:
