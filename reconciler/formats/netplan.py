@@ -82,7 +82,7 @@ def _read_ethernet(identity: str, entry: Entry) -> None:
         found.skip(entry.path, why)
         entry.drop(list(entry.left()))
         return
-    if "match" in entry and name == identity and matched is None:
+    if "match" in entry and "set-name" not in entry and matched is None:
         found.note(entry.at("match"), f"the interface is imported as {name}, its ID in the file")
     match.rest({"driver": "the name decides"})
     partial = _read_dynamic(entry)
