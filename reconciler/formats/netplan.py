@@ -17,11 +17,12 @@ from reconciler.formats.static import (
     add_route,
     read_network,
     read_selector,
+    skip_of_reject,
     why_no_route,
 )
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, is_ipv6, parse_prefix
 from reconciler.model.interface import Address
-from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop
+from reconciler.model.route import TABLE_MAIN, NextHop
 from reconciler.model.rule import ALL_BITS, Rule
 
 # Mappings of devices that netplan makes, or that are no Ethernet devices.
@@ -179,10 +180,7 @@ def _read_route(entry: Entry, name: str) -> None:
         entry.drop(["scope"])
     else:
         found.note(entry.at("scope"), f"imported with scope {usual}, not {scope}")
-    if kind in REJECT_TYPES:
-        for key in ("via", "on-link", "from", "mtu", "advertised-mss"):
-            if entry.get(key):
-                found.skip(entry.at(key), f"a route of type {kind} has none")
+    skip_of_reject(entry, kind, ("via", "on-link", "from", "mtu", "advertised-mss"))
     if dest:
         hop = NextHop(device=name, gateway=gateway, on_link=bool(gateway and on_link))
         add_route(

@@ -10,7 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.formats.entry import Entry, Found, Link
-from reconciler.formats.static import DHCP, MADE, METRIC_MAX, TABLES_MAX, add_route, read_selector, why_no_route
+from reconciler.formats.static import (
+    DHCP,
+    MADE,
+    METRIC_MAX,
+    TABLES_MAX,
+    add_route,
+    read_selector,
+    skip_of_reject,
+    why_no_route,
+)
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network, parse_prefix
 from reconciler.model.interface import LOOPBACK, Address
 from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop
@@ -183,6 +192,7 @@ def _read_route(entry: Entry, together: dict[_Key, list[NextHop]], first: dict[_
     if not device and kind not in REJECT_TYPES:
         found.fault(entry.path, "next-hop-interface: missing; nmstate needs it")
         return
+    skip_of_reject(entry, kind, ("next-hop-interface", "next-hop-address", "source", "weight"))
     metric = 0 if metric in (None, _UNSET) else metric or 0
     hop = NextHop(device=device or "", gateway=gateway, weight=weight or 1)
     if weight and kind == "unicast":

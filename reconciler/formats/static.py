@@ -83,6 +83,13 @@ def add_route(
     found.add(entry.path, route)
 
 
+def skip_of_reject(entry: Entry, kind: str, keys: Iterable[str]) -> None:
+    """Report the keys of a route that only a `unicast` one can have."""
+    if kind in REJECT_TYPES:
+        for key in keys:
+            entry.skip(key, f"a route of type {kind} has none")
+
+
 def read_bytes(entry: Entry, key: str) -> int | None:
     """Read a number of bytes, which may end in K, M or G, to the base of 1024."""
     text = entry.text(key)

@@ -168,6 +168,8 @@ def _read_data(
             found.left = imported.left
             try:
                 reader(documents[number], found)
+                if reader is listing.read:
+                    _drop_listed(found, imported)
             except TooManyError as error:
                 imported.wrong.append(file_problem(name, str(error)))
                 return
@@ -176,6 +178,22 @@ def _read_data(
         for number, found in by_document.items():
             moved = {path: each.below(above) for path, each in locations.get(number, {}).items()}
             _add_found(name, found, moved, imported)
+
+
+def _drop_listed(found: Found, imported: Imported) -> None:
+    """Leave out what another listing of `ip` has as well, and routes that the kernel never looks at."""
+    kept, again = [], 0
+    for path, thing in found.things:
+        first = thing if isinstance(thing, Link) else imported.listed.setdefault((type(thing), thing.key), thing)
+        if first is thing:
+            kept.append((path, thing))
+        elif first == thing:
+            again += 1
+        else:
+            found.skip(path, "another one with the same destination, table and metric comes first")
+    found.things = kept
+    if again:
+        found.skip((), f"already listed before: {again:,}")
 
 
 def _paths(found: Found) -> Iterator[Path]:

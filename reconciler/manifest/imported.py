@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.errors import ManifestError, Problem
-from reconciler.formats.entry import OBJECTS_MAX, Found, Link
+from reconciler.formats.entry import OBJECTS_MAX, Found, Link, Thing
 from reconciler.formats.keepalived.expansion import key_words
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.check import check_sections
@@ -31,8 +31,9 @@ class Imported:
 
     `links`: what single files say of NICs. `absent`: names of links that are left out → why. `lines`: those of each
     file, in the order in which the files were read. `empty`: the problems of files that contain nothing, which may be
-    right beside others. `matched`: names of interfaces → the .network file that networkd takes for them.
-    `more_skipped`: how many parts of a file are skipped that are not listed. `left`: how many objects may follow.
+    right beside others. `matched`: names of interfaces → the .network file that networkd takes for them. `listed`: what
+    listings of `ip` have, by its key. `more_skipped`: how many parts of a file are skipped that are not listed. `left`:
+    how many objects may follow.
     """
 
     interfaces: list[tuple[Position, Interface]] = field(default_factory=list)
@@ -49,6 +50,7 @@ class Imported:
     lines: dict[str, list[str]] = field(default_factory=dict)
     matched: dict[str, str] = field(default_factory=dict)
     left: int = OBJECTS_MAX
+    listed: dict[Hashable, Thing] = field(default_factory=dict)
     more_skipped: Counter[str] = field(default_factory=Counter)
 
     def add_problem(self, position: Position, message: str, path: str = "") -> None:

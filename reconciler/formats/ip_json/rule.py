@@ -24,7 +24,7 @@ def read(entries: Sequence[Entry], found: Found) -> None:
         if not all(map(_is_kernels, entries)):
             found.note((), "nothing shows the family of these rules; imported as IPv4")
     for entry in entries:
-        if _is_kernels(entry):
+        if _is_kernels(entry) or names.is_kernels(entry.text("protocol") or ""):
             found.count("objects that the kernel makes by itself")
         elif rule := _read_rule(entry, family or "ipv4"):
             found.add(entry.path, rule)

@@ -7,9 +7,17 @@ from collections.abc import Sequence
 
 from reconciler.formats.entry import Entry
 from reconciler.formats.networkd.syntax import Document, Section
-from reconciler.formats.static import METRIC_MAX, TABLES_MAX, add_route, read_bytes, read_network, why_no_route
+from reconciler.formats.static import (
+    METRIC_MAX,
+    TABLES_MAX,
+    add_route,
+    read_bytes,
+    read_network,
+    skip_of_reject,
+    why_no_route,
+)
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, is_ipv6, parse_address
-from reconciler.model.route import TABLE_MAIN, NextHop
+from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop
 
 TABLES = {"default": 253, "main": TABLE_MAIN, "local": 255}
 _DYNAMIC = re.compile(r"_?(?:dhcp4|dhcp|ipv6ra)\Z")
@@ -20,6 +28,10 @@ def read(document: Document, network: Section, names: Sequence[str], *, has_addr
     for path, text in network.items("Gateway"):
         section = Section({"Gateway": [str(text)]}, path, document.found)
         _read_route(section, names, assumed=not has_addresses)
+    for name in names if network.flag("DefaultRouteOnDevice") else ():
+        at = Entry({}, network.at("DefaultRouteOnDevice"), document.found)
+        hop = NextHop(device=name)
+        add_route(at, dest=DEFAULT_IPV4, kind="unicast", hops=[hop], table=TABLE_MAIN, metric=0)
     for section in document.each("Route"):
         _read_route(section, names, assumed=not has_addresses)
         section.rest()
@@ -61,7 +73,8 @@ def _read_route(section: Section, names: Sequence[str], *, assumed: bool) -> Non
         found.note(section.path, f"the gateway {address} is imported as on the link: the file has no address")
     metric = section.number("Metric", 0, METRIC_MAX)
     mtu, advmss = read_bytes(section, "MTUBytes"), read_bytes(section, "TCPAdvertisedMaximumSegmentSize")
-    for name in names:
+    skip_of_reject(section, kind, ("Gateway", "GatewayOnLink", "MultiPathRoute", "PreferredSource", "MTUBytes"))
+    for name in names[:1] if kind in REJECT_TYPES else names:
         hops = _read_paths(section, name)
         hops += (
             [NextHop(device=name, gateway=address, on_link=bool(on_link and address))] if address or not hops else []
