@@ -179,7 +179,7 @@ def _read_route(entry: Entry, together: dict[_Key, list[NextHop]], first: dict[_
     elif "vrf-name" in entry:
         why = f"it is of the VRF {entry.get('vrf-name')}, and {MADE}"
     if why:
-        found.skip(entry.path, f"route to {text}: {why}")
+        found.skip(entry.path, f"route to {text or 'any network'}: {why}")
         entry.drop(list(entry.left()))
         return
     if not text:

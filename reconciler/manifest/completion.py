@@ -17,7 +17,7 @@ from reconciler.formats.entry import NO_PRIORITY, Link
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.imported import Imported
 from reconciler.model.address import family_name
-from reconciler.model.interface import Interface
+from reconciler.model.interface import LOOPBACK, Interface
 from reconciler.model.route import OnLink, Route
 from reconciler.model.sandbox import Sandbox
 
@@ -30,7 +30,9 @@ def complete(imported: Imported, head: Sandbox) -> None:
     """Make interfaces of links, and take away what needs those that are left out."""
     by_name: dict[str, list[tuple[Position, Link]]] = {}
     for position, link in imported.links:
-        if not _NAME.fullmatch(link.name):
+        if link.name == LOOPBACK:
+            imported.add_skipped(position, f"{LOOPBACK}: not imported: a manifest does not describe it")
+        elif not _NAME.fullmatch(link.name):
             why = "no interface of a manifest can have such a name"
             imported.absent.setdefault(link.name, why)
             imported.add_skipped(position, f"{link.name}: not imported: {why}")
@@ -41,7 +43,7 @@ def complete(imported: Imported, head: Sandbox) -> None:
     for pieces in by_name.values():
         imported.interfaces.append((pieces[0][0], _merge(imported, pieces, head)))
     imported.links = []
-    _prioritise(imported)
+    _settle_rules(imported)
     merged = by_name.items()
     _leave_out(imported, {(name, each) for name, pieces in merged for _, link in pieces for each in link.partial})
 
@@ -88,8 +90,11 @@ def made_mac(sandbox: str, name: str) -> str:
     return digest.hex(":")
 
 
-def _prioritise(imported: Imported) -> None:
-    """Give each rule without a priority the one that the kernel would choose if the rules came in this order."""
+def _settle_rules(imported: Imported) -> None:
+    """Give each rule without a priority the one that the kernel would choose if the rules came in this order.
+
+    Of a mark, take the bits of its mask: the kernel compares no others (fib_rule_match).
+    """
     # net/core/fib_rules.c, fib_default_rule_pref: one less than that of the second rule, after the one for `local`.
     second = {"ipv4": 32766, "ipv6": 32766}
     rules = []
@@ -99,6 +104,10 @@ def _prioritise(imported: Imported) -> None:
             placed = replace(rule, priority=max(second[rule.family] - 1, 0))
             words = f"the rule has no priority; imported with {placed.priority}, which the kernel would choose"
             imported.add_skipped(position, words)
+        if placed.fwmark & ~placed.fwmask:
+            placed = replace(placed, fwmark=placed.fwmark & placed.fwmask)
+            bits = f"{rule.fwmark:#x} has bits outside its mask {rule.fwmask:#x}, which the kernel ignores"
+            imported.add_skipped(position, f"fwmark: imported as {placed.mark}: {bits}")
         if placed.priority:
             second[rule.family] = min(second[rule.family], placed.priority)
         rules.append((position, placed))

@@ -23,7 +23,7 @@ from reconciler.formats.networkd.syntax import Document
 from reconciler.manifest.beneath import Roots, Source, named
 from reconciler.manifest.compose import ComposeError, Location, Path, Span, compose, locate
 from reconciler.manifest.files import STDIN, distinct, file_problem, is_stream, read_text, reason_of
-from reconciler.manifest.imported import Imported
+from reconciler.manifest.imported import NOTHING, Imported
 from reconciler.manifest.load import syntax_problem
 from reconciler.manifest.notation import (
     INCLUDED,
@@ -104,7 +104,7 @@ def _read_file(file: Source, notation: str | None, config_id: str | None, import
     else:
         _read_data(name, listing.separate(text) if notation == IP else [(0, text)], _READERS[notation], imported)
     if imported.count() == before:
-        problem = file_problem(name, _NOTHING.get(notation, "contains nothing that a manifest can contain"))
+        problem = file_problem(name, _NOTHING.get(notation, NOTHING))
         listed = notation in _LISTINGS or len(imported.skipped) > skipped
         (imported.empty if listed and notation != KEEPALIVED else imported.wrong).append(problem)
 

@@ -14,6 +14,7 @@ from reconciler.formats.keepalived.expansion import key_words
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import Path
+from reconciler.manifest.files import file_problem
 from reconciler.manifest.place import line_problem, rest_problem
 from reconciler.manifest.sandbox import read_sections, write
 from reconciler.manifest.schema import TooManyFindingsError, check, path_text
@@ -23,6 +24,8 @@ from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import TABLE_MAIN, Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Sandbox
+
+NOTHING = "contains nothing that a manifest can contain"
 
 
 @dataclass
@@ -98,7 +101,7 @@ def document(imported: Imported, head: Sandbox) -> dict[str, Any]:
     """
     _find_duplicates(imported)
     if not imported.wrong and not imported.count():
-        imported.wrong += imported.empty
+        imported.wrong += imported.empty or [file_problem(file, NOTHING) for file in imported.lines]
     data: dict[str, Any] = {}
     if not imported.wrong:
         data = write(_with_sections(imported, head))
