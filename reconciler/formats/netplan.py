@@ -59,6 +59,7 @@ def read(data: Any, found: Found) -> None:
     network = root.entry("network")
     root.rest()
     network.number("version", 2, 2)
+    vrfs = _read_vrfs(network)
     for kind, why in _OTHERS.items():
         devices = network.entry(kind)
         for name in devices.left():
@@ -67,12 +68,20 @@ def read(data: Any, found: Found) -> None:
     ethernets = network.entry("ethernets")
     for name in ethernets.left():
         device = ethernets.entry(name)
-        _read_ethernet(name, device)
+        _read_ethernet(name, device, vrfs.get(name, ""))
         device.rest(_REASONS)
     network.rest(_REASONS)
 
 
-def _read_ethernet(identity: str, entry: Entry) -> None:
+def _read_vrfs(network: Entry) -> dict[str, str]:
+    """Return the devices that are ports of VRFs, with the VRF of each."""
+    vrfs = network.entry("vrfs")
+    return {
+        port: name for name in vrfs.left() for port in Entry(vrfs.get(name), vrfs.at(name), Found()).texts("interfaces")
+    }
+
+
+def _read_ethernet(identity: str, entry: Entry, vrf: str) -> None:
     found, match = entry.found, entry.entry("match")
     matched, mac = match.text("name"), match.mac("macaddress")
     pattern = matched is not None and _GLOB.search(matched) is not None
@@ -110,7 +119,7 @@ def _read_ethernet(identity: str, entry: Entry) -> None:
                 at, dest=dest, kind="unicast", hops=[NextHop(device=name, gateway=gateway)], table=TABLE_MAIN, metric=0
             )
     for route in entry.entries("routes"):
-        _read_route(route, name)
+        _read_route(route, name, vrf)
         route.rest({"scope": "the type and the gateway decide"})
     for rule in entry.entries("routing-policy"):
         _read_rule(rule)
@@ -157,13 +166,16 @@ def _read_addresses(entry: Entry) -> tuple[Address, ...]:
     return tuple(found.values())
 
 
-def _read_route(entry: Entry, name: str) -> None:
+def _read_route(entry: Entry, name: str, vrf: str) -> None:
     found, kind = entry.found, (entry.text("type") or "unicast").lower()
     gateway, source = entry.address("via"), entry.address("from")
     table = entry.number("table", 0, TABLES_MAX)
     on_link, metric = entry.flag("on-link"), entry.number("metric", 0, METRIC_MAX)
     mtu, advmss = entry.number("mtu", 0, 0xFFFFFFFF), entry.number("advertised-mss", 0, 0xFFFFFFFF)
-    if why := why_no_route(kind, table):
+    why = why_no_route(kind, table)
+    if vrf and not table:
+        why = f"it is in the table of the VRF {vrf}, and {MADE}"
+    if why:
         found.skip(entry.path, f"route to {entry.get('to')}: {why}")
         entry.drop(list(entry.left()))
         return

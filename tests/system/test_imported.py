@@ -284,6 +284,9 @@ MTUBytes=1400
 [Network]
 Address=192.0.2.250/24
 Gateway=192.0.2.250
+Address=
+Gateway=
+Gateway=192.0.2.1
 IPv6AcceptRA=no
 [Address]
 Address=2001:db8::10/64
@@ -331,12 +334,9 @@ Address=192.0.2.9
 LinkLayerAddress=02:42:20:6f:a3:09
 """
 DROPIN = """\
-# It takes the place of what is above.
+# It adds to what is above.
 [Network]
-Address=
 Address=192.0.2.10/24
-Gateway=
-Gateway=192.0.2.1
 [Link]
 MACAddress=02:42:20:6F:A3:69
 """

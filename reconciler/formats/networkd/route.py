@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reconciler.formats.entry import Entry
 from reconciler.formats.networkd.syntax import Document, Section
 from reconciler.formats.static import (
+    MADE,
     METRIC_MAX,
     TABLES_MAX,
     add_route,
@@ -16,7 +18,7 @@ from reconciler.formats.static import (
     skip_of_reject,
     why_no_route,
 )
-from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, is_ipv6, parse_address
+from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, is_ipv6
 from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop
 
 TABLES = {"default": 253, "main": TABLE_MAIN, "local": 255}
@@ -27,13 +29,13 @@ def read(document: Document, network: Section, names: Sequence[str], *, has_addr
     """Read the routes. Without an address, networkd takes gateways to be on the link."""
     for path, text in network.items("Gateway"):
         section = Section({"Gateway": [str(text)]}, path, document.found)
-        _read_route(section, names, assumed=not has_addresses)
+        _read_route(section, names, assumed=not has_addresses, vrf=network.text("VRF") or "")
     for name in names if network.flag("DefaultRouteOnDevice") else ():
         at = Entry({}, network.at("DefaultRouteOnDevice"), document.found)
         hop = NextHop(device=name)
         add_route(at, dest=DEFAULT_IPV4, kind="unicast", hops=[hop], table=TABLE_MAIN, metric=0)
     for section in document.each("Route"):
-        _read_route(section, names, assumed=not has_addresses)
+        _read_route(section, names, assumed=not has_addresses, vrf=network.text("VRF") or "")
         section.rest()
 
 
@@ -48,7 +50,7 @@ def read_table(section: Section, key: str) -> int | None:
     return section.number(key, 1, TABLES_MAX)
 
 
-def _read_route(section: Section, names: Sequence[str], *, assumed: bool) -> None:
+def _read_route(section: Section, names: Sequence[str], *, assumed: bool, vrf: str) -> None:
     found, kind = section.found, (section.text("Type") or "unicast").lower()
     table = read_table(section, "Table")
     if table is None:
@@ -62,6 +64,12 @@ def _read_route(section: Section, names: Sequence[str], *, assumed: bool) -> Non
         why = "it has a prefix that packets come from (Source=), and no manifest has"
     elif section.get("NextHop"):
         why = "it has a next hop of its own section, and no manifest has"
+    elif gateway and section.get("MultiPathRoute"):
+        why = "networkd ignores a route with both Gateway= and MultiPathRoute="
+    elif kind in REJECT_TYPES and (gateway or section.get("MultiPathRoute")):
+        why = f"networkd ignores a route of type {kind} with a gateway"
+    elif vrf and not section.get("Table"):
+        why = f"it is in the table of the VRF {vrf}, and {MADE}"
     if why:
         found.skip(section.path, f"route to {section.text('Destination') or 'default'}: {why}")
         section.drop(list(section.left()))
@@ -73,7 +81,7 @@ def _read_route(section: Section, names: Sequence[str], *, assumed: bool) -> Non
         found.note(section.path, f"the gateway {address} is imported as on the link: the file has no address")
     metric = section.number("Metric", 0, METRIC_MAX)
     mtu, advmss = read_bytes(section, "MTUBytes"), read_bytes(section, "TCPAdvertisedMaximumSegmentSize")
-    skip_of_reject(section, kind, ("Gateway", "GatewayOnLink", "MultiPathRoute", "PreferredSource", "MTUBytes"))
+    skip_of_reject(section, kind, ("GatewayOnLink", "PreferredSource", "MTUBytes"))
     for name in names[:1] if kind in REJECT_TYPES else names:
         hops = _read_paths(section, name)
         hops += (
@@ -121,16 +129,13 @@ def _read_scope(section: Section, kind: str, dest: str, hops: Sequence[NextHop])
 
 
 def _read_paths(section: Section, name: str) -> list[NextHop]:
-    """Read MultiPathRoute=: `address[@device] [weight]`."""
+    """Read MultiPathRoute=: `[address][@device] [weight]`. A single one is a gateway without weight."""
     hops = []
     for path, text in section.items("MultiPathRoute"):
         address, _, weight = str(text).partition(" ")
         gateway, _, device = address.partition("@")
-        try:
-            parsed = parse_address(gateway)
-        except ValueError as error:
-            section.found.fault(path, str(error))
-            continue
-        number = Entry({"weight": weight.strip() or None}, path, section.found).number("weight", 1, 256)
-        hops.append(NextHop(device=device or name, gateway=parsed, weight=number or 1))
-    return hops
+        entry = Entry({"address": gateway or None, "weight": weight.strip() or None}, path, section.found)
+        number, parsed = entry.number("weight", 1, 256), entry.address("address")
+        if parsed or (device and not gateway):
+            hops.append(NextHop(device=device or name, gateway=parsed, weight=number or 1))
+    return [replace(hop, weight=1) for hop in hops] if len(hops) == 1 else hops

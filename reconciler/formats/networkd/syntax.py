@@ -15,6 +15,8 @@ from reconciler.formats.entry import NO_FIELD, Entry, Found, Path, shown
 
 # Sections that come once for each object.
 REPEATED = frozenset({"Address", "Neighbor", "IPv6AddressLabel", "RoutingPolicyRule", "NextHop", "Route"})
+# Settings of [Network] of which an empty one resets such sections as well.
+_RESET = {"Address": "Address", "Gateway": "Route"}
 _HEADER = re.compile(r"\[([^\]\[]+)\][ \t]*\Z")
 # Of one file with its drop-ins; systemd takes lines of at most 1 MiB.
 _LINE_MAX = 1 << 20
@@ -94,10 +96,25 @@ class Document:
             where = "" if section else " outside of a section"
             self.found.skip(path, f"{shown(line)}: networkd ignores such a line{where}")
             return
+        if section == ("Network",) and not value.strip():
+            self._reset(key)
         values = self._data[section].setdefault(key, [])
         self.places[*section, key, len(values)] = place
         self.places[*section, key] = place
         values.append(value.strip())
+
+    def _reset(self, key: str) -> None:
+        """Drop what an empty Address= or Gateway= of [Network] resets: all addresses, or all routes, that are above."""
+        name = _RESET.get(key)
+        if name is None:
+            return
+        why = f"an empty {key}= below it resets it"
+        one = Section(self._data[("Network",)], ("Network",), self.found)
+        for path, _ in one.items(key):
+            self.found.skip(path, why)
+        for path in [path for path in self._data if path[0] == name]:
+            self.found.skip(path, why)
+            del self._data[path]
 
     def __contains__(self, name: str) -> bool:
         return any(section[0] == name for section in self._data)
