@@ -21,7 +21,7 @@ from reconciler.formats.keepalived.statements import Position
 from reconciler.formats.networkd import network
 from reconciler.formats.networkd.syntax import Document
 from reconciler.manifest.beneath import Roots, Source, named
-from reconciler.manifest.compose import ComposeError, Location, Path, Span, compose, locate
+from reconciler.manifest.compose import MAX_BYTES, ComposeError, Location, Path, Span, compose, locate
 from reconciler.manifest.files import STDIN, distinct, file_problem, is_stream, read_text, reason_of
 from reconciler.manifest.imported import NOTHING, Imported
 from reconciler.manifest.load import syntax_problem
@@ -228,8 +228,12 @@ def _read_networkd(file: Source, name: str, text: str, imported: Imported) -> No
     if not is_stream(file.path):
         pattern = f"{glob.escape(os.path.basename(file.path))}.d/*.conf"
         try:
-            for each in _find(imported, file, pattern, file.path, _read_dropin):
-                document.read(*each)
+            size = len(text)
+            for dropin, part in _find(imported, file, pattern, file.path, _read_dropin):
+                size += len(part)
+                if size > MAX_BYTES:
+                    raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB with its drop-ins")
+                document.read(dropin, part)
         except ValueError as error:
             imported.wrong.append(file_problem(name, str(error)))
             return

@@ -92,10 +92,10 @@ MACAddress=02:42:20:6f:a3:69
 MTUBytes=1400
 [Network]
 Address=192.0.2.10/24
-Gateway=192.0.2.1
 DHCP=ipv6
 DNS=192.0.2.53
 IPv6AcceptRA=no
+VRF=red
 [Address]
 Address=2001:db8::1/64
 DuplicateAddressDetection=none
@@ -115,6 +115,7 @@ Protocol=dhcp
 IPv6Preference=low
 [Route]
 Destination=10.0.0.0/8
+Table=8
 MultiPathRoute=192.0.2.3@eth0 3
 MultiPathRoute=192.0.2.4 2
 [RoutingPolicyRule]

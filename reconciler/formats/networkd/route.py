@@ -27,15 +27,17 @@ _DYNAMIC = re.compile(r"_?(?:dhcp4|dhcp|ipv6ra)\Z")
 
 def read(document: Document, network: Section, names: Sequence[str], *, has_addresses: bool) -> None:
     """Read the routes. Without an address, networkd takes gateways to be on the link."""
+    vrf = network.text("VRF") or ""
+    network.skip("VRF", "reconciler makes no device a port of another one")
     for path, text in network.items("Gateway"):
         section = Section({"Gateway": [str(text)]}, path, document.found)
-        _read_route(section, names, assumed=not has_addresses, vrf=network.text("VRF") or "")
+        _read_route(section, names, assumed=not has_addresses, vrf=vrf)
     for name in names if network.flag("DefaultRouteOnDevice") else ():
         at = Entry({}, network.at("DefaultRouteOnDevice"), document.found)
         hop = NextHop(device=name)
         add_route(at, dest=DEFAULT_IPV4, kind="unicast", hops=[hop], table=TABLE_MAIN, metric=0)
     for section in document.each("Route"):
-        _read_route(section, names, assumed=not has_addresses, vrf=network.text("VRF") or "")
+        _read_route(section, names, assumed=not has_addresses, vrf=vrf)
         section.rest()
 
 
