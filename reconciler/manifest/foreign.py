@@ -225,18 +225,12 @@ def _read_networkd(file: Source, name: str, text: str, imported: Imported) -> No
     found = Found(left=imported.left)
     document = Document(found)
     document.read(name, text)
-    if not is_stream(file.path):
-        pattern = f"{glob.escape(os.path.basename(file.path))}.d/*.conf"
-        try:
-            size = len(text)
-            for dropin, part in _find(imported, file, pattern, file.path, _read_dropin):
-                size += len(part)
-                if size > MAX_BYTES:
-                    raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB with its drop-ins")
-                document.read(dropin, part)
-        except ValueError as error:
-            imported.wrong.append(file_problem(name, str(error)))
-            return
+    try:
+        for dropin, part in _dropins(file, len(text), imported):
+            document.read(dropin, part)
+    except ValueError as error:
+        imported.wrong.append(file_problem(name, str(error)))
+        return
     try:
         network.read_file(document, name, imported.matched)
     except TooManyError as error:
@@ -254,6 +248,18 @@ def _read_networkd(file: Source, name: str, text: str, imported: Imported) -> No
     for path, message in found.wrong:
         imported.add_problem(at(path), message, path_text(path))
     imported.add_found(name, found)
+
+
+def _dropins(file: Source, size: int, imported: Imported) -> Iterator[tuple[str, str]]:
+    """Yield the drop-ins of a file of so many characters. ValueError if one cannot be read, or if all are too large."""
+    if is_stream(file.path):
+        return
+    pattern = f"{glob.escape(os.path.basename(file.path))}.d/*.conf"
+    for name, text in _find(imported, file, pattern, file.path, _read_dropin):
+        size += len(text)
+        if size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES >> 20} MiB with its drop-ins")
+        yield name, text
 
 
 def _read_dropin(file: Source, mode: int) -> str:
