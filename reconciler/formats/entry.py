@@ -38,7 +38,8 @@ class Link:
     """What one file says of a NIC. None: nothing.
 
     `partial`: the families (`IPv4`, `IPv6`) of which it has, or may get, addresses that are not among `addresses`: of
-    DHCP or routers, or such as no manifest has.
+    DHCP or routers, or such as no manifest has. `matched`: the file knows the NIC only by this MAC address, and `name`
+    is but the file's own name for it, or the MAC address again.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Link:
     mtu: int | None = None
     addresses: tuple[Address, ...] = ()
     partial: frozenset[str] = frozenset()
+    matched: str | None = None
 
 
 Thing = Link | Route | Rule | Neighbour

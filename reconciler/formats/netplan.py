@@ -92,7 +92,8 @@ def _read_ethernet(identity: str, entry: Entry, vrf: str) -> None:
         found.skip(entry.path, why)
         entry.drop(list(entry.left()))
         return
-    if "match" in entry and "set-name" not in entry and matched is None:
+    by_mac = mac is not None and "set-name" not in entry and (pattern or not matched)
+    if "match" in entry and "set-name" not in entry and not matched and not mac:
         found.note(entry.at("match"), f"the interface is imported as {name}, its ID in the file")
     match.rest({"driver": "the name decides"})
     partial = _read_dynamic(entry)
@@ -109,6 +110,7 @@ def _read_ethernet(identity: str, entry: Entry, vrf: str) -> None:
             mtu=entry.number("mtu", 0, 0xFFFFFFFF),
             addresses=addresses,
             partial=partial,
+            matched=mac if by_mac else None,
         ),
     )
     for key, dest in (("gateway4", DEFAULT_IPV4), ("gateway6", DEFAULT_IPV6)):

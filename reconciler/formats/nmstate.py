@@ -84,8 +84,6 @@ def _read_interface(entry: Entry) -> None:
         found.skip(entry.path, f"{name}: {why}")
         return
     by_mac = entry.text("identifier") == "mac-address"
-    if by_mac:
-        found.note(entry.at("identifier"), f"the interface is imported as {name}, its name in the file")
     addresses: list[Address] = []
     partial = set()
     for family in ("ipv4", "ipv6"):
@@ -104,6 +102,7 @@ def _read_interface(entry: Entry) -> None:
             mtu=entry.number("mtu", 0, 0xFFFFFFFF),
             addresses=tuple(addresses),
             partial=frozenset(partial),
+            matched=hw_addr if by_mac else None,
         ),
     )
     entry.drop(("min-mtu", "max-mtu", "driver", "profile-name", "description"))

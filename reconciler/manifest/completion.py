@@ -18,7 +18,7 @@ from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.imported import Imported
 from reconciler.model.address import family_name
 from reconciler.model.interface import LOOPBACK, Interface
-from reconciler.model.route import OnLink, Route
+from reconciler.model.route import OnLink, Route, canonical_hops
 from reconciler.model.sandbox import Sandbox
 
 # RFC 894
@@ -28,6 +28,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 
 def complete(imported: Imported, head: Sandbox) -> None:
     """Make interfaces of links, and take away what needs those that are left out."""
+    _find_names(imported)
     by_name: dict[str, list[tuple[Position, Link]]] = {}
     for position, link in imported.links:
         if link.name == LOOPBACK:
@@ -46,6 +47,34 @@ def complete(imported: Imported, head: Sandbox) -> None:
     _settle_rules(imported)
     merged = by_name.items()
     _leave_out(imported, {(name, each) for name, pieces in merged for _, link in pieces for each in link.partial})
+
+
+def _find_names(imported: Imported) -> None:
+    """Give links that a file knows only by their MAC address the names that another file has for them."""
+    by_mac = {link.hw_addr: link.name for _, link in imported.links if link.hw_addr and not link.matched}
+    names, links = dict[str, str](), []
+    for position, link in imported.links:
+        name = link.name
+        if link.matched in by_mac:
+            name = names[link.name] = by_mac[link.matched]
+        elif link.matched:
+            words = f"no file says the name of the interface with the MAC address {link.matched}"
+            if name == link.matched:
+                imported.absent[name] = words
+                imported.add_skipped(position, f"not imported: {words}; `ip -j link` beside this file does")
+                continue
+            imported.add_skipped(position, f"{name}: {words}; its name in the file is taken")
+        links.append((position, replace(link, name=name)))
+    imported.links = links
+    imported.neighbours = [(position, entry.renamed(names)) for position, entry in imported.neighbours]
+    imported.routes = [(position, _renamed(route, names)) for position, route in imported.routes]
+
+
+def _renamed(route: Route, names: Mapping[str, str]) -> Route:
+    if names.keys().isdisjoint(route.devices):
+        return route
+    hops = (replace(hop, device=names.get(hop.device, hop.device)) for hop in route.nexthops)
+    return replace(route, nexthops=canonical_hops(hops))
 
 
 def _merge(imported: Imported, pieces: list[tuple[Position, Link]], head: Sandbox) -> Interface:

@@ -74,8 +74,9 @@ def _read(document: Document, file: str, matched: MutableMapping[str, str]) -> N
     link.rest()
     addresses, partial = _read_addresses(document, network)
     for name in names:
-        part = Link(name=name, hw_addr=hw_addr, mtu=mtu, addresses=addresses, partial=partial)
-        found.add(match.at("Name"), part)
+        by_mac = mac if name == mac else None
+        part = Link(name=name, hw_addr=hw_addr, mtu=mtu, addresses=addresses, partial=partial, matched=by_mac)
+        found.add(match.at("MACAddress" if by_mac else "Name"), part)
     neighbours = list(document.each("Neighbor"))
     for name in names:
         for section in neighbours:
@@ -86,26 +87,27 @@ def _read(document: Document, file: str, matched: MutableMapping[str, str]) -> N
 
 
 def _read_match(match: Section, found: Found) -> tuple[list[str], str | None]:
-    """Return the names of the interfaces that a file is for, none if these are not known; and the MAC address."""
+    """Return the names of the interfaces that a file is for, none if these are not known; and the MAC address.
+
+    Of a file that says only the MAC address, that is the name.
+    """
     names = list(dict.fromkeys(match.words("Name")))
     macs = [*match.words("MACAddress"), *match.words("PermanentMACAddress")]
-    if not names:
-        found.skip(match.path, "it has no Name=; which interfaces it is for is not in the file")
+    mac = match.mac("MACAddress" if match.get("MACAddress") else "PermanentMACAddress") if len(macs) == 1 else None
+    known = bool(names) and not any(_GLOB.search(name) or name.startswith("!") for name in names)
+    if not known and mac is None:
+        why = f"it matches by the pattern {' '.join(names)}" if names else "it has no Name="
+        where = match.at("Name") if names else match.path
+        found.skip(where, f"{why}; which interfaces these are is not in the file")
         return [], None
-    if any(_GLOB.search(name) or name.startswith("!") for name in names):
-        why = f"it matches by the pattern {' '.join(names)}; which interfaces these are is not in the file"
-        found.skip(match.at("Name"), why)
-        return [], None
-    mac = None
-    if len(macs) == 1 and len(names) == 1:
-        key = "MACAddress" if match.get("MACAddress") else "PermanentMACAddress"
-        mac = match.mac(key)
-    elif macs:
+    if len(names) > 1 and known:
+        mac = None
+    if macs and mac is None:
         found.note(match.at("MACAddress"), "more than one MAC address or name; which belong together is not known")
     for key in match.left():
         if match.get(key):
             found.note(match.at(key), _CONDITIONS)
-    return names, mac
+    return names if known else [str(mac)], mac
 
 
 def _read_addresses(document: Document, network: Section) -> tuple[tuple[Address, ...], frozenset[str]]:
