@@ -15,7 +15,7 @@ _KEYS = (
     "link", "link_index", "link_netnsid", "lladdr", "not", "oif", "priority", "protocol", "src", "state",
     "type",
 )  # fmt: skip
-BEGINNING = re.compile(rf'\[\s*(?:\{{\s*\}}\s*,\s*)*\{{\s*"(?:{"|".join(_KEYS)})"\s*:')
+BEGINNING = re.compile(rf'(?:\[\s*\]\s*)*\[\s*(?:\{{\s*\}}\s*,\s*)*\{{\s*"(?:{"|".join(_KEYS)})"\s*:')
 
 
 # Between two listings in one file: the end of the line of the first one.
