@@ -115,7 +115,9 @@ def _read_ethernet(identity: str, entry: Entry, vrf: str) -> None:
     )
     for key, dest in (("gateway4", DEFAULT_IPV4), ("gateway6", DEFAULT_IPV6)):
         gateway = entry.address(key)
-        if gateway:
+        if gateway and vrf:
+            found.skip(entry.at(key), f"it is in the table of the VRF {vrf}, and {MADE}")
+        elif gateway:
             at = Entry({}, entry.at(key), found)
             add_route(
                 at, dest=dest, kind="unicast", hops=[NextHop(device=name, gateway=gateway)], table=TABLE_MAIN, metric=0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from reconciler.formats.entry import Entry
 from reconciler.model.address import family_name, is_ipv6, network, parse_prefix
@@ -66,6 +67,9 @@ def add_route(
 ) -> None:
     """Add a route, if its addresses are of one family; a route of another type than unicast has no next hops."""
     found, hops = entry.found, canonical_hops(() if kind in REJECT_TYPES else hops)
+    if len(hops) == 1:
+        # A single next hop has all of the traffic.
+        hops = (replace(hops[0], weight=1),)
     for address in (*(hop.gateway for hop in hops), source):
         if address and is_ipv6(address) != is_ipv6(dest):
             found.fault(entry.path, f"{address} is {family_name(address)}, and {dest} is {family_name(dest)}")

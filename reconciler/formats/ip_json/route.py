@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reconciler.formats.entry import Entry
 from reconciler.formats.ip_json import names
@@ -92,7 +93,8 @@ def _read_hops(entry: Entry) -> list[NextHop]:
         hops = [_read_nexthop(each) for each in entry.entries("nexthops")]
     else:
         hops = [_read_hop(entry, 1)]
-    return [hop for hop in hops if hop]
+    found = [hop for hop in hops if hop]
+    return [replace(hop, weight=1) for hop in found] if len(found) == 1 else found
 
 
 def _read_nexthop(entry: Entry) -> NextHop | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from reconciler.formats.entry import Entry
 from reconciler.formats.networkd.syntax import Document, Section
@@ -131,7 +130,7 @@ def _read_scope(section: Section, kind: str, dest: str, hops: Sequence[NextHop])
 
 
 def _read_paths(section: Section, name: str) -> list[NextHop]:
-    """Read MultiPathRoute=: `[address][@device] [weight]`. A single one is a gateway without weight."""
+    """Read MultiPathRoute=: `[address][@device] [weight]`."""
     hops = []
     for path, text in section.items("MultiPathRoute"):
         address, _, weight = str(text).partition(" ")
@@ -140,4 +139,4 @@ def _read_paths(section: Section, name: str) -> list[NextHop]:
         number, parsed = entry.number("weight", 1, 256), entry.address("address")
         if parsed or (device and not gateway):
             hops.append(NextHop(device=device or name, gateway=parsed, weight=number or 1))
-    return [replace(hop, weight=1) for hop in hops] if len(hops) == 1 else hops
+    return hops
