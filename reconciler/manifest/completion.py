@@ -163,6 +163,22 @@ def _leave_out(imported: Imported, partial: set[tuple[str, str]]) -> None:
     # Only routes without a gateway, which need no other route, lead to gateways.
     on_link = OnLink(own, [route for _, route in imported.routes])
     _filter_routes(imported, lambda route: _unreached(route, partial, on_link))
+    _limit_mtus(imported)
+
+
+def _limit_mtus(imported: Imported) -> None:
+    """Take away the MTU of a route if it is above that of its link, where it has no effect."""
+    mtus = {each.name: each.mtu for _, each in imported.interfaces}
+    routes = []
+    for position, route in imported.routes:
+        limited = route
+        for name in sorted(route.devices):
+            if name in mtus and limited.mtu > mtus[name]:
+                words = f"mtu {route.mtu}: not imported: it is above that of {name}, {mtus[name]}"
+                imported.add_skipped(position, f"route to {route.dest}: {words}")
+                limited = replace(route, mtu=0)
+        routes.append((position, limited))
+    imported.routes = routes
 
 
 def _filter_routes(imported: Imported, why_out: Callable[[Route], str]) -> None:
