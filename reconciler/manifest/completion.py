@@ -167,7 +167,7 @@ def _leave_out(imported: Imported, partial: set[tuple[str, str]]) -> None:
 
 
 def _limit_mtus(imported: Imported) -> None:
-    """Take away the MTU of a route if it is above that of its link, where it has no effect."""
+    """Take away the MTU of a route if it is above that of its link: no manifest can have it."""
     mtus = {each.name: each.mtu for _, each in imported.interfaces}
     routes = []
     for position, route in imported.routes:
