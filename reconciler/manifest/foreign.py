@@ -265,7 +265,7 @@ def _dropins(file: Source, size: int, imported: Imported) -> Iterator[tuple[str,
 def _read_dropin(file: Source, mode: int) -> str:
     del mode
     text = read_text(file).replace("\r\n", "\n")
-    if text.strip() and not is_networkd(text):
+    if not is_networkd(text):
         raise ValueError("does not begin as a drop-in of networkd does: with the header of a section")
     return text
 
@@ -313,6 +313,9 @@ def _find(
     """
     with Roots() as roots:
         for file in roots.glob(Source(os.path.join(os.path.dirname(by), pattern), top.roots)):
+            # systemd takes a file that is masked so for an empty one, and keepalived finds nothing in it.
+            if os.path.realpath(file.path) == os.devnull:
+                continue
             try:
                 mode = roots.stat(file).st_mode
                 if stat.S_ISDIR(mode):

@@ -47,9 +47,9 @@ def recognise(text: str) -> str:
 
 
 def is_networkd(text: str) -> bool:
-    """Return whether a text begins with the header of a section, as a file of networkd does."""
+    """Return whether a text begins with the header of a section, as a file of networkd does, or has only comments."""
     match = _START.search(text)
-    return match is not None and _BEGINNINGS[NETWORKD].match(text, match.start(1)) is not None
+    return match is None or _BEGINNINGS[NETWORKD].match(text, match.start(1)) is not None
 
 
 def check_beginning(text: str) -> None:
