@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.errors import ManifestError, Problem
-from reconciler.formats.entry import OBJECTS_MAX, Found, Link, Thing
+from reconciler.formats.entry import OBJECTS_MAX, REPORTED_MAX, Found, Link, Thing
 from reconciler.formats.keepalived.expansion import key_words
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.check import check_sections
@@ -65,11 +65,19 @@ class Imported:
         self.skipped.append((position, message))
 
     def skipped_in_order(self) -> Iterator[str]:
-        """Yield what is not imported, a line each, by file in the order of reading, and by line."""
+        """Yield what is not imported, a line each, by file in the order of reading, and by line.
+
+        Of each file, that are REPORTED_MAX lines, and one with the number of the others.
+        """
         ranks = self._ranks()
         ordered = sorted(self.skipped, key=lambda each: (ranks[each[0].file], each[0].line))
-        yield from (f"{position}: {message}" for position, message in ordered)
-        for file, count in self.more_skipped.items():
+        listed, more = Counter[str](), Counter(self.more_skipped)
+        for position, message in ordered:
+            counter = listed if listed[position.file] < REPORTED_MAX else more
+            counter[position.file] += 1
+            if counter is listed:
+                yield f"{position}: {message}"
+        for file, count in more.items():
             yield f"{file}: {count:,} more parts that are not imported, which are not listed"
 
     def problems(self) -> list[Problem]:

@@ -87,6 +87,9 @@ def _why_absent(entry: Entry, flags: list[str]) -> str:
     link_type = entry.text("link_type") or "ether"
     if link_type != "ether":
         return f"it is no Ethernet device (link_type {link_type})"
+    # The kernel makes gretap0 and erspan0 in each namespace once their module is loaded.
+    if "address" in entry and not (entry.text("address") or "").strip("0:"):
+        return "it has no MAC address"
     if "POINTOPOINT" in flags:
         return "it is no Ethernet device (POINTOPOINT)"
     return ""
