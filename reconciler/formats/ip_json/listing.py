@@ -54,7 +54,7 @@ def read(data: Any, found: Found) -> None:
             found.fault(entry.path, "is no link, route, rule or neighbour of `ip -j`")
     links = [each for each in items if isinstance(each, dict) and each.get("ifname") not in (None, "lo")]
     if links and not any("linkinfo" in each or "num_tx_queues" in each for each in links):
-        found.note((), "this listing has no kinds of links (`ip -d` lists them); none in it is known to be a bridge, …")
+        found.note((), "this listing has no kinds of links (`ip -d` lists them); bridges and bonds are not known by it")
     for entry, reader in readers:
         reader(entry)
     rule.read(rules, found)
