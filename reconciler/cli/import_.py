@@ -6,9 +6,9 @@ import argparse
 
 from reconciler.cli.output import warn
 from reconciler.errors import HostError
-from reconciler.manifest.completion import complete
 from reconciler.manifest.dump import dump
 from reconciler.manifest.foreign import read
+from reconciler.manifest.gaps import fill
 from reconciler.manifest.imported import document
 from reconciler.manifest.notation import NOTATIONS
 from reconciler.manifest.sandbox import write
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the manifest on stdout, and everything that was left out on stderr."""
     head = _head(arguments)
     imported = read(arguments.files, arguments.notation, arguments.config_id)
-    complete(imported, head)
+    fill(imported, head)
     warn(*imported.skipped_in_order())
     data = document(imported, head)
     print(dump([data]), end="")

@@ -13,9 +13,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.manifest.completion import complete
 from reconciler.manifest.dump import dump
 from reconciler.manifest.foreign import read
+from reconciler.manifest.gaps import fill
 from reconciler.manifest.imported import document
 from reconciler.manifest.sandbox import complete as sandbox_of
 from reconciler.manifest.sandbox import read_sections
@@ -37,7 +37,7 @@ FILES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, Hea
 def imported(*files: Path) -> dict[str, set[Any]]:
     """Return the sections of the manifest that files become, without their order."""
     found = read(map(str, files))
-    complete(found, HEAD)
+    fill(found, HEAD)
     data = document(found, HEAD)
     return sections(sandbox_of(data, read_sections(data, [])))
 

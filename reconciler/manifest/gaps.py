@@ -26,7 +26,7 @@ ETHERNET_MTU = 1500
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 
 
-def complete(imported: Imported, head: Sandbox) -> None:
+def fill(imported: Imported, head: Sandbox) -> None:
     """Make interfaces of links, and take away what needs those that are left out."""
     _find_names(imported)
     by_name: dict[str, list[tuple[Position, Link]]] = {}
