@@ -26,7 +26,8 @@ setup: $(VENV)/.complete system ## install what the other targets need: a virtua
 demo: setup ## show the main job on a real virtual machine with a real TAP
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
 
-test: setup shells lint ## run all tests, on real namespaces and virtual machines
+test: setup shells ## run all tests, on real namespaces and virtual machines
+	@$(MAKE) --no-print-directory --jobs=2 lint compiled
 	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
@@ -41,6 +42,11 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python -m tests.check_regexes reconciler tests tools
+
+# Else each worker would compile all tests for itself.
+.PHONY: compiled
+compiled: $(VENV)/.complete
+	@$(VENV)/bin/python -m pytest --collect-only -qq >/dev/null
 
 generated: $(VENV)/.complete ## make the completions of bash, zsh and fish, and the manual page, below build/
 	$(VENV)/bin/python -m tools.generate build

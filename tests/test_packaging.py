@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from reconciler.manifest import policy
+from reconciler.manifest import policy_text
 from reconciler.model.policy import DEFAULTS
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +105,7 @@ def test_the_version_is_that_of_the_tag(tmp_path: Path) -> None:
 
 
 def test_the_policy_of_the_debian_package_is_what_holds_without_it() -> None:
-    read = policy._parse(DEFAULTS.file, (ROOT / "debian/policy.yaml").read_text())
+    read = policy_text.parse(DEFAULTS.file, (ROOT / "debian/policy.yaml").read_text())
     assert replace(read, lines=DEFAULTS.lines) == DEFAULTS
     # Whoever wants another value finds the line.
     schema = json.loads((ROOT / "schemas/reconciler-policy-v1.schema.json").read_text())

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import islice
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jsonschema_rs
 
-from reconciler.manifest.compose import INTEGER, Path
+from reconciler.manifest.compose import INTEGER
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.mistakes import SYNONYMS, misread_key, misread_text
 from reconciler.manifest.values import count, example, kind_of, show
 from reconciler.wording import nearest, suggest
@@ -38,28 +39,6 @@ _COMPARED = 8
 
 class TooManyFindingsError(Exception):
     """A file has more than MAX_FINDINGS. The rest of it is not checked."""
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong with a document: where, and what.
-
-    `at_key`: the name of the field is wrong, not its value. `line`, from 1: the line within a text of many lines, such
-    as rules. `refused`: nothing is wrong with it, but the operator's policy does not allow it.
-    """
-
-    path: Path
-    message: str
-    at_key: bool = False
-    line: int = 0
-    refused: bool = False
-
-
-def path_text(path: Path) -> str:
-    """Write a path as messages show it: `interfaces[0].mtu`."""
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
 
 
 def schema_file(name: str = MANIFEST) -> str:
