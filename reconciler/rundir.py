@@ -12,7 +12,8 @@ import fcntl
 import os
 import stat
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from reconciler.errors import HostError
 from reconciler.wording import reason
@@ -32,35 +33,57 @@ def make(folder: str) -> str:
     A folder that exists is closed to other users if they could enter it. HostError if they could have written to it, if
     it belongs to another user, or if it cannot be created.
     """
+    os.close(_open(folder, create=True))
+    return folder
+
+
+@contextmanager
+def opened(folder: str) -> Iterator[int]:
+    """Yield a descriptor of a folder that `make` created. HostError as `make` raises it; FileNotFoundError."""
+    descriptor = _open(folder, create=False)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def check(path: str, found: os.stat_result) -> None:
+    """Raise HostError if what was opened belongs to another user, or if another user could have written to it."""
+    _check_owner(path, found)
+    if found.st_mode & _WRITABLE_BY_OTHERS:
+        raise HostError(
+            f"{path}: other users can write to it (mode {stat.S_IMODE(found.st_mode):04o}), so they may have "
+            "put there whatever it contains; remove it, and run the same command again"
+        )
+
+
+def _open(folder: str, *, create: bool) -> int:
     above = os.path.dirname(folder)
     if above == ROOT or above.startswith(f"{ROOT}/"):
-        make(above)
+        os.close(_open(above, create=create))
     try:
-        _make(folder)
+        if create:
+            with suppress(FileExistsError):
+                os.mkdir(folder, _ONLY_OWNER)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if create:
+            raise HostError(f"{above}: no such folder") from None
+        raise
     except OSError as error:
         if error.errno in _NO_FOLDER:
             raise HostError(f"{folder} is not a folder, but a file or a link; remove it") from None
         raise HostError(f"{folder}: {reason(error)}") from error
-    return folder
-
-
-def _make(folder: str) -> None:
-    with suppress(FileExistsError):
-        os.mkdir(folder, _ONLY_OWNER)
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        found = os.fstat(opened)
-        _check_owner(folder, found)
-        if found.st_mode & _WRITABLE_BY_OTHERS:
-            raise HostError(
-                f"{folder}: other users can write to it (mode {stat.S_IMODE(found.st_mode):04o}), so they may have "
-                "put there whatever it contains; remove it, and run the same command again"
-            )
+        found = os.fstat(descriptor)
+        check(folder, found)
         # mkdir(2) takes the bits of the umask away, and does nothing for a folder that exists.
         if stat.S_IMODE(found.st_mode) != _ONLY_OWNER:
-            os.fchmod(opened, _ONLY_OWNER)
-    finally:
-        os.close(opened)
+            os.fchmod(descriptor, _ONLY_OWNER)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _check_owner(path: str, found: os.stat_result) -> None:

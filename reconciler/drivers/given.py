@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +31,10 @@ from reconciler.model.interface import Origin
 from reconciler.netlink.interface import Link
 
 FOLDER = "/run/reconciler/devices"
+# Device and inode number of a namespace.
+_FILE = re.compile(r"([0-9]+)-([0-9]+)\.json")
+# Nanoseconds that are certainly more than a tick of the clock of file systems; a tick is at most 10 ms.
+_TICK = 100_000_000
 _BOOT = "/proc/sys/kernel/random/boot_id"
 # Bytes of a record. An entry has 300.
 _SIZE = 4 << 20
@@ -53,7 +59,14 @@ class Recognised(NamedTuple):
     unproven: dict[str, Origin]
 
 
-class Namespace(Protocol):
+class Namespace(NamedTuple):
+    """How the kernel numbers a namespace's file while the namespace exists."""
+
+    device: int
+    inode: int
+
+
+class Kernel(Protocol):
     """What a kernel knows of a namespace, and nobody in it can change: see `netlink.channel.LocalKernel`."""
 
     def cookie(self) -> int:
@@ -66,7 +79,7 @@ class Namespace(Protocol):
 class GivenDevices:
     """The devices that were given to one namespace."""
 
-    def __init__(self, namespace: int, kernel: Namespace) -> None:
+    def __init__(self, namespace: int, kernel: Kernel) -> None:
         """Use the record of the namespace of an open file."""
         found = os.fstat(namespace)
         self._name = f"{found.st_dev}-{found.st_ino}.json"
@@ -109,7 +122,7 @@ class GivenDevices:
 
     def _read(self) -> list[Given]:
         """Return the entries. A record of an earlier boot, of another namespace, or that is no record has none."""
-        with suppress(FileNotFoundError), _opened_folder() as folder:
+        with suppress(FileNotFoundError), rundir.opened(FOLDER) as folder:
             data = _load(folder, self._name)
             if data and data.get("cookie") == self._kernel.cookie():
                 return _entries(data)
@@ -118,7 +131,9 @@ class GivenDevices:
     def _write(self, devices: Sequence[Given]) -> None:
         data = {"boot": _boot(), "cookie": self._kernel.cookie(), "devices": [asdict(each) for each in devices]}
         try:
-            with _opened_folder(create=bool(devices)) as folder:
+            if devices:
+                rundir.make(FOLDER)
+            with rundir.opened(FOLDER) as folder:
                 if not devices:
                     os.unlink(self._name, dir_fd=folder)
                     return
@@ -140,55 +155,60 @@ class GivenDevices:
 
 def find_given(devices: Collection[str]) -> list[Given]:
     """Return what all records of this boot say of these devices of the host, wherever they were given to."""
-    found: list[Given] = []
-    with suppress(FileNotFoundError), _opened_folder() as folder:
-        for name in os.listdir(folder):
-            # A record may be removed meanwhile.
-            with suppress(FileNotFoundError):
-                entries = _entries(_load(folder, name)) if name.endswith(".json") else []
-                found += [each for each in entries if each.origin.device in devices]
-    return found
+    return [each for _, each in _find_given(devices)]
 
 
-@contextmanager
-def _opened_folder(*, create: bool = False) -> Iterator[int]:
-    """Yield a descriptor of FOLDER. HostError if another user could have written there; FileNotFoundError."""
-    parent = os.path.dirname(FOLDER)
-    if create:
-        rundir.make(FOLDER)
-    try:
-        above = os.open(parent, _READ | os.O_DIRECTORY)
+def find_namespaces(devices: Collection[str]) -> set[Namespace]:
+    """Return the namespaces that these devices of the host were given to."""
+    return {namespace for namespace, _ in _find_given(devices)}
+
+
+def _find_given(devices: Collection[str]) -> list[tuple[Namespace, Given]]:
+    by_device = _all.read()
+    return [each for device in devices for each in by_device.get(device, ())]
+
+
+class _AllRecords:
+    """What all records of this boot say, by device of the host.
+
+    They are read again when the folder has changed: a watcher may have thousands of them, and of sandboxes that lack a
+    device.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[object, Mapping[str, list[tuple[Namespace, Given]]]] = None, {}
+
+    def read(self) -> Mapping[str, list[tuple[Namespace, Given]]]:
+        """Return the namespaces and entries of each device that was given. HostError as `rundir.make` raises it."""
         try:
-            _check(parent, os.fstat(above))
-            folder = os.open(os.path.basename(FOLDER), _READ | os.O_DIRECTORY, dir_fd=above)
-        finally:
-            os.close(above)
-    except PermissionError as error:
-        raise HostError(f"{FOLDER}: {error.strerror}; only root can read the record of given devices") from None
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise HostError(f"{FOLDER}: {error.strerror}; it must be a folder of root, and no link") from error
-    try:
-        found = os.fstat(folder)
-        _check(FOLDER, found)
-        if stat.S_IMODE(found.st_mode) != 0o700:
-            os.fchmod(folder, 0o700)
-        yield folder
-    finally:
-        os.close(folder)
+            with rundir.opened(FOLDER) as folder:
+                found = os.fstat(folder)
+                stamp = found.st_dev, found.st_ino, found.st_mtime_ns
+                last, by_device = self._last
+                if stamp != last:
+                    by_device = _read_all(folder)
+                    # A record that is written within the same tick of the clock changes the folder, but not its time.
+                    settled = time.time_ns() - found.st_mtime_ns > _TICK
+                    self._last = stamp if settled else None, by_device
+                return by_device
+        except FileNotFoundError:
+            return {}
 
 
-def _check(path: str, found: os.stat_result) -> None:
-    """Raise HostError if another user than this one may write to what was opened: it would prove nothing."""
-    # Other users may create files in a folder with the sticky bit, but not replace ours.
-    writable = stat.S_IMODE(found.st_mode) & 0o022 and not found.st_mode & stat.S_ISVTX
-    if found.st_uid not in (os.geteuid(), 0) or writable:
-        whose = f"belongs to user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
-        raise HostError(
-            f"{path} {whose}: another user could have written the record of given devices; "
-            f"look who did that, then delete {FOLDER} and return the devices by hand"
-        )
+def _read_all(folder: int) -> Mapping[str, list[tuple[Namespace, Given]]]:
+    by_device: dict[str, list[tuple[Namespace, Given]]] = {}
+    for file in os.listdir(folder):
+        if not (name := _FILE.fullmatch(file)):
+            continue
+        namespace = Namespace(int(name[1]), int(name[2]))
+        # A record may be removed meanwhile.
+        with suppress(FileNotFoundError):
+            for each in _entries(_load(folder, file)):
+                by_device.setdefault(each.origin.device, []).append((namespace, each))
+    return by_device
+
+
+_all = _AllRecords()
 
 
 def _load(folder: int, name: str) -> dict[str, Any]:
@@ -196,7 +216,7 @@ def _load(folder: int, name: str) -> dict[str, Any]:
     try:
         with open(os.open(name, _READ | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
             found = os.fstat(file.fileno())
-            _check(f"{FOLDER}/{name}", found)
+            rundir.check(f"{FOLDER}/{name}", found)
             data = json.loads(file.read(_SIZE)) if stat.S_ISREG(found.st_mode) else {}
     except FileNotFoundError:
         raise

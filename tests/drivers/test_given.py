@@ -12,7 +12,7 @@ import pytest
 
 from reconciler import rundir
 from reconciler.drivers import given
-from reconciler.drivers.given import Given, GivenDevices, Recognised, find_given
+from reconciler.drivers.given import Given, GivenDevices, Recognised, find_given, find_namespaces
 from reconciler.errors import HostError
 from reconciler.model.interface import Origin
 from reconciler.netlink.interface import Link
@@ -129,6 +129,25 @@ def test_a_device_that_returns_is_forgotten_and_the_others_are_not(record: Given
     assert record.find(ETH0) is None
 
 
+def test_who_asks_before_a_device_is_given_finds_it_afterwards(record: GivenDevices, namespace: int) -> None:
+    found = os.fstat(namespace)
+    for number in range(20):
+        device = f"tap{number}"
+        assert (find_given([device]), find_namespaces([device])) == ([], set())
+        moving = replace(MOVING, origin=replace(ORIGIN, device=device))
+        record.begin(moving, [ETH0])
+        assert find_given([device]) == [moving]
+        assert find_namespaces([device, "tap99"]) == {(found.st_dev, found.st_ino)}
+
+
+def test_records_that_did_not_change_are_not_read_again(record: GivenDevices, monkeypatch: pytest.MonkeyPatch) -> None:
+    record.begin(MOVING, [])
+    os.utime(given.FOLDER, (1, 1))
+    assert find_given(["tap0"]) == [MOVING]
+    monkeypatch.setattr(given, "_load", lambda *_: pytest.fail("read again"))
+    assert (find_given(["tap0"]), find_given(["tap1"])) == ([MOVING], [])
+
+
 def test_a_move_that_fails_leaves_the_device_ours(record: GivenDevices) -> None:
     record.begin(MOVING, [])
     record.end([MARKED])
@@ -200,7 +219,8 @@ def test_what_others_could_have_written_proves_nothing(record: GivenDevices, pla
     else:
         os.chmod(path, 0o777)
     for use in (lambda: record.recognise([ETH0]), lambda: find_given(["tap0"])):
-        with pytest.raises(HostError, match="another user could have written the record of given devices"):
+        said = "belongs to user 65534, not to user 0" if forged == "owner" else "other users can write to it"
+        with pytest.raises(HostError, match=f"{path}:? {said}"):
             use()
 
 
@@ -216,7 +236,7 @@ def test_a_link_in_place_of_the_record_is_not_followed(record: GivenDevices, tmp
         record.begin(MOVING, [])
         assert not path.is_symlink()
         return
-    with pytest.raises(HostError, match="it must be a folder of root, and no link"):
+    with pytest.raises(HostError, match="devices is not a folder, but a file or a link; remove it"):
         record.recognise([ETH0])
 
 
