@@ -12,9 +12,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
-# What the part of the demo needs that any user can run.
-BASIC := ip:iproute2 ping:iputils-ping unshare:util-linux
 USER_ID := $(shell id -u)
+# What the demo needs: another user than root sees the part without a machine.
+DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_ID)),qemu-system-x86_64:qemu-system-x86)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations lock clean
@@ -27,7 +27,7 @@ venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 setup: venv system ## install what the other targets need: a virtual environment and Debian packages
 
 demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
-	@$(MAKE) --no-print-directory system $(if $(filter-out 0,$(USER_ID)),SYSTEM="$(BASIC)")
+	@$(MAKE) --no-print-directory system SYSTEM="$(DEMO)"
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
 
 test: setup lint ## run all tests, on real namespaces and virtual machines

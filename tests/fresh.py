@@ -53,8 +53,7 @@ def main() -> int:
     if not (base / "etc/debian_version").exists():
         made = base.with_name(f"{base.name}.new")
         shutil.rmtree(made, ignore_errors=True)
-        mirror = os.environ.get("MIRROR", "http://deb.debian.org/debian")
-        _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(made), mirror)
+        _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(made))
         made.rename(base)
     with tempfile.TemporaryDirectory(dir=base.parent) as name:
         layers = Path(name)
