@@ -36,7 +36,7 @@ test: setup lint ## run all tests, on real namespaces and virtual machines
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
 	$(PYTEST) $(WORKERS) -m "not root" -p no:cacheprovider
 
-fresh: venv ## run every command of README, in order, on a fresh Debian 12 (needs root; ten minutes)
+fresh: root venv ## run every command of README, in order, on a fresh Debian 12 (ten minutes)
 	@$(MAKE) --no-print-directory system SYSTEM=debootstrap:debootstrap
 	$(VENV)/bin/python -m tests.fresh /var/cache/reconciler/debian
 
@@ -50,13 +50,13 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python -m tests.check_regexes reconciler tests
 
-bench: setup ## measure, side by side in one run
+bench: root setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
 
-mutations: setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
+mutations: root setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
 
-soak: setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go
+soak: root setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go
 	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 
@@ -81,6 +81,10 @@ system:
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
 	@test "$(USER_ID)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
+
+.PHONY: root
+root:
+	@test "$(USER_ID)" = 0 || { echo "make: $(MAKECMDGOALS) needs root: namespaces, devices and virtual machines" >&2; exit 1; }
 
 .PHONY: package
 package:
