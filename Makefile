@@ -11,13 +11,15 @@ WORKERS := --numprocesses auto --no-loadscope-reorder
 export PATH := $(PATH):/usr/sbin:/sbin
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
+# Shells whose completions are tested, and what reads the manual page.
+SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 USER_ID := $(shell id -u)
 # What the demo needs: another user than root sees the part without a machine.
 DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_ID)),qemu-system-x86_64:qemu-system-x86)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations lock clean
+.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench soak mutations lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -27,17 +29,19 @@ venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 setup: venv system ## install what the other targets need: a virtual environment and Debian packages
 
 demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
-	@$(MAKE) --no-print-directory system SYSTEM="$(DEMO)"
+	$(call install,$(DEMO))
+	$(call refresh)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
 
-test: setup lint ## run all tests, on real namespaces and virtual machines
+test: setup shells ## run all tests, on real namespaces and virtual machines
+	@$(MAKE) --no-print-directory --jobs=2 lint compiled
 	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
 	$(PYTEST) $(WORKERS) -m "not root" -p no:cacheprovider
 
 fresh: root venv ## run every command of README, in order, on a fresh Debian 12 (ten minutes)
-	@$(MAKE) --no-print-directory system SYSTEM=debootstrap:debootstrap
+	$(call install,debootstrap:debootstrap)
 	$(VENV)/bin/python -m tests.fresh /var/cache/reconciler/debian
 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
@@ -48,7 +52,20 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/python -m tests.check_regexes reconciler tests
+	$(VENV)/bin/python -m tests.check_regexes reconciler tests tools
+
+# Else each worker would compile all tests for itself.
+.PHONY: compiled
+compiled: $(VENV)/.complete
+	@$(VENV)/bin/python -m pytest --collect-only -qq >/dev/null
+
+generated: $(VENV)/.complete ## make the completions of bash, zsh and fish, and the manual page, below build/
+	$(VENV)/bin/python -m tools.generate build
+
+editors: $(VENV)/.complete ## check the schema with what editors run: yaml-language-server, from npm (needs node)
+	$(call install,node:nodejs npm:npm)
+	$(VENV)/bin/python -m tests.editors.install
+	$(PYTEST) tests/editors
 
 bench: root setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
@@ -65,7 +82,7 @@ lock: ## renew requirements.txt from pyproject.toml (needs uv)
 		--upgrade pyproject.toml --output-file requirements.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors build
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@echo "Installing reconciler and its tools in $(VENV) (half a minute) …"
@@ -76,15 +93,29 @@ $(VENV)/.complete: requirements.txt pyproject.toml
 	$(VENV)/bin/python -m compileall -q reconciler
 	@touch $@
 
-system:
-	@for each in $(SYSTEM); do \
+# Commands, each with the Debian package that has it.
+define install
+	@for each in $(1); do \
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
+endef
+
+# The lists of apt, from which images of machines are built.
+define refresh
 	@test "$(USER_ID)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
+endef
+
+.PHONY: shells
+shells:
+	$(call install,$(SHELLS))
 
 .PHONY: root
 root:
 	@test "$(USER_ID)" = 0 || { echo "make: $(MAKECMDGOALS) needs root: namespaces, devices and virtual machines" >&2; exit 1; }
+
+system:
+	$(call install,$(SYSTEM))
+	$(call refresh)
 
 .PHONY: package
 package:
