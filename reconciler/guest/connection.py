@@ -21,7 +21,7 @@ from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
 from reconciler.model.sandbox import SANDBOXES
 from reconciler.rundir import NamedLock
-from reconciler.wording import quote
+from reconciler.wording import quote, reason
 
 # Seconds for one exchange with the guest: more than the agent gives its kernel (agent.KERNEL_TIMEOUT).
 TIMEOUT = 10.0
@@ -185,7 +185,7 @@ def identity(path: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         raise gone(path) from None
     except OSError as error:
-        raise HostError(f"cannot connect to {path}: {error.strerror}") from error
+        raise HostError(f"cannot connect to {path}: {reason(error)}") from error
     return f"{found.st_dev}-{found.st_ino}"
 
 
@@ -216,5 +216,5 @@ def connect(path: str, timeout: float, *, gone: ReconcilerError, late: Reconcile
         raise late from None
     except OSError as error:
         channel.close()
-        raise HostError(f"cannot connect to {path}: {error.strerror or error}") from error
+        raise HostError(f"cannot connect to {path}: {reason(error)}") from error
     return channel
