@@ -21,7 +21,6 @@ import jsonschema_rs
 from reconciler.manifest.compose import INTEGER
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.mistakes import SYNONYMS, misread_key, misread_text
-from reconciler.manifest.values import count, example, kind_of, show
 from reconciler.wording import nearest, suggest
 
 MANIFEST, POLICY = "reconciler-v1.schema.json", "reconciler-policy-v1.schema.json"
@@ -234,6 +233,9 @@ def _word(keyword: str, schema: Mapping[str, Any], value: Any, path: Path, file:
 
     `file`: the schema as a whole.
     """
+    # Most documents are right.
+    from reconciler.manifest.values import count, example, kind_of, show
+
     limit: Any = schema[keyword]
     expected = schema.get("description", "something else")
     if mistake := _misread(value):
