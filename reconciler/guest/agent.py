@@ -200,7 +200,7 @@ GUARD_MAX_RESTORES = 10
 KERNEL_TIMEOUT = 8.0
 # Seconds that the host may take to read one frame.
 WRITE_TIMEOUT = 10.0
-# Seconds between two checks whether a host has connected.
+# Seconds between two checks whether the machine has a port.
 POLL_INTERVAL = 0.1
 # Seconds of silence at a port that looks disconnected, after which the host counts as gone.
 GRACE = 0.5
@@ -352,6 +352,9 @@ class Port:
         self.pending = bytearray()
         # When the port began to look disconnected, by time.monotonic().
         self._silent_since: float | None = None
+        # A port without a host is always ready to be read, and only edges tell that something changes there.
+        self._edges = select.epoll()
+        self._edges.register(descriptor, select.EPOLLIN | select.EPOLLET)
 
     def receive(self) -> bytes:
         """Return what has arrived, READ_SIZE bytes or a little more at most; b"" if that is nothing."""
@@ -373,14 +376,18 @@ class Port:
             self._await_host()
         return bytes(data)
 
+    def await_edge(self, seconds: float) -> None:
+        """Wait until a host connects or disconnects or sends something, but no longer than so many seconds."""
+        self._edges.poll(seconds)
+
     def _await_host(self) -> None:
-        """Sleep for POLL_INTERVAL, unless the port has looked disconnected for GRACE."""
+        """Wait for a host, unless the port has looked disconnected for GRACE."""
         now = time.monotonic()
         if self._silent_since is None:
             self._silent_since = now
         if now - self._silent_since > GRACE:
             raise HostGoneError
-        time.sleep(POLL_INTERVAL)
+        self.await_edge(GRACE)
 
     def push(self, request: int, kind: int, payload: bytes | bytearray | memoryview = b"") -> None:
         """Append a frame to the pending ones, and write without waiting."""
@@ -451,7 +458,7 @@ def serve(server: PortServer) -> NoReturn:
             _serve_host(server)
         server.port.pending.clear()
         server.reset()
-        time.sleep(POLL_INTERVAL)
+        server.port.await_edge(TICK)
 
 
 def _serve_host(server: PortServer) -> NoReturn:
