@@ -7,20 +7,28 @@ PYTEST := $(VENV)/bin/python -m pytest --durations=20
 unexport PYTHONDONTWRITEBYTECODE
 # tests/conftest.py has the number of processes, and what runs in which of them.
 WORKERS := --numprocesses auto --no-loadscope-reorder
+# `sysctl` and others are there, where an ordinary user does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
+# What the part of the demo needs that any user can run.
+BASIC := ip:iproute2 ping:iputils-ping unshare:util-linux
+USER_ID := $(shell id -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations lock clean
+.PHONY: help venv setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
 
-setup: $(VENV)/.complete system ## install what the other targets need: a virtual environment and Debian packages
+venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 
-demo: setup ## show the main job on a real virtual machine with a real TAP
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
+setup: venv system ## install what the other targets need: a virtual environment and Debian packages
+
+demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
+	@$(MAKE) --no-print-directory system $(if $(filter-out 0,$(USER_ID)),SYSTEM="$(BASIC)")
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
 
 test: setup lint ## run all tests, on real namespaces and virtual machines
 	$(PYTEST) $(WORKERS)
@@ -56,6 +64,7 @@ clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.complete: requirements.txt pyproject.toml
+	@echo "Installing reconciler and its tools in $(VENV) (half a minute) …"
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
@@ -67,10 +76,11 @@ system:
 	@for each in $(SYSTEM); do \
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
-	@test "$$(id -u)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
+	@test "$(USER_ID)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
 
 .PHONY: package
 package:
-	@test "$$(id -u)" = 0 || { echo "make: $(NAME) is missing; run this as root, or install it" >&2; exit 1; }
+	@test "$(USER_ID)" = 0 || \
+		{ echo "make: the Debian package $(NAME) is missing: as root, apt-get install $(NAME)" >&2; exit 1; }
 	apt-get install --quiet --yes --no-install-recommends $(NAME) || \
 		{ apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends $(NAME); }

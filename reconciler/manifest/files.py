@@ -18,6 +18,7 @@ from typing import NamedTuple
 from reconciler.errors import Problem
 from reconciler.manifest.beneath import Entry, OutsideError, Root, Roots, Source, named
 from reconciler.manifest.compose import MAX_BYTES
+from reconciler.wording import reason
 
 SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "-"
@@ -183,7 +184,7 @@ def _decode(data: bytes) -> str:
 
 def reason_of(error: OSError | ValueError) -> str:
     """Return why a file could not be read."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return reason(error) if isinstance(error, OSError) else str(error)
 
 
 def file_problem(file: str, message: str) -> Problem:
