@@ -1,5 +1,7 @@
 # Everything runs in a virtual environment of its own, from hashed requirements. As root: namespaces need it.
 VENV := .venv
+# What builds the documentation has an environment of its own: nobody needs it to run or to test reconciler.
+DOCS := .venv-docs
 # The Python that the environment is made of: the system's own, which is what users have. `make PYTHON=...` takes another.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 PYTEST := $(VENV)/bin/python -m pytest --durations=20
@@ -11,13 +13,14 @@ WORKERS := --numprocesses auto --no-loadscope-reorder
 export PATH := $(PATH):/usr/sbin:/sbin
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
-SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
+SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
+	curl:curl
 # What the part of the demo needs that any user can run.
 BASIC := ip:iproute2 ping:iputils-ping unshare:util-linux
 USER_ID := $(shell id -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations lock clean
+.PHONY: help venv setup system demo test test-fast test-6.1 test-6.12 lint bench docs soak mutations lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -49,6 +52,10 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 bench: setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
 
+docs: $(DOCS)/.complete ## build the documentation as a site in build/site, and check all links
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	$(DOCS)/bin/python -m docs.site.check build/site
+
 mutations: setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
 
@@ -56,12 +63,14 @@ soak: setup ## take 40 times as many random examples; watch for half an hour, wi
 	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 
-lock: ## renew requirements.txt from pyproject.toml (needs uv)
+lock: ## renew requirements.txt and docs/requirements.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --all-extras --no-header --no-annotate \
 		--upgrade pyproject.toml --output-file requirements.txt
+	uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade \
+		--constraint requirements.txt pyproject.toml docs/requirements.in --output-file docs/requirements.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DOCS) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@echo "Installing reconciler and its tools in $(VENV) (half a minute) …"
@@ -70,6 +79,12 @@ $(VENV)/.complete: requirements.txt pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(VENV)/bin/python -m compileall -q reconciler
+	@touch $@
+
+$(DOCS)/.complete: docs/requirements.txt
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --require-hashes --requirement docs/requirements.txt
 	@touch $@
 
 system:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 # As that of the fixture `guest`, so that its saved state serves here as well.
 KIND = resumed.Kind(processors=1, python=True)
 # Seconds.
-_TIMEOUT = 240.0
+_TIMEOUT = 600.0
 _UNSHARE = (
     "unshare",
     "--mount",
@@ -42,7 +42,9 @@ mkdir "$1/upper" "$1/work"
 mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" overlay /etc
 ip link set dev lo up
 echo ready
-exec sleep infinity
+# A process 1 that waits for whatever ends.
+sleep infinity &
+wait
 """
 
 
@@ -78,10 +80,13 @@ class Host:
         assert (ran.status, ran.stderr) == (0, b""), (words, ran)
         return ran.stdout.decode()
 
+    def prepare(self) -> None:
+        """Make what machines of this host are resumed from, if there is none: it reaches no archive of packages."""
+        resumed.saved(KIND)
+
     def start_machine(self, name: str) -> None:
         """Start a machine as `reconciler sandbox start` does, from a saved state."""
-        # Made out here if there is none, as that host reaches no archive of packages.
-        resumed.saved(KIND)
+        self.prepare()
         self.output(sys.executable, "-m", "tests.host", name)
 
 
@@ -101,4 +106,5 @@ def started(folder: Path) -> Iterator[Host]:
 
 
 if __name__ == "__main__":
+    # What `reconciler sandbox start NAME` does, on such a host.
     resumed.start(sys.argv[1], KIND)

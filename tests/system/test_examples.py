@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from reconciler.cli.main import COMMANDS, main
+from tests.fields import names
 from tests.host import Host, started
 from tests.system.eyes import seen, wanted
 
@@ -70,18 +71,6 @@ def documents(example: Path) -> list[dict[str, Any]]:
     return found
 
 
-def fields(schema: Any) -> set[str]:
-    """Return the names of all fields of a schema, without those of sysctls, of which there are hundreds."""
-    if isinstance(schema, list):
-        return set[str]().union(*map(fields, schema))
-    if not isinstance(schema, dict):
-        return set()
-    properties = schema.get("properties", {})
-    deeper = [value for name, value in schema.items() if name != "properties"]
-    deeper += [value for name, value in properties.items() if name != "sysctls"]
-    return set(properties) | set[str]().union(*map(fields, deeper))
-
-
 def test_each_feature_has_an_example_whose_first_line_says_what_it_shows() -> None:
     assert len(NUMBERED) >= 15
     assert [int(path.name[:2]) for path in NUMBERED] == list(range(1, len(NUMBERED) + 1))
@@ -101,7 +90,7 @@ def test_the_examples_name_every_field_of_a_manifest() -> None:
     for path in EXAMPLES:
         used |= set(re.findall(r"[\w.]+(?=:(?: |$))", path.read_text(), re.MULTILINE))
     schema = json.loads((ROOT / "schemas" / "reconciler-v1.schema.json").read_text())
-    assert sorted(fields(schema) - used) == []
+    assert sorted(names(schema) - used) == []
 
 
 def test_examples_apply_to_real_namespaces(host: Host) -> None:

@@ -1,0 +1,131 @@
+"""Every block of commands that a reader is shown is run as it stands, or says why not."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT, blocks, doubts, matches, pages
+from tests.host import Host, started
+
+# The page is the first thing that people see, and has a test of its own.
+RUN_ELSEWHERE = {"README.md": "tests/system/test_readme.py"}
+RUN = [
+    page
+    for page in pages()
+    if page.name not in RUN_ELSEWHERE and any(block.is_run for block in blocks(page.read_text(encoding="utf-8")))
+]
+# A command that fails ends the page, unless a comment beside it has its exit code. `sandbox start` resumes a machine
+# that was saved, as its boot takes ten times as long; tests/guest/test_sandbox.py boots.
+PRELUDE = r"""
+mkdir -p "$folder/bin"
+cat >"$folder/bin/reconciler" <<end
+#!/bin/sh
+if test "\$1 \$2" = "sandbox start"; then exec '{python}' -m tests.host "\$3"; fi
+exec '{program}' "\$@"
+end
+chmod 755 "$folder/bin/reconciler"
+PATH=$folder/bin:$PATH
+trap 'code=$?
+    printf "%s\t%s\t%s\n" "$block" "$code" "$BASH_COMMAND" >>"$folder/failed"
+    grep -qxF "$block	$code	$BASH_COMMAND" "$folder/expected" || exit 99' ERR
+"""
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_block_is_run_or_says_why_not(page: Path) -> None:
+    assert doubts(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("```\nreconciler diff a.yaml\n```\n", "1: is ``` commands (sh), output or data?"),
+        ("text\n\n```bash\nls\n```\n", "3: is ```bash commands (sh), output or data?"),
+        ("~~~console\n$ ls\n~~~\n", "1: is ```console commands (sh), output or data?"),
+        ("```text\n# ip link\n```\n", "1: this looks like commands"),
+        ("```text\n$ reconciler diff\n```\n", "1: this looks like commands"),
+        ("```sh\n$ ls\n```\n", "1: a `sh` block is for pasting"),
+        ("```output\nok\n```\n", "1: an `output` block follows"),
+        ("<!-- not run: it is long -->\n```sh\nmake soak\n```\n\n```output\nok\n```\n", "6: an `output` block follows"),
+        ("<!-- not run:  -->\n```console\nmake soak\n```\n", "2: is ```console commands"),
+        ("Run\n\n    reconciler diff\n", "3: a block needs a fence"),
+        ("- Run:\n\n  ```\n  ls\n  ```\n", "3: is ``` commands"),
+    ],
+)
+def test_what_is_neither_is_found(text: str, problem: str) -> None:
+    (found,) = doubts(text)
+    assert found.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```sh\nls\n```\n\n```output\na\n```\n",
+        "<!-- not run: it takes an hour -->\n```sh\nmake soak\n```\n",
+        "```yaml\n# ip netns add a\na: b\n```\n\n```text\na --> b\n```\n",
+        "- one\n\n    more of it\n",
+    ],
+)
+def test_what_is_clear_is_no_doubt(text: str) -> None:
+    assert doubts(text) == []
+
+
+def test_each_page_that_is_run_elsewhere_is_run_there() -> None:
+    for page, test in RUN_ELSEWHERE.items():
+        assert page in (ROOT / test).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def host(root: None, tmp_path: Path) -> Iterator[Host]:
+    folder = tmp_path / "host"
+    folder.mkdir()
+    with started(folder) as made:
+        yield made
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_of_a_page_do_what_it_shows(host: Host, page: Path, tmp_path: Path) -> None:
+    found = blocks(page.read_text(encoding="utf-8"))
+    work, folder = tmp_path / "work", tmp_path / "run"
+    work.mkdir()
+    folder.mkdir()
+    expected = {(block.line, code, command) for block in found if block.is_run for command, code in block.failures}
+    (folder / "expected").write_text("".join(f"{line}\t{code}\t{command}\n" for line, code, command in expected))
+    program = Path(sys.executable).with_name("reconciler")
+    script = f"folder={folder}\n" + PRELUDE.replace("{python}", sys.executable).replace("{program}", str(program))
+    for block in found:
+        if block.is_run:
+            # Its last command is not the one of the line that runs the file.
+            (folder / f"{block.line}.sh").write_text(f"{block.text}:\n")
+            script += f'block={block.line}\n. "$folder/{block.line}.sh" >"$folder/{block.line}.out" 2>&1\n'
+    if "sandbox start" in script:
+        host.prepare()
+    before = state(host)
+    done = host.run("bash", "-c", script, folder=work)
+    printed = {block.line: (folder / f"{block.line}.out") for block in found if block.is_run}
+    outputs = {line: file.read_text() if file.exists() else "" for line, file in printed.items()}
+    failed = (folder / "failed").read_text() if (folder / "failed").exists() else ""
+    assert done.returncode == 0, f"{page.name}: {failed}{done.stdout}\n{outputs}"
+    assert sorted(failed.splitlines()) == sorted(f"{line}\t{code}\t{command}" for line, code, command in expected)
+    wrong = [
+        f"{page.name}:{block.line} shows, and {shell.line} printed:\n{outputs[shell.line]}"
+        for shell, block in pairwise(found)
+        if block.language == "output" and not matches(block.text, outputs[shell.line])
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert state(host) == before
+
+
+def state(host: Host) -> list[str]:
+    """Return what a page could leave behind on a host."""
+    links = host.output("ip", "-brief", "link").splitlines()
+    names = [line.split()[0] for line in links]
+    processes = host.output("ps", "-eo", "args=").splitlines()
+    left = [line for line in processes if re.search("reconciler|qemu", line)]
+    return sorted([*names, *host.output("ip", "netns").split(), *left])
