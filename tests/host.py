@@ -5,14 +5,17 @@ Network, processes, /run and /srv are its own, and what is written below /etc is
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from reconciler.cli.main import main
 from tests import resumed
 from tests.machine import run_command
 
@@ -53,19 +56,47 @@ class Host:
     """Process 1 of a host of its own, by its ID outside."""
 
     pid: int
+    _commands: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def run(self, *words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """Run a program on this host, in a folder; return its output, both streams as one."""
-        bin_folder = Path(sys.executable).parent
         return subprocess.run(
-            ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", f"--wd={folder}", *words],
+            self._words(folder, *words),
             check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
             timeout=_TIMEOUT,
-            env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+            env=self._environment(),
+        )
+
+    def _words(self, folder: Path, *words: str) -> list[str]:
+        return ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", f"--wd={folder}", *words]
+
+    def _environment(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+    def reconciler(self, *words: str) -> tuple[int, str]:
+        """Run a command of reconciler on this host, in one process for all of them; return its exit code and output."""
+        if not self._commands:
+            self._commands.append(self._start_commands())
+        process = self._commands[0]
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(json.dumps(words) + "\n")
+        process.stdin.flush()
+        code, printed = json.loads(process.stdout.readline())
+        return int(code), str(printed)
+
+    def _start_commands(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self._words(ROOT, sys.executable, "-m", "tests.host"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment(),
         )
 
     def output(self, *words: str, folder: Path = ROOT) -> str:
@@ -73,6 +104,12 @@ class Host:
         done = self.run(*words, folder=folder)
         assert done.returncode == 0, (words, done.stdout)
         return done.stdout
+
+    def end(self) -> None:
+        """End the process that runs commands."""
+        for process in self._commands:
+            with process:
+                process.kill()
 
     def within(self, machine: str, *words: str) -> str:
         """Run what has to succeed in a machine of this host; return what it prints on standard output."""
@@ -100,11 +137,25 @@ def started(folder: Path) -> Iterator[Host]:
             assert process.stdout
             assert process.stdout.readline() == "ready\n"
             (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            yield Host(int(child))
+            host = Host(int(child))
+            yield host
+            host.end()
         finally:
             process.kill()
 
 
+def serve() -> None:
+    """Run the commands that lines of standard input have, and print what became of each."""
+    for line in sys.stdin:
+        printed = io.StringIO()
+        with redirect_stdout(printed), redirect_stderr(printed):
+            code = main(json.loads(line))
+        print(json.dumps([code, printed.getvalue()]), flush=True)
+
+
 if __name__ == "__main__":
-    # What `reconciler sandbox start NAME` does, on such a host.
-    resumed.start(sys.argv[1], KIND)
+    if len(sys.argv) > 1:
+        # What `reconciler sandbox start NAME` does, on such a host.
+        resumed.start(sys.argv[1], KIND)
+    else:
+        serve()
