@@ -20,7 +20,7 @@ BASIC := ip:iproute2 ping:iputils-ping unshare:util-linux
 USER_ID := $(shell id -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv setup system demo test test-fast test-6.1 test-6.12 lint bench docs soak mutations lock clean
+.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint bench docs soak mutations lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -38,6 +38,10 @@ test: setup lint ## run all tests, on real namespaces and virtual machines
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
 	$(PYTEST) $(WORKERS) -m "not root" -p no:cacheprovider
+
+fresh: venv ## run every command of README, in order, on a fresh Debian 12 (needs root; ten minutes)
+	@$(MAKE) --no-print-directory system SYSTEM=debootstrap:debootstrap
+	$(VENV)/bin/python -m tests.fresh /var/cache/reconciler/debian
 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
 	GUEST_KERNEL=$(@:test-%=%) $(PYTEST) $(WORKERS) tests/guest tests/formats tests/ipvs tests/netlink tests/traffic

@@ -112,17 +112,16 @@ fi
 begin=$SECONDS
 parts=(namespace machine)
 own=(unshare --mount --net --pid --fork --kill-child --mount-proc)
-left_out=''
+left_out='' helps="run it outside of this container, or with the capability CAP_SYS_ADMIN"
 if [ "$(id -u)" != 0 ]; then
+    helps="run \`make demo\` as root"
     parts=(namespace)
     own+=(--user --map-root-user)
     left_out="This was without root, in a user namespace. Left out: the virtual machine, its NIC and its 20,000 IPVS rules.
 Run \`make demo\` as root to see them."
-    if ! "${own[@]}" true; then
-        echo "demo: on this host, only root can have namespaces (see above): run \`make demo\` as root" >&2
-        exit 2
-    fi
-else
+fi
+"${own[@]}" true || fail "here, this user may have no namespaces (see above): $helps"
+if [ "$(id -u)" = 0 ]; then
     # That host reaches no archive of packages.
     python -c 'from reconciler.guest import image
 image.prepare(report=lambda step: print(f"{step} …", flush=True))'

@@ -21,7 +21,6 @@ _COMMANDS = (
 _COMMANDS += "python3?|reconciler|kata-runtime|sh|sudo|sysctl|systemctl|virsh"
 _COMMAND = re.compile(rf"^ *([$#>] +)?({_COMMANDS})( |$)", re.MULTILINE)
 _PROMPT = re.compile(r"^ *\$ ", re.MULTILINE)
-_EXPECTED = re.compile(r"^(.*\S)\s+# exit code (\d+)\b.*$", re.MULTILINE)
 
 
 class Block(NamedTuple):
@@ -35,11 +34,6 @@ class Block(NamedTuple):
     @property
     def is_run(self) -> bool:
         return self.language == "sh" and not self.reason
-
-    @property
-    def failures(self) -> list[tuple[str, int]]:
-        """Return the commands whose exit code is another than 0, as a comment beside them says; of a pipe, the last."""
-        return [(command.split(" | ")[-1].strip(), int(code)) for command, code in _EXPECTED.findall(self.text)]
 
 
 def pages() -> list[Path]:
@@ -111,13 +105,3 @@ def _indented(text: str) -> list[int]:
                 listed = bool(re.match(r"\s*([-*+]|\d+\.)\s", line)) or (listed and line.startswith(" "))
         blank = not line.strip()
     return found
-
-
-def matches(expected: str, printed: str) -> bool:
-    """Return whether something was printed as shown. `…` is anything, a space at the end of a line is nothing."""
-    parts = [re.escape(part) for part in _trimmed(expected).split("…")]
-    return re.fullmatch(".*".join(parts), _trimmed(printed), re.DOTALL) is not None
-
-
-def _trimmed(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.strip().splitlines())

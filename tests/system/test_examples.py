@@ -196,25 +196,45 @@ def test_the_demo() -> None:
     assert "sh -c 'tail -n +4 /proc/net/ip_vs | wc -l'\n" in seen
 
 
-def test_the_demo_without_root_shows_the_part_that_needs_none(root: None) -> None:
+@pytest.fixture
+def demo(root: None) -> Iterator[str]:
+    """The demo where another user can read it, who may not see the checkout."""
     with tempfile.TemporaryDirectory() as name:
-        # Another user may not see the checkout.
-        folder = Path(name)
-        shutil.copytree(ROOT / "examples", folder / "examples")
-        folder.chmod(0o755)
-        done = subprocess.run(
-            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", f"{name}/examples/demo.sh"],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd="/",
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
-        )
+        shutil.copytree(ROOT / "examples", Path(name, "examples"))
+        Path(name).chmod(0o755)
+        yield f"{name}/examples/demo.sh"
+
+
+def as_another_user(*words: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        words,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_the_demo_without_root_shows_the_part_that_needs_none(demo: str) -> None:
+    done = as_another_user("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", demo)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert "first: applied 4 operations in " in done.stdout
     assert "repaired sandbox=first cause=drift" in done.stdout
     assert "Left out: the virtual machine, its NIC and its 20,000 IPVS rules.\nRun `make demo` as root" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_the_demo_says_what_it_needs_where_users_have_no_namespaces(demo: str) -> None:
+    # As in a chroot: user_namespaces(7).
+    words = "mount --rbind / /mnt; exec chroot --userspec=65534:65534 /mnt bash $0"
+    done = as_another_user("unshare", "--mount", "sh", "-c", words, demo)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "unshare: unshare failed: Operation not permitted",
+        "demo: here, this user may have no namespaces (see above): run `make demo` as root",
+    ]
 
 
 def test_the_manifests_of_the_readme_are_valid(tmp_path: Path) -> None:

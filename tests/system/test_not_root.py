@@ -25,6 +25,7 @@ from tests.processes import process_in
 from tests.system.box import nic
 from tests.watch.running import watching
 
+ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 RUN = "/run/reconciler"
 # What a message may not say of what is there, and works for root.
@@ -214,8 +215,38 @@ def test_a_process_that_is_hidden_is_not_gone(world: World) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     pid = world.names["pid"]
     where = f"pid: pid.yaml:4:3: driver: netns of pid {pid}: /proc/{pid}/ns/net"
     assert (ran.returncode, ran.stderr) == (2, f"{where}: this process is hidden; run this as root\n")
+
+
+def test_make_finds_what_a_user_does_not_look_for(root: None) -> None:
+    """Programs of root are in folders that the PATH of a user lacks; on this host, nothing is missing."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        (Path(name) / "Makefile").write_text((ROOT / "Makefile").read_text())
+        words = [
+            "setpriv",
+            f"--reuid={NOBODY}",
+            f"--regid={NOBODY}",
+            "--clear-groups",
+            "make",
+            "-s",
+            "-C",
+            name,
+            "system",
+        ]
+        env = {**os.environ, "PATH": "/usr/bin:/bin"}
+        env.pop("MAKEFLAGS", None)
+        ran = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+        # What is missing indeed is named, with the command that installs it.
+        ran = subprocess.run(
+            [*words, "SYSTEM=no-such-program:no-such-package"], capture_output=True, text=True, check=False, env=env
+        )
+        assert ran.returncode == 2
+        assert ran.stderr.splitlines()[0] == (
+            "make: the Debian package no-such-package is missing: as root, apt-get install no-such-package"
+        )
