@@ -13,14 +13,16 @@ WORKERS := --numprocesses auto --no-loadscope-reorder
 export PATH := $(PATH):/usr/sbin:/sbin
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
-SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
+# Shells whose completions are tested, and what reads the manual page.
+SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db
+SYSTEM := $(SHELLS) ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
 	curl:curl
 # What the part of the demo needs that any user can run.
 BASIC := ip:iproute2 ping:iputils-ping unshare:util-linux
 USER_ID := $(shell id -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint bench docs soak mutations lock clean
+.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -53,12 +55,22 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python -m tests.check_regexes reconciler tests
 
+generated: $(VENV)/.complete ## make the completions of bash, zsh and fish, and the manual page, below build/
+	$(VENV)/bin/python -m tools.generate build
+
+editors: $(VENV)/.complete ## check the schema with what editors run: yaml-language-server, from npm (needs node)
+	@for each in node:nodejs npm:npm; do \
+		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
+	done
+	$(VENV)/bin/python -m tests.editors.install
+	$(PYTEST) tests/editors
+
 bench: setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
 
 docs: $(DOCS)/.complete ## build the documentation as a site in build/site, and check all links
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
-	$(DOCS)/bin/python -m docs.site.check build/site
+	$(DOCS)/bin/python -m tools.site.check build/site
 
 mutations: setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
@@ -74,7 +86,7 @@ lock: ## renew requirements.txt and docs/requirements.txt from pyproject.toml (n
 		--constraint requirements.txt pyproject.toml docs/requirements.in --output-file docs/requirements.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DOCS) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors build
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@echo "Installing reconciler and its tools in $(VENV) (half a minute) …"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from docs.site import check, commands, examples, fields
 from reconciler.cli.main import COMMANDS
 from reconciler.manifest.policy import read
 from reconciler.watch.report import format_metrics
 from tests.docs.blocks import ROOT, blocks, pages
 from tests.fields import names
+from tools.site import check, commands, examples, fields
 
 MANIFEST = ROOT / "schemas" / "reconciler-v1.schema.json"
 
@@ -26,8 +26,8 @@ def test_every_field_is_in_the_reference() -> None:
     listed = set(re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE))
     assert names(json.loads(MANIFEST.read_text())) <= listed
     assert "net.ipv4.ip_forward" in listed
-    assert "| `mtu` | integer, at least 46, at most 9,600 | needed | `1500` | An MTU from 46 to 9600 bytes |" in page
-    assert "| `weight` | integer, at least 0, at most 65,535 | `1` | `100` |" in page
+    assert "| `mtu` | integer from 46 to 9600 | needed | `1500` | an MTU from 46 to 9600 bytes |" in page
+    assert "| `weight` | integer from 0 to 65535 | `1` | `100` |" in page
     policy = fields.page(ROOT / "schemas" / "reconciler-policy-v1.schema.json", fields.POLICY)
     assert {"drivers", "physicalDevices", "processes"} <= set(re.findall(r"^\| `([^`]+)` \|", policy, re.MULTILINE))
 

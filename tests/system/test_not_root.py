@@ -187,11 +187,13 @@ ROWS = {
     "kata-ipvs·ipvsadm·--parameters·-Ln·@vm": MACHINES,
     "kata-ipvs·ipvsadm·--restore·secret/rules·@vm": MACHINES,
     "import --sandbox x --vm y closed.rules": f"closed.rules: {DENIED}",
+    "explain routes.nexthops": "",
 }
 
 
 def test_another_user_is_told_what_only_root_can(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert {row.replace("·", " ").split()[0] for row in ROWS} == set(COMMANDS)
+    # `init` prints a manifest in any case, and in it what could not be read: tests/cli/test_init.py.
+    assert {row.replace("·", " ").split()[0] for row in ROWS} | {"init"} == set(COMMANDS)
     wrong = []
     for row, expected in ROWS.items():
         words = world.words(row)

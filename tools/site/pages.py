@@ -14,7 +14,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from docs.site import commands, examples, fields  # noqa: E402
+from tools.site import commands, examples, fields  # noqa: E402
 
 # Pages that are files of the repository's root, and folders whose files are part of the site as they are.
 _ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
