@@ -83,6 +83,9 @@ def _default(field: Field) -> str:
 
 
 def _example(field: Field) -> str:
+    """Return an example, of a field that has no table of its own."""
+    if field.fields:
+        return ""
     return next(map(_code, field.schema.get("examples", ())), "")
 
 
