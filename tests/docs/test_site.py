@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.cli.main import COMMANDS
+from reconciler.cli.main import COMMANDS, main
 from reconciler.manifest.policy import read
 from reconciler.watch.report import format_metrics
 from tests.docs.blocks import ROOT, blocks, pages
@@ -97,6 +97,28 @@ def test_the_policy_shown_is_one(tmp_path: Path) -> None:
         file = tmp_path / f"{number}.yaml"
         file.write_text(text)
         assert read(str(file), []).drivers == ("netns", "vm")
+
+
+HEAD = "apiVersion: reconciler/v1\nsandbox: shown\ndriver: {netns: {name: shown}}\n"
+NIC = (
+    "interfaces: [{name: eth-test, device: tap-test, hwAddr: 02:00:00:00:00:01, mtu: 68, addresses: [172.16.0.2/16]}]\n"
+)
+
+
+def test_manifests_shown_and_parts_of_them_are_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = [
+        block for page in pages() for block in blocks(page.read_text(encoding="utf-8")) if block.language == "yaml"
+    ]
+    wholes = [block.text for block in shown if re.search(r"^apiVersion: reconciler/", block.text, re.MULTILINE)]
+    sections = re.compile(r"(?:interfaces|ipvs|neighbours|routes|rules|sysctls):")
+    parts = [
+        HEAD + ("" if "interfaces:" in each.text else NIC) + each.text for each in shown if sections.match(each.text)
+    ]
+    assert min(len(wholes), len(parts)) > 1
+    for text in (*wholes, *parts):
+        file = tmp_path / "shown.yaml"
+        file.write_text(text)
+        assert main(["validate", str(file)]) == 0, (text, capsys.readouterr())
 
 
 def test_alerts_are_about_metrics_that_exist() -> None:
