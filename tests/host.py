@@ -80,15 +80,19 @@ class Host:
 
     def reconciler(self, *words: str) -> tuple[int, str]:
         """Run a command of reconciler on this host, in one process for all of them; return its exit code and output."""
+        code, printed = self._ask("run", *words)
+        return int(code), str(printed)
+
+    def _ask(self, *request: str) -> list[int | str]:
         if not self._commands:
             self._commands.append(self._start_commands())
         process = self._commands[0]
         assert process.stdin
         assert process.stdout
-        process.stdin.write(json.dumps(words) + "\n")
+        process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
-        code, printed = json.loads(process.stdout.readline())
-        return int(code), str(printed)
+        answer: list[int | str] = json.loads(process.stdout.readline())
+        return answer
 
     def _start_commands(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -117,14 +121,11 @@ class Host:
         assert (ran.status, ran.stderr) == (0, b""), (words, ran)
         return ran.stdout.decode()
 
-    def prepare(self) -> None:
-        """Make what machines of this host are resumed from, if there is none: it reaches no archive of packages."""
-        resumed.saved(KIND)
-
     def start_machine(self, name: str) -> None:
         """Start a machine as `reconciler sandbox start` does, from a saved state."""
-        self.prepare()
-        self.output(sys.executable, "-m", "tests.host", name)
+        # Made out here if there is none, as that host reaches no archive of packages.
+        resumed.saved(KIND)
+        self._ask("start", name)
 
 
 @contextmanager
@@ -145,17 +146,17 @@ def started(folder: Path) -> Iterator[Host]:
 
 
 def serve() -> None:
-    """Run the commands that lines of standard input have, and print what became of each."""
+    """Do what lines of standard input ask for on such a host, and print what became of each."""
     for line in sys.stdin:
-        printed = io.StringIO()
+        what, *words = json.loads(line)
+        printed, code = io.StringIO(), 0
         with redirect_stdout(printed), redirect_stderr(printed):
-            code = main(json.loads(line))
+            if what == "start":
+                resumed.start(words[0], KIND)
+            else:
+                code = main(words)
         print(json.dumps([code, printed.getvalue()]), flush=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        # What `reconciler sandbox start NAME` does, on such a host.
-        resumed.start(sys.argv[1], KIND)
-    else:
-        serve()
+    serve()

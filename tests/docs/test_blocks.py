@@ -16,11 +16,18 @@ from tests.host import Host, started
 # The page is the first thing that people see, and has a test of its own.
 RUN_ELSEWHERE = {"README.md": "tests/system/test_readme.py"}
 RUN = [page for page in pages() if page.name not in RUN_ELSEWHERE and commands(page)]
-# `sandbox start` resumes a machine that was saved, as its boot takes ten times as long.
-RESUMING = """\
+MACHINE = "pages"
+# A start costs as much as all commands of a page, so one machine serves all of them, and is emptied when it is stopped.
+PROGRAM = """\
 #!/bin/sh
-if test "$1 $2" = "sandbox start"; then exec '{python}' -m tests.host "$3"; fi
-exec '{program}' "$@"
+case "$1 $2" in
+"sandbox start") exec ln -s {machine} /run/reconciler/sandboxes/"$3" ;;
+"sandbox stop")
+    rm /run/reconciler/sandboxes/"$3"
+    set -- sandbox exec {machine} -- sh -c \
+        'ipvsadm -C; ip address flush dev lo scope global; sysctl -qw net.ipv4.ip_forward=0' ;;
+esac
+exec {program} "$@"
 """
 
 
@@ -68,25 +75,31 @@ def test_each_page_that_is_run_elsewhere_is_run_there() -> None:
         assert page in (ROOT / test).read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def host(root: None, tmp_path: Path) -> Iterator[Host]:
-    folder = tmp_path / "host"
-    folder.mkdir()
-    with started(folder) as made:
+@pytest.fixture(scope="module")
+def host(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """The host of all pages: each leaves nothing behind, as it shows the reader how to."""
+    with started(tmp_path_factory.mktemp("host")) as made:
         yield made
 
 
+@pytest.fixture(scope="module")
+def machine(host: Host) -> None:
+    host.start_machine(MACHINE)
+
+
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_commands_of_a_page_do_what_it_shows(host: Host, page: Path, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_do_what_it_shows(
+    host: Host, page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     folder, work, programs = tmp_path / "run", tmp_path / "work", tmp_path / "bin"
     for each in (folder, work, programs):
         each.mkdir()
     program = programs / "reconciler"
-    program.write_text(RESUMING.format(python=sys.executable, program=Path(sys.executable).with_name("reconciler")))
+    program.write_text(PROGRAM.format(machine=MACHINE, program=Path(sys.executable).with_name("reconciler")))
     program.chmod(0o755)
     run = commands(page)
     if any("sandbox start" in each.text for each in run):
-        host.prepare()
+        request.getfixturevalue("machine")
     before = state(host)
     done = host.run("bash", "-c", f"PATH={programs}:$PATH\n{script(run, folder)}", "bash", str(folder), folder=work)
     printed = "".join(file.read_text() for file in sorted(folder.glob("*.out")))
