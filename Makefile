@@ -13,10 +13,9 @@ WORKERS := --numprocesses auto --no-loadscope-reorder
 export PATH := $(PATH):/usr/sbin:/sbin
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
-# Shells whose completions are tested, and what reads the manual page.
-SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db
-SYSTEM := $(SHELLS) ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
-	curl:curl
+# Shells whose completions are tested, what reads the manual page, and what a page of the docs uses.
+SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db curl:curl
+SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 # What the part of the demo needs that any user can run.
 BASIC := ip:iproute2 ping:iputils-ping unshare:util-linux
 USER_ID := $(shell id -u)
@@ -35,7 +34,8 @@ demo: venv ## show the main job in a namespace, and for root in a real virtual m
 	@$(MAKE) --no-print-directory system $(if $(filter-out 0,$(USER_ID)),SYSTEM="$(BASIC)")
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
 
-test: setup lint ## run all tests, on real namespaces and virtual machines
+test: setup shells ## run all tests, on real namespaces and virtual machines
+	@$(MAKE) --no-print-directory --jobs=2 lint compiled
 	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
@@ -53,15 +53,18 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/python -m tests.check_regexes reconciler tests
+	$(VENV)/bin/python -m tests.check_regexes reconciler tests tools
+
+# Else each worker would compile all tests for itself.
+.PHONY: compiled
+compiled: $(VENV)/.complete
+	@$(VENV)/bin/python -m pytest --collect-only -qq >/dev/null
 
 generated: $(VENV)/.complete ## make the completions of bash, zsh and fish, and the manual page, below build/
 	$(VENV)/bin/python -m tools.generate build
 
 editors: $(VENV)/.complete ## check the schema with what editors run: yaml-language-server, from npm (needs node)
-	@for each in node:nodejs npm:npm; do \
-		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
-	done
+	$(call install,node:nodejs npm:npm)
 	$(VENV)/bin/python -m tests.editors.install
 	$(PYTEST) tests/editors
 
@@ -103,10 +106,19 @@ $(DOCS)/.complete: docs/requirements.txt
 	$(DOCS)/bin/python -m pip install --quiet --require-hashes --requirement docs/requirements.txt
 	@touch $@
 
-system:
-	@for each in $(SYSTEM); do \
+# Commands, each with the Debian package that has it.
+define install
+	@for each in $(1); do \
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
+endef
+
+.PHONY: shells
+shells:
+	$(call install,$(SHELLS))
+
+system:
+	$(call install,$(SYSTEM))
 	@test "$(USER_ID)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
 
 .PHONY: package

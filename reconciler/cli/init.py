@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = Found(
         sandbox=sandbox,
         schema=schema_file(MANIFEST),
-        others=[*(str(each) for each in there if each != driver), *unknown],
+        others=[*unknown, *(str(each) for each in there if each != driver)],
         devices=_devices(driver),
     )
     say(*starter(found._replace(**_observe(sandbox, policy, exists=driver in there))))

@@ -65,12 +65,12 @@ def find(path: str) -> Field:
         if (index := _INDEX.match(rest)) and at.item:
             at, rest = at.item, rest[index.end() :]
             continue
-        rest = rest.removeprefix(".")
-        names = [name for name in at.fields if re.match(rf"{re.escape(name)}(?=[.\[]|\Z)", rest)]
+        rest, fields = rest.removeprefix("."), at.fields
+        names = [name for name in fields if rest.startswith(name) and rest[len(name) : len(name) + 1] in {"", ".", "["}]
         if not names:
             raise UnknownFieldError(_unknown(at, rest))
         name = max(names, key=len)
-        at, rest = at.fields[name], rest[len(name) :]
+        at, rest = fields[name], rest[len(name) :]
     return at
 
 

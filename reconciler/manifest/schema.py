@@ -93,8 +93,10 @@ def enforced(name: str = MANIFEST) -> dict[str, Any]:
     """
     whole: dict[str, Any] = json.loads(schema_text(name))
     for definition in whole.get("$defs", {}).values():
-        if "patternErrorMessage" in definition:
-            del definition["pattern"]
+        items = (field["items"] for field in definition.get("properties", {}).values() if "items" in field)
+        for part in (definition, *items):
+            if "patternErrorMessage" in part:
+                del part["pattern"]
     return whole
 
 

@@ -161,3 +161,12 @@ def test_an_id_is_made_of_any_name(name: str, identity: str, capsys: pytest.Capt
     text = init(capsys, "--netns", name)
     assert str(yaml.safe_load(text)["sandbox"]) == identity
     assert run(capsys, "validate", text)[0] == 0
+
+
+def test_names_of_a_sandbox_are_made_printable(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    name = kernel.namespace()
+    ip("-n", name, "link", "add", "a\x1b[2J#\u202e", "type", "veth", "peer", "name", "-{x")
+    text = init(capsys, "--netns", name)
+    assert text.replace("\n", "").isprintable()
+    assert "\n# |   a\\x1b[2J#\\u202e" in text
+    assert run(capsys, "validate", text)[0] == run(capsys, "validate", switched_on(text))[0] == 0

@@ -35,7 +35,15 @@ def install() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(_HERE / name, FOLDER / name)
-    words = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+    words = [
+        "npm",
+        "ci",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--no-update-notifier",
+        "--fetch-retry-mintimeout=1000",
+    ]
     ran = subprocess.run(words, cwd=FOLDER, capture_output=True, text=True, check=False)
     if ran.returncode:
         lines = [line.strip() for line in ran.stderr.splitlines() if line.strip()] or ["no reason given"]

@@ -308,6 +308,16 @@ def is_accepted(document: Any) -> bool:
     return findings + list(check_sections(draft)) == []
 
 
+def test_what_is_enforced_has_no_pattern_for_editors() -> None:
+    parts: list[Any] = [enforced()]
+    for part in parts:
+        parts += [each for each in (part.values() if isinstance(part, dict) else part) if isinstance(each, dict | list)]
+    assert [
+        part for part in parts if isinstance(part, dict) and {"pattern", "patternErrorMessage"} <= part.keys()
+    ] == []
+    assert len(parts) > 500
+
+
 def test_all_texts_with_a_pattern_for_editors_are_tried() -> None:
     assert {path_text(path) for path, part in ALL if "patternErrorMessage" in part} == {
         path_text(tuple(0 if isinstance(step, int) else step for step in path)) for path in EDITED

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli.main import whole_parser
+from tests.conftest import Kernel
 from tools import completions, generate
 
 DEADLINE = 60.0
 SHELLS = [
-    pytest.param(name, marks=pytest.mark.skipif(not shutil.which(name), reason=f"`make system` installs {name}"))
+    pytest.param(name, marks=pytest.mark.skipif(not shutil.which(name), reason=f"`make shells` installs {name}"))
     for name in completions.FILES
 ]
 START = {
@@ -116,3 +117,8 @@ def test_every_command_and_option_is_in_them(shell_name: str) -> None:
     for name, command in whole_parser().commands().items():
         assert name in text
         assert [each for each in command.options() if each.startswith("--") and each.lstrip("-") not in text] == []
+
+
+def test_names_of_this_host_are_completed(shell: Shell, kernel: Kernel) -> None:
+    name = kernel.namespace()
+    shell.type(f"reconciler init --netns {name[:-1]}\t\r", f"<init><--netns><{name}>")

@@ -16,7 +16,7 @@ from reconciler.cli.parser import Parser
 from tools import generate
 
 needs = {
-    name: pytest.mark.skipif(not shutil.which(name), reason=f"`make system` installs {name}")
+    name: pytest.mark.skipif(not shutil.which(name), reason=f"`make shells` installs {name}")
     for name in ("man", "mandoc")
 }
 
