@@ -16,9 +16,9 @@ KERNEL := linux-image-6.12-cloud-amd64
 # Shells whose completions are tested, what reads the manual page, and what a page of the docs uses.
 SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db curl:curl
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
-# What the part of the demo needs that any user can run.
-BASIC := ip:iproute2 ping:iputils-ping unshare:util-linux
 USER_ID := $(shell id -u)
+# What the demo needs: another user than root sees the part without a machine.
+DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_ID)),qemu-system-x86_64:qemu-system-x86)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations lock clean
@@ -31,7 +31,7 @@ venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 setup: venv system ## install what the other targets need: a virtual environment and Debian packages
 
 demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
-	@$(MAKE) --no-print-directory system $(if $(filter-out 0,$(USER_ID)),SYSTEM="$(BASIC)")
+	@$(MAKE) --no-print-directory system SYSTEM="$(DEMO)"
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
 
 test: setup shells ## run all tests, on real namespaces and virtual machines
@@ -41,7 +41,7 @@ test: setup shells ## run all tests, on real namespaces and virtual machines
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
 	$(PYTEST) $(WORKERS) -m "not root" -p no:cacheprovider
 
-fresh: venv ## run every command of README, in order, on a fresh Debian 12 (needs root; ten minutes)
+fresh: root venv ## run every command of README, in order, on a fresh Debian 12 (ten minutes)
 	@$(MAKE) --no-print-directory system SYSTEM=debootstrap:debootstrap
 	$(VENV)/bin/python -m tests.fresh /var/cache/reconciler/debian
 
@@ -68,17 +68,17 @@ editors: $(VENV)/.complete ## check the schema with what editors run: yaml-langu
 	$(VENV)/bin/python -m tests.editors.install
 	$(PYTEST) tests/editors
 
-bench: setup ## measure, side by side in one run
+bench: root setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
 
 docs: $(DOCS)/.complete ## build the documentation as a site in build/site, and check all links
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
 	$(DOCS)/bin/python -m tools.site.check build/site
 
-mutations: setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
+mutations: root setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
 
-soak: setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go
+soak: root setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go
 	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 
@@ -120,6 +120,10 @@ shells:
 system:
 	$(call install,$(SYSTEM))
 	@test "$(USER_ID)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
+
+.PHONY: root
+root:
+	@test "$(USER_ID)" = 0 || { echo "make: $(MAKECMDGOALS) needs root: namespaces, devices and virtual machines" >&2; exit 1; }
 
 .PHONY: package
 package:

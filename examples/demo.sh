@@ -4,7 +4,7 @@
 # Network, processes and /run are the demo's own. So nothing of this host changes, and everything ends with the demo.
 set -eu
 examples=$(cd "$(dirname "$0")" && pwd)
-# Seconds, most of which an image takes that has to be built.
+# Seconds after which the demo gives up.
 longest=600
 bold='' plain=''
 if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); fi
@@ -97,14 +97,18 @@ flush() {
     run 'reconciler status'
 }
 
-# On the host of the demo's own: a folder to work in, and the parts to show.
+# On the host of the demo's own: a folder for temporary files, and the parts to show.
 if [ $# -gt 0 ]; then
     mount -t tmpfs -o mode=0755 tmpfs /run
     # The operator's policy is about this host, not about that one.
     if [ -d /etc/reconciler ]; then mount -t tmpfs -o mode=0755 tmpfs /etc/reconciler; fi
     ip link set dev lo up
-    cd "$1"
+    export TMPDIR=$1
     shift
+    trap 'fail "something does not happen that should"' TERM
+    { sleep "$longest" && kill $$; } &
+    say "A folder to work in"
+    run "cd \"\$(mktemp -d)\"; cp $(printf %q "$examples")/{01-namespace.yaml,vm.yaml,vm.rules} ."
     for part; do "$part"; done
     exit
 fi
@@ -126,11 +130,18 @@ if [ "$(id -u)" = 0 ]; then
     python -c 'from reconciler.guest import image
 image.prepare(report=lambda step: print(f"{step} …", flush=True))'
 fi
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=$(mktemp -d) demo=''
+finish() {
+    # Everything on the host of the demo's own ends with this process, which obeys no other signal.
+    if [ -n "$demo" ]; then kill -KILL "$demo" && wait "$demo" || true; fi 2>/dev/null
+    rm -rf "$work"
+}
+trap finish EXIT
 trap 'exit 1' HUP INT TERM
-cp "$examples/01-namespace.yaml" "$examples/vm.yaml" "$examples/vm.rules" "$work"
-timeout --foreground "$longest" "${own[@]}" bash "$0" "$work" "${parts[@]}"
+"${own[@]}" bash "$0" "$work" "${parts[@]}" &
+demo=$!
+wait "$demo"
+demo=''
 say "That took $((SECONDS - begin)) s, and nothing of it is left. $left_out"
 echo "\`reconciler\` is in $(dirname "$(command -v reconciler)"). To use it in this shell:"
 echo "export PATH=$(dirname "$(command -v reconciler)"):\$PATH"

@@ -45,8 +45,6 @@ set -e
 mount -t tmpfs -o mode=0755 tmpfs /run
 mount -t sysfs sysfs /sys
 ip link set dev lo up
-cd "$(mktemp -d)"
-cp "$1"/01-namespace.yaml "$1"/vm.yaml "$1"/vm.rules .
 """
 
 
@@ -56,8 +54,7 @@ def main() -> int:
     if not (base / "etc/debian_version").exists():
         made = base.with_name(f"{base.name}.new")
         shutil.rmtree(made, ignore_errors=True)
-        mirror = os.environ.get("MIRROR", "http://deb.debian.org/debian")
-        _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(made), mirror)
+        _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(made))
         made.rename(base)
     with tempfile.TemporaryDirectory(dir=base.parent) as name:
         layers = Path(name)
@@ -150,7 +147,7 @@ bash /opt/root/script /opt/root
 export PATH="$PWD/.venv/bin:$PATH"
 python3 /opt/paste.py </opt/root/{demo}.out >/opt/pasted
 unshare --mount --net --pid --fork --kill-child --mount-proc bash -c {shlex.quote(_AROUND + ". /opt/pasted")} \\
-    bash "$PWD/examples" >/opt/root/pasted.out 2>&1
+    >/opt/root/pasted.out 2>&1
 grep -x "after the flush" /opt/root/pasted.out
 """
 

@@ -226,6 +226,29 @@ def test_the_demo_without_root_shows_the_part_that_needs_none(demo: str) -> None
     assert "\x1b" not in done.stdout
 
 
+def test_a_demo_that_is_ended_leaves_nothing(demo: str) -> None:
+    # The folder of the examples, which other users can reach.
+    scratch = Path(demo).parents[1] / "scratch"
+    scratch.mkdir()
+    os.chown(scratch, 65534, 65534)
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(scratch),
+    }
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", demo]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env, cwd="/") as process:
+        assert process.stdout
+        while "watch=" not in (line := process.stdout.readline()):
+            assert line
+        assert len(list(scratch.iterdir())) == 1
+        process.terminate()
+    assert process.returncode == 1
+    assert list(scratch.iterdir()) == []
+    assert str(scratch) not in subprocess.run(["ps", "-eo", "args="], check=True, capture_output=True, text=True).stdout
+
+
 def test_the_demo_says_what_it_needs_where_users_have_no_namespaces(demo: str) -> None:
     # As in a chroot: user_namespaces(7).
     words = "mount --rbind / /mnt; exec chroot --userspec=65534:65534 /mnt bash $0"

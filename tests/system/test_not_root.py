@@ -252,3 +252,6 @@ def test_make_finds_what_a_user_does_not_look_for(root: None) -> None:
         assert ran.stderr.splitlines()[0] == (
             "make: the Debian package no-such-package is missing: as root, apt-get install no-such-package"
         )
+        ran = subprocess.run([*words[:-1], "bench"], capture_output=True, text=True, check=False, env=env)
+        needs = "make: bench needs root: namespaces, devices and virtual machines"
+        assert (ran.returncode, ran.stdout, ran.stderr.splitlines()[0]) == (2, "", needs)

@@ -19,7 +19,7 @@ from tools.site import commands, examples, fields  # noqa: E402
 # Pages that are files of the repository's root, and folders whose files are part of the site as they are.
 _ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 _FOLDERS = ("examples", "schemas")
-_LINK = re.compile(r"(\]\(|\bsrc=\"|\bsrcset=\")(?![a-z]+:|#)([^)\s\"#]+)")
+_LINK = re.compile(r"\[([^\[\]]*)\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -44,15 +44,21 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _moved(markdown: str, folder: str, page: str) -> str:
-    """Change the links of a page, given by its path below a folder of the repository."""
+    """Change the links of a page, given by its path below a folder of the repository.
+
+    A link to a file that the site does not have, such as one of the code, becomes its text.
+    """
     here = posixpath.dirname(posixpath.join(folder, page))
 
     def moved(match: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(here, match[2]))
+        text, link, anchor = match.groups()
+        target = posixpath.normpath(posixpath.join(here, link))
         if target in _FOLDERS:
             target = f"{target}.md"
+        elif not target.startswith(("docs/", *(f"{name}/" for name in _FOLDERS))) and target not in _ROOT_PAGES:
+            return text
         # The files of docs/ are at the root of the site.
-        within = target.removeprefix("docs/")
-        return match[1] + posixpath.relpath(within, posixpath.dirname(page) or ".")
+        within = posixpath.relpath(target.removeprefix("docs/"), posixpath.dirname(page) or ".")
+        return f"[{text}]({within}{anchor or ''})"
 
     return _LINK.sub(moved, markdown)
