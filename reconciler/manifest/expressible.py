@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.manifest.check import check_sections
-from reconciler.manifest.compose import Path
+from reconciler.manifest.finding import Finding, Path, path_text
 from reconciler.manifest.place import SERVICES
 from reconciler.manifest.sandbox import read_sections
-from reconciler.manifest.schema import Finding, check, path_text
+from reconciler.manifest.schema import check
 
 _SECTION, _SERVERS = "ipvs", "servers"
 _HEAD = ("apiVersion", "sandbox", "driver")

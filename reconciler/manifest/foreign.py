@@ -21,12 +21,13 @@ from reconciler.formats.keepalived.expansion import key_words
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.beneath import Roots, Source, named
 from reconciler.manifest.check import check_sections
-from reconciler.manifest.compose import ComposeError, Path, compose, locate
+from reconciler.manifest.compose import ComposeError, compose, locate
 from reconciler.manifest.files import STDIN, distinct, file_problem, read_text, reason_of
+from reconciler.manifest.finding import Finding, Path, path_text
 from reconciler.manifest.load import syntax_problem
 from reconciler.manifest.place import DocumentFindings, line_problem, problems
 from reconciler.manifest.sandbox import read_sections, write
-from reconciler.manifest.schema import Finding, TooManyFindingsError, check, path_text
+from reconciler.manifest.schema import TooManyFindingsError, check
 from reconciler.model.address import parse_prefix
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import LEAVE_TIMEOUTS, Ipvs, Service, Timeouts

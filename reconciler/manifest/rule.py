@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection, iproute2_words, refused_by_kata
 from reconciler.model.address import family_name, is_ipv6, parse_network
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule, range_text
