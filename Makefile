@@ -31,7 +31,8 @@ venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 setup: venv system ## install what the other targets need: a virtual environment and Debian packages
 
 demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
-	@$(MAKE) --no-print-directory system SYSTEM="$(DEMO)"
+	$(call install,$(DEMO))
+	$(call refresh)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
 
 test: setup shells ## run all tests, on real namespaces and virtual machines
@@ -42,7 +43,7 @@ test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtu
 	$(PYTEST) $(WORKERS) -m "not root" -p no:cacheprovider
 
 fresh: root venv ## run every command of README, in order, on a fresh Debian 12 (ten minutes)
-	@$(MAKE) --no-print-directory system SYSTEM=debootstrap:debootstrap
+	$(call install,debootstrap:debootstrap)
 	$(VENV)/bin/python -m tests.fresh /var/cache/reconciler/debian
 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
@@ -113,17 +114,22 @@ define install
 	done
 endef
 
+# The lists of apt, from which images of machines are built.
+define refresh
+	@test "$(USER_ID)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
+endef
+
 .PHONY: shells
 shells:
 	$(call install,$(SHELLS))
 
-system:
-	$(call install,$(SYSTEM))
-	@test "$(USER_ID)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
-
 .PHONY: root
 root:
 	@test "$(USER_ID)" = 0 || { echo "make: $(MAKECMDGOALS) needs root: namespaces, devices and virtual machines" >&2; exit 1; }
+
+system:
+	$(call install,$(SYSTEM))
+	$(call refresh)
 
 .PHONY: package
 package:
