@@ -95,7 +95,10 @@ def _read_mark(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> 
     elif not bits:
         findings.append(Finding((*path, "fwmark"), "a mask of 0 compares nothing; leave the field out"))
     elif number & ~bits:
-        findings.append(Finding((*path, "fwmark"), f"{data['fwmark']} has bits outside its mask, so no packet matches"))
+        # net/core/fib_rules.c, fib_rule_match
+        same = f"{number & bits:#x}/{bits:#x}"
+        message = f"{data['fwmark']} has bits outside its mask, which the kernel ignores; the same is {same}"
+        findings.append(Finding((*path, "fwmark"), message))
     return number, bits
 
 
