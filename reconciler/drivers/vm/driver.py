@@ -21,6 +21,7 @@ from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.whereabouts import place_of
+from reconciler.model.interface import LOOPBACK
 from reconciler.model.machine import Machine, Plugged
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
@@ -31,6 +32,7 @@ from reconciler.netlink.sections import GROUPS
 from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
+    from reconciler.drivers.survey import Inventory
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 # Seconds to wait for a NIC that an earlier run plugged or unplugged; one takes 0.05 to 0.7.
 _SETTLE_TIMEOUT = 2.0
 _POLL = 0.05
+# Why a NIC of another owner is not adopted.
+_FOREIGN = (
+    "reconciler did not plug it. QEMU keeps the ID that a NIC was plugged with, and only that says whose it is; "
+    "to have it in a manifest, unplug it and let apply plug it, which interrupts its traffic"
+)
 
 
 class VmDriver:
@@ -126,6 +133,23 @@ class VmDriver:
             if _seen(state, links).keys() == state.plugged.keys() or time.monotonic() > deadline:
                 return state, links
             time.sleep(_POLL)
+
+    def adopt(self, desired: Sandbox) -> Observed:
+        """Raise RefusedError: what marks a NIC is its ID, which QEMU never changes. See `inventory` for the words."""
+        from reconciler.drivers.adopting import not_adopted
+
+        observed = self.observe(desired)
+        for index, wish in enumerate(desired.interfaces or ()):
+            if wish.name in observed.around.links:
+                raise not_adopted(index, wish, _FOREIGN)
+        return observed
+
+    def inventory(self, sandbox: Sandbox) -> Inventory:
+        """Read all that is in the machine, whoever made it; `sandbox` has all sections."""
+        from reconciler.drivers.survey import Inventory
+
+        observed = self.observe(sandbox)
+        return Inventory(observed, dict.fromkeys(sorted(observed.around.links - {LOOPBACK}), _FOREIGN))
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""
