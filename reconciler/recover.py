@@ -20,7 +20,7 @@ from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink.execute import DAD_TIMEOUT
 from reconciler.operations import Operation
-from reconciler.operations.interface import AdoptInterfaces, AttachInterface, DetachInterface, RenameInterface
+from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface
 from reconciler.operations.outcome import Outcome, Status, is_independent
 from reconciler.operations.segment import Segment, Table, flat, without
 from reconciler.plan.hold import hold
@@ -251,8 +251,6 @@ def about(operation: Operation) -> set[Subject]:
         found |= {HostDevice(operation.host_name), HostDevice(operation.origin.device)}
     elif isinstance(operation, DetachInterface):
         found.add(HostDevice(operation.origin.device))
-    elif isinstance(operation, AdoptInterfaces):
-        found |= {each for name, origin in operation.nics for each in (Nic(name), HostDevice(origin.device))}
     elif isinstance(operation.subject, HostDevice) or isinstance(operation, RenameInterface):
         found |= operation.provides
     return found

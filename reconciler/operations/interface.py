@@ -144,8 +144,8 @@ class AdoptInterfaces(Base):
 
     @property
     def provides(self) -> frozenset[Subject]:
-        """Return all of them by their names."""
-        return frozenset(Nic(name) for name, _ in self.nics)
+        """Return all of them by both names."""
+        return frozenset(each for name, origin in self.nics for each in (Nic(name), HostDevice(origin.device)))
 
 
 MoveOperation = AttachInterface | DetachInterface | AdoptInterfaces

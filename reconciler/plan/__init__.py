@@ -25,7 +25,7 @@ from reconciler.model.sandbox import KataAddress, Observed, Sandbox
 from reconciler.operations import Operation
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.route import AddRoute, ReplaceRoute
-from reconciler.operations.segment import Moves, Network, Segment, Settings, Table, flat, joined
+from reconciler.operations.segment import Moves, Network, Plugs, Segment, Settings, Table, flat, joined
 from reconciler.plan import aftermath
 from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.derived import Derived, plan_derived
@@ -136,6 +136,12 @@ def _adoption(desired: Sandbox, observed: Observed) -> tuple[Segment, ...]:
     adopted = [wish for wish in desired.interfaces or () if wish.device in around.unrecorded]
     if not adopted:
         return ()
+    if around.machine:
+        from reconciler.operations.machine import AdoptDevices
+
+        plugged = around.machine.plugged
+        nics = [(wish.device, wish.name, other) for wish in adopted if (other := plugged[wish.device].other)]
+        return (Plugs((AdoptDevices(nics=tuple(nics)),)),)
     from reconciler.operations.interface import AdoptInterfaces
 
     return (Moves((AdoptInterfaces(nics=tuple((wish.name, around.origins[wish.device]) for wish in adopted)),)),)

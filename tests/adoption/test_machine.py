@@ -1,18 +1,20 @@
-"""In a machine: what others made on our NIC becomes ours; a NIC that others plugged does not."""
+"""In a machine: what others made on our NIC becomes ours, and so does a NIC that others plugged."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from reconciler.cli.main import main
 from reconciler.drivers.vm.monitor import observe
-from reconciler.guest.qmp import Monitor
+from reconciler.guest.qmp import Monitor, QmpError
 from tests.conftest import Kernel, ip
 from tests.machine import Guest
 from tests.system.box import VmBox, nic
@@ -63,37 +65,85 @@ def _without_owners(state: object) -> str:
     return re.sub(r', "protocol": "[^"]*"', "", json.dumps(state))
 
 
-def test_a_nic_that_another_program_plugged_is_not_adopted(
-    box: VmBox, guest: Guest, kernel: Kernel, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """QEMU keeps its ID. What is on it can be adopted without the section `interfaces`."""
-    device, mac = kernel.tap(), "02:42:20:6f:a3:0f"
-    ip("link", "set", "dev", device, "up")
+MAC = "02:42:20:6f:a3:0f"
+
+
+@pytest.fixture
+def plugged(box: VmBox, guest: Guest, kernel: Kernel) -> Iterator[str]:
+    """Plug a NIC under IDs of somebody else's, and give it an address. Return its TAP, whose host is a peer of it."""
+    tap = kernel.tap()
+    ip("link", "set", "dev", tap, "up")
+    ip("address", "add", "10.9.0.1/16", "dev", tap)
     with Monitor(guest.sandbox.qmp) as monitor:
-        monitor.execute("netdev_add", type="tap", id="net9", ifname=device, script="no", downscript="no")
-        place = {"bus": (slot := observe(monitor, []).slots[0]).bus, "addr": slot.addr}
-        monitor.execute("device_add", driver="virtio-net-pci", id="nic9", netdev="net9", mac=mac, **place)
-    try:
-        box.ip("link", "set", "dev", _named(box, mac), "name", "eth9", "up")
-        box.ip("address", "add", "10.9.0.2/16", "dev", "eth9")
-        box.ip("route", "add", "203.0.113.0/24", "via", "10.9.0.1")
-        capsys.readouterr()
-        assert main(["import", "--vm", guest.sandbox.name, "--live"]) == 0
-        said = capsys.readouterr()
-        assert f"{guest.sandbox.name}: left out: interfaces: eth9: reconciler did not plug it. QEMU keeps" in said.err
-        assert "interfaces" not in said.out
-        box.file.write_text(said.out)
+        slot = observe(monitor, []).slots[0]
+        monitor.execute("netdev_add", type="tap", id="net-9.x", ifname=tap, script="no", downscript="no")
+        place = {"bus": slot.bus, "addr": slot.addr}
+        monitor.execute("device_add", driver="virtio-net-pci", id="nic_9", netdev="net-9.x", mac=MAC, **place)
+    box.ip("link", "set", "dev", _named(box, MAC), "name", "eth9", "up")
+    box.ip("address", "add", "10.9.0.2/16", "dev", "eth9")
+    box.ip("route", "add", "203.0.113.0/24", "via", "10.9.0.1")
+    yield tap
+    box.empty()
+    with Monitor(guest.sandbox.qmp) as monitor:
+        with suppress(QmpError):
+            monitor.execute("device_del", id="nic_9")
+            monitor.await_event("DEVICE_DELETED", lambda data: data.get("device") == "nic_9", 20)
+        with suppress(QmpError):
+            monitor.execute("netdev_del", id="net-9.x")
+
+
+def test_a_nic_that_another_program_plugged_is_adopted(
+    box: VmBox, guest: Guest, plugged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is marked in QEMU, under traffic, and goes as it came."""
+    capsys.readouterr()
+    assert main(["import", "--vm", guest.sandbox.name, "--live"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert f"device: {plugged}" in said.out
+    box.file.write_text(said.out)
+    refused = nic(f"{plugged}x", "eth9", hwAddr=MAC, addresses=["10.9.0.2/16"])
+    assert main(["apply", "--adopt", box.write(interfaces=[refused])]) == 3
+    assert f"does not take it over: QEMU has it on {plugged}, not on {plugged}x" in capsys.readouterr().err
+    box.file.write_text(said.out)
+    assert main(["diff", str(box.file)]) == 3
+    with subprocess.Popen(
+        ["ping", "-q", "-n", "-i", "0.01", "-W", "60", "10.9.0.2"], stdout=subprocess.PIPE, text=True
+    ) as ping:
         assert main(["apply", "--adopt", str(box.file)]) == 0
         assert main(["diff", str(box.file)]) == 0
-        assert json.loads(box.ip("-j", "-d", "route", "show", "203.0.113.0/24"))[0]["protocol"] == "200"
-        refused = box.write(interfaces=[nic(device, "eth9", 14, hwAddr=mac, addresses=["10.9.0.2/16"])])
-        assert main(["apply", "--adopt", refused]) == 3
-        assert "--adopt does not take it over: reconciler did not plug it." in capsys.readouterr().err
-    finally:
-        with Monitor(guest.sandbox.qmp) as monitor:
-            monitor.execute("device_del", id="nic9")
-            assert monitor.await_event("DEVICE_DELETED", lambda data: data.get("device") == "nic9", 20)
-            monitor.execute("netdev_del", id="net9")
+        ping.send_signal(2)
+        words = ping.communicate()[0]
+    transmitted, received = (int(part.split()[0]) for part in words.split("---\n")[1].split(", ")[:2])
+    assert transmitted - 1 <= received <= transmitted, words
+    assert received > 5
+    with Monitor(guest.sandbox.qmp) as monitor:
+        labels = {each["label"] for each in monitor.execute("query-chardev")}
+    assert f"reconciler.adopted.{len(plugged)}.5.{plugged}nic_9net-9.x" in labels
+    # It is ours: in place, and then it goes, with what marked it.
+    interface = nic(plugged, "eth9", hwAddr=MAC, mtu=1400, addresses=["10.9.0.3/16"])
+    assert main(["apply", box.write(interfaces=[interface])]) == 0
+    assert main(["diff", str(box.file)]) == 0
+    assert main(["apply", "--allow-delete", "all", box.write(interfaces=[])]) == 0
+    assert [each["ifname"] for each in json.loads(box.ip("-j", "link"))] == ["lo"]
+    with Monitor(guest.sandbox.qmp) as monitor:
+        assert "net-9.x" not in monitor.human("info network")
+        assert not any("adopted" in each["label"] for each in monitor.execute("query-chardev"))
+
+
+def test_an_adopted_nic_that_another_program_unplugs(box: VmBox, guest: Guest, plugged: str) -> None:
+    """What it left is deleted, and its TAP is plugged anew."""
+    interface = nic(plugged, "eth9", hwAddr=MAC, addresses=["10.9.0.2/16"])
+    assert main(["apply", "--adopt", box.write(interfaces=[interface])]) == 0
+    with Monitor(guest.sandbox.qmp) as monitor:
+        monitor.execute("device_del", id="nic_9")
+        assert monitor.await_event("DEVICE_DELETED", lambda data: data.get("device") == "nic_9", 20)
+    assert main(["apply", str(box.file)]) == 0
+    assert main(["diff", str(box.file)]) == 0
+    with Monitor(guest.sandbox.qmp) as monitor:
+        assert "net-9.x" not in monitor.human("info network")
+        assert not any("adopted" in each["label"] for each in monitor.execute("query-chardev"))
+    box.apply("--allow-delete", "all", interfaces=[])
 
 
 def _named(box: VmBox, mac: str) -> str:
