@@ -5,10 +5,10 @@ as one of the host, it would appear there under the name that the manifest says,
 made it. So the kernel has to say something that a tenant cannot make:
 
 - There is hardware behind the device.
-- Its other end, or the link below it, is in the host's own namespace, or in one of /run/netns that belongs to the
-  host's user namespace. A device with one end elsewhere is made only by somebody with rights there as well
-  (net/core/rtnetlink.c: rtnl_link_get_net_capable). The kernel translates the number of the other namespace, which it
-  alone assigns.
+- Its other end, or the link below it, is in the host's own namespace, or in another one that belongs to the host's user
+  namespace: one with a name or a process. A device with one end elsewhere is made only by somebody with rights there as
+  well (net/core/rtnetlink.c: rtnl_link_get_net_capable), and only root makes such a namespace. The kernel translates
+  the number of the other namespace, which it alone assigns.
 
 A tenant can make a macvlan beside one that it has been given, on the same link of the host: that one has no other end.
 A TAP or a macvtap has an end that may be open in a program, whoever made it. So nothing is proven of these, nor of a
@@ -22,6 +22,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 
 from reconciler.manifest.files import identity
 from reconciler.manifest.whereabouts import OWN
@@ -55,27 +56,35 @@ def doubt(link: Link, channel: Channel) -> str:
     if any(_number(channel, namespace) == link.peer_namespace for namespace in _of_the_host()):
         return ""
     return (
-        "a program in the sandbox could have made it, as its other end is neither on the host nor in a namespace of "
-        f"{_NAMES} that belongs to the host"
+        "a program in the sandbox could have made it, as its other end is neither on the host nor in a namespace that "
+        "root has made and that has a name or a process"
     )
 
 
 def _of_the_host() -> Iterator[int]:
-    """Yield open files: of the host's own namespace, and of those with a name that the host's own users have made."""
+    """Yield open files of namespaces, each once: the host's own, and those that belong to its user namespace."""
     own = identity(_OWN_USER)
-    for path in (OWN, *_named()):
+    seen: set[tuple[int, int]] = set()
+    named = (f"{_NAMES}/{name}" for name in _listed(_NAMES))
+    of_processes = (f"/proc/{name}/ns/net" for name in _listed("/proc") if name.isdecimal())
+    for path in chain((OWN,), named, of_processes):
+        # A process may end meanwhile, and a name may be of no namespace.
         with suppress(OSError):
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            found = os.stat(path)
+            if found.st_dev != os.stat(OWN).st_dev or (found.st_dev, found.st_ino) in seen:
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if path == OWN or (os.fstat(file).st_dev == os.stat(OWN).st_dev and _owner(file) == own):
+                if path == OWN or _owner(file) == own:
                     yield file
             finally:
                 os.close(file)
 
 
-def _named() -> list[str]:
+def _listed(folder: str) -> list[str]:
     try:
-        return [f"{_NAMES}/{name}" for name in sorted(os.listdir(_NAMES))]
+        return sorted(os.listdir(folder))
     except OSError:
         return []
 

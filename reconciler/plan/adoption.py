@@ -76,22 +76,22 @@ def _rules(wishes: Iterable[Rule], ours: Iterable[Rule], foreign: Sequence[Rule]
     that would change which of several rules applies first, or if the kernel might delete another one in its place.
     """
     wanted = set(wishes)
-    had = set(ours)
-    for (family, priority), group in _by_priority(foreign).items():
+    had = _by_priority(ours)
+    for place, group in _by_priority(foreign).items():
         alike = [each for each in group if each in wanted and each.protocol != PROTOCOL_KERNEL]
         others = [each for each in group if not (each in wanted and each.protocol != PROTOCOL_KERNEL)]
         safe = [each for each in alike if not any(is_deleted(each, other) for other in others)]
         fixed = [each for each in group if each not in safe]
-        fixed += [each for each in had if (each.family, each.priority) == (family, priority) and each not in safe]
+        fixed += [each for each in had[place] if each not in safe]
         results = set(map(_result, fixed))
         for each in safe:
             # One that is ours as well was left by a run that was killed: it only has to go.
-            if each in had or results <= {_result(each)}:
+            if each in had[place] or results <= {_result(each)}:
                 yield each
 
 
-def _by_priority(rules: Iterable[Rule]) -> dict[tuple[str, int], list[Rule]]:
-    found: dict[tuple[str, int], list[Rule]] = defaultdict(list)
+def _by_priority(rules: Iterable[Rule]) -> defaultdict[tuple[str, int], list[Rule]]:
+    found: defaultdict[tuple[str, int], list[Rule]] = defaultdict(list)
     for each in rules:
         found[each.family, each.priority].append(each)
     return found

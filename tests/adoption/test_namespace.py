@@ -28,6 +28,7 @@ from tests.adoption.conftest import MANY, Place
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.segments import segments
+from tests.system.box import nic
 from tests.system.test_kill import in_a_process_that_is_killed
 
 # What the fixture makes beside the many.
@@ -81,7 +82,9 @@ def test_it_is_adopted_under_traffic_and_is_ours_then(place: Place, capsys: pyte
         "rules": RULES + MANY // 2,
     }
     assert main(["diff", path]) == 3
-    assert "the name eth0, eth1 is taken in the sandbox by an interface that is not ours" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "the name eth0, eth1 is taken in the sandbox by an interface that is not ours" in refused
+    assert "If it is the interface of the manifest: --adopt" in refused
     before = place.state()
     with place.under_traffic():
         assert main(["diff", "--adopt", path]) == 1
@@ -354,9 +357,43 @@ def test_one_behind_a_namespace_of_another_user_is_not_adopted(
             kernel.adopt_namespace(name)
             ip("link", "set", "p0", "netns", name, namespace=place.router)
             assert main(["apply", "--adopt", path]) == 3
-            assert "its other end is neither on the host nor in a namespace of /run/netns" in capsys.readouterr().err
+            words = "its other end is neither on the host nor in a namespace that root has made"
+            assert words in capsys.readouterr().err
         finally:
             process.kill()
+
+
+def test_one_behind_a_namespace_without_a_name_is_adopted(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as one of a container of root's: a process leads to it."""
+    place.forget_the_many()
+    path, _ = imported(place, capsys)
+    with subprocess.Popen(["unshare", "-n", "sleep", "60"]) as process:
+        try:
+            while os.readlink(f"/proc/{process.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+                time.sleep(0.01)
+            ip("link", "set", "p0", "netns", str(process.pid), namespace=place.router)
+            assert main(["apply", "--adopt", path]) == 0
+        finally:
+            process.kill()
+
+
+def test_a_lost_record_is_written_again(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the kernel proves needs no record, and an alias proves nothing."""
+    device = place.kernel.veth()[0]
+    interface = nic(device, "eth7")
+    path = str(place.folder / "web.yaml")
+    data = {"apiVersion": "reconciler/v1", "sandbox": "web", "driver": {"netns": {"name": place.name}}}
+    Path(path).write_text(json.dumps(data | {"interfaces": [interface]}))
+    assert main(["apply", path]) == 0
+    namespace = os.stat(f"/run/netns/{place.name}")
+    Path(given.FOLDER, f"{namespace.st_dev}-{namespace.st_ino}.json").unlink()
+    assert main(["apply", path]) == 3
+    assert "but no record proves that" in capsys.readouterr().err
+    assert main(["apply", "--adopt", path]) == 0
+    assert main(["diff", path]) == 0
+    Path(path).write_text(json.dumps(data | {"interfaces": []}))
+    assert main(["apply", path]) == 0
+    assert json.loads(ip("-j", "link", "show", "dev", device))[0]["address"] == interface["hwAddr"]
 
 
 def test_a_name_that_the_host_has_is_not_taken(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
