@@ -9,10 +9,12 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS := --numprocesses auto --no-loadscope-reorder
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
+# Shells whose completions are tested, and what reads the manual page.
+SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint bench soak mutations lock clean
+.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench soak mutations lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -22,7 +24,8 @@ setup: $(VENV)/.complete system ## install what the other targets need: a virtua
 demo: setup ## show the main job on a real virtual machine with a real TAP
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
 
-test: setup lint ## run all tests, on real namespaces and virtual machines
+test: setup shells ## run all tests, on real namespaces and virtual machines
+	@$(MAKE) --no-print-directory --jobs=2 lint compiled
 	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
@@ -36,7 +39,20 @@ lint: $(VENV)/.complete ## check format, style, types, the import contract and r
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/python -m tests.check_regexes reconciler tests
+	$(VENV)/bin/python -m tests.check_regexes reconciler tests tools
+
+# Else each worker would compile all tests for itself.
+.PHONY: compiled
+compiled: $(VENV)/.complete
+	@$(VENV)/bin/python -m pytest --collect-only -qq >/dev/null
+
+generated: $(VENV)/.complete ## make the completions of bash, zsh and fish, and the manual page, below build/
+	$(VENV)/bin/python -m tools.generate build
+
+editors: $(VENV)/.complete ## check the schema with what editors run: yaml-language-server, from npm (needs node)
+	$(call install,node:nodejs npm:npm)
+	$(VENV)/bin/python -m tests.editors.install
+	$(PYTEST) tests/editors
 
 bench: setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
@@ -53,7 +69,7 @@ lock: ## renew requirements.txt from pyproject.toml (needs uv)
 		--upgrade pyproject.toml --output-file requirements.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors build
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
@@ -63,10 +79,19 @@ $(VENV)/.complete: requirements.txt pyproject.toml
 	$(VENV)/bin/python -m compileall -q reconciler
 	@touch $@
 
-system:
-	@for each in $(SYSTEM); do \
+# Commands, each with the Debian package that has it.
+define install
+	@for each in $(1); do \
 		command -v $${each%%:*} >/dev/null || $(MAKE) --no-print-directory package NAME=$${each##*:} || exit 1; \
 	done
+endef
+
+.PHONY: shells
+shells:
+	$(call install,$(SHELLS))
+
+system:
+	$(call install,$(SYSTEM))
 	@test "$$(id -u)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
 
 .PHONY: package

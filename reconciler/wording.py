@@ -84,14 +84,20 @@ def _encoded(character: str) -> bytes:
     return character.encode(errors="surrogateescape" if is_byte else "surrogatepass")
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the known name that is close to an unknown one, or else at all known names."""
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is close to an unknown one, if there is one."""
     from difflib import get_close_matches
 
     by_lower = {word.lower(): word for word in known}
     close = get_close_matches(name[:_COMPARED].lower(), by_lower, n=1, cutoff=0.6)
-    if close:
-        return f'did you mean "{by_lower[close[0]]}"?'
-    if len(by_lower) > _LISTED:
-        return f"expected one of {len(by_lower)} names; docs/manifest.md has them"
-    return f"expected one of: {', '.join(by_lower.values())}"
+    return by_lower[close[0]] if close else None
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is close to an unknown one, or else at all known names."""
+    names = list(known)
+    if close := nearest(name, names):
+        return f'did you mean "{close}"?'
+    if len(names) > _LISTED:
+        return f"expected one of {len(names)} names; `reconciler explain` has them"
+    return f"expected one of: {', '.join(names)}"

@@ -10,6 +10,7 @@ from typing import TypeVar
 from reconciler import imperative
 from reconciler.cli.authority import read_policy
 from reconciler.cli.named import add_sandbox, print_undone
+from reconciler.cli.parser import purpose
 from reconciler.errors import HostError
 from reconciler.formats.ipvsadm.command import IpvsadmCommand, parse_command
 from reconciler.formats.ipvsadm.listing import in_order, list_services
@@ -33,11 +34,11 @@ _SHOWN = 20
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    ipvsadm = actions.add_parser("ipvsadm", help="change or list the table of virtual services")
+    ipvsadm = actions.add_parser("ipvsadm", **purpose("change or list the table of virtual services"))
     what = ipvsadm.add_mutually_exclusive_group(required=True)
     what.add_argument("--parameters", metavar="OPTIONS", help="the options of ipvsadm, as one word")
     what.add_argument("--restore", metavar="FILE|-", help="import rules as ipvsadm-save writes them")
-    cleanup = actions.add_parser("cleanup", help="forget the connections to an original destination")
+    cleanup = actions.add_parser("cleanup", **purpose("forget the connections to an original destination"))
     cleanup.add_argument("--parameters", metavar="OPTIONS", required=True, help="--orig-dst IP --protonum tcp|udp")
     for action in (ipvsadm, cleanup):
         add_sandbox(action)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from reconciler import imperative
 from reconciler.cli.authority import read_policy
 from reconciler.cli.named import add_sandbox, print_undone
+from reconciler.cli.parser import purpose
 from reconciler.errors import HostError, ReconcilerError, RefusedError
 from reconciler.formats.kata.interface import read_interface, read_name, write_failed, write_interface, write_listed
 from reconciler.formats.kata.route import RouteSelector, read_route, read_selector, write_route
@@ -42,8 +43,8 @@ _ACTIONS = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, purpose in _ACTIONS.items():
-        action = actions.add_parser(name, help=purpose)
+    for name, what in _ACTIONS.items():
+        action = actions.add_parser(name, **purpose(what))
         add_sandbox(action)
         if not name.startswith("list-"):
             words = "the JSON; - (default) for standard input"

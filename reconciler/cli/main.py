@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import importlib
 import keyword
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from io import TextIOWrapper
 from typing import NoReturn
 
 from reconciler import __version__
 from reconciler.cli.output import guarded, show_problems, warn
+from reconciler.cli.parser import Parser, purpose
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
-from reconciler.wording import printable, shorten
 
 # Command → its purpose. `_module` names its module, which has `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
+    "init": "print a commented manifest of what is there, to begin with",
+    "explain": "describe a field of a manifest",
     "validate": "check manifests without touching anything",
     "diff": "show what apply would do",
     "apply": "change sandboxes until they match their manifests",
@@ -32,17 +33,9 @@ COMMANDS = {
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
-_WITHOUT_PATHS = {"sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
+_WITHOUT_PATHS = {"init", "explain", "sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
 # Options whose values begin with a dash. argparse accepts these only in the form `--option=value`.
 _DASHED_VALUES = {"kata-ipvs": "--parameters"}
-
-_EXIT_CODES = """\
-exit codes:
-  0  nothing to do, or done
-  1  something differs (diff), or a sandbox is not as it should be (status)
-  2  an error; stderr says which
-  3  refused for safety; nothing was changed
-"""
 
 
 def entry() -> NoReturn:
@@ -76,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    arguments = _parser(words).parse_args(words)
+    parser = _parser(words)
+    arguments = parser.parse_args(words)
+    if arguments.command is None:
+        parser.error(f"a command is missing; expected one of: {', '.join(COMMANDS)}")
     # Imported before any output begins.
     command = importlib.import_module(_module(arguments.command))
     try:
@@ -107,38 +103,43 @@ def _glued(words: list[str]) -> list[str]:
     return [*words[:at], f"{option}={words[at + 1]}", *words[at + 2 :]]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit with a message that repeats words of the user."""
-        super().error(printable(shorten(message)))
+def whole_parser() -> Parser:
+    """Return the parser with the options of all commands, for what is made of it: completions and the manual."""
+    return _parser_of(COMMANDS, configured=COMMANDS)
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="reconciler",
-        description="Declarative networking for secure containers.",
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser(words: Sequence[str]) -> Parser:
+    """Return the parser for a command line."""
+    # Each parser takes time, and a line that begins with a command needs no other.
+    named = words[:1] if words and words[0] in COMMANDS else COMMANDS
+    return _parser_of(named, configured=words)
+
+
+def _parser_of(names: Collection[str], configured: Collection[str]) -> Parser:
+    """Return a parser with commands. Only some of them have their options, as these have to be imported."""
+    parser = Parser(prog="reconciler", description="Declarative networking for secure containers.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, purpose in COMMANDS.items():
-        command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
-        # Importing the options takes time: do so for the named command only.
-        if name in words:
-            if name not in _WITHOUT_PATHS:
-                command.add_argument(
-                    "paths",
-                    nargs="+",
-                    metavar="PATH",
-                    help="a manifest, a folder (searched for *.yaml, *.yml, *.json), or - for standard input",
-                )
-                from reconciler.cli.authority import add_policy
-
-                add_policy(command)
-            command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
-            importlib.import_module(_module(name)).configure(command)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name in names:
+        command = commands.add_parser(name, **purpose(COMMANDS[name]))
+        if name in configured:
+            _configure(command, name)
     return parser
+
+
+def _configure(command: Parser, name: str) -> None:
+    if name not in _WITHOUT_PATHS:
+        command.add_argument(
+            "paths",
+            nargs="+",
+            metavar="PATH",
+            help="a manifest, a folder (searched for *.yaml, *.yml, *.json), or - for standard input",
+        )
+        from reconciler.cli.authority import add_policy
+
+        add_policy(command)
+    command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
+    importlib.import_module(_module(name)).configure(command)
 
 
 def _module(command: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 
 from reconciler.cli.output import print_data, say, sink
+from reconciler.cli.parser import purpose
 from reconciler.guest import launch, qemu
 from reconciler.guest.image import KERNELS
 from reconciler.guest.launch import MachineState
@@ -14,7 +15,7 @@ from reconciler.guest.launch import MachineState
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    start = actions.add_parser("start", help="start a sandbox and wait until it answers")
+    start = actions.add_parser("start", **purpose("start a sandbox and wait until it answers"))
     start.add_argument("--kernel", choices=tuple(KERNELS), default="6.1", help="series of the kernel (default: 6.1)")
     start.add_argument(
         "--memory",
@@ -23,15 +24,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="MB",
         help=f"size of the memory in MB (default: {qemu.MEMORY})",
     )
-    listing = actions.add_parser("list", help="list the sandboxes")
+    listing = actions.add_parser("list", **purpose("list the sandboxes"))
     listing.add_argument(
         "-o", "--output", choices=("text", "json", "yaml"), default="text", help="format of the list (default: text)"
     )
-    execute = actions.add_parser("exec", help="run a command in a sandbox and exit with its status")
-    stop = actions.add_parser("stop", help="stop a sandbox and delete its sockets")
+    execute = actions.add_parser("exec", **purpose("run a command in a sandbox and exit with its status"))
+    stop = actions.add_parser("stop", **purpose("stop a sandbox and delete its sockets"))
     for action in (start, execute, stop):
-        action.add_argument("name", metavar="NAME")
-    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND…")
+        action.add_argument("name", metavar="NAME", help="the name of the sandbox")
+    words = "the command and its arguments, as one word each"
+    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND…", help=words)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -46,10 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
             warn(*explain(manifest, error))
             failed = failed or error.exit_code
     if arguments.output == "text":
-        say(*(line for each in found for line in _listing(each)))
+        say(*(line for each in found for line in listing(each)))
         return failed
-    documents = [write(_expressible(each)) for each in found]
-    left = [line for each, document in zip(found, documents, strict=True) for line in _left_out(each, document)]
+    documents = [write(expressible(each)) for each in found]
+    left = [line for each, document in zip(found, documents, strict=True) for line in left_out(each, document)]
     warn(*left)
     if arguments.output == "yaml":
         say(*(f"# {line}" for line in left))
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     return failed
 
 
-def _left_out(found: Observed, document: dict[str, Any]) -> list[str]:
+def left_out(found: Observed, document: dict[str, Any]) -> list[str]:
     """Delete from a document what no manifest can express. Return what that was, for a person, one line for each."""
     ipvs = found.sandbox.ipvs
     flags = [
@@ -89,7 +89,7 @@ def _inexpressible(sandbox: Sandbox) -> Iterator[str]:
     yield from (f"{item.section}: {item_words(item)}" for item in items if item.opaque)
 
 
-def _expressible(found: Observed) -> Sandbox:
+def expressible(found: Observed) -> Sandbox:
     """Return what a manifest can express: without servers that drain, but with the time that they have left."""
     sandbox = replace(
         found.sandbox,
@@ -115,8 +115,8 @@ def _expressible(found: Observed) -> Sandbox:
     return replace(sandbox, ipvs=replace(ipvs, services=tuple(kept), drain=left))
 
 
-def _listing(found: Observed) -> Iterator[str]:
-    """Yield lines about our objects, then about foreign ones, in the notation of iproute2."""
+def listing(found: Observed) -> Iterator[str]:
+    """Yield a line about a sandbox, lines about our objects, then about foreign ones, in the notation of iproute2."""
     sandbox, around = found.sandbox, found.around
     yield f"{sandbox.id} · {sandbox.driver}"
     yield from (f"  {line}" for section in SECTIONS for line in section.list_ours(found))

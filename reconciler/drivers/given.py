@@ -26,6 +26,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from reconciler import rundir
@@ -72,8 +73,9 @@ class Namespace(NamedTuple):
 class Kernel(Protocol):
     """What a kernel knows of a namespace, and nobody in it can change: see `netlink.channel.LocalKernel`."""
 
+    @property
     def cookie(self) -> int:
-        """Return what no other namespace has."""
+        """What no other namespace has."""
 
     def device_numbers(self, names: Mapping[int, str]) -> dict[int, int]:
         """Return the numbers of devices by their index. `names`: what each is named."""
@@ -137,12 +139,12 @@ class GivenDevices:
         """Return the entries. A record of an earlier boot, of another namespace, or that is no record has none."""
         with suppress(FileNotFoundError), rundir.opened(FOLDER) as folder:
             data = _load(folder, self._name)
-            if data and data.get("cookie") == self._kernel.cookie():
+            if data and data.get("cookie") == self._kernel.cookie:
                 return _entries(data)
         return []
 
     def _write(self, devices: Sequence[Given]) -> None:
-        data = {"boot": _boot(), "cookie": self._kernel.cookie(), "devices": [asdict(each) for each in devices]}
+        data = {"boot": _boot(), "cookie": self._kernel.cookie, "devices": [asdict(each) for each in devices]}
         try:
             if devices:
                 rundir.make(FOLDER)
@@ -227,10 +229,13 @@ _all = _AllRecords()
 def _load(folder: int, name: str) -> dict[str, Any]:
     """Return what a record of this boot contains; nothing if it is no record."""
     try:
-        with open(os.open(name, _READ | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
-            found = os.fstat(file.fileno())
+        file = os.open(name, _READ | os.O_NONBLOCK, dir_fd=folder)
+        try:
+            found = os.fstat(file)
             rundir.check(f"{FOLDER}/{name}", found)
-            data = json.loads(file.read(_SIZE)) if stat.S_ISREG(found.st_mode) else {}
+            data = json.loads(os.read(file, min(found.st_size, _SIZE))) if stat.S_ISREG(found.st_mode) else {}
+        finally:
+            os.close(file)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError):
@@ -246,5 +251,10 @@ def _entries(data: Mapping[str, Any]) -> list[Given]:
 
 
 def _boot() -> str:
-    with open(_BOOT, encoding="ascii") as file:
+    return _read_boot(_BOOT)
+
+
+@cache
+def _read_boot(path: str) -> str:
+    with open(path, encoding="ascii") as file:
         return file.read().strip()

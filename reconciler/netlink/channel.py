@@ -9,13 +9,16 @@ import ctypes
 import errno
 import os
 import socket
+import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, cached_property
 from typing import Protocol
 
 from reconciler.errors import ChannelError, HostError, ProtocolError, SandboxGoneError
 from reconciler.netlink.budget import BYTES, Budget
+from reconciler.netlink.closer import close_later
 from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_of
 
 # Seconds a kernel may take for one exchange; a large dump takes milliseconds.
@@ -40,6 +43,8 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NETNS_COOKIE = 32, 33, 71
 # All that one send contains must fit into the send buffer.
 _BUFFERS = ((_SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER), (_SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER))
 _CLONE_NEWNET = 0x40000000
+# struct timeval.
+_TIMEVAL = struct.Struct("@ll")
 # asm-generic/unistd.h, the same on every architecture, and linux/mount.h. glibc has wrappers only from 2.36 on.
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _CLOEXEC, _CREATE = 1, 6
@@ -102,8 +107,9 @@ class LocalKernel:
             # The operator bounds the connections of all namespaces together, by nf_conntrack_max.
             return SocketChannel(protocol, None if protocol == NETFILTER else self._budget)
 
+    @cached_property
     def cookie(self) -> int:
-        """Return the number of the namespace: no other one has it, or had it since the boot. Needs Linux 5.14."""
+        """The number of the namespace: no other one has it, or had it since the boot. Needs Linux 5.14."""
         with self._inside(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, ROUTE) as any_socket:
             return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
@@ -123,7 +129,7 @@ class LocalKernel:
                 # Some were renamed since, or have names that are no text.
                 found |= dict(filter(None, (_device(root, name) for name in _listed(root))))
         finally:
-            os.close(root)
+            close_later(root)
         return {index: found[index] for index in names if index in found}
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
@@ -154,15 +160,17 @@ class LocalKernel:
             yield
             return
         try:
-            home = open("/proc/thread-self/ns/net", "rb")  # noqa: SIM115 the next statement closes it
+            home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise HostError(f"the network namespace of this thread cannot be opened: {error.strerror}") from error
-        with home:
+        try:
             _setns(self._namespace)
             try:
                 yield
             finally:
-                _setns(home.fileno())
+                _setns(home)
+        finally:
+            os.close(home)
 
 
 class SocketChannel:
@@ -218,7 +226,7 @@ class SocketChannel:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except TimeoutError:
+    except BlockingIOError:
         raise ChannelError(f"the kernel did not answer within {TIMEOUT:.0f} s") from None
     except OSError as error:
         raise ChannelError(f"netlink: {error.strerror}") from error
@@ -232,7 +240,9 @@ def _open(protocol: int) -> socket.socket:
         reason = lacks if error.errno == errno.EPROTONOSUPPORT else f"netlink family {protocol} cannot be opened"
         raise HostError(f"{reason}: {error.strerror}") from error
     try:
-        channel.settimeout(TIMEOUT)
+        # With a timeout of Python's own, a poll would precede each call.
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            channel.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(TIMEOUT), 0))
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             channel.setsockopt(_SOL_NETLINK, option, 1)
         for forced, plain, size in _BUFFERS:
@@ -268,10 +278,14 @@ def _sysctl_file(name: str) -> str:
     return "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _setns(descriptor: int) -> None:
     # os.setns exists only from Python 3.12 on.
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, _CLONE_NEWNET) == 0:
+    if _libc().setns(descriptor, _CLONE_NEWNET) == 0:
         return
     code = ctypes.get_errno()
     if code == errno.EPERM:
@@ -292,8 +306,7 @@ def _mount_sysfs() -> int:
 
 
 def _call(number: int, *arguments: bytes | int | None) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = int(libc.syscall(number, *arguments))
+    result = int(_libc().syscall(number, *arguments))
     if result < 0:
         raise HostError(
             f"the devices of a network namespace cannot be told apart (mount of sysfs: "

@@ -48,7 +48,18 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def test_every_command_is_tried() -> None:
-    assert {*WITH_PATHS, "status", "pause", "resume", "import", "sandbox", "kata-network", "kata-ipvs"} == {*COMMANDS}
+    assert {
+        *WITH_PATHS,
+        "init",
+        "explain",
+        "status",
+        "pause",
+        "resume",
+        "import",
+        "sandbox",
+        "kata-network",
+        "kata-ipvs",
+    } == {*COMMANDS}
 
 
 @pytest.fixture(autouse=True)

@@ -153,7 +153,7 @@ def test_what_is_no_time_is_refused(text: str, capsys: Output, folder: Path) -> 
         (["web-1"], "one of the arguments --for --end is required"),
         (["web-1", "--for", "1h", "--end"], "argument --end: not allowed with argument --for"),
         (["--end"], "ID"),
-        (["web-1", "web-2", "--end"], "unrecognized arguments: web-2"),
+        (["web-1", "web-2", "--end"], "unexpected word: web-2"),
     ],
 )
 def test_one_sandbox_and_one_of_for_and_end(words: list[str], said: str, capsys: Output) -> None:

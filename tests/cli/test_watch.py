@@ -105,7 +105,7 @@ def test_a_full_look_is_no_more_often_than_a_look() -> None:
     ("words", "said"),
     [
         ([], "the following arguments are required: PATH"),
-        (["--mode", "apply", "m"], "argument --mode: invalid choice: 'apply' (choose from 'repair', 'report')"),
+        (["--mode", "apply", "m"], '--mode: "apply" is no choice; expected one of: repair, report'),
         (["--at-once", "0", "m"], 'argument --at-once: "0" is neither a number nor a percentage'),
         (["--at-once", "101%", "m"], 'argument --at-once: "101%" is neither a number nor a percentage'),
         (["--stop-after-failures", "some", "m"], 'argument --stop-after-failures: "some" is not a number'),
@@ -118,7 +118,7 @@ def test_a_full_look_is_no_more_often_than_a_look() -> None:
         (["--metrics", "localhost:", "m"], 'argument --metrics: "localhost:" is not HOST:PORT or PORT'),
         (["--metrics", "localhost:http", "m"], 'argument --metrics: "localhost:http" is not HOST:PORT or PORT'),
         (["--metrics", "localhost:65536", "m"], 'argument --metrics: "localhost:65536" is not HOST:PORT or PORT'),
-        (["--log", "xml", "m"], "argument --log: invalid choice: 'xml' (choose from 'text', 'json')"),
+        (["--log", "xml", "m"], '--log: "xml" is no choice; expected one of: text, json'),
     ],
 )
 def test_what_it_does_not_take(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,10 +30,7 @@ class Numbers:
     """A namespace whose devices have these numbers."""
 
     is_of: dict[int, int] = field(default_factory=lambda: {7: 700, 8: 800, 9: 900})
-    cookie_: int = 42
-
-    def cookie(self) -> int:
-        return self.cookie_
+    cookie: int = 42
 
     def device_numbers(self, names: Mapping[int, str]) -> dict[int, int]:
         return {index: self.is_of[index] for index in names if index in self.is_of}
@@ -162,7 +159,7 @@ def test_the_record_of_another_namespace_or_of_an_earlier_boot_proves_nothing(
     record.begin(MOVING, [])
     record.end([MARKED])
     # Another namespace has the same number now.
-    assert GivenDevices(namespace, replace(numbers, cookie_=43)).recognise([ETH0]) == Recognised({}, {})
+    assert GivenDevices(namespace, replace(numbers, cookie=43)).recognise([ETH0]) == Recognised({}, {})
     boot = tmp_path / "boot_id"
     boot.write_text("11111111-2222-3333-4444-555555555555\n")
     with monkeypatch.context() as context:

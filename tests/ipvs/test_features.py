@@ -185,15 +185,14 @@ def test_each_field_alone_and_back(place: TablePlace) -> None:
     apply(place, table)
     assert sorted(place.saved()) == lines
     possible, impossible = split(place, CHANGES)
-    for changes in rounds(possible):
-        count = f"applied {len(changes)} operation"
-        assert count in apply(place, place.services(changed(changes))), changes
+    before: list[Change] = []
+    # Whatever is left of a change shows in the next round, which takes it back.
+    for changes in [*rounds(possible), []]:
+        count = len({(each.service, each.server) for each in before + changes})
+        assert f"applied {count} operation" in apply(place, place.services(changed(changes))), changes
         assert sorted(place.saved()) == sorted(place.lines(saved(changes)))
         assert place.diff(services=place.services(changed(changes))) == []
-        # Whatever is left of a change shows in the next round.
-        assert count in apply(place, table), changes
-    assert sorted(place.saved()) == lines
-    assert place.diff(services=table) == []
+        before = changes
     for services in impossible:
         ran = place.reconciler("validate", place.manifest(services=services))
         assert ran.status == 2

@@ -338,7 +338,7 @@ def test_the_schema_has_the_defaults_of_the_model(kind: Any) -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("example", SCHEMA["examples"] + SCHEMA["$defs"]["ipvs"]["examples"])
+@pytest.mark.parametrize("example", SCHEMA["examples"] + SCHEMA["properties"]["ipvs"]["examples"])
 def test_an_example_of_a_whole_section_is_read(example: dict[str, Any]) -> None:
     whole = example if "apiVersion" in example else {"ipvs": {k: v for k, v in example.items() if k != "rulesFile"}}
     assert accepted(lambda findings: read_sections(whole, findings)) is not None

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from reconciler.manifest import compose, schema
-from reconciler.manifest.sandbox import write
-from reconciler.manifest.schema import check, path_text, schema_text
+from reconciler.manifest.check import check_sections
+from reconciler.manifest.sandbox import read_sections, write
+from reconciler.manifest.schema import check, enforced, path_text, schema_text
 from reconciler.model.ipvs import (
     DRAINING,
     FORWARDS,
@@ -44,8 +45,10 @@ from tests.manifest.test_compose import outcome
 from tests.strategies import sandboxes
 
 SCHEMA: dict[str, Any] = json.loads(schema_text())
-GATE = jsonschema_rs.Draft202012Validator(schema_text())
-ORACLE = Draft202012Validator(SCHEMA)
+# What an editor checks by, and what reconciler itself does: without the patterns that are for editors.
+PUBLISHED = jsonschema_rs.Draft202012Validator(schema_text())
+GATE = jsonschema_rs.Draft202012Validator(enforced())
+ORACLE = Draft202012Validator(enforced())
 DEFINITIONS = {"$defs": SCHEMA["$defs"]}
 
 DOCUMENTS = [
@@ -169,6 +172,26 @@ def test_every_field_has_examples_that_are_valid(part: dict[str, Any]) -> None:
 
 
 @each_schema
+def test_no_field_shows_a_regular_expression_to_people(part: dict[str, Any]) -> None:
+    assert "pattern" not in part or part.keys() & {"patternErrorMessage", "errorMessage"}
+
+
+def test_without_an_optional_field_there_is_its_default_or_what_the_schema_says() -> None:
+    parents = dict(ALL)
+    optional = [
+        (path, part)
+        for path, part in ALL
+        if path
+        and path[-1] != 0
+        and path[-1] not in parents[path[:-1]].get("required", ())
+        # What holds for a sysctl is said once, of all of them.
+        and path[-2:-1] != ("sysctls",)
+    ]
+    assert [path_text(path) for path, part in optional if ("default" in part) == ("absent" in part)] == []
+    assert len(optional) > 60
+
+
+@each_schema
 def test_a_default_is_valid(part: dict[str, Any]) -> None:
     alone = Draft202012Validator({name: value for name, value in part.items() if name != "$ref"} | DEFINITIONS)
     assert "default" not in part or alone.is_valid(part["default"])
@@ -214,6 +237,134 @@ def test_100_000_routes_and_no_more() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_both_engines_agree_on_bad_manifests_and_what_is_refused_is_explained(document: Any) -> None:
     assert (ORACLE.is_valid(document), check(document) == []) == (GATE.is_valid(document),) * 2
+
+
+# A manifest with each field that has a pattern for editors, and further such fields of other services.
+WHOLE: dict[str, Any] = {
+    "apiVersion": "reconciler/v1",
+    "sandbox": "web-1",
+    "driver": {"netns": {"name": "web-1"}},
+    "interfaces": [
+        {
+            "name": "eth0",
+            "device": "tap0",
+            "hwAddr": "02:42:20:6f:a3:69",
+            "mtu": 1500,
+            "addresses": ["172.17.0.7/16", {"address": "fd00:17::7/64"}],
+        }
+    ],
+    "neighbours": [{"address": "172.17.0.1", "device": "eth0", "hwAddr": "02:42:20:6f:a3:01"}],
+    "routes": [
+        {"dest": "10.8.0.0/16", "gateway": "172.17.0.1", "device": "eth0", "source": "172.17.0.7"},
+        {"dest": "10.9.0.0/16", "nexthops": [{"gateway": f"172.17.0.{n}", "device": "eth0"} for n in (1, 2)]},
+    ],
+    "rules": [{"priority": 100, "from": "10.1.0.0/16", "to": "10.2.0.0/16", "table": 100}],
+    "ipvs": {
+        "exclude": ["10.9.0.0/24"],
+        "services": [
+            {
+                "tcp": "172.17.0.7:80",
+                "persistent": 300,
+                "netmask": "255.255.255.0",
+                "servers": [{"address": "172.17.0.4:80"}],
+            },
+            {"udp": "172.17.0.7:53"},
+            {"sctp": "172.17.0.7:2905"},
+        ],
+    },
+}
+
+
+def of_editors(at: Any = SCHEMA, value: Any = WHOLE, path: compose.Path = ()) -> Iterator[compose.Path]:
+    """Yield the path of each text of WHOLE that has a pattern for editors."""
+    resolved = SCHEMA["$defs"][at["$ref"].removeprefix("#/$defs/")] | at if "$ref" in at else at
+    if isinstance(value, str) and "patternErrorMessage" in resolved:
+        yield path
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from of_editors(resolved["items"], item, (*path, index))
+    if isinstance(value, dict):
+        for name, below in value.items():
+            yield from of_editors(resolved["properties"][name], below, (*path, name))
+
+
+EDITED = list(of_editors())
+
+
+def with_text(path: compose.Path, text: str) -> dict[str, Any]:
+    """Return WHOLE with another text at a path."""
+    document: Any = copy.deepcopy(WHOLE)
+    at = document
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = text
+    return document  # type: ignore[no-any-return]
+
+
+def is_accepted(document: Any) -> bool:
+    """Return whether the rest of `validate` accepts a manifest: its own schema and its readers."""
+    findings = list(check(document))
+    draft = read_sections(document, findings)
+    return findings + list(check_sections(draft)) == []
+
+
+def test_what_is_enforced_has_no_pattern_for_editors() -> None:
+    parts: list[Any] = [enforced()]
+    for part in parts:
+        parts += [each for each in (part.values() if isinstance(part, dict) else part) if isinstance(each, dict | list)]
+    assert [
+        part for part in parts if isinstance(part, dict) and {"pattern", "patternErrorMessage"} <= part.keys()
+    ] == []
+    assert len(parts) > 500
+
+
+def test_all_texts_with_a_pattern_for_editors_are_tried() -> None:
+    assert {path_text(path) for path, part in ALL if "patternErrorMessage" in part} == {
+        path_text(tuple(0 if isinstance(step, int) else step for step in path)) for path in EDITED
+    }
+    assert PUBLISHED.is_valid(WHOLE)
+
+
+# Spellings that `inet_pton` and the readers accept or refuse, each with what surrounds it in one of the fields.
+SPELLINGS = [
+    *("172.17.0.9", "0.0.0.0", "255.255.255.255", "fd00::1", "::", "::1", "1::", "FD00:0:0::A", "::ffff:172.17.0.1"),
+    *("1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "1:2:3:4:5:6:1.2.3.4", "fe80::1", "default", ""),
+    *(
+        "172.17.0.256",
+        "172.17.0",
+        "172.017.0.1",
+        "172.17.0.1.1",
+        "1:2:3",
+        "fd00::g",
+        "fd00::1::2",
+        "12345::",
+        "localhost",
+    ),
+    *("02:42:20:6F:A3:69", "02-42-20-6f-a3-69", "01:42:20:6f:a3:69", "02:42:20:6f:a3", "0242206fa369", "64", "0064"),
+]
+AFFIXES = [
+    *(("", ""), ("", "/16"), ("", "/0"), ("", "/032"), ("", "/33"), ("", "/128"), ("", "/129"), ("", "/"), ("", " ")),
+    *(
+        ("", ":80"),
+        ("", ":0"),
+        ("", ":00080"),
+        ("", ":65536"),
+        ("[", "]:80"),
+        ("[", "]"),
+        ("[", "]:"),
+        ("[", ""),
+        ("", "\n"),
+    ),
+]
+
+
+@pytest.mark.parametrize("path", EDITED, ids=path_text)
+def test_what_a_pattern_for_editors_refuses_is_refused(path: compose.Path) -> None:
+    texts = [f"{before}{text}{after}" for text in SPELLINGS for before, after in AFFIXES]
+    published = {text: PUBLISHED.is_valid(with_text(path, text)) for text in texts}
+    # What an editor accepts may be wrong still, for a reason that no pattern knows.
+    assert [text for text in texts if not published[text] and is_accepted(with_text(path, text))] == []
+    assert 0 < sum(published.values()) < len(texts) / 3
 
 
 @st.composite

@@ -25,7 +25,8 @@ from tests.ipvs.rules import rules
 from tests.system.box import MACS
 from tests.watch.running import DEADLINE, Running, put, reconciler, until, watching
 
-LINES = [*rules(200), "-A -t [fd00::1]:80 -s rr", "-a -t [fd00::1]:80 -r [fd00::9]:80 -m -w 1"]
+# What a guest lists takes it a millisecond each.
+LINES = [*rules(50), "-A -t [fd00::1]:80 -s rr", "-a -t [fd00::1]:80 -r [fd00::9]:80 -m -w 1"]
 
 
 # What is not there yet is told on stderr. Each program in a guest takes a while.
@@ -242,18 +243,16 @@ def freeze_and_restart(one: Machine, other: Machine, running: Running) -> None:
 
 
 def test_a_watch_that_is_killed_in_a_bulk_restore_is_finished_by_the_next(machines: Machines, tmp_path: Path) -> None:
-    one, other = pair = machines(2)
+    (one,) = machines(1)
     lines = rules(5000)
-    for each in pair:
-        each.write(ipvs={"rules": "\n".join(lines) + "\n"})
+    one.write(ipvs={"rules": "\n".join(lines) + "\n"})
     with watching(tmp_path / "manifests") as running:
         until(lambda: len(one.run("cat /proc/net/ip_vs 2>/dev/null; true")) > 1000, "rules come", longest=0.0)
         running.kill()
-    left = [each.rules() for each in pair]
-    assert min(map(len, left)) < len(lines)
+    assert int(one.run("ipvsadm -Sn | wc -l")) < len(lines)
     with watching(tmp_path / "manifests") as running:
-        running.await_state("converged", one.name, other.name)
-        assert [each.rules() for each in pair] == [sorted(lines)] * 2
+        running.await_state("converged", one.name)
+        assert one.rules() == sorted(lines)
 
 
 def test_pauses_hold_for_the_guard_as_well(one: Machine, running: Running) -> None:

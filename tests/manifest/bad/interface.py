@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.manifest.texts import Row, manifest, with_nic
 
 LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
+NAME = "the name of the interface in the sandbox: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
+DEVICE = "the name of the device on the host: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 INTERFACE = "an interface: a mapping with name, device, hwAddr and mtu"
 MAC = "a unicast MAC address such as 02:42:20:6f:a3:69"
 MTU = "an MTU from 46 to 9600 bytes"
@@ -36,14 +38,14 @@ ROWS: list[Row] = [
         "interface is empty",
         manifest(nics=["- {}"]),
         [
-            f"bad.yaml:5:3: interfaces[0].name: missing; expected {LINK}",
-            f"bad.yaml:5:3: interfaces[0].device: missing; expected {LINK}",
+            f"bad.yaml:5:3: interfaces[0].name: missing; expected {NAME}",
+            f"bad.yaml:5:3: interfaces[0].device: missing; expected {DEVICE}",
             f"bad.yaml:5:3: interfaces[0].hwAddr: missing; expected {MAC}",
             f"bad.yaml:5:3: interfaces[0].mtu: missing; expected {MTU}",
         ],
     ),
-    ("no name", with_nic("name"), [f"bad.yaml:5:3: interfaces[0].name: missing; expected {LINK}"]),
-    ("no device", with_nic("device"), [f"bad.yaml:5:3: interfaces[0].device: missing; expected {LINK}"]),
+    ("no name", with_nic("name"), [f"bad.yaml:5:3: interfaces[0].name: missing; expected {NAME}"]),
+    ("no device", with_nic("device"), [f"bad.yaml:5:3: interfaces[0].device: missing; expected {DEVICE}"]),
     ("no hwAddr", with_nic("hwAddr"), [f"bad.yaml:5:3: interfaces[0].hwAddr: missing; expected {MAC}"]),
     ("no mtu", with_nic("mtu"), [f"bad.yaml:5:3: interfaces[0].mtu: missing; expected {MTU}"]),
     (

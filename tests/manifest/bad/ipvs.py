@@ -87,7 +87,10 @@ ROWS: list[Row] = [
             f'bad.yaml:5:18: ipvs.exclude[1]: "" is not valid; expected {EXCLUDED}',
             f"bad.yaml:5:22: ipvs.exclude[2]: 7 is a number; expected {EXCLUDED}",
             "bad.yaml:5:34: ipvs.exclude[3].fwmark: 0 is below the minimum of 1",
-            "bad.yaml:5:38: ipvs.exclude[4].fwmark: missing; expected a firewall mark from 1 to 4294967295",
+            (
+                "bad.yaml:5:38: ipvs.exclude[4].fwmark: missing; "
+                "expected the firewall mark of a service to leave alone, from 1 to 4294967295"
+            ),
         ],
     ),
     (

@@ -42,7 +42,7 @@ ROWS: list[Row] = [
     (
         "neighbour without device",
         with_neighbour("device"),
-        [f"bad.yaml:11:3: neighbours[0].device: missing; expected {LINK}"],
+        ["bad.yaml:11:3: neighbours[0].device: missing; expected the name of an interface in the sandbox"],
     ),
     ("neighbour without hwAddr", with_neighbour("hwAddr"), [f"bad.yaml:11:3: neighbours[0].hwAddr: {MAC}"]),
     (

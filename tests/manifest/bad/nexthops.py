@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.manifest.texts import SECOND, Row, manifest, nic, route, with_route
 
 LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
+DEVICE = "the interface that the packets leave by: its name in `interfaces`, or lo"
 GATEWAY = "the IP address of the next hop, or an empty string for none"
 ON_LINK = "true or false: whether the gateway is on the link although no address or route covers it"
 NOT_REACHED = "if it is on that link nevertheless: onLink: true"
@@ -52,7 +53,7 @@ ROWS: list[Row] = [
         "next hop without a device",
         hops("{gateway: 10.0.0.1, device: eth0}", "{gateway: 10.0.0.9}"),
         [
-            f"bad.yaml:12:49: routes[0].nexthops[1].device: missing; expected {LINK}",
+            f"bad.yaml:12:49: routes[0].nexthops[1].device: missing; expected {DEVICE}",
         ],
     ),
     (

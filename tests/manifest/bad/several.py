@@ -6,6 +6,7 @@ from tests.manifest.texts import SECOND, THIRD, Row, manifest, nic, route, with_
 
 ID = "a sandbox ID or name: 1 to 64 letters, digits, '_', '-' and '.', the first a letter or digit"
 LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
+DEVICE = "the name of the device on the host: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 DRIVER = "one driver and its address, such as {netns: {name: web-1}}"
 MAC = "a unicast MAC address such as 02:42:20:6f:a3:69"
 QUEUES = "a number of queues from 0 to 256; 0 means a single queue"
@@ -123,7 +124,7 @@ ROWS: list[Row] = [
         "characters of other alphabets before it",
         manifest(nics=["- {name: eth0, 東京: 1, mtu: 9601}"]),
         [
-            f"bad.yaml:5:3: interfaces[0].device: missing; expected {LINK}",
+            f"bad.yaml:5:3: interfaces[0].device: missing; expected {DEVICE}",
             f"bad.yaml:5:3: interfaces[0].hwAddr: missing; expected {MAC}",
             f"bad.yaml:5:16: interfaces[0].東京: unknown field; expected {NIC_FIELDS}",
             "bad.yaml:5:28: interfaces[0].mtu: 9601 is above the maximum of 9600",

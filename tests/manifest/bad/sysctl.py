@@ -23,7 +23,10 @@ ROWS: list[Row] = [
         manifest("sysctls: {net.ipv4.ipforward: 1, kernel.panic: 1, net.ipv4.conf.eth0.rp_filter: 1}"),
         [
             'bad.yaml:4:11: sysctls.net.ipv4.ipforward: unknown field; did you mean "net.ipv4.ip_forward"?',
-            "bad.yaml:4:34: sysctls.kernel.panic: unknown field; expected one of 100 names; docs/manifest.md has them",
+            (
+                "bad.yaml:4:34: sysctls.kernel.panic: unknown field; "
+                "expected one of 100 names; `reconciler explain` has them"
+            ),
             (
                 "bad.yaml:4:81: sysctls.net.ipv4.conf.eth0.rp_filter: 1 is not valid; "
                 "expected its last part in `sysctls` of that interface"

@@ -1,0 +1,218 @@
+"""What the help of each command adds to its options: examples and exit codes. The manual page has the same.
+
+Each example is pasteable, and a test parses it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+# Exit codes → their meaning. A code that is no number stands for several.
+Exits = dict[str, str]
+
+
+class Help(NamedTuple):
+    """The examples of a command, each with what it does, and its exit codes."""
+
+    examples: dict[str, str]
+    exits: Exits
+
+    def render(self) -> str:
+        """Return both as text, as wide as the terminal."""
+        width = max(shutil.get_terminal_size().columns - 2, 20)
+        return "\n".join((*self._render(width), ""))
+
+    def _render(self, width: int) -> Iterator[str]:
+        yield "examples:"
+        for command, purpose in self.examples.items():
+            yield from textwrap.wrap(purpose, width, initial_indent="  # ", subsequent_indent="  # ")
+            # A command is one line, however long: it is there to be copied.
+            yield f"  {command}"
+        yield "\nexit codes:"
+        for code, meaning in self.exits.items():
+            yield from textwrap.wrap(f"{code:<3} {meaning}", width, initial_indent="  ", subsequent_indent="      ")
+
+
+_ERROR: Exits = {"2": "an error; standard error says which"}
+_REFUSED: Exits = {"3": "refused for safety or by the operator's policy; nothing was changed"}
+_INTERRUPTED: Exits = {"130": "interrupted; the same command again finishes"}
+_DONE: Exits = {"0": "done, or nothing to do"}
+_CHANGES = _DONE | _ERROR | _REFUSED | _INTERRUPTED
+_READS = {"0": "done"} | _ERROR | _REFUSED
+_KATA = Help({}, _DONE | _ERROR | _REFUSED)
+
+MANUAL = {
+    "reconciler": Help(
+        {
+            "sudo reconciler init --netns web-1 > web-1.yaml": "begin a manifest of what is there",
+            "reconciler validate web-1.yaml": "is the manifest right?",
+            "sudo reconciler diff web-1.yaml": "what would be done? As commands that an engineer would type",
+            "sudo reconciler apply web-1.yaml": "do it, and verify the result",
+            "reconciler explain routes.nexthops": "what is this field of a manifest?",
+        },
+        {
+            "0": "nothing to do, or done",
+            "1": "something differs (diff), or a sandbox is not as it should be (status)",
+        }
+        | _ERROR
+        | _REFUSED
+        | _INTERRUPTED,
+    ),
+    "reconciler init": Help(
+        {
+            "sudo reconciler init --netns web-1 > web-1.yaml": "begin a manifest for a network namespace",
+            "sudo reconciler init --vm web-2 --sandbox edge-2 > edge-2.yaml": "begin one for a virtual machine",
+            "reconciler init": "what does this host have? Without root, what is in a sandbox is not read",
+        },
+        {"0": "done"} | _ERROR,
+    ),
+    "reconciler explain": Help(
+        {
+            "reconciler explain": "what is in a manifest?",
+            "reconciler explain routes.nexthops": "what is this field?",
+            "reconciler explain 'interfaces[0].mtu'": "the same, by a path as messages have it",
+        },
+        {"0": "done", "2": "there is no such field; standard error says what may be meant"},
+    ),
+    "reconciler validate": Help(
+        {
+            "reconciler validate web-1.yaml": "check one manifest",
+            "reconciler validate -o json manifests/": "check all manifests below a folder, and each against the others",
+            "git show HEAD:web-1.yaml | reconciler validate -": "check what another command prints",
+        },
+        {"0": "all manifests are valid"}
+        | {"2": "a manifest is wrong, or cannot be read"}
+        | {"3": "nothing else is wrong, but the operator's policy does not allow what a manifest names"},
+    ),
+    "reconciler diff": Help(
+        {
+            "sudo reconciler diff web-1.yaml": "what would `apply` do?",
+            "sudo reconciler diff -o json manifests/": "the same of all sandboxes, for programs",
+            "sudo reconciler diff -o shell web-1.yaml": "the same as a script",
+            "reconciler diff --observed saved.yaml web-1.yaml": "compare with a saved `show`, without root",
+        },
+        {"0": "nothing differs", "1": "something differs"} | _ERROR | _REFUSED,
+    ),
+    "reconciler apply": Help(
+        {
+            "sudo reconciler apply web-1.yaml": "change the sandbox until it matches its manifest",
+            "sudo reconciler apply --expect 41de-7f3a-91c2 web-1.yaml": "only if that is what `diff` has shown",
+            "sudo reconciler apply --allow-delete 50% manifests/": "allow deletions of up to half of a kind of object",
+            "sudo reconciler apply --all-or-nothing -v web-1.yaml": "undo everything if an operation fails",
+        },
+        _CHANGES,
+    ),
+    "reconciler watch": Help(
+        {
+            "sudo reconciler watch /etc/reconciler/manifests": "keep all sandboxes of a folder as their manifests say",
+            "sudo reconciler watch --mode report manifests/": "report drift, and change nothing",
+            "sudo reconciler watch --at-once 10% --stop-after-failures 1 manifests/": "apply new manifests in batches",
+        },
+        {"0": "ended by SIGTERM or SIGINT"} | _ERROR | _REFUSED,
+    ),
+    "reconciler status": Help(
+        {
+            "sudo reconciler status": "how is each sandbox that is watched on this host?",
+            "sudo reconciler status -o json": "the same, for programs",
+        },
+        {"0": "all sandboxes are as they should be, or paused", "1": "one is not"} | _ERROR,
+    ),
+    "reconciler pause": Help(
+        {
+            "sudo reconciler pause web-1 --for 15min --reason 'looking for a fault'": "leave it alone",
+            "sudo reconciler pause web-1 --end": "go on, as `resume` does",
+        },
+        _DONE | _ERROR,
+    ),
+    "reconciler resume": Help({"sudo reconciler resume web-1": "end the pause of a sandbox"}, _DONE | _ERROR),
+    "reconciler show": Help(
+        {
+            "sudo reconciler show web-1.yaml": "what reconciler owns in the sandbox, as a manifest",
+            "sudo reconciler show -o text web-1.yaml": "also what is there and foreign, as a listing",
+        },
+        _READS,
+    ),
+    "reconciler import": Help(
+        {
+            "ipvsadm-save -n | reconciler import --sandbox web-1 --netns web-1 -": "make a manifest of IPVS rules",
+            "reconciler import --sandbox lb-1 --vm lb-1 keepalived.conf": "make one of a configuration of keepalived",
+        },
+        {"0": "done; standard error names what was left out"} | _ERROR,
+    ),
+    "reconciler sandbox": Help(
+        {
+            "sudo reconciler sandbox start web-2": "start a small virtual machine",
+            "sudo reconciler sandbox exec web-2 -- ip route": "run a command in it",
+            "sudo reconciler sandbox stop web-2": "stop it",
+        },
+        _DONE | _ERROR | {"N": "exec: the exit code of the command"},
+    ),
+    "reconciler sandbox start": Help(
+        {
+            "sudo reconciler sandbox start web-2": "start a machine, and wait until it answers",
+            "sudo reconciler sandbox start --kernel 6.12 --memory 512 web-2": "with another kernel, and more memory",
+        },
+        _DONE | _ERROR,
+    ),
+    "reconciler sandbox list": Help(
+        {"sudo reconciler sandbox list": "which machines are there?"}, {"0": "done"} | _ERROR
+    ),
+    "reconciler sandbox exec": Help(
+        {"sudo reconciler sandbox exec web-2 -- ip -brief address": "run a command in a machine"},
+        {"N": "the exit code of the command"} | _ERROR,
+    ),
+    "reconciler sandbox stop": Help({"sudo reconciler sandbox stop web-2": "stop a machine"}, _DONE | _ERROR),
+    "reconciler kata-network": _KATA._replace(
+        examples={
+            "sudo reconciler kata-network list-routes web-1 --manifests web-1.yaml": "list our routes of a sandbox",
+            "sudo reconciler kata-network add-route web-1 route.json": "add routes from a file of JSON",
+        }
+    ),
+    "reconciler kata-network add-iface": _KATA._replace(
+        examples={"sudo reconciler kata-network add-iface web-1 nic.json --manifests web-1.yaml": "plug in a NIC"}
+    ),
+    "reconciler kata-network del-iface": _KATA._replace(
+        examples={
+            'echo \'{"name": "eth1"}\' | sudo reconciler kata-network del-iface web-1': "unplug the NIC of this name"
+        }
+    ),
+    "reconciler kata-network list-ifaces": _KATA._replace(
+        examples={"sudo reconciler kata-network list-ifaces web-1": "list NICs, as JSON"}
+    ),
+    "reconciler kata-network add-route": _KATA._replace(
+        examples={
+            'echo \'{"dest": "10.8.0.0/16", "gateway": "172.17.0.1", "device": "eth0"}\' | '
+            "sudo reconciler kata-network add-route web-1": "add a route"
+        }
+    ),
+    "reconciler kata-network del-route": _KATA._replace(
+        examples={
+            'echo \'{"dest": "10.8.0.0/16"}\' | sudo reconciler kata-network del-route web-1': "delete routes of ours"
+        }
+    ),
+    "reconciler kata-network list-routes": _KATA._replace(
+        examples={"sudo reconciler kata-network list-routes web-1": "list our routes of the main table, as JSON"}
+    ),
+    "reconciler kata-ipvs": _KATA._replace(
+        examples={
+            "sudo reconciler kata-ipvs ipvsadm --parameters '-A -t 172.17.0.7:80 -s rr' web-1": "add a virtual service",
+            "ipvsadm-save -n | sudo reconciler kata-ipvs ipvsadm --restore - web-1": "import a whole table",
+        }
+    ),
+    "reconciler kata-ipvs ipvsadm": _KATA._replace(
+        examples={
+            "sudo reconciler kata-ipvs ipvsadm --parameters '-L -n' web-1": "list the table",
+            "sudo reconciler kata-ipvs ipvsadm --restore rules web-1 --manifests web-1.yaml": "import a file of rules",
+        }
+    ),
+    "reconciler kata-ipvs cleanup": _KATA._replace(
+        examples={
+            "sudo reconciler kata-ipvs cleanup --parameters '--orig-dst 172.17.0.7 --protonum tcp' web-1": (
+                "forget the connections to an address"
+            )
+        }
+    ),
+}
