@@ -15,7 +15,6 @@ from reconciler.drivers import Driver, connect
 from reconciler.errors import HostError, SandboxGoneError
 from reconciler.formats.ipvsadm.command import IpvsadmCommand
 from reconciler.formats.ipvsadm.write import server_key_options, service_key_options
-from reconciler.manifest.load import load
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Service, ServiceKey
 from reconciler.model.policy import DEFAULTS, Policy
@@ -48,6 +47,8 @@ def find(name: str, manifests: Sequence[str], policy: Policy = DEFAULTS) -> Sand
 
 
 def _of_manifests(paths: Sequence[str], policy: Policy) -> list[Sandbox]:
+    from reconciler.manifest.load import load
+
     return [Sandbox(id=each.sandbox.id, driver=each.sandbox.driver) for each in load(paths, policy)]
 
 

@@ -7,7 +7,10 @@ import argparse
 from reconciler.cli.output import warn
 from reconciler.errors import HostError
 from reconciler.manifest.dump import dump
-from reconciler.manifest.foreign import NOTATIONS, document, read
+from reconciler.manifest.foreign import read
+from reconciler.manifest.gaps import fill
+from reconciler.manifest.imported import document
+from reconciler.manifest.notation import NOTATIONS
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.schema import check
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
@@ -19,7 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="*",
         metavar="FILE",
-        help="JSON of kata-network, rules of ipvsadm-save, a keepalived.conf, or - for standard input",
+        help="JSON of `ip -j` or kata-network, YAML of netplan or nmstate, a .network file, rules of ipvsadm-save, a "
+        "keepalived.conf, or - for standard input",
     )
     parser.add_argument("--live", action="store_true", help="no files: print what is in the sandbox, whoever made it")
     parser.add_argument(
@@ -52,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         return live.run(head)
     imported = read(arguments.files, arguments.notation, arguments.config_id)
-    for position, message in imported.skipped_in_order():
-        warn(f"{position}: {message}")
+    fill(imported, head)
+    warn(*imported.skipped_in_order())
     data = document(imported, head)
     print(dump([data]), end="")
     return 0

@@ -20,7 +20,7 @@ from reconciler.manifest import interface as notation
 from reconciler.manifest.allow import check
 from reconciler.manifest.beneath import named
 from reconciler.manifest.files import STDIN, read_text
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding
 from reconciler.model.interface import Interface
 from reconciler.model.policy import Policy
 from reconciler.model.route import TABLE_MAIN, Route

@@ -139,6 +139,8 @@ MANUAL = {
     "reconciler import": Help(
         {
             "ipvsadm-save -n | reconciler import --sandbox web-1 --netns web-1 -": "make a manifest of IPVS rules",
+            "ip -n web-1 -j -d addr | reconciler import --sandbox web-1 --netns web-1 -": "make one of what ip lists",
+            "reconciler import --sandbox web-1 --netns web-1 netplan.yaml": "make one of netplan, networkd or nmstate",
             "reconciler import --sandbox lb-1 --vm lb-1 keepalived.conf": "make one of a configuration of keepalived",
             "sudo reconciler import --netns web-1 --live > web-1.yaml": "make one of what is in a sandbox",
         },

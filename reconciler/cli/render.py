@@ -8,8 +8,8 @@ from typing import Any
 
 from reconciler.cli.output import Line, Painted
 from reconciler.errors import ApplyError
+from reconciler.manifest.finding import path_text
 from reconciler.manifest.load import Manifest
-from reconciler.manifest.schema import path_text
 from reconciler.operations import Operation
 from reconciler.preview import Preview
 from reconciler.safety import combine

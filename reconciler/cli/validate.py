@@ -9,8 +9,8 @@ from reconciler.cli.authority import read_policy
 from reconciler.cli.output import print_data, print_warnings, say, show_problems
 from reconciler.drivers.reach import examine
 from reconciler.errors import ManifestError, NotAllowedError, Problem, RefusedError, bounded
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.load import Manifest, load, located, warnings
-from reconciler.manifest.schema import Finding
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Surroundings
 from reconciler.wording import plural

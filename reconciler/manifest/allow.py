@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, assert_never
 
 from reconciler.errors import NotAllowedError
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.model.policy import Devices, Policy
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.wording import shorten

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
 from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress

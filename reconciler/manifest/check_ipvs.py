@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from operator import attrgetter
 
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.ipvs import IpvsDraft
-from reconciler.manifest.schema import Finding
 from reconciler.manifest.service import name, write_address
 from reconciler.model.address import pack, split_prefix
 from reconciler.model.ipvs import FWMARK, Excluded, Server, Service

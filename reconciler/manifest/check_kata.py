@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding
 from reconciler.model.interface import Interface
 from reconciler.model.route import Route, connected_key
 

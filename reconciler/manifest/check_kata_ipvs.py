@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.ipvs import IpvsDraft
-from reconciler.manifest.schema import Finding
 from reconciler.model.ipvs import LEAVE_TIMEOUTS, Ipvs, Server, Service
 
 # The schedulers that the documentation of kata-runtime names.

@@ -27,13 +27,13 @@ from yaml import (
     SequenceStartEvent,
 )
 
+from reconciler.manifest.finding import Path
+
 # Bounds of one file. 20,000 IPVS rules are 3 MB and 150,000 nodes; a manifest nests 6 levels.
-MAX_BYTES = 32 << 20
 MAX_DEPTH = 32
 MAX_NODES = 2_000_000
 MAX_DOCUMENTS = 500
 
-Path = tuple[str | int, ...]
 # Line, column and end column, from 0.
 Span = tuple[int, int, int]
 

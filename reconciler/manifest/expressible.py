@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from reconciler.manifest.check import check_sections
-from reconciler.manifest.compose import Path
+from reconciler.manifest.finding import Finding, Path, path_text
 from reconciler.manifest.place import SERVICES
 from reconciler.manifest.sandbox import read_sections
-from reconciler.manifest.schema import Finding, check, path_text
+from reconciler.manifest.schema import check
 from reconciler.model.route import REJECT_TYPES, Route
 
 _SECTION, _SERVERS = "ipvs", "servers"

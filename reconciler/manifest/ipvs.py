@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reconciler.manifest import service
-from reconciler.manifest.compose import Path
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.place import RULES, RULES_FILE, SERVICES
-from reconciler.manifest.schema import Finding
 from reconciler.model.address import parse_network
 from reconciler.model.ipvs import RULES_MAX, Excluded, Ipvs, Service, Timeouts
 from reconciler.wording import plural

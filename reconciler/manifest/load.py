@@ -12,10 +12,11 @@ from reconciler.manifest.allow import line_for_folder
 from reconciler.manifest.beginning import check_beginning
 from reconciler.manifest.beneath import OutsideError, Source
 from reconciler.manifest.check import check_sections, check_together
-from reconciler.manifest.compose import ComposeError, Path, compose
+from reconciler.manifest.compose import ComposeError, compose
 from reconciler.manifest.files import STDIN, distinct, file_problem, find, read_text, reason_of
+from reconciler.manifest.finding import Finding, Path, path_text
 from reconciler.manifest.place import RULES_FILE, DocumentFindings, RulesFile, problems, text_problem
-from reconciler.manifest.schema import MAX_FINDINGS, Finding, TooManyFindingsError, check, path_text
+from reconciler.manifest.schema import MAX_FINDINGS, TooManyFindingsError, check
 from reconciler.manifest.whereabouts import identify, with_process
 from reconciler.model.policy import DEFAULTS, Policy
 from reconciler.model.sandbox import Sandbox, Surroundings

@@ -6,8 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 from reconciler.manifest import interface
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection, iproute2_words, refused_by_kata
 from reconciler.model.address import is_ipv6, is_unicast, parse_address, parse_mac
 from reconciler.model.interface import IPV6_MIN_MTU

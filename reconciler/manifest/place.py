@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from reconciler.errors import Problem
-from reconciler.manifest.compose import Location, Path, Span, locate
-from reconciler.manifest.schema import Finding, Findings, path_text
+from reconciler.manifest.compose import Location, Span, locate
+from reconciler.manifest.finding import Finding, Path, path_text
+from reconciler.manifest.schema import Findings
 from reconciler.wording import shorten
 
 SERVICES: Path = ("ipvs", "services")

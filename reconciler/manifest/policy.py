@@ -1,26 +1,18 @@
-"""The file of the operator's policy → a policy. It is read like a manifest, and only if no other user can change it."""
+"""The file of the operator's policy → a policy. It is read only if no other user can change it."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterable
 
-from reconciler.errors import HostError, ManifestError, RefusedError
+from reconciler.errors import HostError, RefusedError
 from reconciler.manifest import trusted
-from reconciler.manifest.allow import canonical
-from reconciler.manifest.compose import ComposeError, compose, locate
-from reconciler.manifest.files import file_problem, is_stream, reason_of
-from reconciler.manifest.load import syntax_problem
-from reconciler.manifest.place import DocumentFindings, problems
-from reconciler.manifest.schema import POLICY, check
-from reconciler.model.policy import POLICY_FILE, Devices, Policy
+from reconciler.manifest.files import is_stream, reason_of
+from reconciler.model.policy import POLICY_FILE, Policy
 
 # Bytes of a file. The patterns of 10,000 sandboxes have a quarter of that.
 _LARGEST = 1 << 20
-_EMPTY = "is empty; write what differs from the defaults, or delete the file to have the defaults"
 
 
 def read(file: str | None, paths: Iterable[str]) -> Policy:
@@ -43,7 +35,10 @@ def read(file: str | None, paths: Iterable[str]) -> Policy:
         ) from None
     except (OSError, ValueError) as error:
         raise HostError(f"{name}: the policy cannot be read: {reason_of(error)}") from error
-    return _parse(name, text)
+    # Most hosts have no such file, and need nothing that reads one.
+    from reconciler.manifest.policy_text import parse
+
+    return parse(name, text)
 
 
 def _is_missing(path: str) -> bool:
@@ -91,58 +86,3 @@ def _folder_of_authors(path: str, *, with_tree: bool) -> str | None:
             return above
         above = os.path.dirname(above)
     return real if os.path.isdir(real) else None
-
-
-def _parse(name: str, text: str) -> Policy:
-    try:
-        documents = compose(text)
-    except ComposeError as error:
-        raise ManifestError([syntax_problem(name, text, error)]) from None
-    if not any(each is not None for each in documents):
-        raise ManifestError([file_problem(name, _EMPTY)])
-    if len(documents) > 1:
-        raise ManifestError([file_problem(name, "contains several documents; a policy is one")])
-    if findings := check(documents[0], POLICY):
-        raise ManifestError(problems(name, text, [DocumentFindings(0, findings)]))
-    data: Mapping[str, Any] = documents[0]
-    return _complete(data, Policy(file=name, lines=MappingProxyType(_lines(text, data))))
-
-
-def _lines(text: str, fields: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Return the first and the last line of each field, from 1, in the order of the text."""
-    found = locate(text, {0: [(field,) for field in fields]})[0]
-    first = {field: (found[field,].key or found[field,].value)[0] for field in fields}
-    lines = text.splitlines()
-    found_lines: dict[str, tuple[int, int]] = {}
-    for (field, at), following in zip(first.items(), [*first.values(), len(lines)][1:], strict=True):
-        last = max(at, following - 1)
-        # Empty lines and comments belong to what follows.
-        while last > at and lines[last].lstrip()[:1] in {"", "#"}:
-            last -= 1
-        found_lines[field] = (at + 1, last + 1)
-    return found_lines
-
-
-def _complete(data: Mapping[str, Any], default: Policy) -> Policy:
-    """Return the policy of checked data, with the values of `default` where it has none."""
-    namespaces = data.get("namespaces", {})
-    return Policy(
-        file=default.file,
-        lines=default.lines,
-        drivers=tuple(data.get("drivers", default.drivers)),
-        folders=_folders(namespaces.get("folders", default.folders)),
-        processes=namespaces.get("processes", default.processes),
-        sockets=_folders(data.get("sockets", default.sockets)),
-        runtimes=tuple(data.get("runtimes", default.runtimes)),
-        devices=_devices(data.get("devices", default.devices)),
-        physical_devices=_devices(data.get("physicalDevices", default.physical_devices)),
-        rules_files=_folders(data.get("rulesFiles", default.rules_files)),
-    )
-
-
-def _folders(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple(map(canonical, paths))
-
-
-def _devices(patterns: Mapping[str, Iterable[str]]) -> Devices:
-    return MappingProxyType({sandboxes: tuple(devices) for sandboxes, devices in patterns.items()})

@@ -7,8 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from reconciler.manifest import interface
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection
 from reconciler.model.address import (
     DEFAULT_IPV4,

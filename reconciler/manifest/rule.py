@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection, iproute2_words, refused_by_kata
 from reconciler.model.address import family_name, is_ipv6, parse_network
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule, range_text
@@ -96,7 +95,10 @@ def _read_mark(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> 
     elif not bits:
         findings.append(Finding((*path, "fwmark"), "a mask of 0 compares nothing; leave the field out"))
     elif number & ~bits:
-        findings.append(Finding((*path, "fwmark"), f"{data['fwmark']} has bits outside its mask, so no packet matches"))
+        # net/core/fib_rules.c, fib_rule_match
+        same = f"{number & bits:#x}/{bits:#x}"
+        message = f"{data['fwmark']} has bits outside its mask, which the kernel ignores; the same is {same}"
+        findings.append(Finding((*path, "fwmark"), message))
     return number, bits
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
 from reconciler.model.sandbox import KATA_RUNTIME, DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress

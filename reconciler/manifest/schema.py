@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import islice
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jsonschema_rs
 
-from reconciler.manifest.compose import Path
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.mistakes import misread_key, misread_text
 from reconciler.wording import plural, shorten, suggest
 
@@ -37,28 +37,6 @@ _NAMED = 8
 
 class TooManyFindingsError(Exception):
     """A file has more than MAX_FINDINGS. The rest of it is not checked."""
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong with a document: where, and what.
-
-    `at_key`: the name of the field is wrong, not its value. `line`, from 1: the line within a text of many lines, such
-    as rules. `refused`: nothing is wrong with it, but the operator's policy does not allow it.
-    """
-
-    path: Path
-    message: str
-    at_key: bool = False
-    line: int = 0
-    refused: bool = False
-
-
-def path_text(path: Path) -> str:
-    """Write a path as messages show it: `interfaces[0].mtu`."""
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
 
 
 def schema_file(name: str = MANIFEST) -> str:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.model.identity import Keyed, Listed, Subject
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 

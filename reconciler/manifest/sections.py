@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.manifest import interface, neighbour, route, rule
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, Section
 from reconciler.manifest.sysctl import SysctlSection
 from reconciler.model.identity import RealServer, Setting, Subject, VirtualService

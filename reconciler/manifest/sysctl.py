@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft
 from reconciler.model.address import is_ipv6
 from reconciler.model.identity import Subject, Sysctl

@@ -24,8 +24,8 @@ from typing import NamedTuple
 from reconciler.errors import Problem, bounded
 from reconciler.manifest.beneath import Source
 from reconciler.manifest.files import read_text
+from reconciler.manifest.finding import Finding, path_text
 from reconciler.manifest.load import Contents, Manifest, Total, clashes, located
-from reconciler.manifest.schema import Finding, path_text
 from reconciler.manifest.whereabouts import names_process
 from reconciler.model.policy import DEFAULTS, Policy
 from reconciler.watch.files import Snapshot, Stamp, find_git_lock, folders_to_watch, take_snapshot

@@ -20,8 +20,8 @@ from reconciler.cli.main import _module, main
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.formats.kata.interface import write_interface
 from reconciler.formats.kata.route import write_route
-from reconciler.manifest.foreign import recognise
 from reconciler.manifest.load import load
+from reconciler.manifest.notation import recognise
 from reconciler.model.ipvs import Service
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
 from tests.examples import examples
@@ -218,11 +218,14 @@ def test_the_notation_of_a_hostile_text_is_soon_told(text: str) -> None:
     [
         ("", "is empty"),
         ("# nothing\n! more", "is empty"),
-        ("apiVersion: reconciler/v1", "is in no known notation (kata, ipvsadm, keepalived)"),
-        ("*filter\n-A INPUT", "is in no known notation (kata, ipvsadm, keepalived)"),
+        (
+            "apiVersion: reconciler/v1",
+            "is in no known notation (kata, ipvsadm, keepalived, ip, netplan, networkd, nmstate)",
+        ),
+        ("*filter\n-A INPUT", "is in no known notation (kata, ipvsadm, keepalived, ip, netplan, networkd, nmstate)"),
         ("null", "contains no interface and no route"),
         ("[]", "contains no interface and no route"),
-        ("\0", "is in no known notation (kata, ipvsadm, keepalived)"),
+        ("\0", "is in no known notation (kata, ipvsadm, keepalived, ip, netplan, networkd, nmstate)"),
     ],
 )
 def test_a_file_with_nothing_in_it(text: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -559,3 +562,18 @@ def test_any_file_is_imported_or_refused(
     code, out, err = run(capsys, "file", *(("--from", notation) if notation else ()))
     assert (code, out) == (2, "")
     assert err
+
+
+def test_what_is_left_out_is_bounded_for_each_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether the reader leaves it out, or what is left out takes it along."""
+    absent = {"ifname": "br0", "address": "02:42:20:6f:a3:01", "mtu": 1500, "linkinfo": {"info_kind": "bridge"}}
+    needing = [{"dst": f"10.0.{n >> 8}.{n & 255}", "dev": "br0", "scope": "link"} for n in range(1500)]
+    unknown = [{"dst": f"10.1.{n >> 8}.{n & 255}", "type": "throw"} for n in range(1500)]
+    write(links=[absent], needing=needing, unknown=[*unknown, {"type": "blackhole", "dst": "10.2.0.0/16"}])
+    code, _, err = run(capsys, "links", "needing", "unknown")
+    lines = err.splitlines()
+    assert (code, len(lines)) == (0, 2003)
+    assert lines[-2:] == [
+        "unknown: 500 more parts that are not imported, which are not listed",
+        "needing: 500 more parts that are not imported, which are not listed",
+    ]

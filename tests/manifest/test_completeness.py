@@ -11,8 +11,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from reconciler.manifest import interface, ipvs, neighbour, route, rule, sandbox, service
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import complete, read_sections
-from reconciler.manifest.schema import Finding, schema_text
+from reconciler.manifest.schema import schema_text
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.neighbour import Neighbour

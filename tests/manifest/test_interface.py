@@ -9,7 +9,8 @@ import pytest
 
 from reconciler.manifest import interface
 from reconciler.manifest.compose import compose
-from reconciler.manifest.schema import Finding, check
+from reconciler.manifest.finding import Finding
+from reconciler.manifest.schema import check
 from reconciler.model.interface import Address, Interface
 from tests.manifest.texts import with_nic
 

@@ -15,8 +15,9 @@ from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest import ipvs, service
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import compose
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import read_sections
-from reconciler.manifest.schema import Finding, check
+from reconciler.manifest.schema import check
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from tests.examples import examples
 from tests.manifest.services import sections, services

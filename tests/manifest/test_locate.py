@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.manifest.compose import Location, Path, compose, locate
+from reconciler.manifest.compose import Location, compose, locate
 from reconciler.manifest.dump import dump
+from reconciler.manifest.finding import Path
 from tests.examples import examples
 from tests.manifest.plain import data
 

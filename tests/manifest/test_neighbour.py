@@ -11,8 +11,9 @@ from hypothesis import given
 from reconciler.manifest import neighbour
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import compose
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import read_sections
-from reconciler.manifest.schema import Finding, check
+from reconciler.manifest.schema import check
 from reconciler.model.neighbour import Neighbour
 from tests.manifest.texts import SECOND, manifest, nic
 from tests.manifest.texts import neighbour as neighbour_text

@@ -21,8 +21,9 @@ from reconciler.cli.main import main
 from reconciler.errors import HostError, ManifestError, RefusedError
 from reconciler.manifest import policy
 from reconciler.manifest.allow import canonical, is_below, process_of
-from reconciler.manifest.compose import Path as Steps
-from reconciler.manifest.schema import MANIFEST, POLICY, path_text, schema_text
+from reconciler.manifest.finding import Path as Steps
+from reconciler.manifest.finding import path_text
+from reconciler.manifest.schema import MANIFEST, POLICY, schema_text
 from reconciler.model.policy import Policy
 from tests.allowed import write_policy
 

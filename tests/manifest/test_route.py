@@ -10,8 +10,9 @@ import pytest
 from reconciler.manifest import route
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import compose
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import read_sections
-from reconciler.manifest.schema import Finding, check
+from reconciler.manifest.schema import check
 from reconciler.model.route import NextHop, Route
 from tests.manifest.texts import SECOND, manifest, nic
 from tests.manifest.texts import route as route_text

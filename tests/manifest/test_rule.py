@@ -11,8 +11,9 @@ from hypothesis import given
 from reconciler.manifest import rule
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import compose
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import read_sections
-from reconciler.manifest.schema import Finding, check
+from reconciler.manifest.schema import check
 from reconciler.model.rule import ALL_BITS, Rule
 from tests.manifest.texts import manifest
 from tests.manifest.texts import rule as rule_text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import ManifestError, Problem
-from reconciler.manifest.compose import MAX_BYTES
+from reconciler.manifest.files import MAX_BYTES
 from reconciler.manifest.load import load
 from reconciler.manifest.place import RulesFile
 from reconciler.model.ipvs import Ipvs, Server, Service

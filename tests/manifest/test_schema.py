@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from reconciler.manifest import compose, schema
+from reconciler.manifest import finding, schema
 from reconciler.manifest.check import check_sections
+from reconciler.manifest.finding import path_text
 from reconciler.manifest.sandbox import read_sections, write
-from reconciler.manifest.schema import check, enforced, path_text, schema_text
+from reconciler.manifest.schema import check, enforced, schema_text
 from reconciler.model.ipvs import (
     DRAINING,
     FORWARDS,
@@ -59,7 +60,7 @@ DOCUMENTS = [
 ]
 
 
-def schemas(at: Any = SCHEMA, path: compose.Path = ()) -> Iterator[tuple[compose.Path, dict[str, Any]]]:
+def schemas(at: Any = SCHEMA, path: finding.Path = ()) -> Iterator[tuple[finding.Path, dict[str, Any]]]:
     """Yield each schema of a value in the file, and its path; a reference is its target, with what stands beside it."""
     resolved = SCHEMA["$defs"][at["$ref"].removeprefix("#/$defs/")] | at if "$ref" in at else at
     yield path, resolved
@@ -275,7 +276,7 @@ WHOLE: dict[str, Any] = {
 }
 
 
-def of_editors(at: Any = SCHEMA, value: Any = WHOLE, path: compose.Path = ()) -> Iterator[compose.Path]:
+def of_editors(at: Any = SCHEMA, value: Any = WHOLE, path: finding.Path = ()) -> Iterator[finding.Path]:
     """Yield the path of each text of WHOLE that has a pattern for editors."""
     resolved = SCHEMA["$defs"][at["$ref"].removeprefix("#/$defs/")] | at if "$ref" in at else at
     if isinstance(value, str) and "patternErrorMessage" in resolved:
@@ -291,7 +292,7 @@ def of_editors(at: Any = SCHEMA, value: Any = WHOLE, path: compose.Path = ()) ->
 EDITED = list(of_editors())
 
 
-def with_text(path: compose.Path, text: str) -> dict[str, Any]:
+def with_text(path: finding.Path, text: str) -> dict[str, Any]:
     """Return WHOLE with another text at a path."""
     document: Any = copy.deepcopy(WHOLE)
     at = document
@@ -359,7 +360,7 @@ AFFIXES = [
 
 
 @pytest.mark.parametrize("path", EDITED, ids=path_text)
-def test_what_a_pattern_for_editors_refuses_is_refused(path: compose.Path) -> None:
+def test_what_a_pattern_for_editors_refuses_is_refused(path: finding.Path) -> None:
     texts = [f"{before}{text}{after}" for text in SPELLINGS for before, after in AFFIXES]
     published = {text: PUBLISHED.is_valid(with_text(path, text)) for text in texts}
     # What an editor accepts may be wrong still, for a reason that no pattern knows.
@@ -415,7 +416,7 @@ def test_all_of_a_spoiled_document_is_explained_and_nothing_else(document: Any) 
         (("routes", 3, "nexthops", 0, "gateway"), "routes[3].nexthops[0].gateway"),
     ],
 )
-def test_paths_are_written_as_people_do(path: compose.Path, text: str) -> None:
+def test_paths_are_written_as_people_do(path: finding.Path, text: str) -> None:
     assert path_text(path) == text
 
 

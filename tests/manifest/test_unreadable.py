@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import ManifestError
-from reconciler.manifest.compose import MAX_BYTES
+from reconciler.manifest.files import MAX_BYTES
 from reconciler.manifest.load import load
 from tests.manifest.texts import manifest
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.warn import others
 from reconciler.model.derived import derived_routes
 from reconciler.model.interface import LinkState

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.warn import network
 from reconciler.model.sandbox import Sandbox, Surroundings
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from operator import attrgetter
 
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.service import name
 from reconciler.model.address import contains, is_ipv6, is_unicast
 from reconciler.model.ipvs import FALLBACK_FLAGS, FWMARK, Ipvs, Service

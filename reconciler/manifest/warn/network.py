@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.manifest.compose import Path
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding, Path
 from reconciler.model.address import family_name
 from reconciler.model.interface import LOOPBACK
 from reconciler.model.rule import KERNEL_TABLES

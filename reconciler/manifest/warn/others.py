@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from reconciler.manifest.schema import Finding
+from reconciler.manifest.finding import Finding
 from reconciler.model.address import contains, split_prefix
 from reconciler.model.derived import derived_routes, is_link_local
 from reconciler.model.interface import Interface, LinkState

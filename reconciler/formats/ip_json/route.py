@@ -1,0 +1,166 @@
+"""A route in the JSON of `ip -j route`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reconciler.formats.entry import Entry
+from reconciler.formats.ip_json import names
+from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, family_name, is_ipv6, parse_network
+from reconciler.model.route import (
+    IPV6_DEFAULT_METRIC,
+    REJECT_TYPES,
+    TABLE_LOCAL,
+    NextHop,
+    Route,
+    canonical_hops,
+)
+
+_STATE = (
+    "users", "age", "used", "error", "cache", "ttl_propagate", "iif", "scope", "uid",
+)  # fmt: skip
+# Flags of state: what the kernel has found out, or hardware has done.
+_FLAGS = frozenset(
+    {"dead", "linkdown", "offload", "trap", "rt_offload", "rt_trap", "rt_offload_failed", "offload_failed", "notify"}
+)
+# What selects packets beside the destination, or sends them elsewhere: without it, another route would be meant.
+_DECISIVE = {
+    "tos": "a type of service",
+    "dsfield": "a type of service",
+    "from": "a prefix that packets come from",
+    "src": "a prefix that packets come from",
+    "encap": "an encapsulation",
+    "encap_type": "an encapsulation",
+    "newdst": "MPLS",
+    "expires": "a lifetime, as by a router's advertisement",
+}
+_SCOPES = {"253": "link", "254": "host", "0": "global", "200": "site"}
+
+
+def read(entry: Entry) -> None:
+    """Read a route."""
+    found, kind = entry.found, names.route_type(entry)
+    protocol = entry.text("protocol") or "boot"
+    if names.is_kernels(protocol):
+        found.count("objects that the kernel makes by itself")
+        return
+    table = names.table(entry)
+    if table is None:
+        return
+    why = names.keeper(protocol) or _why_left_out(entry, kind, table)
+    if why:
+        found.skip(entry.path, f"route to {entry.text('dst')}: {why}")
+        return
+    source = entry.address("prefsrc")
+    hops = [] if kind in REJECT_TYPES else _read_hops(entry)
+    dest = _read_dest(entry, hops, source)
+    if dest is None:
+        return
+    if why := _why_impossible(dest, hops, kind):
+        found.skip(entry.path, f"route to {dest}: {why}")
+        return
+    metric = entry.number("metric", 0, 0xFFFFFFFF)
+    mtu, advmss = _read_metrics(entry)
+    found.add(
+        entry.path,
+        Route(
+            dest=dest,
+            type=kind,
+            nexthops=canonical_hops(hops),
+            table=table,
+            metric=metric or (IPV6_DEFAULT_METRIC if is_ipv6(dest) else 0),
+            source=source,
+            mtu=mtu,
+            advmss=advmss,
+        ),
+    )
+    _read_rest(entry, kind, hops, ipv6=is_ipv6(dest))
+
+
+def _why_left_out(entry: Entry, kind: str, table: int) -> str:
+    if table == TABLE_LOCAL:
+        return "a manifest has no routes of the table local"
+    if table == 0:
+        return "it has no table"
+    if kind != "unicast" and kind not in REJECT_TYPES:
+        return f"a manifest has no routes of type {kind}"
+    return next((f"it has {words}, and no manifest has" for key, words in _DECISIVE.items() if key in entry), "")
+
+
+def _read_hops(entry: Entry) -> list[NextHop]:
+    if "nexthops" in entry:
+        hops = [_read_nexthop(each) for each in entry.entries("nexthops")]
+    else:
+        hops = [_read_hop(entry, 1)]
+    found = [hop for hop in hops if hop]
+    return [replace(hop, weight=1) for hop in found] if len(found) == 1 else found
+
+
+def _read_nexthop(entry: Entry) -> NextHop | None:
+    hop = _read_hop(entry, entry.number("weight", 1, 256) or 1)
+    entry.drop(("gateway", "via"))
+    entry.rest()
+    return hop
+
+
+def _read_hop(entry: Entry, weight: int) -> NextHop | None:
+    via = entry.entry("via")
+    gateway = via.address("host") if "via" in entry else entry.address("gateway")
+    device = entry.text("dev")
+    flags = entry.texts("flags")
+    if not device:
+        entry.found.fault(entry.at("dev"), "missing; expected the name of a link")
+        return None
+    others = [each for each in flags if each != "onlink" and each not in _FLAGS]
+    if others:
+        entry.found.skip(entry.at("flags"), f"{' '.join(others)}: a manifest has no such field")
+    return NextHop(device=device, gateway=gateway, weight=weight, on_link=bool(gateway) and "onlink" in flags)
+
+
+def _read_dest(entry: Entry, hops: Sequence[NextHop], source: str | None) -> str | None:
+    """Read the destination. `default` is IPv6 if an address of the route is, or if it has a preference."""
+    text = entry.text("dst") or ""
+    if text in ("default", "all", "any"):
+        others = [*(hop.gateway for hop in hops), source]
+        ipv6 = any(other and is_ipv6(other) for other in others) or "pref" in entry
+        # A gateway of the other family is in `via`, which only IPv4 routes have.
+        return DEFAULT_IPV6 if ipv6 and "via" not in entry else DEFAULT_IPV4
+    try:
+        return parse_network(text)
+    except ValueError as error:
+        entry.found.fault(entry.at("dst"), str(error))
+        return None
+
+
+def _why_impossible(dest: str, hops: Sequence[NextHop], kind: str) -> str:
+    """Return why no manifest can contain a route although the kernel does."""
+    other = next((hop for hop in hops if hop.gateway and is_ipv6(hop.gateway) != is_ipv6(dest)), None)
+    if other and other.gateway:
+        return f"its gateway {other.gateway} is {family_name(other.gateway)}, and no manifest has such a route"
+    if is_ipv6(dest) and len(hops) > 1 and not all(hop.gateway for hop in hops):
+        return "it has several next hops, of which one has no gateway"
+    return "it has no next hop" if not hops and kind not in REJECT_TYPES else ""
+
+
+def _read_metrics(entry: Entry) -> tuple[int, int]:
+    """Return the MTU and the advertised segment size of a route, 0 if unset."""
+    mtu = advmss = 0
+    for each in entry.entries("metrics"):
+        mtu = each.number("mtu", 0, 0xFFFFFFFF) or mtu
+        advmss = each.number("advmss", 0, 0xFFFFFFFF) or advmss
+        each.rest()
+    return mtu, advmss
+
+
+def _read_rest(entry: Entry, kind: str, hops: Sequence[NextHop], *, ipv6: bool) -> None:
+    usual = "global" if ipv6 or kind in REJECT_TYPES or any(hop.gateway for hop in hops) else "link"
+    text = entry.text("scope") or ("global" if "scope" not in entry else "")
+    scope = _SCOPES.get(text, text)
+    # A listing names every scope but global.
+    if scope != usual and not ipv6:
+        entry.found.note(entry.path, f"imported with scope {usual}, not {scope}")
+    entry.usual("pref", {"medium"})
+    entry.drop((*_STATE, "flags", "gateway", "dev", "via", "weight"))
+    # The next hops of an object of `ip nexthop` are listed as well.
+    entry.rest({"nhid": "the next hops are imported, not the object of `ip nexthop`"})
