@@ -7,22 +7,31 @@ PYTEST := $(VENV)/bin/python -m pytest --durations=20
 unexport PYTHONDONTWRITEBYTECODE
 # tests/conftest.py has the number of processes, and what runs in which of them.
 WORKERS := --numprocesses auto --no-loadscope-reorder
+# `sysctl` and others are there, where an ordinary user does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
 # Shells whose completions are tested, and what reads the manual page.
 SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
+USER_ID := $(shell id -u)
+# What the demo needs: another user than root sees the part without a machine.
+DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_ID)),qemu-system-x86_64:qemu-system-x86)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench soak mutations lock clean
+.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench soak mutations lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
 
-setup: $(VENV)/.complete system ## install what the other targets need: a virtual environment and Debian packages
+venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 
-demo: setup ## show the main job on a real virtual machine with a real TAP
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
+setup: venv system ## install what the other targets need: a virtual environment and Debian packages
+
+demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
+	$(call install,$(DEMO))
+	$(call refresh)
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
 
 test: setup shells ## run all tests, on real namespaces and virtual machines
 	@$(MAKE) --no-print-directory --jobs=2 lint compiled
@@ -30,6 +39,10 @@ test: setup shells ## run all tests, on real namespaces and virtual machines
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
 	$(PYTEST) $(WORKERS) -m "not root" -p no:cacheprovider
+
+fresh: root venv ## run every command of README, in order, on a fresh Debian 12 (ten minutes)
+	$(call install,debootstrap:debootstrap)
+	$(VENV)/bin/python -m tests.fresh /var/cache/reconciler/debian
 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
 	GUEST_KERNEL=$(@:test-%=%) $(PYTEST) $(WORKERS) tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
@@ -54,13 +67,13 @@ editors: $(VENV)/.complete ## check the schema with what editors run: yaml-langu
 	$(VENV)/bin/python -m tests.editors.install
 	$(PYTEST) tests/editors
 
-bench: setup ## measure, side by side in one run
+bench: root setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
 
-mutations: setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
+mutations: root setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
 
-soak: setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go
+soak: root setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go
 	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 
@@ -72,6 +85,7 @@ clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors build
 
 $(VENV)/.complete: requirements.txt pyproject.toml
+	@echo "Installing reconciler and its tools in $(VENV) (half a minute) …"
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
@@ -86,16 +100,26 @@ define install
 	done
 endef
 
+# The lists of apt, from which images of machines are built.
+define refresh
+	@test "$(USER_ID)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
+endef
+
 .PHONY: shells
 shells:
 	$(call install,$(SHELLS))
 
+.PHONY: root
+root:
+	@test "$(USER_ID)" = 0 || { echo "make: $(MAKECMDGOALS) needs root: namespaces, devices and virtual machines" >&2; exit 1; }
+
 system:
 	$(call install,$(SYSTEM))
-	@test "$$(id -u)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
+	$(call refresh)
 
 .PHONY: package
 package:
-	@test "$$(id -u)" = 0 || { echo "make: $(NAME) is missing; run this as root, or install it" >&2; exit 1; }
+	@test "$(USER_ID)" = 0 || \
+		{ echo "make: the Debian package $(NAME) is missing: as root, apt-get install $(NAME)" >&2; exit 1; }
 	apt-get install --quiet --yes --no-install-recommends $(NAME) || \
 		{ apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends $(NAME); }

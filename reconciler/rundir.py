@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from reconciler.errors import HostError
+from reconciler.wording import reason
 
 ROOT = "/run/reconciler"
 # struct flock (fcntl(2)): type, whence, start, length, process, with the padding of C.
@@ -72,8 +73,7 @@ def _open(folder: str, *, create: bool) -> int:
     except OSError as error:
         if error.errno in _NO_FOLDER:
             raise HostError(f"{folder} is not a folder, but a file or a link; remove it") from None
-        only_root = "; only root can use it" if isinstance(error, PermissionError) else ""
-        raise HostError(f"{folder}: {error.strerror}{only_root}") from error
+        raise HostError(f"{folder}: {reason(error)}") from error
     try:
         found = os.fstat(descriptor)
         check(folder, found)
@@ -102,7 +102,7 @@ def open_file(path: str) -> int:
     try:
         opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, _ONLY_OWNER_FILE)
     except OSError as error:
-        raise HostError(f"{path}: {error.strerror}") from error
+        raise HostError(f"{path}: {reason(error)}") from error
     try:
         _close_to_others(path, opened)
     except BaseException:

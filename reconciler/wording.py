@@ -6,6 +6,7 @@ everywhere within. It is made harmless once, by the functions here, where it lea
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -32,6 +33,17 @@ def seconds(text: str) -> float:
     if match is None or not float(match[1]):
         raise ValueError(f'"{text}" is not a time such as 90s, 15min, 1h or 2d')
     return float(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def reason(error: OSError) -> str:
+    """Return why the operating system refused something, and what to do if only the user is the reason."""
+    words = error.strerror or str(error)
+    return f"{words}; run this as root" if isinstance(error, PermissionError) and os.geteuid() != 0 else words
+
+
+def failure(error: OSError) -> str:
+    """Return which file an error of the operating system is about, if any, and its reason."""
+    return f"{error.filename}: {reason(error)}" if error.filename else reason(error)
 
 
 def printable(text: str) -> str:

@@ -50,6 +50,7 @@ _OTHER_WATCHERS = (
     "tests/kata/test_watched.py",
     "tests/cli/test_hostile_words.py",
     "tests/system/test_hostile_names.py",
+    "tests/system/test_not_root.py",
 )
 _HOST = {
     "watcher": (*_WATCHERS, *_OTHER_WATCHERS),

@@ -50,7 +50,7 @@ USUAL = Kind()
 
 def start(name: str, kind: Kind = USUAL) -> Guest:
     """Start a machine as launch.start does, from its saved state."""
-    return _start(name, kind, ("-incoming", f"exec:cat {_saved(kind)}"))
+    return _start(name, kind, ("-incoming", f"exec:cat {saved(kind)}"))
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def _command_line(kind: Kind, folder: str, built: Image, accelerator: str, memor
 
 
 @cache
-def _saved(kind: Kind) -> Path:
+def saved(kind: Kind) -> Path:
     """Return the file with the state of a machine of this kind; make it if there is none."""
     folder = Path(image.cache_folder(), "states")
     folder.mkdir(parents=True, exist_ok=True)

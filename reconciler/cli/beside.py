@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from reconciler.cli.output import Line, say, warn
 from reconciler.errors import ReconcilerError
 from reconciler.manifest.load import Manifest, explain
+from reconciler.wording import failure
 
 # Sandboxes at the same time. Most of them wait: for a kernel, for duplicate address detection, for servers that drain.
 MOST = 32
@@ -96,7 +97,7 @@ class Ended(Generic[_T]):
             case ReconcilerError() as error:
                 return explain(self.manifest, error)
             case OSError() as error:
-                return [f"{name}: {error}"]
+                return [f"{name}: {failure(error)}"]
             case error:
                 # Only a defect pays for the import.
                 import traceback

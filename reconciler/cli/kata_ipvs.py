@@ -19,7 +19,7 @@ from reconciler.formats.ipvsadm.write import restorable_rules, service_key_optio
 from reconciler.formats.kata.cleanup import read_cleanup
 from reconciler.imperative import LockedSandbox
 from reconciler.manifest.beneath import named
-from reconciler.manifest.files import STDIN, read_text
+from reconciler.manifest.files import STDIN, read_text, reason_of
 from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Sandbox
@@ -75,8 +75,8 @@ def _read_rules(file: str) -> list[Service]:
     wrong: list[str] = []
     try:
         text = read_text(named(file))
-    except ValueError as error:
-        raise HostError(f"{name}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise HostError(f"{name}: {reason_of(error)}") from None
     services = parse_rules(text, lambda line, why: wrong.append(f"{name}:{line}: {why}"))
     if wrong:
         more = [f"… and {len(wrong) - _SHOWN:,} more"] if len(wrong) > _SHOWN else []

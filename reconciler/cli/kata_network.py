@@ -19,7 +19,7 @@ from reconciler.imperative import LockedSandbox
 from reconciler.manifest import interface as notation
 from reconciler.manifest.allow import check
 from reconciler.manifest.beneath import named
-from reconciler.manifest.files import STDIN, read_text
+from reconciler.manifest.files import STDIN, read_text, reason_of
 from reconciler.manifest.finding import Finding
 from reconciler.model.interface import Interface
 from reconciler.model.policy import Policy
@@ -77,8 +77,8 @@ def _read(file: str) -> Any:
     name = "<stdin>" if file == STDIN else file
     try:
         text = read_text(named(file))
-    except ValueError as error:
-        raise HostError(f"{name}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise HostError(f"{name}: {reason_of(error)}") from None
     if len(text) > _LIMIT:
         raise HostError(f"{name}: larger than {_LIMIT >> 20} MiB")
     try:

@@ -15,6 +15,7 @@ from reconciler import __version__
 from reconciler.cli.output import guarded, show_problems, warn
 from reconciler.cli.parser import Parser, purpose
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
+from reconciler.wording import failure
 
 # Command → its purpose. `_module` names its module, which has `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
@@ -88,7 +89,7 @@ def _run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        warn(f"reconciler: {error}")
+        warn(f"reconciler: {failure(error)}")
         return 2
     except KeyboardInterrupt:
         warn("interrupted; run the same command again to finish, or `reconciler diff` to see what is left")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterable
 
-from reconciler.cli.output import print_data, say, sink
+from reconciler.cli.output import print_data, say, sink, warn
 from reconciler.cli.parser import purpose
 from reconciler.guest import launch, qemu
 from reconciler.guest.image import KERNELS
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one action and return the exit code."""
     match arguments.action:
         case "start":
-            launch.start(arguments.name, kernel=arguments.kernel, memory=arguments.memory)
+            _start(arguments)
         case "list":
             _list(launch.states(), arguments.output)
         case "stop":
@@ -50,6 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
             words = arguments.words[arguments.words[:1] == ["--"] :]
             return launch.find(arguments.name).run(words, 0, sink(1), sink(2))
     return 0
+
+
+def _start(arguments: argparse.Namespace) -> None:
+    """Start a sandbox. Say what begins while a person waits, and in the end what runs."""
+    begin = time.monotonic()
+    machine = launch.start(
+        arguments.name,
+        kernel=arguments.kernel,
+        memory=arguments.memory,
+        report=lambda step: warn(f"{arguments.name}: {step} …"),
+    )
+    say(f"{machine.name}: running, pid {machine.pid()}, after {time.monotonic() - begin:.1f} s")
 
 
 def _list(states: Iterable[MachineState], form: str) -> None:

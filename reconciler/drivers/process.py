@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from reconciler.errors import ChannelError, HostError, ProtocolError
+from reconciler.wording import reason
 
 # The limits: seconds, and bytes each for stdout and stderr.
 TIMEOUT = 60.0
@@ -46,7 +47,7 @@ def run(words: Sequence[str], stdin: bytes = b"") -> Completed:
                 start_new_session=True,
             )
         except OSError as error:
-            raise HostError(f"{words[0]}: {error.strerror}") from error
+            raise HostError(f"{words[0]}: {reason(error)}") from error
     with process:
         try:
             return _collect(process, words[0])

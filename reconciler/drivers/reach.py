@@ -21,6 +21,7 @@ from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.netlink.engine import local_engine
+from reconciler.wording import reason
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
 # The process that the host began with. Its namespace is not ours if this process runs in another one.
@@ -80,15 +81,31 @@ def open_namespace(address: NetnsAddress, policy: Policy) -> int:
     try:
         namespace = _open_namespace(address, policy)
     except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
+        if _is_hidden(address):
+            raise HostError(f"{address}: {address.file}: this process is hidden; run this as root") from None
         raise SandboxGoneError(f"{address} does not exist ({address.file})") from None
     except OSError as error:
-        raise HostError(f"{address}: {address.file}: {error.strerror}") from error
+        raise HostError(f"{address}: {address.file}: {reason(error)}") from error
     try:
         _refuse_host(namespace, address)
     except BaseException:
         os.close(namespace)
         raise
     return namespace
+
+
+def _is_hidden(address: NetnsAddress) -> bool:
+    """Return whether a process exists that another user cannot see (proc(5): hidepid)."""
+    process = process_of(address.file)
+    if process is None or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return False
 
 
 def _open_namespace(address: NetnsAddress, policy: Policy) -> int:
@@ -159,7 +176,7 @@ def _open_socket(path: str, policy: Policy) -> int:
     except (FileNotFoundError, NotADirectoryError):
         raise SandboxGoneError(f"no QEMU serves {path}: the sandbox is not running") from None
     except OSError as error:
-        raise HostError(f"cannot connect to {path}: {error.strerror}") from error
+        raise HostError(f"cannot connect to {path}: {reason(error)}") from error
     if stat.S_ISSOCK(os.fstat(found).st_mode):
         return found
     os.close(found)
@@ -189,12 +206,14 @@ def check_program(address: KataAddress) -> None:
         try:
             with trusted.opened(address.runtime) as found:
                 if not stat.S_ISREG(os.fstat(found).st_mode) or not os.access(f"/proc/self/fd/{found}", os.X_OK):
-                    raise HostError(f"{address.runtime}: no such program")
+                    raise HostError(f"{address.runtime}: not a program that this user can run")
         except trusted.UntrustedError as error:
             raise RefusedError(
                 f"{address.runtime} would be run with all rights, but another user can change it: {error}; "
                 "let the program and each folder above it belong to root, and be writable by root only"
             ) from None
+        except PermissionError as error:
+            raise HostError(f"{address.runtime}: {reason(error)}") from None
         except OSError:
             raise HostError(f"{address.runtime}: no such program") from None
 

@@ -20,6 +20,7 @@ from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError,
 from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
 from reconciler.rundir import NamedLock
+from reconciler.wording import reason
 
 # Seconds for one exchange with the guest: more than the agent gives its kernel (agent.KERNEL_TIMEOUT).
 TIMEOUT = 10.0
@@ -183,7 +184,7 @@ def identity(path: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         raise _gone(path) from None
     except OSError as error:
-        raise HostError(f"cannot connect to {path}: {error.strerror}") from error
+        raise HostError(f"cannot connect to {path}: {reason(error)}") from error
     return f"{found.st_dev}-{found.st_ino}"
 
 
@@ -210,5 +211,5 @@ def connect(path: str, timeout: float, *, gone: ReconcilerError, late: Reconcile
         raise late from None
     except OSError as error:
         channel.close()
-        raise HostError(f"cannot connect to {path}: {error.strerror or error}") from error
+        raise HostError(f"cannot connect to {path}: {reason(error)}") from error
     return channel

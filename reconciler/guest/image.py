@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -73,8 +73,11 @@ def cache_folder() -> str:
     return os.path.join(base, "reconciler")
 
 
-def prepare(series: str = "6.1") -> Image:
-    """Return the image of a kernel series. Build it, in about a minute, if the cache does not have it."""
+def prepare(series: str = "6.1", report: Callable[[str], None] = lambda _: None) -> Image:
+    """Return the image of a kernel series. Build it, in about a minute, if the cache does not have it.
+
+    `report` is called with what begins, for a person who waits.
+    """
     if series not in KERNELS:
         raise HostError(f"there is no image with kernel {series}; choose one of {', '.join(KERNELS)}")
     listing = _run(["apt-get", "download", "--print-uris", KERNELS[series], *PACKAGES], _TIMEOUT)
@@ -84,7 +87,7 @@ def prepare(series: str = "6.1") -> Image:
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         with _only_builder(), _scratch() as scratch:
             if not os.path.isdir(folder):
-                _build(series, scratch)
+                _build(series, scratch, report)
                 os.rename(os.path.join(scratch, "image"), folder)
     return image
 
@@ -122,9 +125,12 @@ def _scratch() -> Iterator[str]:
         yield folder
 
 
-def _build(series: str, scratch: str) -> None:
+def _build(series: str, scratch: str, report: Callable[[str], None]) -> None:
     packages, root, image = (os.path.join(scratch, name) for name in ("packages", "root", "image"))
-    for package in _download(series):
+    report(f"downloading {len(PACKAGES) + 1} Debian packages for an image with kernel {series}")
+    files = _download(series)
+    report("building the image")
+    for package in files:
         _run(["dpkg-deb", "--extract", package, packages], _TIMEOUT)
     (release,) = os.listdir(os.path.join(packages, "lib/modules"))
     for folder in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp"):

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from select import select
 from typing import NamedTuple
@@ -24,9 +24,12 @@ from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerErro
 from reconciler.guest import command, image, qemu
 from reconciler.guest.connection import Connection
 from reconciler.model.sandbox import SANDBOXES
+from reconciler.wording import reason
 
-# Which accelerator boots a guest on this host, kvm or tcg. The first start after each boot of the host finds out.
-_ACCELERATOR_FILE = "/run/reconciler/accelerator"
+# In the cache: which accelerator boots a guest on this host, kvm or tcg, and the boot of the host that it was found out
+# in. The first start after each boot finds out.
+_ACCELERATOR_FILE = "accelerator"
+_BOOT = "/proc/sys/kernel/random/boot_id"
 # Seconds until the agent answers, in the first try of KVM: a guest takes two.
 KVM_TIMEOUT = 8.0
 # Seconds until the agent answers: under TCG a guest takes four on an idle host.
@@ -112,21 +115,33 @@ def _only_root() -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise HostError(f"{SANDBOXES}: {error.strerror}; only root can use sandboxes") from error
+        raise HostError(f"{SANDBOXES}: {reason(error)}") from error
 
 
-def start(name: str, *, kernel: str = "6.1", memory: int = qemu.MEMORY, ports: int = qemu.PORTS) -> LaunchedMachine:
+def start(
+    name: str,
+    *,
+    kernel: str = "6.1",
+    memory: int = qemu.MEMORY,
+    ports: int = qemu.PORTS,
+    report: Callable[[str], None] = lambda _: None,
+) -> LaunchedMachine:
     """Start a machine, and wait until its agent answers. HostError if it runs already.
 
     `kernel` is a key of image.KERNELS, `memory` is in MiB, `ports` is the number of NICs that can be plugged in.
+    `report` is called with what begins, for a person who waits.
     """
     machine = _named(name)
-    built = image.prepare(kernel)
+    # Whoever may not start a machine learns it before an image is built.
+    rundir.make(SANDBOXES)
+    built = image.prepare(kernel, report)
     rundir.make(machine.folder)
     with _lock(machine):
         if machine.pid():
             raise HostError(f"sandbox {name} is running already")
+        tried = ""
         for accelerator, timeout in _accelerators():
+            report(f"booting kernel {kernel} under {accelerator.upper()}{tried}")
             _clear(machine)
             try:
                 _boot(machine, qemu.command_line(machine.folder, built, accelerator, memory, ports), timeout)
@@ -135,6 +150,7 @@ def start(name: str, *, kernel: str = "6.1", memory: int = qemu.MEMORY, ports: i
                 if accelerator != "kvm":
                     _remove(machine)
                     raise
+                tried = ", as no guest boots under KVM here"
             except BaseException:
                 _end(machine)
                 _remove(machine)
@@ -186,16 +202,27 @@ def _clear(machine: LaunchedMachine) -> None:
 def _accelerators() -> list[tuple[str, float]]:
     """Return the accelerators to try, each with its timeout. KVM may accept a guest that then does not boot."""
     slow = ("tcg", BOOT_TIMEOUT)
-    with suppress(OSError), open(_ACCELERATOR_FILE, encoding="ascii") as file:
-        return [slow] if file.read() == "tcg" else [("kvm", BOOT_TIMEOUT)]
+    with suppress(OSError), open(os.path.join(image.cache_folder(), _ACCELERATOR_FILE), encoding="ascii") as file:
+        known = file.read()
+        if known == _known("tcg"):
+            return [slow]
+        if known == _known("kvm"):
+            return [("kvm", BOOT_TIMEOUT)]
     return [("kvm", KVM_TIMEOUT), slow] if os.access("/dev/kvm", os.R_OK | os.W_OK) else [slow]
 
 
+def _known(accelerator: str) -> str:
+    """Return the text of the file if an accelerator boots guests since this boot of the host."""
+    with open(_BOOT, encoding="ascii") as file:
+        return f"{accelerator} {file.read()}"
+
+
 def _remember(accelerator: str) -> None:
-    temporary = f"{_ACCELERATOR_FILE}.{os.getpid()}"
+    path = os.path.join(image.cache_folder(), _ACCELERATOR_FILE)
+    temporary = f"{path}.{os.getpid()}"
     with open(temporary, "w", encoding="ascii") as file:
-        file.write(accelerator)
-    os.replace(temporary, _ACCELERATOR_FILE)
+        file.write(_known(accelerator))
+    os.replace(temporary, path)
 
 
 def _boot(machine: LaunchedMachine, words: list[str], timeout: float) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from reconciler.errors import Problem
 from reconciler.manifest.beneath import Entry, OutsideError, Root, Roots, Source, named
+from reconciler.wording import reason
 
 # Bytes of one file. 20,000 IPVS rules are 3 MB.
 MAX_BYTES = 32 << 20
@@ -184,7 +185,7 @@ def _decode(data: bytes) -> str:
 
 def reason_of(error: OSError | ValueError) -> str:
     """Return why a file could not be read."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return reason(error) if isinstance(error, OSError) else str(error)
 
 
 def file_problem(file: str, message: str) -> Problem:

@@ -245,16 +245,21 @@ def _open(protocol: int) -> socket.socket:
             channel.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(TIMEOUT), 0))
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             channel.setsockopt(_SOL_NETLINK, option, 1)
-        for forced, plain, size in _BUFFERS:
-            try:
-                channel.setsockopt(socket.SOL_SOCKET, forced, size)
-            except PermissionError:
-                channel.setsockopt(socket.SOL_SOCKET, plain, size)
+        enlarge(channel)
         channel.bind((0, 0))
     except BaseException:
         channel.close()
         raise
     return channel
+
+
+def enlarge(channel: socket.socket) -> None:
+    """Make the buffers of a socket large: of these sizes, or as large as the host lets those who are not its root."""
+    for forced, plain, size in _BUFFERS:
+        try:
+            channel.setsockopt(socket.SOL_SOCKET, forced, size)
+        except PermissionError:
+            channel.setsockopt(socket.SOL_SOCKET, plain, size)
 
 
 def _text(path: str, name: str) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reconciler.errors import HostError
-from reconciler.wording import suggest
+from reconciler.wording import reason, suggest
 
 SOCKET = "/run/reconciler/watch.sock"
 # Seconds for one step of a status request: the watcher waits so long for the client to read, the client twice as long.
@@ -41,8 +41,8 @@ def read_status() -> dict[str, Any]:
             found: dict[str, Any] = json.loads(b"".join(parts))
         except (FileNotFoundError, ConnectionRefusedError):
             raise NoWatcherError("no watcher runs on this host; `reconciler watch PATH…` starts one") from None
-        except PermissionError:
-            raise HostError(f"only root can ask the watcher of this host ({SOCKET}: Permission denied)") from None
+        except PermissionError as error:
+            raise HostError(f"only root can ask the watcher of this host ({SOCKET}: {reason(error)})") from None
         except (OSError, ValueError) as error:
             raise HostError(f"the watcher does not answer: {error}") from error
     return found

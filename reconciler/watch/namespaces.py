@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from reconciler.errors import ChannelError, HostError, ProtocolError, RefusedError, SandboxGoneError
 from reconciler.model.sandbox import NetnsAddress
-from reconciler.netlink.channel import RECEIVE_BUFFER, RECEIVE_SIZE, ROUTE, LocalKernel
+from reconciler.netlink.channel import RECEIVE_SIZE, ROUTE, LocalKernel, enlarge
 from reconciler.netlink.message import ACK, ERROR, NEW_LINK, REQUEST, Message, attribute, failure, messages, pack
 from reconciler.netlink.neighbour import is_news
 from reconciler.netlink.sections import GROUPS
@@ -36,7 +36,7 @@ _SOL_NETLINK, _LISTEN_ALL_NSID = 270, 8
 _NUMBER = (_SOL_NETLINK, _LISTEN_ALL_NSID)
 # Stands for the watcher's own namespace, the host.
 HOST = -1
-_SO_RCVBUFFORCE = 33
+_NEEDS = "listening to network namespaces needs root (CAP_NET_ADMIN and CAP_NET_BROADCAST)"
 _ANCILLARY = 256
 # Notifications that are read at a time. The caller has other work as well, however many come.
 _MOST = 20_000
@@ -55,14 +55,22 @@ class NamespaceSocket:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+            enlarge(self._socket)
             self._socket.setsockopt(_SOL_NETLINK, _LISTEN_ALL_NSID, 1)
             self._socket.bind((0, GROUPS | _NSID_GROUP))
+        except PermissionError as error:
+            self._socket.close()
+            raise HostError(_NEEDS) from error
         except OSError as error:
             self._socket.close()
             raise HostError(f"listening to network namespaces: {error.strerror}") from error
         # Open from the start on, so that a number needs no other descriptor than that of the namespace.
         self._requests = LocalKernel().open(ROUTE)
+        try:
+            self._check_right()
+        except BaseException:
+            self.close()
+            raise
 
     def fileno(self) -> int:
         """Return the descriptor, to poll for reading."""
@@ -72,6 +80,12 @@ class NamespaceSocket:
         """Close the sockets."""
         self._requests.close()
         self._socket.close()
+
+    def _check_right(self) -> None:
+        """Raise HostError if this process may not give numbers: the kernel looks at the right before the request."""
+        (answer,) = self._requests.exchange(pack(_NEW_NSID, REQUEST | ACK, 1, _RTGENMSG.pack(0)), 1)
+        if (failed := failure(answer)) and failed.errno == errno.EPERM:
+            raise HostError(_NEEDS)
 
     def assign_number(self, namespace: int) -> int | None:
         """Return the number of an open namespace, and give it one if it has none; None if the file is no namespace.

@@ -147,7 +147,7 @@ def test_each_wrong_line_is_told_and_none_is_imported(box: Listed, capsys: pytes
     [
         (("ipvsadm", "--parameters", "-Z"), "--parameters: -Z is not supported: reconciler does not manage counters"),
         (("ipvsadm", "--parameters", ""), "--parameters: nothing to do; expected one of"),
-        (("ipvsadm", "--restore", "none"), "[Errno 2] No such file or directory: 'none'"),
+        (("ipvsadm", "--restore", "none"), "none: No such file or directory"),
         (("ipvsadm", "--restore", "/dev/null"), "/dev/null: is a device, not a regular file"),
         (("cleanup", "--parameters", "-p tcp"), "--parameters: --orig-dst is missing"),
         (("ipvsadm", "--parameters", "-L -t 10.0.0.9:80"), "-L -t 10.0.0.9:80: no such service"),

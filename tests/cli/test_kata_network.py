@@ -264,7 +264,7 @@ def test_a_file_that_is_no_json(text: str, reason: str, box: Box, capsys: pytest
         assert out == "null\n"
         assert err.startswith(f"reconciler: {reason}")
     assert main(["kata-network", "add-iface", "6ec7a98", "none.json", "--manifests", "box.yaml"]) == 2
-    assert capsys.readouterr() == ("null\n", "reconciler: [Errno 2] No such file or directory: 'none.json'\n")
+    assert capsys.readouterr() == ("null\n", "reconciler: none.json: No such file or directory\n")
     del box
 
 

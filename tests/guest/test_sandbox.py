@@ -120,7 +120,7 @@ def test_a_guest_that_does_not_boot_shows_its_console(
     (tmp_path / "root").mkdir()
     with open(tmp_path / "initramfs", "wb") as file:
         write_archive(str(tmp_path / "root"), file)
-    monkeypatch.setattr(image, "prepare", lambda _: Image(kernel, str(tmp_path / "initramfs")))
+    monkeypatch.setattr(image, "prepare", lambda *_: Image(kernel, str(tmp_path / "initramfs")))
     await_agent, console, shown = launch._await_agent, qemu.console, ""
 
     def await_panic_and_agent(machine: LaunchedMachine, timeout: float) -> None:
@@ -151,12 +151,13 @@ def test_an_accelerator_that_gets_nowhere_is_given_up(
         launch.start(name)
     monkeypatch.setattr(launch, "_accelerators", lambda: [("kvm", 0.5), ("tcg", 90.0)])
     assert launch.start(name).pid()
-    assert (tmp_path / "accelerator").read_text() == "tcg"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    assert (tmp_path / "accelerator").read_text() == f"tcg {boot}"
 
 
 def test_qemu_is_missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = image.prepare()
-    monkeypatch.setattr(image, "prepare", lambda _: made)
+    monkeypatch.setattr(image, "prepare", lambda *_: made)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(HostError, match="install the Debian package qemu-system-x86"):
         launch.start(name)

@@ -218,7 +218,9 @@ os.setuid(65534)
 policy.read(None, [])
 """
         ran = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
-    assert ran.stderr.splitlines()[-1].endswith("policy.yaml: the policy cannot be read: Permission denied")
+    assert ran.stderr.splitlines()[-1].endswith(
+        "policy.yaml: the policy cannot be read: Permission denied; run this as root"
+    )
 
 
 @pytest.mark.parametrize("mode", [0o646, 0o664, 0o777])

@@ -17,7 +17,7 @@ from reconciler.drivers import given
 from reconciler.manifest.load import load
 from reconciler.model.sandbox import NetnsAddress
 from tests.conftest import Kernel, ip
-from tests.system.box import MACS, Box, errors, nic
+from tests.system.box import Box, errors, nic
 
 
 def test_a_device_goes_back_as_it_was(box: Box, kernel: Kernel) -> None:
@@ -194,15 +194,15 @@ def test_what_is_no_namespace(box: Box, tmp_path: Any, capsys: pytest.CaptureFix
     assert errors(capsys) == f"box: {box.file}:4:3: driver: the file is not a network namespace\n"
 
 
-@pytest.mark.parametrize(("name", "mtu"), [("routes", 9000), ("policy", 1500)])
+@pytest.mark.parametrize(("name", "mtu"), [("04-routes", 9000), ("06-policy-routing", 1500), ("07-neighbours", 1500)])
 def test_show_then_apply_is_a_no_op(
-    box: Box, kernel: Kernel, name: str, mtu: int, capsys: pytest.CaptureFixture[str]
+    box: Box, kernel: Kernel, repository: Path, name: str, mtu: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    repository = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    with open(f"{repository}/examples/{name}.yaml", encoding="utf-8") as stream:
-        example = stream.read()
-    device = kernel.tap()
-    text = example.replace("tap-eth0", device).replace("tap-eth1", kernel.tap())
+    text = (repository / "examples" / f"{name}.yaml").read_text()
+    mac = re.findall(r"hwAddr: (\S+)", text)[0]
+    device, *others = [(each, kernel.tap()) for each in dict.fromkeys(re.findall(r"device: (veth-\S+)", text))]
+    for named, made in (device, *others):
+        text = text.replace(f"device: {named}\n", f"device: {made}\n")
     text = re.sub(r"netns: \{.*\}", f"netns: {{name: {box.namespace}}}", text)
     box.file.write_text(text)
     assert main(["apply", str(box.file)]) == 0
@@ -213,9 +213,9 @@ def test_show_then_apply_is_a_no_op(
     box.file.write_text(shown)
     assert main(["diff", str(box.file)]) == 0
     assert main(["apply", str(box.file)]) == 0
-    assert capsys.readouterr().out.endswith(f"{name}: in sync\n")
+    assert capsys.readouterr().out.endswith(f"{name[3:]}: in sync\n")
     assert box.state() == before
     assert main(["diff", "--observed", str(box.file), str(box.file)]) == 0
     for form in ("json", "text"):
         assert main(["show", "-o", form, str(box.file)]) == 0
-    assert f"eth0 (host {device}): {MACS[0]} mtu {mtu} up" in capsys.readouterr().out
+    assert f"eth0 (host {device[1]}): {mac} mtu {mtu} up" in capsys.readouterr().out

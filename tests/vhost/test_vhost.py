@@ -123,6 +123,19 @@ def test_packets_pass_and_a_backend_that_comes_back_is_found_again(
         assert held(vm) == NOTHING
 
 
+def test_the_example(vm: Vm, path: Path, ends: tuple[str, str], repository: Path) -> None:
+    here, there = ends
+    text = (
+        (repository / "examples" / "16-vhost-user.yaml").read_text().replace("/run/openvswitch/vhost-user1", str(path))
+    )
+    vm.file.write_text(text.replace("/run/vhost-user/", f"{vm.guest.sandbox.folder}/"))
+    with running(path, there):
+        assert main(["apply", str(vm.file)]) == 0
+        assert main(["diff", str(vm.file)]) == 0
+        assert held(vm) == plugged()
+        assert ping(here) == 5
+
+
 def test_a_nic_whose_backend_died_can_be_unplugged(vm: Vm, path: Path, ends: tuple[str, str]) -> None:
     with running(path, ends[1]):
         vm.apply(interfaces=[interface(path)])

@@ -338,8 +338,8 @@ class TestFolders:
             for each, mode in modes:
                 each.chmod(mode)
         assert versions(reading) == same([1, 2], 0)
-        assert reading.broken == {"s1": "m/below: Permission denied"}
-        assert [str(each) for each in reading.problems] == ["m/below: Permission denied"]
+        assert reading.broken == {"s1": "m/below: Permission denied; run this as root"}
+        assert [str(each) for each in reading.problems] == ["m/below: Permission denied; run this as root"]
 
     def read_as_somebody_else(self, watched: ManifestReader) -> ManifestSet:
         settle(watched)
