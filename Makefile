@@ -1,5 +1,7 @@
 # Everything runs in a virtual environment of its own, from hashed requirements. As root: namespaces need it.
 VENV := .venv
+# What builds the documentation has an environment of its own: nobody needs it to run or to test reconciler.
+DOCS := .venv-docs
 # The Python that the environment is made of: the system's own, which is what users have. `make PYTHON=...` takes another.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 PYTEST := $(VENV)/bin/python -m pytest --durations=20
@@ -11,8 +13,8 @@ WORKERS := --numprocesses auto --no-loadscope-reorder
 export PATH := $(PATH):/usr/sbin:/sbin
 # The newest kernel that guests run; apt's lists can be older than its package.
 KERNEL := linux-image-6.12-cloud-amd64
-# Shells whose completions are tested, and what reads the manual page.
-SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db
+# Shells whose completions are tested, what reads the manual page, and what a page of the docs uses.
+SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db curl:curl
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 USER_ID := $(shell id -u)
 # What the demo needs: another user than root sees the part without a machine.
@@ -21,7 +23,7 @@ DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_
 LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench soak mutations dist test-deb lock clean
+.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations dist test-deb lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -72,6 +74,10 @@ editors: $(VENV)/.complete ## check the schema with what editors run: yaml-langu
 bench: root setup ## measure, side by side in one run
 	$(VENV)/bin/python -m tests.benchmarks
 
+docs: $(DOCS)/.complete ## build the documentation as a site in build/site, and check all links
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	$(DOCS)/bin/python -m tools.site.check build/site
+
 mutations: root setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
 
@@ -92,12 +98,13 @@ test-deb: setup ## install, use, upgrade, remove and purge the Debian package of
 	$(call install,debootstrap:debootstrap)
 	$(VENV)/bin/python -m tests.debian dist/reconciler_*.deb
 
-lock: ## renew requirements.txt and requirements-dist.txt from pyproject.toml (needs uv)
+lock: ## renew the locked requirements from pyproject.toml (needs uv)
 	$(LOCK) --extra dev --output-file requirements.txt
 	$(LOCK) --extra dist --constraint requirements.txt --output-file requirements-dist.txt
+	$(LOCK) --constraint requirements.txt docs/requirements.in --output-file docs/requirements.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors build
+	rm -rf $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors build
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@echo "Installing reconciler and its tools in $(VENV) (half a minute) …"
@@ -106,6 +113,12 @@ $(VENV)/.complete: requirements.txt pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(VENV)/bin/python -m compileall -q reconciler
+	@touch $@
+
+$(DOCS)/.complete: docs/requirements.txt
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory package NAME=python3-venv
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --require-hashes --requirement docs/requirements.txt
 	@touch $@
 
 # Commands, each with the Debian package that has it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from reconciler.drivers import Driver
@@ -11,9 +10,10 @@ from reconciler.plan import Plan, plan
 from reconciler.safety import fingerprint
 
 if TYPE_CHECKING:
-    from reconciler.model.ipvs import Service, ServiceKey
+    from reconciler.model.ipvs import ServiceKey
 
-# Which foreign IPVS services count as ours: all, none, or those with these keys.
+# Which foreign objects count as ours: those that equal desired ones, and all IPVS services; none; or only the IPVS
+# services with these keys.
 Adoption: TypeAlias = "bool | frozenset[ServiceKey]"
 
 
@@ -33,27 +33,19 @@ class Preview(NamedTuple):
 def preview(driver: Driver, desired: Sandbox, *, adopt: Adoption = False, quick: bool = False) -> Preview:
     """Observe a sandbox and plan for it. Raises what `plan` raises.
 
-    `adopt`: foreign IPVS services that count as ours. `quick`: see `Driver.observe`.
+    `adopt`: which foreign objects count as ours. `quick`: see `Driver.observe`.
     """
     observed = driver.observe(desired, quick=quick)
-    return compare(desired, _adopted(observed, adopt) if adopt else observed)
+    if adopt is True and not observed.around.links.isdisjoint(each.name for each in desired.interfaces or ()):
+        observed = driver.adopt(desired)
+    if adopt:
+        # Few commands adopt.
+        from reconciler.plan.adoption import adopted
+
+        observed = adopted(desired, observed, adopt)
+    return compare(desired, observed)
 
 
 def compare(desired: Sandbox, observed: Observed) -> Preview:
     """Plan for a sandbox as it was observed, now or earlier."""
     return Preview(desired=desired, observed=observed, plan=plan(desired, observed))
-
-
-def _adopted(observed: Observed, adopt: Adoption) -> Observed:
-    ipvs = observed.sandbox.ipvs
-    if ipvs is None:
-        return observed
-    others: list[Service] = []
-    taken = list(ipvs.services or ())
-    for each in observed.around.services:
-        named = adopt is True or (isinstance(adopt, frozenset) and each.key in adopt)
-        (taken if named and not ipvs.excludes(each.key) else others).append(each)
-    return Observed(
-        sandbox=replace(observed.sandbox, ipvs=replace(ipvs, services=tuple(taken))),
-        around=replace(observed.around, services=tuple(others)),
-    )

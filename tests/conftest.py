@@ -185,6 +185,10 @@ class Kernel:
         """Remove these devices at the end as well."""
         self._devices += devices
 
+    def adopt_namespace(self, name: str) -> None:
+        """Remove this namespace at the end as well."""
+        self._namespaces.append(name)
+
     def remove(self) -> None:
         for name in self._namespaces:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)

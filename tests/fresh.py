@@ -8,6 +8,7 @@ The root is changed by pivot_root(2): a process in a chroot may have no user nam
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,8 +16,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.readme import ROOT, Commands, commands, differences, packages, script
+from tests.docs.blocks import ROOT
+from tests.docs.commands import Commands, commands, differences, script
 
+README = ROOT / "README.md"
 SUITE, PACKAGES = "bookworm", "git,make,python3,ca-certificates"
 USER, FOLDER = "reader", "reconciler"
 # How this host reaches archives of packages, which the fresh system does as well.
@@ -84,7 +87,7 @@ def _prepare(layers: Path) -> None:
     acquire = subprocess.run(["apt-config", "dump", "Acquire"], check=True, capture_output=True, text=True).stdout
     _write(upper / "etc/apt/apt.conf.d/99host", acquire)
     _run("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(upper / "opt" / FOLDER))
-    for who, blocks in (("user", _of_user()), ("root", commands())):
+    for who, blocks in (("user", _of_user()), ("root", commands(README))):
         folder = upper / "opt" / who
         folder.mkdir()
         (folder / "script").write_text(script(blocks, folder))
@@ -107,20 +110,25 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
+def _packages() -> list[str]:
+    """Return the commands beside the blocks that install Debian packages, which need root."""
+    return re.findall(r"`(apt-get install [^`]*)`", README.read_text(encoding="utf-8"))
+
+
 def _of_user() -> list[Commands]:
     """Return the blocks up to the first that needs root: the demo is the last one."""
-    blocks = commands()
+    blocks = commands(README)
     (demo,) = [index for index, each in enumerate(blocks) if each.text.startswith("make demo")]
     return blocks[: demo + 1]
 
 
 def _all() -> str:
     """Return the script of everything. What README says beside its blocks is installed first."""
-    installing, *later = [f"{each} --yes -qq >/dev/null" for each in packages()]
+    installing, *later = [f"{each} --yes -qq >/dev/null" for each in _packages()]
     # The folders of a user's PATH in Debian.
     path = "export PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
     as_user = shlex.join(["su", USER, "-c", f"{path}; cd ~/{FOLDER} && exec bash /opt/user/script /opt/user"])
-    demo = next(each.number for each in commands() if each.text.startswith("make demo"))
+    demo = next(each.line for each in commands(README) if each.text.startswith("make demo"))
     return f"""\
 set -e
 export HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive
@@ -147,13 +155,13 @@ grep -x "after the flush" /opt/root/pasted.out
 def _report(who: str, layers: Path) -> list[str]:
     """Print how long each block took. Return what was printed otherwise than README shows."""
     folder = layers / "upper/opt" / who
-    blocks = _of_user() if who == "user" else commands()
-    ran = [each for each in blocks if (folder / f"{each.number}.seconds").exists()]
+    blocks = _of_user() if who == "user" else commands(README)
+    ran = [each for each in blocks if (folder / f"{each.line}.seconds").exists()]
     for each in ran:
-        seconds = (folder / f"{each.number}.seconds").read_text().strip()
+        seconds = (folder / f"{each.line}.seconds").read_text().strip()
         print(f"{who} {seconds:>5} s  {each.text.splitlines()[0]}")
     for each in blocks[len(ran) :][:1]:
-        out = folder / f"{each.number}.out"
+        out = folder / f"{each.line}.out"
         print(f"{who} failed: {each.text}{out.read_text() if out.exists() else ''}")
     return differences(ran, folder)
 

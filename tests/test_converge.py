@@ -105,6 +105,9 @@ class Box:
         )
         return Observed(sandbox=replace(sandbox, ipvs=seen.ipvs), around=around)
 
+    def adopt(self, desired: Sandbox) -> Observed:
+        raise NotImplementedError
+
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         del devices
         return Snapshot()

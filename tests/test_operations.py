@@ -15,7 +15,14 @@ from reconciler.model.interface import Address, Origin
 from reconciler.model.route import NextHop, Route
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
-from reconciler.operations.interface import AttachInterface, DetachInterface, MoveOperation, RenameInterface, SetLink
+from reconciler.operations.interface import (
+    AdoptInterfaces,
+    AttachInterface,
+    DetachInterface,
+    MoveOperation,
+    RenameInterface,
+    SetLink,
+)
 from reconciler.operations.ipvs import IpvsOperation
 from reconciler.operations.item import ItemOperation
 from reconciler.operations.machine import MachineOperation
@@ -32,6 +39,11 @@ IPV4, IPV6 = Address(address="10.0.0.2/24"), Address(address="fd00::2/64")
 NODAD = replace(IPV6, dad=False)
 
 LINKS_AND_ADDRESSES: list[tuple[Operation, str, str]] = [
+    (
+        AdoptInterfaces(nics=(("eth0", ORIGIN), ("a\nb", replace(ORIGIN, device="tap-two")))),
+        "~",
+        """# from now on ours: eth0 (on the host: tap-test), "$(printf 'a\\012b')" (on the host: tap-two)""",
+    ),
     (
         AttachInterface(host_name="tap-test", namespace="web-1", name="eth0", origin=ORIGIN),
         "+",

@@ -8,15 +8,19 @@ from typing import get_args
 import pytest
 
 from reconciler.guest.qmp import Monitor
+from reconciler.model.machine import Other
 from reconciler.operations import Operation
 from reconciler.operations.machine import (
     AddDevice,
     AddNetdev,
+    AdoptDevices,
     DeleteDevice,
     DeleteNetdev,
     MachineOperation,
     NameInterface,
     PlugOperation,
+    adopted_nic,
+    adoption_mark,
     plug_id,
     plugged_device,
 )
@@ -25,6 +29,7 @@ from tests.conftest import Kernel
 from tests.drivers.fake import qemu
 
 MAC, SOCKET = "02:00:00:00:00:01", "/run/vhost-1.sock"
+OTHER, MARK = Other("nic_0", "net-0"), "reconciler.adopted.4.5.tap1nic_0net-0"
 CHARDEV = f"chardev-add socket,id=reconciler-tap1,path={SOCKET},reconnect=1"
 DEVICE = f"device_add virtio-net-pci,id=reconciler-tap1,netdev=reconciler-tap1,mac={MAC},bus=port0,addr=0"
 
@@ -64,6 +69,14 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
         "-",
         "netdev_del reconciler-tap1; chardev-remove reconciler-tap1",
     ),
+    (DeleteDevice(device="tap1", other=OTHER), "-", "device_del nic_0"),
+    (DeleteNetdev(device="tap1", other=OTHER), "-", f"netdev_del net-0; chardev-remove {MARK}"),
+    (DeleteNetdev(device="tap1", other=OTHER._replace(netdev="")), "-", f"chardev-remove {MARK.removesuffix('net-0')}"),
+    (
+        AdoptDevices(nics=(("tap1", "eth0", OTHER), ("tap2", "a b", Other("b", "c")))),
+        "~",
+        f"chardev-add null,id={MARK}; chardev-add null,id=reconciler.adopted.4.1.tap2bc",
+    ),
 ]
 
 
@@ -82,7 +95,10 @@ def test_every_operation_is_shown() -> None:
 
 def test_only_a_name_needs_to_be_waited_for() -> None:
     comments = {type(operation).__name__: operation.comment for operation, _, _ in OPERATIONS if operation.comment}
-    assert comments == {"NameInterface": "once the guest has found the NIC with this address"}
+    assert comments == {
+        "NameInterface": "once the guest has found the NIC with this address",
+        "AdoptDevices": "from now on ours: eth0, 'a b'",
+    }
 
 
 @pytest.mark.parametrize("device", ["tap1", "a", "x-1.2_3", "reconciler-", "fifteen-letters"])
@@ -95,6 +111,35 @@ def test_an_id_says_which_device_is_meant(device: str) -> None:
 @pytest.mark.parametrize("plug", ["net0", "xreconciler-tap1", "Reconciler-tap1", "reconciler", ""])
 def test_an_id_of_others_is_not_ours(plug: str) -> None:
     assert plugged_device(plug) is None
+
+
+@pytest.mark.parametrize("device", ["tap1", "a", "x-1.2_3", "fifteen-letters"])
+@pytest.mark.parametrize(
+    "other", [Other("a", "b"), Other("nic.1.2", "4.x"), Other("n" * 99, "m" * 300), Other("a1", "1")]
+)
+def test_a_mark_says_what_is_adopted(device: str, other: Other) -> None:
+    mark = adoption_mark(device, other)
+    assert re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", mark)
+    expected = (device, other) if other.netdev[0].isalpha() else None
+    assert adopted_nic(mark) == expected
+    assert plugged_device(mark) is None
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "reconciler.adopted.4.1.tap1",
+        "reconciler.adopted.4.1.tap1n",
+        "reconciler.adopted.0.1.nm",
+        "reconciler.adopted.99.1.tap1nm",
+        "reconciler.adopted.4.1.tap1n;quit",
+        "reconciler.adopted.4.1.tap1n\nm",
+        "xreconciler.adopted.4.1.tap1nm",
+        "reconciler-tap1",
+    ],
+)
+def test_a_label_of_others_marks_nothing(label: str) -> None:
+    assert adopted_nic(label) is None
 
 
 @pytest.fixture

@@ -44,6 +44,9 @@ class Seen:
         self.asked.append(desired)
         return self.observed
 
+    def adopt(self, desired: Sandbox) -> Observed:
+        raise NotImplementedError
+
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         del devices
         return Snapshot()

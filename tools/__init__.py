@@ -1,1 +1,1 @@
-"""What is built of the command line's own parser: completions of shells, and the manual page."""
+"""What is built of the command line's own parser and the schemas: completions, the manual page, the site."""

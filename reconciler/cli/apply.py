@@ -42,7 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FINGERPRINT",
         help="refuse unless manifests, sandboxes and the plan are those that `diff` printed this fingerprint for",
     )
-    parser.add_argument("--adopt", action="store_true", help="treat foreign IPVS services as ours")
+    parser.add_argument(
+        "--adopt", action="store_true", help="take over what equals the manifest, and all IPVS services"
+    )
     parser.add_argument(
         "--all-or-nothing",
         action="store_true",

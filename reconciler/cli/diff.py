@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compare with a saved `show` instead of the sandbox: no root and no sandbox is needed",
     )
-    parser.add_argument("--adopt", action="store_true", help="treat foreign IPVS services as ours")
+    parser.add_argument("--adopt", action="store_true", help="show what `apply --adopt` would do")
 
 
 def run(arguments: argparse.Namespace) -> int:

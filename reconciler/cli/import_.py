@@ -1,4 +1,4 @@
-"""`reconciler import`: convert files of other tools to one manifest."""
+"""`reconciler import`: convert files of other tools, or what is in a sandbox, to one manifest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
         "files",
-        nargs="+",
+        nargs="*",
         metavar="FILE",
         help="JSON of `ip -j` or kata-network, YAML of netplan or nmstate, a .network file, rules of ipvsadm-save, a "
         "keepalived.conf, or - for standard input",
     )
-    parser.add_argument("--sandbox", required=True, metavar="ID", help="the ID of the sandbox in the manifest")
+    parser.add_argument("--live", action="store_true", help="no files: print what is in the sandbox, whoever made it")
+    parser.add_argument(
+        "--sandbox", metavar="ID", help="the ID of the sandbox in the manifest (default: the name of --netns or --vm)"
+    )
     driver = parser.add_mutually_exclusive_group(required=True)
     driver.add_argument("--netns", metavar="NAME", help="the sandbox is the network namespace of this name")
     driver.add_argument(
@@ -45,6 +48,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the manifest on stdout, and everything that was left out on stderr."""
     head = _head(arguments)
+    if arguments.live == bool(arguments.files):
+        raise HostError("give either FILE…, to convert files, or --live, to read the sandbox itself")
+    if arguments.live:
+        # Only this needs drivers.
+        from reconciler.cli import live
+
+        return live.run(head)
     imported = read(arguments.files, arguments.notation, arguments.config_id)
     fill(imported, head)
     warn(*imported.skipped_in_order())
@@ -56,8 +66,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _head(arguments: argparse.Namespace) -> Sandbox:
     vm = arguments.netns is None
     driver = VmAddress(name=arguments.vm) if vm else NetnsAddress(name=arguments.netns)
-    head = Sandbox(id=arguments.sandbox, driver=driver)
+    name = arguments.vm if vm else arguments.netns
+    head = Sandbox(id=name if arguments.sandbox is None else arguments.sandbox, driver=driver)
     for finding in check(write(head)):
-        option = "--sandbox" if finding.path == ("sandbox",) else "--vm" if vm else "--netns"
+        option = (
+            "--sandbox"
+            if arguments.sandbox is not None and finding.path == ("sandbox",)
+            else "--vm"
+            if vm
+            else "--netns"
+        )
         raise HostError(f"{option}: {finding.message}")
     return head

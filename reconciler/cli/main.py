@@ -29,7 +29,7 @@ COMMANDS = {
     "pause": "stop the watcher from changing a sandbox for a while",
     "resume": "end the pause of a sandbox",
     "show": "print what reconciler owns in a sandbox, as a manifest",
-    "import": "convert files of other tools to a manifest",
+    "import": "convert files of other tools, or what is in a sandbox, to a manifest",
     "sandbox": "start, use and stop small virtual machines",
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",

@@ -102,6 +102,7 @@ MANUAL = {
             "sudo reconciler apply --expect 41de-7f3a-91c2 web-1.yaml": "only if that is what `diff` has shown",
             "sudo reconciler apply --allow-delete 50% manifests/": "allow deletions of up to half of a kind of object",
             "sudo reconciler apply --all-or-nothing -v web-1.yaml": "undo everything if an operation fails",
+            "sudo reconciler apply --adopt web-1.yaml": "take over what others made, if it equals the manifest",
         },
         _CHANGES,
     ),
@@ -141,8 +142,9 @@ MANUAL = {
             "ip -n web-1 -j -d addr | reconciler import --sandbox web-1 --netns web-1 -": "make one of what ip lists",
             "reconciler import --sandbox web-1 --netns web-1 netplan.yaml": "make one of netplan, networkd or nmstate",
             "reconciler import --sandbox lb-1 --vm lb-1 keepalived.conf": "make one of a configuration of keepalived",
+            "sudo reconciler import --netns web-1 --live > web-1.yaml": "make one of what is in a sandbox",
         },
-        {"0": "done; standard error names what was left out"} | _ERROR,
+        {"0": "done; standard error names what was left out"} | _ERROR | _REFUSED,
     ),
     "reconciler sandbox": Help(
         {

@@ -9,7 +9,7 @@ from reconciler.errors import HostError
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, VmAddress
 from reconciler.operations.address import AwaitAddress
-from reconciler.operations.interface import AttachInterface, MoveOperation
+from reconciler.operations.interface import DetachInterface, MoveOperation
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.route import DeleteRoute
 from reconciler.operations.segment import (
@@ -57,8 +57,8 @@ def _lines(segment: Segment, driver: DriverAddress) -> Iterator[str]:
 def _moves(operations: Iterable[MoveOperation], driver: DriverAddress) -> Iterator[str]:
     """Yield commands that move devices. `$$` is the process ID of the shell on the host."""
     for operation in operations:
-        there = isinstance(operation, AttachInterface)
-        yield operation.command if there else f"{_within(driver)} {operation.command}"
+        within = isinstance(operation, DetachInterface)
+        yield f"{_within(driver)} {operation.command}" if within else operation.command
 
 
 def _network_words(operation: NetworkOperation) -> str:

@@ -13,14 +13,13 @@ from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.formats.iproute2 import Item, address_words, item_words, route_words
 from reconciler.manifest.dump import dump
-from reconciler.manifest.expressible import leave_out
+from reconciler.manifest.expressible import is_expressible, leave_out
 from reconciler.manifest.load import explain, load
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.sections import SECTIONS, everything
 from reconciler.manifest.service import name
 from reconciler.model.ipvs import seconds_left
 from reconciler.model.policy import Policy
-from reconciler.model.route import REJECT_TYPES, Route
 from reconciler.model.sandbox import Observed, Sandbox
 
 
@@ -84,14 +83,10 @@ def _inexpressible(sandbox: Sandbox) -> Iterator[str]:
             if address.peer or address.opaque:
                 yield f"interfaces: address {address_words(address)} of {interface.name}"
     for route in sandbox.routes or ():
-        if route.opaque or not _is_expressible(route):
+        if route.opaque or not is_expressible(route):
             yield f"routes: {route_words(route)}"
     items: list[Item] = [*(sandbox.neighbours or ()), *(sandbox.rules or ())]
     yield from (f"{item.section}: {item_words(item)}" for item in items if item.opaque)
-
-
-def _is_expressible(route: Route) -> bool:
-    return not (route.tos or route.from_) and route.type in ("unicast", *REJECT_TYPES)
 
 
 def expressible(found: Observed) -> Sandbox:
@@ -102,7 +97,7 @@ def expressible(found: Observed) -> Sandbox:
             replace(each, addresses=tuple(address for address in each.addresses if address.peer is None))
             for each in found.sandbox.interfaces or ()
         ),
-        routes=tuple(filter(_is_expressible, found.sandbox.routes or ())),
+        routes=tuple(filter(is_expressible, found.sandbox.routes or ())),
     )
     ipvs = found.sandbox.ipvs
     services = ipvs.services if ipvs else None

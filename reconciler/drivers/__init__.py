@@ -6,16 +6,18 @@ Here are their protocol and the choice of the one for an address.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from reconciler.drivers.reach import about
+from reconciler.errors import HostError
 from reconciler.manifest.allow import check
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Observed, Sandbox, VmAddress
 from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
+    from reconciler.drivers.survey import Inventory
     from reconciler.drivers.vm.driver import VmDriver
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -39,6 +41,12 @@ class Driver(Protocol):
 
         `desired` names the host devices that matter. A driver may return an object of `desired` itself if the observed
         one equals it. A quick look is fast but misses some changes of IPVS servers: see `IpvsEngine.observe`.
+        """
+
+    def adopt(self, desired: Sandbox) -> Observed:
+        """Read the same, with NICs of other owners that equal desired ones among our own: see `around.unrecorded`.
+
+        RefusedError, which names the field, if one with the name of a desired one differs, or cannot be adopted.
         """
 
     def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
@@ -89,6 +97,25 @@ def _open(address: DriverAddress, policy: Policy) -> Driver:
             return KataDriver(address, policy)
         case VmAddress():
             return _open_machine(address, policy, borrow=True)
+        case _:
+            assert_never(address)
+
+
+def inventory(sandbox: Sandbox, policy: Policy) -> Inventory:
+    """Read all that is in a sandbox, whoever made it; `sandbox` has all sections. Raises what `connect` raises."""
+    check(sandbox, policy)
+    address = sandbox.driver
+    match address:
+        case NetnsAddress():
+            from reconciler.drivers.netns import NetnsDriver
+
+            with closing(NetnsDriver(address, policy)) as namespace:
+                return namespace.inventory(sandbox)
+        case VmAddress():
+            with closing(_open_machine(address, policy, borrow=True)) as machine:
+                return machine.inventory(sandbox)
+        case KataAddress():
+            raise HostError(f"{address}: all that its commands list is ours; `reconciler show` prints it")
         case _:
             assert_never(address)
 

@@ -10,6 +10,9 @@ kernel uses it again, so that there are never more files than there were namespa
 Before a device moves, its entry is written and marked as moving; after it, the entry is settled or removed. A run that
 is killed in between leaves a moving entry, which the next run settles.
 
+A device that another program moved into the namespace is recorded later, if `drivers.provenance` proves where it came
+from (`--adopt`).
+
 Only a run that has the lock of the namespace writes.
 """
 
@@ -103,6 +106,16 @@ class GivenDevices:
         taken = {moving.index, moving.number, moving.origin.device}
         kept = [each for each in self._present(links) if taken.isdisjoint({each.index, each.number})]
         self._write([*(each for each in kept if each.origin.device not in taken), moving])
+
+    def adopt(self, found: Sequence[Given], links: Sequence[Link]) -> None:
+        """Record devices that another program moved here, all at once. `links`: those of the namespace."""
+        taken = {each.origin.device for each in found} | {each.index for each in found}
+        kept = [each for each in self._present(links) if taken.isdisjoint({each.index, each.origin.device})]
+        self._write([*kept, *found])
+
+    def number(self, link: Link) -> int | None:
+        """Return the number of a link of the namespace; None if it does not exist any more."""
+        return self._kernel.device_numbers({link.index: link.name}).get(link.index)
 
     def end(self, links: Sequence[Link]) -> None:
         """Record where the device has arrived: in the namespace if it is one of its links, or else outside."""

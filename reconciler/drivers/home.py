@@ -36,6 +36,12 @@ def attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
         time.sleep(_POLL)
 
 
+def names() -> frozenset[str]:
+    """Return the names of all devices of the host."""
+    with local_engine() as host:
+        return frozenset(link.name for link in host.links())
+
+
 def _attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
     with local_engine() as host:
         links = {device: link for device in devices if (link := host.link(device))}

@@ -8,9 +8,10 @@ name; the record proves there as well which one it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere, home
@@ -20,7 +21,7 @@ from reconciler.drivers.lock import SandboxLock
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.files import identity
-from reconciler.model.interface import Interface
+from reconciler.model.interface import LOOPBACK, Interface, Origin
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
 from reconciler.netlink.budget import Budget
@@ -31,8 +32,12 @@ from reconciler.plan.device import about
 from reconciler.plan.namespace import check_queues
 
 if TYPE_CHECKING:
+    from reconciler.drivers.survey import Inventory
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
+
+
+_NONE: Mapping[str, Link] = MappingProxyType({})
 
 
 class NetnsDriver:
@@ -80,24 +85,58 @@ class NetnsDriver:
         with self._budget.step():
             return self._observe(desired, quick=quick)
 
-    def _observe(self, desired: Sandbox, *, quick: bool) -> Observed:
+    def adopt(self, desired: Sandbox) -> Observed:
+        """Read the namespace, with NICs of other owners that are to be adopted among our own, as the protocol says."""
+        # Few commands adopt.
+        from reconciler.drivers import adopting
+
+        with self._budget.step():
+            ours, others = self._sorted()
+            taken = adopting.choose(desired, ours, others, self._inside.engine.channel)
+            observed = self._observe(desired, quick=False, taken=taken)
+        adopting.check_alike(desired, observed)
+        return observed
+
+    def inventory(self, sandbox: Sandbox) -> Inventory:
+        """Read all that is in the namespace, whoever made it; `sandbox` has all sections."""
+        from reconciler.drivers import survey
+
+        with self._budget.step():
+            _, others = self._sorted()
+            taken, left = survey.sort(others, sandbox.id, self._inside.engine.channel)
+            return survey.Inventory(self._observe(sandbox, quick=False, taken=taken), left)
+
+    def _sorted(self) -> tuple[Collection[str], dict[str, Link]]:
+        """Return the devices that are here by record, and the other links by name, without `lo`."""
+        links = self._inside.engine.links()
+        ours = self._given.recognise(links).ours
+        given = {link.index for link, _ in ours.values()}
+        return ours.keys(), {link.name: link for link in links if link.index not in given and link.name != LOOPBACK}
+
+    def _observe(self, desired: Sandbox, *, quick: bool, taken: Mapping[str, Link] = _NONE) -> Observed:
+        """Read the namespace. `taken`: the NICs of other owners that count as ours, by their devices."""
         links = self._inside.engine.links()
         ours, unproven = self._given.recognise(links)
+        ours |= {device: (link, _origin(device, link)) for device, link in taken.items()}
         wanted = desired.interfaces or ()
         wishes = {wish.device: wish for wish in wanted}
         owned = {device: _owned_link(link, wishes.get(device), wanted) for device, (link, _) in ours.items()}
         observed = self._inside.observe(desired, links, owned, quick=quick)
-        devices = home.attachable([device for device in wishes if device not in ours])
+        devices = home.attachable([device for device in wishes if device not in ours or device in taken])
         for index, wish in enumerate(wanted):
-            if wish.device in devices and devices[wish.device].physical:
+            physical = taken[wish.device].physical if wish.device in taken else False
+            if physical or (wish.device in devices and devices[wish.device].physical):
                 refuse_physical(self._policy, desired.id, index, wish.device)
         around = replace(
             observed.around,
             devices=devices,
-            elsewhere=elsewhere.find_moved(wishes.keys() - ours.keys() - devices.keys())
+            elsewhere=elsewhere.find_moved(
+                (wishes.keys() - ours.keys() | taken.keys() & wishes.keys()) - devices.keys()
+            )
             | elsewhere.find_plugged([device for device, found in devices.items() if found.name == device]),
             origins={device: origin for device, (_, origin) in ours.items()},
-            unproven=unproven,
+            unrecorded=frozenset(taken),
+            unproven={name: origin for name, origin in unproven.items() if name not in _names(taken)},
             mtus={device: link.mtus for device, (link, _) in ours.items()},
             kernel=release(os.uname().release),
         )
@@ -118,6 +157,16 @@ class NetnsDriver:
         from reconciler.drivers import netns_execute
 
         yield from netns_execute.execute(self._inside, self._file, self._given, segments)
+
+
+def _names(taken: Mapping[str, Link]) -> set[str]:
+    return {link.name for link in taken.values()}
+
+
+def _origin(device: str, link: Link) -> Origin:
+    """Return what an adopted device becomes on the host: as it is here, and down."""
+    alias = "" if Origin.from_alias(link.alias) else link.alias
+    return Origin(device=device, hw_addr=link.hw_addr, mtu=link.mtu, alias=alias)
 
 
 def _owned_link(link: Link, wish: Interface | None, wanted: Sequence[Interface]) -> OwnedLink:

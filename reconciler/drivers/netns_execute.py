@@ -9,13 +9,14 @@ from typing import assert_never
 from reconciler.drivers.given import Given, GivenDevices
 from reconciler.drivers.home import find_on_host, is_temporary, number_on_host, temporary_name
 from reconciler.drivers.inside import Inside
+from reconciler.drivers.provenance import doubt
 from reconciler.errors import HostError
 from reconciler.netlink import execute as netlink
 from reconciler.netlink import interface
 from reconciler.netlink.engine import Engine, local_engine
 from reconciler.netlink.interface import Link
 from reconciler.netlink.sections import is_gone
-from reconciler.operations.interface import AttachInterface, DetachInterface, MoveOperation
+from reconciler.operations.interface import AdoptInterfaces, AttachInterface, DetachInterface, MoveOperation
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.segment import (
     Commands,
@@ -59,6 +60,8 @@ def _move(inside: Engine, namespace: int, given: GivenDevices, operation: MoveOp
                 return _attach(host, inside, namespace, given, operation)
             case DetachInterface():
                 return _Return(host, inside, namespace, given, operation).run()
+            case AdoptInterfaces():
+                return _adopt(inside, given, operation)
             case _:
                 assert_never(operation)
 
@@ -78,6 +81,26 @@ def _attach(host: Engine, inside: Engine, namespace: int, given: GivenDevices, o
     if outcome.status is not Status.UNKNOWN:
         given.end(inside.links())
     return outcome
+
+
+def _adopt(inside: Engine, given: GivenDevices, operation: AdoptInterfaces) -> Outcome:
+    """Record what is proven now. The number is read before and after: all of it is about one device."""
+    before = {link.name: (link.index, given.number(link)) for link in inside.links()}
+    links = inside.links()
+    found = {link.name: link for link in links}
+    entries = []
+    for name, origin in operation.nics:
+        link = found.get(name)
+        if link is None:
+            return _no_link(operation, name)
+        number = given.number(link)
+        if number is None or before.get(name) != (link.index, number) or link.hw_addr != origin.hw_addr:
+            return Outcome(operation, Status.FAILED, f"{name} was replaced by another device meanwhile")
+        if reason := doubt(link, inside.channel):
+            return Outcome(operation, Status.FAILED, f"{name}: {reason}")
+        entries.append(Given(index=link.index, kind=link.kind, number=number, origin=origin, moving=False))
+    given.adopt(entries, links)
+    return Outcome(operation, Status.DONE)
 
 
 class _Return:

@@ -10,7 +10,6 @@ from typing import assert_never
 
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
 from reconciler.model.interface import Address, Origin
-from reconciler.model.mark import PROTOCOL
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, NextHop, Route, identified
 from reconciler.model.rule import NO_SUPPRESSION, Rule, range_text
@@ -19,6 +18,8 @@ from reconciler.wording import quote
 # The kinds of objects that are added, replaced and deleted as a whole.
 Item = Rule | Neighbour
 _TABLE_NAMES = {TABLE_LOCAL: "local"}
+# RTPROT_* of linux/rtnetlink.h that every iproute2 has by name.
+_PROTOCOL_NAMES = {1: "redirect", PROTOCOL_KERNEL: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
 
 
 def attach_command(device: str, namespace: str, name: str, origin: Origin) -> str:
@@ -124,9 +125,14 @@ def item_command(verb: str, item: Item) -> str:
     """
     if isinstance(item, Neighbour):
         verb = "replace" if verb == "add" else verb
-        return f"ip neigh {verb} {item_words(item)}" + ("" if verb == "del" else f" protocol {PROTOCOL}")
+        return f"ip neigh {verb} {item_words(item)}" + ("" if verb == "del" else f" protocol {item.protocol}")
     ip = "ip -6" if item.family == "ipv6" else "ip"
-    return f"{ip} rule {verb} {item_words(item)} protocol {PROTOCOL}"
+    return f"{ip} rule {verb} {item_words(item)} {protocol_words(item.protocol)}"
+
+
+def protocol_words(number: int) -> str:
+    """Return who made a route, a rule or a neighbour, as iproute2 writes it."""
+    return f"protocol {_PROTOCOL_NAMES.get(number, number)}"
 
 
 def item_words(item: Item) -> str:

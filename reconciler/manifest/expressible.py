@@ -1,9 +1,12 @@
-"""Leave out of a document what no manifest can express: a kernel's IPVS table can hold values that have no notation."""
+"""Leave out of a document what no manifest can express.
+
+A kernel's tables can hold values that have no notation, and objects that a manifest may not have together.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from reconciler.manifest.check import check_sections
@@ -11,18 +14,24 @@ from reconciler.manifest.finding import Finding, Path, path_text
 from reconciler.manifest.place import SERVICES
 from reconciler.manifest.sandbox import read_sections
 from reconciler.manifest.schema import check
+from reconciler.model.route import REJECT_TYPES, Route
 
 _SECTION, _SERVERS = "ipvs", "servers"
 _HEAD = ("apiVersion", "sandbox", "driver")
 
 
-def leave_out(document: Mapping[str, Any]) -> list[str]:
-    """Delete from the IPVS section of a document, in place, what is not valid. Return what was deleted, and why.
+def is_expressible(route: Route) -> bool:
+    """Return whether a manifest can have a route of this type, which selects packets as this one does."""
+    return not (route.tos or route.from_) and route.type in ("unicast", *REJECT_TYPES)
 
-    A service or server with an invalid field is deleted whole, as any other value would be invented.
+
+def leave_out(document: Mapping[str, Any], sections: Collection[str] = (_SECTION,)) -> list[str]:
+    """Delete from these sections of a document, in place, what is not valid. Return what was deleted, and why.
+
+    An object with an invalid field is deleted whole, as any other value would be invented; so is what needs it.
     """
     left: list[str] = []
-    while findings := _findings(document):
+    while findings := _findings(document, sections):
         first: dict[Path, Finding] = {}
         for finding in findings:
             first.setdefault(_object_of(finding.path), finding)
@@ -36,10 +45,11 @@ def leave_out(document: Mapping[str, Any]) -> list[str]:
     return left
 
 
-def _findings(document: Mapping[str, Any]) -> list[Finding]:
-    if _SECTION not in document:
+def _findings(document: Mapping[str, Any], sections: Collection[str]) -> list[Finding]:
+    present = [name for name in document if name in sections]
+    if not present:
         return []
-    part = {name: document[name] for name in (*_HEAD, _SECTION)}
+    part = {name: document[name] for name in (*_HEAD, *present)}
     # Nobody wrote what was observed, and each object is deleted that no manifest can have.
     findings = check(part, most=sys.maxsize)
     findings += check_sections(read_sections(part, findings))
@@ -47,7 +57,9 @@ def _findings(document: Mapping[str, Any]) -> list[Finding]:
 
 
 def _object_of(path: Path) -> Path:
-    """Return the path of the object to delete: a service, a server, or a setting."""
+    """Return the path of the object to delete: of a list, or a service, a server, or a setting of the IPVS section."""
+    if path[0] != _SECTION:
+        return path[:2]
     return path[:5] if path[3:4] == (_SERVERS,) and len(path) > 4 else path[:3]
 
 
@@ -70,4 +82,4 @@ def _words(document: Mapping[str, Any], place: Path, finding: Finding) -> str:
     # A field can also be wrong because it is missing.
     value = around[-1].get(below[0]) if around and len(below) == 1 else None
     shown = f" {value}" if isinstance(value, str | int) else ""
-    return ": ".join((_SECTION, *names, f"{path_text(below or place[-1:])}{shown}", finding.message))
+    return ": ".join((str(place[0]), *names, f"{path_text(below or place[-1:])}{shown}", finding.message))

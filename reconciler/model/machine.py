@@ -18,11 +18,19 @@ class Slot(NamedTuple):
     addr: str
 
 
+class Other(NamedTuple):
+    """The IDs that another program gave a NIC in QEMU, and the netdev behind it; "" if that is gone."""
+
+    nic: str
+    netdev: str
+
+
 class Plugged(NamedTuple):
     """A NIC that is plugged: its MAC address as QEMU has it, its queues, its vhost-user socket if it is not a TAP.
 
     `in_guest`: whether the guest's kernel has it; `alive`: whether its TAP on the host is still connected to QEMU;
     `pci_addr`: its bridge and slot (`10.0/00`); `host_mtu`: the largest MTU that the guest may set, 0 for no limit.
+    `other`: its IDs, if another program plugged it and it is adopted.
     """
 
     hw_addr: str
@@ -33,6 +41,7 @@ class Plugged(NamedTuple):
     in_guest: bool = True
     alive: bool = True
     host_mtu: int = 0
+    other: Other | None = None
 
 
 class Tap(NamedTuple):
@@ -53,13 +62,15 @@ class Machine:
     """What QEMU's monitor reports of a machine.
 
     `plugged`: by the host's device. `leftovers`: devices that QEMU has opened without a NIC, and whether as a
-    vhost-user socket. `slots`: the free ones of `capacity` in all. `taps`: the devices that the manifest wants.
+    vhost-user socket. `orphans`: devices whose adopted NIC is gone.
+    `slots`: the free ones of `capacity` in all. `taps`: the devices that the manifest wants.
     `sockets`: those that the manifest wants, with what is wrong with each, or "". `shared_memory`: whether a vhost-user
     backend can reach the guest's memory. `kvm`: whether the machine runs under KVM; otherwise under TCG.
     """
 
     plugged: Mapping[str, Plugged] = field(default_factory=lambda: MappingProxyType({}))
     leftovers: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    orphans: Mapping[str, Other] = field(default_factory=lambda: MappingProxyType({}))
     slots: tuple[Slot, ...] = ()
     capacity: int = 0
     taps: Mapping[str, Tap] = field(default_factory=lambda: MappingProxyType({}))

@@ -6,18 +6,20 @@ It is the MAC address of an IP address on a link (ARP, NDP), or an address proxi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from reconciler.model.address import is_ipv6
+from reconciler.model.mark import PROTOCOL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
     """An entry. `address` is canonical, `hw_addr` is empty if `proxy` answers for the address instead.
 
-    `router`: it is an IPv6 router. `permanent`: it never expires, as every desired entry. `opaque`: what no manifest
-    can express of an observed entry, in the words of iproute2; such an entry always differs.
+    `router`: it is an IPv6 router. `permanent`: it never expires, as every desired entry. `protocol`: who made it;
+    it is not compared. `opaque`: what no manifest can express of an observed entry, in the words of iproute2; such an
+    entry always differs.
     """
 
     section: ClassVar[str] = "neighbours"
@@ -27,6 +29,7 @@ class Neighbour:
     proxy: bool = False
     router: bool = False
     permanent: bool = True
+    protocol: int = field(default=PROTOCOL, compare=False)
     opaque: tuple[str, ...] = ()
 
     @property

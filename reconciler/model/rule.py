@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
+
+from reconciler.model.mark import PROTOCOL
 
 # include/uapi/linux/rtnetlink.h and net/fib_rules.h: tables that the kernel's own three rules look at.
 KERNEL_TABLES = frozenset({253, 254, 255})
@@ -22,7 +24,7 @@ class Rule:
     `family` is `ipv4` or `ipv6`; `from_` and `to` are canonical networks; `fwmark` is compared under `fwmask`; `sport`,
     `dport` and `uidrange` are (first, last). `action` is `table`, `goto` or one of REJECT_ACTIONS. `table` is 0 for
     other actions than `table`, and with `l3mdev`: then the packet's VRF names the table. `suppress_prefixlength`
-    ignores routes of at most that many bits, NO_SUPPRESSION none.
+    ignores routes of at most that many bits, NO_SUPPRESSION none. `protocol` is who made it, and is not compared.
     `opaque` is what no manifest can express of an observed rule, in the words of iproute2; such a rule always differs.
     """
 
@@ -46,6 +48,7 @@ class Rule:
     action: str = "table"
     table: int = 0
     goto: int = 0
+    protocol: int = field(default=PROTOCOL, compare=False)
     opaque: tuple[str, ...] = ()
 
     @property

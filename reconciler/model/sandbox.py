@@ -144,6 +144,7 @@ class Surroundings:
     `tentative`, `dad_failed`: (NIC, address) whose duplicate address detection is running, or has found a duplicate.
     `origins`: device → what our NICs were on the host. `kinds`: device → kind of link (`tun`, `veth`, … or empty).
     `mtus`: device → the least and the largest MTU that our NIC accepts; a largest of 0: no limit.
+    `unrecorded`: devices of NICs that are adopted, and not recorded yet.
     `unproven`: NIC → what its alias claims that it was on the host, although no record proves that it was given.
     `kernel`: its release, major and minor, if known.
     `services`: foreign IPVS services. `connections`: how many each server has that no manifest wants.
@@ -170,6 +171,7 @@ class Surroundings:
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
     kinds: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     mtus: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
+    unrecorded: frozenset[str] = frozenset()
     unproven: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
     kernel: tuple[int, int] | None = None
     services: tuple[Service, ...] = ()
@@ -194,7 +196,14 @@ class Observed:
     around: Surroundings = field(default_factory=Surroundings)
 
     def as_desired(self) -> Sandbox:
-        """Return a sandbox to which an undo leads: as it was observed, with what changes along."""
+        """Return a sandbox to which an undo leads: as it was observed, with what changes along.
+
+        NICs to adopt are left out: they are recorded last, so an undo finds none of them recorded.
+        """
+        had = self.sandbox
+        if self.around.unrecorded:
+            kept = (each for each in had.interfaces or () if each.device not in self.around.unrecorded)
+            had = replace(had, interfaces=tuple(kept))
         if not self.around.sysctls:
-            return self.sandbox
-        return replace(self.sandbox, sysctls=(*(self.sandbox.sysctls or ()), *self.around.sysctls))
+            return had
+        return replace(had, sysctls=(*(had.sysctls or ()), *self.around.sysctls))

@@ -15,7 +15,7 @@ from socket import AF_INET, AF_INET6
 from typing import Any, assert_never
 
 from reconciler.errors import ProtocolError
-from reconciler.model.address import is_ipv6, split_prefix, unpack
+from reconciler.model.address import is_ipv6, last_address, split_prefix, unpack
 from reconciler.model.interface import KERNEL_LINK_LOCAL, NAME_MAX, UNKNOWN_STATE, Address, LinkState, Origin
 from reconciler.netlink import message
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
@@ -35,7 +35,7 @@ _U32 = struct.Struct("=I")
 _IFLA_ADDRESS, _IFLA_BROADCAST, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_PERM_ADDRESS = 1, 2, 3, 4, 18, 54
 _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
 _IFLA_MIN_MTU, _IFLA_MAX_MTU, _IFLA_PARENT_DEV_NAME = 50, 51, 56
-_IFLA_MASTER, _IFLA_AF_SPEC, _IFLA_PROTO_DOWN = 10, 26, 39
+_IFLA_MASTER, _IFLA_AF_SPEC, _IFLA_LINK_NETNSID, _IFLA_PROTO_DOWN = 10, 26, 37, 39
 _IFLA_INET6_FLAGS, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 # IF_READY of net/if_inet6.h: IPv6 has configured the link.
 _IF_READY = 0x80000000
@@ -71,6 +71,8 @@ class Link:
     addresses are MAC addresses. `mtus`: the least and the largest MTU that it accepts; a largest of 0: no limit.
     `master`: the index of the link that it is a port of, or 0; `state` has neither that link's name nor what its
     addresses tell. `parent`: whether a device of a bus stands behind it, as the kernel reports from 5.14 on.
+    `peer_namespace`: the number, within the namespace of the link, of the one that its peer or the link below it is in;
+    None if that is the same one, or if there is no such link.
     """
 
     index: int
@@ -88,6 +90,7 @@ class Link:
     master: int = 0
     state: LinkState = UNKNOWN_STATE
     parent: bool = False
+    peer_namespace: int | None = None
 
     @property
     def physical(self) -> bool:
@@ -177,6 +180,7 @@ def decode_link(payload: bytes) -> Link:
         master=_number(found.get(_IFLA_MASTER)),
         state=_decode_state(flags, found),
         parent=_IFLA_PARENT_DEV_NAME in found,
+        peer_namespace=_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else None,
     )
 
 
@@ -218,12 +222,16 @@ def decode_address(payload: bytes) -> LinkAddress | None:
         protocol=int.from_bytes(found.get(_IFA_PROTO, b"")[:1]),
         peer=_address(peer, size) if peer != packed else None,
         label=message.text(found.get(_IFA_LABEL, b""), NAME_MAX, "label of an address"),
-        opaque=tuple(_address_words(flags, scope, found, size)),
+        opaque=tuple(_address_words(flags, scope, found, f"{unpack(packed)}/{length}")),
     )
 
 
-def _address_words(flags: int, scope: int, found: Mapping[int, bytes], size: int) -> Iterator[str]:
-    """Yield what no manifest can express, in the words of iproute2, without seconds: these change by themselves."""
+def _address_words(flags: int, scope: int, found: Mapping[int, bytes], prefix: str) -> Iterator[str]:
+    """Yield what no manifest can express, in the words of iproute2, without seconds: these change by themselves.
+
+    The broadcast address of the network itself (`brd +`) is no word: the kernel has its routes without it as well.
+    """
+    size = 16 if is_ipv6(prefix) else 4
     if not flags & _IFA_F_PERMANENT:
         yield "dynamic"
     preferred = _number(found[_IFA_CACHEINFO][:4]) if _IFA_CACHEINFO in found else _FOREVER
@@ -231,13 +239,18 @@ def _address_words(flags: int, scope: int, found: Mapping[int, bytes], size: int
         yield "with a preferred_lft"
     yield from (word for flag, word in _FLAG_WORDS.items() if flags & flag)
     for kind, word in ((_IFA_BROADCAST, "brd"), (_IFA_ANYCAST, "any")):
-        if kind in found:
-            yield f"{word} {_address(found[kind], size)}"
+        if kind in found and (other := _address(found[kind], size)) != _usual_broadcast(prefix):
+            yield f"{word} {other}"
     if _IFA_RT_PRIORITY in found:
         yield f"metric {_number(found[_IFA_RT_PRIORITY])}"
     # IPv6 derives the scope from the address.
     if scope and _IFA_LABEL in found:
         yield f"scope {_SCOPES.get(scope, scope)}"
+
+
+def _usual_broadcast(prefix: str) -> str:
+    """Return the broadcast address of an IPv4 network, which one of two addresses or of one does not have."""
+    return "" if is_ipv6(prefix) or prefix.endswith(("/31", "/32")) else last_address(prefix)
 
 
 def _address(value: bytes, size: int) -> str:

@@ -51,12 +51,12 @@ def encode(operation: ItemOperation, neighbour: Neighbour, indexes: Mapping[str,
 
 
 def encode_body(neighbour: Neighbour, indexes: Mapping[str, int]) -> bytes:
-    """Build the header and attributes of an entry of ours."""
+    """Build the header and attributes of an entry."""
     packed = pack(neighbour.address)
     flags = (_PROXY if neighbour.proxy else 0) | (_ROUTER if neighbour.router else 0)
     family = AF_INET if len(packed) == 4 else AF_INET6
     body = _NDMSG.pack(family, indexes[neighbour.device], _PERMANENT, flags, 0)
-    body += message.attribute(_DST, packed) + message.attribute(_PROTOCOL, bytes((PROTOCOL,)))
+    body += message.attribute(_DST, packed) + message.attribute(_PROTOCOL, bytes((neighbour.protocol,)))
     if neighbour.hw_addr:
         body += message.attribute(_LLADDR, bytes.fromhex(neighbour.hw_addr.replace(":", "")))
     return body
@@ -88,6 +88,7 @@ def decode(payload: bytes, names: Mapping[int, str]) -> tuple[int, Neighbour] | 
         proxy=proxy,
         router=bool(flags & _ROUTER),
         permanent=permanent or proxy,
+        protocol=protocol[0],
         opaque=("extern_learn",) * bool(flags & _LEARNED)
         + ("managed",) * bool(int.from_bytes(found.get(_FLAGS_EXT, b""), sys.byteorder) & _MANAGED),
     )

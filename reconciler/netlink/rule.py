@@ -13,7 +13,6 @@ from typing import assert_never
 from reconciler.errors import ProtocolError
 from reconciler.model.address import split_prefix, unpack
 from reconciler.model.interface import NAME_MAX
-from reconciler.model.mark import PROTOCOL
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, Rule
 from reconciler.netlink import message
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
@@ -73,7 +72,7 @@ def encode(operation: ItemOperation, rule: Rule, sequence: int) -> bytes:
 
 
 def encode_body(rule: Rule) -> bytes:
-    """Build the header and attributes of a rule of ours."""
+    """Build the header and attributes of a rule."""
     to, source = _network(rule.to), _network(rule.from_)
     header = _HEADER.pack(
         _FAMILIES[rule.family],
@@ -85,7 +84,7 @@ def encode_body(rule: Rule) -> bytes:
         _INVERT if rule.invert else 0,
     )
     found: list[tuple[int, bytes | None]] = [
-        (_PROTOCOL, bytes((PROTOCOL,))),
+        (_PROTOCOL, bytes((rule.protocol,))),
         (_PRIORITY, _U32.pack(rule.priority)),
         (_TABLE, _U32.pack(rule.table) if rule.table else None),
         (_DST, to[0]),
@@ -132,7 +131,8 @@ def decode(payload: bytes) -> tuple[int, Rule] | None:
     mark, table = _number(found, _FWMARK, 0), _number(found, _TABLE, table)
     suppress = _number(found, _SUPPRESS, ALL_BITS)
     others = [(kind, value) for kind, value in found.items() if not _is_known(kind, value)]
-    return _byte(found, _PROTOCOL), Rule(
+    protocol = _byte(found, _PROTOCOL)
+    return protocol, Rule(
         family=name,
         priority=_number(found, _PRIORITY, 0),
         from_=_decode_network(found.get(_SRC), from_bits, size),
@@ -152,6 +152,7 @@ def decode(payload: bytes) -> tuple[int, Rule] | None:
         action=action_name,
         table=table if action_name == "table" else 0,
         goto=_number(found, _GOTO, 0),
+        protocol=protocol,
         opaque=tuple(_words(kind, value) for kind, value in others),
     )
 

@@ -1,4 +1,4 @@
-"""Operations on NICs: they move in and out of a namespace, are renamed, and their links are set."""
+"""Operations on NICs: they move in and out of a namespace, are adopted, are renamed, and their links are set."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reconciler.formats import iproute2
-from reconciler.model.identity import Nic, Subject
+from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import Origin
 from reconciler.operations.base import Base, Sign
+from reconciler.wording import quote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,5 +121,32 @@ class SetLink(Base):
         return frozenset((Nic(self.name),))
 
 
-MoveOperation = AttachInterface | DetachInterface
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptInterfaces(Base):
+    """Record NICs that another program moved into the sandbox as given devices: all of them, or none.
+
+    `nics`: the name of each in the sandbox, and what it will be on the host when it leaves.
+    """
+
+    sign: ClassVar[Sign] = "~"
+    nics: tuple[tuple[str, Origin], ...]
+
+    @property
+    def command(self) -> str:
+        """Return a comment of the shell: nothing is changed but our record."""
+        listed = ", ".join(f"{quote(name)} (on the host: {origin.device})" for name, origin in self.nics)
+        return f"# from now on ours: {listed}"
+
+    @property
+    def subject(self) -> Subject:
+        """Return the first NIC by the host's device."""
+        return HostDevice(self.nics[0][1].device)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return all of them by both names."""
+        return frozenset(each for name, origin in self.nics for each in (Nic(name), HostDevice(origin.device)))
+
+
+MoveOperation = AttachInterface | DetachInterface | AdoptInterfaces
 LinkOperation = RenameInterface | SetLink

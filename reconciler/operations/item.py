@@ -59,6 +59,8 @@ class ReplaceItem(_OnItem):
     @property
     def comment(self) -> str:
         """Return what is replaced."""
+        if self.before == self.item and self.before.protocol != self.item.protocol:
+            return f"was {iproute2.protocol_words(self.before.protocol)}"
         return f"was {iproute2.item_words(self.before)}"
 
 

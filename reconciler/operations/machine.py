@@ -7,14 +7,23 @@ each in its own list.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import is_link_name
+from reconciler.model.machine import Other
 from reconciler.operations.base import Base, Sign
+from reconciler.wording import quote
 
 _ID_PREFIX = "reconciler-"
+# The label of an idle character device that marks a NIC of another program as ours: QEMU never changes the ID of a NIC.
+# The lengths of the first two tell the three names apart.
+_MARK = "reconciler.adopted.{}.{}.{}{}{}"
+_MARKED = re.compile(r"reconciler\.adopted\.([0-9]{1,2})\.([0-9]{1,3})\.([A-Za-z0-9._-]+)")
+# util/id.c of QEMU: id_wellformed.
+_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 
 
 def plug_id(device: str) -> str:
@@ -26,6 +35,26 @@ def plugged_device(plug: str) -> str | None:
     """Return the device of the host that an id is for; None if it is not ours, or if no device can have such a name."""
     device = plug.removeprefix(_ID_PREFIX)
     return device if plug.startswith(_ID_PREFIX) and is_link_name(device) else None
+
+
+def adoption_mark(device: str, other: Other) -> str:
+    """Return the label that marks a NIC of another program as that of a device of the host."""
+    return _MARK.format(len(device), len(other.nic), device, other.nic, other.netdev)
+
+
+def adopted_nic(label: str) -> tuple[str, Other] | None:
+    """Return which device and NIC a label marks; None if it is not ours, or if no device can have such a name."""
+    match = _MARKED.fullmatch(label)
+    if match is None:
+        return None
+    ends, names = (int(match[1]), int(match[1]) + int(match[2])), match[3]
+    device, other = names[: ends[0]], Other(names[ends[0] : ends[1]], names[ends[1] :])
+    return (device, other) if is_link_name(device) and all(map(is_id, other)) else None
+
+
+def is_id(text: str) -> bool:
+    """Return whether QEMU allows an ID."""
+    return _ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +144,12 @@ class DeleteDevice(_OnDevice):
     """Unplug a NIC, and wait until the guest has released it."""
 
     sign: ClassVar[Sign] = "-"
+    other: Other | None = None
 
     @property
     def command(self) -> str:
         """Return the command."""
-        return f"device_del {plug_id(self.device)}"
+        return f"device_del {self.other.nic if self.other else plug_id(self.device)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,14 +158,51 @@ class DeleteNetdev(_OnDevice):
 
     sign: ClassVar[Sign] = "-"
     vhost_user: bool = False
+    other: Other | None = None
 
     @property
     def command(self) -> str:
-        """Return the commands; the second one if it is a vhost-user socket."""
+        """Return the commands; the second one if it is a vhost-user socket, or was adopted."""
+        if self.other:
+            netdev = [f"netdev_del {self.other.netdev}"] if self.other.netdev else []
+            return "; ".join([*netdev, f"chardev-remove {adoption_mark(self.device, self.other)}"])
         plug = plug_id(self.device)
         return f"netdev_del {plug}" + (f"; chardev-remove {plug}" if self.vhost_user else "")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptDevices(Base):
+    """Mark NICs that another program plugged as ours, all of them or none. `nics`: device of the host, name, IDs."""
+
+    sign: ClassVar[Sign] = "~"
+    nics: tuple[tuple[str, str, Other], ...]
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Return the label of each."""
+        return tuple(adoption_mark(device, other) for device, _, other in self.nics)
+
+    @property
+    def command(self) -> str:
+        """Return the commands."""
+        return "; ".join(f"chardev-add null,id={mark}" for mark in self.marks)
+
+    @property
+    def comment(self) -> str:
+        """Return what that means."""
+        return f"from now on ours: {', '.join(quote(name) for _, name, _ in self.nics)}"
+
+    @property
+    def subject(self) -> Subject:
+        """Return the first NIC by the host's device."""
+        return HostDevice(self.nics[0][0])
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return all of them by both names."""
+        return frozenset(each for device, name, _ in self.nics for each in (HostDevice(device), Nic(name)))
+
+
 # Operations that are commands of QEMU's monitor.
-PlugOperation = AddNetdev | AddDevice | DeleteDevice | DeleteNetdev
+PlugOperation = AddNetdev | AddDevice | DeleteDevice | DeleteNetdev | AdoptDevices
 MachineOperation = PlugOperation | NameInterface

@@ -53,7 +53,14 @@ class ReplaceRoute(_OnRoute):
     @property
     def comment(self) -> str:
         """Return what is replaced."""
-        return f"was {iproute2.route_words(self.before)}" if self.before != self.route else ""
+        if self.before != self.route:
+            return f"was {iproute2.route_words(self.before)}"
+        # An equal one of another owner.
+        return (
+            ""
+            if self.before.protocol == self.route.protocol
+            else f"was {iproute2.protocol_words(self.before.protocol)}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,13 +25,13 @@ from reconciler.model.sandbox import KataAddress, Observed, Sandbox
 from reconciler.operations import Operation
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.route import AddRoute, ReplaceRoute
-from reconciler.operations.segment import Network, Segment, Settings, Table, flat, joined
+from reconciler.operations.segment import Moves, Network, Plugs, Segment, Settings, Table, flat, joined
 from reconciler.plan import aftermath
 from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.derived import Derived, plan_derived
 from reconciler.plan.interface import LinkPlan, plan_links
 from reconciler.plan.item import ItemPlan, plan_items, readdressed
-from reconciler.plan.route import plan_routes
+from reconciler.plan.route import plan_marks, plan_routes
 from reconciler.plan.rule import order_rules
 from reconciler.plan.sysctl import plan_sysctls
 
@@ -96,6 +96,8 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     sure, doubtful = aftermath.route_changes(wishes, routes, links, addresses)
     foreign = aftermath.foreign_routes(around.routes, links, addresses, had, wanted) if sure or doubtful else []
     coming, going = plan_routes(sure, doubtful, foreign)
+    changed = {each.route.key for each in coming}
+    coming += [each for each in plan_marks(wishes, routes) if each.route.key not in changed]
     lacking = plan_derived(derived, desired.interfaces or (), had, links, addresses)
 
     neighbours, rules = _plan_items(desired, observed, wanted, links, addresses)
@@ -110,6 +112,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
             *((Table(tuple(table.operations)),) if table else ()),
             Network((*rules.going, *going, *neighbours.going, *addresses.late)),
             *links.late,
+            *_adoption(desired, observed),
         )
     )
     if not segments:
@@ -125,6 +128,23 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
         lost_defaults=_lost_defaults(wishes, routes),
         draining=table.draining if table else 0,
     )
+
+
+def _adoption(desired: Sandbox, observed: Observed) -> tuple[Segment, ...]:
+    """Return what records NICs to adopt. It comes last, so that an undo finds none of them recorded."""
+    around = observed.around
+    adopted = [wish for wish in desired.interfaces or () if wish.device in around.unrecorded]
+    if not adopted:
+        return ()
+    if around.machine:
+        from reconciler.operations.machine import AdoptDevices
+
+        plugged = around.machine.plugged
+        nics = [(wish.device, wish.name, other) for wish in adopted if (other := plugged[wish.device].other)]
+        return (Plugs((AdoptDevices(nics=tuple(nics)),)),)
+    from reconciler.operations.interface import AdoptInterfaces
+
+    return (Moves((AdoptInterfaces(nics=tuple((wish.name, around.origins[wish.device]) for wish in adopted)),)),)
 
 
 def _without_ipv6(interface: Interface) -> Interface:

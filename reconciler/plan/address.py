@@ -113,7 +113,7 @@ def _plan_nic(
     if old and old.name in links.downed | links.ipv6_cut:
         found = tuple(address for address in found if not is_ipv6(address.address))
     given = {address for nic, address in around.addresses if old and nic == old.name}
-    renewed = [*_wrong_primaries(found, interface.addresses), *_unchangeable(found, interface.addresses)]
+    renewed = [*wrong_primaries(found, interface.addresses), *_unchangeable(found, interface.addresses)]
     reordered = [address for address in found if address in renewed]
     changes = diff(interface.addresses, [address for address in found if address not in reordered])
     added = [each.after for each in changes if each.after and not each.before and each.after.key not in given]
@@ -180,7 +180,7 @@ def _must_go_first(
     return first, [address for address in deleted if address not in first]
 
 
-def _wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
+def wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
     """Return the IPv4 addresses to delete and add again, so that the first desired one of a subnet is its primary.
 
     The primary address is the source of the connected route. The first of the addresses that stay becomes primary by

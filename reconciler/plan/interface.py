@@ -101,7 +101,7 @@ def plan_links(
     claimed = {*plan.renames.values(), *(interface.name for interface in added)}
     if managed:
         plan.early += host.clear(wanted)
-    _refuse_foreign_names(wanted, claimed & around.links)
+    _refuse_foreign_names(wanted, claimed & around.links, around.hw_addrs)
     for interface in removed:
         detached = host.detach(interface)
         if (
@@ -181,14 +181,19 @@ def order_renames(renames: dict[str, str], taken: set[str] | frozenset[str]) -> 
     return operations
 
 
-def _refuse_foreign_names(wanted: Sequence[Interface], names: frozenset[str] | set[str]) -> None:
+def _refuse_foreign_names(
+    wanted: Sequence[Interface], names: frozenset[str] | set[str], hw_addrs: frozenset[str]
+) -> None:
+    """Raise RefusedError if foreign links have these names. `hw_addrs`: the MAC addresses of foreign links."""
     if names:
         listed = ", ".join(sorted(names))
+        named = {each.hw_addr for each in wanted if each.name in names}
         index = next(index for index, interface in enumerate(wanted) if interface.name in names)
         raise RefusedError(
             f"the name {listed} is taken in the sandbox by an interface that is not ours; "
             "rename or remove it there, or choose another name",
             about=Nic(min(names)),
+            more=["If it is the interface of the manifest: --adopt (docs/adoption.md)"] * (named <= hw_addrs),
             path=("interfaces", index, "name"),
         )
 

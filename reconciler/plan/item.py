@@ -7,7 +7,8 @@ neigh_changeaddr; net/ipv4/fib_frontend.c: fib_disable_ip).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import Item, item_words
 from reconciler.model.identity import Listed
 from reconciler.model.interface import Interface
+from reconciler.model.mark import PROTOCOL
 from reconciler.model.neighbour import Neighbour
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
 from reconciler.plan.interface import LinkPlan
@@ -68,7 +70,8 @@ def plan_items(
     wanted: Sequence[Item] = _kept(found, links) if wishes is None else wishes
     others = {each.key: each for each in left(foreign)}
     plan = ItemPlan(total=len(found))
-    for change in diff(wanted, left(found)):
+    staying = left(found)
+    for change in diff(wanted, staying):
         before, after = change.before, change.after
         if after is None:
             plan.going += [DeleteItem(item=before)] if before else []
@@ -82,12 +85,36 @@ def plan_items(
                 "delete it there",
                 about=Listed(after.section, after.key),
             )
+    _mark(plan, wanted, staying, others.keys())
     doubted = left([each for each in found if doubtful(each)])
     kept = set(wanted) if doubted else set()
     plan.coming += [ReplaceItem(item=each, before=each) for each in doubted if each in kept]
     keys = {each.key for each in wanted}
     plan.deleted = sum(each.renamed(links.renames).key not in keys for each in found)
     return plan
+
+
+def _mark(plan: ItemPlan, wanted: Iterable[Item], found: Iterable[Item], others: Collection[Hashable]) -> None:
+    """Give the objects found that equal desired ones the protocol of these: an adoption, or the undo of one.
+
+    The kernel changes a neighbour in place. It cannot change a rule: a second one comes, and then the first one goes.
+    """
+    wanted, found = list(wanted), list(found)
+    if all(each.protocol == PROTOCOL for each in (*wanted, *found)):
+        return
+    present: dict[Hashable, list[Item]] = defaultdict(list)
+    for each in found:
+        present[each.key].append(each)
+    for wish in wanted:
+        alike = [each for each in present.get(wish.key, ()) if each == wish]
+        if not alike or any(each.protocol == wish.protocol for each in alike):
+            continue
+        if isinstance(wish, Neighbour):
+            # The kernel does not take 0 for a protocol here.
+            plan.coming += [ReplaceItem(item=wish, before=alike[0])] if wish.protocol else []
+            continue
+        plan.coming += [AddItem(item=wish)] if wish.key not in others else []
+        plan.going += [DeleteItem(item=alike[0])]
 
 
 def _kept(found: Iterable[Item], links: LinkPlan) -> list[Item]:

@@ -77,10 +77,12 @@ class MachineHost:
     def _unplug(self, device: str, socket: str | None) -> list[Segment]:
         self._detached.add(device)
         plugged = self._machine.plugged.get(device)
+        other = plugged.other if plugged else None
         if plugged:
             self._free.append(plugged.slot)
             self._hw_addrs.remove(plugged.hw_addr)
-        return [Plugs((DeleteDevice(device=device), DeleteNetdev(device=device, vhost_user=socket is not None)))]
+        netdev = DeleteNetdev(device=device, vhost_user=socket is not None, other=other)
+        return [Plugs((DeleteDevice(device=device, other=other), netdev))]
 
     def must_be_reattached(self, before: Interface, after: Interface) -> bool:
         """Return whether QEMU needs another TAP or socket, or lost the present one, or limits the MTU too much."""
@@ -105,8 +107,9 @@ class MachineHost:
         """
         leftovers = self._machine.leftovers.items()
         netdevs = [DeleteNetdev(device=device, vhost_user=vhost_user) for device, vhost_user in leftovers]
+        netdevs += [DeleteNetdev(device=device, other=other) for device, other in self._machine.orphans.items()]
         segments: list[Segment] = [Plugs(tuple(netdevs))]
-        self._detached |= self._machine.leftovers.keys()
+        self._detached |= self._machine.leftovers.keys() | self._machine.orphans.keys()
         wishes = {wish.device: wish for wish in wanted}
         for device, plugged in self._machine.plugged.items():
             if not plugged.in_guest and not _is_as(plugged, wishes.get(device)):

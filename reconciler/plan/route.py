@@ -14,6 +14,7 @@ from reconciler.diff import Change
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import route_words
 from reconciler.model.identity import Listed
+from reconciler.model.mark import PROTOCOL
 from reconciler.model.route import Route
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 
@@ -44,6 +45,21 @@ def plan_routes(
     coming.sort(key=lambda op: op.route.needs_gateway)
     going.sort(key=lambda op: not op.route.needs_gateway)
     return coming, going
+
+
+def plan_marks(wishes: Iterable[Route], found: Iterable[Route]) -> list[ReplaceRoute]:
+    """Return what gives observed routes that equal desired ones the protocol of these, in place."""
+    wishes, found = list(wishes), list(found)
+    unlike = {each.key for each in (*wishes, *found) if each.protocol != PROTOCOL}
+    if not unlike:
+        return []
+    had = {each.key: each for each in found if each.key in unlike}
+    pairs = [(wish, had[wish.key]) for wish in wishes if wish.key in had]
+    return [
+        ReplaceRoute(route=wish, before=before)
+        for wish, before in pairs
+        if wish == before and wish.protocol != before.protocol
+    ]
 
 
 def serves(wish: Route, found: Route) -> bool:

@@ -309,8 +309,7 @@ WITHOUT_ROW: dict[tuple[type, str], str] = {
     **{
         (Route, field): "only observed: tests/netlink/test_route.py" for field in ("protocol", "tos", "from_", "opaque")
     },
-    (Rule, "opaque"): "only observed: tests/netlink",
-    (Neighbour, "opaque"): "only observed: tests/netlink",
+    **{(kind, field): "only observed: tests/netlink" for kind in (Rule, Neighbour) for field in ("protocol", "opaque")},
     (Neighbour, "permanent"): "a desired neighbour never expires: tests/netlink",
     (Service, "marked"): "no tool shows it: tests/ipvs/test_ownership.py",
     (Service, "draining"): "only while servers drain: tests/traffic/test_schedulers.py",

@@ -156,6 +156,7 @@ NOT_SAID = {
     *((Route, field) for field in ("protocol", "tos", "from_")),
     *((Address, field) for field in ("peer", "protocol")),
     *((kind, "opaque") for kind in (Route, Rule, Neighbour, Address)),
+    *((kind, "protocol") for kind in (Rule, Neighbour)),
 }
 # A port is said with its address, and a service's address at its protocol.
 SAID_AS = {

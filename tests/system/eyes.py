@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 # Runs a command within a sandbox; returns its output.
@@ -39,6 +40,8 @@ def wanted(document: dict[str, Any]) -> dict[str, Any]:
 
 def seen(run: Run, document: dict[str, Any]) -> dict[str, Any]:
     """Return what other programs report of a sandbox, as far as the manifest speaks of it."""
+    # Two sections are of one listing.
+    run = cache(run)
     names = [name for name, _ in _wanted_sysctls(document)]
     readers: dict[str, Callable[[], Any]] = {
         "sysctls": lambda: list(zip(names, run("sysctl", "-n", *names).split(), strict=True)) if names else [],

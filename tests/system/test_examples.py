@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from reconciler.cli.main import COMMANDS, main
+from tests.fields import names
 from tests.host import Host, started
 from tests.system.eyes import seen, wanted
 
@@ -56,6 +57,13 @@ def machine(host: Host) -> None:
     host.start_machine(MACHINE)
 
 
+def succeed(host: Host, *words: str) -> str:
+    """Run a command of reconciler that has to succeed; return what it prints."""
+    code, printed = host.reconciler(*words)
+    assert code == 0, printed
+    return printed
+
+
 def preparation(example: Path) -> str:
     """Return the commands in the comment at the beginning of an example."""
     return "".join(line[4:] for line in example.read_text().splitlines(keepends=True) if line.startswith("#   "))
@@ -68,18 +76,6 @@ def documents(example: Path) -> list[dict[str, Any]]:
         if rules := each.get("ipvs", {}).get("rulesFile"):
             each["ipvs"]["rules"] = (example.parent / rules).read_text()
     return found
-
-
-def fields(schema: Any) -> set[str]:
-    """Return the names of all fields of a schema, without those of sysctls, of which there are hundreds."""
-    if isinstance(schema, list):
-        return set[str]().union(*map(fields, schema))
-    if not isinstance(schema, dict):
-        return set()
-    properties = schema.get("properties", {})
-    deeper = [value for name, value in schema.items() if name != "properties"]
-    deeper += [value for name, value in properties.items() if name != "sysctls"]
-    return set(properties) | set[str]().union(*map(fields, deeper))
 
 
 def test_each_feature_has_an_example_whose_first_line_says_what_it_shows() -> None:
@@ -101,21 +97,21 @@ def test_the_examples_name_every_field_of_a_manifest() -> None:
     for path in EXAMPLES:
         used |= set(re.findall(r"[\w.]+(?=:(?: |$))", path.read_text(), re.MULTILINE))
     schema = json.loads((ROOT / "schemas" / "reconciler-v1.schema.json").read_text())
-    assert sorted(fields(schema) - used) == []
+    assert sorted(names(schema) - used) == []
 
 
 def test_examples_apply_to_real_namespaces(host: Host) -> None:
     """All of them at once, as `reconciler apply examples` would."""
     files = [str(path.relative_to(ROOT)) for path in IN_NAMESPACES]
     host.output("sh", "-ec", "".join(map(preparation, IN_NAMESPACES)))
-    applied = host.output("reconciler", "apply", *files)
+    applied = succeed(host, "apply", *files)
     manifests = [each for path in IN_NAMESPACES for each in documents(path)]
     assert re.findall(r"^(\S+): applied \d+ operations? in .* s, verified$", applied, re.MULTILINE) == [
         each["sandbox"] for each in manifests
     ]
     # Examples that are numbered carry packets: nothing is warned about.
     assert re.findall(r"examples/\d.*", applied) == []
-    assert f"{len(manifests)} sandboxes: nothing to do." in host.output("reconciler", "diff", *files)
+    assert f"{len(manifests)} sandboxes: nothing to do." in succeed(host, "diff", *files)
     for document in manifests:
         address = document["driver"]["netns"]
         name = address.get("name") or address["path"].rpartition("/")[2]
@@ -133,8 +129,8 @@ def test_the_example_of_kata_runtime_applies_to_a_container(host: Host, machine:
     (tmp_path / "container.yaml").write_text(json.dumps(manifest))
     host.output("sh", "-ec", INSTALL_KATA, "sh", str(tmp_path))
     file = str(example.relative_to(ROOT))
-    assert "verified" in host.output("reconciler", "apply", file)
-    assert "1 sandbox: nothing to do." in host.output("reconciler", "diff", file)
+    assert "verified" in succeed(host, "apply", file)
+    assert "1 sandbox: nothing to do." in succeed(host, "diff", file)
     assert seen(partial(host.within, MACHINE), document) == wanted(document)
 
 
@@ -148,10 +144,10 @@ def test_examples_apply_to_a_real_machine(host: Host, machine: None) -> None:
         assert start == f"reconciler sandbox start {name}\n"
         host.output("sh", "-ec", f"ln -s {MACHINE} /run/reconciler/sandboxes/{name}\n{''.join(others)}")
         file = str(path.relative_to(ROOT))
-        applied = host.output("reconciler", "apply", "--allow-delete", "all", file)
+        applied = succeed(host, "apply", "--allow-delete", "all", file)
         assert re.search(rf"^{name}: applied \d+ operations in .* s, verified$", applied, re.MULTILINE), applied
         assert ": warning: " not in applied
-        assert "1 sandbox: nothing to do." in host.output("reconciler", "diff", file)
+        assert "1 sandbox: nothing to do." in succeed(host, "diff", file)
         assert (name, seen(run, document)) == (name, wanted(document))
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.blocks import ROOT
+from tests.docs.commands import commands, differences, script
 from tests.host import Host, started
-from tests.readme import README, ROOT, commands, differences, script
 
+README = ROOT / "README.md"
 # What takes minutes or needs packages is left to `make fresh`: nothing else may be left out.
 INSTALLING = re.compile(r"^(make venv|make demo|pipx install|python3 -m venv)", re.MULTILINE)
 
@@ -25,8 +27,8 @@ def host(root: None, tmp_path: Path) -> Iterator[Host]:
 def test_the_commands_of_readme_do_what_it_shows(host: Host, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "run").mkdir()
-    blocks = [each for each in commands() if not INSTALLING.search(each.text)]
-    assert len(blocks) == len(commands()) - 4
+    blocks = [each for each in commands(README) if not INSTALLING.search(each.text)]
+    assert len(blocks) == len(commands(README)) - 4
     done = host.run("bash", "-c", script(blocks, tmp_path / "run"), "bash", str(tmp_path / "run"), folder=tmp_path)
     printed = "".join(file.read_text() for file in sorted((tmp_path / "run").glob("*.out")))
     assert done.returncode == 0, done.stdout + printed
@@ -43,7 +45,7 @@ def test_the_diff_shown_is_that_of_the_manifest_shown() -> None:
         r"^```yaml\n(.*?)^```\n\n```sh\nreconciler diff --observed", text, re.MULTILINE | re.DOTALL
     )
     assert (ROOT / "examples" / "web-1.yaml").read_text().endswith(manifest)
-    (block,) = [each for each in commands() if "--observed" in each.text]
+    (block,) = [each for each in commands(README) if "--observed" in each.text]
     # The test above runs it: nothing may be left open in what it shows.
     assert "…" not in block.output
     assert block.text.split()[:5] == ["reconciler", "diff", "--observed", "examples/web-1.shown", "examples/web-1.yaml"]

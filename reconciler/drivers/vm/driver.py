@@ -6,9 +6,10 @@ There is no state file: QEMU reports what is plugged under our ids, and the gues
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere
@@ -21,7 +22,7 @@ from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.whereabouts import place_of
-from reconciler.model.machine import Machine, Plugged
+from reconciler.model.machine import Machine, Other, Plugged
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
 from reconciler.netlink.budget import Budget
@@ -31,6 +32,7 @@ from reconciler.netlink.sections import GROUPS
 from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
+    from reconciler.drivers.survey import Inventory
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 # Seconds to wait for a NIC that an earlier run plugged or unplugged; one takes 0.05 to 0.7.
 _SETTLE_TIMEOUT = 2.0
 _POLL = 0.05
+_NONE: Mapping[str, Other] = MappingProxyType({})
 
 
 class VmDriver:
@@ -79,8 +82,9 @@ class VmDriver:
         with self._budget.step():
             return self._observe(desired, quick=quick)
 
-    def _observe(self, desired: Sandbox, *, quick: bool) -> Observed:
-        state, links = self._look(desired)
+    def _observe(self, desired: Sandbox, *, quick: bool, taken: Mapping[str, Other] = _NONE) -> Observed:
+        """Read the machine. `taken`: the NICs of other programs that count as ours, by the host's device."""
+        state, links = self._look(desired, taken)
         seen = _seen(state, links)
         wishes = {wish.device: wish.queues for wish in desired.interfaces or ()}
         owned = {
@@ -94,6 +98,7 @@ class VmDriver:
             observed.around,
             devices={},
             elsewhere=_elsewhere(state, desired),
+            unrecorded=frozenset(taken),
             machine=_with_guest(state, seen),
             hw_addrs=frozenset(
                 address
@@ -114,18 +119,43 @@ class VmDriver:
                 with suppress(SandboxGoneError), about("interfaces", index, "vhostUserSocket"):
                     check_socket(wish.vhost_user_socket, self._policy)
 
-    def _look(self, desired: Sandbox) -> tuple[Machine, list[Link]]:
+    def _look(self, desired: Sandbox, taken: Mapping[str, Other] = _NONE) -> tuple[Machine, list[Link]]:
         """Read QEMU and the guest until they agree.
 
         A killed run may have left a NIC that is just appearing or vanishing.
         """
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         while True:
-            state = qemu.observe(self._monitor, desired.interfaces or ())
+            state = qemu.observe(self._monitor, desired.interfaces or (), taken)
             links = self._inside.engine.links()
             if _seen(state, links).keys() == state.plugged.keys() or time.monotonic() > deadline:
                 return state, links
             time.sleep(_POLL)
+
+    def adopt(self, desired: Sandbox) -> Observed:
+        """Read the machine, with NICs of other programs that are to be adopted among our own, as the protocol says."""
+        # Few commands adopt.
+        from reconciler.drivers import adopting
+        from reconciler.drivers.vm import adoption
+
+        with self._budget.step():
+            state, links = self._look(desired)
+            ours = {link.name for link in _seen(state, links).values()}
+            taken = adoption.choose(desired, links, ours, qemu.others(self._monitor))
+            observed = self._observe(desired, quick=False, taken=taken)
+        adopting.check_alike(desired, observed)
+        return observed
+
+    def inventory(self, sandbox: Sandbox) -> Inventory:
+        """Read all that is in the machine, whoever made it; `sandbox` has all sections."""
+        from reconciler.drivers.survey import Inventory
+        from reconciler.drivers.vm import adoption
+
+        with self._budget.step():
+            state, links = self._look(sandbox)
+            ours = {link.name for link in _seen(state, links).values()}
+            taken, left = adoption.sort(links, ours, qemu.others(self._monitor))
+            return Inventory(self._observe(sandbox, quick=False, taken=taken), left)
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""
@@ -165,7 +195,7 @@ class VmDriver:
 
 def _elsewhere(state: Machine, desired: Sandbox) -> dict[str, str]:
     """Return in which other sandboxes TAPs of the manifest are."""
-    ours = state.plugged.keys() | state.leftovers.keys()
+    ours = state.plugged.keys() | state.leftovers.keys() | state.orphans.keys()
     taps = {each.device for each in desired.interfaces or () if each.vhost_user_socket is None} - ours
     busy = {device for device in taps if device in state.taps and state.taps[device].busy}
     return elsewhere.find_moved(taps - state.taps.keys()) | elsewhere.find_plugged(busy)

@@ -5,22 +5,27 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple, assert_never
 
 from reconciler.errors import BusyError, HostError
 from reconciler.guest.answer import Answer
 from reconciler.guest.qmp import Monitor, QmpError
 from reconciler.model.interface import Interface
-from reconciler.model.machine import Machine, Plugged, Slot, Tap
+from reconciler.model.machine import Machine, Other, Plugged, Slot, Tap
 from reconciler.netlink.engine import local_engine
 from reconciler.operations.machine import (
     AddDevice,
     AddNetdev,
+    AdoptDevices,
     DeleteDevice,
     DeleteNetdev,
     PlugOperation,
+    adopted_nic,
+    adoption_mark,
+    is_id,
     plug_id,
     plugged_device,
 )
@@ -41,40 +46,49 @@ _MOST_BUS, _MOST_SLOT, _MOST_FUNCTION, _MOST_MTU = 255, 31, 7, 65535
 _IFF_TAP, _IFF_MULTI_QUEUE = 0x0002, 0x0100
 # `info network`: a netdev is listed below its NIC, or alone if it has none.
 _NETDEV = re.compile(r"^( \\ )?(\S+): index=(\d+),type=([a-z-]+)", re.MULTILINE)
+# A TAP that QEMU opened by its name.
+_TAP = re.compile(r"^(?: \\ )?(\S+): index=\d+,type=tap,ifname=([^,\s]+)", re.MULTILINE)
+_NONE: Mapping[str, Other] = MappingProxyType({})
 
 
 class _GoneError(Exception):
     """An object vanished while it was read: the guest released a NIC that a killed run had unplugged."""
 
 
-def observe(monitor: Monitor, wishes: Iterable[Interface]) -> Machine:
-    """Read what is plugged, and the devices of the wishes. QEMU does not know whether the guest has detected a NIC."""
+def observe(monitor: Monitor, wishes: Iterable[Interface], taken: Mapping[str, Other] = _NONE) -> Machine:
+    """Read what is plugged, and the devices of the wishes. QEMU does not know whether the guest has detected a NIC.
+
+    `taken`: the NICs of other programs that count as ours beside those that are marked, by the host's device.
+    """
     wishes = list(wishes)
     for _ in range(_LOOKS):
         nics = _nics(monitor)
         with suppress(_GoneError):
-            state = _look(monitor, nics, wishes)
+            state = _look(monitor, nics, wishes, taken)
             if _nics(monitor) == nics:
                 return state
     raise BusyError("NICs appear and vanish while QEMU lists them; try again")
 
 
-def _look(monitor: Monitor, nics: list[str], wishes: list[Interface]) -> Machine:
+def _look(monitor: Monitor, nics: list[str], wishes: list[Interface], taken: Mapping[str, Other]) -> Machine:
     queues, alone = _netdevs(monitor)
-    labels = (each["label"].text() for each in _ask(monitor, "query-chardev"))
+    labels = [each["label"].text() for each in _ask(monitor, "query-chardev")]
+    marked = dict(filter(None, map(adopted_nic, labels))) | dict(taken)
+    adopted = {device: each for device, each in marked.items() if _has(monitor, nics, each)}
     chardevs = {label: _chardev(monitor, label) for label in labels if plugged_device(label) is not None}
     slots, capacity, places = _slots(monitor)
+    own = {device: Other(plug, plug) for plug in nics if (device := plugged_device(plug)) is not None}
     plugged = {
         device: Plugged(
-            hw_addr=_property(monitor, f"{_PERIPHERALS}/{plug}", "mac").mac(),
-            queues=queues.get(plug, 1),
-            socket=chardevs[plug].path if plug in chardevs else None,
-            slot=places.get(plug, (Slot("", ""), ""))[0],
-            pci_addr=places.get(plug, (Slot("", ""), ""))[1],
-            host_mtu=_property(monitor, f"{_PERIPHERALS}/{plug}", "host_mtu").number(_MOST_MTU),
+            hw_addr=_property(monitor, f"{_PERIPHERALS}/{each.nic}", "mac").mac(),
+            queues=queues.get(each.netdev, 1),
+            socket=chardevs[each.nic].path if each.nic in chardevs else None,
+            slot=places.get(each.nic, (Slot("", ""), ""))[0],
+            pci_addr=places.get(each.nic, (Slot("", ""), ""))[1],
+            host_mtu=_property(monitor, f"{_PERIPHERALS}/{each.nic}", "host_mtu").number(_MOST_MTU),
+            other=None if device in own else each,
         )
-        for plug in nics
-        if (device := plugged_device(plug)) is not None
+        for device, each in (adopted | own).items()
     }
     left = {*alone, *(plug for plug in chardevs if plug not in nics)}
     # A connected backend is not probed: the probe would be a second client.
@@ -83,6 +97,12 @@ def _look(monitor: Monitor, nics: list[str], wishes: list[Interface]) -> Machine
     return Machine(
         plugged=plugged,
         leftovers={device: plug in chardevs for plug in left if (device := plugged_device(plug)) is not None},
+        # A netdev that has another NIC by now is not ours to delete.
+        orphans={
+            device: each if each.netdev in alone else each._replace(netdev="")
+            for device, each in marked.items()
+            if device not in adopted
+        },
         slots=tuple(slots),
         capacity=capacity,
         taps=_taps({*plugged, *(wish.device for wish in wishes if wish.vhost_user_socket is None)}),
@@ -90,6 +110,32 @@ def _look(monitor: Monitor, nics: list[str], wishes: list[Interface]) -> Machine
         kvm=_ask(monitor, "query-kvm")["enabled"].flag(),
         shared_memory=bool(shared) and all(shared),
     )
+
+
+def _has(monitor: Monitor, nics: Sequence[str], other: Other) -> bool:
+    """Return whether a NIC that was adopted is still there: another one may have its ID since."""
+    return other.nic in nics and _property(monitor, f"{_PERIPHERALS}/{other.nic}", "netdev").text() == other.netdev
+
+
+class OtherNic(NamedTuple):
+    """A NIC that another program plugged: its MAC address, and its TAP; "" if QEMU does not name one."""
+
+    hw_addr: str
+    tap: str
+    ids: Other
+
+
+def others(monitor: Monitor) -> list[OtherNic]:
+    """Return the NICs with an ID of another program: QEMU can unplug only what has an ID."""
+    taps = dict(_TAP.findall(monitor.human("info network").replace("\r", "")))
+    found = []
+    for nic in _nics(monitor):
+        if plugged_device(nic) is None:
+            path = f"{_PERIPHERALS}/{nic}"
+            ids = Other(nic, _property(monitor, path, "netdev").text())
+            if all(map(is_id, ids)):
+                found.append(OtherNic(_property(monitor, path, "mac").mac(), taps.get(ids.netdev, ""), ids))
+    return found
 
 
 def _ask(monitor: Monitor, command: str, **arguments: Any) -> Answer:
@@ -235,18 +281,17 @@ def _probe(path: str) -> str:
 
 def execute(monitor: Monitor, operation: PlugOperation) -> None:
     """Execute one operation. HostError if QEMU refuses it, or if the guest does not release a NIC."""
-    plug = plug_id(operation.device)
     match operation:
         case AddNetdev():
-            _add_netdev(monitor, plug, operation)
+            _add_netdev(monitor, plug_id(operation.device), operation)
         case AddDevice():
-            monitor.execute("device_add", **_device(plug, operation))
+            monitor.execute("device_add", **_device(plug_id(operation.device), operation))
         case DeleteDevice():
-            _delete_device(monitor, plug)
+            _delete_device(monitor, operation.other.nic if operation.other else plug_id(operation.device))
         case DeleteNetdev():
-            _delete(monitor, "netdev_del", plug)
-            if operation.vhost_user:
-                _delete(monitor, "chardev-remove", plug)
+            _delete_netdev(monitor, operation)
+        case AdoptDevices():
+            _adopt(monitor, operation)
         case _:
             assert_never(operation)
 
@@ -289,6 +334,31 @@ def _delete_device(monitor: Monitor, plug: str) -> None:
     raise HostError(
         f"the guest did not release {plug} within {UNPLUG_TIMEOUT:.0f} s; its kernel needs PCI hot-plug (ACPI or PCIe)"
     )
+
+
+def _delete_netdev(monitor: Monitor, operation: DeleteNetdev) -> None:
+    plug, other = plug_id(operation.device), operation.other
+    if other is None:
+        _delete(monitor, "netdev_del", plug)
+        if operation.vhost_user:
+            _delete(monitor, "chardev-remove", plug)
+        return
+    if other.netdev:
+        _delete(monitor, "netdev_del", other.netdev)
+    # The mark goes last: without it, nothing would say that the rest is ours.
+    _delete(monitor, "chardev-remove", adoption_mark(operation.device, other))
+
+
+def _adopt(monitor: Monitor, operation: AdoptDevices) -> None:
+    done: list[str] = []
+    try:
+        for mark in operation.marks:
+            monitor.execute("chardev-add", id=mark, backend={"type": "null", "data": {}})
+            done.append(mark)
+    except HostError:
+        for mark in done:
+            _delete(monitor, "chardev-remove", mark)
+        raise
 
 
 def _delete(monitor: Monitor, command: str, plug: str) -> None:

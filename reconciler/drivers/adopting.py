@@ -1,0 +1,76 @@
+"""What drivers share when they adopt NICs: only one that equals a desired one becomes ours, as nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from reconciler.drivers.provenance import doubt
+from reconciler.errors import RefusedError
+from reconciler.model.identity import HostDevice, Nic, NicAddress
+from reconciler.model.interface import Interface
+from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.netlink.channel import Channel
+from reconciler.netlink.interface import Link
+from reconciler.plan.address import wrong_primaries
+from reconciler.remaining import remaining
+
+
+def not_adopted(index: int, wish: Interface, reason: str) -> RefusedError:
+    """Return the error that a NIC of another owner has the name of a desired one, and is not adopted."""
+    return RefusedError(
+        f"the interface {wish.name} in the sandbox is not ours, and --adopt does not take it over: {reason}",
+        about=Nic(wish.name),
+        path=("interfaces", index, "name"),
+    )
+
+
+def choose(desired: Sandbox, ours: Collection[str], others: Mapping[str, Link], channel: Channel) -> dict[str, Link]:
+    """Return the links of other owners that have the names of desired NICs, by the device that each is to be.
+
+    `ours`: the devices that are there by record. `others`: by name. `channel`: one to the routing family of the
+    namespace. RefusedError if nothing proves that a link is a device of the host.
+    """
+    taken = {}
+    for index, wish in enumerate(desired.interfaces or ()):
+        link = None if wish.device in ours else others.get(wish.name)
+        if link is None:
+            continue
+        if reason := doubt(link, channel):
+            raise not_adopted(index, wish, f"nothing proves that it is a device of this host: {reason}")
+        taken[wish.device] = link
+    return taken
+
+
+def check_alike(desired: Sandbox, observed: Observed) -> None:
+    """Raise RefusedError if a NIC that is to be adopted differs from the desired one, or its device is taken."""
+    around = observed.around
+    had = {each.device: each for each in observed.sandbox.interfaces or ()}
+    for index, wish in enumerate(desired.interfaces or ()):
+        if wish.device not in around.unrecorded:
+            continue
+        if wish.device in (around.devices or ()):
+            advice = "choose another `device`: the name that this one gets on the host when it leaves the sandbox"
+            raise not_adopted(index, wish, f"the host has another device named {wish.device}; {advice}")
+        if place := around.elsewhere.get(wish.device):
+            raise not_adopted(index, wish, f"{wish.device} is in another sandbox, {place}")
+        words = _differences(desired, observed, wish, had[wish.device])
+        if words:
+            advice = "write in the manifest what is there, and change it once the interface is ours"
+            raise not_adopted(index, wish, f"it differs ({'; '.join(words)}); {advice}")
+
+
+def _differences(desired: Sandbox, observed: Observed, wish: Interface, found: Interface) -> list[str]:
+    """Return what differs of a NIC and its addresses, in words. Sysctls have no owner."""
+    alone = replace(desired, interfaces=(wish,), sysctls=None, neighbours=None, routes=None, rules=None, ipvs=None)
+    words = [
+        each.words.removeprefix("interfaces: ")
+        for each in remaining(alone, observed)
+        if any(
+            subject == HostDevice(wish.device) or (isinstance(subject, NicAddress) and subject.nic == wish.name)
+            for subject in each.about
+        )
+    ]
+    if not words and wrong_primaries(found.addresses, wish.addresses):
+        words.append("the addresses of a subnet are in another order, and the first one is the source of packets")
+    return words
