@@ -158,10 +158,11 @@ ROWS = [
         "reconciler import: error: one of the arguments --netns --vm is required",
     ),
     Row(
-        "ID without a sandbox",
-        "good",
-        "import --netns web-1 text",
-        "reconciler import: error: the following arguments are required: --sandbox",
+        "notation that is none",
+        "excellent",
+        "import --from lvs --netns web-1 text",
+        'reconciler import: error: --from: "lvs" is no choice; expected one of: kata, ipvsadm, keepalived, ip, netplan, '
+        "networkd, nmstate",
     ),
 ]
 
