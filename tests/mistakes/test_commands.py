@@ -161,8 +161,8 @@ ROWS = [
         "notation that is none",
         "excellent",
         "import --from lvs --netns web-1 text",
-        'reconciler import: error: --from: "lvs" is no choice; expected one of: kata, ipvsadm, keepalived, ip, netplan, '
-        "networkd, nmstate",
+        'reconciler import: error: --from: "lvs" is no choice; expected one of: kata, ipvsadm, keepalived, ip, '
+        "netplan, networkd, nmstate",
     ),
 ]
 
