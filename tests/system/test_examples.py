@@ -22,6 +22,7 @@ from reconciler.cli.main import COMMANDS, main
 from tests.fields import names
 from tests.host import Host, started
 from tests.system.eyes import seen, wanted
+from tests.watch.running import until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -246,7 +247,12 @@ def test_a_demo_that_is_ended_leaves_nothing(demo: str) -> None:
         process.terminate()
     assert process.returncode == 1
     assert list(scratch.iterdir()) == []
-    assert str(scratch) not in subprocess.run(["ps", "-eo", "args="], check=True, capture_output=True, text=True).stdout
+    list_all = ["ps", "-eo", "args="]
+    # The kernel ends the processes of a namespace, and does not wait for that.
+    until(
+        lambda: str(scratch) not in subprocess.run(list_all, check=True, capture_output=True, text=True).stdout,
+        "its processes end",
+    )
 
 
 def test_the_demo_says_what_it_needs_where_users_have_no_namespaces(demo: str) -> None:
