@@ -111,8 +111,8 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _packages() -> list[str]:
-    """Return the commands beside the blocks that install Debian packages, which need root."""
-    return re.findall(r"`(apt-get install [^`]*)`", README.read_text(encoding="utf-8"))
+    """Return the commands beside the blocks that install packages of Debian, which need root."""
+    return re.findall(r"`(apt-get install [^`./][^`]*)`", README.read_text(encoding="utf-8"))
 
 
 def _of_user() -> list[Commands]:
