@@ -143,6 +143,8 @@ root:
 
 system:
 	$(call install,$(SYSTEM))
+	@# The names of protocols, as rules have them.
+	@test -e /etc/protocols || $(MAKE) --no-print-directory package NAME=netbase
 	$(call refresh)
 
 .PHONY: packagers
