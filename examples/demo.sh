@@ -26,6 +26,7 @@ ask() {
     [ "$answer" = "$1" ] || fail "the server did not send back what it got"
 }
 
+# A log is emptied before its watcher starts in the background: else the next command may read that of the one before.
 namespace() {
     say "1. A network namespace, with one end of a veth pair; the host keeps the other end"
     run 'ip netns add first; ip -n first link set dev lo up'
@@ -40,7 +41,7 @@ namespace() {
     run 'ping -c 1 -W 5 192.0.2.10'
     run 'reconciler apply 01-namespace.yaml'
     say "From now on, repair what other programs change"
-    run 'reconciler watch 01-namespace.yaml 2>watch.log & watch=$!'
+    run ': >watch.log; reconciler watch 01-namespace.yaml 2>>watch.log & watch=$!'
     run 'until grep converged watch.log; do sleep 0.1; done'
     run 'ip -n first address flush dev eth0'
     run 'until grep repaired watch.log; do sleep 0.1; done'
@@ -88,7 +89,7 @@ flush() {
     ask 'before the flush'
     run "reconciler sandbox exec vm-1 -- ipvsadm -Lnc"
     say "Another program flushes the table; the watcher restores it, and the connection goes on"
-    run 'reconciler watch --log-level info vm.yaml 2>watch.log & watch=$!'
+    run ': >watch.log; reconciler watch --log-level info vm.yaml 2>>watch.log & watch=$!'
     run 'until grep converged watch.log; do sleep 0.1; done'
     run 'reconciler sandbox exec vm-1 -- ipvsadm -C'
     run 'until grep repaired watch.log; do sleep 0.1; done'
