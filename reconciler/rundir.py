@@ -14,11 +14,13 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 from reconciler.errors import HostError
 from reconciler.wording import reason
 
 ROOT = "/run/reconciler"
+_BOOT = "/proc/sys/kernel/random/boot_id"
 # struct flock (fcntl(2)): type, whence, start, length, process, with the padding of C.
 _FLOCK = struct.Struct("@hhqqi0q")
 _ONLY_OWNER, _ONLY_OWNER_FILE = 0o700, 0o600
@@ -118,6 +120,17 @@ def _close_to_others(path: str, opened: int) -> None:
         raise HostError(f"{path} is not a regular file; remove it")
     if stat.S_IMODE(found.st_mode) != _ONLY_OWNER_FILE:
         os.fchmod(opened, _ONLY_OWNER_FILE)
+
+
+def boot_id() -> str:
+    """Return which boot of the host this is: what is in /run is of this one, and what is elsewhere may be older."""
+    return _read_boot_id(_BOOT)
+
+
+@cache
+def _read_boot_id(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
 
 
 class NamedLock:

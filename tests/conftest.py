@@ -19,6 +19,7 @@ from reconciler.guest import lend
 from reconciler.guest.client import AgentClient
 from tests import allowed, resumed
 from tests.examples import examples
+from tests.host import Host, started
 from tests.machine import Guest
 
 # Property tests take a quarter of the usual examples; `make soak` has --hypothesis-profile=thorough.
@@ -243,6 +244,13 @@ def repository() -> Path:
 def guest(root: None) -> Iterator[Guest]:
     """The machine of all tests of a process; each leaves it as it was. A second processor would cost a tenth."""
     with resumed.started(f"test-{os.getpid()}", resumed.Kind(processors=1, python=True)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def host(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Start a host of its own for the tests of a module, whose commands use exact names."""
+    with started(tmp_path_factory.mktemp("host")) as made:
         yield made
 
 

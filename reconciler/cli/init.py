@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from typing import Any
 
 from reconciler.cli.authority import add_policy, read_policy
 from reconciler.cli.output import say
 from reconciler.cli.show import expressible, left_out, listing
-from reconciler.drivers import connect
+from reconciler.drivers import connect, namespaces
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.guest.launch import states
 from reconciler.manifest.sandbox import write
@@ -18,15 +17,14 @@ from reconciler.manifest.schema import MANIFEST, check, schema_file
 from reconciler.manifest.sections import SECTIONS, everything
 from reconciler.manifest.starter import Device, Found, starter
 from reconciler.model.address import parse_mac
+from reconciler.model.interface import is_manifest_name
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.interface import Link
 
-_NAMESPACES = "/run/netns"
 # Kinds of links that hold other links together, or belong to the host's own network.
 _HOST_KINDS = {"bond", "bridge", "ifb", "openvswitch", "team", "vrf"}
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +75,8 @@ def _check(sandbox: Sandbox) -> None:
 
 def _drivers() -> tuple[list[DriverAddress], list[str]]:
     """Return the namespaces and running machines of this host that a manifest can name, and what remains unknown."""
-    names = sorted(os.listdir(_NAMESPACES)) if os.path.isdir(_NAMESPACES) else []
-    namespaces: list[DriverAddress] = [NetnsAddress(name=name) for name in names]
-    there = [each for each in namespaces if not check(write(Sandbox(id="a", driver=each)))]
+    named: list[DriverAddress] = [NetnsAddress(name=name) for name in namespaces.names()]
+    there = [each for each in named if not check(write(Sandbox(id="a", driver=each)))]
     try:
         return [*there, *(VmAddress(name=each.name) for each in states() if each.state == "running")], []
     except ReconcilerError:
@@ -90,7 +87,7 @@ def _devices(driver: DriverAddress) -> list[Device]:
     """Return the devices of this host that the sandbox could have."""
     fits = _fits_namespace if isinstance(driver, NetnsAddress) else _fits_machine
     with local_engine() as host:
-        found = [link for link in host.links() if fits(link) and _NAME.fullmatch(link.name) and _is_mac(link.hw_addr)]
+        found = [link for link in host.links() if fits(link) and is_manifest_name(link.name) and _is_mac(link.hw_addr)]
     return [Device(each.name, each.kind, each.hw_addr, each.mtu, each.queues, each.up) for each in found]
 
 

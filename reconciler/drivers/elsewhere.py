@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from itertools import chain
 
+from reconciler.drivers import namespaces
 from reconciler.drivers.given import GivenDevices, Namespace, find_namespaces
 from reconciler.errors import ReconcilerError
 from reconciler.manifest.files import identity
@@ -17,8 +17,6 @@ from reconciler.model.sandbox import NetnsAddress, VmAddress
 from reconciler.netlink.budget import Budget
 from reconciler.netlink.channel import ROUTE, LocalKernel
 from reconciler.netlink.engine import Engine
-
-_NAMES = "/run/netns"
 
 
 def find_plugged(devices: Collection[str]) -> dict[str, str]:
@@ -36,19 +34,26 @@ def find_plugged(devices: Collection[str]) -> dict[str, str]:
 def _taps_of(pid: int) -> set[str]:
     """Return the TAPs that a process has open: the kernel names them in the information about descriptors."""
     found: set[str] = set()
-    for descriptor in _listed(f"/proc/{pid}/fdinfo"):
+    for descriptor in _descriptors(pid):
         with suppress(OSError), open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="utf-8", errors="replace") as stream:
             found.update(line.split()[1] for line in stream if line.startswith("iff:\t"))
     return found
 
 
+def _descriptors(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/fdinfo")
+    except OSError:
+        return []
+
+
 def find_moved(devices: Collection[str]) -> dict[str, str]:
     """Return where reconciler has moved these devices, such as `netns web-1 (eth0 there)`; without those not found."""
-    namespaces = find_namespaces(devices) if devices else set()
-    if not namespaces:
+    wanted = find_namespaces(devices) if devices else set()
+    if not wanted:
         return {}
     found: dict[str, str] = {}
-    for address in _addresses(namespaces):
+    for address in _addresses(wanted):
         with suppress(OSError, ReconcilerError):
             ours = _ours(address)
             found |= {device: f"{address} ({ours[device]} there)" for device in ours.keys() & devices}
@@ -71,22 +76,13 @@ def _ours(address: NetnsAddress) -> dict[str, str]:
     return {device: link.name for device, (link, _) in ours.items()}
 
 
-def _addresses(namespaces: Collection[Namespace]) -> Iterator[NetnsAddress]:
+def _addresses(wanted: Collection[Namespace]) -> Iterator[NetnsAddress]:
     """Yield an address of each of these namespaces that is found: a name if it has one, else one of its processes."""
-    sought = set(namespaces)
-    names = (NetnsAddress(name=name) for name in _listed(_NAMES))
-    processes = (NetnsAddress(pid=int(name)) for name in _listed("/proc") if name.isdecimal())
-    for address in chain(names, processes):
+    sought = set(wanted)
+    for address in namespaces.addresses():
         if not sought:
             return
         place = identity(address.file)
         if isinstance(place, tuple) and place in sought:
             sought.discard(place)
             yield address
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []

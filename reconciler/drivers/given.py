@@ -26,7 +26,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from reconciler import rundir
@@ -39,7 +38,6 @@ FOLDER = "/run/reconciler/devices"
 _FILE = re.compile(r"([0-9]+)-([0-9]+)\.json")
 # Nanoseconds that are certainly more than a tick of the clock of file systems; a tick is at most 10 ms.
 _TICK = 100_000_000
-_BOOT = "/proc/sys/kernel/random/boot_id"
 # Bytes of a record. An entry has 300.
 _SIZE = 4 << 20
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -144,7 +142,7 @@ class GivenDevices:
         return []
 
     def _write(self, devices: Sequence[Given]) -> None:
-        data = {"boot": _boot(), "cookie": self._kernel.cookie, "devices": [asdict(each) for each in devices]}
+        data = {"boot": rundir.boot_id(), "cookie": self._kernel.cookie, "devices": [asdict(each) for each in devices]}
         try:
             if devices:
                 rundir.make(FOLDER)
@@ -240,7 +238,7 @@ def _load(folder: int, name: str) -> dict[str, Any]:
         raise
     except (OSError, ValueError, RecursionError):
         return {}
-    return data if isinstance(data, dict) and data.get("boot") == _boot() else {}
+    return data if isinstance(data, dict) and data.get("boot") == rundir.boot_id() else {}
 
 
 def _entries(data: Mapping[str, Any]) -> list[Given]:
@@ -248,13 +246,3 @@ def _entries(data: Mapping[str, Any]) -> list[Given]:
         return [Given(**{**each, "origin": Origin(**each["origin"])}) for each in data.get("devices", ())]
     except (KeyError, TypeError):
         return []
-
-
-def _boot() -> str:
-    return _read_boot(_BOOT)
-
-
-@cache
-def _read_boot(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()

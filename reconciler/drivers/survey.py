@@ -8,13 +8,10 @@ from typing import NamedTuple
 
 from reconciler.drivers import home
 from reconciler.drivers.provenance import doubt
-from reconciler.model.interface import NAME_MAX
+from reconciler.model.interface import NAME_MAX, is_manifest_name
 from reconciler.model.sandbox import Observed
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.interface import Link
-
-# A name of a device in a manifest, by its schema.
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 class Inventory(NamedTuple):
@@ -50,7 +47,7 @@ def _objection(link: Link, channel: Channel) -> str:
 
 def _free_name(sandbox: str, nic: str, taken: Collection[str]) -> str:
     """Return a name for the device of a NIC on the host, which it will get there when it leaves the sandbox."""
-    return next(name for name in _names(sandbox, nic) if name not in taken and _NAME.fullmatch(name))
+    return next(name for name in _names(sandbox, nic) if name not in taken and is_manifest_name(name))
 
 
 def _names(sandbox: str, nic: str) -> Iterator[str]:

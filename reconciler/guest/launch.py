@@ -29,7 +29,6 @@ from reconciler.wording import reason
 # In the cache: which accelerator boots a guest on this host, kvm or tcg, and the boot of the host that it was found out
 # in. The first start after each boot finds out.
 _ACCELERATOR_FILE = "accelerator"
-_BOOT = "/proc/sys/kernel/random/boot_id"
 # Seconds until the agent answers, in the first try of KVM: a guest takes two.
 KVM_TIMEOUT = 8.0
 # Seconds until the agent answers: under TCG a guest takes four on an idle host.
@@ -215,8 +214,7 @@ def _accelerators() -> list[tuple[str, float]]:
 
 def _known(accelerator: str) -> str:
     """Return the text of the file if an accelerator boots guests since this boot of the host."""
-    with open(_BOOT, encoding="ascii") as file:
-        return f"{accelerator} {file.read()}"
+    return f"{accelerator} {rundir.boot_id()}\n"
 
 
 def _remember(accelerator: str) -> None:

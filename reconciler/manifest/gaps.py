@@ -8,7 +8,6 @@ that another import yields the same; the MTU is that of Ethernet.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,13 +16,12 @@ from reconciler.formats.entry import NO_PRIORITY, Link
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.imported import Imported
 from reconciler.model.address import family_name
-from reconciler.model.interface import LOOPBACK, Interface
+from reconciler.model.interface import LOOPBACK, Interface, is_manifest_name
 from reconciler.model.route import OnLink, Route, canonical_hops
 from reconciler.model.sandbox import Sandbox
 
 # RFC 894
 ETHERNET_MTU = 1500
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 
 
 def fill(imported: Imported, head: Sandbox) -> None:
@@ -33,7 +31,7 @@ def fill(imported: Imported, head: Sandbox) -> None:
     for position, link in imported.links:
         if link.name == LOOPBACK:
             imported.add_skipped(position, f"{LOOPBACK}: not imported: a manifest does not describe it")
-        elif not _NAME.fullmatch(link.name):
+        elif not is_manifest_name(link.name):
             why = "no interface of a manifest can have such a name"
             imported.absent.setdefault(link.name, why)
             imported.add_skipped(position, f"{link.name}: not imported: {why}")

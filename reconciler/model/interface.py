@@ -16,12 +16,18 @@ IPV6_MIN_MTU = 1280
 ALIAS_MAX = 254
 # Bytes of a name: IFNAMSIZ of linux/if.h is 16, with the terminating NUL.
 NAME_MAX = 15
+_MANIFEST_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _NAME, _NO_NAMES = re.compile(r"[^\s/:\0]+"), {".", ".."}
 # IFA_PROTO of a link-local address that the kernel has made (linux/if_addr.h).
 KERNEL_LINK_LOCAL = 3
 _ALIAS = re.compile(
     r"reconciler: device=(\S{1,15}) hwaddr=([0-9a-f:]{17}) mtu=([0-9]{1,5})(?: alias=(.*))?\Z", re.DOTALL
 )
+
+
+def is_manifest_name(name: str) -> bool:
+    """Return whether a manifest can name an interface or a device so, by its schema."""
+    return _MANIFEST_NAME.fullmatch(name) is not None and len(name) <= NAME_MAX
 
 
 def is_link_name(name: str) -> bool:

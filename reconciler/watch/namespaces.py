@@ -15,21 +15,19 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from reconciler.errors import ChannelError, HostError, ProtocolError, RefusedError, SandboxGoneError
 from reconciler.model.sandbox import NetnsAddress
+from reconciler.netlink import nsid
 from reconciler.netlink.channel import RECEIVE_SIZE, ROUTE, LocalKernel, enlarge
-from reconciler.netlink.message import ACK, ERROR, NEW_LINK, REQUEST, Message, attribute, failure, messages, pack
+from reconciler.netlink.message import NEW_LINK, failure, messages
 from reconciler.netlink.neighbour import is_news
 from reconciler.netlink.sections import GROUPS
 
-_NEW_NSID, _DELETE_NSID, _GET_NSID = 88, 89, 90
-_NSID_TYPES = {_NEW_NSID, _DELETE_NSID}
-_NSA_NSID, _NSA_FD = 1, 3
+_NSID_TYPES = {nsid.NEW, nsid.DELETE}
 # RTNLGRP_NSID, the 28th.
 _NSID_GROUP = 1 << 27
-_RTGENMSG = struct.Struct("=Bxxx")
 _S32 = struct.Struct("=i")
 _SOL_NETLINK, _LISTEN_ALL_NSID = 270, 8
 # The control message that contains the number of the namespace in which something has changed.
@@ -83,7 +81,7 @@ class NamespaceSocket:
 
     def _check_right(self) -> None:
         """Raise HostError if this process may not give numbers: the kernel looks at the right before the request."""
-        (answer,) = self._requests.exchange(pack(_NEW_NSID, REQUEST | ACK, 1, _RTGENMSG.pack(0)), 1)
+        answer = nsid.ask_without_a_namespace(self._requests)
         if (failed := failure(answer)) and failed.errno == errno.EPERM:
             raise HostError(_NEEDS)
 
@@ -92,12 +90,7 @@ class NamespaceSocket:
 
         ChannelError if that cannot be found out now.
         """
-        named = attribute(_NSA_FD, _S32.pack(namespace))
-        body = _RTGENMSG.pack(0) + attribute(_NSA_NSID, _S32.pack(-1)) + named
-        # This fails if the namespace has a number already; the next message reads the number in any case.
-        self._requests.exchange(pack(_NEW_NSID, REQUEST | ACK, 1, body), 1)
-        answers = self._requests.exchange(pack(_GET_NSID, REQUEST | ACK, 2, _RTGENMSG.pack(0) + named), 2)
-        return _number(answers)
+        return nsid.assign(self._requests, namespace)
 
     def read_changes(self) -> Iterator[int | Gone | None]:
         """Yield the numbers of the namespaces that have changed; None if notifications were lost: any may have changed.
@@ -132,20 +125,9 @@ class NamespaceSocket:
         yield from seen
 
 
-def _number(answers: Iterable[Message]) -> int | None:
-    """Return the number of a namespace from the answers to RTM_GETNSID; None if the file is no namespace."""
-    for answer in answers:
-        if answer.type == _NEW_NSID:
-            return int(_S32.unpack(answer.payload[8:12])[0])
-        failed = failure(answer) if answer.type == ERROR else None
-        if failed and failed.errno != errno.EINVAL:
-            raise ChannelError(f"the number of the namespace: {failed}")
-    return None
-
-
 def _ended(data: bytes) -> set[int]:
     """Return the numbers of the namespaces that a datagram reports as destroyed."""
-    return {int(_S32.unpack(each.payload[8:12])[0]) for each in messages(data) if each.type == _DELETE_NSID}
+    return {nsid.number_of(each) for each in messages(data) if each.type == nsid.DELETE}
 
 
 def _is_news(data: bytes) -> bool:

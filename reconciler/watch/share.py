@@ -14,7 +14,7 @@ from reconciler.model.sandbox import Sandbox
 from reconciler.watch import log
 
 # Seconds of computing, at once and for each second; and what each object of the manifest adds to them: with 20,000 IPVS
-# rules, a full look takes half a second, and their repair 1.5. A quick look at a small machine takes 3 ms.
+# rules, a full look takes half a second, and their repair 1.5.
 WORK, WORK_SHARE = 1.0, 0.03
 OBJECT_WORK, OBJECT_SHARE = 1e-4, 2e-6
 # Bytes of log lines, at once and for each second.

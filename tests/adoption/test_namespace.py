@@ -8,7 +8,8 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -342,39 +343,41 @@ def test_what_a_tenant_could_have_made_is_not_adopted(place: Place, capsys: pyte
         place.ip("link", "del", "eth1")
 
 
+@contextmanager
+def process_in_own(kind: str, option: str) -> Iterator[int]:
+    """Run a process in namespaces of its own, by an option of unshare(1); yield its pid once it has that of a kind."""
+    with subprocess.Popen(["unshare", option, "sleep", "60"]) as process:
+        try:
+            while os.readlink(f"/proc/{process.pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}"):
+                time.sleep(0.01)
+            yield process.pid
+        finally:
+            process.kill()
+
+
 def test_one_behind_a_namespace_of_another_user_is_not_adopted(
     kernel: Kernel, place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever may make namespaces of their own may put the other end of a device there, also one with a name."""
     place.forget_the_many()
     path, _ = imported(place, capsys)
-    with subprocess.Popen(["unshare", "-Urn", "sleep", "60"]) as process:
-        try:
-            while os.readlink(f"/proc/{process.pid}/ns/user") == os.readlink("/proc/self/ns/user"):
-                time.sleep(0.01)
-            name = f"{kernel.prefix}other"
-            ip("netns", "attach", name, str(process.pid))
-            kernel.adopt_namespace(name)
-            ip("link", "set", "p0", "netns", name, namespace=place.router)
-            assert main(["apply", "--adopt", path]) == 3
-            words = "its other end is neither on the host nor in a namespace that root has made"
-            assert words in capsys.readouterr().err
-        finally:
-            process.kill()
+    with process_in_own("user", "-Urn") as pid:
+        name = f"{kernel.prefix}other"
+        ip("netns", "attach", name, str(pid))
+        kernel.adopt_namespace(name)
+        ip("link", "set", "p0", "netns", name, namespace=place.router)
+        assert main(["apply", "--adopt", path]) == 3
+        words = "its other end is neither on the host nor in a namespace that root has made"
+        assert words in capsys.readouterr().err
 
 
 def test_one_behind_a_namespace_without_a_name_is_adopted(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Such as one of a container of root's: a process leads to it."""
     place.forget_the_many()
     path, _ = imported(place, capsys)
-    with subprocess.Popen(["unshare", "-n", "sleep", "60"]) as process:
-        try:
-            while os.readlink(f"/proc/{process.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
-                time.sleep(0.01)
-            ip("link", "set", "p0", "netns", str(process.pid), namespace=place.router)
-            assert main(["apply", "--adopt", path]) == 0
-        finally:
-            process.kill()
+    with process_in_own("net", "-n") as pid:
+        ip("link", "set", "p0", "netns", str(pid), namespace=place.router)
+        assert main(["apply", "--adopt", path]) == 0
 
 
 def test_a_lost_record_is_written_again(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

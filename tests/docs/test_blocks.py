@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docs.blocks import ROOT, doubts, pages
 from tests.docs.commands import commands, differences, script
-from tests.host import Host, started
+from tests.host import Host
 
 # The page is the first thing that people see, and has a test of its own.
 RUN_ELSEWHERE = {"README.md": "tests/system/test_readme.py"}
@@ -76,14 +75,8 @@ def test_each_page_that_is_run_elsewhere_is_run_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def host(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """The host of all pages: each leaves nothing behind, as it shows the reader how to."""
-    with started(tmp_path_factory.mktemp("host")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def machine(host: Host) -> None:
+    """Start the machine of all pages. Each page leaves nothing behind on its host, as it shows the reader how to."""
     host.start_machine(MACHINE)
 
 

@@ -163,7 +163,7 @@ def test_the_record_of_another_namespace_or_of_an_earlier_boot_proves_nothing(
     boot = tmp_path / "boot_id"
     boot.write_text("11111111-2222-3333-4444-555555555555\n")
     with monkeypatch.context() as context:
-        context.setattr(given, "_BOOT", str(boot))
+        context.setattr(rundir, "_BOOT", str(boot))
         assert record.recognise([ETH0]) == Recognised({}, {})
     assert record.recognise([ETH0]) == OURS
 

@@ -20,7 +20,7 @@ import yaml
 
 from reconciler.cli.main import COMMANDS, main
 from tests.fields import names
-from tests.host import Host, started
+from tests.host import Host
 from tests.system.eyes import seen, wanted
 from tests.watch.running import until
 
@@ -44,12 +44,6 @@ chmod 755 /usr/bin/kata-runtime
 ip tuntap add dev tap-kata mode tap
 ip link set dev tap-kata up
 """
-
-
-@pytest.fixture(scope="module")
-def host(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with started(tmp_path_factory.mktemp("host")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.docs.blocks import ROOT
 from tests.docs.commands import commands, differences, script
-from tests.host import Host, started
+from tests.host import Host
 
 README = ROOT / "README.md"
 # What takes minutes or needs packages is left to `make fresh`: nothing else may be left out.
 INSTALLING = re.compile(r"^(make venv|make demo|pipx install|python3 -m venv)", re.MULTILINE)
-
-
-@pytest.fixture
-def host(root: None, tmp_path: Path) -> Iterator[Host]:
-    (tmp_path / "host").mkdir()
-    with started(tmp_path / "host") as made:
-        yield made
 
 
 def test_the_commands_of_readme_do_what_it_shows(host: Host, tmp_path: Path) -> None:
@@ -34,7 +24,7 @@ def test_the_commands_of_readme_do_what_it_shows(host: Host, tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout + printed
     assert differences(blocks, tmp_path / "run") == []
     assert "warning" not in printed
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["examples", "host", "run"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["examples", "run"]
     assert host.output("ip", "-brief", "link").split()[0] == "lo"
     assert "box" not in host.output("ip", "-brief", "link") + host.output("ip", "netns")
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.model.interface import is_manifest_name
 from reconciler.wording import suggest
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 
 
 class FieldError(ValueError):
@@ -51,7 +49,7 @@ def text(data: Mapping[str, Any], field: str) -> str:
 def name(data: Mapping[str, Any], field: str) -> str:
     """Read the name of an interface. FieldError if it is missing or not a valid name."""
     value = text(data, field)
-    if not _NAME.fullmatch(value):
+    if not is_manifest_name(value):
         expected = "1 to 15 letters, digits, '_', '-' and '.', the first a letter"
         raise FieldError(field, f"{shown(value)} is not the name of an interface; expected {expected}")
     return value
