@@ -70,6 +70,12 @@ def shorten(text: str, most: int = LONGEST) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
+def shown(value: Any) -> str:
+    """Return a value of a file as a message shows it: text in quotes, shortened to 60 characters."""
+    words = f'"{value}"' if isinstance(value, str) else str(value)
+    return words if len(words) <= 60 else f"{words[:60]}…"
+
+
 def to_json(data: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
     """Return data as JSON that a terminal can show. What is not JSON becomes its text."""
     import json

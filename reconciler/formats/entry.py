@@ -16,6 +16,7 @@ from reconciler.model.interface import Address
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
+from reconciler.wording import shown
 
 # Where something stands in a file: keys and indexes.
 Path = tuple[str | int, ...]
@@ -249,9 +250,3 @@ class Entry:
         for key in self.left():
             self._left.pop(key)
             self.found.skip(self.at(key), (reasons or {}).get(key, NO_FIELD))
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it: text in quotes, shortened to 60 characters."""
-    words = f'"{value}"' if isinstance(value, str) else str(value)[:200]
-    return words if len(words) <= 60 else f"{words[:60]}…"

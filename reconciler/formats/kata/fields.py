@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.model.interface import is_manifest_name
-from reconciler.wording import suggest
+from reconciler.wording import shown, suggest
 
 
 class FieldError(ValueError):
@@ -29,12 +29,6 @@ def check_names(data: Any, known: tuple[str, ...]) -> None:
     for field in check_object(data):
         if field not in known:
             raise FieldError(field, f"unknown field; {suggest(field, known)}")
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it: text in quotes, shortened to 60 characters."""
-    words = f'"{value}"' if isinstance(value, str) else str(value)
-    return words if len(words) <= 60 else f"{words[:60]}…"
 
 
 def text(data: Mapping[str, Any], field: str) -> str:

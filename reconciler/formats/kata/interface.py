@@ -15,6 +15,7 @@ from reconciler.formats.kata.fields import FieldError
 from reconciler.model.address import is_ipv6, parse_mac, parse_prefix
 from reconciler.model.interface import Address, Interface
 from reconciler.model.machine import SOCKET_PATH_MAX
+from reconciler.wording import shown
 
 MTU_MIN, MTU_MAX = 46, 9600
 QUEUES_MAX = 256
@@ -67,7 +68,7 @@ def _read_addresses(data: Mapping[str, Any]) -> tuple[Address, ...]:
     if items is None:
         return ()
     if not isinstance(items, list):
-        raise FieldError(field, f"{fields.shown(items)} is not a list")
+        raise FieldError(field, f"{shown(items)} is not a list")
     try:
         return tuple([Address(address=_read_prefix(item) if field == "ip" else _read_pair(item)) for item in items])
     except ValueError as error:
@@ -76,7 +77,7 @@ def _read_addresses(data: Mapping[str, Any]) -> tuple[Address, ...]:
 
 def _read_prefix(item: Any) -> str:
     if not isinstance(item, str) or "/" not in item:
-        raise ValueError(f"{fields.shown(item)} is not an address with a length, such as 172.16.0.3/16")
+        raise ValueError(f"{shown(item)} is not an address with a length, such as 172.16.0.3/16")
     return parse_prefix(item)
 
 
@@ -86,11 +87,11 @@ def _read_pair(item: Any) -> str:
     address, mask = given.get("address"), given.get("mask")
     complete = isinstance(address, str) and isinstance(mask, str | int) and not isinstance(mask, bool)
     if not complete:
-        raise ValueError(f'{fields.shown(item)} is not an address such as {{"address": "172.16.0.3", "mask": "16"}}')
+        raise ValueError(f'{shown(item)} is not an address such as {{"address": "172.16.0.3", "mask": "16"}}')
     if unknown := given.keys() - {"address", "mask", "family"}:
         raise ValueError(f"an address has no field {min(unknown)}")
     if "/" in str(address):
-        raise ValueError(f"{fields.shown(address)} has a length; write it in mask")
+        raise ValueError(f"{shown(address)} has a length; write it in mask")
     return parse_prefix(f"{address}/{mask}")
 
 
@@ -100,7 +101,7 @@ def _read_socket(data: Mapping[str, Any]) -> str | None:
     path = fields.text(data, "vhostUserSocket")
     if len(path) > SOCKET_PATH_MAX or not _SOCKET.fullmatch(path):
         expected = f"an absolute path of at most {SOCKET_PATH_MAX} letters, digits, '_', '-', '.' and '/'"
-        raise FieldError("vhostUserSocket", f"{fields.shown(path)}: expected {expected}")
+        raise FieldError("vhostUserSocket", f"{shown(path)}: expected {expected}")
     return path
 
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from reconciler.formats.entry import NO_FIELD, Entry, Found, Path, shown
+from reconciler.formats.entry import NO_FIELD, Entry, Found, Path
+from reconciler.wording import shown
 
 # Sections that come once for each object.
 REPEATED = frozenset({"Address", "Neighbor", "IPv6AddressLabel", "RoutingPolicyRule", "NextHop", "Route"})
