@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from reconciler.watch import clock
+from reconciler.watch.outstanding import Outstanding
 from reconciler.watch.revision import Revision
 
 # Seconds for which a drift is counted.
@@ -53,7 +54,7 @@ class SandboxStatus:
     Times are those of `clock`, 0 for never. `looked`: the last look that succeeded. `valid_until`: when its state
     becomes stale. `since`: when the state began. `revision`: of the manifest of that look. `repairs`: operations that
     repaired drift, since the watcher started. `fights`: commands that another program keeps reverting. `drifts`: when
-    drift was found.
+    drift was found. `outstanding`: what differs still; None if the last look could not find that out.
     """
 
     sandbox: str
@@ -68,6 +69,7 @@ class SandboxStatus:
     repairs: int = 0
     fights: tuple[str, ...] = ()
     drifts: deque[float] = field(default_factory=lambda: deque(maxlen=_COUNTED))
+    outstanding: Outstanding | None = None
 
     def set_state(self, state: SandboxState, detail: str = "") -> bool:
         """Set the state and its detail; return whether the state has changed."""

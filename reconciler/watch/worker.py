@@ -305,6 +305,7 @@ class Worker:
             self._end_paused_look(look)
             return
         begin = time.monotonic()
+        self._recorder.begin_look()
         self._recorder.set_manifest(look.manifest, look.revision)
         # A machine that is attended may have been opened under an earlier policy.
         check(look.place, look.policy)
@@ -366,7 +367,9 @@ class Worker:
         manifest, cause, quick = look.manifest, look.cause, not look.full
         try:
             check(manifest.sandbox, look.policy)
-            result = repair(driver, manifest.sandbox, quick=quick, postpones=self._postpones)
+            result = repair(
+                driver, manifest.sandbox, quick=quick, accept=self._recorder.record_plan, postpones=self._postpones
+            )
         except RefusedError:
             same = self._applied and self._applied.driver == manifest.sandbox.driver
             if self._applied and same and not refusals(self._applied, look.policy):
