@@ -1,13 +1,13 @@
-"""Follows the history: waits, by inotify, until something was added to it.
+"""Follows the history, by inotify: what was added is read from the files to which it was added.
 
-Where inotify has no room left (fs.inotify.max_user_instances), the files are looked at every second.
+Where inotify has no room left (fs.inotify.max_user_instances), each call looks at all files. A process that is killed
+causes no event, so call `read` at least every second or so.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import select
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,8 +16,6 @@ from reconciler.history import folder as files
 from reconciler.history.reader import Reader
 from reconciler.history.record import Record
 
-# Seconds between two looks without an event: a process that is killed causes none.
-_POLL = 1.0
 # inotify(7): IN_MODIFY, IN_MOVED_TO, IN_CREATE; IN_NONBLOCK and IN_CLOEXEC.
 _EVENTS, _FLAGS = 0x2 | 0x80 | 0x100, os.O_NONBLOCK | os.O_CLOEXEC
 _EVENT = struct.Struct("@iIII")
@@ -51,10 +49,6 @@ class Follower:
         if (changed := self._changed()) is not None and not changed:
             return self._reader.take_interrupted()
         return [*self._reader.read(changed), *self._reader.take_interrupted()]
-
-    def wait(self, seconds: float = _POLL) -> None:
-        """Wait until something was added, but no longer than so many seconds."""
-        select.select([self._inotify] if self._inotify >= 0 else [], [], [], seconds)
 
     def _changed(self) -> list[str] | None:
         """Return the names of files that something was added to; None if that is not known."""

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from reconciler.errors import ReconcilerError
 from reconciler.history import folder as files
-from reconciler.history.record import BEGUN, ENDED, INTERRUPTED, RUNNING, Record, to_record
+from reconciler.history.lines import BEGUN, ENDED, IN_FORCE, INTERRUPTED
+from reconciler.history.record import RUNNING, Record, to_record
 
 # What a name has that stands for several.
 _GLOB = "*?["
@@ -39,6 +40,8 @@ class Reader:
         self._positions: dict[str, _Position] = {}
         # The changes of each sandbox that have begun, and whose end was not read: ID → first line.
         self._begun: dict[str, dict[str, dict[str, Any]]] = {}
+        # The last line of a manifest in force: it goes along when a file is full, and then is there twice.
+        self._in_force: dict[str, dict[str, Any]] = {}
 
     def read(self, changed: Sequence[str] | None = None) -> list[Record]:
         """Return what was added since the last call, at first all: the changes that have ended, and all else.
@@ -78,6 +81,10 @@ class Reader:
 
     def _join(self, sandbox: str, data: dict[str, Any]) -> Iterator[Record]:
         """Yield the records that a line completes."""
+        if data.get("event") == IN_FORCE:
+            before, self._in_force[sandbox] = self._in_force.get(sandbox), data
+            if before == data:
+                return
         begun, event = self._begun.setdefault(sandbox, {}), data.get("event")
         if event == ENDED:
             record = _finished(begun.pop(str(data.get("id")), {}), data)
@@ -171,3 +178,12 @@ def read(patterns: Sequence[str] = ("*",)) -> list[Record]:
     reader = Reader(patterns)
     found = reader.read()
     return sorted((*found, *reader.unfinished()), key=lambda each: each.at)
+
+
+def sandboxes() -> list[str]:
+    """Return the names about which something is recorded."""
+    try:
+        with files.opened() as folder:
+            return sorted(set(filter(None, map(files.sandbox_of, os.listdir(folder)))))
+    except FileNotFoundError:
+        return []

@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from reconciler.errors import BusyError, ReconcilerError, RefusedError, SandboxGoneError, VerifyError
 from reconciler.history.author import change_id
-from reconciler.history.record import BEGUN, ENDED, INTERRUPTED, Step, line, steps
+from reconciler.history.lines import BEGUN, ENDED, INTERRUPTED, Step, line, steps
 from reconciler.wording import failure
 
 if TYPE_CHECKING:
     from reconciler.operations import Operation
 
+# A cause: the sandbox differs from a manifest that was in force before.
+DRIFT = "drift"
 VERIFIED, NOT_VERIFIED, PARTLY, UNDONE, FAILED = "verified", "not verified", "partly", "undone", "failed"
 
 
@@ -36,6 +39,9 @@ class Occasion(NamedTuple):
     blob: str = ""
 
 
+NONE = Occasion("", {})
+
+
 class Change:
     """A change that is being made. It has succeeded, unless `fail` is called or an error ends it."""
 
@@ -43,7 +49,9 @@ class Change:
         self.result, self.reason = VERIFIED, ""
         self.steps: list[Step] = []
 
-    def fail(self, result: str, error: Exception, fates: Mapping[str, Sequence[Operation]]) -> None:
+    def fail(
+        self, result: str, error: Exception, fates: Mapping[str, Sequence[Operation]] = MappingProxyType({})
+    ) -> None:
         """Set what became of it. `fates`: what became of the operations (kept, undone, failed, not tried)."""
         self.result, self.reason = result, str(error)
         self.steps = [each for fate, operations in fates.items() for each in steps(operations, fate)]
@@ -52,10 +60,13 @@ class Change:
 class Scribe:
     """Records what is done to one sandbox, for one or more occasions.
 
-    `driver`: its address in words. What failed is not recorded again as long as it fails again in the same way.
+    `driver`: its address in words. `occasion` is called when something is recorded. What failed is not recorded again
+    as long as it fails again in the same way.
     """
 
-    def __init__(self, lines: _Lines | None, sandbox: str, driver: str, occasion: Occasion) -> None:
+    def __init__(
+        self, lines: _Lines | None, sandbox: str, driver: str, occasion: Callable[[], Occasion] = lambda: NONE
+    ) -> None:
         self._lines, self._sandbox = lines, sandbox
         self.driver, self.occasion = driver, occasion
         # What was tried last, if it failed: it is tried again and again.
@@ -71,13 +82,15 @@ class Scribe:
         if not operations or self._lines is None:
             yield change
             return
-        begin, id_ = time.monotonic(), change_id()
+        begin, id_, occasion = time.monotonic(), change_id(), self.occasion()
         first = line(
             self._sandbox,
             BEGUN,
             id=id_,
             driver=self.driver,
-            **self.occasion._asdict(),
+            **occasion._asdict(),
+            # No kernel says which process has changed something.
+            changed_by="unknown" if occasion.cause == DRIFT else "",
             count=len(operations),
             operations=[each.to_data() for each in steps(operations)],
         )
@@ -129,7 +142,7 @@ class Scribe:
         except (ReconcilerError, OSError) as error:
             if not self._told:
                 event = "refused" if isinstance(error, RefusedError) else FAILED
-                self.tell(event, reason=_words(error), **self.occasion._asdict())
+                self.tell(event, reason=_words(error), **self.occasion()._asdict())
             raise
 
     def tell(self, event: str, **fields: Any) -> None:
@@ -137,14 +150,16 @@ class Scribe:
         if self._lines:
             self._lines.write(self._sandbox, line(self._sandbox, event, driver=self.driver, **fields))
 
-    def is_open(self) -> bool:
-        """Return whether the last line is that of a change that has begun, or of a state that is no good one."""
-        last = self._lines.last(self._sandbox)[:200] if self._lines else b""
-        return any(b'"event":"%b"' % each in last for each in _OPEN)
+    def settle(self) -> None:
+        """Record that the sandbox is as it should be, if that is news: a killed run may have left another last line."""
+        last = self._lines.last(self._sandbox)[:_HEAD] if self._lines else b""
+        if any(b'"event":"%b"' % each in last for each in _OPEN):
+            self.tell("converged")
 
 
-# The events after which it is news that a sandbox is as it should be.
-_OPEN = (BEGUN.encode(), b"failed", b"refused", b"waiting", b"drifted", b"fighting", b"paused")
+# The events after which it is news that a sandbox is as it should be, and the bytes of a line that have its event.
+_OPEN = (BEGUN.encode(), b"failed", b"refused", b"waiting", b"drifted", b"fighting", b"paused", b"resumed")
+_HEAD = 100
 
 
 def _result(error: BaseException) -> str:
@@ -158,4 +173,4 @@ def _words(error: BaseException) -> str:
 
 
 # For callers without a history: tests of what is done.
-SILENT = Scribe(None, "", "", Occasion("", {}))
+SILENT = Scribe(None, "", "")

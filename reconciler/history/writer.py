@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from reconciler.errors import ReconcilerError
 from reconciler.history import folder as files
-from reconciler.history.record import MISSING, line, now
+from reconciler.history.force import last_in
+from reconciler.history.lines import MISSING, line, now
 from reconciler.wording import plural, reason
 
 # Tries to lock a file, and seconds between two. Others have it for microseconds.
@@ -107,9 +108,11 @@ class Writer:
             locked = _lock(current)
             size = os.fstat(current).st_size
             if locked and size and size + len(data) > files.FILE and _is_current(current, folder, sandbox):
+                in_force = last_in(sandbox + files.CURRENT, folder)
                 os.rename(sandbox + files.CURRENT, sandbox + files.BEFORE, src_dir_fd=folder, dst_dir_fd=folder)
                 os.close(current)
                 current, size = _open(folder, sandbox), 0
+                data = b"".join((in_force, b"\n" if in_force else b"", data))
             if size == 0:
                 # A file has a block at least.
                 self._uncounted += 4096
