@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import select
 import shutil
 import sys
@@ -60,6 +61,9 @@ def _natural(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Print records, the oldest first."""
     patterns = arguments.sandboxes or ["*"]
+    for each in patterns:
+        if not re.fullmatch(r"[A-Za-z0-9_.*?!\[\]-]{1,200}", each):
+            raise HostError(f'"{each}" is not a valid sandbox ID, nor a pattern of one')
     if arguments.follow:
         return _follow(patterns, arguments)
     _check(patterns)
@@ -112,10 +116,10 @@ def _follow(patterns: Sequence[str], arguments: argparse.Namespace) -> int:
         raise HostError("--follow prints text, or an object a line: -o json")
     table = _Table()
     waiting = select.poll()
-    # Nothing is read from it: this is how a pipe shows that nobody reads from it any more.
-    waiting.register(sys.stdout.fileno(), 0)
     try:
         with closing(Follower(patterns)) as follower:
+            # Nothing is read from it: this is how a pipe shows that nobody reads from it any more.
+            waiting.register(sys.stdout.fileno(), 0)
             if follower.fileno() >= 0:
                 waiting.register(follower.fileno(), select.POLLIN)
             found = _selected(follower.read(), arguments)
@@ -209,7 +213,7 @@ def _person(record: Record) -> str:
 def _result(record: Record) -> str:
     """Return what became of it, in words."""
     if record.event == MISSING:
-        return f"{record.more.get('records')} records are missing since {record.more.get('since')}: {record.reason}"
+        return f"{record.more.get('lines')} lines are missing since {record.more.get('since')}: {record.reason}"
     words = record.result or record.event
     if record.event == CHANGE:
         took = "" if record.seconds is None else f" in {record.seconds:.1f} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import suppress
 
 from reconciler.cli import resume
 from reconciler.cli.output import say, warn
@@ -68,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _begin(name: str, written: pause.Pause) -> None:
-    if pause.read(name) == written:
-        return
+    with suppress(HostError):
+        if pause.read(name) == written:
+            return
     pause.write(name, written)
     tell(name, "pause", "paused", reason=written.reason, until=timestamp(written.until))

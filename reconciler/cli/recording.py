@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from reconciler.cli.output import warn
-from reconciler.history.scribe import Occasion, Scribe
+from reconciler.history.scribe import Occasion, Scribe, whole_path
 from reconciler.history.writer import Writer
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Sandbox
@@ -44,7 +44,7 @@ def by_hand(lines: Writer, command: str, sandbox: Sandbox, manifest: Manifest | 
         from reconciler.watch.revision import RevisionFinder
 
         revision = RevisionFinder().find([manifest])[sandbox.id]
-        return Occasion(BY_HAND, person(command), manifest.file, revision.commit, revision.blob)
+        return Occasion(BY_HAND, person(command), whole_path(manifest.file), revision.commit, revision.blob)
 
     return Scribe(lines, sandbox.id, str(sandbox.driver), occasion)
 

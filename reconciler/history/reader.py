@@ -187,3 +187,15 @@ def sandboxes() -> list[str]:
             return sorted(set(filter(None, map(files.sandbox_of, os.listdir(folder)))))
     except FileNotFoundError:
         return []
+
+
+def is_complete(sandbox: str) -> bool:
+    """Return whether the history of a sandbox has its beginning: no older file had to make room."""
+    try:
+        with files.opened() as folder:
+            before = _open(folder, sandbox + files.BEFORE)
+            if before >= 0:
+                os.close(before)
+            return before < 0
+    except FileNotFoundError:
+        return True

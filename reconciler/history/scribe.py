@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,11 @@ class Occasion(NamedTuple):
 
 
 NONE = Occasion("", {})
+
+
+def whole_path(file: str) -> str:
+    """Return the path of a manifest from the root: a record outlives the folder that a path is relative to."""
+    return file if file.startswith("<") else os.path.abspath(file)
 
 
 class Change:

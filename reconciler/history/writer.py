@@ -27,9 +27,9 @@ _TAIL = 80 << 10
 
 
 class _Missing(NamedTuple):
-    """What a sandbox lacks: how many records, since when, and why."""
+    """What a sandbox lacks: how many lines, since when, and why."""
 
-    records: int
+    lines: int
     since: str
     reason: str
 
@@ -53,8 +53,8 @@ class Writer:
         missing = list(self._missing.values())
         if not missing:
             return ""
-        count = sum(each.records for each in missing)
-        return f"the history lacks {count:,} {plural('record', count)} since {missing[0].since}: {missing[-1].reason}"
+        count = sum(each.lines for each in missing)
+        return f"the history lacks {count:,} {plural('line', count)} since {missing[0].since}: {missing[-1].reason}"
 
     def write(self, sandbox: str, *lines: Mapping[str, Any]) -> None:
         """Append lines to the history of a sandbox, as one write. What is missing there is said before them."""
@@ -67,7 +67,7 @@ class Writer:
                 self._missing.pop(sandbox, None)
             except (OSError, ReconcilerError) as error:
                 words = f"{files.FOLDER}: {reason(error)}" if isinstance(error, OSError) else str(error)
-                count, since = (missing.records, missing.since) if missing else (0, now())
+                count, since = (missing.lines, missing.since) if missing else (0, now())
                 self._missing[sandbox] = _Missing(count + len(lines), since, words)
             problem = self.problem
         if had != bool(problem):
@@ -157,7 +157,7 @@ def _write(descriptor: int, data: bytes, size: int | None) -> None:
 
 
 def _gap(sandbox: str, missing: _Missing) -> dict[str, Any]:
-    return line(sandbox, MISSING, records=missing.records, since=missing.since, reason=missing.reason)
+    return line(sandbox, MISSING, lines=missing.lines, since=missing.since, reason=missing.reason)
 
 
 def _encoded(data: Mapping[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from reconciler.history.scribe import DRIFT, Occasion
+from reconciler.history.scribe import DRIFT, Occasion, whole_path
 from reconciler.manifest.load import Manifest
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import KataAddress, Sandbox
@@ -52,7 +52,7 @@ class Look(NamedTuple):
 
     def occasion(self) -> Occasion:
         """Return why the look changes the sandbox, for the history."""
-        return Occasion(self.cause or DRIFT, WATCH, self.manifest.file, *self.revision)
+        return Occasion(self.cause or DRIFT, WATCH, whole_path(self.manifest.file), *self.revision)
 
 
 def drift() -> Occasion:

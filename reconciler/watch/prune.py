@@ -11,7 +11,7 @@ from reconciler.converge import repair
 from reconciler.drivers import Driver, attend, connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import ReconcilerError, SandboxGoneError
-from reconciler.history.scribe import Occasion, Scribe
+from reconciler.history.scribe import Occasion, Scribe, whole_path
 from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.sections import nothing
@@ -42,7 +42,9 @@ def prune(
 ) -> None:
     """Remove what is owned from the sandbox of a deleted manifest, and log and record what became of it."""
     name = manifest.sandbox.id
-    scribe = Scribe(history, name, str(manifest.sandbox.driver), lambda: Occasion("prune", WATCH, manifest.file))
+    scribe = Scribe(
+        history, name, str(manifest.sandbox.driver), lambda: Occasion("prune", WATCH, whole_path(manifest.file))
+    )
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
