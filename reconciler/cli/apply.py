@@ -14,11 +14,14 @@ from reconciler.cli.beside import Ended, Output, beside
 from reconciler.cli.named import undone_words
 from reconciler.cli.output import render_warnings, warn
 from reconciler.cli.progress import Progress
+from reconciler.cli.recording import by_hand, writer
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
 from reconciler.drivers import Driver, connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import ApplyError, HostError, Problem, ReconcilerError, RefusedError
+from reconciler.history.force import take_effect
+from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
@@ -71,10 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
             return failed[0].exit_code
         expected = {each.manifest.sandbox.id: each.result or "" for each in found}
         _compare(combine(list(expected.values())), arguments.expect)
-    claims = Claims()
+    claims, lines = Claims(), writer()
 
     def work(manifest: Manifest, output: Output) -> None:
-        _apply(manifest, _Terms(policy, arguments, expected.get(manifest.sandbox.id), claims), output)
+        _apply(manifest, _Terms(policy, arguments, expected.get(manifest.sandbox.id), claims, lines), output)
 
     worst = 0
     for ended in beside(manifests, work, again=_lacks_device):
@@ -121,16 +124,17 @@ def _compare(found: str, expected: str) -> None:
 
 
 class _Terms(NamedTuple):
-    """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any."""
+    """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any. `lines`: the history."""
 
     policy: Policy
     arguments: argparse.Namespace
     expected: str | None
     claims: Claims
+    lines: Writer
 
 
 def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
-    policy, arguments, expected, claims = terms
+    policy, arguments, expected, claims, lines = terms
     warned: list[Problem] = []
 
     def accept(found: Preview) -> None:
@@ -141,8 +145,9 @@ def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
 
     # Several of them would overwrite each other.
     progress = Progress(manifest.sandbox.id) if output.is_direct else None
+    scribe = by_hand(lines, "apply", manifest.sandbox, manifest)
     try:
-        with connect(manifest.sandbox, policy) as driver:
+        with scribe.attempt(), connect(manifest.sandbox, policy) as driver:
             claims.claim(manifest.sandbox, driver)
             result = apply(
                 driver,
@@ -153,7 +158,11 @@ def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
                 all_or_nothing=arguments.all_or_nothing,
                 waiting=partial(_print_waiting, manifest, []),
                 progress=progress or (lambda *_: None),
+                scribe=scribe,
             )
+            if not result.operations:
+                scribe.settle()
+            take_effect(scribe, manifest)
             late = _late_warnings(driver, manifest, result)
     finally:
         if progress:

@@ -26,11 +26,14 @@ from typing import Any, NamedTuple
 
 from reconciler.drivers.claims import Claims
 from reconciler.guest import lend
+from reconciler.history.lines import WATCHER, line
+from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.whereabouts import place_of
 from reconciler.watch import clock, log, notify
 from reconciler.watch.authority import Authority
 from reconciler.watch.lock import lock_host
+from reconciler.watch.look import WATCH
 from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet
 from reconciler.watch.metrics import OPEN, MetricsServer
 from reconciler.watch.namespaces import HOST, NamespaceSocket
@@ -69,6 +72,12 @@ class Options(NamedTuple):
     policy: str | None = None
 
 
+def _report_history(problem: str) -> None:
+    """Log that records of the history begin to be missing, or that none is any more."""
+    level = logging.ERROR if problem else logging.INFO
+    log.emit("alarm" if problem else "history", level=level, history=problem or "complete again")
+
+
 class Watcher:
     """Watches all sandboxes until a signal ends it. Only the thread that calls `run` changes anything here."""
 
@@ -79,6 +88,7 @@ class Watcher:
         self._manifests: ManifestSet | None = None
         self._workers: dict[str, Worker] = {}
         self._claims = Claims()
+        self._history = Writer(_report_history)
         # Workers that were stopped because their manifests were deleted, and whose threads may still run.
         self._ending: list[Worker] = []
         self._rollout = Rollout(options.pace)
@@ -157,6 +167,7 @@ class Watcher:
         if self._reload:
             self._reload = False
             log.emit("reload")
+            self._tell("reload")
             notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._authority.reload()
             self._reader.policy = self._authority.policy
@@ -199,6 +210,7 @@ class Watcher:
         if before is None:
             notify.send("READY=1")
             log.emit("watching", sandboxes=len(found.manifests), problems=len(found.problems))
+            self._tell("watching", sandboxes=len(found.manifests), problems=len(found.problems))
         notify.send(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
 
     def _update_revisions(self) -> None:
@@ -260,6 +272,7 @@ class Watcher:
                 self._claims,
                 self._authority,
                 self._on_done,
+                self._history,
             )
             worker.start()
         except (OSError, RuntimeError) as error:
@@ -294,6 +307,8 @@ class Watcher:
             if not worker.join(0):
                 self._ending.append(worker)
             log.emit("released", sandbox=name, file=worker.manifest.file, pruned=pruned)
+            reason = "its manifest was deleted"
+            self._history.write(name, line(name, "released", by=WATCH, file=worker.manifest.file, reason=reason))
 
     def _forward_changes(self) -> None:
         """Ask for looks at the sandboxes in whose namespaces something has changed."""
@@ -322,6 +337,7 @@ class Watcher:
             for worker in self._workers.values():
                 worker.retry_if_host_lacked()
         self._ending = [worker for worker in self._ending if not worker.join(0)]
+        self._history.retry()
 
     def _track(self) -> None:
         """Track the namespaces and machines of all manifests in force, and of those that are not yet."""
@@ -350,7 +366,9 @@ class Watcher:
         deadline = time.monotonic() + STOP_TIMEOUT
         late = [worker for worker in (*self._workers.values(), *self._ending) if not worker.join(0)]
         late = [worker for worker in late if not worker.join(deadline - time.monotonic())]
-        log.emit("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
+        unfinished = ", ".join(worker.status.sandbox for worker in late)
+        log.emit("stopped", unfinished=unfinished)
+        self._tell("stopped", unfinished=unfinished)
 
     @property
     def _alarms(self) -> list[str]:
@@ -372,7 +390,13 @@ class Watcher:
             alarms.append(self._authority.problem)
         if self._reader.unsettled:
             alarms.append(f"changed manifests are not read: {self._reader.unsettled}")
+        if problem := self._history.problem:
+            alarms.append(problem)
         return alarms
+
+    def _tell(self, event: str, **fields: object) -> None:
+        """Record in the history what happens to the watch as a whole."""
+        self._history.write(WATCHER, line(WATCHER, event, by={**WATCH, "pid": os.getpid()}, **fields))
 
     def _standings(self) -> list[Standing]:
         """Return what is known of each sandbox. Any thread may call this."""
