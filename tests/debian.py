@@ -145,6 +145,9 @@ def _used(host: Debian) -> None:
     # An image of a guest is made of files of the package.
     program = f"import sys; sys.path.insert(0, '/{_PRIVATE}'); from reconciler.guest import image; image._key('')"
     host.run("python3", "-I", "-c", program)
+    # The library that serves the page is in the package.
+    program = f"import sys; sys.path.insert(0, '/{_PRIVATE}'); from reconciler.watch.page import server"
+    host.run("python3", "-I", "-c", program)
     # A module beside the operator, or a variable, is not taken for ours.
     (host.root / "tmp/reconciler").mkdir()
     (host.root / "tmp/reconciler/__init__.py").write_text("raise SystemExit(9)\n")

@@ -37,6 +37,7 @@ from reconciler.watch.look import WATCH
 from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet
 from reconciler.watch.metrics import OPEN, MetricsServer
 from reconciler.watch.namespaces import HOST, NamespaceSocket
+from reconciler.watch.page.address import PageAddress
 from reconciler.watch.pause import PauseTracker
 from reconciler.watch.presence import Presence
 from reconciler.watch.prune import TOO_MANY, are_too_many
@@ -62,13 +63,15 @@ _IN_FORCE = "the manifests read from it before stay in force"
 class Options(NamedTuple):
     """How to watch all sandboxes.
 
-    `metrics`: the host and port to serve metrics on. `policy`: the operator's file; None: the default one.
+    `metrics`: the host and port to serve metrics on. `page`: where to serve the page. `policy`: the operator's file;
+    None: the default one.
     """
 
     settings: Settings
     pace: Pace = Pace()
     prune: bool = False
     metrics: tuple[str, int] | None = None
+    page: PageAddress | None = None
     policy: str | None = None
 
 
@@ -122,11 +125,22 @@ class Watcher:
                 stack.callback(server.close)
                 level, reason = (logging.WARNING, OPEN) if server.is_public else (logging.INFO, "")
                 log.emit("metrics", level=level, host=self._options.metrics[0], port=server.port, reason=reason)
+            if self._options.page:
+                self._serve_page(self._options.page, stack)
             self._handle_signals(stack)
             stack.callback(self._stop)
             self._reading.start()
             stack.callback(self._reading.stop)
             self._loop(channel)
+
+    def _serve_page(self, address: PageAddress, stack: ExitStack) -> None:
+        # Only a watcher with a page pays for the import.
+        from reconciler.watch.page import server
+
+        page = server.PageServer(address, self.to_data, self.detail)
+        stack.callback(page.close)
+        level, reason = (logging.WARNING, server.OPEN) if page.is_public else (logging.INFO, "")
+        log.emit("page", level=level, address=page.url, reason=reason)
 
     def _handle_signals(self, stack: ExitStack) -> None:
         def end(*_: object) -> None:
@@ -442,6 +456,12 @@ class Watcher:
             "polling": self._reader.polling,
             "sandboxes": [each.to_data() for each in self._standings()],
         }
+
+    def detail(self, name: str) -> dict[str, Any] | None:
+        """Return what the page shows of one sandbox, as `page.detail` makes it; None if it is not watched."""
+        from reconciler.watch.page import detail
+
+        return next((detail.of(each) for each in self._standings() if each.status.sandbox == name), None)
 
     def _metrics(self) -> str:
         problems = len(self._manifests.problems) if self._manifests else 0

@@ -1,0 +1,73 @@
+"""The stream of events of the page. The status is read while a page is open, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from reconciler.watch.page.board import Board, beat
+
+# Seconds between two readings of the status, and between two events if nothing changes.
+PERIOD, BEAT = 0.4, 5.0
+# Wait at least REST times as long as the last reading took before the next one.
+REST = 20
+
+
+class Feed:
+    """Sends each page what has changed. A slow one has no queue: it gets later, at once, what has changed meanwhile."""
+
+    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
+        self._board = Board(read)
+        self._followers = 0
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        # When the status was last read. What could not be read since is unknown, so then there is no beat.
+        self._read_at = self._took = 0.0
+
+    async def follow(self, last_event: str) -> AsyncGenerator[bytes]:
+        """Yield events without end: what has changed since the event with this id, and each later change."""
+        self._followers += 1
+        if self._task is None:
+            self._refresh()
+            self._task = asyncio.get_running_loop().create_task(self._keep_reading())
+        try:
+            yield b"retry: 1000\n\n"
+            position = self._board.position(last_event)
+            while True:
+                changed, version = self._changed, self._board.version
+                if version != position and self._read_at:
+                    for each in self._board.events(position, time.time()):
+                        yield each
+                    position = version
+                elif time.monotonic() < self._read_at + BEAT:
+                    yield beat(time.time())
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), BEAT)
+        finally:
+            self._followers -= 1
+            if not self._followers and self._task:
+                self._task.cancel()
+                self._task = None
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(max(PERIOD, REST * self._took))
+            version = self._board.version
+            self._refresh()
+            if self._board.version != version:
+                self._changed.set()
+                self._changed = asyncio.Event()
+
+    def _refresh(self) -> None:
+        begin = time.monotonic()
+        try:
+            self._board.refresh()
+            self._read_at = time.monotonic()
+            self._took = self._read_at - begin
+        except Exception:
+            # The pages say that they are stale.
+            logging.getLogger(__name__).exception("defect")
