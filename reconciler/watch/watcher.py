@@ -20,7 +20,7 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
@@ -137,7 +137,7 @@ class Watcher:
         # Only a watcher with a page pays for the import.
         from reconciler.watch.page import server
 
-        page = server.PageServer(address, self.to_data, self.detail)
+        page = server.PageServer(address, self)
         stack.callback(page.close)
         level, reason = (logging.WARNING, server.OPEN) if page.is_public else (logging.INFO, "")
         log.emit("page", level=level, address=page.url, reason=reason)
@@ -456,6 +456,12 @@ class Watcher:
             "polling": self._reader.polling,
             "sandboxes": [each.to_data() for each in self._standings()],
         }
+
+    def pulse(self) -> Hashable:
+        """Return what is another value after each look and each change of manifests. Any thread may call this."""
+        looks = [worker.status for worker in self._workers.copy().values()]
+        found = tuple((each.looked, each.state, each.detail, each.revision) for each in looks)
+        return (id(self._manifests), id(self._revisions), found)
 
     def detail(self, name: str) -> dict[str, Any] | None:
         """Return what the page shows of one sandbox, as `page.detail` makes it; None if it is not watched."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from reconciler.watch.page.address import Access
-from reconciler.watch.page.board import harmless
+from reconciler.watch.page.board import Source, harmless
 from reconciler.watch.page.feed import Feed
 
 # Bytes of a body that are read before the answer that refuses it.
@@ -36,7 +36,6 @@ _HEADERS = {
     "connection": "close",
 }
 Scope = Mapping[str, Any]
-Detail = Callable[[str], Mapping[str, Any] | None]
 
 
 class Answer(NamedTuple):
@@ -61,10 +60,10 @@ DEFECT = Answer(500, b"an error in reconciler itself, which its log has\n")
 
 
 class Application:
-    """An ASGI application. `detail` returns what is known of a sandbox, None if it is not known."""
+    """An ASGI application."""
 
-    def __init__(self, access: Access, feed: Feed, detail: Detail) -> None:
-        self._access, self._feed, self._detail = access, feed, detail
+    def __init__(self, access: Access, source: Source) -> None:
+        self._access, self._source, self._feed = access, source, Feed(source)
         self._files = _read_files()
 
     async def __call__(self, scope: Scope, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
@@ -97,7 +96,7 @@ class Application:
         if path == "/events":
             return None if scope["method"] == "GET" else Answer(200, b"", _STREAM)
         if path.startswith("/sandboxes/"):
-            found = await asyncio.to_thread(self._detail, unquote(path.removeprefix("/sandboxes/")))
+            found = await asyncio.to_thread(self._source.detail, unquote(path.removeprefix("/sandboxes/")))
             return Answer(200, json.dumps(harmless(found)).encode(), "application/json") if found else NOT_FOUND
         return self._files.get(path, NOT_FOUND)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from reconciler.wording import printable, shorten
 
@@ -14,6 +14,19 @@ from reconciler.wording import printable, shorten
 CHUNK = 64 << 10
 # The most values of a list, such as the fights of a sandbox, and how many removed sandboxes are remembered.
 _LISTED, _REMOVED = 200, 10_000
+
+
+class Source(Protocol):
+    """What the page shows: the watcher. Any thread may call this."""
+
+    def to_data(self) -> Mapping[str, Any]:
+        """Return the status, as `status -o json` prints it."""
+
+    def pulse(self) -> Hashable:
+        """Return what is another value after each look and each change of manifests. It costs next to nothing."""
+
+    def detail(self, sandbox: str) -> Mapping[str, Any] | None:
+        """Return what is known of one sandbox; None if it is not watched."""
 
 
 class _Part(NamedTuple):
@@ -25,13 +38,13 @@ class _Part(NamedTuple):
 
 
 class Board:
-    """Compares the status of the watcher with what it was before. `read` returns it, as `status -o json` prints it.
+    """Compares the status of the watcher with what it was before.
 
     A position is a version of this board, as text: what a client had seen of another board counts as nothing.
     """
 
-    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
-        self._read, self._name, self._host = read, secrets.token_hex(4), socket.gethostname()
+    def __init__(self, source: Source) -> None:
+        self._source, self._name, self._host = source, secrets.token_hex(4), socket.gethostname()
         self.version = 0
         self._sandboxes: dict[str, _Part] = {}
         self._about = _Part(0, {}, b"{}")
@@ -41,7 +54,7 @@ class Board:
 
     def refresh(self) -> None:
         """Read the status. What has changed gets the next version."""
-        data = {**self._read(), "host": self._host}
+        data = {**self._source.to_data(), "host": self._host}
         found = {each["sandbox"]: each for each in data.pop("sandboxes")}
         version = self.version + 1
         if data != self._about.data:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import suppress
-from typing import Any
 
-from reconciler.watch.page.board import Board, beat
+from reconciler.watch.page.board import Board, Source, beat
 
-# Seconds between two readings of the status, and between two events if nothing changes.
-PERIOD, BEAT = 0.4, 5.0
+# Seconds between two looks at the pulse of the watcher; between two readings of the status without another pulse, as
+# time changes it as well; and between two events if nothing changes.
+PERIOD, LATEST, BEAT = 0.2, 2.0, 5.0
 # Wait at least REST times as long as the last reading took before the next one.
 REST = 20
 
@@ -20,8 +20,9 @@ REST = 20
 class Feed:
     """Sends each page what has changed. A slow one has no queue: it gets later, at once, what has changed meanwhile."""
 
-    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
-        self._board = Board(read)
+    def __init__(self, source: Source) -> None:
+        self._source, self._board = source, Board(source)
+        self._pulse: Hashable = None
         self._followers = 0
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -63,11 +64,17 @@ class Feed:
                 self._changed = asyncio.Event()
 
     def _refresh(self) -> None:
+        """Read the status, if it may be another one."""
         begin = time.monotonic()
         try:
+            pulse = self._source.pulse()
+            if pulse == self._pulse and begin < self._read_at + LATEST:
+                return
             self._board.refresh()
-            self._read_at = time.monotonic()
+            # What has changed meanwhile has another pulse.
+            self._pulse, self._read_at = pulse, time.monotonic()
             self._took = self._read_at - begin
         except Exception:
-            # The pages say that they are stale.
+            # The pages say that they are stale. It is tried again, but not at once.
+            self._took = LATEST / REST
             logging.getLogger(__name__).exception("defect")

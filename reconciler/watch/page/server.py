@@ -12,14 +12,13 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from reconciler.errors import HostError
 from reconciler.watch.page.address import Listener, PageAddress
-from reconciler.watch.page.application import Application, Detail
-from reconciler.watch.page.feed import Feed
+from reconciler.watch.page.application import Application
+from reconciler.watch.page.board import Source
 from reconciler.watch.share import Bucket
 
 try:
@@ -49,11 +48,11 @@ OPEN = "other hosts can connect, without encryption: the token and the page can 
 
 
 class PageServer:
-    """Serves the page on one address. `read`: as for `Board`. HostError if that is impossible."""
+    """Serves the page on one address. HostError if that is impossible."""
 
-    def __init__(self, address: PageAddress, read: Callable[[], Mapping[str, Any]], detail: Detail) -> None:
+    def __init__(self, address: PageAddress, source: Source) -> None:
         self._listener = Listener(address)
-        application = Application(self._listener.access, Feed(read), detail)
+        application = Application(self._listener.access, source)
         config = uvicorn.Config(
             application,
             http=partial(_Connection, _Clients()),  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +32,11 @@ class Watched:
         self.standings[name] = Standing(status)
         return status
 
-    def read(self) -> dict[str, Any]:
+    def to_data(self) -> dict[str, Any]:
         return self.about | {"sandboxes": [each.to_data() for _, each in sorted(self.standings.items())]}
+
+    def pulse(self) -> Hashable:
+        return json.dumps(self.to_data())
 
     def detail(self, name: str) -> dict[str, Any] | None:
         return detail.of(self.standings[name]) if name in self.standings else None
@@ -53,7 +57,7 @@ def serve(watched: Watched) -> Iterator[Serve]:
 
     def start(**fields: Any) -> PageServer:
         address = PageAddress(**({"host": "127.0.0.1"} if "path" not in fields else {}) | fields)
-        started.append(PageServer(address, watched.read, watched.detail))
+        started.append(PageServer(address, watched))
         return started[-1]
 
     yield start

@@ -263,7 +263,7 @@ def test_a_page_gets_only_what_has_changed(made: PageServer, watched: Watched) -
         watched.add(f"web-{number}")
     with closing(Stream(made)) as stream:
         first, rows, end = stream.update()
-        assert rows == {each["sandbox"]: each for each in watched.read()["sandboxes"]}
+        assert rows == {each["sandbox"]: each for each in watched.to_data()["sandboxes"]}
         assert (end["all"], end["gone"], end["about"]["alarms"]) == (True, [], [])
         watched.standings["web-7"].status.set_state(SandboxState.FAILED, "why")
         _, rows, end = stream.update()
@@ -282,7 +282,7 @@ def test_a_page_gets_only_what_has_changed(made: PageServer, watched: Watched) -
 
 
 def rows_of(watched: Watched) -> list[str]:
-    return [each["sandbox"] for each in watched.read()["sandboxes"]]
+    return [each["sandbox"] for each in watched.to_data()["sandboxes"]]
 
 
 def test_a_position_that_is_none_gets_everything(made: PageServer, watched: Watched) -> None:
@@ -303,7 +303,7 @@ def test_a_beat_only_if_the_status_could_be_read(
         stream.update()
         events = stream.events()
         assert next(events)[0] == "beat"
-        monkeypatch.setattr(watched, "read", lambda: 1 / 0)
+        monkeypatch.setattr(watched, "to_data", lambda: 1 / 0)
         monkeypatch.setattr(watched, "about", None)
         stream.socket.settimeout(1.5)
         # What was on its way may still come.

@@ -154,7 +154,7 @@ from tests.watch.page.conftest import Watched
 
 watched = Watched()
 watched.add("web-1")
-server = PageServer(PageAddress("127.0.0.1", 0), watched.read, watched.detail)
+server = PageServer(PageAddress("127.0.0.1", 0), watched)
 print(server.url, flush=True)
 sys.stdin.read()
 """
