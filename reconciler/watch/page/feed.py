@@ -13,7 +13,7 @@ from reconciler.watch.page.board import Board, Source, beat
 # Seconds between two looks at the pulse of the watcher; between two readings of the status without another pulse, as
 # time changes it as well; and between two events if nothing changes.
 PERIOD, LATEST, BEAT = 0.2, 2.0, 5.0
-# Wait at least REST times as long as the last reading took before the next one.
+# Wait at least REST times as long as the last reading computed before the next one.
 REST = 20
 
 
@@ -65,15 +65,15 @@ class Feed:
 
     def _refresh(self) -> None:
         """Read the status, if it may be another one."""
-        begin = time.monotonic()
+        begin = time.thread_time()
         try:
             pulse = self._source.pulse()
-            if pulse == self._pulse and begin < self._read_at + LATEST:
+            if pulse == self._pulse and time.monotonic() < self._read_at + LATEST:
                 return
             self._board.refresh()
             # What has changed meanwhile has another pulse.
             self._pulse, self._read_at = pulse, time.monotonic()
-            self._took = self._read_at - begin
+            self._took = time.thread_time() - begin
         except Exception:
             # The pages say that they are stale. It is tried again, but not at once.
             self._took = LATEST / REST
