@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.converge import Result
 from reconciler.operations import Operation
 from reconciler.operations.listing import PlanLine, listed
-from reconciler.preview import Preview
-from reconciler.remaining import Difference
+
+if TYPE_CHECKING:
+    # `status` only reads states, and starts soon.
+    from reconciler.converge import Result
+    from reconciler.preview import Preview
+    from reconciler.remaining import Difference
 
 # The most lines that are kept of one sandbox.
 _LINES = 200
