@@ -21,6 +21,8 @@ WATCHER = "_watcher"
 # What a line is about: a change begins or ends, records are missing, a manifest has taken effect.
 BEGUN, ENDED, MISSING, IN_FORCE = "begun", "ended", "missing", "in force"
 INTERRUPTED = "interrupted"
+# The state of a sandbox that is as its manifest says.
+CONVERGED = "converged"
 
 _ACTIONS = {"+": "add", "~": "change", "-": "delete"}
 
