@@ -47,13 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     If one cannot be read, the others are still printed.
     """
-    if arguments.since and (arguments.observed or arguments.adopt or arguments.output == "shell"):
+    if arguments.since is not None and (arguments.observed or arguments.adopt or arguments.output == "shell"):
         raise HostError("--since compares manifests, so neither --observed nor --adopt nor -o shell goes with it")
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
     policy = read_policy(arguments.policy, arguments.paths)
     manifests = load(arguments.paths, policy)
-    if arguments.since:
+    if arguments.since is not None:
         from reconciler.cli import since
 
         return since.run(arguments, manifests, policy)
