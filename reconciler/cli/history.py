@@ -183,7 +183,7 @@ def _painted(line: Painted, columns: int) -> Iterator[Line]:
 
 
 def _row(record: Record) -> tuple[str, str, str, str]:
-    time = record.time[:19] + record.time[23:] if record.time[19:20] == "." else record.time
+    time = re.sub(r"\.[0-9]+", "", record.time)
     return time, "-" if record.sandbox == WATCHER else record.sandbox, _cause(record), _result(record)
 
 
@@ -222,12 +222,8 @@ def _result(record: Record) -> str:
             words += f", after {tries} tries"
     elif record.event == IN_FORCE:
         words += ", nothing to do"
-    elif record.event == "watching":
-        words += f", sandboxes: {record.more.get('sandboxes')}"
-    if "until" in record.more:
-        words += f" until {record.more['until']}"
-    if "guarded" in record.more:
-        words += f", services that the guard has restored: {record.more['guarded']}"
+    else:
+        words += "".join(f", {name.replace('_', ' ')}: {value}" for name, value in record.more.items())
     return f"{words}: {record.reason}" if record.reason else words
 
 

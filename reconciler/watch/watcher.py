@@ -166,14 +166,13 @@ class Watcher:
         """Do what SIGHUP asks for, and continue the rollout with the results of workers."""
         if self._reload:
             self._reload = False
-            log.emit("reload")
             self._tell("reload")
             notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._authority.reload()
             self._reader.policy = self._authority.policy
             self._presence.reload()
             if self._authority.problem:
-                log.emit("alarm", level=logging.ERROR, policy=self._authority.problem)
+                self._tell("alarm", level=logging.ERROR, policy=self._authority.problem)
             for worker in self._workers.values():
                 worker.reload()
             self._reading.wake()
@@ -202,14 +201,13 @@ class Watcher:
         known_problems = set(before.problems if before else ())
         for problem in found.problems:
             if problem not in known_problems:
-                log.emit("manifest", level=logging.ERROR, problem=str(problem))
+                self._tell("manifest", level=logging.ERROR, problem=str(problem))
         for path in found.missing:
             if before is None or path not in before.missing:
-                log.emit("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
+                self._tell("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
         self._distribute(found, first=before is None)
         if before is None:
             notify.send("READY=1")
-            log.emit("watching", sandboxes=len(found.manifests), problems=len(found.problems))
             self._tell("watching", sandboxes=len(found.manifests), problems=len(found.problems))
         notify.send(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
 
@@ -259,7 +257,7 @@ class Watcher:
         alarmed, self._stopped_at = self._stopped_at, self._rollout.stopped
         if self._stopped_at and not alarmed:
             failed, waiting = ", ".join(self._stopped_at), len(self._rollout.waiting)
-            log.emit("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
+            self._tell("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
 
     def _start_worker(self, manifest: Manifest) -> None:
         """Start to watch a sandbox. If this process has no descriptor or thread left, the next tick tries again."""
@@ -278,6 +276,7 @@ class Watcher:
         except (OSError, RuntimeError) as error:
             if name not in self._unstarted:
                 log.emit("failed", level=logging.ERROR, sandbox=name, reason=str(error), file=manifest.file)
+                self._history.write(name, line(name, "failed", by=WATCH, reason=str(error), file=manifest.file))
             self._unstarted[name] = str(error)
             return
         self._workers[name] = worker
@@ -293,7 +292,7 @@ class Watcher:
         too_many = found.missing or are_too_many(len(gone), len(self._workers))
         spared = tuple(gone) if prune and gone and too_many else ()
         if spared and spared != self._not_pruned:
-            log.emit("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
+            self._tell("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
         self._not_pruned = spared
         in_use = {place_of(manifest.sandbox.driver) for manifest in found.manifests.values()} if gone else set()
         for name in gone:
@@ -351,7 +350,7 @@ class Watcher:
         self._request_full_looks(self._presence.refresh())
         self._forward_changes()
         for name in self._presence.unheard.keys() - unheard:
-            log.emit("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
+            self._tell("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
 
     def _request_full_looks(self, names: Iterable[str]) -> None:
         for name in names:
@@ -366,9 +365,7 @@ class Watcher:
         deadline = time.monotonic() + STOP_TIMEOUT
         late = [worker for worker in (*self._workers.values(), *self._ending) if not worker.join(0)]
         late = [worker for worker in late if not worker.join(deadline - time.monotonic())]
-        unfinished = ", ".join(worker.status.sandbox for worker in late)
-        log.emit("stopped", unfinished=unfinished)
-        self._tell("stopped", unfinished=unfinished)
+        self._tell("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
 
     @property
     def _alarms(self) -> list[str]:
@@ -394,8 +391,9 @@ class Watcher:
             alarms.append(problem)
         return alarms
 
-    def _tell(self, event: str, **fields: object) -> None:
-        """Record in the history what happens to the watch as a whole."""
+    def _tell(self, event: str, *, level: int = logging.INFO, **fields: object) -> None:
+        """Log and record what happens to the watch as a whole."""
+        log.emit(event, level=level, **fields)
         self._history.write(WATCHER, line(WATCHER, event, by={**WATCH, "pid": os.getpid()}, **fields))
 
     def _standings(self) -> list[Standing]:
