@@ -14,7 +14,7 @@ from reconciler.cli.beside import Ended, Output, beside
 from reconciler.cli.named import undone_words
 from reconciler.cli.output import render_warnings, warn
 from reconciler.cli.progress import Progress
-from reconciler.cli.recording import by_hand, writer
+from reconciler.cli.recording import Revisions, applying, writer
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
 from reconciler.drivers import Driver, connect
@@ -74,10 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
             return failed[0].exit_code
         expected = {each.manifest.sandbox.id: each.result or "" for each in found}
         _compare(combine(list(expected.values())), arguments.expect)
-    claims, lines = Claims(), writer()
+    claims, lines, revisions = Claims(), writer(), Revisions(manifests)
 
     def work(manifest: Manifest, output: Output) -> None:
-        _apply(manifest, _Terms(policy, arguments, expected.get(manifest.sandbox.id), claims, lines), output)
+        _apply(manifest, _Terms(policy, arguments, expected.get(manifest.sandbox.id), claims, lines, revisions), output)
 
     worst = 0
     for ended in beside(manifests, work, again=_lacks_device):
@@ -124,17 +124,21 @@ def _compare(found: str, expected: str) -> None:
 
 
 class _Terms(NamedTuple):
-    """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any. `lines`: the history."""
+    """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any.
+
+    `lines`: the history. `revisions`: those of all manifests, for the history.
+    """
 
     policy: Policy
     arguments: argparse.Namespace
     expected: str | None
     claims: Claims
     lines: Writer
+    revisions: Revisions
 
 
 def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
-    policy, arguments, expected, claims, lines = terms
+    policy, arguments, expected, claims, lines, revisions = terms
     warned: list[Problem] = []
 
     def accept(found: Preview) -> None:
@@ -145,7 +149,7 @@ def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
 
     # Several of them would overwrite each other.
     progress = Progress(manifest.sandbox.id) if output.is_direct else None
-    scribe = by_hand(lines, "apply", manifest.sandbox, manifest)
+    scribe = applying(lines, manifest, revisions)
     try:
         with scribe.attempt(), connect(manifest.sandbox, policy) as driver:
             claims.claim(manifest.sandbox, driver)

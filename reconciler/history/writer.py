@@ -108,7 +108,7 @@ class Writer:
             locked = _lock(current)
             size = os.fstat(current).st_size
             if locked and size and size + len(data) > files.FILE and _is_current(current, folder, sandbox):
-                in_force = last_in(sandbox + files.CURRENT, folder)
+                in_force = last_in(sandbox + files.CURRENT, folder) or last_in(sandbox + files.BEFORE, folder)
                 os.rename(sandbox + files.CURRENT, sandbox + files.BEFORE, src_dir_fd=folder, dst_dir_fd=folder)
                 os.close(current)
                 current, size = _open(folder, sandbox), 0

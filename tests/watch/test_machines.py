@@ -16,6 +16,7 @@ import pytest
 from reconciler.errors import SandboxGoneError
 from reconciler.guest import launch
 from reconciler.guest.qmp import TIMEOUT
+from reconciler.history.reader import read
 from reconciler.manifest.dump import dump
 from reconciler.watch import pause
 from reconciler.watch.pause import Pause
@@ -190,6 +191,10 @@ def keep(one: Machine, other: Machine, running: Running) -> None:
         if running.events("flush", sandbox=other.name):
             break
     assert running.events("flush", sandbox=other.name)
+    until(lambda: any(each.event == "flush" for each in read([other.name])), "the flush is recorded")
+    repaired = [each for each in read([other.name]) if (each.cause, each.result) == ("drift", "verified")]
+    assert any(step.command.startswith("ip route add 10.8.0.0/16 ") for each in repaired for step in each.steps)
+    assert {each.driver for each in repaired} == {f"vm {other.name}"}
     # A NIC that the guest has lost.
     one.run("echo 1 >/sys/class/net/eth0/device/driver/unbind 2>/dev/null; true")
     one.run("for each in /sys/class/net/eth0/device; do echo 1 >$(readlink -f $each)/../remove; done; true")
