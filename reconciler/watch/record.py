@@ -62,6 +62,7 @@ class LookRecorder:
         """
         if result.operations:
             self._log_operations(result, cause)
+        self._count_draining(result)
         self.status.fights = tuple(command for command, _ in fights)
         failing = result.failure or (self._failing if retry is not None else None)
         if failing:
@@ -82,6 +83,11 @@ class LookRecorder:
                 count = f"{len(result.operations):,} {plural('operation', len(result.operations))}"
                 detail = f"drift repaired at {time.strftime('%H:%M:%S')}: {count} in {result.seconds:.1f} s"
             self._record_converged(detail)
+
+    def _count_draining(self, result: Result) -> None:
+        """Record how many servers drain. One that should be deleted by now and could not be is still there."""
+        if result.draining or not (result.failure or result.postponed):
+            self.status.draining, self.status.drain_due = result.draining, result.drain_due
 
     def _record_failing(self, manifest: Manifest, failure: Failure, retry: float) -> None:
         """Record what could not be changed at its last try; log it once, although it is tried again."""
@@ -133,6 +139,7 @@ class LookRecorder:
     def record_comparison(self, found: Preview) -> None:
         """Record what differs from the manifest, without a repair: `--mode report`."""
         status, operations = self.status, found.plan.operations
+        status.draining, status.drain_due = found.plan.draining, found.plan.drain_due
         differences = () if operations else remaining(found.desired, found.observed)
         if operations:
             count = f"{len(operations):,} {plural('operation', len(operations))}"
@@ -155,6 +162,8 @@ class LookRecorder:
     def record_failure(self, manifest: Manifest, error: Exception, retry: float) -> None:
         """Record that a look or a change failed; the next try is in `retry` seconds."""
         state = _state(error)
+        if isinstance(error, SandboxGoneError):
+            self.status.draining = self.status.drain_due = 0
         reason, before = str(error) or type(error).__name__, self.status.detail
         if self.status.set_state(state, reason) or reason != before:
             path = error.path if isinstance(error, ReconcilerError) else ()
@@ -164,6 +173,7 @@ class LookRecorder:
 
     def record_flush(self, services: int) -> None:
         """Record that the guard of a machine has found so many services gone."""
+        self.status.flushes += 1
         if time.monotonic() - self._last_flush > _FLUSH_INTERVAL:
             self._last_flush = time.monotonic()
             self._log.emit("flush", level=logging.WARNING, guarded=services)

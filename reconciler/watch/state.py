@@ -53,7 +53,8 @@ class SandboxStatus:
     Times are those of `clock`, 0 for never. `looked`: the last look that succeeded. `valid_until`: when its state
     becomes stale. `since`: when the state began. `revision`: of the manifest of that look. `repairs`: operations that
     repaired drift, since the watcher started. `fights`: commands that another program keeps reverting. `drifts`: when
-    drift was found.
+    drift was found. `draining`: IPVS servers that drain; `drain_due`: the first of their deadlines, in Unix seconds.
+    `flushes`: how often the guard of a machine has found services gone.
     """
 
     sandbox: str
@@ -67,6 +68,9 @@ class SandboxStatus:
     detail: str = ""
     repairs: int = 0
     fights: tuple[str, ...] = ()
+    draining: int = 0
+    drain_due: int = 0
+    flushes: int = 0
     drifts: deque[float] = field(default_factory=lambda: deque(maxlen=_COUNTED))
 
     def set_state(self, state: SandboxState, detail: str = "") -> bool:

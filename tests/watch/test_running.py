@@ -769,12 +769,18 @@ def test_metrics_say_what_is_converged(folder: Path, keep: Keep) -> None:
         port = watcher.await_event("metrics")["port"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
+        # Of the sandbox that waits, enough is known.
+        for probe in ("healthz", "readyz"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{probe}", timeout=10) as answer:
+                assert (answer.status, answer.read()) == (200, b"ok\n")
     for line in (
-        f'reconciler_converged{{sandbox="{kept.name}"}} 1',
-        f'reconciler_converged{{sandbox="{waiting.name}"}} 0',
-        f'reconciler_repairs_total{{sandbox="{kept.name}"}} 1',
-        'reconciler_sandboxes{state="waiting"} 1',
-        "reconciler_alarms 0",
+        f'reconciler_converged{{sandbox="{kept.name}"}} 1.0',
+        f'reconciler_converged{{sandbox="{waiting.name}"}} 0.0',
+        f'reconciler_repairs_total{{sandbox="{kept.name}"}} 1.0',
+        'reconciler_sandboxes{state="waiting"} 1.0',
+        "reconciler_alarms 0.0",
+        'reconciler_apply_duration_seconds_count{cause="drift",driver="netns"} 1.0',
+        'reconciler_apply_duration_seconds_count{cause="start",driver="netns"} 1.0',
     ):
         assert line in lines
 
