@@ -134,7 +134,7 @@ def machines(kernel: Kernel, tmp_path: Path) -> Iterator[Machines]:
 @contextmanager
 def keeping(machines: list[Machine]) -> Iterator[Running]:
     """Watch machines, which are as their manifests say when this begins."""
-    with watching(machines[0].file.parent, "--look", "1s") as running:
+    with watching(machines[0].file.parent, "--look", "1s", "--metrics", "0") as running:
         running.await_state("converged", *(each.name for each in machines))
         yield running
 
@@ -190,6 +190,8 @@ def keep(one: Machine, other: Machine, running: Running) -> None:
         if running.events("flush", sandbox=other.name):
             break
     assert running.events("flush", sandbox=other.name)
+    assert running.metric("guard_flushes_total", other.name) >= 1
+    assert running.metric("guard_flushes_total", one.name) == 0
     # A NIC that the guest has lost.
     one.run("echo 1 >/sys/class/net/eth0/device/driver/unbind 2>/dev/null; true")
     one.run("for each in /sys/class/net/eth0/device; do echo 1 >$(readlink -f $each)/../remove; done; true")
@@ -327,8 +329,13 @@ def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(one: Machine,
     kept = [line for address, line in servers.items() if address != leaving]
     write(*kept)
     running.await_state("draining", one.name)
+    assert (running.metric("draining_servers", one.name), running.metric("drains_total")) == (1, 1)
+    # To the second, as the kernel has it.
+    assert time.time() - 9 < running.metric("drain_deadline_timestamp_seconds", one.name) - 8 < time.time()
     assert has(f"{head} -b mh-fallback", servers[leaving].replace("-w 1", "-w 0"), *kept)
     shown = reconciler("show", str(one.file)).stdout
     assert ("fallback" in shown, leaving in shown) == (False, False)
     running.await_state("converged", one.name)
+    ended = [running.metric(name, one.name) for name in ("draining_servers", "drain_deadline_timestamp_seconds")]
+    assert ended == [0, 0]
     assert has(head, *kept)
