@@ -7,6 +7,7 @@ import argparse
 from reconciler.cli.authority import read_policy
 from reconciler.cli.beside import beside
 from reconciler.cli.output import print_data, print_warnings, say, warn
+from reconciler.cli.parser import add_output
 from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
@@ -20,13 +21,8 @@ from reconciler.wording import suggest
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("text", "json", "yaml", "shell"),
-        default="text",
-        help="text (commands), json or yaml (stable, for programs), shell (a script that can be run)",
-    )
+    words = "text (commands), json or yaml (stable, for programs), shell (a script that can be run)"
+    add_output(parser, "text", "json", "yaml", "shell", words=words)
     parser.add_argument("-v", "--verbose", action="store_true", help="print every operation of a long run of like ones")
     parser.add_argument(
         "--observed",

@@ -9,6 +9,7 @@ from typing import Any
 
 from reconciler.cli.authority import read_policy
 from reconciler.cli.output import print_data, say, warn
+from reconciler.cli.parser import add_output
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.formats.iproute2 import Item, address_words, item_words, route_words
@@ -25,13 +26,7 @@ from reconciler.model.sandbox import Observed, Sandbox
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("yaml", "json", "text"),
-        default="yaml",
-        help="yaml or json (manifests), text (a listing)",
-    )
+    add_output(parser, "yaml", "json", "text", words="yaml or json (manifests), text (a listing)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from reconciler.cli.output import print_data, say, warn
+from reconciler.cli.parser import add_output
 from reconciler.watch.client import read_status
 from reconciler.watch.report import format_age
 
@@ -14,14 +15,14 @@ _HEAD = ("SANDBOX", "DRIVER", "STATE", "LOOKED", "DRIFT 1 h", "REVISION", "DETAI
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("-o", dest="form", choices=("text", "json"), default="text", help="the form of the output")
+    add_output(parser, "text", "json", "yaml", words="form of the output: a table, or all that the watcher knows")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one line per sandbox. Return 0 if all is well, else 1."""
     found = read_status()
-    if arguments.form == "json":
-        print_data(found, "json")
+    if arguments.output != "text":
+        print_data(found, arguments.output)
     else:
         say(*_table([_HEAD, *map(_row, found["sandboxes"])]))
         warn(*found["alarms"], *found["problems"])
