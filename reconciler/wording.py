@@ -76,11 +76,13 @@ def shown(value: Any) -> str:
     return words if len(words) <= 60 else f"{words[:60]}…"
 
 
-def to_json(data: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+def to_json(
+    data: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None, ascii_only: bool = False
+) -> str:
     """Return data as JSON that a terminal can show. What is not JSON becomes its text."""
     import json
 
-    text = json.dumps(data, ensure_ascii=False, indent=indent, separators=separators, default=str)
+    text = json.dumps(data, ensure_ascii=ascii_only, indent=indent, separators=separators, default=str)
     if text.replace("\n", "").isprintable():
         return text
     # JSON leaves one control character of ASCII as it is.

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from reconciler.cli.output import guarded, show_problems, warn
 from reconciler.cli.parser import Parser, purpose
+from reconciler.cli.terminal import adapt
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
 from reconciler.wording import failure
 
@@ -49,9 +50,8 @@ def entry() -> NoReturn:
     # A command creates many objects and few cycles, and soon exits: collecting cycles takes a third of its time.
     gc.disable()
     for stream in (sys.stdout, sys.stderr):
-        # Names of files can be bytes that are no UTF-8, and manifests are UTF-8 whatever the locale is.
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+            adapt(stream)
     code = main()
     try:
         sys.stdout.flush()

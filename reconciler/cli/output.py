@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, TextIO, cast
 
+from reconciler.cli.terminal import aligned, columns, cut, is_ascii, is_dumb, width
 from reconciler.errors import Problem, bounded
-from reconciler.wording import plural, printable, printable_lines, shorten, to_json
+from reconciler.wording import LONGEST, plural, printable, printable_lines, shorten, to_json
 
 _COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[1;31m", "^": "\x1b[31m"}
 _RESET = "\x1b[0m"
+# What stands in front of a source line.
+_MARGIN = "{:>5} | "
 _CLEAR = "\r\x1b[K"
 
 
@@ -80,8 +83,13 @@ def _print(stream: TextIO, lines: Sequence[Line], *, wanted: bool) -> None:
 
 
 def _takes_color(stream: TextIO) -> bool:
-    """Return whether to print in colour: only on a terminal, and only if NO_COLOR is not set (no-color.org)."""
-    return not os.environ.get("NO_COLOR") and stream.isatty()
+    """Return whether to print in colour: on a terminal that has it, and only if NO_COLOR is not set (no-color.org)."""
+    return not os.environ.get("NO_COLOR") and is_obedient(stream)
+
+
+def is_obedient(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that has colours, and whose lines can be replaced."""
+    return stream.isatty() and not is_dumb()
 
 
 def _shown(line: Line, color: bool) -> str:
@@ -92,9 +100,12 @@ def _shown(line: Line, color: bool) -> str:
 
 
 def rewrite(line: str) -> None:
-    """Replace the last line on standard error, a terminal, by another one, which does not end. Empty: erase it."""
+    """Replace the last line on standard error, a terminal, by another one, which does not end. Empty: erase it.
+
+    What does not fit into one row is cut: only one row can be erased.
+    """
     stream = _plain(sys.stderr)
-    stream.write(f"{_CLEAR}{printable(shorten(line))}")
+    stream.write(f"{_CLEAR}{cut(line, (columns(stream) or LONGEST) - 1, stream)}")
     stream.flush()
 
 
@@ -122,11 +133,16 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def print_data(data: Any, form: str) -> None:
     """Print plain data on stdout; `form` is `json` or `yaml`."""
     if form == "json":
-        print(to_json(data, indent=2))
+        print(to_json(data, indent=2, ascii_only=is_ascii(_plain(sys.stdout))))
     else:
-        from reconciler.manifest.dump import dump
+        print_documents([data])
 
-        print(dump([data]), end="")
+
+def print_documents(documents: Sequence[Any]) -> None:
+    """Print plain data on stdout as documents of YAML."""
+    from reconciler.manifest.dump import dump
+
+    print(dump(documents, ascii_only=is_ascii(_plain(sys.stdout))), end="")
 
 
 def show_problems(problems: Sequence[Problem], *, color: bool) -> None:
@@ -155,8 +171,18 @@ def render_warnings(problems: Iterable[Problem]) -> Iterator[str]:
 
 
 def _excerpt(problem: Problem) -> Iterator[Line]:
-    # Replace each character by one, so that the marks below stay aligned.
-    shown = "".join(each if each.isprintable() else " " for each in problem.excerpt)
-    yield f"{problem.line:5} | {shown}"
-    indent = " " * (problem.column - 1 - problem.start)
-    yield Painted("^" * min(problem.width, len(shown) - len(indent) or 1), "^", before=f"      | {indent}")
+    """Yield the part of a source line that fits the terminal, and marks below what the problem is about."""
+    stream = _plain(sys.stderr)
+    # Each character stays one of these, however many columns it takes.
+    shown = [aligned(each, stream) if each.isprintable() else " " for each in problem.excerpt]
+    at = problem.column - 1 - problem.start
+    room = (columns(stream) or LONGEST) - len(_MARGIN.format(""))
+    if width("".join(shown)) > room:
+        while width("".join(shown[:at])) > room // 4:
+            shown, at = shown[1:], at - 1
+        while width("".join(shown)) > room:
+            shown.pop()
+    yield f"{_MARGIN.format(problem.line)}{''.join(shown)}"
+    marks = width("".join(shown[at : at + problem.width])) or 1
+    before = " " * (width("".join(shown[:at])) + max(at - len(shown), 0))
+    yield Painted("^" * marks, "^", before=f"{_MARGIN.format('')}{before}")

@@ -131,7 +131,7 @@ def test_without_a_watcher_it_is_an_error(
     assert status(capsys, "-o", "json") == (2, "", words)
 
 
-@pytest.mark.parametrize("words", [["-o", "yaml"], ["web-1.yaml"]])
+@pytest.mark.parametrize("words", [["-o", "shell"], ["--all"]])
 def test_what_it_does_not_take(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(["status", *words])
