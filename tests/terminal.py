@@ -55,7 +55,7 @@ class Terminal:
         begin, end = len(self.shown), time.monotonic() + DEADLINE
         while until not in self.shown[begin:]:
             if not self._read(end):
-                pytest.fail(f"not in {DEADLINE} s: {until!r}; shown: {self.shown!r}")
+                pytest.fail(f"not in {DEADLINE} s: {until!r}; shown at last: {self.shown[-1000:]!r}")
         return self.shown[begin:]
 
     def finish(self) -> tuple[int, bytes]:

@@ -59,7 +59,8 @@ def _preview(manifest: Manifest, saved: dict[str, Observed] | None, policy: Poli
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
-            raise HostError(f"the saved state does not contain this sandbox; {suggest(desired.id, saved)}")
+            hint = suggest(desired.id, saved, listed_by="the saved state")
+            raise HostError(f"the saved state does not contain this sandbox; {hint}")
         return compare(desired, saved[desired.id])
     with connect(desired, policy) as driver:
         return preview(driver, desired, adopt=adopt)

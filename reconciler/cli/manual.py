@@ -117,7 +117,9 @@ MANUAL = {
     "reconciler status": Help(
         {
             "sudo reconciler status": "how is each sandbox that is watched on this host?",
-            "sudo reconciler status -o json": "the same, for programs",
+            "sudo reconciler status web-1": "all about one: looks, drift, fights, connections, servers that drain",
+            "sudo reconciler status --watch --state bad": "what is not as it should be, up to date until Ctrl-C",
+            "sudo reconciler status -o json": "all, for programs",
         },
         {"0": "all sandboxes are as they should be, or paused", "1": "one is not"} | _ERROR,
     ),

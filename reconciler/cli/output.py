@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import codecs
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TextIO, cast
+from typing import Any, NamedTuple, Self, TextIO, cast
 
-from reconciler.cli.terminal import aligned, columns, cut, is_ascii, is_dumb, width
+from reconciler.cli.terminal import aligned, columns, cut, is_ascii, is_dumb, rows_of, width
 from reconciler.errors import Problem, bounded
 from reconciler.wording import LONGEST, plural, printable, printable_lines, shorten, to_json
 
@@ -23,7 +24,10 @@ _COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[1;31m", "^": "\x1b[31m"}
 _RESET = "\x1b[0m"
 # What stands in front of a source line.
 _MARGIN = "{:>5} | "
-_CLEAR = "\r\x1b[K"
+_ERASE_LINE, _ERASE_BELOW, _HOME = "\x1b[K", "\x1b[J", "\x1b[H"
+_CLEAR = f"\r{_ERASE_LINE}"
+# xterm's other screen, with the cursor hidden; and back.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 class Painted(NamedTuple):
@@ -109,6 +113,61 @@ def rewrite(line: str) -> None:
     stream.flush()
 
 
+class Screen:
+    """The screen of the terminal on standard output, for a picture that changes; left as it was at the end.
+
+    That is so for each signal that ends a process as well: SIGTERM and SIGHUP raise KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._shown = ""
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Return whether standard output is a terminal whose screen can be drawn on."""
+        return is_obedient(sys.stdout)
+
+    def __enter__(self) -> Self:
+        def end(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        def stop(*_: object) -> None:
+            # A handler can come in the middle of a write, so it does not use the stream.
+            os.write(sys.stdout.fileno(), _LEAVE.encode())
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.write(sys.stdout.fileno(), _ENTER.encode())
+            self._shown = ""
+
+        handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGTSTP: stop}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        self._write(_ENTER)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write(_LEAVE)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Replace all that is on the screen. What does not fit is cut, and said."""
+        stream = _plain(sys.stdout)
+        most = columns(stream) or LONGEST
+        rows = max(rows_of(stream), 2)
+        if len(lines) > rows:
+            lines = [*lines[: rows - 1], f"… {len(lines) - rows + 1:,} more lines"]
+        picture = "\r\n".join(f"{cut(each, most, stream)}{_ERASE_LINE}" for each in lines)
+        if picture != self._shown:
+            self._shown = picture
+            self._write(f"{_HOME}{picture}{_ERASE_BELOW}")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        stream = _plain(sys.stdout)
+        stream.write(text)
+        stream.flush()
+
+
 def sink(descriptor: int) -> Callable[[bytes], None]:
     """Return what writes the output of a program to standard output (1) or error (2); to a terminal, printable."""
     stream = sys.stdout if descriptor == 1 else sys.stderr
@@ -136,6 +195,16 @@ def print_data(data: Any, form: str) -> None:
         print(to_json(data, indent=2, ascii_only=is_ascii(_plain(sys.stdout))))
     else:
         print_documents([data])
+
+
+def print_line(data: Any) -> None:
+    """Print plain data on stdout as one line of JSON."""
+    print(to_json(data, ascii_only=is_ascii(_plain(sys.stdout))))
+
+
+def flush() -> None:
+    """Write out what was printed on stdout."""
+    sys.stdout.flush()
 
 
 def print_documents(documents: Sequence[Any]) -> None:

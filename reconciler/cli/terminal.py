@@ -15,8 +15,8 @@ from typing import TextIO
 
 from reconciler.wording import printable
 
-# The columns of a terminal that does not report any.
-_COLUMNS = 80
+# The size of a terminal that does not report any.
+_COLUMNS, _ROWS = 80, 24
 # Our own signs → what ASCII has for them.
 _SIGNS = {"·": "-", "…": "...", "█": "#", "░": "."}
 _ERRORS = "reconciler.signs"
@@ -80,12 +80,20 @@ def is_ascii(stream: TextIO) -> bool:
 
 def columns(stream: TextIO) -> int | None:
     """Return how many columns a terminal has; None if a stream is no terminal."""
-    if not stream.isatty():
-        return None
+    return (_size(stream)[0] or _COLUMNS) if stream.isatty() else None
+
+
+def rows_of(stream: TextIO) -> int:
+    """Return how many rows a terminal has."""
+    return _size(stream)[1] or _ROWS
+
+
+def _size(stream: TextIO) -> tuple[int, int]:
+    """Return columns and rows; 0 where a terminal does not report them."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+        return os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):
-        return _COLUMNS
+        return 0, 0
 
 
 def aligned(text: str, stream: TextIO) -> str:

@@ -136,7 +136,11 @@ def test_of_the_whole(words: str, expected: str, capsys: pytest.CaptureFixture[s
             "apply: error: unknown option --dry-run; `reconciler diff` shows what `apply` would do",
         ),
         ("apply m.yaml --force", "apply: error: unknown option --force; `reconciler apply --help` lists the options"),
-        ("status all", "status: error: unexpected word: all"),
+        ("resume web-1 web-2", "resume: error: unexpected word: web-2"),
+        (
+            "status --state failed,drift",
+            'status: error: argument --state: "drift" is no state; did you mean "drifted"?',
+        ),
         ("sandbox strat a", 'sandbox: error: unknown action "strat"; did you mean "start"?'),
         ("sandbox start --kernel 5 a", 'sandbox start: error: --kernel: "5" is no choice; expected one of: 6.1, 6.12'),
         ("kata-network add-if a", 'kata-network: error: unknown action "add-if"; did you mean "add-iface"?'),
