@@ -6,6 +6,7 @@ import argparse
 
 from reconciler.cli.authority import read_policy
 from reconciler.cli.beside import beside
+from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, print_warnings, say, warn
 from reconciler.cli.parser import add_output
 from reconciler.cli.render import plan_data, render_plan, render_summary
@@ -29,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compare with a saved `show` instead of the sandbox: no root and no sandbox is needed",
     )
+    add_only(parser)
     parser.add_argument("--adopt", action="store_true", help="show what `apply --adopt` would do")
 
 
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
     policy = read_policy(arguments.policy, arguments.paths)
-    manifests = load(arguments.paths, policy)
+    manifests = chosen(load(arguments.paths, policy), arguments.only)
     saved = _load_saved(arguments.observed) if arguments.observed else None
     previews: list[tuple[Manifest, Preview]] = []
     failed = 0
