@@ -38,16 +38,14 @@ class Failure(NamedTuple):
 class Result(NamedTuple):
     """What an apply or a repair did: the operations, and how many seconds they took, including the verification.
 
-    `postponed`: operations that were not executed. `draining`: how many servers still drain, `drain_due`:
-    the first of their deadlines in Unix seconds. `failure`: of a repair that could not change some objects; then
-    `operations` are those that were kept.
+    `postponed`: operations that were not executed. `draining`: how many servers still drain. `failure`: of a repair
+    that could not change some objects; then `operations` are those that were kept.
     """
 
     operations: tuple[Operation, ...]
     seconds: float
     postponed: tuple[Operation, ...] = ()
     draining: int = 0
-    drain_due: int = 0
     failure: Failure | None = None
 
 
@@ -113,8 +111,7 @@ def repair(
             operations = fates.kept
             subjects = frozenset(each for outcome in fates.failed for each in stuck(outcome.operation))
             failure = Failure(subjects | (failure.subjects if failure else frozenset()), error)
-        took, drains = time.monotonic() - begin, before.plan
-        return Result(operations, took, postponed.operations, drains.draining, drains.drain_due, failure)
+        return Result(operations, time.monotonic() - begin, postponed.operations, before.plan.draining, failure)
 
 
 def _possible(desired: Sandbox, observed: Observed) -> tuple[Preview, Failure | None]:

@@ -82,7 +82,7 @@ def test_a_preview_is_what_was_asked_for_seen_and_planned() -> None:
 
 def test_services_of_others_are_left_unless_they_are_taken() -> None:
     driver = seen(WEB, foreign=[TLS, FAR])
-    assert preview(driver, sandbox(WEB)).plan == Plan(())
+    assert preview(driver, sandbox(WEB)).plan == Plan((), (), (), 0)
     shown = preview(driver, sandbox(WEB), adopt=True)
     assert shown.plan.operations == (DeleteService(service=TLS), DeleteService(service=FAR))
     assert shown.observed == Observed(
@@ -131,10 +131,10 @@ def test_what_was_taken_is_edited_where_it_differs() -> None:
 def test_a_sandbox_without_the_section_is_left(adopt: bool) -> None:
     nothing = Sandbox(id="box", driver=DRIVER)
     driver = Seen(Observed(sandbox=nothing))
-    assert preview(driver, nothing, adopt=adopt).plan == Plan(())
+    assert preview(driver, nothing, adopt=adopt).plan == Plan((), (), (), 0)
     assert preview(driver, nothing, adopt=adopt).observed == Observed(sandbox=nothing)
 
 
 def test_where_nothing_is_said_of_services_none_is_deleted_even_if_they_are_taken() -> None:
     desired = Sandbox(id="box", driver=DRIVER, ipvs=Ipvs())
-    assert preview(seen(WEB, foreign=[TLS]), desired, adopt=True).plan == Plan(())
+    assert preview(seen(WEB, foreign=[TLS]), desired, adopt=True).plan == Plan((), (), (), 0)

@@ -61,6 +61,7 @@ A manifest of YAML describes the interfaces, routes and IPVS rules of one sandbo
 reconciler reads what the kernel has, shows the difference as commands, applies the fewest operations that remove it,
 and verifies the result.
 It changes only what it created.
+Options of a command may stand before it as well, and between its arguments.
 """
 
 

@@ -6,7 +6,9 @@ import argparse
 
 from reconciler.cli.authority import read_policy
 from reconciler.cli.beside import beside
+from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, print_warnings, say, warn
+from reconciler.cli.parser import add_output
 from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
@@ -20,19 +22,15 @@ from reconciler.wording import suggest
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("text", "json", "yaml", "shell"),
-        default="text",
-        help="text (commands), json or yaml (stable, for programs), shell (a script that can be run)",
-    )
+    words = "text (commands), json or yaml (stable, for programs), shell (a script that can be run)"
+    add_output(parser, "text", "json", "yaml", "shell", words=words)
     parser.add_argument("-v", "--verbose", action="store_true", help="print every operation of a long run of like ones")
     parser.add_argument(
         "--observed",
         metavar="FILE",
         help="compare with a saved `show` instead of the sandbox: no root and no sandbox is needed",
     )
+    add_only(parser)
     parser.add_argument("--adopt", action="store_true", help="show what `apply --adopt` would do")
 
 
@@ -44,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
     policy = read_policy(arguments.policy, arguments.paths)
-    manifests = load(arguments.paths, policy)
+    manifests = chosen(load(arguments.paths, policy), arguments.only)
     saved = _load_saved(arguments.observed) if arguments.observed else None
     previews: list[tuple[Manifest, Preview]] = []
     failed = 0
@@ -63,7 +61,8 @@ def _preview(manifest: Manifest, saved: dict[str, Observed] | None, policy: Poli
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
-            raise HostError(f"the saved state does not contain this sandbox; {suggest(desired.id, saved)}")
+            hint = suggest(desired.id, saved, listed_by="the saved state")
+            raise HostError(f"the saved state does not contain this sandbox; {hint}")
         return compare(desired, saved[desired.id])
     with connect(desired, policy) as driver:
         return preview(driver, desired, adopt=adopt)

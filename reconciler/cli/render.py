@@ -63,11 +63,13 @@ def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
     return {
         "sandbox": manifest.sandbox.id,
         "fingerprint": preview.fingerprint,
-        "operations": [
-            {"action": _ACTIONS[operation.sign], "operation": operation.kind, "command": operation.command}
-            for operation in preview.plan.operations
-        ],
+        "operations": [operation_data(each) for each in preview.plan.operations],
     }
+
+
+def operation_data(operation: Operation) -> dict[str, str]:
+    """Return an operation as plain data."""
+    return {"action": _ACTIONS[operation.sign], "operation": operation.kind, "command": operation.command}
 
 
 def render_failure(manifest: Manifest, error: ApplyError) -> list[str]:

@@ -56,14 +56,13 @@ class Plan(NamedTuple):
     """The operations in order, what they delete for good, and the families that lose their last default route.
 
     `segments`: runs of operations that are executed alike. `draining`: how many IPVS servers stay until their
-    connections end or a deadline has passed. `drain_due`: the first of these deadlines in Unix seconds; 0 if none.
+    connections end or a deadline has passed.
     """
 
     segments: tuple[Segment, ...]
     deletions: tuple[Deletion, ...] = ()
     lost_defaults: tuple[str, ...] = ()
     draining: int = 0
-    drain_due: int = 0
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -117,7 +116,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
         )
     )
     if not segments:
-        return Plan((), draining=table.draining if table else 0, drain_due=table.drain_due if table else 0)
+        return Plan((), draining=table.draining if table else 0)
     deletions = [
         *_count_deletions(wishes, routes, addresses, links, observed.sandbox),
         *_count_item_deletions({"neighbour": neighbours, "rule": rules}),
@@ -128,7 +127,6 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
         deletions=tuple(deletions),
         lost_defaults=_lost_defaults(wishes, routes),
         draining=table.draining if table else 0,
-        drain_due=table.drain_due if table else 0,
     )
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.diff import diff
-from reconciler.model.ipvs import CONNTRACK, FWMARK, NODEST, Ipvs, Server, Service, Timeouts, due
+from reconciler.model.ipvs import CONNTRACK, FWMARK, NODEST, Ipvs, Server, Service, ServiceKey, Timeouts, due
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.ipvs import (
     AddServer,
@@ -48,15 +48,13 @@ RESTORE = 500
 
 @dataclass(slots=True)
 class IpvsPlan:
-    """The operations in order, how many servers are drained, and when the first of them is deleted at the latest.
+    """The operations in order, and how many servers are drained.
 
-    `drain_due` is in Unix seconds; 0 if none is drained. `services`, `servers`: (how many are deleted for good, of how
-    many that are ours).
+    `services`, `servers`: (how many are deleted for good, of how many that are ours).
     """
 
     operations: list[IpvsOperation] = field(default_factory=list)
     draining: int = 0
-    drain_due: int = 0
     services: tuple[int, int] = (0, 0)
     servers: tuple[int, int] = (0, 0)
 
@@ -85,8 +83,7 @@ def plan_ipvs(desired: Ipvs, observed: Ipvs, around: Surroundings) -> IpvsPlan:
     plan.operations += removals.operations
     plan.operations += [StopExpiring()] if stale or (around.expiring and not settings.get(NODEST)) else []
     plan.operations += _forget_tracked([*removals.cut, *additions.began]) if settings.get(CONNTRACK) else []
-    plan.draining = len(removals.waiting)
-    plan.drain_due = min(removals.waiting, default=0)
+    plan.draining = removals.waiting
     plan.services = (removals.services, len(found) - removals.ending)
     plan.servers = (removals.servers, sum(len(service.servers) for service in found) if removals.servers else 0)
     return plan
@@ -184,10 +181,9 @@ class _Removals:
         self._drain = drain
         self._around = around
         self.operations: list[IpvsOperation] = []
-        # The deadlines of servers that are drained, in Unix seconds.
-        self.waiting: list[int] = []
-        # Counts: services and servers that this plan deletes, services that an earlier one deleted.
-        self.services = self.servers = self.ending = 0
+        # Counts: servers that are drained, services and servers that this plan deletes, services that an earlier one
+        # deleted.
+        self.waiting = self.services = self.servers = self.ending = 0
         # Services that lose servers with living connections: their clients have to be given other servers.
         self.cut: list[Service] = []
 
@@ -225,22 +221,24 @@ class _Removals:
         """Plan the next step of deleting or draining a server. Return whether it can be deleted now."""
         draining = server.deadline is not None
         if drain and not draining:
-            until = int(self._around.now + drain)
+            until = self._around.now + drain
             drained = server.draining(until)
             self.operations.append(DrainServer(service=service.key, server=drained, before=server))
             self.servers += 1
-            self.waiting.append(until)
+            self.waiting += 1
             return False
-        if drain and server.deadline is not None:
-            until = due(server.deadline, self._around.now)
-            if until > self._around.now and self._around.connections.get((service.key, server.key), 0):
-                self.waiting.append(until)
-                return False
+        if drain and not self._is_over(service.key, server):
+            self.waiting += 1
+            return False
         if kept:
             self.operations.append(DeleteServer(service=service.key, server=server))
             self.servers += not draining
             self._record_cut(service, [server])
         return True
+
+    def _is_over(self, key: ServiceKey, server: Server) -> bool:
+        past = server.deadline is not None and due(server.deadline, self._around.now) <= self._around.now
+        return past or not self._around.connections.get((key, server.key), 0)
 
     def _record_cut(self, service: Service, servers: list[Server]) -> None:
         fresh = any(server.deadline is None for server in servers)

@@ -109,13 +109,13 @@ _EACH = (
         GaugeMetricFamily,
         "draining_servers",
         "IPVS servers whose connections are given time to end",
-        lambda each: each.status.draining,
+        lambda each: len(each.status.traffic.drains),
     ),
     _Each(
         GaugeMetricFamily,
         "drain_deadline_timestamp_seconds",
         "when the first of these servers is deleted at the latest, in Unix seconds; 0 if none drains",
-        lambda each: each.status.drain_due,
+        lambda each: min((drain.deadline for drain in each.status.traffic.drains), default=0),
     ),
     _Each(
         CounterMetricFamily,

@@ -15,6 +15,7 @@ from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 from reconciler.watch.share import LogShare, objects_of
 from reconciler.watch.state import SandboxState, SandboxStatus
+from reconciler.watch.traffic import Traffic
 from reconciler.wording import plural
 
 # The most operations that one log line names.
@@ -62,7 +63,6 @@ class LookRecorder:
         """
         if result.operations:
             self._log_operations(result, cause)
-        self._count_draining(result)
         self.status.fights = tuple(command for command, _ in fights)
         failing = result.failure or (self._failing if retry is not None else None)
         if failing:
@@ -83,11 +83,6 @@ class LookRecorder:
                 count = f"{len(result.operations):,} {plural('operation', len(result.operations))}"
                 detail = f"drift repaired at {time.strftime('%H:%M:%S')}: {count} in {result.seconds:.1f} s"
             self._record_converged(detail)
-
-    def _count_draining(self, result: Result) -> None:
-        """Record how many servers drain. One that should be deleted by now and could not be is still there."""
-        if result.draining or not (result.failure or result.postponed):
-            self.status.draining, self.status.drain_due = result.draining, result.drain_due
 
     def _record_failing(self, manifest: Manifest, failure: Failure, retry: float) -> None:
         """Record what could not be changed at its last try; log it once, although it is tried again."""
@@ -139,7 +134,6 @@ class LookRecorder:
     def record_comparison(self, found: Preview) -> None:
         """Record what differs from the manifest, without a repair: `--mode report`."""
         status, operations = self.status, found.plan.operations
-        status.draining, status.drain_due = found.plan.draining, found.plan.drain_due
         differences = () if operations else remaining(found.desired, found.observed)
         if operations:
             count = f"{len(operations):,} {plural('operation', len(operations))}"
@@ -163,7 +157,8 @@ class LookRecorder:
         """Record that a look or a change failed; the next try is in `retry` seconds."""
         state = _state(error)
         if isinstance(error, SandboxGoneError):
-            self.status.draining = self.status.drain_due = 0
+            # Nothing drains any more.
+            self.status.traffic = Traffic()
         reason, before = str(error) or type(error).__name__, self.status.detail
         if self.status.set_state(state, reason) or reason != before:
             path = error.path if isinstance(error, ReconcilerError) else ()

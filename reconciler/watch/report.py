@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,12 +18,17 @@ from reconciler.watch import client
 
 # Seconds to the next try after a client could not be answered.
 RETRY = 0.1
+# Bytes of the question of a client.
+_LONGEST = 1 << 20
 
 
 class StatusSocket:
-    """Answers each connection with the result of `data` as JSON, in a thread of its own."""
+    """Answers each connection with the result of `data` as JSON, in a thread of its own.
 
-    def __init__(self, data: Callable[[], dict[str, Any]]) -> None:
+    A client sends a line: the patterns of the sandboxes that it asks for, as JSON.
+    """
+
+    def __init__(self, data: Callable[[Sequence[str]], dict[str, Any]]) -> None:
         self._data, self._closed = data, threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
@@ -59,13 +64,24 @@ class StatusSocket:
                 connection, _ = self._socket.accept()
                 with connection:
                     connection.settimeout(client.TIMEOUT)
-                    connection.sendall(json.dumps(self._data()).encode())
+                    connection.sendall(json.dumps(self._data(_read_patterns(connection))).encode())
             except OSError:
                 # The client has left, or this process has no descriptors left at the moment.
                 self._closed.wait(RETRY)
             except Exception:
                 # A defect must not end the thread: `status` is how people learn that something is wrong.
                 logging.getLogger(__name__).exception("defect")
+
+
+def _read_patterns(connection: socket.socket) -> list[str]:
+    """Read what a client asks for. One that says nothing asks for all."""
+    parts: list[bytes] = []
+    with suppress(TimeoutError):
+        while sum(map(len, parts)) < _LONGEST and (part := connection.recv(1 << 16)):
+            parts.append(part)
+            if part.endswith(b"\n"):
+                return list(json.loads(b"".join(parts)))
+    return []
 
 
 def format_age(when: float) -> str:

@@ -46,7 +46,7 @@ from reconciler.watch.rollout import Pace, Rollout
 from reconciler.watch.state import GOOD, Doubt, SandboxState, SandboxStatus, Standing
 from reconciler.watch.wake import Wake
 from reconciler.watch.worker import Settings, Worker
-from reconciler.wording import plural
+from reconciler.wording import plural, select
 
 # Seconds between two checks of namespaces and pauses.
 TICK = 1.0
@@ -398,14 +398,15 @@ class Watcher:
             alarms.append(f"changed manifests are not read: {self._reader.unsettled}")
         return alarms
 
-    def _standings(self) -> list[Standing]:
-        """Return what is known of each sandbox. Any thread may call this."""
+    def _standings(self, named: Sequence[str] = ()) -> list[Standing]:
+        """Return what is known of each sandbox, or of those with these patterns of IDs. Any thread may call this."""
         found = {name: worker.status for name, worker in self._workers.copy().items()}
         for name, manifest in (self._manifests.manifests if self._manifests else {}).items():
             if name not in found:
                 state = SandboxState.FAILED if name in self._unstarted else SandboxState.PENDING
                 found[name] = SandboxStatus(name, str(manifest.sandbox.driver), manifest.file, state=state)
-        return [Standing(status, self._doubt(name)) for name, status in sorted(found.items())]
+        asked = sorted(found.items()) if not named else ((each, found[each]) for each in select(named, sorted(found)))
+        return [Standing(status, self._doubt(name)) for name, status in asked]
 
     def _doubt(self, name: str) -> Doubt | None:
         """Return why a sandbox need not be as its folder says, whatever its looks find. Any thread may call this."""
@@ -433,15 +434,25 @@ class Watcher:
             return Doubt(SandboxState.FAILED, f"changes are not noticed: {reason}")
         return None
 
-    def to_data(self) -> dict[str, Any]:
-        """Return all that the watcher knows, as `reconciler status -o json` prints it."""
+    def to_data(self, named: Sequence[str] = ()) -> dict[str, Any]:
+        """Return all that the watcher knows, as `reconciler status -o json` prints it.
+
+        `named`: patterns of IDs; if there are any, only these sandboxes are returned, with the connections of IPVS.
+        """
         manifests = self._manifests
         return {
             "alarms": self._alarms,
             "problems": [str(problem) for problem in manifests.problems] if manifests else [],
             "polling": self._reader.polling,
-            "sandboxes": [each.to_data() for each in self._standings()],
+            "sandboxes": [
+                each.to_data() | (self._traffic_data(each.status) if named else {}) for each in self._standings(named)
+            ],
         }
+
+    def _traffic_data(self, status: SandboxStatus) -> dict[str, Any]:
+        worker = self._workers.get(status.sandbox)
+        ipvs = worker.manifest.sandbox.ipvs if worker else None
+        return {"ipvs": status.traffic.to_data(ipvs.services or ()) if ipvs else None}
 
     def _faults(self) -> list[str]:
         """Return which threads do not work, and since when. Any thread may call this."""

@@ -30,7 +30,7 @@ from reconciler.manifest.allow import check, refusals
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.operations import Operation
-from reconciler.preview import preview
+from reconciler.preview import Preview, preview
 from reconciler.watch import clock, log, pause
 from reconciler.watch.agenda import GAP, Agenda
 from reconciler.watch.authority import Authority
@@ -286,6 +286,7 @@ class Worker:
     def _lend(self, borrower: socket.socket) -> None:
         """Lend the machine to a command such as `apply` or `diff`. When it is back, a full look is due."""
         begin = time.monotonic()
+        self.status.lent = clock.now()
         # There is no look meanwhile, so the state becomes stale after SLACK seconds.
         self.status.valid_until = min(self.status.valid_until, clock.now() + SLACK)
         with borrower:
@@ -293,6 +294,7 @@ class Worker:
             while not is_back(borrower, self._wake.fileno()) and not self._stopping:
                 self._wake.clear()
         self._borrower = None
+        self.status.lent = 0.0
         self._agenda.request_full_look()
         log.emit("lent", sandbox=self.status.sandbox, seconds=time.monotonic() - begin)
 
@@ -344,7 +346,9 @@ class Worker:
             self._share.fill(objects_of(look.manifest.sandbox))
         rest = max(took, self._share.rest())
         wait = self._agenda.end_look(self._seconds_to_periodic_look(look, took), took=rest, full=look.full)
-        self.status.looked = clock.now()
+        self.status.looked, self.status.took = clock.now(), took
+        if look.full:
+            self.status.full_looked = self.status.looked
         self.status.valid_until = self.status.looked + wait + 2 * took + SLACK
         self._measure(look, succeeded=succeeded)
         if look.cause:
@@ -374,8 +378,13 @@ class Worker:
         if self._settings.change:
             return self._repair(driver, look)
         check(look.manifest.sandbox, look.policy)
-        self._recorder.record_comparison(preview(driver, look.manifest.sandbox, quick=not look.full))
+        found = preview(driver, look.manifest.sandbox, quick=not look.full)
+        self._note_traffic(found)
+        self._recorder.record_comparison(found)
         return True
+
+    def _note_traffic(self, found: Preview) -> None:
+        self.status.traffic = self.status.traffic.seen(found.desired, found)
 
     def _repair(self, driver: Driver, look: Look) -> bool:
         """Apply the manifest of a look, and return whether no operation failed.
@@ -385,7 +394,7 @@ class Worker:
         manifest, cause, quick = look.manifest, look.cause, not look.full
         try:
             check(manifest.sandbox, look.policy)
-            result = repair(driver, manifest.sandbox, quick=quick, postpones=self._postpones)
+            result = repair(driver, manifest.sandbox, quick=quick, accept=self._note_traffic, postpones=self._postpones)
         except RefusedError:
             same = self._applied and self._applied.driver == manifest.sandbox.driver
             if self._applied and same and not refusals(self._applied, look.policy):

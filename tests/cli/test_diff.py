@@ -197,6 +197,7 @@ def test_a_namespace_that_does_not_exist_is_an_error(folder: Path, capsys: Outpu
 def test_colour_is_for_terminals(changed: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     del changed
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert main(["diff", "--observed", "saved.yaml", "web.yaml"]) == 1
     assert f"\x1b[33m  ~ {GATEWAY_CHANGE}\x1b[0m" in capsys.readouterr().out

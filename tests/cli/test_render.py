@@ -123,6 +123,7 @@ def test_colours_are_those_of_the_signs_and_not_of_the_comments(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     operations: list[Operation] = [
         AddRoute(route=route(1)),

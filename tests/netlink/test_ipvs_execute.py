@@ -501,7 +501,7 @@ def test_from_any_table_to_any_other(
     desired = Ipvs(services=tuple(wishes))
     operations = look(fake, desired).operations
     assert run(fake, operations) == done(*operations)  # type: ignore[arg-type]
-    assert look(fake, desired) == Plan(())
+    assert look(fake, desired) == Plan((), (), (), 0)
     found = {
         id_: (replace(s, servers=[], netmask=b""), {v.id: v for v in s.servers}) for id_, s in fake.services.items()
     }

@@ -72,12 +72,11 @@ def table(
 
 
 def planned(*operations: Operation, deletions: Counted = (), draining: int = 0) -> Plan:
-    """Return a plan. The first deadline of what drains is in a minute."""
     counted = [
         Deletion(kind=f"IPVS {kind}", count=count, total=total, never_all=kind == "service")
         for kind, count, total in deletions
     ]
-    return Plan(segments(operations), tuple(counted), (), draining, int(NOW) + 60 if draining else 0)
+    return Plan(segments(operations), tuple(counted), (), draining)
 
 
 def servers_of(service: Service, *servers: Server) -> Service:
@@ -308,13 +307,6 @@ def test_a_draining_server_goes_with_its_connections_or_at_its_deadline(drain: i
     assert plan(sandbox(servers_of(WEB, S1), drain=drain), there) == planned(
         DeleteServer(service=WEB.key, server=drained)
     )
-
-
-def test_the_first_deadline_is_that_of_any_server_that_is_waited_for() -> None:
-    one, two, over = S1.draining(NOW + 90), S2.draining(NOW + 30), S3.draining(NOW + 10)
-    there = table(servers_of(WEB, one, two, over), connections=connected(WEB, one) | connected(WEB, two))
-    found = plan(sandbox(servers_of(WEB), drain=60), there)
-    assert (found.draining, found.drain_due) == (2, NOW + 30)
 
 
 def test_one_that_is_waited_for_does_not_hold_up_the_others() -> None:

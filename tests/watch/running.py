@@ -97,6 +97,13 @@ class Running:
         data = json.loads(printed.getvalue())
         return Answer(code, data["alarms"], data["problems"], {each["sandbox"]: each for each in data["sandboxes"]})
 
+    def about(self, name: str) -> dict[str, Any]:
+        """Return all that is known of one sandbox."""
+        with redirect_stdout(io.StringIO()) as printed:
+            main(["status", name, "-o", "json"])
+        (found,) = json.loads(printed.getvalue())["sandboxes"]
+        return dict(found)
+
     def state(self, name: str) -> str:
         """Return the state of a sandbox; empty if the watcher does not know it."""
         return str(self.status().sandboxes.get(name, {}).get("state", ""))

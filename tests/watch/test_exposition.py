@@ -31,6 +31,7 @@ from reconciler.watch.exposition import Metrics, Snapshot, kind_of
 from reconciler.watch.look import Look
 from reconciler.watch.revision import Revision
 from reconciler.watch.state import Doubt, SandboxState, SandboxStatus, Standing
+from reconciler.watch.traffic import Drain, Traffic
 from tests import packages
 from tests.watch.clock import Clock
 
@@ -84,7 +85,8 @@ def standings(clock: Clock) -> list[Standing]:
     fresh.repairs, fresh.flushes = 1234, 5
     stale.looked, stale.valid_until = clock.now - 21.125, clock.now - 1.125
     stale.fights = ("ip route add default", "ip link set dev eth0 up")
-    draining.state, draining.draining, draining.drain_due = SandboxState.DRAINING, 3, 1_700_000_060
+    draining.state = SandboxState.DRAINING
+    draining.traffic = Traffic(drains=tuple(Drain("web", "a", 1, 1_700_000_060 + number) for number in range(3)))
     return [*map(Standing, (fresh, stale, draining)), Standing(edited, Doubt(SandboxState.OUTDATED, "bad"))]
 
 

@@ -25,6 +25,7 @@ from reconciler.watch import clock
 from reconciler.watch.exposition import Metrics
 from reconciler.watch.metrics import Answer, MetricsServer
 from reconciler.watch.state import SandboxState, SandboxStatus, Standing
+from reconciler.watch.traffic import Drain, Traffic
 from tests import packages
 from tests.watch.running import until
 from tests.watch.test_exposition import SERVER, known, look
@@ -49,7 +50,8 @@ NAMES = ('wéb "日本"\\', "web\x1b[31m\n")
 
 def statuses() -> list[SandboxStatus]:
     gone, draining = (SandboxStatus(name, "netns web", "web.yaml") for name in NAMES)
-    draining.state, draining.draining, draining.drain_due = SandboxState.DRAINING, 2, 1
+    draining.state = SandboxState.DRAINING
+    draining.traffic = Traffic(drains=(Drain("web", "a", 1, 1),))
     draining.looked = clock.now() - 1
     return [gone, draining]
 

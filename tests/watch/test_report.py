@@ -43,7 +43,7 @@ def serve() -> Iterator[Serve]:
     started: list[StatusSocket] = []
 
     def start(data: Callable[[], dict[str, Any]]) -> StatusSocket:
-        started.append(StatusSocket(data))
+        started.append(StatusSocket(lambda _: data()))
         return started[-1]
 
     yield start
@@ -112,7 +112,7 @@ def test_a_socket_that_cannot_be_made_is_an_error_of_the_host(path: Path, monkey
     path.mkdir()
     (path / "below").touch()
     with pytest.raises(HostError) as raised:
-        StatusSocket(dict)
+        StatusSocket(lambda _: {})
     assert str(raised.value) == f"{path}/below is not a folder, but a file or a link; remove it"
     assert os.listdir("/proc/self/fd") == descriptors
 
@@ -184,6 +184,7 @@ def test_an_answer_that_is_none_is_an_error(answer: bytes, said: str, path: Path
         def serve() -> None:
             client, _ = server.accept()
             with client:
+                client.recv(100)
                 client.sendall(answer)
 
         thread = threading.Thread(target=serve)
