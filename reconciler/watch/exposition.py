@@ -131,6 +131,7 @@ class _Standings(Collector):
 
     def __init__(self, read: Callable[[], Snapshot]) -> None:
         self._read = read
+        self._versions = {"version": installed_version(), "python": ".".join(map(str, sys.version_info[:3]))}
 
     def describe(self) -> Iterator[Metric]:
         """Return nothing: the names are ours alone, and to collect needs a watcher that is complete."""
@@ -139,10 +140,8 @@ class _Standings(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all families."""
         known = self._read()
-        words = {"version": installed_version(), "python": ".".join(map(str, sys.version_info[:3]))}
-        # Not an info metric: its type would need another name in each of the two formats.
-        info = GaugeMetricFamily("reconciler_build_info", "versions of reconciler and of Python", labels=tuple(words))
-        info.add_metric(tuple(words.values()), 1)
+        info = GaugeMetricFamily("reconciler_build_info", "versions of reconciler and Python", labels=[*self._versions])
+        info.add_metric([*self._versions.values()], 1)
         yield info
         yield GaugeMetricFamily(
             "reconciler_alarms",

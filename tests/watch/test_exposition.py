@@ -257,6 +257,9 @@ def test_the_number_of_series_depends_on_sandboxes_alone() -> None:
         metrics.record_error(OSError(number, str(number)))
         metrics.record_repair(look(cause=("", "start", "manifest")[number % 3]), Result((SERVER,), number))
     assert len(values(metrics)) < 250
+    one, two = (Standing(SandboxStatus(name, "netns web", "web.yaml")) for name in "ab")
+    # docs/security.md has this number.
+    assert len(values(known(one, two))) - len(values(known(one))) == 9
 
 
 def test_the_page_about_the_watch_has_each_metric_with_its_labels() -> None:

@@ -155,7 +155,7 @@ def test_standard_error_is_the_journal_only_if_it_is(tmp_path: Path, monkeypatch
 def emitted() -> tuple[set[str], set[str]]:
     """Return the names of all events that the watcher logs, and of their fields, as its modules have them."""
     events, fields = set[str](), {"event", "traceback"}
-    for file in Path("reconciler/watch").glob("*.py"):
+    for file in Path("reconciler/watch").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
                 continue
