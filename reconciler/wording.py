@@ -130,5 +130,5 @@ def suggest(name: str, known: Iterable[str], *, listed_by: str = "`reconciler ex
     if close := nearest(name, names):
         return f'did you mean "{close}"?'
     if len(names) > _LISTED:
-        return f"expected one of {len(names)} names; {listed_by} has them"
+        return f"expected one of {len(names)} names" + (f"; {listed_by} has them" if listed_by else "")
     return f"expected one of: {', '.join(names)}"

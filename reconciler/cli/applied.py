@@ -46,7 +46,11 @@ class Applied:
             "seconds": round(self.seconds or (time.monotonic() - self.begin if self.begin else 0.0), 3),
             "fingerprint": self.fingerprint,
             "operations": [
-                {**operation_data(each.operation), "status": each.status.value, "reason": each.reason}
+                {
+                    **operation_data(each.operation),
+                    "status": each.status.value,
+                    **({"reason": each.reason} if each.reason else {}),
+                }
                 for each in outcomes
             ],
             "error": list(self.lines),

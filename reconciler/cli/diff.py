@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 
 from reconciler.cli.authority import read_policy
 from reconciler.cli.beside import beside
@@ -17,6 +18,7 @@ from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed
 from reconciler.preview import Preview, compare, preview
+from reconciler.safety import combine
 from reconciler.wording import suggest
 
 
@@ -45,15 +47,17 @@ def run(arguments: argparse.Namespace) -> int:
     manifests = chosen(load(arguments.paths, policy), arguments.only)
     saved = _load_saved(arguments.observed) if arguments.observed else None
     previews: list[tuple[Manifest, Preview]] = []
+    errors: dict[str, Sequence[str]] = {}
     failed = 0
     for ended in beside(manifests, lambda manifest, _: _preview(manifest, saved, policy, adopt=arguments.adopt)):
         if ended.result:
             previews.append((ended.manifest, ended.result))
         else:
+            errors[ended.manifest.sandbox.id] = ended.lines()
             warn(*ended.lines())
             failed = max(failed, ended.exit_code)
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
-    _print(arguments, previews)
+    _print(arguments, previews, errors)
     return failed or int(any(each.plan.operations for _, each in previews))
 
 
@@ -72,7 +76,9 @@ def _load_saved(file: str) -> dict[str, Observed]:
     return {each.sandbox.id: Observed(sandbox=each.sandbox) for each in load([file])}
 
 
-def _print(arguments: argparse.Namespace, previews: list[tuple[Manifest, Preview]]) -> None:
+def _print(
+    arguments: argparse.Namespace, previews: Sequence[tuple[Manifest, Preview]], errors: Mapping[str, Sequence[str]]
+) -> None:
     match arguments.output:
         case "text":
             for manifest, each in previews:
@@ -84,4 +90,9 @@ def _print(arguments: argparse.Namespace, previews: list[tuple[Manifest, Preview
             for manifest, each in previews:
                 print(render_script(manifest, each))
         case form:
-            print_data({"sandboxes": [plan_data(manifest, each) for manifest, each in previews]}, form)
+            data = {
+                "sandboxes": [plan_data(*each) for each in previews],
+                "fingerprint": combine([each.fingerprint for _, each in previews]) if previews else "",
+                "errors": [{"sandbox": name, "error": list(lines)} for name, lines in errors.items()],
+            }
+            print_data(data, form)

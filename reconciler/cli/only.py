@@ -27,6 +27,6 @@ def chosen(manifests: Sequence[Manifest], patterns: Sequence[str]) -> list[Manif
     ids = [each.sandbox.id for each in manifests]
     for pattern in patterns:
         if not select([pattern], ids):
-            raise HostError(f'--only: no manifest is of a sandbox "{pattern}"; {suggest(pattern, ids)}')
+            raise HostError(f'--only: no manifest is of a sandbox "{pattern}"; {suggest(pattern, ids, listed_by="")}')
     kept = set(select(patterns, ids)) if patterns else set(ids)
     return [each for each in manifests if each.sandbox.id in kept]

@@ -148,7 +148,7 @@ class Surroundings:
     `unproven`: NIC → what its alias claims that it was on the host, although no record proves that it was given.
     `kernel`: its release, major and minor, if known.
     `services`: foreign IPVS services. `connections`: how many each server has that no manifest wants.
-    `ipvs_listing`: the kernel's own listing of the IPVS table, if the look has read it.
+    `ipvs_listing`: the kernel's own listing of the IPVS table, or that of ipvsadm, if the look has read one.
     `expiring`: a killed run has left `expire_nodest_conn` switched on. `now`: Unix seconds of the look.
     `local`: every address of every link; None if nothing was observed. `forwarding`, `forwarding6`: whether IPv4 and
     IPv6 packets are forwarded; only if IPVS was observed.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.manifest.service import name, write_address
-from reconciler.model.ipvs import FWMARK, Service, due
+from reconciler.model.ipvs import FWMARK, Server, Service, due
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink import ipvs_listing
 from reconciler.watch import clock
@@ -59,8 +59,7 @@ class Traffic(NamedTuple):
 
 
 def _service_data(service: Service, counts: dict[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:
-    words = ipvs_listing.words(service.key)
-    found = [(each, counts.get((words, ipvs_listing.place(*each.key)))) for each in service.servers]
+    found = [(each, _count(service, each, counts)) for each in service.servers]
     active, inactive = (sum(count[at] for _, count in found if count) for at in (0, 1))
     servers = [
         {
@@ -72,6 +71,15 @@ def _service_data(service: Service, counts: dict[tuple[str, str], tuple[int, int
         for server, count in found
     ]
     return {"service": _words(service), "active": active, "inactive": inactive, "servers": servers}
+
+
+def _count(service: Service, server: Server, counts: dict[tuple[str, str], tuple[int, int]]) -> tuple[int, int] | None:
+    """Return the connections of a server, which the kernel lists in its own notation, and kata-runtime as ipvsadm."""
+    kernel = ipvs_listing.words(service.key), ipvs_listing.place(*server.key)
+    kind, place = (
+        ("FWM", str(service.port)) if service.protocol == FWMARK else (service.protocol.upper(), name(service))
+    )
+    return counts.get(kernel) or counts.get((f"{kind} {place}", write_address(*server.key)))
 
 
 def _drains(found: Preview) -> Iterator[Drain]:

@@ -74,16 +74,22 @@ def test_json_is_for_programs(capsys: Output) -> None:
         '  "sandboxes": [\n'
         "    {\n"
         '      "sandbox": "web",\n'
+        '      "driver": "netns web",\n'
+        '      "file": "web.yaml",\n'
         f'      "fingerprint": "{fingerprint_of_web()}",\n'
+        '      "draining": 0,\n'
         '      "operations": [\n'
         "        {\n"
         '          "action": "change",\n'
         '          "operation": "ReplaceRoute",\n'
-        f'          "command": "{GATEWAY_CHANGE}"\n'
+        f'          "command": "{GATEWAY_CHANGE}",\n'
+        '          "comment": "was 10.8.0.0/16 via 192.0.2.1 dev eth0"\n'
         "        }\n"
         "      ]\n"
         "    }\n"
-        "  ]\n"
+        "  ],\n"
+        f'  "fingerprint": "{fingerprint_of_web()}",\n'
+        '  "errors": []\n'
         "}\n"
     )
 
