@@ -21,11 +21,12 @@ _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG = 7
 
 
-def receives(stream: TextIO) -> bool:
-    """Return whether a stream goes to the journal."""
-    with suppress(OSError, ValueError):
-        found = os.fstat(stream.fileno())
-        return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+def receives(stream: TextIO | None) -> bool:
+    """Return whether a stream goes to the journal. None is standard error if it was closed at the start."""
+    if stream is not None:
+        with suppress(OSError, ValueError):
+            found = os.fstat(stream.fileno())
+            return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
     return False
 
 

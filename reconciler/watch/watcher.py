@@ -100,8 +100,8 @@ class Watcher:
         self._done: deque[tuple[str, bool]] = deque()
         self._stopping = self._reload = False
         self._meter, self._pages = self._make_pages()
-        # Whether all manifests have been read, and each sandbox has been looked at.
-        self._ready = False
+        # Whether all manifests have been read and distributed, and whether each sandbox has been looked at since.
+        self._distributed = self._ready = False
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. BusyError if another watcher runs on this host."""
@@ -219,6 +219,7 @@ class Watcher:
             if before is None or path not in before.missing:
                 log.emit("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
         self._distribute(found, first=before is None)
+        self._distributed = True
         if before is None:
             notify.send("READY=1")
             log.emit("watching", sandboxes=len(found.manifests), problems=len(found.problems))
@@ -468,7 +469,7 @@ class Watcher:
 
     def _unready(self) -> list[str]:
         """Return what has to happen before the watcher is ready for the first time. Any thread may call this."""
-        if self._manifests is None:
+        if not self._distributed:
             return ["the manifests have not been read yet"]
         new = [each.status.sandbox for each in self._standings() if each.state is SandboxState.NEW]
         self._ready = self._ready or not new

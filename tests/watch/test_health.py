@@ -72,6 +72,9 @@ def test_a_watcher_is_ready_once_each_sandbox_was_looked_at_and_stays_so(watcher
     workers = [add(watcher, f"web-{number:02}") for number in range(12)]
     manifests = {each.manifest.sandbox.id: each.manifest for each in workers}
     watcher._manifests = ManifestSet(manifests, {}, (), ())
+    # While workers are being started, none of those that there are need be new.
+    assert ask(watcher, "/readyz")[1].endswith("the manifests have not been read yet\n")
+    watcher._distributed = True
     # Their threads do not run, which is no matter here.
     watcher._stopping = True
     names = ", ".join(f"web-{number:02}" for number in range(10))

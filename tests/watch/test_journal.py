@@ -149,6 +149,7 @@ def test_standard_error_is_the_journal_only_if_it_is(tmp_path: Path, monkeypatch
         assert not journal.receives(one)
         monkeypatch.delenv("JOURNAL_STREAM")
         assert not journal.receives(one)
+        assert not journal.receives(None)
     assert not journal.receives(one)
 
 
