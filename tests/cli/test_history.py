@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from reconciler.history.scribe import Occasion, Scribe
 from reconciler.history.writer import Writer
 from reconciler.model.route import Route
 from reconciler.operations.route import AddRoute
+from tests.terminal import Terminal
 
 Output = pytest.CaptureFixture[str]
 HAND = {"command": "apply", "uid": 0, "user": "root", "login": "mira", "terminal": "pts/3"}
@@ -154,27 +153,20 @@ def test_following_ends_with_its_reader(following: subprocess.Popen[bytes]) -> N
 
 
 @pytest.mark.usefixtures("story")
-def test_a_narrow_terminal(folder: Path) -> None:
-    parent, child = pty.openpty()
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"NO_COLOR": "1", "LC_ALL": "C"}], ids=["unicode", "ascii"])
+def test_a_narrow_terminal(folder: Path, environment: dict[str, str]) -> None:
     code = (
         "import sys\nfrom reconciler.history import folder as files\n"
         "files.STATE, files.FOLDER = sys.argv[1], sys.argv[1] + '/history'\n"
         "sys.argv[1:] = ['history']\nfrom reconciler.cli.main import entry\nentry()"
     )
-    environment = {**os.environ, "COLUMNS": "40", "NO_COLOR": "1"}
-    words = [sys.executable, "-c", code, str(folder.parent)]
-    ran = subprocess.Popen(words, stdout=child, env=environment)
-    os.close(child)
-    data = b""
-    while True:
-        try:
-            part = os.read(parent, 4096)
-        except OSError:
-            break
-        data += part
-    os.close(parent)
-    assert ran.wait(60) == 0
+    terminal = Terminal([sys.executable, "-c", code, str(folder.parent)], 40, environment)
+    try:
+        code_, data = terminal.finish()
+    finally:
+        terminal.close()
     lines = data.decode().replace("\r\n", "\n").splitlines()
+    assert code_ == 0
     assert max(map(len, lines)) <= 40
     at = next(number for number, each in enumerate(lines) if each.endswith(" web-1"))
     assert lines[at + 1 : at + 6] == [
@@ -184,3 +176,4 @@ def test_a_narrow_terminal(folder: Path) -> None:
         "  + ip route add blackhole 10.0.0.0/16",
         "      proto 200",
     ]
+    assert f"  + {'...' if 'LC_ALL' in environment else '…'} 2 more; -o json has 8" in lines
