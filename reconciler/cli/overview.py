@@ -133,8 +133,10 @@ def _time_left(deadline: float) -> str:
 
 def _sum(ipvs: dict[str, Any]) -> str:
     services = ipvs["services"]
+    if not ipvs["read"]:
+        return "the connections are not known yet: the next quick look reads them"
     if not services:
-        return "the connections are not known (yet): the next quick look reads them"
+        return "no connections are known: the manifest has no service, or the kernel lists far more than the manifest"
     active, inactive = (sum(each[kind] for each in services) for kind in ("active", "inactive"))
     words = f"{active:,} active and {inactive:,} inactive {plural('connection', inactive)}"
     return f"{words} of {len(services):,} {plural('service', len(services))}, read {format_age(ipvs['read'])}"

@@ -82,12 +82,16 @@ class Parser(argparse.ArgumentParser):
         for at, word in enumerate(words):
             if word in commands and commands[word].extent(words[:at]) == at:
                 return [word, *commands[word].arranged([*words[:at], *words[at + 1 :]])]
+        if words and words[0] in self.options():
+            # An option of the whole, such as --version.
+            return list(words)
         known = self.extent(words)
-        if self._is_unknown(words[known : known + 1]):
-            at, word = next(((at, word) for at, word in enumerate(words) if word in commands), (0, ""))
-            return [word, *words[:at], *words[at + 1 :]] if word else list(words)
-        # What is left of an option of a command does not hide which word is no command.
-        return [*(word for word in words[:known] if word in self.options()), *words[known:]]
+        wrong = words[known : known + 1]
+        named = next((at for at, word in enumerate(words) if word in commands and at >= known), None)
+        if named is not None and (named == known or self._is_unknown(wrong)):
+            return [words[named], *words[:named], *words[named + 1 :]]
+        # Options in front of it do not hide which word is no command.
+        return list(words[known:])
 
     def _with_options_first(self, words: Sequence[str]) -> list[str]:
         if any(action.nargs == argparse.REMAINDER for action in self._actions):

@@ -45,8 +45,8 @@ class Traffic(NamedTuple):
         listing = found.observed.around.ipvs_listing
         if not listing:
             return after
-        kept = listing if len(listing) <= MOST + OBJECT_MOST * objects_of(desired) else ""
-        return after._replace(listing=kept, read=clock.now())
+        is_long = len(listing) > MOST and len(listing) > MOST + OBJECT_MOST * objects_of(desired)
+        return after._replace(listing="" if is_long else listing, read=clock.now())
 
     def to_data(self, services: tuple[Service, ...]) -> dict[str, Any]:
         """Return the connections of these services as plain data. A server that the listing lacks has none: null."""

@@ -123,6 +123,11 @@ def test_of_the_whole(words: str, expected: str, capsys: pytest.CaptureFixture[s
         ("diff --adpot m.yaml", 'diff: error: unknown option --adpot; did you mean "--adopt"?'),
         ("--adpot diff m.yaml", 'diff: error: unknown option --adpot; did you mean "--adopt"?'),
         ("--polcy x diff m.yaml", 'diff: error: unknown option --polcy; did you mean "--policy"?'),
+        ("-v status diff", "status: error: unknown option -v; `reconciler status --help` lists the options"),
+        (
+            "--adopt sandbox list",
+            "sandbox: error: unknown option --adopt; `reconciler sandbox --help` lists the options",
+        ),
         ("-v status", "status: error: unknown option -v; `reconciler status --help` lists the options"),
         ("diff --adpot=1 m.yaml", 'diff: error: unknown option --adpot; did you mean "--adopt"?'),
         ("diff -o yml m.yaml", 'diff: error: -o/--output: "yml" is no choice; did you mean "yaml"?'),

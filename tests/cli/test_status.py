@@ -26,6 +26,7 @@ from reconciler.watch.state import SandboxState
 from reconciler.wording import select
 from tests.terminal import DEADLINE, Terminal
 from tests.watch.clock import Clock
+from tests.watch.running import until
 
 NOW = 1_700_000_000.0
 
@@ -361,6 +362,20 @@ def test_the_screen_is_left_as_it_was(say: Say, number: int) -> None:
         os.kill(int(child), number)
         assert terminal.finish()[0] == 0
         assert terminal.shown.endswith(LEAVE)
+
+
+def test_who_stops_it_gets_the_terminal_back_until_it_goes_on(say: Say) -> None:
+    say(sandbox())
+    with on_a_terminal(80, "--watch") as terminal:
+        terminal.read(b"converged")
+        (child,) = Path(f"/proc/{terminal.process.pid}/task/{terminal.process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGTSTP)
+        assert terminal.read(LEAVE).endswith(LEAVE)
+        until(lambda: Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2][0] == "T", "it stops")
+        os.kill(int(child), signal.SIGCONT)
+        assert terminal.read(b"converged").startswith(ENTER)
+        terminal.type("\x03")
+        assert terminal.finish()[0] == 0
 
 
 def test_a_pipe_gets_what_changes(say: Say) -> None:
