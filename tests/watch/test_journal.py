@@ -155,16 +155,34 @@ def test_standard_error_is_the_journal_only_if_it_is(tmp_path: Path, monkeypatch
 
 def emitted() -> tuple[set[str], set[str]]:
     """Return the names of all events that the watcher logs, and of their fields, as its modules have them."""
+    trees = [ast.parse(file.read_text()) for file in Path("reconciler/watch").rglob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    # What passes the name of an event on is called with one as well.
+    passes = {"emit", "exception"}
+    for tree in trees:
+        passes |= {each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef) and _passes_event(each)}
     events, fields = set[str](), {"event", "traceback"}
-    for file in Path("reconciler/watch").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
-                continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-            if name in {"emit", "exception"} and node.args:
-                events |= {text for each in ast.walk(node.args[0]) if (text := _text(each))}
-                fields |= {each.arg for each in node.keywords if each.arg} - {"level"}
+    for call in calls:
+        if _called(call) in passes:
+            events |= {text for each in ast.walk(call.args[0]) if (text := _text(each))}
+            fields |= {each.arg for each in call.keywords if each.arg} - {"level"}
     return events, fields
+
+
+def _called(call: ast.Call) -> str:
+    """Return the name of the function or method that is called."""
+    function = call.func
+    return (
+        function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    )
+
+
+def _passes_event(function: ast.FunctionDef) -> bool:
+    names = {each.arg for each in function.args.args}
+    calls = [each for each in ast.walk(function) if isinstance(each, ast.Call) and each.args]
+    return any(
+        _called(each) == "emit" and isinstance(each.args[0], ast.Name) and each.args[0].id in names for each in calls
+    )
 
 
 def _text(node: ast.AST) -> str:
