@@ -18,7 +18,14 @@ from reconciler.wording import plural
 _SHOWN = 5
 
 
-def undone_error(outcomes: Sequence[Outcome], before: Preview, not_undone: str) -> ApplyError:
+class PlanError(ApplyError):
+    """An operation of a plan failed. `outcomes`: what became of each. `is_proven`: all was read again, and is so."""
+
+    outcomes: tuple[Outcome, ...] = ()
+    is_proven = False
+
+
+def undone_error(outcomes: Sequence[Outcome], before: Preview, not_undone: str) -> PlanError:
     """Return the error of an apply that failed and was undone as a whole, with the counts of all outcomes."""
     operations = before.plan.operations
     count = {status: sum(outcome.status is status for outcome in outcomes) for status in Status}
@@ -35,21 +42,28 @@ def undone_error(outcomes: Sequence[Outcome], before: Preview, not_undone: str) 
     state = f"{id_} is NOT as it was before: {not_undone}" if not_undone else f"{id_} is as it was before"
     failed = next(outcome for outcome in outcomes if outcome.status is not Status.DONE)
     number = outcomes.index(failed) + 1
-    return ApplyError(
+    error = PlanError(
         headline=f"failed at operation {number:,} of {len(operations):,}: {failed.operation.command}",
         reason=_reason(failed, before.desired.driver),
         path=locate(before.desired, failed.operation.subject),
         counts=f"{'; '.join(words)}. {state}.",
     )
+    error.is_proven = not not_undone
+    after = Status.UNKNOWN if not_undone else Status.UNDONE
+    begun_ones = {
+        each.operation: each if each.status is Status.FAILED else Outcome(each.operation, after) for each in outcomes
+    }
+    error.outcomes = tuple(begun_ones.get(each, Outcome(each, Status.NOT_TRIED)) for each in operations)
+    return error
 
 
-def kept_error(fates: Fates, before: Preview) -> ApplyError:
+def kept_error(fates: Fates, before: Preview) -> PlanError:
     """Return the error of an apply in which operations failed and those that do not depend on them were kept."""
     failures = fates.failed
     others = [f"{each.operation.command}: {each.reason}" for each in failures[1:_SHOWN]]
     if len(failures) > _SHOWN:
         others.append(f"… and {len(failures) - _SHOWN:,} more")
-    return ApplyError(
+    error = PlanError(
         headline=f"{_failed_words(failures, len(before.plan.operations))}: {failures[0].operation.command}",
         reason=_reason(failures[0], before.desired.driver),
         others=tuple(others),
@@ -58,6 +72,19 @@ def kept_error(fates: Fates, before: Preview) -> ApplyError:
         fates=tuple(_fate_lines(fates)),
         is_kept=True,
     )
+    error.is_proven = not fates.unknown and not fates.deviations
+    error.outcomes = tuple(_outcomes(fates, before.plan.operations))
+    return error
+
+
+def _outcomes(fates: Fates, operations: Sequence[Operation]) -> Iterator[Outcome]:
+    """Yield what became of all operations of a plan in order, and then of those that were tried in place of some."""
+    became = {each: Outcome(each, Status.DONE) for each in fates.kept}
+    became |= {each: Outcome(each, Status.UNDONE) for each in fates.undone}
+    became |= {each: Outcome(each, Status.NOT_TRIED) for each in fates.not_tried}
+    became |= {each.operation: each for each in fates.failed}
+    yield from (became.pop(each, Outcome(each, Status.UNKNOWN)) for each in operations)
+    yield from became.values()
 
 
 def _count_words(fates: Fates, id_: str) -> Iterator[str]:

@@ -76,11 +76,13 @@ def shown(value: Any) -> str:
     return words if len(words) <= 60 else f"{words[:60]}…"
 
 
-def to_json(data: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+def to_json(
+    data: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None, ascii_only: bool = False
+) -> str:
     """Return data as JSON that a terminal can show. What is not JSON becomes its text."""
     import json
 
-    text = json.dumps(data, ensure_ascii=False, indent=indent, separators=separators, default=str)
+    text = json.dumps(data, ensure_ascii=ascii_only, indent=indent, separators=separators, default=str)
     if text.replace("\n", "").isprintable():
         return text
     # JSON leaves one control character of ASCII as it is.
@@ -102,6 +104,14 @@ def _encoded(character: str) -> bytes:
     return character.encode(errors="surrogateescape" if is_byte else "surrogatepass")
 
 
+def select(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return the names that match one of these patterns, in their own order; wildcards are those of a shell."""
+    from fnmatch import translate
+
+    matches = re.compile("|".join(map(translate, patterns))).match
+    return [name for name in names if matches(name)]
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is close to an unknown one, if there is one."""
     from difflib import get_close_matches
@@ -111,11 +121,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_lower[close[0]] if close else None
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the known name that is close to an unknown one, or else at all known names."""
+def suggest(name: str, known: Iterable[str], *, listed_by: str = "`reconciler explain`") -> str:
+    """Return a hint at the known name that is close to an unknown one, or else at all known names.
+
+    `listed_by`: what has them, if they are very many.
+    """
     names = list(known)
     if close := nearest(name, names):
         return f'did you mean "{close}"?'
     if len(names) > _LISTED:
-        return f"expected one of {len(names)} names; `reconciler explain` has them"
+        return f"expected one of {len(names)} names" + (f"; {listed_by} has them" if listed_by else "")
     return f"expected one of: {', '.join(names)}"

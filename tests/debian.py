@@ -23,7 +23,7 @@ from tests.conftest import Kernel, ip
 
 ROOT = Path(__file__).parents[1]
 # What the package depends on is there already, so that dpkg alone can install it.
-INCLUDED = "python3,python3-yaml"
+INCLUDED = "python3,python3-prometheus-client,python3-yaml"
 # Seconds: debootstrap downloads a hundred packages.
 TIMEOUT = 900
 # What dpkg, debconf and systemd's tools write down of every package.
@@ -145,6 +145,10 @@ def _used(host: Debian) -> None:
     # An image of a guest is made of files of the package.
     program = f"import sys; sys.path.insert(0, '/{_PRIVATE}'); from reconciler.guest import image; image._key('')"
     host.run("python3", "-I", "-c", program)
+    # The metrics are made by Debian's prometheus_client.
+    program = f"import sys; sys.path.insert(0, '/{_PRIVATE}'); import reconciler.watch.exposition as each; "
+    program += "assert each.Metrics(lambda: each.Snapshot((), 0, 0)).expose('').status == 200"
+    host.run("python3", "-I", "-c", program)
     # The library that serves the page is in the package.
     program = f"import sys; sys.path.insert(0, '/{_PRIVATE}'); from reconciler.watch.page import server"
     host.run("python3", "-I", "-c", program)
@@ -205,6 +209,9 @@ def _purged(host: Debian, before: set[str]) -> None:
     record = host.root / "run/reconciler/devices/4-4026531840"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.touch()
+    history = host.root / "var/lib/reconciler/history/web-1.jsonl"
+    history.parent.mkdir(parents=True, exist_ok=True)
+    history.touch()
     output = host.run("dpkg", "--purge", "reconciler")
     assert "/run/reconciler is kept" in output, output
     assert record.exists()

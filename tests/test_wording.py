@@ -30,6 +30,7 @@ def test_a_time_is_a_number_and_its_unit(text: str, number: float) -> None:
 
 def test_many_names_are_not_listed() -> None:
     assert suggest("xyz", ["abc", "def"]) == "expected one of: abc, def"
+    assert suggest("xyz", map(str, range(41)), listed_by="") == "expected one of 41 names"
     assert suggest("xyz", map(str, range(41))) == "expected one of 41 names; `reconciler explain` has them"
 
 

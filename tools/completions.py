@@ -20,17 +20,26 @@ _NETNS, _MACHINES = "/run/netns", "/run/reconciler/sandboxes"
 # What an argument is called in the help → what completes it.
 _BY_METAVAR = {"PATH": "file", "FILE": "file", "FILE|-": "file", "FIELD": "fields"}
 # The names of machines, by the commands that take them.
+_SHARED = {"color", "output", "policy", "verbose"}
 _OF_MACHINES = {"reconciler sandbox exec", "reconciler sandbox stop"}
 
 
 def write(shell: str) -> str:
     """Return the completions of a shell."""
     parser = whole_parser()
+    _add_shared(parser)
     for each in _parsers(parser):
         for action in each._actions:  # noqa: SLF001 (argparse has no other list of them)
             if kind := _kind(each.prog, str(action.metavar), action.option_strings):
                 action.complete = _COMPLETERS[kind]  # type: ignore[attr-defined]
     return shtab.complete(parser, shell=shell, preamble=_PREAMBLES[shell]())
+
+
+def _add_shared(parser: Parser) -> None:
+    """Add the options that most commands have to those of the whole: they may stand before the command."""
+    for action in parser.commands()["diff"]._actions:  # noqa: SLF001
+        if action.dest in _SHARED:
+            parser._add_action(action)  # noqa: SLF001
 
 
 def _parsers(parser: Parser) -> Iterator[Parser]:

@@ -8,10 +8,11 @@ import textwrap
 import time
 from collections.abc import Iterator
 
-from reconciler.cli.main import installed_version, whole_parser
+from reconciler.cli.main import whole_parser
 from reconciler.cli.manual import MANUAL, Exits
 from reconciler.cli.parser import Parser
 from reconciler.model.policy import POLICY_FILE
+from reconciler.version import installed_version
 
 _FILES = {
     POLICY_FILE: "what manifests may name on this host",
@@ -60,6 +61,7 @@ A manifest of YAML describes the interfaces, routes and IPVS rules of one sandbo
 reconciler reads what the kernel has, shows the difference as commands, applies the fewest operations that remove it,
 and verifies the result.
 It changes only what it created.
+Options of a command may stand before it as well, and between its arguments.
 """
 
 

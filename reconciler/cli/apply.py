@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import re
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from reconciler.cli.applied import Applied, document
 from reconciler.cli.authority import read_policy
 from reconciler.cli.beside import Ended, Output, beside
 from reconciler.cli.named import undone_words
-from reconciler.cli.output import render_warnings, warn
+from reconciler.cli.only import add_only, chosen
+from reconciler.cli.output import print_data, render_warnings, warn
+from reconciler.cli.parser import add_output
 from reconciler.cli.progress import Progress
-from reconciler.cli.recording import by_hand, writer
+from reconciler.cli.recording import Revisions, applying, writer
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
 from reconciler.drivers import Driver, connect
 from reconciler.drivers.claims import Claims
-from reconciler.errors import ApplyError, HostError, Problem, ReconcilerError, RefusedError
+from reconciler.errors import ApplyError, HostError, ManifestError, Problem, ReconcilerError, RefusedError
 from reconciler.history.force import take_effect
 from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest, load, warnings
@@ -27,12 +32,14 @@ from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance, combine, parse_allowance
-from reconciler.wording import plural
+from reconciler.wording import failure, plural
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    add_output(parser, "text", "json", "yaml", words="text, or what was done as json or yaml, for programs")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the operations")
+    add_only(parser)
     parser.add_argument(
         "--allow-delete",
         metavar="N|N%|all",
@@ -64,32 +71,64 @@ def _allowance(text: str) -> Allowance:
 
 def run(arguments: argparse.Namespace) -> int:
     """Apply each manifest. Whatever one fails of, the others are applied nevertheless."""
+    applied: list[Applied] = []
+    if arguments.output == "text":
+        return _apply_all(arguments, applied)
+    problems: list[Problem] = []
+    reason: Sequence[str] = ()
+    try:
+        return _apply_all(arguments, applied)
+    except ManifestError as error:
+        problems = error.problems
+        raise
+    except ReconcilerError as error:
+        reason = error.lines
+        raise
+    except OSError as error:
+        reason = [failure(error)]
+        raise
+    except KeyboardInterrupt:
+        reason = ["interrupted"]
+        raise
+    finally:
+        print_data(document(applied, problems, reason), arguments.output)
+
+
+def _apply_all(arguments: argparse.Namespace, applied: list[Applied]) -> int:
+    """Apply the chosen manifests, and add to `applied` what becomes of each."""
     policy = read_policy(arguments.policy, arguments.paths)
-    manifests = load(arguments.paths, policy)
+    manifests = chosen(load(arguments.paths, policy), arguments.only)
+    applied += [Applied(each) for each in manifests]
+    known = {each.manifest.sandbox.id: each for each in applied}
     expected: dict[str, str] = {}
     if arguments.expect:
         found = _preview_all(manifests, policy, arguments)
         if failed := [each for each in found if each.error]:
-            warn(*failed[0].lines())
-            return failed[0].exit_code
+            return _fail(failed[0], known)
         expected = {each.manifest.sandbox.id: each.result or "" for each in found}
         _compare(combine(list(expected.values())), arguments.expect)
-    claims, lines = Claims(), writer()
+    claims, lines, revisions = Claims(), writer(), Revisions(manifests)
 
     def work(manifest: Manifest, output: Output) -> None:
-        _apply(manifest, _Terms(policy, arguments, expected.get(manifest.sandbox.id), claims, lines), output)
+        name = manifest.sandbox.id
+        _apply(known[name], _Terms(policy, arguments, expected.get(name), claims, lines, revisions), output)
 
     worst = 0
     for ended in beside(manifests, work, again=_lacks_device):
-        match ended.error:
-            case None:
-                continue
-            case ApplyError() as error:
-                warn(*render_failure(ended.manifest, error))
-            case _:
-                warn(*ended.lines())
+        if ended.error:
+            _fail(ended, known)
         worst = worst or ended.exit_code
     return worst
+
+
+def _fail(ended: Ended[Any], known: dict[str, Applied]) -> int:
+    """Print why a sandbox failed, and record it."""
+    applied = known[ended.manifest.sandbox.id]
+    applied.error = ended.error
+    error = ended.error
+    applied.lines = render_failure(ended.manifest, error) if isinstance(error, ApplyError) else ended.lines()
+    warn(*applied.lines)
+    return ended.exit_code
 
 
 def _lacks_device(error: Exception) -> bool:
@@ -124,28 +163,37 @@ def _compare(found: str, expected: str) -> None:
 
 
 class _Terms(NamedTuple):
-    """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any. `lines`: the history."""
+    """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any.
+
+    `lines`: the history. `revisions`: those of all manifests, for the history.
+    """
 
     policy: Policy
     arguments: argparse.Namespace
     expected: str | None
     claims: Claims
     lines: Writer
+    revisions: Revisions
 
 
-def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
-    policy, arguments, expected, claims, lines = terms
-    warned: list[Problem] = []
+def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
+    manifest = applied.manifest
+    policy, arguments, expected, claims, lines, revisions = terms
+    applied.begin, applied.planned, applied.warnings = time.monotonic(), (), []
 
     def accept(found: Preview) -> None:
-        warned.extend(warnings([(manifest, found.observed.around)]))
-        output.warn(*render_warnings(warned))
+        applied.warnings += warnings([(manifest, found.observed.around)])
+        output.warn(*render_warnings(applied.warnings))
+        applied.planned = found.plan.operations
+        if expected is not None or arguments.output != "text":
+            # To hash a large table takes a while.
+            applied.fingerprint = found.fingerprint
         if expected is not None:
-            _compare(found.fingerprint, expected)
+            _compare(applied.fingerprint, expected)
 
     # Several of them would overwrite each other.
     progress = Progress(manifest.sandbox.id) if output.is_direct else None
-    scribe = by_hand(lines, "apply", manifest.sandbox, manifest)
+    scribe = applying(lines, manifest, revisions)
     try:
         with scribe.attempt(), connect(manifest.sandbox, policy) as driver:
             claims.claim(manifest.sandbox, driver)
@@ -163,12 +211,16 @@ def _apply(manifest: Manifest, terms: _Terms, output: Output) -> None:
             if not result.operations:
                 scribe.settle()
             take_effect(scribe, manifest)
-            late = _late_warnings(driver, manifest, result)
+            applied.result = result
+            late = [each for each in _late_warnings(driver, manifest, result) if each not in applied.warnings]
     finally:
+        applied.seconds = time.monotonic() - applied.begin
         if progress:
             progress.clear()
-    output.warn(*render_warnings(each for each in late if each not in warned))
-    _report(manifest, result, arguments, output)
+    output.warn(*render_warnings(late))
+    applied.warnings += late
+    if arguments.output == "text":
+        _report(manifest, result, arguments, output)
     if result.operations and (words := undone_words(manifest.sandbox, manifest.file)):
         output.warn(words)
 

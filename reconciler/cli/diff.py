@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 
 from reconciler.cli.authority import read_policy
 from reconciler.cli.beside import beside
+from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, print_warnings, say, warn
+from reconciler.cli.parser import add_output
 from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
@@ -15,18 +18,14 @@ from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed
 from reconciler.preview import Preview, compare, preview
+from reconciler.safety import combine
 from reconciler.wording import suggest
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("text", "json", "yaml", "shell"),
-        default="text",
-        help="text (commands), json or yaml (stable, for programs), shell (a script that can be run)",
-    )
+    words = "text (commands), json or yaml (stable, for programs), shell (a script that can be run)"
+    add_output(parser, "text", "json", "yaml", "shell", words=words)
     parser.add_argument("-v", "--verbose", action="store_true", help="print every operation of a long run of like ones")
     parser.add_argument(
         "--observed",
@@ -39,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="compare with what the manifests said at a time (1h, 2026-11-27T10:00; by the history), or in a revision "
         "of git, not with the sandbox",
     )
+    add_only(parser)
     parser.add_argument("--adopt", action="store_true", help="show what `apply --adopt` would do")
 
 
@@ -47,27 +47,29 @@ def run(arguments: argparse.Namespace) -> int:
 
     If one cannot be read, the others are still printed.
     """
-    if arguments.since and (arguments.observed or arguments.adopt or arguments.output == "shell"):
+    if arguments.since is not None and (arguments.observed or arguments.adopt or arguments.output == "shell"):
         raise HostError("--since compares manifests, so neither --observed nor --adopt nor -o shell goes with it")
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
     policy = read_policy(arguments.policy, arguments.paths)
-    manifests = load(arguments.paths, policy)
-    if arguments.since:
+    manifests = chosen(load(arguments.paths, policy), arguments.only)
+    if arguments.since is not None:
         from reconciler.cli import since
 
         return since.run(arguments, manifests, policy)
     saved = _load_saved(arguments.observed) if arguments.observed else None
     previews: list[tuple[Manifest, Preview]] = []
+    errors: dict[str, Sequence[str]] = {}
     failed = 0
     for ended in beside(manifests, lambda manifest, _: _preview(manifest, saved, policy, adopt=arguments.adopt)):
         if ended.result:
             previews.append((ended.manifest, ended.result))
         else:
+            errors[ended.manifest.sandbox.id] = ended.lines()
             warn(*ended.lines())
             failed = max(failed, ended.exit_code)
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
-    _print(arguments, previews)
+    _print(arguments, previews, errors)
     return failed or int(any(each.plan.operations for _, each in previews))
 
 
@@ -75,7 +77,8 @@ def _preview(manifest: Manifest, saved: dict[str, Observed] | None, policy: Poli
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
-            raise HostError(f"the saved state does not contain this sandbox; {suggest(desired.id, saved)}")
+            hint = suggest(desired.id, saved, listed_by="the saved state")
+            raise HostError(f"the saved state does not contain this sandbox; {hint}")
         return compare(desired, saved[desired.id])
     with connect(desired, policy) as driver:
         return preview(driver, desired, adopt=adopt)
@@ -85,7 +88,9 @@ def _load_saved(file: str) -> dict[str, Observed]:
     return {each.sandbox.id: Observed(sandbox=each.sandbox) for each in load([file])}
 
 
-def _print(arguments: argparse.Namespace, previews: list[tuple[Manifest, Preview]]) -> None:
+def _print(
+    arguments: argparse.Namespace, previews: Sequence[tuple[Manifest, Preview]], errors: Mapping[str, Sequence[str]]
+) -> None:
     match arguments.output:
         case "text":
             for manifest, each in previews:
@@ -97,4 +102,9 @@ def _print(arguments: argparse.Namespace, previews: list[tuple[Manifest, Preview
             for manifest, each in previews:
                 print(render_script(manifest, each))
         case form:
-            print_data({"sandboxes": [plan_data(manifest, each) for manifest, each in previews]}, form)
+            data = {
+                "sandboxes": [plan_data(*each) for each in previews],
+                "fingerprint": combine([each.fingerprint for _, each in previews]) if previews else "",
+                "errors": [{"sandbox": name, "error": list(lines)} for name, lines in errors.items()],
+            }
+            print_data(data, form)

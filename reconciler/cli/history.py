@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import select
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,11 +12,13 @@ from contextlib import closing
 
 from reconciler.cli.moment import FORMS, read_moment
 from reconciler.cli.output import Line, Painted, print_data, say, warn
+from reconciler.cli.parser import add_output
+from reconciler.cli.terminal import aligned, columns, is_ascii
 from reconciler.errors import HostError
 from reconciler.history.lines import IN_FORCE, MISSING, WATCHER, Step
 from reconciler.history.reader import read, sandboxes
 from reconciler.history.record import CHANGE, Record
-from reconciler.wording import plural, suggest, to_json
+from reconciler.wording import plural, shorten, suggest, to_json
 
 # Operations of a record that the text form shows.
 _SHOWN = 6
@@ -36,13 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", type=_moment, default=0.0, metavar="TIME", help=f"only what was since: {FORMS}")
     parser.add_argument("-n", dest="last", type=_natural, metavar="N", help="only the last N records")
     parser.add_argument("--follow", action="store_true", help="go on with what happens, until Ctrl-C")
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("text", "json", "yaml"),
-        default="text",
-        help="text, json or yaml (for programs; with --follow, json is an object a line)",
-    )
+    add_output(parser, "text", "json", "yaml", words="text, json or yaml (with --follow, json is an object a line)")
 
 
 def _moment(text: str) -> float:
@@ -125,7 +120,7 @@ def _follow(patterns: Sequence[str], arguments: argparse.Namespace) -> int:
             found = _selected(follower.read(), arguments)
             while True:
                 if arguments.output == "json":
-                    print(*(to_json(each.to_data(), separators=(",", ":")) + "\n" for each in found), sep="", end="")
+                    print(*map(_json_line, found), sep="", end="")
                 else:
                     say(*table.lines(found), color=arguments.color)
                 sys.stdout.flush()
@@ -135,6 +130,10 @@ def _follow(patterns: Sequence[str], arguments: argparse.Namespace) -> int:
                 found = follower.read()
     except KeyboardInterrupt:
         return 130
+
+
+def _json_line(record: Record) -> str:
+    return to_json(record.to_data(), separators=(",", ":"), ascii_only=is_ascii(sys.stdout)) + "\n"
 
 
 class _Table:
@@ -151,40 +150,41 @@ class _Table:
             max([self._widths[1], *(len(row[1]) for row in rows)]),
             max([self._widths[2], *(len(row[2]) for row in rows)]),
         )
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        is_narrow = 0 < columns < sum(self._widths) + 3 * 2 + _LEAST
+        most = columns(sys.stdout) or 0
+        is_narrow = 0 < most < sum(self._widths) + 3 * 2 + _LEAST
         for record, row in zip(records, rows, strict=True):
             if is_narrow:
-                yield from _wrapped(f"{row[0]} {row[1]}", columns, "")
-                yield from (line for words in row[2:] for line in _wrapped(words, columns, "  "))
+                yield from _wrapped(f"{row[0]} {row[1]}", most, "", "    ")
+                yield from (line for words in row[2:] for line in _wrapped(words, most, "  ", "    "))
             else:
                 head = "  ".join(f"{words:<{width}}" for words, width in zip(row, self._widths, strict=False))
-                yield from _wrapped(f"{head}  {row[3]}", columns, "    ")
+                yield from _wrapped(f"{head}  {row[3]}", most, "", "    ")
             for each in _operations(record):
-                yield from _painted(each, columns)
+                yield from _painted(each, most)
 
 
-def _wrapped(text: str, columns: int, indent: str) -> list[str]:
-    if not columns:
+def _wrapped(text: str, most: int, first: str, others: str) -> list[str]:
+    """Return a text in lines of at most so many columns; as one line, if that is 0."""
+    if not most:
         return [text]
-    first = "" if text[:1].isdigit() else indent
-    return textwrap.wrap(
-        text, max(columns, _LEAST), initial_indent=first, subsequent_indent=indent + "  ", break_on_hyphens=False
-    )
+    width = max(most, _LEAST)
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
 
 
-def _painted(line: Painted, columns: int) -> Iterator[Line]:
-    text = f"{line.text}{line.after}"
-    if not columns or len(text) <= columns:
+def _painted(line: Painted, most: int) -> Iterator[Line]:
+    text = aligned(f"{line.text}{line.after}", sys.stdout)
+    if not most or len(text) <= most:
         yield line
-        return
-    parts = textwrap.wrap(text, max(columns, _LEAST), subsequent_indent="      ", break_on_hyphens=False)
-    yield from (Painted(each, line.sign) for each in parts)
+    else:
+        yield from (Painted(each, line.sign) for each in _wrapped(text, most, "", "      "))
 
 
 def _row(record: Record) -> tuple[str, str, str, str]:
-    time = record.time[:19] + record.time[23:] if record.time[19:20] == "." else record.time
-    return time, "-" if record.sandbox == WATCHER else record.sandbox, _cause(record), _result(record)
+    """Return the time, the sandbox, why and by whom, and what became of it, as the terminal shows them."""
+    time = re.sub(r"\.[0-9]+", "", record.time)
+    words = ("-" if record.sandbox == WATCHER else record.sandbox, _cause(record), shorten(_result(record)))
+    sandbox, cause, result = (aligned(each, sys.stdout) for each in words)
+    return time, sandbox, cause, result
 
 
 def _cause(record: Record) -> str:
@@ -222,12 +222,8 @@ def _result(record: Record) -> str:
             words += f", after {tries} tries"
     elif record.event == IN_FORCE:
         words += ", nothing to do"
-    elif record.event == "watching":
-        words += f", sandboxes: {record.more.get('sandboxes')}"
-    if "until" in record.more:
-        words += f" until {record.more['until']}"
-    if "guarded" in record.more:
-        words += f", services that the guard has restored: {record.more['guarded']}"
+    else:
+        words += "".join(f", {name.replace('_', ' ')}: {value}" for name, value in record.more.items())
     return f"{words}: {record.reason}" if record.reason else words
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from reconciler.cli.output import warn
+from reconciler.cli.output import print_documents, warn
 from reconciler.errors import HostError
-from reconciler.manifest.dump import dump
 from reconciler.manifest.foreign import read
 from reconciler.manifest.gaps import fill
 from reconciler.manifest.imported import document
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     fill(imported, head)
     warn(*imported.skipped_in_order())
     data = document(imported, head)
-    print(dump([data]), end="")
+    print_documents([data])
     return 0
 
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from reconciler.cli.output import warn
+from reconciler.cli.output import print_documents, warn
 from reconciler.drivers import inventory
 from reconciler.drivers.survey import Inventory
 from reconciler.formats.iproute2 import Item, address_words, item_words, protocol_words, route_words
 from reconciler.manifest import route, rule
-from reconciler.manifest.dump import dump
 from reconciler.manifest.expressible import is_expressible, leave_out
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.sections import SECTIONS, everything
@@ -37,7 +36,7 @@ def run(head: Sandbox) -> int:
         warn(f"{head.id}: left out: {line}")
     for line in _notes(found, document):
         warn(f"{head.id}: {line}")
-    print(dump([document]), end="")
+    print_documents([document])
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from reconciler.cli.output import guarded, show_problems, warn
 from reconciler.cli.parser import Parser, purpose
+from reconciler.cli.terminal import adapt
 from reconciler.errors import ManifestError, ReconcilerError, RefusedError
 from reconciler.wording import failure
 
@@ -47,6 +48,8 @@ _WITHOUT_PATHS = {
     "kata-network",
     "kata-ipvs",
 }
+# Options that need no command.
+_ALONE = {"-h", "--help", "--version"}
 # Options whose values begin with a dash. argparse accepts these only in the form `--option=value`.
 _DASHED_VALUES = {"kata-ipvs": "--parameters"}
 
@@ -59,9 +62,8 @@ def entry() -> NoReturn:
     # A command creates many objects and few cycles, and soon exits: collecting cycles takes a third of its time.
     gc.disable()
     for stream in (sys.stdout, sys.stderr):
-        # Names of files can be bytes that are no UTF-8, and manifests are UTF-8 whatever the locale is.
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+            adapt(stream)
     code = main()
     try:
         sys.stdout.flush()
@@ -78,14 +80,19 @@ def entry() -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     with guarded():
-        return _run(_glued(list(sys.argv[1:] if argv is None else argv)))
+        return _run(parse(sys.argv[1:] if argv is None else argv))
 
 
-def _run(words: Sequence[str]) -> int:
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return what a command line asks for. Exit with a message if it is wrong."""
     parser = _parser(words)
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(_glued(parser.arranged(words)))
     if arguments.command is None:
         parser.error(f"a command is missing; expected one of: {', '.join(COMMANDS)}")
+    return arguments
+
+
+def _run(arguments: argparse.Namespace) -> int:
     # Imported before any output begins.
     command = importlib.import_module(_module(arguments.command))
     try:
@@ -121,20 +128,11 @@ def whole_parser() -> Parser:
     return _parser_of(COMMANDS, configured=COMMANDS)
 
 
-def installed_version() -> str:
-    """Return the version of what is installed, which the build took from git; "unknown" if nothing is."""
-    # It takes 20 ms to import.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("reconciler")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print the version, and exit."""
+        from reconciler.version import installed_version
+
         print(f"reconciler {installed_version()}")
         parser.exit()
 
@@ -142,13 +140,20 @@ class _Version(argparse.Action):
 def _parser(words: Sequence[str]) -> Parser:
     """Return the parser for a command line."""
     # Each parser takes time, and a line that begins with a command needs no other.
-    named = words[:1] if words and words[0] in COMMANDS else COMMANDS
-    return _parser_of(named, configured=words)
+    if words and words[0] in COMMANDS:
+        return _parser_of(words[:1], configured=words)
+    # Where options are and no command, only all commands show which word is none.
+    is_lost = words and words[0].startswith("-") and words[0] not in _ALONE and COMMANDS.keys().isdisjoint(words)
+    return _parser_of(COMMANDS, configured=COMMANDS if is_lost else words)
 
 
 def _parser_of(names: Collection[str], configured: Collection[str]) -> Parser:
     """Return a parser with commands. Only some of them have their options, as these have to be imported."""
-    parser = Parser(prog="reconciler", description="Declarative networking for secure containers.")
+    parser = Parser(
+        prog="reconciler",
+        description="Declarative networking for secure containers.",
+        epilog="Options of a command may stand before it as well, and between its arguments.",
+    )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in names:
@@ -169,8 +174,9 @@ def _configure(command: Parser, name: str) -> None:
         from reconciler.cli.authority import add_policy
 
         add_policy(command)
-    command.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
     importlib.import_module(_module(name)).configure(command)
+    for each in command.leaves():
+        each.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
 
 
 def _module(command: str) -> str:

@@ -101,6 +101,8 @@ MANUAL = {
             "sudo reconciler apply web-1.yaml": "change the sandbox until it matches its manifest",
             "sudo reconciler apply --expect 41de-7f3a-91c2 web-1.yaml": "only if that is what `diff` has shown",
             "sudo reconciler apply --allow-delete 50% manifests/": "allow deletions of up to half of a kind of object",
+            "sudo reconciler apply --only 'web-*' manifests/": "only some sandboxes of a folder",
+            "sudo reconciler apply -o json manifests/": "what was done, for programs",
             "sudo reconciler apply --all-or-nothing -v web-1.yaml": "undo everything if an operation fails",
             "sudo reconciler apply --adopt web-1.yaml": "take over what others made, if it equals the manifest",
         },
@@ -118,7 +120,9 @@ MANUAL = {
     "reconciler status": Help(
         {
             "sudo reconciler status": "how is each sandbox that is watched on this host?",
-            "sudo reconciler status -o json": "the same, for programs",
+            "sudo reconciler status web-1": "all about one: looks, drift, fights, connections, servers that drain",
+            "sudo reconciler status --watch --state bad": "what is not as it should be, up to date until Ctrl-C",
+            "sudo reconciler status -o json": "all, for programs",
         },
         {"0": "all sandboxes are as they should be, or paused", "1": "one is not"} | _ERROR,
     ),

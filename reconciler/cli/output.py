@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import codecs
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TextIO, cast
+from typing import Any, NamedTuple, Self, TextIO, cast
 
+from reconciler.cli.terminal import aligned, columns, cut, is_ascii, is_dumb, rows_of, width
 from reconciler.errors import Problem, bounded
-from reconciler.wording import plural, printable, printable_lines, shorten, to_json
+from reconciler.wording import LONGEST, plural, printable, printable_lines, shorten, to_json
 
 _COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[1;31m", "^": "\x1b[31m"}
 _RESET = "\x1b[0m"
-_CLEAR = "\r\x1b[K"
+# What stands in front of a source line.
+_MARGIN = "{:>5} | "
+_ERASE_LINE, _ERASE_BELOW, _HOME = "\x1b[K", "\x1b[J", "\x1b[H"
+_CLEAR = f"\r{_ERASE_LINE}"
+# xterm's other screen, with the cursor hidden; and back.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 class Painted(NamedTuple):
@@ -80,8 +87,13 @@ def _print(stream: TextIO, lines: Sequence[Line], *, wanted: bool) -> None:
 
 
 def _takes_color(stream: TextIO) -> bool:
-    """Return whether to print in colour: only on a terminal, and only if NO_COLOR is not set (no-color.org)."""
-    return not os.environ.get("NO_COLOR") and stream.isatty()
+    """Return whether to print in colour: on a terminal that has it, and only if NO_COLOR is not set (no-color.org)."""
+    return not os.environ.get("NO_COLOR") and is_obedient(stream)
+
+
+def is_obedient(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that has colours, and whose lines can be replaced."""
+    return stream.isatty() and not is_dumb()
 
 
 def _shown(line: Line, color: bool) -> str:
@@ -92,10 +104,68 @@ def _shown(line: Line, color: bool) -> str:
 
 
 def rewrite(line: str) -> None:
-    """Replace the last line on standard error, a terminal, by another one, which does not end. Empty: erase it."""
+    """Replace the last line on standard error, a terminal, by another one, which does not end. Empty: erase it.
+
+    What does not fit into one row is cut: only one row can be erased.
+    """
     stream = _plain(sys.stderr)
-    stream.write(f"{_CLEAR}{printable(shorten(line))}")
+    stream.write(f"{_CLEAR}{cut(line, (columns(stream) or LONGEST) - 1, stream)}")
     stream.flush()
+
+
+class Screen:
+    """The screen of the terminal on standard output, for a picture that changes; left as it was at the end.
+
+    That is so for each signal that ends a process as well: SIGTERM and SIGHUP raise KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._shown = ""
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Return whether standard output is a terminal whose screen can be drawn on."""
+        return is_obedient(sys.stdout)
+
+    def __enter__(self) -> Self:
+        def end(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        def stop(*_: object) -> None:
+            # A handler can come in the middle of a write, so it does not use the stream.
+            os.write(sys.stdout.fileno(), _LEAVE.encode())
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.write(sys.stdout.fileno(), _ENTER.encode())
+            self._shown = ""
+
+        handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGTSTP: stop}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        self._write(_ENTER)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write(_LEAVE)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Replace all that is on the screen. What does not fit is cut, and said."""
+        stream = _plain(sys.stdout)
+        most = columns(stream) or LONGEST
+        rows = max(rows_of(stream), 2)
+        if len(lines) > rows:
+            lines = [*lines[: rows - 1], f"… {len(lines) - rows + 1:,} more lines"]
+        picture = "\r\n".join(f"{cut(each, most, stream)}{_ERASE_LINE}" for each in lines)
+        if picture != self._shown:
+            self._shown = picture
+            self._write(f"{_HOME}{picture}{_ERASE_BELOW}")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        stream = _plain(sys.stdout)
+        stream.write(text)
+        stream.flush()
 
 
 def sink(descriptor: int) -> Callable[[bytes], None]:
@@ -122,11 +192,26 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def print_data(data: Any, form: str) -> None:
     """Print plain data on stdout; `form` is `json` or `yaml`."""
     if form == "json":
-        print(to_json(data, indent=2))
+        print(to_json(data, indent=2, ascii_only=is_ascii(_plain(sys.stdout))))
     else:
-        from reconciler.manifest.dump import dump
+        print_documents([data])
 
-        print(dump([data]), end="")
+
+def print_line(data: Any) -> None:
+    """Print plain data on stdout as one line of JSON."""
+    print(to_json(data, ascii_only=is_ascii(_plain(sys.stdout))))
+
+
+def flush() -> None:
+    """Write out what was printed on stdout."""
+    sys.stdout.flush()
+
+
+def print_documents(documents: Sequence[Any]) -> None:
+    """Print plain data on stdout as documents of YAML."""
+    from reconciler.manifest.dump import dump
+
+    print(dump(documents, ascii_only=is_ascii(_plain(sys.stdout))), end="")
 
 
 def show_problems(problems: Sequence[Problem], *, color: bool) -> None:
@@ -155,8 +240,18 @@ def render_warnings(problems: Iterable[Problem]) -> Iterator[str]:
 
 
 def _excerpt(problem: Problem) -> Iterator[Line]:
-    # Replace each character by one, so that the marks below stay aligned.
-    shown = "".join(each if each.isprintable() else " " for each in problem.excerpt)
-    yield f"{problem.line:5} | {shown}"
-    indent = " " * (problem.column - 1 - problem.start)
-    yield Painted("^" * min(problem.width, len(shown) - len(indent) or 1), "^", before=f"      | {indent}")
+    """Yield the part of a source line that fits the terminal, and marks below what the problem is about."""
+    stream = _plain(sys.stderr)
+    # Each character stays one of these, however many columns it takes.
+    shown = [aligned(each, stream) if each.isprintable() else " " for each in problem.excerpt]
+    at = problem.column - 1 - problem.start
+    room = (columns(stream) or LONGEST) - len(_MARGIN.format(""))
+    if width("".join(shown)) > room:
+        while width("".join(shown[:at])) > room // 4:
+            shown, at = shown[1:], at - 1
+        while width("".join(shown)) > room:
+            shown.pop()
+    yield f"{_MARGIN.format(problem.line)}{''.join(shown)}"
+    marks = width("".join(shown[at : at + problem.width])) or 1
+    before = " " * (width("".join(shown[:at])) + max(at - len(shown), 0))
+    yield Painted("^" * marks, "^", before=f"{_MARGIN.format('')}{before}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from reconciler.wording import nearest, plural, printable, shorten
@@ -31,6 +31,11 @@ _ELSEWHERE = {
 def purpose(words: str) -> dict[str, Any]:
     """Return what a command or action is for, as the arguments of its parser."""
     return {"help": words, "description": f"{words[0].upper()}{words[1:]}."}
+
+
+def add_output(parser: argparse.ArgumentParser, *forms: str, words: str) -> None:
+    """Add the option for the form of the output. The first of the forms is the default; `words` explain them."""
+    parser.add_argument("-o", "--output", choices=forms, default=forms[0], help=f"{words} (default: {forms[0]})")
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,11 +66,85 @@ class Parser(argparse.ArgumentParser):
         name = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
         if name is None:
             return f"unexpected {plural('word', len(words))}: {' '.join(words)}"
-        for command, other in self.commands().items():
-            if name in other.options():
-                return f"{name} is an option of {command}: write it behind that"
         known = [each for each in self.options() if each.startswith("--") == name.startswith("--")]
         return f"unknown option {name}; {_hint(name, known, f'`{self.prog} --help` lists the options')}"
+
+    def arranged(self, words: Sequence[str]) -> list[str]:
+        """Return words in the order in which argparse reads all of them: the command, its options, other words.
+
+        So an option may stand anywhere: before the command, behind it, or between its arguments. The words of a program
+        that a command runs stay as they are. If an unknown word stands before the command, it comes where the parser
+        names it.
+        """
+        commands = self.commands()
+        if not commands:
+            return self._with_options_first(words)
+        for at, word in enumerate(words):
+            if word in commands and commands[word].extent(words[:at]) == at:
+                return [word, *commands[word].arranged([*words[:at], *words[at + 1 :]])]
+        if words and words[0] in self.options():
+            # An option of the whole, such as --version.
+            return list(words)
+        known = self.extent(words)
+        wrong = words[known : known + 1]
+        named = next((at for at, word in enumerate(words) if word in commands and at >= known), None)
+        if named is not None and (named == known or self._is_unknown(wrong)):
+            return [words[named], *words[:named], *words[named + 1 :]]
+        # Options in front of it do not hide which word is no command.
+        return list(words[known:])
+
+    def _with_options_first(self, words: Sequence[str]) -> list[str]:
+        if any(action.nargs == argparse.REMAINDER for action in self._actions):
+            return list(words)
+        options: list[str] = []
+        others: list[str] = []
+        while words and words[0] != "--":
+            count = self._words_of(words[0]) or int(self._is_unknown(words[:1]))
+            (options if count else others).extend(words[: count or 1])
+            words = words[count or 1 :]
+        return [*options, *others, *words]
+
+    def extent(self, words: Sequence[str]) -> int:
+        """Return how many words at the beginning are options with their values. With half of an option, it is more."""
+        extent = 0
+        while extent < len(words) and (count := self._words_of(words[extent])):
+            extent += count
+        return extent
+
+    def _words_of(self, word: str) -> int:
+        """Return how many words an option is with its value, 1 or 2; 0 if a word is no option of this command."""
+        known = self.known()
+        if not word.startswith("--"):
+            for at, letter in enumerate(word[1:], 1):
+                action = known.get(f"-{letter}") if word.startswith("-") else None
+                if action is None or action.nargs != 0:
+                    return 0 if action is None else 1 + (at + 1 == len(word))
+            return int(len(word) > 1)
+        name, glued, _ = word.partition("=")
+        # argparse takes a beginning of an option for the whole.
+        meant = [name] if name in known else [each for each in known if each.startswith(name)] * (name != "--")
+        takes = bool(meant) and known[meant[0]].nargs != 0
+        return int(bool(meant)) + (takes and not glued)
+
+    def known(self) -> dict[str, argparse.Action]:
+        """Return the options of this command and of its actions."""
+        found = dict(self._option_string_actions)
+        for each in self.commands().values():
+            found = each.known() | found
+        return found
+
+    @staticmethod
+    def _is_unknown(words: Sequence[str]) -> bool:
+        """Return whether a word that is no option of ours was meant as one."""
+        return any(word.startswith("-") and word not in {"-", "--"} for word in words)
+
+    def leaves(self) -> Iterator[Parser]:
+        """Yield the parsers of what can be run: of the actions of a command, or of the command itself."""
+        commands = self.commands()
+        if not commands:
+            yield self
+        for each in commands.values():
+            yield from each.leaves()
 
     def options(self) -> list[str]:
         """Return the options, in all their forms."""

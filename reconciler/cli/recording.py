@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ from reconciler.model.sandbox import Sandbox
 if TYPE_CHECKING:
     from reconciler.imperative import LockedSandbox
     from reconciler.manifest.load import Manifest
+    from reconciler.watch.revision import Revision
 
 BY_HAND = "by hand"
 
@@ -31,29 +34,43 @@ def _report(problem: str) -> None:
         warn(f"reconciler: {problem}; the command goes on")
 
 
-def by_hand(lines: Writer, command: str, sandbox: Sandbox, manifest: Manifest | None = None) -> Scribe:
-    """Return what records the changes of a sandbox by a command, which may apply a manifest."""
+class Revisions:
+    """The revisions of the manifests of one command. git is asked once for all of them, if anything is recorded."""
+
+    def __init__(self, manifests: Sequence[Manifest]) -> None:
+        self._manifests, self._lock = manifests, threading.Lock()
+        self._found: dict[str, Revision] | None = None
+
+    def of(self, manifest: Manifest) -> Revision:
+        """Return the revision of one of them. Any thread may call this."""
+        with self._lock:
+            if self._found is None:
+                from reconciler.watch.revision import RevisionFinder
+
+                self._found = RevisionFinder().find(self._manifests)
+        return self._found[manifest.sandbox.id]
+
+
+def applying(lines: Writer, manifest: Manifest, revisions: Revisions) -> Scribe:
+    """Return what records that `apply` changes a sandbox."""
 
     @cache
     def occasion() -> Occasion:
-        # Only what is recorded pays for finding out.
         from reconciler.history.author import person
 
-        if manifest is None:
-            return Occasion(BY_HAND, person(command))
-        from reconciler.watch.revision import RevisionFinder
+        revision = revisions.of(manifest)
+        return Occasion(BY_HAND, person("apply"), whole_path(manifest.file), revision.commit, revision.blob)
 
-        revision = RevisionFinder().find([manifest])[sandbox.id]
-        return Occasion(BY_HAND, person(command), whole_path(manifest.file), revision.commit, revision.blob)
-
-    return Scribe(lines, sandbox.id, str(sandbox.driver), occasion)
+    return Scribe(lines, manifest.sandbox.id, str(manifest.sandbox.driver), occasion)
 
 
 def lock(sandbox: Sandbox, policy: Policy, command: str) -> AbstractContextManager[LockedSandbox]:
     """Open and lock a sandbox for a command that changes single objects, and record what it changes."""
     from reconciler import imperative
+    from reconciler.history.author import person
 
-    return imperative.lock(sandbox, policy, by_hand(writer(), command, sandbox))
+    scribe = Scribe(writer(), sandbox.id, str(sandbox.driver), lambda: Occasion(BY_HAND, person(command)))
+    return imperative.lock(sandbox, policy, scribe)
 
 
 def tell(sandbox: str, command: str, event: str, **fields: object) -> None:

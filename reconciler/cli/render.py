@@ -55,12 +55,18 @@ def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
     """Return a plan as plain data: the stable form of `diff -o json`, described in docs/cli.md."""
     return {
         "sandbox": manifest.sandbox.id,
+        "driver": str(manifest.sandbox.driver),
+        "file": manifest.file,
         "fingerprint": preview.fingerprint,
-        "operations": [
-            {"action": _ACTIONS[operation.sign], "operation": operation.kind, "command": operation.command}
-            for operation in preview.plan.operations
-        ],
+        "draining": preview.plan.draining,
+        "operations": [operation_data(each) for each in preview.plan.operations],
     }
+
+
+def operation_data(operation: Operation) -> dict[str, str]:
+    """Return an operation as plain data."""
+    data = {"action": _ACTIONS[operation.sign], "operation": operation.kind, "command": operation.command}
+    return {**data, "comment": operation.comment} if operation.comment else data
 
 
 def render_failure(manifest: Manifest, error: ApplyError) -> list[str]:

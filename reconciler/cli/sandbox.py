@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from reconciler.cli.output import print_data, say, sink, warn
-from reconciler.cli.parser import purpose
+from reconciler.cli.parser import add_output, purpose
 from reconciler.guest import launch, qemu
 from reconciler.guest.image import KERNELS
 from reconciler.guest.launch import MachineState
@@ -26,9 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"size of the memory in MB (default: {qemu.MEMORY})",
     )
     listing = actions.add_parser("list", **purpose("list the sandboxes"))
-    listing.add_argument(
-        "-o", "--output", choices=("text", "json", "yaml"), default="text", help="format of the list (default: text)"
-    )
+    add_output(listing, "text", "json", "yaml", words="form of the list")
     execute = actions.add_parser("exec", **purpose("run a command in a sandbox and exit with its status"))
     stop = actions.add_parser("stop", **purpose("stop a sandbox and delete its sockets"))
     for action in (start, execute, stop):

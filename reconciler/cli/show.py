@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.cli.authority import read_policy
-from reconciler.cli.output import print_data, say, warn
+from reconciler.cli.output import print_data, print_documents, say, warn
+from reconciler.cli.parser import add_output
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.formats.iproute2 import Item, address_words, item_words, route_words
-from reconciler.manifest.dump import dump
 from reconciler.manifest.expressible import is_expressible, leave_out
 from reconciler.manifest.load import explain, load
 from reconciler.manifest.sandbox import write
@@ -25,13 +25,7 @@ from reconciler.model.sandbox import Observed, Sandbox
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("yaml", "json", "text"),
-        default="yaml",
-        help="yaml or json (manifests), text (a listing)",
-    )
+    add_output(parser, "yaml", "json", "text", words="yaml or json (manifests), text (a listing)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     warn(*left)
     if arguments.output == "yaml":
         say(*(f"# {line}" for line in left))
-        print(dump(documents), end="")
+        print_documents(documents)
     else:
         print_data(documents[0] if len(documents) == 1 else documents, "json")
     return failed

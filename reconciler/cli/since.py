@@ -15,7 +15,7 @@ from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.preview import Preview, compare
 from reconciler.watch.past import Past, at_revision, at_time
-from reconciler.wording import plural
+from reconciler.wording import plural, select
 
 
 class _When(NamedTuple):
@@ -40,8 +40,9 @@ def run(arguments: argparse.Namespace, manifests: list[Manifest], policy: Policy
         except ReconcilerError as error:
             warn(*explain(manifest, error))
             failed = max(failed, error.exit_code)
-    gone = sorted((when.then or {}).keys() - {each.sandbox.id for each in manifests})
-    for name in gone:
+    gone = set(when.then or ()) - {each.sandbox.id for each in manifests}
+    gone = set(select(arguments.only, gone)) if arguments.only else gone
+    for name in sorted(gone):
         warn(f"{name}: its manifest was there then, and is not any more")
     _print(arguments, found)
     return failed or int(bool(gone) or any(each.plan.operations for _, each in found))

@@ -1,48 +1,74 @@
-"""`reconciler status`: print the state of all sandboxes that the watcher of this host keeps."""
+"""`reconciler status`: print the state of the sandboxes that the watcher of this host keeps."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from reconciler.cli.output import print_data, say, warn
+from reconciler.cli.overview import BAD, is_good, lines, selected
+from reconciler.cli.parser import add_output
+from reconciler.errors import HostError
 from reconciler.watch.client import read_status
-from reconciler.watch.report import format_age
+from reconciler.watch.state import SandboxState
+from reconciler.wording import select, suggest
 
-_HEAD = ("SANDBOX", "DRIVER", "STATE", "LOOKED", "DRIFT 1 h", "REVISION", "DETAIL")
+_STATES = (*(each.value for each in SandboxState), BAD)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("-o", dest="form", choices=("text", "json"), default="text", help="the form of the output")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="all about this sandbox; `web-*` stands for several")
+    parser.add_argument(
+        "--state",
+        metavar="STATE,…",
+        type=_states,
+        default=(),
+        help=f"only sandboxes in these states; `{BAD}` stands for all that are not as they should be",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="keep it up to date, until Ctrl-C; to a pipe, print what changes"
+    )
+    add_output(parser, "text", "json", "yaml", words="form of the output")
+
+
+def _states(text: str) -> tuple[str, ...]:
+    for each in text.split(","):
+        if each not in _STATES:
+            raise argparse.ArgumentTypeError(f'"{each}" is no state; {suggest(each, _STATES)}')
+    return tuple(text.split(","))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one line per sandbox. Return 0 if all is well, else 1."""
-    found = read_status()
-    if arguments.form == "json":
-        print_data(found, "json")
-    else:
-        say(*_table([_HEAD, *map(_row, found["sandboxes"])]))
+    """Print the sandboxes that are asked for. Return 0 if all is well with them, else 1."""
+    found = read_status(arguments.ids)
+    _check(arguments.ids, found)
+    if arguments.watch:
+        # Not every status waits for changes.
+        from reconciler.cli.follow import Follower
+
+        found = Follower(arguments, found).run()
+    elif arguments.output == "text":
+        say(*lines(arguments, found))
         warn(*found["alarms"], *found["problems"])
-    good = all(each["state"] in {"converged", "draining", "paused"} and each["fresh"] for each in found["sandboxes"])
-    return 0 if good and not found["alarms"] and not found["problems"] else 1
+    else:
+        print_data({**found, "sandboxes": selected(arguments, found)}, arguments.output)
+    return _exit_code(arguments, found)
 
 
-def _row(each: dict[str, Any]) -> tuple[str, ...]:
-    state = each["state"] if each["fresh"] or not each["looked"] else f"{each['state']}?"
-    drift = str(each["drift_1h"]) if each["looked"] else "-"
-    return (
-        each["sandbox"],
-        each["driver"],
-        state,
-        format_age(each["looked"]),
-        drift,
-        each["revision"] or "-",
-        each["detail"],
-    )
+def _check(ids: Sequence[str], found: dict[str, Any]) -> None:
+    """Raise HostError if nothing that the watcher keeps has one of these IDs."""
+    if all(select([id_], (each["sandbox"] for each in found["sandboxes"])) for id_ in ids):
+        return
+    known = [each["sandbox"] for each in read_status()["sandboxes"]]
+    for id_ in ids:
+        if not select([id_], known):
+            hint = suggest(id_, known, listed_by="`reconciler status`") if known else "it watches none at present"
+            raise HostError(f'the watcher of this host watches no sandbox "{id_}"; {hint}')
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _exit_code(arguments: argparse.Namespace, found: dict[str, Any]) -> int:
+    """Return 0 if all is well; the alarms and problems count unless some sandboxes are asked for."""
+    wrong = (found["alarms"] or found["problems"]) and not arguments.ids and not arguments.state
+    return int(bool(wrong) or not all(map(is_good, selected(arguments, found))))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from reconciler.cli.authority import read_policy
 from reconciler.cli.output import print_data, print_warnings, say, show_problems
+from reconciler.cli.parser import add_output
 from reconciler.drivers.reach import examine
 from reconciler.errors import ManifestError, NotAllowedError, Problem, RefusedError, bounded
 from reconciler.manifest.finding import Finding
@@ -18,13 +19,7 @@ from reconciler.wording import plural
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("text", "json", "yaml"),
-        default="text",
-        help="format of the problems (default: text)",
-    )
+    add_output(parser, "text", "json", "yaml", words="form of the problems")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -132,6 +132,7 @@ class Inside:
             observed.around,
             services=tuple(table.foreign),
             connections=table.connections,
+            ipvs_listing=table.listing,
             expiring=table.expiring,
             now=table.now,
             forwarding=forwarding.get(IP_FORWARD) != "0",

@@ -88,7 +88,8 @@ class KataDriver:
         # Whether the runtime has a device already is not known.
         refuse_physical_devices(desired, self._policy)
         listed = self._list("list-ifaces", read_listed)
-        ours, others = self._table(desired.ipvs) if desired.ipvs else (None, ())
+        listing = self.ipvs_listing() if desired.ipvs else ""
+        ours, others = self._table(desired.ipvs, listing) if desired.ipvs else (None, ())
         return Observed(
             sandbox=Sandbox(
                 id=desired.id,
@@ -97,7 +98,7 @@ class KataDriver:
                 routes=tuple(self._list("list-routes", read_route)),
                 ipvs=ours,
             ),
-            around=Surroundings(services=others),
+            around=Surroundings(services=others, ipvs_listing=listing),
         )
 
     def _list(self, action: str, read: Callable[[Any], _T]) -> list[_T]:
@@ -107,9 +108,9 @@ class KataDriver:
         except (ValueError, TypeError, RecursionError) as error:
             raise ProtocolError(f"{self._address}: cannot parse the output of {action}: {error}") from error
 
-    def _table(self, desired: Ipvs) -> tuple[Ipvs, tuple[Service, ...]]:
+    def _table(self, desired: Ipvs, listing: str) -> tuple[Ipvs, tuple[Service, ...]]:
         try:
-            found = parse_listing(self.ipvs_listing())
+            found = parse_listing(listing)
         except ValueError as error:
             raise ProtocolError(f"{self._address}: cannot parse the listing of IPVS: {error}") from error
         ours = tuple(each for each in found if not desired.excludes(each.key))

@@ -21,6 +21,8 @@ WATCHER = "_watcher"
 # What a line is about: a change begins or ends, records are missing, a manifest has taken effect.
 BEGUN, ENDED, MISSING, IN_FORCE = "begun", "ended", "missing", "in force"
 INTERRUPTED = "interrupted"
+# The state of a sandbox that is as its manifest says.
+CONVERGED = "converged"
 
 _ACTIONS = {"+": "add", "~": "change", "-": "delete"}
 
@@ -80,11 +82,11 @@ def _plain(value: Any) -> Any:
 
 
 def timestamp(moment: float) -> str:
-    """Return a time in Unix seconds in RFC 3339, to the millisecond, with the offset of this host's zone."""
+    """Return a time in Unix seconds in RFC 3339, to the microsecond, with the offset of this host's zone."""
     local = time.localtime(moment)
     sign, minutes = "-" if local.tm_gmtoff < 0 else "+", abs(local.tm_gmtoff) // 60
     text = time.strftime("%Y-%m-%dT%H:%M:%S", local)
-    return f"{text}.{int(moment * 1000) % 1000:03}{sign}{minutes // 60:02}:{minutes % 60:02}"
+    return f"{text}.{int(moment * 1e6) % 1_000_000:06}{sign}{minutes // 60:02}:{minutes % 60:02}"
 
 
 def now() -> str:

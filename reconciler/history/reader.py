@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from reconciler.errors import ReconcilerError
 from reconciler.history import folder as files
-from reconciler.history.lines import BEGUN, ENDED, IN_FORCE, INTERRUPTED
-from reconciler.history.record import RUNNING, Record, to_record
+from reconciler.history.lines import BEGUN, CONVERGED, ENDED, IN_FORCE, INTERRUPTED, MISSING
+from reconciler.history.record import RUNNING, UNKNOWN, Record, to_record
 
 # What a name has that stands for several.
 _GLOB = "*?["
@@ -89,20 +89,33 @@ class Reader:
         if event == ENDED:
             record = _finished(begun.pop(str(data.get("id")), {}), data)
         else:
-            # Whoever changes a sandbox has its lock: what was begun before has ended, whether it says so or not.
-            if begun and (event == BEGUN or (event == "converged" and not any(map(_is_running, begun)))):
-                left = data.get("count", 0) if event == BEGUN else 0
-                reason = f"its process ended meanwhile; the next look found {left} operations left to do"
-                for each in begun.values():
-                    if record := _finished(each, {"result": INTERRUPTED, "reason": reason}):
-                        yield record
-                begun.clear()
+            yield from self._close(begun, data)
             if event == BEGUN:
                 begun[str(data.get("id"))] = data
                 return
             record = to_record(data)
         if record:
             yield record
+
+    @staticmethod
+    def _close(begun: dict[str, dict[str, Any]], data: dict[str, Any]) -> Iterator[Record]:
+        """Yield the changes that have ended by what a later line says, whatever it is about."""
+        event = data.get("event")
+        for id_, each in list(begun.items()):
+            if _is_running(id_):
+                # Whoever changes a sandbox has its lock, so the next one has begun after the end of this one.
+                if event not in {BEGUN, MISSING}:
+                    continue
+                end = {"result": UNKNOWN, "reason": "its end could not be written"}
+            elif event in {BEGUN, CONVERGED}:
+                left = data.get("count", 0) if event == BEGUN else 0
+                reason = f"its process ended meanwhile; the next look found {left} operations left to do"
+                end = {"result": INTERRUPTED, "reason": reason}
+            else:
+                continue
+            del begun[id_]
+            if record := _finished(each, end):
+                yield record
 
     def _new_lines(self, folder: int, sandbox: str) -> Iterator[dict[str, Any]]:
         """Yield the lines that were added to the files of a sandbox."""

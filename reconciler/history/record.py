@@ -10,8 +10,8 @@ from reconciler.history.lines import BEGUN, ENDED, Step
 
 # What a record of a change is about.
 CHANGE = "change"
-# A result that no line has: the second line of a change is not written yet.
-RUNNING = "running"
+# Results that no line has: the second line of a change is not written yet, or could not be.
+RUNNING, UNKNOWN = "running", "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,8 @@ class Record:
     state of the sandbox, `refused`, `resumed` and others. `driver`: the address of the sandbox. `cause` of a change:
     start, manifest, drift, by hand or prune. `by`: the command, and of a person the user (`history.author`). `file`,
     `revision`, `blob`: the manifest. `count`: how many operations there were; `steps` has the first of them. `result`
-    of a change: verified, not verified, partly, undone, failed, running or interrupted. `seconds` it took; None if that
+    of a change: verified, not verified, partly, undone, failed, interrupted, unknown or
+    running. `seconds` it took; None if that
     is unknown. `reason`: why. `more`: fields of single events. `id`: of a change.
     """
 

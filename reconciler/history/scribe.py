@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from reconciler.errors import BusyError, ReconcilerError, RefusedError, SandboxGoneError, VerifyError
 from reconciler.history.author import change_id
-from reconciler.history.lines import BEGUN, ENDED, INTERRUPTED, Step, line, steps
+from reconciler.history.lines import BEGUN, CONVERGED, ENDED, INTERRUPTED, Step, line, steps
 from reconciler.wording import failure
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Scribe:
         """Record that the sandbox is as it should be, if that is news: a killed run may have left another last line."""
         last = self._lines.last(self._sandbox)[:_HEAD] if self._lines else b""
         if any(b'"event":"%b"' % each in last for each in _OPEN):
-            self.tell("converged")
+            self.tell(CONVERGED)
 
 
 # The events after which it is news that a sandbox is as it should be, and the bytes of a line that have its event.

@@ -10,7 +10,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ class Writer:
         with self._lock:
             had = bool(self._missing)
             missing = self._missing.get(sandbox)
-            gap = [_gap(sandbox, missing)] if missing else []
+            gap = [_gap(sandbox, missing, lines)] if missing else []
             try:
                 self._append(sandbox, b"".join(_encoded(each) for each in (*gap, *lines)))
                 self._missing.pop(sandbox, None)
@@ -108,7 +108,7 @@ class Writer:
             locked = _lock(current)
             size = os.fstat(current).st_size
             if locked and size and size + len(data) > files.FILE and _is_current(current, folder, sandbox):
-                in_force = last_in(sandbox + files.CURRENT, folder)
+                in_force = last_in(sandbox + files.CURRENT, folder) or last_in(sandbox + files.BEFORE, folder)
                 os.rename(sandbox + files.CURRENT, sandbox + files.BEFORE, src_dir_fd=folder, dst_dir_fd=folder)
                 os.close(current)
                 current, size = _open(folder, sandbox), 0
@@ -156,8 +156,10 @@ def _write(descriptor: int, data: bytes, size: int | None) -> None:
         os.write(descriptor, data if size is not None else b"\n" + data)
 
 
-def _gap(sandbox: str, missing: _Missing) -> dict[str, Any]:
-    return line(sandbox, MISSING, lines=missing.lines, since=missing.since, reason=missing.reason)
+def _gap(sandbox: str, missing: _Missing, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found = line(sandbox, MISSING, lines=missing.lines, since=missing.since, reason=missing.reason)
+    # No line is later than those behind it.
+    return found | {"time": before[0].get("time", found["time"])} if before else found
 
 
 def _encoded(data: Mapping[str, Any]) -> bytes:

@@ -45,6 +45,8 @@ _Dumper.add_representer(dict, _represent_mapping)
 _Dumper.add_representer(list, _represent_list)
 
 
-def dump(documents: Sequence[Any]) -> str:
-    """Return documents as YAML, with `---` between them."""
-    return printable_lines(yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
+def dump(documents: Sequence[Any], *, ascii_only: bool = False) -> str:
+    """Return documents as YAML, with `---` between them. `ascii_only`: with escapes for all other characters."""
+    return printable_lines(
+        yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only, width=120)
+    )

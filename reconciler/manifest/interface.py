@@ -116,7 +116,8 @@ def unknown_name(name: str, interfaces: Iterable[Interface], others: Iterable[st
             return f'no interface is named "{name}"; that is the device of {each.name} on the host'
         names.append(each.name)
     names.extend(others)
-    return f'no interface is named "{name}"; {suggest(name, names) if names else "none is declared"}'
+    hint = suggest(name, names, listed_by="the manifest") if names else "none is declared"
+    return f'no interface is named "{name}"; {hint}'
 
 
 def _check(draft: Draft) -> Iterator[Finding]:

@@ -148,6 +148,7 @@ class Surroundings:
     `unproven`: NIC → what its alias claims that it was on the host, although no record proves that it was given.
     `kernel`: its release, major and minor, if known.
     `services`: foreign IPVS services. `connections`: how many each server has that no manifest wants.
+    `ipvs_listing`: the kernel's own listing of the IPVS table, or that of ipvsadm, if the look has read one.
     `expiring`: a killed run has left `expire_nodest_conn` switched on. `now`: Unix seconds of the look.
     `local`: every address of every link; None if nothing was observed. `forwarding`, `forwarding6`: whether IPv4 and
     IPv6 packets are forwarded; only if IPVS was observed.
@@ -176,6 +177,7 @@ class Surroundings:
     kernel: tuple[int, int] | None = None
     services: tuple[Service, ...] = ()
     connections: Mapping[tuple[ServiceKey, ServerKey], int] = field(default_factory=lambda: MappingProxyType({}))
+    ipvs_listing: str = ""
     expiring: bool = False
     now: float = 0.0
     local: frozenset[str] | None = None

@@ -27,7 +27,7 @@ _PREFIX = "net.ipv4.vs."
 class IpvsTable:
     """The observed services, and the time of the look.
 
-    See `model.sandbox.Surroundings` for `connections`, `expiring`.
+    See `model.sandbox.Surroundings` for `connections`, `expiring`. `listing`: see there for `ipvs_listing`.
     """
 
     ipvs: Ipvs
@@ -35,6 +35,7 @@ class IpvsTable:
     now: float = field(default_factory=time.time)
     foreign: list[Service] = field(default_factory=list)
     connections: dict[tuple[ServiceKey, ServerKey], int] = field(default_factory=dict)
+    listing: str = ""
 
 
 class IpvsEngine:
@@ -128,7 +129,7 @@ class IpvsEngine:
         by_identity = {ipvs.identity(payload): payload for payload in self._dump_services()}
         if len(by_identity) > MAX_SERVICES:
             raise ProtocolError(f"the kernel reports more than {MAX_SERVICES} IPVS services")
-        ours = self._glance(desired, by_identity) if quick and desired and by_identity else []
+        ours = self._glance(desired, by_identity, table) if quick and desired and by_identity else []
         wishes = {service.key: service for service in desired}
         identities, payloads = list(by_identity), by_identity.values()
         expected = _Expected(wishes.values() if identities else ())
@@ -142,11 +143,11 @@ class IpvsEngine:
                 ours.append(service)
         return ours
 
-    def _glance(self, desired: Sequence[Service], by_identity: dict[bytes, bytes]) -> list[Service]:
+    def _glance(self, desired: Sequence[Service], by_identity: dict[bytes, bytes], table: IpvsTable) -> list[Service]:
         """Remove the services that equal desired ones, as far as the listing shows, from `by_identity`; return them."""
-        listing = self.kernel.ipvs_listing()
+        table.listing = self.kernel.ipvs_listing() or ""
         same = []
-        for service in agreeing(listing, desired) if listing else ():
+        for service in agreeing(table.listing, desired) if table.listing else ():
             identity = ipvs.encode_identity(service.key)
             payload = by_identity.get(identity)
             if payload is not None and ipvs.is_same_service(payload, ipvs.encode_settings(service)):

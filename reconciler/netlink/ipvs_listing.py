@@ -17,6 +17,7 @@ from reconciler.model.ipvs import FWMARK, PROTOCOLS, Server, Service, ServiceKey
 _HEAD = 3
 # The words of a server: an arrow, its place, its forward, its weight, and two counts of connections.
 _SERVER_PARTS = 6
+_DIGITS = 10
 # A tunnel has a kind and a port, which the listing lacks.
 _FORWARDS = {"nat": "Masq", "dr": "Route"}
 # ip_vs_proto_name: the protocols without a name in the model that the kernel lists by a name.
@@ -50,9 +51,14 @@ def connections(listing: str) -> dict[tuple[str, str], tuple[int, int]]:
         parts = line.split()
         if parts[:1] != ["->"]:
             service = " ".join(parts[:2])
-        elif len(parts) >= _SERVER_PARTS and parts[4].isdecimal() and parts[5].isdecimal():
+        elif len(parts) >= _SERVER_PARTS and _is_count(parts[4]) and _is_count(parts[5]):
             found[service, parts[1]] = int(parts[4]), int(parts[5])
     return found
+
+
+def _is_count(word: str) -> bool:
+    """Return whether a word is a number of 32 bits: a hostile guest may list others."""
+    return word.isdecimal() and len(word) <= _DIGITS
 
 
 def agreeing(listing: str, services: Iterable[Service]) -> list[Service]:

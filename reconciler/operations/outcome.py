@@ -11,11 +11,16 @@ if TYPE_CHECKING:
 
 
 class Status(Enum):
-    """How an operation ended. UNKNOWN: there was no answer."""
+    """How an operation ended. UNKNOWN: there was no answer.
+
+    The last two are only known once a plan in which an operation failed has ended.
+    """
 
     DONE = "done"
     FAILED = "failed"
     UNKNOWN = "unknown"
+    UNDONE = "undone"
+    NOT_TRIED = "not tried"
 
 
 class Outcome(NamedTuple):

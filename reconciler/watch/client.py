@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from reconciler.errors import HostError
@@ -26,8 +26,8 @@ class UnknownSandboxError(HostError):
     """The watcher of this host does not watch this sandbox."""
 
 
-def read_status() -> dict[str, Any]:
-    """Return the status of the watcher, as `Watcher.to_data` makes it.
+def read_status(named: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the status of the watcher, as `Watcher.to_data` makes it. `named`: see there.
 
     NoWatcherError if none runs, HostError if it does not answer.
     """
@@ -35,6 +35,7 @@ def read_status() -> dict[str, Any]:
         channel.settimeout(2 * TIMEOUT)
         try:
             channel.connect(SOCKET)
+            channel.sendall(json.dumps(list(named)).encode() + b"\n")
             parts = []
             while part := channel.recv(1 << 16):
                 parts.append(part)
@@ -57,7 +58,7 @@ def await_status(sandbox: str, is_done: Callable[[dict[str, Any]], bool], second
     while True:
         known: dict[str, dict[str, Any]] = {each["sandbox"]: each for each in read_status()["sandboxes"]}
         if sandbox not in known:
-            hint = suggest(sandbox, known) if known else "it watches none at present"
+            hint = suggest(sandbox, known, listed_by="`reconciler status`") if known else "it watches none at present"
             raise UnknownSandboxError(f'the watcher of this host watches no sandbox "{sandbox}"; {hint}')
         if is_done(known[sandbox]) or time.monotonic() > deadline:
             return known[sandbox]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from reconciler.watch import clock
 from reconciler.watch.outstanding import Outstanding
 from reconciler.watch.revision import Revision
+from reconciler.watch.traffic import Traffic
 
 # Seconds for which a drift is counted.
 WINDOW = 3600.0
@@ -54,7 +55,9 @@ class SandboxStatus:
     Times are those of `clock`, 0 for never. `looked`: the last look that succeeded. `valid_until`: when its state
     becomes stale. `since`: when the state began. `revision`: of the manifest of that look. `repairs`: operations that
     repaired drift, since the watcher started. `fights`: commands that another program keeps reverting. `drifts`: when
-    drift was found. `outstanding`: what differs still; None if the last look could not find that out.
+    drift was found. `full_looked`: the last full look that succeeded. `took`: seconds that the last look took. `lent`:
+    since when another command has the machine. `traffic`: the connections of IPVS. `flushes`: how often the guard of a
+    machine has found services gone. `outstanding`: what differs still; None if the last look could not find that out.
     """
 
     sandbox: str
@@ -68,7 +71,12 @@ class SandboxStatus:
     detail: str = ""
     repairs: int = 0
     fights: tuple[str, ...] = ()
+    flushes: int = 0
     drifts: deque[float] = field(default_factory=lambda: deque(maxlen=_COUNTED))
+    full_looked: float = 0.0
+    took: float = 0.0
+    lent: float = 0.0
+    traffic: Traffic = field(default_factory=Traffic)
     outstanding: Outstanding | None = None
 
     def set_state(self, state: SandboxState, detail: str = "") -> bool:
@@ -119,7 +127,11 @@ class Standing(NamedTuple):
             "fresh": status.is_fresh(),
             "since": round(clock.unix(status.since), 3),
             "looked": round(clock.unix(status.looked), 3),
+            "full_looked": round(clock.unix(status.full_looked), 3),
+            "took": round(status.took, 6),
+            "lent": round(clock.unix(status.lent), 3),
             "drift_1h": status.count_drifts(),
+            "drifted": round(clock.unix(status.drifts[-1] if status.drifts else 0.0), 3),
             "repairs": status.repairs,
             "fights": list(status.fights),
             "detail": "; ".join(filter(None, (status.detail, self.doubt and self.doubt.reason))),

@@ -25,30 +25,32 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from reconciler.drivers.claims import Claims
+from reconciler.errors import ManifestError
 from reconciler.guest import lend
 from reconciler.history.lines import WATCHER, line
 from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.whereabouts import place_of
-from reconciler.watch import clock, log, notify
+from reconciler.watch import clock, health, log, notify
 from reconciler.watch.authority import Authority
 from reconciler.watch.lock import lock_host
 from reconciler.watch.look import WATCH
 from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet
-from reconciler.watch.metrics import OPEN, MetricsServer
+from reconciler.watch.meter import Meter
+from reconciler.watch.metrics import OPEN, MetricsServer, Pages
 from reconciler.watch.namespaces import HOST, NamespaceSocket
 from reconciler.watch.page.address import PageAddress
 from reconciler.watch.pause import PauseTracker
 from reconciler.watch.presence import Presence
 from reconciler.watch.prune import TOO_MANY, are_too_many
 from reconciler.watch.reading import Reading
-from reconciler.watch.report import StatusSocket, format_metrics
+from reconciler.watch.report import StatusSocket
 from reconciler.watch.revision import Revision
 from reconciler.watch.rollout import Pace, Rollout
 from reconciler.watch.state import GOOD, Doubt, SandboxState, SandboxStatus, Standing
 from reconciler.watch.wake import Wake
 from reconciler.watch.worker import Settings, Worker
-from reconciler.wording import plural
+from reconciler.wording import plural, select
 
 # Seconds between two checks of namespaces and pauses.
 TICK = 1.0
@@ -110,6 +112,9 @@ class Watcher:
         # Sandboxes whose workers are done with a manifest, and whether they succeeded. Other threads append.
         self._done: deque[tuple[str, bool]] = deque()
         self._stopping = self._reload = False
+        self._meter, self._pages = self._make_pages()
+        # Whether all manifests have been read and distributed, and whether each sandbox has been looked at since.
+        self._distributed = self._ready = False
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. BusyError if another watcher runs on this host."""
@@ -121,7 +126,7 @@ class Watcher:
             self._presence = Presence(channel, self._authority)
             stack.callback(StatusSocket(self.to_data).close)
             if self._options.metrics:
-                server = MetricsServer(*self._options.metrics, self._metrics)
+                server = MetricsServer(*self._options.metrics, self._pages)
                 stack.callback(server.close)
                 level, reason = (logging.WARNING, OPEN) if server.is_public else (logging.INFO, "")
                 log.emit("metrics", level=level, host=self._options.metrics[0], port=server.port, reason=reason)
@@ -141,6 +146,23 @@ class Watcher:
         stack.callback(page.close)
         level, reason = (logging.WARNING, server.OPEN) if page.is_public else (logging.INFO, "")
         log.emit("page", level=level, address=page.url, reason=reason)
+
+    def _make_pages(self) -> tuple[Meter, Pages]:
+        """Return what measures the watch, and what is served. Without `--metrics`, the library is not imported."""
+        if self._options.metrics is None:
+            return Meter(), {}
+        from reconciler.watch.exposition import Metrics, Snapshot
+
+        def read() -> Snapshot:
+            problems = self._manifests.problems if self._manifests else ()
+            return Snapshot(self._standings(), len(self._alarms), len(problems))
+
+        metrics = Metrics(read)
+        return metrics, {
+            "/metrics": metrics.expose,
+            "/healthz": lambda _: health.answer(self._faults()),
+            "/readyz": lambda _: health.answer([*self._faults(), *self._unready()]),
+        }
 
     def _handle_signals(self, stack: ExitStack) -> None:
         def end(*_: object) -> None:
@@ -180,14 +202,13 @@ class Watcher:
         """Do what SIGHUP asks for, and continue the rollout with the results of workers."""
         if self._reload:
             self._reload = False
-            log.emit("reload")
             self._tell("reload")
             notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._authority.reload()
             self._reader.policy = self._authority.policy
             self._presence.reload()
             if self._authority.problem:
-                log.emit("alarm", level=logging.ERROR, policy=self._authority.problem)
+                self._tell("alarm", level=logging.ERROR, policy=self._authority.problem)
             for worker in self._workers.values():
                 worker.reload()
             self._reading.wake()
@@ -216,14 +237,15 @@ class Watcher:
         known_problems = set(before.problems if before else ())
         for problem in found.problems:
             if problem not in known_problems:
-                log.emit("manifest", level=logging.ERROR, problem=str(problem))
+                self._tell("manifest", level=logging.ERROR, problem=str(problem))
+                self._meter.record_error(ManifestError([problem]))
         for path in found.missing:
             if before is None or path not in before.missing:
-                log.emit("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
+                self._tell("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
         self._distribute(found, first=before is None)
+        self._distributed = True
         if before is None:
             notify.send("READY=1")
-            log.emit("watching", sandboxes=len(found.manifests), problems=len(found.problems))
             self._tell("watching", sandboxes=len(found.manifests), problems=len(found.problems))
         notify.send(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
 
@@ -273,7 +295,7 @@ class Watcher:
         alarmed, self._stopped_at = self._stopped_at, self._rollout.stopped
         if self._stopped_at and not alarmed:
             failed, waiting = ", ".join(self._stopped_at), len(self._rollout.waiting)
-            log.emit("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
+            self._tell("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
 
     def _start_worker(self, manifest: Manifest) -> None:
         """Start to watch a sandbox. If this process has no descriptor or thread left, the next tick tries again."""
@@ -285,6 +307,7 @@ class Watcher:
                 self._options.settings,
                 self._claims,
                 self._authority,
+                self._meter,
                 self._on_done,
                 self._history,
             )
@@ -292,6 +315,7 @@ class Watcher:
         except (OSError, RuntimeError) as error:
             if name not in self._unstarted:
                 log.emit("failed", level=logging.ERROR, sandbox=name, reason=str(error), file=manifest.file)
+                self._history.write(name, line(name, "failed", by=WATCH, reason=str(error), file=manifest.file))
             self._unstarted[name] = str(error)
             return
         self._workers[name] = worker
@@ -307,7 +331,7 @@ class Watcher:
         too_many = found.missing or are_too_many(len(gone), len(self._workers))
         spared = tuple(gone) if prune and gone and too_many else ()
         if spared and spared != self._not_pruned:
-            log.emit("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
+            self._tell("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
         self._not_pruned = spared
         in_use = {place_of(manifest.sandbox.driver) for manifest in found.manifests.values()} if gone else set()
         for name in gone:
@@ -365,7 +389,7 @@ class Watcher:
         self._request_full_looks(self._presence.refresh())
         self._forward_changes()
         for name in self._presence.unheard.keys() - unheard:
-            log.emit("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
+            self._tell("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
 
     def _request_full_looks(self, names: Iterable[str]) -> None:
         for name in names:
@@ -380,9 +404,7 @@ class Watcher:
         deadline = time.monotonic() + STOP_TIMEOUT
         late = [worker for worker in (*self._workers.values(), *self._ending) if not worker.join(0)]
         late = [worker for worker in late if not worker.join(deadline - time.monotonic())]
-        unfinished = ", ".join(worker.status.sandbox for worker in late)
-        log.emit("stopped", unfinished=unfinished)
-        self._tell("stopped", unfinished=unfinished)
+        self._tell("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
 
     @property
     def _alarms(self) -> list[str]:
@@ -408,18 +430,20 @@ class Watcher:
             alarms.append(problem)
         return alarms
 
-    def _tell(self, event: str, **fields: object) -> None:
-        """Record in the history what happens to the watch as a whole."""
+    def _tell(self, event: str, *, level: int = logging.INFO, **fields: object) -> None:
+        """Log and record what happens to the watch as a whole."""
+        log.emit(event, level=level, **fields)
         self._history.write(WATCHER, line(WATCHER, event, by={**WATCH, "pid": os.getpid()}, **fields))
 
-    def _standings(self) -> list[Standing]:
-        """Return what is known of each sandbox. Any thread may call this."""
+    def _standings(self, named: Sequence[str] = ()) -> list[Standing]:
+        """Return what is known of each sandbox, or of those with these patterns of IDs. Any thread may call this."""
         found = {name: worker.status for name, worker in self._workers.copy().items()}
         for name, manifest in (self._manifests.manifests if self._manifests else {}).items():
             if name not in found:
                 state = SandboxState.FAILED if name in self._unstarted else SandboxState.PENDING
                 found[name] = SandboxStatus(name, str(manifest.sandbox.driver), manifest.file, state=state)
-        return [Standing(status, self._doubt(name)) for name, status in sorted(found.items())]
+        asked = sorted(found.items()) if not named else ((each, found[each]) for each in select(named, sorted(found)))
+        return [Standing(status, self._doubt(name)) for name, status in asked]
 
     def _doubt(self, name: str) -> Doubt | None:
         """Return why a sandbox need not be as its folder says, whatever its looks find. Any thread may call this."""
@@ -447,14 +471,19 @@ class Watcher:
             return Doubt(SandboxState.FAILED, f"changes are not noticed: {reason}")
         return None
 
-    def to_data(self) -> dict[str, Any]:
-        """Return all that the watcher knows, as `reconciler status -o json` prints it."""
+    def to_data(self, named: Sequence[str] = ()) -> dict[str, Any]:
+        """Return all that the watcher knows, as `reconciler status -o json` prints it.
+
+        `named`: patterns of IDs; if there are any, only these sandboxes are returned, with the connections of IPVS.
+        """
         manifests = self._manifests
         return {
             "alarms": self._alarms,
             "problems": [str(problem) for problem in manifests.problems] if manifests else [],
             "polling": self._reader.polling,
-            "sandboxes": [each.to_data() for each in self._standings()],
+            "sandboxes": [
+                each.to_data() | (self._traffic_data(each.status) if named else {}) for each in self._standings(named)
+            ],
         }
 
     def pulse(self) -> Hashable:
@@ -469,6 +498,27 @@ class Watcher:
 
         return next((detail.of(each) for each in self._standings() if each.status.sandbox == name), None)
 
-    def _metrics(self) -> str:
-        problems = len(self._manifests.problems) if self._manifests else 0
-        return format_metrics(self._standings(), alarms=len(self._alarms), problems=problems)
+    def _traffic_data(self, status: SandboxStatus) -> dict[str, Any]:
+        worker = self._workers.get(status.sandbox)
+        ipvs = worker.manifest.sandbox.ipvs if worker else None
+        return {"ipvs": status.traffic.to_data(ipvs.services or ()) if ipvs else None}
+
+    def _faults(self) -> list[str]:
+        """Return which threads do not work, and since when. Any thread may call this."""
+        found = []
+        if (silent := clock.now() - self._alive_at) > LATE:
+            found.append(f"the main thread was last at work {silent:.0f} s ago")
+        if (busy := self._reading.busy) > PATIENCE:
+            found.append(f"the manifests have been being read for {busy:.0f} s")
+        ended = [name for name, worker in self._workers.copy().items() if not worker.is_alive]
+        if ended and not self._stopping:
+            found.append(f"the threads of these sandboxes have ended: {health.listed(ended)}")
+        return found
+
+    def _unready(self) -> list[str]:
+        """Return what has to happen before the watcher is ready for the first time. Any thread may call this."""
+        if not self._distributed:
+            return ["the manifests have not been read yet"]
+        new = [each.status.sandbox for each in self._standings() if each.state is SandboxState.NEW]
+        self._ready = self._ready or not new
+        return [] if self._ready else [f"these sandboxes have not been looked at yet: {health.listed(new)}"]

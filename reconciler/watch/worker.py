@@ -33,13 +33,14 @@ from reconciler.manifest.allow import check, refusals
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.operations import Operation
-from reconciler.preview import preview
+from reconciler.preview import Preview, preview
 from reconciler.watch import clock, log, pause
 from reconciler.watch.agenda import GAP, Agenda
 from reconciler.watch.authority import Authority
 from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
 from reconciler.watch.look import Look, drift
+from reconciler.watch.meter import Meter
 from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.revision import Revision
@@ -75,8 +76,9 @@ class Worker:
     """Watches one sandbox.
 
     `claims`: which sandboxes of the watch have which namespaces. `authority`: what the operator allows at present.
-    `on_done` is called in the worker's thread, with the sandbox's ID and whether it succeeded, each time that a
-    manifest has taken effect or failed to. `history` gets what happens. Other threads may call all public methods.
+    `meter` measures the looks, and `history` gets what happens. `on_done` is called in the worker's thread, with the
+    sandbox's ID and whether it succeeded, each time that a manifest has taken effect or failed to. Other threads may
+    call all public methods.
     """
 
     def __init__(
@@ -86,10 +88,11 @@ class Worker:
         settings: Settings,
         claims: Claims,
         authority: Authority,
+        meter: Meter,
         on_done: Callable[[str, bool], None],
         history: Writer,
     ) -> None:
-        self._claims, self._authority, self._history = claims, authority, history
+        self._claims, self._authority, self._meter, self._history = claims, authority, meter, history
         self._scribe = Scribe(history, manifest.sandbox.id, str(manifest.sandbox.driver))
         self._recorder = LookRecorder(manifest, revision, self._scribe)
         self._settings = settings
@@ -104,6 +107,8 @@ class Worker:
         # What the current look goes by, and the desired sandbox of the last repair that succeeded.
         self._current = Look(manifest, revision, self._cause, full=True, policy=authority.policy)
         self._applied: Sandbox | None = None
+        # When the current look began; None after its end, while a machine stays connected.
+        self._begun: float | None = None
         self._stopping = self._prune = False
         # Whether the last look failed because the host lacks something, such as a device.
         self._host_lacks = False
@@ -131,6 +136,11 @@ class Worker:
     def is_applying(self) -> bool:
         """Return whether the manifest has not taken effect yet."""
         return bool(self._cause)
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the thread has not ended."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Start the thread; its first look is a full one. RuntimeError if this process may have no more threads."""
@@ -216,6 +226,7 @@ class Worker:
         with self._lock:
             if address not in (None, self._manifest.sandbox.driver) or (full := self._agenda.begin_look()) is None:
                 return None
+            self._begun = time.monotonic()
             self._current = Look(self._manifest, self._revision, self._cause, full, self._authority.policy)
         self._current = self._current._replace(pause=pause.read(self.status.sandbox))
         return self._current
@@ -281,6 +292,7 @@ class Worker:
     def _lend(self, borrower: socket.socket) -> None:
         """Lend the machine to a command such as `apply` or `diff`. When it is back, a full look is due."""
         begin = time.monotonic()
+        self.status.lent = clock.now()
         # There is no look meanwhile, so the state becomes stale after SLACK seconds.
         self.status.valid_until = min(self.status.valid_until, clock.now() + SLACK)
         with borrower:
@@ -288,6 +300,7 @@ class Worker:
             while not is_back(borrower, self._wake.fileno()) and not self._stopping:
                 self._wake.clear()
         self._borrower = None
+        self.status.lent = 0.0
         self._agenda.request_full_look()
         log.emit("lent", sandbox=self.status.sandbox, seconds=time.monotonic() - begin)
 
@@ -330,6 +343,8 @@ class Worker:
         """Record that the sandbox is left alone."""
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_pause(look.manifest, look.pause)
+        # Nothing was looked at.
+        self._begun = None
         self._end_look(look, 0.0, succeeded=True)
 
     def _end_look(self, look: Look, took: float, *, succeeded: bool) -> None:
@@ -338,10 +353,19 @@ class Worker:
             self._share.fill(objects_of(look.manifest.sandbox))
         rest = max(took, self._share.rest())
         wait = self._agenda.end_look(self._seconds_to_periodic_look(look, took), took=rest, full=look.full)
-        self.status.looked = clock.now()
+        self.status.looked, self.status.took = clock.now(), took
+        if look.full:
+            self.status.full_looked = self.status.looked
         self.status.valid_until = self.status.looked + wait + 2 * took + SLACK
+        self._measure(look, succeeded=succeeded)
         if look.cause:
             self._on_done(self.status.sandbox, succeeded)
+
+    def _measure(self, look: Look, *, succeeded: bool) -> None:
+        """Measure how long a look took, unless none was under way."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            self._meter.record_look(look, time.monotonic() - begun, succeeded=succeeded)
 
     def _seconds_to_periodic_look(self, look: Look, took: float) -> float:
         """Return the seconds until the next look that no event causes."""
@@ -361,8 +385,15 @@ class Worker:
         if self._settings.change:
             return self._repair(driver, look)
         check(look.manifest.sandbox, look.policy)
-        self._recorder.record_comparison(preview(driver, look.manifest.sandbox, quick=not look.full))
+        found = preview(driver, look.manifest.sandbox, quick=not look.full)
+        self._note(found)
+        self._recorder.record_comparison(found)
         return True
+
+    def _note(self, found: Preview) -> None:
+        """Record what a look has found, before it changes anything."""
+        self._recorder.record_plan(found)
+        self.status.traffic = self.status.traffic.seen(found.desired, found)
 
     def _repair(self, driver: Driver, look: Look) -> bool:
         """Apply the manifest of a look, and return whether no operation failed.
@@ -377,7 +408,7 @@ class Worker:
                 driver,
                 manifest.sandbox,
                 quick=quick,
-                accept=self._recorder.record_plan,
+                accept=self._note,
                 postpones=self._postpones,
                 scribe=self._scribe,
             )
@@ -387,11 +418,13 @@ class Worker:
                 self._scribe.occasion = drift
                 before = repair(driver, self._applied, quick=quick, postpones=self._postpones, scribe=self._scribe)
                 self._fights.record(before.operations)
+                self._meter.record_repair(look._replace(cause=""), before)
             raise
         if not cause:
             self._fights.record(result.operations)
         self._failures.record(result.failure.subjects if result.failure else (), result.postponed)
         self._recorder.record_repair(manifest, result, cause, self._fights.current(), self._failures.next_due())
+        self._meter.record_repair(look, result)
         self._host_lacks = result.failure is not None and isinstance(result.failure.error, HostError)
         if result.failure:
             return False
@@ -415,6 +448,8 @@ class Worker:
         # moved to the sandbox and back, and that event would cause the next try at once, for ever.
         self._host_lacks = isinstance(error, HostError)
         least = self._share.rest()
+        self._measure(look, succeeded=False)
+        self._meter.record_error(error)
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_failure(look.manifest, error, self._agenda.end_failed_look(wait, least=least))
         # If another run uses the sandbox, or the manifest has changed meanwhile, this says nothing about the manifest.

@@ -74,16 +74,22 @@ def test_json_is_for_programs(capsys: Output) -> None:
         '  "sandboxes": [\n'
         "    {\n"
         '      "sandbox": "web",\n'
+        '      "driver": "netns web",\n'
+        '      "file": "web.yaml",\n'
         f'      "fingerprint": "{fingerprint_of_web()}",\n'
+        '      "draining": 0,\n'
         '      "operations": [\n'
         "        {\n"
         '          "action": "change",\n'
         '          "operation": "ReplaceRoute",\n'
-        f'          "command": "{GATEWAY_CHANGE}"\n'
+        f'          "command": "{GATEWAY_CHANGE}",\n'
+        '          "comment": "was 10.8.0.0/16 via 192.0.2.1 dev eth0"\n'
         "        }\n"
         "      ]\n"
         "    }\n"
-        "  ]\n"
+        "  ],\n"
+        f'  "fingerprint": "{fingerprint_of_web()}",\n'
+        '  "errors": []\n'
         "}\n"
     )
 
@@ -197,6 +203,7 @@ def test_a_namespace_that_does_not_exist_is_an_error(folder: Path, capsys: Outpu
 def test_colour_is_for_terminals(changed: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     del changed
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert main(["diff", "--observed", "saved.yaml", "web.yaml"]) == 1
     assert f"\x1b[33m  ~ {GATEWAY_CHANGE}\x1b[0m" in capsys.readouterr().out

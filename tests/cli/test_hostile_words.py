@@ -191,27 +191,46 @@ from reconciler.watch import client, report
 client.SOCKET = sys.argv[1]
 from reconciler.cli.main import main
 from reconciler import rundir
-server = report.StatusSocket(lambda: json.loads(sys.argv[2]))
+server = report.StatusSocket(lambda _: json.loads(sys.argv[2]))
 code = main(sys.argv[3:])
 server.close()
 sys.exit(code)
 """
+SERVER = {"server": WORDS, "weight": 1, "active": 1, "inactive": 0}
+COUNTS = {
+    **dict.fromkeys(("since", "full_looked", "took", "lent", "drift_1h", "drifted", "repairs"), 1),
+    "fights": [WORDS],
+    "ipvs": {
+        "read": 1,
+        "services": [{"service": WORDS, "active": 1, "inactive": 0, "servers": [SERVER]}],
+        "draining": [{"server": WORDS, "service": WORDS, "connections": 1, "deadline": 1}],
+    },
+}
 TOLD: dict[str, Any] = {
     "alarms": [WORDS],
     "problems": [WORDS],
     "polling": WORDS,
     "sandboxes": [
         dict.fromkeys(("sandbox", "driver", "file", "revision", "blob", "state", "detail"), WORDS)
-        | {"sandbox": "web-1", "fresh": True, "since": 1, "looked": 1, "drift_1h": 0, "repairs": 0, "fights": [WORDS]},
+        | {"sandbox": "web-1", "fresh": True, "looked": 1}
+        | COUNTS,
         dict.fromkeys(("sandbox", "driver", "file", "revision", "blob", "state", "detail"), WORDS)
-        | {"fresh": True, "since": 1, "looked": 0, "drift_1h": 0, "repairs": 0, "fights": [WORDS]},
+        | {"fresh": True, "looked": 0}
+        | COUNTS,
     ],
 }
 
 
 @pytest.mark.parametrize(
     "words",
-    [["status"], ["status", "-o", "json"], ["pause", "web-2", "--for", "1h"], ["resume", "web-2"], ["resume", WORDS]],
+    [
+        ["status"],
+        ["status", "web-1"],
+        ["status", "-o", "json"],
+        ["pause", "web-2", "--for", "1h"],
+        ["resume", "web-2"],
+        ["resume", WORDS],
+    ],
 )
 def test_words_of_a_watcher(words: list[str], tmp_path: Path) -> None:
     ran = subprocess.run(
@@ -225,6 +244,9 @@ def test_words_of_a_watcher(words: list[str], tmp_path: Path) -> None:
     if words == ["status"]:
         # One line for each sandbox, whatever it says.
         assert (out.count("\n"), err.count("\n")) == (3, 2)
+    if words == ["status", "web-1"]:
+        # Two sandboxes with a line for each fact, and a table of a service and a server; between them an empty line.
+        assert (out.count("\n"), err.count("\n")) == (2 * 16 + 1, 2)
     if words == ["status", "-o", "json"]:
         assert json.loads(out) == TOLD
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 from collections.abc import Iterator
+from contextlib import redirect_stderr
+from random import Random
+from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from reconciler.cli.main import _glued, _parser, main, whole_parser
+from reconciler.cli.main import COMMANDS, main, parse, whole_parser
 from reconciler.cli.manual import MANUAL
 from reconciler.cli.parser import Parser
 
@@ -68,7 +74,7 @@ def test_each_example_parses(command: str, text: str) -> None:
     )
     words = words[words.index("reconciler") + 1 :]
     words = words[: words.index(">")] if ">" in words else words
-    arguments = _parser(words).parse_args(_glued(words))
+    arguments = parse(words)
     chosen = [arguments.command, getattr(arguments, "action", None)]
     assert " ".join(filter(None, ["reconciler", *chosen])).startswith(command)
 
@@ -101,7 +107,10 @@ def test_what_is_mistyped_is_suggested(parser: Parser, capsys: pytest.CaptureFix
         ("plan m.yaml", 'unknown command "plan"; `reconciler diff` shows what `apply` would do'),
         ("m.yaml", 'unknown command "m.yaml"; a command goes before a file, such as `reconciler diff m.yaml`'),
         ("--hepl", 'unknown option --hepl; did you mean "--help"?'),
-        ("--no-color diff m.yaml", "--no-color is an option of diff: write it behind that"),
+        ("--policy x dif m.yaml", 'unknown command "dif"; did you mean "diff"?'),
+        ("-vo json m.yaml", 'unknown command "m.yaml"; a command goes before a file, such as `reconciler diff m.yaml`'),
+        ("-v m.yaml diff", 'unknown command "m.yaml"; a command goes before a file, such as `reconciler diff m.yaml`'),
+        ("--kernel 6.1 --no-color", f"a command is missing; expected one of: {', '.join(COMMANDS)}"),
     ],
 )
 def test_of_the_whole(words: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +121,14 @@ def test_of_the_whole(words: str, expected: str, capsys: pytest.CaptureFixture[s
     ("words", "expected"),
     [
         ("diff --adpot m.yaml", 'diff: error: unknown option --adpot; did you mean "--adopt"?'),
+        ("--adpot diff m.yaml", 'diff: error: unknown option --adpot; did you mean "--adopt"?'),
+        ("--polcy x diff m.yaml", 'diff: error: unknown option --polcy; did you mean "--policy"?'),
+        ("-v status diff", "status: error: unknown option -v; `reconciler status --help` lists the options"),
+        (
+            "--adopt sandbox list",
+            "sandbox: error: unknown option --adopt; `reconciler sandbox --help` lists the options",
+        ),
+        ("-v status", "status: error: unknown option -v; `reconciler status --help` lists the options"),
         ("diff --adpot=1 m.yaml", 'diff: error: unknown option --adpot; did you mean "--adopt"?'),
         ("diff -o yml m.yaml", 'diff: error: -o/--output: "yml" is no choice; did you mean "yaml"?'),
         (
@@ -124,7 +141,11 @@ def test_of_the_whole(words: str, expected: str, capsys: pytest.CaptureFixture[s
             "apply: error: unknown option --dry-run; `reconciler diff` shows what `apply` would do",
         ),
         ("apply m.yaml --force", "apply: error: unknown option --force; `reconciler apply --help` lists the options"),
-        ("status all", "status: error: unexpected word: all"),
+        ("resume web-1 web-2", "resume: error: unexpected word: web-2"),
+        (
+            "status --state failed,drift",
+            'status: error: argument --state: "drift" is no state; did you mean "drifted"?',
+        ),
         ("sandbox strat a", 'sandbox: error: unknown action "strat"; did you mean "start"?'),
         ("sandbox start --kernel 5 a", 'sandbox start: error: --kernel: "5" is no choice; expected one of: 6.1, 6.12'),
         ("kata-network add-if a", 'kata-network: error: unknown action "add-if"; did you mean "add-iface"?'),
@@ -143,7 +164,63 @@ def test_without_a_command_all_are_named(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_what_is_behind_two_dashes_is_no_option_of_ours() -> None:
     words = ["sandbox", "exec", "a", "--", "ip", "--brief", "address"]
-    assert _parser(words).parse_args(words).words[-3:] == ["ip", "--brief", "address"]
+    assert parse(words).words[-3:] == ["ip", "--brief", "address"]
+    assert parse(["--no-color", *words]) == parse([*words[:2], "--no-color", *words[2:]])
+
+
+class Line(NamedTuple):
+    """A command with its arguments in order, and its options with their values: each of these may stand anywhere."""
+
+    command: list[str]
+    options: list[list[str]]
+
+
+VALUES = st.sampled_from(["a", "diff", "b.yaml", "sandbox", "list", "-", "12"])
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> Line:
+    parser = draw(st.sampled_from([each for each in ALL.values() if not each.commands() and "exec" not in each.prog]))
+    options = []
+    for action in draw(st.lists(st.sampled_from(parser._actions), max_size=5, unique=True)):
+        if not action.option_strings or action.dest == "help":
+            continue
+        name = draw(st.sampled_from(action.option_strings))
+        value = str(draw(st.sampled_from(list(action.choices)) if action.choices else VALUES))
+        if action.nargs == 0:
+            options.append([name])
+        elif draw(st.booleans()):
+            options.append([name, value])
+        else:
+            options.append([f"{name}={value}" if name.startswith("--") else f"{name}{value}"])
+    # Without what begins with a dash: only a list of words, so that each has its place.
+    return Line([*parser.prog.split()[1:], *draw(st.lists(VALUES, max_size=3))], options)
+
+
+def parsed(words: list[str]) -> object:
+    """Return what a line asks for, or that it is wrong."""
+    try:
+        with redirect_stderr(io.StringIO()):
+            return parse(words)
+    except SystemExit as error:
+        return error.code
+
+
+@given(lines(), st.randoms(use_true_random=False))
+def test_options_stand_anywhere(line: Line, chance: Random) -> None:
+    """With the same order among themselves, as the last of two counts."""
+    depth = len(next(prog for prog in sorted(ALL, key=len, reverse=True) if is_of(prog, line)).split()) - 1
+    plain = [*line.command[:depth], *(word for each in line.options for word in each), *line.command[depth:]]
+    places = sorted(chance.randint(0, len(line.command)) for _ in line.options)
+    mixed: list[str] = []
+    for at in range(len(line.command) + 1):
+        mixed += [word for place, each in zip(places, line.options, strict=True) if place == at for word in each]
+        mixed += line.command[at : at + 1]
+    assert parsed(mixed) == parsed(plain)
+
+
+def is_of(prog: str, line: Line) -> bool:
+    return " ".join(("reconciler", *line.command)).startswith(f"{prog} ") or prog.split()[1:] == line.command
 
 
 def test_a_hostile_word_is_made_printable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def watcher(known: dict[str, str]) -> Iterator[None]:
             state = "paused"
         return {"sandbox": name, "state": state, "detail": f"why {state}", "file": f"{name}.yaml", "fresh": True}
 
-    server = StatusSocket(lambda: {"sandboxes": [describe(*each) for each in known.items()]})
+    server = StatusSocket(lambda _: {"sandboxes": [describe(*each) for each in known.items()]})
     yield
     server.close()
 

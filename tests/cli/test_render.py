@@ -123,6 +123,7 @@ def test_colours_are_those_of_the_signs_and_not_of_the_comments(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     operations: list[Operation] = [
         AddRoute(route=route(1)),
@@ -167,10 +168,18 @@ def test_plain_data_has_every_operation_however_many() -> None:
     commands = [line.removeprefix("  + ") for line in added_lines(9)]
     assert plan_data(MANIFEST, each) == {
         "sandbox": "web-1",
+        "driver": "netns web-1",
+        "file": "web-1.yaml",
         "fingerprint": each.fingerprint,
+        "draining": 0,
         "operations": [
             *({"action": "add", "operation": "AddRoute", "command": command} for command in commands),
-            {"action": "change", "operation": "SetLink", "command": "ip link set dev eth0 mtu 1400"},
+            {
+                "action": "change",
+                "operation": "SetLink",
+                "command": "ip link set dev eth0 mtu 1400",
+                "comment": "was mtu 1500",
+            },
             {
                 "action": "delete",
                 "operation": "DeleteRoute",

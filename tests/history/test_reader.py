@@ -132,6 +132,19 @@ def test_a_change_whose_process_was_killed_was_interrupted(scribe: Scribe, folde
     assert told(read())[2:] == [("change", "interrupted", words.replace("0", "2")), ("change", "verified", "")]
 
 
+def test_a_change_whose_end_could_not_be_written_is_unknown(scribe: Scribe, folder: Path) -> None:
+    with scribe.change([route(1)]):
+        (folder / "a.jsonl").chmod(0o666)
+    (folder / "a.jsonl").chmod(0o600)
+    with scribe.change([route(2)]):
+        pass
+    assert [(each.event, each.result) for each in read()] == [
+        ("change", "unknown"),
+        ("missing", ""),
+        ("change", "verified"),
+    ]
+
+
 def test_a_follower_reads_what_is_added(scribe: Scribe, folder: Path) -> None:
     follower = Follower(["a", "b*"])
     try:

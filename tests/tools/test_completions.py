@@ -49,6 +49,12 @@ TYPED = {
     "reconciler sandbox list -o js\t": "<sandbox><list><-o><json>",
     "reconciler kata-network list-r\t": "<kata-network><list-routes>",
     "reconciler diff manif\t": "<diff><manifest-of-web-1.yaml>",
+    "reconciler --no-color dif\t": "<--no-color><diff>",
+    "reconciler --no-col\t": "<--no-color>",
+    "reconciler -v diff --adop\t": "<-v><diff><--adopt>",
+    "reconciler --policy policy-of-host.yaml diff manif\t": (
+        "<--policy><policy-of-host.yaml><diff><manifest-of-web-1.yaml>"
+    ),
     "reconciler apply --policy polic\t": "<apply><--policy><policy-of-host.yaml>",
 }
 

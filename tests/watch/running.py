@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -96,6 +97,13 @@ class Running:
         data = json.loads(printed.getvalue())
         return Answer(code, data["alarms"], data["problems"], {each["sandbox"]: each for each in data["sandboxes"]})
 
+    def about(self, name: str) -> dict[str, Any]:
+        """Return all that is known of one sandbox."""
+        with redirect_stdout(io.StringIO()) as printed:
+            main(["status", name, "-o", "json"])
+        (found,) = json.loads(printed.getvalue())["sandboxes"]
+        return dict(found)
+
     def state(self, name: str) -> str:
         """Return the state of a sandbox; empty if the watcher does not know it."""
         return str(self.status().sandboxes.get(name, {}).get("state", ""))
@@ -125,6 +133,15 @@ class Running:
 
     def _looks(self) -> dict[str, float]:
         return {name: each["looked"] for name, each in self.status().sandboxes.items()}
+
+    def metric(self, name: str, sandbox: str = "") -> float:
+        """Return the value of a metric of one sandbox, or of the watcher."""
+        port = self.await_event("metrics")["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        label = f'{{sandbox="{sandbox}"}}' if sandbox else ""
+        (found,) = (line for line in lines if line.startswith(f"reconciler_{name}{label} "))
+        return float(found.split()[-1])
 
     def until(self, condition: Callable[[], object], what: str = "what is waited for") -> None:
         """Wait until a condition is true; a failure shows the end of the log."""

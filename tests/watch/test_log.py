@@ -28,7 +28,7 @@ def text(capsys: Output) -> str:
     """Return the line that was written, without its time."""
     out, err = capsys.readouterr()
     assert out == ""
-    match = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d (.*)\n", err)
+    match = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d (.*)\n", err)
     assert match, err
     return match[1]
 

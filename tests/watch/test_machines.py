@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 
+from reconciler.drivers import connect
 from reconciler.errors import SandboxGoneError
 from reconciler.guest import launch
 from reconciler.guest.qmp import TIMEOUT
+from reconciler.history.reader import read
 from reconciler.manifest.dump import dump
+from reconciler.model.policy import Policy
+from reconciler.model.sandbox import Sandbox, VmAddress
 from reconciler.watch import pause
 from reconciler.watch.pause import Pause
 from tests import resumed
@@ -46,6 +50,8 @@ echo ip_forward=$forward accept_ra=$accept
 """
 
 
+# Seconds between what is measured here and the clock of a guest's host.
+DRIFT = 5.0
 # In the guest: a look from outside would come too late.
 _AWAIT_RULES = """
 while True:
@@ -134,7 +140,7 @@ def machines(kernel: Kernel, tmp_path: Path) -> Iterator[Machines]:
 @contextmanager
 def keeping(machines: list[Machine]) -> Iterator[Running]:
     """Watch machines, which are as their manifests say when this begins."""
-    with watching(machines[0].file.parent, "--look", "1s") as running:
+    with watching(machines[0].file.parent, "--look", "1s", "--metrics", "0") as running:
         running.await_state("converged", *(each.name for each in machines))
         yield running
 
@@ -190,6 +196,12 @@ def keep(one: Machine, other: Machine, running: Running) -> None:
         if running.events("flush", sandbox=other.name):
             break
     assert running.events("flush", sandbox=other.name)
+    until(lambda: any(each.event == "flush" for each in read([other.name])), "the flush is recorded")
+    repaired = [each for each in read([other.name]) if (each.cause, each.result) == ("drift", "verified")]
+    assert any(step.command.startswith("ip route add 10.8.0.0/16 ") for each in repaired for step in each.steps)
+    assert {each.driver for each in repaired} == {f"vm {other.name}"}
+    assert running.metric("guard_flushes_total", other.name) >= 1
+    assert running.metric("guard_flushes_total", one.name) == 0
     # A NIC that the guest has lost.
     one.run("echo 1 >/sys/class/net/eth0/device/driver/unbind 2>/dev/null; true")
     one.run("for each in /sys/class/net/eth0/device; do echo 1 >$(readlink -f $each)/../remove; done; true")
@@ -219,6 +231,11 @@ def test_a_machine_that_is_watched_is_lent(one: Machine, running: Running) -> No
     ran = reconciler("kata-ipvs", "ipvsadm", "--parameters", "--add-service -t 10.9.9.9:99", one.name)
     assert (ran.returncode, ran.stderr) == (0, ""), ran
     assert "-A -t 10.9.9.9:99 -s wlc" in one.rules()
+    assert running.about(one.name)["lent"] == 0
+    sandbox = Sandbox(id=one.name, driver=VmAddress(name=one.name))
+    begin = time.time()
+    with connect(sandbox, Policy()):
+        assert begin - 1 <= running.about(one.name)["lent"] <= time.time() + 1
     assert reconciler("pause", one.name, "--end").returncode == 0
     until(lambda: one.rules() == sorted(LINES), "the pause is over")
 
@@ -325,10 +342,36 @@ def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(one: Machine,
     counted = [line.split() for line in one.run("ipvsadm -Ln").splitlines() if "-> 10.8." in line]
     (leaving,) = (words[1] for words in counted if "1" in words[-2:])
     kept = [line for address, line in servers.items() if address != leaving]
+    # The next quick look reads how many connections there are, as ipvsadm does.
+    until(lambda: connections(running.about(one.name)["ipvs"]) == listed(one), "connections")
+    begin = time.time()
     write(*kept)
     running.await_state("draining", one.name)
+    until(lambda: running.about(one.name)["ipvs"]["draining"], "a server that drains")
+    (drain,) = running.about(one.name)["ipvs"]["draining"]
+    assert drain.pop("deadline") == pytest.approx(begin + 8, abs=DRIFT)
+    assert drain == {"service": "tcp 10.0.0.2:80", "server": leaving, "connections": 1}
+    assert (running.metric("draining_servers", one.name), running.metric("drains_total")) == (1, 1)
+    # To the second, as the kernel has it.
+    assert running.metric("drain_deadline_timestamp_seconds", one.name) == pytest.approx(begin + 8, abs=DRIFT)
     assert has(f"{head} -b mh-fallback", servers[leaving].replace("-w 1", "-w 0"), *kept)
     shown = reconciler("show", str(one.file)).stdout
     assert ("fallback" in shown, leaving in shown) == (False, False)
     running.await_state("converged", one.name)
+    # The look after that which deleted it.
+    until(lambda: running.metric("draining_servers", one.name) == 0, "no server that drains")
+    assert running.metric("drain_deadline_timestamp_seconds", one.name) == 0
     assert has(head, *kept)
+    assert running.about(one.name)["ipvs"]["draining"] == []
+
+
+def connections(ipvs: dict[str, Any]) -> list[tuple[str, int, int]]:
+    servers = (server for service in ipvs["services"] for server in service["servers"])
+    return sorted((each["server"], each["active"], each["inactive"]) for each in servers)
+
+
+def listed(machine: Machine) -> list[tuple[str, int, int]]:
+    lines = [line.split() for line in machine.run("ipvsadm -Ln").splitlines()]
+    return sorted(
+        (words[1], int(words[4]), int(words[5])) for words in lines if words[0] == "->" and words[5].isdecimal()
+    )

@@ -40,7 +40,11 @@ def test_a_new_one_says_nothing_yet(status: SandboxStatus) -> None:
         "fresh": False,
         "since": BOOT + 400.0,
         "looked": 0.0,
+        "full_looked": 0.0,
+        "took": 0.0,
+        "lent": 0.0,
         "drift_1h": 0,
+        "drifted": 0.0,
         "repairs": 0,
         "fights": [],
         "detail": "",
@@ -50,6 +54,7 @@ def test_a_new_one_says_nothing_yet(status: SandboxStatus) -> None:
 def test_all_that_can_be_said(status: SandboxStatus, clock: Clock) -> None:
     status.revision, status.repairs = Revision("abc1234-dirty", "e69de29"), 7
     status.looked, status.valid_until = clock.now - 0.12345, clock.now + 20.0
+    status.full_looked, status.took, status.lent = clock.now - 100, 0.1234567, clock.now - 10
     status.fights = ("ip route add default",)
     status.drifts.extend([clock.now - 2, clock.now - 1])
     status.set_state(SandboxState.FIGHTING, "undone again and again")
@@ -63,7 +68,11 @@ def test_all_that_can_be_said(status: SandboxStatus, clock: Clock) -> None:
         "fresh": True,
         "since": BOOT + 5000.0,
         "looked": BOOT + 4999.877,
+        "full_looked": BOOT + 4900.0,
+        "took": 0.123457,
+        "lent": BOOT + 4990.0,
         "drift_1h": 2,
+        "drifted": BOOT + 4999.0,
         "repairs": 7,
         "fights": ["ip route add default"],
         "detail": "undone again and again; manifest not used: web-1.yaml:3:1: bad",
