@@ -16,6 +16,10 @@ let isComplete = false;
 let news = [];
 
 const feed = new Feed({
+  // What was sent of an update that has not ended counts for nothing.
+  begin() {
+    seen = new Set();
+  },
   rows(changed) {
     changed.forEach((each) => seen.add(each.sandbox));
     news.push(...table.update(changed, feed.now()));
