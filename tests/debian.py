@@ -23,7 +23,7 @@ from tests.conftest import Kernel, ip
 
 ROOT = Path(__file__).parents[1]
 # What the package depends on is there already, so that dpkg alone can install it.
-INCLUDED = "python3,python3-yaml"
+INCLUDED = "python3,python3-prometheus-client,python3-yaml"
 # Seconds: debootstrap downloads a hundred packages.
 TIMEOUT = 900
 # What dpkg, debconf and systemd's tools write down of every package.
@@ -144,6 +144,10 @@ def _used(host: Debian) -> None:
     print(host.run("sh", "/tmp/try.sh", "/usr/bin/reconciler", "/usr/share/doc/reconciler/examples").strip())
     # An image of a guest is made of files of the package.
     program = f"import sys; sys.path.insert(0, '/{_PRIVATE}'); from reconciler.guest import image; image._key('')"
+    host.run("python3", "-I", "-c", program)
+    # The metrics are made by Debian's prometheus_client.
+    program = f"import sys; sys.path.insert(0, '/{_PRIVATE}'); import reconciler.watch.exposition as each; "
+    program += "assert each.Metrics(lambda: each.Snapshot((), 0, 0)).expose('').status == 200"
     host.run("python3", "-I", "-c", program)
     # A module beside the operator, or a variable, is not taken for ours.
     (host.root / "tmp/reconciler").mkdir()

@@ -116,8 +116,11 @@ def test_the_debian_package_has_or_needs_each_library() -> None:
     needed = {re.split(r"[<>=]", each)[0] for each in PROJECT["dependencies"]}
     inside = re.search(r"/\^\(([a-z0-9|-]+)\)==/", (ROOT / "packaging/debian.sh").read_text())
     assert inside
-    assert needed == {*inside[1].split("|"), "pyyaml"}
-    assert "python3-yaml" in (ROOT / "debian/control").read_text()
+    debian = {"python3-yaml": "pyyaml", "python3-prometheus-client": "prometheus-client"}
+    assert needed == {*inside[1].split("|"), *debian.values()}
+    depends = re.search(r"^Depends: (.*)", (ROOT / "debian/control").read_text(), re.MULTILINE)
+    assert depends
+    assert set(re.findall(r"python3-[a-z-]+", depends[1])) == set(debian)
 
 
 def sources() -> set[str]:

@@ -8,10 +8,11 @@ import textwrap
 import time
 from collections.abc import Iterator
 
-from reconciler.cli.main import installed_version, whole_parser
+from reconciler.cli.main import whole_parser
 from reconciler.cli.manual import MANUAL, Exits
 from reconciler.cli.parser import Parser
 from reconciler.model.policy import POLICY_FILE
+from reconciler.version import installed_version
 
 _FILES = {
     POLICY_FILE: "what manifests may name on this host",

@@ -116,20 +116,11 @@ def whole_parser() -> Parser:
     return _parser_of(COMMANDS, configured=COMMANDS)
 
 
-def installed_version() -> str:
-    """Return the version of what is installed, which the build took from git; "unknown" if nothing is."""
-    # It takes 20 ms to import.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("reconciler")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print the version, and exit."""
+        from reconciler.version import installed_version
+
         print(f"reconciler {installed_version()}")
         parser.exit()
 

@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         metavar="[HOST:]PORT",
         type=_address,
-        help="serve metrics for Prometheus on this address (default of HOST: 127.0.0.1, which only this host reaches)",
+        help="serve metrics for Prometheus, /healthz and /readyz here (default of HOST: 127.0.0.1, for this host only)",
     )
     parser.add_argument(
         "--log", choices=log.FORMS, default="text", help="the format of the log on standard error (default: text)"

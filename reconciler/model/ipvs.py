@@ -168,14 +168,15 @@ def scheduler_flag_names(scheduler: str) -> tuple[str, ...]:
     return named + SCHEDULER_FLAGS[len(named) :]
 
 
-def is_past(deadline: int, now: float) -> bool:
-    """Return whether a deadline has passed. Only its low bits are known, so it counts as past for 17 years."""
-    return (int(now) - deadline) & _DEADLINE_BITS < DRAINING >> 1
+def due(deadline: int, now: float) -> int:
+    """Return a deadline in Unix seconds. Only its low bits are known, so it is less than 17 years from now."""
+    past = (int(now) - deadline) & _DEADLINE_BITS
+    return int(now) - (past if past < DRAINING >> 1 else past - DRAINING)
 
 
 def seconds_left(deadline: int, now: float) -> int:
     """Return the seconds until a deadline; 0 if it has passed."""
-    return 0 if is_past(deadline, now) else (deadline - int(now)) & _DEADLINE_BITS
+    return max(0, due(deadline, now) - int(now))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

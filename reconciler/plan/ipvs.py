@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.diff import diff
-from reconciler.model.ipvs import CONNTRACK, FWMARK, NODEST, Ipvs, Server, Service, ServiceKey, Timeouts, is_past
+from reconciler.model.ipvs import CONNTRACK, FWMARK, NODEST, Ipvs, Server, Service, ServiceKey, Timeouts, due
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.ipvs import (
     AddServer,
@@ -237,7 +237,7 @@ class _Removals:
         return True
 
     def _is_over(self, key: ServiceKey, server: Server) -> bool:
-        past = server.deadline is not None and is_past(server.deadline, self._around.now)
+        past = server.deadline is not None and due(server.deadline, self._around.now) <= self._around.now
         return past or not self._around.connections.get((key, server.key), 0)
 
     def _record_cut(self, service: Service, servers: list[Server]) -> None:

@@ -1,12 +1,18 @@
-"""Writes events as log lines on standard error: `key=value` for people, JSON for programs. One line per event."""
+"""Writes events as log lines on standard error: `key=value` for people, JSON for programs. One line per event.
+
+In systemd's journal, each event has its fields as well, whichever form its line has.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 
+from reconciler.watch import journal
+from reconciler.watch.journal import JournalHandler
 from reconciler.wording import printable, shorten, to_json
 
 FORMS = ("text", "json")
@@ -21,13 +27,27 @@ _logger = logging.getLogger("reconciler.watch")
 
 
 def configure(form: str, level: str = "operation") -> None:
-    """Write all log lines of this program of a level and above it to standard error, in one of FORMS."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    """Write all log lines of this program of a level and above it to standard error, in one of FORMS.
+
+    If that is systemd's journal, each line has its fields there as well (`watch.journal`).
+    """
+    is_journal = journal.receives(sys.stderr)
+    handler: logging.Handler = JournalHandler(_words) if is_journal else logging.StreamHandler(sys.stderr)
+    # The journal has the time and the level of each line anyway.
+    handler.setFormatter(_Json() if form == "json" else _Text(bare=is_journal))
     root = logging.getLogger("reconciler")
     root.handlers = [handler]
     root.setLevel(LEVELS[level])
     root.propagate = False
+    threading.excepthook = _log_end
+
+
+def _log_end(ended: threading.ExceptHookArgs) -> None:
+    """Log the error that has ended a thread, as one line: a defect, as all others are handled."""
+    if ended.exc_value is not None:
+        _logger.error(
+            "defect", exc_info=ended.exc_value, extra={"fields": {"thread": ended.thread and ended.thread.name}}
+        )
 
 
 def emit(event: str, *, level: int = logging.INFO, **fields: object) -> None:
@@ -48,14 +68,33 @@ def _fields(record: logging.LogRecord) -> Mapping[str, object]:
     return found
 
 
+def _words(record: logging.LogRecord) -> dict[str, str]:
+    """Return the name of an event, its fields and its traceback if there is one, each as one line of text."""
+    found = {"event": record.getMessage(), **_fields(record)}
+    if record.exc_info:
+        found["traceback"] = logging.Formatter().formatException(record.exc_info)
+    return {name: printable(_plain(value)) for name, value in found.items()}
+
+
 class _Text(logging.Formatter):
+    """Makes lines for people. `bare`: without time and level."""
+
+    def __init__(self, *, bare: bool = False) -> None:
+        super().__init__()
+        self._bare = bare
+
     def format(self, record: logging.LogRecord) -> str:
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
-        words = [when, record.levelname.lower(), printable(shorten(record.getMessage()))]
+        words = [printable(shorten(record.getMessage()))]
         words += [f"{name}={_value(value)}" for name, value in _fields(record).items()]
         if record.exc_info:
             words.append(f"traceback={_value(self.formatException(record.exc_info))}")
-        return " ".join(words)
+        return " ".join(words if self._bare else (_time(record.created), record.levelname.lower(), *words))
+
+
+def _time(when: float) -> str:
+    """Format Unix seconds as local time with its zone: `2026-11-27T18:07:27+01:00`."""
+    text = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(when))
+    return f"{text[:-2]}:{text[-2:]}"
 
 
 class _Json(logging.Formatter):
@@ -74,9 +113,13 @@ def _shortened(value: object) -> object:
     return shorten(value) if isinstance(value, str) else value
 
 
+def _plain(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else shorten(str(value))
+
+
 def _value(value: object) -> str:
     """Format a value as one word; as a JSON string if it has spaces, quotes, `=` or control characters."""
-    text = f"{value:.3f}" if isinstance(value, float) else shorten(str(value))
+    text = _plain(value)
     if text and text.isprintable() and not set(text) & set(' "='):
         return text
     return to_json(text)

@@ -30,6 +30,11 @@ class Look(NamedTuple):
         return Sandbox(id=self.manifest.sandbox.id, driver=self.manifest.sandbox.driver)
 
     @property
+    def driver(self) -> str:
+        """Return the name of the driver: netns, vm or kata."""
+        return str(self.manifest.sandbox.driver).partition(" ")[0]
+
+    @property
     def is_paused(self) -> bool:
         """Return whether the sandbox is left alone."""
         return bool(self.manifest.sandbox.paused or self.pause)

@@ -1,4 +1,4 @@
-"""Serves the metrics over HTTP, by the server of the standard library, which prometheus_client uses as well.
+"""Serves the metrics and probes over HTTP, by the server of the standard library, as prometheus_client does.
 
 That server limits nothing: each client has a thread for as long as it likes. Here, clients are few, a request is small
 and short, and the oldest client makes room for a new one, so that a scraper is answered however many others say
@@ -9,15 +9,16 @@ only thread for a client that begins with TLS and does not go on.
 from __future__ import annotations
 
 import io
+import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from socketserver import TCPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler.errors import HostError
 
@@ -33,12 +34,24 @@ RETRY = 0.1
 OPEN = "other hosts can read the metrics, without encryption and password; docs/security.md has a server in front"
 
 
-class MetricsServer:
-    """Serves `/metrics` on one address, in threads of its own, so that it answers even if the watcher hangs."""
+class Answer(NamedTuple):
+    """The status of an answer, its content type, and its body."""
 
-    def __init__(self, host: str, port: int, text: Callable[[], str]) -> None:
+    status: int
+    kind: str
+    body: bytes
+
+
+# What is served: path → function of the header `Accept`.
+Pages = Mapping[str, Callable[[str], Answer]]
+
+
+class MetricsServer:
+    """Serves pages on one address, in threads of its own, so that it answers even if the watcher hangs."""
+
+    def __init__(self, host: str, port: int, pages: Pages) -> None:
         try:
-            self._server = _Server(host, port, text)
+            self._server = _Server(host, port, pages)
         except OSError as error:
             raise HostError(f"metrics on {host}:{port}: {error.strerror}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="watch-metrics", daemon=True)
@@ -85,12 +98,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = io.BufferedReader(_Request(self.connection))
 
     def do_GET(self) -> None:
-        if self.path != "/metrics":
+        page = self.server.pages.get(self.path.partition("?")[0])
+        if page is None:
             self.send_error(404)
             return
-        body = self.server.text().encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        try:
+            status, kind, body = page(self.headers.get("Accept", ""))
+        except Exception:
+            # Else nobody would learn why there is no answer.
+            logging.getLogger(__name__).exception("defect")
+            self.send_error(500)
+            return
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -104,8 +124,8 @@ class _Server(ThreadingHTTPServer):
     # Connections that wait to be accepted. Beyond the default of 5, a client would try again only after a second.
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, text: Callable[[], str]) -> None:
-        self.text = text
+    def __init__(self, host: str, port: int, pages: Pages) -> None:
+        self.pages = pages
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # The clients, the oldest first, and when the time of each is over. Whatever ends one, its thread removes it.
         self._clients: dict[socket.socket, float] = {}

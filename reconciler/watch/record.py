@@ -15,6 +15,7 @@ from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 from reconciler.watch.share import LogShare, objects_of
 from reconciler.watch.state import SandboxState, SandboxStatus
+from reconciler.watch.traffic import Traffic
 from reconciler.wording import plural
 
 # The most operations that one log line names.
@@ -155,6 +156,9 @@ class LookRecorder:
     def record_failure(self, manifest: Manifest, error: Exception, retry: float) -> None:
         """Record that a look or a change failed; the next try is in `retry` seconds."""
         state = _state(error)
+        if isinstance(error, SandboxGoneError):
+            # Nothing drains any more.
+            self.status.traffic = Traffic()
         reason, before = str(error) or type(error).__name__, self.status.detail
         if self.status.set_state(state, reason) or reason != before:
             path = error.path if isinstance(error, ReconcilerError) else ()
@@ -164,6 +168,7 @@ class LookRecorder:
 
     def record_flush(self, services: int) -> None:
         """Record that the guard of a machine has found so many services gone."""
+        self.status.flushes += 1
         if time.monotonic() - self._last_flush > _FLUSH_INTERVAL:
             self._last_flush = time.monotonic()
             self._log.emit("flush", level=logging.WARNING, guarded=services)

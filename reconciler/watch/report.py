@@ -1,4 +1,4 @@
-"""The status of the watcher: as JSON on a local socket, and as metrics in the text format of Prometheus."""
+"""The status of the watcher, as JSON on a local socket."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from reconciler import rundir
 from reconciler.errors import HostError
-from reconciler.watch import client, clock
-from reconciler.watch.state import SandboxState, Standing
-from reconciler.wording import printable
+from reconciler.watch import client
 
 # Seconds to the next try after a client could not be answered.
 RETRY = 0.1
@@ -85,68 +82,6 @@ def _read_patterns(connection: socket.socket) -> list[str]:
             if part.endswith(b"\n"):
                 return list(json.loads(b"".join(parts)))
     return []
-
-
-# In these states, the present text of a manifest is not in force.
-_NOT_USED = {SandboxState.OUTDATED, SandboxState.PENDING}
-# The metrics of each sandbox: name, type, help text, and the function that reads it.
-_METRICS: list[tuple[str, str, str, Callable[[Standing], float]]] = [
-    (
-        "converged",
-        "gauge",
-        "1 if the last look is recent and found the sandbox as its manifest describes it now",
-        lambda each: float(each.is_converged),
-    ),
-    (
-        "last_look_timestamp_seconds",
-        "gauge",
-        "time of the last look that succeeded, in Unix seconds",
-        lambda each: clock.unix(each.status.looked),
-    ),
-    ("repairs_total", "counter", "operations that repaired drift", lambda each: float(each.status.repairs)),
-    (
-        "fights",
-        "gauge",
-        "objects whose repair another program reverts again and again",
-        lambda each: float(len(each.status.fights)),
-    ),
-    (
-        "manifest_refused",
-        "gauge",
-        "1 if the present text of its manifest is not used, or not yet",
-        lambda each: float(each.doubt is not None and each.doubt.state in _NOT_USED),
-    ),
-]
-
-
-def format_metrics(standings: Sequence[Standing], *, alarms: int, problems: int) -> str:
-    """Return all metrics in the text format of Prometheus. `alarms`, `problems`: how many there are."""
-    return "\n".join((*_lines(standings, alarms, problems), ""))
-
-
-def _lines(standings: Sequence[Standing], alarms: int, problems: int) -> Iterator[str]:
-    yield from _head("alarms", "gauge", "number of alarms of the whole watcher; `reconciler status` lists them")
-    yield f"reconciler_alarms {alarms}"
-    yield from _head("manifest_problems", "gauge", "number of problems in manifests; `reconciler status` lists them")
-    yield f"reconciler_manifest_problems {problems}"
-    yield from _head("sandboxes", "gauge", "number of sandboxes in each state")
-    counts = Counter(each.state for each in standings)
-    for state in SandboxState:
-        yield f'reconciler_sandboxes{{state="{state.value}"}} {counts[state]}'
-    for name, kind, words, read in _METRICS:
-        yield from _head(name, kind, words)
-        for each in standings:
-            yield f'reconciler_{name}{{sandbox="{_label(each.status.sandbox)}"}} {read(each):.15g}'
-
-
-def _label(value: str) -> str:
-    """Return the value of a label as the format of Prometheus writes it, without what a terminal would obey."""
-    return printable(value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
-
-
-def _head(name: str, kind: str, words: str) -> Iterator[str]:
-    yield f"# HELP reconciler_{name} {words}"
-    yield f"# TYPE reconciler_{name} {kind}"
 
 
 def format_age(when: float) -> str:

@@ -55,7 +55,8 @@ class SandboxStatus:
     becomes stale. `since`: when the state began. `revision`: of the manifest of that look. `repairs`: operations that
     repaired drift, since the watcher started. `fights`: commands that another program keeps reverting. `drifts`: when
     drift was found. `full_looked`: the last full look that succeeded. `took`: seconds that the last look took. `lent`:
-    since when another command has the machine. `traffic`: the connections of IPVS.
+    since when another command has the machine. `traffic`: the connections of IPVS. `flushes`: how often the guard of a
+    machine has found services gone.
     """
 
     sandbox: str
@@ -69,6 +70,7 @@ class SandboxStatus:
     detail: str = ""
     repairs: int = 0
     fights: tuple[str, ...] = ()
+    flushes: int = 0
     drifts: deque[float] = field(default_factory=lambda: deque(maxlen=_COUNTED))
     full_looked: float = 0.0
     took: float = 0.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.manifest.service import name, write_address
-from reconciler.model.ipvs import FWMARK, Server, Service, seconds_left
+from reconciler.model.ipvs import FWMARK, Server, Service, due
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink import ipvs_listing
 from reconciler.watch import clock
@@ -88,8 +88,7 @@ def _drains(found: Preview) -> Iterator[Drain]:
         for server in service.servers:
             if server.deadline is not None:
                 left = around.connections.get((service.key, server.key), 0)
-                until = int(around.now) + seconds_left(server.deadline, around.now)
-                yield Drain(_words(service), write_address(*server.key), left, until)
+                yield Drain(_words(service), write_address(*server.key), left, due(server.deadline, around.now))
 
 
 def _words(service: Service) -> str:

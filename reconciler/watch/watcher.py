@@ -25,20 +25,22 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from reconciler.drivers.claims import Claims
+from reconciler.errors import ManifestError
 from reconciler.guest import lend
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.whereabouts import place_of
-from reconciler.watch import clock, log, notify
+from reconciler.watch import clock, health, log, notify
 from reconciler.watch.authority import Authority
 from reconciler.watch.lock import lock_host
 from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet
-from reconciler.watch.metrics import OPEN, MetricsServer
+from reconciler.watch.meter import Meter
+from reconciler.watch.metrics import OPEN, MetricsServer, Pages
 from reconciler.watch.namespaces import HOST, NamespaceSocket
 from reconciler.watch.pause import PauseTracker
 from reconciler.watch.presence import Presence
 from reconciler.watch.prune import TOO_MANY, are_too_many
 from reconciler.watch.reading import Reading
-from reconciler.watch.report import StatusSocket, format_metrics
+from reconciler.watch.report import StatusSocket
 from reconciler.watch.revision import Revision
 from reconciler.watch.rollout import Pace, Rollout
 from reconciler.watch.state import GOOD, Doubt, SandboxState, SandboxStatus, Standing
@@ -97,6 +99,9 @@ class Watcher:
         # Sandboxes whose workers are done with a manifest, and whether they succeeded. Other threads append.
         self._done: deque[tuple[str, bool]] = deque()
         self._stopping = self._reload = False
+        self._meter, self._pages = self._make_pages()
+        # Whether all manifests have been read and distributed, and whether each sandbox has been looked at since.
+        self._distributed = self._ready = False
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. BusyError if another watcher runs on this host."""
@@ -108,7 +113,7 @@ class Watcher:
             self._presence = Presence(channel, self._authority)
             stack.callback(StatusSocket(self.to_data).close)
             if self._options.metrics:
-                server = MetricsServer(*self._options.metrics, self._metrics)
+                server = MetricsServer(*self._options.metrics, self._pages)
                 stack.callback(server.close)
                 level, reason = (logging.WARNING, OPEN) if server.is_public else (logging.INFO, "")
                 log.emit("metrics", level=level, host=self._options.metrics[0], port=server.port, reason=reason)
@@ -117,6 +122,23 @@ class Watcher:
             self._reading.start()
             stack.callback(self._reading.stop)
             self._loop(channel)
+
+    def _make_pages(self) -> tuple[Meter, Pages]:
+        """Return what measures the watch, and what is served. Without `--metrics`, the library is not imported."""
+        if self._options.metrics is None:
+            return Meter(), {}
+        from reconciler.watch.exposition import Metrics, Snapshot
+
+        def read() -> Snapshot:
+            problems = self._manifests.problems if self._manifests else ()
+            return Snapshot(self._standings(), len(self._alarms), len(problems))
+
+        metrics = Metrics(read)
+        return metrics, {
+            "/metrics": metrics.expose,
+            "/healthz": lambda _: health.answer(self._faults()),
+            "/readyz": lambda _: health.answer([*self._faults(), *self._unready()]),
+        }
 
     def _handle_signals(self, stack: ExitStack) -> None:
         def end(*_: object) -> None:
@@ -192,10 +214,12 @@ class Watcher:
         for problem in found.problems:
             if problem not in known_problems:
                 log.emit("manifest", level=logging.ERROR, problem=str(problem))
+                self._meter.record_error(ManifestError([problem]))
         for path in found.missing:
             if before is None or path not in before.missing:
                 log.emit("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
         self._distribute(found, first=before is None)
+        self._distributed = True
         if before is None:
             notify.send("READY=1")
             log.emit("watching", sandboxes=len(found.manifests), problems=len(found.problems))
@@ -259,6 +283,7 @@ class Watcher:
                 self._options.settings,
                 self._claims,
                 self._authority,
+                self._meter,
                 self._on_done,
             )
             worker.start()
@@ -430,6 +455,22 @@ class Watcher:
         ipvs = worker.manifest.sandbox.ipvs if worker else None
         return {"ipvs": status.traffic.to_data(ipvs.services or ()) if ipvs else None}
 
-    def _metrics(self) -> str:
-        problems = len(self._manifests.problems) if self._manifests else 0
-        return format_metrics(self._standings(), alarms=len(self._alarms), problems=problems)
+    def _faults(self) -> list[str]:
+        """Return which threads do not work, and since when. Any thread may call this."""
+        found = []
+        if (silent := clock.now() - self._alive_at) > LATE:
+            found.append(f"the main thread was last at work {silent:.0f} s ago")
+        if (busy := self._reading.busy) > PATIENCE:
+            found.append(f"the manifests have been being read for {busy:.0f} s")
+        ended = [name for name, worker in self._workers.copy().items() if not worker.is_alive]
+        if ended and not self._stopping:
+            found.append(f"the threads of these sandboxes have ended: {health.listed(ended)}")
+        return found
+
+    def _unready(self) -> list[str]:
+        """Return what has to happen before the watcher is ready for the first time. Any thread may call this."""
+        if not self._distributed:
+            return ["the manifests have not been read yet"]
+        new = [each.status.sandbox for each in self._standings() if each.state is SandboxState.NEW]
+        self._ready = self._ready or not new
+        return [] if self._ready else [f"these sandboxes have not been looked at yet: {health.listed(new)}"]

@@ -37,6 +37,7 @@ from reconciler.watch.authority import Authority
 from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
 from reconciler.watch.look import Look
+from reconciler.watch.meter import Meter
 from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.revision import Revision
@@ -72,8 +73,8 @@ class Worker:
     """Watches one sandbox.
 
     `claims`: which sandboxes of the watch have which namespaces. `authority`: what the operator allows at present.
-    `on_done` is called in the worker's thread, with the sandbox's ID and whether it succeeded, each time that a
-    manifest has taken effect or failed to. Other threads may call all public methods.
+    `meter` measures the looks. `on_done` is called in the worker's thread, with the sandbox's ID and whether it
+    succeeded, each time that a manifest has taken effect or failed to. Other threads may call all public methods.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class Worker:
         settings: Settings,
         claims: Claims,
         authority: Authority,
+        meter: Meter,
         on_done: Callable[[str, bool], None],
     ) -> None:
-        self._claims, self._authority = claims, authority
+        self._claims, self._authority, self._meter = claims, authority, meter
         self._recorder = LookRecorder(manifest, revision)
         self._settings = settings
         self._on_done = on_done
@@ -99,6 +101,8 @@ class Worker:
         # What the current look goes by, and the desired sandbox of the last repair that succeeded.
         self._current = Look(manifest, revision, self._cause, full=True, policy=authority.policy)
         self._applied: Sandbox | None = None
+        # When the current look began; None after its end, while a machine stays connected.
+        self._begun: float | None = None
         self._stopping = self._prune = False
         # Whether the last look failed because the host lacks something, such as a device.
         self._host_lacks = False
@@ -126,6 +130,11 @@ class Worker:
     def is_applying(self) -> bool:
         """Return whether the manifest has not taken effect yet."""
         return bool(self._cause)
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the thread has not ended."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Start the thread; its first look is a full one. RuntimeError if this process may have no more threads."""
@@ -211,6 +220,7 @@ class Worker:
         with self._lock:
             if address not in (None, self._manifest.sandbox.driver) or (full := self._agenda.begin_look()) is None:
                 return None
+            self._begun = time.monotonic()
             self._current = Look(self._manifest, self._revision, self._cause, full, self._authority.policy)
         self._current = self._current._replace(pause=pause.read(self.status.sandbox))
         return self._current
@@ -326,6 +336,8 @@ class Worker:
         """Record that the sandbox is left alone."""
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_pause(look.manifest, look.pause)
+        # Nothing was looked at.
+        self._begun = None
         self._end_look(look, 0.0, succeeded=True)
 
     def _end_look(self, look: Look, took: float, *, succeeded: bool) -> None:
@@ -338,8 +350,15 @@ class Worker:
         if look.full:
             self.status.full_looked = self.status.looked
         self.status.valid_until = self.status.looked + wait + 2 * took + SLACK
+        self._measure(look, succeeded=succeeded)
         if look.cause:
             self._on_done(self.status.sandbox, succeeded)
+
+    def _measure(self, look: Look, *, succeeded: bool) -> None:
+        """Measure how long a look took, unless none was under way."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            self._meter.record_look(look, time.monotonic() - begun, succeeded=succeeded)
 
     def _seconds_to_periodic_look(self, look: Look, took: float) -> float:
         """Return the seconds until the next look that no event causes."""
@@ -381,11 +400,13 @@ class Worker:
             if self._applied and same and not refusals(self._applied, look.policy):
                 before = repair(driver, self._applied, quick=quick, postpones=self._postpones)
                 self._fights.record(before.operations)
+                self._meter.record_repair(look._replace(cause=""), before)
             raise
         if not cause:
             self._fights.record(result.operations)
         self._failures.record(result.failure.subjects if result.failure else (), result.postponed)
         self._recorder.record_repair(manifest, result, cause, self._fights.current(), self._failures.next_due())
+        self._meter.record_repair(look, result)
         self._host_lacks = result.failure is not None and isinstance(result.failure.error, HostError)
         if result.failure:
             return False
@@ -407,6 +428,8 @@ class Worker:
         # moved to the sandbox and back, and that event would cause the next try at once, for ever.
         self._host_lacks = isinstance(error, HostError)
         least = self._share.rest()
+        self._measure(look, succeeded=False)
+        self._meter.record_error(error)
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_failure(look.manifest, error, self._agenda.end_failed_look(wait, least=least))
         # If another run uses the sandbox, or the manifest has changed meanwhile, this says nothing about the manifest.

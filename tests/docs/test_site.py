@@ -13,7 +13,6 @@ import yaml
 
 from reconciler.cli.main import COMMANDS, main
 from reconciler.manifest.policy import read
-from reconciler.watch.report import format_metrics
 from tests.docs.blocks import ROOT, blocks, pages
 from tests.fields import names
 from tools.site import check, commands, examples, fields
@@ -121,13 +120,9 @@ def test_manifests_shown_and_parts_of_them_are_valid(tmp_path: Path, capsys: pyt
         assert main(["validate", str(file)]) == 0, (text, capsys.readouterr())
 
 
-def test_alerts_are_about_metrics_that_exist() -> None:
+def test_the_page_about_alerts_has_each_of_them() -> None:
     groups = yaml.safe_load((ROOT / "examples" / "reconciler.alerts").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
-    used = {name for rule in rules for name in re.findall(r"reconciler_\w+", rule["expr"])}
-    assert used == set(
-        re.findall(r"^# TYPE (reconciler_\w+)", format_metrics([], alarms=0, problems=0), re.MULTILINE)
-    ) - {"reconciler_sandboxes"}
     page = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
     assert re.findall(r"^\| (Reconciler\w+) \|", page, re.MULTILINE) == [rule["alert"] for rule in rules]
 

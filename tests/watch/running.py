@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -132,6 +133,15 @@ class Running:
 
     def _looks(self) -> dict[str, float]:
         return {name: each["looked"] for name, each in self.status().sandboxes.items()}
+
+    def metric(self, name: str, sandbox: str = "") -> float:
+        """Return the value of a metric of one sandbox, or of the watcher."""
+        port = self.await_event("metrics")["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        label = f'{{sandbox="{sandbox}"}}' if sandbox else ""
+        (found,) = (line for line in lines if line.startswith(f"reconciler_{name}{label} "))
+        return float(found.split()[-1])
 
     def until(self, condition: Callable[[], object], what: str = "what is waited for") -> None:
         """Wait until a condition is true; a failure shows the end of the log."""

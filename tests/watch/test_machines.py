@@ -139,7 +139,7 @@ def machines(kernel: Kernel, tmp_path: Path) -> Iterator[Machines]:
 @contextmanager
 def keeping(machines: list[Machine]) -> Iterator[Running]:
     """Watch machines, which are as their manifests say when this begins."""
-    with watching(machines[0].file.parent, "--look", "1s") as running:
+    with watching(machines[0].file.parent, "--look", "1s", "--metrics", "0") as running:
         running.await_state("converged", *(each.name for each in machines))
         yield running
 
@@ -195,6 +195,8 @@ def keep(one: Machine, other: Machine, running: Running) -> None:
         if running.events("flush", sandbox=other.name):
             break
     assert running.events("flush", sandbox=other.name)
+    assert running.metric("guard_flushes_total", other.name) >= 1
+    assert running.metric("guard_flushes_total", one.name) == 0
     # A NIC that the guest has lost.
     one.run("echo 1 >/sys/class/net/eth0/device/driver/unbind 2>/dev/null; true")
     one.run("for each in /sys/class/net/eth0/device; do echo 1 >$(readlink -f $each)/../remove; done; true")
@@ -344,10 +346,16 @@ def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(one: Machine,
     (drain,) = running.about(one.name)["ipvs"]["draining"]
     assert drain.pop("deadline") == pytest.approx(begin + 8, abs=DRIFT)
     assert drain == {"service": "tcp 10.0.0.2:80", "server": leaving, "connections": 1}
+    assert (running.metric("draining_servers", one.name), running.metric("drains_total")) == (1, 1)
+    # To the second, as the kernel has it.
+    assert running.metric("drain_deadline_timestamp_seconds", one.name) == pytest.approx(begin + 8, abs=DRIFT)
     assert has(f"{head} -b mh-fallback", servers[leaving].replace("-w 1", "-w 0"), *kept)
     shown = reconciler("show", str(one.file)).stdout
     assert ("fallback" in shown, leaving in shown) == (False, False)
     running.await_state("converged", one.name)
+    # The look after that which deleted it.
+    until(lambda: running.metric("draining_servers", one.name) == 0, "no server that drains")
+    assert running.metric("drain_deadline_timestamp_seconds", one.name) == 0
     assert has(head, *kept)
     assert running.about(one.name)["ipvs"]["draining"] == []
 

@@ -17,14 +17,14 @@ from reconciler.watch import metrics
 from reconciler.watch.metrics import CLIENTS, REQUEST, MetricsServer
 from tests.conftest import Kernel
 from tests.watch.running import Kept, watching
-from tests.watch.test_report import get
+from tests.watch.test_report import get, pages
 
 SILENT = 200
 
 
 @pytest.fixture
 def server() -> Iterator[MetricsServer]:
-    made = MetricsServer("127.0.0.1", 0, lambda: "well 1\n")
+    made = MetricsServer("127.0.0.1", 0, pages(lambda: "well 1\n"))
     yield made
     made.close()
 
@@ -92,7 +92,7 @@ def test_without_descriptors_nothing_is_lost_but_time(server: MetricsServer) -> 
 
 @pytest.mark.parametrize(("host", "is_public"), [("127.0.0.1", False), ("::1", False), ("0.0.0.0", True), ("::", True)])
 def test_who_can_connect(host: str, is_public: bool) -> None:
-    server = MetricsServer(host, 0, str)
+    server = MetricsServer(host, 0, {})
     assert server.is_public is is_public
     server.close()
 

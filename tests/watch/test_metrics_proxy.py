@@ -16,6 +16,7 @@ import pytest
 from reconciler.watch.metrics import MetricsServer
 from tests import packages
 from tests.watch.running import until
+from tests.watch.test_report import pages
 
 EXAMPLE = Path("examples/metrics-nginx.conf")
 
@@ -30,7 +31,7 @@ def free_port() -> int:
 def proxied(root: None, tmp_path: Path) -> Iterator[int]:
     """Run nginx with the example, whose paths and ports are the test's own. Yield its port."""
     program = packages.unpacked("nginx", ["nginx"]) / "usr/sbin/nginx"
-    server, port = MetricsServer("127.0.0.1", 0, lambda: "well 1\n"), free_port()
+    server, port = MetricsServer("127.0.0.1", 0, pages(lambda: "well 1\n")), free_port()
     words = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "metrics.key", "-out", "metrics.crt"]
     subprocess.run(["openssl", "req", *words, *names], cwd=tmp_path, check=True, capture_output=True)

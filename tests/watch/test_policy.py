@@ -56,7 +56,7 @@ def test_a_refused_manifest_is_that_sandboxs_problem_until_the_operator_allows_i
     kept: Kept, folder: Path, policy: Path, running: Running
 ) -> None:
     trace = folder / "trace"
-    program = script(folder / "kata-runtime", "touch", str(trace))
+    program = script(folder / "kata-runtime", "sh", "-c", f"touch {trace}")
     write(folder / "evil.yaml", {"kata": {"id": "a", "runtime": program}})
     write(folder / "own.yaml", {"netns": {"path": "/proc/self/ns/net"}})
     write(folder / "first.yaml", {"netns": {"pid": 1}})

@@ -18,11 +18,9 @@ import pytest
 
 from reconciler.errors import HostError
 from reconciler.watch import client, report
-from reconciler.watch import clock as clock_module
 from reconciler.watch.client import read_status
-from reconciler.watch.metrics import MetricsServer
-from reconciler.watch.report import StatusSocket, format_age, format_metrics
-from reconciler.watch.state import Doubt, SandboxState, SandboxStatus, Standing
+from reconciler.watch.metrics import Answer, MetricsServer, Pages
+from reconciler.watch.report import StatusSocket, format_age
 from tests.watch.clock import Clock
 
 NO_WATCHER = "no watcher runs on this host; `reconciler watch PATH…` starts one"
@@ -206,105 +204,25 @@ def test_a_watcher_that_hangs_is_not_waited_for_without_end(path: Path, monkeypa
     assert str(raised.value) == "the watcher does not answer: timed out"
 
 
-BOOT = 1_699_990_000.0
-
-
-def standings(clock: Clock) -> list[Standing]:
-    found = [
-        SandboxStatus(f"web-{number}", "netns web", "web.yaml", state=SandboxState.CONVERGED) for number in range(1, 5)
-    ]
-    for each in found:
-        each.looked, each.valid_until = clock.now, clock.now + 20.0
-    fresh, stale, draining, edited = found
-    fresh.repairs = 1234
-    stale.looked, stale.valid_until = clock.now - 21.125, clock.now - 1.125
-    stale.fights = ("ip route add default", "ip link set dev eth0 up")
-    draining.state = SandboxState.DRAINING
-    return [*map(Standing, (fresh, stale, draining)), Standing(edited, Doubt(SandboxState.OUTDATED, "bad"))]
-
-
-METRICS = """\
-# HELP reconciler_alarms number of alarms of the whole watcher; `reconciler status` lists them
-# TYPE reconciler_alarms gauge
-reconciler_alarms 2
-# HELP reconciler_manifest_problems number of problems in manifests; `reconciler status` lists them
-# TYPE reconciler_manifest_problems gauge
-reconciler_manifest_problems 3
-# HELP reconciler_sandboxes number of sandboxes in each state
-# TYPE reconciler_sandboxes gauge
-reconciler_sandboxes{state="new"} 0
-reconciler_sandboxes{state="converged"} 2
-reconciler_sandboxes{state="drifted"} 0
-reconciler_sandboxes{state="draining"} 1
-reconciler_sandboxes{state="fighting"} 0
-reconciler_sandboxes{state="paused"} 0
-reconciler_sandboxes{state="waiting"} 0
-reconciler_sandboxes{state="refused"} 0
-reconciler_sandboxes{state="failed"} 0
-reconciler_sandboxes{state="pending"} 0
-reconciler_sandboxes{state="outdated"} 1
-# HELP reconciler_converged 1 if the last look is recent and found the sandbox as its manifest describes it now
-# TYPE reconciler_converged gauge
-reconciler_converged{sandbox="web-1"} 1
-reconciler_converged{sandbox="web-2"} 0
-reconciler_converged{sandbox="web-3"} 1
-reconciler_converged{sandbox="web-4"} 0
-# HELP reconciler_last_look_timestamp_seconds time of the last look that succeeded, in Unix seconds
-# TYPE reconciler_last_look_timestamp_seconds gauge
-reconciler_last_look_timestamp_seconds{sandbox="web-1"} 1700000000
-reconciler_last_look_timestamp_seconds{sandbox="web-2"} 1699999978.875
-reconciler_last_look_timestamp_seconds{sandbox="web-3"} 1700000000
-reconciler_last_look_timestamp_seconds{sandbox="web-4"} 1700000000
-# HELP reconciler_repairs_total operations that repaired drift
-# TYPE reconciler_repairs_total counter
-reconciler_repairs_total{sandbox="web-1"} 1234
-reconciler_repairs_total{sandbox="web-2"} 0
-reconciler_repairs_total{sandbox="web-3"} 0
-reconciler_repairs_total{sandbox="web-4"} 0
-# HELP reconciler_fights objects whose repair another program reverts again and again
-# TYPE reconciler_fights gauge
-reconciler_fights{sandbox="web-1"} 0
-reconciler_fights{sandbox="web-2"} 2
-reconciler_fights{sandbox="web-3"} 0
-reconciler_fights{sandbox="web-4"} 0
-# HELP reconciler_manifest_refused 1 if the present text of its manifest is not used, or not yet
-# TYPE reconciler_manifest_refused gauge
-reconciler_manifest_refused{sandbox="web-1"} 0
-reconciler_manifest_refused{sandbox="web-2"} 0
-reconciler_manifest_refused{sandbox="web-3"} 0
-reconciler_manifest_refused{sandbox="web-4"} 1
-"""
-
-
-def test_metrics_are_in_the_format_of_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(10_000.0)
-    monkeypatch.setattr(clock_module, "now", clock)
-    monkeypatch.setattr(clock_module, "unix", lambda moment: BOOT + moment)
-    assert format_metrics(standings(clock), alarms=2, problems=3) == METRICS
-
-
-@pytest.mark.parametrize("state", SandboxState)
-def test_only_what_is_as_its_manifest_says_is_converged(state: SandboxState) -> None:
-    status = SandboxStatus("web-1", "netns web", "web.yaml", state=state, valid_until=1e12)
-    good = state in {SandboxState.CONVERGED, SandboxState.DRAINING}
-    assert (
-        f'reconciler_converged{{sandbox="web-1"}} {good:d}'
-        in format_metrics([Standing(status)], alarms=0, problems=0).splitlines()
-    )
+def pages(text: Callable[[], str]) -> Pages:
+    """Return `/metrics` with a text."""
+    return {"/metrics": lambda _: Answer(200, "text/plain", text().encode())}
 
 
 @pytest.fixture
 def server() -> Iterator[MetricsServer]:
     count = iter(range(10))
-    made = MetricsServer("127.0.0.1", 0, lambda: f"é {next(count)}\n")
+    made = MetricsServer("127.0.0.1", 0, pages(lambda: f"é {next(count)}\n"))
     yield made
     made.close()
 
 
-def get(port: int, path: str, method: str = "GET", host: str = "127.0.0.1") -> tuple[int, str | None, bytes]:
+def get(
+    port: int, path: str, method: str = "GET", host: str = "127.0.0.1", accept: str = "*/*"
+) -> tuple[int, str | None, bytes]:
     """Return the status, the content type and the body of an answer."""
     connection = http.client.HTTPConnection(host, port, timeout=10)
-    connection.request(method, path)
+    connection.request(method, path, headers={"Accept": accept})
     with connection.getresponse() as response:
         found = response.status, response.getheader("Content-Type"), response.read()
     connection.close()
@@ -312,12 +230,29 @@ def get(port: int, path: str, method: str = "GET", host: str = "127.0.0.1") -> t
 
 
 def test_each_scrape_is_told_what_is_known_then(server: MetricsServer, capsys: pytest.CaptureFixture[str]) -> None:
-    kind = "text/plain; version=0.0.4; charset=utf-8"
+    kind = "text/plain"
     assert [get(server.port, "/metrics") for _ in range(2)] == [
         (200, kind, "é 0\n".encode()),
         (200, kind, "é 1\n".encode()),
     ]
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_defect_in_one_page_is_said_and_is_not_the_end_of_all(caplog: pytest.LogCaptureFixture) -> None:
+    answers: Iterator[Answer | None] = iter([None, Answer(503, "text/plain", b"bad\n")])
+
+    def page(accept: str) -> Answer:
+        if (answer := next(answers)) is None:
+            raise ValueError(accept)
+        return answer
+
+    server = MetricsServer("127.0.0.1", 0, {"/a": page})
+    try:
+        assert get(server.port, "/a", accept="mine")[0] == 500
+        assert [str(each.exc_info[1]) for each in caplog.records if each.exc_info] == ["mine"]
+        assert get(server.port, "/a?b=c") == (503, "text/plain", b"bad\n")
+    finally:
+        server.close()
 
 
 def test_a_lack_of_descriptors_costs_no_processor(server: MetricsServer) -> None:
@@ -359,7 +294,7 @@ def test_who_leaves_in_the_middle_is_not_worth_a_word(
         left.wait(10)
         return "x" * 10_000_000
 
-    server = MetricsServer("127.0.0.1", 0, text)
+    server = MetricsServer("127.0.0.1", 0, pages(text))
     shutdown = server._server.shutdown_request
 
     def end(request: Any) -> None:
@@ -378,7 +313,7 @@ def test_who_leaves_in_the_middle_is_not_worth_a_word(
 
 
 def test_an_address_of_ipv6() -> None:
-    server = MetricsServer("::1", 0, lambda: "text")
+    server = MetricsServer("::1", 0, pages(lambda: "text"))
     try:
         assert get(server.port, "/metrics", host="::1")[::2] == (200, b"text")
     finally:
@@ -387,13 +322,13 @@ def test_an_address_of_ipv6() -> None:
 
 def test_a_port_that_is_taken_is_an_error_of_the_host(server: MetricsServer) -> None:
     with pytest.raises(HostError) as raised:
-        MetricsServer("127.0.0.1", server.port, str)
+        MetricsServer("127.0.0.1", server.port, {})
     assert str(raised.value) == f"metrics on 127.0.0.1:{server.port}: Address already in use"
 
 
 def test_after_the_end_nobody_answers_and_nothing_is_left() -> None:
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    server = MetricsServer("127.0.0.1", 0, str)
+    server = MetricsServer("127.0.0.1", 0, {})
     port = server.port
     server.close()
     with pytest.raises(ConnectionRefusedError):

@@ -759,24 +759,44 @@ def test_a_sandbox_that_moves_to_another_namespace(folder: Path, keep: Keep, ker
 
 
 def test_metrics_say_what_is_converged(folder: Path, keep: Keep) -> None:
-    kept, waiting = keep(), keep()
+    kept, waiting, failing = keep(), keep(), keep()
     waiting.end()
+    failing.write(routes=[ROUTE, REFUSED])
+    put(folder / "broken.yaml", "apiVersion: reconciler/v1\nsandbox: a\n")
     with watching(folder, "--metrics", "127.0.0.1:0") as watcher:
         watcher.await_state("converged", kept.name)
         watcher.await_state("waiting", waiting.name)
+        watcher.await_state("failed", failing.name)
         delete(kept)
         watcher.await_event("repaired", sandbox=kept.name)
         port = watcher.await_event("metrics")["port"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
+        # Of the sandbox that waits, enough is known.
+        for probe in ("healthz", "readyz"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{probe}", timeout=10) as answer:
+                assert (answer.status, answer.read()) == (200, b"ok\n")
     for line in (
-        f'reconciler_converged{{sandbox="{kept.name}"}} 1',
-        f'reconciler_converged{{sandbox="{waiting.name}"}} 0',
-        f'reconciler_repairs_total{{sandbox="{kept.name}"}} 1',
-        'reconciler_sandboxes{state="waiting"} 1',
-        "reconciler_alarms 0",
+        f'reconciler_converged{{sandbox="{kept.name}"}} 1.0',
+        f'reconciler_converged{{sandbox="{waiting.name}"}} 0.0',
+        f'reconciler_repairs_total{{sandbox="{kept.name}"}} 1.0',
+        'reconciler_sandboxes{state="waiting"} 1.0',
+        "reconciler_alarms 0.0",
+        "reconciler_manifest_problems 1.0",
+        'reconciler_errors_total{kind="manifest"} 1.0',
+        'reconciler_errors_total{kind="defect"} 0.0',
+        'reconciler_apply_duration_seconds_count{cause="drift",driver="netns"} 1.0',
     ):
         assert line in lines
+    # What fails is tried again and again.
+    for series, least in (
+        ('reconciler_errors_total{kind="sandbox_gone"} ', 1),
+        ('reconciler_errors_total{kind="apply"} ', 1),
+        ('reconciler_apply_duration_seconds_count{cause="start",driver="netns"} ', 2),
+        ('reconciler_look_duration_seconds_count{driver="netns",kind="full",result="failed"} ', 2),
+    ):
+        (found,) = (line for line in lines if line.startswith(series))
+        assert float(found.split()[-1]) >= least
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")

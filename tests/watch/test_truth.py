@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import shutil
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,23 +14,14 @@ import pytest
 from reconciler.watch import pause
 from reconciler.watch.pause import Pause
 from tests.conftest import ip
-from tests.watch.running import OTHER, REFUSED, ROUTE, Keep, Kept, Running, put, reconciler, watching
-
-
-def metric(running: Running, name: str, kept: Kept) -> float:
-    """Return the value of a metric of one sandbox."""
-    port = running.await_event("metrics")["port"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    (found,) = (line for line in lines if line.startswith(f'reconciler_{name}{{sandbox="{kept.name}"}} '))
-    return float(found.split()[1])
+from tests.watch.running import OTHER, REFUSED, ROUTE, Keep, Running, put, reconciler, watching
 
 
 def test_a_sandbox_whose_manifest_is_broken_is_outdated(folder: Path, keep: Keep) -> None:
     kept, other = keep(), keep()
     with watching(folder, "--metrics", "127.0.0.1:0") as watcher:
         watcher.await_state("converged", kept.name, other.name)
-        assert metric(watcher, "converged", kept) == 1
+        assert watcher.metric("converged", kept.name) == 1
         good = kept.file.read_text()
         put(kept.file, good.replace("mtu: 1500", "mtu: many"))
         answer = watcher.await_state("outdated", kept.name)
@@ -39,8 +29,8 @@ def test_a_sandbox_whose_manifest_is_broken_is_outdated(folder: Path, keep: Keep
         assert answer.sandboxes[other.name]["state"] == "converged"
         watcher.await_event("manifest")
         assert "manifest not used: " in watcher.status().sandboxes[kept.name]["detail"]
-        assert (metric(watcher, "converged", kept), metric(watcher, "manifest_refused", kept)) == (0, 1)
-        assert (metric(watcher, "converged", other), metric(watcher, "manifest_refused", other)) == (1, 0)
+        assert (watcher.metric("converged", kept.name), watcher.metric("manifest_refused", kept.name)) == (0, 1)
+        assert (watcher.metric("converged", other.name), watcher.metric("manifest_refused", other.name)) == (1, 0)
         # Drift from the last good one is still repaired, and that is no good state either.
         kept.ip("route", "del", "10.8.0.0/16")
         watcher.await_event("repaired", sandbox=kept.name)
@@ -96,8 +86,8 @@ def test_what_waits_behind_a_stopped_rollout_is_pending(folder: Path, keep: Keep
         assert {answer.sandboxes[name]["detail"] for name in (waiting.name, new.name)} == {words}
         assert answer.code == 1
         assert answer.sandboxes[good.name]["state"] == "converged"
-        assert (metric(watcher, "converged", waiting), metric(watcher, "manifest_refused", waiting)) == (0, 1)
-        assert metric(watcher, "converged", new) == 0
+        assert (watcher.metric("converged", waiting.name), watcher.metric("manifest_refused", waiting.name)) == (0, 1)
+        assert watcher.metric("converged", new.name) == 0
         # What it says is what it was before.
         with at_once(folder):
             waiting.write(routes=[ROUTE])
