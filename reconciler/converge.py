@@ -9,6 +9,7 @@ from typing import NamedTuple
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, HostError, ReconcilerError, RefusedError, VerifyError
 from reconciler.failure import kept_error, undone_error
+from reconciler.history.scribe import FAILED, PARTLY, SILENT, UNDONE, Change, Scribe
 from reconciler.model.identity import Subject
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.netlink.execute import DAD_TIMEOUT
@@ -59,13 +60,14 @@ def apply(
     all_or_nothing: bool = False,
     waiting: Callable[[int], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
+    scribe: Scribe = SILENT,
 ) -> Result:
     """Make a sandbox equal to its manifest, verify that, and wait for servers that drain.
 
     If an operation fails, what depends on it is undone or not begun, and all others are kept. With `all_or_nothing`,
     everything is undone. `accept` is called with the preview under the lock, and raises an error to stop. `adopt`:
     foreign IPVS services count as ours. `waiting` is called with the number of servers that still drain, `progress`
-    with the number of operations that are done and of all.
+    with the number of operations that are done and of all. `scribe` records what is done.
 
     Raises RefusedError before anything is touched, ApplyError after a failed operation, VerifyError if the sandbox
     still differs.
@@ -75,11 +77,14 @@ def apply(
         before = preview(driver, desired, adopt=adopt)
         accept(before)
         check_deletions(before.plan, allowance)
-        failed = _carry_out(driver, before, before.plan.segments, progress, adopt=adopt, all_or_nothing=all_or_nothing)
+        with scribe.change(before.plan.operations) as change:
+            failed = _carry_out(
+                driver, before, before.plan.segments, change, progress, adopt=adopt, all_or_nothing=all_or_nothing
+            )
         if failed:
             raise failed[1]
         operations = before.plan.operations
-        operations += _await_drained(driver, desired, before.plan, waiting, adopt=adopt)
+        operations += _await_drained(driver, desired, before.plan, waiting, scribe, adopt=adopt)
         return Result(operations=operations, seconds=time.monotonic() - begin)
 
 
@@ -91,6 +96,7 @@ def repair(
     allowance: Allowance | None = None,
     accept: Callable[[Preview], None] = lambda _: None,
     postpones: Callable[[Operation], bool] = lambda _: False,
+    scribe: Scribe = SILENT,
 ) -> Result:
     """Make a sandbox equal to its manifest without waiting for anything, for a watcher that soon looks again.
 
@@ -104,8 +110,9 @@ def repair(
         check_deletions(before.plan, allowance)
         postponed = _postpone(before, postpones)
         excused = postponed.subjects | (failure.subjects if failure else frozenset())
-        failed = _carry_out(driver, postponed.possible, postponed.segments, excused=excused)
         operations = flat(postponed.segments)
+        with scribe.change(operations) as change:
+            failed = _carry_out(driver, postponed.possible, postponed.segments, change, excused=excused)
         if failed:
             fates, error = failed
             operations = fates.kept
@@ -168,6 +175,7 @@ def _carry_out(
     driver: Driver,
     before: Preview,
     segments: Sequence[Segment],
+    change: Change,
     progress: Callable[[int, int], None] = lambda *_: None,
     *,
     adopt: Adoption = False,
@@ -176,22 +184,32 @@ def _carry_out(
 ) -> tuple[Fates, ApplyError] | None:
     """Execute and verify segments. After a failure, return what became of each operation, in values and in words.
 
-    `excused`: objects that must not be changed now, and so may differ.
+    `change` gets that as well, for the history. `excused`: objects that must not be changed now, and so may differ.
     Raises ApplyError after a failure if everything was undone.
     """
     proof = Proof(driver, segments)
     outcomes = execute(driver, segments, progress)
     if any(outcome.status is not Status.DONE for outcome in outcomes):
         if all_or_nothing:
-            raise undone_error(outcomes, before, undo(driver, before.observed.as_desired(), proof))
+            not_undone = undo(driver, before.observed.as_desired(), proof)
+            error = undone_error(outcomes, before, not_undone)
+            change.fail(FAILED if not_undone else UNDONE, error)
+            raise error
         fates = recover(driver, before, outcomes, proof, held=excused, adopt=adopt)
-        return fates, kept_error(fates, before)
+        error = kept_error(fates, before)
+        change.fail(PARTLY if fates.kept else FAILED, error, _by_fate(fates))
+        return fates, error
     around = before.observed.around
     if segments or around.tentative or around.dad_failed:
         _verify(driver, before.desired, adopt=adopt, excused=excused)
     else:
         _check(before, adopt=adopt, excused=excused)
     return None
+
+
+def _by_fate(fates: Fates) -> dict[str, Sequence[Operation]]:
+    failed = [each.operation for each in fates.failed]
+    return {"failed": failed, "kept": fates.kept, "undone": fates.undone, "not tried": fates.not_tried}
 
 
 def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, excused: frozenset[Subject]) -> None:
@@ -248,7 +266,7 @@ def _ends_drain(operation: Operation, desired: Sandbox) -> bool:
 
 
 def _await_drained(
-    driver: Driver, desired: Sandbox, before: Plan, waiting: Callable[[int], None], *, adopt: Adoption
+    driver: Driver, desired: Sandbox, before: Plan, waiting: Callable[[int], None], scribe: Scribe, *, adopt: Adoption
 ) -> tuple[Operation, ...]:
     """Delete servers when their connections have ended or their deadline has passed. Return the executed operations.
 
@@ -262,9 +280,10 @@ def _await_drained(
         found = preview(driver, desired, adopt=adopt).plan
         others = {operation for operation in found.operations if not _ends_drain(operation, desired)}
         ends = without(found.segments, others)
-        failed = next((outcome for outcome in execute(driver, ends) if outcome.status is not Status.DONE), None)
-        if failed:
-            raise VerifyError(f"a drained server cannot be deleted: {failed.operation.command}: {failed.reason}")
+        with scribe.change(flat(ends)):
+            failed = next((outcome for outcome in execute(driver, ends) if outcome.status is not Status.DONE), None)
+            if failed:
+                raise VerifyError(f"a drained server cannot be deleted: {failed.operation.command}: {failed.reason}")
         done += flat(ends)
         left = found.draining
     return done

@@ -15,6 +15,7 @@ from reconciler.drivers import Driver, connect
 from reconciler.errors import HostError, SandboxGoneError
 from reconciler.formats.ipvsadm.command import IpvsadmCommand
 from reconciler.formats.ipvsadm.write import server_key_options, service_key_options
+from reconciler.history.scribe import SILENT, Scribe
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Service, ServiceKey
 from reconciler.model.policy import DEFAULTS, Policy
@@ -23,7 +24,7 @@ from reconciler.model.sandbox import KataAddress, Observed, Sandbox, VmAddress
 from reconciler.operations.ipvs import DeleteConntrack
 from reconciler.operations.outcome import Status
 from reconciler.operations.runtime import RuleCommand
-from reconciler.operations.segment import RuleCommands, Segment, Table
+from reconciler.operations.segment import RuleCommands, Segment, Table, flat
 from reconciler.preview import Adoption
 from reconciler.safety import Allowance
 
@@ -62,8 +63,8 @@ def _machines() -> list[Sandbox]:
 class LockedSandbox:
     """A sandbox that is locked against other runs. `observed`: what was in it when it was opened."""
 
-    def __init__(self, driver: Driver, sandbox: Sandbox) -> None:
-        self._driver, self._sandbox = driver, sandbox
+    def __init__(self, driver: Driver, sandbox: Sandbox, scribe: Scribe) -> None:
+        self._driver, self._sandbox, self._scribe = driver, sandbox, scribe
         self.observed = self.look()
 
     def look(self) -> Observed:
@@ -92,7 +93,10 @@ class LockedSandbox:
     def _apply(self, desired: Sandbox, *, adopt: Adoption = False) -> bool:
         # The user has named the object, so its deletion is allowed.
         allowance = Allowance()
-        result = apply(self._driver, desired, allowance=allowance, adopt=adopt, all_or_nothing=True)
+        with self._scribe.attempt():
+            result = apply(
+                self._driver, desired, allowance=allowance, adopt=adopt, all_or_nothing=True, scribe=self._scribe
+            )
         return bool(result.operations)
 
     def forget_connections(self, address: str, protocol: str) -> None:
@@ -101,17 +105,21 @@ class LockedSandbox:
         segment: Segment = Table((operation,))
         if isinstance(self._sandbox.driver, KataAddress):
             segment = RuleCommands((RuleCommand(container=self._sandbox.driver.id, operation=operation),))
-        for outcomes in self._driver.execute([segment]):
-            for outcome in outcomes:
-                if outcome.status is not Status.DONE:
-                    raise HostError(f"{outcome.operation.command}: {outcome.reason}")
+        with self._scribe.change(flat([segment])):
+            for outcomes in self._driver.execute([segment]):
+                for outcome in outcomes:
+                    if outcome.status is not Status.DONE:
+                        raise HostError(f"{outcome.operation.command}: {outcome.reason}")
 
 
 @contextmanager
-def lock(sandbox: Sandbox, policy: Policy) -> Iterator[LockedSandbox]:
-    """Open and lock a sandbox before the first look: changes of another run in between would be undone."""
+def lock(sandbox: Sandbox, policy: Policy, scribe: Scribe = SILENT) -> Iterator[LockedSandbox]:
+    """Open and lock a sandbox before the first look: changes of another run in between would be undone.
+
+    `scribe` records what is changed.
+    """
     with connect(sandbox, policy) as driver, driver.lock():
-        yield LockedSandbox(driver, sandbox)
+        yield LockedSandbox(driver, sandbox, scribe)
 
 
 def table_after(command: IpvsadmCommand, ours: Sequence[Service], others: Sequence[Service]) -> tuple[Service, ...]:

@@ -36,6 +36,7 @@ _WATCHERS = tuple(
     f"tests/watch/test_{name}.py"
     for name in (
         "capabilities",
+        "history",
         "hostile_files",
         "hostile_machines",
         "machines",

@@ -206,6 +206,9 @@ def _purged(host: Debian, before: set[str]) -> None:
     record = host.root / "run/reconciler/devices/4-4026531840"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.touch()
+    history = host.root / "var/lib/reconciler/history/web-1.jsonl"
+    history.parent.mkdir(parents=True, exist_ok=True)
+    history.touch()
     output = host.run("dpkg", "--purge", "reconciler")
     assert "/run/reconciler is kept" in output, output
     assert record.exists()

@@ -19,11 +19,14 @@ from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, render_warnings, warn
 from reconciler.cli.parser import add_output
 from reconciler.cli.progress import Progress
+from reconciler.cli.recording import Revisions, applying, writer
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
 from reconciler.drivers import Driver, connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import ApplyError, HostError, ManifestError, Problem, ReconcilerError, RefusedError
+from reconciler.history.force import take_effect
+from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
@@ -104,11 +107,11 @@ def _apply_all(arguments: argparse.Namespace, applied: list[Applied]) -> int:
             return _fail(failed[0], known)
         expected = {each.manifest.sandbox.id: each.result or "" for each in found}
         _compare(combine(list(expected.values())), arguments.expect)
-    claims = Claims()
+    claims, lines, revisions = Claims(), writer(), Revisions(manifests)
 
     def work(manifest: Manifest, output: Output) -> None:
         name = manifest.sandbox.id
-        _apply(known[name], _Terms(policy, arguments, expected.get(name), claims), output)
+        _apply(known[name], _Terms(policy, arguments, expected.get(name), claims, lines, revisions), output)
 
     worst = 0
     for ended in beside(manifests, work, again=_lacks_device):
@@ -160,17 +163,22 @@ def _compare(found: str, expected: str) -> None:
 
 
 class _Terms(NamedTuple):
-    """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any."""
+    """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any.
+
+    `lines`: the history. `revisions`: those of all manifests, for the history.
+    """
 
     policy: Policy
     arguments: argparse.Namespace
     expected: str | None
     claims: Claims
+    lines: Writer
+    revisions: Revisions
 
 
 def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
     manifest = applied.manifest
-    policy, arguments, expected, claims = terms
+    policy, arguments, expected, claims, lines, revisions = terms
     applied.begin, applied.planned, applied.warnings = time.monotonic(), (), []
 
     def accept(found: Preview) -> None:
@@ -185,8 +193,9 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
 
     # Several of them would overwrite each other.
     progress = Progress(manifest.sandbox.id) if output.is_direct else None
+    scribe = applying(lines, manifest, revisions)
     try:
-        with connect(manifest.sandbox, policy) as driver:
+        with scribe.attempt(), connect(manifest.sandbox, policy) as driver:
             claims.claim(manifest.sandbox, driver)
             result = apply(
                 driver,
@@ -197,7 +206,11 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
                 all_or_nothing=arguments.all_or_nothing,
                 waiting=partial(_print_waiting, manifest, []),
                 progress=progress or (lambda *_: None),
+                scribe=scribe,
             )
+            if not result.operations:
+                scribe.settle()
+            take_effect(scribe, manifest)
             applied.result = result
             late = [each for each in _late_warnings(driver, manifest, result) if each not in applied.warnings]
     finally:

@@ -32,6 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compare with a saved `show` instead of the sandbox: no root and no sandbox is needed",
     )
+    parser.add_argument(
+        "--since",
+        metavar="TIME|REVISION",
+        help="compare with what the manifests said at a time (1h, 2026-11-27T10:00; by the history), or in a revision "
+        "of git, not with the sandbox",
+    )
     add_only(parser)
     parser.add_argument("--adopt", action="store_true", help="show what `apply --adopt` would do")
 
@@ -41,10 +47,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     If one cannot be read, the others are still printed.
     """
+    if arguments.since is not None and (arguments.observed or arguments.adopt or arguments.output == "shell"):
+        raise HostError("--since compares manifests, so neither --observed nor --adopt nor -o shell goes with it")
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
     policy = read_policy(arguments.policy, arguments.paths)
     manifests = chosen(load(arguments.paths, policy), arguments.only)
+    if arguments.since is not None:
+        from reconciler.cli import since
+
+        return since.run(arguments, manifests, policy)
     saved = _load_saved(arguments.observed) if arguments.observed else None
     previews: list[tuple[Manifest, Preview]] = []
     errors: dict[str, Sequence[str]] = {}

@@ -11,6 +11,7 @@ from reconciler import imperative
 from reconciler.cli.authority import read_policy
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.cli.parser import purpose
+from reconciler.cli.recording import lock
 from reconciler.errors import HostError
 from reconciler.formats.ipvsadm.command import IpvsadmCommand, parse_command
 from reconciler.formats.ipvsadm.listing import in_order, list_services
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     sandbox = imperative.find(arguments.id, arguments.manifests, policy)
     if arguments.action == "cleanup":
         address, protocol = _checked(read_cleanup, arguments.parameters)
-        with imperative.lock(sandbox, policy) as locked:
+        with lock(sandbox, policy, "kata-ipvs cleanup") as locked:
             locked.forget_connections(address, protocol)
         return 0
     if arguments.restore is not None:
@@ -88,7 +89,7 @@ def _read_rules(file: str) -> list[Service]:
 
 
 def _restore(sandbox: Sandbox, policy: Policy, services: list[Service]) -> bool:
-    with imperative.lock(_with_ipvs(sandbox), policy) as locked:
+    with lock(_with_ipvs(sandbox), policy, "kata-ipvs ipvsadm") as locked:
         ours, others = _tables(locked)
         return locked.set_ipvs(Ipvs(services=imperative.table_with(services, ours, others)))
 
@@ -107,7 +108,7 @@ def _tables(locked: LockedSandbox) -> tuple[tuple[Service, ...], tuple[Service, 
 def _execute(sandbox: Sandbox, policy: Policy, command: IpvsadmCommand) -> bool:
     """Execute a command. Return whether it changed anything."""
     lines: list[str] = []
-    with imperative.lock(_with_ipvs(sandbox), policy) as locked:
+    with lock(_with_ipvs(sandbox), policy, "kata-ipvs ipvsadm") as locked:
         ours, others = _tables(locked)
         match command:
             case IpvsadmCommand("-L"):

@@ -12,6 +12,7 @@ from reconciler import imperative
 from reconciler.cli.authority import read_policy
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.cli.parser import purpose
+from reconciler.cli.recording import lock
 from reconciler.errors import HostError, ReconcilerError, RefusedError
 from reconciler.formats.kata.interface import read_interface, read_name, write_failed, write_interface, write_listed
 from reconciler.formats.kata.route import RouteSelector, read_route, read_selector, write_route
@@ -133,7 +134,7 @@ def _routes(locked: LockedSandbox) -> list[Route]:
 
 def _add_interface(sandbox: Sandbox, policy: Policy, interface: Interface) -> tuple[dict[str, Any], bool]:
     _check_interface(sandbox, policy, interface)
-    with imperative.lock(sandbox, policy) as locked:
+    with lock(sandbox, policy, "kata-network add-iface") as locked:
         had = _interfaces(locked)
         for field, attribute in (("name", "name"), ("device", "device"), ("hwAddr", "hw_addr")):
             value = getattr(interface, attribute)
@@ -159,7 +160,7 @@ def _check_interface(sandbox: Sandbox, policy: Policy, interface: Interface) -> 
 
 
 def _delete_interface(sandbox: Sandbox, policy: Policy, name: str) -> bool:
-    with imperative.lock(sandbox, policy) as locked:
+    with lock(sandbox, policy, "kata-network del-iface") as locked:
         had = _interfaces(locked)
         kept = [each for each in had if each.name != name]
         if len(kept) == len(had):
@@ -169,7 +170,7 @@ def _delete_interface(sandbox: Sandbox, policy: Policy, name: str) -> bool:
 
 
 def _add_routes(sandbox: Sandbox, policy: Policy, routes: list[Route]) -> tuple[list[dict[str, str]], bool]:
-    with imperative.lock(sandbox, policy) as locked:
+    with lock(sandbox, policy, "kata-network add-route") as locked:
         found = locked.observed
         keys = {route.key for route in found.sandbox.routes or ()}
         foreign = {route.key for route in found.around.routes}
@@ -191,7 +192,7 @@ def _add_routes(sandbox: Sandbox, policy: Policy, routes: list[Route]) -> tuple[
 def _delete_routes(
     sandbox: Sandbox, policy: Policy, selectors: list[RouteSelector]
 ) -> tuple[list[dict[str, str]], bool]:
-    with imperative.lock(sandbox, policy) as locked:
+    with lock(sandbox, policy, "kata-network del-route") as locked:
         had = locked.observed.sandbox.routes or ()
         for selector in selectors:
             if not any(selector.selects(route) for route in had):

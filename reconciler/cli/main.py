@@ -27,6 +27,7 @@ COMMANDS = {
     "apply": "change sandboxes until they match their manifests",
     "watch": "keep sandboxes as their manifests describe them",
     "status": "print the state of each sandbox that is watched on this host",
+    "history": "print what changed in sandboxes, when, why and by whom",
     "pause": "stop the watcher from changing a sandbox for a while",
     "resume": "end the pause of a sandbox",
     "show": "print what reconciler owns in a sandbox, as a manifest",
@@ -35,7 +36,18 @@ COMMANDS = {
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
-_WITHOUT_PATHS = {"init", "explain", "sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
+_WITHOUT_PATHS = {
+    "init",
+    "explain",
+    "sandbox",
+    "status",
+    "history",
+    "pause",
+    "resume",
+    "import",
+    "kata-network",
+    "kata-ipvs",
+}
 # Options that need no command.
 _ALONE = {"-h", "--help", "--version"}
 # Options whose values begin with a dash. argparse accepts these only in the form `--option=value`.

@@ -125,6 +125,15 @@ MANUAL = {
         },
         {"0": "all sandboxes are as they should be, or paused", "1": "one is not"} | _ERROR,
     ),
+    "reconciler history": Help(
+        {
+            "sudo reconciler history web-1": "what changed in a sandbox, when, why and by whom?",
+            "sudo reconciler history --since 1h 'web-*'": "the same of several, within the last hour",
+            "sudo reconciler history --follow -n 10": "the last 10 records of all, and what happens from now on",
+            "sudo reconciler history -o json web-1": "all that is recorded, for programs",
+        },
+        {"0": "done"} | _ERROR | {"130": "--follow: interrupted"},
+    ),
     "reconciler pause": Help(
         {
             "sudo reconciler pause web-1 --for 15min --reason 'looking for a fault'": "leave it alone",

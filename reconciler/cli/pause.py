@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import suppress
 
 from reconciler.cli import resume
 from reconciler.cli.output import say, warn
+from reconciler.cli.recording import tell
 from reconciler.errors import HostError
+from reconciler.history.lines import timestamp
 from reconciler.watch import pause
 from reconciler.watch.client import NoWatcherError, UnknownSandboxError, await_status
 from reconciler.wording import seconds
@@ -42,18 +45,18 @@ def run(arguments: argparse.Namespace) -> int:
     written = pause.Pause(until, arguments.reason)
     try:
         await_status(name, lambda _: True, 0.0)
-        pause.write(name, written)
+        _begin(name, written)
         found = await_status(name, lambda each: each["state"] == "paused", PATIENCE)
     except UnknownSandboxError:
         raise
     except NoWatcherError as error:
         # A watcher that is being restarted must obey, too.
-        pause.write(name, written)
+        _begin(name, written)
         say(f"{name}: {shown}")
         warn(f"{name}: {error}; it will obey the pause if it watches this sandbox")
         return 0
     except HostError as error:
-        pause.write(name, written)
+        _begin(name, written)
         raise HostError(f"{name}: {shown}, but it is unknown whether the watcher obeys: {error}") from error
     if found["state"] != "paused":
         state = ": ".join(filter(None, (found["state"], found["detail"])))
@@ -63,3 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
     say(f"{name}: {shown}")
     return 0
+
+
+def _begin(name: str, written: pause.Pause) -> None:
+    with suppress(HostError):
+        if pause.read(name) == written:
+            return
+    pause.write(name, written)
+    tell(name, "pause", "paused", reason=written.reason, until=timestamp(written.until))

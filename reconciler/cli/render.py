@@ -52,10 +52,14 @@ def render_summary(previews: Sequence[Preview]) -> str:
     sandboxes = f"{len(previews)} {plural('sandbox', len(previews))}"
     if not operations:
         return f"{sandboxes}: nothing to do."
-    count = {sign: sum(operation.sign == sign for operation in operations) for sign in _ACTIONS}
     print_ = combine([preview.fingerprint for preview in previews])
-    counts = ", ".join(f"{number:,} to {_ACTIONS[sign]}" for sign, number in count.items())
-    return f"{sandboxes}: {counts}. Fingerprint {print_}"
+    return f"{sandboxes}: {count_words(operations)}. Fingerprint {print_}"
+
+
+def count_words(operations: Sequence[Operation]) -> str:
+    """Return how many operations of each action there are, in words."""
+    count = {sign: sum(operation.sign == sign for operation in operations) for sign in _ACTIONS}
+    return ", ".join(f"{number:,} to {_ACTIONS[sign]}" for sign, number in count.items())
 
 
 def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:

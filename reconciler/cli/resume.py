@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from reconciler.cli.output import say
+from reconciler.cli.recording import tell
 from reconciler.errors import HostError
 from reconciler.watch import pause
 from reconciler.watch.client import NoWatcherError, await_status
@@ -23,6 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.sandbox
     check(name)
     was_paused = pause.end(name)
+    if was_paused:
+        tell(name, "resume", "resumed")
     try:
         found = await_status(name, lambda each: not was_paused or each["state"] != "paused", PATIENCE)
     except NoWatcherError:

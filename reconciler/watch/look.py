@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
+from reconciler.history.scribe import DRIFT, Occasion, whole_path
 from reconciler.manifest.load import Manifest
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import KataAddress, Sandbox
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
+
+# Who changes sandboxes here, and why if nothing is known of a manifest.
+WATCH: Mapping[str, object] = MappingProxyType({"command": "watch"})
 
 
 class Look(NamedTuple):
@@ -48,3 +54,12 @@ class Look(NamedTuple):
         sandbox = self.manifest.sandbox
         tuned = sandbox.sysctls or any(each.sysctls for each in sandbox.interfaces or ())
         return sandbox.ipvs is not None or bool(tuned) or isinstance(sandbox.driver, KataAddress)
+
+    def occasion(self) -> Occasion:
+        """Return why the look changes the sandbox, for the history."""
+        return Occasion(self.cause or DRIFT, WATCH, whole_path(self.manifest.file), *self.revision)
+
+
+def drift() -> Occasion:
+    """Return why a sandbox is changed that is kept by an earlier manifest, as the present one is refused."""
+    return Occasion(DRIFT, WATCH)

@@ -11,12 +11,15 @@ from reconciler.converge import repair
 from reconciler.drivers import Driver, attend, connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import ReconcilerError, SandboxGoneError
+from reconciler.history.scribe import Occasion, Scribe, whole_path
+from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.sections import nothing
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Sandbox, VmAddress
 from reconciler.safety import ALWAYS, SHARE, Allowance
 from reconciler.watch import log, pause
+from reconciler.watch.look import WATCH
 
 # Seconds for which pruning waits until another run no longer uses the sandbox, and between two tries.
 TIMEOUT, INTERVAL = 20.0, 1.0
@@ -30,19 +33,29 @@ def are_too_many(count: int, total: int) -> bool:
     return count == total > 1 or (count > ALWAYS and count * 100 > SHARE * total)
 
 
-def prune(manifest: Manifest, policy: Policy, claims: Claims, sleep: Callable[[float], object] = time.sleep) -> None:
-    """Remove what is owned from the sandbox of a deleted manifest, and log what became of it."""
+def prune(
+    manifest: Manifest,
+    policy: Policy,
+    claims: Claims,
+    history: Writer,
+    sleep: Callable[[float], object] = time.sleep,
+) -> None:
+    """Remove what is owned from the sandbox of a deleted manifest, and log and record what became of it."""
     name = manifest.sandbox.id
+    scribe = Scribe(
+        history, name, str(manifest.sandbox.driver), lambda: Occasion("prune", WATCH, whole_path(manifest.file))
+    )
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             if manifest.sandbox.paused or pause.read(name):
                 log.emit("not pruned", level=logging.WARNING, sandbox=name, reason="the sandbox is paused")
+                scribe.tell("not pruned", reason="the sandbox is paused")
                 return
             empty = nothing(manifest.sandbox)
             with _open(empty, policy) as driver:
                 claims.claim(manifest.sandbox, driver)
-                result = repair(driver, empty, quick=False, allowance=Allowance())
+                result = repair(driver, empty, quick=False, allowance=Allowance(), scribe=scribe)
             if result.failure:
                 raise result.failure.error
             log.emit("pruned", sandbox=name, operations=len(result.operations), file=manifest.file)
@@ -53,6 +66,7 @@ def prune(manifest: Manifest, policy: Policy, claims: Claims, sleep: Callable[[f
                 sleep(INTERVAL)
                 continue
             log.emit("not pruned", level=logging.ERROR, sandbox=name, reason=str(error))
+            scribe.tell("not pruned", reason=str(error))
         return
 
 

@@ -1,4 +1,4 @@
-"""Records the result of each look at a sandbox: in its status, and in the log if it is news."""
+"""Records the result of each look at a sandbox: in its status, and in the log and the history if it is news."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 import time
 
 from reconciler.converge import Failure, Result
-from reconciler.errors import BusyError, ReconcilerError, RefusedError, SandboxGoneError
+from reconciler.errors import ApplyError, BusyError, ReconcilerError, RefusedError, SandboxGoneError
+from reconciler.history.scribe import Scribe
 from reconciler.manifest.load import Manifest
 from reconciler.preview import Preview
 from reconciler.remaining import remaining
@@ -25,15 +26,17 @@ _FLUSH_INTERVAL = 1.0
 
 
 class LookRecorder:
-    """Writes the status of one sandbox and its log events.
+    """Writes the status of one sandbox and its log events, and its states to the history.
 
     `cause` is why a manifest is new to the sandbox: the "start" of the watcher, or an edit of the "manifest". It is
     empty if the manifest was in force before; then every difference is drift.
     """
 
-    def __init__(self, manifest: Manifest, revision: Revision) -> None:
+    def __init__(self, manifest: Manifest, revision: Revision, scribe: Scribe) -> None:
         self.status = SandboxStatus(manifest.sandbox.id, str(manifest.sandbox.driver), manifest.file, revision)
-        self._log = LogShare(manifest.sandbox.id)
+        self._log, self._scribe = LogShare(manifest.sandbox.id), scribe
+        # The last state that the history has. That a watch begins well is no news, except after a run that was killed.
+        self._told = SandboxState.NEW
         self._last_flush = 0.0
         # What failed at its last try and is tried again.
         self._failing: Failure | None = None
@@ -53,6 +56,8 @@ class LookRecorder:
         until = f", until {time.strftime('%H:%M:%S', time.localtime(pause.until))}" if pause else ""
         if self.status.set_state(SandboxState.PAUSED, f"{reason}{until}"):
             self._log.emit("paused", reason=reason)
+            # `reconciler pause` has recorded its pause, and who made it.
+            self._tell(SandboxState.PAUSED, reason, file=manifest.file, known=not manifest.sandbox.paused)
 
     def record_repair(
         self, manifest: Manifest, result: Result, cause: str, fights: list[tuple[str, int]], retry: float | None
@@ -115,6 +120,7 @@ class LookRecorder:
         detail = f"another program keeps reverting a repair, made {repairs} times so far: {command}{more}"
         if self.status.set_state(SandboxState.FIGHTING, detail):
             self._log.emit("fight", level=logging.WARNING, repairs=repairs, command=command)
+            self._tell(SandboxState.FIGHTING, detail)
 
     def _record_draining(self, count: int) -> None:
         servers = f"{count:,} IPVS {plural('server', count)}"
@@ -130,6 +136,15 @@ class LookRecorder:
                 blob=revision.blob,
                 file=status.file,
             )
+            self._tell(SandboxState.CONVERGED, file=status.file, revision=revision.commit, blob=revision.blob)
+
+    def _tell(self, state: SandboxState, reason: str = "", *, known: bool = False, **fields: object) -> None:
+        """Record a state in the history. `known`: it is there already."""
+        before, self._told = self._told, state
+        if state is SandboxState.CONVERGED and before is SandboxState.NEW:
+            self._scribe.settle()
+        elif not known and (state is not SandboxState.CONVERGED or before is not SandboxState.CONVERGED):
+            self._scribe.tell(state.value, reason=reason, **fields)
 
     def record_comparison(self, found: Preview) -> None:
         """Record what differs from the manifest, without a repair: `--mode report`."""
@@ -152,6 +167,7 @@ class LookRecorder:
         if status.set_state(SandboxState.DRIFTED, detail) or detail != before:
             status.drifts.append(clock.now())
             self._log.emit("drift", level=logging.WARNING, file=status.file, detail=detail)
+            self._tell(SandboxState.DRIFTED, detail, file=status.file)
 
     def record_failure(self, manifest: Manifest, error: Exception, retry: float) -> None:
         """Record that a look or a change failed; the next try is in `retry` seconds."""
@@ -165,6 +181,8 @@ class LookRecorder:
             where = manifest.where(path) if path else manifest.file
             level = logging.INFO if state is SandboxState.WAITING else logging.ERROR
             self._log.emit(state.value, level=level, reason=reason, retry=retry, file=where)
+            # What failed of a change is in its record. Another run that has the sandbox records what it does itself.
+            self._tell(state, reason, file=where, known=isinstance(error, ApplyError | BusyError))
 
     def record_flush(self, services: int) -> None:
         """Record that the guard of a machine has found so many services gone."""
@@ -172,6 +190,7 @@ class LookRecorder:
         if time.monotonic() - self._last_flush > _FLUSH_INTERVAL:
             self._last_flush = time.monotonic()
             self._log.emit("flush", level=logging.WARNING, guarded=services)
+            self._scribe.tell("flush", guarded=services)
 
 
 def _state(error: Exception) -> SandboxState:

@@ -8,32 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from time import monotonic
 from typing import NamedTuple
 
 from reconciler.manifest.load import Manifest
+from reconciler.watch.asking import Git
 from reconciler.watch.files import Stamp, read_stamp
 from reconciler.watch.git import find_tree, first_line, repository
 
-# Seconds that all calls of git have together at one time; and the memory of one, without the files that it maps. The
-# owner of a repository decides what git reads in it: its configuration may include a FIFO or a device.
+# Seconds that all calls of git have together at one time.
 _TIMEOUT = 5.0
-_MEMORY = 256 << 20
-# Neither a hook nor a monitor of the repository is run, and no other repository is reached. The commands that are run
-# here start none of these in the first place.
-_HARMLESS = (
-    "safe.directory=*",
-    "core.fsmonitor=false",
-    "core.hooksPath=/dev/null",
-    "core.pager=cat",
-    "core.sshCommand=false",
-    "protocol.allow=never",
-)
 # What a text file may begin with, and `Manifest.text` does not.
 _BOM = b"\xef\xbb\xbf"
 
@@ -70,20 +54,16 @@ class RevisionFinder:
     """Finds revisions again and again. One thread uses it; another one, or a signal handler, may call `interrupt`."""
 
     def __init__(self) -> None:
-        self._git, self._deadline = "", 0.0
+        self._git = Git()
         self._known: dict[str, tuple[tuple[object, ...], _Commit]] = {}
-        self._process: subprocess.Popen[str] | None = None
-        self._interrupted = False
 
     def interrupt(self) -> None:
         """Let no git be waited for any more."""
-        self._interrupted = True
-        if self._process:
-            self._process.kill()
+        self._git.interrupt()
 
     def find(self, manifests: Iterable[Manifest]) -> dict[str, Revision]:
         """Return sandbox ID → revision of its manifest."""
-        self._git, self._deadline = shutil.which("git") or "", monotonic() + _TIMEOUT
+        self._git.begin(_TIMEOUT)
         folders: dict[str, tuple[str, str]] = {}
         sources = {each.sandbox.id: [*_sources(each, folders)] for each in manifests}
         paths: dict[str, set[str]] = {}
@@ -106,53 +86,16 @@ class RevisionFinder:
         return known[1]
 
     def _ask(self, tree: str, paths: Sequence[str]) -> _Commit | None:
-        hashes = self._run(tree, "rev-parse", "HEAD", "--short", "HEAD").split()
+        hashes = self._git.run(tree, "rev-parse", "HEAD", "--short", "HEAD").split()
         if len(hashes) != 2:
             return None
         # One line each; what is not in the commit is answered by `… missing`.
         names = "".join(f"{hashes[0]}:{path}\n" for path in paths if "\n" not in path)
-        answer = self._run(tree, "cat-file", "--batch-check=%(objectname)", stdin=names)
+        answer = self._git.run(tree, "cat-file", "--batch-check=%(objectname)", stdin=names)
         found = iter(answer.splitlines())
         # git cannot be asked for the others: they count as edited.
         blobs = {path: next(found, "") if "\n" not in path else "?" for path in paths}
         return _Commit(hashes[0], hashes[1], blobs) if answer.endswith("\n") and all(blobs.values()) else None
-
-    def _run(self, tree: str, *words: str, stdin: str = "") -> str:
-        """Return the output of git; empty if it fails, takes too long, or must not be waited for."""
-        if self._interrupted or not self._git:
-            return ""
-        left = self._deadline - monotonic()
-        if left <= 0:
-            return ""
-        # The tree often belongs to another user. This is safe: these commands run no program that its configuration
-        # names, and fetch nothing that a partial clone lacks.
-        options = [word for each in _HARMLESS for word in ("-c", each)]
-        command = [self._git, *options, "-C", tree, *words]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        # Only this tree, even if its repository is broken.
-        clean |= {"GIT_CEILING_DIRECTORIES": os.path.dirname(tree), "GIT_OPTIONAL_LOCKS": "0"}
-        try:
-            with subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=clean | {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"},
-                text=True,
-                errors="surrogateescape",
-            ) as self._process:
-                try:
-                    with suppress(ProcessLookupError):
-                        resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-                    output, _ = self._process.communicate(stdin, left)
-                except subprocess.TimeoutExpired:
-                    self._process.kill()
-                    return ""
-                return output if self._process.returncode == 0 else ""
-        except OSError:
-            return ""
-        finally:
-            self._process = None
 
 
 def _sources(manifest: Manifest, folders: dict[str, tuple[str, str]]) -> Iterator[_Source]:

@@ -27,11 +27,14 @@ from typing import Any, NamedTuple
 from reconciler.drivers.claims import Claims
 from reconciler.errors import ManifestError
 from reconciler.guest import lend
+from reconciler.history.lines import WATCHER, line
+from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.whereabouts import place_of
 from reconciler.watch import clock, health, log, notify
 from reconciler.watch.authority import Authority
 from reconciler.watch.lock import lock_host
+from reconciler.watch.look import WATCH
 from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet
 from reconciler.watch.meter import Meter
 from reconciler.watch.metrics import OPEN, MetricsServer, Pages
@@ -71,6 +74,12 @@ class Options(NamedTuple):
     policy: str | None = None
 
 
+def _report_history(problem: str) -> None:
+    """Log that records of the history begin to be missing, or that none is any more."""
+    level = logging.ERROR if problem else logging.INFO
+    log.emit("alarm" if problem else "history", level=level, history=problem or "complete again")
+
+
 class Watcher:
     """Watches all sandboxes until a signal ends it. Only the thread that calls `run` changes anything here."""
 
@@ -81,6 +90,7 @@ class Watcher:
         self._manifests: ManifestSet | None = None
         self._workers: dict[str, Worker] = {}
         self._claims = Claims()
+        self._history = Writer(_report_history)
         # Workers that were stopped because their manifests were deleted, and whose threads may still run.
         self._ending: list[Worker] = []
         self._rollout = Rollout(options.pace)
@@ -178,13 +188,13 @@ class Watcher:
         """Do what SIGHUP asks for, and continue the rollout with the results of workers."""
         if self._reload:
             self._reload = False
-            log.emit("reload")
+            self._tell("reload")
             notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._authority.reload()
             self._reader.policy = self._authority.policy
             self._presence.reload()
             if self._authority.problem:
-                log.emit("alarm", level=logging.ERROR, policy=self._authority.problem)
+                self._tell("alarm", level=logging.ERROR, policy=self._authority.problem)
             for worker in self._workers.values():
                 worker.reload()
             self._reading.wake()
@@ -213,16 +223,16 @@ class Watcher:
         known_problems = set(before.problems if before else ())
         for problem in found.problems:
             if problem not in known_problems:
-                log.emit("manifest", level=logging.ERROR, problem=str(problem))
+                self._tell("manifest", level=logging.ERROR, problem=str(problem))
                 self._meter.record_error(ManifestError([problem]))
         for path in found.missing:
             if before is None or path not in before.missing:
-                log.emit("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
+                self._tell("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
         self._distribute(found, first=before is None)
         self._distributed = True
         if before is None:
             notify.send("READY=1")
-            log.emit("watching", sandboxes=len(found.manifests), problems=len(found.problems))
+            self._tell("watching", sandboxes=len(found.manifests), problems=len(found.problems))
         notify.send(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
 
     def _update_revisions(self) -> None:
@@ -271,7 +281,7 @@ class Watcher:
         alarmed, self._stopped_at = self._stopped_at, self._rollout.stopped
         if self._stopped_at and not alarmed:
             failed, waiting = ", ".join(self._stopped_at), len(self._rollout.waiting)
-            log.emit("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
+            self._tell("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
 
     def _start_worker(self, manifest: Manifest) -> None:
         """Start to watch a sandbox. If this process has no descriptor or thread left, the next tick tries again."""
@@ -285,11 +295,13 @@ class Watcher:
                 self._authority,
                 self._meter,
                 self._on_done,
+                self._history,
             )
             worker.start()
         except (OSError, RuntimeError) as error:
             if name not in self._unstarted:
                 log.emit("failed", level=logging.ERROR, sandbox=name, reason=str(error), file=manifest.file)
+                self._history.write(name, line(name, "failed", by=WATCH, reason=str(error), file=manifest.file))
             self._unstarted[name] = str(error)
             return
         self._workers[name] = worker
@@ -305,7 +317,7 @@ class Watcher:
         too_many = found.missing or are_too_many(len(gone), len(self._workers))
         spared = tuple(gone) if prune and gone and too_many else ()
         if spared and spared != self._not_pruned:
-            log.emit("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
+            self._tell("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
         self._not_pruned = spared
         in_use = {place_of(manifest.sandbox.driver) for manifest in found.manifests.values()} if gone else set()
         for name in gone:
@@ -319,6 +331,8 @@ class Watcher:
             if not worker.join(0):
                 self._ending.append(worker)
             log.emit("released", sandbox=name, file=worker.manifest.file, pruned=pruned)
+            reason = "its manifest was deleted"
+            self._history.write(name, line(name, "released", by=WATCH, file=worker.manifest.file, reason=reason))
 
     def _forward_changes(self) -> None:
         """Ask for looks at the sandboxes in whose namespaces something has changed."""
@@ -347,6 +361,7 @@ class Watcher:
             for worker in self._workers.values():
                 worker.retry_if_host_lacked()
         self._ending = [worker for worker in self._ending if not worker.join(0)]
+        self._history.retry()
 
     def _track(self) -> None:
         """Track the namespaces and machines of all manifests in force, and of those that are not yet."""
@@ -360,7 +375,7 @@ class Watcher:
         self._request_full_looks(self._presence.refresh())
         self._forward_changes()
         for name in self._presence.unheard.keys() - unheard:
-            log.emit("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
+            self._tell("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
 
     def _request_full_looks(self, names: Iterable[str]) -> None:
         for name in names:
@@ -375,7 +390,7 @@ class Watcher:
         deadline = time.monotonic() + STOP_TIMEOUT
         late = [worker for worker in (*self._workers.values(), *self._ending) if not worker.join(0)]
         late = [worker for worker in late if not worker.join(deadline - time.monotonic())]
-        log.emit("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
+        self._tell("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
 
     @property
     def _alarms(self) -> list[str]:
@@ -397,7 +412,14 @@ class Watcher:
             alarms.append(self._authority.problem)
         if self._reader.unsettled:
             alarms.append(f"changed manifests are not read: {self._reader.unsettled}")
+        if problem := self._history.problem:
+            alarms.append(problem)
         return alarms
+
+    def _tell(self, event: str, *, level: int = logging.INFO, **fields: object) -> None:
+        """Log and record what happens to the watch as a whole."""
+        log.emit(event, level=level, **fields)
+        self._history.write(WATCHER, line(WATCHER, event, by={**WATCH, "pid": os.getpid()}, **fields))
 
     def _standings(self, named: Sequence[str] = ()) -> list[Standing]:
         """Return what is known of each sandbox, or of those with these patterns of IDs. Any thread may call this."""

@@ -26,6 +26,9 @@ from reconciler.drivers import Driver, attend, connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.guest.lend import Lender, is_back, lend
+from reconciler.history.force import take_effect
+from reconciler.history.scribe import Scribe
+from reconciler.history.writer import Writer
 from reconciler.manifest.allow import check, refusals
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
@@ -36,7 +39,7 @@ from reconciler.watch.agenda import GAP, Agenda
 from reconciler.watch.authority import Authority
 from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
-from reconciler.watch.look import Look
+from reconciler.watch.look import Look, drift
 from reconciler.watch.meter import Meter
 from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
@@ -73,8 +76,9 @@ class Worker:
     """Watches one sandbox.
 
     `claims`: which sandboxes of the watch have which namespaces. `authority`: what the operator allows at present.
-    `meter` measures the looks. `on_done` is called in the worker's thread, with the sandbox's ID and whether it
-    succeeded, each time that a manifest has taken effect or failed to. Other threads may call all public methods.
+    `meter` measures the looks, and `history` gets what happens. `on_done` is called in the worker's thread, with the
+    sandbox's ID and whether it succeeded, each time that a manifest has taken effect or failed to. Other threads may
+    call all public methods.
     """
 
     def __init__(
@@ -86,9 +90,11 @@ class Worker:
         authority: Authority,
         meter: Meter,
         on_done: Callable[[str, bool], None],
+        history: Writer,
     ) -> None:
-        self._claims, self._authority, self._meter = claims, authority, meter
-        self._recorder = LookRecorder(manifest, revision)
+        self._claims, self._authority, self._meter, self._history = claims, authority, meter, history
+        self._scribe = Scribe(history, manifest.sandbox.id, str(manifest.sandbox.driver))
+        self._recorder = LookRecorder(manifest, revision, self._scribe)
         self._settings = settings
         self._on_done = on_done
         self._wake = Wake()
@@ -207,7 +213,7 @@ class Worker:
             if self._borrower:
                 self._lend(self._borrower)
         if self._prune:
-            prune(self._manifest, self._authority.policy, self._claims)
+            prune(self._manifest, self._authority.policy, self._claims, self._history)
 
     def _await_look(self) -> bool:
         """Wait until a look is due; return False if the thread has to end instead."""
@@ -392,13 +398,22 @@ class Worker:
         RefusedError if it is refused; then drift from the manifest applied before is repaired, if that one is allowed.
         """
         manifest, cause, quick = look.manifest, look.cause, not look.full
+        self._scribe.driver, self._scribe.occasion = str(manifest.sandbox.driver), look.occasion
         try:
             check(manifest.sandbox, look.policy)
-            result = repair(driver, manifest.sandbox, quick=quick, accept=self._note_traffic, postpones=self._postpones)
+            result = repair(
+                driver,
+                manifest.sandbox,
+                quick=quick,
+                accept=self._note_traffic,
+                postpones=self._postpones,
+                scribe=self._scribe,
+            )
         except RefusedError:
             same = self._applied and self._applied.driver == manifest.sandbox.driver
             if self._applied and same and not refusals(self._applied, look.policy):
-                before = repair(driver, self._applied, quick=quick, postpones=self._postpones)
+                self._scribe.occasion = drift
+                before = repair(driver, self._applied, quick=quick, postpones=self._postpones, scribe=self._scribe)
                 self._fights.record(before.operations)
                 self._meter.record_repair(look._replace(cause=""), before)
             raise
@@ -411,6 +426,8 @@ class Worker:
         if result.failure:
             return False
         self._applied = manifest.sandbox
+        if cause:
+            take_effect(self._scribe, manifest)
         return True
 
     def _postpones(self, operation: Operation) -> bool:

@@ -53,6 +53,7 @@ def test_every_command_is_tried() -> None:
         "init",
         "explain",
         "status",
+        "history",
         "pause",
         "resume",
         "import",

@@ -144,12 +144,18 @@ def as_nobody(words: list[str]) -> Said:
 DENIED = "Permission denied; run this as root"
 ENTERING = "entering a network namespace needs root (CAP_SYS_ADMIN)"
 ASK = f"reconciler: only root can ask the watcher of this host ({RUN}/watch.sock: {DENIED})"
+HISTORY = f"reconciler: /var/lib/reconciler/history: {DENIED}"
 MACHINES = f"reconciler: {RUN}/sandboxes: {DENIED}"
 OURS = f"reconciler: {RUN}: {DENIED}"
 # The forms of no answer.
 NOTHING = {"", "null\n", "#!/bin/sh\nset -e\n"}
 # Actions that would change what other rows need, or never end: root does not run them.
-ONLY_NOBODY = {"status --watch", "sandbox stop @vm", "kata-ipvs·ipvsadm·--restore·secret/rules·@vm"}
+ONLY_NOBODY = {
+    "status --watch",
+    "history --follow",
+    "sandbox stop @vm",
+    "kata-ipvs·ipvsadm·--restore·secret/rules·@vm",
+}
 # A command → the one line that it says to another user; empty: it does its work, as for root.
 ROWS = {
     "explain routes": "",
@@ -174,6 +180,10 @@ ROWS = {
     "show -o text kata.yaml": f"kata: kata.yaml:4:27: driver.kata.runtime: @at/kata-runtime: {DENIED}",
     "status": ASK,
     "status -o json": ASK,
+    "history": HISTORY,
+    "history net": HISTORY,
+    "history --follow": f"reconciler: /var/lib/reconciler: {DENIED}",
+    "diff --since 1h net.yaml": f"net: /var/lib/reconciler/history: {DENIED}",
     "status net": ASK,
     "status --watch": ASK,
     "pause net --for 1s": OURS,

@@ -167,10 +167,15 @@ class Running:
 
 
 @contextmanager
-def watching(folder: Path, *options: str, paths: tuple[Path, ...] = ()) -> Iterator[Running]:
-    """Run a watcher of a folder, or of `paths`, during the block, which begins once all manifests have been read."""
+def watching(
+    folder: Path, *options: str, paths: tuple[Path, ...] = (), within: tuple[str, ...] = ()
+) -> Iterator[Running]:
+    """Run a watcher of a folder, or of `paths`, during the block, which begins once all manifests have been read.
+
+    `within`: a command that runs the watcher in another namespace.
+    """
     log = folder.with_suffix(".log")
-    words = [*COMMAND, "watch", "--log", "json", "--policy", FILE, *options, *map(str, paths or (folder,))]
+    words = [*within, *COMMAND, "watch", "--log", "json", "--policy", FILE, *options, *map(str, paths or (folder,))]
     with log.open("ab") as file:
         begin = file.tell()
         running = Running(subprocess.Popen(words, stderr=file), log, begin)

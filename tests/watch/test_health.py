@@ -38,7 +38,9 @@ def ask(watcher: Watcher, path: str) -> tuple[int, str]:
 def add(watcher: Watcher, name: str) -> Worker:
     """Add a worker whose thread does not run."""
     manifest = Manifest(f"{name}.yaml", "", 0, Sandbox(id=name, driver=NetnsAddress(name=name)))
-    worker = Worker(manifest, Revision(), SETTINGS, Claims(), watcher._authority, Meter(), lambda *_: None)
+    worker = Worker(
+        manifest, Revision(), SETTINGS, Claims(), watcher._authority, Meter(), lambda *_: None, watcher._history
+    )
     watcher._workers[name] = worker
     return worker
 

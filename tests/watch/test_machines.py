@@ -17,6 +17,7 @@ from reconciler.drivers import connect
 from reconciler.errors import SandboxGoneError
 from reconciler.guest import launch
 from reconciler.guest.qmp import TIMEOUT
+from reconciler.history.reader import read
 from reconciler.manifest.dump import dump
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Sandbox, VmAddress
@@ -195,6 +196,10 @@ def keep(one: Machine, other: Machine, running: Running) -> None:
         if running.events("flush", sandbox=other.name):
             break
     assert running.events("flush", sandbox=other.name)
+    until(lambda: any(each.event == "flush" for each in read([other.name])), "the flush is recorded")
+    repaired = [each for each in read([other.name]) if (each.cause, each.result) == ("drift", "verified")]
+    assert any(step.command.startswith("ip route add 10.8.0.0/16 ") for each in repaired for step in each.steps)
+    assert {each.driver for each in repaired} == {f"vm {other.name}"}
     assert running.metric("guard_flushes_total", other.name) >= 1
     assert running.metric("guard_flushes_total", one.name) == 0
     # A NIC that the guest has lost.
