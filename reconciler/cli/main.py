@@ -25,6 +25,7 @@ COMMANDS = {
     "diff": "show what apply would do",
     "apply": "change sandboxes until they match their manifests",
     "watch": "keep sandboxes as their manifests describe them",
+    "doctor": "find what is wrong on this host, at the watcher, and on the way to and in sandboxes",
     "status": "print the state of each sandbox that is watched on this host",
     "pause": "stop the watcher from changing a sandbox for a while",
     "resume": "end the pause of a sandbox",
@@ -34,7 +35,18 @@ COMMANDS = {
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
-_WITHOUT_PATHS = {"init", "explain", "sandbox", "status", "pause", "resume", "import", "kata-network", "kata-ipvs"}
+_WITHOUT_PATHS = {
+    "init",
+    "explain",
+    "doctor",
+    "sandbox",
+    "status",
+    "pause",
+    "resume",
+    "import",
+    "kata-network",
+    "kata-ipvs",
+}
 # Options whose values begin with a dash. argparse accepts these only in the form `--option=value`.
 _DASHED_VALUES = {"kata-ipvs": "--parameters"}
 
