@@ -39,6 +39,7 @@ SETTINGS = (
     "net.ipv4.conf.all.proxy_arp",
     "net.ipv6.conf.all.forwarding",
     "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.conf.all.proxy_ndp",
 )
 LINK_SETTINGS = (
     "net.ipv4.conf.{}.rp_filter",
@@ -48,6 +49,7 @@ LINK_SETTINGS = (
     "net.ipv6.conf.{}.accept_ra",
     "net.ipv6.conf.{}.forwarding",
     "net.ipv6.conf.{}.disable_ipv6",
+    "net.ipv6.conf.{}.proxy_ndp",
 )
 
 

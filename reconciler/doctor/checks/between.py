@@ -13,25 +13,31 @@ from reconciler.model.derived import is_link_local
 _NO_MAC = {"", "00:00:00:00:00:00"}
 
 
-def _is_together(one: Way, other: Way) -> bool:
-    """Return whether two NICs are on one link layer, or are both reached by routes of the host."""
-    return one.segment == other.segment or not (one.bridge and other.bridge)
+def _is_together(scene: Scene, one: Way, other: Way, address: str) -> bool:
+    """Return whether two NICs are on one link layer, or the host reaches one of them by the address."""
+    if one.segment == other.segment:
+        return True
+    names = {link.name for way in (one, other) for link in (way.bridge, way.outside) if link}
+    route = scene.lookup(scene.host.network).route(address)
+    return bool(route and names & route.devices)
 
 
 def _addresses(scene: Scene) -> Iterator[Hit]:
-    first: dict[str, list[tuple[Way, str]]] = {}
+    first: dict[str, list[Way]] = {}
     for way in scene.ways:
         if way.box.network is None or way.outside is None:
             continue
         for each in way.box.network.of(way.name):
             if is_link_local(each.address):
                 continue
-            for other, _ in first.get(each.host, []):
-                if other.box.id != way.box.id and _is_together(way, other):
+            for other in first.get(each.host, []):
+                if other.box.id != way.box.id and _is_together(scene, way, other, each.host):
                     words = f"{way.box.id} and {other.box.id} both have the address {each.host}"
                     mend = within(way.box, "ip", "address", "del", each.address, "dev", way.name)
                     yield Hit(way.box.id, words, f"{mend}    # in the one that should not have it")
-            first.setdefault(each.host, []).append((way, each.address))
+                    break
+            else:
+                first.setdefault(each.host, []).append(way)
 
 
 def _of_host(scene: Scene) -> Iterator[Hit]:

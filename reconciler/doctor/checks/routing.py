@@ -110,15 +110,17 @@ def _nobody(scene: Scene) -> Iterator[Hit]:
         link = way.outside if way else None
         if way is None or link is None or link.kind not in {"veth", "tun"} or each.address in host.hosts:
             continue
-        answers = host.number(f"net.ipv4.conf.{link.name}.proxy_arp") or host.number("net.ipv4.conf.all.proxy_arp")
-        if answers or is_ipv6(each.address) or not _is_known(scene, way, each.address):
+        proxy = "net.ipv6.conf.{}.proxy_ndp" if is_ipv6(each.address) else "net.ipv4.conf.{}.proxy_arp"
+        answers = any(host.number(proxy.format(name)) for name in (link.name, way.bridge and way.bridge.name, "all"))
+        if answers or not _is_known(scene, way, each.address):
             continue
         where = way.bridge.name if way.bridge else link.name
-        length = next((a.length for a in each.network.of(each.device) if contains(a.address, each.address)), 32)
+        length = next((a.length for a in each.network.of(each.device) if contains(a.address, each.address)), None)
         words = (
             f"nobody has the gateway {each.address} of {each.box.id}: neither {where} of the host nor who is connected"
         )
-        yield Hit(each.box.id, words, command("ip", "address", "add", f"{each.address}/{length}", "dev", where))
+        prefix = each.address if length is None else f"{each.address}/{length}"
+        yield Hit(each.box.id, words, command("ip", "address", "add", prefix, "dev", where))
 
 
 def _is_known(scene: Scene, way: Way, address: str) -> bool:

@@ -126,7 +126,9 @@ def _bridge(scene: Scene) -> Iterator[Hit]:
         name = way.outside.name
         if port.state != _FORWARDING and way.bridge.up:
             words = f"{name} is {_STATES.get(port.state, port.state)} in {way.bridge.name}, by its spanning tree"
-            yield Hit(way.box.id, words, command("bridge", "link", "set", "dev", name, "state", "3"))
+            off = _set(way.bridge.name, "type", "bridge", "stp_state", "0")
+            forward = command("bridge", "link", "set", "dev", name, "state", str(_FORWARDING))
+            yield Hit(way.box.id, words, f"{off}; {forward}    # unless it is part of a loop; else wait half a minute")
         if not port.broadcasts:
             words = f"{way.bridge.name} sends no broadcasts to {name}, so nobody there is asked by ARP"
             yield Hit(way.box.id, words, command("bridge", "link", "set", "dev", name, "bcast_flood", "on"))
