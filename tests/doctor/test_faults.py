@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +11,7 @@ from tests.host import Host
 
 
 @pytest.fixture(scope="module")
-def ward(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+def ward(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Ward:
     return made(host, tmp_path_factory.mktemp("manifests"))
 
 
