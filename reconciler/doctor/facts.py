@@ -218,7 +218,7 @@ class Host:
     space: Mapping[str, tuple[Usage, Usage]] = field(default_factory=lambda: _NOTHING)
     instances: Usage | None = None
     watches: Usage | None = None
-    descriptors: int = 0
+    descriptors: int | None = None
     files: Usage | None = None
     processes: Usage | None = None
     conntrack: Usage | None = None

@@ -62,7 +62,7 @@ def read() -> Host:
         space=dict(_space()),
         instances=instances,
         watches=watches,
-        descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[1] if os.geteuid() == 0 else None,
         files=_files(limits.get("fs.file-nr", "")),
         processes=_usage(str(_process_count()), limits.get("kernel.pid_max", "")),
         conntrack=_usage(
@@ -114,7 +114,9 @@ def _device(path: str) -> str:
             return f"{path} is not a device"
     except OSError as error:
         return f"{path}: {reason(error)}"
-    return "" if os.access(path, os.R_OK | os.W_OK) else f"{path}: this user may not open it"
+    # Whether another user may open it says nothing about root, who runs machines.
+    opens = os.geteuid() != 0 or os.access(path, os.R_OK | os.W_OK)
+    return "" if opens else f"{path}: not even root may open it"
 
 
 def _network(
@@ -187,8 +189,11 @@ def _inotify(limits: dict[str, str], unknown: list[Unknown]) -> tuple[Usage | No
     if not all(map(str.isdecimal, most)):
         unknown.append(Unknown(HOST, "the limits of inotify", "/proc/sys/fs/inotify cannot be read"))
         return None, None
-    instances = watches = 0
     user = os.geteuid()
+    if user != 0:
+        # The watcher is root's.
+        return None, None
+    instances = watches = 0
     for process in filter(str.isdecimal, os.listdir("/proc")[:_MOST_PROCESSES]):
         with suppress(OSError):
             if os.stat(f"/proc/{process}").st_uid != user:

@@ -52,6 +52,7 @@ def test_every_command_is_tried() -> None:
         *WITH_PATHS,
         "init",
         "explain",
+        "doctor",
         "status",
         "pause",
         "resume",
@@ -210,7 +211,14 @@ TOLD: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     "words",
-    [["status"], ["status", "-o", "json"], ["pause", "web-2", "--for", "1h"], ["resume", "web-2"], ["resume", WORDS]],
+    [
+        ["status"],
+        ["status", "-o", "json"],
+        ["doctor"],
+        ["pause", "web-2", "--for", "1h"],
+        ["resume", "web-2"],
+        ["resume", WORDS],
+    ],
 )
 def test_words_of_a_watcher(words: list[str], tmp_path: Path) -> None:
     ran = subprocess.run(

@@ -94,7 +94,8 @@ def _descriptors(scene: Scene) -> Iterator[Hit]:
     machines = len(_machines(scene))
     need = _DESCRIPTORS + machines * _OF_A_MACHINE + (len(scene.boxes) - machines) * _OF_A_NAMESPACE
     most = scene.host.descriptors
-    if 0 <= most < need:
+    # A limit of -1 is none.
+    if most is not None and 0 <= most < need:
         words = f"a process may have {most:,} descriptors; a watcher of {len(scene.boxes):,} sandboxes needs {need:,}"
         yield Hit(HOST, words, f"ulimit -Hn {2 * need} && ulimit -n {2 * need}")
 
@@ -156,7 +157,7 @@ CHECKS = (
     Check(
         "kvm-missing",
         "Machines run without acceleration (TCG), some ten times slower.",
-        "Switch virtualization on in the firmware, or allow it to this virtual host.",
+        "Switch virtualization on in the firmware.",
         _kvm,
         is_note=True,
     ),
@@ -176,7 +177,7 @@ CHECKS = (
     ),
     Check(
         "clock-unsynchronised",
-        "Times in logs of several hosts cannot be compared, and certificates may seem invalid.",
+        "Times in the logs of several hosts cannot be compared.",
         "Run a client of NTP.",
         _clock,
         is_note=True,

@@ -251,7 +251,7 @@ CHECKS = (
     ),
     Check(
         "mtu-larger",
-        "Packets of the host that are larger than the sandbox's MTU vanish; TCP to the sandbox itself is not affected.",
+        "Packets that are larger than the MTU of the sandbox vanish there; TCP is not affected.",
         "Make both equal.",
         _larger,
         is_note=True,
