@@ -60,8 +60,8 @@ FAULTS = [
         "ip -n b route add 203.0.113.0/24 via 192.0.2.1 table 77", "table-unread", "b", "ip -n b route flush table 77"
     ),
     Fault("ip route add 203.0.113.0/24 via 192.0.2.11 table 78", "table-unread", "host", "ip route flush table 78"),
-    Fault("ip route add 192.0.2.12/32 dev host-c2", "host-route", "b", "ip route del 192.0.2.12/32"),
-    Fault("ip route add blackhole 192.0.2.11/32", "host-route", "a", "ip route del blackhole 192.0.2.11/32"),
+    Fault("ip route add 192.0.2.12/32 dev host-c2", "host-route", "b"),
+    Fault("ip route add blackhole 192.0.2.11/32", "host-route", "a"),
     Fault("sysctl -qw net.ipv4.ip_forward=0", "host-forwarding", "a"),
     Fault("sysctl -qw net.ipv6.conf.all.forwarding=0", "host-forwarding", "c"),
     Fault("ip address del 192.0.2.1/24 dev br0", "gateway-nobody", "a", "ip address add 192.0.2.1/24 dev br0"),

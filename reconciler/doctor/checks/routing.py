@@ -276,7 +276,7 @@ def _astray(scene: Scene) -> Iterator[Hit]:
     network = scene.host.network
     for way in scene.ways:
         entry = way.bridge or way.outside
-        if entry is None or way.box.network is None:
+        if entry is None or not entry.up or way.box.network is None:
             continue
         for address in way.box.network.of(way.name):
             covered = any(contains(each.address, address.host) for each in network.of(entry.name))
@@ -284,13 +284,17 @@ def _astray(scene: Scene) -> Iterator[Hit]:
                 continue
             route = scene.lookup(network).route(address.host)
             if route is None or (entry.name not in route.devices):
-                what = route_words(route) if route else "no route"
-                words = f"the host reaches {address.host} of {way.box.id} on {entry.name}, but takes {what}"
-                yield Hit(
-                    way.box.id,
-                    words,
-                    command("ip", *_six("ipv6" if ":" in address.host else ""), "route", "get", address.host),
-                )
+                way_there = f"takes {route_words(route)}" if route else "has no route there"
+                words = f"{address.host} of {way.box.id} is on {entry.name} of the host, which {way_there}"
+                yield Hit(way.box.id, words, _straighten(address.host, route))
+
+
+def _straighten(address: str, route: Route | None) -> str:
+    """Return the command that deletes a route to one host, or one that rejects; a larger one has other purposes."""
+    six = _six("ipv6" if is_ipv6(address) else "")
+    if route and (route.type in REJECTED or route.dest.partition("/")[0] == address):
+        return command("ip", *six, "route", "del", *_identity(route))
+    return command("ip", *six, "route", "get", address)
 
 
 def _host_forwards(scene: Scene) -> Iterator[Hit]:
