@@ -34,11 +34,14 @@ class Unknown(NamedTuple):
 class Port(NamedTuple):
     """A port of a bridge. `state` is that of STP (linux/if_bridge.h); `broadcasts`: whether it gets broadcasts.
 
+    `multicasts` likewise. `locked`: it passes only senders that are listed. `isolated`: it passes nothing to its like.
     `vlans`: the VLANs that it passes; None if they were not listed. `untagged`: the VLAN of untagged packets, 0: none.
     """
 
     state: int = 3
     broadcasts: bool = True
+    multicasts: bool = True
+    locked: bool = False
     isolated: bool = False
     vlans: frozenset[int] | None = None
     untagged: int = 0
@@ -107,6 +110,9 @@ class NeighbourState(Enum):
     PERMANENT = 0x80
 
 
+UNANSWERED = frozenset({NeighbourState.FAILED, NeighbourState.INCOMPLETE})
+
+
 class Neighbour(NamedTuple):
     """An entry of a neighbour table."""
 
@@ -114,6 +120,13 @@ class Neighbour(NamedTuple):
     address: str
     hw_addr: str
     state: NeighbourState | None
+
+
+class Forward(NamedTuple):
+    """A static entry of a bridge: it sends packets to a MAC address to the port of this number."""
+
+    hw_addr: str
+    port: int
 
 
 class Drop(NamedTuple):
@@ -145,6 +158,7 @@ class Network:
     neighbours: tuple[Neighbour, ...] = ()
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
+    forwards: tuple[Forward, ...] = ()
     settings: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     firewall: tuple[Drop, ...] | None = None
 
@@ -205,8 +219,9 @@ class Host:
 
     `release`: major and minor of its kernel. `tun`, `kvm`, `qemu`: why these cannot be used, or "". `space`: of file
     systems, in bytes and in files. `instances`, `watches`: those of inotify that this user has. `descriptors`: the most
-    that a process started like this one can have. `files`, `processes`: of the whole host. `synchronised`: whether
-    something keeps the clock right. `ipvs`: whether IPVS is loaded, or can be.
+    that a process started like this one can have. `folder_mode`: that of our folder below /run. `files`, `processes`:
+    of the whole host. `synchronised`: whether something keeps the clock right. `ipvs`: whether IPVS is loaded, or can
+    be.
     """
 
     root: bool
@@ -219,6 +234,7 @@ class Host:
     instances: Usage | None = None
     watches: Usage | None = None
     descriptors: int | None = None
+    folder_mode: int | None = None
     files: Usage | None = None
     processes: Usage | None = None
     conntrack: Usage | None = None

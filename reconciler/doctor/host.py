@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+from reconciler import rundir
 from reconciler.doctor import firewall, netpicture
 from reconciler.doctor.facts import HOST, Host, Network, Unknown, Usage
 from reconciler.drivers.inside import release
@@ -63,6 +64,7 @@ def read() -> Host:
         instances=instances,
         watches=watches,
         descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[1] if os.geteuid() == 0 else None,
+        folder_mode=_mode(rundir.ROOT),
         files=_files(limits.get("fs.file-nr", "")),
         processes=_usage(str(_process_count()), limits.get("kernel.pid_max", "")),
         conntrack=_usage(
@@ -125,7 +127,7 @@ def _network(
     try:
         with local_engine() as engine:
             network = netpicture.decode(snapshot(engine, ()))
-            network = netpicture.with_vlans(network, engine)
+            network = netpicture.with_bridges(network, engine)
     except ReconcilerError as error:
         unknown.append(Unknown(HOST, "its network", str(error)))
         return Network()
@@ -165,6 +167,12 @@ def _space() -> Iterator[tuple[str, tuple[Usage, Usage]]]:
                     Usage(found.f_files - found.f_ffree, found.f_files),
                 ),
             )
+
+
+def _mode(folder: str) -> int | None:
+    with suppress(OSError):
+        return stat.S_IMODE(os.stat(folder).st_mode)
+    return None
 
 
 def _files(text: str) -> Usage | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from socket import inet_ntop
 
-from reconciler.doctor.facts import Address, Link, Neighbour, NeighbourState, Network, Port
+from reconciler.doctor.facts import Address, Forward, Link, Neighbour, NeighbourState, Network, Port
 from reconciler.errors import ProtocolError
 from reconciler.netlink import interface, message, neighbour, route, rule
 from reconciler.netlink.engine import Engine
@@ -20,8 +20,12 @@ _IFINFOMSG, _NDMSG = struct.Struct("=BxHiII"), struct.Struct("=BxxxiHBB")
 _IFADDRMSG_FLAGS = struct.Struct("=BBBBI")
 # IFLA_LINK, _QDISC, _LINKINFO, _AF_SPEC, _EXT_MASK, _XDP; IFLA_XDP_ATTACHED.
 _LINK, _QDISC, _LINKINFO, _AF_SPEC, _EXT_MASK, _XDP, _ATTACHED = 5, 6, 18, 26, 29, 43, 2
-# IFLA_INFO_DATA, _SLAVE_KIND, _SLAVE_DATA; IFLA_BR_VLAN_FILTERING; IFLA_BRPORT_STATE, _BCAST_FLOOD, _ISOLATED.
-_DATA, _PORT_KIND, _PORT_DATA, _VLAN_FILTERING, _STATE, _BROADCASTS, _ISOLATED = 2, 4, 5, 7, 1, 30, 33
+# IFLA_INFO_DATA, _SLAVE_KIND, _SLAVE_DATA; IFLA_BR_VLAN_FILTERING.
+_DATA, _PORT_KIND, _PORT_DATA, _VLAN_FILTERING = 2, 4, 5, 7
+# IFLA_BRPORT_STATE, _MCAST_FLOOD, _BCAST_FLOOD, _ISOLATED, _LOCKED.
+_STATE, _MULTICASTS, _BROADCASTS, _ISOLATED, _LOCKED = 1, 27, 30, 33, 39
+# NDA_LLADDR; NUD_NOARP, which a static entry of a bridge has.
+_LLADDR, _STATIC = 2, 0x40
 # AF_BRIDGE, RTEXT_FILTER_BRVLAN, IFLA_BRIDGE_VLAN_INFO; of struct bridge_vlan_info: _FLAG_PVID.
 _AF_BRIDGE, _WITH_VLANS, _VLAN_INFO, _PVID = 7, 2, 2, 2
 _VLAN = struct.Struct("=HH")
@@ -111,7 +115,9 @@ def _port(info: Mapping[int, bytes]) -> Port:
     return Port(
         state=_number(data.get(_STATE, b"\3")),
         broadcasts=any(data.get(_BROADCASTS, b"\1")),
+        multicasts=any(data.get(_MULTICASTS, b"\1")),
         isolated=any(data.get(_ISOLATED, b"")),
+        locked=any(data.get(_LOCKED, b"")),
     )
 
 
@@ -154,8 +160,25 @@ def with_settings(network: Network, read: Callable[[Sequence[str]], Mapping[str,
     return replace(network, settings={asked[name]: value for name, value in read(list(asked)).items()})
 
 
-def with_vlans(network: Network, engine: Engine) -> Network:
-    """Return a network with the VLANs of the ports of bridges, if any bridge filters by them."""
+def with_bridges(network: Network, engine: Engine) -> Network:
+    """Return a network with the static entries of bridges, and with the VLANs of their ports if any filters by them."""
+    if not any(each.kind == "bridge" for each in network.links):
+        return network
+    flags = message.REQUEST | message.DUMP
+    body = _NDMSG.pack(_AF_BRIDGE, 0, 0, 0, 0)
+    answers = engine.dump(lambda sequence: message.pack(neighbour.GET, flags, sequence, body))
+    found = (_forward(each.payload) for each in answers if each.type == neighbour.NEW)
+    network = replace(network, forwards=tuple(each for each in found if each))
+    return _with_vlans_of_ports(network, engine)
+
+
+def _forward(payload: bytes) -> Forward | None:
+    _, index, state, _, _ = _NDMSG.unpack_from(payload)
+    found = dict(message.attributes(payload, _NDMSG.size))
+    return Forward(found.get(_LLADDR, b"").hex(":"), index) if state & _STATIC else None
+
+
+def _with_vlans_of_ports(network: Network, engine: Engine) -> Network:
     if not any(each.vlan_filtering for each in network.links):
         return network
     mask = message.attribute(_EXT_MASK, struct.pack("=I", _WITH_VLANS))

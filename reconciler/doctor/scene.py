@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from reconciler.doctor.facts import Box, Facts, Host, Link, Network, Watcher
+from reconciler.doctor.facts import HOST, Box, Facts, Host, Link, Network, Watcher
 from reconciler.doctor.lookup import Lookup
 from reconciler.model.interface import Interface
 from reconciler.model.sandbox import NetnsAddress, VmAddress
@@ -73,6 +73,12 @@ class Scene:
     def seen(self) -> Iterator[tuple[Box, Network]]:
         """Yield the sandboxes whose inside was read."""
         return ((box, box.network) for box in self.boxes if box.network)
+
+    @property
+    def everywhere(self) -> Iterator[tuple[str, Box | None, Network]]:
+        """Yield the networks of the host and of the sandboxes: what it is about, and the sandbox; None for the host."""
+        yield HOST, None, self.host.network
+        yield from ((box.id, box, network) for box, network in self.seen)
 
     @cached_property
     def ways(self) -> tuple[Way, ...]:

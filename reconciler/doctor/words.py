@@ -32,6 +32,16 @@ def within(box: Box, *words: str) -> str:
             assert_never(address)
 
 
+def run(box: Box | None, *words: str) -> str:
+    """Return a command line that runs a command in the network of a sandbox, or of the host."""
+    return within(box, *words) if box else command(*words)
+
+
+def six(family: str) -> tuple[str, ...]:
+    """Return the option of ip(8) for a family, `ipv4` or `ipv6`; IPv4 needs none."""
+    return ("-6",) if family == "ipv6" else ()
+
+
 def set_sysctl(box: Box | None, name: str, value: int) -> str:
     """Return the command that changes a sysctl, in a sandbox or on the host."""
     if box is None:

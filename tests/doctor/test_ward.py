@@ -73,7 +73,7 @@ def test_the_text_has_the_meaning_and_the_command_of_each_finding(ward: Ward) ->
         "    # Set lo up.\n"
         "    ip -n a link set dev lo up\n"
     ) in printed
-    assert "\n1 finding, 2 notes: host, watcher and 1 sandbox.\n" in printed
+    assert "\n1 finding, 4 notes: host, watcher and 1 sandbox.\n" in printed
     ward.sh("ip -n a link set lo up")
 
 

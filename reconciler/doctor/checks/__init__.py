@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.doctor.checks import between, firewall, host, inside, ipvs, opening, routing, watcher, way
+from reconciler.doctor.checks import between, firewall, gateways, host, inside, ipvs, opening, routing, watcher, way
 from reconciler.doctor.registry import Check
 
 # In the order of a search: what keeps one from looking, then the way of a packet from the host to the sandbox and back.
@@ -13,6 +13,7 @@ CHECKS: tuple[Check, ...] = (
     *way.CHECKS,
     *between.CHECKS,
     *inside.CHECKS,
+    *gateways.CHECKS,
     *routing.CHECKS,
     *firewall.CHECKS,
     *ipvs.CHECKS,

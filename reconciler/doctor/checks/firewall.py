@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from reconciler.doctor.facts import HOST, Box, Drop, Network
 from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene
-from reconciler.doctor.words import command, within
+from reconciler.doctor.words import run
 from reconciler.model.address import pack
 
 # Where a packet that a bridge passes meets rules of IP, if br_netfilter is on.
@@ -20,11 +20,6 @@ def _where(about: str, each: Drop) -> str:
     return f"{what} (table {each.family} {each.table}, hook {each.hook}) {place}"
 
 
-def _everywhere(scene: Scene) -> Iterator[tuple[str, Box | None, Network]]:
-    yield HOST, None, scene.host.network
-    yield from ((box.id, box, network) for box, network in scene.seen)
-
-
 def _mend(box: Box | None, each: Drop) -> str:
     words = ["nft", "delete", "rule", each.family, each.table, each.chain, "handle", str(each.handle)]
     if each.is_policy:
@@ -34,11 +29,11 @@ def _mend(box: Box | None, each: Drop) -> str:
         words = [program, "-t", each.table, "-L", each.chain, "-n", "-v", "--line-numbers"]
         if each.is_policy:
             words = [program, "-t", each.table, "-P", each.chain, "ACCEPT"]
-    return within(box, *words) if box else command(*words)
+    return run(box, *words)
 
 
 def _all(scene: Scene) -> Iterator[Hit]:
-    for about, box, network in _everywhere(scene):
+    for about, box, network in scene.everywhere:
         for each in network.firewall or ():
             if each.always and _matters(scene, about, network, each):
                 yield Hit(about, f"{_where(about, each)} drops every packet", _mend(box, each))
@@ -56,7 +51,7 @@ def _matters(scene: Scene, about: str, network: Network, each: Drop) -> bool:
 def _named(scene: Scene) -> Iterator[Hit]:
     """Yield rules whose conditions name addresses or devices of a sandbox."""
     known = {box.id: list(_traits(scene, box)) for box in scene.boxes}
-    for about, box, network in _everywhere(scene):
+    for about, box, network in scene.everywhere:
         for each in network.firewall or ():
             if each.always or not each.mentions:
                 continue
@@ -92,11 +87,11 @@ def _traits(scene: Scene, box: Box) -> Iterator[tuple[str, bytes]]:
 
 
 def _some(scene: Scene) -> Iterator[Hit]:
-    for about, box, network in _everywhere(scene):
+    for about, box, network in scene.everywhere:
         left = [each for each in network.firewall or () if not each.always]
         if left:
             words = f"{len(left):,} rules or policies of the firewall drop packets, such as {_where(about, left[0])}"
-            yield Hit(about, words, within(box, "nft", "list", "ruleset") if box else "nft list ruleset")
+            yield Hit(about, words, run(box, "nft", "list", "ruleset"))
 
 
 CHECKS = (

@@ -8,7 +8,8 @@ from reconciler.doctor.facts import HOST, Running, Usage
 from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene
 from reconciler.doctor.words import command
-from reconciler.model.address import is_ipv6
+from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, family_name, is_ipv6
+from reconciler.model.interface import LOOPBACK
 from reconciler.model.ipvs import Ipvs
 from reconciler.model.sandbox import NetnsAddress, VmAddress
 
@@ -143,6 +144,35 @@ def _neighbours(scene: Scene) -> Iterator[Hit]:
             yield Hit(HOST, words, command("sysctl", "-w", f"{name}={max(4096, 4 * most)}"))
 
 
+def _folder(scene: Scene) -> Iterator[Hit]:
+    mode = scene.host.folder_mode
+    if mode is not None and mode & 0o077:
+        words = f"other users can enter /run/reconciler (mode {mode:04o})"
+        yield Hit(HOST, words, "chmod 0700 /run/reconciler")
+
+
+def _loopback(scene: Scene) -> Iterator[Hit]:
+    link = scene.host.network.by_name.get(LOOPBACK)
+    if link and not link.up:
+        yield Hit(HOST, "lo is down on the host", "ip link set dev lo up")
+
+
+def _default(scene: Scene) -> Iterator[Hit]:
+    """Yield a hit if sandboxes send what is for others to the host, and this knows nobody to send it on to."""
+    network = scene.host.network
+    for default in (DEFAULT_IPV4, DEFAULT_IPV6):
+        if any(each.dest == default and each.type == "unicast" for each in network.routes):
+            continue
+        for box, inside in scene.seen:
+            gateways = {h.gateway for each in inside.routes if each.dest == default for h in each.nexthops}
+            if any(gateway in network.hosts for gateway in gateways):
+                words = (
+                    f"the host has no {family_name(default)} default route, and {box.id} sends to it what is for others"
+                )
+                yield Hit(HOST, words, command("ip", "route", "add", default, "via", "GATEWAY"))
+                break
+
+
 def _clock(scene: Scene) -> Iterator[Hit]:
     if scene.host.synchronised is False:
         yield Hit(HOST, "nothing keeps the clock right", "timedatectl set-ntp true")
@@ -174,6 +204,15 @@ CHECKS = (
     Check("conntrack-full", "The kernel drops packets of new connections.", "Raise the limit.", _conntrack),
     Check(
         "neighbours-full", "New neighbours get no entry: packets to them are dropped.", "Raise the limit.", _neighbours
+    ),
+    Check("folder-open", "Other users can see, and perhaps change, what we rely on.", "Close it to others.", _folder),
+    Check("host-loopback-down", "Nothing on the host reaches its own addresses.", "Set lo up.", _loopback),
+    Check(
+        "host-default-lacking",
+        "What sandboxes send to others ends at the host.",
+        "Add a default route, if they should reach others.",
+        _default,
+        is_note=True,
     ),
     Check(
         "clock-unsynchronised",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.doctor.checks.routing import _UNANSWERED
-from reconciler.doctor.facts import Box, Network
+from reconciler.doctor.facts import UNANSWERED, Box, Network
 from reconciler.doctor.lookup import REJECTED
 from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene
@@ -81,7 +80,7 @@ def _unrouted(scene: Scene) -> Iterator[Hit]:
 def _unanswered(scene: Scene) -> Iterator[Hit]:
     for box, network, services in _observed(scene):
         servers = {server.address for each in services for server in each.servers}
-        silent = sorted(e.address for e in network.neighbours if e.state in _UNANSWERED and e.address in servers)
+        silent = sorted(e.address for e in network.neighbours if e.state in UNANSWERED and e.address in servers)
         if silent:
             words = f"servers do not answer on the link of {box.id}: {listed(silent)}"
             yield Hit(box.id, words, within(box, "ip", "neighbour", "show", "to", silent[0]))

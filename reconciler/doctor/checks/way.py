@@ -132,10 +132,27 @@ def _bridge(scene: Scene) -> Iterator[Hit]:
         if not port.broadcasts:
             words = f"{way.bridge.name} sends no broadcasts to {name}, so nobody there is asked by ARP"
             yield Hit(way.box.id, words, command("bridge", "link", "set", "dev", name, "bcast_flood", "on"))
+        if not port.multicasts:
+            words = f"{way.bridge.name} sends no multicasts to {name}, so nobody there is asked by IPv6"
+            yield Hit(way.box.id, words, command("bridge", "link", "set", "dev", name, "mcast_flood", "on"))
+        if port.locked:
+            words = f"{name} is locked in {way.bridge.name}: it takes packets only from senders that are listed"
+            yield Hit(way.box.id, words, command("bridge", "link", "set", "dev", name, "locked", "off"))
         if port.isolated and way.others and all(each.port and each.port.isolated for each in way.others):
             words = f"{name} and all other ports of {way.bridge.name} are isolated from each other"
             yield Hit(way.box.id, words, command("bridge", "link", "set", "dev", name, "isolated", "off"))
         yield from _vlans(way, name)
+
+
+def _misled(scene: Scene) -> Iterator[Hit]:
+    """Yield static entries of bridges that send packets to a sandbox to another port."""
+    entries = {each.hw_addr: each for each in scene.host.network.forwards}
+    for way in scene.ways:
+        entry = entries.get(way.inside.hw_addr) if way.inside else None
+        port = scene.host.network.by_index.get(entry.port) if entry else None
+        if entry and port and way.outside and way.bridge and port.master == way.bridge.number and port != way.outside:
+            words = f"{way.bridge.name} sends packets to {entry.hw_addr}, {way.name} of {way.box.id}, to {port.name}"
+            yield Hit(way.box.id, words, command("bridge", "fdb", "del", entry.hw_addr, "dev", port.name, "master"))
 
 
 def _bridges(scene: Scene) -> dict[int, set[str]]:
@@ -243,6 +260,7 @@ CHECKS = (
     Check(
         "bridge-blocked", "The bridge does not pass packets to or from the sandbox.", "Change bridge or port.", _bridge
     ),
+    Check("bridge-misled", "Packets to the sandbox go elsewhere.", "Delete the entry of the bridge.", _misled),
     Check(
         "mtu-smaller",
         "Large packets vanish on the way; small ones, such as those of ping, pass.",
