@@ -134,6 +134,7 @@ class Drop(NamedTuple):
 
     `hook` is where packets meet it, such as `forward`. `always`: no condition stands before the verdict; of a policy,
     the chain accepts nothing. `mentions`: bytes that its conditions compare with, such as addresses and names.
+    `packets`: how many it has dropped, if it counts them.
     """
 
     family: str
@@ -144,6 +145,7 @@ class Drop(NamedTuple):
     is_policy: bool = False
     handle: int = 0
     mentions: tuple[bytes, ...] = ()
+    packets: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

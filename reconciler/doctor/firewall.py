@@ -27,7 +27,10 @@ _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _HOOK_NUMBER = 1, 3, 4, 5
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2, 3, 4, 1, 2
 # NFTA_IMMEDIATE_DATA, NFTA_DATA_VALUE, _VERDICT, NFTA_VERDICT_CODE; NFTA_CMP_DATA; NFTA_TARGET_NAME, NFTA_MATCH_INFO.
 _IMMEDIATE_DATA, _VALUE, _VERDICT, _CODE, _CMP_DATA, _TARGET_NAME, _MATCH_INFO = 2, 1, 2, 1, 3, 1, 3
-_DROP = 0
+# NF_DROP; NFTA_COUNTER_PACKETS.
+_DROP, _PACKETS = 0, 2
+# NFTA_VERDICT_CHAIN; and more chains than anyone walks through.
+_TO, _DEEPEST = 2, 16
 # Expressions that no packet fails at.
 _NO_CONDITION = {"immediate", "counter", "log", "target", "reject", "notrack", "masq", "nat"}
 # Targets of iptables-nft that drop.
@@ -40,6 +43,10 @@ _TEXT_MAX = 256
 _MODULES, _BUILTIN = "/proc/modules", "/lib/modules/{}/modules.builtin"
 
 
+# Family, table, chain.
+_Key = tuple[str, str, str]
+
+
 class _Chain(NamedTuple):
     family: str
     table: str
@@ -49,14 +56,19 @@ class _Chain(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """A rule: whether it drops, whether it may end the walk in another way, whether it has conditions."""
+    """A rule: whether it drops, whether it may end the walk in another way, whether it has conditions.
 
-    chain: tuple[str, str, str]
+    `to`: the chain that it goes on in, or "".
+    """
+
+    chain: _Key
     handle: int
+    to: str
     drops: bool
     decides: bool
     conditional: bool
     mentions: tuple[bytes, ...]
+    packets: int
 
 
 def read(kernel: LocalKernel, modules: Collection[str] | None) -> tuple[Drop, ...]:
@@ -106,6 +118,7 @@ def _rule(found: Message) -> _Rule:
     family = _FAMILIES.get(found.payload[0], "")
     fields = dict(attributes(found.payload, _NFGENMSG.size))
     drops = decides = conditional = False
+    packets, to = 0, ""
     mentions: list[bytes] = []
     for _, each in attributes(fields.get(_RULE_EXPRESSIONS, b"")):
         expression = dict(attributes(each))
@@ -116,8 +129,11 @@ def _rule(found: Message) -> _Rule:
             if _CODE in verdict:
                 drops |= int.from_bytes(verdict[_CODE], signed=True) == _DROP
                 decides |= int.from_bytes(verdict[_CODE], signed=True) != _DROP
+                to = _text(verdict, _TO)
         elif name == "reject" or (name == "target" and _text(data, _TARGET_NAME) in _DROPPING):
             drops = True
+        elif name == "counter":
+            packets = int.from_bytes(data.get(_PACKETS, b""))
         elif name == "cmp":
             mentions.append(dict(attributes(data.get(_CMP_DATA, b""))).get(_VALUE, b""))
         elif name == "match":
@@ -126,20 +142,42 @@ def _rule(found: Message) -> _Rule:
             decides = True
     chain = family, _text(fields, _RULE_TABLE), _text(fields, _RULE_CHAIN)
     handle = int.from_bytes(fields.get(_RULE_HANDLE, b""))
-    return _Rule(chain, handle, drops, decides and not drops, conditional, tuple(mentions))
+    return _Rule(chain, handle, to, drops, decides and not drops, conditional, tuple(mentions), packets)
 
 
-def _drops(chains: Mapping[tuple[str, str, str], _Chain], rules: list[_Rule]) -> Iterator[Drop]:
+def _drops(chains: Mapping[_Key, _Chain], rules: list[_Rule]) -> Iterator[Drop]:
+    of: dict[_Key, list[_Rule]] = {}
+    for rule in rules:
+        of.setdefault(rule.chain, []).append(rule)
     for key, chain in chains.items():
-        # Whether a rule before may have decided otherwise.
-        open_ = False
-        for rule in (each for each in rules if each.chain == key):
-            if rule.drops:
-                always = not rule.conditional and not open_
-                yield Drop(*key, hook=chain.hook, always=always, handle=rule.handle, mentions=rule.mentions)
-            open_ |= rule.decides
+        yield from _walk(of, key, chain.hook, (), is_open=False)
         if chain.drops:
-            yield Drop(*key, hook=chain.hook, always=not open_, is_policy=True)
+            yield Drop(*key, hook=chain.hook, always=not any(each.decides for each in of.get(key, ())), is_policy=True)
+
+
+def _walk(
+    of: Mapping[_Key, list[_Rule]], key: _Key, hook: str, way: tuple[_Key, ...], *, is_open: bool
+) -> Iterator[Drop]:
+    """Yield what drops in a chain and in those that it leads to. `way`: the chains before it.
+
+    `is_open`: something before may have let a packet pass, or not have led it here.
+    """
+    if key in way or len(way) > _DEEPEST:
+        return
+    for rule in of.get(key, ()):
+        always = not rule.conditional and not is_open
+        if rule.drops:
+            yield Drop(
+                *key,
+                hook=hook,
+                always=always,
+                handle=rule.handle,
+                mentions=rule.mentions,
+                packets=rule.packets,
+            )
+        elif rule.to:
+            yield from _walk(of, (*key[:2], rule.to), hook, (*way, key), is_open=not always)
+        is_open |= rule.decides
 
 
 def _text(fields: Mapping[int, bytes], kind: int) -> str:

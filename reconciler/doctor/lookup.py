@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.doctor.facts import Network
-from reconciler.model.address import contains, is_ipv6, pack, split_prefix
+from reconciler.model.address import contains, is_ipv6, pack, split_prefix, unpack
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
 
@@ -75,6 +75,37 @@ class Lookup:
             if length > suppressed:
                 found = networks.get((bits, length, number >> (bits - length)), ())
                 yield from sorted(found, key=lambda route: route.metric)
+
+    def sample(self, dest: str) -> str | None:
+        """Return an address of a destination that no route to a part of it has; None if none is found quickly."""
+        packed, length = split_prefix(dest)
+        bits = len(packed) * 8
+        first, size = int.from_bytes(packed), 1 << (bits - length)
+        tried = (int.from_bytes(pack(each)) for each in _ANYWHERE[bits]) if not length else _places(first, size)
+        return next((unpack(n.to_bytes(bits // 8)) for n in tried if not self._is_in_a_part(n, bits, length)), None)
+
+    def _is_in_a_part(self, number: int, bits: int, length: int) -> bool:
+        return any(
+            (bits, more, number >> (bits - more)) in networks
+            for table, networks in self._tables.items()
+            for more in self._lengths.get((table, bits), ())
+            if more > length
+        )
+
+
+# Addresses that could be anywhere, some of them for documentation.
+_ANYWHERE = {
+    32: ("203.0.113.113", "198.51.100.113", "192.0.2.113", "9.9.9.113", "100.127.3.113"),
+    128: ("2001:db8:ffff::113", "2001:4:ffff::113", "2600:ffff::113"),
+}
+
+
+def _places(first: int, size: int) -> Iterator[int]:
+    """Yield addresses of a network: its first ones, one in its middle, and one near its end."""
+    yield from dict.fromkeys(
+        min(first + each, first + size - 1)
+        for each in (1 if size > 1 else 0, 2, 3, size // 2 + 1, size * 3 // 4, size - 2)
+    )
 
 
 def _selects(rule: Rule, address: str, source: str | None) -> bool:

@@ -63,6 +63,20 @@ FAULTS = [
     Fault("ip -n b route add blackhole 203.0.113.0/24", "rejected", "b"),
     Fault("ip -n b -6 route add unreachable 2001:db8:1::/48", "rejected", "b"),
     Fault("ip -n b rule add from 203.0.113.1 prohibit", "rejected", "b"),
+    Fault(
+        "ip -n a rule add priority 10 from all lookup 99; ip -n a route add default dev lo table 99",
+        "route-shadowed",
+        "a",
+        "ip -n a rule del priority 10; ip -n a route flush table 99",
+    ),
+    Fault("ip -n a rule del priority 32766", "route-shadowed", "a", "ip -n a rule add priority 32766 lookup main"),
+    Fault("sysctl -qw net.ipv4.conf.br0.forwarding=0", "host-forwarding", "b"),
+    Fault(
+        "ip netns exec a iptables -A OUTPUT -p icmp -j DROP; ip netns exec a ping -c 1 -W 0.1 192.0.2.1 || :",
+        "firewall-drops",
+        "a",
+        "ip netns exec a iptables -F",
+    ),
     Fault("ip -n b rule add from 203.0.113.0/24 lookup 77", "rule-empty", "b", "ip -n b rule del lookup 77"),
     Fault(
         "ip -n b route add 203.0.113.0/24 via 192.0.2.1 table 77", "table-unread", "b", "ip -n b route flush table 77"
@@ -112,6 +126,13 @@ FAULTS = [
     Fault("ip netns exec b iptables -P INPUT DROP", "firewall-closed", "b", "ip netns exec b iptables -P INPUT ACCEPT"),
     Fault(
         "iptables -A FORWARD -s 192.0.2.12 -j DROP", "firewall-drops", "b", "iptables -D FORWARD -s 192.0.2.12 -j DROP"
+    ),
+    Fault(
+        "ip netns exec b iptables -N deep; ip netns exec b iptables -A OUTPUT -j deep; "
+        "ip netns exec b iptables -A deep -j DROP",
+        "firewall-closed",
+        "b",
+        "ip netns exec b iptables -F; ip netns exec b iptables -X",
     ),
     Fault("iptables -A INPUT -j REJECT", "firewall-closed", "host", "iptables -D INPUT -j REJECT"),
     Fault("ip -n a route add 203.0.113.0/24 via 192.0.2.12", "forwarding-off", "b", "ip -n a route del 203.0.113.0/24"),

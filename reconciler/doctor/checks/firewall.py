@@ -9,6 +9,7 @@ from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene
 from reconciler.doctor.words import run
 from reconciler.model.address import pack
+from reconciler.model.ipvs import FWMARK
 
 # Where a packet that a bridge passes meets rules of IP, if br_netfilter is on.
 _FORWARD = "forward"
@@ -53,7 +54,11 @@ def _named(scene: Scene) -> Iterator[Hit]:
     known = {box.id: list(_traits(scene, box)) for box in scene.boxes}
     for about, box, network in scene.everywhere:
         for each in network.firewall or ():
-            if each.always or not each.mentions:
+            if each.always:
+                continue
+            if box and each.packets:
+                words = f"{_where(about, each)} has dropped {each.packets:,} packets"
+                yield Hit(box.id, words, _mend(box, each))
                 continue
             ids = known if box is None else {box.id: known[box.id]}
             for id_, traits in ids.items():
@@ -82,6 +87,8 @@ def _traits(scene: Scene, box: Box) -> Iterator[tuple[str, bytes]]:
                 yield hop.gateway, pack(hop.gateway)
     services = box.sandbox.ipvs.services or () if box.sandbox.ipvs else ()
     for service in services[:100]:
+        if service.protocol != FWMARK:
+            yield f"port {service.port}", service.port.to_bytes(2)
         for server in service.servers[:100]:
             yield server.address, pack(server.address)
 

@@ -164,7 +164,13 @@ def _host_forwards(scene: Scene) -> Iterator[Hit]:
         address = network.hosts.get(each.address)
         if address is None or not _leads_far(each.route):
             continue
-        name = "net.ipv6.conf.all.forwarding" if is_ipv6(each.address) else "net.ipv4.ip_forward"
+        family = "ipv6" if is_ipv6(each.address) else "ipv4"
+        way = next((w for w in scene.ways_of(each.box) if w.inside and w.inside.name == each.device), None)
+        entry = (way.bridge or way.outside) if way else None
+        everywhere = "net.ipv6.conf.all.forwarding" if family == "ipv6" else "net.ipv4.ip_forward"
+        # The link that a packet comes in by decides.
+        own = f"net.{family}.conf.{entry.name}.forwarding" if entry else everywhere
+        name = everywhere if network.number(everywhere) == 0 else own
         if network.number(name) == 0:
             words = (
                 f"{each.box.id} sends packets to {each.route.dest} by the host ({each.address}), which forwards none"

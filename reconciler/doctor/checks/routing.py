@@ -13,11 +13,13 @@ from reconciler.formats.iproute2 import item_words, route_words
 from reconciler.model.address import contains, is_ipv6
 from reconciler.model.derived import is_link_local
 from reconciler.model.interface import LOOPBACK
-from reconciler.model.route import PROTOCOL_KERNEL, Route
+from reconciler.model.route import PROTOCOL_KERNEL, TABLE_MAIN, Route
 from reconciler.model.rule import KERNEL_TABLES
 
 # rp_filter: an answer to the sender must leave through the link that its packet came in by.
 _STRICT = 1
+# Routes of a manifest that are looked up.
+_MOST = 500
 
 
 def _unread(scene: Scene) -> Iterator[Hit]:
@@ -101,17 +103,34 @@ def _elsewhere(network: Network, lookup: Lookup, link: str, route: Route) -> str
     """Return the links by which answers to packets from a route's destination leave, if `link` is none of them."""
     if link not in route.devices or route.is_ipv6 or route.type != "unicast":
         return None
-    # A host beyond the route, such as the second address of its destination.
-    packed = int.from_bytes(bytes(map(int, route.dest.partition("/")[0].split("."))))
-    length = int(route.dest.partition("/")[2])
-    beyond = ".".join(map(str, (packed + (1 if length < 32 else 0)).to_bytes(4))) if length else "198.51.100.1"
+    beyond = lookup.sample(route.dest)
     for address in network.of(link):
-        if is_ipv6(address.address) or beyond in network.hosts:
+        if is_ipv6(address.address) or beyond is None or beyond in network.hosts:
             continue
         back = lookup.route(beyond, address.host)
         if back is not None and link not in back.devices:
             return ", ".join(sorted(back.devices)) or back.type
     return None
+
+
+def _shadowed(scene: Scene) -> Iterator[Hit]:
+    """Yield routes of manifests that are there, while their packets take other ones, or none."""
+    for box, network in scene.seen:
+        wanted = [each for each in box.sandbox.routes or () if each.type == "unicast" and each.table == TABLE_MAIN]
+        there = {(each.dest, each.table, each.nexthops) for each in network.routes}
+        mine = {(each.dest, each.table, each.nexthops) for each in box.sandbox.routes or ()}
+        lookup = scene.lookup(network)
+        for route in wanted[:_MOST]:
+            to = lookup.sample(route.dest)
+            if to is None or to in network.hosts or (route.dest, route.table, route.nexthops) not in there:
+                continue
+            own = (a.host for d in sorted(route.devices) for a in network.of(d) if is_ipv6(a.host) == route.is_ipv6)
+            found = lookup.route(to, next((each for each in own if not is_link_local(each)), None))
+            if found is None or (found.dest, found.table, found.nexthops) not in mine:
+                takes = f"take {route_words(found)}" if found else "find no route, as no rule looks up table main"
+                words = f"packets to {route.dest} in {box.id} {takes}, not {route_words(route)}"
+                yield Hit(box.id, words, within(box, "ip", *six("ipv6" if route.is_ipv6 else ""), "rule", "show"))
+                break
 
 
 def _host_filters(scene: Scene) -> Iterator[Hit]:
@@ -164,6 +183,9 @@ def _straighten(address: str, route: Route | None) -> str:
 
 
 CHECKS = (
+    Check(
+        "route-shadowed", "Packets leave by another way, or not at all.", "Delete what is in front of it.", _shadowed
+    ),
     Check("table-unread", "The routes of the table have no effect.", "Add the rule that looks it up.", _unread),
     Check("rule-empty", "The rule has no effect: the lookup goes on in the next table.", "Add the routes.", _empty),
     Check("rejected", "The kernel drops these packets or answers that nobody is there.", "Delete it.", _rejecting),

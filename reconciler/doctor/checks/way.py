@@ -155,6 +155,16 @@ def _misled(scene: Scene) -> Iterator[Hit]:
             yield Hit(way.box.id, words, command("bridge", "fdb", "del", entry.hw_addr, "dev", port.name, "master"))
 
 
+def _elsewhere(scene: Scene) -> Iterator[Hit]:
+    for way in scene.ways:
+        link = way.inside
+        if link and link.kind == "veth" and link.peer_namespace is not None and way.outside is None:
+            numbers = (way.box.host_number, None)
+            if link.peer_namespace not in numbers:
+                words = f"the other end of {way.name} of {way.box.id} is in another namespace, not on the host"
+                yield Hit(way.box.id, words, within(way.box, "ip", "-d", "link", "show", link.name))
+
+
 def _bridges(scene: Scene) -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for way in scene.ways:
@@ -259,6 +269,13 @@ CHECKS = (
     Check("no-bridge", "Packets of the sandbox reach nobody.", "Put it into its bridge.", _nowhere),
     Check(
         "bridge-blocked", "The bridge does not pass packets to or from the sandbox.", "Change bridge or port.", _bridge
+    ),
+    Check(
+        "end-elsewhere",
+        "The host sees nothing of its packets.",
+        "Move it, if it should be here.",
+        _elsewhere,
+        is_note=True,
     ),
     Check("bridge-misled", "Packets to the sandbox go elsewhere.", "Delete the entry of the bridge.", _misled),
     Check(
