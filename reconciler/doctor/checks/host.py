@@ -71,7 +71,7 @@ def _room(scene: Scene) -> Iterator[Hit]:
             continue
         said.add((size, files))
         left = size.most - size.used
-        if size.most and left < min(_ROOM, size.most // 100):
+        if size.most and left < min(_ROOM, size.most // 20):
             words = f"the file system of {folder} is full: {left >> 10:,} KiB of {size.most >> 20:,} MiB are left"
             yield Hit(HOST, words, command("du", "-xh", "--max-depth=2", folder) + " | sort -h | tail")
         if files.most and files.used >= files.most - 10:
