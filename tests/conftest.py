@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,6 +228,26 @@ def _policy() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reconciler.manifest.policy.POLICY_FILE", allowed.FILE)
         yield
+
+
+@pytest.fixture(scope="session")
+def user_namespaces() -> None:
+    """Skip where nobody may have user namespaces: in a chroot (user_namespaces(7)), and in many containers."""
+    probe = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "true"], capture_output=True, text=True, check=False
+    )
+    if probe.returncode:
+        pytest.skip(f"needs user namespaces: {probe.stderr.strip()}")
+
+
+@pytest.fixture(scope="session")
+def open_checkout(root: None) -> None:
+    """Skip where another user cannot run what is in this checkout, such as one below /root."""
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", "import reconciler"]
+    folder = str(Path(__file__).parents[1])
+    probe = subprocess.run(words, capture_output=True, check=False, cwd="/", env={**os.environ, "PYTHONPATH": folder})
+    if probe.returncode:
+        pytest.skip(f"needs a checkout that other users can read: {folder} is none")
 
 
 @pytest.fixture

@@ -72,7 +72,9 @@ class Host:
         )
 
     def _words(self, folder: Path, *words: str) -> list[str]:
-        return ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", f"--wd={folder}", *words]
+        # In a chroot, its own root is another one than that of its namespace of mounts.
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--root", "--net", "--pid"]
+        return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(folder), *words]
 
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -23,8 +23,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -87,6 +87,17 @@ class GivenDevices:
         found = os.fstat(namespace)
         self._name = f"{found.st_dev}-{found.st_ino}.json"
         self._kernel = kernel
+        # The entries, while no other run can change them.
+        self._kept: list[Given] | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Read the record once for the block: the caller has the lock of the namespace."""
+        self._kept = self._stored()
+        try:
+            yield
+        finally:
+            self._kept = None
 
     def recognise(self, links: Sequence[Link]) -> Recognised:
         """Return which links are ours, and which only have an alias like ours."""
@@ -134,6 +145,9 @@ class GivenDevices:
         return [(each, by_index[each.index]) for each in entries if numbers.get(each.index) == each.number]
 
     def _read(self) -> list[Given]:
+        return self._stored() if self._kept is None else self._kept
+
+    def _stored(self) -> list[Given]:
         """Return the entries. A record of an earlier boot, of another namespace, or that is no record has none."""
         with suppress(FileNotFoundError), rundir.opened(FOLDER) as folder:
             data = _load(folder, self._name)
@@ -142,28 +156,31 @@ class GivenDevices:
         return []
 
     def _write(self, devices: Sequence[Given]) -> None:
-        data = {"boot": rundir.boot_id(), "cookie": self._kernel.cookie, "devices": [asdict(each) for each in devices]}
         try:
-            if devices:
-                rundir.make(FOLDER)
-            with rundir.opened(FOLDER) as folder:
-                if not devices:
-                    os.unlink(self._name, dir_fd=folder)
-                    return
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-                new = f"{self._name}.new"
-                with suppress(FileNotFoundError):
-                    os.unlink(new, dir_fd=folder)
-                with open(os.open(new, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
-                    json.dump(data, file)
-                os.rename(new, self._name, src_dir_fd=folder, dst_dir_fd=folder)
-        except FileNotFoundError:
-            if devices:
-                raise
+            self._replace(devices)
         except OSError as error:
             raise HostError(
                 f"the record of given devices cannot be written: {FOLDER}/{self._name}: {error.strerror}"
             ) from error
+        if self._kept is not None:
+            self._kept = list(devices)
+
+    def _replace(self, devices: Sequence[Given]) -> None:
+        """Replace the record, or remove it if there are no devices."""
+        if not devices:
+            with suppress(FileNotFoundError), rundir.opened(FOLDER) as folder:
+                os.unlink(self._name, dir_fd=folder)
+            return
+        data = {"boot": rundir.boot_id(), "cookie": self._kernel.cookie, "devices": [asdict(each) for each in devices]}
+        rundir.make(FOLDER)
+        with rundir.opened(FOLDER) as folder:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            new = f"{self._name}.new"
+            with suppress(FileNotFoundError):
+                os.unlink(new, dir_fd=folder)
+            with open(os.open(new, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
+                json.dump(data, file)
+            os.rename(new, self._name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def find_given(devices: Collection[str]) -> list[Given]:

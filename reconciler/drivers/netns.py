@@ -73,7 +73,7 @@ class NetnsDriver:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Lock the namespace, by its device and inode: a second name of it has the same lock."""
-        with self._lock.held():
+        with self._lock.held(), self._given.locked():
             if self._given.moving():
                 from reconciler.drivers import netns_execute
 

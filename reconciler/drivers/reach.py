@@ -146,7 +146,8 @@ def _open_of_process(address: NetnsAddress) -> int:
 
 
 def _refuse_host(namespace: int, address: NetnsAddress) -> None:
-    found = identity(f"/proc/self/fd/{namespace}")
+    opened = os.fstat(namespace)
+    found = opened.st_dev, opened.st_ino
     # Devices are moved between this namespace and the sandbox's: they must be two.
     if found == identity(OWN):
         raise RefusedError(
@@ -235,8 +236,7 @@ def check_program(address: KataAddress) -> None:
 def _open_below(path: str, folders: Sequence[str], policy: Policy, field: str) -> int:
     """Open what a path leads to with O_PATH. RefusedError if it leads out of the folders. OSError if it is missing."""
     with trusted.locate(path) as entry:
-        within = tuple(os.path.join(trusted.real_folder(folder), "") for folder in folders)
-        if not os.path.join(entry.real, "").startswith(within):
+        if not _is_within(entry.real, folders):
             raise RefusedError(
                 f"{path} leads to {entry.real}, which is below none of the folders that the policy allows; "
                 f"{line_for_folder(policy, field, entry.real)}"
@@ -250,3 +250,12 @@ def _open_below(path: str, folders: Sequence[str], policy: Policy, field: str) -
                 f"{path} is a symbolic link that another user can change ({entry.distrust}); write what it leads to"
             )
         return os.open(entry.name, os.O_PATH | os.O_CLOEXEC, dir_fd=entry.folder)
+
+
+def _is_within(real: str, folders: Sequence[str]) -> bool:
+    """Return whether a real path is one of these folders, or below one, whatever links the folders are named by."""
+    inside = os.path.join(real, "")
+    # A folder that is named without links needs not be followed.
+    return any(inside.startswith(os.path.join(each, "")) for each in folders) or any(
+        inside.startswith(os.path.join(trusted.real_folder(each), "")) for each in folders
+    )

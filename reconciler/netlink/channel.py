@@ -12,8 +12,8 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache, cached_property
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
 from typing import Protocol
 
 from reconciler.errors import ChannelError, HostError, ProtocolError, SandboxGoneError
@@ -100,18 +100,28 @@ class LocalKernel:
         `budget`: what its answers may cost, if others have rights in the namespace.
         """
         self._namespace, self._budget = namespace, budget
+        self._cookie: int | None = None
 
     def open(self, protocol: int) -> SocketChannel:
         """Open a channel, as the protocol says."""
         with self._inside():
             # The operator bounds the connections of all namespaces together, by nf_conntrack_max.
-            return SocketChannel(protocol, None if protocol == NETFILTER else self._budget)
+            channel = SocketChannel(protocol, None if protocol == NETFILTER else self._budget)
+        # It costs almost nothing here. An old kernel does not have it, which is an error only for those who need it.
+        with suppress(OSError):
+            self._cookie = channel.cookie()
+        return channel
 
-    @cached_property
+    @property
     def cookie(self) -> int:
         """The number of the namespace: no other one has it, or had it since the boot. Needs Linux 5.14."""
-        with self._inside(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, ROUTE) as any_socket:
-            return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+        if self._cookie is None:
+            channel = self.open(ROUTE)
+            try:
+                self._cookie = channel.cookie()
+            finally:
+                channel.close()
+        return self._cookie
 
     def device_numbers(self, names: Mapping[int, str]) -> dict[int, int]:
         """Return the number of each device by its index, without those that do not exist. `names`: what each is named.
@@ -204,6 +214,10 @@ class SocketChannel:
                 answers += self._collect(sequence_of(request), SMALL_RECEIVE_SIZE)
         return answers
 
+    def cookie(self) -> int:
+        """Return the number of the namespace of the socket. OSError if the kernel does not number them."""
+        return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+
     def _collect(self, last: int, size: int) -> list[Message]:
         answers: list[Message] = []
         buffer = bytearray(size)
@@ -288,8 +302,9 @@ def _sysctl_file(name: str) -> str:
 
 
 @cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _libc() -> ctypes.PyDLL:
+    # These calls take microseconds. To let other threads run meanwhile, and then to wait for them, takes longer.
+    return ctypes.PyDLL(None, use_errno=True)
 
 
 def _setns(descriptor: int) -> None:

@@ -77,6 +77,29 @@ def test_the_text_has_the_meaning_and_the_command_of_each_finding(ward: Ward) ->
     ward.sh("ip -n a link set lo up")
 
 
+def test_notes_are_no_faults(ward: Ward) -> None:
+    usual = {("watcher-absent", "watcher"), ("host-default-lacking", "host")}
+    assert usual <= ward.doctor().noted
+    ward.sh(
+        "ip netns exec a sysctl -qw net.ipv4.icmp_echo_ignore_all=1; ip -n a link set eth0 mtu 1400; "
+        "ip -n a neighbour replace 192.0.2.99 dev eth0 nud failed; "
+        "ip netns exec a iptables -A INPUT -s 203.0.113.1 -j DROP; "
+        "tc qdisc add dev host-b root tbf rate 8mbit burst 8k latency 50ms"
+    )
+    said = ward.doctor()
+    noted = {(name, "a") for name in ("ping-ignored", "mtu-larger", "neighbour-silent", "firewall")}
+    assert usual | noted | {("queue-limits", "b")} <= said.noted
+    # The MTU is another one than that of the manifest.
+    assert said.found == {("drift", "a")}
+    ward.sh(
+        "ip netns exec a sysctl -qw net.ipv4.icmp_echo_ignore_all=0; ip netns exec a iptables -F; "
+        "tc qdisc del dev host-b root; ip -n a neighbour flush all"
+    )
+    ward.apply()
+    said = ward.doctor()
+    assert (said.found, said.code) == (set(), 0)
+
+
 def test_a_namespace_that_is_gone_and_a_manifest_that_is_wrong(ward: Ward) -> None:
     ward.sh(f"printf 'sandbox: x' > {ward.manifests}/x.yaml")
     ward.sh(

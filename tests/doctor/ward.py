@@ -59,6 +59,11 @@ class Said:
         """Give the checks that found something, each with what it is about."""
         return {(each["check"], each["about"]) for each in self.data["findings"]}
 
+    @property
+    def noted(self) -> set[tuple[str, str]]:
+        """Give the checks that noted something."""
+        return {(each["check"], each["about"]) for each in self.data["notes"]}
+
     def commands(self, check: str) -> list[str]:
         return [each["command"] for each in self.data["findings"] if each["check"] == check]
 

@@ -103,6 +103,21 @@ def test_a_run_that_was_killed_before_the_move_leaves_nothing(record: GivenDevic
     assert list(Path(given.FOLDER).iterdir()) == []
 
 
+def test_who_has_the_lock_sees_what_it_writes_and_afterwards_what_others_wrote(
+    namespace: int, numbers: Numbers, record: GivenDevices
+) -> None:
+    for _ in range(2):
+        with record.locked():
+            assert record.recognise([ETH0]) == Recognised({}, {})
+            record.begin(MOVING, [])
+            assert record.moving() == [MOVING]
+            record.end([ETH0])
+            assert record.recognise([ETH0]) == OURS
+        with GivenDevices(namespace, numbers).locked():
+            GivenDevices(namespace, numbers).end([])
+        assert record.recognise([ETH0]) == Recognised({}, {})
+
+
 def test_a_run_that_was_killed_after_the_move_is_finished(record: GivenDevices) -> None:
     record.begin(MOVING, [])
     record.end([ETH0])

@@ -192,7 +192,7 @@ def test_the_demo() -> None:
 
 
 @pytest.fixture
-def demo(root: None) -> Iterator[str]:
+def demo(open_checkout: None) -> Iterator[str]:
     """The demo where another user can read it, who may not see the checkout."""
     with tempfile.TemporaryDirectory() as name:
         shutil.copytree(ROOT / "examples", Path(name, "examples"))
@@ -212,7 +212,7 @@ def as_another_user(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_without_root_shows_the_part_that_needs_none(demo: str) -> None:
+def test_the_demo_without_root_shows_the_part_that_needs_none(demo: str, user_namespaces: None) -> None:
     done = as_another_user("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", demo)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert "first: applied 4 operations in " in done.stdout
@@ -221,7 +221,7 @@ def test_the_demo_without_root_shows_the_part_that_needs_none(demo: str) -> None
     assert "\x1b" not in done.stdout
 
 
-def test_a_demo_that_is_ended_leaves_nothing(demo: str) -> None:
+def test_a_demo_that_is_ended_leaves_nothing(demo: str, user_namespaces: None) -> None:
     # The folder of the examples, which other users can reach.
     scratch = Path(demo).parents[1] / "scratch"
     scratch.mkdir()

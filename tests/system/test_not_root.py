@@ -210,7 +210,7 @@ def test_another_user_is_told_what_only_root_can(world: World, capsys: pytest.Ca
     assert not wrong
 
 
-def test_a_manifest_to_begin_with_says_what_it_could_not_read(world: World) -> None:
+def test_a_manifest_to_begin_with_says_what_it_could_not_read(world: World, open_checkout: None) -> None:
     for row, reason in (("init --netns @net", "needs root"), ("init --vm @vm", DENIED)):
         other = as_nobody(world.words(row))
         said = " ".join(other.out.replace("\n#", "").split())
@@ -232,7 +232,7 @@ def test_what_a_doctor_cannot_see_is_unknown(world: World) -> None:
         assert not DENIALS.search(json.dumps(said["unknown"]))
 
 
-def test_a_process_that_is_hidden_is_not_gone(world: World) -> None:
+def test_a_process_that_is_hidden_is_not_gone(world: World, open_checkout: None) -> None:
     words = ["mount -t proc -o hidepid=2 proc /proc", f"exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups"]
     ran = subprocess.run(
         ["unshare", "--mount", "sh", "-c", f'{" && ".join(words)} "$0" -m reconciler diff pid.yaml', sys.executable],

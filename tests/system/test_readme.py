@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.docs.blocks import ROOT
 from tests.docs.commands import commands, differences, script
 from tests.host import Host
+from tests.watch.running import until
 
 README = ROOT / "README.md"
 # What takes minutes or needs packages is left to `make fresh`: nothing else may be left out.
@@ -26,7 +27,8 @@ def test_the_commands_of_readme_do_what_it_shows(host: Host, tmp_path: Path) -> 
     assert "warning" not in printed
     assert sorted(each.name for each in tmp_path.iterdir()) == ["examples", "run"]
     assert host.output("ip", "-brief", "link").split()[0] == "lo"
-    assert "box" not in host.output("ip", "-brief", "link") + host.output("ip", "netns")
+    # The kernel removes what is in a deleted namespace, and with it the other end on the host, a moment later.
+    until(lambda: "box" not in host.output("ip", "-brief", "link") + host.output("ip", "netns"))
 
 
 def test_the_diff_shown_is_that_of_the_manifest_shown() -> None:

@@ -280,8 +280,8 @@ def test_pauses_hold_for_the_guard_as_well(one: Machine, running: Running) -> No
 
 
 def test_a_pause_ends_the_guard_although_notifications_were_lost(one: Machine, running: Running) -> None:
-    # The guard is a child of the agent.
-    agent = one.run("grep -lE 'guest/agent[.]pyc' /proc/[0-9]*/cmdline | cut -d/ -f3 | sort -n | head -1").strip()
+    # The guard is a child of the agent. Other processes may end meanwhile.
+    agent = one.run("grep -slE 'guest/agent[.]pyc' /proc/[0-9]*/cmdline | cut -d/ -f3 | sort -n | head -1").strip()
     one.run(f"kill -STOP {agent}")
     one.run("seq 1000 5999 | sed 's/^/link set lo mtu 1/' | ip -batch -")
     pause.write(one.name, Pause(4e9, "maintenance"))
