@@ -69,12 +69,17 @@ def examine(words: Sequence[str], policy_file: str | None) -> Report:
 
 def judge(facts: Facts, unknown: Iterable[Unknown] = ()) -> Report:
     """Return what the checks find in facts. `unknown`: what could not even be tried."""
-    scene = Scene(facts)
-    found = [Finding(check, hit) for check in CHECKS for hit in check.look(scene)]
+    scene, found, unknown = Scene(facts), list[Finding](), [*unknown, *_unknown(facts)]
+    for check in CHECKS:
+        try:
+            found += [Finding(check, hit) for hit in check.look(scene)]
+        except Exception as error:  # noqa: BLE001 a defect of one check hides nothing that others find
+            why = f"a defect of reconciler: {type(error).__name__}: {error}; please report it"
+            unknown.append(Unknown("doctor", f"the check {check.name}", why))
     return Report(
         [each for each in found if not each.check.is_note],
         [each for each in found if each.check.is_note],
-        [*unknown, *_unknown(facts)],
+        unknown,
         len(facts.boxes),
     )
 

@@ -158,6 +158,16 @@ def test_a_fault_has_one_finding(facts: Facts, name: str) -> None:
     assert "\n" not in found.hit.command + found.hit.what
 
 
+def test_a_defect_of_one_check_hides_nothing() -> None:
+    # A watcher of another version, whose report lacks what a check needs.
+    facts = replace(with_watcher(data={"sandboxes": [{"sandbox": "m"}]}), boxes=machine().boxes)
+    facts = replace(facts, host=replace(machine().host, folder_mode=0o755))
+    report = judge(facts)
+    assert [each.check.name for each in report.findings] == ["folder-open"]
+    assert [each.what for each in report.unknown] == ["the check watcher-state", "the check watcher-paused"]
+    assert report.unknown[0].why.startswith("a defect of reconciler: KeyError")
+
+
 def test_what_could_not_be_looked_at_is_unknown() -> None:
     facts = machine(failure=Failure(Trouble.HIDDEN, "needs root"), network=None, observed=None)
     facts = replace(

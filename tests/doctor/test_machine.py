@@ -16,7 +16,7 @@ import pytest
 from reconciler.cli.main import main
 from reconciler.guest.qmp import Monitor
 from tests.conftest import Kernel, ip
-from tests.doctor.ward import Said
+from tests.doctor.ward import TIMER, Said
 from tests.machine import Guest, freeze
 
 # The gateway is beyond the bridge: behind a veth whose other end is nobody's that is looked at.
@@ -145,6 +145,32 @@ def test_faults_of_a_machine_are_named(patient: Patient, tmp_path: Path) -> None
         file = tmp_path / "twos.yaml"
         file.write_text(MANIFEST.format(name=patient.name, tap=patient.tap, scheduler="twos"))
         assert "scheduler-missing" in patient.found(str(file))
+
+
+SEEN = "lsmod; for what in link address 'route show table all' '-6 route show table all' rule neighbour; do "
+SEEN += "ip -d -j $what; done; ipvsadm -Sn; cat /proc/sys/net/ipv4/vs/* 2>/dev/null"
+
+
+def test_nothing_changes_in_a_machine(patient: Patient) -> None:
+    def everything() -> list[str]:
+        with Monitor(patient.guest.sandbox.qmp.replace("qmp.sock", "qmp2.sock")) as monitor:
+            asked = [monitor.human(f"info {what}") for what in ("network", "qtree", "status", "chardev")]
+        inside = patient.guest.run("sh", "-c", SEEN).stdout.decode().splitlines()
+        return [*asked, *inside, TIMER.sub("", ip("-d", "-j", "link", "show", patient.tap))]
+
+    # What a kernel finishes by itself: duplicate address detection, and the state of a link.
+    settled = "ip link show dev eth7 | grep -q 'state UP' && ! ip -6 address | grep -q tentative"
+    patient.inside(f"ip route del default; for i in $(seq 100); do {settled} && break; sleep 0.1; done")
+    before = everything()
+    assert "default-lacking" in patient.found()
+    assert everything() == before
+
+    # Without IPVS, and with a manifest that needs it, the module is not loaded either.
+    patient.inside("ipvsadm -C; modprobe -r ip_vs_rr; modprobe -r ip_vs")
+    modules = patient.guest.run("lsmod").stdout
+    assert b"ip_vs" not in modules
+    assert "ipvs-unloaded" in patient.found()
+    assert patient.guest.run("lsmod").stdout == modules
 
 
 def test_a_machine_that_stands_still(patient: Patient) -> None:

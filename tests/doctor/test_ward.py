@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 
 from reconciler.wording import quote
-from tests.doctor.ward import Said, Ward, made
+from tests.doctor.ward import TIMER, Said, Ward, made
 from tests.host import Host
 
 NOBODY = 65534
-# What a kernel counts by itself.
-_TIMER = re.compile(r'"[a-z_]*timer":[0-9.]+,?')
 # All of the host and of its namespaces by other eyes than ours, without what was only read.
 EVERYTHING = """\
 for where in '' '-n a' '-n b' '-n c'; do
@@ -34,7 +31,7 @@ def ward(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Ward:
 
 
 def everything(ward: Ward) -> str:
-    return _TIMER.sub("", ward.sh(EVERYTHING))
+    return TIMER.sub("", ward.sh(EVERYTHING))
 
 
 def test_it_changes_nothing(ward: Ward) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.host import Host
 
+# What a kernel counts by itself.
+TIMER = re.compile(r'"[a-z_]*timer":[0-9.]+,?')
 # A bridge br0 with an address of each family; a and b are in it, c is beside it with a second NIC of its own.
 SETUP = """\
 set -e
