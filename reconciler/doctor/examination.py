@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple
 
 from reconciler.doctor import host, opening, watching
@@ -15,7 +16,7 @@ from reconciler.doctor.scene import Scene
 from reconciler.drivers import namespaces
 from reconciler.errors import HostError, ManifestError, ReconcilerError
 from reconciler.manifest import policy as policies
-from reconciler.manifest.files import is_stream
+from reconciler.manifest.files import SUFFIXES, is_stream
 from reconciler.manifest.load import Manifest, read
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.policy import DEFAULTS, Policy
@@ -45,7 +46,7 @@ def examine(words: Sequence[str], policy_file: str | None) -> Report:
     HostError if an ID is unknown.
     """
     watcher = watching.read(policy_file)
-    paths, ids = _sorted(words)
+    paths, ids = _sorted(words, watcher)
     policy, wrong = _policy(policy_file, paths)
     watched = _watched(watcher)
     unknown: list[Unknown] = []
@@ -57,9 +58,16 @@ def examine(words: Sequence[str], policy_file: str | None) -> Report:
     found = host.read()
     targets += [] if words and not ids else _machines(targets, unknown)
     if ids:
-        targets = [_named(each, targets) for each in ids]
+        named = {each: _named(each, targets) for each in ids}
+        lost = [each for each, target in named.items() if target is None]
+        if lost and not broken:
+            raise HostError(
+                f'no sandbox "{lost[0]}" is watched, and no machine or namespace has this name; give its manifest'
+            )
+        unknown += [Unknown(each, "the sandbox", "no manifest that is right has this ID") for each in lost]
+        targets = [each for each in named.values() if each]
         chosen = {each.file for _, each in targets if each}
-        broken = [each for each in broken if each.file in chosen]
+        broken = broken if lost else [each for each in broken if each.file in chosen]
     modules = host.loaded_modules()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         boxes = tuple(pool.map(lambda each: opening.look(each[0], each[1], policy, modules), targets))
@@ -101,10 +109,24 @@ def _unknown(facts: Facts) -> Iterable[Unknown]:
             yield Unknown(box.id, "whether it matches its manifest", box.no_plan.words)
 
 
-def _sorted(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return which words are paths, and which are IDs: an ID has no slash, and no file has its name."""
-    paths = [each for each in words if is_stream(each) or "/" in each or "." in each[-6:] or os.path.lexists(each)]
-    return paths, [each for each in words if each not in paths]
+def _sorted(words: Sequence[str], watcher: Watcher) -> tuple[list[str], list[str]]:
+    """Return which words are paths, and which are IDs: what is known here as a sandbox is one, whatever files exist."""
+    known = {each["sandbox"] for each in watcher.data.get("sandboxes", ())} | set(namespaces.names())
+    with suppress(HostError):
+        known |= set(_machine_names())
+    ids = [each for each in words if each in known or not (_is_path(each) or os.path.lexists(each))]
+    return [each for each in words if each not in ids], ids
+
+
+def _is_path(word: str) -> bool:
+    return is_stream(word) or "/" in word or word.endswith(SUFFIXES)
+
+
+def _machine_names() -> list[str]:
+    # Most hosts have none.
+    from reconciler.guest import launch
+
+    return [each.name for each in launch.states()]
 
 
 def _policy(file: str | None, paths: Sequence[str]) -> tuple[Policy, str]:
@@ -137,11 +159,9 @@ def _paths(watcher: Watcher, watched: list[str]) -> tuple[list[str], list[Unknow
 
 def _machines(targets: Sequence[_Target], unknown: list[Unknown]) -> list[_Target]:
     """Return the machines of ours that no manifest describes."""
-    from reconciler.guest import launch
-
     described = {place_of(each.driver) for each, _ in targets}
     try:
-        names = [each.name for each in launch.states()]
+        names = _machine_names()
     except HostError as error:
         unknown.append(Unknown(HOST, "which machines there are", str(error)))
         return []
@@ -149,11 +169,9 @@ def _machines(targets: Sequence[_Target], unknown: list[Unknown]) -> list[_Targe
     return [(each, None) for each in found if place_of(each.driver) not in described]
 
 
-def _named(name: str, targets: Sequence[_Target]) -> _Target:
-    """Return the sandbox with an ID: by a manifest, a machine, or else the namespace of that name."""
+def _named(name: str, targets: Sequence[_Target]) -> _Target | None:
+    """Return the sandbox with an ID: by a manifest, a machine, or else the namespace of that name; None if none has."""
     for sandbox, manifest in targets:
         if sandbox.id == name:
             return sandbox, manifest
-    if name in namespaces.names():
-        return Sandbox(id=name, driver=NetnsAddress(name=name)), None
-    raise HostError(f'no sandbox "{name}" is watched, and no machine or namespace has this name; give its manifest')
+    return (Sandbox(id=name, driver=NetnsAddress(name=name)), None) if name in namespaces.names() else None
