@@ -15,6 +15,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 KERNEL := linux-image-6.12-cloud-amd64
 # Shells whose completions are tested, what reads the manual page, and what a page of the docs uses.
 SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db curl:curl
+# Shows the page of `watch --ui` without a window.
+BROWSER := chromium-headless-shell:chromium-headless-shell
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 USER_ID := $(shell id -u)
 # What the demo needs: another user than root sees the part without a machine.
@@ -37,7 +39,7 @@ demo: venv ## show the main job in a namespace, and for root in a real virtual m
 	$(call refresh)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
 
-test: setup shells ## run all tests, on real namespaces and virtual machines
+test: setup shells browser ## run all tests, on real namespaces and virtual machines
 	@$(MAKE) --no-print-directory --jobs=2 lint compiled
 	$(PYTEST) $(WORKERS)
 
@@ -134,9 +136,12 @@ define refresh
 	@test "$(USER_ID)" != 0 || apt-cache show $(KERNEL) >/dev/null 2>&1 || apt-get update --quiet
 endef
 
-.PHONY: shells
+.PHONY: shells browser
 shells:
 	$(call install,$(SHELLS))
+
+browser:
+	$(call install,$(BROWSER))
 
 .PHONY: root
 root:

@@ -13,7 +13,7 @@ mkdir "$source" "$source/wheels"
 tar -C "$source" --strip-components 1 -xzf "$folder"/reconciler-*.tar.gz
 cp "$folder"/reconciler-*.whl "$source/wheels"
 # PyYAML and prometheus_client are Debian's own. The other libraries that run are those of `make test`, and are recognised by their hashes.
-awk '/^[^ ]/ { ours = /^(jsonschema-rs|pyroute2|watchdog)==/ } ours' "$root/requirements.txt" >"$scratch/requirements.txt"
+awk '/^[^ ]/ { ours = /^(click|h11|jsonschema-rs|pyroute2|uvicorn|watchdog)==/ } ours' "$root/requirements.txt" >"$scratch/requirements.txt"
 "$python" -m pip download --quiet --no-deps --only-binary :all: --require-hashes --requirement "$scratch/requirements.txt" \
     --dest "$source/wheels"
 

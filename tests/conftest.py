@@ -54,6 +54,7 @@ _OTHER_WATCHERS = (
     "tests/cli/test_hostile_words.py",
     "tests/system/test_hostile_names.py",
     "tests/system/test_not_root.py",
+    "tests/watch/page/test_watched.py",
 )
 _HOST = {
     "watcher": (*_WATCHERS, *_OTHER_WATCHERS),

@@ -149,6 +149,9 @@ def _used(host: Debian) -> None:
     program = f"import sys; sys.path.insert(0, '/{_PRIVATE}'); import reconciler.watch.exposition as each; "
     program += "assert each.Metrics(lambda: each.Snapshot((), 0, 0)).expose('').status == 200"
     host.run("python3", "-I", "-c", program)
+    # The library that serves the page is in the package.
+    program = f"import sys; sys.path.insert(0, '/{_PRIVATE}'); from reconciler.watch.page import server"
+    host.run("python3", "-I", "-c", program)
     # A module beside the operator, or a variable, is not taken for ours.
     (host.root / "tmp/reconciler").mkdir()
     (host.root / "tmp/reconciler/__init__.py").write_text("raise SystemExit(9)\n")

@@ -15,6 +15,7 @@ import zipfile
 from dataclasses import replace
 from email.message import Message
 from email.parser import Parser
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,7 +114,9 @@ def test_the_policy_of_the_debian_package_is_what_holds_without_it() -> None:
 
 
 def test_the_debian_package_has_or_needs_each_library() -> None:
-    needed = {re.split(r"[<>=]", each)[0] for each in PROJECT["dependencies"]}
+    asked = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["ui"]]
+    asked += [each for each in metadata.requires("uvicorn") or () if ";" not in each]
+    needed = {re.split(r"[<>=]", each)[0] for each in asked}
     inside = re.search(r"/\^\(([a-z0-9|-]+)\)==/", (ROOT / "packaging/debian.sh").read_text())
     assert inside
     debian = {"python3-yaml": "pyyaml", "python3-prometheus-client": "prometheus-client"}

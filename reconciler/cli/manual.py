@@ -112,6 +112,7 @@ MANUAL = {
         {
             "sudo reconciler watch /etc/reconciler/manifests": "keep all sandboxes of a folder as their manifests say",
             "sudo reconciler watch --mode report manifests/": "report drift, and change nothing",
+            "sudo reconciler watch --ui 9180 manifests/": "show all sandboxes at http://127.0.0.1:9180/",
             "sudo reconciler watch --at-once 10% --stop-after-failures 1 manifests/": "apply new manifests in batches",
         },
         {"0": "ended by SIGTERM or SIGINT"} | _ERROR | _REFUSED,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
 from reconciler.cli.output import Line, Painted
@@ -11,13 +10,10 @@ from reconciler.errors import ApplyError
 from reconciler.manifest.finding import path_text
 from reconciler.manifest.load import Manifest
 from reconciler.operations import Operation
+from reconciler.operations.listing import listed
 from reconciler.preview import Preview
 from reconciler.safety import combine
 from reconciler.wording import plural
-
-# A run of more like operations than this is folded to its first few and a count.
-FOLD = 6
-SHOWN = 3
 
 _ACTIONS = {"+": "add", "~": "change", "-": "delete"}
 
@@ -35,15 +31,8 @@ def render_plan(manifest: Manifest, preview: Preview, *, verbose: bool) -> list[
 
 def render_operations(operations: Iterable[Operation], *, verbose: bool) -> Iterator[Line]:
     """Yield operations as commands with a sign, one a line."""
-    for (_, sign), group in groupby(operations, lambda operation: (type(operation), operation.sign)):
-        run = list(group)
-        shown = run if verbose or len(run) <= FOLD else run[:SHOWN]
-        for operation in shown:
-            comment = f"      # {operation.comment}" if operation.comment else ""
-            yield Painted(f"  {sign} {operation.command}", sign, after=comment)
-        if len(run) > len(shown):
-            words = " ".join(run[0].command.split()[: 4 if run[0].command.startswith("ip -6") else 3])
-            yield Painted(f"  {sign} … {len(run) - len(shown):,} more `{words}` (-v prints them)", sign)
+    for each in listed(operations, verbose=verbose):
+        yield Painted(each.text, each.sign, after=each.comment)
 
 
 def render_summary(previews: Sequence[Preview]) -> str:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from reconciler.errors import HostError
 from reconciler.manifest.files import is_stream
 from reconciler.watch import log
+from reconciler.watch.page.address import PageAddress
 from reconciler.watch.rollout import Pace, parse_at_once
 from reconciler.watch.watcher import Options, Watcher
 from reconciler.watch.worker import Settings
@@ -74,6 +75,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="serve metrics for Prometheus, /healthz and /readyz here (default of HOST: 127.0.0.1, for this host only)",
     )
     parser.add_argument(
+        "--ui",
+        metavar="[HOST:]PORT|unix:PATH",
+        type=_page,
+        help="serve a read-only page of all sandboxes on this address (default of HOST: 127.0.0.1, this host only)",
+    )
+    parser.add_argument(
+        "--ui-token-file",
+        metavar="FILE",
+        default="",
+        help="a file with the token that readers of the page need, which only its owner can read",
+    )
+    parser.add_argument(
         "--log", choices=log.FORMS, default="text", help="the format of the log on standard error (default: text)"
     )
     parser.add_argument(
@@ -113,10 +126,20 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _page(text: str) -> PageAddress:
+    if not text.startswith("unix:"):
+        return PageAddress(*_address(text))
+    if not text.startswith("unix:/"):
+        raise argparse.ArgumentTypeError(f'"{text}": the path of the socket has to begin with /')
+    return PageAddress(path=text.removeprefix("unix:"))
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Watch until SIGTERM or SIGINT."""
     if any(map(is_stream, arguments.paths)):
         raise HostError("standard input cannot be watched; name files or folders instead")
+    if arguments.ui_token_file and not arguments.ui:
+        raise HostError("--ui-token-file is for the page, which --ui HOST:PORT serves")
     # Other commands end so soon that garbage collection is off in them; this one keeps running.
     gc.enable()
     # A collection of everything stops all threads, and one sandbox with much to read would cause many of them.
@@ -136,5 +159,13 @@ def run(arguments: argparse.Namespace) -> int:
         guard=arguments.guard,
     )
     pace = arguments.at_once._replace(stop_after=arguments.stop_after_failures)
-    Watcher(arguments.paths, Options(settings, pace, arguments.prune, arguments.metrics, arguments.policy)).run()
+    options = Options(
+        settings,
+        pace,
+        arguments.prune,
+        metrics=arguments.metrics,
+        page=arguments.ui and arguments.ui._replace(token_file=arguments.ui_token_file),
+        policy=arguments.policy,
+    )
+    Watcher(arguments.paths, options).run()
     return 0

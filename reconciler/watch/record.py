@@ -9,9 +9,10 @@ from reconciler.converge import Failure, Result
 from reconciler.errors import ApplyError, BusyError, ReconcilerError, RefusedError, SandboxGoneError
 from reconciler.history.scribe import Scribe
 from reconciler.manifest.load import Manifest
+from reconciler.operations import Operation
 from reconciler.preview import Preview
 from reconciler.remaining import remaining
-from reconciler.watch import clock
+from reconciler.watch import clock, outstanding
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 from reconciler.watch.share import LogShare, objects_of
@@ -40,6 +41,8 @@ class LookRecorder:
         self._last_flush = 0.0
         # What failed at its last try and is tried again.
         self._failing: Failure | None = None
+        # The plan of the present look, until it has a result.
+        self._planned: tuple[Operation, ...] | None = None
 
     def set_manifest(self, manifest: Manifest, revision: Revision) -> None:
         """Record which manifest the looks go by now, and its revision."""
@@ -50,9 +53,18 @@ class LookRecorder:
         """Record that the watch begins, or that the operator has edited the manifest: its log begins anew."""
         self._log.fill(objects_of(manifest.sandbox))
 
+    def begin_look(self) -> None:
+        """Forget the plan of the look before."""
+        self._planned = None
+
+    def record_plan(self, found: Preview) -> None:
+        """Record what the present look is about to do, in case that it is refused or fails."""
+        self._planned = found.plan.operations
+
     def record_pause(self, manifest: Manifest, pause: Pause | None) -> None:
         """Record that the sandbox is paused, by its manifest or by `reconciler pause`."""
         reason = manifest.sandbox.paused or (pause.reason if pause else "")
+        self.status.outstanding = None
         until = f", until {time.strftime('%H:%M:%S', time.localtime(pause.until))}" if pause else ""
         if self.status.set_state(SandboxState.PAUSED, f"{reason}{until}"):
             self._log.emit("paused", reason=reason)
@@ -68,6 +80,8 @@ class LookRecorder:
         """
         if result.operations:
             self._log_operations(result, cause)
+        self.status.outstanding = outstanding.of_repair(self._planned or (), result, clock.now())
+        self._planned = None
         self.status.fights = tuple(command for command, _ in fights)
         failing = result.failure or (self._failing if retry is not None else None)
         if failing:
@@ -95,7 +109,7 @@ class LookRecorder:
             self.status.set_state(_state(self._failing.error), str(self._failing.error))
             return
         self._failing = failure
-        self.record_failure(manifest, failure.error, retry)
+        self._record_error(manifest, failure.error, retry)
 
     def _log_operations(self, result: Result, cause: str) -> None:
         status, count = self.status, len(result.operations)
@@ -150,6 +164,7 @@ class LookRecorder:
         """Record what differs from the manifest, without a repair: `--mode report`."""
         status, operations = self.status, found.plan.operations
         differences = () if operations else remaining(found.desired, found.observed)
+        status.outstanding = outstanding.of_comparison(found, differences, clock.now())
         if operations:
             count = f"{len(operations):,} {plural('operation', len(operations))}"
             detail = f"{count} needed, not done (--mode report). First: {operations[0].command}"
@@ -170,7 +185,13 @@ class LookRecorder:
             self._tell(SandboxState.DRIFTED, detail, file=status.file)
 
     def record_failure(self, manifest: Manifest, error: Exception, retry: float) -> None:
-        """Record that a look or a change failed; the next try is in `retry` seconds."""
+        """Record that a look failed; the next try is in `retry` seconds. What differs is known of a refused plan."""
+        known = self._planned if isinstance(error, RefusedError) else None
+        self.status.outstanding = outstanding.of_plan(known, clock.now()) if known else None
+        self._planned = None
+        self._record_error(manifest, error, retry)
+
+    def _record_error(self, manifest: Manifest, error: Exception, retry: float) -> None:
         state = _state(error)
         if isinstance(error, SandboxGoneError):
             # Nothing drains any more.

@@ -27,7 +27,7 @@ _LINE = 120
 Clock = Callable[[], float]
 
 
-class _Bucket:
+class Bucket:
     """So much at once, and then so much a second. More can be taken than is there; then it is empty for longer."""
 
     def __init__(self, most: float, rate: float, clock: Clock) -> None:
@@ -58,7 +58,7 @@ class WorkShare:
     """The time that the calling thread computes. For one thread."""
 
     def __init__(self, clock: Clock = time.monotonic, work: Clock = time.thread_time) -> None:
-        self._bucket = _Bucket(WORK, WORK_SHARE, clock)
+        self._bucket = Bucket(WORK, WORK_SHARE, clock)
         self._work = work
         self._seen = 0.0
 
@@ -83,7 +83,7 @@ class LogShare:
 
     def __init__(self, sandbox: str, clock: Clock = time.monotonic) -> None:
         self._sandbox = sandbox
-        self._bucket = _Bucket(LINES, LINES_SHARE, clock)
+        self._bucket = Bucket(LINES, LINES_SHARE, clock)
         self._suppressed = 0
 
     def fill(self, objects: int) -> None:

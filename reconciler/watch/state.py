@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from reconciler.watch import clock
+from reconciler.watch.outstanding import Outstanding
 from reconciler.watch.revision import Revision
 from reconciler.watch.traffic import Traffic
 
@@ -56,7 +57,7 @@ class SandboxStatus:
     repaired drift, since the watcher started. `fights`: commands that another program keeps reverting. `drifts`: when
     drift was found. `full_looked`: the last full look that succeeded. `took`: seconds that the last look took. `lent`:
     since when another command has the machine. `traffic`: the connections of IPVS. `flushes`: how often the guard of a
-    machine has found services gone.
+    machine has found services gone. `outstanding`: what differs still; None if the last look could not find that out.
     """
 
     sandbox: str
@@ -76,6 +77,7 @@ class SandboxStatus:
     took: float = 0.0
     lent: float = 0.0
     traffic: Traffic = field(default_factory=Traffic)
+    outstanding: Outstanding | None = None
 
     def set_state(self, state: SandboxState, detail: str = "") -> bool:
         """Set the state and its detail; return whether the state has changed."""

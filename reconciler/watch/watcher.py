@@ -20,7 +20,7 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet
 from reconciler.watch.meter import Meter
 from reconciler.watch.metrics import OPEN, MetricsServer, Pages
 from reconciler.watch.namespaces import HOST, NamespaceSocket
+from reconciler.watch.page.address import PageAddress
 from reconciler.watch.pause import PauseTracker
 from reconciler.watch.presence import Presence
 from reconciler.watch.prune import TOO_MANY, are_too_many
@@ -64,13 +65,15 @@ _IN_FORCE = "the manifests read from it before stay in force"
 class Options(NamedTuple):
     """How to watch all sandboxes.
 
-    `metrics`: the host and port to serve metrics on. `policy`: the operator's file; None: the default one.
+    `metrics`: the host and port to serve metrics on. `page`: where to serve the page. `policy`: the operator's file;
+    None: the default one.
     """
 
     settings: Settings
     pace: Pace = Pace()
     prune: bool = False
     metrics: tuple[str, int] | None = None
+    page: PageAddress | None = None
     policy: str | None = None
 
 
@@ -127,11 +130,22 @@ class Watcher:
                 stack.callback(server.close)
                 level, reason = (logging.WARNING, OPEN) if server.is_public else (logging.INFO, "")
                 log.emit("metrics", level=level, host=self._options.metrics[0], port=server.port, reason=reason)
+            if self._options.page:
+                self._serve_page(self._options.page, stack)
             self._handle_signals(stack)
             stack.callback(self._stop)
             self._reading.start()
             stack.callback(self._reading.stop)
             self._loop(channel)
+
+    def _serve_page(self, address: PageAddress, stack: ExitStack) -> None:
+        # Only a watcher with a page pays for the import.
+        from reconciler.watch.page import server
+
+        page = server.PageServer(address, self)
+        stack.callback(page.close)
+        level, reason = (logging.WARNING, server.OPEN) if page.is_public else (logging.INFO, "")
+        log.emit("page", level=level, address=page.url, reason=reason)
 
     def _make_pages(self) -> tuple[Meter, Pages]:
         """Return what measures the watch, and what is served. Without `--metrics`, the library is not imported."""
@@ -472,6 +486,18 @@ class Watcher:
                 each.to_data() | (self._traffic_data(each.status) if named else {}) for each in self._standings(named)
             ],
         }
+
+    def pulse(self) -> Hashable:
+        """Return what is another value after each look and each change of manifests. Any thread may call this."""
+        looks = [worker.status for worker in self._workers.copy().values()]
+        found = tuple((each.looked, each.state, each.detail, each.revision) for each in looks)
+        return (id(self._manifests), id(self._revisions), found)
+
+    def detail(self, name: str) -> dict[str, Any] | None:
+        """Return what the page shows of one sandbox, as `page.detail` makes it; None if it is not watched."""
+        from reconciler.watch.page import detail
+
+        return next((detail.of(each) for each in self._standings() if each.status.sandbox == name), None)
 
     def _traffic_data(self, status: SandboxStatus) -> dict[str, Any]:
         worker = self._workers.get(status.sandbox)

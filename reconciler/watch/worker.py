@@ -323,6 +323,7 @@ class Worker:
             self._end_paused_look(look)
             return
         begin = time.monotonic()
+        self._recorder.begin_look()
         self._recorder.set_manifest(look.manifest, look.revision)
         # A machine that is attended may have been opened under an earlier policy.
         check(look.place, look.policy)
@@ -385,11 +386,13 @@ class Worker:
             return self._repair(driver, look)
         check(look.manifest.sandbox, look.policy)
         found = preview(driver, look.manifest.sandbox, quick=not look.full)
-        self._note_traffic(found)
+        self._note(found)
         self._recorder.record_comparison(found)
         return True
 
-    def _note_traffic(self, found: Preview) -> None:
+    def _note(self, found: Preview) -> None:
+        """Record what a look has found, before it changes anything."""
+        self._recorder.record_plan(found)
         self.status.traffic = self.status.traffic.seen(found.desired, found)
 
     def _repair(self, driver: Driver, look: Look) -> bool:
@@ -405,7 +408,7 @@ class Worker:
                 driver,
                 manifest.sandbox,
                 quick=quick,
-                accept=self._note_traffic,
+                accept=self._note,
                 postpones=self._postpones,
                 scribe=self._scribe,
             )
