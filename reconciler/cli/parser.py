@@ -98,11 +98,15 @@ class Parser(argparse.ArgumentParser):
             return list(words)
         options: list[str] = []
         others: list[str] = []
-        while words and words[0] != "--":
-            count = self._words_of(words[0]) or int(self._is_unknown(words[:1]))
-            (options if count else others).extend(words[: count or 1])
-            words = words[count or 1 :]
-        return [*options, *others, *words]
+        rest = words
+        while rest and rest[0] != "--":
+            count = self._words_of(rest[0]) or int(self._is_unknown(rest[:1]))
+            if count > len(rest):
+                # An option without its value would take another word for it.
+                return list(words)
+            (options if count else others).extend(rest[: count or 1])
+            rest = rest[count or 1 :]
+        return [*options, *others, *rest]
 
     def extent(self, words: Sequence[str]) -> int:
         """Return how many words at the beginning are options with their values. With half of an option, it is more."""
