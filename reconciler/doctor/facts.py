@@ -219,14 +219,15 @@ class Usage(NamedTuple):
 class Host:
     """The host that this runs on; None for what is not known.
 
-    `release`: major and minor of its kernel. `tun`, `kvm`, `qemu`: why these cannot be used, or "". `space`: of file
-    systems, in bytes and in files. `instances`, `watches`: those of inotify that this user has. `descriptors`: the most
-    that a process started like this one can have. `folder_mode`: that of our folder below /run. `files`, `processes`:
-    of the whole host. `synchronised`: whether something keeps the clock right. `ipvs`: whether IPVS is loaded, or can
-    be.
+    `lacking`: the capabilities that root lacks here. `release`: major and minor of its kernel. `tun`, `kvm`, `qemu`:
+    why these cannot be used, or "". `space`: of file systems, in bytes and in files. `instances`, `watches`: those of
+    inotify that this user has. `descriptors`: the most that a process started like this one can have. `folder_mode`:
+    that of our folder below /run. `files`, `processes`: of the whole host. `synchronised`: whether something keeps the
+    clock right. `ipvs`: whether IPVS is loaded, or can be.
     """
 
     root: bool
+    lacking: tuple[str, ...] = ()
     release: tuple[int, int]
     tun: str = ""
     kvm: str = ""

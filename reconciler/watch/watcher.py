@@ -416,7 +416,7 @@ class Watcher:
             "alarms": self._alarms,
             "problems": [str(problem) for problem in manifests.problems] if manifests else [],
             "polling": self._reader.polling,
-            "policy_read": round(self._authority.read, 3),
+            "policy": {"file": self._authority.file, "read": round(self._authority.read, 3)},
             "sandboxes": [each.to_data() for each in self._standings()],
         }
 

@@ -142,6 +142,15 @@ def test_what_only_root_sees_is_unknown_for_others(ward: Ward) -> None:
     ward.sh("ip link set br0 up; ip link set host-a mtu 1500; ip address replace 2001:db8::1/64 dev br0 nodad")
 
 
+def test_limits_and_rights_of_root(ward: Ward) -> None:
+    words = f"reconciler doctor -o json {quote(ward.manifests)}"
+    done = ward.host.run("sh", "-c", f"ulimit -n 100; {words}")
+    assert ("descriptors-low", "host") in Said(done.returncode, json.loads(done.stdout)).found
+    done = ward.host.run("sh", "-c", f"setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin {words}")
+    said = Said(done.returncode, json.loads(done.stdout))
+    assert {("rights-lacking", "host"), ("sandbox-failed", "a")} <= said.found
+
+
 def test_devices_and_room_of_the_host(ward: Ward) -> None:
     ward.sh(
         "mount -t tmpfs tmpfs /dev/net; mount -o remount,size=1m /run; "
