@@ -182,15 +182,35 @@ class Network:
     @cached_property
     def ports(self) -> Mapping[int, tuple[Link, ...]]:
         """Return the ports of each bridge, by its index."""
-        found: dict[int, tuple[Link, ...]] = {}
+        found: dict[int, list[Link]] = {}
         for each in self.links:
             if each.master:
-                found[each.master] = (*found.get(each.master, ()), each)
+                found.setdefault(each.master, []).append(each)
+        return {bridge: tuple(each) for bridge, each in found.items()}
+
+    @cached_property
+    def uplinks(self) -> Mapping[int, tuple[Link, ...]]:
+        """Return the ports of each bridge that are hardware, by its index."""
+        return {bridge: tuple(each for each in ports if each.physical) for bridge, ports in self.ports.items()}
+
+    @cached_property
+    def _addresses_of(self) -> Mapping[str, list[Address]]:
+        found: dict[str, list[Address]] = {}
+        for each in self.addresses:
+            found.setdefault(each.link, []).append(each)
         return found
+
+    @cached_property
+    def _entries(self) -> Mapping[tuple[str, str], Neighbour]:
+        return {(each.link, each.address): each for each in self.neighbours}
 
     def of(self, link: str) -> Iterator[Address]:
         """Yield the addresses of a link."""
-        return (each for each in self.addresses if each.link == link)
+        return iter(self._addresses_of.get(link, ()))
+
+    def neighbour(self, link: str, address: str) -> Neighbour | None:
+        """Return the entry of an address on a link; None if there is none."""
+        return self._entries.get((link, address))
 
     def number(self, setting: str) -> int | None:
         """Return a sysctl as a number; None if it could not be read."""
