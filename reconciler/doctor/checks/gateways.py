@@ -230,8 +230,8 @@ def _macs(scene: Scene) -> dict[tuple[str, int], dict[str, set[str]]]:
             continue
         addresses = known.setdefault(way.segment, {})
         ends = [(entry, scene.host.network.of(entry.name)), (way.inside, way.box.network.of(way.inside.name))]
-        for link, listed in ends:
-            for each in listed:
+        for link, those in ends:
+            for each in those:
                 addresses.setdefault(each.host, set()).add(link.hw_addr)
     return known
 
