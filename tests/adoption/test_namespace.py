@@ -349,6 +349,7 @@ def process_in_own(kind: str, option: str) -> Iterator[int]:
     with subprocess.Popen(["unshare", option, "sleep", "60"]) as process:
         try:
             while os.readlink(f"/proc/{process.pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}"):
+                assert process.poll() is None, f"unshare {option} has failed"
                 time.sleep(0.01)
             yield process.pid
         finally:
@@ -356,7 +357,7 @@ def process_in_own(kind: str, option: str) -> Iterator[int]:
 
 
 def test_one_behind_a_namespace_of_another_user_is_not_adopted(
-    kernel: Kernel, place: Place, capsys: pytest.CaptureFixture[str]
+    user_namespaces: None, kernel: Kernel, place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever may make namespaces of their own may put the other end of a device there, also one with a name."""
     place.forget_the_many()
