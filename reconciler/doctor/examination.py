@@ -45,7 +45,7 @@ def examine(words: Sequence[str], policy_file: str | None) -> Report:
 
     HostError if an ID is unknown.
     """
-    watcher = watching.read(policy_file)
+    watcher = watching.read()
     paths, ids = _sorted(words, watcher)
     policy, wrong = _policy(policy_file, paths)
     watched = _watched(watcher)

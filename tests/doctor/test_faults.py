@@ -96,6 +96,9 @@ FAULTS = [
     Fault(
         "ip -n a neighbour replace 192.0.2.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent", "neighbour-wrong", "a"
     ),
+    Fault(
+        "ip -n a neighbour replace 192.0.2.12 lladdr 02:00:00:00:00:98 dev eth0 nud permanent", "neighbour-wrong", "a"
+    ),
     Fault("ip neighbour replace 192.0.2.12 lladdr 02:00:00:00:00:99 dev br0 nud permanent", "neighbour-wrong", "b"),
     Fault(
         "ip netns exec b ip neighbour replace 192.0.2.1 dev eth0 nud failed",

@@ -196,7 +196,7 @@ def _mtu(scene: Scene) -> Iterator[Hit]:
         if way.inside is None:
             continue
         path = [link for link in (way.outside, way.bridge) if link]
-        path += [each for each in way.others if each.physical]
+        path += scene.host.network.uplinks[way.bridge.number] if way.bridge else ()
         for link in path:
             if link.mtu < way.inside.mtu:
                 words = f"{way.name} has MTU {way.inside.mtu}, and {link.name} of the host only {link.mtu}"
