@@ -41,7 +41,10 @@ def make(folder: str) -> str:
 
 @contextmanager
 def opened(folder: str) -> Iterator[int]:
-    """Yield a descriptor of a folder that `make` created. HostError as `make` raises it; FileNotFoundError."""
+    """Yield a descriptor of a folder that `make` created, which stays as it is.
+
+    HostError as `make` raises it; FileNotFoundError.
+    """
     descriptor = _open(folder, create=False)
     try:
         yield descriptor
@@ -80,7 +83,7 @@ def _open(folder: str, *, create: bool) -> int:
         found = os.fstat(descriptor)
         check(folder, found)
         # mkdir(2) takes the bits of the umask away, and does nothing for a folder that exists.
-        if stat.S_IMODE(found.st_mode) != _ONLY_OWNER:
+        if create and stat.S_IMODE(found.st_mode) != _ONLY_OWNER:
             os.fchmod(descriptor, _ONLY_OWNER)
     except BaseException:
         os.close(descriptor)

@@ -112,6 +112,9 @@ class Box:
         del devices
         return Snapshot()
 
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        raise AssertionError(names)
+
     def ipvs_listing(self) -> str:
         raise AssertionError
 

@@ -51,6 +51,9 @@ class Seen:
         del devices
         return Snapshot()
 
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        raise AssertionError(names)
+
     def ipvs_listing(self) -> str:
         raise AssertionError
 

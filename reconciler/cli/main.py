@@ -26,6 +26,7 @@ COMMANDS = {
     "diff": "show what apply would do",
     "apply": "change sandboxes until they match their manifests",
     "watch": "keep sandboxes as their manifests describe them",
+    "doctor": "find what is wrong on this host, at the watcher, and on the way to and in sandboxes",
     "status": "print the state of each sandbox that is watched on this host",
     "history": "print what changed in sandboxes, when, why and by whom",
     "pause": "stop the watcher from changing a sandbox for a while",
@@ -39,6 +40,7 @@ COMMANDS = {
 _WITHOUT_PATHS = {
     "init",
     "explain",
+    "doctor",
     "sandbox",
     "status",
     "history",

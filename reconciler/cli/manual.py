@@ -117,6 +117,18 @@ MANUAL = {
         },
         {"0": "ended by SIGTERM or SIGINT"} | _ERROR | _REFUSED,
     ),
+    "reconciler doctor": Help(
+        {
+            "sudo reconciler doctor": "what is wrong with the host, the watcher, and all that is watched?",
+            "sudo reconciler doctor web-1": "what is wrong on the way to one sandbox, and in it?",
+            "sudo reconciler doctor -o json manifests/": "the same of all sandboxes of a folder, for programs",
+        },
+        {
+            "0": "nothing is wrong that can be seen",
+            "1": "something is wrong",
+            "2": "nothing was found, but not everything could be looked at; or an error",
+        },
+    ),
     "reconciler status": Help(
         {
             "sudo reconciler status": "how is each sandbox that is watched on this host?",

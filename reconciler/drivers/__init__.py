@@ -62,6 +62,12 @@ class Driver(Protocol):
         lists only what `observe` reads.
         """
 
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Read sysctls of the sandbox by their names, without those that its kernel does not have.
+
+        None of them behind kata-runtime, which reads none.
+        """
+
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table, /proc/net/ip_vs. Loads the module if needed."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
@@ -71,6 +71,10 @@ class Inside:
         from reconciler.netlink.facts import snapshot
 
         return snapshot(self.engine, devices)
+
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Read sysctls of the namespace, without those that its kernel does not have."""
+        return self._kernel.read_sysctls(names)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table. HostError if the kernel has no IPVS."""

@@ -128,6 +128,11 @@ class KataDriver:
 
         return Snapshot()
 
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Return none, as the protocol says."""
+        del names
+        return {}
+
     def ipvs_listing(self) -> str:
         """Return what ipvsadm lists."""
         return self._ipvsadm("--list -n")

@@ -147,6 +147,11 @@ class NetnsDriver:
         with self._budget.step():
             return self._inside.snapshot(devices)
 
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Read sysctls, as the protocol says."""
+        with self._budget.step():
+            return self._inside.read_sysctls(names)
+
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""
         return self._inside.ipvs_listing()

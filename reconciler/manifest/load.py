@@ -85,10 +85,20 @@ class Total:
 
 
 def load(paths: Sequence[str], policy: Policy = DEFAULTS) -> list[Manifest]:
-    """Read all manifests of files, of folders and of `-`; see `files.find`.
+    """Read all manifests of files, of folders and of `-`; see `read`.
 
-    `policy`: where a `rulesFile` may be, besides beneath the path of its manifest. ManifestError with all
-    problems of all of them if there is any; then none may be used.
+    ManifestError with all problems of all of them if there is any; then none may be used.
+    """
+    manifests, wrong = read(paths, policy)
+    if wrong:
+        raise ManifestError(wrong)
+    return manifests
+
+
+def read(paths: Sequence[str], policy: Policy = DEFAULTS) -> tuple[list[Manifest], list[Problem]]:
+    """Return the valid manifests of files, of folders and of `-`, and the problems of the others; see `files.find`.
+
+    `policy`: where a `rulesFile` may be, besides beneath the path of its manifest.
     """
     manifests: list[Manifest] = []
     wrong: list[Problem] = []
@@ -103,9 +113,7 @@ def load(paths: Sequence[str], policy: Policy = DEFAULTS) -> list[Manifest]:
             manifests += contents.manifests
             wrong += contents.problems
     wrong += located((manifests[index], findings) for index, findings in clashes(manifests).items())
-    if wrong:
-        raise ManifestError(wrong)
-    return manifests
+    return manifests, wrong
 
 
 def clashes(manifests: Sequence[Manifest]) -> dict[int, list[Finding]]:

@@ -160,8 +160,12 @@ class LocalKernel:
 
     def ipvs_listing(self) -> str | None:
         """Read the listing, as the protocol says."""
+        return self.read_listing("ip_vs")
+
+    def read_listing(self, name: str) -> str | None:
+        """Read a file of /proc/net; None if the kernel does not have it."""
         with self._inside():
-            return _text("/proc/thread-self/net/ip_vs", "listing of the IPVS table")
+            return _text(f"/proc/thread-self/net/{name}", f"/proc/net/{name}")
 
     @contextmanager
     def _inside(self) -> Iterator[None]:

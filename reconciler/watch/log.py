@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 
@@ -38,6 +39,15 @@ def configure(form: str, level: str = "operation") -> None:
     root.handlers = [handler]
     root.setLevel(LEVELS[level])
     root.propagate = False
+    threading.excepthook = _log_end
+
+
+def _log_end(ended: threading.ExceptHookArgs) -> None:
+    """Log the error that has ended a thread, as one line: a defect, as all others are handled."""
+    if ended.exc_value is not None:
+        _logger.error(
+            "defect", exc_info=ended.exc_value, extra={"fields": {"thread": ended.thread and ended.thread.name}}
+        )
 
 
 def emit(event: str, *, level: int = logging.INFO, **fields: object) -> None:

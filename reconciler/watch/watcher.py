@@ -481,6 +481,7 @@ class Watcher:
             "alarms": self._alarms,
             "problems": [str(problem) for problem in manifests.problems] if manifests else [],
             "polling": self._reader.polling,
+            "policy": {"file": self._authority.file, "read": round(self._authority.read, 3)},
             "sandboxes": [
                 each.to_data() | (self._traffic_data(each.status) if named else {}) for each in self._standings(named)
             ],

@@ -409,6 +409,22 @@ def test_a_program_gets_a_line_of_json_for_each_change(say: Say) -> None:
         process.wait(DEADLINE)
 
 
+def test_a_watcher_that_is_restarted_is_an_alarm_for_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SOCKET", str(tmp_path / "watch.sock"))
+    calm: dict[str, Any] = {"alarms": [], "problems": []}
+    first = StatusSocket(lambda _: {**calm, "sandboxes": [sandbox()]})
+    with follow("--watch", "-o", "json") as (process, out):
+        assert json.loads(out.readline()) == sandbox()
+        first.close()
+        (alarm,) = json.loads(out.readline())["alarms"]
+        assert alarm.startswith("no watcher runs on this host")
+        second = StatusSocket(lambda _: {**calm, "sandboxes": [sandbox(state="new")]})
+        assert [json.loads(out.readline()) for _ in range(2)] == [calm, sandbox(state="new")]
+        second.close()
+        process.terminate()
+        process.wait(DEADLINE)
+
+
 @contextmanager
 def follow(*words: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
     """Run `status` with a pipe as its output."""

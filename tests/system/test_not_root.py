@@ -184,6 +184,7 @@ ROWS = {
     "history net": HISTORY,
     "history --follow": f"reconciler: /var/lib/reconciler: {DENIED}",
     "diff --since 1h net.yaml": f"net: /var/lib/reconciler/history: {DENIED}",
+    "diff --since 1h -o json net.yaml": f"net: /var/lib/reconciler/history: {DENIED}",
     "status net": ASK,
     "status --watch": ASK,
     "pause net --for 1s": OURS,
@@ -214,8 +215,8 @@ def is_no_answer(said: Said) -> bool:
 
 
 def test_another_user_is_told_what_only_root_can(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    # The test below runs the other one.
-    assert {row.replace("·", " ").split()[0] for row in ROWS} == set(COMMANDS) - {"init"}
+    # The tests below run the other ones.
+    assert {row.replace("·", " ").split()[0] for row in ROWS} == set(COMMANDS) - {"doctor", "init"}
     wrong = []
     for row, expected in ROWS.items():
         words = world.words(row)
@@ -240,6 +241,18 @@ def test_a_manifest_to_begin_with_says_what_it_could_not_read(world: World, open
         assert " now could not be read: " in said
         assert reason in said
         assert not DENIALS.search(said), said
+
+
+def test_what_a_doctor_cannot_see_is_unknown(world: World) -> None:
+    for name in ("net", "pid", "vm", "sockets", "kata"):
+        other = as_nobody(["doctor", "-o", "json", f"{name}.yaml"])
+        said = json.loads(other.out)
+        unknown = {(each["about"], each["what"]) for each in said["unknown"]}
+        assert (name, "the inside of the sandbox") in unknown
+        assert ("watcher", "whether a watcher runs, and what it says") in unknown
+        # Of the host itself, everybody sees something; nothing is said of what only root sees.
+        assert [each for each in said["findings"] if each["about"] != "host"] == []
+        assert not DENIALS.search(json.dumps(said["unknown"]))
 
 
 def test_a_process_that_is_hidden_is_not_gone(world: World, open_checkout: None) -> None:

@@ -225,7 +225,7 @@ def check(found: Recorded) -> Seen:
     assert lacking.total() <= said * MOST_ROUTES / 2, "the history lacks what happened"
     assert not lacking or said
     in_force = [each.revision for each in found.records() if each.event == "in force"]
-    assert said or in_force == found.commits[-len(in_force) :]
+    assert said or in_force == found.commits[-len(in_force) :], (in_force, found.commits)
     return seen
 
 

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,8 +38,9 @@ Output = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     root = logging.getLogger("reconciler")
-    before = (root.handlers, root.level, root.propagate)
+    before, hook = (root.handlers, root.level, root.propagate), threading.excepthook
     yield
+    threading.excepthook = hook
     for each in root.handlers:
         each.close()
     root.handlers, root.level, root.propagate = before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -19,8 +20,9 @@ Output = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     root = logging.getLogger("reconciler")
-    before = (root.handlers, root.level, root.propagate)
+    before, hook = (root.handlers, root.level, root.propagate), threading.excepthook
     yield
+    threading.excepthook = hook
     root.handlers, root.level, root.propagate = before
 
 
@@ -95,6 +97,16 @@ def test_a_traceback_is_in_its_line(form: str, capsys: Output) -> None:
     assert said == "error defect"
     assert traceback.startswith("Traceback (most recent call last):\n")
     assert traceback.endswith("\nValueError: invalid literal for int() with base 10: 'one\\ntwo'")
+
+
+def test_a_thread_that_ends_by_an_error_says_so_in_a_line(capsys: Output) -> None:
+    log.configure("json")
+    thread = threading.Thread(target=lambda: int("one"), name="web-1")
+    thread.start()
+    thread.join()
+    found = data(capsys)
+    assert (found["level"], found["event"], found["thread"]) == ("error", "defect", "web-1")
+    assert str(found["traceback"]).endswith("ValueError: invalid literal for int() with base 10: 'one'")
 
 
 @pytest.mark.parametrize("form", log.FORMS)

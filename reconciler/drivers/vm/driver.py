@@ -162,6 +162,11 @@ class VmDriver:
         with self._budget.step():
             return self._inside.snapshot(devices)
 
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Read sysctls, as the protocol says."""
+        with self._budget.step():
+            return self._inside.read_sysctls(names)
+
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""
         return self._inside.ipvs_listing()
@@ -172,6 +177,11 @@ class VmDriver:
         from reconciler.drivers.vm import execute
 
         yield from execute.execute(self._inside, self._monitor, self._budget, segments)
+
+    def state(self) -> str:
+        """Return whether the machine runs, as QEMU says: `running`, `paused`, `io-error`, …: RunState of its schema."""
+        with self._budget.step():
+            return qemu.run_state(self._monitor)
 
     def listen(self) -> None:
         """Subscribe to notifications of changes in the guest."""

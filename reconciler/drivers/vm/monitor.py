@@ -138,6 +138,11 @@ def others(monitor: Monitor) -> list[OtherNic]:
     return found
 
 
+def run_state(monitor: Monitor) -> str:
+    """Return whether the machine runs, as QEMU says."""
+    return _ask(monitor, "query-status")["status"].text()
+
+
 def _ask(monitor: Monitor, command: str, **arguments: Any) -> Answer:
     """Return QEMU's answer to a command, whose shape is checked as it is read."""
     return Answer(monitor.execute(command, **arguments), command)
