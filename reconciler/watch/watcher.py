@@ -491,7 +491,8 @@ class Watcher:
         """Return what is another value after each look and each change of manifests. Any thread may call this."""
         looks = [worker.status for worker in self._workers.copy().values()]
         found = tuple((each.looked, each.state, each.detail, each.revision) for each in looks)
-        return (id(self._manifests), id(self._revisions), found)
+        others = (tuple(self._alarms), len(self._rollout.waiting), tuple(self._presence.unheard))
+        return (id(self._manifests), id(self._revisions), found, others)
 
     def detail(self, name: str) -> dict[str, Any] | None:
         """Return what the page shows of one sandbox, as `page.detail` makes it; None if it is not watched."""

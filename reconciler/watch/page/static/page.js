@@ -8,6 +8,8 @@ import { clock, element, isWell } from "./words.js";
 const get = (id) => document.getElementById(id);
 // The most news that are read out at once.
 const READ_OUT = 3;
+// Milliseconds after which an open sandbox is asked for again, if nothing has changed meanwhile.
+const AGAIN = 5000;
 
 const table = new Table();
 let seen = new Set();
@@ -140,6 +142,10 @@ get("close").addEventListener("click", (event) => {
 setInterval(() => {
   if (document.hidden) return;
   table.tick(feed.now());
-  if (detail.data) detail.showDifference();
+  detail.tick();
 }, 1000);
+// What others did, such as a command of a person, may be recorded after the last look.
+setInterval(() => {
+  if (!document.hidden && detail.data) detail.load();
+}, AGAIN);
 openFragment();
