@@ -134,7 +134,7 @@ class Drop(NamedTuple):
 
     `hook` is where packets meet it, such as `forward`. `always`: no condition stands before the verdict; of a policy,
     the chain accepts nothing. `mentions`: bytes that its conditions compare with, such as addresses and names.
-    `packets`: how many it has dropped, if it counts them.
+    `packets`: how many it has dropped, if it counts them. `number`: the place of the rule in its chain, from 1 on.
     """
 
     family: str
@@ -146,6 +146,7 @@ class Drop(NamedTuple):
     handle: int = 0
     mentions: tuple[bytes, ...] = ()
     packets: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,9 @@ _UCRED = struct.Struct("=iII")
 
 def read() -> Watcher:
     """Return what is known of the watcher."""
-    pid = _pid()
     running, words, data = _ask()
+    # One that says nothing cannot say this either.
+    pid = int(data.get("pid", 0)) or (_pid() if running in {Running.YES, Running.SILENT} else 0)
     return Watcher(
         running=running,
         words=words,

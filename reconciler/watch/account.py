@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,7 @@ class Account:
             "alarms": self.alarms,
             "problems": [str(problem) for problem in manifests.problems] if manifests else [],
             "polling": self._reader.polling,
+            "pid": os.getpid(),
             "policy": {"file": self._authority.file, "read": round(self._authority.read, 3)},
             "sandboxes": [
                 each.to_data() | (self._traffic_data(each.status) if named else {}) for each in self.standings(named)

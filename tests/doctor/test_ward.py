@@ -57,6 +57,7 @@ def test_it_changes_nothing(ward: Ward) -> None:
 
 def test_one_sandbox_by_its_id_without_a_manifest(ward: Ward) -> None:
     assert ward.doctor("a").data["sandboxes"] == 1
+    assert ward.doctor("[ab]").data["sandboxes"] == 2
     ward.sh("ip link set host-a down")
     assert ("device-down", "a") in ward.doctor("a").found
     ward.sh("ip link set host-a up")
