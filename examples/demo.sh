@@ -103,6 +103,10 @@ if [ $# -gt 0 ]; then
     mount -t tmpfs -o mode=0755 tmpfs /run
     # The operator's policy is about this host, not about that one.
     if [ -d /etc/reconciler ]; then mount -t tmpfs -o mode=0755 tmpfs /etc/reconciler; fi
+    # Nor is the history.
+    history=/var/lib/reconciler
+    mkdir -p "$history" 2>/dev/null || history=/var/lib
+    mount -t tmpfs -o mode=0755 tmpfs "$history"
     ip link set dev lo up
     export TMPDIR=$1
     shift

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -75,7 +76,11 @@ _PRIVILEGED = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers."""
+    """Declare the markers, and let Ctrl-C reach the commands of tests.
+
+    Whatever a shell starts in the background ignores it, with all that it starts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, reason in _PRIVILEGED.items():
         config.addinivalue_line("markers", f"{name}: {reason}; set for every test that uses the fixture {name}")
     config.addinivalue_line("markers", "repeats: does a thing more often in `make soak`; set by the fixture repeats")

@@ -36,7 +36,9 @@ def _taps_of(pid: int) -> set[str]:
     found: set[str] = set()
     for descriptor in _descriptors(pid):
         with suppress(OSError), open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="utf-8", errors="replace") as stream:
-            found.update(line.split()[1] for line in stream if line.startswith("iff:\t"))
+            names = (line.removeprefix("iff:\t").strip() for line in stream if line.startswith("iff:\t"))
+            # There is no name once the TAP was deleted, and before one is attached.
+            found.update(filter(None, names))
     return found
 
 

@@ -92,7 +92,7 @@ def test_the_log_of_a_watch(form: str, box: Box, kernel: Kernel, tmp_path: Path)
     with log.open("wb") as stream:
         watcher = subprocess.Popen([*COMMAND, "watch", "--log", form, str(box.file)], stderr=stream)
     try:
-        until(lambda: b"watching" in log.read_bytes(), "a watcher", more=log.read_text)
+        until(lambda: b"converged" in log.read_bytes(), "a first look", more=log.read_text)
         subprocess.run(["ip", "-n", box.namespace, "link", "set", "eth0", "down"], check=True)
         subprocess.run(["ip", "-n", box.namespace, "link", "set", "eth0", "name", name, "alias", ALIAS], check=True)
         until(lambda: b"repaired" in log.read_bytes(), "a repair", more=log.read_text)
