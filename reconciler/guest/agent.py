@@ -1,10 +1,14 @@
-"""The agent: it relays netlink between the host and this machine's kernel, over a virtio-serial port.
+"""The agent: it relays netlink between the host and this machine's kernel, over a virtio-serial port or over vsock.
 
-    agent.py [PORT]
+    agent.py [NAME]
+    agent.py --vsock PORT
+    agent.py --hvsock PORT
 
-PORT is the name of the port, `reconciler.agent` by default. The agent runs as root inside the virtual machine. It is
-one file and needs only the standard library of Python 3.9 or later, so any image can have it. The host imports the
-protocol from here. Neither end trusts the other.
+NAME is that of the virtio-serial port, `reconciler.agent` by default. PORT is the number of a vsock port, which the
+agent listens at; with --hvsock, of hybrid vsock, whose other end is a unix socket on the host (Firecracker, Cloud
+Hypervisor). The agent runs as root inside the virtual machine, or in a container there with CAP_NET_ADMIN. It is one
+file and needs only the standard library of Python 3.9 or later, so any image can have it. The host imports the protocol
+from here. Neither end trusts the other.
 
 Frames
     Both directions carry frames: HEADER, with the size of the payload, a request id and a kind; then the payload, at
@@ -17,6 +21,13 @@ Connection
     read. Then it echoes the greeting and sends HELLO. The host discards everything before the echo. So neither half a
     frame of a host that was killed nor an answer meant for it does harm. After an error the host greets again, on the
     same connection.
+
+Who may connect
+    QEMU opens a virtio-serial port to whoever can open its socket on the host. At a vsock port, any process of the host
+    and of this machine can connect: so the agent serves only the host (VMADDR_CID_HOST), and only from a port below
+    1024, which takes the rights of root there (CAP_NET_BIND_SERVICE). Behind hybrid vsock, the unix socket says who may
+    connect, and the port has no meaning. The agent closes all other connections at once. A machine without a host,
+    which has no other vsock than its loopback, is its own host. A host that connects takes the place of the one before.
 
 Requests
     The host chooses the id of a request. The agent serves one request after the other. The answer has the same id: any
@@ -46,14 +57,16 @@ Traps
     gone only after GRACE seconds of silence. A port that was unplugged answers ENODEV from then on, even when a port of
     the same name is plugged: that one has to be opened.
 
-This file in order: the constants; `Decoder` and `Port`, which carry frames; `PortServer` and `serve`, which serve the
-hosts at any port (runner.py uses them too); the kernel's modules, sysctls and netlink sockets; `MessageFilter` and
-`NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which answers requests by means of these.
+This file in order: the constants; `Decoder`, `Port` and `VsockPort`, which carry frames; `PortServer` and `serve`,
+which serve the hosts at any port (runner.py uses them too); the kernel's modules, sysctls and netlink sockets;
+`MessageFilter` and `NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which answers
+requests by means of these.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -194,6 +207,8 @@ MAX_SYSCTL_VALUE = 64
 GUARD_MAX_SERVICES = 2
 # Microseconds that must be between two looks of a guard.
 GUARD_MIN_PERIOD = 500
+# Ports below this one belong to root, as in af_vsock.c (LAST_RESERVED_PORT).
+PRIVILEGED = 1024
 # Restores of one service within a second, at most. Another program may delete it again and again.
 GUARD_MAX_RESTORES = 10
 
@@ -209,6 +224,8 @@ POLL_INTERVAL = 0.1
 GRACE = 0.5
 # Seconds without an event, after which a server does what is due: the runner reports that a silent command still runs.
 TICK = 5.0
+# Seconds between two reports of connections that were refused.
+REPORT_INTERVAL = 60.0
 
 # Sizes.
 
@@ -230,6 +247,10 @@ MAX_TEXT = 1024
 _SOL_NETLINK = 270
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
+# linux/vm_sockets.h: a machine in the eyes of itself, by its loopback; and how it is asked for its own CID.
+VMADDR_CID_LOCAL = 1
+_GET_LOCAL_CID = 0x7B9
+_CID = struct.Struct("=I")
 # linux/netlink.h: socket options.
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
@@ -270,6 +291,14 @@ _IPVS_NAME = struct.pack("=HH5s3x", 9, _CTRL_ATTR_FAMILY_NAME, b"IPVS")
 # process has it open.
 _PORTS = "/sys/class/virtio-ports"
 _PASSING = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EBUSY})
+
+# What to do if the agent cannot listen at a vsock port.
+_WHY_NO_VSOCK = {
+    errno.EAFNOSUPPORT: "; the machine's kernel needs the module vmw_vsock_virtio_transport",
+    errno.EPERM: "; a seccomp profile of this container forbids AF_VSOCK",
+    errno.EACCES: "; a port below 1024 needs CAP_NET_BIND_SERVICE",
+    errno.EADDRINUSE: "; another process listens there",
+}
 
 # Types of the message that ends an answer.
 _END_TYPES = frozenset({_NLMSG_ERROR, _NLMSG_DONE})
@@ -357,8 +386,13 @@ class Decoder:
 class Port:
     """The guest's end of a virtio-serial port, or of a socket. Each method raises HostGoneError if the host is gone.
 
-    `open_next` waits for the port, and opens it: the first time, and whenever it was unplugged.
+    `open_next` waits for the port, and opens it: the first time, and whenever it is gone for good. `visitors` is a
+    descriptor that is readable when somebody connects, if that does not happen in the port itself.
     """
+
+    visitors: int | None = None
+    # A host may come back to a port that looks disconnected. A connection that has ended is gone for good.
+    may_return = True
 
     def __init__(self, open_next: Callable[[], int]) -> None:
         self._open_next = open_next
@@ -394,12 +428,19 @@ class Port:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise _gone(error) from error
+            raise self._gone(error) from error
         if data or not is_disconnected:
             self._silent_since = None
         else:
             self._await_host()
         return bytes(data)
+
+    def _gone(self, error: OSError) -> HostGoneError:
+        """Return what an error means. ENODEV: the port was unplugged, and never comes back (drivers/char)."""
+        return PortGoneError() if error.errno == errno.ENODEV or not self.may_return else HostGoneError()
+
+    def admit(self) -> None:
+        """Handle an event of `visitors`."""
 
     def await_edge(self, seconds: float) -> None:
         """Wait until a host connects or disconnects or sends something, but no longer than so many seconds."""
@@ -407,6 +448,8 @@ class Port:
 
     def _await_host(self) -> None:
         """Wait for a host, unless the port has looked disconnected for GRACE."""
+        if not self.may_return:
+            raise PortGoneError
         now = time.monotonic()
         if self._silent_since is None:
             self._silent_since = now
@@ -428,7 +471,7 @@ class Port:
         except BlockingIOError:
             return
         except OSError as error:
-            raise _gone(error) from error
+            raise self._gone(error) from error
 
     def send(self, request: int, kind: int, payload: bytes | bytearray | memoryview = b"") -> None:
         """Write a frame, and wait up to WRITE_TIMEOUT until the host has room for it."""
@@ -452,9 +495,70 @@ class Port:
         self.send(request, FAILED, FAILED_HEAD.pack(code) + text)
 
 
-def _gone(error: OSError) -> HostGoneError:
-    """Return what an error of a port means. ENODEV: it was unplugged, and never comes back (drivers/char)."""
-    return PortGoneError() if error.errno == errno.ENODEV else HostGoneError()
+class VsockPort(Port):
+    """A connection of the host to a vsock port of this machine, and after it the next one."""
+
+    may_return = False
+
+    def __init__(self, number: int, *, hybrid: bool) -> None:
+        """Listen. OSError if that is impossible. `hybrid`: the host's port has no meaning."""
+        self._hybrid = hybrid
+        self._listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._listener.bind((socket.VMADDR_CID_ANY, number))
+        self._listener.listen()
+        self._listener.setblocking(False)
+        self.visitors = self._listener.fileno()
+        # The connection that takes the place of this one.
+        self._next: socket.socket | None = None
+        # When a refusal was last reported, by time.monotonic().
+        self._reported = -REPORT_INTERVAL
+        super().__init__(self._await_connection)
+
+    def admit(self) -> None:
+        """Look who connects. PortGoneError if it is a host: it takes the place of the one before."""
+        with suppress(OSError):
+            connection, (cid, port) = self._listener.accept()
+            if self._is_host(cid, port):
+                self._next = connection
+                raise PortGoneError
+            connection.close()
+            self._report(cid, port)
+
+    def _await_connection(self) -> int:
+        while self._next is None:
+            select.select([self._listener], [], [])
+            with suppress(PortGoneError):
+                self.admit()
+        connection, self._next = self._next, None
+        return connection.detach()
+
+    def _is_host(self, cid: int, port: int) -> bool:
+        if cid == VMADDR_CID_LOCAL and not _has_host():
+            return port < PRIVILEGED
+        return cid == socket.VMADDR_CID_HOST and (self._hybrid or port < PRIVILEGED)
+
+    def _report(self, cid: int, port: int) -> None:
+        """Report a refusal on standard error, not more than one in REPORT_INTERVAL: others can connect without end."""
+        now = time.monotonic()
+        if now - self._reported >= REPORT_INTERVAL:
+            self._reported = now
+            limits = "" if self._hybrid else f", from ports below {PRIVILEGED} (or any, with --hvsock)"
+            text = f"agent.py: refused CID {cid}, port {port}: it serves only CID {socket.VMADDR_CID_HOST}{limits}"
+            print(text, file=sys.stderr, flush=True)
+
+
+def _has_host() -> bool:
+    """Return whether this machine is a virtual machine that its host reaches by vsock, or may be one.
+
+    The kernel reports another CID for one whose only vsocks are its own loopback and that of machines in it.
+    """
+    try:
+        with open("/dev/vsock", "rb", buffering=0) as device:
+            (cid,) = _CID.unpack(fcntl.ioctl(device, _GET_LOCAL_CID, bytes(_CID.size)))
+    except OSError:
+        # A container may have no such device.
+        return True
+    return cid not in {VMADDR_CID_LOCAL, socket.VMADDR_CID_HOST, socket.VMADDR_CID_ANY & 0xFFFFFFFF}
 
 
 class PortServer:
@@ -514,9 +618,12 @@ def _serve_events(server: PortServer, decoder: Decoder) -> None:
     poller.register(port.descriptor, select.POLLIN | (select.POLLOUT if port.pending else 0))
     for source, events in server.sources():
         poller.register(source, events)
+    if port.visitors is not None:
+        poller.register(port.visitors, select.POLLIN)
     ready = dict(poller.poll(TICK * 1000))
     idle = not ready
     port_events = ready.pop(port.descriptor, 0)
+    has_visitor = bool(ready.pop(port.visitors, 0)) if port.visitors is not None else False
     # The sources come first, because a frame can close one that is ready.
     for source in ready:
         server.ready(source)
@@ -526,6 +633,9 @@ def _serve_events(server: PortServer, decoder: Decoder) -> None:
         for frame in decoder.feed(port.receive()):
             _serve_frame(server, frame)
     server.tick(idle=idle)
+    # Last: what the present host has sent counts.
+    if has_visitor:
+        port.admit()
 
 
 def _serve_frame(server: PortServer, frame: Frame) -> None:
@@ -1116,5 +1226,22 @@ class Agent(PortServer):
             guard.reports.close()
 
 
+def open_any(words: list[str]) -> Port:
+    """Open the port that the command line names. SystemExit if it names none, or if that one cannot be opened."""
+    if not words or (len(words) == 1 and not words[0].startswith("-")):
+        return open_port(*words or [PORT])
+    if len(words) != 2 or words[0] not in {"--vsock", "--hvsock"} or not _is_port(words[1]):
+        sys.exit("usage: agent.py [NAME] | --vsock PORT | --hvsock PORT (a number from 1 to 4294967294)")
+    try:
+        return VsockPort(int(words[1]), hybrid=words[0] == "--hvsock")
+    except OSError as error:
+        why = _WHY_NO_VSOCK.get(error.errno or 0, "")
+        sys.exit(f"agent.py: cannot listen at vsock port {words[1]}: {error.strerror}{why}")
+
+
+def _is_port(text: str) -> bool:
+    return len(text) <= 10 and text.isascii() and text.isdecimal() and 0 < int(text) < 0xFFFFFFFF
+
+
 if __name__ == "__main__":
-    serve(Agent(open_port(sys.argv[1] if sys.argv[1:] else PORT)))
+    serve(Agent(open_any(sys.argv[1:])))
