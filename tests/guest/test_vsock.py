@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from reconciler.cli.main import main
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.guest import connection, vsock
 from reconciler.guest.client import AgentClient
@@ -99,3 +101,27 @@ def test_an_agent_by_vsock_has_a_lock_and_is_lent_by_its_numbers(root: None) -> 
     with Lender("vsock://3:200", wake.fileno()) as lender:
         assert lender.asker() is None
     wake.close()
+
+
+MANIFEST = """
+apiVersion: reconciler/v1
+sandbox: pod
+driver: {vm: {agent: "hvsock://PATH:200"}}
+routes: [{dest: 198.51.100.0/24, device: lo}]
+"""
+NIC = {"device": "tap-pod", "name": "eth9", "IPAddresses": [], "mtu": 1500, "hwAddr": "02:00:00:00:00:09"}
+
+
+def test_without_a_monitor_no_nic_is_plugged(guest: Guest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, file, nic = str(tmp_path / "vsock.sock"), tmp_path / "pod.yaml", tmp_path / "nic.json"
+    file.write_text(MANIFEST.replace("PATH", path))
+    nic.write_text(json.dumps(NIC))
+    with hybrid.serving(path, dial(guest.sandbox.agent)):
+        assert main(["apply", str(file)]) == 0
+        assert "198.51.100.0/24" in guest.output("ip", "route", "show", "proto", "200")
+        assert main(["kata-network", "add-iface", "pod", str(nic), "--manifests", str(file)]) == 2
+        err = capsys.readouterr().err
+        assert "eth9: the machine has no monitor, so no NIC can be plugged into it" in err
+        file.write_text(MANIFEST.replace("PATH", path).partition("routes")[0] + "routes: []\ninterfaces: []\n")
+        assert main(["apply", str(file), "--allow-delete", "all"]) == 0
+        assert guest.output("ip", "route", "show", "proto", "200") == ""

@@ -20,11 +20,12 @@ from jsonschema import Draft202012Validator
 from reconciler.cli.main import main
 from reconciler.errors import HostError, ManifestError, RefusedError
 from reconciler.manifest import policy
-from reconciler.manifest.allow import canonical, is_below, process_of
+from reconciler.manifest.allow import canonical, is_below, process_of, refusals
 from reconciler.manifest.finding import Path as Steps
 from reconciler.manifest.finding import path_text
 from reconciler.manifest.schema import MANIFEST, POLICY, schema_text
 from reconciler.model.policy import Policy
+from reconciler.model.sandbox import Sandbox, VmAddress
 from tests.allowed import write_policy
 
 SCHEMA: dict[str, Any] = json.loads(schema_text(POLICY))
@@ -370,3 +371,12 @@ def test_the_policy_of_the_docs_is_valid_and_its_table_right(repository: Path, t
         above, _, below = name.rpartition(".")
         (shown.setdefault(above, {}) if above else shown)[below] = yaml.safe_load(default)
     assert shown == {name: part["default"] for name, part in SCHEMA["properties"].items()}
+
+
+@pytest.mark.parametrize("cid", [1, 2, 3, 4294967294])
+def test_a_cid_is_that_of_a_machine_unless_the_operator_says_otherwise(cid: int) -> None:
+    sandbox = Sandbox(id="pod", driver=VmAddress(agent=f"vsock://{cid}:200"))
+    allow = f'to allow it, add to /etc/reconciler/policy.yaml: vsock: ["3-4294967294", {cid}]'
+    expected = [f"no machine with the vsock CID {cid} may be a sandbox; {allow}"] if cid < 3 else []
+    assert [each.message for each in refusals(sandbox, Policy())] == expected
+    assert refusals(sandbox, Policy(vsock=((cid, cid),))) == []
