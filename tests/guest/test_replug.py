@@ -76,8 +76,8 @@ def test_an_agent_without_a_port_waits_without_work(guest: Guest, monitor: Monit
         seconds = float(guest.output("cut", "-d ", "-f1", "/proc/uptime")) - float(begin)
     assert after.keys() == before.keys()
     ((pid, ticks),) = after.items()
-    # Ticks are hundredths of a second of the guest.
-    assert ticks - before[pid] <= 30 * seconds
+    # Ticks are hundredths of a second of the guest, whose clock goes on while a busy host does not run it.
+    assert ticks - before[pid] <= 60 * seconds
 
 
 def test_a_host_that_stays_connected_hears_that_the_port_is_new(guest: Guest, monitor: Monitor) -> None:
