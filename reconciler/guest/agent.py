@@ -1,10 +1,14 @@
-"""The agent: it relays netlink between the host and this machine's kernel, over a virtio-serial port.
+"""The agent: it relays netlink between the host and this machine's kernel, over a virtio-serial port or over vsock.
 
-    agent.py [PORT]
+    agent.py [NAME]
+    agent.py --vsock PORT
+    agent.py --hvsock PORT
 
-PORT is the name of the port, `reconciler.agent` by default. The agent runs as root inside the virtual machine. It is
-one file and needs only the standard library of Python 3.9 or later, so any image can have it. The host imports the
-protocol from here. Neither end trusts the other.
+NAME is that of the virtio-serial port, `reconciler.agent` by default. PORT is the number of a vsock port, which the
+agent listens at; with --hvsock, of hybrid vsock, whose other end is a unix socket on the host (Firecracker, Cloud
+Hypervisor). The agent runs as root inside the virtual machine, or in a container there with CAP_NET_ADMIN. It is one
+file and needs only the standard library of Python 3.9 or later, so any image can have it. The host imports the protocol
+from here. Neither end trusts the other.
 
 Frames
     Both directions carry frames: HEADER, with the size of the payload, a request id and a kind; then the payload, at
@@ -17,6 +21,13 @@ Connection
     read. Then it echoes the greeting and sends HELLO. The host discards everything before the echo. So neither half a
     frame of a host that was killed nor an answer meant for it does harm. After an error the host greets again, on the
     same connection.
+
+Who may connect
+    QEMU opens a virtio-serial port to whoever can open its socket on the host. At a vsock port, any process of the host
+    and of this machine can connect: so the agent serves only the host (VMADDR_CID_HOST), and only from a port below
+    1024, which takes the rights of root there (CAP_NET_BIND_SERVICE). Behind hybrid vsock, the unix socket says who may
+    connect, and the port has no meaning. The agent closes all other connections at once. A machine without a host,
+    which has no other vsock than its loopback, is its own host. A host that connects takes the place of the one before.
 
 Requests
     The host chooses the id of a request. The agent serves one request after the other. The answer has the same id: any
@@ -36,22 +47,26 @@ Requests
 
 Unrequested frames
     NOTIFY and GUARDED have request id 0, as has LOST: notifications were lost, or the guard has ended by itself. The
-    host must then read everything again and set the guard again.
+    host must then read everything again and set the guard again. An agent that opens its port sends HELLO: a host that
+    has been connected all the time knows by it that the agent before is gone, with its subscription and its guard.
 
 Traps
     A read of the port returns b"" at once for as long as no host is connected. The agent does not notice a host that is
     replaced quickly, and the end of its last frame can be missing: therefore a greeting counts wherever it stands. Or
     the agent sees the hang-up late, when it has read the next host's greeting already: therefore it treats the host as
-    gone only after GRACE seconds of silence.
+    gone only after GRACE seconds of silence. A port that was unplugged answers ENODEV from then on, even when a port of
+    the same name is plugged: that one has to be opened.
 
-This file in order: the constants; `Decoder` and `Port`, which carry frames; `PortServer` and `serve`, which serve the
-hosts at any port (runner.py uses them too); the kernel's modules, sysctls and netlink sockets; `MessageFilter` and
-`NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which answers requests by means of these.
+This file in order: the constants; `Decoder`, `Port` and `VsockPort`, which carry frames; `PortServer` and `serve`,
+which serve the hosts at any port (runner.py uses them too); the kernel's modules, sysctls and netlink sockets;
+`MessageFilter` and `NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which answers
+requests by means of these.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -60,6 +75,7 @@ import struct
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
@@ -90,7 +106,7 @@ LISTING = 7  # nothing
 GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
 
 # Kinds of frames that the agent sends.
-HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting
+HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting. Without one: the agent has started
 MORE = 33  # a part of an answer; a netlink message is always whole
 DONE = 34  # the last part of an answer
 FAILED = 35  # FAILED_HEAD, then a text
@@ -191,6 +207,8 @@ MAX_SYSCTL_VALUE = 64
 GUARD_MAX_SERVICES = 2
 # Microseconds that must be between two looks of a guard.
 GUARD_MIN_PERIOD = 500
+# Ports below this one belong to root, as in af_vsock.c (LAST_RESERVED_PORT).
+PRIVILEGED = 1024
 # Restores of one service within a second, at most. Another program may delete it again and again.
 GUARD_MAX_RESTORES = 10
 
@@ -206,6 +224,8 @@ POLL_INTERVAL = 0.1
 GRACE = 0.5
 # Seconds without an event, after which a server does what is due: the runner reports that a silent command still runs.
 TICK = 5.0
+# Seconds between two reports of connections that were refused.
+REPORT_INTERVAL = 60.0
 
 # Sizes.
 
@@ -227,6 +247,10 @@ MAX_TEXT = 1024
 _SOL_NETLINK = 270
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
+# linux/vm_sockets.h: a machine in the eyes of itself, by its loopback; and how it is asked for its own CID.
+VMADDR_CID_LOCAL = 1
+_GET_LOCAL_CID = 0x7B9
+_CID = struct.Struct("=I")
 # linux/netlink.h: socket options.
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
@@ -263,6 +287,19 @@ _GENLMSGHDR_SIZE = 4
 # A CTRL_ATTR_FAMILY_NAME attribute that says "IPVS".
 _IPVS_NAME = struct.pack("=HH5s3x", 9, _CTRL_ATTR_FAMILY_NAME, b"IPVS")
 
+# The kernel's list of virtio-serial ports, and what opening one fails with while it comes or goes, or while another
+# process has it open.
+_PORTS = "/sys/class/virtio-ports"
+_PASSING = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EBUSY})
+
+# What to do if the agent cannot listen at a vsock port.
+_WHY_NO_VSOCK = {
+    errno.EAFNOSUPPORT: "; the machine's kernel needs the module vmw_vsock_virtio_transport",
+    errno.EPERM: "; a seccomp profile of this container forbids AF_VSOCK",
+    errno.EACCES: "; a port below 1024 needs CAP_NET_BIND_SERVICE",
+    errno.EADDRINUSE: "; another process listens there",
+}
+
 # Types of the message that ends an answer.
 _END_TYPES = frozenset({_NLMSG_ERROR, _NLMSG_DONE})
 # What the byte at _TYPE_AT is in such a message. On a big-endian machine that byte is 0 in most other messages as well.
@@ -271,6 +308,10 @@ _END_TYPE_BYTES = _END_TYPES | ({0} if sys.byteorder == "big" else set())
 
 class HostGoneError(Exception):
     """The host has disconnected, or it does not read."""
+
+
+class PortGoneError(HostGoneError):
+    """The port itself is gone for good: it was unplugged."""
 
 
 class Frame(NamedTuple):
@@ -343,18 +384,36 @@ class Decoder:
 
 
 class Port:
-    """The guest's end of a virtio-serial port, or of a socket. Each method raises HostGoneError if the host is gone."""
+    """The guest's end of a virtio-serial port, or of a socket. Each method raises HostGoneError if the host is gone.
 
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self.descriptor = descriptor
+    `open_next` waits for the port, and opens it: the first time, and whenever it is gone for good. `visitors` is a
+    descriptor that is readable when somebody connects, if that does not happen in the port itself.
+    """
+
+    visitors: int | None = None
+    # A host may come back to a port that looks disconnected. A connection that has ended is gone for good.
+    may_return = True
+
+    def __init__(self, open_next: Callable[[], int]) -> None:
+        self._open_next = open_next
         # Bytes of frames that the host has not read.
         self.pending = bytearray()
+        self._open()
+
+    def _open(self) -> None:
+        self.descriptor = self._open_next()
+        os.set_blocking(self.descriptor, False)
         # When the port began to look disconnected, by time.monotonic().
         self._silent_since: float | None = None
         # A port without a host is always ready to be read, and only edges tell that something changes there.
         self._edges = select.epoll()
-        self._edges.register(descriptor, select.EPOLLIN | select.EPOLLET)
+        self._edges.register(self.descriptor, select.EPOLLIN | select.EPOLLET)
+
+    def reopen(self) -> None:
+        """Close the port, which is gone for good, and wait for the next one."""
+        self._edges.close()
+        os.close(self.descriptor)
+        self._open()
 
     def receive(self) -> bytes:
         """Return what has arrived, READ_SIZE bytes or a little more at most; b"" if that is nothing."""
@@ -369,12 +428,19 @@ class Port:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise HostGoneError from error
+            raise self._gone(error) from error
         if data or not is_disconnected:
             self._silent_since = None
         else:
             self._await_host()
         return bytes(data)
+
+    def _gone(self, error: OSError) -> HostGoneError:
+        """Return what an error means. ENODEV: the port was unplugged, and never comes back (drivers/char)."""
+        return PortGoneError() if error.errno == errno.ENODEV or not self.may_return else HostGoneError()
+
+    def admit(self) -> None:
+        """Handle an event of `visitors`."""
 
     def await_edge(self, seconds: float) -> None:
         """Wait until a host connects or disconnects or sends something, but no longer than so many seconds."""
@@ -382,6 +448,8 @@ class Port:
 
     def _await_host(self) -> None:
         """Wait for a host, unless the port has looked disconnected for GRACE."""
+        if not self.may_return:
+            raise PortGoneError
         now = time.monotonic()
         if self._silent_since is None:
             self._silent_since = now
@@ -403,7 +471,7 @@ class Port:
         except BlockingIOError:
             return
         except OSError as error:
-            raise HostGoneError from error
+            raise self._gone(error) from error
 
     def send(self, request: int, kind: int, payload: bytes | bytearray | memoryview = b"") -> None:
         """Write a frame, and wait up to WRITE_TIMEOUT until the host has room for it."""
@@ -425,6 +493,72 @@ class Port:
         code = errno.ETIMEDOUT if is_timeout else error.errno or errno.EIO
         text = (error.strerror or str(error)).encode()[:MAX_TEXT]
         self.send(request, FAILED, FAILED_HEAD.pack(code) + text)
+
+
+class VsockPort(Port):
+    """A connection of the host to a vsock port of this machine, and after it the next one."""
+
+    may_return = False
+
+    def __init__(self, number: int, *, hybrid: bool) -> None:
+        """Listen. OSError if that is impossible. `hybrid`: the host's port has no meaning."""
+        self._hybrid = hybrid
+        self._listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._listener.bind((socket.VMADDR_CID_ANY, number))
+        self._listener.listen()
+        self._listener.setblocking(False)
+        self.visitors = self._listener.fileno()
+        # The connection that takes the place of this one.
+        self._next: socket.socket | None = None
+        # When a refusal was last reported, by time.monotonic().
+        self._reported = -REPORT_INTERVAL
+        super().__init__(self._await_connection)
+
+    def admit(self) -> None:
+        """Look who connects. PortGoneError if it is a host: it takes the place of the one before."""
+        with suppress(OSError):
+            connection, (cid, port) = self._listener.accept()
+            if self._is_host(cid, port):
+                self._next = connection
+                raise PortGoneError
+            connection.close()
+            self._report(cid, port)
+
+    def _await_connection(self) -> int:
+        while self._next is None:
+            select.select([self._listener], [], [])
+            with suppress(PortGoneError):
+                self.admit()
+        connection, self._next = self._next, None
+        return connection.detach()
+
+    def _is_host(self, cid: int, port: int) -> bool:
+        if cid == VMADDR_CID_LOCAL and not _has_host():
+            return port < PRIVILEGED
+        return cid == socket.VMADDR_CID_HOST and (self._hybrid or port < PRIVILEGED)
+
+    def _report(self, cid: int, port: int) -> None:
+        """Report a refusal on standard error, not more than one in REPORT_INTERVAL: others can connect without end."""
+        now = time.monotonic()
+        if now - self._reported >= REPORT_INTERVAL:
+            self._reported = now
+            limits = "" if self._hybrid else f", from ports below {PRIVILEGED} (or any, with --hvsock)"
+            text = f"agent.py: refused CID {cid}, port {port}: it serves only CID {socket.VMADDR_CID_HOST}{limits}"
+            print(text, file=sys.stderr, flush=True)
+
+
+def _has_host() -> bool:
+    """Return whether this machine is a virtual machine that its host reaches by vsock, or may be one.
+
+    The kernel reports another CID for one whose only vsocks are its own loopback and that of machines in it.
+    """
+    try:
+        with open("/dev/vsock", "rb", buffering=0) as device:
+            (cid,) = _CID.unpack(fcntl.ioctl(device, _GET_LOCAL_CID, bytes(_CID.size)))
+    except OSError:
+        # A container may have no such device.
+        return True
+    return cid not in {VMADDR_CID_LOCAL, socket.VMADDR_CID_HOST, socket.VMADDR_CID_ANY & 0xFFFFFFFF}
 
 
 class PortServer:
@@ -453,19 +587,28 @@ class PortServer:
 
 def serve(server: PortServer) -> NoReturn:
     """Serve one host after the other, forever."""
+    is_new = True
     while True:
-        with suppress(HostGoneError):
-            _serve_host(server)
+        gone = _serve_host(server, is_new=is_new)
         server.port.pending.clear()
         server.reset()
-        server.port.await_edge(TICK)
+        is_new = isinstance(gone, PortGoneError)
+        if is_new:
+            server.port.reopen()
+        else:
+            server.port.await_edge(TICK)
 
 
-def _serve_host(server: PortServer) -> NoReturn:
-    """Serve the hosts at the port until one of them is gone."""
+def _serve_host(server: PortServer, *, is_new: bool) -> HostGoneError:
+    """Serve the hosts at the port until one of them is gone. Return how. `is_new`: the port was just opened."""
     decoder = Decoder(MAGIC, NONCE_SIZE)
-    while True:
-        _serve_events(server, decoder)
+    try:
+        if is_new:
+            server.port.push(0, HELLO, _hello())
+        while True:
+            _serve_events(server, decoder)
+    except HostGoneError as gone:
+        return gone
 
 
 def _serve_events(server: PortServer, decoder: Decoder) -> None:
@@ -475,9 +618,12 @@ def _serve_events(server: PortServer, decoder: Decoder) -> None:
     poller.register(port.descriptor, select.POLLIN | (select.POLLOUT if port.pending else 0))
     for source, events in server.sources():
         poller.register(source, events)
+    if port.visitors is not None:
+        poller.register(port.visitors, select.POLLIN)
     ready = dict(poller.poll(TICK * 1000))
     idle = not ready
     port_events = ready.pop(port.descriptor, 0)
+    has_visitor = bool(ready.pop(port.visitors, 0)) if port.visitors is not None else False
     # The sources come first, because a frame can close one that is ready.
     for source in ready:
         server.ready(source)
@@ -487,6 +633,9 @@ def _serve_events(server: PortServer, decoder: Decoder) -> None:
         for frame in decoder.feed(port.receive()):
             _serve_frame(server, frame)
     server.tick(idle=idle)
+    # Last: what the present host has sent counts.
+    if has_visitor:
+        port.admit()
 
 
 def _serve_frame(server: PortServer, frame: Frame) -> None:
@@ -495,7 +644,7 @@ def _serve_frame(server: PortServer, frame: Frame) -> None:
         if frame.kind == GREETING:
             server.reset()
             port.pending += MAGIC + frame.payload
-            port.send(0, HELLO, HELLO_HEAD.pack(VERSION) + os.uname().release.encode())
+            port.send(0, HELLO, _hello())
         elif frame.kind == OVERSIZED:
             port.fail(frame.request, OSError(errno.EMSGSIZE, f"a frame may have at most {MAX_FRAME} bytes"))
         else:
@@ -504,20 +653,43 @@ def _serve_frame(server: PortServer, frame: Frame) -> None:
         port.fail(frame.request, error)
 
 
+def _hello() -> bytes:
+    return HELLO_HEAD.pack(VERSION) + os.uname().release.encode()
+
+
 def unknown_kind(kind: int) -> OSError:
     """Return the error for a frame of a kind that a server does not know."""
     return OSError(errno.EOPNOTSUPP, f"unknown kind of request: {kind}")
 
 
 def open_port(name: str) -> Port:
-    """Open a virtio-serial port by its name. Wait until the machine has it."""
-    folder = "/sys/class/virtio-ports"
+    """Open a virtio-serial port by its name. Wait until the machine has it, also after each time it was unplugged."""
+    return Port(lambda: _await_port(name))
+
+
+def _await_port(name: str) -> int:
+    """Wait until the machine has a port of this name. Return the descriptor of it."""
     while True:
-        for entry in os.listdir(folder) if os.path.isdir(folder) else ():
-            with open(f"{folder}/{entry}/name", encoding="utf-8") as file:
-                if file.read().strip() == name:
-                    return Port(os.open(f"/dev/{entry}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        for entry in _list(_PORTS):
+            # A port comes and goes in steps: its folder, its name, its device. What is not there yet, or not any more,
+            # is looked for again; and so is a port that another process, which may be about to end, has open.
+            try:
+                with open(f"{_PORTS}/{entry}/name", encoding="utf-8") as file:
+                    if file.read().strip() != name:
+                        continue
+                return os.open(f"/dev/{entry}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    raise
         time.sleep(POLL_INTERVAL)
+
+
+def _list(folder: str) -> list[str]:
+    """Return what is in a folder; nothing if there is no such folder (yet)."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def modprobe(name: str) -> None:
@@ -1054,5 +1226,22 @@ class Agent(PortServer):
             guard.reports.close()
 
 
+def open_any(words: list[str]) -> Port:
+    """Open the port that the command line names. SystemExit if it names none, or if that one cannot be opened."""
+    if not words or (len(words) == 1 and not words[0].startswith("-")):
+        return open_port(*words or [PORT])
+    if len(words) != 2 or words[0] not in {"--vsock", "--hvsock"} or not _is_port(words[1]):
+        sys.exit("usage: agent.py [NAME] | --vsock PORT | --hvsock PORT (a number from 1 to 4294967294)")
+    try:
+        return VsockPort(int(words[1]), hybrid=words[0] == "--hvsock")
+    except OSError as error:
+        why = _WHY_NO_VSOCK.get(error.errno or 0, "")
+        sys.exit(f"agent.py: cannot listen at vsock port {words[1]}: {error.strerror}{why}")
+
+
+def _is_port(text: str) -> bool:
+    return len(text) <= 10 and text.isascii() and text.isdecimal() and 0 < int(text) < 0xFFFFFFFF
+
+
 if __name__ == "__main__":
-    serve(Agent(open_port(sys.argv[1] if sys.argv[1:] else PORT)))
+    serve(Agent(open_any(sys.argv[1:])))

@@ -37,6 +37,9 @@ MODULES = (
     "virtio_pci",
     "virtio_console",
     "virtio_net",
+    # The agent listens at a vsock port where it is told to.
+    "vmw_vsock_virtio_transport",
+    "vsock_loopback",
     "ip_vs*",
     "nf_conntrack",
     "nf_conntrack_netlink",

@@ -17,6 +17,7 @@ from reconciler.errors import NotAllowedError
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.policy import Devices, Policy
 from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.transport import UnixSocket, Vsock
 from reconciler.wording import shorten
 
 _OF_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/task/[0-9]+)?/ns/net")
@@ -72,11 +73,16 @@ def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[_Need]:
         case NetnsAddress():
             yield from _driver("netns", policy)
             yield from _namespace(address, policy)
-        case VmAddress(name=name):
+        case VmAddress(name=name, qmp=qmp):
             yield from _driver("vm", policy)
-            sockets = {"name": address.file} if name is not None else {"qmp": address.monitor, "agent": address.file}
-            for field, path in sockets.items():
-                yield from _socket(("driver", "vm", field), path, policy)
+            if qmp is not None:
+                yield from _socket(("driver", "vm", "qmp"), qmp, policy)
+            where: Path = ("driver", "vm", "agent" if name is None else "name")
+            match address.transport:
+                case UnixSocket(path=path):
+                    yield from _socket(where, path, policy)
+                case Vsock(cid=cid):
+                    yield from _vsock(where, cid, policy)
         case KataAddress(runtime=runtime):
             yield from _driver("kata", policy)
             if runtime not in policy.runtimes:
@@ -110,6 +116,12 @@ def _socket(where: Path, path: str, policy: Policy) -> Iterator[_Need]:
         yield _Need(where, f"no socket in {folder} may be used", "sockets", partial(_with_sockets, folder))
 
 
+def _vsock(where: Path, cid: int, policy: Policy) -> Iterator[_Need]:
+    if not any(first <= cid <= last for first, last in policy.vsock):
+        what = f"no machine with the vsock CID {cid} may be a sandbox"
+        yield _Need(where, what, "vsock", partial(_with_cid, cid))
+
+
 def _of_interfaces(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
     for index, each in enumerate(sandbox.interfaces or ()):
         # With a vhost-user socket, a device is just a name.
@@ -131,6 +143,10 @@ def _with_folder(folder: str, policy: Policy) -> Policy:
 
 def _with_sockets(folder: str, policy: Policy) -> Policy:
     return policy if folder in policy.sockets else replace(policy, sockets=(*policy.sockets, folder))
+
+
+def _with_cid(cid: int, policy: Policy) -> Policy:
+    return replace(policy, vsock=(*policy.vsock, (cid, cid)))
 
 
 def _with_rules(folder: str, policy: Policy) -> Policy:
@@ -192,6 +208,7 @@ def write(policy: Policy) -> dict[str, Any]:
         "drivers": [*policy.drivers],
         "namespaces": {"folders": [*policy.folders], "processes": policy.processes},
         "sockets": [*policy.sockets],
+        "vsock": [first if first == last else f"{first}-{last}" for first, last in policy.vsock],
         "runtimes": [*policy.runtimes],
         "devices": {sandboxes: [*devices] for sandboxes, devices in policy.devices.items()},
         "physicalDevices": {sandboxes: [*devices] for sandboxes, devices in policy.physical_devices.items()},
@@ -231,6 +248,8 @@ def _flow(value: object) -> str:
     match value:
         case bool():
             return str(value).lower()
+        case int():
+            return str(value)
         case Mapping():
             return "{" + ", ".join(f"{_flow(key)}: {_flow(each)}" for key, each in value.items()) + "}"
         case list():

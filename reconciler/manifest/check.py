@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from reconciler.manifest.finding import Finding, Path
+from reconciler.manifest.interface import SECTION as INTERFACES
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
 from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress
@@ -18,6 +19,18 @@ def check_sections(draft: Draft) -> Iterator[Finding]:
     if draft.driver == "kata":
         for section in SECTIONS:
             yield from section.check_kata(draft)
+    if draft.driver == "vm" and draft.items(INTERFACES):
+        yield from _check_monitor(draft)
+
+
+def _check_monitor(draft: Draft) -> Iterator[Finding]:
+    machine = draft.data["driver"]["vm"]
+    if isinstance(machine, dict) and "agent" in machine and "qmp" not in machine:
+        message = (
+            "the machine has no monitor, so no NIC can be plugged into it; add qmp to the driver, or remove the "
+            "interfaces: routes, rules, neighbours and IPVS can name NICs that the machine has"
+        )
+        yield Finding(("interfaces",), message, at_key=True)
 
 
 _ID = "ID"
@@ -63,8 +76,8 @@ def _claims(sandbox: Sandbox, identify: Callable[[str], Hashable]) -> Iterator[_
     match sandbox.driver:
         case KataAddress(id=name):
             yield _named("container", name, ("driver", "kata", "id"))
-        case VmAddress(file=file, qmp=qmp):
-            yield _Claim("agent socket", identify(file), file, ("driver",))
+        case VmAddress(file=file, qmp=qmp) as address:
+            yield _Claim("agent socket", address.place(identify), file, ("driver",))
             if qmp:
                 yield _Claim("QMP socket", identify(qmp), qmp, ("driver", "vm", "qmp"))
         case NetnsAddress(file=file):

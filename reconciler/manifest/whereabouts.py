@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from reconciler.manifest.files import identity, is_stream
-from reconciler.model.sandbox import NO_PROCESS, DriverAddress, KataAddress, NetnsAddress, Sandbox
+from reconciler.model.sandbox import NO_PROCESS, DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 
 # Our own namespace.
 OWN = "/proc/thread-self/ns/net"
@@ -24,7 +24,13 @@ _COARSE = 2.0
 
 def place_of(address: DriverAddress) -> Hashable:
     """Return what all addresses of one sandbox have in common, as far as this host shows it now."""
-    return ("kata", address.id) if isinstance(address, KataAddress) else identity(address.file)
+    match address:
+        case KataAddress():
+            return ("kata", address.id)
+        case VmAddress():
+            return address.place(identity)
+        case _:
+            return identity(address.file)
 
 
 def identify(file: str) -> Hashable:

@@ -9,6 +9,8 @@ from types import MappingProxyType
 from reconciler.model.sandbox import KATA_RUNTIME
 
 POLICY_FILE = "/etc/reconciler/policy.yaml"
+# The context IDs of machines: those below are of the hypervisor, of a host's own loopback, and of the host (vsock(7)).
+MACHINES = ((3, 0xFFFFFFFE),)
 DRIVERS = ("netns", "vm", "kata")
 
 # Pattern of sandbox IDs → patterns of the host's devices, both as of fnmatch(3).
@@ -28,9 +30,9 @@ class Policy:
     """What manifests may name on this host. Folders and programs are absolute paths.
 
     `file`: what the operator changes to allow more. `lines`: the first and the last line of each field in it, from 1,
-    without those that it lacks. `processes`: whether a namespace may be that of a process. `physical_devices`: devices
-    of `devices` that may have hardware behind them. `rules_files`: folders of files of rules besides those that hold
-    the manifests.
+    without those that it lacks. `processes`: whether a namespace may be that of a process. `vsock`: ranges of CIDs of
+    machines. `physical_devices`: devices of `devices` that may have hardware behind them. `rules_files`: folders of
+    files of rules besides those that hold the manifests.
     """
 
     file: str = POLICY_FILE
@@ -39,6 +41,7 @@ class Policy:
     folders: tuple[str, ...] = ("/run/netns",)
     processes: bool = True
     sockets: tuple[str, ...] = ("/run",)
+    vsock: tuple[tuple[int, int], ...] = MACHINES
     runtimes: tuple[str, ...] = (KATA_RUNTIME,)
     devices: Devices = field(default_factory=_any_device)
     physical_devices: Devices = field(default_factory=_no_device)

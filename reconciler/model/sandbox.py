@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +12,7 @@ from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
 from reconciler.model.sysctl import Sysctls
+from reconciler.model.transport import Transport, UnixSocket, transport
 
 if TYPE_CHECKING:
     # Most manifests have no IPVS section.
@@ -55,9 +56,9 @@ class NetnsAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmAddress:
-    """A virtual machine: one of our own by name, or anyone's by two sockets.
+    """A virtual machine: one of our own by name, or anyone's by the agent in it.
 
-    These are the sockets of its monitor (QMP) and of the agent in it.
+    `qmp`: the path of the socket of its monitor, if it has one. `agent`: a path, or a URL of `model.transport`.
     """
 
     name: str | None = None
@@ -69,13 +70,33 @@ class VmAddress:
 
     @property
     def file(self) -> str:
-        """Return the path of the agent's socket."""
+        """Return the address of the agent: the path of its socket, or a URL."""
         return self.agent or f"{SANDBOXES}/{self.name}/agent.sock"
 
     @property
-    def monitor(self) -> str:
-        """Return the path of the monitor's socket."""
-        return self.qmp or f"{SANDBOXES}/{self.name}/qmp.sock"
+    def monitor(self) -> str | None:
+        """Return the path of the monitor's socket; None if no NIC can be plugged into the machine."""
+        return f"{SANDBOXES}/{self.name}/qmp.sock" if self.name else self.qmp
+
+    @property
+    def transport(self) -> Transport:
+        """Return how the agent is reached."""
+        return transport(self.file)
+
+    @property
+    def sockets(self) -> tuple[str, ...]:
+        """Return the paths of its sockets on this host, that of the agent first."""
+        found = self.transport
+        paths = (found.path if isinstance(found, UnixSocket) else None, self.monitor)
+        return tuple(path for path in paths if path is not None)
+
+    def place(self, identity: Callable[[str], Hashable]) -> Hashable:
+        """Return what all addresses of its agent have in common. `identity`: the same of the path of a socket."""
+        found = self.transport
+        if isinstance(found, UnixSocket):
+            place = identity(found.path)
+            return place if found.port is None else (place, found.port)
+        return found
 
 
 KATA_RUNTIME = "/usr/bin/kata-runtime"

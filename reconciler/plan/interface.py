@@ -155,7 +155,7 @@ def _host(driver: DriverAddress, around: Surroundings) -> Host:
         case VmAddress():
             from reconciler.plan.machine import MachineHost
 
-            return MachineHost(around)
+            return MachineHost(around, has_monitor=driver.monitor is not None)
 
 
 def _is_claimed(addresses: Iterable[Address], routes: tuple[Route, ...]) -> bool:

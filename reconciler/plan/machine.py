@@ -28,8 +28,9 @@ _ANY_SLOT = Slot("BUS", "0")
 class MachineHost:
     """See `plan.interface.Host`."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, *, has_monitor: bool) -> None:
         self._around = around
+        self._has_monitor = has_monitor
         self._machine = around.machine or Machine()
         self._saved = around.machine is None
         self._free = list(self._machine.slots)
@@ -41,8 +42,10 @@ class MachineHost:
     def attach(self, interface: Interface) -> list[Segment]:
         """Plug a NIC in and name it.
 
-        Only name it if it is already plugged and was just not yet detected by the guest.
+        Only name it if it is already plugged and was just not yet detected by the guest. HostError without a monitor.
         """
+        if not self._has_monitor:
+            raise HostError(f"{interface.name}: the machine has no monitor, so no NIC can be plugged into it")
         self.check(interface)
         plugged = self._machine.plugged.get(interface.device)
         up = SetLink(name=interface.name, mtu=interface.mtu, up=True, sign="+")

@@ -38,7 +38,7 @@ class Presence:
         self.namespaces = NamespaceTracker(channel, lambda address: open_namespace(address, authority.policy))
         self._machines = SocketTracker()
         self._addresses: dict[str, NetnsAddress] = {}
-        self._sockets: dict[str, tuple[str, str]] = {}
+        self._sockets: dict[str, tuple[str, ...]] = {}
 
     @property
     def unheard(self) -> dict[str, str]:
@@ -48,9 +48,7 @@ class Presence:
     def track(self, addresses: Mapping[str, DriverAddress]) -> None:
         """Track these sandboxes from now on, and no others."""
         self._addresses = {name: each for name, each in addresses.items() if isinstance(each, NetnsAddress)}
-        self._sockets = {
-            name: (each.file, each.monitor) for name, each in addresses.items() if isinstance(each, VmAddress)
-        }
+        self._sockets = {name: each.sockets for name, each in addresses.items() if isinstance(each, VmAddress)}
 
     def reload(self) -> None:
         """Listen anew at the next refresh: the policy may have changed."""

@@ -12,6 +12,8 @@ from reconciler.doctor.words import command
 from reconciler.manifest.warn import others
 from reconciler.model.sandbox import KataAddress, NetnsAddress, VmAddress
 
+# Which processes of the host have a vsock.
+_LIST_VSOCK = "ss --vsock --all --processes"
 # Operations of a plan that are listed.
 _SHOWN = 5
 
@@ -34,7 +36,7 @@ def _make(box: Box) -> str:
         again = command("reconciler", "sandbox", "stop", address.name)
         return f"{again}; {command('reconciler', 'sandbox', 'start', address.name)} && {words.apply(box)}"
     if isinstance(address, VmAddress):
-        return command("ls", "-l", address.monitor, address.file)
+        return command("ls", "-l", *address.sockets) if address.sockets else _LIST_VSOCK
     if isinstance(address, KataAddress):
         return command("ls", "-l", address.runtime)
     return command("ls", "-l", address.file)
@@ -42,8 +44,8 @@ def _make(box: Box) -> str:
 
 def _busy(scene: Scene) -> Iterator[Hit]:
     for box, why in _failed(scene, Trouble.BUSY):
-        socket = box.driver.file if isinstance(box.driver, VmAddress) else "/run/reconciler/locks"
-        yield Hit(box.id, why, command("fuser", "-v", socket))
+        sockets = box.driver.sockets if isinstance(box.driver, VmAddress) else ("/run/reconciler/locks",)
+        yield Hit(box.id, why, command("fuser", "-v", sockets[0]) if sockets else _LIST_VSOCK)
 
 
 def _silent(scene: Scene) -> Iterator[Hit]:

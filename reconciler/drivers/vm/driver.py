@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
-from reconciler.drivers.reach import about, check_socket, open_socket, refuse_physical_devices
+from reconciler.drivers.reach import about, check_socket, open_agent, open_socket, refuse_physical_devices
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import came_with, find
 from reconciler.errors import SandboxGoneError
@@ -56,12 +56,15 @@ class VmDriver:
         with ExitStack() as stack:
             # Agent and monitor are of one machine, and a hostile guest may have taken QEMU over: one budget for both.
             self._budget = Budget()
-            with open_socket(address.file, policy) as target:
+            with open_agent(address, policy) as target:
                 self._agent = stack.enter_context(
                     AgentClient(address.file, target=target, borrow=borrow, budget=self._budget)
                 )
-            with open_socket(address.monitor, policy) as target:
-                self._monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
+            # Without a monitor, nothing is plugged into the machine.
+            self._monitor: Monitor | None = None
+            if address.monitor:
+                with open_socket(address.monitor, policy) as target:
+                    self._monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
@@ -99,7 +102,7 @@ class VmDriver:
             devices={},
             elsewhere=_elsewhere(state, desired),
             unrecorded=frozenset(taken),
-            machine=_with_guest(state, seen),
+            machine=_with_guest(state, seen) if self._monitor else None,
             hw_addrs=frozenset(
                 address
                 for link in links
@@ -126,7 +129,7 @@ class VmDriver:
         """
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         while True:
-            state = qemu.observe(self._monitor, desired.interfaces or (), taken)
+            state = qemu.observe(self._monitor, desired.interfaces or (), taken) if self._monitor else Machine()
             links = self._inside.engine.links()
             if _seen(state, links).keys() == state.plugged.keys() or time.monotonic() > deadline:
                 return state, links
@@ -141,7 +144,7 @@ class VmDriver:
         with self._budget.step():
             state, links = self._look(desired)
             ours = {link.name for link in _seen(state, links).values()}
-            taken = adoption.choose(desired, links, ours, qemu.others(self._monitor))
+            taken = adoption.choose(desired, links, ours, self._others())
             observed = self._observe(desired, quick=False, taken=taken)
         adopting.check_alike(desired, observed)
         return observed
@@ -154,8 +157,11 @@ class VmDriver:
         with self._budget.step():
             state, links = self._look(sandbox)
             ours = {link.name for link in _seen(state, links).values()}
-            taken, left = adoption.sort(links, ours, qemu.others(self._monitor))
+            taken, left = adoption.sort(links, ours, self._others())
             return Inventory(self._observe(sandbox, quick=False, taken=taken), left)
+
+    def _others(self) -> list[qemu.OtherNic]:
+        return qemu.others(self._monitor) if self._monitor else []
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""
@@ -179,9 +185,12 @@ class VmDriver:
         yield from execute.execute(self._inside, self._monitor, self._budget, segments)
 
     def state(self) -> str:
-        """Return whether the machine runs, as QEMU says: `running`, `paused`, `io-error`, …: RunState of its schema."""
+        """Return whether the machine runs, as QEMU says: `running`, `paused`, `io-error`, …: RunState of its schema.
+
+        Without a monitor, it runs if its agent answers.
+        """
         with self._budget.step():
-            return qemu.run_state(self._monitor)
+            return qemu.run_state(self._monitor) if self._monitor else "running"
 
     def listen(self) -> None:
         """Subscribe to notifications of changes in the guest."""

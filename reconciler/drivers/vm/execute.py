@@ -9,7 +9,7 @@ from typing import assert_never
 from reconciler.drivers.inside import Inside
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import find
-from reconciler.errors import ChannelError, ReconcilerError
+from reconciler.errors import ChannelError, HostError, ReconcilerError
 from reconciler.guest.qmp import Monitor
 from reconciler.netlink import execute as netlink
 from reconciler.netlink.budget import Budget
@@ -34,7 +34,9 @@ PLUG_TIMEOUT = 10.0
 _POLL = 0.02
 
 
-def execute(inside: Inside, monitor: Monitor, budget: Budget, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+def execute(
+    inside: Inside, monitor: Monitor | None, budget: Budget, segments: Sequence[Segment]
+) -> Iterator[list[Outcome]]:
     """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed."""
     return until_failure(
         outcomes for segment in segments for outcomes in _within(budget, _execute(inside, monitor, segment))
@@ -47,7 +49,7 @@ def _within(budget: Budget, batches: Iterator[list[Outcome]]) -> Iterator[list[O
         yield from batches
 
 
-def _execute(inside: Inside, monitor: Monitor, segment: Segment) -> Iterator[list[Outcome]]:
+def _execute(inside: Inside, monitor: Monitor | None, segment: Segment) -> Iterator[list[Outcome]]:
     match segment:
         case Plugs():
             return _plug(inside, monitor, segment)
@@ -59,9 +61,11 @@ def _execute(inside: Inside, monitor: Monitor, segment: Segment) -> Iterator[lis
             assert_never(segment)
 
 
-def _plug(inside: Inside, monitor: Monitor, segment: Plugs) -> Iterator[list[Outcome]]:
+def _plug(inside: Inside, monitor: Monitor | None, segment: Plugs) -> Iterator[list[Outcome]]:
     for operation in segment.operations:
         try:
+            if monitor is None:
+                raise HostError("the machine has no monitor, so no NIC can be plugged into it")
             if isinstance(operation, NameInterface):
                 yield _name(inside, operation)
             else:
