@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, assert_never
 from reconciler.errors import NotAllowedError
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.policy import Devices, Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.wording import shorten
 
 _OF_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/task/[0-9]+)?/ns/net")
@@ -49,7 +49,7 @@ def check(sandbox: Sandbox, policy: Policy) -> None:
 
 def refusals(sandbox: Sandbox, policy: Policy) -> list[Finding]:
     """Return what a sandbox names and the policy does not allow, with the lines that would allow it all."""
-    return _worded([*_of_driver(sandbox.driver, policy), *_of_interfaces(sandbox, policy)], policy)
+    return _worded([*_of_driver(sandbox, policy), *_of_interfaces(sandbox, policy)], policy)
 
 
 def refuse_physical(policy: Policy, sandbox: str, index: int, device: str) -> None:
@@ -67,7 +67,8 @@ def line_for_folder(policy: Policy, field: str, folder: str) -> str:
     return f"to allow it, {_line(policy, field, write(wider))}"
 
 
-def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[_Need]:
+def _of_driver(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
+    address: DriverAddress = sandbox.driver
     match address:
         case NetnsAddress():
             yield from _driver("netns", policy)
@@ -77,6 +78,9 @@ def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[_Need]:
             sockets = {"name": address.file} if name is not None else {"qmp": address.monitor, "agent": address.file}
             for field, path in sockets.items():
                 yield from _socket(("driver", "vm", field), path, policy)
+        case LibvirtAddress():
+            yield from _driver("libvirt", policy)
+            yield from _domain(sandbox.id, address, policy)
         case KataAddress(runtime=runtime):
             yield from _driver("kata", policy)
             if runtime not in policy.runtimes:
@@ -110,6 +114,16 @@ def _socket(where: Path, path: str, policy: Policy) -> Iterator[_Need]:
         yield _Need(where, f"no socket in {folder} may be used", "sockets", partial(_with_sockets, folder))
 
 
+def _domain(sandbox: str, address: LibvirtAddress, policy: Policy) -> Iterator[_Need]:
+    if address.uri not in policy.libvirt_uris:
+        what = f"no domain of the libvirt at {address.uri} may be a sandbox"
+        yield _Need(("driver", "libvirt", "uri"), what, "libvirtUris", partial(_with_libvirt, address.uri))
+    if not permits(policy.libvirt_domains, sandbox, address.domain):
+        what = f"sandbox {sandbox} may not be the domain {address.domain} of libvirt"
+        wider = partial(_with_domain, sandbox, address.domain)
+        yield _Need(("driver", "libvirt", "domain"), what, "libvirtDomains", wider)
+
+
 def _of_interfaces(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
     for index, each in enumerate(sandbox.interfaces or ()):
         # With a vhost-user socket, a device is just a name.
@@ -139,6 +153,14 @@ def _with_rules(folder: str, policy: Policy) -> Policy:
 
 def _with_runtime(runtime: str, policy: Policy) -> Policy:
     return replace(policy, runtimes=(*policy.runtimes, runtime))
+
+
+def _with_libvirt(uri: str, policy: Policy) -> Policy:
+    return replace(policy, libvirt_uris=(*policy.libvirt_uris, uri))
+
+
+def _with_domain(sandbox: str, domain: str, policy: Policy) -> Policy:
+    return replace(policy, libvirt_domains=_added(policy.libvirt_domains, sandbox, domain))
 
 
 def _with_device(sandbox: str, device: str, policy: Policy) -> Policy:
@@ -193,6 +215,8 @@ def write(policy: Policy) -> dict[str, Any]:
         "namespaces": {"folders": [*policy.folders], "processes": policy.processes},
         "sockets": [*policy.sockets],
         "runtimes": [*policy.runtimes],
+        "libvirtUris": [*policy.libvirt_uris],
+        "libvirtDomains": {sandboxes: [*domains] for sandboxes, domains in policy.libvirt_domains.items()},
         "devices": {sandboxes: [*devices] for sandboxes, devices in policy.devices.items()},
         "physicalDevices": {sandboxes: [*devices] for sandboxes, devices in policy.physical_devices.items()},
         "rulesFiles": [*policy.rules_files],

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from reconciler.model.sandbox import KATA_RUNTIME
+from reconciler.model.sandbox import KATA_RUNTIME, LIBVIRT_SYSTEM
 
 POLICY_FILE = "/etc/reconciler/policy.yaml"
-DRIVERS = ("netns", "vm", "kata")
+DRIVERS = ("netns", "vm", "libvirt", "kata")
 
 # Pattern of sandbox IDs → patterns of the host's devices, both as of fnmatch(3).
 Devices = Mapping[str, tuple[str, ...]]
+# Pattern of sandbox IDs → patterns of domains of libvirt, likewise.
+Domains = Mapping[str, tuple[str, ...]]
 
 
-def _any_device() -> Devices:
+def _any() -> Devices:
     return MappingProxyType({"*": ("*",)})
 
 
@@ -30,7 +32,7 @@ class Policy:
     `file`: what the operator changes to allow more. `lines`: the first and the last line of each field in it, from 1,
     without those that it lacks. `processes`: whether a namespace may be that of a process. `physical_devices`: devices
     of `devices` that may have hardware behind them. `rules_files`: folders of files of rules besides those that hold
-    the manifests.
+    the manifests. `libvirt_uris`: exactly these, and `libvirt_domains` of them, by the name or UUID in the manifest.
     """
 
     file: str = POLICY_FILE
@@ -40,7 +42,9 @@ class Policy:
     processes: bool = True
     sockets: tuple[str, ...] = ("/run",)
     runtimes: tuple[str, ...] = (KATA_RUNTIME,)
-    devices: Devices = field(default_factory=_any_device)
+    libvirt_uris: tuple[str, ...] = (LIBVIRT_SYSTEM,)
+    libvirt_domains: Domains = field(default_factory=_any)
+    devices: Devices = field(default_factory=_any)
     physical_devices: Devices = field(default_factory=_no_device)
     rules_files: tuple[str, ...] = ()
 

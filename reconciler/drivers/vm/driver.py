@@ -1,6 +1,7 @@
-"""A virtual machine: its monitor (QMP) plugs NICs in, and the agent in the guest reaches the guest's kernel.
+"""A virtual machine: its monitor (QMP) or libvirt plugs NICs in, and the agent in the guest reaches the guest's kernel.
 
-There is no state file: QEMU reports what is plugged under our ids, and the guest's kernel reports which of it it has.
+There is no state file: QEMU or libvirt reports what is plugged under our ids, and the
+guest's kernel reports which of it it has.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.reach import about, check_socket, open_socket, refuse_physical_devices
-from reconciler.drivers.vm import monitor as qemu
+from reconciler.drivers.vm.monitor import QemuPlugboard
 from reconciler.drivers.vm.nics import came_with, find
+from reconciler.drivers.vm.plugboard import Plugboard
 from reconciler.errors import SandboxGoneError
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
@@ -24,7 +26,7 @@ from reconciler.guest.qmp import Monitor
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.machine import Machine, Other, Plugged
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import LibvirtAddress, MachineAddress, Observed, Sandbox, VmAddress
 from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.netlink.neighbour import is_news
@@ -46,7 +48,7 @@ _NONE: Mapping[str, Other] = MappingProxyType({})
 class VmDriver:
     """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
-    def __init__(self, address: VmAddress, policy: Policy, *, borrow: bool) -> None:
+    def __init__(self, address: MachineAddress, policy: Policy, *, borrow: bool) -> None:
         """Connect. `borrow`: ask a watcher to lend it.
 
         SandboxGoneError if it does not run, BusyError if another run has it, RefusedError if the policy does not allow
@@ -56,16 +58,38 @@ class VmDriver:
         with ExitStack() as stack:
             # Agent and monitor are of one machine, and a hostile guest may have taken QEMU over: one budget for both.
             self._budget = Budget()
-            with open_socket(address.file, policy) as target:
-                self._agent = stack.enter_context(
-                    AgentClient(address.file, target=target, borrow=borrow, budget=self._budget)
-                )
-            with open_socket(address.monitor, policy) as target:
-                self._monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
+            if isinstance(address, LibvirtAddress):
+                self._open_domain(address, stack, borrow=borrow)
+            else:
+                self._open_sockets(address, stack, borrow=borrow)
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
+
+    def _open_sockets(self, address: VmAddress, stack: ExitStack, *, borrow: bool) -> None:
+        self._open_agent(address.file, self._policy, stack, borrow=borrow)
+        with open_socket(address.monitor, self._policy) as target:
+            monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
+        self._board: Plugboard = QemuPlugboard(monitor)
         self.place: Hashable = place_of(address)
+
+    def _open_domain(self, address: LibvirtAddress, stack: ExitStack, *, borrow: bool) -> None:
+        # Most machines are not those of libvirt.
+        from reconciler.drivers.vm.libvirt import SOCKETS, LibvirtPlugboard
+
+        domain = LibvirtPlugboard(address)
+        stack.callback(domain.close)
+        # libvirt chooses the path: no manifest names it.
+        policy = replace(self._policy, sockets=(*self._policy.sockets, *SOCKETS))
+        self._open_agent(domain.open_channel(), policy, stack, borrow=borrow)
+        self._board = domain
+        self.place = domain.place
+
+    def _open_agent(self, path: str, policy: Policy, stack: ExitStack, *, borrow: bool) -> None:
+        """Connect to the agent. `path`: of its socket, by which it is lent as well."""
+        with open_socket(path, policy) as target:
+            self._agent = stack.enter_context(AgentClient(path, target=target, borrow=borrow, budget=self._budget))
+        self.port = path
 
     def close(self) -> None:
         """Disconnect from the agent and the monitor, so that other runs can connect."""
@@ -126,7 +150,7 @@ class VmDriver:
         """
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         while True:
-            state = qemu.observe(self._monitor, desired.interfaces or (), taken)
+            state = self._board.observe(desired.interfaces or (), taken)
             links = self._inside.engine.links()
             if _seen(state, links).keys() == state.plugged.keys() or time.monotonic() > deadline:
                 return state, links
@@ -141,7 +165,7 @@ class VmDriver:
         with self._budget.step():
             state, links = self._look(desired)
             ours = {link.name for link in _seen(state, links).values()}
-            taken = adoption.choose(desired, links, ours, qemu.others(self._monitor))
+            taken = adoption.choose(desired, links, ours, self._board.others())
             observed = self._observe(desired, quick=False, taken=taken)
         adopting.check_alike(desired, observed)
         return observed
@@ -154,7 +178,7 @@ class VmDriver:
         with self._budget.step():
             state, links = self._look(sandbox)
             ours = {link.name for link in _seen(state, links).values()}
-            taken, left = adoption.sort(links, ours, qemu.others(self._monitor))
+            taken, left = adoption.sort(links, ours, self._board.others())
             return Inventory(self._observe(sandbox, quick=False, taken=taken), left)
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
@@ -176,12 +200,12 @@ class VmDriver:
         # Only an apply pays for the import.
         from reconciler.drivers.vm import execute
 
-        yield from execute.execute(self._inside, self._monitor, self._budget, segments)
+        yield from execute.execute(self._inside, self._board, self._budget, segments)
 
     def state(self) -> str:
         """Return whether the machine runs, as QEMU says: `running`, `paused`, `io-error`, …: RunState of its schema."""
         with self._budget.step():
-            return qemu.run_state(self._monitor)
+            return self._board.run_state()
 
     def listen(self) -> None:
         """Subscribe to notifications of changes in the guest."""
