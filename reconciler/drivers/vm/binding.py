@@ -39,6 +39,10 @@ class LibvirtError(HostError):
         self.code = code
 
 
+class LostError(ChannelError):
+    """libvirtd has ended, perhaps to start again. Whether it did what it was asked is unknown."""
+
+
 def load() -> Any:
     """Return the module. HostError if it is not installed."""
     try:
@@ -80,7 +84,7 @@ class Connection:
         Thread(target=self._serve, name="libvirt", daemon=True).start()
         try:
             self._connection: Any = self.call(lambda: self.module.open(uri), SHORT_TIMEOUT)
-        except LibvirtError as error:
+        except (LibvirtError, LostError) as error:
             self.close()
             raise HostError(f"cannot connect to {uri}: {error}; does libvirtd run, and may this user use it?") from None
         except BaseException:
@@ -133,6 +137,8 @@ class Connection:
     def _translated(self, error: Any) -> ReconcilerError:
         code, text = error.get_error_code(), str(error.get_error_message() or error).strip()
         module = self.module
+        if error.get_error_domain() in {module.VIR_FROM_RPC, module.VIR_FROM_REMOTE}:
+            return LostError(f"the connection to libvirt ({self._uri}) was lost: {text}")
         if code == module.VIR_ERR_NO_DOMAIN:
             return SandboxGoneError(f"libvirt ({self._uri}): {text}; `virsh list --all` lists those that there are")
         if code == module.VIR_ERR_OPERATION_INVALID and "not running" in text:

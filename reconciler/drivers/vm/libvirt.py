@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from reconciler.drivers.vm.binding import TIMEOUT, Connection, LibvirtError
+from reconciler.drivers.vm.binding import TIMEOUT, Connection, LibvirtError, LostError
 from reconciler.drivers.vm.domain import Channel, Domain, DomainNic, read
 from reconciler.drivers.vm.outside import OtherNic, probe, taps
 from reconciler.errors import BusyError, ChannelError, HostError, SandboxGoneError
@@ -30,6 +30,8 @@ _ASK_AGAIN = 2.0
 _POLL = 0.01
 # Seconds for the agent to open its channel, which it looks for again and again.
 _OPEN_TIMEOUT = 4.0
+# Seconds for a libvirtd that restarts; it takes 0.2.
+_RESTART_TIMEOUT = 5.0
 # Seconds to wait for another run that is plugging the channel in.
 _LOCK_TIMEOUT = 4.0
 # The channel that we have plugged in. A second one of the same name would end the first.
@@ -53,15 +55,36 @@ class LibvirtPlugboard:
     def __init__(self, address: LibvirtAddress) -> None:
         """Connect. SandboxGoneError if the domain does not exist or does not run."""
         self._address = address
-        self._libvirt = Connection(address.uri)
+        self._connect()
         try:
-            self._domain: Any = self._libvirt.domain(address.domain, address.uuid)
             # What all names of a domain have in common.
             self.place: tuple[str, str] = ("libvirt", self._libvirt.call(self._domain.UUIDString))
             self._check_running()
         except BaseException:
             self.close()
             raise
+
+    def _connect(self) -> None:
+        self._libvirt = Connection(self._address.uri)
+        try:
+            self._domain: Any = self._libvirt.domain(self._address.domain, self._address.uuid)
+        except BaseException:
+            self._libvirt.close()
+            raise
+
+    def _connect_again(self) -> None:
+        """Connect to a libvirtd that has ended, once it is back. Domains run on meanwhile."""
+        self._libvirt.close()
+        deadline = time.monotonic() + _RESTART_TIMEOUT
+        while True:
+            try:
+                self._connect()
+            except HostError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL)
+            else:
+                return
 
     def _check_running(self) -> None:
         if not self._libvirt.call(self._domain.isActive):
@@ -102,6 +125,11 @@ class LibvirtPlugboard:
         if _OURS in self._read().aliases:
             self._detach(_OURS)
 
+    def leave(self) -> None:
+        """Take out the channel, unless a NIC of ours is plugged."""
+        if not any(aliased_device(each.alias) for each in self._read().nics):
+            self.unplug_channel()
+
     def _plug_channel(self) -> Channel:
         with self._locked():
             domain = self._read()
@@ -113,7 +141,7 @@ class LibvirtPlugboard:
                         f"the domain {self._address.domain} has no controller that the channel of the agent could be "
                         f"plugged into; add <controller type='virtio-serial'/> (`{edit}`), and start it anew"
                     )
-                self._attach(_CHANNEL)
+                self._attach(_CHANNEL, _OURS)
                 channel = self._channel(self._read())
         if channel is None:
             raise HostError(f"libvirt has plugged the channel {agent.PORT} in, but does not list it")
@@ -149,7 +177,11 @@ class LibvirtPlugboard:
         return found[0]
 
     def _read(self) -> Domain:
-        return read(self._libvirt.call(lambda: str(self._domain.XMLDesc(0))))
+        try:
+            return read(self._libvirt.call(lambda: str(self._domain.XMLDesc(0))))
+        except LostError:
+            self._connect_again()
+            return read(self._libvirt.call(lambda: str(self._domain.XMLDesc(0))))
 
     def run_state(self) -> str:
         """Return whether it runs, in the words of QEMU."""
@@ -191,16 +223,21 @@ class LibvirtPlugboard:
         """Execute an operation."""
         match operation:
             case AttachNic():
-                self._attach(operation.xml)
+                self._attach(operation.xml, nic_alias(operation.device))
                 self._check_alias(operation.device)
             case DetachNic():
                 self._detach(nic_alias(operation.device))
             case _:
                 raise TypeError("this machine is one of libvirt")
 
-    def _attach(self, xml: str) -> None:
+    def _attach(self, xml: str, alias: str) -> None:
         live = self._libvirt.module.VIR_DOMAIN_AFFECT_LIVE
-        self._libvirt.call(lambda: self._domain.attachDeviceFlags(xml, live), TIMEOUT)
+        try:
+            self._libvirt.call(lambda: self._domain.attachDeviceFlags(xml, live), TIMEOUT)
+        except LostError:
+            self._connect_again()
+            if alias not in self._read().aliases:
+                self._libvirt.call(lambda: self._domain.attachDeviceFlags(xml, live), TIMEOUT)
 
     def _check_alias(self, device: str) -> None:
         """Take a NIC out again whose alias libvirt has replaced: nothing would say later that it is ours."""
@@ -222,6 +259,9 @@ class LibvirtPlugboard:
             if time.monotonic() >= ask:
                 try:
                     self._libvirt.call(lambda: self._domain.detachDeviceAlias(alias, live), TIMEOUT)
+                except LostError:
+                    # The next look connects again, and whether it is gone shows there.
+                    continue
                 except LibvirtError as error:
                     if error.code != self._libvirt.module.VIR_ERR_DEVICE_MISSING and not _PENDING.search(str(error)):
                         raise
