@@ -36,13 +36,15 @@ Requests
 
 Unrequested frames
     NOTIFY and GUARDED have request id 0, as has LOST: notifications were lost, or the guard has ended by itself. The
-    host must then read everything again and set the guard again.
+    host must then read everything again and set the guard again. An agent that opens its port sends HELLO: a host that
+    has been connected all the time knows by it that the agent before is gone, with its subscription and its guard.
 
 Traps
     A read of the port returns b"" at once for as long as no host is connected. The agent does not notice a host that is
     replaced quickly, and the end of its last frame can be missing: therefore a greeting counts wherever it stands. Or
     the agent sees the hang-up late, when it has read the next host's greeting already: therefore it treats the host as
-    gone only after GRACE seconds of silence.
+    gone only after GRACE seconds of silence. A port that was unplugged answers ENODEV from then on, even when a port of
+    the same name is plugged: that one has to be opened.
 
 This file in order: the constants; `Decoder` and `Port`, which carry frames; `PortServer` and `serve`, which serve the
 hosts at any port (runner.py uses them too); the kernel's modules, sysctls and netlink sockets; `MessageFilter` and
@@ -60,6 +62,7 @@ import struct
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
@@ -90,7 +93,7 @@ LISTING = 7  # nothing
 GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
 
 # Kinds of frames that the agent sends.
-HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting
+HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting. Without one: the agent has started
 MORE = 33  # a part of an answer; a netlink message is always whole
 DONE = 34  # the last part of an answer
 FAILED = 35  # FAILED_HEAD, then a text
@@ -263,6 +266,11 @@ _GENLMSGHDR_SIZE = 4
 # A CTRL_ATTR_FAMILY_NAME attribute that says "IPVS".
 _IPVS_NAME = struct.pack("=HH5s3x", 9, _CTRL_ATTR_FAMILY_NAME, b"IPVS")
 
+# The kernel's list of virtio-serial ports, and what opening one fails with while it comes or goes, or while another
+# process has it open.
+_PORTS = "/sys/class/virtio-ports"
+_PASSING = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EBUSY})
+
 # Types of the message that ends an answer.
 _END_TYPES = frozenset({_NLMSG_ERROR, _NLMSG_DONE})
 # What the byte at _TYPE_AT is in such a message. On a big-endian machine that byte is 0 in most other messages as well.
@@ -271,6 +279,10 @@ _END_TYPE_BYTES = _END_TYPES | ({0} if sys.byteorder == "big" else set())
 
 class HostGoneError(Exception):
     """The host has disconnected, or it does not read."""
+
+
+class PortGoneError(HostGoneError):
+    """The port itself is gone for good: it was unplugged."""
 
 
 class Frame(NamedTuple):
@@ -343,18 +355,31 @@ class Decoder:
 
 
 class Port:
-    """The guest's end of a virtio-serial port, or of a socket. Each method raises HostGoneError if the host is gone."""
+    """The guest's end of a virtio-serial port, or of a socket. Each method raises HostGoneError if the host is gone.
 
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self.descriptor = descriptor
+    `open_next` waits for the port, and opens it: the first time, and whenever it was unplugged.
+    """
+
+    def __init__(self, open_next: Callable[[], int]) -> None:
+        self._open_next = open_next
         # Bytes of frames that the host has not read.
         self.pending = bytearray()
+        self._open()
+
+    def _open(self) -> None:
+        self.descriptor = self._open_next()
+        os.set_blocking(self.descriptor, False)
         # When the port began to look disconnected, by time.monotonic().
         self._silent_since: float | None = None
         # A port without a host is always ready to be read, and only edges tell that something changes there.
         self._edges = select.epoll()
-        self._edges.register(descriptor, select.EPOLLIN | select.EPOLLET)
+        self._edges.register(self.descriptor, select.EPOLLIN | select.EPOLLET)
+
+    def reopen(self) -> None:
+        """Close the port, which is gone for good, and wait for the next one."""
+        self._edges.close()
+        os.close(self.descriptor)
+        self._open()
 
     def receive(self) -> bytes:
         """Return what has arrived, READ_SIZE bytes or a little more at most; b"" if that is nothing."""
@@ -369,7 +394,7 @@ class Port:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise HostGoneError from error
+            raise _gone(error) from error
         if data or not is_disconnected:
             self._silent_since = None
         else:
@@ -403,7 +428,7 @@ class Port:
         except BlockingIOError:
             return
         except OSError as error:
-            raise HostGoneError from error
+            raise _gone(error) from error
 
     def send(self, request: int, kind: int, payload: bytes | bytearray | memoryview = b"") -> None:
         """Write a frame, and wait up to WRITE_TIMEOUT until the host has room for it."""
@@ -425,6 +450,11 @@ class Port:
         code = errno.ETIMEDOUT if is_timeout else error.errno or errno.EIO
         text = (error.strerror or str(error)).encode()[:MAX_TEXT]
         self.send(request, FAILED, FAILED_HEAD.pack(code) + text)
+
+
+def _gone(error: OSError) -> HostGoneError:
+    """Return what an error of a port means. ENODEV: it was unplugged, and never comes back (drivers/char)."""
+    return PortGoneError() if error.errno == errno.ENODEV else HostGoneError()
 
 
 class PortServer:
@@ -453,19 +483,28 @@ class PortServer:
 
 def serve(server: PortServer) -> NoReturn:
     """Serve one host after the other, forever."""
+    is_new = True
     while True:
-        with suppress(HostGoneError):
-            _serve_host(server)
+        gone = _serve_host(server, is_new=is_new)
         server.port.pending.clear()
         server.reset()
-        server.port.await_edge(TICK)
+        is_new = isinstance(gone, PortGoneError)
+        if is_new:
+            server.port.reopen()
+        else:
+            server.port.await_edge(TICK)
 
 
-def _serve_host(server: PortServer) -> NoReturn:
-    """Serve the hosts at the port until one of them is gone."""
+def _serve_host(server: PortServer, *, is_new: bool) -> HostGoneError:
+    """Serve the hosts at the port until one of them is gone. Return how. `is_new`: the port was just opened."""
     decoder = Decoder(MAGIC, NONCE_SIZE)
-    while True:
-        _serve_events(server, decoder)
+    try:
+        if is_new:
+            server.port.push(0, HELLO, _hello())
+        while True:
+            _serve_events(server, decoder)
+    except HostGoneError as gone:
+        return gone
 
 
 def _serve_events(server: PortServer, decoder: Decoder) -> None:
@@ -495,7 +534,7 @@ def _serve_frame(server: PortServer, frame: Frame) -> None:
         if frame.kind == GREETING:
             server.reset()
             port.pending += MAGIC + frame.payload
-            port.send(0, HELLO, HELLO_HEAD.pack(VERSION) + os.uname().release.encode())
+            port.send(0, HELLO, _hello())
         elif frame.kind == OVERSIZED:
             port.fail(frame.request, OSError(errno.EMSGSIZE, f"a frame may have at most {MAX_FRAME} bytes"))
         else:
@@ -504,20 +543,43 @@ def _serve_frame(server: PortServer, frame: Frame) -> None:
         port.fail(frame.request, error)
 
 
+def _hello() -> bytes:
+    return HELLO_HEAD.pack(VERSION) + os.uname().release.encode()
+
+
 def unknown_kind(kind: int) -> OSError:
     """Return the error for a frame of a kind that a server does not know."""
     return OSError(errno.EOPNOTSUPP, f"unknown kind of request: {kind}")
 
 
 def open_port(name: str) -> Port:
-    """Open a virtio-serial port by its name. Wait until the machine has it."""
-    folder = "/sys/class/virtio-ports"
+    """Open a virtio-serial port by its name. Wait until the machine has it, also after each time it was unplugged."""
+    return Port(lambda: _await_port(name))
+
+
+def _await_port(name: str) -> int:
+    """Wait until the machine has a port of this name. Return the descriptor of it."""
     while True:
-        for entry in os.listdir(folder) if os.path.isdir(folder) else ():
-            with open(f"{folder}/{entry}/name", encoding="utf-8") as file:
-                if file.read().strip() == name:
-                    return Port(os.open(f"/dev/{entry}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        for entry in _list(_PORTS):
+            # A port comes and goes in steps: its folder, its name, its device. What is not there yet, or not any more,
+            # is looked for again; and so is a port that another process, which may be about to end, has open.
+            try:
+                with open(f"{_PORTS}/{entry}/name", encoding="utf-8") as file:
+                    if file.read().strip() != name:
+                        continue
+                return os.open(f"/dev/{entry}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    raise
         time.sleep(POLL_INTERVAL)
+
+
+def _list(folder: str) -> list[str]:
+    """Return what is in a folder; nothing if there is no such folder (yet)."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def modprobe(name: str) -> None:

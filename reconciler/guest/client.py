@@ -257,6 +257,8 @@ class AgentClient:
                 raise ChannelError(f"the guest's agent did not finish its answer within {self._timeout:.0f} s")
             if frame.request == 0:
                 self._keep(frame)
+                if self._release is None:
+                    raise ChannelError("the guest's agent has started again before it finished its answer")
                 continue
             if frame.request != asked:
                 raise ProtocolError(f"the guest's agent answered request {frame.request}, which was not sent")
@@ -281,6 +283,10 @@ class AgentClient:
 
     def _keep(self, frame: Frame) -> None:
         """Keep a frame that was not requested for the next `notices`."""
+        if (frame.request, frame.kind) == (0, agent.HELLO):
+            # The agent has started again, or its port was unplugged: it knows nothing of what was agreed before.
+            self._begin_anew()
+            return
         if frame.request or frame.kind not in {agent.NOTIFY, agent.LOST, agent.GUARDED}:
             raise ProtocolError(f"the guest's agent sent a frame of kind {frame.kind} that was not requested")
         if frame.kind == agent.GUARDED and len(self._guarded) < GUARDED_COUNT:

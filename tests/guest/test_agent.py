@@ -27,7 +27,7 @@ SERVE = """
 import sys
 from reconciler.guest import agent
 agent.KERNEL_TIMEOUT = float(sys.argv[2])
-agent.serve(agent.Agent(agent.Port(int(sys.argv[1]))))
+agent.serve(agent.Agent(agent.Port(lambda: int(sys.argv[1]))))
 """
 DUMP_LINKS = interface.dump_links_request(7)
 
