@@ -140,7 +140,9 @@ class Daemon:
     def start(self) -> None:
         """Start libvirtd, and wait until it answers. Domains that run are found again."""
         self._libvirtd = subprocess.Popen(
-            ["libvirtd", "--timeout", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["libvirtd", "--timeout", "0", "--pid-file", "/run/libvirt/libvirtd.pid"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + _TIMEOUT
         while subprocess.run(["virsh", "list"], capture_output=True, check=False).returncode:
@@ -182,7 +184,11 @@ def _where(process: str) -> Iterator[tuple[int, int]]:
 
 
 def _go(mounts: int, root: int, folder: str) -> None:
-    assert _libc.setns(mounts, _CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+    deadline = time.monotonic() + _TIMEOUT
+    # It refuses while there are threads that this one has started here: those of connections are just about to end.
+    while _libc.setns(mounts, _CLONE_NEWNS) != 0:
+        assert time.monotonic() < deadline, os.strerror(ctypes.get_errno())
+        time.sleep(0.01)
     os.fchdir(root)
     os.chroot(".")
     os.chdir(folder)

@@ -56,20 +56,25 @@ def load() -> Any:
 
 def _load_from_debian() -> Any:
     try:
-        for name in _MODULES:
-            spec = PathFinder.find_spec(name, [_DEBIAN])
-            # Of another Python, the first is not found, as its name has the version.
-            if spec and spec.loader:
-                sys.modules[name] = module_from_spec(spec)
-                spec.loader.exec_module(sys.modules[name])
-        return sys.modules["libvirt"]
-    except (KeyError, ImportError):
+        *_, found = map(_import_from_debian, _MODULES)
+    except ImportError:
         for name in _MODULES:
             sys.modules.pop(name, None)
         raise HostError(
             "the Python binding of libvirt is missing: install the Debian package python3-libvirt (with Debian's own "
             "Python), or `pip install 'reconciler[libvirt]'` (which needs gcc, pkg-config and libvirt-dev)"
         ) from None
+    return found
+
+
+def _import_from_debian(name: str) -> Any:
+    # Of another Python, the first module is not found, as the name of its file has the version.
+    spec = PathFinder.find_spec(name, [_DEBIAN])
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 class Connection:

@@ -19,7 +19,7 @@ from reconciler.drivers.reach import about, check_socket, open_socket, refuse_ph
 from reconciler.drivers.vm.monitor import QemuPlugboard
 from reconciler.drivers.vm.nics import came_with, find
 from reconciler.drivers.vm.plugboard import Plugboard
-from reconciler.errors import SandboxGoneError
+from reconciler.errors import ReconcilerError, SandboxGoneError
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
@@ -55,6 +55,8 @@ class VmDriver:
         its sockets.
         """
         self._policy = policy
+        # Whether nothing of ours is desired in the machine.
+        self._leaves = False
         with ExitStack() as stack:
             # Agent and monitor are of one machine, and a hostile guest may have taken QEMU over: one budget for both.
             self._budget = Budget()
@@ -92,8 +94,12 @@ class VmDriver:
         self.port = path
 
     def close(self) -> None:
-        """Disconnect from the agent and the monitor, so that other runs can connect."""
-        self._stack.close()
+        """Disconnect from the agent and the machine, so that other runs can connect."""
+        with self._stack:
+            if self._leaves:
+                # The channel that was plugged in to look is not needed any more. If that fails, the next run does it.
+                with suppress(ReconcilerError):
+                    self._board.leave()
 
     def lock(self) -> AbstractContextManager[None]:
         """Return a lock that does nothing: the machine has one client at a time anyway."""
@@ -101,6 +107,9 @@ class VmDriver:
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask QEMU what is plugged, and read the guest's kernel."""
+        self._leaves = not any(
+            (desired.sysctls, desired.interfaces, desired.neighbours, desired.routes, desired.rules)
+        ) and not (desired.ipvs and desired.ipvs.services)
         self._check_backends(desired)
         refuse_physical_devices(desired, self._policy)
         with self._budget.step():

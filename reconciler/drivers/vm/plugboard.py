@@ -31,5 +31,8 @@ class Plugboard(Protocol):
     def execute(self, operation: PlugOperation) -> None:
         """Execute an operation. HostError if it is refused, or if the guest does not release a NIC."""
 
+    def leave(self) -> None:
+        """Take out what was plugged in to reach the guest, unless a NIC of ours is plugged."""
+
     def run_state(self) -> str:
         """Return whether the machine runs: `running`, `paused`, `io-error`, …: RunState of QEMU's schema."""
