@@ -17,7 +17,8 @@ KERNEL := linux-image-6.12-cloud-amd64
 SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db curl:curl
 # Shows the page of `watch --ui` without a window.
 BROWSER := chromium-headless-shell:chromium-headless-shell
-SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
+SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
+	libvirtd:libvirt-daemon virsh:libvirt-clients
 USER_ID := $(shell id -u)
 # What the demo needs: another user than root sees the part without a machine.
 DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_ID)),qemu-system-x86_64:qemu-system-x86)
@@ -151,6 +152,10 @@ system:
 	$(call install,$(SYSTEM))
 	@# The names of protocols, as rules have them.
 	@test -e /etc/protocols || $(MAKE) --no-print-directory package NAME=netbase
+	@# What has no command of its own: libvirt's driver and its binding.
+	@for name in libvirt-daemon-driver-qemu python3-libvirt; do \
+		dpkg-query -s $$name >/dev/null 2>&1 || $(MAKE) --no-print-directory package NAME=$$name || exit 1; \
+	done
 	$(call refresh)
 
 .PHONY: packagers

@@ -7,11 +7,13 @@ keeps for their next start: after that start, `apply` plugs again.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reconciler.model.identity import HostDevice, Subject
+from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import is_link_name
+from reconciler.model.machine import Other
 from reconciler.model.sandbox import LIBVIRT_SYSTEM, LibvirtAddress
 from reconciler.operations.base import Base, Sign
 from reconciler.wording import quote
@@ -22,6 +24,8 @@ _ALIAS_PREFIX = "ua-reconciler-"
 _UNSAFE = re.compile(r"[^A-Za-z0-9-]")
 _ENCODED = re.compile(r"_([0-9a-f]{2})")
 _ALIAS = re.compile(r"ua-reconciler-(?:[A-Za-z0-9-]|_[0-9a-f]{2})+")
+# The element of a domain's metadata that says which NICs of other programs were adopted.
+MARK_URI, MARK_KEY = "https://reconciler.example/libvirt", "reconciler"
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"})
 
 
@@ -102,14 +106,67 @@ class AttachNic(_OnDomain):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetachNic(_OnDomain):
-    """Unplug a NIC, and wait until the guest has released it."""
+    """Unplug a NIC, and wait until the guest has released it. `other`: that of another program, which was adopted."""
 
     sign: ClassVar[Sign] = "-"
+    other: Other | None = None
+
+    @property
+    def alias(self) -> str:
+        """Return the alias of the NIC."""
+        return self.other.nic if self.other else nic_alias(self.device)
 
     @property
     def command(self) -> str:
         """Return the command."""
-        return virsh(self.domain, "detach-device-alias", nic_alias(self.device), "--live")
+        return virsh(self.domain, "detach-device-alias", self.alias, "--live")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptNics(Base):
+    """Mark NICs that another program plugged as ours, all of them or none. `nics`: device of the host, name, alias.
+
+    libvirt never changes the alias of a NIC. So the metadata of the running domain say which are ours, and which device
+    each has.
+    """
+
+    sign: ClassVar[Sign] = "~"
+    domain: LibvirtAddress
+    nics: tuple[tuple[str, str, Other], ...]
+    kept: tuple[tuple[str, Other], ...] = ()
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """Return alias → device of all adopted NICs."""
+        return {other.nic: device for device, other in (*self.kept, *((each[0], each[2]) for each in self.nics))}
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return virsh(
+            self.domain, "metadata", "--live", "--uri", MARK_URI, "--key", MARK_KEY, "--set", marks_xml(self.marks)
+        )
+
+    @property
+    def comment(self) -> str:
+        """Return what that means."""
+        return f"from now on ours: {', '.join(quote(name) for _, name, _ in self.nics)}"
+
+    @property
+    def subject(self) -> Subject:
+        """Return the first NIC by the host's device."""
+        return HostDevice(self.nics[0][0])
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return all of them by both names."""
+        return frozenset(each for device, name, _ in self.nics for each in (HostDevice(device), Nic(name)))
+
+
+def marks_xml(marks: Mapping[str, str]) -> str:
+    """Return the metadata that mark adopted NICs: alias → device."""
+    nics = (f"<nic alias={_attribute(alias)} device={_attribute(device)}/>" for alias, device in marks.items())
+    return f"<adopted>{''.join(nics)}</adopted>".replace("'", '"')
 
 
 def _attribute(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reconciler.errors import HostError
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Other, Slot
 from reconciler.model.sandbox import LibvirtAddress, Surroundings
@@ -32,7 +33,16 @@ class DomainHost(MachineHost):
         )
         return (operation,)
 
+    def _check_vectors(self, interface: Interface) -> None:
+        """Raise HostError if a vhost-user NIC would end the machine: libvirt cannot plug one without vectors."""
+        if not self._machine.kvm and self._machine.msi:
+            raise HostError(
+                f"{interface.name}: without KVM, QEMU crashes with a vhost-user NIC that libvirt has plugged in; start "
+                "the domain with KVM (<domain type='kvm'>), or its kernel with pci=nomsi",
+                path=("vhostUserSocket",),
+            )
+
     def _going(self, device: str, socket: str | None, other: Other | None) -> tuple[PlugOperation, ...]:
         """Return what unplugs a NIC."""
-        del socket, other
-        return (DetachNic(domain=self._domain, device=device),)
+        del socket
+        return (DetachNic(domain=self._domain, device=device, other=other),)

@@ -186,9 +186,13 @@ class MachineHost:
                 f"{self._sharing}",
                 path=("vhostUserSocket",),
             )
+        self._check_vectors(interface)
         problem = self._machine.sockets.get(path)
         if problem:
             raise HostError(f"{interface.name}: {path}: {problem}; is its backend running?", path=("vhostUserSocket",))
+
+    def _check_vectors(self, interface: Interface) -> None:
+        """Raise HostError if a vhost-user NIC would end the machine."""
 
     def _free_hw_addr(self, wished: str) -> str:
         """Return the desired address, or a temporary one.

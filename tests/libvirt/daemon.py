@@ -34,6 +34,12 @@ for folder in run/libvirt var/lib/libvirt var/log/libvirt etc/libvirt; do
 done
 mkdir -p "$1"
 mount --bind "$1" /var/cache/libvirt
+# libvirtd insists on this user and this group, although QEMU runs as root here.
+cp /etc/passwd /etc/group /etc/libvirt
+grep -q ^libvirt-qemu: /etc/passwd || echo libvirt-qemu:x:64055:64055::/nonexistent:/bin/false >>/etc/libvirt/passwd
+grep -q ^libvirt-qemu: /etc/group || echo libvirt-qemu:x:64055: >>/etc/libvirt/group
+grep -q ^kvm: /etc/group || echo kvm:x:64056: >>/etc/libvirt/group
+for name in passwd group; do mount --bind "/etc/libvirt/$name" "/etc/$name"; done
 cat >/etc/libvirt/qemu.conf <<'EOF'
 security_driver = "none"
 user = "root"

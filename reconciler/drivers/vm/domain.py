@@ -9,10 +9,12 @@ from xml.etree import ElementTree as ET
 
 from reconciler.errors import ProtocolError
 from reconciler.model.machine import Slot
+from reconciler.operations.domain import MARK_URI
 
 # On bridges with their own slots, the bridge itself has slot 0.
 _BRIDGE_SLOTS = range(1, 32)
 _BRIDGES = {"pci-root", "pci-bridge", "pcie-to-pci-bridge"}
+_MARKS = f"metadata/{{{MARK_URI}}}adopted/{{{MARK_URI}}}nic"
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -46,6 +48,8 @@ class Channel(NamedTuple):
 class Domain(NamedTuple):
     """A domain. `slots`: the free ones of `capacity`; `bridges`: bus → its place as `10.0`. `aliases`: of all devices.
 
+    `adopted`: alias → device of the NICs of other programs that count as ours.
+    `msi`: whether its kernel may use MSI, as far as that is known.
     `has_serial`: whether channels can be plugged in.
     """
 
@@ -56,8 +60,10 @@ class Domain(NamedTuple):
     bridges: dict[int, str]
     aliases: frozenset[str]
     kvm: bool
+    msi: bool
     shared_memory: bool
     has_serial: bool
+    adopted: dict[str, str]
 
 
 def read(text: str) -> Domain:
@@ -76,7 +82,10 @@ def read(text: str) -> Domain:
             bridges=bridges,
             aliases=frozenset(each.get("name", "") for each in devices.iterfind("*/alias")),
             kvm=root.get("type") != "qemu",
+            # A domain with a boot loader does not tell.
+            msi="pci=nomsi" not in (root.findtext("os/cmdline") or "").split(),
             shared_memory=_is_shared(root),
+            adopted={each.get("alias", ""): each.get("device", "") for each in root.iterfind(_MARKS)},
             has_serial=devices.find("controller[@type='virtio-serial']") is not None,
         )
     except (ET.ParseError, ValueError) as error:

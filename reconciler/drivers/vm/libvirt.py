@@ -20,7 +20,17 @@ from reconciler.guest import agent
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Other, Plugged, Slot
 from reconciler.model.sandbox import LibvirtAddress
-from reconciler.operations.domain import AttachNic, DetachNic, aliased_device, nic_alias, virsh
+from reconciler.operations.domain import (
+    MARK_KEY,
+    MARK_URI,
+    AdoptNics,
+    AttachNic,
+    DetachNic,
+    aliased_device,
+    marks_xml,
+    nic_alias,
+    virsh,
+)
 from reconciler.operations.machine import PlugOperation
 from reconciler.rundir import NamedLock
 
@@ -127,7 +137,8 @@ class LibvirtPlugboard:
 
     def leave(self) -> None:
         """Take out the channel, unless a NIC of ours is plugged."""
-        if not any(aliased_device(each.alias) for each in self._read().nics):
+        domain = self._read()
+        if not domain.adopted and not any(aliased_device(each.alias) for each in domain.nics):
             self.unplug_channel()
 
     def _plug_channel(self) -> Channel:
@@ -192,12 +203,13 @@ class LibvirtPlugboard:
         """Read what is plugged."""
         wishes = list(wishes)
         domain = self._read()
-        by_nic = {each.nic: device for device, each in taken.items()}
+        adopted = domain.adopted | {each.nic: device for device, each in taken.items()}
         plugged = {}
         for nic in domain.nics:
-            device = aliased_device(nic.alias) or by_nic.get(nic.alias)
-            if device is not None:
-                plugged[device] = _plugged(nic, domain, taken.get(device))
+            if own := aliased_device(nic.alias):
+                plugged[own] = _plugged(nic, domain, None)
+            elif device := adopted.get(nic.alias):
+                plugged[device] = _plugged(nic, domain, Other(nic.alias, ""))
         # A connected backend is not probed: the probe would be a second client.
         connected = {nic.socket for nic in domain.nics}
         paths = {each.vhost_user_socket for each in wishes if each.vhost_user_socket} - connected
@@ -208,15 +220,17 @@ class LibvirtPlugboard:
             taps=taps({*plugged, *(each.device for each in wishes if each.vhost_user_socket is None)}),
             sockets={path: probe(path) for path in paths if path},
             kvm=domain.kvm,
+            msi=domain.msi,
             shared_memory=domain.shared_memory,
         )
 
     def others(self) -> list[OtherNic]:
         """Return the NICs of other programs."""
+        domain = self._read()
         return [
             OtherNic(each.hw_addr, each.tap, Other(each.alias, ""))
-            for each in self._read().nics
-            if aliased_device(each.alias) is None
+            for each in domain.nics
+            if each.alias and each.alias not in domain.adopted and aliased_device(each.alias) is None
         ]
 
     def execute(self, operation: PlugOperation) -> None:
@@ -226,7 +240,13 @@ class LibvirtPlugboard:
                 self._attach(operation.xml, nic_alias(operation.device))
                 self._check_alias(operation.device)
             case DetachNic():
-                self._detach(nic_alias(operation.device))
+                self._detach(operation.alias)
+                if operation.other:
+                    # The mark goes last: without it, nothing would say that the NIC is ours.
+                    marks = self._read().adopted
+                    self._mark({alias: device for alias, device in marks.items() if alias != operation.alias})
+            case AdoptNics():
+                self._mark(operation.marks)
             case _:
                 raise TypeError("this machine is one of libvirt")
 
@@ -238,6 +258,12 @@ class LibvirtPlugboard:
             self._connect_again()
             if alias not in self._read().aliases:
                 self._libvirt.call(lambda: self._domain.attachDeviceFlags(xml, live), TIMEOUT)
+
+    def _mark(self, marks: Mapping[str, str]) -> None:
+        module = self._libvirt.module
+        kind, live = module.VIR_DOMAIN_METADATA_ELEMENT, module.VIR_DOMAIN_AFFECT_LIVE
+        xml = marks_xml(marks) if marks else None
+        self._libvirt.call(lambda: self._domain.setMetadata(kind, xml, MARK_KEY, MARK_URI, live))
 
     def _check_alias(self, device: str) -> None:
         """Take a NIC out again whose alias libvirt has replaced: nothing would say later that it is ours."""

@@ -15,7 +15,7 @@ from reconciler.guest.answer import Answer
 from reconciler.guest.qmp import Monitor, QmpError
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Other, Plugged, Slot
-from reconciler.operations.domain import AttachNic, DetachNic
+from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
 from reconciler.operations.machine import (
     AddDevice,
     AddNetdev,
@@ -257,7 +257,7 @@ class QemuPlugboard:
 
     def execute(self, operation: PlugOperation) -> None:
         """Execute an operation."""
-        if isinstance(operation, (AttachNic, DetachNic)):
+        if isinstance(operation, (AdoptNics, AttachNic, DetachNic)):
             raise TypeError("this machine is not one of libvirt")
         execute(self._monitor, operation)
 
