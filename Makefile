@@ -26,7 +26,7 @@ DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_
 LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations dist test-deb lock clean
+.PHONY: help venv fresh setup system demo demo-libvirt test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations dist test-deb lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -39,6 +39,9 @@ demo: venv ## show the main job in a namespace, and for root in a real virtual m
 	$(call install,$(DEMO))
 	$(call refresh)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
+
+demo-libvirt: root venv system ## show a domain of libvirt getting a network, by a libvirtd of the demo's own
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo-libvirt.sh
 
 test: setup shells browser ## run all tests, on real namespaces and virtual machines
 	@$(MAKE) --no-print-directory --jobs=2 lint compiled

@@ -121,7 +121,7 @@ REFUSALS: dict[str, tuple[Callable[[DomainBox, str], dict[str, Any]], str]] = {
     ),
     "backend": (
         lambda box, tap: nic(tap, vhostUserSocket=str(box.file.with_name("none.sock"))),
-        "interfaces[0].vhostUserSocket: eth0: without KVM, QEMU crashes with a vhost-user NIC that libvirt has plugged in",
+        "interfaces[0].vhostUserSocket: eth0: without KVM, QEMU crashes with a vhost-user NIC that libvirt has",
     ),
 }
 
