@@ -26,6 +26,7 @@ MOST, _LONGEST = 10, 2000
 _WHAT = 400
 # Text that YAML reads as text without quotes.
 _PLAIN = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.@+-]*")
+_SPECIAL = re.compile(r"[*?[]")
 _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
@@ -160,7 +161,9 @@ def _with_libvirt(uri: str, policy: Policy) -> Policy:
 
 
 def _with_domain(sandbox: str, domain: str, policy: Policy) -> Policy:
-    return replace(policy, libvirt_domains=_added(policy.libvirt_domains, sandbox, domain))
+    # Names of domains, unlike those of devices, can have what means something in a pattern.
+    pattern = _SPECIAL.sub(r"[\g<0>]", domain)
+    return replace(policy, libvirt_domains=_added(policy.libvirt_domains, sandbox, pattern))
 
 
 def _with_device(sandbox: str, device: str, policy: Policy) -> Policy:

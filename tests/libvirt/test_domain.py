@@ -80,6 +80,19 @@ def test_a_nic_comes_and_goes_and_leaves_nothing(
     assert virsh("dumpxml", NAME) == untouched
 
 
+def test_what_diff_shows_can_be_typed(box: DomainBox) -> None:
+    wishes = [nic(box.device())]
+    attach, *_ = box.diff(interfaces=wishes)
+    subprocess.run(["bash", "-c", attach], check=True, capture_output=True)
+    assert aliases("interface") == [nic_alias(wishes[0]["device"])]
+    assert "attach-device" not in " ".join(box.diff(interfaces=wishes))
+    (detach,) = box.diff(interfaces=[])
+    subprocess.run(["bash", "-c", detach], check=True, capture_output=True)
+    deadline = time.monotonic() + 60
+    while aliases("interface"):
+        assert time.monotonic() < deadline
+
+
 @pytest.mark.parametrize("queues", [2, 4])
 def test_queues(box: DomainBox, kernel: Kernel, queues: int) -> None:
     device = kernel.tap("multi_queue")
