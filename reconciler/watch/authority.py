@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -13,12 +14,14 @@ from reconciler.model.policy import POLICY_FILE, Policy
 class Authority:
     """The policy in force. Any thread may read `policy`; only the main thread reads it anew.
 
-    `problem`: why the present file is not in force; empty if it is. `read`: when it was read last, in Unix seconds.
+    `file`: where it is; `problem`: why the present file is not in force, empty if it is; `read`: when it was read last,
+    in Unix seconds.
     """
 
     def __init__(self, file: str | None, paths: Sequence[str]) -> None:
         """Read the policy for manifests below some paths. Raises what `manifest.policy.read` raises."""
         self._file, self._paths = file, tuple(paths)
+        self.file = os.path.abspath(file or POLICY_FILE)
         self.read = time.time()
         self.policy: Policy = policies.read(file, self._paths)
         self.problem = ""
