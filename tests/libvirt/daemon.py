@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 from reconciler.guest import image, qemu, runner
 from reconciler.guest.launch import LaunchedMachine
 from tests import resumed
-from tests.machine import Guest
+from tests.machine import Guest, freeze
 
 # Seconds.
 _TIMEOUT = 120.0
@@ -160,6 +160,16 @@ class Daemon:
         assert self._libvirtd
         self._libvirtd.send_signal(signal.SIGKILL)
         self._libvirtd.wait(_TIMEOUT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let libvirtd answer nothing."""
+        assert self._libvirtd
+        freeze(self._libvirtd.pid)
+        try:
+            yield
+        finally:
+            self._libvirtd.send_signal(signal.SIGCONT)
 
     def create(self, xml: str) -> None:
         """Start a domain that ends with it."""

@@ -21,6 +21,7 @@ from reconciler.cli.main import main
 from reconciler.drivers.vm import binding
 from reconciler.drivers.vm import libvirt as board
 from reconciler.errors import HostError
+from reconciler.manifest.dump import dump
 from reconciler.operations.domain import aliased_device, nic_alias
 from tests import allowed
 from tests.conftest import Kernel, ip
@@ -274,6 +275,70 @@ def test_domains_that_are_not_there(box: DomainBox, kernel: Kernel, capsys: pyte
         assert "box: the domain box is paused, so nothing in it answers" in capsys.readouterr().err
     finally:
         virsh("resume", NAME)
+
+
+def test_a_libvirt_that_does_not_answer_or_does_not_run(
+    box: DomainBox, daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = box.write(interfaces=[])
+    with daemon.frozen():
+        assert main(["diff", file]) == 2
+    assert capsys.readouterr().err == "box: libvirt (qemu:///system) did not answer within 4 s\n"
+    daemon.stop()
+    try:
+        assert main(["diff", file]) == 2
+    finally:
+        daemon.start()
+    said = capsys.readouterr().err
+    assert "driver: cannot connect to qemu:///system: Failed to connect socket to" in said
+    assert "; does libvirtd run, and may this user use it?" in said
+
+
+URIS = (
+    "qemu+ssh://root@host/system",
+    "qemu+tcp:///system",
+    "qemu:///session",
+    "qemu:///embed?root=/tmp",
+    "qemu:///system?command=/bin/sh",
+    "qemu+unix:///system?socket=/run/a&command=/bin/sh",
+    "qemu+unix:///system?socket=/run/a#",
+    "qemu+ext:///system?command=/bin/sh",
+    "QEMU:///system",
+    "qemu:///system\n",
+    "test:///default",
+)
+
+
+@pytest.mark.parametrize("uri", URIS)
+def test_a_uri_that_leads_elsewhere_or_runs_a_command_is_never_valid(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"apiVersion": "reconciler/v1", "sandbox": "box", "driver": {"libvirt": {"domain": "box", "uri": uri}}}
+    file = tmp_path / "box.yaml"
+    file.write_text(dump([data]))
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(dump([{"libvirtUris": [uri]}]))
+    for words in (["apply", str(file)], ["apply", "--policy", str(policy), str(tmp_path / "none.yaml")]):
+        assert main(words) == 2
+        assert "a URI of libvirt on this host: qemu:///system, or qemu+unix:///system" in capsys.readouterr().err
+
+
+def test_what_the_policy_does_not_allow(root: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is connected to. The line that is named allows it."""
+    file, policy = tmp_path / "box.yaml", tmp_path / "policy.yaml"
+    uri = "qemu+unix:///system?socket=/run/none"
+    data = {"apiVersion": "reconciler/v1", "sandbox": "box", "driver": {"libvirt": {"domain": "a[b]", "uri": uri}}}
+    file.write_text(dump([data]))
+    policy.write_text(dump([{"libvirtDomains": {"web-*": ["*"]}}]))
+    assert main(["diff", "--policy", str(policy), str(file)]) == 3
+    said = capsys.readouterr().err
+    assert f"driver.libvirt.uri: no domain of the libvirt at {uri} may be a sandbox; to allow it, add to" in said
+    assert "driver.libvirt.domain: sandbox box may not be the domain a[b] of libvirt; to allow it, change" in said
+    allowing = {"libvirtUris": [uri], "libvirtDomains": {"box": ["a[[]b]"]}}
+    assert 'box: ["a[[]b]"]' in said
+    policy.write_text(dump([allowing]))
+    assert main(["diff", "--policy", str(policy), str(file)]) == 2
+    assert f"cannot connect to {uri}" in capsys.readouterr().err
 
 
 def test_a_domain_by_its_uuid(box: DomainBox) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
@@ -28,6 +28,9 @@ _WORDS = 1024
 # The second one imports the first one.
 _MODULES = ("libvirtmod", "libvirt")
 
+# A module that another thread is importing by its path looks complete.
+_loading = Lock()
+
 T = TypeVar("T")
 
 
@@ -40,15 +43,20 @@ class LibvirtError(HostError):
 
 
 class LostError(ChannelError):
-    """libvirtd has ended, perhaps to start again. Whether it did what it was asked is unknown."""
+    """libvirtd has ended, perhaps to start again. Whether it did what it was asked is unknown. `why`: its own words."""
+
+    def __init__(self, uri: str, why: str) -> None:
+        super().__init__(f"the connection to libvirt ({uri}) was lost: {why}")
+        self.why = why
 
 
 def load() -> Any:
-    """Return the module. HostError if it is not installed."""
-    try:
-        import libvirt  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        libvirt = _load_from_debian()
+    """Return the module. HostError if it is not installed. Any thread may call it."""
+    with _loading:
+        try:
+            import libvirt  # type: ignore[import-not-found, unused-ignore]
+        except ImportError:
+            libvirt = _load_from_debian()
     # Without this, libvirt prints each error by itself.
     libvirt.registerErrorHandler(lambda *_: None, None)
     return libvirt
@@ -91,7 +99,8 @@ class Connection:
             self._connection: Any = self.call(lambda: self.module.open(uri), SHORT_TIMEOUT)
         except (LibvirtError, LostError) as error:
             self.close()
-            raise HostError(f"cannot connect to {uri}: {error}; does libvirtd run, and may this user use it?") from None
+            why = error.why if isinstance(error, LostError) else str(error)
+            raise HostError(f"cannot connect to {uri}: {why}; does libvirtd run, and may this user use it?") from None
         except BaseException:
             self.close()
             raise
@@ -143,7 +152,7 @@ class Connection:
         code, text = error.get_error_code(), str(error.get_error_message() or error).strip()
         module = self.module
         if error.get_error_domain() in {module.VIR_FROM_RPC, module.VIR_FROM_REMOTE}:
-            return LostError(f"the connection to libvirt ({self._uri}) was lost: {text}")
+            return LostError(self._uri, text[:_WORDS])
         if code == module.VIR_ERR_NO_DOMAIN:
             return SandboxGoneError(f"libvirt ({self._uri}): {text}; `virsh list --all` lists those that there are")
         if code == module.VIR_ERR_OPERATION_INVALID and "not running" in text:
