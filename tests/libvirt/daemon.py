@@ -56,9 +56,8 @@ unix_sock_group = "root"
 unix_sock_rw_perms = "0700"
 EOF
 echo ready
-# It outlives each libvirtd.
-sleep infinity &
-wait
+# It outlives each libvirtd, and ends with the test.
+exec sleep infinity
 """
 _DOMAIN = """\
 <domain type='{kind}'>
