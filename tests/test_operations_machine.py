@@ -9,7 +9,9 @@ import pytest
 
 from reconciler.guest.qmp import Monitor
 from reconciler.model.machine import Other
+from reconciler.model.sandbox import LibvirtAddress
 from reconciler.operations import Operation
+from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
 from reconciler.operations.machine import (
     AddDevice,
     AddNetdev,
@@ -32,6 +34,8 @@ MAC, SOCKET = "02:00:00:00:00:01", "/run/vhost-1.sock"
 OTHER, MARK = Other("nic_0", "net-0"), "reconciler.adopted.4.5.tap1nic_0net-0"
 CHARDEV = f"chardev-add socket,id=reconciler-tap1,path={SOCKET},reconnect=1"
 DEVICE = f"device_add virtio-net-pci,id=reconciler-tap1,netdev=reconciler-tap1,mac={MAC},bus=port0,addr=0"
+
+SECOND = LibvirtAddress(domain="a b", uri="qemu+unix:///system?socket=/run/b")
 
 OPERATIONS: list[tuple[Operation, str, str]] = [
     (
@@ -77,6 +81,47 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
         "~",
         f"chardev-add null,id={MARK}; chardev-add null,id=reconciler.adopted.4.1.tap2bc",
     ),
+    (
+        AttachNic(domain=LibvirtAddress(domain="web-1"), device="tap.1", hw_addr=MAC, queues=2, host_mtu=1400),
+        "+",
+        (
+            'virsh attach-device web-1 /dev/stdin --live <<<\'<interface type="ethernet">'
+            f'<mac address="{MAC}"/><target dev="tap.1" managed="no"/><model type="virtio"/><driver queues="2"/>'
+            '<mtu size="1400"/><alias name="ua-reconciler-tap_2e1"/></interface>\''
+        ),
+    ),
+    (
+        AttachNic(domain=SECOND, device="tap1", hw_addr=MAC, queues=1, vhost_user_socket="/run/a&'\".sock"),
+        "+",
+        (
+            "virsh -c 'qemu+unix:///system?socket=/run/b' attach-device 'a b' /dev/stdin --live <<<"
+            f'\'<interface type="vhostuser"><mac address="{MAC}"/>'
+            '<source type="unix" path="/run/a&amp;&apos;&quot;.sock" mode="client"/><model type="virtio"/>'
+            '<alias name="ua-reconciler-tap1"/></interface>\''
+        ),
+    ),
+    (
+        DetachNic(domain=LibvirtAddress(domain="web-1"), device="tap1"),
+        "-",
+        "virsh detach-device-alias web-1 ua-reconciler-tap1 --live",
+    ),
+    (
+        DetachNic(domain=LibvirtAddress(domain="web-1"), device="tap1", other=Other("net0", "")),
+        "-",
+        "virsh detach-device-alias web-1 net0 --live",
+    ),
+    (
+        AdoptNics(
+            domain=LibvirtAddress(domain="web-1"),
+            nics=(("vnet1", "eth0", Other("net0", "")),),
+            kept=(("vnet2", Other("net1", "")),),
+        ),
+        "~",
+        (
+            "virsh metadata web-1 --live --uri https://reconciler.example/libvirt --key reconciler --set "
+            '\'<adopted><nic alias="net1" device="vnet2"/><nic alias="net0" device="vnet1"/></adopted>\''
+        ),
+    ),
 ]
 
 
@@ -98,6 +143,7 @@ def test_only_a_name_needs_to_be_waited_for() -> None:
     assert comments == {
         "NameInterface": "once the guest has found the NIC with this address",
         "AdoptDevices": "from now on ours: eth0, 'a b'",
+        "AdoptNics": "from now on ours: eth0",
     }
 
 

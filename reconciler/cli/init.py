@@ -19,7 +19,7 @@ from reconciler.manifest.starter import Device, Found, starter
 from reconciler.model.address import parse_mac
 from reconciler.model.interface import is_manifest_name
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.interface import Link
 
@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--netns", metavar="NAME", help="for the network namespace of this name (default: the first that is there)"
     )
     driver.add_argument("--vm", metavar="NAME", help="for the virtual machine of this name (see `reconciler sandbox`)")
+    driver.add_argument("--libvirt", metavar="DOMAIN", help="for the domain of libvirt of this name or UUID")
     parser.add_argument("--sandbox", metavar="ID", help="the ID of the sandbox (default: the name)")
     add_policy(parser)
 
@@ -47,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         driver = NetnsAddress(name=arguments.netns)
     elif arguments.vm is not None:
         driver = VmAddress(name=arguments.vm)
+    elif arguments.libvirt is not None:
+        driver = LibvirtAddress(domain=arguments.libvirt)
     else:
         driver = there[0] if there else NetnsAddress(name="web-1")
     sandbox = Sandbox(id=arguments.sandbox or _id_of(driver), driver=driver)
@@ -63,8 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _id_of(driver: DriverAddress) -> str:
     """Return an ID for a sandbox: its name, as far as an ID can have it."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", getattr(driver, "name", None) or "")[:64]
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", _name_of(driver))[:64]
     return name if name[:1].isalnum() else f"s{name}"[:64]
+
+
+def _name_of(driver: DriverAddress) -> str:
+    return driver.domain if isinstance(driver, LibvirtAddress) else getattr(driver, "name", None) or ""
 
 
 def _check(sandbox: Sandbox) -> None:

@@ -13,7 +13,16 @@ from reconciler.drivers.reach import about
 from reconciler.errors import HostError
 from reconciler.manifest.allow import check
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import (
+    DriverAddress,
+    KataAddress,
+    LibvirtAddress,
+    MachineAddress,
+    NetnsAddress,
+    Observed,
+    Sandbox,
+    VmAddress,
+)
 from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
@@ -101,7 +110,7 @@ def _open(address: DriverAddress, policy: Policy) -> Driver:
             from reconciler.drivers.kata import KataDriver
 
             return KataDriver(address, policy)
-        case VmAddress():
+        case VmAddress() | LibvirtAddress():
             return _open_machine(address, policy, borrow=True)
         case _:
             assert_never(address)
@@ -117,7 +126,7 @@ def inventory(sandbox: Sandbox, policy: Policy) -> Inventory:
 
             with closing(NetnsDriver(address, policy)) as namespace:
                 return namespace.inventory(sandbox)
-        case VmAddress():
+        case VmAddress() | LibvirtAddress():
             with closing(_open_machine(address, policy, borrow=True)) as machine:
                 return machine.inventory(sandbox)
         case KataAddress():
@@ -132,7 +141,7 @@ def attend(sandbox: Sandbox, policy: Policy) -> Iterator[VmDriver]:
 
     RefusedError as from `connect`, BusyError if another run has it.
     """
-    if not isinstance(sandbox.driver, VmAddress):
+    if not isinstance(sandbox.driver, MachineAddress):
         raise TypeError(f"{sandbox.driver} is no machine")
     check(sandbox, policy)
     with about("driver"):
@@ -143,7 +152,7 @@ def attend(sandbox: Sandbox, policy: Policy) -> Iterator[VmDriver]:
         driver.close()
 
 
-def _open_machine(address: VmAddress, policy: Policy, *, borrow: bool) -> VmDriver:
+def _open_machine(address: MachineAddress, policy: Policy, *, borrow: bool) -> VmDriver:
     from reconciler.drivers.vm.driver import VmDriver
 
     return VmDriver(address, policy, borrow=borrow)

@@ -19,7 +19,7 @@ from reconciler.manifest.allow import canonical, check, line_for_folder, process
 from reconciler.manifest.files import identity
 from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.model.transport import UnixSocket
 from reconciler.netlink.engine import local_engine
 from reconciler.wording import quote, reason
@@ -59,6 +59,9 @@ def _examine(address: DriverAddress, policy: Policy) -> None:
                     check_socket(each, policy)
         case KataAddress():
             check_program(address)
+        case LibvirtAddress():
+            # Only libvirt knows its domains.
+            pass
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, assert_never
 from reconciler.errors import NotAllowedError
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.policy import Devices, Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.model.transport import UnixSocket, Vsock
 from reconciler.wording import shorten
 
@@ -27,6 +27,7 @@ MOST, _LONGEST = 10, 2000
 _WHAT = 400
 # Text that YAML reads as text without quotes.
 _PLAIN = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.@+-]*")
+_SPECIAL = re.compile(r"[*?[]")
 _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
@@ -50,7 +51,7 @@ def check(sandbox: Sandbox, policy: Policy) -> None:
 
 def refusals(sandbox: Sandbox, policy: Policy) -> list[Finding]:
     """Return what a sandbox names and the policy does not allow, with the lines that would allow it all."""
-    return _worded([*_of_driver(sandbox.driver, policy), *_of_interfaces(sandbox, policy)], policy)
+    return _worded([*_of_driver(sandbox, policy), *_of_interfaces(sandbox, policy)], policy)
 
 
 def refuse_physical(policy: Policy, sandbox: str, index: int, device: str) -> None:
@@ -68,7 +69,8 @@ def line_for_folder(policy: Policy, field: str, folder: str) -> str:
     return f"to allow it, {_line(policy, field, write(wider))}"
 
 
-def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[_Need]:
+def _of_driver(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
+    address: DriverAddress = sandbox.driver
     match address:
         case NetnsAddress():
             yield from _driver("netns", policy)
@@ -83,6 +85,9 @@ def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[_Need]:
                     yield from _socket(where, path, policy)
                 case Vsock(cid=cid):
                     yield from _vsock(where, cid, policy)
+        case LibvirtAddress():
+            yield from _driver("libvirt", policy)
+            yield from _domain(sandbox.id, address, policy)
         case KataAddress(runtime=runtime):
             yield from _driver("kata", policy)
             if runtime not in policy.runtimes:
@@ -122,6 +127,16 @@ def _vsock(where: Path, cid: int, policy: Policy) -> Iterator[_Need]:
         yield _Need(where, what, "vsock", partial(_with_cid, cid))
 
 
+def _domain(sandbox: str, address: LibvirtAddress, policy: Policy) -> Iterator[_Need]:
+    if address.uri not in policy.libvirt_uris:
+        what = f"no domain of the libvirt at {address.uri} may be a sandbox"
+        yield _Need(("driver", "libvirt", "uri"), what, "libvirtUris", partial(_with_libvirt, address.uri))
+    if not permits(policy.libvirt_domains, sandbox, address.domain):
+        what = f"sandbox {sandbox} may not be the domain {address.domain} of libvirt"
+        wider = partial(_with_domain, sandbox, address.domain)
+        yield _Need(("driver", "libvirt", "domain"), what, "libvirtDomains", wider)
+
+
 def _of_interfaces(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
     for index, each in enumerate(sandbox.interfaces or ()):
         # With a vhost-user socket, a device is just a name.
@@ -155,6 +170,16 @@ def _with_rules(folder: str, policy: Policy) -> Policy:
 
 def _with_runtime(runtime: str, policy: Policy) -> Policy:
     return replace(policy, runtimes=(*policy.runtimes, runtime))
+
+
+def _with_libvirt(uri: str, policy: Policy) -> Policy:
+    return replace(policy, libvirt_uris=(*policy.libvirt_uris, uri))
+
+
+def _with_domain(sandbox: str, domain: str, policy: Policy) -> Policy:
+    # Names of domains, unlike those of devices, can have what means something in a pattern.
+    pattern = _SPECIAL.sub(r"[\g<0>]", domain)
+    return replace(policy, libvirt_domains=_added(policy.libvirt_domains, sandbox, pattern))
 
 
 def _with_device(sandbox: str, device: str, policy: Policy) -> Policy:
@@ -210,6 +235,8 @@ def write(policy: Policy) -> dict[str, Any]:
         "sockets": [*policy.sockets],
         "vsock": [first if first == last else f"{first}-{last}" for first, last in policy.vsock],
         "runtimes": [*policy.runtimes],
+        "libvirtUris": [*policy.libvirt_uris],
+        "libvirtDomains": {sandboxes: [*domains] for sandboxes, domains in policy.libvirt_domains.items()},
         "devices": {sandboxes: [*devices] for sandboxes, devices in policy.devices.items()},
         "physicalDevices": {sandboxes: [*devices] for sandboxes, devices in policy.physical_devices.items()},
         "rulesFiles": [*policy.rules_files],

@@ -9,7 +9,8 @@ from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.interface import SECTION as INTERFACES
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
-from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.manifest.whereabouts import place_of
+from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 
 
 def check_sections(draft: Draft) -> Iterator[Finding]:
@@ -80,6 +81,8 @@ def _claims(sandbox: Sandbox, identify: Callable[[str], Hashable]) -> Iterator[_
             yield _Claim("agent socket", address.place(identify), file, ("driver",))
             if qmp:
                 yield _Claim("QMP socket", identify(qmp), qmp, ("driver", "vm", "qmp"))
+        case LibvirtAddress() as machine:
+            yield _Claim("domain", place_of(machine), machine.domain, ("driver", "libvirt", "domain"))
         case NetnsAddress(file=file):
             yield _Claim("namespace", identify(file), file, ("driver",))
     for index, interface in enumerate(sandbox.interfaces or ()):

@@ -65,6 +65,8 @@ def _complete(data: Mapping[str, Any], default: Policy) -> Policy:
         runtimes=tuple(data.get("runtimes", default.runtimes)),
         devices=_devices(data.get("devices", default.devices)),
         physical_devices=_devices(data.get("physicalDevices", default.physical_devices)),
+        libvirt_uris=tuple(data.get("libvirtUris", default.libvirt_uris)),
+        libvirt_domains=_devices(data.get("libvirtDomains", default.libvirt_domains)),
         rules_files=_folders(data.get("rulesFiles", default.rules_files)),
     )
 

@@ -9,7 +9,16 @@ from typing import Any
 from reconciler.manifest.finding import Finding
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
-from reconciler.model.sandbox import KATA_RUNTIME, DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import (
+    KATA_RUNTIME,
+    LIBVIRT_SYSTEM,
+    DriverAddress,
+    KataAddress,
+    LibvirtAddress,
+    NetnsAddress,
+    Sandbox,
+    VmAddress,
+)
 
 API_VERSION = "reconciler/v1"
 
@@ -43,6 +52,8 @@ def _read_driver(data: Mapping[str, Any]) -> DriverAddress:
     name = None if name is None else str(name)
     if driver == "kata":
         return KataAddress(id=str(address["id"]), runtime=address.get("runtime", KATA_RUNTIME))
+    if driver == "libvirt":
+        return LibvirtAddress(domain=str(address["domain"]), uri=address.get("uri", LIBVIRT_SYSTEM))
     if driver == "vm":
         return VmAddress(name=name, qmp=address.get("qmp"), agent=address.get("agent"))
     return NetnsAddress(name=name, path=address.get("path"), pid=address.get("pid"))
@@ -52,6 +63,9 @@ def _write_driver(address: DriverAddress) -> dict[str, Any]:
     if isinstance(address, KataAddress):
         runtime = {} if address.runtime == KATA_RUNTIME else {"runtime": address.runtime}
         return {"kata": {"id": address.id, **runtime}}
+    if isinstance(address, LibvirtAddress):
+        uri = {} if address.uri == LIBVIRT_SYSTEM else {"uri": address.uri}
+        return {"libvirt": {"domain": address.domain, **uri}}
     driver = "vm" if isinstance(address, VmAddress) else "netns"
     fields = {field: value for field, value in asdict(address).items() if value is not None and field != "started"}
     return {driver: fields}

@@ -12,7 +12,15 @@ from contextlib import suppress
 from dataclasses import replace
 
 from reconciler.manifest.files import identity, is_stream
-from reconciler.model.sandbox import NO_PROCESS, DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import (
+    NO_PROCESS,
+    DriverAddress,
+    KataAddress,
+    LibvirtAddress,
+    NetnsAddress,
+    Sandbox,
+    VmAddress,
+)
 
 # Our own namespace.
 OWN = "/proc/thread-self/ns/net"
@@ -25,10 +33,13 @@ _COARSE = 2.0
 def place_of(address: DriverAddress) -> Hashable:
     """Return what all addresses of one sandbox have in common, as far as this host shows it now."""
     match address:
-        case KataAddress():
-            return ("kata", address.id)
+        case KataAddress(id=name):
+            return "kata", name
         case VmAddress():
             return address.place(identity)
+        case LibvirtAddress(domain=domain, uuid=uuid):
+            # All URIs of a host's libvirt lead to the same domains. Which UUID a name has, only libvirt knows.
+            return "libvirt", uuid or domain
         case _:
             return identity(address.file)
 

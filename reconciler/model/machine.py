@@ -65,7 +65,8 @@ class Machine:
     vhost-user socket. `orphans`: devices whose adopted NIC is gone.
     `slots`: the free ones of `capacity` in all. `taps`: the devices that the manifest wants.
     `sockets`: those that the manifest wants, with what is wrong with each, or "". `shared_memory`: whether a vhost-user
-    backend can reach the guest's memory. `kvm`: whether the machine runs under KVM; otherwise under TCG.
+    backend can reach the guest's memory. `kvm`: whether the machine runs under KVM; otherwise under TCG. `msi`: whether
+    its kernel may use MSI, as far as that is known.
     """
 
     plugged: Mapping[str, Plugged] = field(default_factory=lambda: MappingProxyType({}))
@@ -77,3 +78,4 @@ class Machine:
     sockets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     shared_memory: bool = False
     kvm: bool = False
+    msi: bool = True

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from reconciler.model.sandbox import KATA_RUNTIME
+from reconciler.model.sandbox import KATA_RUNTIME, LIBVIRT_SYSTEM
 
 POLICY_FILE = "/etc/reconciler/policy.yaml"
 # The context IDs of machines: those below are of the hypervisor, of a host's own loopback, and of the host (vsock(7)).
 MACHINES = ((3, 0xFFFFFFFE),)
-DRIVERS = ("netns", "vm", "kata")
+DRIVERS = ("netns", "vm", "libvirt", "kata")
 
 # Pattern of sandbox IDs → patterns of the host's devices, both as of fnmatch(3).
 Devices = Mapping[str, tuple[str, ...]]
+# Pattern of sandbox IDs → patterns of domains of libvirt, likewise.
+Domains = Mapping[str, tuple[str, ...]]
 
 
-def _any_device() -> Devices:
+def _any() -> Devices:
     return MappingProxyType({"*": ("*",)})
 
 
@@ -32,7 +34,8 @@ class Policy:
     `file`: what the operator changes to allow more. `lines`: the first and the last line of each field in it, from 1,
     without those that it lacks. `processes`: whether a namespace may be that of a process. `vsock`: ranges of CIDs of
     machines. `physical_devices`: devices of `devices` that may have hardware behind them. `rules_files`: folders of
-    files of rules besides those that hold the manifests.
+    files of rules besides those that hold the manifests. `libvirt_uris`: exactly these, and `libvirt_domains` of them,
+    by the name or UUID in the manifest.
     """
 
     file: str = POLICY_FILE
@@ -43,7 +46,9 @@ class Policy:
     sockets: tuple[str, ...] = ("/run",)
     vsock: tuple[tuple[int, int], ...] = MACHINES
     runtimes: tuple[str, ...] = (KATA_RUNTIME,)
-    devices: Devices = field(default_factory=_any_device)
+    libvirt_uris: tuple[str, ...] = (LIBVIRT_SYSTEM,)
+    libvirt_domains: Domains = field(default_factory=_any)
+    devices: Devices = field(default_factory=_any)
     physical_devices: Devices = field(default_factory=_no_device)
     rules_files: tuple[str, ...] = ()
 

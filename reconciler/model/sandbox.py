@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -99,6 +100,26 @@ class VmAddress:
         return found
 
 
+LIBVIRT_SYSTEM = "qemu:///system"
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibvirtAddress:
+    """A virtual machine of libvirt: a domain by its name or UUID. `uri`: the libvirt of this host that has it."""
+
+    domain: str
+    uri: str = LIBVIRT_SYSTEM
+
+    def __str__(self) -> str:
+        return f"libvirt {self.domain}"
+
+    @property
+    def uuid(self) -> str | None:
+        """Return the UUID in lower case; None if the domain is named by its name."""
+        return self.domain.lower() if _UUID.fullmatch(self.domain) else None
+
+
 KATA_RUNTIME = "/usr/bin/kata-runtime"
 
 
@@ -113,7 +134,9 @@ class KataAddress:
         return f"kata {self.id}"
 
 
-DriverAddress = NetnsAddress | VmAddress | KataAddress
+# Machines, which the agent in them reaches.
+MachineAddress = VmAddress | LibvirtAddress
+DriverAddress = NetnsAddress | MachineAddress | KataAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import is_link_name
 from reconciler.model.machine import Other
 from reconciler.operations.base import Base, Sign
+from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
 from reconciler.wording import quote
 
 _ID_PREFIX = "reconciler-"
@@ -203,6 +204,8 @@ class AdoptDevices(Base):
         return frozenset(each for device, name, _ in self.nics for each in (HostDevice(device), Nic(name)))
 
 
-# Operations that are commands of QEMU's monitor.
-PlugOperation = AddNetdev | AddDevice | DeleteDevice | DeleteNetdev | AdoptDevices
+# Operations that are commands of QEMU's monitor, and those that are commands for libvirt.
+MonitorOperation = AddNetdev | AddDevice | DeleteDevice | DeleteNetdev | AdoptDevices
+DomainOperation = AttachNic | DetachNic | AdoptNics
+PlugOperation = MonitorOperation | DomainOperation
 MachineOperation = PlugOperation | NameInterface

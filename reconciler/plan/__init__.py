@@ -21,7 +21,7 @@ from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
-from reconciler.model.sandbox import KataAddress, Observed, Sandbox
+from reconciler.model.sandbox import KataAddress, LibvirtAddress, Observed, Sandbox
 from reconciler.operations import Operation
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.route import AddRoute, ReplaceRoute
@@ -141,6 +141,12 @@ def _adoption(desired: Sandbox, observed: Observed) -> tuple[Segment, ...]:
 
         plugged = around.machine.plugged
         nics = [(wish.device, wish.name, other) for wish in adopted if (other := plugged[wish.device].other)]
+        if isinstance(desired.driver, LibvirtAddress):
+            from reconciler.operations.domain import AdoptNics
+
+            ours = plugged.keys() - around.unrecorded
+            kept = tuple((device, other) for device in sorted(ours) if (other := plugged[device].other))
+            return (Plugs((AdoptNics(domain=desired.driver, nics=tuple(nics), kept=kept),)),)
         return (Plugs((AdoptDevices(nics=tuple(nics)),)),)
     from reconciler.operations.interface import AdoptInterfaces
 

@@ -16,7 +16,7 @@ from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.sections import nothing
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import Sandbox, VmAddress
+from reconciler.model.sandbox import MachineAddress, Sandbox
 from reconciler.safety import ALWAYS, SHARE, Allowance
 from reconciler.watch import log, pause
 from reconciler.watch.look import WATCH
@@ -71,4 +71,4 @@ def prune(
 
 
 def _open(sandbox: Sandbox, policy: Policy) -> AbstractContextManager[Driver]:
-    return attend(sandbox, policy) if isinstance(sandbox.driver, VmAddress) else connect(sandbox, policy)
+    return attend(sandbox, policy) if isinstance(sandbox.driver, MachineAddress) else connect(sandbox, policy)

@@ -115,6 +115,7 @@ class Watcher:
             channel = NamespaceSocket()
             stack.callback(channel.close)
             self._presence = Presence(channel, self._authority)
+            stack.callback(self._presence.close)
             stack.callback(StatusSocket(self._account.to_data).close)
             if self._options.metrics:
                 server = MetricsServer(*self._options.metrics, self._pages)

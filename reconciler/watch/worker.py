@@ -31,7 +31,7 @@ from reconciler.history.scribe import Scribe
 from reconciler.history.writer import Writer
 from reconciler.manifest.allow import check, refusals
 from reconciler.manifest.load import Manifest
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, MachineAddress, NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import Preview, preview
 from reconciler.watch import clock, log, pause
@@ -234,7 +234,7 @@ class Worker:
     def _attempt(self, look: Look) -> None:
         """Watch a machine for as long as possible; look once at any other sandbox, which must not stay open."""
         address = look.manifest.sandbox.driver
-        if isinstance(address, VmAddress):
+        if isinstance(address, MachineAddress):
             self._attend(address, look)
         elif look.is_paused:
             self._end_paused_look(look)
@@ -242,10 +242,10 @@ class Worker:
             with connect(look.place, look.policy) as driver:
                 self._look(driver, look)
 
-    def _attend(self, address: VmAddress, look: Look) -> None:
+    def _attend(self, address: MachineAddress, look: Look) -> None:
         """Connect to a machine and watch it. A paused one has to be reached as well: its guard may still run."""
         try:
-            with attend(look.place, look.policy) as machine, Lender(address.file, self._wake.fileno()) as lender:
+            with attend(look.place, look.policy) as machine, Lender(machine.port, self._wake.fileno()) as lender:
                 self._watch_machine(machine, address, lender, look)
         except SandboxGoneError:
             if not look.is_paused or self._current is not look:
@@ -253,7 +253,7 @@ class Worker:
             # A machine that does not run has no guard.
             self._end_paused_look(look)
 
-    def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender, look: Look | None) -> None:
+    def _watch_machine(self, machine: VmDriver, address: MachineAddress, lender: Lender, look: Look | None) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""
         # This begins with a greeting, which ends a guard of whoever was connected before.
         machine.listen()

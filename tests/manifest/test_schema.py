@@ -93,6 +93,8 @@ def test_the_fields_are_these() -> None:
         *(f"driver.netns.{name}" for name in ("name", "path", "pid")),
         "driver.vm",
         *(f"driver.vm.{name}" for name in ("name", "qmp", "agent")),
+        "driver.libvirt",
+        *(f"driver.libvirt.{name}" for name in ("domain", "uri")),
         "driver.kata",
         *(f"driver.kata.{name}" for name in ("id", "runtime")),
         "sysctls",

@@ -10,7 +10,8 @@ from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene
 from reconciler.doctor.words import command
 from reconciler.manifest.warn import others
-from reconciler.model.sandbox import KataAddress, NetnsAddress, VmAddress
+from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, VmAddress
+from reconciler.operations.domain import virsh
 
 # Which processes of the host have a vsock.
 _LIST_VSOCK = "ss --vsock --all --processes"
@@ -39,6 +40,8 @@ def _make(box: Box) -> str:
         return command("ls", "-l", *address.sockets) if address.sockets else _LIST_VSOCK
     if isinstance(address, KataAddress):
         return command("ls", "-l", address.runtime)
+    if isinstance(address, LibvirtAddress):
+        return f"{virsh(address, 'start')} && {words.apply(box)}"
     return command("ls", "-l", address.file)
 
 
@@ -59,6 +62,8 @@ def _revive(box: Box) -> str:
     if isinstance(address, VmAddress) and address.name:
         pid = command("cat", f"/run/reconciler/sandboxes/{address.name}/pid")
         return f'ps -o pid,stat,etime,cmd -p "$({pid})" && kill -CONT "$({pid})"'
+    if isinstance(address, LibvirtAddress):
+        return f"{virsh(address, 'domstate', '--reason')}; {virsh(address, 'resume')}"
     return words.diff(box)
 
 

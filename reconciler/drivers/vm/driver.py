@@ -1,6 +1,7 @@
-"""A virtual machine: its monitor (QMP) plugs NICs in, and the agent in the guest reaches the guest's kernel.
+"""A virtual machine: its monitor (QMP) or libvirt plugs NICs in, and the agent in the guest reaches the guest's kernel.
 
-There is no state file: QEMU reports what is plugged under our ids, and the guest's kernel reports which of it it has.
+There is no state file: QEMU or libvirt reports what is plugged under our ids, and the
+guest's kernel reports which of it it has.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from typing import TYPE_CHECKING
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.reach import about, check_socket, open_agent, open_socket, refuse_physical_devices
-from reconciler.drivers.vm import monitor as qemu
+from reconciler.drivers.vm.monitor import QemuPlugboard
 from reconciler.drivers.vm.nics import came_with, find
-from reconciler.errors import SandboxGoneError
+from reconciler.drivers.vm.plugboard import NoPlugboard, Plugboard
+from reconciler.errors import ReconcilerError, SandboxGoneError
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.machine import Machine, Other, Plugged
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import LibvirtAddress, MachineAddress, Observed, Sandbox, VmAddress
 from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.netlink.neighbour import is_news
@@ -46,33 +48,62 @@ _NONE: Mapping[str, Other] = MappingProxyType({})
 class VmDriver:
     """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
-    def __init__(self, address: VmAddress, policy: Policy, *, borrow: bool) -> None:
+    def __init__(self, address: MachineAddress, policy: Policy, *, borrow: bool) -> None:
         """Connect. `borrow`: ask a watcher to lend it.
 
         SandboxGoneError if it does not run, BusyError if another run has it, RefusedError if the policy does not allow
         its sockets.
         """
         self._policy = policy
+        # Whether nothing of ours is desired in the machine.
+        self._leaves = False
         with ExitStack() as stack:
             # Agent and monitor are of one machine, and a hostile guest may have taken QEMU over: one budget for both.
             self._budget = Budget()
-            with open_agent(address, policy) as target:
-                self._agent = stack.enter_context(
-                    AgentClient(address.file, target=target, borrow=borrow, budget=self._budget)
-                )
-            # Without a monitor, nothing is plugged into the machine.
-            self._monitor: Monitor | None = None
-            if address.monitor:
-                with open_socket(address.monitor, policy) as target:
-                    self._monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
+            if isinstance(address, LibvirtAddress):
+                self._open_domain(address, stack, borrow=borrow)
+            else:
+                self._open_sockets(address, stack, borrow=borrow)
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
+
+    def _open_sockets(self, address: VmAddress, stack: ExitStack, *, borrow: bool) -> None:
+        with open_agent(address, self._policy) as target:
+            self._open_agent(address.file, target, stack, borrow=borrow)
+        self._board: Plugboard = NoPlugboard()
+        if address.monitor:
+            with open_socket(address.monitor, self._policy) as target:
+                monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
+            self._board = QemuPlugboard(monitor)
         self.place: Hashable = place_of(address)
 
+    def _open_domain(self, address: LibvirtAddress, stack: ExitStack, *, borrow: bool) -> None:
+        # Most machines are not those of libvirt.
+        from reconciler.drivers.vm.libvirt import SOCKETS, LibvirtPlugboard
+
+        domain = LibvirtPlugboard(address)
+        stack.callback(domain.close)
+        # libvirt chooses the path: no manifest names it.
+        policy = replace(self._policy, sockets=(*self._policy.sockets, *SOCKETS))
+        path = domain.open_channel()
+        with open_socket(path, policy) as target:
+            self._open_agent(path, target, stack, borrow=borrow)
+        self._board = domain
+        self.place = domain.place
+
+    def _open_agent(self, port: str, target: str, stack: ExitStack, *, borrow: bool) -> None:
+        """Connect to the agent. `port`: its address, by which it is lent as well. `target`: as for Connection."""
+        self._agent = stack.enter_context(AgentClient(port, target=target, borrow=borrow, budget=self._budget))
+        self.port = port
+
     def close(self) -> None:
-        """Disconnect from the agent and the monitor, so that other runs can connect."""
-        self._stack.close()
+        """Disconnect from the agent and the machine, so that other runs can connect."""
+        with self._stack:
+            if self._leaves:
+                # The channel that was plugged in to look is not needed any more. If that fails, the next run does it.
+                with suppress(ReconcilerError):
+                    self._board.leave()
 
     def lock(self) -> AbstractContextManager[None]:
         """Return a lock that does nothing: the machine has one client at a time anyway."""
@@ -80,6 +111,9 @@ class VmDriver:
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask QEMU what is plugged, and read the guest's kernel."""
+        self._leaves = not any(
+            (desired.sysctls, desired.interfaces, desired.neighbours, desired.routes, desired.rules)
+        ) and not (desired.ipvs and desired.ipvs.services)
         self._check_backends(desired)
         refuse_physical_devices(desired, self._policy)
         with self._budget.step():
@@ -102,7 +136,7 @@ class VmDriver:
             devices={},
             elsewhere=_elsewhere(state, desired),
             unrecorded=frozenset(taken),
-            machine=_with_guest(state, seen) if self._monitor else None,
+            machine=None if isinstance(self._board, NoPlugboard) else _with_guest(state, seen),
             hw_addrs=frozenset(
                 address
                 for link in links
@@ -129,7 +163,7 @@ class VmDriver:
         """
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         while True:
-            state = qemu.observe(self._monitor, desired.interfaces or (), taken) if self._monitor else Machine()
+            state = self._board.observe(desired.interfaces or (), taken)
             links = self._inside.engine.links()
             if _seen(state, links).keys() == state.plugged.keys() or time.monotonic() > deadline:
                 return state, links
@@ -144,7 +178,7 @@ class VmDriver:
         with self._budget.step():
             state, links = self._look(desired)
             ours = {link.name for link in _seen(state, links).values()}
-            taken = adoption.choose(desired, links, ours, self._others())
+            taken = adoption.choose(desired, links, ours, self._board.others())
             observed = self._observe(desired, quick=False, taken=taken)
         adopting.check_alike(desired, observed)
         return observed
@@ -157,11 +191,8 @@ class VmDriver:
         with self._budget.step():
             state, links = self._look(sandbox)
             ours = {link.name for link in _seen(state, links).values()}
-            taken, left = adoption.sort(links, ours, self._others())
+            taken, left = adoption.sort(links, ours, self._board.others())
             return Inventory(self._observe(sandbox, quick=False, taken=taken), left)
-
-    def _others(self) -> list[qemu.OtherNic]:
-        return qemu.others(self._monitor) if self._monitor else []
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""
@@ -182,7 +213,7 @@ class VmDriver:
         # Only an apply pays for the import.
         from reconciler.drivers.vm import execute
 
-        yield from execute.execute(self._inside, self._monitor, self._budget, segments)
+        yield from execute.execute(self._inside, self._board, self._budget, segments)
 
     def state(self) -> str:
         """Return whether the machine runs, as QEMU says: `running`, `paused`, `io-error`, …: RunState of its schema.
@@ -190,7 +221,7 @@ class VmDriver:
         Without a monitor, it runs if its agent answers.
         """
         with self._budget.step():
-            return qemu.run_state(self._monitor) if self._monitor else "running"
+            return self._board.run_state()
 
     def listen(self) -> None:
         """Subscribe to notifications of changes in the guest."""

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from reconciler.drivers.inside import Inside
-from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import find
-from reconciler.errors import ChannelError, HostError, ReconcilerError
-from reconciler.guest.qmp import Monitor
+from reconciler.drivers.vm.plugboard import Plugboard
+from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.netlink import execute as netlink
 from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
@@ -34,12 +33,10 @@ PLUG_TIMEOUT = 10.0
 _POLL = 0.02
 
 
-def execute(
-    inside: Inside, monitor: Monitor | None, budget: Budget, segments: Sequence[Segment]
-) -> Iterator[list[Outcome]]:
+def execute(inside: Inside, board: Plugboard, budget: Budget, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
     """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed."""
     return until_failure(
-        outcomes for segment in segments for outcomes in _within(budget, _execute(inside, monitor, segment))
+        outcomes for segment in segments for outcomes in _within(budget, _execute(inside, board, segment))
     )
 
 
@@ -49,10 +46,10 @@ def _within(budget: Budget, batches: Iterator[list[Outcome]]) -> Iterator[list[O
         yield from batches
 
 
-def _execute(inside: Inside, monitor: Monitor | None, segment: Segment) -> Iterator[list[Outcome]]:
+def _execute(inside: Inside, board: Plugboard, segment: Segment) -> Iterator[list[Outcome]]:
     match segment:
         case Plugs():
-            return _plug(inside, monitor, segment)
+            return _plug(inside, board, segment)
         case Network() | Settings() | Table():
             return inside.execute(segment)
         case Moves() | Commands() | Imports() | RuleCommands():
@@ -61,15 +58,13 @@ def _execute(inside: Inside, monitor: Monitor | None, segment: Segment) -> Itera
             assert_never(segment)
 
 
-def _plug(inside: Inside, monitor: Monitor | None, segment: Plugs) -> Iterator[list[Outcome]]:
+def _plug(inside: Inside, board: Plugboard, segment: Plugs) -> Iterator[list[Outcome]]:
     for operation in segment.operations:
         try:
-            if monitor is None:
-                raise HostError("the machine has no monitor, so no NIC can be plugged into it")
             if isinstance(operation, NameInterface):
                 yield _name(inside, operation)
             else:
-                qemu.execute(monitor, operation)
+                board.execute(operation)
                 yield [Outcome(operation, Status.DONE)]
         except ChannelError as error:
             yield [Outcome(operation, Status.UNKNOWN, str(error))]
