@@ -54,7 +54,7 @@ def _examine(address: DriverAddress, policy: Policy) -> None:
                     os.close(open_namespace(address, policy))
         case VmAddress():
             with about("driver"):
-                for each in (address.file, address.monitor):
+                for each in {address.monitor: None, **dict.fromkeys(address.sockets.values())}:
                     check_socket(each, policy)
         case KataAddress():
             check_program(address)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -93,13 +94,18 @@ class Monitor:
         with self._budget.step():
             return self._execute(command, arguments)
 
-    def _execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
+    def _execute(self, command: str, arguments: Mapping[str, Any], descriptor: int | None = None) -> Any:
         deadline = self._budget.deadline(self._timeout)
         id_ = next(self._ids)
         message = {"execute": command, "arguments": arguments, "id": id_}
         try:
             self._socket.settimeout(self._timeout)
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            line = json.dumps(message).encode() + b"\n"
+            if descriptor is None:
+                self._socket.sendall(line)
+            else:
+                # A short line goes as a whole.
+                socket.send_fds(self._socket, [line], [descriptor])
         except TimeoutError:
             raise ChannelError(f"QEMU did not read the command {command} within {self._timeout:g} s") from None
         except OSError as error:
@@ -114,6 +120,11 @@ class Monitor:
                 return answer["return"]
             if time.monotonic() > deadline:
                 raise self._late(command)
+
+    def pass_descriptor(self, descriptor: int, name: str) -> None:
+        """Pass an open file to QEMU, under a name that the next commands can use."""
+        with self._budget.step():
+            self._execute("getfd", {"fdname": name}, descriptor)
 
     def human(self, line: str) -> str:
         """Execute a line of the human monitor, for what QMP does not have. Return its output."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, assert_never
 from reconciler.errors import NotAllowedError
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.policy import Devices, Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.wording import shorten
 
 _OF_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/task/[0-9]+)?/ns/net")
@@ -49,7 +49,7 @@ def check(sandbox: Sandbox, policy: Policy) -> None:
 
 def refusals(sandbox: Sandbox, policy: Policy) -> list[Finding]:
     """Return what a sandbox names and the policy does not allow, with the lines that would allow it all."""
-    return _worded([*_of_driver(sandbox.driver, policy), *_of_interfaces(sandbox, policy)], policy)
+    return _worded([*_of_driver(sandbox, policy), *_of_interfaces(sandbox, policy)], policy)
 
 
 def refuse_physical(policy: Policy, sandbox: str, index: int, device: str) -> None:
@@ -67,23 +67,30 @@ def line_for_folder(policy: Policy, field: str, folder: str) -> str:
     return f"to allow it, {_line(policy, field, write(wider))}"
 
 
-def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[_Need]:
-    match address:
-        case NetnsAddress():
+def _of_driver(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
+    match sandbox.driver:
+        case NetnsAddress() as address:
             yield from _driver("netns", policy)
             yield from _namespace(address, policy)
-        case VmAddress(name=name):
+        case VmAddress() as address:
             yield from _driver("vm", policy)
-            sockets = {"name": address.file} if name is not None else {"qmp": address.monitor, "agent": address.file}
-            for field, path in sockets.items():
+            for field, path in address.sockets.items():
                 yield from _socket(("driver", "vm", field), path, policy)
+            if address.guest_agent is not None:
+                yield from _push(sandbox.id, policy)
         case KataAddress(runtime=runtime):
             yield from _driver("kata", policy)
             if runtime not in policy.runtimes:
                 what = f"{runtime} may not be run as kata-runtime"
                 yield _Need(("driver", "kata", "runtime"), what, "runtimes", partial(_with_runtime, runtime))
         case _:
-            assert_never(address)
+            assert_never(sandbox.driver)
+
+
+def _push(sandbox: str, policy: Policy) -> Iterator[_Need]:
+    if not any(fnmatchcase(sandbox, each) for each in policy.push):
+        what = f"reconciler's agent, which is root there, may not be pushed into the machine of sandbox {sandbox}"
+        yield _Need(("driver", "vm", "guestAgent"), what, "pushAgent", partial(_with_push, sandbox))
 
 
 def _driver(name: str, policy: Policy) -> Iterator[_Need]:
@@ -135,6 +142,10 @@ def _with_sockets(folder: str, policy: Policy) -> Policy:
 
 def _with_rules(folder: str, policy: Policy) -> Policy:
     return replace(policy, rules_files=(*policy.rules_files, folder))
+
+
+def _with_push(sandbox: str, policy: Policy) -> Policy:
+    return replace(policy, push=(*policy.push, sandbox))
 
 
 def _with_runtime(runtime: str, policy: Policy) -> Policy:
@@ -196,6 +207,7 @@ def write(policy: Policy) -> dict[str, Any]:
         "devices": {sandboxes: [*devices] for sandboxes, devices in policy.devices.items()},
         "physicalDevices": {sandboxes: [*devices] for sandboxes, devices in policy.physical_devices.items()},
         "rulesFiles": [*policy.rules_files],
+        "pushAgent": [*policy.push],
     }
 
 

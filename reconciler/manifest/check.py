@@ -63,8 +63,9 @@ def _claims(sandbox: Sandbox, identify: Callable[[str], Hashable]) -> Iterator[_
     match sandbox.driver:
         case KataAddress(id=name):
             yield _named("container", name, ("driver", "kata", "id"))
-        case VmAddress(file=file, qmp=qmp):
-            yield _Claim("agent socket", identify(file), file, ("driver",))
+        case VmAddress(file=file, name=name, qmp=qmp, agent=agent):
+            if agent or name:
+                yield _Claim("agent socket", identify(file), file, ("driver",))
             if qmp:
                 yield _Claim("QMP socket", identify(qmp), qmp, ("driver", "vm", "qmp"))
         case NetnsAddress(file=file):

@@ -65,6 +65,7 @@ def _complete(data: Mapping[str, Any], default: Policy) -> Policy:
         devices=_devices(data.get("devices", default.devices)),
         physical_devices=_devices(data.get("physicalDevices", default.physical_devices)),
         rules_files=_folders(data.get("rulesFiles", default.rules_files)),
+        push=tuple(data.get("pushAgent", default.push)),
     )
 
 

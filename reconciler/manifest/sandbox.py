@@ -12,6 +12,8 @@ from reconciler.manifest.sections import SECTIONS
 from reconciler.model.sandbox import KATA_RUNTIME, DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
 
 API_VERSION = "reconciler/v1"
+# Fields of an address that have another name in a manifest.
+_FIELDS = {"guest_agent": "guestAgent"}
 
 
 def read_sections(data: Mapping[str, Any], findings: list[Finding], rules: str | None = None) -> Draft:
@@ -44,7 +46,8 @@ def _read_driver(data: Mapping[str, Any]) -> DriverAddress:
     if driver == "kata":
         return KataAddress(id=str(address["id"]), runtime=address.get("runtime", KATA_RUNTIME))
     if driver == "vm":
-        return VmAddress(name=name, qmp=address.get("qmp"), agent=address.get("agent"))
+        guest_agent = address.get("guestAgent")
+        return VmAddress(name=name, qmp=address.get("qmp"), agent=address.get("agent"), guest_agent=guest_agent)
     return NetnsAddress(name=name, path=address.get("path"), pid=address.get("pid"))
 
 
@@ -54,7 +57,7 @@ def _write_driver(address: DriverAddress) -> dict[str, Any]:
         return {"kata": {"id": address.id, **runtime}}
     driver = "vm" if isinstance(address, VmAddress) else "netns"
     fields = {field: value for field, value in asdict(address).items() if value is not None and field != "started"}
-    return {driver: fields}
+    return {driver: {_FIELDS.get(field, field): value for field, value in fields.items()}}
 
 
 def write(sandbox: Sandbox) -> dict[str, Any]:

@@ -30,7 +30,8 @@ class Policy:
     `file`: what the operator changes to allow more. `lines`: the first and the last line of each field in it, from 1,
     without those that it lacks. `processes`: whether a namespace may be that of a process. `physical_devices`: devices
     of `devices` that may have hardware behind them. `rules_files`: folders of files of rules besides those that hold
-    the manifests.
+    the manifests. `push`: patterns of the IDs of sandboxes into whose machines our agent may be pushed. `may_push`:
+    whether this run does so; it is no field of the file, but up to the command and its options.
     """
 
     file: str = POLICY_FILE
@@ -43,6 +44,8 @@ class Policy:
     devices: Devices = field(default_factory=_any_device)
     physical_devices: Devices = field(default_factory=_no_device)
     rules_files: tuple[str, ...] = ()
+    push: tuple[str, ...] = ()
+    may_push: bool = False
 
 
 DEFAULTS = Policy()

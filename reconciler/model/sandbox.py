@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Where each virtual machine of our own has a folder of sockets.
 SANDBOXES = "/run/reconciler/sandboxes"
+# Where sockets are of channels that we plug into machines.
+CHANNELS = "/run/reconciler/channels"
 NO_PROCESS = -1
 
 
@@ -57,25 +59,46 @@ class NetnsAddress:
 class VmAddress:
     """A virtual machine: one of our own by name, or anyone's by two sockets.
 
-    These are the sockets of its monitor (QMP) and of the agent in it.
+    These are the sockets of its monitor (QMP) and of the agent in it. `guest_agent`: that of QEMU's own agent in it,
+    through which our agent is pushed into the machine where it does not answer. Without `agent`, its channel is plugged
+    in as well.
     """
 
     name: str | None = None
     qmp: str | None = None
     agent: str | None = None
+    guest_agent: str | None = None
 
     def __str__(self) -> str:
-        return f"vm {self.name or self.agent}"
+        return f"vm {self.name or self.agent or self.qmp}"
 
     @property
     def file(self) -> str:
         """Return the path of the agent's socket."""
-        return self.agent or f"{SANDBOXES}/{self.name}/agent.sock"
+        return self.agent or self.channel or f"{SANDBOXES}/{self.name}/agent.sock"
+
+    @property
+    def channel(self) -> str | None:
+        """Return the path of the agent's socket if we plug the channel in; None if the machine has one."""
+        if self.agent is not None or self.qmp is None:
+            return None
+        # Few machines have no channel, and the path of their monitor can be as long as this path may be.
+        from hashlib import sha256
+
+        return f"{CHANNELS}/{sha256(self.qmp.encode()).hexdigest()[:16]}.sock"
 
     @property
     def monitor(self) -> str:
         """Return the path of the monitor's socket."""
         return self.qmp or f"{SANDBOXES}/{self.name}/qmp.sock"
+
+    @property
+    def sockets(self) -> dict[str, str]:
+        """Return the paths of all sockets that a manifest names, by its fields."""
+        if self.name is not None:
+            return {"name": self.file}
+        named = {"qmp": self.qmp, "agent": self.agent, "guestAgent": self.guest_agent}
+        return {field: path for field, path in named.items() if path is not None}
 
 
 KATA_RUNTIME = "/usr/bin/kata-runtime"

@@ -49,7 +49,10 @@ class Presence:
         """Track these sandboxes from now on, and no others."""
         self._addresses = {name: each for name, each in addresses.items() if isinstance(each, NetnsAddress)}
         self._sockets = {
-            name: (each.file, each.monitor) for name, each in addresses.items() if isinstance(each, VmAddress)
+            # A channel of ours is plugged in by the look that finds the machine.
+            name: (each.monitor if each.channel else each.file, each.monitor)
+            for name, each in addresses.items()
+            if isinstance(each, VmAddress)
         }
 
     def reload(self) -> None:

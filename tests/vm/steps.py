@@ -29,11 +29,11 @@ def watched(step: Step) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
 
         def execute(
-            inside: Inside, monitor: Monitor, budget: Budget, segments: Sequence[Segment]
+            inside: Inside, client: AgentClient, monitor: Monitor, budget: Budget, segments: Sequence[Segment]
         ) -> Iterator[list[Outcome]]:
             executing.append(len(executing) == 0)
             try:
-                yield from unwatched(inside, monitor, budget, segments)
+                yield from unwatched(inside, client, monitor, budget, segments)
             finally:
                 executing[-1] = False
 

@@ -22,7 +22,7 @@ from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.whereabouts import place_of
-from reconciler.model.machine import Machine, Other, Plugged
+from reconciler.model.machine import NO_MANAGERS, Machine, Other, Plugged
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed, Sandbox, VmAddress
 from reconciler.netlink.budget import Budget
@@ -32,6 +32,7 @@ from reconciler.netlink.sections import GROUPS
 from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
+    from reconciler.drivers import Report
     from reconciler.drivers.survey import Inventory
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
@@ -46,8 +47,8 @@ _NONE: Mapping[str, Other] = MappingProxyType({})
 class VmDriver:
     """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
-    def __init__(self, address: VmAddress, policy: Policy, *, borrow: bool) -> None:
-        """Connect. `borrow`: ask a watcher to lend it.
+    def __init__(self, address: VmAddress, policy: Policy, *, borrow: bool, report: Report) -> None:
+        """Connect. `borrow`: ask a watcher to lend it. `report` is told of an agent that is pushed into the machine.
 
         SandboxGoneError if it does not run, BusyError if another run has it, RefusedError if the policy does not allow
         its sockets.
@@ -56,16 +57,36 @@ class VmDriver:
         with ExitStack() as stack:
             # Agent and monitor are of one machine, and a hostile guest may have taken QEMU over: one budget for both.
             self._budget = Budget()
-            with open_socket(address.file, policy) as target:
-                self._agent = stack.enter_context(
-                    AgentClient(address.file, target=target, borrow=borrow, budget=self._budget)
-                )
+            self._agent = stack.enter_context(self._connect(address, borrow=borrow))
             with open_socket(address.monitor, policy) as target:
                 self._monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
+            if address.guest_agent is not None and policy.may_push:
+                # Most machines have the agent.
+                from reconciler.drivers.vm import pushing
+
+                pushing.ensure(self._agent, address, policy, report)
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
         self.place: Hashable = place_of(address)
+
+    def _connect(self, address: VmAddress, *, borrow: bool) -> AgentClient:
+        """Connect to the agent's socket. If it is that of a channel of ours, plug that in first."""
+        if address.channel is None:
+            with open_socket(address.file, self._policy) as target:
+                return AgentClient(address.file, target=target, borrow=borrow, budget=self._budget)
+        try:
+            return AgentClient(address.file, borrow=borrow, budget=self._budget)
+        except SandboxGoneError:
+            if not self._policy.may_push:
+                raise SandboxGoneError(
+                    "the machine has no channel for an agent of reconciler, and this command plugs none in; "
+                    "`reconciler apply` without --no-push does"
+                ) from None
+        from reconciler.drivers.vm import pushing
+
+        pushing.plug_channel(address, self._policy)
+        return AgentClient(address.file, borrow=borrow, budget=self._budget)
 
     def close(self) -> None:
         """Disconnect from the agent and the monitor, so that other runs can connect."""
@@ -94,12 +115,13 @@ class VmDriver:
             for device, link in seen.items()
         }
         observed = self._inside.observe(desired, links, owned, quick=quick)
+        managers = NO_MANAGERS if desired.interfaces is None else self._agent.unmanaged()
         around = replace(
             observed.around,
             devices={},
             elsewhere=_elsewhere(state, desired),
             unrecorded=frozenset(taken),
-            machine=_with_guest(state, seen),
+            machine=replace(_with_guest(state, seen), managers=managers),
             hw_addrs=frozenset(
                 address
                 for link in links
@@ -176,7 +198,7 @@ class VmDriver:
         # Only an apply pays for the import.
         from reconciler.drivers.vm import execute
 
-        yield from execute.execute(self._inside, self._monitor, self._budget, segments)
+        yield from execute.execute(self._inside, self._agent, self._monitor, self._budget, segments)
 
     def state(self) -> str:
         """Return whether the machine runs, as QEMU says: `running`, `paused`, `io-error`, …: RunState of its schema."""

@@ -1,0 +1,88 @@
+"""Makes sure that our agent answers in a machine: where it does not, it is pushed through QEMU's guest agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reconciler.drivers import Report
+from reconciler.drivers.reach import about, open_socket
+from reconciler.drivers.vm import channel
+from reconciler.errors import ChannelError
+from reconciler.guest import push
+from reconciler.guest.client import AgentClient
+from reconciler.guest.connection import OtherVersionError
+from reconciler.guest.guest_agent import GuestAgent
+from reconciler.guest.qmp import Monitor
+from reconciler.model.policy import Policy
+from reconciler.model.sandbox import VmAddress
+
+# Seconds without an answer, after which no agent is there. One answers in milliseconds; it is not pushed while its unit
+# runs, so a slow one does no harm.
+SILENCE = 2.0
+# Seconds for an agent that was just started. It takes 0.6 to 1.6.
+START_TIMEOUT = 15.0
+
+
+def ensure(client: AgentClient, address: VmAddress, policy: Policy, report: Report) -> None:
+    """Push the agent unless one of our version answers; report that before.
+
+    HostError, with what to do, if the guest makes it impossible; BusyError if it has no guest agent (yet).
+    """
+    try:
+        client.greet(SILENCE)
+        return
+    except ChannelError:
+        why = "no agent of reconciler answers in the machine"
+    except OtherVersionError as error:
+        why = f"an agent of version {error.version} answers in the machine"
+    with guest_agent(address, policy) as guest:
+        found = push.look(guest)
+        if not found.is_current:
+            report(f"{why}; pushing one into it, as root, through its guest agent ({address.guest_agent})")
+            push.push(guest)
+    client.greet(START_TIMEOUT)
+
+
+@contextmanager
+def guest_agent(address: VmAddress, policy: Policy) -> Iterator[GuestAgent]:
+    """Connect to QEMU's guest agent in a machine that has one by its address."""
+    path = address.guest_agent or ""
+    with (
+        about("driver", "vm", "guestAgent"),
+        open_socket(path, policy) as target,
+        GuestAgent(path, target=target) as guest,
+    ):
+        yield guest
+
+
+def push_now(address: VmAddress, policy: Policy) -> bool:
+    """Push the agent unless this one runs. Return whether that was done. First plug its channel in, if that is ours.
+
+    Whoever is connected to the channel meanwhile, such as a watcher, greets the new agent.
+    """
+    with guest_agent(address, policy) as guest:
+        found = push.look(guest)
+        plug_channel(address, policy)
+        if found.is_current:
+            return False
+        push.push(guest)
+    return True
+
+
+def remove(address: VmAddress, policy: Policy) -> bool:
+    """Stop the agent that was pushed, and unplug its channel if that is ours. Return whether there was an agent."""
+    with guest_agent(address, policy) as guest:
+        removed = push.remove(guest)
+    if address.channel is not None:
+        with open_socket(address.monitor, policy) as target, Monitor(address.monitor, target=target) as monitor:
+            channel.unplug(monitor, address.channel)
+    return removed
+
+
+def plug_channel(address: VmAddress, policy: Policy) -> None:
+    """Plug the channel of the agent in, unless it is there or the machine has one by itself."""
+    if address.channel is None or channel.is_served(address.channel):
+        return
+    with open_socket(address.monitor, policy) as target, Monitor(address.monitor, target=target) as monitor:
+        channel.plug(monitor, address.channel)
