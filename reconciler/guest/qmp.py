@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
 import socket
 import time
 from collections import deque
@@ -154,6 +155,22 @@ class Monitor:
                 self._events.append(self._receive(deadline, name))
             except ChannelError:
                 return False
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when QEMU has sent an event."""
+        return self._socket.fileno()
+
+    def noticed(self) -> set[str]:
+        """Return the names of the events that QEMU has sent, without waiting, and forget them."""
+        with self._budget.step():
+            while self._is_readable():
+                self._events.append(self._receive(time.monotonic() + self._timeout, "half an event"))
+        found = {str(each.get("event")) for each in self._events}
+        self._events.clear()
+        return found
+
+    def _is_readable(self) -> bool:
+        return b"\n" in self._buffer or bool(select.select([self._socket], [], [], 0)[0])
 
     def _greet(self) -> None:
         try:

@@ -5,6 +5,7 @@ There is no state file: QEMU reports what is plugged under our ids, and the gues
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 # Seconds to wait for a NIC that an earlier run plugged or unplugged; one takes 0.05 to 0.7.
 _SETTLE_TIMEOUT = 2.0
 _POLL = 0.05
+# Events of QEMU after which another agent may be in the guest, or none.
+_RESTARTS = {"RESET", "VSERPORT_CHANGE"}
 _NONE: Mapping[str, Other] = MappingProxyType({})
 
 
@@ -60,7 +63,7 @@ class VmDriver:
             self._agent = stack.enter_context(self._connect(address, borrow=borrow))
             with open_socket(address.monitor, policy) as target:
                 self._monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
-            if address.guest_agent is not None and policy.may_push:
+            if address.guest_agent is not None:
                 # Most machines have the agent.
                 from reconciler.drivers.vm import pushing
 
@@ -220,8 +223,16 @@ class VmDriver:
             self._agent.unguard()
 
     def heard(self, timeout: float, wake: int) -> Notices:
-        """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over."""
-        found = self._agent.notices(timeout, wake)
+        """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over.
+
+        They are `lost` if the guest was reset, or if a program in it opened or closed a port: the agent may be another.
+        """
+        with select.epoll() as either:
+            either.register(wake, select.EPOLLIN)
+            either.register(self._monitor.fileno(), select.EPOLLIN)
+            found = self._agent.notices(timeout, either.fileno())
+        if _RESTARTS & self._monitor.noticed():
+            found = found._replace(lost=True)
         return found._replace(messages=[each for each in found.messages if is_news(each.type, each.payload)])
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from reconciler.drivers import Report
 from reconciler.drivers.reach import about, open_socket
 from reconciler.drivers.vm import channel
-from reconciler.errors import ChannelError
+from reconciler.errors import ChannelError, HostError
 from reconciler.guest import push
 from reconciler.guest.client import AgentClient
 from reconciler.guest.connection import OtherVersionError
@@ -27,7 +27,8 @@ START_TIMEOUT = 15.0
 def ensure(client: AgentClient, address: VmAddress, policy: Policy, report: Report) -> None:
     """Push the agent unless one of our version answers; report that before.
 
-    HostError, with what to do, if the guest makes it impossible; BusyError if it has no guest agent (yet).
+    HostError, with what to do, if the guest makes it impossible, or if this run pushes none; BusyError if it has no
+    guest agent (yet).
     """
     try:
         client.greet(SILENCE)
@@ -36,6 +37,11 @@ def ensure(client: AgentClient, address: VmAddress, policy: Policy, report: Repo
         why = "no agent of reconciler answers in the machine"
     except OtherVersionError as error:
         why = f"an agent of version {error.version} answers in the machine"
+    if not policy.may_push:
+        raise HostError(
+            f"{why} ({address.file}), and this command pushes none; `reconciler agent push`, or `reconciler apply` "
+            "without --no-push, does"
+        )
     with guest_agent(address, policy) as guest:
         found = push.look(guest)
         if not found.is_current:
