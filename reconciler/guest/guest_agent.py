@@ -103,8 +103,10 @@ class GuestAgent:
         self._send(_DELIMITER + _message("guest-sync-delimited", {"id": number}), self._absent())
         while True:
             self._receive(_DELIMITER, deadline, self._absent())
+            # There may be one of an answer to an earlier client as well.
+            line = self._receive(b"\n", deadline, self._absent()).rpartition(_DELIMITER)[2]
             try:
-                if json.loads(self._receive(b"\n", deadline, self._absent())) == {"return": number}:
+                if json.loads(line) == {"return": number}:
                     return
             except (ValueError, RecursionError):
                 # Half an answer to an earlier client.
@@ -209,6 +211,6 @@ def run(guest: GuestCommands, script: str, standard_input: bytes = b"") -> Ran:
 
 def _text(found: dict[str, Any], field: str) -> str:
     try:
-        return base64.b64decode(found.get(field) or "").decode(errors="replace")
+        return base64.b64decode(found.get(field) or "", validate=True).decode(errors="replace")
     except (binascii.Error, TypeError, ValueError):
         raise ProtocolError(f"the guest agent sent a {field} that is not base64") from None
