@@ -1,4 +1,4 @@
-"""The client of QEMU's guest agent, against peers as a hostile guest can be one; tests/vm/test_stock.py has a real one."""
+"""The client of QEMU's guest agent, against hostile peers; tests/vm/test_stock.py has a real one."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ _REFUSALS = {
     "Command guest-exec has been disabled: the command is not allowed": "may not execute programs (Command guest-exec",
     "Failed to execute child process “/bin/sh” (Permission denied)": (
         "the guest does not let its guest agent execute programs (Failed to execute child process “/bin/sh” "
-        "(Permission denied)), as SELinux does by default; put the agent into the image instead: `reconciler agent cloud-init`"
+        "(Permission denied)), as SELinux does by default; put the agent into the image instead: `reconciler agent "
     ),
 }
 
