@@ -65,6 +65,15 @@ def _remove_chardev(monitor: Monitor, path: str) -> None:
         os.unlink(path)
 
 
+def is_closed(monitor: Monitor, path: str) -> bool:
+    """Return whether no program in the guest has opened the port that this socket leads to. False if nobody knows."""
+    for each in Answer(monitor.execute("query-chardev"), "query-chardev"):
+        names = {f"unix:{path},server=on", f"unix:{path},server"}
+        if each["filename"].text().removeprefix("disconnected:") in names and not each["frontend-open"].flag():
+            return True
+    return False
+
+
 def _is_plugged(monitor: Monitor) -> bool:
     return _is_device(monitor) or _is_chardev(monitor)
 

@@ -67,7 +67,7 @@ class VmDriver:
                 # Most machines have the agent.
                 from reconciler.drivers.vm import pushing
 
-                pushing.ensure(self._agent, address, policy, report)
+                pushing.ensure(self._agent, self._monitor, address, policy, report)
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()

@@ -24,19 +24,21 @@ SILENCE = 2.0
 START_TIMEOUT = 15.0
 
 
-def ensure(client: AgentClient, address: VmAddress, policy: Policy, report: Report) -> None:
+def ensure(client: AgentClient, monitor: Monitor, address: VmAddress, policy: Policy, report: Report) -> None:
     """Push the agent unless one of our version answers; report that before.
 
     HostError, with what to do, if the guest makes it impossible, or if this run pushes none; BusyError if it has no
     guest agent (yet).
     """
-    try:
-        client.greet(SILENCE)
-        return
-    except ChannelError:
-        why = "no agent of reconciler answers in the machine"
-    except OtherVersionError as error:
-        why = f"an agent of version {error.version} answers in the machine"
+    why = "no agent of reconciler answers in the machine"
+    if not channel.is_closed(monitor, address.file):
+        try:
+            client.greet(SILENCE)
+            return
+        except ChannelError:
+            pass
+        except OtherVersionError as error:
+            why = f"an agent of version {error.version} answers in the machine"
     if not policy.may_push:
         raise HostError(
             f"{why} ({address.file}), and this command pushes none; `reconciler agent push`, or `reconciler apply` "
