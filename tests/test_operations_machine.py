@@ -19,6 +19,7 @@ from reconciler.operations.machine import (
     MachineOperation,
     NameInterface,
     PlugOperation,
+    SetUnmanaged,
     adopted_nic,
     adoption_mark,
     plug_id,
@@ -33,6 +34,8 @@ OTHER, MARK = Other("nic_0", "net-0"), "reconciler.adopted.4.5.tap1nic_0net-0"
 CHARDEV = f"chardev-add socket,id=reconciler-tap1,path={SOCKET},reconnect=1"
 DEVICE = f"device_add virtio-net-pci,id=reconciler-tap1,netdev=reconciler-tap1,mac={MAC},bus=port0,addr=0"
 
+NETWORKD = "/run/systemd/network/00-reconciler.network"
+NM, NM_RELOAD = "/run/NetworkManager/conf.d/00-reconciler.conf", "nmcli general reload conf"
 OPERATIONS: list[tuple[Operation, str, str]] = [
     (
         AddNetdev(device="tap1", queues=1),
@@ -62,6 +65,21 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
         f"{DEVICE},mq=on,host_mtu=1400,vectors=6",
     ),
     (NameInterface(device="tap1", hw_addr=MAC, name="eth0"), "+", f"ip link set dev {MAC} name eth0"),
+    (
+        SetUnmanaged(hw_addrs=(MAC,), managers=("systemd-network",)),
+        "~",
+        f"printf '%s\\n' '[Match]' PermanentMACAddress={MAC} '[Link]' Unmanaged=yes >{NETWORKD}; networkctl reload",
+    ),
+    (
+        SetUnmanaged(hw_addrs=(MAC, "02::"), managers=("NetworkManager", "unknown")),
+        "~",
+        f"printf '%s\\n' '[device-reconciler]' match-device=mac:{MAC},mac:02:: managed=0 >{NM}; {NM_RELOAD}",
+    ),
+    (
+        SetUnmanaged(hw_addrs=(), managers=("systemd-network",)),
+        "~",
+        f"rm -f {NETWORKD}; networkctl reload",
+    ),
     (DeleteDevice(device="tap1"), "-", "device_del reconciler-tap1"),
     (DeleteNetdev(device="tap1"), "-", "netdev_del reconciler-tap1"),
     (
@@ -89,7 +107,7 @@ def test_an_operation_reads_like_the_command(operation: Operation, sign: str, co
 
 
 def test_every_operation_is_shown() -> None:
-    kinds = {*get_args(PlugOperation), NameInterface}
+    kinds = {*get_args(PlugOperation), NameInterface, SetUnmanaged}
     assert {type(operation) for operation, _, _ in OPERATIONS} == kinds == set(get_args(MachineOperation))
 
 
@@ -97,6 +115,7 @@ def test_only_a_name_needs_to_be_waited_for() -> None:
     comments = {type(operation).__name__: operation.comment for operation, _, _ in OPERATIONS if operation.comment}
     assert comments == {
         "NameInterface": "once the guest has found the NIC with this address",
+        "SetUnmanaged": "none of ours is left",
         "AdoptDevices": "from now on ours: eth0, 'a b'",
     }
 

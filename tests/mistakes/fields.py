@@ -151,7 +151,7 @@ ROWS: list[Row] = [
         "vm: {agent: /run/agent.sock}",
         (
             "4:7: driver.vm: a mapping with agent is not valid; expected a virtual machine: either "
-            "name (one that `reconciler sandbox start` started), or qmp and agent"
+            "name (one that `reconciler sandbox start` started), or qmp with agent, guestAgent or both"
         ),
     ),
     Row(

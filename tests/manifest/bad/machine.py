@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.manifest.texts import Row, manifest
 
-VM = "a virtual machine: either name (one that `reconciler sandbox start` started), or qmp and agent"
+VM = "a virtual machine: either name (one that `reconciler sandbox start` started), or qmp with agent, guestAgent or both"
 NAME = (
     "the name of a virtual machine that `reconciler sandbox start` started: 1 to 50 letters, digits, '_', '-' and "
     "'.', the first a letter or digit"
@@ -22,7 +22,7 @@ ROWS: list[Row] = [
         [
             (
                 'bad.yaml:3:14: driver.vm: "web-1" is text; expected a virtual machine: either name (one '
-                "that `reconciler sandbox start` started), or qmp and agent, such as {name: web-1}"
+                "that `reconciler sandbox start` started), or qmp with agent, guestAgent or both, such as {name: web-1}"
             )
         ],
     ),
@@ -96,7 +96,7 @@ ROWS: list[Row] = [
         manifest("driver: {vm: {name: web-1, pid: 7}}"),
         [
             f"bad.yaml:3:14: driver.vm: a mapping with name, pid is not valid; expected {VM}",
-            "bad.yaml:3:28: driver.vm.pid: unknown field; expected one of: name, qmp, agent",
+            "bad.yaml:3:28: driver.vm.pid: unknown field; expected one of: name, qmp, agent, guestAgent",
         ],
     ),
     (
