@@ -83,10 +83,12 @@ docs: $(DOCS)/.complete ## build the documentation as a site in build/site, and 
 mutations: root setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
 
-soak: root setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go; compare an hour of history with recorders
+soak: root setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go; compare an hour of history with recorders; reboot a stock guest
 	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 	$(VENV)/bin/python -m tests.watch.recorded
+	$(call install,debootstrap:debootstrap mke2fs:e2fsprogs)
+	$(VENV)/bin/python -m tests.reboot
 
 dist: setup packagers ## build sdist, wheel and Debian package into dist/, and check each; a container image if buildah is installed
 	@$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements-dist.txt

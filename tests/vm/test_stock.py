@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.drivers.vm import channel
 from reconciler.guest import push
 from reconciler.guest.guest_agent import GuestAgent
 from reconciler.guest.qmp import Monitor
+from reconciler.model.sandbox import VmAddress
 from tests import stock
 from tests.allowed import write_policy
 from tests.conftest import Kernel, ip
@@ -126,8 +128,7 @@ def test_network_managers_leave_our_nics_alone(box: Box, capsys: pytest.CaptureF
     assert _addresses(box.machine) == ["192.0.2.2/24"]
     for change in (
         "systemctl restart systemd-networkd; networkctl reconfigure eth-test",
-        "systemctl start NetworkManager; nm-online -s -t 10; nmcli networking off; nmcli networking on",
-        "networkctl reload; systemctl stop NetworkManager",
+        "systemctl start NetworkManager; nm-online -s -t 10; networkctl reload; systemctl stop NetworkManager",
     ):
         box.machine.output(change)
         assert box.run("diff") == 0, capsys.readouterr().out
@@ -183,6 +184,9 @@ def test_an_agent_of_another_version_is_replaced(
         patched.setattr(push, "source", lambda: older)
         patched.setattr(push, "digest", lambda: "0123456789ab")
         push.push(guest)
+    with Monitor(box.machine.qmp) as monitor:
+        while channel.is_closed(monitor, box.machine.agent):
+            time.sleep(0.05)
     assert box.agent("status") == 1
     assert "another agent (0123456789ab, this one is " in capsys.readouterr().out
     assert box.run("diff") == 0
@@ -207,13 +211,19 @@ def test_nothing_is_left_after_removal(box: Box, capsys: pytest.CaptureFixture[s
     assert left == "ls: cannot access '/run/reconciler*': No such file or directory\n"
 
 
-def test_a_channel_is_plugged_in_where_there_is_none(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_channel_is_plugged_in_where_there_is_none(
+    box: Box, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Monitor(box.machine.qmp) as monitor:
         monitor.execute("device_del", id="agent-port")
     box.manifest(driver="")
     before = box.machine.output("ls /dev/vport*")
     assert box.run("apply", "--no-push") == 2
     assert "the machine has no channel for an agent of reconciler" in capsys.readouterr().err
+    with Monitor(box.machine.qmp) as monitor, monkeypatch.context() as patched:
+        # As if a run was killed between its two commands.
+        patched.setattr(channel, "complete", lambda _: None)
+        channel.plug(monitor, VmAddress(qmp=box.machine.qmp).file)
     assert box.run("apply") == 0, capsys.readouterr().err
     assert _addresses(box.machine) == ["192.0.2.2/24"]
     assert box.run("diff") == 0

@@ -25,10 +25,10 @@ _UNPLUG_TIMEOUT = 5.0
 
 def plug(monitor: Monitor, path: str) -> None:
     """Plug the channel in, unless it is there. HostError if the machine has no virtio-serial bus with a free port."""
-    if _is_plugged(monitor):
-        if is_served(path):
-            return
-        unplug(monitor, path)
+    if _is_chardev(monitor) and is_served(path):
+        complete(monitor)
+        return
+    unplug(monitor, path)
     rundir.make(CHANNELS)
     with suppress(FileNotFoundError):
         os.unlink(path)
@@ -40,9 +40,19 @@ def plug(monitor: Monitor, path: str) -> None:
         monitor.pass_descriptor(listener.fileno(), _ID)
         monitor.execute("chardev-add", id=_ID, backend=backend)
     try:
+        complete(monitor)
+    except HostError:
+        _remove_chardev(monitor, path)
+        raise
+
+
+def complete(monitor: Monitor) -> None:
+    """Plug the port in, if a run that was killed has made its socket only. HostError if that is impossible."""
+    if not _is_chardev(monitor) or _is_device(monitor):
+        return
+    try:
         monitor.execute("device_add", driver="virtserialport", id=_ID, chardev=_ID, name=agent.PORT)
     except QmpError as error:
-        _remove_chardev(monitor, path)
         raise HostError(
             f"no channel for reconciler's agent can be plugged into the machine ({error}); it needs `-device "
             "virtio-serial-pci`. If it has a port for that agent already, write the socket as `agent`"
@@ -72,10 +82,6 @@ def is_closed(monitor: Monitor, path: str) -> bool:
         if each["filename"].text().removeprefix("disconnected:") in names and not each["frontend-open"].flag():
             return True
     return False
-
-
-def _is_plugged(monitor: Monitor) -> bool:
-    return _is_device(monitor) or _is_chardev(monitor)
 
 
 def _is_device(monitor: Monitor) -> bool:

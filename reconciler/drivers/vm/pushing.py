@@ -30,6 +30,8 @@ def ensure(client: AgentClient, monitor: Monitor, address: VmAddress, policy: Po
     HostError, with what to do, if the guest makes it impossible, or if this run pushes none; BusyError if it has no
     guest agent (yet).
     """
+    if address.channel is not None and policy.may_push:
+        channel.complete(monitor)
     why = "no agent of reconciler answers in the machine"
     if not channel.is_closed(monitor, address.file):
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.manifest.texts import Row, manifest
 
-VM = "a virtual machine: either name (one that `reconciler sandbox start` started), or qmp with agent, guestAgent or both"
+OURS = "one that `reconciler sandbox start` started"
+VM = f"a virtual machine: either name ({OURS}), or qmp with agent, guestAgent or both"
 NAME = (
     "the name of a virtual machine that `reconciler sandbox start` started: 1 to 50 letters, digits, '_', '-' and "
     "'.', the first a letter or digit"
