@@ -1,4 +1,4 @@
-"""`make soak`: a stock Debian under a watch is rebooted; the agent is pushed again, and the NIC is as the manifest says.
+"""`make soak`: a stock Debian under a watch is rebooted; the agent is pushed again, and the NIC is as it should be.
 
     python -m tests.reboot
 
