@@ -78,14 +78,8 @@ class VmDriver:
         if address.channel is None:
             with open_socket(address.file, self._policy) as target:
                 return AgentClient(address.file, target=target, borrow=borrow, budget=self._budget)
-        try:
+        with suppress(SandboxGoneError):
             return AgentClient(address.file, borrow=borrow, budget=self._budget)
-        except SandboxGoneError:
-            if not self._policy.may_push:
-                raise SandboxGoneError(
-                    "the machine has no channel for an agent of reconciler, and this command plugs none in; "
-                    "`reconciler apply` without --no-push does"
-                ) from None
         from reconciler.drivers.vm import pushing
 
         pushing.plug_channel(address, self._policy)

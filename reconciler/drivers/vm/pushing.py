@@ -17,8 +17,7 @@ from reconciler.guest.qmp import Monitor
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import VmAddress
 
-# Seconds without an answer, after which no agent is there. One answers in milliseconds; it is not pushed while its unit
-# runs, so a slow one does no harm.
+# Seconds without an answer, after which no agent is there. One answers in milliseconds, and a slow one is not replaced.
 SILENCE = 2.0
 # Seconds for an agent that was just started. It takes 0.6 to 1.6.
 START_TIMEOUT = 15.0
@@ -33,7 +32,8 @@ def ensure(client: AgentClient, monitor: Monitor, address: VmAddress, policy: Po
     if address.channel is not None and policy.may_push:
         channel.complete(monitor)
     why = "no agent of reconciler answers in the machine"
-    if not channel.is_closed(monitor, address.file):
+    closed = channel.is_closed(monitor, address.file)
+    if not closed:
         try:
             client.greet(SILENCE)
             return
@@ -48,7 +48,8 @@ def ensure(client: AgentClient, monitor: Monitor, address: VmAddress, policy: Po
         )
     with guest_agent(address, policy) as guest:
         found = push.look(guest)
-        if not found.is_current:
+        # One that runs is slow, unless it has not even opened the port: it may wait for one that was unplugged.
+        if closed or not found.is_current:
             report(f"{why}; pushing one into it, as root, through its guest agent ({address.guest_agent})")
             push.push(guest)
     client.greet(START_TIMEOUT)
@@ -91,8 +92,16 @@ def remove(address: VmAddress, policy: Policy) -> bool:
 
 
 def plug_channel(address: VmAddress, policy: Policy) -> None:
-    """Plug the channel of the agent in, unless it is there or the machine has one by itself."""
+    """Plug the channel of the agent in, unless it is there or the machine has one by itself.
+
+    SandboxGoneError if the machine does not run, HostError if this run plugs none in.
+    """
     if address.channel is None or channel.is_served(address.channel):
         return
     with open_socket(address.monitor, policy) as target, Monitor(address.monitor, target=target) as monitor:
+        if not policy.may_push:
+            raise HostError(
+                "the machine has no channel for an agent of reconciler, and this command plugs none in; "
+                "`reconciler agent push`, or `reconciler apply` without --no-push, does"
+            )
         channel.plug(monitor, address.channel)
