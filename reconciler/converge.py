@@ -111,7 +111,8 @@ def repair(
         postponed = _postpone(before, postpones)
         excused = postponed.subjects | (failure.subjects if failure else frozenset())
         operations = flat(postponed.segments)
-        with scribe.change(operations) as change:
+        drained = all(_ends_drain(each, desired) for each in operations)
+        with scribe.change(operations, drained=drained) as change:
             failed = _carry_out(driver, postponed.possible, postponed.segments, change, excused=excused)
         if failed:
             fates, error = failed

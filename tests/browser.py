@@ -17,7 +17,7 @@ import pytest
 
 PROGRAMS = ("chromium-headless-shell", "chromium")
 # Seconds.
-_DEADLINE = 60.0
+_DEADLINE, _PAUSE = 60.0, 0.3
 _OPTIONS = (
     "--headless",
     "--remote-debugging-pipe",
@@ -64,6 +64,12 @@ class Browser:
             page.call("Network.setExtraHTTPHeaders", headers=headers)
         page.call("Page.navigate", url=url)
         page.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        while page.interrupted:
+            # Files of the page are missing.
+            page.interrupted = 0
+            time.sleep(_PAUSE)
+            page.call("Page.reload")
+            page.until("document.readyState === 'complete'")
         return page
 
     def call(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
@@ -98,6 +104,9 @@ class Page:
         self._browser, self._session, self._target = browser, session, target
         self.requests: list[str] = []
         self.complaints: list[str] = []
+        # How many requests chromium has ended because a device or an address of the host came or went: other tests
+        # make some. The page itself asks again for what it needs later.
+        self.interrupted = 0
 
     def take(self, method: str, parameters: dict[str, Any]) -> None:
         if method == "Network.requestWillBeSent":
@@ -105,7 +114,10 @@ class Page:
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(str(parameters["exceptionDetails"]))
         elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
-            self.complaints.append(parameters["entry"]["text"])
+            if "ERR_NETWORK_CHANGED" in parameters["entry"]["text"]:
+                self.interrupted += 1
+            else:
+                self.complaints.append(parameters["entry"]["text"])
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self._browser.call(method, self._session, **parameters)

@@ -74,7 +74,7 @@ class Host:
     def _words(self, folder: Path, *words: str) -> list[str]:
         # In a chroot, its own root is another one than that of its namespace of mounts.
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--root", "--net", "--pid"]
-        return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(folder), *words]
+        return [*enter, "env", f"--chdir={folder}", *words]
 
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

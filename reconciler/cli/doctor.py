@@ -8,6 +8,7 @@ from typing import Any
 
 from reconciler.cli.authority import add_policy
 from reconciler.cli.output import Line, Painted, print_data, say
+from reconciler.cli.parser import add_output
 from reconciler.doctor.examination import Report, examine
 from reconciler.doctor.facts import Unknown
 from reconciler.doctor.registry import Finding
@@ -23,15 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="PATH|ID",
-        help="manifests, folders of them, or sandboxes by their IDs (default: all that are watched, and all machines)",
+        help="manifests, folders of them, or IDs of sandboxes, `web-*` for several (default: all that are watched)",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("text", "json", "yaml"),
-        default="text",
-        help="the form of the output (default: text)",
-    )
+    add_output(parser, "text", "json", "yaml", words="form of the output")
     parser.add_argument("-v", "--verbose", action="store_true", help="print every finding of a check that has many")
     add_policy(parser)
 

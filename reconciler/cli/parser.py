@@ -100,6 +100,9 @@ class Parser(argparse.ArgumentParser):
         others: list[str] = []
         while words and words[0] != "--":
             count = self._words_of(words[0]) or int(self._is_unknown(words[:1]))
+            if count > len(words):
+                # Half of an option: no other word is its value.
+                break
             (options if count else others).extend(words[: count or 1])
             words = words[count or 1 :]
         return [*options, *others, *words]

@@ -29,23 +29,31 @@ class _When(NamedTuple):
         return at_time(name, self.moment) if self.then is None else Past(self.then.get(name))
 
 
+class _Found(NamedTuple):
+    """What was found: the plan of each sandbox, those that are gone, and the lines of errors."""
+
+    plans: list[tuple[Manifest, Preview]]
+    gone: list[str]
+    errors: dict[str, list[str]]
+
+
 def run(arguments: argparse.Namespace, manifests: list[Manifest], policy: Policy) -> int:
     """Print the plan from what each manifest said to what it says. Return 1 if any is not empty."""
     when = _when(arguments, policy)
-    found: list[tuple[Manifest, Preview]] = []
+    gone = set(when.then or ()) - {each.sandbox.id for each in manifests}
+    found = _Found([], sorted(select(arguments.only, gone) if arguments.only else gone), {})
     failed = 0
     for manifest in manifests:
         try:
-            found.append((manifest, _compare(manifest, when)))
+            found.plans.append((manifest, _compare(manifest, when)))
         except ReconcilerError as error:
-            warn(*explain(manifest, error))
+            found.errors[manifest.sandbox.id] = explain(manifest, error)
+            warn(*found.errors[manifest.sandbox.id])
             failed = max(failed, error.exit_code)
-    gone = set(when.then or ()) - {each.sandbox.id for each in manifests}
-    gone = set(select(arguments.only, gone)) if arguments.only else gone
-    for name in sorted(gone):
+    for name in found.gone:
         warn(f"{name}: its manifest was there then, and is not any more")
     _print(arguments, found)
-    return failed or int(bool(gone) or any(each.plan.operations for _, each in found))
+    return failed or int(bool(found.gone) or any(each.plan.operations for _, each in found.plans))
 
 
 def _when(arguments: argparse.Namespace, policy: Policy) -> _When:
@@ -71,18 +79,23 @@ def _compare(manifest: Manifest, when: _When) -> Preview:
     return compare(desired, Observed(sandbox=before))
 
 
-def _print(arguments: argparse.Namespace, found: list[tuple[Manifest, Preview]]) -> None:
+def _print(arguments: argparse.Namespace, found: _Found) -> None:
     if arguments.output != "text":
-        plans = [plan_data(manifest, each) for manifest, each in found]
-        # A fingerprint stands for what a sandbox has, which nobody has looked at.
-        data = [{name: value for name, value in each.items() if name != "fingerprint"} for each in plans]
-        print_data({"since": arguments.since, "sandboxes": data}, arguments.output)
+        plans = [plan_data(*each) for each in found.plans]
+        data = {
+            "since": arguments.since,
+            # A fingerprint stands for what a sandbox has, which nobody has looked at.
+            "sandboxes": [{name: value for name, value in each.items() if name != "fingerprint"} for each in plans],
+            "gone": found.gone,
+            "errors": [{"sandbox": name, "error": lines} for name, lines in found.errors.items()],
+        }
+        print_data(data, arguments.output)
         return
-    for manifest, each in found:
+    for manifest, each in found.plans:
         head = f"{manifest.sandbox.id} · {manifest.sandbox.driver} · {manifest.file}, since {arguments.since}"
         lines: list[Line] = [*render_operations(each.plan.operations, verbose=arguments.verbose)]
         say(*([head, *lines] if lines else [f"{head}: unchanged"]), color=arguments.color)
-    if found:
-        operations = [operation for _, each in found for operation in each.plan.operations]
-        sandboxes = f"{len(found)} {plural('sandbox', len(found))}"
+    if found.plans:
+        operations = [operation for _, each in found.plans for operation in each.plan.operations]
+        sandboxes = f"{len(found.plans)} {plural('sandbox', len(found.plans))}"
         say("", f"{sandboxes}: {count_words(operations) if operations else 'nothing has changed'}.")

@@ -21,6 +21,7 @@ from reconciler.manifest.load import Manifest, read
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.policy import DEFAULTS, Policy
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
+from reconciler.wording import select
 
 # Where the Debian package has manifests.
 MANIFESTS = "/etc/reconciler/manifests"
@@ -45,7 +46,7 @@ def examine(words: Sequence[str], policy_file: str | None) -> Report:
 
     HostError if an ID is unknown.
     """
-    watcher = watching.read(policy_file)
+    watcher = watching.read()
     paths, ids = _sorted(words, watcher)
     policy, wrong = _policy(policy_file, paths)
     watched = _watched(watcher)
@@ -58,7 +59,10 @@ def examine(words: Sequence[str], policy_file: str | None) -> Report:
     found = host.read()
     targets += [] if words and not ids else _machines(targets, unknown)
     if ids:
-        named = {each: _named(each, targets) for each in ids}
+        known = [*(each.id for each, _ in targets), *namespaces.names()]
+        # A pattern stands for several; an ID that nobody has stands for itself.
+        chosen_ids = dict.fromkeys(name for each in ids for name in select([each], known) or [each])
+        named = {each: _named(each, targets) for each in chosen_ids}
         lost = [each for each, target in named.items() if target is None]
         if lost and not broken:
             raise HostError(

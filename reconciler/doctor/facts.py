@@ -134,7 +134,7 @@ class Drop(NamedTuple):
 
     `hook` is where packets meet it, such as `forward`. `always`: no condition stands before the verdict; of a policy,
     the chain accepts nothing. `mentions`: bytes that its conditions compare with, such as addresses and names.
-    `packets`: how many it has dropped, if it counts them.
+    `packets`: how many it has dropped, if it counts them. `number`: the place of the rule in its chain, from 1 on.
     """
 
     family: str
@@ -146,6 +146,7 @@ class Drop(NamedTuple):
     handle: int = 0
     mentions: tuple[bytes, ...] = ()
     packets: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,15 +183,35 @@ class Network:
     @cached_property
     def ports(self) -> Mapping[int, tuple[Link, ...]]:
         """Return the ports of each bridge, by its index."""
-        found: dict[int, tuple[Link, ...]] = {}
+        found: dict[int, list[Link]] = {}
         for each in self.links:
             if each.master:
-                found[each.master] = (*found.get(each.master, ()), each)
+                found.setdefault(each.master, []).append(each)
+        return {bridge: tuple(each) for bridge, each in found.items()}
+
+    @cached_property
+    def uplinks(self) -> Mapping[int, tuple[Link, ...]]:
+        """Return the ports of each bridge that are hardware, by its index."""
+        return {bridge: tuple(each for each in ports if each.physical) for bridge, ports in self.ports.items()}
+
+    @cached_property
+    def _addresses_of(self) -> Mapping[str, list[Address]]:
+        found: dict[str, list[Address]] = {}
+        for each in self.addresses:
+            found.setdefault(each.link, []).append(each)
         return found
+
+    @cached_property
+    def _entries(self) -> Mapping[tuple[str, str], Neighbour]:
+        return {(each.link, each.address): each for each in self.neighbours}
 
     def of(self, link: str) -> Iterator[Address]:
         """Yield the addresses of a link."""
-        return (each for each in self.addresses if each.link == link)
+        return iter(self._addresses_of.get(link, ()))
+
+    def neighbour(self, link: str, address: str) -> Neighbour | None:
+        """Return the entry of an address on a link; None if there is none."""
+        return self._entries.get((link, address))
 
     def number(self, setting: str) -> int | None:
         """Return a sysctl as a number; None if it could not be read."""
@@ -219,14 +240,15 @@ class Usage(NamedTuple):
 class Host:
     """The host that this runs on; None for what is not known.
 
-    `release`: major and minor of its kernel. `tun`, `kvm`, `qemu`: why these cannot be used, or "". `space`: of file
-    systems, in bytes and in files. `instances`, `watches`: those of inotify that this user has. `descriptors`: the most
-    that a process started like this one can have. `folder_mode`: that of our folder below /run. `files`, `processes`:
-    of the whole host. `synchronised`: whether something keeps the clock right. `ipvs`: whether IPVS is loaded, or can
-    be.
+    `lacking`: the capabilities that root lacks here. `release`: major and minor of its kernel. `tun`, `kvm`, `qemu`:
+    why these cannot be used, or "". `space`: of file systems, in bytes and in files. `instances`, `watches`: those of
+    inotify that this user has. `descriptors`: the most that a process started like this one can have. `folder_mode`:
+    that of our folder below /run. `files`, `processes`: of the whole host. `synchronised`: whether something keeps the
+    clock right. `ipvs`: whether IPVS is loaded, or can be.
     """
 
     root: bool
+    lacking: tuple[str, ...] = ()
     release: tuple[int, int]
     tun: str = ""
     kvm: str = ""

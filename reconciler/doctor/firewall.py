@@ -164,7 +164,7 @@ def _walk(
     """
     if key in way or len(way) > _DEEPEST:
         return
-    for rule in of.get(key, ()):
+    for number, rule in enumerate(of.get(key, ()), 1):
         always = not rule.conditional and not is_open
         if rule.drops:
             yield Drop(
@@ -174,6 +174,7 @@ def _walk(
                 handle=rule.handle,
                 mentions=rule.mentions,
                 packets=rule.packets,
+                number=number,
             )
         elif rule.to:
             yield from _walk(of, (*key[:2], rule.to), hook, (*way, key), is_open=not always)

@@ -42,6 +42,8 @@ FOLDERS = ("/run", "/var/lib/reconciler")
 _TUN, _KVM = "/dev/net/tun", "/dev/kvm"
 # struct timex: its field `status`, and the bit that says that nothing keeps the clock right (linux/timex.h).
 _TIMEX_SIZE, _STATUS_AT, _UNSYNCHRONISED = 256, 40, 0x40
+# linux/capability.h; what each is for is in docs/security.md.
+_CAPABILITIES = {11: "CAP_NET_BROADCAST", 12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN"}
 # Processes whose descriptors are looked at, to count what is used of inotify.
 _MOST_PROCESSES = 20_000
 
@@ -55,6 +57,7 @@ def read() -> Host:
     instances, watches = _inotify(limits, unknown)
     return Host(
         root=os.geteuid() == 0,
+        lacking=tuple(_lacking()) if os.geteuid() == 0 else (),
         release=release(os.uname().release),
         tun=_device(_TUN),
         kvm=_device(_KVM),
@@ -74,6 +77,14 @@ def read() -> Host:
         ipvs=_has_ipvs(kernel, modules),
         unknown=tuple(unknown),
     )
+
+
+def _lacking() -> Iterator[str]:
+    """Yield the capabilities that this process needs and lacks, as in many containers."""
+    with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)$", file.read(), re.MULTILINE)
+        has = int(found[1], 16) if found else -1
+        yield from (name for bit, name in _CAPABILITIES.items() if not has >> bit & 1)
 
 
 def loaded_modules() -> frozenset[str] | None:

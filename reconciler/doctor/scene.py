@@ -22,7 +22,7 @@ _ABOVE = {"macvlan", "ipvlan", "vlan", "macvtap"}
 class Way(NamedTuple):
     """A NIC of a sandbox. `inside` is its link there, `outside` its other end on the host, or the link below it.
 
-    Each is None if it was not found. `bridge`: what `outside` is a port of. `others`: the other ports of that.
+    Each is None if it was not found. `bridge`: what `outside` is a port of. `ports`: all ports of that.
     """
 
     box: Box
@@ -32,7 +32,12 @@ class Way(NamedTuple):
     inside: Link | None
     outside: Link | None
     bridge: Link | None = None
-    others: tuple[Link, ...] = ()
+    ports: tuple[Link, ...] = ()
+
+    @property
+    def others(self) -> list[Link]:
+        """Return the other ports of its bridge."""
+        return [each for each in self.ports if each is not self.outside]
 
     @property
     def is_pair(self) -> bool:
@@ -134,8 +139,8 @@ def _way(facts: Facts, box: Box, name: str, device: str, wish: Interface | None,
         if outside and inside.kind == _PAIRED and (outside.kind != _PAIRED or outside.peer != inside.number):
             outside = None
     bridge = host.by_index.get(outside.master) if outside and outside.master else None
-    others = tuple(each for each in host.ports[bridge.number] if each is not outside) if bridge else ()
-    return Way(box, name, device, wish, inside, outside, bridge, others)
+    ports = host.ports[bridge.number] if bridge else ()
+    return Way(box, name, device, wish, inside, outside, bridge, ports)
 
 
 def _leads_to_the_host(box: Box, link: Link) -> bool:

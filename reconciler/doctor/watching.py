@@ -12,7 +12,6 @@ from typing import Any
 from reconciler.doctor.facts import Running, Usage, Watcher
 from reconciler.doctor.host import limit_of
 from reconciler.errors import HostError
-from reconciler.model.policy import POLICY_FILE
 from reconciler.watch import client
 
 # The unit is enabled if systemd has a link to it here.
@@ -21,10 +20,11 @@ _ENABLED = "/etc/systemd/system/multi-user.target.wants/reconciler.service"
 _UCRED = struct.Struct("=iII")
 
 
-def read(policy: str | None) -> Watcher:
-    """Return what is known of the watcher. `policy`: the file of the operator's policy; None: the default one."""
-    pid = _pid()
+def read() -> Watcher:
+    """Return what is known of the watcher."""
     running, words, data = _ask()
+    # One that says nothing cannot say this either.
+    pid = int(data.get("pid", 0)) or (_pid() if running in {Running.YES, Running.SILENT} else 0)
     return Watcher(
         running=running,
         words=words,
@@ -32,7 +32,7 @@ def read(policy: str | None) -> Watcher:
         enabled=os.path.lexists(_ENABLED),
         pid=pid,
         started=_started(pid),
-        policy_changed=_changed(policy or POLICY_FILE),
+        policy_changed=_changed(data.get("policy", {}).get("file", "")),
         installed=_installed(),
         descriptors=_descriptors(pid),
         now=time.time(),

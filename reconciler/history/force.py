@@ -35,7 +35,7 @@ def take_effect(scribe: Scribe, manifest: Manifest) -> None:
 
 def last(sandbox: str) -> bytes:
     """Return the last line of a manifest in force; empty if there is none, or it cannot be read."""
-    with suppress(FileNotFoundError, ReconcilerError), files.opened() as folder:
+    with suppress(OSError, ReconcilerError), files.opened() as folder:
         for end in (files.CURRENT, files.BEFORE):
             if found := last_in(sandbox + end, folder):
                 return found

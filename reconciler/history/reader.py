@@ -12,10 +12,11 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from reconciler.errors import ReconcilerError
+from reconciler.errors import HostError
 from reconciler.history import folder as files
 from reconciler.history.lines import BEGUN, CONVERGED, ENDED, IN_FORCE, INTERRUPTED, MISSING
 from reconciler.history.record import RUNNING, UNKNOWN, Record, to_record
+from reconciler.wording import reason
 
 # What a name has that stands for several.
 _GLOB = "*?["
@@ -109,8 +110,8 @@ class Reader:
                 end = {"result": UNKNOWN, "reason": "its end could not be written"}
             elif event in {BEGUN, CONVERGED}:
                 left = data.get("count", 0) if event == BEGUN else 0
-                reason = f"its process ended meanwhile; the next look found {left} operations left to do"
-                end = {"result": INTERRUPTED, "reason": reason}
+                why = f"its process ended meanwhile; the next look found {left} operations left to do"
+                end = {"result": INTERRUPTED, "reason": why}
             else:
                 continue
             del begun[id_]
@@ -142,10 +143,13 @@ class Reader:
 
 
 def _open(folder: int, name: str) -> int:
-    """Return the descriptor of a file, -1 if it is missing or none of ours."""
-    with suppress(FileNotFoundError, ReconcilerError):
+    """Return the descriptor of a file, -1 if it is missing. HostError if it cannot be opened, or is none of ours."""
+    try:
         return files.open_file(name, os.O_RDONLY, folder)
-    return -1
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        raise HostError(f"{files.FOLDER}/{name}: {reason(error)}") from error
 
 
 def _inode(descriptor: int) -> int:
@@ -174,8 +178,8 @@ def _finished(begun: dict[str, Any], ended: dict[str, Any]) -> Record | None:
 def _unfinished(begun: dict[str, Any]) -> Record | None:
     if _is_running(str(begun.get("id"))):
         return to_record({**begun, "result": RUNNING})
-    reason = "its process ended meanwhile, and nothing was written about a look since"
-    return to_record({**begun, "result": INTERRUPTED, "reason": reason})
+    why = "its process ended meanwhile, and nothing was written about a look since"
+    return to_record({**begun, "result": INTERRUPTED, "reason": why})
 
 
 def _is_running(change: str) -> bool:

@@ -20,8 +20,8 @@ from reconciler.wording import failure
 if TYPE_CHECKING:
     from reconciler.operations import Operation
 
-# A cause: the sandbox differs from a manifest that was in force before.
-DRIFT = "drift"
+# Causes: the sandbox differs from a manifest that was in force before; servers have drained.
+DRIFT, DRAIN = "drift", "drain"
 VERIFIED, NOT_VERIFIED, PARTLY, UNDONE, FAILED = "verified", "not verified", "partly", "undone", "failed"
 
 
@@ -31,7 +31,10 @@ class _Lines(Protocol):
 
 
 class Occasion(NamedTuple):
-    """Why a sandbox is changed: `cause` (start, manifest, drift, by hand, prune), by whom, and by which manifest."""
+    """Why a sandbox is changed, by whom, and by which manifest.
+
+    `cause`: start, manifest, drift, drain, by hand or prune.
+    """
 
     cause: str
     by: Mapping[str, Any]
@@ -82,13 +85,18 @@ class Scribe:
         self._told = False
 
     @contextmanager
-    def change(self, operations: Sequence[Operation]) -> Iterator[Change]:
-        """Record a change that is made during the block. Without operations, there is nothing to record."""
+    def change(self, operations: Sequence[Operation], *, drained: bool = False) -> Iterator[Change]:
+        """Record a change that is made during the block. Without operations, there is nothing to record.
+
+        `drained`: it only ends what was drained, which is no drift.
+        """
         change = Change()
         if not operations or self._lines is None:
             yield change
             return
         begin, id_, occasion = time.monotonic(), change_id(), self.occasion()
+        if drained and occasion.cause == DRIFT:
+            occasion = occasion._replace(cause=DRAIN)
         first = line(
             self._sandbox,
             BEGUN,

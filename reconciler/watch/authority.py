@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,8 @@ from reconciler.model.policy import POLICY_FILE, Policy
 class Authority:
     """The policy in force. Any thread may read `policy`; only the main thread reads it anew.
 
-    `problem`: why the present file is not in force; empty if it is. `read`: when it was read last, in Unix seconds.
+    `file`: where it is; `problem`: why the present file is not in force, empty if it is; `read`: when it was read last,
+    in Unix seconds.
     """
 
     def __init__(self, file: str | None, paths: Sequence[str], *, push: bool = False) -> None:
@@ -23,6 +25,7 @@ class Authority:
         `push`: whether the agent is pushed into machines, where the policy allows that.
         """
         self._file, self._paths, self._push = file, tuple(paths), push
+        self.file = os.path.abspath(file or POLICY_FILE)
         self.read = time.time()
         self.policy: Policy = self._policy()
         self.problem = ""

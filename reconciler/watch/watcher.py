@@ -20,9 +20,9 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from reconciler.drivers.claims import Claims
 from reconciler.errors import ManifestError
@@ -32,10 +32,11 @@ from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.whereabouts import place_of
 from reconciler.watch import clock, health, log, notify
+from reconciler.watch.account import IN_FORCE, Account, Held
 from reconciler.watch.authority import Authority
 from reconciler.watch.lock import lock_host
 from reconciler.watch.look import WATCH
-from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet
+from reconciler.watch.manifests import ManifestReader, ManifestSet
 from reconciler.watch.meter import Meter
 from reconciler.watch.metrics import OPEN, MetricsServer, Pages
 from reconciler.watch.namespaces import HOST, NamespaceSocket
@@ -47,19 +48,15 @@ from reconciler.watch.reading import Reading
 from reconciler.watch.report import StatusSocket
 from reconciler.watch.revision import Revision
 from reconciler.watch.rollout import Pace, Rollout
-from reconciler.watch.state import GOOD, Doubt, SandboxState, SandboxStatus, Standing
+from reconciler.watch.state import SandboxState
 from reconciler.watch.wake import Wake
 from reconciler.watch.worker import Settings, Worker
-from reconciler.wording import plural, select
+from reconciler.wording import plural
 
 # Seconds between two checks of namespaces and pauses.
 TICK = 1.0
 # Seconds for which the end of the watch waits for workers.
 STOP_TIMEOUT = 30.0
-# Seconds without a sign of life of the main thread, after which nobody knows whether manifests have changed.
-LATE = 10.0
-# What happens with manifests whose PATH is missing.
-_IN_FORCE = "the manifests read from it before stay in force"
 
 
 class Options(NamedTuple):
@@ -91,8 +88,7 @@ class Watcher:
         self._options = options
         self._authority = Authority(options.policy, paths, push=options.push)
         self._reader = ManifestReader(paths, policy=self._authority.policy)
-        self._manifests: ManifestSet | None = None
-        self._workers: dict[str, Worker] = {}
+        self._held = Held()
         self._claims = Claims()
         self._history = Writer(_report_history)
         # Workers that were stopped because their manifests were deleted, and whose threads may still run.
@@ -100,22 +96,17 @@ class Watcher:
         self._rollout = Rollout(options.pace)
         # The failures for which an alarm was logged.
         self._stopped_at: tuple[str, ...] = ()
-        # Sandboxes that stay watched although their manifests were deleted, because these are too many.
-        self._not_pruned: tuple[str, ...] = ()
-        # Sandboxes whose workers could not be started, and why.
-        self._unstarted: dict[str, str] = {}
-        self._revisions: Mapping[str, Revision] = {}
-        self._pauses, self._host_changed = PauseTracker(), False
-        # When the main thread was last at work, and how far ahead of its own clock the host's clock was then.
-        self._alive_at, self._ahead = clock.now(), time.time() - time.monotonic()
+        self._pauses, self._host_changed, self._reload = PauseTracker(), False, False
+        # How far ahead of its own clock the host's clock was when the main thread was last at work.
+        self._ahead = time.time() - time.monotonic()
         self._wake, self._manifests_wake = Wake(), Wake()
         self._reading = Reading(self._reader, self._manifests_wake.set)
         # Sandboxes whose workers are done with a manifest, and whether they succeeded. Other threads append.
         self._done: deque[tuple[str, bool]] = deque()
-        self._stopping = self._reload = False
+        self._account = Account(
+            self._held, self._reader, self._reading, self._rollout, self._authority, lambda: self._history.problem
+        )
         self._meter, self._pages = self._make_pages()
-        # Whether all manifests have been read and distributed, and whether each sandbox has been looked at since.
-        self._distributed = self._ready = False
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. BusyError if another watcher runs on this host."""
@@ -125,7 +116,7 @@ class Watcher:
             channel = NamespaceSocket()
             stack.callback(channel.close)
             self._presence = Presence(channel, self._authority)
-            stack.callback(StatusSocket(self.to_data).close)
+            stack.callback(StatusSocket(self._account.to_data).close)
             if self._options.metrics:
                 server = MetricsServer(*self._options.metrics, self._pages)
                 stack.callback(server.close)
@@ -143,7 +134,7 @@ class Watcher:
         # Only a watcher with a page pays for the import.
         from reconciler.watch.page import server
 
-        page = server.PageServer(address, self)
+        page = server.PageServer(address, self._account)
         stack.callback(page.close)
         level, reason = (logging.WARNING, server.OPEN) if page.is_public else (logging.INFO, "")
         log.emit("page", level=level, address=page.url, reason=reason)
@@ -152,22 +143,18 @@ class Watcher:
         """Return what measures the watch, and what is served. Without `--metrics`, the library is not imported."""
         if self._options.metrics is None:
             return Meter(), {}
-        from reconciler.watch.exposition import Metrics, Snapshot
+        from reconciler.watch.exposition import Metrics
 
-        def read() -> Snapshot:
-            problems = self._manifests.problems if self._manifests else ()
-            return Snapshot(self._standings(), len(self._alarms), len(problems))
-
-        metrics = Metrics(read)
+        metrics = Metrics(self._account.snapshot)
         return metrics, {
             "/metrics": metrics.expose,
-            "/healthz": lambda _: health.answer(self._faults()),
-            "/readyz": lambda _: health.answer([*self._faults(), *self._unready()]),
+            "/healthz": lambda _: health.answer(self._account.faults()),
+            "/readyz": lambda _: health.answer([*self._account.faults(), *self._account.unready()]),
         }
 
     def _handle_signals(self, stack: ExitStack) -> None:
         def end(*_: object) -> None:
-            self._stopping = True
+            self._held.stopping = True
             self._reading.interrupt()
             self._wake.set()
 
@@ -184,7 +171,7 @@ class Watcher:
             for source in (self._wake, self._manifests_wake, channel):
                 selector.register(source, selectors.EVENT_READ)
             ticked = 0.0
-            while not self._stopping:
+            while not self._held.stopping:
                 ready = {key.fileobj for key, _ in selector.select(max(0.0, ticked + tick - time.monotonic()))}
                 if self._wake in ready:
                     self._wake.clear()
@@ -197,7 +184,7 @@ class Watcher:
                 if time.monotonic() >= ticked + tick:
                     ticked = time.monotonic()
                     self._tick()
-                self._alive_at = clock.now()
+                self._held.alive_at = clock.now()
 
     def _handle_requests(self) -> None:
         """Do what SIGHUP asks for, and continue the rollout with the results of workers."""
@@ -210,7 +197,7 @@ class Watcher:
             self._presence.reload()
             if self._authority.problem:
                 self._tell("alarm", level=logging.ERROR, policy=self._authority.problem)
-            for worker in self._workers.values():
+            for worker in self._held.workers.values():
                 worker.reload()
             self._reading.wake()
             notify.send("READY=1")
@@ -229,12 +216,12 @@ class Watcher:
         read = self._reading.take()
         if read is None:
             return
-        self._revisions = read.revisions
+        self._held.revisions = read.revisions
         if read.manifests is None:
             self._update_revisions()
             return
         found = read.manifests
-        before, self._manifests = self._manifests, found
+        before, self._held.manifests = self._held.manifests, found
         known_problems = set(before.problems if before else ())
         for problem in found.problems:
             if problem not in known_problems:
@@ -242,21 +229,21 @@ class Watcher:
                 self._meter.record_error(ManifestError([problem]))
         for path in found.missing:
             if before is None or path not in before.missing:
-                self._tell("alarm", level=logging.ERROR, missing=path, consequence=_IN_FORCE)
+                self._tell("alarm", level=logging.ERROR, missing=path, consequence=IN_FORCE)
         self._distribute(found, first=before is None)
-        self._distributed = True
+        self._held.distributed = True
         if before is None:
             notify.send("READY=1")
             self._tell("watching", sandboxes=len(found.manifests), problems=len(found.problems))
-        notify.send(f"STATUS={len(self._workers):,} {plural('sandbox', len(self._workers))}")
+        notify.send(f"STATUS={len(self._held.workers):,} {plural('sandbox', len(self._held.workers))}")
 
     def _update_revisions(self) -> None:
-        for name, worker in self._workers.items():
-            if not self._doubt(name) and worker.revision != self._revision_of(worker.manifest):
+        for name, worker in self._held.workers.items():
+            if not self._account.doubt(name) and worker.revision != self._revision_of(worker.manifest):
                 worker.set_origin(worker.manifest, self._revision_of(worker.manifest))
 
     def _revision_of(self, manifest: Manifest) -> Revision:
-        return self._revisions.get(manifest.sandbox.id, Revision())
+        return self._held.revisions.get(manifest.sandbox.id, Revision())
 
     def _distribute(self, found: ManifestSet, *, first: bool) -> None:
         """Bring the workers in line with the manifests: all at once at the start, later as the rollout allows it."""
@@ -265,11 +252,11 @@ class Watcher:
         self._refresh_presence()
         if self._claims.keep(found.manifests):
             # What was refused because another sandbox had its namespace may be possible now.
-            refused = (name for name, each in self._workers.items() if each.status.state is SandboxState.REFUSED)
+            refused = (name for name, each in self._held.workers.items() if each.status.state is SandboxState.REFUSED)
             self._request_full_looks(list(refused))
         changed = []
         for name, manifest in found.manifests.items():
-            worker = self._workers.get(name)
+            worker = self._held.workers.get(name)
             if worker is None and first:
                 self._start_worker(manifest)
             elif worker is None or worker.manifest.sandbox != manifest.sandbox:
@@ -279,14 +266,14 @@ class Watcher:
                 self._rollout.withdraw(name)
         self._rollout.add(changed)
         self._continue_rollout()
-        self._release([name for name in self._workers if name not in found.manifests], found)
+        self._release([name for name in self._held.workers if name not in found.manifests], found)
         self._track()
 
     def _continue_rollout(self) -> None:
         """Begin with the changed manifests whose turn it is; log an alarm if failures have stopped the rollout."""
-        begun = self._rollout.begin(len(self._manifests.manifests) if self._manifests else 0)
+        begun = self._rollout.begin(len(self._held.manifests.manifests) if self._held.manifests else 0)
         for manifest in begun:
-            worker = self._workers.get(manifest.sandbox.id)
+            worker = self._held.workers.get(manifest.sandbox.id)
             if worker is None:
                 self._start_worker(manifest)
             else:
@@ -314,13 +301,13 @@ class Watcher:
             )
             worker.start()
         except (OSError, RuntimeError) as error:
-            if name not in self._unstarted:
+            if name not in self._held.unstarted:
                 log.emit("failed", level=logging.ERROR, sandbox=name, reason=str(error), file=manifest.file)
                 self._history.write(name, line(name, "failed", by=WATCH, reason=str(error), file=manifest.file))
-            self._unstarted[name] = str(error)
+            self._held.unstarted[name] = str(error)
             return
-        self._workers[name] = worker
-        self._unstarted.pop(name, None)
+        self._held.workers[name] = worker
+        self._held.unstarted.pop(name, None)
 
     def _release(self, gone: Sequence[str], found: ManifestSet) -> None:
         """Stop the workers whose manifests were deleted; with `--prune`, let them remove first what is owned.
@@ -329,16 +316,18 @@ class Watcher:
         decides.
         """
         prune = self._options.prune and self._options.settings.change
-        too_many = found.missing or are_too_many(len(gone), len(self._workers))
+        too_many = found.missing or are_too_many(len(gone), len(self._held.workers))
         spared = tuple(gone) if prune and gone and too_many else ()
-        if spared and spared != self._not_pruned:
-            self._tell("alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._workers), reason=TOO_MANY)
-        self._not_pruned = spared
+        if spared and spared != self._held.not_pruned:
+            self._tell(
+                "alarm", level=logging.ERROR, not_pruned=len(spared), of=len(self._held.workers), reason=TOO_MANY
+            )
+        self._held.not_pruned = spared
         in_use = {place_of(manifest.sandbox.driver) for manifest in found.manifests.values()} if gone else set()
         for name in gone:
             if name in spared:
                 continue
-            worker = self._workers.pop(name)
+            worker = self._held.workers.pop(name)
             self._rollout.drop(name)
             # If another manifest has the same namespace or machine, the sandbox has only got another ID.
             pruned = prune and place_of(worker.manifest.sandbox.driver) not in in_use
@@ -354,7 +343,7 @@ class Watcher:
         for name in self._presence.namespaces.read_changes():
             if name == HOST:
                 self._host_changed = True
-            elif worker := self._workers.get(str(name)):
+            elif worker := self._held.workers.get(str(name)):
                 worker.request_look()
 
     def _tick(self) -> None:
@@ -367,160 +356,48 @@ class Watcher:
         before, self._ahead = self._ahead, time.time() - time.monotonic()
         if abs(self._ahead - before) > clock.STEP:
             # The host was suspended, or its clock was set: looks are late, and pauses may be over.
-            self._request_full_looks(self._workers)
-        manifests = self._manifests.manifests if self._manifests else {}
-        for name in self._unstarted.keys() & manifests.keys():
+            self._request_full_looks(self._held.workers)
+        manifests = self._held.manifests.manifests if self._held.manifests else {}
+        for name in self._held.unstarted.keys() & manifests.keys():
             self._start_worker(manifests[name])
         if self._host_changed:
             self._host_changed = False
-            for worker in self._workers.values():
+            for worker in self._held.workers.values():
                 worker.retry_if_host_lacked()
         self._ending = [worker for worker in self._ending if not worker.join(0)]
         self._history.retry()
 
     def _track(self) -> None:
         """Track the namespaces and machines of all manifests in force, and of those that are not yet."""
-        in_force = {name: worker.manifest for name, worker in self._workers.items()}
-        manifests = {**(self._manifests.manifests if self._manifests else {}), **in_force}
+        in_force = {name: worker.manifest for name, worker in self._held.workers.items()}
+        manifests = {**(self._held.manifests.manifests if self._held.manifests else {}), **in_force}
         self._presence.track({name: each.sandbox.driver for name, each in manifests.items()})
 
     def _refresh_presence(self) -> None:
         """Ask for looks at the sandboxes that came, went or were replaced; listen to all that are there."""
         unheard = set(self._presence.unheard)
         self._request_full_looks(self._presence.refresh())
+        self._held.unheard = self._presence.unheard
         self._forward_changes()
         for name in self._presence.unheard.keys() - unheard:
             self._tell("alarm", level=logging.ERROR, unheard=name, reason=self._presence.unheard[name])
 
     def _request_full_looks(self, names: Iterable[str]) -> None:
         for name in names:
-            if worker := self._workers.get(name):
+            if worker := self._held.workers.get(name):
                 worker.request_full_look()
 
     def _stop(self) -> None:
         """Stop all workers, and wait until their current looks have ended."""
         notify.send("STOPPING=1")
-        for worker in self._workers.values():
+        for worker in self._held.workers.values():
             worker.stop()
         deadline = time.monotonic() + STOP_TIMEOUT
-        late = [worker for worker in (*self._workers.values(), *self._ending) if not worker.join(0)]
+        late = [worker for worker in (*self._held.workers.values(), *self._ending) if not worker.join(0)]
         late = [worker for worker in late if not worker.join(deadline - time.monotonic())]
         self._tell("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
-
-    @property
-    def _alarms(self) -> list[str]:
-        if self._manifests is None:
-            return ["the manifests have not been read yet"]
-        alarms = [f"{path} does not exist or contains no manifest; {_IN_FORCE}" for path in self._manifests.missing]
-        if count := len(self._not_pruned):
-            alarms.append(
-                f"{count:,} {plural('manifest', count)} disappeared at once, so --prune removed nothing; restore them, "
-                "or restart the watcher to release their sandboxes"
-            )
-        if self._rollout.stopped:
-            failed, waiting = ", ".join(self._rollout.stopped), len(self._rollout.waiting)
-            alarms.append(
-                f"the rollout stopped because {failed} failed; {waiting:,} changed {plural('manifest', waiting)} still "
-                "to apply; it continues when any manifest changes"
-            )
-        if self._authority.problem:
-            alarms.append(self._authority.problem)
-        if self._reader.unsettled:
-            alarms.append(f"changed manifests are not read: {self._reader.unsettled}")
-        if problem := self._history.problem:
-            alarms.append(problem)
-        return alarms
 
     def _tell(self, event: str, *, level: int = logging.INFO, **fields: object) -> None:
         """Log and record what happens to the watch as a whole."""
         log.emit(event, level=level, **fields)
         self._history.write(WATCHER, line(WATCHER, event, by={**WATCH, "pid": os.getpid()}, **fields))
-
-    def _standings(self, named: Sequence[str] = ()) -> list[Standing]:
-        """Return what is known of each sandbox, or of those with these patterns of IDs. Any thread may call this."""
-        found = {name: worker.status for name, worker in self._workers.copy().items()}
-        for name, manifest in (self._manifests.manifests if self._manifests else {}).items():
-            if name not in found:
-                state = SandboxState.FAILED if name in self._unstarted else SandboxState.PENDING
-                found[name] = SandboxStatus(name, str(manifest.sandbox.driver), manifest.file, state=state)
-        asked = sorted(found.items()) if not named else ((each, found[each]) for each in select(named, sorted(found)))
-        return [Standing(status, self._doubt(name)) for name, status in asked]
-
-    def _doubt(self, name: str) -> Doubt | None:
-        """Return why a sandbox need not be as its folder says, whatever its looks find. Any thread may call this."""
-        worker, found = self._workers.get(name), self._manifests
-        manifest = found.manifests.get(name) if found else None
-        if (silent := clock.now() - self._alive_at) > LATE:
-            return Doubt(SandboxState.OUTDATED, f"the manifests were last checked {silent:.0f} s ago")
-        if (busy := self._reading.busy) > PATIENCE:
-            return Doubt(SandboxState.OUTDATED, f"the manifests have been being read for {busy:.0f} s")
-        if found and name in found.broken:
-            return Doubt(SandboxState.OUTDATED, f"manifest not used: {found.broken[name]}")
-        if manifest and (reason := self._reader.why_unread(manifest)):
-            return Doubt(SandboxState.OUTDATED, f"the manifest has changed and was not read yet: {reason}")
-        if name in self._unstarted:
-            return Doubt(SandboxState.FAILED, f"cannot be watched: {self._unstarted[name]}")
-        if self._rollout.is_waiting(name):
-            failed = ", ".join(self._rollout.stopped)
-            why = f"the rollout stopped because {failed} failed" if failed else "others come first (--at-once)"
-            return Doubt(SandboxState.PENDING, f"the changed manifest is not applied yet: {why}")
-        if worker and worker.is_applying and worker.status.state in GOOD:
-            return Doubt(SandboxState.PENDING, "the changed manifest is being applied")
-        if found and manifest is None:
-            return Doubt(SandboxState.OUTDATED, "the manifest was deleted")
-        if reason := self._presence.unheard.get(name, ""):
-            return Doubt(SandboxState.FAILED, f"changes are not noticed: {reason}")
-        return None
-
-    def to_data(self, named: Sequence[str] = ()) -> dict[str, Any]:
-        """Return all that the watcher knows, as `reconciler status -o json` prints it.
-
-        `named`: patterns of IDs; if there are any, only these sandboxes are returned, with the connections of IPVS.
-        """
-        manifests = self._manifests
-        return {
-            "alarms": self._alarms,
-            "problems": [str(problem) for problem in manifests.problems] if manifests else [],
-            "polling": self._reader.polling,
-            "policy_read": round(self._authority.read, 3),
-            "sandboxes": [
-                each.to_data() | (self._traffic_data(each.status) if named else {}) for each in self._standings(named)
-            ],
-        }
-
-    def pulse(self) -> Hashable:
-        """Return what is another value after each look and each change of manifests. Any thread may call this."""
-        looks = [worker.status for worker in self._workers.copy().values()]
-        found = tuple((each.looked, each.state, each.detail, each.revision) for each in looks)
-        return (id(self._manifests), id(self._revisions), found)
-
-    def detail(self, name: str) -> dict[str, Any] | None:
-        """Return what the page shows of one sandbox, as `page.detail` makes it; None if it is not watched."""
-        from reconciler.watch.page import detail
-
-        return next((detail.of(each) for each in self._standings() if each.status.sandbox == name), None)
-
-    def _traffic_data(self, status: SandboxStatus) -> dict[str, Any]:
-        worker = self._workers.get(status.sandbox)
-        ipvs = worker.manifest.sandbox.ipvs if worker else None
-        return {"ipvs": status.traffic.to_data(ipvs.services or ()) if ipvs else None}
-
-    def _faults(self) -> list[str]:
-        """Return which threads do not work, and since when. Any thread may call this."""
-        found = []
-        if (silent := clock.now() - self._alive_at) > LATE:
-            found.append(f"the main thread was last at work {silent:.0f} s ago")
-        if (busy := self._reading.busy) > PATIENCE:
-            found.append(f"the manifests have been being read for {busy:.0f} s")
-        ended = [name for name, worker in self._workers.copy().items() if not worker.is_alive]
-        if ended and not self._stopping:
-            found.append(f"the threads of these sandboxes have ended: {health.listed(ended)}")
-        return found
-
-    def _unready(self) -> list[str]:
-        """Return what has to happen before the watcher is ready for the first time. Any thread may call this."""
-        if not self._distributed:
-            return ["the manifests have not been read yet"]
-        new = [each.status.sandbox for each in self._standings() if each.state is SandboxState.NEW]
-        self._ready = self._ready or not new
-        return [] if self._ready else [f"these sandboxes have not been looked at yet: {health.listed(new)}"]

@@ -430,14 +430,15 @@ class Worker:
         if not cause:
             self._fights.record(result.operations)
         self._failures.record(result.failure.subjects if result.failure else (), result.postponed)
+        if cause and not result.failure:
+            # Before the status says so: whoever waits for that finds it in the history.
+            take_effect(self._scribe, manifest)
         self._recorder.record_repair(manifest, result, cause, self._fights.current(), self._failures.next_due())
         self._meter.record_repair(look, result)
         self._host_lacks = result.failure is not None and isinstance(result.failure.error, HostError)
         if result.failure:
             return False
         self._applied = manifest.sandbox
-        if cause:
-            take_effect(self._scribe, manifest)
         return True
 
     def _postpones(self, operation: Operation) -> bool:

@@ -129,6 +129,9 @@ def test_of_the_whole(words: str, expected: str, capsys: pytest.CaptureFixture[s
             "sandbox: error: unknown option --adopt; `reconciler sandbox --help` lists the options",
         ),
         ("-v status", "status: error: unknown option -v; `reconciler status --help` lists the options"),
+        ("apply m.yaml --expect", "apply: error: argument --expect: expected one argument"),
+        ("diff m.yaml -vo", "diff: error: argument -o/--output: expected one argument"),
+        ("-v diff m.yaml n.yaml --policy", "diff: error: argument --policy: expected one argument"),
         ("diff --adpot=1 m.yaml", 'diff: error: unknown option --adpot; did you mean "--adopt"?'),
         ("diff -o yml m.yaml", 'diff: error: -o/--output: "yml" is no choice; did you mean "yaml"?'),
         (
@@ -217,6 +220,15 @@ def test_options_stand_anywhere(line: Line, chance: Random) -> None:
         mixed += [word for place, each in zip(places, line.options, strict=True) if place == at for word in each]
         mixed += line.command[at : at + 1]
     assert parsed(mixed) == parsed(plain)
+
+
+@given(lines(), st.randoms(use_true_random=False))
+def test_an_option_takes_no_other_word_for_its_value(line: Line, chance: Random) -> None:
+    prog = next(prog for prog in sorted(ALL, key=len, reverse=True) if is_of(prog, line))
+    halves = [name for name, action in ALL[prog]._option_string_actions.items() if action.nargs != 0]
+    if halves:
+        options = [word for each in line.options for word in each]
+        assert parsed([*options, *line.command, chance.choice(halves)]) == 2
 
 
 def is_of(prog: str, line: Line) -> bool:

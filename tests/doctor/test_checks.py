@@ -118,7 +118,7 @@ FOUND = [
     (told(state="failed", detail="no such device"), "watcher-state"),
     (told(fresh=False), "watcher-state"),
     (told(state="paused", since=1_000.0), "watcher-paused"),
-    (with_watcher(data={"policy_read": 100.0}, policy_changed=200.0), "watcher-policy"),
+    (with_watcher(data={"policy": {"file": "/p", "read": 100.0}}, policy_changed=200.0), "watcher-policy"),
     (with_watcher(started=100.0, installed=200.0), "watcher-old"),
     (with_watcher(descriptors=Usage(90, 100)), "watcher-descriptors"),
     (replace(WELL, broken=(Broken("a.yaml:1:1: wrong", "a.yaml", readable=True),)), "manifest-wrong"),

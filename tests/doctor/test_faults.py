@@ -26,7 +26,7 @@ class Fault(NamedTuple):
 
 FAULTS = [
     Fault("ip link set host-a down", "device-down", "a", None),
-    Fault("ip link set host-b nomaster", "no-bridge", "b", "ip link set host-b master br0"),
+    Fault("ip link set host-b nomaster", "no-bridge", "b"),
     Fault(
         "ip link set br0 down",
         "bridge-blocked",
@@ -96,6 +96,9 @@ FAULTS = [
     Fault(
         "ip -n a neighbour replace 192.0.2.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent", "neighbour-wrong", "a"
     ),
+    Fault(
+        "ip -n a neighbour replace 192.0.2.12 lladdr 02:00:00:00:00:98 dev eth0 nud permanent", "neighbour-wrong", "a"
+    ),
     Fault("ip neighbour replace 192.0.2.12 lladdr 02:00:00:00:00:99 dev br0 nud permanent", "neighbour-wrong", "b"),
     Fault(
         "ip netns exec b ip neighbour replace 192.0.2.1 dev eth0 nud failed",
@@ -152,10 +155,8 @@ FAULTS = [
         "a",
         "sysctl -qw net.ipv4.conf.br0.rp_filter=0; ip route del 192.0.2.11/32",
     ),
-    Fault("ip netns exec b iptables -P INPUT DROP", "firewall-closed", "b", "ip netns exec b iptables -P INPUT ACCEPT"),
-    Fault(
-        "iptables -A FORWARD -s 192.0.2.12 -j DROP", "firewall-drops", "b", "iptables -D FORWARD -s 192.0.2.12 -j DROP"
-    ),
+    Fault("ip netns exec b iptables -P INPUT DROP", "firewall-closed", "b"),
+    Fault("iptables -A FORWARD -s 192.0.2.12 -j DROP", "firewall-drops", "b"),
     Fault(
         "ip netns exec b iptables -N deep; ip netns exec b iptables -A OUTPUT -j deep; "
         "ip netns exec b iptables -A deep -j DROP",
@@ -163,7 +164,7 @@ FAULTS = [
         "b",
         "ip netns exec b iptables -F; ip netns exec b iptables -X",
     ),
-    Fault("iptables -A INPUT -j REJECT", "firewall-closed", "host", "iptables -D INPUT -j REJECT"),
+    Fault("iptables -A INPUT -j REJECT", "firewall-closed", "host"),
     Fault("ip -n a route add 203.0.113.0/24 via 192.0.2.12", "forwarding-off", "b", "ip -n a route del 203.0.113.0/24"),
 ]
 

@@ -34,13 +34,18 @@ def everything(ward: Ward) -> str:
     return TIMER.sub("", ward.sh(EVERYTHING))
 
 
+def _until(condition: str) -> str:
+    """Return the script that waits for a condition, for a minute at most."""
+    return f"for i in $(seq 600); do {condition} && break; sleep 0.1; done; {condition}"
+
+
 def test_it_changes_nothing(ward: Ward) -> None:
     # As bad as it can be: what is broken must not be repaired either.
     ward.sh(
         "ip link set host-a down; ip -n b route del default; ip -n c link set lo down; rm -rf /run/reconciler/locks"
     )
     # Duplicate address detection ends by itself.
-    ward.sh('until [ -z "$(ip -6 address show tentative)$(ip -n b -6 address show tentative)" ]; do sleep 0.1; done')
+    ward.sh(_until("! (ip -6 address; for each in a b c; do ip -n $each -6 address; done) | grep -q tentative"))
     before = everything(ward)
     assert ward.doctor().code == 1
     assert ward.host.reconciler("doctor")[0] in {0, 1}
@@ -52,6 +57,7 @@ def test_it_changes_nothing(ward: Ward) -> None:
 
 def test_one_sandbox_by_its_id_without_a_manifest(ward: Ward) -> None:
     assert ward.doctor("a").data["sandboxes"] == 1
+    assert ward.doctor("[ab]").data["sandboxes"] == 2
     ward.sh("ip link set host-a down")
     assert ("device-down", "a") in ward.doctor("a").found
     ward.sh("ip link set host-a up")
@@ -137,6 +143,15 @@ def test_what_only_root_sees_is_unknown_for_others(ward: Ward) -> None:
     ward.sh("ip link set br0 up; ip link set host-a mtu 1500; ip address replace 2001:db8::1/64 dev br0 nodad")
 
 
+def test_limits_and_rights_of_root(ward: Ward) -> None:
+    words = f"reconciler doctor -o json {quote(ward.manifests)}"
+    done = ward.host.run("sh", "-c", f"ulimit -n 100; {words}")
+    assert ("descriptors-low", "host") in Said(done.returncode, json.loads(done.stdout)).found
+    done = ward.host.run("sh", "-c", f"setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin {words}")
+    said = Said(done.returncode, json.loads(done.stdout))
+    assert {("rights-lacking", "host"), ("sandbox-failed", "a")} <= said.found
+
+
 def test_devices_and_room_of_the_host(ward: Ward) -> None:
     ward.sh(
         "mount -t tmpfs tmpfs /dev/net; mount -o remount,size=1m /run; "
@@ -147,11 +162,6 @@ def test_devices_and_room_of_the_host(ward: Ward) -> None:
     ward.sh("umount /dev/net; rm /run/big; mount -o remount,size=50% /run")
     assert {("tun-missing", "host"), ("room-left", "host"), ("sandbox-missing", "v")} <= said.found
     assert ward.doctor().found == set()
-
-
-def _until(condition: str) -> str:
-    """Return the script that waits for a condition, for a minute at most."""
-    return f"for i in $(seq 600); do {condition} && break; sleep 0.1; done; {condition}"
 
 
 def test_the_watcher(ward: Ward) -> None:

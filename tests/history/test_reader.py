@@ -89,6 +89,16 @@ def test_an_error_is_recorded_once(scribe: Scribe) -> None:
     ]
 
 
+def test_what_has_drained_is_no_drift(scribe: Scribe) -> None:
+    for cause in ("drift", "by hand"):
+        scribe.occasion = lambda cause=cause: Occasion(cause, {})  # type: ignore[misc]
+        for drained in (False, True):
+            with scribe.change([route(1)], drained=drained):
+                pass
+    found = [(each.cause, each.more.get("changed_by")) for each in read()]
+    assert found == [("drift", "unknown"), ("drain", None), ("by hand", None), ("by hand", None)]
+
+
 def test_what_fails_again_and_again_is_recorded_once_and_counted(scribe: Scribe) -> None:
     for reason in ("no", "no", "no", "other"):
         with scribe.change([route(1)]) as change:

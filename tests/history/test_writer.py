@@ -13,6 +13,7 @@ import pytest
 
 from reconciler.errors import HostError
 from reconciler.history import folder as files
+from reconciler.history.force import last
 from reconciler.history.lines import line
 from reconciler.history.reader import read
 from reconciler.history.record import Record
@@ -77,6 +78,9 @@ def test_what_another_user_could_have_put_there_is_not_written_to(what: str, fol
     writer.write("a", note(1))
     assert len(said) == 1
     assert str(folder) in said[0]
+    assert (writer.last("a"), last("a")) == (b"", b"")
+    with pytest.raises(HostError, match=str(folder)):
+        read()
     assert not target.exists() or not (target.stat().st_size if target.is_file() else list(target.iterdir()))
 
 

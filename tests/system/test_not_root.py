@@ -184,6 +184,7 @@ ROWS = {
     "history net": HISTORY,
     "history --follow": f"reconciler: /var/lib/reconciler: {DENIED}",
     "diff --since 1h net.yaml": f"net: /var/lib/reconciler/history: {DENIED}",
+    "diff --since 1h -o json net.yaml": f"net: /var/lib/reconciler/history: {DENIED}",
     "status net": ASK,
     "status --watch": ASK,
     "pause net --for 1s": OURS,

@@ -41,7 +41,7 @@ def add(watcher: Watcher, name: str) -> Worker:
     worker = Worker(
         manifest, Revision(), SETTINGS, Claims(), watcher._authority, Meter(), lambda *_: None, watcher._history
     )
-    watcher._workers[name] = worker
+    watcher._held.workers[name] = worker
     return worker
 
 
@@ -51,7 +51,7 @@ def test_a_watcher_that_has_just_begun_is_healthy_and_not_ready(watcher: Watcher
 
 
 def test_a_watcher_whose_main_thread_hangs_is_ill(watcher: Watcher) -> None:
-    watcher._alive_at = clock.now() - 12
+    watcher._held.alive_at = clock.now() - 12
     assert ask(watcher, "/healthz") == (503, "the main thread was last at work 12 s ago\n")
 
 
@@ -66,19 +66,19 @@ def test_a_watcher_with_a_thread_that_has_ended_is_ill_unless_it_ends_itself(wat
     said = "the threads of these sandboxes have ended: web-1, web-2\\n\n"
     assert ask(watcher, "/healthz") == (503, said)
     assert ask(watcher, "/readyz") == (503, f"{said}the manifests have not been read yet\n")
-    watcher._stopping = True
+    watcher._held.stopping = True
     assert ask(watcher, "/healthz") == (200, "ok\n")
 
 
 def test_a_watcher_is_ready_once_each_sandbox_was_looked_at_and_stays_so(watcher: Watcher) -> None:
     workers = [add(watcher, f"web-{number:02}") for number in range(12)]
     manifests = {each.manifest.sandbox.id: each.manifest for each in workers}
-    watcher._manifests = ManifestSet(manifests, {}, (), ())
+    watcher._held.manifests = ManifestSet(manifests, {}, (), ())
     # While workers are being started, none of those that there are need be new.
     assert ask(watcher, "/readyz")[1].endswith("the manifests have not been read yet\n")
-    watcher._distributed = True
+    watcher._held.distributed = True
     # Their threads do not run, which is no matter here.
-    watcher._stopping = True
+    watcher._held.stopping = True
     names = ", ".join(f"web-{number:02}" for number in range(10))
     assert ask(watcher, "/readyz") == (503, f"these sandboxes have not been looked at yet: {names} and 2 more\n")
     for each in workers[1:]:
@@ -89,7 +89,7 @@ def test_a_watcher_is_ready_once_each_sandbox_was_looked_at_and_stays_so(watcher
     workers[0].status.set_state(SandboxState.NEW)
     assert ask(watcher, "/readyz") == (200, "ok\n")
     # It has to be healthy as well.
-    watcher._alive_at = clock.now() - 12
+    watcher._held.alive_at = clock.now() - 12
     assert ask(watcher, "/readyz")[0] == 503
 
 

@@ -32,7 +32,7 @@ from tests.watch.test_exposition import SERVER, known, look
 from tests.watch.test_metrics_proxy import free_port
 
 ALERTS, TESTS = Path("examples/reconciler.alerts"), Path("tests/watch/alerts.yaml")
-DASHBOARD = json.loads(Path("examples/reconciler.dashboard.json").read_text())
+DASHBOARD = json.loads(Path("examples/reconciler.dashboard").read_text())
 PANELS: list[dict[str, Any]] = [each for each in DASHBOARD["panels"] if each["type"] != "row"]
 RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]

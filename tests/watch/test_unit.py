@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli.main import _parser
+from reconciler.history import folder
 from tests.conftest import Kernel
 from tests.watch.running import Kept, watching
 
@@ -29,6 +30,12 @@ def test_the_command_of_the_unit_is_one_of_ours() -> None:
     assert Path(words[0]).name == "reconciler"
     arguments = _parser(words[1:]).parse_args(words[1:])
     assert (arguments.command, arguments.log, arguments.paths) == ("watch", "json", ["/etc/reconciler/manifests"])
+
+
+def test_the_unit_can_write_the_history() -> None:
+    service = read_unit()["Service"]
+    assert f"/var/lib/{service['StateDirectory']}" == folder.STATE
+    assert service["StateDirectoryMode"] == "0700"
 
 
 def test_the_unit_waits_longer_for_the_end_than_the_watch_does() -> None:

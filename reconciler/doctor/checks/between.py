@@ -94,8 +94,9 @@ def _lengths(scene: Scene) -> Iterator[Hit]:
                 same = contains(each.address, own.host) or contains(own.address, each.host)
                 if same and full not in {each.length, own.length} and each.length != own.length:
                     words = f"{each.address} of {way.box.id} and {own.address} of {entry.name} have different lengths"
-                    mend = within(way.box, "ip", "address", "show", "dev", way.name)
-                    yield Hit(way.box.id, words, f"{mend}; ip address show dev {entry.name}")
+                    add = command("ip", "address", "add", f"{own.host}/{each.length}", "dev", entry.name)
+                    mend = f"{command('ip', 'address', 'del', own.address, 'dev', entry.name)}; {add}"
+                    yield Hit(way.box.id, words, f"{mend}    # or correct the manifest")
 
 
 CHECKS = (

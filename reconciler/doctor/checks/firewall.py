@@ -25,9 +25,9 @@ def _mend(box: Box | None, each: Drop) -> str:
     words = ["nft", "delete", "rule", each.family, each.table, each.chain, "handle", str(each.handle)]
     if each.is_policy:
         words = ["nft", "chain", each.family, each.table, each.chain, "{ policy accept; }"]
-    if each.family in {"ip", "ip6"} and each.table in {"filter", "raw", "mangle"} and each.chain.isupper():
+    if each.family in {"ip", "ip6"} and each.table in {"filter", "raw", "mangle", "nat", "security"}:
         program = "iptables" if each.family == "ip" else "ip6tables"
-        words = [program, "-t", each.table, "-L", each.chain, "-n", "-v", "--line-numbers"]
+        words = [program, "-t", each.table, "-D", each.chain, str(each.number)]
         if each.is_policy:
             words = [program, "-t", each.table, "-P", each.chain, "ACCEPT"]
     return run(box, *words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from reconciler.doctor.facts import UNANSWERED, Box, Neighbour, Network
+from reconciler.doctor.facts import UNANSWERED, Box, Network
 from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene, Way
 from reconciler.doctor.words import apply, command, listed, set_sysctl, within
@@ -37,14 +37,9 @@ def _gateways(scene: Scene) -> Iterator[Gateway]:
                     yield Gateway(box, network, route, hop.gateway, hop.device)
 
 
-def _neighbour(network: Network, address: str, device: str) -> Neighbour | None:
-    found = (each for each in network.neighbours if each.address == address and each.link == device)
-    return next(found, None)
-
-
 def _unanswered(scene: Scene) -> Iterator[Hit]:
     for each in _gateways(scene):
-        entry = _neighbour(each.network, each.address, each.device)
+        entry = each.network.neighbour(each.device, each.address)
         if entry and entry.state in UNANSWERED:
             words = f"the gateway {each.address} does not answer on {each.device} of {each.box.id} ({entry.state.name})"
             yield Hit(each.box.id, words, within(each.box, "ip", "neighbour", "show", "to", each.address))
@@ -207,34 +202,38 @@ def _sandbox_forwards(scene: Scene) -> Iterator[Hit]:
 
 def _wrong_neighbour(scene: Scene) -> Iterator[Hit]:
     """Yield entries with another MAC address than the one who has the address."""
-    host = scene.host.network
+    host, known = scene.host.network, _macs(scene)
     for way in scene.ways:
         if way.box.network is None or way.inside is None or way.outside is None:
             continue
-        macs = _macs(scene, way)
-        for entry in way.box.network.neighbours:
-            known = macs.get(entry.address)
-            if entry.link == way.inside.name and entry.hw_addr and known and entry.hw_addr not in known:
-                words = f"{way.box.id} sends packets to {entry.address} to {entry.hw_addr}; its address is {known[0]}"
-                yield Hit(
-                    way.box.id, words, within(way.box, "ip", "neighbour", "del", entry.address, "dev", entry.link)
-                )
+        for found in way.box.network.neighbours:
+            has = known[way.segment].get(found.address)
+            if found.link == way.inside.name and found.hw_addr and has and found.hw_addr not in has:
+                words = f"{way.box.id} sends packets to {found.address} to {found.hw_addr}, and it has {min(has)}"
+                mend = within(way.box, "ip", "neighbour", "del", found.address, "dev", found.link)
+                yield Hit(way.box.id, words, mend)
         entry_link = (way.bridge or way.outside).name
-        own = {each.host: way.inside.hw_addr for each in way.box.network.of(way.inside.name)}
-        for entry in host.neighbours:
-            mac = own.get(entry.address)
-            if entry.link == entry_link and mac and entry.hw_addr and entry.hw_addr != mac:
-                words = (
-                    f"the host sends packets to {entry.address} of {way.box.id} to {entry.hw_addr}, and it has {mac}"
-                )
-                yield Hit(way.box.id, words, command("ip", "neighbour", "del", entry.address, "dev", entry.link))
+        for address in way.box.network.of(way.inside.name):
+            entry = host.neighbour(entry_link, address.host)
+            if entry and entry.hw_addr and entry.hw_addr not in known[way.segment].get(address.host, ()):
+                words = f"the host sends packets to {address.host} of {way.box.id} to {entry.hw_addr}"
+                mend = command("ip", "neighbour", "del", address.host, "dev", entry_link)
+                yield Hit(way.box.id, f"{words}, and it has {way.inside.hw_addr}", mend)
 
 
-def _macs(scene: Scene, way: Way) -> dict[str, list[str]]:
-    """Return the MAC addresses of the host's own addresses on a link."""
-    link = way.bridge or way.outside
-    assert link
-    return {each.host: [link.hw_addr] for each in scene.host.network.of(link.name)}
+def _macs(scene: Scene) -> dict[tuple[str, int], dict[str, set[str]]]:
+    """Return by link layer which MAC addresses each address has there, of the host and of the sandboxes."""
+    known: dict[tuple[str, int], dict[str, set[str]]] = {}
+    for way in scene.ways:
+        entry = way.bridge or way.outside
+        if entry is None or way.inside is None or way.box.network is None:
+            continue
+        addresses = known.setdefault(way.segment, {})
+        ends = [(entry, scene.host.network.of(entry.name)), (way.inside, way.box.network.of(way.inside.name))]
+        for link, those in ends:
+            for each in those:
+                addresses.setdefault(each.host, set()).add(link.hw_addr)
+    return known
 
 
 CHECKS = (

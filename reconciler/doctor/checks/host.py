@@ -29,6 +29,12 @@ def _machines(scene: Scene) -> list[str]:
     return [box.id for box in scene.boxes if isinstance(box.driver, VmAddress)]
 
 
+def _rights(scene: Scene) -> Iterator[Hit]:
+    if scene.host.lacking:
+        words = f"root lacks {', '.join(scene.host.lacking)} here, as in a container"
+        yield Hit(HOST, words, "setpriv --dump    # run it where root has all rights, such as outside of the container")
+
+
 def _kernel(scene: Scene) -> Iterator[Hit]:
     if (0, 0) < scene.host.release < _OLDEST:
         major, minor = scene.host.release
@@ -179,6 +185,9 @@ def _clock(scene: Scene) -> Iterator[Hit]:
 
 
 CHECKS = (
+    Check(
+        "rights-lacking", "Namespaces cannot be entered, or nothing can be changed.", "Give it these rights.", _rights
+    ),
     Check(
         "kernel-old", "Devices that were given to namespaces cannot be told apart.", "Install a newer kernel.", _kernel
     ),

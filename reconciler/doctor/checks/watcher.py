@@ -15,30 +15,39 @@ _LONG = 3600.0
 # Seconds by which clocks of processes and files may differ.
 _APART = 2.0
 _NEARLY = 0.8
-_START = "systemctl start reconciler"
-_RESTART = "systemctl restart reconciler"
 # States that are no fault; a paused sandbox has a check of its own.
 _WELL = {"converged", "draining", "paused", "new"}
+
+
+def _start(scene: Scene) -> str:
+    if scene.watcher.enabled:
+        return "systemctl start reconciler"
+    paths = sorted({box.file for box in scene.boxes if box.file and box.file != "<stdin>"})
+    return command("reconciler", "watch", *paths[:3]) if paths else "systemctl enable --now reconciler"
+
+
+def _restart(scene: Scene) -> str:
+    if scene.watcher.enabled or not scene.watcher.pid:
+        return "systemctl restart reconciler"
+    return f"{command('kill', str(scene.watcher.pid))} && {_start(scene)}"
 
 
 def _gone(scene: Scene) -> Iterator[Hit]:
     found = scene.watcher
     if found.running is Running.KILLED:
-        yield Hit(WATCHER, "the watcher was killed: its socket is there, and nobody serves it", _START)
+        yield Hit(WATCHER, "the watcher was killed: its socket is there, and nobody serves it", _start(scene))
     elif found.running is Running.NO and found.enabled:
-        yield Hit(WATCHER, "no watcher runs, although its unit is enabled", _START)
+        yield Hit(WATCHER, "no watcher runs, although its unit is enabled", _start(scene))
 
 
 def _absent(scene: Scene) -> Iterator[Hit]:
     if scene.watcher.running is Running.NO and not scene.watcher.enabled:
-        paths = sorted({box.file for box in scene.boxes if box.file and box.file != "<stdin>"})
-        start = command("reconciler", "watch", *paths[:3]) if paths else "systemctl enable --now reconciler"
-        yield Hit(WATCHER, "no watcher runs on this host", start)
+        yield Hit(WATCHER, "no watcher runs on this host", _start(scene))
 
 
 def _silent(scene: Scene) -> Iterator[Hit]:
     if scene.watcher.running is Running.SILENT:
-        yield Hit(WATCHER, f"the watcher does not answer: {scene.watcher.words}", _RESTART)
+        yield Hit(WATCHER, f"the watcher does not answer: {scene.watcher.words}", _restart(scene))
 
 
 def _alarms(scene: Scene) -> Iterator[Hit]:
@@ -70,7 +79,7 @@ def _states(scene: Scene) -> Iterator[Hit]:
         elif each["looked"] and not each["fresh"] and each["state"] != "paused":
             ago = scene.watcher.now - each["looked"]
             words = f"the watcher looked at {each['sandbox']} last {ago:.0f} s ago, which is longer than it should be"
-            yield Hit(each["sandbox"], words, _RESTART)
+            yield Hit(each["sandbox"], words, _restart(scene))
 
 
 def _paused(scene: Scene) -> Iterator[Hit]:
@@ -88,7 +97,7 @@ def _time(when: float) -> str:
 
 def _policy(scene: Scene) -> Iterator[Hit]:
     found = scene.watcher
-    read = found.data.get("policy_read", 0.0)
+    read = found.data.get("policy", {}).get("read", 0.0)
     if read and found.policy_changed > read + _APART:
         words = (
             f"the operator's policy was changed at {_time(found.policy_changed)}; the watcher read it at {_time(read)}"
@@ -102,7 +111,7 @@ def _version(scene: Scene) -> Iterator[Hit]:
         words = (
             f"reconciler was installed anew at {_time(found.installed)}; the watcher runs since {_time(found.started)}"
         )
-        yield Hit(WATCHER, words, _RESTART)
+        yield Hit(WATCHER, words, _restart(scene))
 
 
 def _descriptors(scene: Scene) -> Iterator[Hit]:

@@ -8,6 +8,7 @@ from reconciler.doctor.facts import HOST, Box, Link
 from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene, Way
 from reconciler.doctor.words import command, within
+from reconciler.model.address import contains
 from reconciler.model.derived import is_link_local
 from reconciler.model.sandbox import VmAddress
 
@@ -101,10 +102,22 @@ def _nowhere(scene: Scene) -> Iterator[Hit]:
             for route in network.routes
         )
         if not own and not uses and link.qdisc not in {"clsact", "ingress"} and not _is_shared(scene, link):
-            bridges = [each.name for each in network.links if each.kind == "bridge"]
-            to = bridges[0] if len(bridges) == 1 else "BRIDGE"
             words = f"{_named(way)} is in no bridge and has no address or route: it leads nowhere"
-            yield Hit(way.box.id, words, f"{_set(link.name, 'master', to)}    # the bridge it belongs to")
+            yield Hit(way.box.id, words, _lead(scene, way, link))
+
+
+def _lead(scene: Scene, way: Way, link: Link) -> str:
+    """Return the command that puts a device into the only bridge, or gives it the address of the sandbox's gateway."""
+    bridges = [each.name for each in scene.host.network.links if each.kind == "bridge"]
+    inside = way.box.network
+    hops = ((hop.gateway, hop.device) for route in (inside.routes if inside else ()) for hop in route.nexthops)
+    gateway = next((gateway for gateway, device in hops if gateway and device == way.name), None)
+    if gateway and inside and not bridges:
+        length = next((each.length for each in inside.of(way.name) if contains(each.address, gateway)), None)
+        prefix = gateway if length is None else f"{gateway}/{length}"
+        return command("ip", "address", "add", prefix, "dev", link.name)
+    to = bridges[0] if len(bridges) == 1 else "BRIDGE"
+    return f"{_set(link.name, 'master', to)}    # the bridge it belongs to"
 
 
 def _is_shared(scene: Scene, link: Link) -> bool:
@@ -196,7 +209,7 @@ def _mtu(scene: Scene) -> Iterator[Hit]:
         if way.inside is None:
             continue
         path = [link for link in (way.outside, way.bridge) if link]
-        path += [each for each in way.others if each.physical]
+        path += scene.host.network.uplinks[way.bridge.number] if way.bridge else ()
         for link in path:
             if link.mtu < way.inside.mtu:
                 words = f"{way.name} has MTU {way.inside.mtu}, and {link.name} of the host only {link.mtu}"

@@ -49,6 +49,7 @@ class Answer(NamedTuple):
 
 NOT_FOUND = Answer(404, b"not found\n")
 NOT_US = Answer(421, b"the header Host names another server; docs/page.md has the names of this one\n")
+NOT_ASKED = Answer(403, b"only the page itself may ask for this\n")
 NO_TOKEN = Answer(
     401,
     b"a token is needed: as the password of any user\n",
@@ -90,6 +91,8 @@ class Application:
             return READ_ONLY
         if not self._access.allows_host(headers.get(b"host", b"")):
             return NOT_US
+        if not _is_ours(headers):
+            return NOT_ASKED
         if not self._access.allows(headers.get(b"authorization", b"")):
             return NO_TOKEN
         path = scope["raw_path"].decode("ascii", "replace")
@@ -117,6 +120,15 @@ def _start(status: int, kind: str, more: Mapping[str, str]) -> dict[str, Any]:
         "status": status,
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
+
+
+def _is_ours(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a browser asks for its user or for our page, and not for a page of another site.
+
+    Browsers say so to addresses of loopback, and by TLS (Fetch Metadata, W3C). A link from elsewhere is followed.
+    """
+    is_link = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
+    return is_link or headers.get(b"sec-fetch-site", b"none") in {b"none", b"same-origin"}
 
 
 async def _read_body(headers: Mapping[bytes, bytes], receive: Callable[[], Any]) -> None:

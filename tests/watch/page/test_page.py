@@ -128,6 +128,11 @@ def test_one_sandbox_and_what_differs(watched: Watched, opened: Open) -> None:
         "  + ip route add 10.8.0.0/16      # was 10.9.0.0/16\n    no device\n  … and 3 more"
     )
     assert page.text("#differs").startswith("Still to do after the last look, at ")
+    # What is the same stays, so that it can be read and selected.
+    page.value("window.kept = document.querySelector('#commands span'); 0")
+    status.repairs = 7
+    page.until("[...document.querySelectorAll('dd')].some(each => each.textContent === '7')")
+    assert page.value("window.kept.isConnected")
     status.outstanding = Outstanding(clock.now())
     status.set_state(SandboxState.CONVERGED)
     page.until("document.getElementById('differs').textContent.startsWith('Nothing to do after')")

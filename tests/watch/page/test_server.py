@@ -159,6 +159,19 @@ def test_only_names_of_this_server_are_answered(path: str, made: PageServer, wat
         assert ask(made, path, "HEAD", host=host).status in {400, 421}, host
 
 
+def test_pages_of_other_sites_get_nothing(made: PageServer) -> None:
+    """What a browser says about who asks: a link from elsewhere is followed, anything else is refused."""
+    for site in ("cross-site", "same-site", "x", ""):
+        for path in ("/", "/events", "/page.js", "/sandboxes/web-1"):
+            assert ask(made, path, Sec_Fetch_Site=site, Sec_Fetch_Mode="no-cors").status == 403
+            assert (
+                ask(made, path, Sec_Fetch_Site=site, Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="iframe").status == 403
+            )
+        assert ask(made, Sec_Fetch_Site=site, Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="document").status == 200
+    for site in ("none", "same-origin"):
+        assert ask(made, "/page.js", Sec_Fetch_Site=site, Sec_Fetch_Mode="cors").status == 200
+
+
 def test_without_or_with_two_names(made: PageServer) -> None:
     for lines in (b"", b"Host: localhost\r\nHost: evil.example\r\n", b"Host: evil.example\r\nHost: localhost\r\n"):
         with closing(connect(made)) as client:

@@ -58,9 +58,31 @@ export class Detail {
       this.fail(status === 404 ? "The watcher knows no sandbox of this name." : `Unknown: the watcher answered ${status}.`);
       return;
     }
-    this.showFacts();
-    this.showDifference();
-    this.showHistory();
+    this.write("facts", this.facts(data.sandbox));
+    this.write("commands", this.commands(data.outstanding));
+    this.get("commands").hidden = !data.outstanding?.lines.length;
+    this.write("history", data.history.map((record) => this.record(record)));
+    const none = data.history.length ? "" : "Nothing is recorded.";
+    const problem = data.history_problem;
+    this.get("history-note").textContent = problem ? `Unknown: the history cannot be read: ${problem}` : none;
+    this.tick();
+  }
+
+  // Replace the content of an element, unless it is the same: whoever reads or selects it is not disturbed.
+  write(id, parts) {
+    const made = document.createDocumentFragment();
+    made.append(...parts);
+    const place = this.get(id);
+    const before = place.cloneNode(true);
+    before.replaceChildren(made.cloneNode(true));
+    if (!before.isEqualNode(place)) place.replaceChildren(made);
+  }
+
+  // Ages go on.
+  tick() {
+    if (!this.data) return;
+    const words = this.differs(this.data.outstanding, this.data.sandbox);
+    if (this.get("differs").textContent !== words) this.get("differs").textContent = words;
   }
 
   fail(words) {
@@ -71,25 +93,20 @@ export class Detail {
     this.get("history-note").textContent = "Unknown.";
   }
 
-  showFacts() {
-    const row = this.data.sandbox;
+  facts(row) {
     const facts = { State: state(row), Since: moment(row.since), "Last look": moment(row.looked), Driver: row.driver };
     Object.assign(facts, { Manifest: row.file, Revision: row.revision || "-", Blob: row.blob || "-" });
     Object.assign(facts, { "Drift 1 h": row.drift_1h, Repairs: row.repairs, Detail: row.detail || "-" });
     if (row.fights.length) facts.Fights = row.fights.join("\n");
-    const parts = Object.entries(facts).flatMap(([name, words]) => [element("dt", name), element("dd", words)]);
-    this.get("facts").replaceChildren(...parts);
+    return Object.entries(facts).flatMap(([name, words]) => [element("dt", name), element("dd", words)]);
   }
 
-  showDifference() {
-    const { outstanding, sandbox } = this.data;
-    const commands = this.get("commands");
-    this.get("differs").textContent = this.differs(outstanding, sandbox);
-    commands.replaceChildren(...(outstanding?.lines ?? []).flatMap((line) => [
+  commands(outstanding) {
+    const lines = (outstanding?.lines ?? []).flatMap((line) => [
       element("span", line.text, SIGNS[line.sign] ?? ""), element("span", `${line.comment}\n`, "comment"),
-    ]));
-    if (outstanding?.more) commands.append(element("span", `  … and ${outstanding.more.toLocaleString("en")} more`));
-    commands.hidden = !outstanding?.lines.length;
+    ]);
+    if (outstanding?.more) lines.push(element("span", `  … and ${outstanding.more.toLocaleString("en")} more`));
+    return lines;
   }
 
   // Nothing is looked at anew for this page: it shows what the last look of the watcher has left.
@@ -104,13 +121,6 @@ export class Detail {
     const stale = sandbox.fresh ? "" : " That look is older than it should be.";
     if (!outstanding.lines.length) return `Nothing to do after ${when}${doubt}.${stale}`;
     return `Still to do after ${when}${doubt}:${stale}`;
-  }
-
-  showHistory() {
-    const { history, history_problem: problem } = this.data;
-    const none = history.length ? "" : "Nothing is recorded.";
-    this.get("history-note").textContent = problem ? `Unknown: the history cannot be read: ${problem}` : none;
-    this.get("history").replaceChildren(...history.map((record) => this.record(record)));
   }
 
   record(record) {

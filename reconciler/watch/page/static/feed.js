@@ -6,9 +6,10 @@ const SILENCE = 12000;
 const AGAIN = 2000;
 
 export class Feed {
-  // `rows`: called with changed sandboxes. `end`: with what ends an update. `heard`: with whether the watcher is heard.
-  constructor({ rows, end, heard }) {
-    this.handlers = { rows, end, heard };
+  // `begin`: called when a connection begins. `rows`: with changed sandboxes. `end`: with what ends an update. `heard`:
+  // with whether the watcher is heard.
+  constructor({ begin, rows, end, heard }) {
+    this.handlers = { begin, rows, end, heard };
     this.heardAt = 0;
     this.offset = 0;
     this.open();
@@ -19,6 +20,7 @@ export class Feed {
     this.source?.close();
     this.openedAt = performance.now();
     this.source = new EventSource("/events");
+    this.source.addEventListener("open", () => this.handlers.begin());
     this.source.addEventListener("rows", (event) => this.take(JSON.parse(event.data), (data) => this.handlers.rows(data.rows)));
     this.source.addEventListener("end", (event) => {
       this.take(JSON.parse(event.data), this.handlers.end);

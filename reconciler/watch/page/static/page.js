@@ -8,6 +8,8 @@ import { clock, element, isWell } from "./words.js";
 const get = (id) => document.getElementById(id);
 // The most news that are read out at once.
 const READ_OUT = 3;
+// Milliseconds after which an open sandbox is asked for again, if nothing has changed meanwhile.
+const AGAIN = 5000;
 
 const table = new Table();
 let seen = new Set();
@@ -16,6 +18,10 @@ let isComplete = false;
 let news = [];
 
 const feed = new Feed({
+  // What was sent of an update that has not ended counts for nothing.
+  begin() {
+    seen = new Set();
+  },
   rows(changed) {
     changed.forEach((each) => seen.add(each.sandbox));
     news.push(...table.update(changed, feed.now()));
@@ -136,6 +142,10 @@ get("close").addEventListener("click", (event) => {
 setInterval(() => {
   if (document.hidden) return;
   table.tick(feed.now());
-  if (detail.data) detail.showDifference();
+  detail.tick();
 }, 1000);
+// What others did, such as a command of a person, may be recorded after the last look.
+setInterval(() => {
+  if (!document.hidden && detail.data) detail.load();
+}, AGAIN);
 openFragment();
