@@ -18,7 +18,7 @@ SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db curl:curl
 # Shows the page of `watch --ui` without a window.
 BROWSER := chromium-headless-shell:chromium-headless-shell
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
-	libvirtd:libvirt-daemon virsh:libvirt-clients
+	libvirtd:libvirt-daemon virsh:libvirt-clients debootstrap:debootstrap mke2fs:e2fsprogs
 USER_ID := $(shell id -u)
 # What the demo needs: another user than root sees the part without a machine.
 DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_ID)),qemu-system-x86_64:qemu-system-x86)
@@ -87,10 +87,11 @@ docs: $(DOCS)/.complete ## build the documentation as a site in build/site, and 
 mutations: root setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
 
-soak: root setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go; compare an hour of history with recorders
+soak: root setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go; compare an hour of history with recorders; reboot a stock guest
 	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 	$(VENV)/bin/python -m tests.watch.recorded
+	$(VENV)/bin/python -m tests.reboot
 
 dist: setup packagers ## build sdist, wheel and Debian package into dist/, and check each; a container image if buildah is installed
 	@$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements-dist.txt

@@ -21,6 +21,7 @@ from reconciler.operations.machine import (
     MachineOperation,
     NameInterface,
     PlugOperation,
+    SetUnmanaged,
     adopted_nic,
     adoption_mark,
     plug_id,
@@ -37,6 +38,8 @@ DEVICE = f"device_add virtio-net-pci,id=reconciler-tap1,netdev=reconciler-tap1,m
 
 SECOND = LibvirtAddress(domain="a b", uri="qemu+unix:///system?socket=/run/b")
 
+NETWORKD = "/run/systemd/network/00-reconciler.network"
+NM, NM_RELOAD = "/run/NetworkManager/conf.d/00-reconciler.conf", "nmcli general reload conf"
 OPERATIONS: list[tuple[Operation, str, str]] = [
     (
         AddNetdev(device="tap1", queues=1),
@@ -66,6 +69,21 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
         f"{DEVICE},mq=on,host_mtu=1400,vectors=6",
     ),
     (NameInterface(device="tap1", hw_addr=MAC, name="eth0"), "+", f"ip link set dev {MAC} name eth0"),
+    (
+        SetUnmanaged(hw_addrs=(MAC,), managers=("systemd-network",)),
+        "~",
+        f"printf '%s\\n' '[Match]' PermanentMACAddress={MAC} '[Link]' Unmanaged=yes >{NETWORKD}; networkctl reload",
+    ),
+    (
+        SetUnmanaged(hw_addrs=(MAC, "02::"), managers=("NetworkManager", "unknown")),
+        "~",
+        f"printf '%s\\n' '[device-reconciler]' match-device=mac:{MAC},mac:02:: managed=0 >{NM}; {NM_RELOAD}",
+    ),
+    (
+        SetUnmanaged(hw_addrs=(), managers=("systemd-network",)),
+        "~",
+        f"rm -f {NETWORKD}; networkctl reload",
+    ),
     (DeleteDevice(device="tap1"), "-", "device_del reconciler-tap1"),
     (DeleteNetdev(device="tap1"), "-", "netdev_del reconciler-tap1"),
     (
@@ -134,7 +152,7 @@ def test_an_operation_reads_like_the_command(operation: Operation, sign: str, co
 
 
 def test_every_operation_is_shown() -> None:
-    kinds = {*get_args(PlugOperation), NameInterface}
+    kinds = {*get_args(PlugOperation), NameInterface, SetUnmanaged}
     assert {type(operation) for operation, _, _ in OPERATIONS} == kinds == set(get_args(MachineOperation))
 
 
@@ -142,6 +160,7 @@ def test_only_a_name_needs_to_be_waited_for() -> None:
     comments = {type(operation).__name__: operation.comment for operation, _, _ in OPERATIONS if operation.comment}
     assert comments == {
         "NameInterface": "once the guest has found the NIC with this address",
+        "SetUnmanaged": "none of ours is left",
         "AdoptDevices": "from now on ours: eth0, 'a b'",
         "AdoptNics": "from now on ours: eth0",
     }

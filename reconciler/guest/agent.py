@@ -40,6 +40,8 @@ Requests
     SYSCTL_SET  changes one of these
     SUBSCRIBE   from now on the kernel's notifications of these groups, all in ALLOWED_GROUPS, come as NOTIFY
     LISTING     reads the kernel's listing of its IPVS table, /proc/net/ip_vs
+    UNMANAGED_GET  reads which NICs the machine's network managers leave alone
+    UNMANAGED_SET  tells them which to leave alone, in files below /run
     GUARD       from now on IPVS services that disappear are restored at once, and each restore is reported as GUARDED
 
     Of netlink, the agent relays the route family, IPVS, the lookup of IPVS's family number, and connection tracking. It
@@ -58,9 +60,9 @@ Traps
     the same name is plugged: that one has to be opened.
 
 This file in order: the constants; `Decoder`, `Port` and `VsockPort`, which carry frames; `PortServer` and `serve`,
-which serve the hosts at any port (runner.py uses them too); the kernel's modules, sysctls and netlink sockets;
-`MessageFilter` and `NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which answers
-requests by means of these.
+which serve the hosts at any port (runner.py uses them too); the kernel's modules, network managers, sysctls and netlink
+sockets; `MessageFilter` and `NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which
+answers requests by means of these.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ from typing import NamedTuple, NoReturn
 # The protocol.
 
 # The host refuses an agent of another version.
-VERSION = 3
+VERSION = 4
 # The name of the agent's virtio-serial port.
 PORT = "reconciler.agent"
 # The first bytes of a greeting. They contain no zero byte, and every header begins with one: so MAGIC never begins in
@@ -104,6 +106,9 @@ SUBSCRIBE = 5  # SUBSCRIBE_BODY; replaces the previous subscription
 DUMPS = 6  # NETLINK_HEAD, then dump requests
 LISTING = 7  # nothing
 GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
+# Answered by three lines, see `read_unmanaged`.
+UNMANAGED_GET = 9  # nothing
+UNMANAGED_SET = 10  # MAC addresses, with spaces between them; replaces those of before, and none removes all files
 
 # Kinds of frames that the agent sends.
 HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting. Without one: the agent has started
@@ -211,6 +216,8 @@ GUARD_MIN_PERIOD = 500
 PRIVILEGED = 1024
 # Restores of one service within a second, at most. Another program may delete it again and again.
 GUARD_MAX_RESTORES = 10
+# NICs that network managers can be told of.
+MAX_UNMANAGED = 1024
 
 # Times.
 
@@ -696,18 +703,157 @@ def modprobe(name: str) -> None:
     """Load one of MODULES, with the modules that it needs."""
     if name not in MODULES:
         raise PermissionError(errno.EPERM, f"module {name!r} is not one that the agent may load")
-    child = os.posix_spawnp("modprobe", ["modprobe", name], os.environ)
-    handle = os.pidfd_open(child)
-    try:
-        if not select.select([handle], [], [], KERNEL_TIMEOUT)[0]:
-            raise TimeoutError(errno.ETIMEDOUT, f"modprobe {name} did not end within {KERNEL_TIMEOUT:.0f} s")
-    finally:
-        os.close(handle)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = run_program("modprobe", name)
     if status:
         raise OSError(
             errno.ENOENT, f"modprobe {name} failed with exit status {status}; add the module to the guest's kernel"
         )
+
+
+def run_program(*words: str) -> int:
+    """Run a program. Return its exit status. TimeoutError if it does not end in time; it is not waited for then."""
+    child = os.posix_spawnp(words[0], words, os.environ)
+    handle = os.pidfd_open(child)
+    try:
+        if not select.select([handle], [], [], KERNEL_TIMEOUT)[0]:
+            raise TimeoutError(errno.ETIMEDOUT, f"{' '.join(words)} did not end within {KERNEL_TIMEOUT:.0f} s")
+    finally:
+        os.close(handle)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class NetworkManager(NamedTuple):
+    """A program that configures the NICs of a machine, and that can be told to leave some alone.
+
+    `process`: its name in /proc. `programs`: where it is, if it is installed. `file`: what we tell it, as a template
+    for `separator` between `prefix`ed MAC addresses. `reload`: what makes it read that.
+    """
+
+    process: str
+    programs: tuple[str, ...]
+    file: str
+    template: str
+    prefix: str
+    separator: str
+    reload: tuple[str, ...]
+
+    def text(self, addresses: list[str]) -> str:
+        """Return the text of the file for MAC addresses."""
+        return self.template.format(self.separator.join(self.prefix + each for each in addresses))
+
+
+# The permanent address stays what it was when a NIC was plugged. The names sort before all others.
+NETWORK_MANAGERS = (
+    NetworkManager(
+        process="systemd-network",
+        programs=("/lib/systemd/systemd-networkd", "/usr/lib/systemd/systemd-networkd"),
+        file="/run/systemd/network/00-reconciler.network",
+        template="[Match]\nPermanentMACAddress={}\n\n[Link]\nUnmanaged=yes\n",
+        prefix="",
+        separator=" ",
+        reload=("networkctl", "reload"),
+    ),
+    NetworkManager(
+        process="NetworkManager",
+        programs=("/usr/sbin/NetworkManager", "/usr/bin/NetworkManager"),
+        file="/run/NetworkManager/conf.d/00-reconciler.conf",
+        template="[device-reconciler]\nmatch-device={}\nmanaged=0\n",
+        prefix="mac:",
+        separator=",",
+        reload=("nmcli", "general", "reload", "conf"),
+    ),
+)
+# Programs that configure any NIC that appears, and that cannot be told while they run.
+RIVALS = ("connmand", "dhcpcd", "netifd", "wickedd")
+
+
+def processes() -> set[str]:
+    """Return the names of the processes that run, as the kernel has them: 15 characters at most."""
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with suppress(OSError), open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as file:
+                found.add(file.read().rstrip("\n"))
+    return found
+
+
+class Unmanaged:
+    """Tells network managers of the machine which NICs to leave alone, in files below /run."""
+
+    def __init__(self) -> None:
+        # Why a manager could not be told the last time, by its process.
+        self._problems: dict[str, str] = {}
+
+    def read(self) -> str:
+        """Return three lines: managers that can be told; MAC addresses that all of them were told; who cannot be told.
+
+        The first two have spaces between their words. The third has a name, and a reason in parentheses if there is
+        one, with commas between them.
+        """
+        running = processes()
+        managers = [each for each in self._managers(running) if each.process not in self._problems]
+        told = [self._told(each) for each in managers]
+        common = set.intersection(*told) if told else set()
+        problems = [f"{name} ({why})" for name, why in self._problems.items()]
+        others = [each for each in RIVALS if each in running]
+        return "\n".join(
+            (" ".join(each.process for each in managers), " ".join(sorted(common)), ",".join(problems + others))
+        )
+
+    def write(self, text: str) -> None:
+        """Tell all managers to leave NICs alone, by their MAC addresses, and no others. OSError if one is none."""
+        addresses = text.split()
+        if len(addresses) > MAX_UNMANAGED or not all(map(_is_mac, addresses)):
+            raise OSError(errno.EINVAL, f"expected at most {MAX_UNMANAGED} MAC addresses")
+        self._problems.clear()
+        running = processes()
+        for manager in self._managers(running):
+            why = self._tell(manager, addresses, is_running=manager.process in running)
+            if why:
+                # A reason has one line, and no comma.
+                self._problems[manager.process] = why.replace("\n", " ").replace(",", ";")[:MAX_TEXT]
+
+    def _managers(self, running: set[str]) -> list[NetworkManager]:
+        return [each for each in NETWORK_MANAGERS if each.process in running or any(map(os.path.exists, each.programs))]
+
+    def _told(self, manager: NetworkManager) -> set[str]:
+        """Return what a manager was told: nothing, if the file is not as we write it."""
+        try:
+            with open(manager.file, encoding="ascii") as file:
+                text = file.read(MAX_FRAME)
+        except (OSError, ValueError):
+            return set()
+        found = [each.strip("=,").replace("mac:", "") for each in text.replace("=", "= ").replace(",", " ").split()]
+        addresses = [each for each in found if _is_mac(each)]
+        return set(addresses) if text == manager.text(addresses) else set()
+
+    def _tell(self, manager: NetworkManager, addresses: list[str], *, is_running: bool) -> str:
+        """Tell a manager. Return why that failed, "" if it did not."""
+        try:
+            self._write(manager, addresses)
+            failed = is_running and run_program(*manager.reload)
+        except OSError as error:
+            return error.strerror or str(error)
+        return f"{' '.join(manager.reload)} failed with exit status {failed}" if failed else ""
+
+    def _write(self, manager: NetworkManager, addresses: list[str]) -> None:
+        if not addresses:
+            with suppress(FileNotFoundError):
+                os.unlink(manager.file)
+            return
+        os.makedirs(os.path.dirname(manager.file), exist_ok=True)
+        new = f"{manager.file}.new"
+        with open(new, "w", encoding="ascii") as file:
+            # The managers run as other users.
+            os.fchmod(file.fileno(), 0o644)
+            file.write(manager.text(addresses))
+        os.replace(new, manager.file)
+
+
+def _is_mac(text: str) -> bool:
+    """Return whether a text is a MAC address as we write it."""
+    parts = text.split(":")
+    return len(parts) == 6 and all(len(each) == 2 and set(each) <= set("0123456789abcdef") for each in parts)
 
 
 def read_sysctl(name: str) -> bytes:
@@ -1090,6 +1236,7 @@ class Agent(PortServer):
         # The socket of the subscription.
         self._notifications: socket.socket | None = None
         self._guard: GuardProcess | None = None
+        self._unmanaged = Unmanaged()
 
     def reset(self) -> None:
         """End the host's subscription and guard, and discard the answers that it did not read."""
@@ -1138,6 +1285,10 @@ class Agent(PortServer):
             write_sysctl(name, value)
         elif kind == SUBSCRIBE:
             self._subscribe(payload)
+        elif kind == UNMANAGED_GET:
+            answer = self._unmanaged.read().encode()
+        elif kind == UNMANAGED_SET:
+            self._unmanaged.write(payload.decode(errors="replace"))
         elif kind == LISTING:
             answer = self._read_listing(request)
         elif kind == GUARD:

@@ -19,6 +19,7 @@ from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent, lend
 from reconciler.guest.agent import Frame
 from reconciler.guest.connection import TIMEOUT, Connection
+from reconciler.model.machine import Managers
 from reconciler.netlink.budget import UNASKED, Budget
 from reconciler.netlink.message import Message, attributes, messages
 
@@ -37,6 +38,8 @@ _ATTRIBUTES_AT = 20
 # linux/ip_vs.h: IPVS_CMD_ATTR_SERVICE and, in it, IPVS_SVC_ATTR_AF.
 _SERVICE = 1
 _ADDRESS_FAMILY = 1
+# Programs of a guest that configure NICs, and characters of a name with a reason.
+_RIVALS, _RIVAL = 10, 200
 # Failures of the agent that may pass: it had no time or no room. All others are refusals.
 _PASSING = {errno.ETIMEDOUT, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO}
 
@@ -121,6 +124,13 @@ class AgentClient:
         """Return the release of the guest's kernel, such as 6.1.0-18-cloud-amd64."""
         return self._greet(time.monotonic() + self._timeout)
 
+    def greet(self, seconds: float) -> None:
+        """Greet the agent, unless that was done. ChannelError if it does not answer within so many seconds.
+
+        OtherVersionError if it speaks another version of the protocol.
+        """
+        self._greet(time.monotonic() + seconds)
+
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Return the values of sysctls that the agent allows, without those that the guest's kernel does not have."""
         if not names:
@@ -134,6 +144,19 @@ class AgentClient:
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a sysctl that the agent allows."""
         self.request(agent.SYSCTL_SET, f"{name}={value}".encode())
+
+    def unmanaged(self) -> Managers:
+        """Return which NICs the guest's network managers leave alone."""
+        lines = b"".join(self.request(agent.UNMANAGED_GET, b"")).decode(errors="replace").split("\n")
+        if len(lines) != 3:
+            raise ProtocolError(f"the guest's agent sent {len(lines)} lines about network managers, not 3")
+        told, addresses, others = lines
+        rivals = [each[:_RIVAL] for each in others.split(",")[:_RIVALS] if each]
+        return Managers(tuple(told.split()[:_RIVALS]), frozenset(addresses.split()), tuple(rivals))
+
+    def set_unmanaged(self, addresses: Iterable[str]) -> None:
+        """Tell the guest's network managers to leave NICs alone, by their MAC addresses, and no others."""
+        self.request(agent.UNMANAGED_SET, " ".join(addresses).encode())
 
     def ipvs_listing(self) -> str | None:
         """Return the guest's /proc/net/ip_vs; None if its kernel does not have it."""

@@ -36,6 +36,17 @@ _RELEASE_LENGTH = 64
 _LONGEST_POLL = 86400.0
 
 
+class OtherVersionError(ProtocolError):
+    """The guest's agent speaks another version of the protocol, which is `version`."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"the guest's agent speaks version {version} of the protocol, this program version {agent.VERSION}; "
+            "copy the agent of this program into the guest (docs/guest.md)"
+        )
+        self.version = version
+
+
 class Connection:
     """The only client of a port's socket, from `__init__` to `close`. For one thread.
 
@@ -103,10 +114,7 @@ class Connection:
             raise ProtocolError(f"the other end of {self.path} does not introduce itself as reconciler's agent")
         (version,) = head.unpack_from(hello.payload)
         if version != agent.VERSION:
-            raise ProtocolError(
-                f"the guest's agent speaks version {version} of the protocol, this program version {agent.VERSION}; "
-                "copy the agent of this program into the guest (docs/guest.md)"
-            )
+            raise OtherVersionError(version)
         return hello.payload[head.size : head.size + _RELEASE_LENGTH].decode(errors="replace")
 
     def push(self, request: int, kind: int, payload: bytes = b"") -> None:

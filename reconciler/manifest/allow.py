@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, assert_never
 from reconciler.errors import NotAllowedError
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.policy import Devices, Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
-from reconciler.model.transport import UnixSocket, Vsock
+from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.transport import Vsock
 from reconciler.wording import shorten
 
 _OF_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/task/[0-9]+)?/ns/net")
@@ -70,22 +70,19 @@ def line_for_folder(policy: Policy, field: str, folder: str) -> str:
 
 
 def _of_driver(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
-    address: DriverAddress = sandbox.driver
-    match address:
-        case NetnsAddress():
+    match sandbox.driver:
+        case NetnsAddress() as address:
             yield from _driver("netns", policy)
             yield from _namespace(address, policy)
-        case VmAddress(name=name, qmp=qmp):
+        case VmAddress() as address:
             yield from _driver("vm", policy)
-            if qmp is not None:
-                yield from _socket(("driver", "vm", "qmp"), qmp, policy)
-            where: Path = ("driver", "vm", "agent" if name is None else "name")
-            match address.transport:
-                case UnixSocket(path=path):
-                    yield from _socket(where, path, policy)
-                case Vsock(cid=cid):
-                    yield from _vsock(where, cid, policy)
-        case LibvirtAddress():
+            for field, path in address.named_sockets.items():
+                yield from _socket(("driver", "vm", field), path, policy)
+            if isinstance(address.transport, Vsock):
+                yield from _vsock(("driver", "vm", "agent"), address.transport.cid, policy)
+            if address.guest_agent is not None:
+                yield from _push(sandbox.id, policy)
+        case LibvirtAddress() as address:
             yield from _driver("libvirt", policy)
             yield from _domain(sandbox.id, address, policy)
         case KataAddress(runtime=runtime):
@@ -94,7 +91,13 @@ def _of_driver(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
                 what = f"{runtime} may not be run as kata-runtime"
                 yield _Need(("driver", "kata", "runtime"), what, "runtimes", partial(_with_runtime, runtime))
         case _:
-            assert_never(address)
+            assert_never(sandbox.driver)
+
+
+def _push(sandbox: str, policy: Policy) -> Iterator[_Need]:
+    if not any(fnmatchcase(sandbox, each) for each in policy.push):
+        what = f"reconciler's agent, which is root there, may not be pushed into the machine of sandbox {sandbox}"
+        yield _Need(("driver", "vm", "guestAgent"), what, "pushAgent", partial(_with_push, sandbox))
 
 
 def _driver(name: str, policy: Policy) -> Iterator[_Need]:
@@ -166,6 +169,10 @@ def _with_cid(cid: int, policy: Policy) -> Policy:
 
 def _with_rules(folder: str, policy: Policy) -> Policy:
     return replace(policy, rules_files=(*policy.rules_files, folder))
+
+
+def _with_push(sandbox: str, policy: Policy) -> Policy:
+    return replace(policy, push=(*policy.push, sandbox))
 
 
 def _with_runtime(runtime: str, policy: Policy) -> Policy:
@@ -240,6 +247,7 @@ def write(policy: Policy) -> dict[str, Any]:
         "devices": {sandboxes: [*devices] for sandboxes, devices in policy.devices.items()},
         "physicalDevices": {sandboxes: [*devices] for sandboxes, devices in policy.physical_devices.items()},
         "rulesFiles": [*policy.rules_files],
+        "pushAgent": [*policy.push],
     }
 
 

@@ -20,13 +20,19 @@ def check_sections(draft: Draft) -> Iterator[Finding]:
     if draft.driver == "kata":
         for section in SECTIONS:
             yield from section.check_kata(draft)
-    if draft.driver == "vm" and draft.items(INTERFACES):
-        yield from _check_monitor(draft)
+    if draft.driver == "vm" and isinstance(draft.data["driver"]["vm"], dict):
+        yield from _check_machine(draft)
 
 
-def _check_monitor(draft: Draft) -> Iterator[Finding]:
+def _check_machine(draft: Draft) -> Iterator[Finding]:
     machine = draft.data["driver"]["vm"]
-    if isinstance(machine, dict) and "agent" in machine and "qmp" not in machine:
+    if "guestAgent" in machine and str(machine.get("agent")).startswith(("vsock://", "hvsock://")):
+        message = (
+            "an agent that is pushed serves a virtio-serial port, no vsock; remove guestAgent, or give the path of "
+            "that port's socket as agent"
+        )
+        yield Finding(("driver", "vm", "guestAgent"), message, at_key=True)
+    if "agent" in machine and "qmp" not in machine and draft.items(INTERFACES):
         message = (
             "the machine has no monitor, so no NIC can be plugged into it; add qmp to the driver, or remove the "
             "interfaces: routes, rules, neighbours and IPVS can name NICs that the machine has"
@@ -77,8 +83,9 @@ def _claims(sandbox: Sandbox, identify: Callable[[str], Hashable]) -> Iterator[_
     match sandbox.driver:
         case KataAddress(id=name):
             yield _named("container", name, ("driver", "kata", "id"))
-        case VmAddress(file=file, qmp=qmp) as address:
-            yield _Claim("agent socket", address.place(identify), file, ("driver",))
+        case VmAddress(file=file, name=name, qmp=qmp, agent=agent) as address:
+            if agent or name:
+                yield _Claim("agent socket", address.place(identify), file, ("driver",))
             if qmp:
                 yield _Claim("QMP socket", identify(qmp), qmp, ("driver", "vm", "qmp"))
         case LibvirtAddress() as machine:

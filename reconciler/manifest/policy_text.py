@@ -68,6 +68,7 @@ def _complete(data: Mapping[str, Any], default: Policy) -> Policy:
         libvirt_uris=tuple(data.get("libvirtUris", default.libvirt_uris)),
         libvirt_domains=_devices(data.get("libvirtDomains", default.libvirt_domains)),
         rules_files=_folders(data.get("rulesFiles", default.rules_files)),
+        push=tuple(data.get("pushAgent", default.push)),
     )
 
 

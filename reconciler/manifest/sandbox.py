@@ -21,6 +21,8 @@ from reconciler.model.sandbox import (
 )
 
 API_VERSION = "reconciler/v1"
+# Fields of an address that have another name in a manifest.
+_FIELDS = {"guest_agent": "guestAgent"}
 
 
 def read_sections(data: Mapping[str, Any], findings: list[Finding], rules: str | None = None) -> Draft:
@@ -55,7 +57,8 @@ def _read_driver(data: Mapping[str, Any]) -> DriverAddress:
     if driver == "libvirt":
         return LibvirtAddress(domain=str(address["domain"]), uri=address.get("uri", LIBVIRT_SYSTEM))
     if driver == "vm":
-        return VmAddress(name=name, qmp=address.get("qmp"), agent=address.get("agent"))
+        guest_agent = address.get("guestAgent")
+        return VmAddress(name=name, qmp=address.get("qmp"), agent=address.get("agent"), guest_agent=guest_agent)
     return NetnsAddress(name=name, path=address.get("path"), pid=address.get("pid"))
 
 
@@ -68,7 +71,7 @@ def _write_driver(address: DriverAddress) -> dict[str, Any]:
         return {"libvirt": {"domain": address.domain, **uri}}
     driver = "vm" if isinstance(address, VmAddress) else "netns"
     fields = {field: value for field, value in asdict(address).items() if value is not None and field != "started"}
-    return {driver: fields}
+    return {driver: {_FIELDS.get(field, field): value for field, value in fields.items()}}
 
 
 def write(sandbox: Sandbox) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class Policy:
     without those that it lacks. `processes`: whether a namespace may be that of a process. `vsock`: ranges of CIDs of
     machines. `physical_devices`: devices of `devices` that may have hardware behind them. `rules_files`: folders of
     files of rules besides those that hold the manifests. `libvirt_uris`: exactly these, and `libvirt_domains` of them,
-    by the name or UUID in the manifest.
+    by the name or UUID in the manifest. `push`: patterns of the IDs of sandboxes into whose machines our agent may be
+    pushed. `may_push`: whether this run does so; it is no field of the file, but up to the command and its options.
     """
 
     file: str = POLICY_FILE
@@ -51,6 +52,8 @@ class Policy:
     devices: Devices = field(default_factory=_any)
     physical_devices: Devices = field(default_factory=_no_device)
     rules_files: tuple[str, ...] = ()
+    push: tuple[str, ...] = ()
+    may_push: bool = False
 
 
 DEFAULTS = Policy()

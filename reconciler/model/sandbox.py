@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Where each virtual machine of our own has a folder of sockets.
 SANDBOXES = "/run/reconciler/sandboxes"
+# Where sockets are of channels that we plug into machines.
+CHANNELS = "/run/reconciler/channels"
 NO_PROCESS = -1
 
 
@@ -60,19 +62,32 @@ class VmAddress:
     """A virtual machine: one of our own by name, or anyone's by the agent in it.
 
     `qmp`: the path of the socket of its monitor, if it has one. `agent`: a path, or a URL of `model.transport`.
+    `guest_agent`: the socket of QEMU's own agent in it, through which our agent is pushed into the machine where it
+    does not answer. With `qmp` and without `agent`, its channel is plugged in as well.
     """
 
     name: str | None = None
     qmp: str | None = None
     agent: str | None = None
+    guest_agent: str | None = None
 
     def __str__(self) -> str:
-        return f"vm {self.name or self.agent}"
+        return f"vm {self.name or self.agent or self.qmp}"
 
     @property
     def file(self) -> str:
         """Return the address of the agent: the path of its socket, or a URL."""
-        return self.agent or f"{SANDBOXES}/{self.name}/agent.sock"
+        return self.agent or self.channel or f"{SANDBOXES}/{self.name}/agent.sock"
+
+    @property
+    def channel(self) -> str | None:
+        """Return the path of the agent's socket if we plug the channel in; None if the machine has one."""
+        if self.agent is not None or self.qmp is None:
+            return None
+        # Few machines have no channel, and the path of their monitor can be as long as this path may be.
+        from hashlib import sha256
+
+        return f"{CHANNELS}/{sha256(self.qmp.encode()).hexdigest()[:16]}.sock"
 
     @property
     def monitor(self) -> str | None:
@@ -86,10 +101,21 @@ class VmAddress:
 
     @property
     def sockets(self) -> tuple[str, ...]:
-        """Return the paths of its sockets on this host, that of the agent first."""
+        """Return the paths of its sockets on this host, that of the agent first, without that of a channel of ours."""
         found = self.transport
-        paths = (found.path if isinstance(found, UnixSocket) else None, self.monitor)
+        agent = found.path if isinstance(found, UnixSocket) and self.channel is None else None
+        paths = (agent, self.monitor, self.guest_agent)
         return tuple(path for path in paths if path is not None)
+
+    @property
+    def named_sockets(self) -> dict[str, str]:
+        """Return the paths of all sockets that a manifest names, by its fields."""
+        if self.name is not None:
+            return {"name": self.file}
+        found = self.transport
+        agent = found.path if isinstance(found, UnixSocket) and self.agent is not None else None
+        named = {"qmp": self.qmp, "agent": agent, "guestAgent": self.guest_agent}
+        return {field: path for field, path in named.items() if path is not None}
 
     def place(self, identity: Callable[[str], Hashable]) -> Hashable:
         """Return what all addresses of its agent have in common. `identity`: the same of the path of a socket."""

@@ -102,8 +102,10 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
 
     neighbours, rules = _plan_items(desired, observed, wanted, links, addresses)
     table = _plan_ipvs(desired, observed)
+    telling = _telling(desired, observed, links)
     segments = joined(
         (
+            *telling.early,
             Settings(tuple(sysctls.early)),
             *links.early,
             Settings(tuple(sysctls.late)),
@@ -112,6 +114,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
             *((Table(tuple(table.operations)),) if table else ()),
             Network((*rules.going, *going, *neighbours.going, *addresses.late)),
             *links.late,
+            *telling.late,
             *_adoption(desired, observed),
         )
     )
@@ -128,6 +131,22 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
         lost_defaults=_lost_defaults(wishes, routes),
         draining=table.draining if table else 0,
     )
+
+
+class _Telling(NamedTuple):
+    early: tuple[Segment, ...] = ()
+    late: tuple[Segment, ...] = ()
+
+
+def _telling(desired: Sandbox, observed: Observed, links: LinkPlan) -> _Telling:
+    """Return what tells the guest's network managers of our NICs: before any is plugged, or after the last has gone."""
+    machine = observed.around.machine
+    if machine is None or not machine.managers.told or desired.interfaces is None:
+        return _Telling()
+    from reconciler.plan.machine import telling
+
+    segments = telling(desired.interfaces, machine, [*links.early, *links.late])
+    return _Telling(early=segments) if desired.interfaces else _Telling(late=segments)
 
 
 def _adoption(desired: Sandbox, observed: Observed) -> tuple[Segment, ...]:

@@ -13,6 +13,7 @@ from reconciler.errors import HostError
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Other, Plugged, Slot
 from reconciler.model.sandbox import Surroundings
+from reconciler.operations.domain import AttachNic
 from reconciler.operations.interface import SetLink
 from reconciler.operations.machine import (
     AddDevice,
@@ -21,8 +22,9 @@ from reconciler.operations.machine import (
     DeleteNetdev,
     NameInterface,
     PlugOperation,
+    SetUnmanaged,
 )
-from reconciler.operations.segment import Plugs, Segment
+from reconciler.operations.segment import Plugs, Segment, flat
 from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
 
@@ -219,6 +221,21 @@ class MachineHost:
                 path=("device",),
             )
         return self._free.pop(0)
+
+
+def telling(wanted: Sequence[Interface], machine: Machine, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Return what tells the guest's network managers which NICs are ours; nothing if they know.
+
+    A NIC is known by the MAC address that it was plugged with, or that `segments` plug it with. An address that no NIC
+    has any more does no harm, as long as there are others.
+    """
+    plugged = {machine.plugged[wish.device].hw_addr for wish in wanted if wish.device in machine.plugged}
+    added = {each.hw_addr for each in flat(segments) if isinstance(each, (AddDevice, AttachNic))}
+    ours = {*(wish.hw_addr for wish in wanted), *plugged, *added}
+    told = machine.managers.unmanaged
+    if ours <= told and (ours or not told):
+        return ()
+    return (Plugs((SetUnmanaged(hw_addrs=tuple(sorted(ours)), managers=machine.managers.told),)),)
 
 
 def _is_as(plugged: Plugged, wish: Interface | None) -> bool:

@@ -51,6 +51,7 @@ class Presence:
     def track(self, addresses: Mapping[str, DriverAddress]) -> None:
         """Track these sandboxes from now on, and no others."""
         self._addresses = {name: each for name, each in addresses.items() if isinstance(each, NetnsAddress)}
+        # A channel of ours is plugged in by the look that finds the machine, so it is none of these.
         self._sockets = {name: each.sockets for name, each in addresses.items() if isinstance(each, VmAddress)}
         self._of_libvirt = {name: each for name, each in addresses.items() if isinstance(each, LibvirtAddress)}
 

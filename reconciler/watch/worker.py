@@ -245,13 +245,20 @@ class Worker:
     def _attend(self, address: MachineAddress, look: Look) -> None:
         """Connect to a machine and watch it. A paused one has to be reached as well: its guard may still run."""
         try:
-            with attend(look.place, look.policy) as machine, Lender(machine.port, self._wake.fileno()) as lender:
+            with (
+                attend(look.place, look.policy, report=self._report) as machine,
+                Lender(machine.port, self._wake.fileno()) as lender,
+            ):
                 self._watch_machine(machine, address, lender, look)
         except SandboxGoneError:
             if not look.is_paused or self._current is not look:
                 raise
             # A machine that does not run has no guard.
             self._end_paused_look(look)
+
+    def _report(self, words: str) -> None:
+        """Log what is changed in a machine merely to reach it."""
+        log.emit("pushed", level=logging.WARNING, sandbox=self.status.sandbox, reason=words)
 
     def _watch_machine(self, machine: VmDriver, address: MachineAddress, lender: Lender, look: Look | None) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""

@@ -97,7 +97,13 @@ def failure(answer: Frame) -> tuple[int, str]:
 def test_it_echoes_the_mark_and_says_what_it_is(host: Host) -> None:
     greeting, hello = host.greet()
     assert greeting == (0, agent.GREETING, b"")
-    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(3) + os.uname().release.encode())
+    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(4) + os.uname().release.encode())
+
+
+@pytest.mark.parametrize("address", ["", "02:00:00:00:00:0", "02:00:00:00:00:0G", "02:00:00:00:00:01:02", "a]\n[b"])
+def test_network_managers_are_told_of_mac_addresses_only(host: Host, address: str) -> None:
+    answer = host.ask(agent.UNMANAGED_SET, f"02:00:00:00:00:01 {address or '02:00:00:00:00:01 ' * 1024}".encode())
+    assert failure(answer) == (errno.EINVAL, "expected at most 1024 MAC addresses")
 
 
 def test_it_relays_a_dump(host: Host) -> None:

@@ -47,6 +47,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "name": VmAddress(name="web-1"),
         "qmp": VmAddress(qmp="/run/q.sock", agent="/run/a.sock"),
         "agent": VmAddress(qmp="/run/q.sock", agent="/run/a.sock"),
+        "guest_agent": VmAddress(qmp="/run/q.sock", guest_agent="/run/g.sock"),
     },
     KataAddress: {
         "id": KataAddress(id="6ec7a98"),

@@ -45,6 +45,7 @@ OF_HOST = {
     "driver.libvirt.domain": ["libvirtDomains"],
     "driver.libvirt.uri": ["libvirtUris"],
     "driver.kata": ["drivers"],
+    "driver.vm.guestAgent": ["pushAgent", "sockets"],
     "driver.kata.runtime": ["runtimes"],
     "interfaces[0].device": ["devices", "physicalDevices"],
     "interfaces[0].vhostUserSocket": ["sockets"],
@@ -130,6 +131,7 @@ def test_all_fields(tmp_path: Path) -> None:
         devices={"web-*": ["tap-*"]},
         physicalDevices={"edge-1": ["eth1"]},
         rulesFiles=["/srv/ipvs"],
+        pushAgent=["web-*"],
     )
     assert policy.read(file, []) == Policy(
         file=file,
@@ -145,6 +147,7 @@ def test_all_fields(tmp_path: Path) -> None:
         devices={"web-*": ("tap-*",)},
         physical_devices={"edge-1": ("eth1",)},
         rules_files=("/srv/ipvs",),
+        push=("web-*",),
     )
 
 

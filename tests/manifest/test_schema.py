@@ -92,7 +92,7 @@ def test_the_fields_are_these() -> None:
         "driver.netns",
         *(f"driver.netns.{name}" for name in ("name", "path", "pid")),
         "driver.vm",
-        *(f"driver.vm.{name}" for name in ("name", "qmp", "agent")),
+        *(f"driver.vm.{name}" for name in ("name", "qmp", "agent", "guestAgent")),
         "driver.libvirt",
         *(f"driver.libvirt.{name}" for name in ("domain", "uri")),
         "driver.kata",

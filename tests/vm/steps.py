@@ -30,11 +30,11 @@ def watched(step: Step) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
 
         def execute(
-            inside: Inside, board: Plugboard, budget: Budget, segments: Sequence[Segment]
+            inside: Inside, client: AgentClient, board: Plugboard, budget: Budget, segments: Sequence[Segment]
         ) -> Iterator[list[Outcome]]:
             executing.append(len(executing) == 0)
             try:
-                yield from unwatched(inside, board, budget, segments)
+                yield from unwatched(inside, client, board, budget, segments)
             finally:
                 executing[-1] = False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import ReconcilerError
-from reconciler.guest import agent
+from reconciler.guest import agent, in_image
 from reconciler.guest.client import AgentClient
 from tests.machine import Guest
 from tests.vm.vm import Vm
@@ -49,9 +49,10 @@ def test_what_the_agent_loads_is_said() -> None:
 
 
 def test_the_one_file_serves_as_the_unit_starts_it(mortal: Vm) -> None:
-    found = re.search(r"^ExecStart=/usr/bin/python3 (.*) (\S+\.py)$", SECTION, re.MULTILINE)
+    found = re.search(r"^ExecStart=/usr/bin/python3 (.*) (\S+\.py)$", in_image.unit(), re.MULTILINE)
     assert found
     options, file = found.groups()
+    assert file in SECTION
     guest = mortal.guest
     guest.run("mkdir", "-p", str(Path(file).parent))
     guest.run("dd", f"of={file}", stdin=Path(agent.__file__).read_bytes())

@@ -54,7 +54,7 @@ def pair(guest: Guest) -> Iterator[Guest]:
 
 def test_rules_and_neighbours_of_ours_are_told_and_what_is_learned_is_not(pair: Guest) -> None:
     reading, writing = os.pipe()
-    driver = VmDriver(VmAddress(name=pair.sandbox.name), POLICY, borrow=False)
+    driver = VmDriver(VmAddress(name=pair.sandbox.name), POLICY, borrow=False, report=print)
     try:
         driver.listen()
         while driver.heard(0.5, reading).messages:

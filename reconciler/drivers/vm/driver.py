@@ -6,6 +6,7 @@ guest's kernel reports which of it it has.
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -24,7 +25,7 @@ from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.whereabouts import place_of
-from reconciler.model.machine import Machine, Other, Plugged
+from reconciler.model.machine import NO_MANAGERS, Machine, Other, Plugged
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import LibvirtAddress, MachineAddress, Observed, Sandbox, VmAddress
 from reconciler.netlink.budget import Budget
@@ -34,6 +35,7 @@ from reconciler.netlink.sections import GROUPS
 from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
+    from reconciler.drivers import Report
     from reconciler.drivers.survey import Inventory
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
@@ -48,8 +50,8 @@ _NONE: Mapping[str, Other] = MappingProxyType({})
 class VmDriver:
     """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
-    def __init__(self, address: MachineAddress, policy: Policy, *, borrow: bool) -> None:
-        """Connect. `borrow`: ask a watcher to lend it.
+    def __init__(self, address: MachineAddress, policy: Policy, *, borrow: bool, report: Report) -> None:
+        """Connect. `borrow`: ask a watcher to lend it. `report` is told of an agent that is pushed into the machine.
 
         SandboxGoneError if it does not run, BusyError if another run has it, RefusedError if the policy does not allow
         its sockets.
@@ -63,20 +65,38 @@ class VmDriver:
             if isinstance(address, LibvirtAddress):
                 self._open_domain(address, stack, borrow=borrow)
             else:
-                self._open_sockets(address, stack, borrow=borrow)
+                self._open_sockets(address, stack, report, borrow=borrow)
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
 
-    def _open_sockets(self, address: VmAddress, stack: ExitStack, *, borrow: bool) -> None:
-        with open_agent(address, self._policy) as target:
-            self._open_agent(address.file, target, stack, borrow=borrow)
+    def _open_sockets(self, address: VmAddress, stack: ExitStack, report: Report, *, borrow: bool) -> None:
+        self._connect(address, stack, borrow=borrow)
         self._board: Plugboard = NoPlugboard()
         if address.monitor:
             with open_socket(address.monitor, self._policy) as target:
                 monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
             self._board = QemuPlugboard(monitor)
+            if address.guest_agent is not None:
+                # Most machines have the agent.
+                from reconciler.drivers.vm import pushing
+
+                pushing.ensure(self._agent, monitor, address, self._policy, report)
         self.place: Hashable = place_of(address)
+
+    def _connect(self, address: VmAddress, stack: ExitStack, *, borrow: bool) -> None:
+        """Connect to the agent. If its channel is one of ours, plug that in first."""
+        if address.channel is None:
+            with open_agent(address, self._policy) as target:
+                self._open_agent(address.file, target, stack, borrow=borrow)
+            return
+        with suppress(SandboxGoneError):
+            self._open_agent(address.channel, "", stack, borrow=borrow)
+            return
+        from reconciler.drivers.vm import pushing
+
+        pushing.plug_channel(address, self._policy)
+        self._open_agent(address.channel, "", stack, borrow=borrow)
 
     def _open_domain(self, address: LibvirtAddress, stack: ExitStack, *, borrow: bool) -> None:
         # Most machines are not those of libvirt.
@@ -136,7 +156,7 @@ class VmDriver:
             devices={},
             elsewhere=_elsewhere(state, desired),
             unrecorded=frozenset(taken),
-            machine=None if isinstance(self._board, NoPlugboard) else _with_guest(state, seen),
+            machine=self._machine(desired, state, seen),
             hw_addrs=frozenset(
                 address
                 for link in links
@@ -155,6 +175,13 @@ class VmDriver:
             if wish.vhost_user_socket:
                 with suppress(SandboxGoneError), about("interfaces", index, "vhostUserSocket"):
                     check_socket(wish.vhost_user_socket, self._policy)
+
+    def _machine(self, desired: Sandbox, state: Machine, seen: dict[str, Link]) -> Machine | None:
+        """Return what was observed of a machine; None if nothing can be plugged into it."""
+        if isinstance(self._board, NoPlugboard):
+            return None
+        managers = NO_MANAGERS if desired.interfaces is None else self._agent.unmanaged()
+        return replace(_with_guest(state, seen), managers=managers)
 
     def _look(self, desired: Sandbox, taken: Mapping[str, Other] = _NONE) -> tuple[Machine, list[Link]]:
         """Read QEMU and the guest until they agree.
@@ -213,7 +240,7 @@ class VmDriver:
         # Only an apply pays for the import.
         from reconciler.drivers.vm import execute
 
-        yield from execute.execute(self._inside, self._board, self._budget, segments)
+        yield from execute.execute(self._inside, self._agent, self._board, self._budget, segments)
 
     def state(self) -> str:
         """Return whether the machine runs, as QEMU says: `running`, `paused`, `io-error`, …: RunState of its schema.
@@ -238,8 +265,18 @@ class VmDriver:
             self._agent.unguard()
 
     def heard(self, timeout: float, wake: int) -> Notices:
-        """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over."""
-        found = self._agent.notices(timeout, wake)
+        """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over.
+
+        They are `lost` if the guest was reset, or if a program in it opened or closed a port: the agent may be another.
+        """
+        outside = self._board.fileno()
+        with select.epoll() as either:
+            either.register(wake, select.EPOLLIN)
+            if outside is not None:
+                either.register(outside, select.EPOLLIN)
+            found = self._agent.notices(timeout, either.fileno())
+        if self._board.has_restarted():
+            found = found._replace(lost=True)
         return found._replace(messages=[each for each in found.messages if is_news(each.type, each.payload)])
 
 

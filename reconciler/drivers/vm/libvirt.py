@@ -199,6 +199,13 @@ class LibvirtPlugboard:
         number = int(self._libvirt.call(self._domain.state)[0])
         return _STATES[number] if number < len(_STATES) else _STATES[0]
 
+    def fileno(self) -> None:
+        """Return None: the agent itself tells that it has started."""
+
+    def has_restarted(self) -> bool:
+        """Return False: the agent itself tells."""
+        return False
+
     def observe(self, wishes: Iterable[Interface], taken: Mapping[str, Other]) -> Machine:
         """Read what is plugged."""
         wishes = list(wishes)

@@ -36,6 +36,8 @@ UNPLUG_TIMEOUT = 20.0
 _ASK_AGAIN = 2.0
 # QEMU's errors for a NIC that is already being unplugged.
 _PENDING = re.compile("already in the process of unplug|guest is busy")
+# Events after which another agent may be in the guest, or none.
+_RESTARTS = {"RESET", "VSERPORT_CHANGE"}
 # Attempts to read what is plugged without a change meanwhile.
 _LOOKS = 10
 _PERIPHERALS, _CHARDEVS = "/machine/peripheral", "/chardevs"
@@ -262,11 +264,19 @@ class QemuPlugboard:
         execute(self._monitor, operation)
 
     def leave(self) -> None:
-        """Leave everything: the machine came with its ports."""
+        """Leave everything: `reconciler agent remove` takes a channel of ours out."""
 
     def run_state(self) -> str:
         """Return whether the machine runs."""
         return run_state(self._monitor)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the monitor."""
+        return self._monitor.fileno()
+
+    def has_restarted(self) -> bool:
+        """Return whether the guest was reset, or a program in it opened or closed a port."""
+        return bool(_RESTARTS & self._monitor.noticed())
 
 
 def execute(monitor: Monitor, operation: MonitorOperation) -> None:

@@ -38,6 +38,12 @@ class Plugboard(Protocol):
     def run_state(self) -> str:
         """Return whether the machine runs: `running`, `paused`, `io-error`, …: RunState of QEMU's schema."""
 
+    def fileno(self) -> int | None:
+        """Return a descriptor that is readable when `has_restarted` should be asked; None if there is none."""
+
+    def has_restarted(self) -> bool:
+        """Return whether another agent may be in the guest since the last call, or none, as far as that shows here."""
+
 
 class NoPlugboard:
     """A machine whose monitor is not ours: nothing is known of it, and nothing can be plugged into it."""
@@ -57,8 +63,15 @@ class NoPlugboard:
         raise HostError("the machine has no monitor, so no NIC can be plugged into it")
 
     def leave(self) -> None:
-        """Leave everything: the machine came with its ports."""
+        """Leave everything: nothing was plugged in."""
 
     def run_state(self) -> str:
         """Return that the machine runs, as its agent answers."""
         return "running"
+
+    def fileno(self) -> None:
+        """Return None: only the agent tells."""
+
+    def has_restarted(self) -> bool:
+        """Return False: only the agent tells."""
+        return False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.manifest.texts import Row, manifest, nic
 
-VM = "a virtual machine: either name (one that `reconciler sandbox start` started), or agent, with qmp or without"
+OURS = "one that `reconciler sandbox start` started"
+VM = f"a virtual machine: either name ({OURS}), or agent alone, or qmp with agent, guestAgent or both"
 NAME = (
     "the name of a virtual machine that `reconciler sandbox start` started: 1 to 50 letters, digits, '_', '-' and "
     "'.', the first a letter or digit"
@@ -22,7 +23,8 @@ ROWS: list[Row] = [
         [
             (
                 'bad.yaml:3:14: driver.vm: "web-1" is text; expected a virtual machine: either name (one '
-                "that `reconciler sandbox start` started), or agent, with qmp or without, such as {name: web-1}"
+                "that `reconciler sandbox start` started), or agent alone, or qmp with agent, guestAgent or both, such "
+                "as {name: web-1}"
             )
         ],
     ),
@@ -106,6 +108,21 @@ ROWS: list[Row] = [
         )
     ),
     (
+        "vm by vsock, into which an agent should be pushed",
+        manifest("driver: {vm: {qmp: /run/q.sock, agent: 'vsock://3:200', guestAgent: /run/ga.sock}}"),
+        [
+            (
+                "bad.yaml:3:58: driver.vm.guestAgent: an agent that is pushed serves a virtio-serial port, no vsock; "
+                "remove guestAgent, or give the path of that port's socket as agent"
+            )
+        ],
+    ),
+    (
+        "vm of agent and guest agent",
+        manifest("driver: {vm: {agent: /run/a.sock, guestAgent: /run/ga.sock}}"),
+        [f"bad.yaml:3:14: driver.vm: a mapping with agent, guestAgent is not valid; expected {VM}"],
+    ),
+    (
         "vm of name and sockets",
         manifest("driver: {vm: {name: web-1, qmp: /run/q.sock, agent: /run/a.sock}}"),
         [f"bad.yaml:3:14: driver.vm: a mapping with name, qmp, agent is not valid; expected {VM}"],
@@ -125,7 +142,7 @@ ROWS: list[Row] = [
         manifest("driver: {vm: {name: web-1, pid: 7}}"),
         [
             f"bad.yaml:3:14: driver.vm: a mapping with name, pid is not valid; expected {VM}",
-            "bad.yaml:3:28: driver.vm.pid: unknown field; expected one of: name, qmp, agent",
+            "bad.yaml:3:28: driver.vm.pid: unknown field; expected one of: name, qmp, agent, guestAgent",
         ],
     ),
     (
