@@ -14,7 +14,7 @@ from reconciler.errors import HostError, RefusedError
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Managers, Plugged, Slot, Tap
 from reconciler.model.route import Route
-from reconciler.model.sandbox import Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, LibvirtAddress, Observed, Sandbox, VmAddress
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import RenameInterface, SetLink
@@ -794,6 +794,14 @@ def test_they_are_told_of_the_address_that_a_nic_was_plugged_with() -> None:
     state = machine(had, managers=NETWORKD)
     state = replace(state, plugged={had[0].device: plugged(had[0], hw_addr=mac(7))})
     assert telling(wanted(had), seen(had, state=state)) == [(0, (mac(0), mac(7)))]
+
+
+@pytest.mark.parametrize("driver", [DRIVER, LibvirtAddress(domain="box")])
+def test_they_are_told_of_a_temporary_address(driver: DriverAddress) -> None:
+    had = nic("eth0", device="tap0", number=9)
+    desired = replace(wanted([had, nic("eth1", device="tap1", number=1)]), driver=driver)
+    state = machine([had], managers=NETWORKD, plugged={"tap0": plugged(had, hw_addr=mac(1))})
+    assert telling(desired, seen([had], state=state)) == [(0, (mac(0), mac(1), mac(9)))]
 
 
 def test_the_last_nic_goes_before_its_managers_are_told() -> None:
