@@ -156,7 +156,7 @@ ROWS = [
         "driver of an import is missing",
         "good",
         "import --sandbox web-1 text",
-        "reconciler import: error: one of the arguments --netns --vm is required",
+        "reconciler import: error: one of the arguments --netns --vm --libvirt is required",
     ),
     Row(
         "notation that is none",

@@ -112,7 +112,7 @@ ROWS: list[Row] = [
         manifest("driver: {vm: {qmp: /run/q.sock, agent: 'vsock://3:200', guestAgent: /run/ga.sock}}"),
         [
             (
-                "bad.yaml:3:58: driver.vm.guestAgent: an agent that is pushed serves a virtio-serial port, no vsock; "
+                "bad.yaml:3:57: driver.vm.guestAgent: an agent that is pushed serves a virtio-serial port, no vsock; "
                 "remove guestAgent, or give the path of that port's socket as agent"
             )
         ],
