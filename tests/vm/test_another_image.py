@@ -35,7 +35,7 @@ def test_the_modules_that_are_said_are_all_in_our_image(guest: Guest, name: str)
 
 
 def test_what_the_agent_loads_is_said() -> None:
-    assert len(MODULES) == 7
+    assert len(MODULES) == 8
     assert (
         agent.MODULES
         > {"ip_vs", "ip_vs_rr", "nf_conntrack", "nf_conntrack_netlink"}
@@ -44,6 +44,7 @@ def test_what_the_agent_loads_is_said() -> None:
             "virtio_pci",
             "virtio_console",
             "virtio_net",
+            "vmw_vsock_virtio_transport",
         }
     )
 
