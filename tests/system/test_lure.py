@@ -50,7 +50,8 @@ def heard_on_host() -> Iterator[Callable[[], set[str]]]:
 
         yield heard
         process.terminate()
-    reader.join(10)
+        # It ends with the output, which must not be closed before.
+        reader.join(10)
 
 
 def index(box: Box, name: str) -> int:
