@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Protocol
 
@@ -116,11 +116,8 @@ class LocalKernel:
     def cookie(self) -> int:
         """The number of the namespace: no other one has it, or had it since the boot. Needs Linux 5.14."""
         if self._cookie is None:
-            channel = self.open(ROUTE)
-            try:
+            with closing(self.open(ROUTE)) as channel:
                 self._cookie = channel.cookie()
-            finally:
-                channel.close()
         return self._cookie
 
     def device_numbers(self, names: Mapping[int, str]) -> dict[int, int]:

@@ -113,7 +113,9 @@ class Scripted(Monitor):
 
 def _listens(path: Path) -> bool:
     """Tell whether somebody listens on a socket, as `ss` shows it; a connection would take QEMU's only place."""
-    return str(path) in subprocess.run(["ss", "-Hxl"], capture_output=True, text=True, check=True).stdout.split()
+    # With -l, it would also show what has a path and does not listen yet.
+    shown = subprocess.run(["ss", "-Hx", "state", "listening"], capture_output=True, text=True, check=True)
+    return str(path) in shown.stdout.split()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,18 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     for watch in watches:
         watch.reader.stop()
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)
+
+
+@pytest.fixture
+def restored_log() -> Iterator[None]:
+    """Let a test configure the log; afterwards it is as it was."""
+    root = logging.getLogger("reconciler")
+    before, hook = (root.handlers, root.level, root.propagate), threading.excepthook
+    yield
+    threading.excepthook = hook
+    for each in root.handlers:
+        each.close()
+    root.handlers, root.level, root.propagate = before
 
 
 @pytest.fixture

@@ -119,6 +119,17 @@ class Running:
         self.until(found, f"{', '.join(names)} {state}")
         return answers[0]
 
+    def await_good(self) -> Answer:
+        """Wait until `status` calls every sandbox good; return its output then."""
+        answers: list[Answer] = []
+
+        def found() -> bool:
+            answers[:] = [self.status()]
+            return answers[0].code == 0
+
+        self.until(found, "nothing that is wrong")
+        return answers[0]
+
     def await_quiet(self) -> None:
         """Wait until there has been no look for longer than the watcher's tick."""
         looks, since = self._looks(), time.monotonic()

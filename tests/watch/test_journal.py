@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,15 +34,7 @@ _RESERVED = (
 Output = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger("reconciler")
-    before, hook = (root.handlers, root.level, root.propagate), threading.excepthook
-    yield
-    threading.excepthook = hook
-    for each in root.handlers:
-        each.close()
-    root.handlers, root.level, root.propagate = before
+pytestmark = pytest.mark.usefixtures("restored_log")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,13 +16,7 @@ from reconciler.watch import log
 Output = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger("reconciler")
-    before, hook = (root.handlers, root.level, root.propagate), threading.excepthook
-    yield
-    threading.excepthook = hook
-    root.handlers, root.level, root.propagate = before
+pytestmark = pytest.mark.usefixtures("restored_log")
 
 
 def text(capsys: Output) -> str:

@@ -20,7 +20,7 @@ from tests.allowed import FILE
 from tests.conftest import Kernel, ip
 from tests.examples import examples
 from tests.system.box import MACS
-from tests.watch.running import REFUSED, Running, put, watching
+from tests.watch.running import REFUSED, Running, put, until, watching
 
 # The most that a watcher may use of one processor when nothing happens, and the seconds in which it has to end: on a
 # machine that does nothing else, as `make soak` has it. Beside other tests, only what never rests is found.
@@ -206,7 +206,8 @@ def test_no_state_that_a_look_can_end_in_is_tried_again_at_once(kernel: Kernel, 
             closing(NamedLock(f"netns {found.st_dev}:{found.st_ino}")) as lock,
             watching(folder, "--policy", FILE) as running,
         ):
-            assert lock.acquire()
+            # A look that is under way has it.
+            until(lock.acquire)
             running.signal(signal.SIGHUP)
             for name, state in states.items():
                 running.await_state(state, name)

@@ -285,7 +285,7 @@ def test_prune_empties_a_sandbox_whose_manifest_is_deleted(folder: Path, keep: K
         assert is_on_host(kept.device)
         assert not kept.ip("route", "show")
         assert other.is_as_written()
-        assert watcher.status().code == 0
+        watcher.await_good()
 
 
 def vanish_with_the_folder(folder: Path) -> None:
@@ -318,7 +318,7 @@ def test_prune_deletes_nothing_when_all_manifests_vanish(
         folder.mkdir(exist_ok=True)
         kept.write()
         other.write()
-        watcher.until(lambda: watcher.status().code == 0, "no alarm any more")
+        watcher.await_good()
 
 
 def test_prune_spares_a_sandbox_that_only_gets_another_id(folder: Path, keep: Keep) -> None:
