@@ -26,6 +26,8 @@ from reconciler.netlink.budget import UNASKED, Budget
 
 # Seconds for an answer. QEMU answers in milliseconds, or it waits for a backend that does not listen.
 TIMEOUT = 5.0
+# Seconds for QEMU to close a character device that was removed, as it does when its backend has just ended.
+_CLOSE_TIMEOUT, _CLOSE_POLL = 5.0, 0.02
 # Bytes of a line. Of 200 PCI devices, the longest line has 160 KB.
 _LINE_SIZE = 1 << 20
 # Bytes of one read.
@@ -126,6 +128,20 @@ class Monitor:
         """Pass an open file to QEMU, under a name that the next commands can use."""
         with self._budget.step():
             self._execute("getfd", {"fdname": name}, descriptor)
+
+    def add_chardev(self, label: str, backend: Mapping[str, Any]) -> None:
+        """Add a character device. Wait for one of this label that was removed, if QEMU has not closed it yet."""
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
+        while True:
+            try:
+                self.execute("chardev-add", id=label, backend=backend)
+            except QmpError as error:
+                # It is in no list any more.
+                if "duplicate yank instance" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_CLOSE_POLL)
+            else:
+                return
 
     def human(self, line: str) -> str:
         """Execute a line of the human monitor, for what QMP does not have. Return its output."""

@@ -38,7 +38,7 @@ def plug(monitor: Monitor, path: str) -> None:
         address = {"type": "fd", "data": {"str": _ID}}
         backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
         monitor.pass_descriptor(listener.fileno(), _ID)
-        monitor.execute("chardev-add", id=_ID, backend=backend)
+        monitor.add_chardev(_ID, backend)
     try:
         complete(monitor)
     except HostError:

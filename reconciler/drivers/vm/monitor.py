@@ -304,7 +304,7 @@ def _add_netdev(monitor: Monitor, plug: str, operation: AddNetdev) -> None:
         return
     address = {"type": "unix", "data": {"path": operation.vhost_user_socket}}
     backend = {"type": "socket", "data": {"addr": address, "server": False, "reconnect": 1}}
-    monitor.execute("chardev-add", id=plug, backend=backend)
+    monitor.add_chardev(plug, backend)
     monitor.execute("netdev_add", type="vhost-user", id=plug, chardev=plug, **queues)
 
 
@@ -353,7 +353,7 @@ def _adopt(monitor: Monitor, operation: AdoptDevices) -> None:
     done: list[str] = []
     try:
         for mark in operation.marks:
-            monitor.execute("chardev-add", id=mark, backend={"type": "null", "data": {}})
+            monitor.add_chardev(mark, {"type": "null", "data": {}})
             done.append(mark)
     except HostError:
         for mark in done:
