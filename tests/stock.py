@@ -38,7 +38,7 @@ _DISK, _MEMORY = "2G", 512
 _PORTS = 4
 _TIMEOUT, _BOOT_TIMEOUT = 900.0, 300.0
 _GUEST_AGENT = "org.qemu.guest_agent.0"
-_COMMAND_LINE = "console=ttyS0 root=/dev/vda rw quiet tsc=reliable mitigations=off nowatchdog norandmaps"
+COMMAND_LINE = "console=ttyS0 root=/dev/vda rw quiet tsc=reliable mitigations=off nowatchdog norandmaps"
 
 
 @dataclass
@@ -110,7 +110,7 @@ def base() -> Path:
     """Return the folder with kernel, initramfs and disk; make it if there is none."""
     text = repr((INCLUDED, _NETWORKD, _UNWANTED, _UNWANTED_MORE, _DISK))
     folder = Path(image.cache_folder()) / f"stock-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    with _locked("stock.lock"):
+    with locked("stock.lock"):
         if not folder.exists():
             new = folder.with_suffix(".new")
             shutil.rmtree(new, ignore_errors=True)
@@ -121,7 +121,8 @@ def base() -> Path:
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
+    """Be the only process that makes something below the cache."""
     folder = Path(image.cache_folder())
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w") as lock:
@@ -171,7 +172,7 @@ def command_line(folder: Path, disk: str, more: tuple[str, ...] = ()) -> list[st
     for name in ("qmp", "qmp2"):
         words += ["-qmp", f"unix:{folder}/{name}.sock,server=on,wait=off"]
     words += ["-serial", f"file:{folder}/console"]
-    words += ["-kernel", f"{made}/vmlinuz", "-initrd", f"{made}/initrd", "-append", _COMMAND_LINE]
+    words += ["-kernel", f"{made}/vmlinuz", "-initrd", f"{made}/initrd", "-append", COMMAND_LINE]
     return [*words, *more]
 
 
@@ -181,7 +182,7 @@ def saved() -> Path:
     program = os.stat(shutil.which(qemu.PROGRAM) or qemu.PROGRAM)
     text = repr((program.st_size, program.st_mtime_ns, command_line(Path(), "")))
     folder = base() / f"state-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    with _locked("stock.lock"):
+    with locked("stock.lock"):
         if not folder.exists():
             new = folder.with_suffix(".new")
             shutil.rmtree(new, ignore_errors=True)

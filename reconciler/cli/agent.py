@@ -11,12 +11,13 @@ from reconciler.cli.authority import read_policy
 from reconciler.cli.named import add_sandbox
 from reconciler.cli.output import print_data, say
 from reconciler.cli.parser import add_output, purpose
+from reconciler.cli.reaching import reaching
+from reconciler.cli.recording import tell
 from reconciler.drivers.vm import pushing
 from reconciler.errors import HostError
 from reconciler.guest import in_image, push
 from reconciler.manifest.allow import check
-from reconciler.model.policy import Policy
-from reconciler.model.sandbox import Sandbox, VmAddress
+from reconciler.model.sandbox import MachineAddress, Sandbox
 
 # Where the manifests of the Debian package's watcher are.
 _MANIFESTS = "/etc/reconciler/manifests"
@@ -48,34 +49,38 @@ def run(arguments: argparse.Namespace) -> int:
     policy = read_policy(arguments.policy, manifests, push=True)
     sandbox = imperative.find(arguments.id, manifests, policy)
     check(sandbox, policy)
-    address = _address(sandbox)
-    match arguments.action:
-        case "push":
-            pushed = pushing.push_now(address, policy)
-            say(f"{sandbox.id}: " + ("pushed the agent" if pushed else "this agent runs already"))
-        case "remove":
-            removed = pushing.remove(address, policy)
-            say(
-                f"{sandbox.id}: " + ("removed the agent" if removed else "no agent was pushed; there is none to remove")
-            )
-        case _:
-            return _print_status(sandbox, address, policy, arguments.output)
+    with pushing.way_into(_address(sandbox), policy, reaching(sandbox.id, "agent push")) as machine:
+        match arguments.action:
+            case "push":
+                pushed = pushing.push_now(machine)
+                if pushed:
+                    tell(sandbox.id, "agent push", "pushed")
+                say(f"{sandbox.id}: " + ("pushed the agent" if pushed else "this agent runs already"))
+            case "remove":
+                removed = pushing.remove(machine)
+                if removed:
+                    tell(sandbox.id, "agent remove", "removed")
+                words = "removed the agent" if removed else "no agent was pushed; there is none to remove"
+                say(f"{sandbox.id}: {words}")
+            case _:
+                return _print_status(sandbox, machine, arguments.output)
     return 0
 
 
-def _address(sandbox: Sandbox) -> VmAddress:
+def _address(sandbox: Sandbox) -> MachineAddress:
     """Return the address of a machine that has a guest agent. HostError, with what to do, if it has none."""
     address = sandbox.driver
-    if not isinstance(address, VmAddress) or address.guest_agent is None:
+    if not isinstance(address, MachineAddress) or not pushing.may_be_pushed(address):
         raise HostError(
-            f"{sandbox.id}: its manifest names no guest agent; write the socket of one as driver.vm.guestAgent"
+            f"{sandbox.id}: its manifest names no guest agent; write the socket of one as driver.vm.guestAgent, or "
+            "true as driver.libvirt.guestAgent"
         )
     return address
 
 
-def _print_status(sandbox: Sandbox, address: VmAddress, policy: Policy, form: str) -> int:
+def _print_status(sandbox: Sandbox, machine: pushing.Way, form: str) -> int:
     """Print what a machine has. Return 1 unless this agent was pushed there, and runs."""
-    with pushing.guest_agent(address, policy) as guest:
+    with machine.guest_agent() as guest:
         found = push.look(guest)
     version = ".".join(map(str, found.python)) if found.python else None
     if form == "text":

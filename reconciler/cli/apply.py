@@ -19,6 +19,7 @@ from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, render_warnings, warn
 from reconciler.cli.parser import add_output
 from reconciler.cli.progress import Progress
+from reconciler.cli.reaching import reaching
 from reconciler.cli.recording import Revisions, applying, writer
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
@@ -141,7 +142,7 @@ def _preview_all(manifests: list[Manifest], policy: Policy, arguments: argparse.
     """Return the fingerprint of each sandbox, before any is changed. Each must still have it in its turn."""
 
     def work(manifest: Manifest, output: Output) -> str:
-        with connect(manifest.sandbox, policy, report=partial(_reached, manifest, output)) as driver:
+        with connect(manifest.sandbox, policy, report=reaching(manifest.sandbox.id, "apply", output.warn)) as driver:
             return preview(driver, manifest.sandbox, adopt=arguments.adopt).fingerprint
 
     return list(beside(manifests, work))
@@ -163,10 +164,6 @@ def _compare(found: str, expected: str) -> None:
         )
 
 
-def _reached(manifest: Manifest, output: Output, words: str) -> None:
-    output.warn(f"{manifest.sandbox.id}: {words}")
-
-
 class _Terms(NamedTuple):
     """What a sandbox is applied by. `expected`: the fingerprint that it must have, if any.
 
@@ -185,7 +182,7 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
     manifest = applied.manifest
     policy, arguments, expected, claims, lines, revisions = terms
     applied.begin, applied.planned, applied.warnings = time.monotonic(), (), []
-    report = partial(_reached, manifest, output)
+    report = reaching(manifest.sandbox.id, "apply", output.warn)
 
     def accept(found: Preview) -> None:
         applied.warnings += warnings([(manifest, found.observed.around)])

@@ -10,6 +10,7 @@ from reconciler.cli.beside import Output, beside
 from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, print_warnings, say, warn
 from reconciler.cli.parser import add_output
+from reconciler.cli.reaching import reaching
 from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
@@ -87,7 +88,7 @@ def _preview(
             hint = suggest(desired.id, saved, listed_by="the saved state")
             raise HostError(f"the saved state does not contain this sandbox; {hint}")
         return compare(desired, saved[desired.id])
-    with connect(desired, policy, report=lambda words: output.warn(f"{desired.id}: {words}")) as driver:
+    with connect(desired, policy, report=reaching(desired.id, "diff", output.warn)) as driver:
         return preview(driver, desired, adopt=adopt)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from reconciler.cli.authority import add_push, read_policy
 from reconciler.cli.output import print_data, print_documents, say, warn
 from reconciler.cli.parser import add_output
+from reconciler.cli.reaching import reaching
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.formats.iproute2 import Item, address_words, item_words, route_words
@@ -67,7 +68,7 @@ def left_out(found: Observed, document: dict[str, Any]) -> list[str]:
 
 
 def _observe(sandbox: Sandbox, policy: Policy) -> Observed:
-    with connect(sandbox, policy, report=lambda words: warn(f"{sandbox.id}: {words}")) as driver:
+    with connect(sandbox, policy, report=reaching(sandbox.id, "show")) as driver:
         return driver.observe(everything(sandbox))
 
 

@@ -30,7 +30,7 @@ RUN_TIMEOUT, _POLL = 30.0, 0.05
 # Bytes of an answer, and of one read. What we run prints a few lines.
 _LINE_SIZE, _READ_SIZE = 1 << 20, 1 << 16
 # Characters of what a guest says in an error.
-_WORDS = 500
+WORDS = 500
 # It stands before the command and the answer of a synchronisation, and in no JSON.
 _DELIMITER = b"\xff"
 
@@ -94,7 +94,7 @@ class GuestAgent:
         deadline = time.monotonic() + TIMEOUT
         late = ChannelError(f"the guest agent did not answer {command} within {TIMEOUT:.0f} s ({self._path})")
         self._send(_message(command, arguments), late)
-        return _returned(command, self._receive(b"\n", deadline, late))
+        return returned(command, self._receive(b"\n", deadline, late))
 
     def _synchronise(self) -> None:
         """Discard what earlier clients left; BusyError if no agent answers."""
@@ -154,7 +154,8 @@ def _message(command: str, arguments: Any) -> bytes:
     return json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
 
 
-def _returned(command: str, line: bytes) -> Any:
+def returned(command: str, line: bytes) -> Any:
+    """Return what an answer to a command says. GuestCommandError if that was refused."""
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError):
@@ -164,7 +165,7 @@ def _returned(command: str, line: bytes) -> Any:
     failed = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(failed, dict):
         raise ProtocolError(f"the guest agent answered {command} with something that is no answer")
-    raise GuestCommandError(command, shorten(str(failed.get("desc")), _WORDS))
+    raise GuestCommandError(command, shorten(str(failed.get("desc")), WORDS))
 
 
 class Ran(NamedTuple):

@@ -81,10 +81,12 @@ def _of_driver(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
             if isinstance(address.transport, Vsock):
                 yield from _vsock(("driver", "vm", "agent"), address.transport.cid, policy)
             if address.guest_agent is not None:
-                yield from _push(sandbox.id, policy)
+                yield from _push("vm", sandbox.id, policy)
         case LibvirtAddress() as address:
             yield from _driver("libvirt", policy)
             yield from _domain(sandbox.id, address, policy)
+            if address.guest_agent:
+                yield from _push("libvirt", sandbox.id, policy)
         case KataAddress(runtime=runtime):
             yield from _driver("kata", policy)
             if runtime not in policy.runtimes:
@@ -94,10 +96,10 @@ def _of_driver(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
             assert_never(sandbox.driver)
 
 
-def _push(sandbox: str, policy: Policy) -> Iterator[_Need]:
+def _push(driver: str, sandbox: str, policy: Policy) -> Iterator[_Need]:
     if not any(fnmatchcase(sandbox, each) for each in policy.push):
         what = f"reconciler's agent, which is root there, may not be pushed into the machine of sandbox {sandbox}"
-        yield _Need(("driver", "vm", "guestAgent"), what, "pushAgent", partial(_with_push, sandbox))
+        yield _Need(("driver", driver, "guestAgent"), what, "pushAgent", partial(_with_push, sandbox))
 
 
 def _driver(name: str, policy: Policy) -> Iterator[_Need]:

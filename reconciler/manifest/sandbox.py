@@ -55,7 +55,8 @@ def _read_driver(data: Mapping[str, Any]) -> DriverAddress:
     if driver == "kata":
         return KataAddress(id=str(address["id"]), runtime=address.get("runtime", KATA_RUNTIME))
     if driver == "libvirt":
-        return LibvirtAddress(domain=str(address["domain"]), uri=address.get("uri", LIBVIRT_SYSTEM))
+        uri, guest_agent = address.get("uri", LIBVIRT_SYSTEM), address.get("guestAgent", False)
+        return LibvirtAddress(domain=str(address["domain"]), uri=uri, guest_agent=guest_agent)
     if driver == "vm":
         guest_agent = address.get("guestAgent")
         return VmAddress(name=name, qmp=address.get("qmp"), agent=address.get("agent"), guest_agent=guest_agent)
@@ -68,7 +69,8 @@ def _write_driver(address: DriverAddress) -> dict[str, Any]:
         return {"kata": {"id": address.id, **runtime}}
     if isinstance(address, LibvirtAddress):
         uri = {} if address.uri == LIBVIRT_SYSTEM else {"uri": address.uri}
-        return {"libvirt": {"domain": address.domain, **uri}}
+        guest_agent = {"guestAgent": True} if address.guest_agent else {}
+        return {"libvirt": {"domain": address.domain, **uri, **guest_agent}}
     driver = "vm" if isinstance(address, VmAddress) else "netns"
     fields = {field: value for field, value in asdict(address).items() if value is not None and field != "started"}
     return {driver: {_FIELDS.get(field, field): value for field, value in fields.items()}}

@@ -132,10 +132,14 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibvirtAddress:
-    """A virtual machine of libvirt: a domain by its name or UUID. `uri`: the libvirt of this host that has it."""
+    """A virtual machine of libvirt: a domain by its name or UUID. `uri`: the libvirt of this host that has it.
+
+    `guest_agent`: whether our agent is pushed into it through QEMU's own agent, where it does not answer.
+    """
 
     domain: str
     uri: str = LIBVIRT_SYSTEM
+    guest_agent: bool = False
 
     def __str__(self) -> str:
         return f"libvirt {self.domain}"

@@ -257,8 +257,9 @@ class Worker:
             self._end_paused_look(look)
 
     def _report(self, words: str) -> None:
-        """Log what is changed in a machine merely to reach it."""
+        """Log and record what is changed in a machine merely to reach it."""
         log.emit("pushed", level=logging.WARNING, sandbox=self.status.sandbox, reason=words)
+        self._scribe.tell("pushed", reason=words)
 
     def _watch_machine(self, machine: VmDriver, address: MachineAddress, lender: Lender, look: Look | None) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""

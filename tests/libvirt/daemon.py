@@ -32,6 +32,11 @@ for folder in run/libvirt var/lib/libvirt var/log/libvirt etc/libvirt var/cache/
 for folder in run/libvirt var/lib/libvirt var/log/libvirt etc/libvirt; do
   mount -t tmpfs -o mode=0755 tmpfs "/$folder"
 done
+# A watcher of the tests runs beside those of others.
+for folder in run/reconciler var/lib/reconciler; do
+  mkdir -p -m 0700 "/$folder"
+  mount -t tmpfs -o mode=0700 tmpfs "/$folder"
+done
 mkdir -p "$1"
 mount --bind "$1" /var/cache/libvirt
 # libvirtd insists on this user and this group, although QEMU runs as root here.

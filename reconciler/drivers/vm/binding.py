@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from queue import Empty, SimpleQueue
@@ -22,11 +23,13 @@ _DEBIAN = "/usr/lib/python3/dist-packages"
 TIMEOUT = 10.0
 # Seconds to connect, and for each look: libvirtd answers in milliseconds.
 SHORT_TIMEOUT = 4.0
+# Seconds for an answer of QEMU's agent, and those in which libvirt has it show before that it is there.
+_AGENT_TIMEOUT, _AGENT_SYNC_TIMEOUT = 10, 6.0
 # Characters of libvirt's words.
 _WORDS = 1024
 
-# The second one imports the first one.
-_MODULES = ("libvirtmod", "libvirt")
+# The second one of each imports the first one.
+_MODULES = {"libvirt": ("libvirtmod", "libvirt"), "libvirt_qemu": ("libvirtmod_qemu", "libvirt_qemu")}
 
 # A module that another thread is importing by its path looks complete.
 _loading = Lock()
@@ -52,21 +55,25 @@ class LostError(ChannelError):
 
 def load() -> Any:
     """Return the module. HostError if it is not installed. Any thread may call it."""
-    with _loading:
-        try:
-            import libvirt  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            libvirt = _load_from_debian()
+    libvirt = _load("libvirt")
     # Without this, libvirt prints each error by itself.
     libvirt.registerErrorHandler(lambda *_: None, None)
     return libvirt
 
 
-def _load_from_debian() -> Any:
+def _load(name: str) -> Any:
+    with _loading:
+        try:
+            return import_module(name)
+        except ImportError:
+            return _load_from_debian(name)
+
+
+def _load_from_debian(wanted: str) -> Any:
     try:
-        *_, found = map(_import_from_debian, _MODULES)
+        *_, found = map(_import_from_debian, _MODULES[wanted])
     except ImportError:
-        for name in _MODULES:
+        for name in _MODULES[wanted]:
             sys.modules.pop(name, None)
         raise HostError(
             "the Python binding of libvirt is missing: install the Debian package python3-libvirt (with Debian's own "
@@ -128,6 +135,13 @@ class Connection:
         if uuid:
             return self.call(lambda: found.lookupByUUIDString(uuid))
         return self.call(lambda: found.lookupByName(name))
+
+    def ask_guest_agent(self, domain: Any, text: str) -> str:
+        """Send a command to QEMU's agent in a domain. Return its answer. LibvirtError if there is none."""
+        module = _load("libvirt_qemu")
+        return self.call(
+            lambda: str(module.qemuAgentCommand(domain, text, _AGENT_TIMEOUT, 0)), _AGENT_TIMEOUT + _AGENT_SYNC_TIMEOUT
+        )
 
     def active(self) -> dict[str, tuple[str, int]]:
         """Return the domains that run: UUID → its name, and its number, which is another one after each start."""

@@ -20,7 +20,7 @@ from reconciler.drivers.reach import about, check_socket, open_agent, open_socke
 from reconciler.drivers.vm.monitor import QemuPlugboard
 from reconciler.drivers.vm.nics import came_with, find
 from reconciler.drivers.vm.plugboard import NoPlugboard, Plugboard
-from reconciler.errors import ReconcilerError, SandboxGoneError
+from reconciler.errors import ChannelError, HostError, ReconcilerError, SandboxGoneError
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
@@ -37,6 +37,7 @@ from reconciler.operations.segment import Segment
 if TYPE_CHECKING:
     from reconciler.drivers import Report
     from reconciler.drivers.survey import Inventory
+    from reconciler.drivers.vm.libvirt import LibvirtPlugboard
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -56,14 +57,14 @@ class VmDriver:
         SandboxGoneError if it does not run, BusyError if another run has it, RefusedError if the policy does not allow
         its sockets.
         """
-        self._policy = policy
+        self._policy, self._report = policy, report
         # Whether nothing of ours is desired in the machine.
         self._leaves = False
         with ExitStack() as stack:
             # Agent and monitor are of one machine, and a hostile guest may have taken QEMU over: one budget for both.
             self._budget = Budget()
             if isinstance(address, LibvirtAddress):
-                self._open_domain(address, stack, borrow=borrow)
+                self._open_domain(address, stack, report, borrow=borrow)
             else:
                 self._open_sockets(address, stack, report, borrow=borrow)
             self._inside = Inside(GuestKernel(self._agent))
@@ -81,7 +82,7 @@ class VmDriver:
                 # Most machines have the agent.
                 from reconciler.drivers.vm import pushing
 
-                pushing.ensure(self._agent, monitor, address, self._policy, report)
+                pushing.ensure(self._agent, pushing.Sockets(address, self._policy, monitor), self._policy, report)
         self.place: Hashable = place_of(address)
 
     def _connect(self, address: VmAddress, stack: ExitStack, *, borrow: bool) -> None:
@@ -95,22 +96,47 @@ class VmDriver:
             return
         from reconciler.drivers.vm import pushing
 
-        pushing.plug_channel(address, self._policy)
+        pushing.Sockets(address, self._policy).plug_channel()
         self._open_agent(address.channel, "", stack, borrow=borrow)
 
-    def _open_domain(self, address: LibvirtAddress, stack: ExitStack, *, borrow: bool) -> None:
+    def _open_domain(self, address: LibvirtAddress, stack: ExitStack, report: Report, *, borrow: bool) -> None:
         # Most machines are not those of libvirt.
-        from reconciler.drivers.vm.libvirt import SOCKETS, LibvirtPlugboard
+        from reconciler.drivers.vm.libvirt import LibvirtPlugboard
 
-        domain = LibvirtPlugboard(address)
+        domain = LibvirtPlugboard(address, report)
         stack.callback(domain.close)
-        # libvirt chooses the path: no manifest names it.
-        policy = replace(self._policy, sockets=(*self._policy.sockets, *SOCKETS))
         path = domain.open_channel()
-        with open_socket(path, policy) as target:
-            self._open_agent(path, target, stack, borrow=borrow)
+        try:
+            self._reach_domain(address, domain, path, stack, report, borrow=borrow)
+        except (ChannelError, HostError):
+            domain.give_up()
+            raise
         self._board = domain
         self.place = domain.place
+
+    def _reach_domain(
+        self,
+        address: LibvirtAddress,
+        domain: LibvirtPlugboard,
+        path: str,
+        stack: ExitStack,
+        report: Report,
+        *,
+        borrow: bool,
+    ) -> None:
+        """Connect to the agent in a domain, by its channel. Push it first, if the manifest asks for that."""
+        from reconciler.drivers.vm.libvirt import SOCKETS
+
+        if not address.guest_agent:
+            domain.await_agent()
+        # libvirt chooses the path: no manifest names it.
+        policy = replace(self._policy, sockets=(*self._policy.sockets, *SOCKETS))
+        with open_socket(path, policy) as target:
+            self._open_agent(path, target, stack, borrow=borrow)
+        if address.guest_agent:
+            from reconciler.drivers.vm import pushing
+
+            pushing.ensure(self._agent, domain, self._policy, report)
 
     def _open_agent(self, port: str, target: str, stack: ExitStack, *, borrow: bool) -> None:
         """Connect to the agent. `port`: its address, by which it is lent as well. `target`: as for Connection."""
@@ -122,8 +148,10 @@ class VmDriver:
         with self._stack:
             if self._leaves:
                 # The channel that was plugged in to look is not needed any more. If that fails, the next run does it.
-                with suppress(ReconcilerError):
+                try:
                     self._board.leave()
+                except ReconcilerError as error:
+                    self._report(f"the channel of the agent was not taken out, which the next run does: {error}")
 
     def lock(self) -> AbstractContextManager[None]:
         """Return a lock that does nothing: the machine has one client at a time anyway."""

@@ -12,11 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from reconciler.drivers import Report
+from reconciler.drivers.reach import about
 from reconciler.drivers.vm.binding import TIMEOUT, Connection, LibvirtError, LostError
 from reconciler.drivers.vm.domain import Channel, Domain, DomainNic, read
 from reconciler.drivers.vm.outside import OtherNic, probe, taps
 from reconciler.errors import BusyError, ChannelError, HostError, SandboxGoneError
 from reconciler.guest import agent
+from reconciler.guest.guest_agent import GuestCommands
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Other, Plugged, Slot
 from reconciler.model.sandbox import LibvirtAddress
@@ -62,9 +65,14 @@ _RUNNING = "running"
 class LibvirtPlugboard:
     """See `plugboard.Plugboard`. From `__init__` to `close`, for one thread."""
 
-    def __init__(self, address: LibvirtAddress) -> None:
-        """Connect. SandboxGoneError if the domain does not exist or does not run."""
-        self._address = address
+    def __init__(self, address: LibvirtAddress, report: Report) -> None:
+        """Connect. `report` is told of a channel that is plugged in.
+
+        SandboxGoneError if the domain does not exist or does not run.
+        """
+        self._address, self._report = address, report
+        # Whether the channel is one that this run has plugged in.
+        self._has_plugged = False
         self._connect()
         try:
             # What all names of a domain have in common.
@@ -108,27 +116,60 @@ class LibvirtPlugboard:
     def open_channel(self) -> str:
         """Return the path of the agent's socket. Plug its channel in if the domain has none.
 
-        ChannelError if nothing in the guest opens it in time; then what was plugged in is taken out again.
+        ChannelError if the domain does not run.
         """
         state = self.run_state()
         if state != _RUNNING:
             raise ChannelError(f"the domain {self._address.domain} is {state}, so nothing in it answers")
-        channel = self._channel(self._read())
-        plugged = channel is None
-        if channel is None:
-            channel = self._plug_channel()
+        return (self._channel(self._read()) or self._plug_channel()).path
+
+    def await_agent(self) -> None:
+        """Wait until something in the guest has opened the channel. ChannelError if that takes too long."""
         deadline = time.monotonic() + _OPEN_TIMEOUT
-        while not channel.open and time.monotonic() < deadline:
+        while self.is_closed():
+            if time.monotonic() > deadline:
+                raise ChannelError(
+                    f"nothing in the domain {self._address.domain} has opened its channel {agent.PORT} within "
+                    f"{_OPEN_TIMEOUT:.0f} s: reconciler's agent does not run there; docs/guest.md says how to install "
+                    "it, or how to let it be pushed (guestAgent)"
+                )
             time.sleep(_POLL)
-            channel = self._channel(self._read()) or channel
-        if channel.open:
-            return channel.path
-        if plugged:
+
+    def is_closed(self) -> bool:
+        """Return whether no program in the guest has opened the channel."""
+        channel = self._channel(self._read())
+        return channel is None or not channel.open
+
+    def give_up(self) -> None:
+        """Take out what this run has plugged in: nothing answers there."""
+        if self._has_plugged:
             self.unplug_channel()
-        raise ChannelError(
-            f"nothing in the domain {self._address.domain} has opened its channel {agent.PORT} within "
-            f"{_OPEN_TIMEOUT:.0f} s: reconciler's agent does not run there; docs/guest.md says how to install it"
-        )
+
+    @property
+    def port(self) -> str:
+        """Return where the agent is expected, in words."""
+        return f"the channel {agent.PORT} of the domain {self._address.domain}"
+
+    @property
+    def way(self) -> str:
+        """Return by what it is pushed, in words."""
+        return f"libvirt, {self._address.domain}"
+
+    @contextmanager
+    def guest_agent(self) -> Iterator[GuestCommands]:
+        """Be the only run that uses QEMU's agent in the domain. BusyError if another one does."""
+        # Most domains have our agent.
+        from reconciler.drivers.vm.domain_agent import DomainGuestAgent
+
+        def ask(text: str) -> str:
+            return self._libvirt.ask_guest_agent(self._domain, text)
+
+        with self._locked("guest agent", "uses the guest agent of"), about("driver", "libvirt", "guestAgent"):
+            yield DomainGuestAgent(self._address.domain, ask)
+
+    def plug_channel(self) -> None:
+        """Plug the channel in, unless the domain has one."""
+        self.open_channel()
 
     def unplug_channel(self) -> None:
         """Take out the channel that we have plugged in, if there is one."""
@@ -142,7 +183,7 @@ class LibvirtPlugboard:
             self.unplug_channel()
 
     def _plug_channel(self) -> Channel:
-        with self._locked():
+        with self._locked("channel", "is plugging a channel into"):
             domain = self._read()
             channel = self._channel(domain)
             if channel is None:
@@ -152,20 +193,25 @@ class LibvirtPlugboard:
                         f"the domain {self._address.domain} has no controller that the channel of the agent could be "
                         f"plugged into; add <controller type='virtio-serial'/> (`{edit}`), and start it anew"
                     )
+                self._report("plugging a channel for the agent of reconciler into the running domain")
                 self._attach(_CHANNEL, _OURS)
+                self._has_plugged = True
                 channel = self._channel(self._read())
         if channel is None:
             raise HostError(f"libvirt has plugged the channel {agent.PORT} in, but does not list it")
         return channel
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = NamedLock(" ".join(self.place))
+    def _locked(self, what: str, doing: str) -> Iterator[None]:
+        """Lock a part of the domain. BusyError if another run has it; `doing`: what it does with the domain."""
+        lock = NamedLock(" ".join((*self.place, what)))
         try:
             deadline = time.monotonic() + _LOCK_TIMEOUT
             while not lock.acquire():
                 if time.monotonic() > deadline:
-                    raise BusyError(f"another run is plugging a channel into the domain {self._address.domain}")
+                    raise BusyError(
+                        f"another run {doing} the domain {self._address.domain}; try again when it has ended"
+                    )
                 time.sleep(_POLL)
             yield
         finally:
