@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _address(sandbox: Sandbox) -> MachineAddress:
     """Return the address of a machine that has a guest agent. HostError, with what to do, if it has none."""
     address = sandbox.driver
-    if not isinstance(address, MachineAddress) or not pushing.may_be_pushed(address):
+    if not isinstance(address, MachineAddress) or not address.guest_agent:
         raise HostError(
             f"{sandbox.id}: its manifest names no guest agent; write the socket of one as driver.vm.guestAgent, or "
             "true as driver.libvirt.guestAgent"

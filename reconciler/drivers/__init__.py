@@ -88,12 +88,12 @@ class Driver(Protocol):
 Report = Callable[[str], None]
 
 
-def _ignore(words: str) -> None:
+def ignore(words: str) -> None:
     """Tell nobody."""
 
 
 @contextmanager
-def connect(sandbox: Sandbox, policy: Policy, *, report: Report = _ignore) -> Iterator[Driver]:
+def connect(sandbox: Sandbox, policy: Policy, *, report: Report = ignore) -> Iterator[Driver]:
     """Open the sandbox that a manifest names, and close it afterwards. Each driver is imported when it is used.
 
     RefusedError if the policy does not allow all that it names. If a watcher is connected to a machine, it lends the
@@ -135,7 +135,7 @@ def inventory(sandbox: Sandbox, policy: Policy) -> Inventory:
             with closing(NetnsDriver(address, policy)) as namespace:
                 return namespace.inventory(sandbox)
         case VmAddress() | LibvirtAddress():
-            with closing(_open_machine(address, policy, _ignore, borrow=True)) as machine:
+            with closing(_open_machine(address, policy, ignore, borrow=True)) as machine:
                 return machine.inventory(sandbox)
         case KataAddress():
             raise HostError(f"{address}: all that its commands list is ours; `reconciler show` prints it")
@@ -144,7 +144,7 @@ def inventory(sandbox: Sandbox, policy: Policy) -> Inventory:
 
 
 @contextmanager
-def attend(sandbox: Sandbox, policy: Policy, *, report: Report = _ignore) -> Iterator[VmDriver]:
+def attend(sandbox: Sandbox, policy: Policy, *, report: Report = ignore) -> Iterator[VmDriver]:
     """Open the machine of a sandbox for a watcher, which stays connected and lends it to others.
 
     RefusedError as from `connect`, BusyError if another run has it.

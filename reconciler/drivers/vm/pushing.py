@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Protocol
 
-from reconciler.drivers import Report
+from reconciler.drivers import Report, ignore
 from reconciler.drivers.reach import about, open_socket
 from reconciler.drivers.vm import channel
 from reconciler.errors import ChannelError, HostError
@@ -17,7 +17,7 @@ from reconciler.guest.connection import OtherVersionError
 from reconciler.guest.guest_agent import GuestAgent, GuestCommands
 from reconciler.guest.qmp import Monitor
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import LibvirtAddress, MachineAddress, VmAddress
+from reconciler.model.sandbox import MachineAddress, VmAddress
 
 # Seconds without an answer, after which no agent is there. One answers in milliseconds, and a slow one is not replaced.
 SILENCE = 2.0
@@ -106,8 +106,11 @@ class Sockets:
 
 
 @contextmanager
-def way_into(address: MachineAddress, policy: Policy, report: Report) -> Iterator[Way]:
-    """Yield the way into a machine. SandboxGoneError if it does not run."""
+def way_into(address: MachineAddress, policy: Policy, report: Report = ignore) -> Iterator[Way]:
+    """Yield the way into a machine. `report` is told of a channel that is plugged in.
+
+    SandboxGoneError if the machine does not run.
+    """
     if isinstance(address, VmAddress):
         yield Sockets(address, policy)
         return
@@ -116,11 +119,6 @@ def way_into(address: MachineAddress, policy: Policy, report: Report) -> Iterato
 
     with about("driver"), closing(LibvirtPlugboard(address, report)) as domain:
         yield domain
-
-
-def may_be_pushed(address: MachineAddress) -> bool:
-    """Return whether a manifest asks for a push into its machine where no agent answers."""
-    return address.guest_agent if isinstance(address, LibvirtAddress) else address.guest_agent is not None
 
 
 def ensure(client: AgentClient, machine: Way, policy: Policy, report: Report) -> None:
