@@ -15,6 +15,8 @@ from reconciler.doctor.facts import Box, Failure, Network, Trouble, Unknown, Usa
 from reconciler.doctor.host import loadable_modules, with_firewall
 from reconciler.drivers import Driver, connect
 from reconciler.drivers.reach import open_namespace
+from reconciler.drivers.vm.binding import NoBindingError, NoLibvirtError
+from reconciler.drivers.vm.libvirt import NoChannelError, NoControllerError
 from reconciler.errors import (
     BusyError,
     ChannelError,
@@ -91,6 +93,14 @@ def _failure(manifest: Manifest | None, error: ReconcilerError | OSError) -> Fai
             trouble = Trouble.SILENT
         case RefusedError() | ManifestError():
             trouble = Trouble.REFUSED
+        case NoBindingError():
+            trouble = Trouble.NO_BINDING
+        case NoLibvirtError():
+            trouble = Trouble.NO_LIBVIRT
+        case NoChannelError():
+            trouble = Trouble.NO_CHANNEL
+        case NoControllerError():
+            trouble = Trouble.NO_CONTROLLER
         case _:
             trouble = Trouble.FAILED
     if os.geteuid() != 0 and trouble is not Trouble.REFUSED and trouble is not Trouble.MISSING:

@@ -89,6 +89,7 @@ def sandbox(random: Random) -> Sandbox:
         VmAddress(qmp=random.choice(PATHS), agent=random.choice(PATHS)),
         LibvirtAddress(domain=random.choice(["web-1", "ü: [b]", "4711"])),
         LibvirtAddress(domain="web-1", uri="qemu+unix:///system?socket=/srv/a"),
+        LibvirtAddress(domain="web-1", guest_agent=True),
         KataAddress(id="a"),
         KataAddress(id="a", runtime=random.choice(["/opt/a b", "/o\"'#: ", "/usr/bin/x"])),
     ]

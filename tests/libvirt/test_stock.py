@@ -97,11 +97,9 @@ def test_nothing_is_pushed_unless_the_operator_allows_it(
         f"add to {policy}: pushAgent: [web-8]"
     )
     assert box.run("diff", "--no-push") == 2
-    plugged, refused = capsys.readouterr().err.splitlines()
-    assert plugged == "web-8: plugging a channel for the agent of reconciler into the running domain"
-    assert refused.partition("driver")[2] == (
-        ": no agent of reconciler answers in the machine (the channel reconciler.agent of the domain stock), and this "
-        "command pushes none; `reconciler agent push`, or `reconciler apply` without --no-push, does"
+    assert capsys.readouterr().err.partition("driver: ")[2].splitlines()[0] == (
+        "the domain stock has no channel for the agent of reconciler, and this command plugs none in; "
+        "`reconciler apply` without --no-push does"
     )
     assert box.agent("status") == 1
     assert capsys.readouterr().out == ("web-8: Python 3.11, systemd runs in the guest\nweb-8: no agent was pushed\n")

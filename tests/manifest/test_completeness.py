@@ -42,6 +42,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
     LibvirtAddress: {
         "domain": LibvirtAddress(domain="web-1"),
         "uri": LibvirtAddress(domain="web-1", uri="qemu+unix:///system?socket=/srv/libvirt-sock"),
+        "guest_agent": LibvirtAddress(domain="web-1", guest_agent=True),
     },
     VmAddress: {
         "name": VmAddress(name="web-1"),

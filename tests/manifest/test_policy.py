@@ -44,6 +44,7 @@ OF_HOST = {
     "driver.libvirt": ["drivers"],
     "driver.libvirt.domain": ["libvirtDomains"],
     "driver.libvirt.uri": ["libvirtUris"],
+    "driver.libvirt.guestAgent": ["pushAgent"],
     "driver.kata": ["drivers"],
     "driver.vm.guestAgent": ["pushAgent", "sockets"],
     "driver.kata.runtime": ["runtimes"],

@@ -94,7 +94,7 @@ def test_the_fields_are_these() -> None:
         "driver.vm",
         *(f"driver.vm.{name}" for name in ("name", "qmp", "agent", "guestAgent")),
         "driver.libvirt",
-        *(f"driver.libvirt.{name}" for name in ("domain", "uri")),
+        *(f"driver.libvirt.{name}" for name in ("domain", "uri", "guestAgent")),
         "driver.kata",
         *(f"driver.kata.{name}" for name in ("id", "runtime")),
         "sysctls",

@@ -41,7 +41,7 @@ def _make(box: Box) -> str:
     if isinstance(address, KataAddress):
         return command("ls", "-l", address.runtime)
     if isinstance(address, LibvirtAddress):
-        return f"{virsh(address, 'start')} && {words.apply(box)}"
+        return f"{virsh(address, 'start')} && {words.apply(box)}    # `virsh list --all` lists those that there are"
     return command("ls", "-l", address.file)
 
 
@@ -63,7 +63,10 @@ def _revive(box: Box) -> str:
         pid = command("cat", f"/run/reconciler/sandboxes/{address.name}/pid")
         return f'ps -o pid,stat,etime,cmd -p "$({pid})" && kill -CONT "$({pid})"'
     if isinstance(address, LibvirtAddress):
-        return f"{virsh(address, 'domstate', '--reason')}; {virsh(address, 'resume')}"
+        # An agent that was pushed is pushed again, whatever else holds the domain up.
+        again = command("reconciler", "agent", "push", box.id, "--manifests", box.file)
+        state = virsh(address, "domstate", "--reason")
+        return f"{state}; {again}" if address.guest_agent and box.file else f"{state}; {virsh(address, 'resume')}"
     return words.diff(box)
 
 
@@ -77,6 +80,27 @@ def _stopped(scene: Scene) -> Iterator[Hit]:
             commands = '{"execute":"qmp_capabilities"}\\n{"execute":"cont"}\\n'
             cont = f"printf '{commands}' | socat -t1 - {command(f'UNIX-CONNECT:{box.driver.monitor}')}"
             yield Hit(box.id, f"QEMU says that the machine is {box.state}", cont)
+
+
+def _no_binding(scene: Scene) -> Iterator[Hit]:
+    for box, why in _failed(scene, Trouble.NO_BINDING):
+        yield Hit(box.id, why, command("apt-get", "install", "python3-libvirt"))
+
+
+def _no_libvirt(scene: Scene) -> Iterator[Hit]:
+    for box, why in _failed(scene, Trouble.NO_LIBVIRT):
+        yield Hit(box.id, why, "systemctl start libvirtd; systemctl status libvirtd")
+
+
+def _no_channel(scene: Scene) -> Iterator[Hit]:
+    for box, why in _failed(scene, Trouble.NO_CHANNEL):
+        yield Hit(box.id, why, words.apply(box))
+
+
+def _no_controller(scene: Scene) -> Iterator[Hit]:
+    for box, why in _failed(scene, Trouble.NO_CONTROLLER):
+        if isinstance(box.driver, LibvirtAddress):
+            yield Hit(box.id, why, virsh(box.driver, "edit"))
 
 
 def _refused(scene: Scene) -> Iterator[Hit]:
@@ -117,6 +141,10 @@ CHECKS = (
     Check("sandbox-busy", "Another program is connected to it, so nobody else can look.", "Wait for it.", _busy),
     Check("machine-silent", "The machine hangs, or its agent does not run.", "Let it go on, or restart it.", _silent),
     Check("machine-stopped", "The machine does nothing until QEMU lets it go on.", "Let it go on.", _stopped),
+    Check("libvirt-binding", "Domains of libvirt cannot be reached.", "Install the binding.", _no_binding),
+    Check("libvirt-missing", "Domains of libvirt cannot be reached.", "Start libvirtd.", _no_libvirt),
+    Check("channel-missing", "Nothing can reach the agent in the domain.", "Plug a channel in.", _no_channel),
+    Check("controller-missing", "No channel can be plugged into the domain.", "Add one.", _no_controller),
     Check("sandbox-refused", "The policy or a safety check keeps reconciler out.", "Follow the message.", _refused),
     Check("sandbox-failed", "The sandbox cannot be read.", "Follow the message.", _broken),
     Check("plan-impossible", "`apply` would fail in the same way.", "Follow the message.", _no_plan),

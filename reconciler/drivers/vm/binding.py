@@ -45,6 +45,14 @@ class LibvirtError(HostError):
         self.code = code
 
 
+class NoBindingError(HostError):
+    """The Python binding is not installed."""
+
+
+class NoLibvirtError(HostError):
+    """No libvirtd can be connected to."""
+
+
 class LostError(ChannelError):
     """libvirtd has ended, perhaps to start again. Whether it did what it was asked is unknown. `why`: its own words."""
 
@@ -54,7 +62,7 @@ class LostError(ChannelError):
 
 
 def load() -> Any:
-    """Return the module. HostError if it is not installed. Any thread may call it."""
+    """Return the module. NoBindingError if it is not installed. Any thread may call it."""
     libvirt = _load("libvirt")
     # Without this, libvirt prints each error by itself.
     libvirt.registerErrorHandler(lambda *_: None, None)
@@ -75,7 +83,7 @@ def _load_from_debian(wanted: str) -> Any:
     except ImportError:
         for name in _MODULES[wanted]:
             sys.modules.pop(name, None)
-        raise HostError(
+        raise NoBindingError(
             "the Python binding of libvirt is missing: install the Debian package python3-libvirt (with Debian's own "
             "Python), or `pip install 'reconciler[libvirt]'` (which needs gcc, pkg-config and libvirt-dev)"
         ) from None
@@ -96,7 +104,7 @@ class Connection:
     """A connection to libvirt, from `__init__` to `close`. For one thread."""
 
     def __init__(self, uri: str) -> None:
-        """Connect. HostError if that is impossible, ChannelError if libvirt does not answer."""
+        """Connect. NoLibvirtError if that is impossible, ChannelError if libvirt does not answer."""
         self.module = load()
         self._uri = uri
         self._requests: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[tuple[Any, BaseException | None]]] | None]
@@ -107,7 +115,9 @@ class Connection:
         except (LibvirtError, LostError) as error:
             self.close()
             why = error.why if isinstance(error, LostError) else str(error)
-            raise HostError(f"cannot connect to {uri}: {why}; does libvirtd run, and may this user use it?") from None
+            raise NoLibvirtError(
+                f"cannot connect to {uri}: {why}; does libvirtd run, and may this user use it?"
+            ) from None
         except BaseException:
             self.close()
             raise

@@ -103,7 +103,7 @@ class VmDriver:
         # Most machines are not those of libvirt.
         from reconciler.drivers.vm.libvirt import LibvirtPlugboard
 
-        domain = LibvirtPlugboard(address, report)
+        domain = LibvirtPlugboard(address, self._policy, report)
         stack.callback(domain.close)
         path = domain.open_channel()
         try:

@@ -22,6 +22,7 @@ from reconciler.guest import agent
 from reconciler.guest.guest_agent import GuestCommands
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Other, Plugged, Slot
+from reconciler.model.policy import Policy
 from reconciler.model.sandbox import LibvirtAddress
 from reconciler.operations.domain import (
     MARK_KEY,
@@ -62,15 +63,23 @@ _STATES = ("unknown", "running", "running", "paused", "shutdown", "shutdown", "g
 _RUNNING = "running"
 
 
+class NoChannelError(HostError):
+    """A domain has no channel of our agent, and this run plugs none in."""
+
+
+class NoControllerError(HostError):
+    """A domain can have no channel."""
+
+
 class LibvirtPlugboard:
     """See `plugboard.Plugboard`. From `__init__` to `close`, for one thread."""
 
-    def __init__(self, address: LibvirtAddress, report: Report) -> None:
-        """Connect. `report` is told of a channel that is plugged in.
+    def __init__(self, address: LibvirtAddress, policy: Policy, report: Report) -> None:
+        """Connect. `report` is told of a channel that is plugged in, if `policy` has this run do so.
 
         SandboxGoneError if the domain does not exist or does not run.
         """
-        self._address, self._report = address, report
+        self._address, self._may_plug, self._report = address, policy.may_push, report
         # Whether the channel is one that this run has plugged in.
         self._has_plugged = False
         self._connect()
@@ -189,9 +198,14 @@ class LibvirtPlugboard:
             if channel is None:
                 if not domain.has_serial:
                     edit = virsh(self._address, "edit")
-                    raise HostError(
+                    raise NoControllerError(
                         f"the domain {self._address.domain} has no controller that the channel of the agent could be "
                         f"plugged into; add <controller type='virtio-serial'/> (`{edit}`), and start it anew"
+                    )
+                if not self._may_plug:
+                    raise NoChannelError(
+                        f"the domain {self._address.domain} has no channel for the agent of reconciler, and this "
+                        "command plugs none in; `reconciler apply` without --no-push does"
                     )
                 self._report("plugging a channel for the agent of reconciler into the running domain")
                 self._attach(_CHANNEL, _OURS)
