@@ -24,7 +24,7 @@ def add_push(parser: argparse.ArgumentParser) -> None:
         "--no-push",
         dest="push",
         action="store_false",
-        help="do not push the agent into a machine in which none answers, even if its manifest has a guestAgent",
+        help="do not push the agent into a machine in which none answers, and plug no channel for it in",
     )
 
 
