@@ -115,6 +115,8 @@ class Worker:
         # The connection of a command that waits for the machine.
         self._borrower: socket.socket | None = None
         self._share = WorkShare()
+        # What was reported of attempts to reach the machine, which has not been reached since.
+        self._reported: set[str] = set()
         self._thread = threading.Thread(target=self._run, name=manifest.sandbox.id, daemon=True)
 
     @property
@@ -257,12 +259,16 @@ class Worker:
             self._end_paused_look(look)
 
     def _report(self, words: str) -> None:
-        """Log and record what is changed in a machine merely to reach it."""
+        """Log and record what is changed in a machine merely to reach it, once until it is reached."""
+        if words in self._reported:
+            return
+        self._reported.add(words)
         log.emit("pushed", level=logging.WARNING, sandbox=self.status.sandbox, reason=words)
         self._scribe.tell("pushed", reason=words)
 
     def _watch_machine(self, machine: VmDriver, address: MachineAddress, lender: Lender, look: Look | None) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""
+        self._reported.clear()
         # This begins with a greeting, which ends a guard of whoever was connected before.
         machine.listen()
         guarded: Sandbox | None = None

@@ -360,6 +360,15 @@ def test_what_the_policy_does_not_allow(root: None, tmp_path: Path, capsys: pyte
     assert f"cannot connect to {uri}" in capsys.readouterr().err
 
 
+def test_the_channel_comes_and_goes_again_and_again(box: DomainBox, repeats: Callable[[int], int]) -> None:
+    box.write(interfaces=[])
+    for _ in range(repeats(10)):
+        assert main(["show", str(box.file)]) == 0
+        assert channels() == ["reconciler.exec"]
+    # The monitor of QEMU was never used behind libvirt's back.
+    assert "monitor" not in virsh("dommessages", NAME, "--tainting")
+
+
 def test_a_domain_by_its_uuid(box: DomainBox) -> None:
     file = box.write(interfaces=[nic(box.device())])
     text = box.file.read_text(encoding="utf-8")
