@@ -1,5 +1,7 @@
 """`make soak`: a stock Debian under a watch is rebooted; the agent is pushed again, and the NIC is as it should be.
 
+Once by QEMU's monitor, and once as a domain of libvirt.
+
     python -m tests.reboot
 
 It boots with TCG, which takes a minute: too long for `make test`. Before that, the NIC is looked at for half a minute
@@ -19,6 +21,8 @@ from reconciler.guest.qmp import Monitor
 from tests import stock
 from tests.allowed import write_policy
 from tests.conftest import Kernel, ip
+from tests.libvirt import stock as libvirt
+from tests.libvirt.daemon import Daemon
 from tests.machine import PROGRAM
 from tests.stock import Stock
 
@@ -40,15 +44,23 @@ def main() -> None:
             # The watcher plugs its own channel in.
             with Monitor(machine.qmp) as monitor:
                 monitor.execute("device_del", id="agent-port")
-            _watch(machine, Path(folder), tap)
+            driver = f"{{vm: {{qmp: {machine.qmp}, guestAgent: {machine.guest_agent}}}}}"
+            _watch(machine, Path(folder), tap, driver)
+        daemon = Daemon()
+        try:
+            with daemon.entered(), tempfile.TemporaryDirectory() as folder:
+                daemon.start()
+                with libvirt.started(Path(folder)) as domain:
+                    _watch(domain, Path(folder), tap, f"{{libvirt: {{domain: {libvirt.NAME}, guestAgent: true}}}}")
+        finally:
+            daemon.end()
     finally:
         made.remove()
 
 
-def _watch(machine: Stock, folder: Path, tap: str) -> None:
+def _watch(machine: Stock, folder: Path, tap: str, driver: str) -> None:
     manifest = folder / "web-9.yaml"
     nic = f"{{name: eth-test, device: {tap}, hwAddr: '02:42:20:6f:a3:71', mtu: 1500, addresses: [192.0.2.2/24]}}"
-    driver = f"{{vm: {{qmp: {machine.qmp}, guestAgent: {machine.guest_agent}}}}}"
     manifest.write_text(f"apiVersion: reconciler/v1\nsandbox: web-9\ndriver: {driver}\ninterfaces: [{nic}]\n")
     policy = write_policy(folder / "policy.yaml", pushAgent=["web-*"])
     with (folder / "log").open("w") as log:

@@ -366,7 +366,7 @@ def test_the_channel_comes_and_goes_again_and_again(box: DomainBox, repeats: Cal
         assert main(["show", str(box.file)]) == 0
         assert channels() == ["reconciler.exec"]
     # The monitor of QEMU was never used behind libvirt's back.
-    assert "monitor" not in virsh("dommessages", NAME, "--tainting")
+    assert "monitor" not in virsh("dominfo", NAME)
 
 
 def test_a_domain_by_its_uuid(box: DomainBox) -> None:
