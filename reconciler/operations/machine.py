@@ -135,6 +135,11 @@ class NameInterface(_OnDevice):
         return "once the guest has found the NIC with this address"
 
     @property
+    def is_contested(self) -> bool:
+        """Return that udev in the guest may just be about to give the NIC a name."""
+        return True
+
+    @property
     def provides(self) -> frozenset[Subject]:
         """Return the NIC by the host's device and by its name."""
         return frozenset((HostDevice(self.device), Nic(self.name)))
