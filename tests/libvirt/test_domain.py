@@ -18,11 +18,13 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
+from reconciler.cli import init
 from reconciler.cli.main import main
 from reconciler.drivers.vm import binding
 from reconciler.drivers.vm import libvirt as board
 from reconciler.errors import HostError
 from reconciler.manifest.dump import dump
+from reconciler.model.sandbox import LibvirtAddress
 from reconciler.operations.domain import aliased_device, nic_alias
 from tests import allowed
 from tests.conftest import Kernel, ip
@@ -367,6 +369,21 @@ def test_the_channel_comes_and_goes_again_and_again(box: DomainBox, repeats: Cal
         assert channels() == ["reconciler.exec"]
     # The monitor of QEMU was never used behind libvirt's back.
     assert "monitor" not in virsh("dominfo", NAME)
+
+
+def test_init_knows_the_domains_that_run(box: DomainBox, capsys: pytest.CaptureFixture[str]) -> None:
+    """It plugs no channel in, and says that it would need one."""
+    untouched = virsh("dumpxml", NAME)
+    assert LibvirtAddress(domain=NAME) in init._drivers()[0]
+    assert main(["init", "--libvirt", NAME]) == 0
+    printed = capsys.readouterr().out
+    assert "driver:\n  libvirt: {domain: box}\n" in printed
+    assert "the domain box has no channel for the agent of reconciler" in re.sub(r"\n# *", " ", printed)
+    assert virsh("dumpxml", NAME) == untouched
+    box.apply(interfaces=[nic(box.device())])
+    capsys.readouterr()
+    assert main(["init", "--libvirt", NAME]) == 0
+    assert "name: eth0" in capsys.readouterr().out
 
 
 def test_a_domain_by_its_uuid(box: DomainBox) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.model.sandbox import LibvirtAddress
 from reconciler.watch.domains import DomainTracker
-from tests.libvirt.daemon import Daemon, domain
+from tests.libvirt.daemon import Daemon, channel, domain, virsh
 from tests.machine import Guest
 
 UUID = "6b2e4f0a-3f0e-4b52-9e43-0f6d0c6b7a11"
@@ -62,6 +62,20 @@ def test_starts_and_ends(daemon: Daemon, box: Guest, tracker: DomainTracker) -> 
     # While libvirtd finds its domains again, this can fail and yet end the domain.
     subprocess.run(["virsh", "destroy", "other"], capture_output=True, check=False)
     assert changed(tracker) == ["by name", "by uuid"]
+
+
+def test_an_agent_that_ends(box: Guest, tracker: DomainTracker) -> None:
+    """That it comes is no news: whoever is connected to it hears that from itself."""
+    del box
+    plugged = channel("reconciler.agent").replace("</channel>", "<alias name='ua-tracked'/></channel>")
+    virsh("attach-device", "box", "/dev/stdin", "--live", stdin=plugged)
+    deadline = time.monotonic() + _TIMEOUT
+    while not (tracker._known.get("box") and tracker._known["box"].open):
+        assert tracker.refresh(DOMAINS) == []
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    virsh("detach-device-alias", "box", "ua-tracked", "--live")
+    assert changed(tracker) == ["box"]
 
 
 def test_a_libvirt_that_the_policy_does_not_allow_is_not_asked(tracker: DomainTracker) -> None:

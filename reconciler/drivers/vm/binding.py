@@ -13,7 +13,7 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
 
@@ -100,6 +100,15 @@ def _import_from_debian(name: str) -> Any:
     return sys.modules[name]
 
 
+class Active(NamedTuple):
+    """A domain that runs. `number` is another one after each start."""
+
+    uuid: str
+    name: str
+    number: int
+    xml: str = ""
+
+
 class Connection:
     """A connection to libvirt, from `__init__` to `close`. For one thread."""
 
@@ -153,14 +162,25 @@ class Connection:
             lambda: str(module.qemuAgentCommand(domain, text, _AGENT_TIMEOUT, 0)), _AGENT_TIMEOUT + _AGENT_SYNC_TIMEOUT
         )
 
-    def active(self) -> dict[str, tuple[str, int]]:
-        """Return the domains that run: UUID → its name, and its number, which is another one after each start."""
+    def active(self, described: Callable[[Active], bool] = lambda _: False) -> dict[str, Active]:
+        """Return the domains that run, by their UUIDs. `described`: of which the XML is read as well."""
 
-        def ask() -> dict[str, tuple[str, int]]:
+        def ask() -> dict[str, Active]:
             domains = self._connection.listAllDomains(self.module.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-            return {each.UUIDString(): (each.name(), each.ID()) for each in domains}
+            found = {each: Active(each.UUIDString(), each.name(), each.ID()) for each in domains}
+            return {
+                active.uuid: active._replace(xml=self._describe(domain)) if described(active) else active
+                for domain, active in found.items()
+            }
 
         return self.call(ask)
+
+    def _describe(self, domain: Any) -> str:
+        """Return the XML of a domain; "" if it has just ended."""
+        try:
+            return str(domain.XMLDesc(0))
+        except self.module.libvirtError:
+            return ""
 
     def _serve(self) -> None:
         while request := self._requests.get():
