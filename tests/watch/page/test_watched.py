@@ -16,7 +16,7 @@ from reconciler.cli.main import main
 from tests import browser as browsers
 from tests.browser import Browser, Page
 from tests.conftest import Kernel, ip
-from tests.watch.running import REFUSED, ROUTE, Kept, Running, put, watching
+from tests.watch.running import REFUSED, ROUTE, Kept, Running, put, until, watching
 
 COLUMNS = ("sandbox", "state", "driver", "drift_1h", "revision", "detail")
 # The cells of each row without the age, which goes on.
@@ -144,7 +144,7 @@ def test_nothing_is_asked_of_another_host(alone: str, tmp_path: Path) -> None:
         with browsers.running(tmp_path / "browser", within) as browser:
             page = browser.open(f"{url}#web-1")
             page.until("document.getElementById('differs').textContent.startsWith('Unknown')")
-            assert page.texts("#rows a") == ["web-1"]
+            until(lambda: page.texts("#rows a") == ["web-1"], "the rows")
             assert page.complaints == []
             assert {each.split("/")[2] for each in page.requests} == {url.split("/")[2]}
         process.communicate()
