@@ -54,7 +54,7 @@ def pair(guest: Guest) -> Iterator[Guest]:
 
 def told(driver: VmDriver, wake: int) -> list[int]:
     """Give the types of the next messages. An event of QEMU ends the wait for them as well."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (found := [each.type for each in driver.heard(1, wake).messages]) and time.monotonic() < deadline:
         pass
     return found
@@ -65,7 +65,7 @@ def test_rules_and_neighbours_of_ours_are_told_and_what_is_learned_is_not(pair: 
     driver = VmDriver(VmAddress(name=pair.sandbox.name), POLICY, borrow=False, report=print)
     try:
         driver.listen()
-        while driver.heard(0.5, reading).messages:
+        while driver.heard(2, reading).messages:
             pass
         for event in LEARNED:
             pair.output("ip", *event.split())
