@@ -42,6 +42,7 @@ Requests
     LISTING     reads the kernel's listing of its IPVS table, /proc/net/ip_vs
     UNMANAGED_GET  reads which NICs the machine's network managers leave alone
     UNMANAGED_SET  tells them which to leave alone, in files below /run
+    SERVERS     reads the servers of all IPv4 services of the IPVS table, as the older interface of linux/ip_vs.h tells
     GUARD       from now on IPVS services that disappear are restored at once, and each restore is reported as GUARDED
 
     Of netlink, the agent relays the route family, IPVS, the lookup of IPVS's family number, and connection tracking. It
@@ -77,8 +78,8 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from typing import NamedTuple, NoReturn
 
 # The protocol.
@@ -110,6 +111,8 @@ GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
 UNMANAGED_GET = 9  # nothing
 UNMANAGED_SET = 10  # MAC addresses, with spaces between them; replaces those of before, and none removes all files
 
+SERVERS = 11  # nothing; answered by SERVERS_HEAD and what follows there
+
 # Kinds of frames that the agent sends.
 HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting. Without one: the agent has started
 MORE = 33  # a part of an answer; a netlink message is always whole
@@ -138,6 +141,9 @@ GUARD_HEAD = struct.Struct("!I")
 GUARD_SERVICE_HEAD = struct.Struct("!BHH")
 # Of a service that disappeared: its address family, an errno (0: restored), and microseconds since it was last seen.
 GUARDED_BODY = struct.Struct("!BHI")
+# Of the answer to SERVERS: the bytes of struct ip_vs_get_dests, and of each struct ip_vs_dest_entry. For each service
+# follow one of the first, in the byte order of the machine, and as many of the second as it says.
+SERVERS_HEAD = struct.Struct("!HH")
 # Instead of microseconds: the service was never seen, or so long ago that 32 bits are too few.
 NEVER = 0xFFFFFFFF
 
@@ -277,6 +283,10 @@ _NFNL_SUBSYS_CTNETLINK = 1
 # linux/ip_vs.h.
 _IPVS_CMD_NEW_SERVICE = 1
 _IPVS_CMD_GET_SERVICE = 4
+# linux/ip_vs.h: options of a raw socket, from IP_VS_BASE_CTL on.
+_IP_VS_SO_GET_INFO = 64 + 1024 + 64 + 1
+_IP_VS_SO_GET_SERVICES = _IP_VS_SO_GET_INFO + 1
+_IP_VS_SO_GET_DESTS = _IP_VS_SO_GET_INFO + 3
 
 # The kernel's structures, in its byte order.
 
@@ -306,6 +316,17 @@ _WHY_NO_VSOCK = {
     errno.EACCES: "; a port below 1024 needs CAP_NET_BIND_SERVICE",
     errno.EADDRINUSE: "; another process listens there",
 }
+
+# struct ip_vs_getinfo: version, size of the table of connections, number of services.
+_GETINFO = struct.Struct("@III")
+# struct ip_vs_service_entry: protocol, address, port, mark, scheduler, flags, timeout, netmask, number of servers, and
+# statistics. Then struct ip_vs_dest_entry: address, port, flags, weight, thresholds, counts of connections, statistics.
+_STATISTICS = "0QIIIQQIIIII0Q"
+_SERVICE_ENTRY = struct.Struct(f"@HIHI16xIIII{_STATISTICS}")
+_DEST_ENTRY_SIZE = struct.calcsize(f"@IHIiIIIII{_STATISTICS}")
+# struct ip_vs_get_services before its entries, and struct ip_vs_get_dests: protocol, address, port, mark, number.
+_GET_SERVICES = struct.Struct("@I0Q")
+_GET_DESTS = struct.Struct("@HIHII0Q")
 
 # Types of the message that ends an answer.
 _END_TYPES = frozenset({_NLMSG_ERROR, _NLMSG_DONE})
@@ -1094,6 +1115,49 @@ class NetlinkRelay:
         return bytes(view[:end])
 
 
+class LegacyIpvs:
+    """Reads the servers of IPv4 services by the older interface of IPVS: one system call a service, with no dump.
+
+    It tells no tunnels, and no servers of IPv6. OSError with ENOSYS if this Python has no ctypes. Python's own
+    `getsockopt` is not enough, since the kernel expects what is asked for in the buffer of the answer.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import ctypes
+        except ImportError as error:
+            raise OSError(errno.ENOSYS, f"this Python has no ctypes: {error}") from None
+        self._ctypes, self._libc = ctypes, ctypes.CDLL(None, use_errno=True)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def read(self) -> Iterator[bytes]:
+        """Yield struct ip_vs_get_dests of each service, with its entries. A service that has gone is left out."""
+        count = self._socket.getsockopt(socket.IPPROTO_IP, _IP_VS_SO_GET_INFO, _GETINFO.size)
+        number = _GETINFO.unpack(count)[2]
+        head = _GET_SERVICES.pack(number)
+        listed = self._ask(_IP_VS_SO_GET_SERVICES, head, len(head) + number * _SERVICE_ENTRY.size)
+        for start in range(_GET_SERVICES.size, len(listed), _SERVICE_ENTRY.size):
+            protocol, address, port, mark, _, _, _, servers = _SERVICE_ENTRY.unpack_from(listed, start)[:8]
+            head = _GET_DESTS.pack(protocol, address, port, mark, servers)
+            try:
+                yield self._ask(_IP_VS_SO_GET_DESTS, head, len(head) + servers * _DEST_ENTRY_SIZE)
+            except ProcessLookupError:
+                continue
+
+    def _ask(self, option: int, head: bytes, size: int) -> bytes:
+        buffer = self._ctypes.create_string_buffer(head, size)
+        length = self._ctypes.c_uint(size)
+        arguments = (self._socket.fileno(), socket.IPPROTO_IP, option, buffer, self._ctypes.byref(length))
+        if self._libc.getsockopt(*arguments) < 0:
+            code = self._ctypes.get_errno()
+            raise OSError(code, f"IPVS: {os.strerror(code)}")
+        return buffer.raw
+
+
 class GuardedService:
     """An IPVS service that is guarded: `probe` is the message that asks for it, `restore` the one that adds it.
 
@@ -1291,6 +1355,8 @@ class Agent(PortServer):
             self._unmanaged.write(payload.decode(errors="replace"))
         elif kind == LISTING:
             answer = self._read_listing(request)
+        elif kind == SERVERS:
+            answer = self._read_servers(request)
         elif kind == GUARD:
             self._set_guard(payload)
         else:
@@ -1320,6 +1386,19 @@ class Agent(PortServer):
                     self.port.send(request, MORE, part)
                     part.clear()
                     _check_deadline(deadline)
+        return bytes(part)
+
+    def _read_servers(self, request: int) -> bytes:
+        """Send all but the last part of what SERVERS is answered by to the host, and return that part."""
+        deadline = time.monotonic() + KERNEL_TIMEOUT
+        part = bytearray(SERVERS_HEAD.pack(_GET_DESTS.size, _DEST_ENTRY_SIZE))
+        with closing(LegacyIpvs()) as table:
+            for found in table.read():
+                part += found
+                while len(part) > CHUNK:
+                    _check_deadline(deadline)
+                    self.port.send(request, MORE, part[:CHUNK])
+                    del part[:CHUNK]
         return bytes(part)
 
     def _set_guard(self, payload: bytes) -> None:

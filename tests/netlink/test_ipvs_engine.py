@@ -313,6 +313,9 @@ class ScriptedKernel:
     def ipvs_listing(self) -> str | None:
         raise AssertionError
 
+    def ipvs_servers(self) -> LegacyAnswer | None:
+        raise AssertionError
+
 
 def family(asked: list[Message]) -> list[Message]:
     told = ipvs_kernel.head(1) + ipvs_kernel.u16(1, FAMILY)
