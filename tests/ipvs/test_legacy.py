@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from reconciler.errors import ProtocolError
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.guest.client import AgentClient
 from reconciler.guest.kernel import GuestKernel
@@ -135,5 +136,5 @@ def test_what_a_guest_makes_up_is_refused_or_does_not_agree() -> None:
         for data in (b"", b"\0" * 24, b"\xff" * 24, b"\0" * 23, b"\xff" * 4096):
             try:
                 assert ipvs_legacy.agreeing(ipvs_legacy.LegacyAnswer(head, entry, data), wanted) == []
-            except ipvs_legacy.ProtocolError:
+            except ProtocolError:
                 continue
