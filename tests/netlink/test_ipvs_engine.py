@@ -315,7 +315,7 @@ class ScriptedKernel:
         raise AssertionError
 
     def ipvs_servers(self) -> LegacyAnswer | None:
-        raise AssertionError
+        return None
 
 
 def family(asked: list[Message]) -> list[Message]:
