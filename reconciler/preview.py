@@ -11,6 +11,7 @@ from reconciler.safety import fingerprint
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import ServiceKey
+    from reconciler.plan.cost import Cost
 
 # Which foreign objects count as ours: those that equal desired ones, and all IPVS services; none; or only the IPVS
 # services with these keys.
@@ -18,11 +19,15 @@ Adoption: TypeAlias = "bool | frozenset[ServiceKey]"
 
 
 class Preview(NamedTuple):
-    """What would be done to a sandbox, and the desired and observed state behind it."""
+    """What would be done to a sandbox, and the desired and observed state behind it.
+
+    `cost`: what it cuts, if that was asked for and it can cut anything. It is not part of the fingerprint.
+    """
 
     desired: Sandbox
     observed: Observed
     plan: Plan
+    cost: Cost | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -49,3 +54,23 @@ def preview(driver: Driver, desired: Sandbox, *, adopt: Adoption = False, quick:
 def compare(desired: Sandbox, observed: Observed) -> Preview:
     """Plan for a sandbox as it was observed, now or earlier."""
     return Preview(desired=desired, observed=observed, plan=plan(desired, observed))
+
+
+def priced(found: Preview, driver: Driver | None) -> Preview:
+    """Return a preview with what the plan costs. No connection is read if no operation can cut one.
+
+    `driver`: the sandbox; None: there is only a saved state.
+    """
+    if not found.plan.segments:
+        return found
+    # Most commands find nothing to do.
+    from reconciler.model.cost import Traffic
+    from reconciler.plan.cost import cost, cutting, needs_traffic, saved_cost
+
+    operations = cutting(found.plan, found.observed)
+    if not operations:
+        return found
+    if driver is None:
+        return found._replace(cost=saved_cost(operations))
+    traffic = driver.traffic() if needs_traffic(operations) else Traffic()
+    return found._replace(cost=cost(found.plan, found.observed, operations, traffic))

@@ -17,7 +17,7 @@ from reconciler.errors import HostError
 from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed
-from reconciler.preview import Preview, compare, preview
+from reconciler.preview import Preview, compare, preview, priced
 from reconciler.safety import combine
 from reconciler.wording import suggest
 
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     previews: list[tuple[Manifest, Preview]] = []
     errors: dict[str, Sequence[str]] = {}
     failed = 0
-    for ended in beside(manifests, lambda manifest, _: _preview(manifest, saved, policy, adopt=arguments.adopt)):
+    for ended in beside(manifests, lambda manifest, _: _preview(manifest, saved, policy, arguments)):
         if ended.result:
             previews.append((ended.manifest, ended.result))
         else:
@@ -73,15 +73,19 @@ def run(arguments: argparse.Namespace) -> int:
     return failed or int(any(each.plan.operations for _, each in previews))
 
 
-def _preview(manifest: Manifest, saved: dict[str, Observed] | None, policy: Policy, *, adopt: bool) -> Preview:
+def _preview(
+    manifest: Manifest, saved: dict[str, Observed] | None, policy: Policy, arguments: argparse.Namespace
+) -> Preview:
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
             hint = suggest(desired.id, saved, listed_by="the saved state")
             raise HostError(f"the saved state does not contain this sandbox; {hint}")
-        return compare(desired, saved[desired.id])
+        found = compare(desired, saved[desired.id])
+        # Nobody expects connections in a file; programs are told that they are unknown.
+        return found if arguments.output == "text" else priced(found, None)
     with connect(desired, policy) as driver:
-        return preview(driver, desired, adopt=adopt)
+        return priced(preview(driver, desired, adopt=arguments.adopt), driver)
 
 
 def _load_saved(file: str) -> dict[str, Observed]:

@@ -20,6 +20,7 @@ from reconciler.operations.segment import Network, Settings, Table
 from reconciler.plan.derived import Derived
 
 if TYPE_CHECKING:
+    from reconciler.model.cost import Traffic
     from reconciler.model.ipvs import Ipvs
     from reconciler.netlink.facts import Snapshot
     from reconciler.netlink.ipvs_engine import IpvsEngine
@@ -75,6 +76,13 @@ class Inside:
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Read sysctls of the namespace, without those that its kernel does not have."""
         return self._kernel.read_sysctls(names)
+
+    def traffic(self) -> Traffic:
+        """Read the connections of the namespace, as `Driver.traffic` says."""
+        # Only a plan that can cut connections pays for the import.
+        from reconciler.netlink import connections
+
+        return connections.read(self._kernel, self.engine)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table. HostError if the kernel has no IPVS."""

@@ -29,10 +29,11 @@ Requests
     SYSCTL_SET  changes one of these
     SUBSCRIBE   from now on the kernel's notifications of these groups, all in ALLOWED_GROUPS, come as NOTIFY
     LISTING     reads the kernel's listing of its IPVS table, /proc/net/ip_vs
+    FILE        reads one of FILES below /proc/net
     GUARD       from now on IPVS services that disappear are restored at once, and each restore is reported as GUARDED
 
-    Of netlink, the agent relays the route family, IPVS, the lookup of IPVS's family number, and connection tracking. It
-    refuses all other messages, modules, sysctls and groups with EPERM.
+    Of netlink, the agent relays the route family, IPVS, the lookup of IPVS's family number, connection tracking, and
+    dumps of sockets. It refuses all other messages, modules, sysctls, files and groups with EPERM.
 
 Unrequested frames
     NOTIFY and GUARDED have request id 0, as has LOST: notifications were lost, or the guard has ended by itself. The
@@ -88,6 +89,7 @@ SUBSCRIBE = 5  # SUBSCRIBE_BODY; replaces the previous subscription
 DUMPS = 6  # NETLINK_HEAD, then dump requests
 LISTING = 7  # nothing
 GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
+FILE = 16  # a name of FILES
 
 # Kinds of frames that the agent sends.
 HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting
@@ -124,6 +126,7 @@ NEVER = 0xFFFFFFFF
 
 # Netlink protocols (linux/netlink.h).
 ROUTE = 0  # all of it
+SOCK_DIAG = 4  # lists of sockets only, no message that closes one
 NETFILTER = 12  # connection tracking only
 GENERIC = 16  # IPVS only
 # Notification groups of the route family (linux/rtnetlink.h). The bit of group n is 1 << (n - 1).
@@ -146,6 +149,8 @@ MODULES = frozenset({
     "ip_vs_dh", "ip_vs_sh", "ip_vs_mh", "ip_vs_sed", "ip_vs_nq", "ip_vs_twos", "ip_vs_ftp", "ip_vs_pe_sip",
     "nf_conntrack", "nf_conntrack_netlink",
 })
+# Files of /proc/net: the connections of IPVS, and counts of packets.
+FILES = frozenset({"ip_vs_conn", "snmp", "snmp6"})
 # Sysctls below net.ipv4.vs (Documentation/networking/ipvs-sysctl.rst of the kernel).
 IPVS_SYSCTLS = frozenset({
     "am_droprate", "amemthresh", "backup_only", "cache_bypass", "conn_reuse_mode", "conntrack", "drop_entry",
@@ -243,6 +248,9 @@ _CTRL_ATTR_FAMILY_ID = 1
 _CTRL_ATTR_FAMILY_NAME = 2
 # linux/netfilter/nfnetlink.h: the subsystem is the high byte of a message type.
 _NFNL_SUBSYS_CTNETLINK = 1
+# linux/sock_diag.h: the request for sockets of a family. Another one, SOCK_DESTROY, closes them.
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_DUMP = 0x300
 # linux/ip_vs.h.
 _IPVS_CMD_NEW_SERVICE = 1
 _IPVS_CMD_GET_SERVICE = 4
@@ -663,8 +671,8 @@ class MessageFilter:
             self.split(protocol, messages)
 
     def split(self, protocol: int, messages: memoryview) -> list[memoryview]:
-        """Return messages of GENERIC or NETFILTER one by one. Raise as `check` does."""
-        if protocol not in {GENERIC, NETFILTER}:
+        """Return messages of another family than ROUTE one by one. Raise as `check` does."""
+        if protocol not in {GENERIC, NETFILTER, SOCK_DIAG}:
             raise PermissionError(errno.EPERM, f"netlink protocol {protocol} is not relayed")
         found = []
         position, end, unpack = 0, len(messages), _NLMSGHDR.unpack_from
@@ -684,6 +692,9 @@ class MessageFilter:
     def _is_allowed(self, protocol: int, kind: int, message: memoryview) -> bool:
         if protocol == NETFILTER:
             return kind >> 8 == _NFNL_SUBSYS_CTNETLINK
+        if protocol == SOCK_DIAG:
+            flags = _NLMSGHDR.unpack_from(message)[2]
+            return kind == _SOCK_DIAG_BY_FAMILY and flags & _NLM_F_DUMP == _NLM_F_DUMP
         if kind != self._ipvs:
             self._ipvs = find_ipvs()
         body = message[_NLMSGHDR.size :]
@@ -967,7 +978,12 @@ class Agent(PortServer):
         elif kind == SUBSCRIBE:
             self._subscribe(payload)
         elif kind == LISTING:
-            answer = self._read_listing(request)
+            answer = self._read_file(request, "ip_vs")
+        elif kind == FILE:
+            name = payload.decode(errors="replace")
+            if name not in FILES:
+                raise PermissionError(errno.EPERM, f"file {name!r} is not one that the agent may read")
+            answer = self._read_file(request, name)
         elif kind == GUARD:
             self._set_guard(payload)
         else:
@@ -986,11 +1002,11 @@ class Agent(PortServer):
             self._notifications.setblocking(False)
         self._notifications.bind((self._notifications.getsockname()[0], groups))
 
-    def _read_listing(self, request: int) -> bytes:
-        """Send all of the listing but its last part to the host, and return that part."""
+    def _read_file(self, request: int, name: str) -> bytes:
+        """Send all of a file of /proc/net but its last part to the host, and return that part."""
         deadline = time.monotonic() + KERNEL_TIMEOUT
         part = bytearray()
-        with open("/proc/net/ip_vs", "rb", buffering=0) as file:
+        with open(f"/proc/net/{name}", "rb", buffering=0) as file:
             while data := file.read(READ_SIZE):
                 part += data
                 if len(part) >= CHUNK:

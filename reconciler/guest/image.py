@@ -40,6 +40,7 @@ MODULES = (
     "ip_vs*",
     "nf_conntrack",
     "nf_conntrack_netlink",
+    "tcp_diag",
     "dummy",
     "veth",
 )

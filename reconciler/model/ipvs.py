@@ -74,6 +74,22 @@ ServiceKey = tuple[str, str, int]
 ServerKey = tuple[str, int]
 
 
+class Load(NamedTuple):
+    """How many connections an IPVS server has, as its kernel counts them.
+
+    TCP connections that are closing are inactive, and all flows of UDP. `persistent`: how many clients it is kept for.
+    """
+
+    active: int = 0
+    inactive: int = 0
+    persistent: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return all connections."""
+        return self.active + self.inactive
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """A real server. `port` 0 stands for the port of each packet, a threshold of 0 for none.

@@ -33,8 +33,8 @@ RECEIVE_SIZE = 1 << 16
 # allocates less than this (linux/netlink.h: NLMSG_GOODSIZE).
 SMALL_RECEIVE_SIZE = min(os.sysconf("SC_PAGE_SIZE"), 8192) - 320
 
-# linux/netlink.h. Generic netlink is for IPVS, netfilter for connection tracking.
-ROUTE, NETFILTER, GENERIC = 0, 12, 16
+# linux/netlink.h. Generic netlink is for IPVS, netfilter for connection tracking, sock_diag for TCP connections.
+ROUTE, SOCK_DIAG, NETFILTER, GENERIC = 0, 4, 12, 16
 
 # linux/netlink.h, asm-generic/socket.h and linux/sched.h; Python names none of them.
 _SOL_NETLINK = 270
@@ -79,7 +79,7 @@ class Kernel(Protocol):
     """One network namespace of a kernel: its netlink channels and its settings."""
 
     def open(self, protocol: int) -> Channel:
-        """Open a channel of a netlink family: ROUTE, GENERIC or NETFILTER. HostError if the kernel lacks the family."""
+        """Open a channel of a netlink family: ROUTE, GENERIC, NETFILTER, SOCK_DIAG. HostError if there is none."""
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Read settings by their names for sysctl(8), and leave out those that the kernel does not have."""
@@ -89,6 +89,9 @@ class Kernel(Protocol):
 
     def ipvs_listing(self) -> str | None:
         """Read the kernel's listing of its IPVS table (/proc/net/ip_vs); None if the kernel has no IPVS."""
+
+    def read_listing(self, name: str) -> str | None:
+        """Read a file of /proc/net: ip_vs_conn, snmp or snmp6; None if the kernel does not have it."""
 
 
 class LocalKernel:

@@ -51,6 +51,7 @@ class KernelServer:
     tun_flags: int = 0
     active: int = 0
     inactive: int = 0
+    persistent: int = 0
 
     @property
     def id(self) -> ServerId:
@@ -194,7 +195,7 @@ def dumped_server(server: KernelServer) -> list[bytes]:
         u32(6, server.lower),
         u32(7, server.active),
         u32(8, server.inactive),
-        u32(9, 77),
+        u32(9, server.persistent),
         u16(11, server.family),
         stats(10, "=I"),
         stats(12, "=Q"),
@@ -249,6 +250,9 @@ class FakeKernel:
         if name not in self.sysctls:
             raise HostError(f"sysctl net.ipv4.vs.{name}={value}: No such file or directory")
         self.sysctls[name] = value
+
+    def read_listing(self, name: str) -> str | None:
+        raise AssertionError(name)
 
     def ipvs_listing(self) -> str:
         """What ip_vs_info_seq_show prints."""

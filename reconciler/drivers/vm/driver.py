@@ -33,6 +33,7 @@ from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
     from reconciler.drivers.survey import Inventory
+    from reconciler.model.cost import Traffic
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -166,6 +167,11 @@ class VmDriver:
         """Read sysctls, as the protocol says."""
         with self._budget.step():
             return self._inside.read_sysctls(names)
+
+    def traffic(self) -> Traffic:
+        """Read the connections, as the protocol says."""
+        with self._budget.step():
+            return self._inside.traffic()
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""
