@@ -76,7 +76,7 @@ def check_cut(cost: Cost | None, most: int) -> None:
     worst = sorted(cost.cuts, key=lambda each: (cost.cuts[each].most is not None, -(cost.cuts[each].most or 0)))
     lines = [f"  {each.command}: {words}" for each in worst[:_SHOWN] if (words := cost.cuts[each].count_words())]
     raise RefusedError(
-        f"this {cost.total.words()}, and --max-cut allows {most:,}.",
+        f"this plan {cost.total.words()}, and --max-cut allows {most:,}.",
         more=[*lines, "Nothing was changed. Wait until they have ended, or allow more with --max-cut."],
     )
 

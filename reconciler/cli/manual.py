@@ -103,6 +103,7 @@ MANUAL = {
             "sudo reconciler apply web-1.yaml": "change the sandbox until it matches its manifest",
             "sudo reconciler apply --expect 41de-7f3a-91c2 web-1.yaml": "only if that is what `diff` has shown",
             "sudo reconciler apply --allow-delete 50% manifests/": "allow deletions of up to half of a kind of object",
+            "sudo reconciler apply --max-cut 0 web-1.yaml": "only if that cuts no connection",
             "sudo reconciler apply --only 'web-*' manifests/": "only some sandboxes of a folder",
             "sudo reconciler apply -o json manifests/": "what was done, for programs",
             "sudo reconciler apply --all-or-nothing -v web-1.yaml": "undo everything if an operation fails",

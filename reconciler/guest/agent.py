@@ -89,7 +89,7 @@ SUBSCRIBE = 5  # SUBSCRIBE_BODY; replaces the previous subscription
 DUMPS = 6  # NETLINK_HEAD, then dump requests
 LISTING = 7  # nothing
 GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
-FILE = 16  # a name of FILES
+FILE = 12  # a name of FILES
 
 # Kinds of frames that the agent sends.
 HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting

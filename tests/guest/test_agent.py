@@ -128,12 +128,20 @@ def test_a_long_answer_comes_in_parts(host: Host) -> None:
         (agent.NETFILTER, pack(0x0010, REQUEST, 7, b"\0" * 4), errno.EPERM),
         (agent.NETFILTER, pack(0x0101, 0x301, 7, b"\0" * 4) + DUMP_LINKS, errno.EPERM),
         (agent.NETFILTER, pack(0x0101, 0x301, 7, b"\0" * 4)[:-1], errno.EINVAL),
+        # SOCK_DESTROY, and a socket that is asked for alone.
+        (agent.SOCK_DIAG, pack(21, 0x301, 7, b"\2\6" + bytes(54)), errno.EPERM),
+        (agent.SOCK_DIAG, pack(20, REQUEST, 7, b"\2\6" + bytes(54)), errno.EPERM),
         (agent.ROUTE, b"", errno.EINVAL),
     ],
 )
 def test_what_it_does_not_relay_it_refuses(host: Host, protocol: int, requests: bytes, code: int) -> None:
     assert failure(host.netlink(protocol, requests))[0] == code
     assert host.netlink(agent.ROUTE, DUMP_LINKS)[1] == agent.DONE
+
+
+@pytest.mark.parametrize("name", ["", "ip_vs", "tcp", "../../etc/shadow", "snmp\0", "/proc/net/snmp"])
+def test_files_are_of_a_closed_list(host: Host, name: str) -> None:
+    assert failure(host.ask(agent.FILE, name.encode()))[0] == errno.EPERM
 
 
 @pytest.mark.parametrize("name", ["", "dummy", "ip_vs; reboot", "-r", "../ip_vs", "ip_vs\0"])

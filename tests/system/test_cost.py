@@ -120,7 +120,7 @@ def test_what_is_said_is_what_is_lost(world: World, capsys: pytest.CaptureFixtur
         # What is changed, how many that cuts, and how many it may cut beside.
         (
             "address",
-            {"interfaces": [interface | {"addresses": [world.address(net.near)]}], "routes": [route]},
+            {"interfaces": [fewer], "routes": [route]},
             BOUND,
             0,
         ),
