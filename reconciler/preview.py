@@ -10,6 +10,7 @@ from reconciler.plan import Plan, plan
 from reconciler.safety import fingerprint
 
 if TYPE_CHECKING:
+    from reconciler.drivers.rehearsal import Rehearsal
     from reconciler.model.ipvs import ServiceKey
     from reconciler.plan.cost import Cost
 
@@ -21,13 +22,15 @@ Adoption: TypeAlias = "bool | frozenset[ServiceKey]"
 class Preview(NamedTuple):
     """What would be done to a sandbox, and the desired and observed state behind it.
 
-    `cost`: what it cuts, if that was asked for and it can cut anything. It is not part of the fingerprint.
+    `cost`: what it cuts, if that was asked for and it can cut anything. `rehearsal`: what a kernel
+    said to the plan in a copy of the sandbox, if that was asked for. Neither is part of the fingerprint.
     """
 
     desired: Sandbox
     observed: Observed
     plan: Plan
     cost: Cost | None = None
+    rehearsal: Rehearsal | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -74,3 +77,13 @@ def priced(found: Preview, driver: Driver | None) -> Preview:
         return found._replace(cost=saved_cost(operations))
     traffic = driver.traffic() if needs_traffic(operations) else Traffic()
     return found._replace(cost=cost(found.plan, found.observed, operations, traffic))
+
+
+def rehearsed(found: Preview, driver: Driver) -> Preview:
+    """Return a preview with what a kernel says to the plan in a copy of the sandbox. HostError if none can be made."""
+    if not found.plan.segments:
+        return found
+    # Few commands prove anything.
+    from reconciler.drivers.rehearsal import rehearse
+
+    return found._replace(rehearsal=rehearse(driver, found.observed, found.plan))

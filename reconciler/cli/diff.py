@@ -10,14 +10,14 @@ from reconciler.cli.beside import beside
 from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, print_warnings, say, warn
 from reconciler.cli.parser import add_output
-from reconciler.cli.render import plan_data, render_plan, render_summary
+from reconciler.cli.render import plan_data, refusal_lines, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
-from reconciler.errors import HostError
+from reconciler.errors import ApplyError, HostError
 from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed
-from reconciler.preview import Preview, compare, preview, priced
+from reconciler.preview import Preview, compare, preview, priced, rehearsed
 from reconciler.safety import combine
 from reconciler.wording import suggest
 
@@ -39,6 +39,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "of git, not with the sandbox",
     )
     add_only(parser)
+    parser.add_argument(
+        "--prove",
+        action="store_true",
+        help="carry the plan out in a copy of the sandbox, and say what the kernel says; the sandbox stays as it is",
+    )
     parser.add_argument("--adopt", action="store_true", help="show what `apply --adopt` would do")
 
 
@@ -51,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise HostError("--since compares manifests, so neither --observed nor --adopt nor -o shell goes with it")
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
+    if arguments.prove and (arguments.observed or arguments.since is not None):
+        raise HostError("--prove copies the sandbox itself, so neither --observed nor --since goes with it")
     policy = read_policy(arguments.policy, arguments.paths)
     manifests = chosen(load(arguments.paths, policy), arguments.only)
     if arguments.since is not None:
@@ -70,6 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
             failed = max(failed, ended.exit_code)
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
     _print(arguments, previews, errors)
+    for manifest, each in previews:
+        if each.rehearsal and each.rehearsal.failed:
+            warn(*refusal_lines(manifest, each.rehearsal))
+            failed = max(failed, ApplyError.exit_code)
     return failed or int(any(each.plan.operations for _, each in previews))
 
 
@@ -85,7 +96,8 @@ def _preview(
         # Nobody expects connections in a file; programs are told that they are unknown.
         return found if arguments.output == "text" else priced(found, None)
     with connect(desired, policy) as driver:
-        return priced(preview(driver, desired, adopt=arguments.adopt), driver)
+        found = priced(preview(driver, desired, adopt=arguments.adopt), driver)
+        return rehearsed(found, driver) if arguments.prove else found
 
 
 def _load_saved(file: str) -> dict[str, Observed]:

@@ -94,6 +94,7 @@ MANUAL = {
             "sudo reconciler diff -o shell web-1.yaml": "the same as a script",
             "sudo reconciler diff --since 1h web-1.yaml": "what does the manifest ask for that it did not an hour ago?",
             "reconciler diff --since HEAD~1 manifests/": "what have manifests asked for since a revision of git?",
+            "sudo reconciler diff --prove web-1.yaml": "also carry the plan out in a copy of the sandbox",
             "reconciler diff --observed saved.yaml web-1.yaml": "compare with a saved `show`, without root",
         },
         {"0": "nothing differs", "1": "something differs"} | _ERROR | _REFUSED,

@@ -9,6 +9,7 @@ from reconciler.cli.output import Line, Painted
 from reconciler.errors import ApplyError
 from reconciler.manifest.finding import path_text
 from reconciler.manifest.load import Manifest
+from reconciler.manifest.sections import locate
 from reconciler.operations import Operation
 from reconciler.operations.listing import listed
 from reconciler.preview import Preview
@@ -16,6 +17,7 @@ from reconciler.safety import combine
 from reconciler.wording import plural
 
 if TYPE_CHECKING:
+    from reconciler.drivers.rehearsal import Rehearsal
     from reconciler.model.cost import Cut
     from reconciler.plan.cost import Cost
 
@@ -32,7 +34,34 @@ def render_plan(manifest: Manifest, preview: Preview, *, verbose: bool) -> list[
         return [f"{head}: in sync{drain}"]
     cost = preview.cost
     lines: list[Line] = [head, *render_operations(operations, verbose=verbose, cost=cost)]
-    return [*lines, f"  # {words}"] if cost and (words := cost.total.words()) else lines
+    if cost and (words := cost.total.words()):
+        lines.append(f"  # {words}")
+    return lines + [f"  # {words}" for words in _rehearsal_words(preview.rehearsal, len(operations))]
+
+
+def _rehearsal_words(found: Rehearsal | None, count: int) -> Iterator[str]:
+    """Yield what a kernel said to a plan in a copy of the sandbox, and what the copy does not have."""
+    if found is None:
+        return
+    match found.proven:
+        case True:
+            yield f"proven: a kernel has carried out {count:,} {plural('operation', count)} in a copy of the sandbox"
+        case False:
+            yield f"NOT possible: {found.failed[0].operation.command}: {found.failed[0].reason}"
+        case None:
+            yield "not proven: some of it could not be tried"
+    yield from (*found.untried, *found.lacks)
+
+
+def refusal_lines(manifest: Manifest, found: Rehearsal) -> list[str]:
+    """Return what a kernel refused of a plan in a copy of the sandbox, with its places in the manifest."""
+    lines = []
+    for each in found.failed:
+        lines.append(f"{manifest.sandbox.id}: apply would fail: {each.operation.command}")
+        lines.append(f"  {each.reason}")
+        if path := locate(manifest.sandbox, each.operation.subject):
+            lines.append(f"  from {manifest.where(path)}, {path_text(path)}")
+    return lines
 
 
 def render_operations(operations: Iterable[Operation], *, verbose: bool, cost: Cost | None = None) -> Iterator[Line]:
@@ -78,6 +107,16 @@ def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
         "draining": preview.plan.draining,
         "operations": [_priced_data(each, preview.cost) for each in preview.plan.operations],
         **({"cuts": _cut_data(preview.cost.total)} if preview.cost else {}),
+        **({"proof": _rehearsal_data(preview.rehearsal)} if preview.rehearsal else {}),
+    }
+
+
+def _rehearsal_data(found: Rehearsal) -> dict[str, Any]:
+    return {
+        "proven": found.proven,
+        "failed": [{"command": each.operation.command, "reason": each.reason} for each in found.failed],
+        "untried": list(found.untried),
+        "lacks": list(found.lacks),
     }
 
 
