@@ -40,6 +40,7 @@ MODULES = (
     "ip_vs*",
     "nf_conntrack",
     "nf_conntrack_netlink",
+    "nf_tables",
     "tcp_diag",
     "dummy",
     "veth",

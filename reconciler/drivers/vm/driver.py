@@ -193,6 +193,14 @@ class VmDriver:
         """Subscribe to notifications of changes in the guest."""
         self._agent.subscribe(GROUPS)
 
+    def shield(self, services: Sequence[Service]) -> int:
+        """Protect services from the machine's own TCP while they are gone; () ends it. Return how many are protected.
+
+        It ends with the connection to the agent, too. HostError if the guest's kernel has no nf_tables.
+        """
+        with self._budget.step():
+            return self._inside.shield(services)
+
     def guard(self, services: Sequence[Service]) -> None:
         """Start a guard in the guest, which restores the first of these services of each address family; () ends it.
 
