@@ -16,7 +16,7 @@ from tests.traffic.test_flush import COUNT, LINES
 from tests.traffic.world import VIP6, World
 
 # Seconds without any service: many bytes are sent meanwhile.
-GAP = 3.0
+GAP = 1.5
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.reach import about, check_socket, open_socket, refuse_physical_devices
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import came_with, find
-from reconciler.errors import SandboxGoneError
+from reconciler.errors import HostError, ProtocolError, SandboxGoneError
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
@@ -67,6 +67,7 @@ class VmDriver:
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
         self.place: Hashable = place_of(address)
+        self._shielded = False
 
     def close(self) -> None:
         """Disconnect from the agent and the monitor, so that other runs can connect."""
@@ -194,12 +195,18 @@ class VmDriver:
         self._agent.subscribe(GROUPS)
 
     def shield(self, services: Sequence[Service]) -> int:
-        """Protect services from the machine's own TCP while they are gone; () ends it. Return how many are protected.
+        """Protect services from the machine's own TCP while they are gone; () ends it.
 
-        It ends with the connection to the agent, too. HostError if the guest's kernel has no nf_tables.
+        Return how many are protected.
+        It ends with the guard and with the connection to the agent. HostError if the guest's kernel has no nf_tables,
+        or its agent is older than that.
         """
         with self._budget.step():
-            return self._inside.shield(services)
+            try:
+                self._shielded = True
+                return self._inside.shield(services)
+            except ProtocolError as error:
+                raise HostError(f"nftables: {error}") from error
 
     def guard(self, services: Sequence[Service]) -> None:
         """Start a guard in the guest, which restores the first of these services of each address family; () ends it.
@@ -210,6 +217,10 @@ class VmDriver:
             self._agent.guard(GUARD_PERIOD, *self._inside.ipvs.guards(services))
         else:
             self._agent.unguard()
+            if self._shielded:
+                self._shielded = False
+                with suppress(HostError, ProtocolError):
+                    self._inside.shield(())
 
     def heard(self, timeout: float, wake: int) -> Notices:
         """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over."""
