@@ -10,7 +10,9 @@ from reconciler.plan import Plan, plan
 from reconciler.safety import fingerprint
 
 if TYPE_CHECKING:
+    from reconciler.drivers.rehearsal import Rehearsal
     from reconciler.model.ipvs import ServiceKey
+    from reconciler.plan.cost import Cost
 
 # Which foreign objects count as ours: those that equal desired ones, and all IPVS services; none; or only the IPVS
 # services with these keys.
@@ -18,11 +20,17 @@ Adoption: TypeAlias = "bool | frozenset[ServiceKey]"
 
 
 class Preview(NamedTuple):
-    """What would be done to a sandbox, and the desired and observed state behind it."""
+    """What would be done to a sandbox, and the desired and observed state behind it.
+
+    `cost`: what it cuts, if that was asked for and it can cut anything. `rehearsal`: what a kernel
+    said to the plan in a copy of the sandbox, if that was asked for. Neither is part of the fingerprint.
+    """
 
     desired: Sandbox
     observed: Observed
     plan: Plan
+    cost: Cost | None = None
+    rehearsal: Rehearsal | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -49,3 +57,33 @@ def preview(driver: Driver, desired: Sandbox, *, adopt: Adoption = False, quick:
 def compare(desired: Sandbox, observed: Observed) -> Preview:
     """Plan for a sandbox as it was observed, now or earlier."""
     return Preview(desired=desired, observed=observed, plan=plan(desired, observed))
+
+
+def priced(found: Preview, driver: Driver | None) -> Preview:
+    """Return a preview with what the plan costs. No connection is read if no operation can cut one.
+
+    `driver`: the sandbox; None: there is only a saved state.
+    """
+    if not found.plan.segments:
+        return found
+    # Most commands find nothing to do.
+    from reconciler.model.cost import Traffic
+    from reconciler.plan.cost import cost, cutting, needs_traffic, saved_cost
+
+    operations = cutting(found.plan, found.observed)
+    if not operations:
+        return found
+    if driver is None:
+        return found._replace(cost=saved_cost(operations))
+    traffic = driver.traffic() if needs_traffic(operations) else Traffic()
+    return found._replace(cost=cost(found.plan, found.observed, operations, traffic))
+
+
+def rehearsed(found: Preview, driver: Driver) -> Preview:
+    """Return a preview with what a kernel says to the plan in a copy of the sandbox. HostError if none can be made."""
+    if not found.plan.segments:
+        return found
+    # Few commands prove anything.
+    from reconciler.drivers.rehearsal import rehearse
+
+    return found._replace(rehearsal=rehearse(driver, found.observed, found.plan))

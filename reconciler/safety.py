@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import RefusedError
 from reconciler.manifest.sandbox import write
@@ -13,8 +13,13 @@ from reconciler.model.sandbox import Sandbox
 from reconciler.plan import Deletion, Plan
 from reconciler.wording import plural
 
+if TYPE_CHECKING:
+    from reconciler.plan.cost import Cost
+
 # A plan may always delete ALWAYS objects of a kind; more only if they are at most SHARE percent of ours.
 ALWAYS = 10
+# Of the operations that cut connections, a message names so many.
+_SHOWN = 5
 SHARE = 30
 
 
@@ -62,6 +67,18 @@ def check_deletions(plan: Plan, allowance: Allowance | None) -> None:
             f"this would delete {' and '.join(reasons)}{limit}.",
             more=["Look again with `reconciler diff`; if it is what you want: --allow-delete all"],
         )
+
+
+def check_cut(cost: Cost | None, most: int) -> None:
+    """Raise RefusedError if a plan cuts, or could cut, more than so many connections. None: it can cut none."""
+    if cost is None or (cost.total.most is not None and cost.total.most <= most):
+        return
+    worst = sorted(cost.cuts, key=lambda each: (cost.cuts[each].most is not None, -(cost.cuts[each].most or 0)))
+    lines = [f"  {each.command}: {words}" for each in worst[:_SHOWN] if (words := cost.cuts[each].count_words())]
+    raise RefusedError(
+        f"this plan {cost.total.words()}, and --max-cut allows {most:,}.",
+        more=[*lines, "Nothing was changed. Wait until they have ended, or allow more with --max-cut."],
+    )
 
 
 def _deletion_words(deletion: Deletion) -> str:

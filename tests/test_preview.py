@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.model.cost import Traffic
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink.facts import Snapshot
@@ -53,6 +54,9 @@ class Seen:
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         raise AssertionError(names)
+
+    def traffic(self) -> Traffic:
+        raise AssertionError
 
     def ipvs_listing(self) -> str:
         raise AssertionError

@@ -31,8 +31,8 @@ from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
-from reconciler.preview import Preview, preview
-from reconciler.safety import Allowance, combine, parse_allowance
+from reconciler.preview import Preview, preview, priced
+from reconciler.safety import Allowance, check_cut, combine, parse_allowance
 from reconciler.wording import failure, plural
 
 
@@ -47,6 +47,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N|N%|all",
         type=_allowance,
         help="allow so many deletions of each kind of object (default: 10, or 30 %% if that is more)",
+    )
+    parser.add_argument(
+        "--max-cut",
+        metavar="N",
+        type=_count,
+        help="refuse a sandbox whose plan would cut more than so many connections, or if that is not known",
     )
     parser.add_argument(
         "--expect",
@@ -69,6 +75,12 @@ def _allowance(text: str) -> Allowance:
         return parse_allowance(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number of connections such as 0 or 20')
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -184,7 +196,7 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
     applied.begin, applied.planned, applied.warnings = time.monotonic(), (), []
     report = reaching(manifest.sandbox.id, "apply", output.warn)
 
-    def accept(found: Preview) -> None:
+    def accept(found: Preview, driver: Driver) -> None:
         applied.warnings += warnings([(manifest, found.observed.around)])
         output.warn(*render_warnings(applied.warnings))
         applied.planned = found.plan.operations
@@ -193,6 +205,8 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
             applied.fingerprint = found.fingerprint
         if expected is not None:
             _compare(applied.fingerprint, expected)
+        if arguments.max_cut is not None:
+            check_cut(priced(found, driver).cost, arguments.max_cut)
 
     # Several of them would overwrite each other.
     progress = Progress(manifest.sandbox.id) if output.is_direct else None
@@ -204,7 +218,7 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
                 driver,
                 manifest.sandbox,
                 allowance=arguments.allow_delete,
-                accept=accept,
+                accept=lambda found: accept(found, driver),
                 adopt=arguments.adopt,
                 all_or_nothing=arguments.all_or_nothing,
                 waiting=partial(_print_waiting, manifest, []),

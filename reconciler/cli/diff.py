@@ -11,14 +11,14 @@ from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, print_warnings, say, warn
 from reconciler.cli.parser import add_output
 from reconciler.cli.reaching import reaching
-from reconciler.cli.render import plan_data, render_plan, render_summary
+from reconciler.cli.render import plan_data, refusal_lines, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
-from reconciler.errors import HostError
+from reconciler.errors import ApplyError, HostError
 from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed
-from reconciler.preview import Preview, compare, preview
+from reconciler.preview import Preview, compare, preview, priced, rehearsed
 from reconciler.safety import combine
 from reconciler.wording import suggest
 
@@ -41,6 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_only(parser)
     add_push(parser)
+    parser.add_argument(
+        "--prove",
+        action="store_true",
+        help="carry the plan out in a copy of the sandbox, and say what the kernel says; the sandbox stays as it is",
+    )
     parser.add_argument("--adopt", action="store_true", help="show what `apply --adopt` would do")
 
 
@@ -53,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise HostError("--since compares manifests, so neither --observed nor --adopt nor -o shell goes with it")
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
+    if arguments.prove and (arguments.observed or arguments.since is not None):
+        raise HostError("--prove copies the sandbox itself, so neither --observed nor --since goes with it")
     policy = read_policy(arguments.policy, arguments.paths, push=arguments.push)
     manifests = chosen(load(arguments.paths, policy), arguments.only)
     if arguments.since is not None:
@@ -65,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     failed = 0
 
     def work(manifest: Manifest, output: Output) -> Preview:
-        return _preview(manifest, output, saved, policy, adopt=arguments.adopt)
+        return _preview(manifest, output, saved, policy, arguments)
 
     for ended in beside(manifests, work):
         if ended.result:
@@ -76,20 +83,31 @@ def run(arguments: argparse.Namespace) -> int:
             failed = max(failed, ended.exit_code)
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
     _print(arguments, previews, errors)
+    for manifest, each in previews:
+        if each.rehearsal and each.rehearsal.failed:
+            warn(*refusal_lines(manifest, each.rehearsal))
+            failed = max(failed, ApplyError.exit_code)
     return failed or int(any(each.plan.operations for _, each in previews))
 
 
 def _preview(
-    manifest: Manifest, output: Output, saved: dict[str, Observed] | None, policy: Policy, *, adopt: bool
+    manifest: Manifest,
+    output: Output,
+    saved: dict[str, Observed] | None,
+    policy: Policy,
+    arguments: argparse.Namespace,
 ) -> Preview:
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
             hint = suggest(desired.id, saved, listed_by="the saved state")
             raise HostError(f"the saved state does not contain this sandbox; {hint}")
-        return compare(desired, saved[desired.id])
+        found = compare(desired, saved[desired.id])
+        # Nobody expects connections in a file; programs are told that they are unknown.
+        return found if arguments.output == "text" else priced(found, None)
     with connect(desired, policy, report=reaching(desired.id, "diff", output.warn)) as driver:
-        return preview(driver, desired, adopt=adopt)
+        found = priced(preview(driver, desired, adopt=arguments.adopt), driver)
+        return rehearsed(found, driver) if arguments.prove else found
 
 
 def _load_saved(file: str) -> dict[str, Observed]:

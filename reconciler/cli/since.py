@@ -17,6 +17,9 @@ from reconciler.preview import Preview, compare
 from reconciler.watch.past import Past, at_revision, at_time
 from reconciler.wording import plural, select
 
+# What stands for a sandbox as it is now, which nobody has looked at.
+_OF_NOW = {"fingerprint", "cuts"}
+
 
 class _When(NamedTuple):
     """The earlier time: a moment in Unix seconds, or what the manifests said in a revision."""
@@ -84,8 +87,7 @@ def _print(arguments: argparse.Namespace, found: _Found) -> None:
         plans = [plan_data(*each) for each in found.plans]
         data = {
             "since": arguments.since,
-            # A fingerprint stands for what a sandbox has, which nobody has looked at.
-            "sandboxes": [{name: value for name, value in each.items() if name != "fingerprint"} for each in plans],
+            "sandboxes": [{name: value for name, value in each.items() if name not in _OF_NOW} for each in plans],
             "gone": found.gone,
             "errors": [{"sandbox": name, "error": lines} for name, lines in found.errors.items()],
         }

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from reconciler.doctor.facts import HOST, Box, Facts, Host, Link, Network, Watcher
-from reconciler.doctor.lookup import Lookup
 from reconciler.model.interface import Interface
+from reconciler.model.lookup import Lookup
 from reconciler.model.sandbox import NetnsAddress, VmAddress
 
 # Kinds of links whose other end is one of the host.
@@ -98,7 +98,7 @@ class Scene:
     def lookup(self, network: Network) -> Lookup:
         """Return the rules and routes of a network."""
         if id(network) not in self._lookups:
-            self._lookups[id(network)] = Lookup(network)
+            self._lookups[id(network)] = Lookup(network.routes, network.rules)
         return self._lookups[id(network)]
 
     def ways_of(self, box: Box) -> list[Way]:

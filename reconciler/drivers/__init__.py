@@ -28,6 +28,7 @@ from reconciler.operations.segment import Segment
 if TYPE_CHECKING:
     from reconciler.drivers.survey import Inventory
     from reconciler.drivers.vm.driver import VmDriver
+    from reconciler.model.cost import Traffic
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
 
@@ -75,6 +76,12 @@ class Driver(Protocol):
         """Read sysctls of the sandbox by their names, without those that its kernel does not have.
 
         None of them behind kata-runtime, which reads none.
+        """
+
+    def traffic(self) -> Traffic:
+        """Read the connections of the sandbox, and the routes that they take. It takes no lock and loads no module.
+
+        What cannot be read is a reason in `Traffic.unknown`.
         """
 
     def ipvs_listing(self) -> str:

@@ -20,7 +20,8 @@ from reconciler.operations.segment import Network, Settings, Table
 from reconciler.plan.derived import Derived
 
 if TYPE_CHECKING:
-    from reconciler.model.ipvs import Ipvs
+    from reconciler.model.cost import Traffic
+    from reconciler.model.ipvs import Ipvs, Service
     from reconciler.netlink.facts import Snapshot
     from reconciler.netlink.ipvs_engine import IpvsEngine
     from reconciler.operations.outcome import Outcome
@@ -75,6 +76,27 @@ class Inside:
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Read sysctls of the namespace, without those that its kernel does not have."""
         return self._kernel.read_sysctls(names)
+
+    def traffic(self) -> Traffic:
+        """Read the connections of the namespace, as `Driver.traffic` says."""
+        # Only a plan that can cut connections pays for the import.
+        from reconciler.netlink import connections
+
+        return connections.read(self._kernel, self.engine)
+
+    def shield(self, services: Sequence[Service]) -> int:
+        """Drop what would reach the own TCP of the machine at services while they are gone; () ends it.
+
+        Return how many are protected. HostError if the kernel has no nf_tables. See `netlink.shield`.
+        """
+        from reconciler.netlink import shield
+
+        channel = self.ipvs.conntrack
+        if not services:
+            shield.remove(channel, self.ipvs.next_sequence)
+            return 0
+        local = {each.address.partition("/")[0] for each in self.engine.addresses()}
+        return shield.install(channel, services, local, self.ipvs.next_sequence)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table. HostError if the kernel has no IPVS."""

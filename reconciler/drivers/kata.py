@@ -51,6 +51,7 @@ from reconciler.operations.segment import (
 )
 
 if TYPE_CHECKING:
+    from reconciler.model.cost import Traffic
     from reconciler.netlink.facts import Snapshot
 
 _T = TypeVar("_T")
@@ -132,6 +133,13 @@ class KataDriver:
         """Return none, as the protocol says."""
         del names
         return {}
+
+    def traffic(self) -> Traffic:
+        """Return that none are known, as the runtime lists none."""
+        # Only a plan that can cut connections pays for the import.
+        from reconciler.model.cost import Traffic
+
+        return Traffic(unknown=("kata-runtime lists no connections",))
 
     def ipvs_listing(self) -> str:
         """Return what ipvsadm lists."""

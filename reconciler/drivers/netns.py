@@ -33,6 +33,7 @@ from reconciler.plan.namespace import check_queues
 
 if TYPE_CHECKING:
     from reconciler.drivers.survey import Inventory
+    from reconciler.model.cost import Traffic
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
 
@@ -151,6 +152,11 @@ class NetnsDriver:
         """Read sysctls, as the protocol says."""
         with self._budget.step():
             return self._inside.read_sysctls(names)
+
+    def traffic(self) -> Traffic:
+        """Read the connections, as the protocol says."""
+        with self._budget.step():
+            return self._inside.traffic()
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""

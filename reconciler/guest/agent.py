@@ -43,10 +43,12 @@ Requests
     UNMANAGED_GET  reads which NICs the machine's network managers leave alone
     UNMANAGED_SET  tells them which to leave alone, in files below /run
     SERVERS     reads the servers of all IPv4 services of the IPVS table, as the older interface of linux/ip_vs.h tells
+    FILE        reads one of FILES below /proc/net
     GUARD       from now on IPVS services that disappear are restored at once, and each restore is reported as GUARDED
 
-    Of netlink, the agent relays the route family, IPVS, the lookup of IPVS's family number, and connection tracking. It
-    refuses all other messages, modules, sysctls and groups with EPERM.
+    Of netlink, the agent relays the route family, IPVS, the lookup of IPVS's family number, connection tracking,
+    tables of nftables named TABLE, and dumps of sockets. It refuses all other messages, modules, sysctls, files and
+    groups with EPERM.
 
 Unrequested frames
     NOTIFY and GUARDED have request id 0, as has LOST: notifications were lost, or the guard has ended by itself. The
@@ -110,8 +112,8 @@ GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
 # Answered by three lines, see `read_unmanaged`.
 UNMANAGED_GET = 9  # nothing
 UNMANAGED_SET = 10  # MAC addresses, with spaces between them; replaces those of before, and none removes all files
-
 SERVERS = 11  # nothing; answered by SERVERS_HEAD and what follows there
+FILE = 12  # a name of FILES
 
 # Kinds of frames that the agent sends.
 HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting. Without one: the agent has started
@@ -151,7 +153,8 @@ NEVER = 0xFFFFFFFF
 
 # Netlink protocols (linux/netlink.h).
 ROUTE = 0  # all of it
-NETFILTER = 12  # connection tracking only
+SOCK_DIAG = 4  # lists of sockets only, no message that closes one
+NETFILTER = 12  # connection tracking, and the tables of nftables that are named TABLE
 GENERIC = 16  # IPVS only
 # Notification groups of the route family (linux/rtnetlink.h). The bit of group n is 1 << (n - 1).
 ALLOWED_GROUPS = (
@@ -171,8 +174,12 @@ ALLOWED_GROUPS = (
 MODULES = frozenset({
     "ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_fo", "ip_vs_ovf", "ip_vs_lblc", "ip_vs_lblcr",
     "ip_vs_dh", "ip_vs_sh", "ip_vs_mh", "ip_vs_sed", "ip_vs_nq", "ip_vs_twos", "ip_vs_ftp", "ip_vs_pe_sip",
-    "nf_conntrack", "nf_conntrack_netlink",
+    "nf_conntrack", "nf_conntrack_netlink", "nf_tables",
 })
+# The name of the tables of nftables that may be made and deleted.
+TABLE = b"reconciler\0"
+# Files of /proc/net: the connections of IPVS, and counts of packets.
+FILES = frozenset({"ip_vs_conn", "snmp", "snmp6"})
 # Sysctls below net.ipv4.vs (Documentation/networking/ipvs-sysctl.rst of the kernel).
 IPVS_SYSCTLS = frozenset({
     "am_droprate", "amemthresh", "backup_only", "cache_bypass", "conn_reuse_mode", "conntrack", "drop_entry",
@@ -280,6 +287,16 @@ _CTRL_ATTR_FAMILY_ID = 1
 _CTRL_ATTR_FAMILY_NAME = 2
 # linux/netfilter/nfnetlink.h: the subsystem is the high byte of a message type.
 _NFNL_SUBSYS_CTNETLINK = 1
+_NFNL_SUBSYS_NFTABLES = 10
+# What begins and ends a transaction.
+_NFNL_BATCH = frozenset({0x10, 0x11})
+# linux/netfilter/nf_tables.h: NFT_MSG_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWSETELEM. The
+# first attribute of each is the name of the table.
+_NFT_MESSAGES = frozenset({0, 1, 2, 3, 6, 9, 12})
+_NFT_NAME = 1
+# linux/sock_diag.h: the request for sockets of a family. Another one, SOCK_DESTROY, closes them.
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_DUMP = 0x300
 # linux/ip_vs.h.
 _IPVS_CMD_NEW_SERVICE = 1
 _IPVS_CMD_GET_SERVICE = 4
@@ -988,6 +1005,19 @@ def _check_deadline(deadline: float) -> None:
         raise TimeoutError(errno.ETIMEDOUT, f"the guest's kernel did not answer within {KERNEL_TIMEOUT:.0f} s")
 
 
+def _names_our_table(body: bytes) -> bool:
+    """Return whether a message of nftables names TABLE, and no other one as well: the kernel takes the last name."""
+    names, position = [], _GENLMSGHDR_SIZE
+    while position + 4 <= len(body):
+        size, kind = struct.unpack_from("=HH", body, position)
+        if size < 4 or position + size > len(body):
+            return False
+        if kind & 0x3FFF == _NFT_NAME:
+            names.append(body[position + 4 : position + size])
+        position += _align(size)
+    return names == [TABLE]
+
+
 class MessageFilter:
     """Decides which netlink messages of the host may reach the kernel. It knows the number of the family IPVS."""
 
@@ -1002,8 +1032,8 @@ class MessageFilter:
             self.split(protocol, messages)
 
     def split(self, protocol: int, messages: memoryview) -> list[memoryview]:
-        """Return messages of GENERIC or NETFILTER one by one. Raise as `check` does."""
-        if protocol not in {GENERIC, NETFILTER}:
+        """Return messages of another family than ROUTE one by one. Raise as `check` does."""
+        if protocol not in {GENERIC, NETFILTER, SOCK_DIAG}:
             raise PermissionError(errno.EPERM, f"netlink protocol {protocol} is not relayed")
         found = []
         position, end, unpack = 0, len(messages), _NLMSGHDR.unpack_from
@@ -1022,7 +1052,15 @@ class MessageFilter:
 
     def _is_allowed(self, protocol: int, kind: int, message: memoryview) -> bool:
         if protocol == NETFILTER:
+            body = message[_NLMSGHDR.size :]
+            if kind in _NFNL_BATCH:
+                return bytes(body) == struct.pack("!BBH", 0, 0, _NFNL_SUBSYS_NFTABLES)
+            if kind >> 8 == _NFNL_SUBSYS_NFTABLES:
+                return kind & 0xFF in _NFT_MESSAGES and _names_our_table(bytes(body))
             return kind >> 8 == _NFNL_SUBSYS_CTNETLINK
+        if protocol == SOCK_DIAG:
+            flags = _NLMSGHDR.unpack_from(message)[2]
+            return kind == _SOCK_DIAG_BY_FAMILY and flags & _NLM_F_DUMP == _NLM_F_DUMP
         if kind != self._ipvs:
             self._ipvs = find_ipvs()
         body = message[_NLMSGHDR.size :]
@@ -1354,9 +1392,14 @@ class Agent(PortServer):
         elif kind == UNMANAGED_SET:
             self._unmanaged.write(payload.decode(errors="replace"))
         elif kind == LISTING:
-            answer = self._read_listing(request)
+            answer = self._read_file(request, "ip_vs")
         elif kind == SERVERS:
             answer = self._read_servers(request)
+        elif kind == FILE:
+            name = payload.decode(errors="replace")
+            if name not in FILES:
+                raise PermissionError(errno.EPERM, f"file {name!r} is not one that the agent may read")
+            answer = self._read_file(request, name)
         elif kind == GUARD:
             self._set_guard(payload)
         else:
@@ -1375,11 +1418,11 @@ class Agent(PortServer):
             self._notifications.setblocking(False)
         self._notifications.bind((self._notifications.getsockname()[0], groups))
 
-    def _read_listing(self, request: int) -> bytes:
-        """Send all of the listing but its last part to the host, and return that part."""
+    def _read_file(self, request: int, name: str) -> bytes:
+        """Send all of a file of /proc/net but its last part to the host, and return that part."""
         deadline = time.monotonic() + KERNEL_TIMEOUT
         part = bytearray()
-        with open("/proc/net/ip_vs", "rb", buffering=0) as file:
+        with open(f"/proc/net/{name}", "rb", buffering=0) as file:
             while data := file.read(READ_SIZE):
                 part += data
                 if len(part) >= CHUNK:

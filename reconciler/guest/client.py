@@ -163,8 +163,15 @@ class AgentClient:
 
     def ipvs_listing(self) -> str | None:
         """Return the guest's /proc/net/ip_vs; None if its kernel does not have it."""
+        return self._read_file(agent.LISTING, "")
+
+    def read_listing(self, name: str) -> str | None:
+        """Return one of agent.FILES of the guest's /proc/net; None if its kernel does not have it."""
+        return self._read_file(agent.FILE, name)
+
+    def _read_file(self, kind: int, name: str) -> str | None:
         try:
-            return b"".join(self._request(agent.LISTING, b"")).decode(errors="replace")
+            return b"".join(self._request(kind, name.encode())).decode(errors="replace")
         except _FailedError as failed:
             if failed.errno == errno.ENOENT:
                 return None

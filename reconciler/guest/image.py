@@ -47,6 +47,8 @@ MODULES = (
     "ip_vs*",
     "nf_conntrack",
     "nf_conntrack_netlink",
+    "nf_tables",
+    "tcp_diag",
     "dummy",
     "veth",
 )

@@ -28,7 +28,7 @@ class GuestKernel:
         self._client = client
 
     def open(self, protocol: int) -> GuestChannel:
-        """Open a channel of a netlink family: GENERIC is for IPVS only, NETFILTER for connection tracking only."""
+        """Open a channel of a netlink family: some families are relayed in part only."""
         return GuestChannel(self._client, protocol)
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
@@ -38,6 +38,10 @@ class GuestKernel:
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a sysctl."""
         self._client.set_sysctl(name, value)
+
+    def read_listing(self, name: str) -> str | None:
+        """Return a file of /proc/net; None if the kernel does not have it."""
+        return self._client.read_listing(name)
 
     def ipvs_listing(self) -> str | None:
         """Return the kernel's listing of its IPVS table; None if it does not have one."""

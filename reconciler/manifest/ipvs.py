@@ -43,6 +43,7 @@ def read(data: Any, rules: str | None, findings: list[Finding]) -> IpvsDraft | N
         sysctls=tuple(sorted(sysctls.items())),
         exclude=_read_exclude(data.get("exclude"), flagged, findings),
         drain=0 if "drain" in wrong else data.get("drain", 0),
+        guard="" if "guard" in wrong else data.get("guard", ""),
     )
     return IpvsDraft(section, services or [], rules="services" not in data)
 
@@ -110,6 +111,7 @@ def write(section: Ipvs) -> dict[str, Any]:
         "sysctls": dict(section.sysctls),
         "exclude": [_write_excluded(each) for each in section.exclude],
         "drain": section.drain,
+        "guard": section.guard,
     }
     data = {field: value for field, value in fields.items() if value}
     if section.services is not None:

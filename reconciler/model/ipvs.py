@@ -30,6 +30,8 @@ NAMED_SCHEDULER_FLAGS = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback",
 # (ip_vs_mh.c, ip_vs_sh.c, ip_vs_dh.c). With the flag they try the next server; dh has none.
 FALLBACK_FLAGS: dict[str, str | None] = {"mh": "mh-fallback", "sh": "sh-fallback", "dh": None}
 PERSISTENCE_ENGINES = ("sip",)
+# How a watcher guards services: by a table of nftables, too, or only by restoring them.
+GUARD_NFT, GUARD_SERVICES = "nft", "services"
 # Two sysctls: one is switched on temporarily while servers are removed, one adds IPVS to connection tracking.
 NODEST, CONNTRACK = "expire_nodest_conn", "conntrack"
 # The settings in net.ipv4.vs that affect packets (Documentation/networking/ipvs-sysctl.rst).
@@ -72,6 +74,22 @@ TIMEOUT_MAX = 1296000
 
 ServiceKey = tuple[str, str, int]
 ServerKey = tuple[str, int]
+
+
+class Load(NamedTuple):
+    """How many connections an IPVS server has, as its kernel counts them.
+
+    TCP connections that are closing are inactive, and all flows of UDP. `persistent`: how many clients it is kept for.
+    """
+
+    active: int = 0
+    inactive: int = 0
+    persistent: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return all connections."""
+        return self.active + self.inactive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +292,8 @@ class Ipvs:
     """The section. `services`: None leaves them alone, () deletes those that are ours.
 
     `sysctls`: (name in net.ipv4.vs, value), sorted. `drain`: for at most so many seconds a removed server drains before
-    it is deleted; 0: it is deleted at once.
+    it is deleted; 0: it is deleted at once. `guard`: `nft` or `services`;
+    "": the best that the machine can have.
     """
 
     services: tuple[Service, ...] | None = None
@@ -282,6 +301,7 @@ class Ipvs:
     sysctls: tuple[tuple[str, int], ...] = ()
     exclude: tuple[Excluded, ...] = ()
     drain: int = 0
+    guard: str = ""
 
     def excludes(self, key: ServiceKey) -> bool:
         """Return whether a service must not be touched."""

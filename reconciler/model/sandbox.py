@@ -17,7 +17,7 @@ from reconciler.model.transport import Transport, UnixSocket, transport
 
 if TYPE_CHECKING:
     # Most manifests have no IPVS section.
-    from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
+    from reconciler.model.ipvs import Ipvs, Load, ServerKey, Service, ServiceKey
     from reconciler.model.machine import Machine
 
 
@@ -250,7 +250,7 @@ class Surroundings:
     unproven: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
     kernel: tuple[int, int] | None = None
     services: tuple[Service, ...] = ()
-    connections: Mapping[tuple[ServiceKey, ServerKey], int] = field(default_factory=lambda: MappingProxyType({}))
+    connections: Mapping[tuple[ServiceKey, ServerKey], Load] = field(default_factory=lambda: MappingProxyType({}))
     ipvs_listing: str = ""
     expiring: bool = False
     now: float = 0.0

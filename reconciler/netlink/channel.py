@@ -36,8 +36,8 @@ RECEIVE_SIZE = 1 << 16
 # allocates less than this (linux/netlink.h: NLMSG_GOODSIZE).
 SMALL_RECEIVE_SIZE = min(os.sysconf("SC_PAGE_SIZE"), 8192) - 320
 
-# linux/netlink.h. Generic netlink is for IPVS, netfilter for connection tracking.
-ROUTE, NETFILTER, GENERIC = 0, 12, 16
+# linux/netlink.h. Generic netlink is for IPVS, netfilter for connection tracking, sock_diag for TCP connections.
+ROUTE, SOCK_DIAG, NETFILTER, GENERIC = 0, 4, 12, 16
 
 # linux/netlink.h, asm-generic/socket.h and linux/sched.h; Python names none of them.
 _SOL_NETLINK = 270
@@ -82,7 +82,7 @@ class Kernel(Protocol):
     """One network namespace of a kernel: its netlink channels and its settings."""
 
     def open(self, protocol: int) -> Channel:
-        """Open a channel of a netlink family: ROUTE, GENERIC or NETFILTER. HostError if the kernel lacks the family."""
+        """Open a channel of a netlink family: ROUTE, GENERIC, NETFILTER, SOCK_DIAG. HostError if there is none."""
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Read settings by their names for sysctl(8), and leave out those that the kernel does not have."""
@@ -95,6 +95,9 @@ class Kernel(Protocol):
 
     def ipvs_servers(self) -> LegacyAnswer | None:
         """Read the servers of all IPv4 services by the older interface; None if there is no such interface."""
+
+    def read_listing(self, name: str) -> str | None:
+        """Read a file of /proc/net: ip_vs_conn, snmp or snmp6; None if the kernel does not have it."""
 
 
 class LocalKernel:
@@ -251,6 +254,19 @@ class SocketChannel:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def enter_new_namespace() -> int:
+    """Enter a new network namespace with this thread. Return its open file.
+
+    It has no name: with its files, sockets and threads, it ends, and all devices in it. So nothing of it is left
+    whenever this process dies.
+    """
+    if _libc().unshare(_CLONE_NEWNET):
+        code = ctypes.get_errno()
+        needs = " (it needs root: CAP_SYS_ADMIN)" if code == errno.EPERM else ""
+        raise HostError(f"a network namespace cannot be made: {os.strerror(code)}{needs}")
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextmanager

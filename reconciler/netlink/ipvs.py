@@ -25,6 +25,7 @@ from reconciler.model.ipvs import (
     PERSISTENT_ZERO,
     TUN_CHECKSUMS,
     TUN_TYPES,
+    Load,
     Server,
     Service,
     ServiceKey,
@@ -66,9 +67,11 @@ _SERVICE, _DEST, _TIMEOUT_TCP, _TIMEOUT_FIN, _TIMEOUT_UDP = 1, 2, 4, 5, 6
 # IPVS_SVC_ATTR_*.
 _AF, _PROTOCOL, _ADDR, _PORT, _FWMARK, _SCHED, _FLAGS, _TIMEOUT, _NETMASK, _STATS, _PE = range(1, 12)
 # IPVS_DEST_ATTR_*: these three identify a server; the others are in _SERVER.
-_DEST_ACTIVE, _DEST_INACTIVE, _DEST_FAMILY = 7, 8, 11
+_DEST_ACTIVE, _DEST_INACTIVE, _DEST_PERSISTENT, _DEST_FAMILY = 7, 8, 9, 11
 
 _HEAD = struct.Struct("=BBH")
+# What a count is if a kernel does not report it.
+_NO_COUNT = bytes(4)
 _BODY_AT = 8
 _U16, _U32, _PORT_FORM, _FLAGS_FORM = (
     struct.Struct("=H"),
@@ -317,8 +320,8 @@ def _decode_key(found: dict[int, bytes], *, ipv6: bool) -> ServiceKey:
     return protocol, _decode_address(found.get(_ADDR, b""), ipv6=ipv6), _port(found.get(_PORT, b""))
 
 
-def decode_server(payload: bytes) -> tuple[Server, int]:
-    """Read a dumped server, and how many connections it has, including the inactive ones."""
+def decode_server(payload: bytes) -> tuple[Server, Load]:
+    """Read a dumped server, and how many connections it has."""
     found = _nested(payload, _DEST)
     family = _number(found.get(_DEST_FAMILY, b""))
     if family not in {AF_INET, AF_INET6}:
@@ -334,7 +337,8 @@ def decode_server(payload: bytes) -> tuple[Server, int]:
         tun_port=_port(found.get(14, b"\0\0")),
         tun_checksum=_name_of(_number(found.get(15, b"\0\0")), _TUN_CHECKSUMS),
     )
-    return server, _number(found.get(_DEST_ACTIVE, b"")) + _number(found.get(_DEST_INACTIVE, b""))
+    counts = (found.get(_DEST_ACTIVE, b""), found.get(_DEST_INACTIVE, b""), found.get(_DEST_PERSISTENT, _NO_COUNT))
+    return server, Load(*map(_number, counts))
 
 
 def decode_timeouts(payload: bytes) -> Timeouts:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from reconciler.errors import HostError, ProtocolError
-from reconciler.model.ipvs import CONNTRACK, NODEST, Ipvs, ServerKey, Service, ServiceKey, Timeouts
+from reconciler.model.ipvs import CONNTRACK, NODEST, Ipvs, Load, ServerKey, Service, ServiceKey, Timeouts
 from reconciler.netlink import ipvs, ipvs_legacy, ipvs_listing, message
 from reconciler.netlink.channel import GENERIC, NETFILTER, Channel, Kernel
 from reconciler.netlink.engine import whole_dump
@@ -35,7 +35,7 @@ class IpvsTable:
     expiring: bool = False
     now: float = field(default_factory=time.time)
     foreign: list[Service] = field(default_factory=list)
-    connections: dict[tuple[ServiceKey, ServerKey], int] = field(default_factory=dict)
+    connections: dict[tuple[ServiceKey, ServerKey], Load] = field(default_factory=dict)
     listing: str = ""
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.diff import diff
-from reconciler.model.ipvs import CONNTRACK, FWMARK, NODEST, Ipvs, Server, Service, ServiceKey, Timeouts, due
+from reconciler.model.ipvs import CONNTRACK, FWMARK, NODEST, Ipvs, Load, Server, Service, ServiceKey, Timeouts, due
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.ipvs import (
     AddServer,
@@ -238,11 +238,11 @@ class _Removals:
 
     def _is_over(self, key: ServiceKey, server: Server) -> bool:
         past = server.deadline is not None and due(server.deadline, self._around.now) <= self._around.now
-        return past or not self._around.connections.get((key, server.key), 0)
+        return past or not self._around.connections.get((key, server.key), Load()).total
 
     def _record_cut(self, service: Service, servers: list[Server]) -> None:
         fresh = any(server.deadline is None for server in servers)
-        if fresh or any(self._around.connections.get((service.key, server.key), 0) for server in servers):
+        if fresh or any(self._around.connections.get((service.key, server.key), Load()).total for server in servers):
             self.cut.append(service)
 
 

@@ -39,6 +39,8 @@ class LookRecorder:
         # The last state that the history has. That a watch begins well is no news, except after a run that was killed.
         self._told = SandboxState.NEW
         self._last_flush = 0.0
+        # How many services nftables protects, or why none.
+        self._shielded: tuple[int, str] | None = None
         # What failed at its last try and is tried again.
         self._failing: Failure | None = None
         # The plan of the present look, until it has a result.
@@ -212,6 +214,16 @@ class LookRecorder:
             self._last_flush = time.monotonic()
             self._log.emit("flush", level=logging.WARNING, guarded=services)
             self._scribe.tell("flush", guarded=services)
+
+    def record_shield(self, services: int, reason: str = "", *, wanted: bool = False) -> None:
+        """Record how many services nftables protects from the machine's own TCP, or why none.
+
+        `wanted`: the manifest asks for it.
+        """
+        if self._shielded != (services, reason):
+            self._shielded = (services, reason)
+            level = logging.WARNING if wanted and reason else logging.INFO
+            self._log.emit("shield", level=level, services=services, **({"reason": reason} if reason else {}))
 
 
 def _state(error: Exception) -> SandboxState:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.manifest.service import name, write_address
-from reconciler.model.ipvs import FWMARK, Server, Service, due
+from reconciler.model.ipvs import FWMARK, Load, Server, Service, due
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink import ipvs_listing
 from reconciler.watch import clock
@@ -87,7 +87,7 @@ def _drains(found: Preview) -> Iterator[Drain]:
     for service in (ipvs.services if ipvs else None) or ():
         for server in service.servers:
             if server.deadline is not None:
-                left = around.connections.get((service.key, server.key), 0)
+                left = around.connections.get((service.key, server.key), Load()).total
                 yield Drain(_words(service), write_address(*server.key), left, due(server.deadline, around.now))
 
 

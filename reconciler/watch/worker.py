@@ -31,6 +31,7 @@ from reconciler.history.scribe import Scribe
 from reconciler.history.writer import Writer
 from reconciler.manifest.allow import check, refusals
 from reconciler.manifest.load import Manifest
+from reconciler.model.ipvs import GUARD_NFT, GUARD_SERVICES
 from reconciler.model.sandbox import DriverAddress, MachineAddress, NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import Preview, preview
@@ -50,6 +51,7 @@ from reconciler.watch.wake import Wake, await_readable
 
 if TYPE_CHECKING:
     from reconciler.drivers.vm.driver import VmDriver
+    from reconciler.model.ipvs import Ipvs
 
 # Seconds to the next try if another run uses the sandbox; to the next look while servers drain.
 SOON, DRAIN = 1.0, 0.5
@@ -329,7 +331,20 @@ class Worker:
         if desired.ipvs is None or not desired.ipvs.services:
             return None
         machine.guard(desired.ipvs.services)
+        self._shield(machine, desired.ipvs)
         return desired
+
+    def _shield(self, machine: VmDriver, desired: Ipvs) -> None:
+        """Protect the services from the machine's own TCP, by a table of nftables, or record why that is not possible.
+
+        The table ends with the connection to the agent. So it is made anew with each guard.
+        """
+        if desired.guard == GUARD_SERVICES or not desired.services:
+            return
+        try:
+            self._recorder.record_shield(machine.shield(desired.services))
+        except HostError as error:
+            self._recorder.record_shield(0, str(error), wanted=desired.guard == GUARD_NFT)
 
     def _look(self, driver: Driver, look: Look) -> None:
         """Look at the sandbox, and repair it unless it is paused."""

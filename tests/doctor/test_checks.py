@@ -29,10 +29,10 @@ from reconciler.doctor.facts import (
     Usage,
     Watcher,
 )
-from reconciler.doctor.lookup import Lookup
 from reconciler.manifest.load import Manifest
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, Service
+from reconciler.model.lookup import Lookup
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import LibvirtAddress, NetnsAddress, Observed, Sandbox, VmAddress
@@ -211,7 +211,7 @@ def test_what_inotify_has_in_use_is_counted(root: None) -> None:
 def routed(*routes: tuple[str, str], rules: tuple[Rule, ...] = ()) -> Lookup:
     listed = tuple(Route(dest=dest, nexthops=(NextHop(device=device),)) for dest, device in routes)
     main = Rule(family="ipv4", priority=32766, table=254)
-    return Lookup(Network(routes=listed, rules=(*rules, main)))
+    return Lookup(listed, (*rules, main))
 
 
 def test_a_lookup_takes_the_longest_prefix_and_the_first_rule() -> None:

@@ -126,6 +126,11 @@ def test_a_long_answer_comes_in_parts(host: Host) -> None:
     assert all(message.failure(each) for each in answers)
 
 
+def nft(name: bytes) -> bytes:
+    """The head of a message of nftables, and the name of the table."""
+    return b"\2\0\0\0" + attribute(1, name)
+
+
 @pytest.mark.parametrize(
     ("protocol", "requests", "code"),
     [
@@ -134,12 +139,27 @@ def test_a_long_answer_comes_in_parts(host: Host) -> None:
         (agent.NETFILTER, pack(0x0010, REQUEST, 7, b"\0" * 4), errno.EPERM),
         (agent.NETFILTER, pack(0x0101, 0x301, 7, b"\0" * 4) + DUMP_LINKS, errno.EPERM),
         (agent.NETFILTER, pack(0x0101, 0x301, 7, b"\0" * 4)[:-1], errno.EINVAL),
+        # The tables of others, a second name, which the kernel would take, NFT_MSG_GETRULE, and another transaction.
+        (agent.NETFILTER, pack(0x0A02, 0x5, 7, nft(b"filter\0")), errno.EPERM),
+        (agent.NETFILTER, pack(0x0A02, 0x5, 7, nft(agent.TABLE) + attribute(1, b"filter\0")), errno.EPERM),
+        (agent.NETFILTER, pack(0x0A02, 0x5, 7, nft(agent.TABLE) + attribute(0x8001, b"filter\0")), errno.EPERM),
+        (agent.NETFILTER, pack(0x0A02, 0x5, 7, b"\2\0\0\0"), errno.EPERM),
+        (agent.NETFILTER, pack(0x0A07, 0x301, 7, nft(agent.TABLE)), errno.EPERM),
+        (agent.NETFILTER, pack(0x0010, 0x1, 7, b"\0\0\0\x01"), errno.EPERM),
+        # SOCK_DESTROY, and a socket that is asked for alone.
+        (agent.SOCK_DIAG, pack(21, 0x301, 7, b"\2\6" + bytes(54)), errno.EPERM),
+        (agent.SOCK_DIAG, pack(20, REQUEST, 7, b"\2\6" + bytes(54)), errno.EPERM),
         (agent.ROUTE, b"", errno.EINVAL),
     ],
 )
 def test_what_it_does_not_relay_it_refuses(host: Host, protocol: int, requests: bytes, code: int) -> None:
     assert failure(host.netlink(protocol, requests))[0] == code
     assert host.netlink(agent.ROUTE, DUMP_LINKS)[1] == agent.DONE
+
+
+@pytest.mark.parametrize("name", ["", "ip_vs", "tcp", "../../etc/shadow", "snmp\0", "/proc/net/snmp"])
+def test_files_are_of_a_closed_list(host: Host, name: str) -> None:
+    assert failure(host.ask(agent.FILE, name.encode()))[0] == errno.EPERM
 
 
 @pytest.mark.parametrize("name", ["", "dummy", "ip_vs; reboot", "-r", "../ip_vs", "ip_vs\0"])

@@ -91,4 +91,5 @@ def sections() -> st.SearchStrategy[Ipvs]:
         sysctls=values.map(lambda found: tuple(sorted(found.items()))),
         exclude=st.lists(st.sampled_from(excluded), unique=True).map(tuple),
         drain=st.sampled_from((0, 1, 2678400)),
+        guard=st.sampled_from(("", "nft", "services")),
     )

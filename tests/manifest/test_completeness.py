@@ -151,6 +151,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "sysctls": Ipvs(sysctls=(("conntrack", 1), ("sloppy_tcp", 0))),
         "exclude": Ipvs(exclude=(Excluded(fwmark=7),)),
         "drain": Ipvs(drain=2678400),
+        "guard": Ipvs(guard="nft"),
     },
 }
 # No manifest says these: a desired NIC is up, a desired neighbour never expires, what we want carries our mark, no

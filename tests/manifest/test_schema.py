@@ -123,7 +123,7 @@ def test_the_fields_are_these() -> None:
         *(f"ipvs.timeouts.{name}" for name in Timeouts._fields),
         "ipvs.sysctls",
         *(f"ipvs.sysctls.{name}" for name in SYSCTLS),
-        *(f"ipvs.{name}" for name in ("exclude", "exclude[0]", "exclude[0].fwmark", "drain", "services")),
+        *(f"ipvs.{name}" for name in ("exclude", "exclude[0]", "exclude[0].fwmark", "drain", "guard", "services")),
         "ipvs.services[0]",
         *(f"ipvs.services[0].{name}" for name in (*PROTOCOLS, FWMARK, "family", "scheduler")),
         *(f"ipvs.services[0].{name}" for name in ("schedulerFlags", "schedulerFlags[0]", "persistent", "netmask")),

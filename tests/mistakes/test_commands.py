@@ -82,6 +82,12 @@ ROWS = [
         'or "all"',
     ),
     Row(
+        "word for a number of connections",
+        "excellent",
+        "apply --max-cut none web.yaml",
+        'reconciler apply: error: argument --max-cut: "none" is not a number of connections such as 0 or 20',
+    ),
+    Row(
         "more than all deletions",
         "excellent",
         "apply --allow-delete 200% web.yaml",

@@ -51,6 +51,7 @@ class KernelServer:
     tun_flags: int = 0
     active: int = 0
     inactive: int = 0
+    persistent: int = 0
 
     @property
     def id(self) -> ServerId:
@@ -194,7 +195,7 @@ def dumped_server(server: KernelServer) -> list[bytes]:
         u32(6, server.lower),
         u32(7, server.active),
         u32(8, server.inactive),
-        u32(9, 77),
+        u32(9, server.persistent),
         u16(11, server.family),
         stats(10, "=I"),
         stats(12, "=Q"),
@@ -252,6 +253,9 @@ class FakeKernel:
 
     def ipvs_servers(self) -> None:
         """The older interface is tested on a real kernel (tests/ipvs/test_legacy.py)."""
+
+    def read_listing(self, name: str) -> str | None:
+        raise AssertionError(name)
 
     def ipvs_listing(self) -> str:
         """What ip_vs_info_seq_show prints."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.generic import ipvs as oracle
 
 from reconciler.errors import ProtocolError
-from reconciler.model.ipvs import PERSISTENT_ZERO, Server, Service, ServiceKey, Timeouts
+from reconciler.model.ipvs import PERSISTENT_ZERO, Load, Server, Service, ServiceKey, Timeouts
 from reconciler.netlink import ipvs, message
 from reconciler.operations.ipvs import (
     AddServer,
@@ -261,7 +261,7 @@ def test_a_dumped_server_is_read_as_it_is(server: Server, active: int, inactive:
     payload = server_payload(dumped_server(kernel_server(server, active, inactive)))
     assert ipvs.is_server(payload)
     assert not ipvs.is_service(payload)
-    assert ipvs.decode_server(payload) == (server, active + inactive)
+    assert ipvs.decode_server(payload) == (server, Load(active, inactive))
     assert ipvs.server_bytes(payload) == ipvs.encode_server(server)
 
 
@@ -279,7 +279,7 @@ def test_what_is_written_and_then_dumped_is_the_same_server(server: Server) -> N
     counters = kernel.u32(7, 3) + kernel.u32(8, 4) + kernel.u32(9, 5)
     assert ipvs.decode_server(kernel.head(5) + message.attribute(2, written[:-8] + counters + written[-8:])) == (
         server,
-        7,
+        Load(3, 4, 5),
     )
 
 
@@ -335,7 +335,7 @@ def test_each_field_of_a_server_is_in_its_bytes(change: dict[str, Any]) -> None:
     other = replace(TUNNEL, **change)
     dumped = server_payload(dumped_server(kernel_server(other)))
     assert ipvs.server_bytes(dumped) == ipvs.encode_server(other) != ipvs.encode_server(TUNNEL)
-    assert ipvs.decode_server(dumped) == (other, 0)
+    assert ipvs.decode_server(dumped) == (other, Load())
 
 
 # The kernel counts; nothing that it counts says anything of what a server is.
@@ -401,7 +401,7 @@ def test_the_order_of_a_dumped_server_and_what_else_it_says_make_no_difference(
     attributes = dumped_server(kernel_server(server, 1, 2))
     random.shuffle(attributes)
     attributes.insert(0 if first else len(attributes), UNKNOWN)
-    assert ipvs.decode_server(server_payload(attributes)) == (server, 3)
+    assert ipvs.decode_server(server_payload(attributes)) == (server, Load(1, 2))
 
 
 @settings(deadline=None)
@@ -415,7 +415,7 @@ def test_what_is_appended_does_not_make_another_service(service: Service) -> Non
 def test_a_kernel_before_tunnels_says_nothing_of_them() -> None:
     attributes = [each for each in dumped_server(kernel_server(REAL)) if each[2] not in {13, 14, 15}]
     assert len(attributes) == 12
-    assert ipvs.decode_server(server_payload(attributes)) == (REAL, 0)
+    assert ipvs.decode_server(server_payload(attributes)) == (REAL, Load())
 
 
 # What only other programs set: by its name, or by its number.

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
-from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
+from reconciler.model.ipvs import Excluded, Ipvs, Load, Server, Service, Timeouts
 from reconciler.netlink import engine as engine_module
 from reconciler.netlink import ipvs_engine, message
 from reconciler.netlink.ipvs_engine import IpvsEngine
@@ -112,7 +112,7 @@ def test_each_service_is_ours_by_its_mark_or_by_its_name_and_else_it_is_foreign(
     assert by_key(table.ipvs) == by_key(found(*ours))
     assert by_key(found(*table.foreign)) == by_key(found(*foreign))
     assert table.connections == {
-        (each.key, server.key): 7
+        (each.key, server.key): Load(active=7)
         for each in others
         for server in each.servers
         if server.key not in wanted.get(each.key, set())
@@ -161,7 +161,7 @@ def test_what_differs_is_given_as_it_is(there: Service) -> None:
     table = observed(fake, Ipvs(services=(WEB,)))
     assert by_key(table.ipvs) == by_key(found(there))
     assert table.connections == {
-        (WEB.key, each.key): 3 if len(there.servers) == 3 else 2
+        (WEB.key, each.key): Load(active=3 if len(there.servers) == 3 else 2)
         for each in there.servers
         if each not in (S1, S2) and each.key != S2.key
     }
@@ -172,9 +172,9 @@ def test_connections_are_the_active_and_the_inactive_ones_of_servers_that_nobody
     made = fake.add(WEB, connections=(4, 5))
     made.servers[0].inactive = 30
     table = observed(fake, Ipvs(services=(replace(WEB, servers=(S1,)),)))
-    assert table.connections == {(WEB.key, S2.key): 35}
+    assert table.connections == {(WEB.key, S2.key): Load(5, 30)}
     table = observed(fake, Ipvs(services=()))
-    assert table.connections == {(WEB.key, S1.key): 4, (WEB.key, S2.key): 35}
+    assert table.connections == {(WEB.key, S1.key): Load(4), (WEB.key, S2.key): Load(5, 30)}
 
 
 def test_the_section_says_what_was_found_and_what_was_asked_for() -> None:
@@ -310,6 +310,9 @@ class ScriptedKernel:
 
     def set_sysctl(self, name: str, value: str) -> None:
         raise AssertionError(f"{name}={value}")
+
+    def read_listing(self, name: str) -> str | None:
+        raise AssertionError(name)
 
     def ipvs_listing(self) -> str | None:
         raise AssertionError

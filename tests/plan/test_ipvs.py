@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import RefusedError
-from reconciler.model.ipvs import DRAINING, Ipvs, Server, ServerKey, Service, ServiceKey, Timeouts
+from reconciler.model.ipvs import DRAINING, Ipvs, Load, Server, ServerKey, Service, ServiceKey, Timeouts
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.operations import Operation
@@ -62,7 +62,7 @@ def sandbox(*services: Service, **fields: Any) -> Sandbox:
 def table(
     *services: Service,
     foreign: Iterable[Service] = (),
-    connections: Mapping[tuple[ServiceKey, ServerKey], int] | None = None,
+    connections: Mapping[tuple[ServiceKey, ServerKey], Load] | None = None,
     expiring: bool = False,
     **fields: Any,
 ) -> Observed:
@@ -275,8 +275,8 @@ def test_only_settings_that_differ_are_set_and_before_all_else() -> None:
 # Draining.
 
 
-def connected(service: Service, server: Server, count: int = 5) -> dict[tuple[ServiceKey, ServerKey], int]:
-    return {(service.key, server.key): count}
+def connected(service: Service, server: Server, count: int = 5) -> dict[tuple[ServiceKey, ServerKey], Load]:
+    return {(service.key, server.key): Load(inactive=count)}
 
 
 def test_a_removed_server_is_drained_until_a_moment() -> None:

@@ -307,6 +307,45 @@ def test_pauses_hold_for_the_guard_as_well(one: Machine, running: Running) -> No
     until(lambda: one.rules() == sorted(LINES), "rules back")
 
 
+# Which families (NFPROTO_IPV4, _IPV6) have a table of nftables of our name: NFT_MSG_GETTABLE, with an acknowledgement.
+_TABLES = """
+import struct
+from reconciler.guest import agent
+found = []
+for family in (2, 10):
+    with agent.open_netlink(agent.NETFILTER) as channel:
+        name = struct.pack("=HH11sx", 15, 1, b"reconciler")
+        channel.send(struct.pack("=IHHIIBBH", 20 + len(name), 0xA01, 5, 1, 0, family, 0, 0) + name)
+        if struct.unpack_from("=4xH", channel.recv(4096))[0] == 0xA00:
+            found.append(family)
+print(*found)
+"""
+
+
+def tables(one: Machine) -> list[str]:
+    return one.guest.run("python3.11", "-c", _TABLES).stdout.decode().split()
+
+
+def test_a_guarded_machine_has_a_table_of_nftables_as_long_as_it_is_guarded(one: Machine, running: Running) -> None:
+    protected = len([line for line in LINES if line.startswith("-A -t")])
+    running.await_event("shield", services=protected)
+    until(lambda: tables(one) == ["2", "10"], "tables")
+    one.write(paused="maintenance")
+    running.await_state("paused", one.name)
+    assert tables(one) == []
+    del one.sections["paused"]
+    one.write()
+    until(lambda: tables(one) == ["2", "10"], "tables back")
+    ipvs = one.sections["ipvs"]
+    one.write(ipvs=ipvs | {"guard": "services"})
+    until(lambda: tables(one) == [], "tables gone")
+    one.write(ipvs=ipvs | {"guard": "nft"})
+    until(lambda: tables(one) == ["2", "10"], "tables back")
+    # Nothing of it outlives the watcher.
+    running.kill()
+    until(lambda: tables(one) == [], "tables gone with the watcher")
+
+
 def test_a_pause_ends_the_guard_although_notifications_were_lost(one: Machine, running: Running) -> None:
     # The guard is a child of the agent. Other processes may end meanwhile.
     agent = one.run("grep -slE 'guest/agent[.]pyc' /proc/[0-9]*/cmdline | cut -d/ -f3 | sort -n | head -1").strip()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.model.ipvs import Ipvs, Server, Service
+from reconciler.model.ipvs import Ipvs, Load, Server, Service
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox, Surroundings
 from reconciler.plan import Plan
 from reconciler.preview import Preview
@@ -118,7 +118,7 @@ def test_what_drains_is_named_until_it_is_gone() -> None:
     draining = look(
         services=(Service(protocol="tcp", address="172.17.0.7", port=80, servers=(leaving,)),),
         draining=1,
-        connections={(WEB.key, leaving.key): 3},
+        connections={(WEB.key, leaving.key): Load(3)},
     )
     expected = {"service": "tcp 172.17.0.7:80", "server": "172.17.0.9:80", "connections": 3, "deadline": int(NOW) + 42}
     assert seen(look(KERNEL), draining).to_data(SERVICES)["draining"] == [expected]

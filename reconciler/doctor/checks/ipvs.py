@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.doctor.facts import UNANSWERED, Box, Network
-from reconciler.doctor.lookup import REJECTED
 from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene
 from reconciler.doctor.words import apply, diff, listed, set_sysctl, within
@@ -13,6 +12,7 @@ from reconciler.manifest.service import name
 from reconciler.manifest.warn import ipvs as warn
 from reconciler.model.address import contains, is_ipv6
 from reconciler.model.ipvs import FWMARK, Ipvs, Service
+from reconciler.model.lookup import REJECTED
 
 _PREFIX = "net.ipv4.vs."
 

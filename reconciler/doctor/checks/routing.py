@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.doctor.facts import Network
-from reconciler.doctor.lookup import REJECTED, Lookup
 from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene
 from reconciler.doctor.words import command, run, set_sysctl, six, within
@@ -13,6 +12,7 @@ from reconciler.formats.iproute2 import item_words, route_words
 from reconciler.model.address import contains, is_ipv6
 from reconciler.model.derived import is_link_local
 from reconciler.model.interface import LOOPBACK
+from reconciler.model.lookup import REJECTED, Lookup
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_MAIN, Route
 from reconciler.model.rule import KERNEL_TABLES
 

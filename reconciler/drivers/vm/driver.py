@@ -20,7 +20,7 @@ from reconciler.drivers.reach import about, check_socket, open_agent, open_socke
 from reconciler.drivers.vm.monitor import QemuPlugboard
 from reconciler.drivers.vm.nics import came_with, find
 from reconciler.drivers.vm.plugboard import NoPlugboard, Plugboard
-from reconciler.errors import ChannelError, HostError, ReconcilerError, SandboxGoneError
+from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError, SandboxGoneError
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from reconciler.drivers import Report
     from reconciler.drivers.survey import Inventory
     from reconciler.drivers.vm.libvirt import LibvirtPlugboard
+    from reconciler.model.cost import Traffic
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -60,6 +61,7 @@ class VmDriver:
         self._policy, self._report = policy, report
         # Whether nothing of ours is desired in the machine.
         self._leaves = False
+        self._shielded = False
         with ExitStack() as stack:
             # Agent and monitor are of one machine, and a hostile guest may have taken QEMU over: one budget for both.
             self._budget = Budget()
@@ -259,6 +261,11 @@ class VmDriver:
         with self._budget.step():
             return self._inside.read_sysctls(names)
 
+    def traffic(self) -> Traffic:
+        """Read the connections, as the protocol says."""
+        with self._budget.step():
+            return self._inside.traffic()
+
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""
         return self._inside.ipvs_listing()
@@ -282,6 +289,20 @@ class VmDriver:
         """Subscribe to notifications of changes in the guest."""
         self._agent.subscribe(GROUPS)
 
+    def shield(self, services: Sequence[Service]) -> int:
+        """Protect services from the machine's own TCP while they are gone; () ends it.
+
+        Return how many are protected.
+        It ends with the guard and with the connection to the agent. HostError if the guest's kernel has no nf_tables,
+        or its agent is older than that.
+        """
+        with self._budget.step():
+            try:
+                self._shielded = True
+                return self._inside.shield(services)
+            except ProtocolError as error:
+                raise HostError(f"nftables: {error}") from error
+
     def guard(self, services: Sequence[Service]) -> None:
         """Start a guard in the guest, which restores the first of these services of each address family; () ends it.
 
@@ -291,6 +312,10 @@ class VmDriver:
             self._agent.guard(GUARD_PERIOD, *self._inside.ipvs.guards(services))
         else:
             self._agent.unguard()
+            if self._shielded:
+                self._shielded = False
+                with suppress(HostError, ProtocolError):
+                    self._inside.shield(())
 
     def heard(self, timeout: float, wake: int) -> Notices:
         """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from reconciler.doctor.facts import Network
 from reconciler.model.address import contains, is_ipv6, pack, split_prefix, unpack
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
@@ -23,16 +22,17 @@ def is_plain(rule: Rule) -> bool:
 
 
 class Lookup:
-    """The rules and routes of one network."""
+    """The routes and rules of one network."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, routes: Iterable[Route], rules: Iterable[Rule] = ()) -> None:
+        listed = tuple(rules)
         self._rules = {
-            family: sorted((r for r in network.rules if r.family == family), key=lambda rule: rule.priority)
+            family: sorted((r for r in listed if r.family == family), key=lambda rule: rule.priority)
             for family in ("ipv4", "ipv6")
         }
         self._tables: dict[int, _Networks] = {}
         self._lengths: dict[tuple[int, int], list[int]] = {}
-        for route in network.routes:
+        for route in routes:
             if route.tos or route.from_:
                 continue
             packed, length = split_prefix(route.dest)

@@ -1,0 +1,418 @@
+"""What a plan costs: which connections each of its operations cuts, by the connections that the kernel lists.
+
+A connection is cut if its address leaves the sandbox, if no route carries its packets any more, or if its IPVS server
+goes. It may be cut if its packets take another way: whether others answer there, no kernel knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.model.address import contains, is_ipv6, network, split_prefix
+from reconciler.model.cost import Cut, End, Flow, Traffic, together
+from reconciler.model.lookup import REJECTED, Lookup
+from reconciler.model.neighbour import Neighbour
+from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, Route, canonical_hops
+from reconciler.model.rule import Rule
+from reconciler.model.sysctl import ALL_DISABLE_IPV6, IP_FORWARD
+from reconciler.operations import Operation
+from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
+from reconciler.operations.interface import DetachInterface, RenameInterface
+from reconciler.operations.item import AddItem, DeleteItem, ReplaceItem
+from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
+from reconciler.operations.sysctl import SetNetworkSysctl
+from reconciler.plan import Plan
+
+if TYPE_CHECKING:
+    from reconciler.model.ipvs import ServerKey, ServiceKey
+    from reconciler.model.sandbox import Observed
+
+_Affects = Callable[[Flow], "bool | None"]
+# Whether a flow is cut: surely, maybe, or not.
+_SURELY, _MAYBE, _NOT = True, None, False
+_SAVED = "a saved state has no connections"
+_RUNTIME = "kata-runtime lists no connections"
+_DRAINED = "those that are left when the drain ends"
+# Operations by the names of their kinds: those of IPVS, machines and runtimes are imported only if a plan has any.
+_IPVS = {"DeleteService", "DeleteServer", "DrainServer"}
+_RUNTIME_ONLY = {"UnplugInterface", "DeleteContainerRoute"}
+
+
+class Cost(NamedTuple):
+    """What each operation of a plan cuts, and all together. An operation that can cut nothing is not in `cuts`."""
+
+    cuts: Mapping[Operation, Cut]
+    total: Cut
+
+
+def cutting(plan: Plan, observed: Observed) -> list[Operation]:
+    """Return the operations that can cut a connection."""
+    if not plan.segments:
+        return []
+    could = _Could(observed)
+    return [each for each in plan.operations if could.cut(each)]
+
+
+def needs_traffic(operations: Iterable[Operation]) -> bool:
+    """Return whether the connections have to be read: IPVS counts those of a server in its own table."""
+    return any(each.kind not in _IPVS | _RUNTIME_ONLY for each in operations)
+
+
+def cost(plan: Plan, observed: Observed, operations: Sequence[Operation], traffic: Traffic) -> Cost:
+    """Return what the operations of a plan that can cut something really do, by the connections that there are."""
+    judge = _Judge(plan, observed)
+    cuts: dict[Operation, Cut] = {}
+    sure: set[object] = set()
+    maybe: set[object] = set()
+    counted = []
+    gone: set[tuple[ServiceKey, ServerKey]] = set()
+    for each in operations:
+        if each.kind in _IPVS:
+            cuts[each] = _of_ipvs(each, observed, gone)
+            counted.append(cuts[each])
+        elif each.kind in _RUNTIME_ONLY:
+            cuts[each] = Cut(most=None, unknown=(_RUNTIME,))
+            counted.append(cuts[each])
+        else:
+            surely, perhaps = judge.flows(each, traffic)
+            most = None if traffic.unknown else len(surely) + len(perhaps)
+            cuts[each] = Cut(len(surely), most, unknown=traffic.unknown)
+            sure |= surely
+            maybe |= perhaps
+    counted.append(_union(sure, maybe, gone, traffic, asked=needs_traffic(operations)))
+    return Cost(cuts, together(counted))
+
+
+def saved_cost(operations: Iterable[Operation]) -> Cost:
+    """Return what is known of the cost if there is no sandbox to look at."""
+    unknown = Cut(most=None, unknown=(_SAVED,))
+    cuts = dict.fromkeys(operations, unknown)
+    return Cost(cuts, together(cuts.values()))
+
+
+def _union(
+    sure: set[object], maybe: set[object], gone: set[tuple[ServiceKey, ServerKey]], traffic: Traffic, *, asked: bool
+) -> Cut:
+    """Return what is cut by the network. Connections of IPVS servers that go are counted there."""
+    if gone:
+        counted = {flow.key for flow in traffic.flows if flow.ipvs and (flow.ipvs[:3], flow.ipvs[3:]) in gone}
+        sure, maybe = sure - counted, maybe - counted
+    unknown = traffic.unknown if asked else ()
+    return Cut(len(sure), None if unknown else len(sure | maybe), unknown=unknown)
+
+
+def _of_ipvs(operation: Operation, observed: Observed, gone: set[tuple[ServiceKey, ServerKey]]) -> Cut:
+    from reconciler.operations.ipvs import DeleteServer, DeleteService, DrainServer
+    from reconciler.operations.runtime import ImportedRule, RuleCommand
+
+    if isinstance(operation, RuleCommand | ImportedRule):
+        return Cut(most=None, unknown=(_RUNTIME,))
+    match operation:
+        case DeleteService(service=service):
+            places = [(service.key, server.key) for server in service.servers]
+        case DeleteServer(service=key, server=server):
+            places = [(key, server.key)]
+        case DrainServer(service=key, server=server):
+            counted = _load(observed, (key, server.key))
+            return Cut(0, counted.most, unknown=(_DRAINED,) if counted.most else counted.unknown)
+        case _:
+            raise TypeError(f"{operation.kind} cuts no connection of IPVS")
+    gone.update(places)
+    return together(_load(observed, each) for each in places)
+
+
+def _load(observed: Observed, place: tuple[ServiceKey, ServerKey]) -> Cut:
+    load = observed.around.connections.get(place)
+    if load is None:
+        return Cut(most=None, unknown=("the kernel's count of the connections was not read",))
+    protocol = place[0][0]
+    if protocol == "udp":
+        return Cut(load.total, load.total, persistent=load.persistent)
+    if protocol in {"tcp", "sctp"}:
+        return Cut(load.active, load.active, closing=load.inactive, persistent=load.persistent)
+    # A firewall mark has flows of any protocol.
+    return Cut(load.active, load.total, persistent=load.persistent)
+
+
+class _Could:
+    """Whether an operation can cut anything at all: nothing is read before one can."""
+
+    def __init__(self, observed: Observed) -> None:
+        had, around = observed.sandbox, observed.around
+        self._known = had.routes is not None
+        self._networks: dict[tuple[bool, int], set[int]] = {}
+        for route in (*(had.routes or ()), *around.routes):
+            number, length, bits = _number(route.dest)
+            self._networks.setdefault((bits == 128, length), set()).add(number >> (bits - length))
+
+    def cut(self, operation: Operation) -> bool:
+        match operation:
+            case DetachInterface() | DeleteAddress() | DeleteRoute():
+                return True
+            case ReplaceRoute(route=route, before=before):
+                return (route.type, route.nexthops) != (before.type, before.nexthops)
+            case AddRoute(route=route):
+                # The kernel's own routes are restored where they were.
+                return route.protocol != PROTOCOL_KERNEL and self._is_covered(route.dest)
+            case AddAddress(address=address):
+                return self._is_covered(network(address.address))
+            case AddItem(item=item) | ReplaceItem(item=item) | DeleteItem(item=item):
+                return isinstance(item, Rule) or self._is_covered(f"{item.address}/{128 if item.is_ipv6 else 32}")
+            case SetNetworkSysctl(value=value):
+                return _turns_off_ipv6(operation) or (_is_forwarding(operation.name) and not value)
+            case _:
+                return operation.kind in _IPVS | _RUNTIME_ONLY | {"DeleteDevice"}
+
+    def _is_covered(self, dest: str) -> bool:
+        """Return whether packets to a destination have a route already."""
+        if not self._known:
+            return True
+        number, length, bits = _number(dest)
+        return any(
+            number >> (bits - each) in found
+            for (ipv6, each), found in self._networks.items()
+            if ipv6 == (bits == 128) and each <= length
+        )
+
+
+class _Judge:
+    """Decides about each connection. `plan`: what else happens to the sandbox."""
+
+    def __init__(self, plan: Plan, observed: Observed) -> None:
+        had, around = observed.sandbox, observed.around
+        self._old = _old_names(plan.operations)
+        operations = [self._as_before(each) for each in plan.operations]
+        self._nics = {each.device: each for each in had.interfaces or ()}
+        self._coming = {each.address.host for each in operations if isinstance(each, AddAddress | ReplaceAddress)}
+        self._plugged = {each.device for each in operations if each.kind == "AddDevice"}  # type: ignore[union-attr]
+        self._leaving = {each.name for each in operations if isinstance(each, DetachInterface)}
+        going = {(each.device, each.address.address) for each in operations if isinstance(each, DeleteAddress)}
+        self._kept = {
+            (nic.name, network(each.address))
+            for nic in self._nics.values()
+            for each in nic.addresses
+            if (nic.name, each.address) not in going
+        }
+        self._hosts = {
+            each.host
+            for nic in self._nics.values()
+            for each in nic.addresses
+            if nic.name not in self._leaving and (nic.name, each.address) not in going
+        }
+        self._managed = around.addresses
+        self._routes = Lookup(_routes_after(operations, (*(had.routes or ()), *around.routes), self._leaving))
+        services = (*((had.ipvs.services if had.ipvs else None) or ()), *around.services)
+        self._translated = {
+            (server.address, server.port) for each in services for server in each.servers if server.forward == "nat"
+        }
+
+    def flows(self, operation: Operation, traffic: Traffic) -> tuple[set[object], set[object]]:
+        """Return the keys of the connections that an operation cuts, and of those that it may cut."""
+        affects = self._rule_of(self._as_before(operation))
+        sure: set[object] = set()
+        maybe: set[object] = set()
+        for flow in traffic.flows:
+            found = affects(flow)
+            if found is not _NOT:
+                (sure if found else maybe).add(flow.key)
+        return sure, maybe
+
+    def _rule_of(self, operation: Operation) -> _Affects:
+        match operation:
+            case DeleteAddress(device=device, address=address):
+                return self._by_address(device, address.address)
+            case AddAddress(device=device, address=address):
+                return lambda flow: self._worst(flow, lambda end: _draws(address.address, device, end))
+            case DetachInterface(name=name):
+                return self._by_nic(name, comes_back=False)
+            case DeleteRoute(route=route):
+                return lambda flow: self._worst(flow, lambda end: self._without(route, end))
+            case ReplaceRoute(route=route):
+                return lambda flow: self._worst(flow, lambda end: _replaced(route, end))
+            case AddRoute(route=route):
+                return lambda flow: self._worst(flow, lambda end: _taken_by(route, end))
+            case AddItem(item=item) | ReplaceItem(item=item) | DeleteItem(item=item):
+                return self._by_item(item)
+            case SetNetworkSysctl():
+                return self._by_sysctl(operation)
+            case _:
+                device = operation.device  # type: ignore[union-attr]
+                nic = self._nics.get(device)
+                return self._by_nic(nic.name if nic else "", comes_back=device in self._plugged)
+
+    def _as_before(self, operation: Operation) -> Operation:
+        """Return an operation with the names that NICs have now, before the plan renames them."""
+        if not self._old:
+            return operation
+        match operation:
+            case AddAddress(device=device) | DeleteAddress(device=device) | ReplaceAddress(device=device):
+                return replace(operation, device=self._old.get(device, device))
+            case AddRoute(route=route) | DeleteRoute(route=route) | ReplaceRoute(route=route):
+                hops = (replace(hop, device=self._old.get(hop.device, hop.device)) for hop in route.nexthops)
+                return replace(operation, route=replace(route, nexthops=canonical_hops(hops)))
+            case _:
+                return operation
+
+    def _ends(self, flow: Flow) -> tuple[End, ...]:
+        """Return where packets of a connection really go: an IPVS server without NAT answers its client by itself."""
+        return flow.ends[1:] if flow.ipvs and flow.ipvs[3:] not in self._translated else flow.ends
+
+    def _worst(self, flow: Flow, judge: Callable[[End], bool | None]) -> bool | None:
+        found = {judge(end) for end in self._ends(flow) if end.route and end.route.table != TABLE_LOCAL}
+        return _SURELY if _SURELY in found else _MAYBE if _MAYBE in found else _NOT
+
+    def _by_address(self, device: str, prefix: str) -> _Affects:
+        host, connected = prefix.partition("/")[0], network(prefix)
+        comes_back = host in self._coming or host in self._hosts
+        still_connected = (device, connected) in self._kept
+
+        def loses(end: End) -> bool | None:
+            route = end.route
+            derived = route and route.protocol == PROTOCOL_KERNEL and route.dest == connected
+            return _MAYBE if derived and not still_connected and device in route.devices else _NOT  # type: ignore[union-attr]
+
+        def affects(flow: Flow) -> bool | None:
+            if not comes_back and (flow.near == host or any(end.address == host for end in flow.ends)):
+                return _SURELY
+            return self._worst(flow, loses)
+
+        return affects
+
+    def _by_nic(self, name: str, *, comes_back: bool) -> _Affects:
+        own = {each.host for nic in self._nics.values() if nic.name == name for each in nic.addresses}
+        own |= {address.partition("/")[0] for nic, address in self._managed if nic == name}
+        own -= self._coming
+
+        def loses(end: End) -> bool | None:
+            if end.route is None or name not in end.route.devices:
+                return _NOT
+            return _MAYBE if len(end.route.devices) > 1 else self._elsewhere(end.route, end.address)
+
+        def affects(flow: Flow) -> bool | None:
+            bound = flow.near in own or any(end.address in own for end in flow.ends)
+            found = _SURELY if bound else self._worst(flow, loses)
+            return _MAYBE if found and comes_back else found
+
+        return affects
+
+    def _without(self, route: Route, end: End) -> bool | None:
+        return self._elsewhere(route, end.address) if end.route and end.route.key == route.key else _NOT
+
+    def _elsewhere(self, route: Route, address: str) -> bool | None:
+        """Return whether packets to an address are lost once they cannot take a route any more."""
+        for table in dict.fromkeys((route.table, TABLE_MAIN)):
+            found = next(self._routes.in_table(table, address), None)
+            if found and found.type in REJECTED:
+                return _SURELY
+            if found and found.type == "unicast":
+                return _NOT if found.nexthops == route.nexthops else _MAYBE
+        return _SURELY
+
+    def _by_item(self, item: Rule | Neighbour) -> _Affects:
+        if isinstance(item, Neighbour):
+            return lambda flow: self._worst(flow, lambda end: _next_to(item, end))
+        family = item.family == "ipv6"
+
+        def selects(flow: Flow) -> bool | None:
+            if item.from_ and not contains(item.from_, flow.near):
+                return _NOT
+            return self._worst(
+                flow,
+                lambda end: (
+                    _MAYBE
+                    if is_ipv6(end.address) == family and (not item.to or contains(item.to, end.address))
+                    else _NOT
+                ),
+            )
+
+        return selects
+
+    def _by_sysctl(self, operation: SetNetworkSysctl) -> _Affects:
+        if not _turns_off_ipv6(operation):
+            family = operation.name != IP_FORWARD and ".ipv6." in operation.name
+            return lambda flow: _MAYBE if flow.ipvs and is_ipv6(flow.near) == family else _NOT
+        if operation.nic is None:
+            return lambda flow: is_ipv6(flow.near)
+        by_nic = self._by_nic(operation.nic, comes_back=False)
+        return lambda flow: by_nic(flow) if is_ipv6(flow.near) else _NOT
+
+
+def _old_names(operations: Iterable[Operation]) -> dict[str, str]:
+    """Return the name that each NIC had before its renames, by its last one."""
+    old: dict[str, str] = {}
+    for each in operations:
+        if isinstance(each, RenameInterface):
+            old[each.new_name] = old.pop(each.name, each.name)
+    return old
+
+
+def _routes_after(operations: Iterable[Operation], routes: Iterable[Route], leaving: set[str]) -> Iterator[Route]:
+    """Yield the routes that there are after a plan."""
+    found = {(each.key, each.protocol): each for each in routes if not each.devices or each.devices - leaving}
+    for each in operations:
+        match each:
+            case DeleteRoute(route=route):
+                found.pop((route.key, route.protocol), None)
+            case AddRoute(route=route) | ReplaceRoute(route=route):
+                found = found if (route.key, route.protocol) in found else dict(found)
+                found[route.key, route.protocol] = route
+            case _:
+                pass
+    return iter(found.values())
+
+
+def _draws(prefix: str, device: str, end: End) -> bool | None:
+    """Return whether an address that is added, and the network on its link, take packets away from their route."""
+    host, length = prefix.partition("/")[0], int(prefix.partition("/")[2])
+    if end.address == host:
+        return _SURELY
+    if end.route is None or not contains(network(prefix), end.address) or end.route.devices == {device}:
+        return _NOT
+    return _MAYBE if _length(end.route) < length and end.route.table == TABLE_MAIN else _NOT
+
+
+def _replaced(route: Route, end: End) -> bool | None:
+    before = end.route
+    if before is None or before.key != route.key:
+        return _NOT
+    if route.type in REJECTED:
+        return _SURELY
+    return _NOT if (route.type, route.nexthops) == (before.type, before.nexthops) else _MAYBE
+
+
+def _taken_by(route: Route, end: End) -> bool | None:
+    """Return whether a route that is added takes packets away from theirs."""
+    before = end.route
+    if before is None or is_ipv6(end.address) != route.is_ipv6 or not contains(route.dest, end.address):
+        return _NOT
+    if (route.type, route.nexthops) == (before.type, before.nexthops):
+        return _NOT
+    if route.table != before.table:
+        return _MAYBE
+    better = (_length(route), -route.metric) > (_length(before), -before.metric)
+    return _NOT if not better else _SURELY if route.type in REJECTED else _MAYBE
+
+
+def _next_to(neighbour: Neighbour, end: End) -> bool | None:
+    hops = end.route.nexthops if end.route else ()
+    met = any(hop.device == neighbour.device and (hop.gateway or end.address) == neighbour.address for hop in hops)
+    return _MAYBE if met and not neighbour.proxy else _NOT
+
+
+def _turns_off_ipv6(operation: SetNetworkSysctl) -> bool:
+    return operation.value == 1 and (operation.name == ALL_DISABLE_IPV6 or operation.name.endswith("disable_ipv6"))
+
+
+def _is_forwarding(name: str) -> bool:
+    return name == IP_FORWARD or name.replace("/", ".").endswith(".forwarding")
+
+
+def _length(route: Route) -> int:
+    return int(route.dest.rpartition("/")[2])
+
+
+def _number(prefix: str) -> tuple[int, int, int]:
+    packed, length = split_prefix(prefix)
+    return int.from_bytes(packed), length, len(packed) * 8
