@@ -13,6 +13,7 @@ import pytest
 from reconciler import converge
 from reconciler.converge import Result, apply, repair
 from reconciler.errors import ApplyError, ChannelError, RefusedError, VerifyError
+from reconciler.guest.agent import Probe
 from reconciler.model.identity import Listed
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.route import Route
@@ -114,6 +115,12 @@ class Box:
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         raise AssertionError(names)
+
+    def attempt(self, probes: Sequence[Probe], seconds: float) -> list[str]:
+        raise AssertionError(probes, seconds)
+
+    def device_to(self, address: str) -> str:
+        raise AssertionError(address)
 
     def ipvs_listing(self) -> str:
         raise AssertionError

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.guest.agent import Probe
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink.facts import Snapshot
@@ -53,6 +54,12 @@ class Seen:
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         raise AssertionError(names)
+
+    def attempt(self, probes: Sequence[Probe], seconds: float) -> list[str]:
+        raise AssertionError(probes, seconds)
+
+    def device_to(self, address: str) -> str:
+        raise AssertionError(address)
 
     def ipvs_listing(self) -> str:
         raise AssertionError

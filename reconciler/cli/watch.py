@@ -49,6 +49,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="stop applying changed manifests after so many failures (default: never)",
     )
     parser.add_argument(
+        "--confirm",
+        action="store_true",
+        help="undo a changed manifest whose checks fail, and hold it until it is edited (--at-once does so, too)",
+    )
+    parser.add_argument(
+        "--bake",
+        metavar="TIME",
+        type=_seconds,
+        default=0.0,
+        help="make the checks of a changed manifest once more after so long; until then, its turn is not over",
+    )
+    parser.add_argument(
         "--look",
         metavar="TIME",
         type=_seconds,
@@ -157,6 +169,8 @@ def run(arguments: argparse.Namespace) -> int:
         full_look=max(arguments.full_look, arguments.look),
         change=arguments.mode == "repair",
         guard=arguments.guard,
+        confirm=arguments.confirm or arguments.bake > 0 or arguments.at_once != Pace(),
+        bake=arguments.bake,
     )
     pace = arguments.at_once._replace(stop_after=arguments.stop_after_failures)
     options = Options(

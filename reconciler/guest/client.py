@@ -135,6 +135,14 @@ class AgentClient:
         """Change a sysctl that the agent allows."""
         self.request(agent.SYSCTL_SET, f"{name}={value}".encode())
 
+    def attempt(self, probes: Sequence[agent.Probe], seconds: float) -> list[str]:
+        """Try to reach something from the guest; see `agent.attempt`. At most agent.MAX_PROBE_TIME milliseconds."""
+        payload = agent.PROBE_HEAD.pack(round(seconds * 1000)) + "\n".join(each.line for each in probes).encode()
+        answer = b"".join(self.request(agent.PROBE, payload)).decode(errors="replace").split("\n")
+        if len(answer) != len(probes):
+            raise ProtocolError(f"the guest's agent sent {len(answer)} results for {len(probes)} probes")
+        return [line[: agent.MAX_TEXT] for line in answer]
+
     def ipvs_listing(self) -> str | None:
         """Return the guest's /proc/net/ip_vs; None if its kernel does not have it."""
         try:

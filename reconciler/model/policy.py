@@ -30,7 +30,7 @@ class Policy:
     `file`: what the operator changes to allow more. `lines`: the first and the last line of each field in it, from 1,
     without those that it lacks. `processes`: whether a namespace may be that of a process. `physical_devices`: devices
     of `devices` that may have hardware behind them. `rules_files`: folders of files of rules besides those that hold
-    the manifests.
+    the manifests. `host_checks`: networks that checks of manifests may reach from the host.
     """
 
     file: str = POLICY_FILE
@@ -43,6 +43,7 @@ class Policy:
     devices: Devices = field(default_factory=_any_device)
     physical_devices: Devices = field(default_factory=_no_device)
     rules_files: tuple[str, ...] = ()
+    host_checks: tuple[str, ...] = ()
 
 
 DEFAULTS = Policy()

@@ -14,7 +14,8 @@ from reconciler.model.rule import Rule
 from reconciler.model.sysctl import Sysctls
 
 if TYPE_CHECKING:
-    # Most manifests have no IPVS section.
+    # Most manifests have no checks and no IPVS section.
+    from reconciler.model.check import Check
     from reconciler.model.ipvs import Ipvs, ServerKey, Service, ServiceKey
     from reconciler.model.machine import Machine
 
@@ -99,7 +100,7 @@ DriverAddress = NetnsAddress | VmAddress | KataAddress
 class Sandbox:
     """A sandbox and its sections. None: leave alone; (): delete all of ours. `paused`: why `watch` leaves it alone.
 
-    `sysctls` are never deleted: what they do not name is left alone.
+    `sysctls` are never deleted: what they do not name is left alone. `checks`: of each change.
     """
 
     id: str
@@ -111,6 +112,7 @@ class Sandbox:
     rules: tuple[Rule, ...] | None = None
     ipvs: Ipvs | None = None
     paused: str = ""
+    checks: tuple[Check, ...] = ()
 
 
 class AttachableDevice(NamedTuple):

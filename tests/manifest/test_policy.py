@@ -45,6 +45,7 @@ OF_HOST = {
     "interfaces[0].device": ["devices", "physicalDevices"],
     "interfaces[0].vhostUserSocket": ["sockets"],
     "ipvs.rulesFile": ["rulesFiles"],
+    "checks[0].from": ["hostChecks"],
 }
 # The others of these sections name nothing of the host: a sandbox, a container, what is in the sandbox, or a value.
 HARMLESS = {
@@ -63,6 +64,9 @@ HARMLESS = {
     "rules[0].suppressPrefixlength",
     *("ipvs", "ipvs.timeouts", "ipvs.sysctls", "ipvs.exclude", "ipvs.exclude[0]", "ipvs.exclude[0].fwmark"),
     *("ipvs.drain", "ipvs.services", "ipvs.services[0]", "ipvs.services[0].servers", "ipvs.services[0].servers[0]"),
+    *("checks", "checks[0]"),
+    *(f"checks[0].{name}" for name in ("ping", "tcp", "http", "route", "connects", "connects.service", "device")),
+    *(f"checks[0].{name}" for name in ("expect", "timeout", "count", "required", "onRepair")),
     *("ipvs.services[0].schedulerFlags[0]", "ipvs.services[0].ignore[0]", "ipvs.rules"),
 }
 # Settings of the sandbox's kernel, of which the schema has a closed list, and values of rules of IPVS.
@@ -123,6 +127,7 @@ def test_all_fields(tmp_path: Path) -> None:
         devices={"web-*": ["tap-*"]},
         physicalDevices={"edge-1": ["eth1"]},
         rulesFiles=["/srv/ipvs"],
+        hostChecks=["192.0.2.0/24"],
     )
     assert policy.read(file, []) == Policy(
         file=file,
@@ -135,6 +140,7 @@ def test_all_fields(tmp_path: Path) -> None:
         devices={"web-*": ("tap-*",)},
         physical_devices={"edge-1": ("eth1",)},
         rules_files=("/srv/ipvs",),
+        host_checks=("192.0.2.0/24",),
     )
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from reconciler import pending
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
 from reconciler.drivers.reach import about, check_socket, open_socket, refuse_physical_devices
@@ -33,6 +34,7 @@ from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
     from reconciler.drivers.survey import Inventory
+    from reconciler.guest.agent import Probe
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -71,9 +73,11 @@ class VmDriver:
         """Disconnect from the agent and the monitor, so that other runs can connect."""
         self._stack.close()
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Return a lock that does nothing: the machine has one client at a time anyway."""
-        return nullcontext()
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock nothing: the machine has one client at a time anyway. A change that waits to be confirmed counts."""
+        pending.check(self.place)
+        yield
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask QEMU what is plugged, and read the guest's kernel."""
@@ -166,6 +170,15 @@ class VmDriver:
         """Read sysctls, as the protocol says."""
         with self._budget.step():
             return self._inside.read_sysctls(names)
+
+    def attempt(self, probes: Sequence[Probe], seconds: float) -> list[str]:
+        """Let the agent try to reach something, as the protocol says."""
+        return self._agent.attempt(probes, seconds)
+
+    def device_to(self, address: str) -> str:
+        """Look a route up, as the protocol says."""
+        with self._budget.step():
+            return self._inside.engine.device_to(address)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""
