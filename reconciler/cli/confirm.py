@@ -55,19 +55,24 @@ def await_confirmation(waiting: Sequence[Pending]) -> int:
         return 0
     names = {each.sandbox for each in waiting}
     try:
-        while left := [each for each in pending.every() if each.sandbox in names and not each.is_reverting]:
-            rewrite(f"Enter keeps it; undone in {max(0, round(min(each.left for each in left)))} s ")
-            if select.select([sys.stdin], [], [], _POLL)[0]:
-                rewrite("")
-                # The end of the input is no Enter.
-                if not os.read(sys.stdin.fileno(), 1024):
-                    return 0
-                for each in left:
-                    keep(each.sandbox)
-                return 0
+        typed = _await_enter(names)
     finally:
         rewrite("")
-    return _tell_ends(names)
+    if typed is None:
+        return _tell_ends(names)
+    # The end of the input is no Enter.
+    for name in sorted(names) if typed else ():
+        keep(name)
+    return 0
+
+
+def _await_enter(names: set[str]) -> bytes | None:
+    """Return what was typed; None if none of the changes waits any more."""
+    while left := [each for each in pending.every() if each.sandbox in names and not each.is_reverting]:
+        rewrite(f"Enter keeps it; undone in {max(0, round(min(each.left for each in left)))} s ")
+        if select.select([sys.stdin], [], [], _POLL)[0]:
+            return os.read(sys.stdin.fileno(), 1024)
+    return None
 
 
 def _tell_ends(names: set[str]) -> int:

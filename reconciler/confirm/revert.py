@@ -93,7 +93,8 @@ def _finish(found: Pending, lines: Writer, driver: Driver | None) -> bool:
         return True
     except (ReconcilerError, OSError) as error:
         return _failed(found, error, scribe)
-    scribe.tell("reverted", reason="not confirmed in time", file=found.file, by=found.by)
+    reason = "not confirmed in time" if found.deadline else "the change failed, or whoever made it was killed"
+    scribe.tell("reverted", reason=reason, file=found.file, by=found.by)
     pending.remove(found.sandbox)
     return True
 

@@ -814,7 +814,7 @@ class Probe(NamedTuple):
         kind, address, *numbers = line.split(" ", 5)
         path = numbers.pop() if len(numbers) == 4 else ""
         is_good = kind in {"tcp", "http", "ping"} and len(numbers) == 3 and all(map(str.isdecimal, numbers))
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             if is_good and socket.inet_pton(cls.family_of(address), address):
                 port, tries, status = (int(each[:6]) for each in numbers)
                 is_path = path[:1] == "/" and path.isascii() and path.isprintable() and " " not in path

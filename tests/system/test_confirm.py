@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ from reconciler.manifest.load import load
 from reconciler.pending import Pending
 from tests.allowed import FILE, POLICY
 from tests.conftest import Kernel
-from tests.system.box import Box, SandboxPlace, nic
+from tests.machine import Guest
+from tests.system.box import Box, SandboxPlace, VmBox, nic
+from tests.terminal import terminal
 from tests.watch.running import until
 
 ROOT = Path(__file__).parents[2]
@@ -226,3 +229,76 @@ def test_a_confirmation_that_is_killed_counts_or_not(
         stepped("command", 1 + int((run + random.random()) * count / runs), steps, "confirm", boxed.name)
         boxed.await_end()
         assert boxed.shown() in {boxed.old, boxed.new}
+
+
+def last(text: bytes) -> str:
+    """Return the last line that a terminal shows."""
+    return text.decode().splitlines()[-1].rpartition("\x1b[K")[2]
+
+
+def test_enter_keeps_it_on_a_terminal_which_counts_down(boxed: Story) -> None:
+    words = ["apply", "--policy", FILE, "--allow-delete", "all", "--confirm", "5min", boxed.file]
+    with terminal(*words, columns=40) as shown:
+        shown.read(b"Enter keeps it; undone in ")
+        shown.type("\n")
+        code, text = shown.finish()
+    assert (code, last(text)) == (0, f"{boxed.name}: confirmed")
+    assert (boxed.shown(), boxed.waiting) == (boxed.new, None)
+
+
+def test_a_terminal_shows_that_it_was_undone(boxed: Story) -> None:
+    words = ["apply", "--policy", FILE, "--allow-delete", "all", "--confirm", "1s", boxed.file]
+    with terminal(*words) as shown:
+        code, text = shown.finish()
+    assert (code, last(text)) == (2, f"{boxed.name}: not confirmed in time: undone")
+    assert boxed.shown() == boxed.old
+
+
+def test_a_confirmation_by_another_ends_the_wait(boxed: Story) -> None:
+    words = ["apply", "--policy", FILE, "--allow-delete", "all", "--confirm", "5min", boxed.file]
+    with terminal(*words) as shown:
+        shown.read(b"Enter keeps it")
+        assert main(["confirm", boxed.name]) == 0
+        code, text = shown.finish()
+    assert (code, last(text)) == (0, f"{boxed.name}: confirmed")
+
+
+def test_status_counts_down_without_a_watcher(boxed: Story, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["apply", "--confirm", "5min", boxed.file]) == 0
+    capsys.readouterr()
+    main(["status"])
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith(f"{boxed.name}: "))
+    assert re.fullmatch(rf"{boxed.name}: a change waits to be confirmed, until .* \(\d+ s left\)", line)
+    assert main(["confirm", boxed.name]) == 0
+
+
+def test_what_no_manifest_can_express_is_no_way_back(boxed: Story, capsys: pytest.CaptureFixture[str]) -> None:
+    boxed.place.ip("address", "add", "10.5.0.1", "peer", "10.5.0.2", "dev", "eth0")
+    assert main(["apply", "--confirm", "1min", boxed.file]) == 3
+    assert "the way back cannot be recorded: no manifest can express all" in capsys.readouterr().err
+    assert boxed.waiting is None
+
+
+def test_rules_of_ipvs_are_undone_and_a_service_that_takes_no_connection_undoes_them(
+    kernel: Kernel, guest: Guest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = VmBox(kernel, tmp_path / "box.yaml", guest)
+    name = kernel.prefix
+    service = {"tcp": "127.0.0.1:80", "scheduler": "rr", "servers": [{"address": "127.0.0.1:81", "weight": 1}]}
+    connects = {"connects": {"service": "127.0.0.1:80"}, "timeout": 1}
+    try:
+        place.apply(sandbox=name, ipvs={"services": [service]})
+        before = guest.output("ipvsadm", "-Sn")
+        more = [service | {"scheduler": "wlc"}, {"udp": "10.0.0.7:53", "servers": [{"address": "10.0.0.8:53"}]}]
+        file = place.write(sandbox=name, ipvs={"services": more})
+        assert main(["apply", "--confirm", "1s", file]) == 0
+        assert guest.output("ipvsadm", "-Sn") != before
+        until(lambda: pending.read(name) is None)
+        assert guest.output("ipvsadm", "-Sn") == before
+        file = place.write(sandbox=name, ipvs={"services": more}, checks=[connects | {"required": True}])
+        assert main(["apply", "--confirm", "1min", file]) == 2
+        assert "1 check failed after the change: connects 127.0.0.1:80" in capsys.readouterr().err
+        assert (guest.output("ipvsadm", "-Sn"), pending.read(name)) == (before, None)
+    finally:
+        pending.remove(name)
+        place.apply("--allow-delete", "all", sandbox=name, ipvs={"services": []})

@@ -18,7 +18,7 @@ from tests.watch.running import OTHER, ROUTE, Keep, Kept, Running, until, watchi
 
 # The namespace has `lo` down, so nothing answers there, and its own address never does.
 SILENT = {"ping": "10.0.0.2", "timeout": 1, "required": True}
-ROUTED = {"route": "10.8.0.1", "device": "eth0", "timeout": 1}
+ROUTED = {"route": "10.8.0.1", "device": "eth0", "timeout": 5}
 
 
 @pytest.fixture
