@@ -358,11 +358,13 @@ class Worker:
             self._recorder.begin_manifest(look.manifest)
         self._claims.claim(look.manifest.sandbox, driver)
         succeeded = self._compare(driver, look)
+        self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
         with self._lock:
             if self._manifest.sandbox == look.manifest.sandbox:
-                # It has taken effect. Until then it stays new, whatever a look ends with.
+                # It has taken effect. Until then it stays new, whatever a look ends with. Nobody calls it good before,
+                # and from now on its last look is known.
                 self._cause = ""
-        self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
+        self._tell_done(look, succeeded=succeeded)
 
     def _end_paused_look(self, look: Look, driver: Driver | None = None) -> None:
         """Record that the sandbox is left alone, unless a change has to be undone that was not confirmed in time.
@@ -380,6 +382,7 @@ class Worker:
         # Nothing was looked at.
         self._begun = None
         self._end_look(look, 0.0, succeeded=True)
+        self._tell_done(look, succeeded=True)
 
     def _end_look(self, look: Look, took: float, *, succeeded: bool) -> None:
         """Record that a look has ended, and when the next one is due. `succeeded`: no operation failed."""
@@ -392,6 +395,12 @@ class Worker:
             self.status.full_looked = self.status.looked
         self.status.valid_until = self.status.looked + wait + 2 * took + SLACK
         self._measure(look, succeeded=succeeded)
+
+    def _tell_done(self, look: Look, *, succeeded: bool) -> None:
+        """Tell the watcher that the manifest of a look has taken effect, or failed to, if it was new.
+
+        While a change has to pass its checks once more, it has not taken effect yet.
+        """
         if look.cause or self._is_baking:
             self._is_baking = self._probation.baked_in is not None
             if not self._is_baking:

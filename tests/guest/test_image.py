@@ -76,7 +76,7 @@ def test_two_builders_at_once_make_one_image(tmp_path: Path) -> None:
     build = [sys.executable, "-c", "from reconciler.guest.image import prepare; print(prepare().initramfs)"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     builders = [subprocess.Popen(build, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = {builder.communicate(timeout=120)[0].strip() for builder in builders}
+    printed = {builder.communicate(timeout=600)[0].strip() for builder in builders}
     assert [builder.returncode for builder in builders] == [0, 0]
     (path,) = printed
     made = tmp_path / "reconciler"
