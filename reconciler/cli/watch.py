@@ -13,6 +13,7 @@ from reconciler.errors import HostError
 from reconciler.manifest.files import is_stream
 from reconciler.watch import log
 from reconciler.watch.page.address import PageAddress
+from reconciler.watch.probation import Confirm
 from reconciler.watch.rollout import Pace, parse_at_once
 from reconciler.watch.watcher import Options, Watcher
 from reconciler.watch.worker import Settings
@@ -51,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confirm",
         action="store_true",
-        help="undo a changed manifest whose checks fail, and hold it until it is edited (--at-once does so, too)",
+        help="undo a changed manifest whose checks fail, and hold it until it is edited",
     )
     parser.add_argument(
         "--bake",
@@ -107,6 +108,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="operation",
         help="the lowest level that is logged (default: operation, which names each single operation)",
     )
+
+
+def _confirm(arguments: argparse.Namespace) -> Confirm:
+    if arguments.confirm or arguments.bake:
+        return Confirm.ALL
+    return Confirm.NONE if arguments.at_once == Pace() else Confirm.CHECKED
 
 
 def _at_once(text: str) -> Pace:
@@ -169,7 +176,7 @@ def run(arguments: argparse.Namespace) -> int:
         full_look=max(arguments.full_look, arguments.look),
         change=arguments.mode == "repair",
         guard=arguments.guard,
-        confirm=arguments.confirm or arguments.bake > 0 or arguments.at_once != Pace(),
+        confirm=_confirm(arguments),
         bake=arguments.bake,
     )
     pace = arguments.at_once._replace(stop_after=arguments.stop_after_failures)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum, auto
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from reconciler.model.check import Check
 
 FOLDER = "/run/reconciler/held"
+
+
+class Confirm(Enum):
+    """Which changed manifests are on trial: none, those with checks, or all."""
+
+    NONE = auto()
+    CHECKED = auto()
+    ALL = auto()
 
 
 class RolledBackError(RefusedError):
@@ -55,14 +63,13 @@ class _Bake(NamedTuple):
 class Probation:
     """What is on trial in one sandbox. `bake`: seconds for which a change that has passed its checks is watched.
 
-    `enabled`: whether anything is put on trial. `tell` gets lines about checks.
+    `confirm`: which manifests are on trial.
     """
 
-    def __init__(self, sandbox: str, lines: Writer, tell: Callable[[str], None], *, enabled: bool, bake: float) -> None:
-        self._sandbox, self._lines, self._tell = sandbox, lines, tell
-        self._enabled, self._bake_time = enabled, bake
+    def __init__(self, sandbox: str, lines: Writer, confirm: Confirm, bake: float) -> None:
+        self._sandbox, self._lines, self._confirm, self._bake_time = sandbox, lines, confirm, bake
         self._bake: _Bake | None = None
-        self.held = _read(sandbox) if enabled else None
+        self.held = _read(sandbox) if confirm is not Confirm.NONE else None
 
     @property
     def baked_in(self) -> float | None:
@@ -77,7 +84,7 @@ class Probation:
 
     def checks(self, look: Look) -> tuple[Check, ...]:
         """Return the checks to make around what a look changes."""
-        if not self._enabled:
+        if self._confirm is Confirm.NONE:
             return ()
         return tuple(each for each in look.manifest.sandbox.checks if look.cause or each.on_repair)
 
@@ -85,9 +92,11 @@ class Probation:
         """Return the trial of a look; None if it only repairs drift. RolledBackError if its manifest is held."""
         if self.held and self.held.digest == _digest(look.manifest.sandbox):
             raise RolledBackError(self.held.reason)
-        if not self._enabled or not look.cause:
+        if self._confirm is Confirm.NONE or not look.cause:
             return None
         self.forget()
+        if self._confirm is Confirm.CHECKED and not look.manifest.sandbox.checks:
+            return None
         from reconciler.confirm.trial import Trial
 
         return Trial(look.policy, 0, look.manifest, scribe, self._lines)

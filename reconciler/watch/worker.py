@@ -50,7 +50,7 @@ from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
 from reconciler.watch.look import Look, drift
 from reconciler.watch.meter import Meter
-from reconciler.watch.probation import Probation
+from reconciler.watch.probation import Confirm, Probation
 from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.revision import Revision
@@ -75,7 +75,7 @@ class Settings(NamedTuple):
     """How to watch each sandbox.
 
     `look`, `full_look`: seconds between two quick and two full looks. `change`: whether to repair, or only to report.
-    `guard`: whether agents in machines restore flushed services. `confirm`: whether changed manifests are on trial, and
+    `guard`: whether agents in machines restore flushed services. `confirm`: which changed manifests are on trial, and
     `bake` for how many seconds after their checks have passed.
     """
 
@@ -83,7 +83,7 @@ class Settings(NamedTuple):
     full_look: float
     change: bool = True
     guard: bool = True
-    confirm: bool = False
+    confirm: Confirm = Confirm.NONE
     bake: float = 0.0
 
 
@@ -111,8 +111,8 @@ class Worker:
         self._scribe = Scribe(history, manifest.sandbox.id, str(manifest.sandbox.driver))
         self._recorder = LookRecorder(manifest, revision, self._scribe)
         self._settings = settings
-        name, confirm = manifest.sandbox.id, settings.confirm and settings.change
-        self._probation = Probation(name, history, self._recorder.note, enabled=confirm, bake=settings.bake)
+        confirm = settings.confirm if settings.change else Confirm.NONE
+        self._probation = Probation(manifest.sandbox.id, history, confirm, settings.bake)
         self._on_done = on_done
         self._wake = Wake()
         self._fights, self._failures = Fights(), Failures()
@@ -518,6 +518,7 @@ class Worker:
         # With a HostError, nothing was changed. Other failures do not count: if a change was undone, a device may have
         # moved to the sandbox and back, and that event would cause the next try at once, for ever.
         self._host_lacks = isinstance(error, HostError)
+        self._is_baking = self._probation.baked_in is not None
         least = self._share.rest()
         self._measure(look, succeeded=False)
         self._meter.record_error(error)
