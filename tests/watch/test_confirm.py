@@ -52,9 +52,11 @@ def test_it_leaves_alone_what_waits_and_counts_down(
     with watching(folder) as watcher:
         watcher.await_state("converged", kept.name)
         assert main(["apply", "--confirm", "5min", other(kept, folder, routes=[ROUTE, OTHER])]) == 0
-        found = watcher.await_state("paused", kept.name).sandboxes[kept.name]
+        watcher.await_state("paused", kept.name)
+        # It may have been seen while it was being made.
+        watcher.until(lambda: watcher.status().sandboxes[kept.name]["confirm_by"] > 0, "it is known to wait")
+        found = watcher.status().sandboxes[kept.name]
         assert "a change waits to be confirmed, until " in found["detail"]
-        assert found["confirm_by"] > 0
         capsys.readouterr()
         main(["status", kept.name])
         assert " s left)" in capsys.readouterr().out
