@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from reconciler import pending
+from reconciler.cli import resume
 from reconciler.cli.output import is_obedient, rewrite, say, warn
 from reconciler.cli.recording import tell, writer
 from reconciler.errors import HostError, ReconcilerError
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     worst = 0
     for name in arguments.sandboxes:
         try:
+            resume.check(name)
             keep(name)
         except HostError as error:
             warn(f"reconciler: {error}")

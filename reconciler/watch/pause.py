@@ -87,17 +87,14 @@ class PauseTracker:
         return sorted({name for name, _ in before.items() ^ found.items()})
 
 
-_FOLDERS = (FOLDER, WAITING, REVERTING)
-
-
 def _folders() -> tuple[tuple[int, int], ...]:
-    return tuple(map(_stamp, _FOLDERS))
+    return tuple(map(_stamp, (FOLDER, WAITING, REVERTING)))
 
 
 def _stamps() -> dict[str, tuple[tuple[int, int], ...]]:
     """Return what changes with each pause, and each change that waits, by sandbox."""
     found: dict[str, tuple[tuple[int, int], ...]] = {}
-    for folder in _FOLDERS:
+    for folder in (FOLDER, WAITING, REVERTING):
         with suppress(FileNotFoundError), os.scandir(folder) as entries:
             for each in entries:
                 if is_id(each.name):

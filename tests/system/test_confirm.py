@@ -99,6 +99,8 @@ def test_it_is_undone_unless_it_is_confirmed(story: Story, capsys: pytest.Captur
     assert story.shown() == story.old
     assert main(["confirm", story.name]) == 2
     assert capsys.readouterr().err == f"reconciler: {story.name}: no change waits to be confirmed\n"
+    assert main(["confirm", "../waiting/x"]) == 2
+    assert capsys.readouterr().err == 'reconciler: "../waiting/x" is not a valid sandbox ID\n'
     assert main(["apply", "--confirm", "1min", story.file]) == 0
     assert story.shown() == story.new
     # Nobody else changes it meanwhile, and whoever looks may.

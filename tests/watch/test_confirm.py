@@ -13,6 +13,9 @@ import pytest
 from reconciler import pending
 from reconciler.cli.main import main
 from reconciler.manifest.dump import dump
+from tests.conftest import Kernel
+from tests.machine import Guest
+from tests.system.box import VmBox
 from tests.system.test_confirm import helpers
 from tests.watch.running import OTHER, ROUTE, Keep, Kept, Running, until, watching
 
@@ -160,3 +163,30 @@ def test_what_fails_after_it_has_baked_is_undone_as_well(folder: Path, kept: Kep
         assert not second.has("10.9.0.0/16")
     for each in (kept, later):
         Path("/run/reconciler/held", each.name).unlink(missing_ok=True)
+
+
+def test_a_machine_that_is_watched_is_lent_for_the_change_and_for_its_undo(
+    folder: Path, kernel: Kernel, guest: Guest
+) -> None:
+    """Its guard ends meanwhile: nothing restores what the change has deleted."""
+    name = kernel.prefix
+    place = VmBox(kernel, folder / f"{name}.yaml", guest)
+    folder.mkdir()
+    service = {"tcp": "127.0.0.1:80", "servers": [{"address": "127.0.0.1:81"}]}
+    other = {"udp": "127.0.0.1:53", "servers": [{"address": "127.0.0.1:54"}]}
+    place.write(sandbox=name, ipvs={"services": [service]})
+    try:
+        with watching(folder) as watcher:
+            watcher.await_state("converged", name)
+            before = guest.output("ipvsadm", "-Sn")
+            changed = VmBox(kernel, folder.parent / "changed.yaml", guest)
+            file = changed.write(sandbox=name, ipvs={"services": [other]})
+            assert main(["apply", "--allow-delete", "all", "--confirm", "5s", file]) == 0
+            assert "127.0.0.1:53" in guest.output("ipvsadm", "-Sn")
+            assert "127.0.0.1:80" not in guest.output("ipvsadm", "-Sn")
+            until(lambda: pending.read(name) is None)
+            watcher.await_state("converged", name)
+            assert guest.output("ipvsadm", "-Sn") == before
+    finally:
+        pending.remove(name)
+        place.apply("--allow-delete", "all", sandbox=name, ipvs={"services": []})
