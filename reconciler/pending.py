@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -164,7 +164,7 @@ def undoing() -> Iterator[None]:
         _undoing.active = False
 
 
-def check(place: object) -> None:
+def check(place: Hashable) -> None:
     """Raise BusyError if a change of a sandbox waits. `place`: what all names of the sandbox have in common."""
     if getattr(_undoing, "active", False) or not os.path.isdir(FOLDER):
         return

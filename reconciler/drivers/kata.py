@@ -13,8 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from reconciler import pending
-from reconciler.drivers.lock import SandboxLock
+from reconciler.drivers.lock import SandboxLock, refuse_waiting
 from reconciler.drivers.process import run
 from reconciler.drivers.reach import check_program, refuse_physical_devices
 from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
@@ -84,7 +83,7 @@ class KataDriver:
     def lock(self) -> Iterator[None]:
         """Lock the container against our other runs. Other clients of the runtime ignore this lock."""
         with self._lock.held():
-            pending.check(self.place)
+            refuse_waiting(self.place)
             yield
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:

@@ -14,11 +14,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from reconciler import pending
 from reconciler.drivers import elsewhere, home
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink, release
-from reconciler.drivers.lock import SandboxLock
+from reconciler.drivers.lock import SandboxLock, refuse_waiting
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.files import identity
@@ -76,7 +75,7 @@ class NetnsDriver:
     def lock(self) -> Iterator[None]:
         """Lock the namespace, by its device and inode: a second name of it has the same lock."""
         with self._lock.held(), self._given.locked():
-            pending.check(self.place)
+            refuse_waiting(self.place)
             if self._given.moving():
                 from reconciler.drivers import netns_execute
 

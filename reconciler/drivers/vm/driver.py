@@ -12,9 +12,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from reconciler import pending
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
+from reconciler.drivers.lock import refuse_waiting
 from reconciler.drivers.reach import about, check_socket, open_socket, refuse_physical_devices
 from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import came_with, find
@@ -76,7 +76,7 @@ class VmDriver:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Lock nothing: the machine has one client at a time anyway. A change that waits to be confirmed counts."""
-        pending.check(self.place)
+        refuse_waiting(self.place)
         yield
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
