@@ -112,6 +112,7 @@ def apply(
                 adopt=adopt,
                 all_or_nothing=all_or_nothing or trial is not None,
                 checks=around,
+                repeats=True,
             )
         if failed:
             raise failed[1]
@@ -259,16 +260,30 @@ def _carry_out(
     all_or_nothing: bool = False,
     excused: frozenset[Subject] = frozenset(),
     checks: Around | None = None,
+    repeats: bool = False,
 ) -> tuple[Fates, ApplyError] | None:
     """Execute and verify segments. After a failure, return what became of each operation, in values and in words.
 
     `change` gets that as well, for the history. `excused`: objects that must not be changed now, and so may differ.
-    Raises ApplyError after a failure if everything was undone, also after one of `checks`.
+    Raises ApplyError after a failure if everything was undone, also after one of `checks`. `repeats`: see `_repeat`.
     """
     proof = Proof(driver, segments)
-    failed = _change(
-        driver, before, segments, proof, change, progress, adopt=adopt, all_or_nothing=all_or_nothing, excused=excused
-    )
+    try:
+        failed = _change(
+            driver,
+            before,
+            segments,
+            proof,
+            change,
+            progress,
+            adopt=adopt,
+            all_or_nothing=all_or_nothing,
+            excused=excused,
+        )
+    except VerifyError:
+        if not repeats or not _repeat(driver, before, adopt=adopt):
+            raise
+        failed = None
     if checks and (verdicts := checks.look_after()):
         not_undone = undo(driver, before.observed.as_desired(), proof)
         error = check_error(before, verdicts, not_undone)
@@ -307,6 +322,22 @@ def _change(
     else:
         _check(before, adopt=adopt, excused=excused)
     return None
+
+
+def _repeat(driver: Driver, before: Preview, *, adopt: Adoption) -> bool:
+    """Apply once more what a program in the sandbox has undone meanwhile, if that was to be expected of one.
+
+    Return whether the sandbox is as it should be now. Nothing is deleted: what appeared meanwhile is not ours to judge.
+    """
+    if not any(each.is_contested for each in before.plan.operations):
+        return False
+    segments = preview(driver, before.desired, adopt=adopt).plan.segments
+    if any(each.sign == "-" for each in flat(segments)):
+        return False
+    if any(outcome.status is not Status.DONE for outcome in execute(driver, segments)):
+        return False
+    _verify(driver, before.desired, adopt=adopt, excused=frozenset())
+    return True
 
 
 def _by_fate(fates: Fates) -> dict[str, Sequence[Operation]]:

@@ -16,8 +16,8 @@ from reconciler.confirm.revert import finish
 from reconciler.errors import ReconcilerError
 from reconciler.history.writer import Writer
 
-# Seconds between two looks at the file, and to the next try after an undo that failed.
-_POLL, _RETRY = 0.2, 0.5
+# Seconds between two looks at the file, before the deadline and after it, and to the next try after one that failed.
+_POLL, _SOON, _RETRY = 0.2, 0.1, 0.5
 READY = b"\n"
 
 
@@ -41,7 +41,11 @@ def main(sandbox: str) -> None:
             found = pending.read(sandbox)
             if found is None or (found.is_due and finish(sandbox, lines)):
                 return
-            wait = _RETRY if found.is_due else min(_POLL, found.left)
+            if found.is_due:
+                # The other process is at it, and may be killed; or this one has failed.
+                wait = _RETRY if found.problem else _SOON
+            else:
+                wait = min(_POLL, found.left)
         except (ReconcilerError, OSError):
             # The next try may be luckier; there is nobody to tell.
             wait = _RETRY

@@ -69,7 +69,7 @@ class Story:
 
     def await_end(self) -> None:
         """Wait until no change waits any more."""
-        until(lambda: self.waiting is None)
+        until(lambda: self.waiting is None, longest=0.05)
 
     def shown(self) -> str:
         """Return what `show` prints."""
@@ -201,7 +201,7 @@ def test_killed_at_any_step_it_is_the_old_state_or_the_confirmed_one(
         assert stepped(role, 0, steps, *words) == 0
         boxed.await_end()
         until(steps.exists)
-        count, runs = int(steps.read_text()), max(2, repeats(3))
+        count, runs = int(steps.read_text()), repeats(3)
         assert boxed.shown() == boxed.old
         assert count > 50
         for run in range(runs):
@@ -224,7 +224,7 @@ def test_a_confirmation_that_is_killed_counts_or_not(
     apply = ["apply", "--allow-delete", "all", "--confirm", "3s", boxed.file]
     assert main(apply) == 0
     assert stepped("command", 0, steps, "confirm", boxed.name) == 0
-    count, runs = int(steps.read_text()), max(2, repeats(3))
+    count, runs = int(steps.read_text()), repeats(3)
     for run in range(runs):
         boxed.again()
         assert main(apply) == 0
