@@ -44,11 +44,7 @@ demo-libvirt: root venv system ## show a domain of libvirt getting a network, by
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo-libvirt.sh
 
 test: setup shells browser ## run all tests, on real namespaces and virtual machines
-	@$(MAKE) --no-print-directory --jobs=2 style compiled
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going types tested
-
-.PHONY: tested
-tested:
+	@$(MAKE) --no-print-directory --jobs=2 lint compiled
 	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
@@ -61,16 +57,10 @@ fresh: root venv ## run every command of README, in order, on a fresh Debian 12 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
 	GUEST_KERNEL=$(@:test-%=%) $(PYTEST) $(WORKERS) tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
 
-lint: style types ## check format, style, types, the import contract and regular expressions
-
-# A test run checks types beside the tests: that takes one processor half a minute.
-.PHONY: style types
-types: $(VENV)/.complete
-	$(VENV)/bin/mypy
-
-style: $(VENV)/.complete
+lint: $(VENV)/.complete ## check format, style, types, the import contract and regular expressions
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python -m tests.check_regexes reconciler tests tools
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, HostError, ReconcilerError, RefusedError, VerifyError
-from reconciler.failure import kept_error, undone_error
+from reconciler.failure import check_error, kept_error, undone_error
 from reconciler.history.scribe import FAILED, PARTLY, SILENT, UNDONE, Change, Scribe
 from reconciler.model.identity import Subject
 from reconciler.model.sandbox import Observed, Sandbox
@@ -23,10 +24,27 @@ from reconciler.recover import Fates, Proof, about, execute, recover, settled, s
 from reconciler.remaining import remaining
 from reconciler.safety import Allowance, check_deletions
 
+if TYPE_CHECKING:
+    from reconciler.checks import Around
+    from reconciler.model.check import Check
+
 # Seconds between two looks at servers that drain.
 _DRAIN_POLL = 0.5
 # A message names at most this many differences.
 _SHOWN = 5
+
+
+class Trial(Protocol):
+    """A change that counts only once it is confirmed: see `confirm.trial`."""
+
+    def begin(self, driver: Driver, before: Preview) -> None:
+        """Record what leads back, before the change is made."""
+
+    def applied(self) -> None:
+        """Record that the change was made and verified."""
+
+    def fail(self, driver: Driver) -> None:
+        """Undo the change, which has failed."""
 
 
 class Failure(NamedTuple):
@@ -40,7 +58,7 @@ class Result(NamedTuple):
     """What an apply or a repair did: the operations, and how many seconds they took, including the verification.
 
     `postponed`: operations that were not executed. `draining`: how many servers still drain. `failure`: of a repair
-    that could not change some objects; then `operations` are those that were kept.
+    that could not change some objects; then `operations` are those that were kept. `passed`: checks that have passed.
     """
 
     operations: tuple[Operation, ...]
@@ -48,6 +66,7 @@ class Result(NamedTuple):
     postponed: tuple[Operation, ...] = ()
     draining: int = 0
     failure: Failure | None = None
+    passed: tuple[Check, ...] = ()
 
 
 def apply(
@@ -61,8 +80,13 @@ def apply(
     waiting: Callable[[int], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
     scribe: Scribe = SILENT,
+    tell: Callable[[str], None] = lambda _: None,
+    trial: Trial | None = None,
 ) -> Result:
     """Make a sandbox equal to its manifest, verify that, and wait for servers that drain.
+
+    The checks of the manifest are made before and after that; one that begins to fail undoes it (CheckError). `tell`
+    gets lines about them. With a `trial`, the change has to be confirmed; then nothing waits for servers that drain.
 
     If an operation fails, what depends on it is undone or not begun, and all others are kept. With `all_or_nothing`,
     everything is undone. `accept` is called with the preview under the lock, and raises an error to stop. `adopt`:
@@ -77,19 +101,24 @@ def apply(
         before = preview(driver, desired, adopt=adopt)
         accept(before)
         check_deletions(before.plan, allowance)
-        with scribe.change(before.plan.operations) as change:
-            try:
-                failed = _carry_out(
-                    driver, before, before.plan.segments, change, progress, adopt=adopt, all_or_nothing=all_or_nothing
-                )
-            except VerifyError:
-                if not _repeat(driver, before, adopt=adopt):
-                    raise
-                failed = None
+        around = _checks_around(driver, desired.checks if before.plan.operations else (), tell)
+        with _on_trial(trial, driver, before), scribe.change(before.plan.operations) as change:
+            failed = _carry_out(
+                driver,
+                before,
+                before.plan.segments,
+                change,
+                progress,
+                adopt=adopt,
+                all_or_nothing=all_or_nothing or trial is not None,
+                checks=around,
+                repeats=True,
+            )
         if failed:
             raise failed[1]
         operations = before.plan.operations
-        operations += _await_drained(driver, desired, before.plan, waiting, scribe, adopt=adopt)
+        if trial is None:
+            operations += _await_drained(driver, desired, before.plan, waiting, scribe, adopt=adopt)
         return Result(operations=operations, seconds=time.monotonic() - begin)
 
 
@@ -102,11 +131,14 @@ def repair(
     accept: Callable[[Preview], None] = lambda _: None,
     postpones: Callable[[Operation], bool] = lambda _: False,
     scribe: Scribe = SILENT,
+    checks: Sequence[Check] = (),
+    tell: Callable[[str], None] = lambda _: None,
+    trial: Trial | None = None,
 ) -> Result:
     """Make a sandbox equal to its manifest without waiting for anything, for a watcher that soon looks again.
 
     `quick`: see `Driver.observe`. `postpones` returns whether an operation must not be executed now. A failure is
-    returned in the result. The rest is as in `apply`.
+    returned in the result. `checks`: those to make around it. The rest is as in `apply`.
     """
     with driver.lock():
         begin = time.monotonic()
@@ -117,14 +149,54 @@ def repair(
         excused = postponed.subjects | (failure.subjects if failure else frozenset())
         operations = flat(postponed.segments)
         drained = all(_ends_drain(each, desired) for each in operations)
-        with scribe.change(operations, drained=drained) as change:
-            failed = _carry_out(driver, postponed.possible, postponed.segments, change, excused=excused)
+        around = _checks_around(driver, checks if operations and not drained else (), tell)
+        with (
+            _on_trial(trial if operations else None, driver, before),
+            scribe.change(operations, drained=drained) as change,
+        ):
+            failed = _carry_out(
+                driver,
+                postponed.possible,
+                postponed.segments,
+                change,
+                all_or_nothing=trial is not None,
+                excused=excused,
+                checks=around,
+            )
         if failed:
             fates, error = failed
             operations = fates.kept
             subjects = frozenset(each for outcome in fates.failed for each in stuck(outcome.operation))
             failure = Failure(subjects | (failure.subjects if failure else frozenset()), error)
-        return Result(operations, time.monotonic() - begin, postponed.operations, before.plan.draining, failure)
+        passed = around.passed if around else ()
+        return Result(operations, time.monotonic() - begin, postponed.operations, before.plan.draining, failure, passed)
+
+
+@contextmanager
+def _on_trial(trial: Trial | None, driver: Driver, before: Preview) -> Iterator[None]:
+    """Put a change on trial, before which the sandbox was `before`. If it fails, it is undone."""
+    if trial is None or not before.plan.operations:
+        yield
+        return
+    trial.begin(driver, before)
+    try:
+        yield
+    except Exception:
+        trial.fail(driver)
+        raise
+    trial.applied()
+
+
+def _checks_around(driver: Driver, checks: Sequence[Check], tell: Callable[[str], None]) -> Around | None:
+    """Return the checks around a change, those before it made; None if there are none."""
+    if not checks:
+        return None
+    # Few manifests have checks.
+    from reconciler.checks import Around
+
+    around = Around(driver, checks, tell)
+    around.look_before()
+    return around
 
 
 def _possible(desired: Sandbox, observed: Observed) -> tuple[Preview, Failure | None]:
@@ -187,13 +259,52 @@ def _carry_out(
     adopt: Adoption = False,
     all_or_nothing: bool = False,
     excused: frozenset[Subject] = frozenset(),
+    checks: Around | None = None,
+    repeats: bool = False,
 ) -> tuple[Fates, ApplyError] | None:
     """Execute and verify segments. After a failure, return what became of each operation, in values and in words.
 
     `change` gets that as well, for the history. `excused`: objects that must not be changed now, and so may differ.
-    Raises ApplyError after a failure if everything was undone.
+    Raises ApplyError after a failure if everything was undone, also after one of `checks`. `repeats`: see `_repeat`.
     """
     proof = Proof(driver, segments)
+    try:
+        failed = _change(
+            driver,
+            before,
+            segments,
+            proof,
+            change,
+            progress,
+            adopt=adopt,
+            all_or_nothing=all_or_nothing,
+            excused=excused,
+        )
+    except VerifyError:
+        if not repeats or not _repeat(driver, before, adopt=adopt):
+            raise
+        failed = None
+    if checks and (verdicts := checks.look_after()):
+        not_undone = undo(driver, before.observed.as_desired(), proof)
+        error = check_error(before, verdicts, not_undone)
+        change.fail(FAILED if not_undone else UNDONE, error)
+        raise error
+    return failed
+
+
+def _change(
+    driver: Driver,
+    before: Preview,
+    segments: Sequence[Segment],
+    proof: Proof,
+    change: Change,
+    progress: Callable[[int, int], None],
+    *,
+    adopt: Adoption,
+    all_or_nothing: bool,
+    excused: frozenset[Subject],
+) -> tuple[Fates, ApplyError] | None:
+    """Execute and verify segments, as `_carry_out` says, without its checks."""
     outcomes = execute(driver, segments, progress)
     if any(outcome.status is not Status.DONE for outcome in outcomes):
         if all_or_nothing:

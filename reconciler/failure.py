@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from reconciler.errors import ApplyError
 from reconciler.manifest.sections import locate
@@ -14,6 +15,10 @@ from reconciler.preview import Preview
 from reconciler.recover import Fates
 from reconciler.wording import plural
 
+if TYPE_CHECKING:
+    # Few manifests have checks.
+    from reconciler.checks import Verdict
+
 # A message names at most this many failures, and operations of one fate.
 _SHOWN = 5
 
@@ -23,6 +28,31 @@ class PlanError(ApplyError):
 
     outcomes: tuple[Outcome, ...] = ()
     is_proven = False
+
+
+class CheckError(PlanError):
+    """All was done, a check of the manifest failed after it, and all was undone again."""
+
+
+def check_error(before: Preview, failed: Sequence[Verdict], not_undone: str) -> CheckError:
+    """Return the error of a change that was undone because checks failed after it."""
+    operations, id_ = before.plan.operations, before.desired.id
+    count = f"{len(operations):,} {plural('operation', len(operations))} done"
+    if not_undone:
+        state = f"{count}. {id_} is NOT as it was before: {not_undone}"
+    else:
+        state = f"{count}, all undone. {id_} is as it was before"
+    error = CheckError(
+        headline=f"{len(failed)} {plural('check', len(failed))} failed after the change: {failed[0].check}",
+        reason=failed[0].reason,
+        path=("checks", before.desired.checks.index(failed[0].check)),
+        counts=f"{state}.",
+        others=tuple(map(str, failed[1:])),
+    )
+    error.is_proven = not not_undone
+    status = Status.UNKNOWN if not_undone else Status.UNDONE
+    error.outcomes = tuple(Outcome(each, status) for each in operations)
+    return error
 
 
 def undone_error(outcomes: Sequence[Outcome], before: Preview, not_undone: str) -> PlanError:

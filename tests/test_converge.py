@@ -13,6 +13,7 @@ import pytest
 from reconciler import converge
 from reconciler.converge import Result, apply, repair
 from reconciler.errors import ApplyError, ChannelError, RefusedError, VerifyError
+from reconciler.guest.agent import Probe
 from reconciler.model.cost import Traffic
 from reconciler.model.identity import Listed
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
@@ -118,6 +119,12 @@ class Box:
 
     def traffic(self) -> Traffic:
         raise AssertionError
+
+    def attempt(self, probes: Sequence[Probe], seconds: float) -> list[str]:
+        raise AssertionError(probes, seconds)
+
+    def device_to(self, address: str) -> str:
+        raise AssertionError(address)
 
     def ipvs_listing(self) -> str:
         raise AssertionError

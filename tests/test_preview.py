@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.guest.agent import Probe
 from reconciler.model.cost import Traffic
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
@@ -57,6 +58,12 @@ class Seen:
 
     def traffic(self) -> Traffic:
         raise AssertionError
+
+    def attempt(self, probes: Sequence[Probe], seconds: float) -> list[str]:
+        raise AssertionError(probes, seconds)
+
+    def device_to(self, address: str) -> str:
+        raise AssertionError(address)
 
     def ipvs_listing(self) -> str:
         raise AssertionError

@@ -14,6 +14,7 @@ from reconciler.failure import PlanError
 from reconciler.manifest.load import Manifest
 from reconciler.operations import Operation
 from reconciler.operations.outcome import Outcome, Status
+from reconciler.pending import Pending
 
 
 @dataclass(slots=True)
@@ -21,7 +22,7 @@ class Applied:
     """What is known of the apply of one sandbox. It has ended once there is a result or an error.
 
     `begin`: when it began, by the monotonic clock. `planned`, `fingerprint`: of its plan, once there is one. `lines`:
-    the error in words.
+    the error in words. `pending`: the change, if it waits to be confirmed.
     """
 
     manifest: Manifest
@@ -31,6 +32,7 @@ class Applied:
     begin: float = 0.0
     seconds: float = 0.0
     result: Result | None = None
+    pending: Pending | None = None
     error: Exception | None = None
     lines: Sequence[str] = ()
 
@@ -53,6 +55,7 @@ class Applied:
                 }
                 for each in outcomes
             ],
+            **({"confirm": {"left": round(self.pending.left, 3)}} if self.pending else {}),
             "error": list(self.lines),
             "warnings": [each.to_data() for each in self.warnings],
         }

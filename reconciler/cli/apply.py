@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.cli.applied import Applied, document
 from reconciler.cli.authority import add_push, read_policy
@@ -27,13 +27,17 @@ from reconciler.drivers import Driver, connect
 from reconciler.drivers.claims import Claims
 from reconciler.errors import ApplyError, HostError, ManifestError, Problem, ReconcilerError, RefusedError
 from reconciler.history.force import take_effect
+from reconciler.history.scribe import Scribe
 from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
 from reconciler.preview import Preview, preview, priced
 from reconciler.safety import Allowance, check_cut, combine, parse_allowance
-from reconciler.wording import failure, plural
+from reconciler.wording import failure, plural, seconds
+
+if TYPE_CHECKING:
+    from reconciler.confirm.trial import Trial
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,14 +64,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FINGERPRINT",
         help="refuse unless manifests, sandboxes and the plan are those that `diff` printed this fingerprint for",
     )
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
         "--adopt", action="store_true", help="take over what equals the manifest, and all IPVS services"
+    )
+    either.add_argument(
+        "--confirm",
+        metavar="TIME",
+        type=_seconds,
+        help="undo it after so long (60s, 5min), unless `reconciler confirm ID` or Enter keeps it",
     )
     parser.add_argument(
         "--all-or-nothing",
         action="store_true",
         help="undo everything if an operation fails (otherwise what does not depend on it is kept)",
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _allowance(text: str) -> Allowance:
@@ -132,6 +150,10 @@ def _apply_all(arguments: argparse.Namespace, applied: list[Applied]) -> int:
         if ended.error:
             _fail(ended, known)
         worst = worst or ended.exit_code
+    if arguments.confirm and arguments.output == "text":
+        from reconciler.cli.confirm import await_confirmation
+
+        worst = await_confirmation([each.pending for each in applied if each.pending]) or worst
     return worst
 
 
@@ -211,6 +233,7 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
     # Several of them would overwrite each other.
     progress = Progress(manifest.sandbox.id) if output.is_direct else None
     scribe = applying(lines, manifest, revisions)
+    trial = _trial(terms, manifest, scribe) if arguments.confirm else None
     try:
         with scribe.attempt(), connect(manifest.sandbox, policy, report=report) as driver:
             claims.claim(manifest.sandbox, driver)
@@ -224,10 +247,14 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
                 waiting=partial(_print_waiting, manifest, []),
                 progress=progress or (lambda *_: None),
                 scribe=scribe,
+                tell=lambda words: output.warn(f"{manifest.sandbox.id}: {words}"),
+                trial=trial,
             )
             if not result.operations:
                 scribe.settle()
-            take_effect(scribe, manifest)
+            applied.pending = trial.pending if trial else None
+            if not applied.pending:
+                take_effect(scribe, manifest)
             applied.result = result
             late = [each for each in _late_warnings(driver, manifest, result) if each not in applied.warnings]
     finally:
@@ -237,9 +264,16 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
     output.warn(*render_warnings(late))
     applied.warnings += late
     if arguments.output == "text":
-        _report(manifest, result, arguments, output)
+        _report(applied, result, arguments, output)
     if result.operations and (words := undone_words(manifest.sandbox, manifest.file)):
         output.warn(words)
+
+
+def _trial(terms: _Terms, manifest: Manifest, scribe: Scribe) -> Trial:
+    # Most changes are not on trial.
+    from reconciler.confirm.trial import Trial
+
+    return Trial(terms.policy, terms.arguments.confirm, manifest, scribe, terms.lines)
 
 
 def _late_warnings(driver: Driver, manifest: Manifest, result: Result) -> list[Problem]:
@@ -259,12 +293,15 @@ def _print_waiting(manifest: Manifest, printed: list[int], count: int) -> None:
         warn(f"{manifest.sandbox.id}: {words} (Ctrl-C is safe: the next apply continues)")
 
 
-def _report(manifest: Manifest, result: Result, arguments: argparse.Namespace, output: Output) -> None:
+def _report(applied: Applied, result: Result, arguments: argparse.Namespace, output: Output) -> None:
+    manifest = applied.manifest
     count = len(result.operations)
     if not count:
         output.say(f"{manifest.sandbox.id}: in sync")
         return
     words = f"applied {count:,} {plural('operation', count)} in {result.seconds:.1f} s, verified"
     output.say(f"{manifest.sandbox.id}: {words}")
+    if applied.pending:
+        output.say(f"{manifest.sandbox.id}: {applied.pending.words}")
     if arguments.verbose:
         output.say(*render_operations(result.operations, verbose=True), color=arguments.color)

@@ -25,6 +25,7 @@ COMMANDS = {
     "validate": "check manifests without touching anything",
     "diff": "show what apply would do",
     "apply": "change sandboxes until they match their manifests",
+    "confirm": "keep a change that is undone otherwise",
     "watch": "keep sandboxes as their manifests describe them",
     "doctor": "find what is wrong on this host, at the watcher, and on the way to and in sandboxes",
     "status": "print the state of each sandbox that is watched on this host",
@@ -41,6 +42,7 @@ COMMANDS = {
 _WITHOUT_PATHS = {
     "init",
     "explain",
+    "confirm",
     "doctor",
     "sandbox",
     "agent",
@@ -52,6 +54,8 @@ _WITHOUT_PATHS = {
     "kata-network",
     "kata-ipvs",
 }
+# Changes that wait to be confirmed: see `reconciler.pending`.
+PENDING = "/run/reconciler/pending"
 # Options that need no command.
 _ALONE = {"-h", "--help", "--version"}
 # Options whose values begin with a dash. argparse accepts these only in the form `--option=value`.
@@ -100,6 +104,11 @@ def _run(arguments: argparse.Namespace) -> int:
     # Imported before any output begins.
     command = importlib.import_module(_module(arguments.command))
     try:
+        if os.path.isdir(PENDING):
+            # Most hosts have no change that waits to be confirmed.
+            from reconciler.cli.confirm import undo_overdue
+
+            undo_overdue()
         return int(command.run(arguments))
     except ManifestError as error:
         show_problems(error.problems, color=arguments.color)

@@ -109,15 +109,21 @@ MANUAL = {
             "sudo reconciler apply -o json manifests/": "what was done, for programs",
             "sudo reconciler apply --all-or-nothing -v web-1.yaml": "undo everything if an operation fails",
             "sudo reconciler apply --adopt web-1.yaml": "take over what others made, if it equals the manifest",
+            "sudo reconciler apply --confirm 60s web-1.yaml": "undo it after a minute, unless it is confirmed",
         },
         _CHANGES,
+    ),
+    "reconciler confirm": Help(
+        {"sudo reconciler confirm web-1": "keep a change that `apply --confirm` has made"},
+        {"0": "done"} | _ERROR,
     ),
     "reconciler watch": Help(
         {
             "sudo reconciler watch /etc/reconciler/manifests": "keep all sandboxes of a folder as their manifests say",
             "sudo reconciler watch --mode report manifests/": "report drift, and change nothing",
             "sudo reconciler watch --ui 9180 manifests/": "show all sandboxes at http://127.0.0.1:9180/",
-            "sudo reconciler watch --at-once 10% --stop-after-failures 1 manifests/": "apply new manifests in batches",
+            "sudo reconciler watch --at-once 10% --bake 5min manifests/": "apply new manifests in batches, on trial",
+            "sudo reconciler watch --confirm manifests/": "undo a new manifest whose checks fail",
         },
         {"0": "ended by SIGTERM or SIGINT"} | _ERROR | _REFUSED,
     ),

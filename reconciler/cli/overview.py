@@ -63,7 +63,18 @@ def _row(each: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _detail(each: dict[str, Any]) -> str:
-    return "; ".join(filter(None, (_lent(each), each["detail"])))
+    return "; ".join(filter(None, (_lent(each), _told(each))))
+
+
+def _told(each: dict[str, Any]) -> str:
+    """Return the detail, with the seconds that are left if a change waits to be confirmed."""
+    left = each["confirm_by"] - time.time() if each.get("confirm_by") else 0.0
+    return left_words(str(each["detail"]), left)
+
+
+def left_words(words: str, left: float) -> str:
+    """Return words about a change that waits to be confirmed, with the seconds that are left for that."""
+    return f"{words} ({left:.0f} s left)" if left > 0 else words
 
 
 def _lent(each: dict[str, Any]) -> str:
@@ -84,7 +95,7 @@ def _facts(each: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "driver", each["driver"]
     yield "state", f"{state_of(each)} since {_moment(each['since'])}"
     if each["detail"]:
-        yield "detail", each["detail"]
+        yield "detail", _told(each)
     if lent := _lent(each):
         yield "lent", lent
     yield "manifest", each["file"]

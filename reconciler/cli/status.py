@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from reconciler import pending
 from reconciler.cli.output import print_data, say, warn
-from reconciler.cli.overview import BAD, is_good, lines, selected
+from reconciler.cli.overview import BAD, is_good, left_words, lines, selected
 from reconciler.cli.parser import add_output
 from reconciler.errors import HostError
-from reconciler.watch.client import read_status
+from reconciler.watch.client import NoWatcherError, read_status
 from reconciler.watch.state import SandboxState
 from reconciler.wording import select, suggest
 
@@ -42,7 +45,11 @@ def _states(text: str) -> tuple[str, ...]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the sandboxes that are asked for. Return 0 if all is well with them, else 1."""
-    found = read_status(arguments.ids)
+    try:
+        found = read_status(arguments.ids)
+    except NoWatcherError:
+        warn(*_waiting(()))
+        raise
     _check(arguments.ids, found)
     if arguments.watch:
         # Not every status waits for changes.
@@ -51,10 +58,24 @@ def run(arguments: argparse.Namespace) -> int:
         found = Follower(arguments, found).run()
     elif arguments.output == "text":
         say(*lines(arguments, found))
+        warn(*_waiting([each["sandbox"] for each in found["sandboxes"]] if not arguments.ids else None))
         warn(*found["alarms"], *found["problems"])
     else:
         print_data({**found, "sandboxes": selected(arguments, found)}, arguments.output)
     return _exit_code(arguments, found)
+
+
+def _waiting(known: Sequence[str] | None) -> list[str]:
+    """Return lines about changes that wait to be confirmed in sandboxes that no watcher keeps. None: do not look."""
+    if known is None or os.geteuid() != 0:
+        return []
+    with suppress(HostError, OSError):
+        return [
+            f"{each.sandbox}: {left_words(each.words, each.left)}"
+            for each in pending.every()
+            if each.sandbox not in known
+        ]
+    return []
 
 
 def _check(ids: Sequence[str], found: dict[str, Any]) -> None:

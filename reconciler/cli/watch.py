@@ -14,6 +14,7 @@ from reconciler.errors import HostError
 from reconciler.manifest.files import is_stream
 from reconciler.watch import log
 from reconciler.watch.page.address import PageAddress
+from reconciler.watch.probation import Confirm
 from reconciler.watch.rollout import Pace, parse_at_once
 from reconciler.watch.watcher import Options, Watcher
 from reconciler.watch.worker import Settings
@@ -48,6 +49,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_natural,
         default=0,
         help="stop applying changed manifests after so many failures (default: never)",
+    )
+    parser.add_argument(
+        "--confirm",
+        action="store_true",
+        help="undo a changed manifest whose checks fail, and hold it until it is edited",
+    )
+    parser.add_argument(
+        "--bake",
+        metavar="TIME",
+        type=_seconds,
+        default=0.0,
+        help="make the checks of a changed manifest once more after so long; until then, its turn is not over",
     )
     parser.add_argument(
         "--look",
@@ -97,6 +110,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="operation",
         help="the lowest level that is logged (default: operation, which names each single operation)",
     )
+
+
+def _confirm(arguments: argparse.Namespace) -> Confirm:
+    if arguments.confirm or arguments.bake:
+        return Confirm.ALL
+    return Confirm.NONE if arguments.at_once == Pace() else Confirm.CHECKED
 
 
 def _at_once(text: str) -> Pace:
@@ -159,6 +178,8 @@ def run(arguments: argparse.Namespace) -> int:
         full_look=max(arguments.full_look, arguments.look),
         change=arguments.mode == "repair",
         guard=arguments.guard,
+        confirm=_confirm(arguments),
+        bake=arguments.bake,
     )
     pace = arguments.at_once._replace(stop_after=arguments.stop_after_failures)
     options = Options(

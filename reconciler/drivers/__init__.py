@@ -28,6 +28,7 @@ from reconciler.operations.segment import Segment
 if TYPE_CHECKING:
     from reconciler.drivers.survey import Inventory
     from reconciler.drivers.vm.driver import VmDriver
+    from reconciler.guest.agent import Probe
     from reconciler.model.cost import Traffic
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -83,6 +84,15 @@ class Driver(Protocol):
 
         What cannot be read is a reason in `Traffic.unknown`.
         """
+
+    def attempt(self, probes: Sequence[Probe], seconds: float) -> list[str]:
+        """Try to reach something from the sandbox, within at most two seconds; see `guest.agent.attempt`.
+
+        HostError behind kata-runtime, where nothing can be tried.
+        """
+
+    def device_to(self, address: str) -> str:
+        """Return the link of the sandbox by which packets to an address leave; HostError if they do not."""
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table, /proc/net/ip_vs. Loads the module if needed."""

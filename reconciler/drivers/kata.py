@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Container, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from reconciler.drivers.lock import SandboxLock
+from reconciler.drivers.lock import SandboxLock, refuse_waiting
 from reconciler.drivers.process import run
 from reconciler.drivers.reach import check_program, refuse_physical_devices
 from reconciler.errors import ChannelError, HostError, ProtocolError, ReconcilerError
@@ -51,6 +51,7 @@ from reconciler.operations.segment import (
 )
 
 if TYPE_CHECKING:
+    from reconciler.guest.agent import Probe
     from reconciler.model.cost import Traffic
     from reconciler.netlink.facts import Snapshot
 
@@ -79,9 +80,12 @@ class KataDriver:
         """Return what all addresses of this container have in common."""
         return place_of(self._address)
 
-    def lock(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Lock the container against our other runs. Other clients of the runtime ignore this lock."""
-        return self._lock.held()
+        with self._lock.held():
+            refuse_waiting(self.place)
+            yield
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """List interfaces, routes, and the IPVS table if the manifest describes it."""
@@ -140,6 +144,15 @@ class KataDriver:
         from reconciler.model.cost import Traffic
 
         return Traffic(unknown=("kata-runtime lists no connections",))
+
+    def attempt(self, probes: Sequence[Probe], seconds: float) -> list[str]:
+        """Raise HostError, as the protocol says."""
+        del probes, seconds
+        raise HostError(f"{self._address}: nothing can be run in a sandbox behind kata-runtime")
+
+    def device_to(self, address: str) -> str:
+        """Raise HostError, as the protocol says."""
+        raise HostError(f"{self._address}: no route to {address} can be looked up behind kata-runtime")
 
     def ipvs_listing(self) -> str:
         """Return what ipvsadm lists."""

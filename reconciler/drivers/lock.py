@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from reconciler.errors import BusyError
 from reconciler.model.sandbox import DriverAddress
 from reconciler.rundir import NamedLock
+
+
+def refuse_waiting(place: Hashable) -> None:
+    """Raise BusyError if a change of a sandbox waits to be confirmed. `place`: what all of its names have in common."""
+    # Only a change pays for the import.
+    from reconciler import pending
+
+    pending.check(place)
 
 
 class SandboxLock:

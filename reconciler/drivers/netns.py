@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from reconciler.drivers import elsewhere, home
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink, release
-from reconciler.drivers.lock import SandboxLock
+from reconciler.drivers.lock import SandboxLock, refuse_waiting
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.files import identity
@@ -33,6 +33,7 @@ from reconciler.plan.namespace import check_queues
 
 if TYPE_CHECKING:
     from reconciler.drivers.survey import Inventory
+    from reconciler.guest.agent import Probe
     from reconciler.model.cost import Traffic
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -53,9 +54,9 @@ class NetnsDriver:
             self._lock = SandboxLock(f"netns {found.st_dev}:{found.st_ino}", address)
             # Whoever has rights in the namespace decides how much there is to read.
             self._budget = Budget()
-            kernel = LocalKernel(self._file, self._budget)
-            self._given = GivenDevices(self._file, kernel)
-            self._inside = Inside(kernel)
+            self._kernel = LocalKernel(self._file, self._budget)
+            self._given = GivenDevices(self._file, self._kernel)
+            self._inside = Inside(self._kernel)
         except BaseException:
             os.close(self._file)
             raise
@@ -75,6 +76,7 @@ class NetnsDriver:
     def lock(self) -> Iterator[None]:
         """Lock the namespace, by its device and inode: a second name of it has the same lock."""
         with self._lock.held(), self._given.locked():
+            refuse_waiting(self.place)
             if self._given.moving():
                 from reconciler.drivers import netns_execute
 
@@ -157,6 +159,18 @@ class NetnsDriver:
         """Read the connections, as the protocol says."""
         with self._budget.step():
             return self._inside.traffic()
+
+    def attempt(self, probes: Sequence[Probe], seconds: float) -> list[str]:
+        """Try to reach something, as the protocol says: only the sockets are in the namespace."""
+        # Few manifests have checks.
+        from reconciler.guest import agent
+
+        return agent.attempt(list(probes), seconds, self._kernel.socket)
+
+    def device_to(self, address: str) -> str:
+        """Look a route up, as the protocol says."""
+        with self._budget.step():
+            return self._inside.engine.device_to(address)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""

@@ -42,6 +42,7 @@ Requests
     LISTING     reads the kernel's listing of its IPVS table, /proc/net/ip_vs
     UNMANAGED_GET  reads which NICs the machine's network managers leave alone
     UNMANAGED_SET  tells them which to leave alone, in files below /run
+    PROBE       tries to reach addresses: connects over TCP, sends an ICMP echo, or asks for the status of an HTTP path
     SERVERS     reads the servers of all IPv4 services of the IPVS table, as the older interface of linux/ip_vs.h tells
     FILE        reads one of FILES below /proc/net
     GUARD       from now on IPVS services that disappear are restored at once, and each restore is reported as GUARDED
@@ -64,8 +65,8 @@ Traps
 
 This file in order: the constants; `Decoder`, `Port` and `VsockPort`, which carry frames; `PortServer` and `serve`,
 which serve the hosts at any port (runner.py uses them too); the kernel's modules, network managers, sysctls and netlink
-sockets; `MessageFilter` and `NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which
-answers requests by means of these.
+sockets; `MessageFilter` and `NetlinkRelay`; `Probe` and `attempt`; `GuardedService`, `GuardLoop` and `GuardProcess`;
+and `Agent`, which answers requests by means of these.
 """
 
 from __future__ import annotations
@@ -81,13 +82,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple, NoReturn
 
 # The protocol.
 
 # The host refuses an agent of another version.
-VERSION = 4
+VERSION = 5
 # The name of the agent's virtio-serial port.
 PORT = "reconciler.agent"
 # The first bytes of a greeting. They contain no zero byte, and every header begins with one: so MAGIC never begins in
@@ -114,6 +115,7 @@ UNMANAGED_GET = 9  # nothing
 UNMANAGED_SET = 10  # MAC addresses, with spaces between them; replaces those of before, and none removes all files
 SERVERS = 11  # nothing; answered by SERVERS_HEAD and what follows there
 FILE = 12  # a name of FILES
+PROBE = 13  # PROBE_HEAD, then probes, a line each (see Probe.parse); answered by a line each (see `attempt`)
 
 # Kinds of frames that the agent sends.
 HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting. Without one: the agent has started
@@ -138,6 +140,8 @@ FAILED_HEAD = struct.Struct("!H")
 SUBSCRIBE_BODY = struct.Struct("!I")
 # Microseconds between two looks at the guarded services. 0: guard nothing.
 GUARD_HEAD = struct.Struct("!I")
+# Milliseconds that all probes of a request may take together.
+PROBE_HEAD = struct.Struct("!I")
 # Of each guarded service: its address family, and the sizes in bytes of the two messages that follow. The first asks
 # for the service (IPVS_CMD_GET_SERVICE), the second adds it (IPVS_CMD_NEW_SERVICE).
 GUARD_SERVICE_HEAD = struct.Struct("!BHH")
@@ -223,6 +227,12 @@ SYSCTLS = NETWORK_SYSCTLS.union(f"net.ipv4.vs.{name}" for name in IPVS_SYSCTLS)
 MAX_SYSCTL_VALUE = 64
 # Services that a guard may have: one of each address family.
 GUARD_MAX_SERVICES = 2
+# Probes of one request, milliseconds that they may take, and characters of the path of one.
+MAX_PROBES = 32
+MAX_PROBE_TIME = 2000
+MAX_PROBE_PATH = 500
+# Tries in a row that one may ask for.
+MAX_TRIES = 20
 # Microseconds that must be between two looks of a guard.
 GUARD_MIN_PERIOD = 500
 # Ports below this one belong to root, as in af_vsock.c (LAST_RESERVED_PORT).
@@ -247,6 +257,10 @@ TICK = 5.0
 # Seconds between two reports of connections that were refused.
 REPORT_INTERVAL = 60.0
 
+# Seconds until a probe that failed is tried again, and between two echo requests without an answer.
+RETRY_INTERVAL = 0.1
+PING_INTERVAL = 0.2
+
 # Sizes.
 
 # Bytes of one write to the port, and the fewest that a part of an answer has. virtio_console transfers 32 KB at a time.
@@ -260,6 +274,9 @@ SMALL_READ_SIZE = min(os.sysconf("SC_PAGE_SIZE"), 8192) - 320
 RECEIVE_BUFFER = 8 << 20
 # Bytes of the text of a failure.
 MAX_TEXT = 1024
+
+# Bytes that are read of an answer over HTTP, whose first line has the status.
+STATUS_SIZE = 4096
 
 # Numbers of the kernel, by their names there.
 
@@ -1153,6 +1170,253 @@ class NetlinkRelay:
         return bytes(view[:end])
 
 
+class Probe(NamedTuple):
+    """Something to reach, in so many tries in a row. `kind`: tcp, http or ping.
+
+    `status`, `path`: of http, else 0 and "".
+    """
+
+    kind: str
+    address: str
+    port: int
+    tries: int
+    status: int
+    path: str
+
+    @classmethod
+    def parse(cls, line: str) -> Probe:
+        """Read the line of a probe, which has its fields. OSError if it is none."""
+        kind, address, *numbers = line.split(" ", 5)
+        path = numbers.pop() if len(numbers) == 4 else ""
+        is_good = kind in {"tcp", "http", "ping"} and len(numbers) == 3 and all(map(str.isdecimal, numbers))
+        with suppress(OSError, ValueError):
+            if is_good and socket.inet_pton(cls.family_of(address), address):
+                port, tries, status = (int(each[:6]) for each in numbers)
+                is_path = path[:1] == "/" and path.isascii() and path.isprintable() and " " not in path
+                is_good = is_path if kind == "http" else not path
+                if is_good and port <= 0xFFFF and 0 < tries <= MAX_TRIES and len(path) <= MAX_PROBE_PATH:
+                    return cls(kind, address, port, tries, status, path)
+        raise OSError(errno.EINVAL, f"not a probe: {line[:100]!r}")
+
+    @property
+    def line(self) -> str:
+        """Return the line of the probe."""
+        return " ".join(map(str, self)).rstrip(" ")
+
+    @staticmethod
+    def family_of(address: str) -> socket.AddressFamily:
+        """Return the family of an address."""
+        return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """Return the family of the address."""
+        return self.family_of(self.address)
+
+
+Opener = Callable[[int, int, int], socket.socket]
+
+
+class Try:
+    """One try to reach something, without waiting: `step` is called when `wanted` of the socket is possible.
+
+    `failure`: None until the try is over, then why it failed; empty if it succeeded.
+    """
+
+    def __init__(self, probe: Probe, opened: Opener) -> None:
+        self.probe = probe
+        self.failure: str | None = None
+        self.wanted = select.POLLOUT
+        self.socket: socket.socket | None = None
+        self._received = b""
+        self._nonce = os.urandom(16)
+        with self._noted():
+            self.socket = self._open_ping(opened) if probe.kind == "ping" else self._open(opened, socket.SOCK_STREAM, 0)
+            code = self.socket.connect_ex((probe.address, probe.port))
+            if code not in {0, errno.EINPROGRESS}:
+                raise OSError(code, os.strerror(code))
+
+    def _open(self, opened: Opener, kind: int, protocol: int) -> socket.socket:
+        channel = opened(self.probe.family, kind | socket.SOCK_CLOEXEC, protocol)
+        channel.setblocking(False)
+        return channel
+
+    def _open_ping(self, opened: Opener) -> socket.socket:
+        protocol = socket.IPPROTO_ICMPV6 if self.probe.family == socket.AF_INET6 else socket.IPPROTO_ICMP
+        try:
+            return self._open(opened, socket.SOCK_RAW, protocol)
+        except PermissionError:
+            # Without CAP_NET_RAW, net.ipv4.ping_group_range may allow it.
+            return self._open(opened, socket.SOCK_DGRAM, protocol)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Take an error as the end of the try."""
+        try:
+            yield
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self.socket:
+            self.socket.close()
+
+    def step(self) -> None:
+        """Do what is possible now."""
+        with self._noted():
+            if self.socket is None:
+                return
+            if self.wanted == select.POLLOUT:
+                code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    raise OSError(code, os.strerror(code))
+                self._begin(self.socket)
+            elif self.probe.kind == "ping":
+                self._read_echo(self.socket.recv(READ_SIZE))
+            else:
+                self._read_status(self.socket.recv(STATUS_SIZE))
+
+    def _begin(self, channel: socket.socket) -> None:
+        """Go on, once the socket is connected."""
+        self.wanted = select.POLLIN
+        if self.probe.kind == "tcp":
+            self.failure = ""
+        elif self.probe.kind == "ping":
+            self.ping()
+        else:
+            host = f"[{self.probe.address}]" if ":" in self.probe.address else self.probe.address
+            request = f"GET {self.probe.path} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: reconciler\r\n\r\n"
+            channel.sendall(request.encode("ascii"))
+
+    def ping(self) -> None:
+        """Send an echo request, again if there is no answer yet."""
+        with self._noted():
+            if self.socket and self.wanted == select.POLLIN and self.probe.kind == "ping" and self.failure is None:
+                kind = 128 if self.probe.family == socket.AF_INET6 else 8
+                message = struct.pack("!BBHHH", kind, 0, 0, os.getpid() & 0xFFFF, 1) + self._nonce
+                if kind == 8:
+                    # The kernel computes the checksum of IPv6 only (RFC 1071).
+                    total = sum(struct.unpack(f"!{len(message) // 2}H", message))
+                    total = (total & 0xFFFF) + (total >> 16)
+                    message = message[:2] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + message[4:]
+                self.socket.send(message)
+
+    def _read_echo(self, data: bytes) -> None:
+        if self.socket and self.socket.type == socket.SOCK_RAW and self.probe.family == socket.AF_INET and data:
+            # The kernel puts the header of the packet in front.
+            data = data[(data[0] & 15) * 4 :]
+        answer = 129 if self.probe.family == socket.AF_INET6 else 0
+        if data[:1] == bytes([answer]) and data[8:] == self._nonce:
+            self.failure = ""
+
+    def _read_status(self, data: bytes) -> None:
+        self._received += data
+        first, ended, _ = self._received.partition(b"\n")
+        if data and not ended and len(self._received) < STATUS_SIZE:
+            return
+        words = first.split()
+        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or len(words[1]) != 3 or not words[1].isdigit():
+            self.failure = "the answer has no status of HTTP"
+        else:
+            status = int(words[1])
+            self.failure = "" if status == self.probe.status else f"status {status}, not {self.probe.status}"
+
+
+class Tries:
+    """The tries of one probe: the next begins when one has succeeded, or a moment after it has failed.
+
+    `passed`: how many in a row have succeeded. `failure`: why the last one failed that did; empty if none has.
+    """
+
+    def __init__(self, probe: Probe, opened: Opener) -> None:
+        self._probe, self._opened = probe, opened
+        self.passed, self.failure = 0, ""
+        self.current: Try | None = None
+        self.next_at = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether enough of them have succeeded."""
+        return self.passed >= self._probe.tries
+
+    def begin(self, now: float) -> None:
+        """Begin the next try if it is due."""
+        if self.current is None and now >= self.next_at:
+            self.current = Try(self._probe, self._opened)
+            self.note(now)
+
+    def note(self, now: float) -> None:
+        """Take the result of the current try, if it is over."""
+        if self.current and self.current.failure is not None:
+            self.passed = 0 if self.current.failure else self.passed + 1
+            self.failure = self.current.failure or self.failure
+            self.next_at = now + (RETRY_INTERVAL if self.current.failure else 0.0)
+            self.end()
+
+    def end(self) -> None:
+        """Give the current try up."""
+        if self.current:
+            self.current.close()
+        self.current = None
+
+    def report(self) -> str:
+        """Return the line of the answer: how many tries in a row succeeded last, and why one before them failed."""
+        silent = "no answer" if not self.passed and not self.failure else ""
+        return f"{self.passed} {self.failure or silent}"
+
+
+def attempt(probes: list[Probe], seconds: float, opened: Opener = socket.socket) -> list[str]:
+    """Try to reach all these until each is reached, within so many seconds. Return of each what `Tries.report` does.
+
+    `opened` opens a socket, of a family, a type and a protocol.
+    """
+    deadline = time.monotonic() + seconds
+    tries = [Tries(each, opened) for each in probes]
+    again = time.monotonic() + PING_INTERVAL
+    try:
+        while (waiting := [each for each in tries if not each.is_over]) and (now := time.monotonic()) < deadline:
+            if now >= again:
+                again = now + PING_INTERVAL
+                for each in waiting:
+                    if each.current:
+                        each.current.ping()
+            for each in waiting:
+                each.begin(now)
+            _await_tries(waiting, min(deadline, again, *(each.next_at for each in waiting if not each.current)))
+    finally:
+        for each in tries:
+            each.end()
+    return [each.report() for each in tries]
+
+
+def _await_tries(waiting: list[Tries], until: float) -> None:
+    """Step those whose sockets are ready, as soon as there is one."""
+    poll, begun = select.poll(), {}
+    for each in waiting:
+        if each.current and each.current.socket:
+            begun[each.current.socket.fileno()] = each
+            poll.register(each.current.socket, each.current.wanted)
+    for descriptor, _ in poll.poll(max(0.0, 1000 * (until - time.monotonic())) + 1):
+        each = begun[descriptor]
+        if each.current:
+            each.current.step()
+            each.note(time.monotonic())
+
+
+def probe(payload: bytes) -> bytes:
+    """Serve PROBE."""
+    if len(payload) < PROBE_HEAD.size:
+        raise _cut_short("probe")
+    (milliseconds,) = PROBE_HEAD.unpack_from(payload)
+    lines = payload[PROBE_HEAD.size :].decode(errors="replace").split("\n")
+    if len(lines) > MAX_PROBES or milliseconds > MAX_PROBE_TIME:
+        raise OSError(errno.EINVAL, f"at most {MAX_PROBES} probes in {MAX_PROBE_TIME} ms")
+    return "\n".join(attempt([Probe.parse(line) for line in lines], milliseconds / 1000)).encode()
+
+
 class LegacyIpvs:
     """Reads the servers of IPv4 services by the older interface of IPVS: one system call a service, with no dump.
 
@@ -1400,6 +1664,8 @@ class Agent(PortServer):
             if name not in FILES:
                 raise PermissionError(errno.EPERM, f"file {name!r} is not one that the agent may read")
             answer = self._read_file(request, name)
+        elif kind == PROBE:
+            answer = probe(payload)
         elif kind == GUARD:
             self._set_guard(payload)
         else:

@@ -161,6 +161,14 @@ class AgentClient:
         """Tell the guest's network managers to leave NICs alone, by their MAC addresses, and no others."""
         self.request(agent.UNMANAGED_SET, " ".join(addresses).encode())
 
+    def attempt(self, probes: Sequence[agent.Probe], seconds: float) -> list[str]:
+        """Try to reach something from the guest; see `agent.attempt`. At most agent.MAX_PROBE_TIME milliseconds."""
+        payload = agent.PROBE_HEAD.pack(round(seconds * 1000)) + "\n".join(each.line for each in probes).encode()
+        answer = b"".join(self.request(agent.PROBE, payload)).decode(errors="replace").split("\n")
+        if len(answer) != len(probes):
+            raise ProtocolError(f"the guest's agent sent {len(answer)} results for {len(probes)} probes")
+        return [line[: agent.MAX_TEXT] for line in answer]
+
     def ipvs_listing(self) -> str | None:
         """Return the guest's /proc/net/ip_vs; None if its kernel does not have it."""
         return self._read_file(agent.LISTING, "")

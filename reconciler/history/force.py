@@ -28,9 +28,14 @@ def take_effect(scribe: Scribe, manifest: Manifest) -> None:
     text = _identity(manifest)
     if b'"text":"%b"' % text.encode() in last(manifest.sandbox.id):
         return
+    scribe.tell(IN_FORCE, **effect(scribe, manifest))
+
+
+def effect(scribe: Scribe, manifest: Manifest) -> dict[str, Any]:
+    """Return what is recorded about a manifest when it takes effect."""
     data = _data(manifest)
     content = {"size": len(data)} if isinstance(data, str) else {"manifest": data}
-    scribe.tell(IN_FORCE, text=text, **scribe.occasion()._asdict(), **content)
+    return {"text": _identity(manifest), **scribe.occasion()._asdict(), **content}
 
 
 def last(sandbox: str) -> bytes:

@@ -20,7 +20,8 @@ class Record:
 
     `time`: in RFC 3339, with the zone; of a change, when it began. `event`: "change", or what else happened: a new
     state of the sandbox, `refused`, `resumed` and others. `driver`: the address of the sandbox. `cause` of a change:
-    start, manifest, drift, drain, by hand or prune. `by`: the command, and of a person the user (`history.author`).
+    start, manifest, drift, drain, by hand, prune or revert. `by`: the command, and of a person the user
+    (`history.author`).
     `file`, `revision`, `blob`: the manifest. `count`: how many operations there were; `steps` has the first of them.
     `result` of a change: verified, not verified, partly, undone, failed, interrupted, unknown or running. `seconds` it
     took; None if that is unknown. `reason`: why. `more`: fields of single events. `id`: of a change.

@@ -33,7 +33,7 @@ class _Lines(Protocol):
 class Occasion(NamedTuple):
     """Why a sandbox is changed, by whom, and by which manifest.
 
-    `cause`: start, manifest, drift, drain, by hand or prune.
+    `cause`: start, manifest, drift, drain, by hand, prune or revert.
     """
 
     cause: str

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, assert_never
 
 from reconciler.errors import NotAllowedError
 from reconciler.manifest.finding import Finding, Path
+from reconciler.model.address import contains
 from reconciler.model.policy import Devices, Policy
 from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.model.transport import Vsock
@@ -51,7 +52,8 @@ def check(sandbox: Sandbox, policy: Policy) -> None:
 
 def refusals(sandbox: Sandbox, policy: Policy) -> list[Finding]:
     """Return what a sandbox names and the policy does not allow, with the lines that would allow it all."""
-    return _worded([*_of_driver(sandbox, policy), *_of_interfaces(sandbox, policy)], policy)
+    needs = [*_of_driver(sandbox, policy), *_of_interfaces(sandbox, policy), *_of_checks(sandbox, policy)]
+    return _worded(needs, policy)
 
 
 def refuse_physical(policy: Policy, sandbox: str, index: int, device: str) -> None:
@@ -153,6 +155,20 @@ def _of_interfaces(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
             yield _Need(("interfaces", index, "device"), what, "devices", wider)
 
 
+def _of_checks(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
+    for index, each in enumerate(sandbox.checks):
+        # To look a route up reaches nothing.
+        if not each.from_host or each.kind == "route":
+            continue
+        if not any(contains(network_, each.address) for network_ in policy.host_checks):
+            what = f"no check may reach {each.address} from this host"
+            yield _Need(("checks", index, each.kind), what, "hostChecks", partial(_with_host_check, each.address))
+
+
+def _with_host_check(address: str, policy: Policy) -> Policy:
+    return policy if address in policy.host_checks else replace(policy, host_checks=(*policy.host_checks, address))
+
+
 def _with_driver(name: str, policy: Policy) -> Policy:
     return replace(policy, drivers=(*policy.drivers, name))
 
@@ -250,6 +266,7 @@ def write(policy: Policy) -> dict[str, Any]:
         "physicalDevices": {sandboxes: [*devices] for sandboxes, devices in policy.physical_devices.items()},
         "rulesFiles": [*policy.rules_files],
         "pushAgent": [*policy.push],
+        "hostChecks": [*policy.host_checks],
     }
 
 

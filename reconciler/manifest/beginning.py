@@ -13,7 +13,7 @@ from itertools import islice
 _LINES = 10_000
 _LINE = re.compile(r"[^\r\n]+")
 _FIELD = re.compile(r"[\"']?([A-Za-z][A-Za-z0-9_]*)[\"']?[ \t]*:[ \t]*[\"']?(.?)")
-_SECTIONS = ("sysctls", "interfaces", "neighbours", "routes", "rules", "ipvs")
+_SECTIONS = ("sysctls", "interfaces", "neighbours", "routes", "rules", "ipvs", "checks")
 _FIELDS = {each.lower(): each for each in ("apiVersion", "sandbox", "driver", "paused", *_SECTIONS)}
 # The likeness of a misspelt field, by difflib: `version` is not one.
 _LIKENESS = 0.85

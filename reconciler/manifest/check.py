@@ -17,6 +17,11 @@ def check_sections(draft: Draft) -> Iterator[Finding]:
     """Check a manifest by itself, as far as it could be read."""
     for section in SECTIONS:
         yield from section.check(draft)
+    if draft.checks:
+        # Most manifests have none.
+        from reconciler.manifest import check_list
+
+        yield from check_list.check(draft.checks, draft)
     if draft.driver == "kata":
         for section in SECTIONS:
             yield from section.check_kata(draft)

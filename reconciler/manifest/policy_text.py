@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,9 +10,11 @@ from reconciler.errors import ManifestError
 from reconciler.manifest.allow import canonical
 from reconciler.manifest.compose import ComposeError, compose, locate
 from reconciler.manifest.files import file_problem
+from reconciler.manifest.finding import Finding
 from reconciler.manifest.load import syntax_problem
 from reconciler.manifest.place import DocumentFindings, problems
 from reconciler.manifest.schema import POLICY, check
+from reconciler.model.address import parse_network
 from reconciler.model.policy import Devices, Policy
 
 _EMPTY = "is empty; write what differs from the defaults, or delete the file to have the defaults"
@@ -33,7 +35,17 @@ def parse(name: str, text: str) -> Policy:
     if findings := check(documents[0], POLICY):
         raise ManifestError(problems(name, text, [DocumentFindings(0, findings)]))
     data: Mapping[str, Any] = documents[0]
-    return _complete(data, Policy(file=name, lines=MappingProxyType(_lines(text, data))))
+    if wrong := list(_wrong_networks(data.get("hostChecks", ()))):
+        raise ManifestError(problems(name, text, [DocumentFindings(0, wrong)]))
+    return from_data(data, Policy(file=name, lines=MappingProxyType(_lines(text, data))))
+
+
+def _wrong_networks(networks: Iterable[str]) -> Iterator[Finding]:
+    for index, each in enumerate(networks):
+        try:
+            parse_network(each)
+        except ValueError as error:
+            yield Finding(("hostChecks", index), str(error))
 
 
 def _lines(text: str, fields: Iterable[str]) -> dict[str, tuple[int, int]]:
@@ -51,7 +63,7 @@ def _lines(text: str, fields: Iterable[str]) -> dict[str, tuple[int, int]]:
     return found_lines
 
 
-def _complete(data: Mapping[str, Any], default: Policy) -> Policy:
+def from_data(data: Mapping[str, Any], default: Policy) -> Policy:
     """Return the policy of checked data, with the values of `default` where it has none."""
     namespaces = data.get("namespaces", {})
     return Policy(
@@ -69,6 +81,7 @@ def _complete(data: Mapping[str, Any], default: Policy) -> Policy:
         libvirt_domains=_devices(data.get("libvirtDomains", default.libvirt_domains)),
         rules_files=_folders(data.get("rulesFiles", default.rules_files)),
         push=tuple(data.get("pushAgent", default.push)),
+        host_checks=tuple(data.get("hostChecks", default.host_checks)),
     )
 
 

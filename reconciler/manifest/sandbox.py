@@ -34,6 +34,11 @@ def read_sections(data: Mapping[str, Any], findings: list[Finding], rules: str |
     draft = Draft(data, driver=next(iter(driver), "") if isinstance(driver, dict) else "")
     for section in SECTIONS:
         draft.sections[section.name] = section.read(draft, findings, rules)
+    if "checks" in data:
+        # Most manifests have none.
+        from reconciler.manifest import check_list
+
+        draft.checks = check_list.read(data, findings)
     return draft
 
 
@@ -43,6 +48,7 @@ def complete(data: Mapping[str, Any], draft: Draft) -> Sandbox:
         id=str(data["sandbox"]),
         driver=_read_driver(data["driver"]),
         paused=data.get("paused", ""),
+        checks=tuple(each for each in draft.checks if each),
         **{section.name: section.complete(draft.sections[section.name]) for section in SECTIONS},
     )
 
@@ -89,4 +95,8 @@ def write(sandbox: Sandbox) -> dict[str, Any]:
         value = getattr(sandbox, section.name)
         if value is not None:
             data[section.name] = section.write(value)
+    if sandbox.checks:
+        from reconciler.manifest import check_list
+
+        data["checks"] = [check_list.write(each) for each in sandbox.checks]
     return data

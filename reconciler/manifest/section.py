@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.identity import Keyed, Listed, Subject
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
+
+if TYPE_CHECKING:
+    # Most manifests have no checks.
+    from reconciler.model.check import Check
 
 T = TypeVar("T", bound=Keyed)
 
@@ -24,12 +28,13 @@ class Draft:
 
     `data` is the document as written. `driver` names the driver (`netns`, `vm`, `kata`), empty if that could not be
     read. `sections` maps names to what `Section.read` returned. A list has None in place of an invalid item, so that
-    the others keep their indexes.
+    the others keep their indexes. `checks`: likewise.
     """
 
     data: Mapping[str, Any]
     driver: str = ""
     sections: dict[str, Any] = field(default_factory=dict)
+    checks: list[Check | None] = field(default_factory=list)
 
     def items(self, section: ListSection[T]) -> list[T | None]:
         """Return the items of a section; none if the document does not have it."""

@@ -84,7 +84,7 @@ def _read_key(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> t
         if protocol in data:
             text = data[protocol]
             try:
-                address, port = _split(text)
+                address, port = split_address(text)
                 return protocol, address, port or _no_port(text, address, port, persistent="persistent" in data)
             except ValueError as error:
                 findings.append(Finding((*path, protocol), str(error)))
@@ -116,7 +116,7 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def _split(text: str) -> tuple[str, int | None]:
+def split_address(text: str) -> tuple[str, int | None]:
     """Read `address`, `address:port` or `[address]:port`; a missing port is None. ValueError if it is none of them."""
     host, port = text, ""
     if text[0] == "[":
@@ -228,7 +228,7 @@ def _read_server(data: Mapping[str, Any], path: Path, service: ServiceKey, findi
 
 def _read_endpoint(text: str, service: ServiceKey) -> tuple[str, int]:
     """Read a server's address and port. A missing port is that of the service. ValueError if it is no address."""
-    address, port = _split(text)
+    address, port = split_address(text)
     if port is not None:
         return address, port
     protocol, _, service_port = service

@@ -148,6 +148,12 @@ def is_unicast(address: str) -> bool:
     return any(packed) and (packed[0] < 224 if len(packed) == 4 else packed[0] != 0xFF)
 
 
+def is_link_local(address: str) -> bool:
+    """Return whether an IPv6 address means something only together with a link (RFC 4291)."""
+    packed = pack(address)
+    return len(packed) == 16 and packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
+
+
 def parse_mac(text: str) -> str:
     """Return a unicast 48-bit MAC address in lower case with colons. Raise ValueError if it is none."""
     mac = text.lower()

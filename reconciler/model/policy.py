@@ -36,7 +36,8 @@ class Policy:
     machines. `physical_devices`: devices of `devices` that may have hardware behind them. `rules_files`: folders of
     files of rules besides those that hold the manifests. `libvirt_uris`: exactly these, and `libvirt_domains` of them,
     by the name or UUID in the manifest. `push`: patterns of the IDs of sandboxes into whose machines our agent may be
-    pushed. `may_push`: whether this run does so; it is no field of the file, but up to the command and its options.
+    pushed. `host_checks`: networks that checks of manifests may reach from the host. `may_push`: whether this run
+    pushes; it is no field of the file, but up to the command and its options.
     """
 
     file: str = POLICY_FILE
@@ -53,6 +54,7 @@ class Policy:
     physical_devices: Devices = field(default_factory=_no_device)
     rules_files: tuple[str, ...] = ()
     push: tuple[str, ...] = ()
+    host_checks: tuple[str, ...] = ()
     may_push: bool = False
 
 

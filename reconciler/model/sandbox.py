@@ -16,7 +16,8 @@ from reconciler.model.sysctl import Sysctls
 from reconciler.model.transport import Transport, UnixSocket, transport
 
 if TYPE_CHECKING:
-    # Most manifests have no IPVS section.
+    # Most manifests have no checks and no IPVS section.
+    from reconciler.model.check import Check
     from reconciler.model.ipvs import Ipvs, Load, ServerKey, Service, ServiceKey
     from reconciler.model.machine import Machine
 
@@ -173,7 +174,7 @@ DriverAddress = NetnsAddress | MachineAddress | KataAddress
 class Sandbox:
     """A sandbox and its sections. None: leave alone; (): delete all of ours. `paused`: why `watch` leaves it alone.
 
-    `sysctls` are never deleted: what they do not name is left alone.
+    `sysctls` are never deleted: what they do not name is left alone. `checks`: of each change.
     """
 
     id: str
@@ -185,6 +186,7 @@ class Sandbox:
     rules: tuple[Rule, ...] | None = None
     ipvs: Ipvs | None = None
     paused: str = ""
+    checks: tuple[Check, ...] = ()
 
 
 class AttachableDevice(NamedTuple):

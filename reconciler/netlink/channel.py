@@ -164,6 +164,11 @@ class LocalKernel:
         except OSError as error:
             raise HostError(f"sysctl {name}={value}: {error.strerror}") from error
 
+    def socket(self, family: int, kind: int, protocol: int) -> socket.socket:
+        """Open a socket in the namespace, which stays there."""
+        with self._inside():
+            return socket.socket(family, kind, protocol)
+
     def ipvs_listing(self) -> str | None:
         """Read the listing, as the protocol says."""
         return self.read_listing("ip_vs")

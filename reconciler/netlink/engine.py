@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from socket import AF_INET, AF_INET6
 
-from reconciler.errors import BusyError, ProtocolError
+from reconciler.errors import BusyError, HostError, ProtocolError
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.route import TABLE_LOCAL, Route
 from reconciler.netlink import interface, message, route
@@ -79,6 +79,25 @@ class Engine:
             if failed is not None and failed.errno != errno.ENODEV:
                 raise ProtocolError(f"the kernel refused to report the link {name}: {failed}")
         return None
+
+    def device_to(self, address: str) -> str:
+        """Return the name of the link by which the kernel would send a packet to an address.
+
+        HostError with the kernel's reason if it has no route to it, or one that rejects the packet.
+        """
+        sequence = self.next_sequence()
+        for answer in self.channel.exchange(route.lookup_request(address, sequence), sequence):
+            if answer.sequence != sequence:
+                continue
+            if answer.type == message.NEW_ROUTE:
+                index = route.decode_lookup(answer.payload)
+                names = {link.index: link.name for link in self.links()}
+                if index in names:
+                    return names[index]
+                break
+            if failed := message.failure(answer):
+                raise HostError(f"no route to {address}: {failed}")
+        raise HostError(f"no route to {address} that leads to an interface")
 
     def addresses(self) -> list[LinkAddress]:
         """Read all addresses."""

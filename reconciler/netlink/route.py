@@ -66,6 +66,24 @@ def dump_request(family: int, sequence: int) -> bytes:
     return message.pack(message.GET_ROUTE, flags, sequence, _RTMSG.pack(family, *[0] * 8))
 
 
+def lookup_request(address: str, sequence: int) -> bytes:
+    """Build a question for the route by which a packet to an address would leave."""
+    packed = pack_address(address)
+    family = AF_INET if len(packed) == 4 else AF_INET6
+    body = _RTMSG.pack(family, len(packed) * 8, *[0] * 7) + message.attribute(DST, packed)
+    return message.pack(message.GET_ROUTE, message.REQUEST | message.ACK, sequence, body)
+
+
+def decode_lookup(payload: bytes) -> int:
+    """Return the index of the link of a route that was looked up; 0 if it rejects packets."""
+    if len(payload) < _RTMSG.size:
+        raise ProtocolError(f"route message cut to {len(payload)} bytes")
+    if _TYPE_NAMES.get(_RTMSG.unpack_from(payload)[7]) in _REJECTING:
+        return 0
+    found = dict(message.attributes(payload, _RTMSG.size)).get(OIF, b"")
+    return message.number(found, "link of a route")
+
+
 def encode(operation: RouteOperation, indexes: Mapping[str, int], sequence: int) -> bytes:
     """Build the request of an operation. KeyError for a NIC that `indexes` lacks."""
     match operation:

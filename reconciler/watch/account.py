@@ -90,6 +90,8 @@ class Account:
                 f"the rollout stopped because {failed} failed; {waiting:,} changed {plural('manifest', waiting)} still "
                 "to apply; it continues when any manifest changes"
             )
+        rolled_back = {name: worker.rolled_back for name, worker in self._held.workers.copy().items()}
+        alarms += [f"{name}: {reason}" for name, reason in sorted(rolled_back.items()) if reason]
         if self._authority.problem:
             alarms.append(self._authority.problem)
         if self._reader.unsettled:

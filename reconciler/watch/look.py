@@ -10,6 +10,7 @@ from reconciler.history.scribe import DRIFT, Occasion, whole_path
 from reconciler.manifest.load import Manifest
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import KataAddress, Sandbox
+from reconciler.pending import Pending
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 
@@ -20,7 +21,8 @@ WATCH: Mapping[str, object] = MappingProxyType({"command": "watch"})
 class Look(NamedTuple):
     """What one look goes by: it and the guard decide by the same manifest, policy and pause, read once.
 
-    `cause`: why the manifest is new, "start" or "manifest"; "" if it is not.
+    `cause`: why the manifest is new, "start" or "manifest"; "" if it is not. `waiting`: a change that waits to be
+    confirmed.
     """
 
     manifest: Manifest
@@ -29,6 +31,7 @@ class Look(NamedTuple):
     full: bool
     policy: Policy
     pause: Pause | None = None
+    waiting: Pending | None = None
 
     @property
     def place(self) -> Sandbox:
@@ -43,7 +46,7 @@ class Look(NamedTuple):
     @property
     def is_paused(self) -> bool:
         """Return whether the sandbox is left alone."""
-        return bool(self.manifest.sandbox.paused or self.pause)
+        return bool(self.manifest.sandbox.paused or self.pause or self.waiting)
 
     @property
     def may_change_silently(self) -> bool:

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from reconciler import rundir
 from reconciler.errors import HostError
+from reconciler.pending import REVERTING, WAITING
 
 FOLDER = "/run/reconciler/paused"
 
@@ -67,16 +69,16 @@ def read(sandbox: str) -> Pause | None:
 
 
 class PauseTracker:
-    """Notices that pauses begin, end or are replaced."""
+    """Notices that pauses begin, end or are replaced, and so do changes that wait to be confirmed."""
 
     def __init__(self) -> None:
-        self._folder, self._known = _stamp(FOLDER), _stamps()
+        self._folder, self._known = _folders(), _stamps()
         # Whether to list the pauses once more: two changes within a tick of the kernel's clock have the same time.
         self._again = True
 
     def refresh(self) -> list[str]:
         """Return the sandboxes whose pauses have changed since the last call. OSError if they cannot be listed."""
-        folder = _stamp(FOLDER)
+        folder = _folders()
         if folder == self._folder and not self._again:
             return []
         before, found = self._known, _stamps()
@@ -85,13 +87,19 @@ class PauseTracker:
         return sorted({name for name, _ in before.items() ^ found.items()})
 
 
-def _stamps() -> dict[str, tuple[int, int]]:
-    """Return what changes with each pause, by sandbox."""
-    try:
-        with os.scandir(FOLDER) as entries:
-            return {each.name: _stamp(each.path) for each in entries if is_id(each.name)}
-    except FileNotFoundError:
-        return {}
+def _folders() -> tuple[tuple[int, int], ...]:
+    return tuple(map(_stamp, (FOLDER, WAITING, REVERTING)))
+
+
+def _stamps() -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return what changes with each pause, and each change that waits, by sandbox."""
+    found: dict[str, tuple[tuple[int, int], ...]] = {}
+    for folder in (FOLDER, WAITING, REVERTING):
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for each in entries:
+                if is_id(each.name):
+                    found[each.name] = (*found.get(each.name, ()), _stamp(each.path))
+    return found
 
 
 def _stamp(path: str) -> tuple[int, int]:

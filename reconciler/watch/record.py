@@ -10,6 +10,7 @@ from reconciler.errors import ApplyError, BusyError, ReconcilerError, RefusedErr
 from reconciler.history.scribe import Scribe
 from reconciler.manifest.load import Manifest
 from reconciler.operations import Operation
+from reconciler.pending import Pending
 from reconciler.preview import Preview
 from reconciler.remaining import remaining
 from reconciler.watch import clock, outstanding
@@ -58,14 +59,25 @@ class LookRecorder:
     def begin_look(self) -> None:
         """Forget the plan of the look before."""
         self._planned = None
+        self.status.confirm_by = 0.0
+
+    def record_rollback(self, manifest: Manifest, error: ReconcilerError) -> None:
+        """Record that a changed manifest failed on trial and was undone."""
+        self._log.emit("rolled back", level=logging.ERROR, reason=str(error), file=manifest.file)
+        self._scribe.tell("rolled back", reason=str(error), file=manifest.file)
+
+    def note(self, words: str) -> None:
+        """Log what a check has found."""
+        self._log.emit("check", level=logging.WARNING, reason=words)
 
     def record_plan(self, found: Preview) -> None:
         """Record what the present look is about to do, in case that it is refused or fails."""
         self._planned = found.plan.operations
 
-    def record_pause(self, manifest: Manifest, pause: Pause | None) -> None:
-        """Record that the sandbox is paused, by its manifest or by `reconciler pause`."""
-        reason = manifest.sandbox.paused or (pause.reason if pause else "")
+    def record_pause(self, manifest: Manifest, pause: Pause | None, waiting: Pending | None) -> None:
+        """Record that the sandbox is left alone: by its manifest, by `reconciler pause`, or until it is confirmed."""
+        self.status.confirm_by = waiting.deadline if waiting else 0.0
+        reason = manifest.sandbox.paused or (pause.reason if pause else waiting.words if waiting else "")
         self.status.outstanding = None
         until = f", until {time.strftime('%H:%M:%S', time.localtime(pause.until))}" if pause else ""
         if self.status.set_state(SandboxState.PAUSED, f"{reason}{until}"):

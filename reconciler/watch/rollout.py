@@ -48,12 +48,14 @@ class Rollout:
         self._waiting: dict[str, Manifest] = {}
         self._under_way: set[str] = set()
         self._failed: list[str] = []
+        # Whether one of them was undone on trial: one such is enough.
+        self._rolled_back = False
 
     @property
     def stopped(self) -> tuple[str, ...]:
         """Return the sandboxes whose failures have stopped the rollout while others wait; empty if it goes on."""
-        stop = self._pace.stop_after and len(self._failed) >= self._pace.stop_after and self._waiting
-        return tuple(self._failed) if stop else ()
+        stop = self._rolled_back or (self._pace.stop_after and len(self._failed) >= self._pace.stop_after)
+        return tuple(self._failed) if stop and self._waiting else ()
 
     def is_waiting(self, sandbox: str) -> bool:
         """Return whether the changed manifest of a sandbox waits for its turn."""
@@ -69,6 +71,7 @@ class Rollout:
         new = [each for each in changed if self._waiting.get(each.sandbox.id) != each]
         if new:
             self._failed.clear()
+            self._rolled_back = False
         self._waiting |= {each.sandbox.id: each for each in new}
 
     def withdraw(self, sandbox: str) -> None:
@@ -93,9 +96,13 @@ class Rollout:
             begun.append(self._waiting.pop(name))
         return begun
 
-    def end(self, sandbox: str, *, succeeded: bool) -> None:
-        """Record that a manifest was applied to a sandbox, or failed. Ignore sandboxes that are not under way."""
+    def end(self, sandbox: str, *, succeeded: bool, rolled_back: bool = False) -> None:
+        """Record that a manifest was applied to a sandbox, or failed. Ignore sandboxes that are not under way.
+
+        `rolled_back`: it was undone, as it failed on trial. Then no more begin.
+        """
         if sandbox in self._under_way:
             self._under_way.discard(sandbox)
             if not succeeded:
                 self._failed.append(sandbox)
+                self._rolled_back = self._rolled_back or rolled_back

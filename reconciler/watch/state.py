@@ -57,7 +57,8 @@ class SandboxStatus:
     repaired drift, since the watcher started. `fights`: commands that another program keeps reverting. `drifts`: when
     drift was found. `full_looked`: the last full look that succeeded. `took`: seconds that the last look took. `lent`:
     since when another command has the machine. `traffic`: the connections of IPVS. `flushes`: how often the guard of a
-    machine has found services gone. `outstanding`: what differs still; None if the last look could not find that out.
+    machine has found services gone. `confirm_by`: when a change is undone that waits to be confirmed; 0: none does.
+    `outstanding`: what differs still; None if the last look could not find that out.
     """
 
     sandbox: str
@@ -78,6 +79,7 @@ class SandboxStatus:
     lent: float = 0.0
     traffic: Traffic = field(default_factory=Traffic)
     outstanding: Outstanding | None = None
+    confirm_by: float = 0.0
 
     def set_state(self, state: SandboxState, detail: str = "") -> bool:
         """Set the state and its detail; return whether the state has changed."""
@@ -130,6 +132,7 @@ class Standing(NamedTuple):
             "full_looked": round(clock.unix(status.full_looked), 3),
             "took": round(status.took, 6),
             "lent": round(clock.unix(status.lent), 3),
+            "confirm_by": round(clock.unix(status.confirm_by), 3),
             "drift_1h": status.count_drifts(),
             "drifted": round(clock.unix(status.drifts[-1] if status.drifts else 0.0), 3),
             "repairs": status.repairs,

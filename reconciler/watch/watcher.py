@@ -204,7 +204,8 @@ class Watcher:
             notify.send("READY=1")
         while self._done:
             sandbox, succeeded = self._done.popleft()
-            self._rollout.end(sandbox, succeeded=succeeded)
+            done = self._held.workers.get(sandbox)
+            self._rollout.end(sandbox, succeeded=succeeded, rolled_back=bool(done and done.rolled_back))
         self._continue_rollout()
 
     def _on_done(self, sandbox: str, succeeded: bool) -> None:

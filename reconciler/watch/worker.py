@@ -21,10 +21,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.converge import repair
+from reconciler import pending
+from reconciler.converge import Result, repair
 from reconciler.drivers import Driver, attend, connect
 from reconciler.drivers.claims import Claims
-from reconciler.errors import BusyError, HostError, ReconcilerError, RefusedError, SandboxGoneError
+from reconciler.errors import (
+    ApplyError,
+    BusyError,
+    HostError,
+    ReconcilerError,
+    RefusedError,
+    SandboxGoneError,
+    VerifyError,
+)
 from reconciler.guest.lend import Lender, is_back, lend
 from reconciler.history.force import take_effect
 from reconciler.history.scribe import Scribe
@@ -42,6 +51,7 @@ from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
 from reconciler.watch.look import Look, drift
 from reconciler.watch.meter import Meter
+from reconciler.watch.probation import Confirm, Probation
 from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.revision import Revision
@@ -55,6 +65,8 @@ if TYPE_CHECKING:
 
 # Seconds to the next try if another run uses the sandbox; to the next look while servers drain.
 SOON, DRAIN = 1.0, 0.5
+# Seconds by which the watcher lets the helper of a change undo it first, and to its next try.
+RETRY = 0.5
 # Wait at least REST times as long as the last look took before the next periodic one.
 REST = 20
 # Seconds by which a look may be late before the state of the last one counts as stale.
@@ -65,13 +77,16 @@ class Settings(NamedTuple):
     """How to watch each sandbox.
 
     `look`, `full_look`: seconds between two quick and two full looks. `change`: whether to repair, or only to report.
-    `guard`: whether agents in machines restore flushed services.
+    `guard`: whether agents in machines restore flushed services. `confirm`: which changed manifests are on trial, and
+    `bake` for how many seconds after their checks have passed.
     """
 
     look: float
     full_look: float
     change: bool = True
     guard: bool = True
+    confirm: Confirm = Confirm.NONE
+    bake: float = 0.0
 
 
 class Worker:
@@ -98,6 +113,8 @@ class Worker:
         self._scribe = Scribe(history, manifest.sandbox.id, str(manifest.sandbox.driver))
         self._recorder = LookRecorder(manifest, revision, self._scribe)
         self._settings = settings
+        confirm = settings.confirm if settings.change else Confirm.NONE
+        self._probation = Probation(manifest.sandbox.id, history, confirm, settings.bake)
         self._on_done = on_done
         self._wake = Wake()
         self._fights, self._failures = Fights(), Failures()
@@ -112,6 +129,8 @@ class Worker:
         # When the current look began; None after its end, while a machine stays connected.
         self._begun: float | None = None
         self._stopping = self._prune = False
+        # Whether a change has passed its checks, and the watcher waits whether it passes them once more.
+        self._is_baking = False
         # Whether the last look failed because the host lacks something, such as a device.
         self._host_lacks = False
         # The connection of a command that waits for the machine.
@@ -138,8 +157,13 @@ class Worker:
 
     @property
     def is_applying(self) -> bool:
-        """Return whether the manifest has not taken effect yet."""
-        return bool(self._cause)
+        """Return whether the manifest has not taken effect yet, or not for long enough."""
+        return bool(self._cause) or self._probation.baked_in is not None
+
+    @property
+    def rolled_back(self) -> str:
+        """Return why the manifest was undone and is held until it is edited; empty if it is not."""
+        return self._probation.held.reason if self._probation.held else ""
 
     @property
     def is_alive(self) -> bool:
@@ -232,7 +256,8 @@ class Worker:
                 return None
             self._begun = time.monotonic()
             self._current = Look(self._manifest, self._revision, self._cause, full, self._authority.policy)
-        self._current = self._current._replace(pause=pause.read(self.status.sandbox))
+        name = self.status.sandbox
+        self._current = self._current._replace(pause=pause.read(name), waiting=pending.read(name))
         return self._current
 
     def _attempt(self, look: Look) -> None:
@@ -349,7 +374,7 @@ class Worker:
     def _look(self, driver: Driver, look: Look) -> None:
         """Look at the sandbox, and repair it unless it is paused."""
         if look.is_paused:
-            self._end_paused_look(look)
+            self._end_paused_look(look, driver)
             return
         begin = time.monotonic()
         self._recorder.begin_look()
@@ -370,10 +395,19 @@ class Worker:
                 self._cause = ""
         self._tell_done(look, succeeded=succeeded)
 
-    def _end_paused_look(self, look: Look) -> None:
-        """Record that the sandbox is left alone."""
+    def _end_paused_look(self, look: Look, driver: Driver | None = None) -> None:
+        """Record that the sandbox is left alone, unless a change has to be undone that was not confirmed in time.
+
+        `driver`: the open sandbox, if it is open.
+        """
+        if look.waiting and look.waiting.is_due and self._settings.change:
+            # Most looks find no such change.
+            from reconciler.confirm.revert import finish
+
+            if finish(look.waiting.sandbox, self._history, driver):
+                self._agenda.request_full_look()
         self._recorder.set_manifest(look.manifest, look.revision)
-        self._recorder.record_pause(look.manifest, look.pause)
+        self._recorder.record_pause(look.manifest, look.pause, look.waiting)
         # Nothing was looked at.
         self._begun = None
         self._end_look(look, 0.0, succeeded=True)
@@ -392,9 +426,14 @@ class Worker:
         self._measure(look, succeeded=succeeded)
 
     def _tell_done(self, look: Look, *, succeeded: bool) -> None:
-        """Tell the watcher that the manifest of a look has taken effect, or failed to, if it was new."""
-        if look.cause:
-            self._on_done(self.status.sandbox, succeeded)
+        """Tell the watcher that the manifest of a look has taken effect, or failed to, if it was new.
+
+        While a change has to pass its checks once more, it has not taken effect yet.
+        """
+        if look.cause or self._is_baking:
+            self._is_baking = self._probation.baked_in is not None
+            if not self._is_baking:
+                self._on_done(self.status.sandbox, succeeded)
 
     def _measure(self, look: Look, *, succeeded: bool) -> None:
         """Measure how long a look took, unless none was under way."""
@@ -412,6 +451,11 @@ class Worker:
         waits += [due for each in (self._fights, self._failures) if (due := each.next_due()) is not None]
         if look.pause is not None:
             waits.append(look.pause.until - time.time())
+        if look.waiting is not None:
+            # At the deadline, its helper undoes it; it may have been killed.
+            waits.append(max(RETRY, look.waiting.left + RETRY))
+        if (baked := self._probation.baked_in) is not None:
+            waits.append(baked)
         return max(0.0, min(waits))
 
     def _compare(self, driver: Driver, look: Look) -> bool:
@@ -439,15 +483,11 @@ class Worker:
         self._scribe.driver, self._scribe.occasion = str(manifest.sandbox.driver), look.occasion
         try:
             check(manifest.sandbox, look.policy)
-            result = repair(
-                driver,
-                manifest.sandbox,
-                quick=quick,
-                accept=self._note,
-                postpones=self._postpones,
-                scribe=self._scribe,
-            )
+            self._probation.finish_bake(driver, look, self._scribe)
+            result = self._change(driver, look)
         except RefusedError:
+            if self._probation.held and self._applied in {None, manifest.sandbox}:
+                self._applied = self._probation.held.before
             same = self._applied and self._applied.driver == manifest.sandbox.driver
             if self._applied and same and not refusals(self._applied, look.policy):
                 self._scribe.occasion = drift
@@ -469,6 +509,30 @@ class Worker:
         self._applied = manifest.sandbox
         return True
 
+    def _change(self, driver: Driver, look: Look) -> Result:
+        """Apply the manifest of a look, or repair drift from it. RolledBackError if it failed on trial."""
+        trial = self._probation.trial(look, self._scribe)
+        try:
+            result = repair(
+                driver,
+                look.manifest.sandbox,
+                quick=not look.full,
+                accept=self._note,
+                postpones=self._postpones,
+                scribe=self._scribe,
+                checks=self._probation.checks(look),
+                tell=self._recorder.note,
+                trial=trial,
+            )
+        except (ApplyError, VerifyError) as error:
+            held = self._probation.failed(look, trial, error)
+            if held is None:
+                raise
+            self._recorder.record_rollback(look.manifest, held)
+            raise held from error
+        self._probation.passed(trial, result.passed)
+        return result
+
     def _postpones(self, operation: Operation) -> bool:
         return self._fights.postpones(operation) or self._failures.postpones(operation)
 
@@ -483,6 +547,7 @@ class Worker:
         # With a HostError, nothing was changed. Other failures do not count: if a change was undone, a device may have
         # moved to the sandbox and back, and that event would cause the next try at once, for ever.
         self._host_lacks = isinstance(error, HostError)
+        self._is_baking = self._probation.baked_in is not None
         least = self._share.rest()
         self._measure(look, succeeded=False)
         self._meter.record_error(error)

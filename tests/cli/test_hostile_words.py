@@ -52,6 +52,7 @@ def test_every_command_is_tried() -> None:
         *WITH_PATHS,
         "init",
         "explain",
+        "confirm",
         "doctor",
         "status",
         "history",

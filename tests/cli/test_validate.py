@@ -95,7 +95,7 @@ bad.yaml:2:9: sandbox: nothing is given; expected {ID}
             f"{{apiVersion: reconciler/v1, driver: {{netns: {{name: {'n' * 100}}}}}, sandbox: s, color: {'r' * 100}}}",
             f"""\
 bad.yaml:1:168: color: unknown field; \
-expected one of: apiVersion, sandbox, driver, sysctls, interfaces, neighbours, routes, rules, ipvs, paused
+expected one of: apiVersion, sandbox, driver, sysctls, interfaces, neighbours, routes, rules, ipvs, checks, paused
     1 | {"n" * 43}}}}}, sandbox: s, color: {"r" * 54}
       | {" " * 59}^^^^^
 """,

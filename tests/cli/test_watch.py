@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.cli import watch
 from reconciler.cli.main import main
+from reconciler.watch.probation import Confirm
 from reconciler.watch.rollout import Pace
 from reconciler.watch.watcher import Options
 from reconciler.watch.worker import Settings
@@ -55,10 +56,25 @@ def test_all_that_can_be_said(forms: list[tuple[str, str]]) -> None:
         "--mode report --prune --at-once 10% --stop-after-failures 3 --look 0.5s --full-look 1h --no-guard --no-push "
         "--metrics 127.0.0.1:9100 --log json --log-level warning m"
     )
-    settings = Settings(look=0.5, full_look=3600.0, change=False, guard=False)
+    settings = Settings(look=0.5, full_look=3600.0, change=False, guard=False, confirm=Confirm.CHECKED)
     pace = Pace(percent=10, stop_after=3)
     assert given(*words.split()) == (["m"], Options(settings, pace, prune=True, metrics=("127.0.0.1", 9100)))
     assert forms == [("json", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("words", "confirm", "bake"),
+    [
+        ("", Confirm.NONE, 0.0),
+        ("--at-once 1", Confirm.CHECKED, 0.0),
+        ("--confirm", Confirm.ALL, 0.0),
+        ("--at-once 1 --confirm", Confirm.ALL, 0.0),
+        ("--bake 5min", Confirm.ALL, 300.0),
+    ],
+)
+def test_what_is_put_on_trial(words: str, confirm: Confirm, bake: float) -> None:
+    settings = given(*words.split(), "m")[1].settings
+    assert (settings.confirm, settings.bake) == (confirm, bake)
 
 
 def test_it_may_open_as_many_files_as_the_host_allows() -> None:

@@ -97,7 +97,7 @@ def failure(answer: Frame) -> tuple[int, str]:
 def test_it_echoes_the_mark_and_says_what_it_is(host: Host) -> None:
     greeting, hello = host.greet()
     assert greeting == (0, agent.GREETING, b"")
-    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(4) + os.uname().release.encode())
+    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(5) + os.uname().release.encode())
 
 
 @pytest.mark.parametrize("address", ["", "02:00:00:00:00:0", "02:00:00:00:00:0G", "02:00:00:00:00:01:02", "a]\n[b"])

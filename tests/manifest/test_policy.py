@@ -51,6 +51,7 @@ OF_HOST = {
     "interfaces[0].device": ["devices", "physicalDevices"],
     "interfaces[0].vhostUserSocket": ["sockets"],
     "ipvs.rulesFile": ["rulesFiles"],
+    "checks[0].from": ["hostChecks"],
 }
 # The others of these sections name nothing of the host: a sandbox, a container, what is in the sandbox, or a value.
 HARMLESS = {
@@ -69,6 +70,9 @@ HARMLESS = {
     "rules[0].suppressPrefixlength",
     *("ipvs", "ipvs.timeouts", "ipvs.sysctls", "ipvs.exclude", "ipvs.exclude[0]", "ipvs.exclude[0].fwmark"),
     *("ipvs.drain", "ipvs.services", "ipvs.services[0]", "ipvs.services[0].servers", "ipvs.services[0].servers[0]"),
+    *("checks", "checks[0]"),
+    *(f"checks[0].{name}" for name in ("ping", "tcp", "http", "route", "connects", "connects.service", "device")),
+    *(f"checks[0].{name}" for name in ("expect", "timeout", "count", "required", "onRepair")),
     *("ipvs.services[0].schedulerFlags[0]", "ipvs.services[0].ignore[0]", "ipvs.rules"),
 }
 # Settings of the sandbox's kernel, of which the schema has a closed list, and values of rules of IPVS.
@@ -133,6 +137,7 @@ def test_all_fields(tmp_path: Path) -> None:
         physicalDevices={"edge-1": ["eth1"]},
         rulesFiles=["/srv/ipvs"],
         pushAgent=["web-*"],
+        hostChecks=["192.0.2.0/24"],
     )
     assert policy.read(file, []) == Policy(
         file=file,
@@ -149,6 +154,7 @@ def test_all_fields(tmp_path: Path) -> None:
         physical_devices={"edge-1": ("eth1",)},
         rules_files=("/srv/ipvs",),
         push=("web-*",),
+        host_checks=("192.0.2.0/24",),
     )
 
 

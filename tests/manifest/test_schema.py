@@ -134,6 +134,10 @@ def test_the_fields_are_these() -> None:
         *(f"ipvs.services[0].servers[0].{name}" for name in ("tunType", "tunPort", "tunChecksum")),
         "ipvs.rules",
         "ipvs.rulesFile",
+        "checks",
+        "checks[0]",
+        *(f"checks[0].{name}" for name in ("ping", "tcp", "http", "route", "connects", "connects.service", "device")),
+        *(f"checks[0].{name}" for name in ("expect", "timeout", "count", "from", "required", "onRepair")),
         "paused",
     ]
 
@@ -281,6 +285,12 @@ WHOLE: dict[str, Any] = {
             {"sctp": "172.17.0.7:2905"},
         ],
     },
+    "checks": [
+        {"ping": "172.17.0.1"},
+        {"tcp": "192.0.2.1:443"},
+        {"route": "192.0.2.1"},
+        {"connects": {"service": "172.17.0.7:80"}},
+    ],
 }
 
 

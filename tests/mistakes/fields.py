@@ -70,7 +70,7 @@ ROWS: list[Row] = [
         "kind: Sandbox\nsandbox: web-1",
         (
             "2:1: kind: unknown field; expected one of: apiVersion, sandbox, driver, sysctls, "
-            "interfaces, neighbours, routes, rules, ipvs, paused"
+            "interfaces, neighbours, routes, rules, ipvs, checks, paused"
         ),
     ),
     Row(

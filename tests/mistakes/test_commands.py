@@ -21,8 +21,8 @@ class Row(NamedTuple):
 
 
 COMMANDS = (
-    "init, explain, validate, diff, apply, watch, doctor, status, history, pause, resume, show, import, sandbox, "
-    "agent, kata-network, kata-ipvs"
+    "init, explain, validate, diff, apply, confirm, watch, doctor, status, history, pause, resume, show, import, "
+    "sandbox, agent, kata-network, kata-ipvs"
 )
 NO_MANIFEST = (
     "is not a manifest: that begins with `apiVersion: reconciler/v1`, or another of its fields; `reconciler import` "

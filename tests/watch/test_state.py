@@ -43,6 +43,7 @@ def test_a_new_one_says_nothing_yet(status: SandboxStatus) -> None:
         "full_looked": 0.0,
         "took": 0.0,
         "lent": 0.0,
+        "confirm_by": 0.0,
         "drift_1h": 0,
         "drifted": 0.0,
         "repairs": 0,
@@ -55,6 +56,7 @@ def test_all_that_can_be_said(status: SandboxStatus, clock: Clock) -> None:
     status.revision, status.repairs = Revision("abc1234-dirty", "e69de29"), 7
     status.looked, status.valid_until = clock.now - 0.12345, clock.now + 20.0
     status.full_looked, status.took, status.lent = clock.now - 100, 0.1234567, clock.now - 10
+    status.confirm_by = clock.now + 30
     status.fights = ("ip route add default",)
     status.drifts.extend([clock.now - 2, clock.now - 1])
     status.set_state(SandboxState.FIGHTING, "undone again and again")
@@ -71,6 +73,7 @@ def test_all_that_can_be_said(status: SandboxStatus, clock: Clock) -> None:
         "full_looked": BOOT + 4900.0,
         "took": 0.123457,
         "lent": BOOT + 4990.0,
+        "confirm_by": BOOT + 5030.0,
         "drift_1h": 2,
         "drifted": BOOT + 4999.0,
         "repairs": 7,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
+from reconciler.drivers.lock import refuse_waiting
 from reconciler.drivers.reach import about, check_socket, open_agent, open_socket, refuse_physical_devices
 from reconciler.drivers.vm.monitor import QemuPlugboard
 from reconciler.drivers.vm.nics import came_with, find
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from reconciler.drivers import Report
     from reconciler.drivers.survey import Inventory
     from reconciler.drivers.vm.libvirt import LibvirtPlugboard
+    from reconciler.guest.agent import Probe
     from reconciler.model.cost import Traffic
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
@@ -155,9 +157,11 @@ class VmDriver:
                 except ReconcilerError as error:
                     self._report(f"the channel of the agent was not taken out, which the next run does: {error}")
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Return a lock that does nothing: the machine has one client at a time anyway."""
-        return nullcontext()
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock nothing: the machine has one client at a time anyway. A change that waits to be confirmed counts."""
+        refuse_waiting(self.place)
+        yield
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask QEMU what is plugged, and read the guest's kernel."""
@@ -265,6 +269,15 @@ class VmDriver:
         """Read the connections, as the protocol says."""
         with self._budget.step():
             return self._inside.traffic()
+
+    def attempt(self, probes: Sequence[Probe], seconds: float) -> list[str]:
+        """Let the agent try to reach something, as the protocol says."""
+        return self._agent.attempt(probes, seconds)
+
+    def device_to(self, address: str) -> str:
+        """Look a route up, as the protocol says."""
+        with self._budget.step():
+            return self._inside.engine.device_to(address)
 
     def ipvs_listing(self) -> str:
         """Return the kernel's own listing of its IPVS table."""

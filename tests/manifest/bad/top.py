@@ -28,7 +28,7 @@ ROWS: list[Row] = [
             (
                 "bad.yaml:4:1: tunnels: unknown field; "
                 "expected one of: apiVersion, sandbox, driver, sysctls, interfaces, neighbours, routes, rules, ipvs, "
-                "paused"
+                "checks, paused"
             )
         ],
     ),
@@ -50,7 +50,7 @@ ROWS: list[Row] = [
         [
             (
                 "bad.yaml:4:1: unknown field; expected one of: apiVersion, sandbox, driver, sysctls, interfaces, "
-                "neighbours, routes, rules, ipvs, paused"
+                "neighbours, routes, rules, ipvs, checks, paused"
             )
         ],
     ),

@@ -1,0 +1,1 @@
+"""Changes that are undone unless they are confirmed."""
