@@ -24,18 +24,18 @@ class Plan:
     """What one host should be like in a release.
 
     `release`: the name of the release that the plan was written with. `sandboxes`: ID → digest of its manifest
-    (`manifest.digest`). `files`: path below the folder of the host → digest of its bytes (`blobs.digest`). `changed`:
-    the sandboxes that the host did not have like this before. `awaited`: the sandboxes that come from another host →
-    that host. `awaited_files`: the same sandboxes → the file of each, which has no sandbox that is not awaited.
+    (`manifest.digest`). `places`: the same IDs → the file that each is in. `files`: path below the folder of the host →
+    digest of its bytes (`blobs.digest`). `changed`: the sandboxes that the host did not have like this before.
+    `awaited`: the sandboxes that come from another host → that host; no other is in the same file.
     """
 
     release: str
     commit: str
     sandboxes: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
     awaited: dict[str, str] = field(default_factory=dict)
-    awaited_files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

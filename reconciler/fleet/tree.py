@@ -174,8 +174,5 @@ def _dirt(commit: Commit, hosts: Mapping[str, HostTree]) -> str:
 
 def plan_of(host: HostTree, commit: str) -> Plan:
     """Return the plan of a host, of no release yet."""
-    return Plan("", commit, dict(sorted(host.sandboxes.items())), _digests(host))
-
-
-def _digests(host: HostTree) -> dict[str, str]:
-    return {path: blobs.digest(data) for path, data in sorted(host.files.items())}
+    digests = {path: blobs.digest(data) for path, data in sorted(host.files.items())}
+    return Plan("", commit, dict(sorted(host.sandboxes.items())), digests, dict(sorted(host.places.items())))
