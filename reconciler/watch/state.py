@@ -58,6 +58,7 @@ class SandboxStatus:
     drift was found. `full_looked`: the last full look that succeeded. `took`: seconds that the last look took. `lent`:
     since when another command has the machine. `traffic`: the connections of IPVS. `flushes`: how often the guard of a
     machine has found services gone. `outstanding`: what differs still; None if the last look could not find that out.
+    `digest`: of the manifest that the sandbox matched last at the end of a look, whatever became of newer ones.
     """
 
     sandbox: str
@@ -78,6 +79,7 @@ class SandboxStatus:
     lent: float = 0.0
     traffic: Traffic = field(default_factory=Traffic)
     outstanding: Outstanding | None = None
+    digest: str = ""
 
     def set_state(self, state: SandboxState, detail: str = "") -> bool:
         """Set the state and its detail; return whether the state has changed."""
@@ -123,6 +125,7 @@ class Standing(NamedTuple):
             "file": status.file,
             "revision": status.revision.commit,
             "blob": status.revision.blob,
+            "digest": status.digest,
             "state": self.state.value,
             "fresh": status.is_fresh(),
             "since": round(clock.unix(status.since), 3),

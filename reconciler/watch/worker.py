@@ -30,6 +30,7 @@ from reconciler.history.force import take_effect
 from reconciler.history.scribe import Scribe
 from reconciler.history.writer import Writer
 from reconciler.manifest.allow import check, refusals
+from reconciler.manifest.digest import digest
 from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.operations import Operation
@@ -45,7 +46,7 @@ from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.revision import Revision
 from reconciler.watch.share import WorkShare, objects_of
-from reconciler.watch.state import SandboxState, SandboxStatus
+from reconciler.watch.state import GOOD, SandboxState, SandboxStatus
 from reconciler.watch.wake import Wake, await_readable
 
 if TYPE_CHECKING:
@@ -159,6 +160,9 @@ class Worker:
     def set_origin(self, manifest: Manifest, revision: Revision) -> None:
         """Replace the manifest by one that describes the same, from another file or revision."""
         with self._lock:
+            # A sandbox that is like a manifest is like each other one that describes the same.
+            if self.status.digest == digest(self._manifest):
+                self.status.digest = digest(manifest)
             self._manifest, self._revision = manifest, revision
         self._recorder.set_manifest(manifest, revision)
 
@@ -334,9 +338,12 @@ class Worker:
         self._claims.claim(look.manifest.sandbox, driver)
         succeeded = self._compare(driver, look)
         with self._lock:
-            if self._manifest.sandbox == look.manifest.sandbox:
+            present = self._manifest.sandbox == look.manifest.sandbox
+            if present:
                 # It has taken effect. Until then it stays new, whatever a look ends with.
                 self._cause = ""
+            if self.status.state in GOOD:
+                self.status.digest = digest(self._manifest if present else look.manifest)
         self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
 
     def _end_paused_look(self, look: Look) -> None:

@@ -60,6 +60,7 @@ def sandbox(**fields: object) -> dict[str, Any]:
         "file": "web-1.yaml",
         "revision": "abc1234",
         "blob": "",
+        "digest": "",
         "state": "converged",
         "fresh": True,
         "since": NOW - 100,
