@@ -161,8 +161,11 @@ class Worker:
         """Replace the manifest by one that describes the same, from another file or revision."""
         with self._lock:
             # A sandbox that is like a manifest is like each other one that describes the same.
-            if self.status.digest == digest(self._manifest):
-                self.status.digest = digest(manifest)
+            before, now = digest(self._manifest), digest(manifest)
+            if self.status.digest == before:
+                self.status.digest = now
+            if self.status.tried == before:
+                self.status.tried = now
             self._manifest, self._revision = manifest, revision
         self._recorder.set_manifest(manifest, revision)
 
@@ -344,12 +347,20 @@ class Worker:
                 self._cause = ""
             if self.status.state in GOOD:
                 self.status.digest = digest(self._manifest if present else look.manifest)
+        self._end_try(look)
         self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
+
+    def _end_try(self, look: Look) -> None:
+        """Record that the state is what this manifest has led to. Whoever reads the state has read this before."""
+        with self._lock:
+            present = self._manifest.sandbox == look.manifest.sandbox
+            self.status.tried = digest(self._manifest if present else look.manifest)
 
     def _end_paused_look(self, look: Look) -> None:
         """Record that the sandbox is left alone."""
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_pause(look.manifest, look.pause)
+        self._end_try(look)
         # Nothing was looked at.
         self._begun = None
         self._end_look(look, 0.0, succeeded=True)
@@ -460,6 +471,7 @@ class Worker:
         self._meter.record_error(error)
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_failure(look.manifest, error, self._agenda.end_failed_look(wait, least=least))
+        self._end_try(look)
         # If another run uses the sandbox, or the manifest has changed meanwhile, this says nothing about the manifest.
         if not busy and look.manifest.sandbox == self._manifest.sandbox:
             # A rollout does not count a missing sandbox as a failure: the manifest is applied when the sandbox appears.

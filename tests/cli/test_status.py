@@ -61,6 +61,7 @@ def sandbox(**fields: object) -> dict[str, Any]:
         "revision": "abc1234",
         "blob": "",
         "digest": "",
+        "tried": "",
         "state": "converged",
         "fresh": True,
         "since": NOW - 100,

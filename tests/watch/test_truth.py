@@ -253,6 +253,7 @@ def test_the_digest_is_that_of_the_text_that_the_sandbox_was_last_made_like(fold
         like = digest()
         kept.write(routes=[ROUTE, OTHER, REFUSED])
         watcher.await_state("failed", kept.name)
+        watcher.until(lambda: watcher.status().sandboxes[kept.name]["tried"] == digest(), "the try")
         assert shows(like)
         put(kept.file, "broken: [")
         watcher.until(lambda: watcher.status().problems, "a broken text")
