@@ -25,6 +25,8 @@ SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "-"
 # Descriptors that this process was started with. A shell writes `<(command)` as one of these.
 _OPENED = re.compile(r"/dev/stdin|(?:/dev|/proc/self)/fd/[0-9]+")
+# A file that says that its folder is meant to have no manifest: whoever fills the folder has finished.
+EMPTY = ".empty"
 # Files and folders, also hidden ones and others, that are listed to find the manifests of one path.
 MAX_ENTRIES = 200_000
 
@@ -32,7 +34,8 @@ MAX_ENTRIES = 200_000
 class Found(NamedTuple):
     """The files to read below a path, in order; of a path that is no folder, the path itself, even if it is missing.
 
-    `problems`: the folders that could not be searched, and the path itself if it is a folder without a manifest.
+    `problems`: the folders that could not be searched, and the path itself if it is a folder that has neither a
+    manifest nor the file EMPTY.
     """
 
     files: list[Source]
@@ -51,7 +54,7 @@ def find(path: str) -> Found:
             found = _Search(root).run()
     except OSError as error:
         return Found([], [file_problem(path, reason_of(error))])
-    if not found.files and not found.problems:
+    if not found.files and not found.problems and not os.path.lexists(os.path.join(path, EMPTY)):
         patterns = [f"*{suffix}" for suffix in SUFFIXES]
         found.problems.append(file_problem(path, f"this folder contains no manifest ({', '.join(patterns)})"))
     return found
