@@ -58,8 +58,8 @@ class SandboxStatus:
     drift was found. `full_looked`: the last full look that succeeded. `took`: seconds that the last look took. `lent`:
     since when another command has the machine. `traffic`: the connections of IPVS. `flushes`: how often the guard of a
     machine has found services gone. `outstanding`: what differs still; None if the last look could not find that out.
-    `digest`: of the manifest that the sandbox matched last at the end of a look, whatever became of newer ones. `tried`:
-    of the manifest of the last look that has ended, whatever it found.
+    `digest`: of the manifest that the sandbox matched last at the end of a look, whatever became of newer ones.
+    `tried`: of the manifest of the last look that has ended, whatever it found.
     """
 
     sandbox: str
