@@ -34,6 +34,10 @@ _RETRY = 1.0
 _END = 3.0
 
 
+# What runs without end: its name, and what begins it.
+Part = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
+
+
 class Options(NamedTuple):
     """How to serve. `host`, `port`: where hosts connect. `certificate`, `key`: of the gate. `authority`: of hosts."""
 
@@ -63,11 +67,17 @@ class Gate:
         self.reports.forget(host)
         self._presence.note(host)
 
-    async def run(self, others: Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = ()) -> None:
-        """Serve until SIGTERM or SIGINT. `others`: what runs beside it, with names."""
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    async def run(self, others: Sequence[Part] = ()) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        loop, serving = asyncio.get_running_loop(), asyncio.ensure_future(self.serve(others))
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ended.set)
+            loop.add_signal_handler(number, serving.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+    async def serve(self, others: Sequence[Part] = ()) -> None:
+        """Serve until this is cancelled. `others`: what runs beside it."""
+        loop = asyncio.get_running_loop()
         parts = (
             ("hosts", self.mirror.follow_hosts),
             ("desired", self.mirror.follow_desired),
@@ -76,17 +86,18 @@ class Gate:
             ("listener", self.listener.run),
             *others,
         )
-        tasks = [loop.create_task(_forever(name, part), name=name) for name, part in parts]
+        tasks = [loop.create_task(_forever(*each), name=each[0]) for each in parts]
         log.emit("serving", gate=self.name, port=self.listener.port)
         try:
-            await ended.wait()
+            await asyncio.Event().wait()
         finally:
             self.listener.close()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_END)
             with contextlib.suppress(StoreError, TimeoutError):
-                await asyncio.wait_for(self._presence.end(), _END)
+                async with asyncio.timeout(_END):
+                    await self._presence.end()
             for connection in self._server.connections:
                 connection.force_close()
             log.emit("stopped")

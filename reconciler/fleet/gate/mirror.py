@@ -112,7 +112,8 @@ class Mirror:
         self._waiting.setdefault(host, set()).add(news)
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(news, seconds)
+                async with asyncio.timeout(seconds):
+                    await news
         finally:
             found = self._waiting.get(host, set())
             found.discard(news)

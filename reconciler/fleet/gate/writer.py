@@ -39,7 +39,7 @@ class Reports:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._written: dict[str, tuple[HostStatus, float]] = {}
+        self._written: dict[str, tuple[HostStatus | None, float]] = {}
         self._busy: set[str] = set()
         self._next: list[tuple[Put, asyncio.Future[None]]] = []
         self._collected = asyncio.Event()
@@ -69,7 +69,8 @@ class Reports:
 
     def forget(self, host: str) -> None:
         """Write the next report of a host, whatever it says: another gate may have written one meanwhile."""
-        self._written.pop(host, None)
+        if host in self._written:
+            self._written[host] = None, self._written[host][1]
 
     async def _put(self, host: str, found: HostStatus) -> None:
         done = asyncio.get_running_loop().create_future()
@@ -141,7 +142,9 @@ class Presence:
             self._wake.clear()
             if not any(map(self._peers.is_connected, self._changed)):
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
+                    # Unlike `wait_for` of Python 3.11, this loses no cancellation.
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
 
     async def end(self) -> None:
         """Let all keys go at once."""
