@@ -19,6 +19,8 @@ SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db curl:curl
 BROWSER := chromium-headless-shell:chromium-headless-shell
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
 USER_ID := $(shell id -u)
+# The program of Debian's package, without its service, which would run for good. One that is installed already does.
+ETCD := $(if $(shell command -v etcd),,.etcd/usr/bin/etcd)
 # What the demo needs: another user than root sees the part without a machine.
 DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_ID)),qemu-system-x86_64:qemu-system-x86)
 
@@ -32,7 +34,7 @@ help: ## print this list
 
 venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 
-setup: venv system ## install what the other targets need: a virtual environment and Debian packages
+setup: venv system $(ETCD) ## install what the other targets need: a virtual environment and Debian packages
 
 demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
 	$(call install,$(DEMO))
@@ -107,7 +109,7 @@ lock: ## renew the locked requirements from pyproject.toml (needs uv)
 	$(LOCK) --constraint requirements.txt docs/requirements.in --output-file docs/requirements.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors build
+	rm -rf $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors .etcd build
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@echo "Installing reconciler and its tools in $(VENV) (half a minute) …"
@@ -152,6 +154,12 @@ system:
 	@# The names of protocols, as rules have them.
 	@test -e /etc/protocols || $(MAKE) --no-print-directory package NAME=netbase
 	$(call refresh)
+
+.etcd/usr/bin/etcd:
+	@mkdir -p .etcd
+	cd .etcd && { apt-get download --quiet etcd-server || \
+		{ test "$(USER_ID)" = 0 && apt-get update --quiet && apt-get download --quiet etcd-server; } }
+	cd .etcd && dpkg-deb --extract etcd-server_*.deb . && rm etcd-server_*.deb
 
 .PHONY: packagers
 packagers:
