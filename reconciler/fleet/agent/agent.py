@@ -30,6 +30,8 @@ SOON, IDLE, REST = 0.1, 1.0, 20.0
 NEW, EARLY = 30.0, 2.0
 # Seconds between two reports, and after which one is repeated although nothing has changed.
 REPORT, REPEAT = 2.0, 60.0
+# Seconds that the end of a thread may take: it may be about to connect.
+_END = 1.0
 # Seconds between two checks that the files on disk are what they should be.
 CHECK = 60.0
 
@@ -73,9 +75,9 @@ class Agent:
         self._ended.set()
         self._news.set()
         for each in self._clients:
-            each.close()
+            each.end()
         for thread in self._threads:
-            thread.join(1.0)
+            thread.join(_END)
         self._cache.close()
 
     def _repeat(self, name: str, step: Callable[[Client], float], client: Client) -> None:
@@ -93,10 +95,8 @@ class Agent:
                 pause = backoff.next()
             else:
                 backoff.reset()
-            if name == "report":
-                self._news.wait(pause)
-            else:
-                self._ended.wait(pause)
+            (self._news if name == "report" else self._ended).wait(pause)
+        client.close()
 
     def _fail(self, name: str, problem: str) -> None:
         if self._problems.get(name) != problem and not self._ended.is_set():

@@ -1,12 +1,11 @@
 """Keeps on disk what this host should be like: the last known good manifests, also across restarts without network.
 
     FOLDER/current        a link to a folder of releases/: what `watch` reads
-    FOLDER/releases/…     a folder for each version of what is desired, with its files
-    FOLDER/desired.json   what `current` was made of, as the gate sent it
+    FOLDER/releases/…     a folder for each version of what is desired: its files, and `.desired.json`, which says so
 
-A version is built in a folder of its own, each file checked by its digest. Then one rename puts the link in its place,
-and `desired.json` is written last. Whatever kills this process in between: the link leads to a whole version, and the
-next start builds what is missing. Nothing is removed but versions that a newer one has replaced.
+A version is built in a folder of its own, each file checked by its digest, and what it was made of is written last.
+Then one rename puts the link in its place. Whatever kills this process in between: the link leads to a whole version,
+and the next start builds what is missing. Nothing is removed but versions that a newer one has replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 from reconciler.errors import BusyError, HostError
@@ -28,8 +27,9 @@ FOLDER = "/var/lib/reconciler/fleet"
 CURRENT = f"{FOLDER}/current"
 # What a plan may have: the bounds of `manifest.load`, whose reader is this host's watcher.
 MAX_FILES, MAX_DEPTH, MAX_NAME = 10_000, 32, 255
-# Bytes of desired.json.
+# Bytes of a desired state.
 MAX_DESIRED = 8 << 20
+_DESIRED = ".desired.json"
 _OWNER = 0o700
 _PART = 64 << 10
 
@@ -76,6 +76,7 @@ class Cache:
         found = os.stat(self._folder)
         if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise HostError(f"{self._folder} belongs to another user, or others can write to it; remove it")
+        os.chmod(self._folder, _OWNER)
         self._lock = os.open(f"{self._folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,27 +116,30 @@ class Cache:
 
         `fetch` writes the file of a digest. What it raises ends this, as does OSError; the folder is as it was then.
         """
-        wanted = version.desired.files
-        built = self._fill(_name(version), wanted, fetch)
+        built = self._fill(_name(version), version.desired.files, fetch, data)
         self._switch(built)
-        with self._replaced("desired.json") as file:
-            file.write(data)
         self.version = version
         self._remove_others(built)
 
     def _read(self) -> Version | None:
         """Return what `current` was made of; None if that is unknown, as before the first time."""
         try:
-            with open(f"{self._folder}/desired.json", "rb") as file:
+            with open(f"{self._current}/{_DESIRED}", "rb") as file:
                 return read_version(file.read(MAX_DESIRED))
         except (OSError, UnusableError):
             return None
 
-    def _fill(self, name: str, wanted: dict[str, str], fetch: Callable[[str, BinaryIO], None] | None = None) -> str:
+    def _fill(
+        self,
+        name: str,
+        wanted: dict[str, str],
+        fetch: Callable[[str, BinaryIO], None] | None = None,
+        data: bytes = b"",
+    ) -> str:
         """Return the folder of a version, with exactly these files. What an interrupted run left in it is used."""
         folder, known = f"{self._releases}/{name}", self._known()
         os.makedirs(folder, _OWNER, exist_ok=True)
-        for path in [each for each in _files(folder) if each not in wanted]:
+        for path in [each for each in _files(folder) if each not in wanted and each != _DESIRED]:
             os.unlink(f"{folder}/{path}")
         for path, digest in wanted.items():
             target = f"{folder}/{path}"
@@ -147,6 +151,12 @@ class Cache:
             # The watcher takes an empty folder for a mistake otherwise.
             with open(f"{folder}/{EMPTY}", "wb"):
                 pass
+        if data:
+            with open(f"{folder}/{_DESIRED}.part", "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(f"{folder}/{_DESIRED}.part", f"{folder}/{_DESIRED}")
         for each, _, _ in os.walk(folder):
             _sync_folder(each)
         _sync_folder(self._releases)
@@ -181,17 +191,6 @@ class Cache:
             os.unlink(link)
         os.symlink(os.path.relpath(folder, self._folder), link)
         os.replace(link, self._current)
-        _sync_folder(self._folder)
-
-    @contextmanager
-    def _replaced(self, name: str) -> Iterator[BinaryIO]:
-        """Yield a file that replaces another one at the end, whatever kills this process."""
-        path = f"{self._folder}/{name}"
-        with open(f"{path}.new", "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(f"{path}.new", path)
         _sync_folder(self._folder)
 
     def _remove_others(self, kept: str) -> None:

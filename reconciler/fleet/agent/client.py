@@ -85,13 +85,14 @@ def make_context(credentials: Credentials) -> ssl.SSLContext:
 
 
 class Client:
-    """A connection to one of the gates. One thread uses it; `close` may be called from another one."""
+    """A connection to one of the gates. One thread uses it; `end` may be called from another one."""
 
     def __init__(self, gates: Sequence[Gate], credentials: Credentials) -> None:
         self._gates, self._credentials = list(gates), credentials
         # So that the hosts of a fleet are at all gates.
         random.shuffle(self._gates)
         self._connection: http.client.HTTPSConnection | None = None
+        self._ended = False
 
     @property
     def gate(self) -> Gate:
@@ -128,19 +129,24 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._failed(error) from error
 
+    def end(self) -> None:
+        """Let the thread that waits for an answer get an error, as well as whatever it asks from now on."""
+        self._ended = True
+        connection = self._connection
+        if connection and connection.sock:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Close the connection. A thread that waits for an answer gets an error."""
+        """Close the connection."""
         connection, self._connection = self._connection, None
         if connection:
-            with suppress(OSError):
-                if connection.sock:
-                    connection.sock.shutdown(socket.SHUT_RDWR)
-            with suppress(OSError):
-                connection.close()
+            connection.close()
 
     def _begin(self, path: str, body: bytes | None, patience: float) -> http.client.HTTPResponse:
         connection = self._connection = self._connection or self._connect()
-        assert connection.sock
+        if self._ended or not connection.sock:
+            raise UnreachableError("this agent ends")
         connection.sock.settimeout(patience)
         connection.request("GET" if body is None else "POST", path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()

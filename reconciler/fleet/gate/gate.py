@@ -98,9 +98,16 @@ class Gate:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(_END):
                     await self._presence.end()
-            for connection in self._server.connections:
-                connection.force_close()
+            await self._end_connections()
             log.emit("stopped")
+
+    async def _end_connections(self) -> None:
+        for connection in self._server.connections:
+            connection.force_close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END):
+                while self._server.connections:
+                    await asyncio.sleep(0.01)  # noqa: ASYNC110 — aiohttp has no event for it
 
 
 async def _forever(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
