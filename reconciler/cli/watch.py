@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics",
         metavar="[HOST:]PORT",
-        type=_address,
+        type=address_of,
         help="serve metrics for Prometheus, /healthz and /readyz here (default of HOST: 127.0.0.1, for this host only)",
     )
     parser.add_argument(
@@ -118,7 +118,8 @@ def _checked(read: partial[_T]) -> _T:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _address(text: str) -> tuple[str, int]:
+def address_of(text: str) -> tuple[str, int]:
+    """Return the host and port of an option. ArgumentTypeError if it is none."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if ":" in text else "127.0.0.1"
     if not host or not port.isdecimal() or int(port) > 65535:
@@ -128,7 +129,7 @@ def _address(text: str) -> tuple[str, int]:
 
 def _page(text: str) -> PageAddress:
     if not text.startswith("unix:"):
-        return PageAddress(*_address(text))
+        return PageAddress(*address_of(text))
     if not text.startswith("unix:/"):
         raise argparse.ArgumentTypeError(f'"{text}": the path of the socket has to begin with /')
     return PageAddress(path=text.removeprefix("unix:"))

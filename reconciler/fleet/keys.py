@@ -12,6 +12,7 @@ The names of hosts and sandboxes are checked where they enter (`check_host`), so
 | status/HOST | `HostStatus` | gate |
 | alive/HOST | the name of the gate, on the gate's lease | gate |
 | host/HOST | `HostRecord` | an administrator |
+| pushing | who pushes, on a lease: while it exists, no blob is removed that no plan names yet | push |
 | leader | the leader's name, on its lease; its create revision fences what the leader writes | leader |
 """
 
@@ -28,6 +29,7 @@ ALL_DESIRED = f"{ROOT}desired/"
 STATUSES = f"{ROOT}status/"
 ALIVE = f"{ROOT}alive/"
 HOSTS = f"{ROOT}host/"
+PUSHING = f"{ROOT}pushing"
 LEADER = f"{ROOT}leader"
 
 # As a host name or a common name of a certificate has it; a folder of the tree has the same.

@@ -24,18 +24,18 @@ class Plan:
     """What one host should be like in a release.
 
     `release`: the name of the release that the plan was written with. `sandboxes`: ID → digest of its manifest
-    (`manifest.digest`). `files`: path below the folder of the host → digest of its bytes (`blobs.digest`). `changed`:
-    the sandboxes that the release before had otherwise or not at all. `awaited`: sandboxes that came from another
-    host → that host; `files` and `sandboxes` have them. `awaited_files`: the files with these, and with no others.
+    (`manifest.digest`). `places`: the same IDs → the file that each is in. `files`: path below the folder of the host →
+    digest of its bytes (`blobs.digest`). `changed`: the sandboxes that the host did not have like this before.
+    `awaited`: the sandboxes that come from another host → that host; no other is in the same file.
     """
 
     release: str
     commit: str
     sandboxes: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
     awaited: dict[str, str] = field(default_factory=dict)
-    awaited_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class Desired:
     """What a host should be like now: the plan whose turn has come, or as much of it as may be done yet.
 
     `withheld`: sandboxes that another host still has → that host. Neither they nor their files are in `sandboxes` and
-    `files`.
+    `files`. `release`: the name of the release; while anything is withheld, with `.` and the number of these sandboxes
+    behind it. So a host is never told two things by one name.
     """
 
     release: str

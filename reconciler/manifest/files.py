@@ -22,6 +22,8 @@ from reconciler.wording import reason
 # Bytes of one file. 20,000 IPVS rules are 3 MB.
 MAX_BYTES = 32 << 20
 SUFFIXES = (".yaml", ".yml", ".json")
+# The problem of a folder in which no file is one.
+NO_MANIFEST = f"this folder contains no manifest ({', '.join(f'*{suffix}' for suffix in SUFFIXES)})"
 STDIN = "-"
 # Descriptors that this process was started with. A shell writes `<(command)` as one of these.
 _OPENED = re.compile(r"/dev/stdin|(?:/dev|/proc/self)/fd/[0-9]+")
@@ -55,8 +57,7 @@ def find(path: str) -> Found:
     except OSError as error:
         return Found([], [file_problem(path, reason_of(error))])
     if not found.files and not found.problems and not os.path.lexists(os.path.join(path, EMPTY)):
-        patterns = [f"*{suffix}" for suffix in SUFFIXES]
-        found.problems.append(file_problem(path, f"this folder contains no manifest ({', '.join(patterns)})"))
+        found.problems.append(file_problem(path, NO_MANIFEST))
     return found
 
 

@@ -17,7 +17,7 @@ from reconciler.fleet.records import (
 )
 
 RECORDS = [
-    Plan("3-ab", "12ca3cc", {"web-1": "d1"}, {"web-1.yaml": "f1"}, ("web-1",), {"web-1": "b"}, ("web-1.yaml",)),
+    Plan("3-ab", "12ca3cc", {"web-1": "d1"}, {"a.yaml": "f1"}, {"web-1": "a.yaml"}, ("web-1",), {"web-1": "b"}),
     Desired("3-ab", "12ca3cc", {"web-1": "d1"}, {"web-1.yaml": "f1"}, {"web-2": "b"}),
     Release("3-ab", "12ca3cc", "root", "41de-7f3a-91c2", 5.5, {"a": "2-cd"}, (("a",), ("b", "c")), ("root1",), "1-ef"),
     Rollout("3-ab", 1, RolloutState.BAKING, 2, 600.0, 5.5, "words", ("2-cd",)),

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from reconciler.errors import HostError
 from reconciler.fleet import records
-from reconciler.fleet.agent.cache import MAX_DESIRED, Cache, read_version
+from reconciler.fleet.agent.cache import MAX_DESIRED, Cache, Version, read_version
 from reconciler.fleet.agent.client import PATIENCE, Backoff, Client, Credentials, Gate, UnreachableError
 from reconciler.fleet.agent.report import report
 from reconciler.fleet.blobs import MAX_BYTES, MAX_PACKED
@@ -63,6 +63,8 @@ class Agent:
             for (name, step), client in zip(works, self._clients, strict=True)
         ]
         self._checked_at = -CHECK
+        # The digest of a version that this host does not go back to.
+        self._refused = ""
         self._reported: tuple[HostStatus, float] | None = None
 
     def start(self) -> None:
@@ -115,8 +117,8 @@ class Agent:
             if not self._cache.is_whole():
                 log.emit("fleet", level=log.WARNING, problem="files of the release are missing or were changed")
                 version, self._checked_at = None, -CHECK
-        path = f"/v1/desired?have={version.digest if version else ''}"
-        answer = client.ask(path, limit=MAX_DESIRED, patience=PATIENCE)
+        have = self._refused or (version.digest if version else "")
+        answer = client.ask(f"/v1/desired?have={have}", limit=MAX_DESIRED, patience=PATIENCE)
         if answer.status == 200:
             self._take(client, answer.body)
         self._succeed("desired", client)
@@ -124,14 +126,28 @@ class Agent:
 
     def _take(self, client: Client, data: bytes) -> None:
         version, begin = read_version(data), time.monotonic()
+        if self._cache.had(version):
+            self._refuse(version)
+            return
 
         def fetch(digest: str, file: BinaryIO) -> None:
             client.fetch(f"/v1/blob/{digest}", file, limit=MAX_PACKED, unpacked=MAX_BYTES)
 
         self._cache.take(data, version, fetch)
-        desired, self._taken_at = version.desired, time.monotonic()
+        desired, self._taken_at, self._refused = version.desired, time.monotonic(), ""
+        self._problems.pop("older", None)
         self._news.set()
         log.emit("release", release=desired.release, sandboxes=len(desired.sandboxes), seconds=self._taken_at - begin)
+
+    def _refuse(self, version: Version) -> None:
+        """Keep what this host has, and wait for something else than what was sent."""
+        self._refused = version.digest
+        now = self._cache.version.desired.release if self._cache.version else "nothing"
+        self._fail(
+            "older",
+            f"the fleet wants release {version.desired.release}, which this host had before {now}: was etcd restored "
+            f"from an older backup? This host keeps {now}; `reconciler fleet push` settles it",
+        )
 
     def _report(self, client: Client) -> float:
         """Report if there is something new to say. Return the seconds until the next look."""
@@ -156,8 +172,7 @@ class Agent:
         return found != before and since >= REPORT and (found.reached or age >= EARLY)
 
     def _alarms(self) -> list[str]:
-        problem = self._problems.get("desired", "")
-        return [problem] if problem else []
+        return [self._problems[each] for each in ("desired", "older") if each in self._problems]
 
 
 def _read_watch() -> Mapping[str, Any] | None:

@@ -2,6 +2,7 @@
 
     FOLDER/current        a link to a folder of releases/: what `watch` reads
     FOLDER/releases/…     a folder for each version of what is desired: its files, and `.desired.json`, which says so
+    FOLDER/past           the digests of the versions that this host has had, the newest last
 
 A version is built in a folder of its own, each file checked by its digest, and what it was made of is written last.
 Then one rename puts the link in its place. Whatever kills this process in between: the link leads to a whole version,
@@ -30,6 +31,8 @@ MAX_FILES, MAX_DEPTH, MAX_NAME = 10_000, 32, 255
 # Bytes of a desired state.
 MAX_DESIRED = 8 << 20
 _DESIRED = ".desired.json"
+# Versions that are remembered.
+_REMEMBERED = 500
 _OWNER = 0o700
 _PART = 64 << 10
 
@@ -84,6 +87,7 @@ class Cache:
             os.close(self._lock)
             raise BusyError(f"another agent of this host has {self._folder}") from None
         self.version = self._read()
+        self._past = self._read_past()
 
     def close(self) -> None:
         """Let another process have the folder."""
@@ -117,9 +121,34 @@ class Cache:
         `fetch` writes the file of a digest. What it raises ends this, as does OSError; the folder is as it was then.
         """
         built = self._fill(_name(version), version.desired.files, fetch, data)
+        self._remember(version)
         self._switch(built)
         self.version = version
         self._remove_others(built)
+
+    def had(self, version: Version) -> bool:
+        """Return whether this host has had a version and a newer one since.
+
+        Each push, and each rollback, makes a version that was never there. So an older one comes from a store that was
+        restored from a backup.
+        """
+        return version.digest in self._past and (self.version is None or version.digest != self.version.digest)
+
+    def _read_past(self) -> list[str]:
+        try:
+            with open(f"{self._folder}/past", encoding="ascii") as file:
+                return file.read(_REMEMBERED * 70).split()[-_REMEMBERED:]
+        except (OSError, ValueError):
+            return []
+
+    def _remember(self, version: Version) -> None:
+        """Write down that this host gets a version."""
+        self._past = [*(each for each in self._past if each != version.digest), version.digest][-_REMEMBERED:]
+        with open(f"{self._folder}/past.new", "w", encoding="ascii") as file:
+            file.write("".join(f"{each}\n" for each in self._past))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{self._folder}/past.new", f"{self._folder}/past")
 
     def _read(self) -> Version | None:
         """Return what `current` was made of; None if that is unknown, as before the first time."""

@@ -43,14 +43,18 @@ def report(version: Version | None, watch: Mapping[str, Any] | None, age: float,
         and all(_is_settled(digest, found.get(name), is_late=settled) for name, digest in wanted.items())
         and found.keys() <= wanted.keys()
     )
-    unusual = [*_unusual(found), *(Unusual(each, _UNWATCHED, "the watcher does not watch it") for each in missing)]
+    # What is not settled is about an older manifest: it must not count as a failure of this one.
+    known = {name: each for name, each in found.items() if _is_settled(wanted.get(name), each, is_late=settled)}
+    unusual = [*_unusual(known)]
+    if settled:
+        unusual += [Unusual(each, _UNWATCHED, "the watcher does not watch it") for each in missing]
     problems = [*alarms, *watch["alarms"], *watch["problems"]]
     return HostStatus(release, is_reached, dict(counts), tuple(_fitting(unusual)), _bounded(problems))
 
 
-def _is_settled(digest: str, found: Mapping[str, Any] | None, *, is_late: bool) -> bool:
+def _is_settled(digest: str | None, found: Mapping[str, Any] | None, *, is_late: bool) -> bool:
     """Return whether a state is about the manifest of this version. `is_late`: it should be by now."""
-    if found is None or found["state"] in _UNSETTLED:
+    if digest is None or found is None or found["state"] in _UNSETTLED:
         return is_late
     if found["state"] in {"converged", "draining"}:
         return bool(found["digest"] == digest)
