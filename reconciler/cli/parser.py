@@ -175,3 +175,12 @@ def _hint(name: str, known: Sequence[str], others: str = "") -> str:
     if close := nearest(name, known):
         return f'did you mean "{close}"?'
     return others or f"expected one of: {', '.join(known)}"
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """Return the host and port of an option. ArgumentTypeError if it is none."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if ":" in text else "127.0.0.1"
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f'"{text}" is not HOST:PORT or PORT')
+    return host, int(port)

@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from typing import TypeVar
 
+from reconciler.cli.parser import address_of
 from reconciler.errors import HostError
 from reconciler.manifest.files import is_stream
 from reconciler.watch import log
@@ -116,15 +117,6 @@ def _checked(read: partial[_T]) -> _T:
         return read()
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def address_of(text: str) -> tuple[str, int]:
-    """Return the host and port of an option. ArgumentTypeError if it is none."""
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if ":" in text else "127.0.0.1"
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f'"{text}" is not HOST:PORT or PORT')
-    return host, int(port)
 
 
 def _page(text: str) -> PageAddress:

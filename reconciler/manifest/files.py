@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from reconciler.errors import Problem
 from reconciler.manifest.beneath import Entry, OutsideError, Root, Roots, Source, named
+from reconciler.manifest.empty import EMPTY
 from reconciler.wording import reason
 
 # Bytes of one file. 20,000 IPVS rules are 3 MB.
@@ -27,8 +28,6 @@ NO_MANIFEST = f"this folder contains no manifest ({', '.join(f'*{suffix}' for su
 STDIN = "-"
 # Descriptors that this process was started with. A shell writes `<(command)` as one of these.
 _OPENED = re.compile(r"/dev/stdin|(?:/dev|/proc/self)/fd/[0-9]+")
-# A file that says that its folder is meant to have no manifest: whoever fills the folder has finished.
-EMPTY = ".empty"
 # Files and folders, also hidden ones and others, that are listed to find the manifests of one path.
 MAX_ENTRIES = 200_000
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import resource
 
-from reconciler.cli.watch import address_of
+from reconciler.cli.parser import address_of
 from reconciler.watch import log
 
 # Where the docs put what a gate shows.
@@ -43,6 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
+    import asyncio
+
     from reconciler.fleet.gate import run as running
     from reconciler.fleet.gate.gate import Options
 
@@ -51,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Each connection of a host takes a descriptor.
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     log.configure(arguments.log, "info")
-    options = Options(*arguments.listen, arguments.cert, arguments.key, arguments.ca)
+    host, port = arguments.listen
+    options = Options(host, port, arguments.cert, arguments.key, arguments.ca)
     credentials = running.read_credentials(arguments.etcd_ca, arguments.etcd_cert, arguments.etcd_key)
     asyncio.run(running.run(running.Serving(tuple(arguments.etcd), credentials, options, arguments.metrics)))
     return 0

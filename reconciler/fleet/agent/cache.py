@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 from reconciler.errors import BusyError, HostError
 from reconciler.fleet import records
 from reconciler.fleet.records import Desired
-from reconciler.manifest.files import EMPTY
+from reconciler.manifest.empty import EMPTY
 
 FOLDER = "/var/lib/reconciler/fleet"
 CURRENT = f"{FOLDER}/current"
@@ -34,7 +34,7 @@ _DESIRED = ".desired.json"
 # Versions that are remembered.
 _REMEMBERED = 500
 _OWNER = 0o700
-_PART = 64 << 10
+_PART = 16 << 10
 
 
 class Version(NamedTuple):

@@ -25,7 +25,7 @@ PATIENCE = 75.0
 LONGEST, FIRST = 30.0, 0.5
 # Milliseconds after which a peer that acknowledges nothing is gone.
 _SILENCE = 15_000
-_PART = 64 << 10
+_PART = 16 << 10
 
 
 class Gate(NamedTuple):
