@@ -35,6 +35,7 @@ COMMANDS = {
     "show": "print what reconciler owns in a sandbox, as a manifest",
     "import": "convert files of other tools, or what is in a sandbox, to a manifest",
     "sandbox": "start, use and stop small virtual machines",
+    "fleet": "keep many hosts as one repository says",
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }

@@ -197,6 +197,94 @@ MANUAL = {
         {"N": "the exit code of the command"} | _ERROR,
     ),
     "reconciler sandbox stop": Help({"sudo reconciler sandbox stop web-2": "stop a machine"}, _DONE | _ERROR),
+    "reconciler fleet": Help(
+        {
+            "reconciler fleet diff sites/": "what would a push change, and on which hosts?",
+            "reconciler fleet push --wait sites/": "do it in waves, and wait for the end",
+            "reconciler fleet status": "how far are the hosts?",
+        },
+        {"0": "done, or all is well", "1": "something differs (diff), is not as it should be (status), or has stopped"}
+        | _ERROR
+        | _REFUSED
+        | _INTERRUPTED,
+    ),
+    "reconciler fleet push": Help(
+        {
+            "reconciler fleet push sites/": "give each host what its folder says, in waves",
+            "reconciler fleet push --expect 41de-7f3a-91c2 --wait sites/": "only what `fleet diff` has shown",
+            "reconciler fleet push --waves 1,10%,100% --bake 10min --stop-after 3 sites/": "slowly, and with patience",
+            "reconciler fleet push --dry-run sites/": "would it be refused?",
+        },
+        {"0": "done, or nothing to do", "1": "--wait: the rollout has stopped, or a newer release has replaced it"}
+        | _ERROR
+        | {"3": "refused for safety; nothing was changed"}
+        | {"130": "interrupted; a push that has printed its release goes on by itself"},
+    ),
+    "reconciler fleet diff": Help(
+        {"reconciler fleet diff sites/": "what would a push change?"},
+        {"0": "nothing differs", "1": "something differs"} | _ERROR | {"3": "the tree is unsafe to push"},
+    ),
+    "reconciler fleet status": Help(
+        {
+            "reconciler fleet status": "how far are the hosts and the rollout?",
+            "reconciler fleet status host-1": "all about one host",
+            "reconciler fleet status --watch": "the same, up to date until Ctrl-C",
+            "reconciler fleet status -o json": "all, for programs",
+        },
+        {"0": "all hosts have reached their release, or are paused", "1": "one has not, or there is an alarm"} | _ERROR,
+    ),
+    "reconciler fleet wait": Help(
+        {"reconciler fleet wait 12": "wait until release 12 has reached its hosts"},
+        {"0": "it has", "1": "its rollout has stopped, or a newer release has replaced it"}
+        | _ERROR
+        | {"130": "interrupted; the rollout goes on"},
+    ),
+    "reconciler fleet pause": Help(
+        {
+            "reconciler fleet pause": "tell no host anything for now",
+            "reconciler fleet pause host-1": "leave one host alone, and let the rollout go on without it",
+        },
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet resume": Help(
+        {
+            "reconciler fleet resume": "go on with a rollout that was paused or has stopped",
+            "reconciler fleet resume host-1": "let a host take part again",
+        },
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet rollback": Help(
+        {"reconciler fleet rollback --waves 100% --wait 11": "give all hosts at once what release 11 said"},
+        {"0": "done, or nothing to do", "1": "--wait: the rollout has stopped, or a newer release has replaced it"}
+        | _ERROR
+        | {"3": "refused for safety; nothing was changed"}
+        | _INTERRUPTED,
+    ),
+    "reconciler fleet history": Help(
+        {"reconciler fleet history": "what was pushed, when and by whom?"}, {"0": "done"} | _ERROR
+    ),
+    "reconciler fleet host": Help(
+        {
+            "reconciler fleet host add --cert host-1.pem host-1": "let a host into the fleet, by its certificate",
+            "reconciler fleet host fence host-1": "it is off for good: its sandboxes may go to others",
+        },
+        _DONE | _ERROR | {"3": "refused for safety; nothing was changed"},
+    ),
+    "reconciler fleet host add": Help(
+        {"reconciler fleet host add --cert host-1.pem --label zone=a host-1": "let it in, or renew its certificate"},
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet host remove": Help(
+        {"reconciler fleet host remove host-1": "forget a host that has nothing left"},
+        _DONE | _ERROR | {"3": "it still has sandboxes; nothing was changed"},
+    ),
+    "reconciler fleet host rename": Help(
+        {"reconciler fleet host rename --cert host-2.pem host-1 host-2": "host-1 is called host-2 from now on"},
+        _DONE | _ERROR | {"3": "the new name is taken; nothing was changed"},
+    ),
+    "reconciler fleet host fence": Help(
+        {"reconciler fleet host fence host-1": "it is off, and stays so until it is added again"}, _DONE | _ERROR
+    ),
     "reconciler kata-network": _KATA._replace(
         examples={
             "sudo reconciler kata-network list-routes web-1 --manifests web-1.yaml": "list our routes of a sandbox",

@@ -13,19 +13,13 @@ from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from reconciler.errors import HostError
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-try:
-    from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-except ModuleNotFoundError as error:
-    raise HostError(
-        f"`fleet ca` needs the Python package {error.name}, which is missing: install reconciler with its extra "
-        "`fleet`, such as `pip install '.[fleet]'`, or Debian's package python3-cryptography"
-    ) from error
+from reconciler.errors import HostError
 
 # Days that certificates and authorities are valid. RFC 5280 has no limit; a trial that outlives this is none.
 DAYS, CA_DAYS = 365, 3650

@@ -40,6 +40,7 @@ class Leader:
         self._store, self._name, self._report = store, name, report
         self._view = View(report)
         self._release: Release | None = None
+        self._edition = 0
         self._plans: dict[str, Plan] = {}
         self._reason_at = 0.0
         self._tidy_at = 0.0
@@ -125,11 +126,7 @@ class Leader:
         if seen is None or not self._view.is_complete:
             return True
         rollout: Rollout = seen.record
-        if self._release is None or self._release.name != rollout.release:
-            release = await read_release(self._store, rollout.release)
-            wanted = {host: release.plans[host] for wave in release.waves for host in wave}
-            self._plans, self._release = await read_plans(self._store, wanted), release
-        next_ = step(self._picture(self._release, rollout))
+        next_ = step(self._picture(await self._release_of(rollout), rollout))
         if next_.tell:
             return await self._tell(next_, seen.modified, fence)
         if next_.rollout == rollout or self._is_only_talk(rollout, next_.rollout):
@@ -141,6 +138,16 @@ class Leader:
             self._view.changed.set()
             self._report(_words(next_.rollout))
         return outcome.succeeded
+
+    async def _release_of(self, rollout: Rollout) -> Release:
+        """Return the release of a rollout, which is read once, with the plans of the hosts that it changes."""
+        known = self._release
+        if known is None or (known.name, self._edition) != (rollout.release, rollout.edition):
+            known = await read_release(self._store, rollout.release)
+            wanted = {host: known.plans[host] for wave in known.waves for host in wave}
+            self._plans = await read_plans(self._store, wanted)
+            self._release, self._edition = known, rollout.edition
+        return known
 
     def _picture(self, release: Release, rollout: Rollout) -> Picture:
         view = self._view

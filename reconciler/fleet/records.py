@@ -102,6 +102,7 @@ class Rollout:
     since: float
     reason: str = ""
     history: tuple[str, ...] = ()
+    edition: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 COMMANDS = (
     "init, explain, validate, diff, apply, watch, doctor, status, history, pause, resume, show, import, sandbox, "
-    "kata-network, kata-ipvs"
+    "fleet, kata-network, kata-ipvs"
 )
 NO_MANIFEST = (
     "is not a manifest: that begins with `apiVersion: reconciler/v1`, or another of its fields; `reconciler import` "

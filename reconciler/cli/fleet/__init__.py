@@ -1,4 +1,4 @@
-"""`reconciler fleet`: many hosts from one repository."""
+"""`reconciler fleet`: many hosts from one repository, through etcd."""
 
 from __future__ import annotations
 
@@ -7,20 +7,35 @@ import importlib
 
 from reconciler.cli.parser import purpose
 
-_ACTIONS = {
-    "serve": "be a gate: serve hosts, and lead rollouts",
-    "agent": "keep this host as the fleet describes it, with the watcher that reads the agent's folder",
-    "ca": "make certificates for a trial",
+# Action → its purpose, and its module here, which has `configure(parser)` and `run(arguments) -> int`.
+ACTIONS = {
+    "push": ("give hosts what a tree of manifests says, in waves", "push"),
+    "diff": ("show what a push would do", "diff"),
+    "status": ("print how far hosts and the rollout are", "status"),
+    "wait": ("wait until a release has reached its hosts", "wait"),
+    "pause": ("stop the rollout, or leave one host alone", "pause"),
+    "resume": ("end a pause, or go on with a rollout that has stopped", "resume"),
+    "rollback": ("make a new release like an earlier one", "rollback"),
+    "history": ("print the releases", "history"),
+    "host": ("say which hosts belong to the fleet", "host"),
+    "serve": ("be a gate: serve hosts, and lead rollouts", "serve"),
+    "agent": ("keep the folder of this host's watcher as the fleet describes it", "agent"),
+    "ca": ("make certificates for a trial", "ca"),
 }
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, words in _ACTIONS.items():
-        importlib.import_module(f"reconciler.cli.fleet.{name}").configure(actions.add_parser(name, **purpose(words)))
+    for name, (words, module) in ACTIONS.items():
+        _module(module).configure(actions.add_parser(name, **purpose(words)))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run one action and return the exit code."""
-    return int(importlib.import_module(f"reconciler.cli.fleet.{arguments.action}").run(arguments))
+    """Run one action."""
+    return int(_module(ACTIONS[arguments.action][1]).run(arguments))
+
+
+def _module(name: str) -> argparse.Namespace:
+    module: argparse.Namespace = importlib.import_module(f"reconciler.cli.fleet.{name}")  # type: ignore[assignment]
+    return module

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from reconciler.cli.fleet.connection import missing_extra
 from reconciler.cli.output import say
 from reconciler.cli.parser import purpose
 from reconciler.errors import HostError
@@ -38,7 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make what is asked for, and print the files."""
-    from reconciler.fleet import ca, keys
+    from reconciler.fleet import keys
+
+    try:
+        from reconciler.fleet import ca
+    except ImportError as error:
+        raise missing_extra(error) from None
 
     kind = arguments.kind
     if kind == "init":

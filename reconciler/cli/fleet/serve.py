@@ -6,6 +6,7 @@ import argparse
 import gc
 import resource
 
+from reconciler.cli.fleet.connection import add_etcd, missing_extra, open_store
 from reconciler.cli.parser import address_of
 from reconciler.watch import log
 
@@ -15,17 +16,11 @@ _FILES = {
     "--cert": ("gate.crt", "the certificate of this gate"),
     "--key": ("gate.key", "its key"),
     "--ca": ("hosts-ca.crt", "the authority of the hosts"),
-    "--etcd-cert": ("etcd.crt", "the certificate that etcd is shown"),
-    "--etcd-key": ("etcd.key", "its key"),
-    "--etcd-ca": ("etcd-ca.crt", "the authority of etcd"),
 }
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "--etcd", nargs="+", action="extend", required=True, metavar="URL", help="the members of etcd, as https://…"
-    )
     parser.add_argument(
         "--listen", metavar="[HOST:]PORT", type=address_of, required=True, help="where hosts connect, by TLS"
     )
@@ -35,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics", metavar="[HOST:]PORT", type=address_of, help="serve metrics for Prometheus, /healthz and /readyz"
     )
+    add_etcd(parser, several=True)
     parser.add_argument(
         "--log", choices=log.FORMS, default="text", help="the format of the log on standard error (default: text)"
     )
@@ -44,8 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     import asyncio
 
-    from reconciler.fleet.gate import run as running
-    from reconciler.fleet.gate.gate import Options
+    try:
+        from reconciler.fleet.gate.gate import Options
+        from reconciler.fleet.gate.run import Serving, serve
+    except ImportError as error:
+        raise missing_extra(error) from None
 
     gc.enable()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -54,6 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
     log.configure(arguments.log, "info")
     host, port = arguments.listen
     options = Options(host, port, arguments.cert, arguments.key, arguments.ca)
-    credentials = running.read_credentials(arguments.etcd_ca, arguments.etcd_cert, arguments.etcd_key)
-    asyncio.run(running.run(running.Serving(tuple(arguments.etcd), credentials, options, arguments.metrics)))
+    asyncio.run(serve(Serving(lambda: open_store(arguments), options, arguments.metrics)))
     return 0

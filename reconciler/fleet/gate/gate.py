@@ -10,23 +10,15 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
-from reconciler.errors import HostError
+from aiohttp import web
+
+from reconciler.fleet.gate.application import Application
+from reconciler.fleet.gate.listener import Listener, make_context
+from reconciler.fleet.gate.mirror import Mirror
 from reconciler.fleet.gate.peers import Peers
+from reconciler.fleet.gate.writer import Presence, Reports
 from reconciler.fleet.store import Store, StoreError
 from reconciler.watch import log
-
-try:
-    from aiohttp import web
-
-    from reconciler.fleet.gate.application import Application
-    from reconciler.fleet.gate.listener import Listener, make_context
-    from reconciler.fleet.gate.mirror import Mirror
-    from reconciler.fleet.gate.writer import Presence, Reports
-except ModuleNotFoundError as error:
-    raise HostError(
-        f"`fleet serve` needs the Python package {error.name}, which is missing: install reconciler with its extra "
-        "`fleet`, such as `pip install '.[fleet]'`"
-    ) from error
 
 # Seconds until a part of the gate that has failed begins anew.
 _RETRY = 1.0
