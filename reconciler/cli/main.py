@@ -27,7 +27,6 @@ COMMANDS = {
     "apply": "change sandboxes until they match their manifests",
     "watch": "keep sandboxes as their manifests describe them",
     "doctor": "find what is wrong on this host, at the watcher, and on the way to and in sandboxes",
-    "fleet": "keep many hosts as one repository describes them",
     "status": "print the state of each sandbox that is watched on this host",
     "history": "print what changed in sandboxes, when, why and by whom",
     "pause": "stop the watcher from changing a sandbox for a while",
@@ -43,13 +42,13 @@ _WITHOUT_PATHS = {
     "init",
     "explain",
     "doctor",
-    "fleet",
     "sandbox",
     "status",
     "history",
     "pause",
     "resume",
     "import",
+    "fleet",
     "kata-network",
     "kata-ipvs",
 }
@@ -164,22 +163,28 @@ def _parser_of(names: Collection[str], configured: Collection[str]) -> Parser:
     for name in names:
         command = commands.add_parser(name, **purpose(COMMANDS[name]))
         if name in configured:
-            _configure(command, name)
+            _configure(command, name, configured)
     return parser
 
 
-def _configure(command: Parser, name: str) -> None:
+def _configure(command: Parser, name: str, configured: Collection[str]) -> None:
     if name not in _WITHOUT_PATHS:
         command.add_argument(
             "paths",
-            nargs="+",
+            # The watcher of a fleet has the folder of its agent instead.
+            nargs="*" if name == "watch" else "+",
             metavar="PATH",
             help="a manifest, a folder (searched for *.yaml, *.yml, *.json), or - for standard input",
         )
         from reconciler.cli.authority import add_policy
 
         add_policy(command)
-    importlib.import_module(_module(name)).configure(command)
+    module = importlib.import_module(_module(name))
+    if name == "fleet" and configured is not COMMANDS:
+        # It has many actions, and the agent of a host should need little memory.
+        module.configure_some(command, configured)
+    else:
+        module.configure(command)
     for each in command.leaves():
         each.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
 

@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from typing import TypeVar
 
+from reconciler.cli.fleet.agent import add_credentials, fleet_of
 from reconciler.cli.parser import address_of
 from reconciler.errors import HostError
 from reconciler.manifest.files import is_stream
@@ -88,6 +89,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a file with the token that readers of the page need, which only its owner can read",
     )
     parser.add_argument(
+        "--fleet",
+        nargs="+",
+        action="extend",
+        metavar="URL",
+        help="keep what a fleet wants of this host, instead of PATHs: its gates, as https://HOST:PORT",
+    )
+    add_credentials(parser)
+    parser.add_argument(
         "--log", choices=log.FORMS, default="text", help="the format of the log on standard error (default: text)"
     )
     parser.add_argument(
@@ -129,6 +138,8 @@ def _page(text: str) -> PageAddress:
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until SIGTERM or SIGINT."""
+    if bool(arguments.paths) == bool(arguments.fleet):
+        raise HostError("name either manifests or folders to watch, or the gates of a fleet with --fleet URL…")
     if any(map(is_stream, arguments.paths)):
         raise HostError("standard input cannot be watched; name files or folders instead")
     if arguments.ui_token_file and not arguments.ui:
@@ -160,5 +171,17 @@ def run(arguments: argparse.Namespace) -> int:
         page=arguments.ui and arguments.ui._replace(token_file=arguments.ui_token_file),
         policy=arguments.policy,
     )
-    Watcher(arguments.paths, options).run()
+    if not arguments.fleet:
+        Watcher(arguments.paths, options).run()
+        return 0
+    from reconciler.fleet.agent.agent import Agent
+    from reconciler.fleet.agent.cache import CURRENT
+
+    agent = Agent(fleet_of(arguments.fleet, arguments))
+    watcher = Watcher([CURRENT], options)
+    agent.start()
+    try:
+        watcher.run()
+    finally:
+        agent.stop()
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Collection
 
 from reconciler.cli.parser import purpose
 
@@ -26,9 +27,17 @@ ACTIONS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
+    configure_some(parser, ACTIONS)
+
+
+def configure_some(parser: argparse.ArgumentParser, words: Collection[str]) -> None:
+    """Add the actions, and the options of those that are among the words of a command line; of all if none is."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, (words, module) in ACTIONS.items():
-        _module(module).configure(actions.add_parser(name, **purpose(words)))
+    is_lost = ACTIONS.keys().isdisjoint(words)
+    for name, (about, module) in ACTIONS.items():
+        action = actions.add_parser(name, **purpose(about))
+        if is_lost or name in words:
+            _module(module).configure(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
