@@ -69,12 +69,10 @@ def _is_told(plan: Plan, desired: Desired | None) -> bool:
 def _settle(known: Known, host: str, plan: Plan, commit: str, holders: Mapping[str, str]) -> Plan:
     """Return the plan of a host: that which it has already if it is the same, or a new one."""
     told, base = known.desired.get(host), known.plans.get(host)
-    if base and _same(plan, base) and (told is None or told.release.partition(".")[0] == base.release):
+    if base and _same(plan, base):
         return base
     if told and not told.withheld and _same(plan, told):
         return dataclasses.replace(plan, release=told.release, commit=told.commit)
-    if base and _same(plan, base):
-        return base
     before = told.sandboxes if told else {}
     changed = tuple(name for name, digest in plan.sandboxes.items() if before.get(name) != digest)
     awaited = {name: holders[name] for name in plan.sandboxes if holders.get(name, host) != host}

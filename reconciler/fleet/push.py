@@ -32,9 +32,9 @@ from reconciler.fleet.store import (
 )
 
 # Seconds that the key of a push stays after it was killed, and how often it is renewed.
-_LEASE, _KEEP = 15, 5
+_LEASE, _KEEP = 10, 3
 # Seconds that a push waits for another one.
-_WAIT = 20.0
+_WAIT = 15.0
 # Transactions at a time.
 _AT_ONCE = 8
 # Releases of which `history` still knows.
@@ -114,7 +114,7 @@ async def push(
     for _ in range(_ATTEMPTS):
         known = await read_known(store)
         proposal = propose(known)
-        if not proposal.told and proposal.plans == known.plans:
+        if proposal.plans == known.plans:
             return None
         name = name or _next_name(known.name)
         new = {host: plan for host, plan in proposal.plans.items() if not plan.release}

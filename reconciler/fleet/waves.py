@@ -112,7 +112,7 @@ def count(picture: Picture) -> Counts:
         if not _takes_part(picture, host):
             continue
         desired, status = picture.desired.get(host), picture.statuses.get(host)
-        is_there = bool(desired and status and status.release == desired.release)
+        is_there = _is_begun(picture, host) and bool(desired and status and status.release == desired.release)
         if status and is_there and _is_failing(picture.plans[host], status):
             counts.failed.append(host)
         elif host not in picture.alive:
@@ -137,6 +137,12 @@ def _so_far(picture: Picture) -> list[str]:
 def _takes_part(picture: Picture, host: str) -> bool:
     record = picture.hosts.get(host)
     return record is not None and not record.paused and not record.fenced
+
+
+def _is_begun(picture: Picture, host: str) -> bool:
+    """Return whether a host was told at least a part of its plan."""
+    desired = picture.desired.get(host)
+    return desired is not None and desired.release.partition(".")[0] == picture.release.plans[host]
 
 
 def _is_told(picture: Picture, host: str) -> bool:

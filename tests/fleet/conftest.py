@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from reconciler.fleet import keys
 from reconciler.fleet.store import Delete
 from tests.fleet.cluster import Cluster, program
+from tests.fleet.site import Site
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +34,17 @@ def cluster(_cluster: Cluster) -> Iterator[Cluster]:
     asyncio.run(_clear(_cluster))
     yield _cluster
     _cluster.start()
+
+
+@pytest.fixture
+def site(cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Return a repository, whose commands find the cluster."""
+    certificate, key = cluster.client
+    monkeypatch.setenv("ETCDCTL_ENDPOINTS", ",".join(cluster.urls))
+    monkeypatch.setenv("ETCDCTL_CACERT", str(cluster.authority.file))
+    monkeypatch.setenv("ETCDCTL_CERT", str(certificate))
+    monkeypatch.setenv("ETCDCTL_KEY", str(key))
+    return Site(tmp_path, capsys)
 
 
 async def _clear(cluster: Cluster) -> None:

@@ -63,11 +63,12 @@ def open_store(arguments: argparse.Namespace) -> Store:
     if missing and (len(missing) < len(files) or any(each.startswith("https:") for each in urls)):
         raise HostError(f"etcd needs a certificate of this client, a key and a CA; missing: {', '.join(missing)}")
     try:
-        from reconciler.fleet.etcd.client import Etcd
+        from reconciler.fleet.etcd.client import PATIENCE, Etcd
         from reconciler.fleet.etcd.members import Credentials
     except ImportError as error:
         raise missing_extra(error) from None
-    return Etcd(urls, None if missing else Credentials(*(_read(file) for file in files.values())))
+    credentials = None if missing else Credentials(*(_read(file) for file in files.values()))
+    return Etcd(urls, credentials, patience=PATIENCE)
 
 
 def missing_extra(error: ImportError) -> HostError:

@@ -63,7 +63,7 @@ def diff_tree(arguments: argparse.Namespace) -> int:
             _proposing(tree, None)(known)
         except RefusedError as error:
             warn(f"reconciler: `fleet push` would be refused: {error.lines[0]}", *error.lines[1:])
-        return int(bool(proposal.changes or proposal.told))
+        return int(proposal.plans != known.plans)
 
     return with_store(arguments, work)
 
@@ -123,9 +123,12 @@ async def _carry_out(
     async with pushing(store, terms.who) as mine:
         release = await push(store, mine, proposing, files, terms)
     if release is None:
-        name = (await read_known(store)).name
-        say(f"nothing to do: the fleet is told this already, as release {name}")
-        return await wait_for(store, name) if arguments.wait else 0
+        rollout = (await read_known(store)).rollout
+        if rollout is None:
+            say("nothing to do: no host has anything")
+            return 0
+        say(f"nothing to do: this is release {rollout.release} already, which is {rollout.state}")
+        return await wait_for(store, rollout.release) if arguments.wait else 0
     count = sum(map(len, release.waves))
     waves = f" in {len(release.waves)} waves" if len(release.waves) > 1 else ""
     say(f"release {release.name}: {count:,} {plural('host', count)}{waves}. Fingerprint {release.fingerprint}")
@@ -147,8 +150,8 @@ def _lines(proposal: Proposal) -> Iterator[Line]:
     only_told = len(set(proposal.told) - set(hosts))
     if hosts:
         yield ""
-    if only_told:
-        yield f"{only_told:,} {plural('host', only_told)} will be told what an earlier push said"
+    if hosts and only_told:
+        yield f"{only_told:,} more {plural('host', only_told)}: not told yet what an earlier push said"
     signs = Counter(each.sign for each in proposal.changes)
     yield (
         f"{len(hosts):,} {plural('host', len(hosts))}: {signs['+']:,} sandboxes to add, {signs['~']:,} to change, "
