@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from reconciler.wording import nearest, plural, printable, shorten
+
+if TYPE_CHECKING:
+    from reconciler.watch.page.address import PageAddress
 
 # How a word ends that is a file, not a command.
 _MANIFESTS = (".yaml", ".yml", ".json")
@@ -190,3 +193,14 @@ def address_of(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f'"{text}" is not HOST:PORT or PORT')
     return host, int(port)
+
+
+def page_address(text: str) -> PageAddress:
+    """Return where a page is served by an option. ArgumentTypeError if it says something else."""
+    from reconciler.watch.page.address import PageAddress
+
+    if not text.startswith("unix:"):
+        return PageAddress(*address_of(text))
+    if not text.startswith("unix:/"):
+        raise argparse.ArgumentTypeError(f'"{text}": the path of the socket has to begin with /')
+    return PageAddress(path=text.removeprefix("unix:"))

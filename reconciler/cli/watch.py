@@ -10,11 +10,10 @@ from functools import partial
 from typing import TypeVar
 
 from reconciler.cli.fleet.agent import add_credentials, fleet_of
-from reconciler.cli.parser import address_of
+from reconciler.cli.parser import address_of, page_address
 from reconciler.errors import HostError
 from reconciler.manifest.files import is_stream
 from reconciler.watch import log
-from reconciler.watch.page.address import PageAddress
 from reconciler.watch.rollout import Pace, parse_at_once
 from reconciler.watch.watcher import Options, Watcher
 from reconciler.watch.worker import Settings
@@ -79,7 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ui",
         metavar="[HOST:]PORT|unix:PATH",
-        type=_page,
+        type=page_address,
         help="serve a read-only page of all sandboxes on this address (default of HOST: 127.0.0.1, this host only)",
     )
     parser.add_argument(
@@ -126,14 +125,6 @@ def _checked(read: partial[_T]) -> _T:
         return read()
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _page(text: str) -> PageAddress:
-    if not text.startswith("unix:"):
-        return PageAddress(*address_of(text))
-    if not text.startswith("unix:/"):
-        raise argparse.ArgumentTypeError(f'"{text}": the path of the socket has to begin with /')
-    return PageAddress(path=text.removeprefix("unix:"))
 
 
 def run(arguments: argparse.Namespace) -> int:

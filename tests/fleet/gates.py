@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from reconciler.fleet import blobs, ca, keys, records
 from reconciler.fleet.ca import Made
 from reconciler.fleet.gate.gate import Gate, Options
+from reconciler.fleet.leader import Leader
 from reconciler.fleet.records import Desired, HostRecord
 from reconciler.fleet.store import Put, Store
 
@@ -54,8 +55,8 @@ class Certificates:
 class Running:
     """A gate that runs in a thread of its own."""
 
-    def __init__(self, store: Store, certificates: Certificates) -> None:
-        self.store, self.certificates = store, certificates
+    def __init__(self, store: Store, certificates: Certificates, *, leads: bool = False) -> None:
+        self.store, self.certificates, self._leads = store, certificates, leads
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -70,16 +71,20 @@ class Running:
     async def _serve(self) -> None:
         made = self.certificates.gate()
         self.gate = Gate(self.store, Options("127.0.0.1", 0, made.certificate, made.key, self.certificates.authority))
-        self._task = self._loop.create_task(self.gate.serve())
+        leader = Leader(self.store, self.gate.name, lambda _: None)
+        self._task = self._loop.create_task(self.gate.serve([("leader", leader.run)] if self._leads else []))
         self._ready.set()
         with suppress(asyncio.CancelledError):
             await self._task
+        await self.store.close()
 
     def start(self) -> None:
         self._thread.start()
         assert self._ready.wait(DEADLINE)
 
     def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive()
@@ -132,9 +137,9 @@ class Running:
 
 
 @contextmanager
-def running(store: Store, certificates: Certificates) -> Iterator[Running]:
-    """Run a gate during the block."""
-    found = Running(store, certificates)
+def running(store: Store, certificates: Certificates, *, leads: bool = False) -> Iterator[Running]:
+    """Run a gate during the block. `leads`: it also leads rollouts."""
+    found = Running(store, certificates, leads=leads)
     found.start()
     try:
         yield found

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from reconciler.fleet.gate.application import Application
-from reconciler.fleet.gate.listener import Listener, make_context
+from reconciler.fleet.gate.listener import HostConnection, Listener, make_context
 from reconciler.fleet.gate.mirror import Mirror
 from reconciler.fleet.gate.peers import Peers
 from reconciler.fleet.gate.writer import Presence, Reports
@@ -95,7 +95,8 @@ class Gate:
 
     async def _end_connections(self) -> None:
         for connection in self._server.connections:
-            connection.force_close()
+            if isinstance(connection, HostConnection):
+                connection.abort()
         # aiohttp has no event for the end of all.
         for _ in range(100):
             if not self._server.connections:
