@@ -57,18 +57,17 @@ class Running:
 
     def __init__(self, store: Store, certificates: Certificates, *, leads: bool = False) -> None:
         self.store, self.certificates, self._leads = store, certificates, leads
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.gate: Gate
         self._task: asyncio.Task[None]
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
+        asyncio.run(self._serve())
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
         made = self.certificates.gate()
         self.gate = Gate(self.store, Options("127.0.0.1", 0, made.certificate, made.key, self.certificates.authority))
         leader = Leader(self.store, self.gate.name, lambda _: None)

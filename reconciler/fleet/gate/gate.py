@@ -94,14 +94,14 @@ class Gate:
             log.emit("stopped")
 
     async def _end_connections(self) -> None:
-        for connection in self._server.connections:
-            if isinstance(connection, HostConnection):
-                connection.abort()
-        # aiohttp has no event for the end of all.
+        # aiohttp has no event for the end of all, and one may just have been accepted.
         for _ in range(100):
+            for connection in self._server.connections:
+                if isinstance(connection, HostConnection):
+                    connection.abort()
+            await asyncio.sleep(0.01)
             if not self._server.connections:
                 return
-            await asyncio.sleep(0.01)
 
 
 async def _forever(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,8 +1,9 @@
 """Accepts the connections of hosts, and bounds what each may take before and after it is known whose it is.
 
 aiohttp speaks HTTP; it limits neither handshakes nor connections nor bytes. Before the handshake, a peer is only an
-address, and no address has more than a few handshakes at a time: the others wait in its own queue. After it, the peer
-is a host, and `Peers` knows what that may take.
+address. One that says nothing takes a descriptor and no more. Of those that do, no address has more than a few
+handshakes at a time: the others wait in its own queue. After it, the peer is a host, and `Peers` knows what that may
+take.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from reconciler.errors import HostError
 from reconciler.fleet.gate.peers import NOBODY, Peer, Peers, peer_of
 
 # Seconds for a handshake, and for the first request.
-HANDSHAKE, FIRST = 5.0, 10.0
+HANDSHAKE, FIRST = 4.0, 10.0
 # The same for a peer that is not let in: it is told why.
 REFUSED = 2.0
 # Seconds from an answer to the end of the next request. An agent that has nothing to say reports every minute.
 IDLE = 90.0
 # Handshakes of an address at a time, and connections that wait for one: of an address, and of all.
-AT_ONCE, WAITING, ALL_WAITING = 16, 1024, 8192
+AT_ONCE, WAITING, ALL_WAITING = 32, 1024, 8192
+# Connections of an address that have said nothing yet. The oldest one leaves for a new one.
+SILENT = 256
 # Bytes of the line and of each header of a request, and headers.
 LINE, HEADERS = 2048, 32
 # Milliseconds after which a peer that acknowledges nothing is gone.
@@ -125,6 +128,7 @@ class Listener:
         except OSError as error:
             raise HostError(f"--listen {host}:{port}: {error.strerror or error}") from error
         self._socket.setblocking(False)
+        self._silent: dict[str, dict[socket.socket, asyncio.TimerHandle]] = {}
         self._waiting: dict[str, deque[socket.socket]] = {}
         self._shaking: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,7 +152,7 @@ class Listener:
             with suppress(OSError):
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE)
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._enqueue(accepted, source_of(str(address[0])))
+            self._listen(accepted, source_of(str(address[0])))
 
     def close(self) -> None:
         """Accept nothing more, and let nobody wait."""
@@ -158,6 +162,34 @@ class Listener:
         for queue in self._waiting.values():
             for accepted in queue:
                 accepted.close()
+        for source, silent in [*self._silent.items()]:
+            for accepted in [*silent]:
+                self._forget(accepted, source)
+                accepted.close()
+
+    def _listen(self, accepted: socket.socket, source: str) -> None:
+        """Wait until a peer says something."""
+        loop, silent = asyncio.get_running_loop(), self._silent.setdefault(source, {})
+        if len(silent) >= SILENT:
+            self._drop(next(iter(silent)), source)
+        self._silent.setdefault(source, silent)[accepted] = loop.call_later(HANDSHAKE, self._drop, accepted, source)
+        loop.add_reader(accepted, self._hear, accepted, source)
+
+    def _hear(self, accepted: socket.socket, source: str) -> None:
+        self._forget(accepted, source)
+        self._enqueue(accepted, source)
+
+    def _drop(self, accepted: socket.socket, source: str) -> None:
+        self._forget(accepted, source)
+        self.dropped += 1
+        accepted.close()
+
+    def _forget(self, accepted: socket.socket, source: str) -> None:
+        silent = self._silent[source]
+        silent.pop(accepted).cancel()
+        if not silent:
+            del self._silent[source]
+        asyncio.get_running_loop().remove_reader(accepted)
 
     def _enqueue(self, accepted: socket.socket, source: str) -> None:
         queue = self._waiting.setdefault(source, deque())

@@ -120,7 +120,10 @@ class Peers:
         found = self._connections.setdefault(peer.host, {})
         if len(found) >= CONNECTIONS:
             self.crowded += 1
-            next(iter(found)).abort()
+            oldest = next(iter(found))
+            # It is closed a moment later, and more may come until then.
+            del found[oldest]
+            oldest.abort()
         found[connection] = peer
         if len(found) == 1:
             self._changed(peer.host)
