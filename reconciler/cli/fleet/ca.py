@@ -25,7 +25,7 @@ _SERVERS = {"gate", "etcd"}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
-    actions = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    actions = parser.add_subparsers(dest="ca_action", metavar="ACTION", required=True)
     for name, words in _ACTIONS.items():
         made = actions.add_parser(name, **purpose(words))
         made.add_argument("folder", metavar="FOLDER", help="the folder of the authorities, which `init` makes")
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise missing_extra(error) from None
 
-    kind = arguments.kind
+    kind = arguments.ca_action
     if kind == "init":
         for each in ca.make_authorities(arguments.folder):
             _show(each)
