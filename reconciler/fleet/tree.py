@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from reconciler.errors import HostError, ManifestError, Problem, RefusedError
@@ -44,13 +44,17 @@ class Tree(NamedTuple):
     hosts: dict[str, HostTree]
 
 
-def read_tree(path: str) -> Tree:
-    """Read a tree. ManifestError with all problems; RefusedError if it is not all of its commit, or has no host."""
+def read_tree(path: str, known: Mapping[str, Plan]) -> Tree:
+    """Read a tree. ManifestError with all problems; RefusedError if it is not all of its commit, or has no host.
+
+    `known`: plans that were pushed before. A host that has the files of its plan is not checked once more: most pushes
+    change a few of thousands.
+    """
     commit = read_commit(path)
     hosts: dict[str, HostTree] = {}
     problems: list[Problem] = []
     for name in _folders(path, problems):
-        host, wrong = _read_host(os.path.join(path, name))
+        host, wrong = _read_host(os.path.join(path, name), known.get(name))
         if host:
             hosts[name] = host
             problems += [] if _is_host(name) else [_misnamed(path, name)]
@@ -95,11 +99,13 @@ def _folders(path: str, problems: list[Problem]) -> list[str]:
     return found
 
 
-def _read_host(folder: str) -> tuple[HostTree | None, list[Problem]]:
+def _read_host(folder: str, known: Plan | None) -> tuple[HostTree | None, list[Problem]]:
     """Return what is in the folder of a host, and its problems; None if it has no manifest, so it is no host."""
     found = find(folder)
     if not found.files:
         return None, [each for each in found.problems if each.message != NO_MANIFEST]
+    if known and not found.problems and (same := _read_same(folder, found.files, known)):
+        return same, []
     manifests: list[Manifest] = []
     problems = list(found.problems)
     files: dict[str, bytes] = {}
@@ -112,6 +118,22 @@ def _read_host(folder: str) -> tuple[HostTree | None, list[Problem]]:
     problems += located((manifests[index], findings) for index, findings in clashes(manifests).items())
     places = {each.sandbox.id: os.path.relpath(each.file, folder) for each in manifests}
     return HostTree(files, {each.sandbox.id: digest(each) for each in manifests}, places), problems
+
+
+def _read_same(folder: str, sources: Sequence[Source], known: Plan) -> HostTree | None:
+    """Return what is in the folder of a host if it is just what a plan says; None otherwise."""
+    if {os.path.relpath(each.path, folder) for each in sources} != set(known.places.values()):
+        return None
+    files: dict[str, bytes] = {}
+    with Roots() as roots:
+        for path, digest in known.files.items():
+            try:
+                files[path] = roots.read(Source(os.path.join(folder, path), (folder,)), blobs.MAX_BYTES + 1)
+            except (OSError, ValueError):
+                return None
+            if blobs.digest(files[path]) != digest:
+                return None
+    return HostTree(files, known.sandboxes, known.places)
 
 
 def _read_bytes(folder: str, source: Source, contents: Contents, files: dict[str, bytes]) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from reconciler.fleet.records import Desired, HostRecord, HostStatus, Plan, Rele
 from reconciler.wording import plural
 
 # States of a sandbox by which its host counts as failed, if this release has changed the sandbox.
-FAILING = {"failed", "refused", "fighting", "outdated"}
+FAILING = {"failed", "refused", "fighting", "outdated", "unwatched"}
 # Names of a reason.
 _LISTED = 5
 

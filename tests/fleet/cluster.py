@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -151,6 +152,26 @@ class Cluster:
     def store(self, *, patience: float = 15.0) -> Etcd:
         """Return a client of ours."""
         return Etcd(self.urls, self.credentials, patience=patience)
+
+    def back_up(self) -> None:
+        """Copy what all members have; they are ended for that, and started again."""
+        self._exchange(lambda member: shutil.copytree(member.folder, f"{member.folder}.backup"))
+
+    def restore(self) -> None:
+        """Let all members have what they had at the backup."""
+
+        def exchange(member: Member) -> None:
+            shutil.rmtree(member.folder)
+            Path(f"{member.folder}.backup").rename(member.folder)
+
+        self._exchange(exchange)
+
+    def _exchange(self, work: Callable[[Member], object]) -> None:
+        for each in self.members:
+            each.kill()
+        for each in self.members:
+            work(each)
+        self.run()
 
     def end(self) -> None:
         """End all of it at once: SIGTERM would take seconds."""

@@ -234,3 +234,24 @@ def test_the_reason_of_each_member_is_told(cluster: Cluster) -> None:
         await store.close()
 
     asyncio.run(work())
+
+
+def test_after_a_restore_of_an_older_backup_a_consumer_knows_what_is_there(cluster: Cluster) -> None:
+    async def work() -> None:
+        store = cluster.store(patience=30)
+        await write(store, range(50))
+        async with viewing(cluster.store()) as view:
+            await view.until_like(cluster)
+            cluster.back_up()
+            # The later state has more and other keys, and the revisions go back with the restore.
+            await write(store, range(30, 200))
+            await _delete(store, [f"{PREFIX}{number:05}" for number in range(10)])
+            await view.until_like(cluster)
+            cluster.restore()
+            await view.until(lambda: len(view.pairs) == 50)
+            await view.until_like(cluster)
+            await write(store, range(60))
+            await view.until_like(cluster)
+        await store.close()
+
+    asyncio.run(work())

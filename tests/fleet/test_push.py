@@ -156,6 +156,7 @@ def test_a_tree_of_another_repository_is_refused(cluster: Cluster, site: Site) -
     ("files", "message"),
     [
         ({"b/b9.yaml": manifest("a0")}, "sandbox a0 is in"),
+        ({"b/b0.yaml": "apiVersion: reconciler/v1\nsandbox: b0\n"}, "driver"),
         ({"b/b9.yaml": "apiVersion: reconciler/v1\nsandbox: b9\n"}, "driver"),
         ({"a-/x.yaml": manifest("x")}, "cannot be the name of a host"),
         ({"b/b9.yaml": manifest("b9").replace("routes: []", "ipvs: {rulesFile: ../a/a0.yaml}")}, "rulesFile"),
@@ -165,6 +166,7 @@ def test_a_tree_with_a_mistake_is_not_pushed_at_all(
     cluster: Cluster, site: Site, files: dict[str, str], message: str
 ) -> None:
     site.hosts("ab")
+    site.push()
     before = snapshot(cluster)
     site.write(files)
     code, text = site.run("push", str(site.tree))

@@ -85,7 +85,7 @@ def test_a_wave_is_watched_before_the_next_one_begins() -> None:
     assert step(picture(rollout=baking, now=230.0, statuses=failed)).rollout.state == RolloutState.STOPPED
 
 
-@pytest.mark.parametrize("state", ["failed", "refused", "fighting", "outdated"])
+@pytest.mark.parametrize("state", ["failed", "refused", "fighting", "outdated", "unwatched"])
 def test_a_host_that_fails_stops_it(state: str) -> None:
     statuses = {**picture().statuses, "a": HostStatus("2-x", True, {}, (Unusual("a0", state),))}
     stopped = step(picture(statuses=statuses)).rollout

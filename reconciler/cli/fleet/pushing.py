@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
@@ -29,21 +30,13 @@ Propose = Callable[[Known], Proposal]
 
 def push_tree(arguments: argparse.Namespace) -> int:
     """Push a tree, or show what that would do."""
-    tree = read_tree(arguments.tree)
-    proposing = _proposing(tree, arguments.allow_delete)
-
-    def checked(known: Known) -> Proposal:
-        proposal = proposing(known)
-        if arguments.expect and proposal.fingerprint != arguments.expect:
-            raise RefusedError(
-                f"the fingerprint is {proposal.fingerprint} now, not {arguments.expect}: the tree or the fleet has "
-                "changed since; look again with `reconciler fleet diff`"
-            )
-        return proposal
 
     async def work(store: Store) -> int:
+        known = await read_known(store)
+        tree = await asyncio.to_thread(read_tree, arguments.tree, known.plans)
+        checked = _expecting(_proposing(tree, arguments.allow_delete), arguments.expect)
         if arguments.dry_run:
-            _show(checked(await read_known(store)), color=arguments.color)
+            _show(checked(known), color=arguments.color)
             return 0
         files = {host: found.files for host, found in tree.hosts.items()}
         return await _carry_out(store, checked, files, _terms(arguments, tree.roots), arguments)
@@ -53,10 +46,10 @@ def push_tree(arguments: argparse.Namespace) -> int:
 
 def diff_tree(arguments: argparse.Namespace) -> int:
     """Show what a push of a tree would do, also if it would be refused for its deletions."""
-    tree = read_tree(arguments.tree)
 
     async def work(store: Store) -> int:
         known = await read_known(store)
+        tree = await asyncio.to_thread(read_tree, arguments.tree, known.plans)
         proposal = _proposing(tree, Allowance())(known)
         _show(proposal, color=arguments.color)
         try:
@@ -98,6 +91,21 @@ def _proposing(tree: Tree, allowance: Allowance | None) -> Propose:
         return propose(known, wanted, tree.commit, allowance)
 
     return proposing
+
+
+def _expecting(proposing: Propose, expected: str | None) -> Propose:
+    """Return what raises RefusedError if a proposal does not have the expected fingerprint, if any."""
+
+    def checked(known: Known) -> Proposal:
+        proposal = proposing(known)
+        if expected and proposal.fingerprint != expected:
+            raise RefusedError(
+                f"the fingerprint is {proposal.fingerprint} now, not {expected}: the tree or the fleet has changed "
+                "since; look again with `reconciler fleet diff`"
+            )
+        return proposal
+
+    return checked
 
 
 def _check_repository(tree: Tree, release: Release | None, allowance: Allowance | None) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 from reconciler.cli import table
 from reconciler.cli.fleet.connection import with_store
 from reconciler.cli.output import Screen, flush, print_data, print_line, say, warn
+from reconciler.cli.terminal import aligned, columns
 from reconciler.errors import HostError
 from reconciler.fleet import keys, overview
 from reconciler.fleet.changing import unknown_host
 from reconciler.fleet.known import read_known, read_report
 from reconciler.fleet.store import Store, StoreError
+from reconciler.wording import plural
 
 _POLL = 1.0
 
@@ -71,7 +73,8 @@ def _print(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
 
 
 def _lines(arguments: argparse.Namespace, found: dict[str, Any]) -> Iterator[str]:
-    yield from _rollout(found)
+    for each in _rollout(found):
+        yield from _fitting(each)
     if arguments.host is not None:
         yield ""
         yield arguments.host
@@ -81,7 +84,8 @@ def _lines(arguments: argparse.Namespace, found: dict[str, Any]) -> Iterator[str
     for each in found["hosts"]:
         counts[each["state"]] = counts.get(each["state"], 0) + 1
     words = ", ".join(f"{count:,} {state}" for state, count in counts.items())
-    yield f"{len(found['hosts']):,} hosts" + (f": {words}" if words else "; `reconciler fleet host add NAME` adds one")
+    sum_ = f"{len(found['hosts']):,} {plural('host', len(found['hosts']))}"
+    yield from _fitting(f"{sum_}: {words}" if words else f"{sum_}; `reconciler fleet host add NAME` adds one")
     if found["hosts"]:
         yield ""
         rows = [
@@ -90,6 +94,12 @@ def _lines(arguments: argparse.Namespace, found: dict[str, Any]) -> Iterator[str
         ]
         notes = [each["detail"] for each in found["hosts"]]
         yield from table.render(("HOST", "STATE", "RELEASE", "WAVE", "SANDBOXES"), rows, notes)
+
+
+def _fitting(text: str) -> Iterator[str]:
+    """Yield a line as lines that fit the terminal, if it is one."""
+    most = columns(sys.stdout)
+    yield from [text] if most is None else table.wrap(aligned(text, sys.stdout), most, "")
 
 
 def _rollout(found: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import grpc.aio
 
 from reconciler.fleet.etcd import messages
 from reconciler.fleet.etcd.following import Following
-from reconciler.fleet.etcd.members import METADATA, Connection, Credentials, Members, is_own, reason
+from reconciler.fleet.etcd.members import METADATA, Connection, Credentials, Members, is_own, jitter, reason
 from reconciler.fleet.store import (
     MAX_OPERATIONS,
     Changes,
@@ -30,6 +30,8 @@ from reconciler.fleet.store import (
 # Seconds that a member has to answer a call, and that a caller waits until one has.
 _CALL = 5.0
 PATIENCE = 15.0
+# Seconds, a random part of which is between two attempts.
+_PAUSE = 0.1
 # Keys of one read of a list, which has to fit into memory of etcd's beside others.
 _PAGE = 500
 _COMPACTED = "required revision has been compacted"
@@ -158,6 +160,7 @@ class Etcd:
                 raise UnknownOutcomeError(f"etcd did not say whether it has carried out a transaction: {why}")
             if time.monotonic() > deadline:
                 raise StoreError(f"etcd did not answer within {self._patience:g} s: {why}")
+            await asyncio.sleep(jitter(_PAUSE))
 
 
 async def _ask(connection: Connection, method: str, request: bytes, *, stream: bool) -> bytes:
