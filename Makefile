@@ -48,7 +48,11 @@ demo-fleet: venv $(ETCD) ## show a fleet of five hosts, as root: waves, a failin
 	@PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.etcd/usr/bin:$$PATH" bash examples/demo-fleet.sh
 
 test: setup shells browser ## run all tests, on real namespaces and virtual machines
-	@$(MAKE) --no-print-directory --jobs=2 lint compiled
+	@$(MAKE) --no-print-directory --jobs=2 style compiled
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going types tested
+
+.PHONY: tested
+tested:
 	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
@@ -61,10 +65,16 @@ fresh: root venv ## run every command of README, in order, on a fresh Debian 12 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
 	GUEST_KERNEL=$(@:test-%=%) $(PYTEST) $(WORKERS) tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
 
-lint: $(VENV)/.complete ## check format, style, types, the import contract and regular expressions
+lint: style types ## check format, style, types, the import contract and regular expressions
+
+# A test run checks types beside the tests: that takes one processor half a minute.
+.PHONY: style types
+types: $(VENV)/.complete
+	$(VENV)/bin/mypy
+
+style: $(VENV)/.complete
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python -m tests.check_regexes reconciler tests tools
 

@@ -340,15 +340,17 @@ class Worker:
             self._recorder.begin_manifest(look.manifest)
         self._claims.claim(look.manifest.sandbox, driver)
         succeeded = self._compare(driver, look)
+        self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
         with self._lock:
             present = self._manifest.sandbox == look.manifest.sandbox
             if present:
-                # It has taken effect. Until then it stays new, whatever a look ends with.
+                # It has taken effect. Until then it stays new, whatever a look ends with. Nobody calls it good before,
+                # and from now on its last look is known.
                 self._cause = ""
             if self.status.state in GOOD:
                 self.status.digest = digest(self._manifest if present else look.manifest)
         self._end_try(look)
-        self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
+        self._tell_done(look, succeeded=succeeded)
 
     def _end_try(self, look: Look) -> None:
         """Record that the state is what this manifest has led to. Whoever reads the state has read this before."""
@@ -364,6 +366,7 @@ class Worker:
         # Nothing was looked at.
         self._begun = None
         self._end_look(look, 0.0, succeeded=True)
+        self._tell_done(look, succeeded=True)
 
     def _end_look(self, look: Look, took: float, *, succeeded: bool) -> None:
         """Record that a look has ended, and when the next one is due. `succeeded`: no operation failed."""
@@ -376,6 +379,9 @@ class Worker:
             self.status.full_looked = self.status.looked
         self.status.valid_until = self.status.looked + wait + 2 * took + SLACK
         self._measure(look, succeeded=succeeded)
+
+    def _tell_done(self, look: Look, *, succeeded: bool) -> None:
+        """Tell the watcher that the manifest of a look has taken effect, or failed to, if it was new."""
         if look.cause:
             self._on_done(self.status.sandbox, succeeded)
 
