@@ -21,13 +21,15 @@ SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-sy
 USER_ID := $(shell id -u)
 # The program of Debian's package, without its service, which would run for good. One that is installed already does.
 ETCD := $(if $(shell command -v etcd),,.etcd/usr/bin/etcd)
+# What the demo of a fleet needs.
+FLEET := ip:iproute2 unshare:util-linux git:git
 # What the demo needs: another user than root sees the part without a machine.
 DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_ID)),qemu-system-x86_64:qemu-system-x86)
 
 LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv fresh setup system demo test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations dist test-deb lock clean
+.PHONY: help venv fresh setup system demo demo-fleet test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations dist test-deb lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -41,8 +43,16 @@ demo: venv ## show the main job in a namespace, and for root in a real virtual m
 	$(call refresh)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
 
+demo-fleet: venv $(ETCD) ## show a fleet of five hosts, as root: waves, a failing host, a rollback, the loss of etcd (a minute)
+	$(call install,$(FLEET))
+	@PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.etcd/usr/bin:$$PATH" bash examples/demo-fleet.sh
+
 test: setup shells browser ## run all tests, on real namespaces and virtual machines
-	@$(MAKE) --no-print-directory --jobs=2 lint compiled
+	@$(MAKE) --no-print-directory --jobs=2 style compiled
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going types tested
+
+.PHONY: tested
+tested:
 	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.complete ## run the tests that need neither root nor a virtual machine, as any user
@@ -55,10 +65,16 @@ fresh: root venv ## run every command of README, in order, on a fresh Debian 12 
 test-6.1 test-6.12: setup ## run the tests that need a virtual machine, with that kernel in it
 	GUEST_KERNEL=$(@:test-%=%) $(PYTEST) $(WORKERS) tests/guest tests/formats tests/ipvs tests/netlink tests/traffic
 
-lint: $(VENV)/.complete ## check format, style, types, the import contract and regular expressions
+lint: style types ## check format, style, types, the import contract and regular expressions
+
+# A test run checks types beside the tests: that takes one processor half a minute.
+.PHONY: style types
+types: $(VENV)/.complete
+	$(VENV)/bin/mypy
+
+style: $(VENV)/.complete
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python -m tests.check_regexes reconciler tests tools
 

@@ -61,7 +61,7 @@ _HOST = {
     "watcher": (*_WATCHERS, *_OTHER_WATCHERS),
     "container": ("tests/kata/", "tests/system/test_examples.py"),
     # One cluster of etcd for all of them.
-    "etcd": ("tests/fleet/",),
+    "etcd": ("tests/fleet/test_",),
 }
 # Kinds of sandboxes in which the same tests run, as these name them.
 _PLACES = ("netns", "vm", "kata")

@@ -115,6 +115,7 @@ MANUAL = {
             "sudo reconciler watch /etc/reconciler/manifests": "keep all sandboxes of a folder as their manifests say",
             "sudo reconciler watch --mode report manifests/": "report drift, and change nothing",
             "sudo reconciler watch --ui 9180 manifests/": "show all sandboxes at http://127.0.0.1:9180/",
+            "sudo reconciler watch --fleet https://gate-1:8443": "keep what a fleet wants of this host",
             "sudo reconciler watch --at-once 10% --stop-after-failures 1 manifests/": "apply new manifests in batches",
         },
         {"0": "ended by SIGTERM or SIGINT"} | _ERROR | _REFUSED,
@@ -284,6 +285,40 @@ MANUAL = {
     ),
     "reconciler fleet host fence": Help(
         {"reconciler fleet host fence host-1": "it is off, and stays so until it is added again"}, _DONE | _ERROR
+    ),
+    "reconciler fleet serve": Help(
+        {
+            "reconciler fleet serve --etcd https://192.0.2.1:2379 --listen 0.0.0.0:8443 --metrics 9101": "be a gate",
+            "reconciler fleet serve --listen 0.0.0.0:8443 --ui 9181": "with a page of the fleet; ETCDCTL_… name etcd",
+        },
+        {"0": "ended by SIGTERM or SIGINT"} | _ERROR,
+    ),
+    "reconciler fleet agent": Help(
+        {
+            "sudo reconciler fleet agent --server https://gate-1:8443 https://gate-2:8443": "fill the watcher's folder",
+        },
+        {"0": "ended by SIGTERM or SIGINT"} | _ERROR,
+    ),
+    "reconciler fleet ca": Help(
+        {
+            "reconciler fleet ca init ca": "make the authorities, in the folder ca",
+            "reconciler fleet ca host ca host-1": "make the certificate of a host",
+        },
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet ca init": Help({"reconciler fleet ca init ca": "make both authorities"}, _DONE | _ERROR),
+    "reconciler fleet ca host": Help(
+        {"reconciler fleet ca host ca host-1": "make ca/hosts/host-1.crt and its key"}, _DONE | _ERROR
+    ),
+    "reconciler fleet ca gate": Help(
+        {"reconciler fleet ca gate ca gate-1 gate-1.example 192.0.2.8": "hosts reach it by a name or an address"},
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet ca etcd": Help(
+        {"reconciler fleet ca etcd ca etcd-1 192.0.2.1": "for its clients and for other members"}, _DONE | _ERROR
+    ),
+    "reconciler fleet ca client": Help(
+        {"reconciler fleet ca client ca gate-1": "with it, a gate or an administrator reaches etcd"}, _DONE | _ERROR
     ),
     "reconciler kata-network": _KATA._replace(
         examples={

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from reconciler import rundir
@@ -52,6 +52,8 @@ _PYTHON = "usr/lib/python3.11"
 _HERE = os.path.dirname(os.path.abspath(__file__))
 # Our own files, relative to the package: the guest's Python finds them as a package of the same name.
 _OURS = ("__init__.py", "guest/__init__.py", "guest/agent.py", "guest/runner.py")
+# What apt's answers depend on: its configuration, with keys and preferences, and the lists of `apt-get update`.
+_APT = ("/etc/apt", "/var/lib/apt/lists")
 # What the names of folders begin with in which an image is being built.
 _SCRATCH = "build-"
 # Seconds for apt to download the packages.
@@ -80,8 +82,7 @@ def prepare(series: str = "6.1", report: Callable[[str], None] = lambda _: None)
     """
     if series not in KERNELS:
         raise HostError(f"there is no image with kernel {series}; choose one of {', '.join(KERNELS)}")
-    listing = _run(["apt-get", "download", "--print-uris", KERNELS[series], *PACKAGES], _TIMEOUT)
-    folder = os.path.join(cache_folder(), "images", f"{series}-{_key(listing)}")
+    folder = os.path.join(cache_folder(), "images", f"{series}-{_key(_offered(series))}")
     image = Image(os.path.join(folder, "vmlinuz"), os.path.join(folder, "initramfs.cpio"))
     if not os.path.isdir(folder):
         os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -90,6 +91,37 @@ def prepare(series: str = "6.1", report: Callable[[str], None] = lambda _: None)
                 _build(series, scratch, report)
                 os.rename(os.path.join(scratch, "image"), folder)
     return image
+
+
+def _offered(series: str) -> str:
+    """Return what apt would download for an image: a line for each package.
+
+    Where apt keeps no index, it takes a second to read its lists. So the answer is kept until they change.
+    """
+    file, state = os.path.join(cache_folder(), f"offered-{series}"), _state_of_apt(series)
+    with suppress(FileNotFoundError), open(file, encoding="utf-8") as kept:
+        if kept.readline().rstrip() == state:
+            return kept.read()
+    listing = _run(["apt-get", "download", "--print-uris", KERNELS[series], *PACKAGES], _TIMEOUT)
+    os.makedirs(cache_folder(), exist_ok=True)
+    new = f"{file}.{os.getpid()}"
+    with open(new, "w", encoding="utf-8") as kept:
+        kept.write(f"{state}\n{listing}")
+    os.replace(new, file)
+    return listing
+
+
+def _state_of_apt(series: str) -> str:
+    """Return a hash of what apt's answer depends on: the packages asked for, its configuration, and its lists."""
+    digest = hashlib.sha256(repr((KERNELS[series], PACKAGES, os.environ.get("APT_CONFIG"))).encode())
+    for root in _APT:
+        for folder, folders, files in os.walk(root):
+            folders.sort()
+            for path in (folder, *(os.path.join(folder, name) for name in sorted(files))):
+                with suppress(FileNotFoundError):
+                    found = os.stat(path)
+                    digest.update(repr((path, found.st_size, found.st_mtime_ns)).encode())
+    return digest.hexdigest()
 
 
 def _key(listing: str) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from reconciler.errors import Problem
 from reconciler.manifest.beneath import Entry, OutsideError, Root, Roots, Source, named
+from reconciler.manifest.empty import EMPTY
 from reconciler.wording import reason
 
 # Bytes of one file. 20,000 IPVS rules are 3 MB.
@@ -34,7 +35,8 @@ MAX_ENTRIES = 200_000
 class Found(NamedTuple):
     """The files to read below a path, in order; of a path that is no folder, the path itself, even if it is missing.
 
-    `problems`: the folders that could not be searched, and the path itself if it is a folder without a manifest.
+    `problems`: the folders that could not be searched, and the path itself if it is a folder that has neither a
+    manifest nor the file EMPTY.
     """
 
     files: list[Source]
@@ -53,7 +55,7 @@ def find(path: str) -> Found:
             found = _Search(root).run()
     except OSError as error:
         return Found([], [file_problem(path, reason_of(error))])
-    if not found.files and not found.problems:
+    if not found.files and not found.problems and not os.path.lexists(os.path.join(path, EMPTY)):
         found.problems.append(file_problem(path, NO_MANIFEST))
     return found
 

@@ -58,6 +58,8 @@ class SandboxStatus:
     drift was found. `full_looked`: the last full look that succeeded. `took`: seconds that the last look took. `lent`:
     since when another command has the machine. `traffic`: the connections of IPVS. `flushes`: how often the guard of a
     machine has found services gone. `outstanding`: what differs still; None if the last look could not find that out.
+    `digest`: of the manifest that the sandbox matched last at the end of a look, whatever became of newer ones.
+    `tried`: of the manifest of the last look that has ended, whatever it found.
     """
 
     sandbox: str
@@ -78,6 +80,8 @@ class SandboxStatus:
     lent: float = 0.0
     traffic: Traffic = field(default_factory=Traffic)
     outstanding: Outstanding | None = None
+    digest: str = ""
+    tried: str = ""
 
     def set_state(self, state: SandboxState, detail: str = "") -> bool:
         """Set the state and its detail; return whether the state has changed."""
@@ -123,6 +127,8 @@ class Standing(NamedTuple):
             "file": status.file,
             "revision": status.revision.commit,
             "blob": status.revision.blob,
+            "digest": status.digest,
+            "tried": status.tried,
             "state": self.state.value,
             "fresh": status.is_fresh(),
             "since": round(clock.unix(status.since), 3),

@@ -300,10 +300,11 @@ class Watcher:
             )
             worker.start()
         except (OSError, RuntimeError) as error:
-            if name not in self._held.unstarted:
+            known = name in self._held.unstarted
+            self._held.unstarted[name] = str(error)
+            if not known:
                 log.emit("failed", level=logging.ERROR, sandbox=name, reason=str(error), file=manifest.file)
                 self._history.write(name, line(name, "failed", by=WATCH, reason=str(error), file=manifest.file))
-            self._held.unstarted[name] = str(error)
             return
         self._held.workers[name] = worker
         self._held.unstarted.pop(name, None)

@@ -78,7 +78,7 @@ def host(request: pytest.FixtureRequest, root: None) -> Iterator[Host]:
     timeout = getattr(request, "param", agent.KERNEL_TIMEOUT)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.settimeout(10)
+        ours.settimeout(60)
         command = ["unshare", "-n", sys.executable, "-c", SERVE, str(theirs.fileno()), str(timeout)]
         with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
             theirs.close()
@@ -223,7 +223,7 @@ def test_an_answer_that_does_not_come_is_given_up(host: Host) -> None:
     started = time.monotonic()
     code, words = failure(host.netlink(agent.ROUTE, DUMP_LINKS, last=8))
     assert code == errno.ETIMEDOUT, words
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 30
     # Nothing of it is taken for the next answer.
     assert [each.type for each in messages(host.netlink(agent.ROUTE, DUMP_LINKS)[2])] == [
         message.NEW_LINK,
@@ -368,7 +368,7 @@ def test_a_host_that_stops_does_not_stop_it_for_ever(host: Host) -> None:
             drained += len(host.channel.recv(1 << 20))
     except TimeoutError:
         pass
-    host.channel.settimeout(10)
+    host.channel.settimeout(60)
     # The last request went out in part: what is missing of it is the start of nothing.
     host.greet()
     assert drained

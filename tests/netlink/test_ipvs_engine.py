@@ -579,7 +579,7 @@ def test_100000_messages_are_read_in_bounded_time_and_room(flood: Callable[[int]
     begin = time.monotonic()
     with suppress(ProtocolError, ChannelError):
         observe_script(*script)
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 90
 
 
 def test_a_flood_of_services_takes_no_more_room_than_its_bytes() -> None:

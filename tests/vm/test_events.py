@@ -57,18 +57,18 @@ def test_rules_and_neighbours_of_ours_are_told_and_what_is_learned_is_not(pair: 
     driver = VmDriver(VmAddress(name=pair.sandbox.name), POLICY, borrow=False)
     try:
         driver.listen()
-        while driver.heard(0.5, reading).messages:
+        while driver.heard(2, reading).messages:
             pass
         for event in LEARNED:
             pair.output("ip", *event.split())
         # All that came before this is told before it.
         pair.output("ip", "rule", "add", "priority", "99", "table", "100")
-        assert [each.type for each in driver.heard(10, reading).messages] == [32]
+        assert [each.type for each in driver.heard(60, reading).messages] == [32]
         pair.output("ip", "rule", "del", "priority", "99")
-        assert [each.type for each in driver.heard(10, reading).messages] == [33]
+        assert [each.type for each in driver.heard(60, reading).messages] == [33]
         for event in EVENTS:
             pair.output("ip", *event.split())
-            assert driver.heard(10, reading).messages, event
+            assert driver.heard(60, reading).messages, event
             while driver.heard(0.1, reading).messages:
                 pass
     finally:

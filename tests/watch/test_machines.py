@@ -50,8 +50,9 @@ echo ip_forward=$forward accept_ra=$accept
 """
 
 
-# Seconds between what is measured here and the clock of a guest's host.
-DRIFT = 5.0
+# Seconds between what is measured here and the clock of a guest's host; and those that a server has to drain, in which
+# a busy machine looks at it.
+DRIFT, DRAIN = 5.0, 20
 # In the guest: a look from outside would come too late.
 _AWAIT_RULES = """
 while True:
@@ -231,7 +232,7 @@ def test_a_machine_that_is_watched_is_lent(one: Machine, running: Running) -> No
     ran = reconciler("kata-ipvs", "ipvsadm", "--parameters", "--add-service -t 10.9.9.9:99", one.name)
     assert (ran.returncode, ran.stderr) == (0, ""), ran
     assert "-A -t 10.9.9.9:99 -s wlc" in one.rules()
-    assert running.about(one.name)["lent"] == 0
+    until(lambda: running.about(one.name)["lent"] == 0, "it is given back")
     sandbox = Sandbox(id=one.name, driver=VmAddress(name=one.name))
     begin = time.time()
     with connect(sandbox, Policy()):
@@ -329,7 +330,7 @@ def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(one: Machine,
     servers = {f"10.8.0.{number}:80": f"-a -t 10.0.0.2:80 -r 10.8.0.{number}:80 -m -w 1" for number in range(1, 5)}
 
     def write(*lines: str) -> None:
-        one.write(ipvs={"rules": "\n".join([*LINES, head, *lines]) + "\n", "drain": 8})
+        one.write(ipvs={"rules": "\n".join([*LINES, head, *lines]) + "\n", "drain": DRAIN})
 
     def has(*lines: str) -> bool:
         return [line for line in one.rules() if " 10.0.0.2:80 " in line] == sorted(lines)
@@ -349,11 +350,13 @@ def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(one: Machine,
     running.await_state("draining", one.name)
     until(lambda: running.about(one.name)["ipvs"]["draining"], "a server that drains")
     (drain,) = running.about(one.name)["ipvs"]["draining"]
-    assert drain.pop("deadline") == pytest.approx(begin + 8, abs=DRIFT)
+    latest = time.time() + DRAIN + DRIFT
+    assert begin + DRAIN - DRIFT <= (deadline := drain.pop("deadline")) <= latest
     assert drain == {"service": "tcp 10.0.0.2:80", "server": leaving, "connections": 1}
-    assert (running.metric("draining_servers", one.name), running.metric("drains_total")) == (1, 1)
+    # They are counted a moment after the status says so.
+    until(lambda: (running.metric("draining_servers", one.name), running.metric("drains_total")) == (1, 1), "metrics")
     # To the second, as the kernel has it.
-    assert running.metric("drain_deadline_timestamp_seconds", one.name) == pytest.approx(begin + 8, abs=DRIFT)
+    assert running.metric("drain_deadline_timestamp_seconds", one.name) == pytest.approx(deadline, abs=DRIFT)
     assert has(f"{head} -b mh-fallback", servers[leaving].replace("-w 1", "-w 0"), *kept)
     shown = reconciler("show", str(one.file)).stdout
     assert ("fallback" in shown, leaving in shown) == (False, False)

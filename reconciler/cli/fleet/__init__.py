@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Collection
 
 from reconciler.cli.parser import purpose
 
@@ -18,14 +19,25 @@ ACTIONS = {
     "rollback": ("make a new release like an earlier one", "rollback"),
     "history": ("print the releases", "history"),
     "host": ("say which hosts belong to the fleet", "host"),
+    "serve": ("be a gate: serve hosts, and lead rollouts", "serve"),
+    "agent": ("keep the folder of this host's watcher as the fleet describes it", "agent"),
+    "ca": ("make certificates for a trial", "ca"),
 }
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
+    configure_some(parser, ACTIONS)
+
+
+def configure_some(parser: argparse.ArgumentParser, words: Collection[str]) -> None:
+    """Add the actions, and the options of those that are among the words of a command line; of all if none is."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, (words, module) in ACTIONS.items():
-        _module(module).configure(actions.add_parser(name, **purpose(words)))
+    is_lost = ACTIONS.keys().isdisjoint(words)
+    for name, (about, module) in ACTIONS.items():
+        action = actions.add_parser(name, **purpose(about))
+        if is_lost or name in words:
+            _module(module).configure(action)
 
 
 def run(arguments: argparse.Namespace) -> int:

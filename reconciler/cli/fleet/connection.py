@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -22,12 +21,14 @@ _VARIABLES = {
 }
 
 
-def add_etcd(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
+def add_etcd(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the options. `several`: `--etcd` may have several words as well, as no other word follows."""
     group = parser.add_argument_group("etcd", "Each is also read from a variable, as etcdctl does.")
-    group.add_argument(
-        "--etcd", metavar="URL,…", help="its members, such as https://192.0.2.1:2379 (ETCDCTL_ENDPOINTS)"
-    )
+    words = "its members, such as https://192.0.2.1:2379 (ETCDCTL_ENDPOINTS)"
+    if several:
+        group.add_argument("--etcd", nargs="+", action="extend", metavar="URL", help=words)
+    else:
+        group.add_argument("--etcd", metavar="URL,…", help=words)
     group.add_argument("--etcd-ca", metavar="FILE", help="the CA of its certificates, as PEM (ETCDCTL_CACERT)")
     group.add_argument("--etcd-cert", metavar="FILE", help="the certificate of this client (ETCDCTL_CERT)")
     group.add_argument("--etcd-key", metavar="FILE", help="the key of that certificate (ETCDCTL_KEY)")
@@ -35,6 +36,8 @@ def add_etcd(parser: argparse.ArgumentParser) -> None:
 
 def with_store(arguments: argparse.Namespace, work: Callable[[Store], Awaitable[_T]]) -> _T:
     """Run a coroutine with the store that the options name, and return its result."""
+    # Each action of `fleet` imports this module, and an agent of a host should need little memory.
+    import asyncio
 
     async def run() -> _T:
         store = open_store(arguments)
@@ -48,7 +51,10 @@ def with_store(arguments: argparse.Namespace, work: Callable[[Store], Awaitable[
 
 def open_store(arguments: argparse.Namespace) -> Store:
     """Return the store that the options name; within an event loop. HostError if something is missing."""
-    values = {name: getattr(arguments, name) or os.environ.get(variable, "") for name, variable in _VARIABLES.items()}
+    given = {name: getattr(arguments, name) for name in _VARIABLES}
+    if isinstance(given["etcd"], list):
+        given["etcd"] = ",".join(given["etcd"])
+    values = {name: given[name] or os.environ.get(variable, "") for name, variable in _VARIABLES.items()}
     urls = [each.strip() for each in values["etcd"].split(",") if each.strip()]
     if not urls:
         raise HostError("which etcd? Give --etcd URL,… or set ETCDCTL_ENDPOINTS, such as https://192.0.2.1:2379")
