@@ -20,20 +20,24 @@ BROWSER := chromium-headless-shell:chromium-headless-shell
 SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
 	libvirtd:libvirt-daemon virsh:libvirt-clients debootstrap:debootstrap mke2fs:e2fsprogs
 USER_ID := $(shell id -u)
+# The program of Debian's package, without its service, which would run for good. One that is installed already does.
+ETCD := $(if $(shell command -v etcd),,.etcd/usr/bin/etcd)
+# What the demo of a fleet needs.
+FLEET := ip:iproute2 unshare:util-linux git:git
 # What the demo needs: another user than root sees the part without a machine.
 DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_ID)),qemu-system-x86_64:qemu-system-x86)
 
 LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv fresh setup system demo demo-libvirt test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations dist test-deb lock clean
+.PHONY: help venv fresh setup system demo demo-fleet demo-libvirt test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations dist test-deb lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
 
 venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 
-setup: venv system ## install what the other targets need: a virtual environment and Debian packages
+setup: venv system $(ETCD) ## install what the other targets need: a virtual environment and Debian packages
 
 demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
 	$(call install,$(DEMO))
@@ -42,6 +46,10 @@ demo: venv ## show the main job in a namespace, and for root in a real virtual m
 
 demo-libvirt: root venv system ## show a domain of libvirt getting a network, by a libvirtd of the demo's own
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo-libvirt.sh
+
+demo-fleet: venv $(ETCD) ## show a fleet of five hosts, as root: waves, a failing host, a rollback, the loss of etcd (a minute)
+	$(call install,$(FLEET))
+	@PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.etcd/usr/bin:$$PATH" bash examples/demo-fleet.sh
 
 test: setup shells browser ## run all tests, on real namespaces and virtual machines
 	@$(MAKE) --no-print-directory --jobs=2 lint compiled
@@ -112,7 +120,7 @@ lock: ## renew the locked requirements from pyproject.toml (needs uv)
 	$(LOCK) --constraint requirements.txt docs/requirements.in --output-file docs/requirements.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors build
+	rm -rf $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors .etcd build
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@echo "Installing reconciler and its tools in $(VENV) (half a minute) …"
@@ -161,6 +169,12 @@ system:
 		dpkg-query -s $$name >/dev/null 2>&1 || $(MAKE) --no-print-directory package NAME=$$name || exit 1; \
 	done
 	$(call refresh)
+
+.etcd/usr/bin/etcd:
+	@mkdir -p .etcd
+	cd .etcd && { apt-get download --quiet etcd-server || \
+		{ test "$(USER_ID)" = 0 && apt-get update --quiet && apt-get download --quiet etcd-server; } }
+	cd .etcd && dpkg-deb --extract etcd-server_*.deb . && rm etcd-server_*.deb
 
 .PHONY: packagers
 packagers:

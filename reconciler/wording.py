@@ -117,7 +117,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
     by_lower = {word.lower(): word for word in known}
-    close = get_close_matches(name[:_COMPARED].lower(), by_lower, n=1, cutoff=0.6)
+    asked = name[:_COMPARED].lower()
+    # Two letters that changed places are half of a short word.
+    swapped = [each for each in by_lower if sorted(each) == sorted(asked)]
+    close = get_close_matches(asked, by_lower, n=1, cutoff=0.6) or swapped
     return by_lower[close[0]] if close else None
 
 

@@ -65,6 +65,8 @@ _HOST = {
     "watcher": (*_WATCHERS, *_OTHER_WATCHERS),
     "container": ("tests/kata/", "tests/system/test_examples.py"),
     "libvirt": ("tests/libvirt/",),
+    # One cluster of etcd for all of them.
+    "etcd": ("tests/fleet/test_",),
 }
 # Kinds of sandboxes in which the same tests run, as these name them.
 _PLACES = ("netns", "vm", "libvirt", "kata")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reconciler.cli.applied import Applied, document
 from reconciler.cli.authority import add_push, read_policy
 from reconciler.cli.beside import Ended, Output, beside
+from reconciler.cli.limits import allowance, connections, fingerprint
 from reconciler.cli.named import undone_words
 from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, render_warnings, warn
@@ -33,7 +33,7 @@ from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
 from reconciler.preview import Preview, preview, priced
-from reconciler.safety import Allowance, check_cut, combine, parse_allowance
+from reconciler.safety import check_cut, combine
 from reconciler.wording import failure, plural, seconds
 
 if TYPE_CHECKING:
@@ -49,18 +49,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-delete",
         metavar="N|N%|all",
-        type=_allowance,
+        type=allowance,
         help="allow so many deletions of each kind of object (default: 10, or 30 %% if that is more)",
     )
     parser.add_argument(
         "--max-cut",
         metavar="N",
-        type=_count,
+        type=connections,
         help="refuse a sandbox whose plan would cut more than so many connections, or if that is not known",
     )
     parser.add_argument(
         "--expect",
-        type=_fingerprint,
+        type=fingerprint,
         metavar="FINGERPRINT",
         help="refuse unless manifests, sandboxes and the plan are those that `diff` printed this fingerprint for",
     )
@@ -86,19 +86,6 @@ def _seconds(text: str) -> float:
         return seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _allowance(text: str) -> Allowance:
-    try:
-        return parse_allowance(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f'"{text}" is not a number of connections such as 0 or 20')
-    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -180,14 +167,6 @@ def _preview_all(manifests: list[Manifest], policy: Policy, arguments: argparse.
             return preview(driver, manifest.sandbox, adopt=arguments.adopt).fingerprint
 
     return list(beside(manifests, work))
-
-
-def _fingerprint(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{4}(?:-[0-9a-f]{4}){2}", text):
-        raise argparse.ArgumentTypeError(
-            f'"{text}" is not a fingerprint such as 41de-7f3a-91c2; `reconciler diff` prints it in its last line'
-        )
-    return text
 
 
 def _compare(found: str, expected: str) -> None:

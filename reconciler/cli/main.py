@@ -36,6 +36,7 @@ COMMANDS = {
     "import": "convert files of other tools, or what is in a sandbox, to a manifest",
     "sandbox": "start, use and stop small virtual machines",
     "agent": "push reconciler's agent into a virtual machine, or print what an image needs to have it",
+    "fleet": "keep many hosts as one repository says",
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
@@ -51,6 +52,7 @@ _WITHOUT_PATHS = {
     "pause",
     "resume",
     "import",
+    "fleet",
     "kata-network",
     "kata-ipvs",
 }
@@ -172,22 +174,28 @@ def _parser_of(names: Collection[str], configured: Collection[str]) -> Parser:
     for name in names:
         command = commands.add_parser(name, **purpose(COMMANDS[name]))
         if name in configured:
-            _configure(command, name)
+            _configure(command, name, configured)
     return parser
 
 
-def _configure(command: Parser, name: str) -> None:
+def _configure(command: Parser, name: str, configured: Collection[str]) -> None:
     if name not in _WITHOUT_PATHS:
         command.add_argument(
             "paths",
-            nargs="+",
+            # The watcher of a fleet has the folder of its agent instead.
+            nargs="*" if name == "watch" else "+",
             metavar="PATH",
             help="a manifest, a folder (searched for *.yaml, *.yml, *.json), or - for standard input",
         )
         from reconciler.cli.authority import add_policy
 
         add_policy(command)
-    importlib.import_module(_module(name)).configure(command)
+    module = importlib.import_module(_module(name))
+    if name == "fleet" and configured is not COMMANDS:
+        # It has many actions, and the agent of a host should need little memory.
+        module.configure_some(command, configured)
+    else:
+        module.configure(command)
     for each in command.leaves():
         each.add_argument("--no-color", dest="color", action="store_false", help="print without colour")
 

@@ -122,6 +122,7 @@ MANUAL = {
             "sudo reconciler watch /etc/reconciler/manifests": "keep all sandboxes of a folder as their manifests say",
             "sudo reconciler watch --mode report manifests/": "report drift, and change nothing",
             "sudo reconciler watch --ui 9180 manifests/": "show all sandboxes at http://127.0.0.1:9180/",
+            "sudo reconciler watch --fleet https://gate-1:8443": "keep what a fleet wants of this host",
             "sudo reconciler watch --at-once 10% --bake 5min manifests/": "apply new manifests in batches, on trial",
             "sudo reconciler watch --confirm manifests/": "undo a new manifest whose checks fail",
         },
@@ -229,6 +230,128 @@ MANUAL = {
     ),
     "reconciler agent unit": Help(
         {"reconciler agent unit > reconciler-agent.service": "how does systemd run the agent?"}, {"0": "done"} | _ERROR
+    ),
+    "reconciler fleet": Help(
+        {
+            "reconciler fleet diff sites/": "what would a push change, and on which hosts?",
+            "reconciler fleet push --wait sites/": "do it in waves, and wait for the end",
+            "reconciler fleet status": "how far are the hosts?",
+        },
+        {"0": "done, or all is well", "1": "something differs (diff), is not as it should be (status), or has stopped"}
+        | _ERROR
+        | _REFUSED
+        | _INTERRUPTED,
+    ),
+    "reconciler fleet push": Help(
+        {
+            "reconciler fleet push sites/": "give each host what its folder says, in waves",
+            "reconciler fleet push --expect 41de-7f3a-91c2 --wait sites/": "only what `fleet diff` has shown",
+            "reconciler fleet push --waves 1,10%,100% --bake 10min --stop-after 3 sites/": "slowly, and with patience",
+            "reconciler fleet push --dry-run sites/": "would it be refused?",
+        },
+        {"0": "done, or nothing to do", "1": "--wait: the rollout has stopped, or a newer release has replaced it"}
+        | _ERROR
+        | {"3": "refused for safety; nothing was changed"}
+        | {"130": "interrupted; a push that has printed its release goes on by itself"},
+    ),
+    "reconciler fleet diff": Help(
+        {"reconciler fleet diff sites/": "what would a push change?"},
+        {"0": "nothing differs", "1": "something differs"} | _ERROR | {"3": "the tree is unsafe to push"},
+    ),
+    "reconciler fleet status": Help(
+        {
+            "reconciler fleet status": "how far are the hosts and the rollout?",
+            "reconciler fleet status host-1": "all about one host",
+            "reconciler fleet status --watch": "the same, up to date until Ctrl-C",
+            "reconciler fleet status -o json": "all, for programs",
+        },
+        {"0": "all hosts have reached their release, or are paused", "1": "one has not, or there is an alarm"} | _ERROR,
+    ),
+    "reconciler fleet wait": Help(
+        {"reconciler fleet wait 12": "wait until release 12 has reached its hosts"},
+        {"0": "it has", "1": "its rollout has stopped, or a newer release has replaced it"}
+        | _ERROR
+        | {"130": "interrupted; the rollout goes on"},
+    ),
+    "reconciler fleet pause": Help(
+        {
+            "reconciler fleet pause": "tell no host anything for now",
+            "reconciler fleet pause host-1": "leave one host alone, and let the rollout go on without it",
+        },
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet resume": Help(
+        {
+            "reconciler fleet resume": "go on with a rollout that was paused or has stopped",
+            "reconciler fleet resume host-1": "let a host take part again",
+        },
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet rollback": Help(
+        {"reconciler fleet rollback --waves 100% --wait 11": "give all hosts at once what release 11 said"},
+        {"0": "done, or nothing to do", "1": "--wait: the rollout has stopped, or a newer release has replaced it"}
+        | _ERROR
+        | {"3": "refused for safety; nothing was changed"}
+        | _INTERRUPTED,
+    ),
+    "reconciler fleet history": Help(
+        {"reconciler fleet history": "what was pushed, when and by whom?"}, {"0": "done"} | _ERROR
+    ),
+    "reconciler fleet host": Help(
+        {
+            "reconciler fleet host add --cert host-1.pem host-1": "let a host into the fleet, by its certificate",
+            "reconciler fleet host fence host-1": "it is off for good: its sandboxes may go to others",
+        },
+        _DONE | _ERROR | {"3": "refused for safety; nothing was changed"},
+    ),
+    "reconciler fleet host add": Help(
+        {"reconciler fleet host add --cert host-1.pem --label zone=a host-1": "let it in, or renew its certificate"},
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet host remove": Help(
+        {"reconciler fleet host remove host-1": "forget a host that has nothing left"},
+        _DONE | _ERROR | {"3": "it still has sandboxes; nothing was changed"},
+    ),
+    "reconciler fleet host rename": Help(
+        {"reconciler fleet host rename --cert host-2.pem host-1 host-2": "host-1 is called host-2 from now on"},
+        _DONE | _ERROR | {"3": "the new name is taken; nothing was changed"},
+    ),
+    "reconciler fleet host fence": Help(
+        {"reconciler fleet host fence host-1": "it is off, and stays so until it is added again"}, _DONE | _ERROR
+    ),
+    "reconciler fleet serve": Help(
+        {
+            "reconciler fleet serve --etcd https://192.0.2.1:2379 --listen 0.0.0.0:8443 --metrics 9101": "be a gate",
+            "reconciler fleet serve --listen 0.0.0.0:8443 --ui 9181": "with a page of the fleet; ETCDCTL_… name etcd",
+        },
+        {"0": "ended by SIGTERM or SIGINT"} | _ERROR,
+    ),
+    "reconciler fleet agent": Help(
+        {
+            "sudo reconciler fleet agent --server https://gate-1:8443 https://gate-2:8443": "fill the watcher's folder",
+        },
+        {"0": "ended by SIGTERM or SIGINT"} | _ERROR,
+    ),
+    "reconciler fleet ca": Help(
+        {
+            "reconciler fleet ca init ca": "make the authorities, in the folder ca",
+            "reconciler fleet ca host ca host-1": "make the certificate of a host",
+        },
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet ca init": Help({"reconciler fleet ca init ca": "make both authorities"}, _DONE | _ERROR),
+    "reconciler fleet ca host": Help(
+        {"reconciler fleet ca host ca host-1": "make ca/hosts/host-1.crt and its key"}, _DONE | _ERROR
+    ),
+    "reconciler fleet ca gate": Help(
+        {"reconciler fleet ca gate ca gate-1 gate-1.example 192.0.2.8": "hosts reach it by a name or an address"},
+        _DONE | _ERROR,
+    ),
+    "reconciler fleet ca etcd": Help(
+        {"reconciler fleet ca etcd ca etcd-1 192.0.2.1": "for its clients and for other members"}, _DONE | _ERROR
+    ),
+    "reconciler fleet ca client": Help(
+        {"reconciler fleet ca client ca gate-1": "with it, a gate or an administrator reaches etcd"}, _DONE | _ERROR
     ),
     "reconciler kata-network": _KATA._replace(
         examples={

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from reconciler.wording import nearest, plural, printable, shorten
+
+if TYPE_CHECKING:
+    from reconciler.watch.page.address import PageAddress
 
 # How a word ends that is a file, not a command.
 _MANIFESTS = (".yaml", ".yml", ".json")
@@ -99,7 +103,7 @@ class Parser(argparse.ArgumentParser):
         options: list[str] = []
         others: list[str] = []
         while words and words[0] != "--":
-            count = self._words_of(words[0]) or int(self._is_unknown(words[:1]))
+            count = self._words_of(words[0], words[1:]) or int(self._is_unknown(words[:1]))
             if count > len(words):
                 # Half of an option: no other word is its value.
                 break
@@ -110,12 +114,15 @@ class Parser(argparse.ArgumentParser):
     def extent(self, words: Sequence[str]) -> int:
         """Return how many words at the beginning are options with their values. With half of an option, it is more."""
         extent = 0
-        while extent < len(words) and (count := self._words_of(words[extent])):
+        while extent < len(words) and (count := self._words_of(words[extent], words[extent + 1 :])):
             extent += count
         return extent
 
-    def _words_of(self, word: str) -> int:
-        """Return how many words an option is with its value, 1 or 2; 0 if a word is no option of this command."""
+    def _words_of(self, word: str, rest: Sequence[str]) -> int:
+        """Return how many words an option is with its value or values; 0 if a word is no option of this command.
+
+        `rest`: the words behind it. Some options have as many values as there are words up to the next option.
+        """
         known = self.known()
         if not word.startswith("--"):
             for at, letter in enumerate(word[1:], 1):
@@ -127,6 +134,8 @@ class Parser(argparse.ArgumentParser):
         # argparse takes a beginning of an option for the whole.
         meant = [name] if name in known else [each for each in known if each.startswith(name)] * (name != "--")
         takes = bool(meant) and known[meant[0]].nargs != 0
+        if takes and not glued and known[meant[0]].nargs == argparse.ONE_OR_MORE:
+            return 1 + max(1, sum(1 for _ in takewhile(lambda each: not each.startswith("-"), rest)))
         return int(bool(meant)) + (takes and not glued)
 
     def known(self) -> dict[str, argparse.Action]:
@@ -175,3 +184,23 @@ def _hint(name: str, known: Sequence[str], others: str = "") -> str:
     if close := nearest(name, known):
         return f'did you mean "{close}"?'
     return others or f"expected one of: {', '.join(known)}"
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """Return the host and port of an option. ArgumentTypeError if it is none."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if ":" in text else "127.0.0.1"
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f'"{text}" is not HOST:PORT or PORT')
+    return host, int(port)
+
+
+def page_address(text: str) -> PageAddress:
+    """Return where a page is served by an option. ArgumentTypeError if it says something else."""
+    from reconciler.watch.page.address import PageAddress
+
+    if not text.startswith("unix:"):
+        return PageAddress(*address_of(text))
+    if not text.startswith("unix:/"):
+        raise argparse.ArgumentTypeError(f'"{text}": the path of the socket has to begin with /')
+    return PageAddress(path=text.removeprefix("unix:"))

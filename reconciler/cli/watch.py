@@ -10,10 +10,11 @@ from functools import partial
 from typing import TypeVar
 
 from reconciler.cli.authority import add_push
+from reconciler.cli.fleet.agent import add_credentials, fleet_of
+from reconciler.cli.parser import address_of, page_address
 from reconciler.errors import HostError
 from reconciler.manifest.files import is_stream
 from reconciler.watch import log
-from reconciler.watch.page.address import PageAddress
 from reconciler.watch.probation import Confirm
 from reconciler.watch.rollout import Pace, parse_at_once
 from reconciler.watch.watcher import Options, Watcher
@@ -86,13 +87,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics",
         metavar="[HOST:]PORT",
-        type=_address,
+        type=address_of,
         help="serve metrics for Prometheus, /healthz and /readyz here (default of HOST: 127.0.0.1, for this host only)",
     )
     parser.add_argument(
         "--ui",
         metavar="[HOST:]PORT|unix:PATH",
-        type=_page,
+        type=page_address,
         help="serve a read-only page of all sandboxes on this address (default of HOST: 127.0.0.1, this host only)",
     )
     parser.add_argument(
@@ -101,6 +102,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="",
         help="a file with the token that readers of the page need, which only its owner can read",
     )
+    parser.add_argument(
+        "--fleet",
+        nargs="+",
+        action="extend",
+        metavar="URL",
+        help="keep what a fleet wants of this host, instead of PATHs: its gates, as https://HOST:PORT",
+    )
+    add_credentials(parser)
     parser.add_argument(
         "--log", choices=log.FORMS, default="text", help="the format of the log on standard error (default: text)"
     )
@@ -139,24 +148,10 @@ def _checked(read: partial[_T]) -> _T:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if ":" in text else "127.0.0.1"
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f'"{text}" is not HOST:PORT or PORT')
-    return host, int(port)
-
-
-def _page(text: str) -> PageAddress:
-    if not text.startswith("unix:"):
-        return PageAddress(*_address(text))
-    if not text.startswith("unix:/"):
-        raise argparse.ArgumentTypeError(f'"{text}": the path of the socket has to begin with /')
-    return PageAddress(path=text.removeprefix("unix:"))
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Watch until SIGTERM or SIGINT."""
+    if bool(arguments.paths) == bool(arguments.fleet):
+        raise HostError("name either manifests or folders to watch, or the gates of a fleet with --fleet URL…")
     if any(map(is_stream, arguments.paths)):
         raise HostError("standard input cannot be watched; name files or folders instead")
     if arguments.ui_token_file and not arguments.ui:
@@ -191,5 +186,17 @@ def run(arguments: argparse.Namespace) -> int:
         policy=arguments.policy,
         push=arguments.push,
     )
-    Watcher(arguments.paths, options).run()
+    if not arguments.fleet:
+        Watcher(arguments.paths, options).run()
+        return 0
+    from reconciler.fleet.agent.agent import Agent
+    from reconciler.fleet.agent.cache import CURRENT
+
+    agent = Agent(fleet_of(arguments.fleet, arguments))
+    watcher = Watcher([CURRENT], options)
+    agent.start()
+    try:
+        watcher.run()
+    finally:
+        agent.stop()
     return 0

@@ -17,11 +17,14 @@ from typing import NamedTuple
 
 from reconciler.errors import Problem
 from reconciler.manifest.beneath import Entry, OutsideError, Root, Roots, Source, named
+from reconciler.manifest.empty import EMPTY
 from reconciler.wording import reason
 
 # Bytes of one file. 20,000 IPVS rules are 3 MB.
 MAX_BYTES = 32 << 20
 SUFFIXES = (".yaml", ".yml", ".json")
+# The problem of a folder in which no file is one.
+NO_MANIFEST = f"this folder contains no manifest ({', '.join(f'*{suffix}' for suffix in SUFFIXES)})"
 STDIN = "-"
 # Descriptors that this process was started with. A shell writes `<(command)` as one of these.
 _OPENED = re.compile(r"/dev/stdin|(?:/dev|/proc/self)/fd/[0-9]+")
@@ -32,7 +35,8 @@ MAX_ENTRIES = 200_000
 class Found(NamedTuple):
     """The files to read below a path, in order; of a path that is no folder, the path itself, even if it is missing.
 
-    `problems`: the folders that could not be searched, and the path itself if it is a folder without a manifest.
+    `problems`: the folders that could not be searched, and the path itself if it is a folder that has neither a
+    manifest nor the file EMPTY.
     """
 
     files: list[Source]
@@ -51,9 +55,8 @@ def find(path: str) -> Found:
             found = _Search(root).run()
     except OSError as error:
         return Found([], [file_problem(path, reason_of(error))])
-    if not found.files and not found.problems:
-        patterns = [f"*{suffix}" for suffix in SUFFIXES]
-        found.problems.append(file_problem(path, f"this folder contains no manifest ({', '.join(patterns)})"))
+    if not found.files and not found.problems and not os.path.lexists(os.path.join(path, EMPTY)):
+        found.problems.append(file_problem(path, NO_MANIFEST))
     return found
 
 

@@ -52,7 +52,7 @@ def take_snapshot(paths: Sequence[str], others: Iterable[Source]) -> Snapshot:
             continue
         found = find(path)
         files += found.files
-        if found.files:
+        if found.files or not found.problems:
             unlisted += found.problems
         else:
             missing[path] = found.problems[0]

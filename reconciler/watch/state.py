@@ -59,6 +59,8 @@ class SandboxStatus:
     since when another command has the machine. `traffic`: the connections of IPVS. `flushes`: how often the guard of a
     machine has found services gone. `confirm_by`: when a change is undone that waits to be confirmed; 0: none does.
     `outstanding`: what differs still; None if the last look could not find that out.
+    `digest`: of the manifest that the sandbox matched last at the end of a look, whatever became of newer ones.
+    `tried`: of the manifest of the last look that has ended, whatever it found.
     """
 
     sandbox: str
@@ -80,6 +82,8 @@ class SandboxStatus:
     traffic: Traffic = field(default_factory=Traffic)
     outstanding: Outstanding | None = None
     confirm_by: float = 0.0
+    digest: str = ""
+    tried: str = ""
 
     def set_state(self, state: SandboxState, detail: str = "") -> bool:
         """Set the state and its detail; return whether the state has changed."""
@@ -125,6 +129,8 @@ class Standing(NamedTuple):
             "file": status.file,
             "revision": status.revision.commit,
             "blob": status.revision.blob,
+            "digest": status.digest,
+            "tried": status.tried,
             "state": self.state.value,
             "fresh": status.is_fresh(),
             "since": round(clock.unix(status.since), 3),

@@ -39,6 +39,7 @@ from reconciler.history.force import take_effect
 from reconciler.history.scribe import Scribe
 from reconciler.history.writer import Writer
 from reconciler.manifest.allow import check, refusals
+from reconciler.manifest.digest import digest
 from reconciler.manifest.load import Manifest
 from reconciler.model.ipvs import GUARD_NFT, GUARD_SERVICES
 from reconciler.model.sandbox import DriverAddress, MachineAddress, NetnsAddress, Sandbox
@@ -56,7 +57,7 @@ from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
 from reconciler.watch.revision import Revision
 from reconciler.watch.share import WorkShare, objects_of
-from reconciler.watch.state import SandboxState, SandboxStatus
+from reconciler.watch.state import GOOD, SandboxState, SandboxStatus
 from reconciler.watch.wake import Wake, await_readable
 
 if TYPE_CHECKING:
@@ -187,6 +188,12 @@ class Worker:
     def set_origin(self, manifest: Manifest, revision: Revision) -> None:
         """Replace the manifest by one that describes the same, from another file or revision."""
         with self._lock:
+            # A sandbox that is like a manifest is like each other one that describes the same.
+            before, now = digest(self._manifest), digest(manifest)
+            if self.status.digest == before:
+                self.status.digest = now
+            if self.status.tried == before:
+                self.status.tried = now
             self._manifest, self._revision = manifest, revision
         self._recorder.set_manifest(manifest, revision)
 
@@ -389,11 +396,21 @@ class Worker:
         succeeded = self._compare(driver, look)
         self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
         with self._lock:
-            if self._manifest.sandbox == look.manifest.sandbox:
+            present = self._manifest.sandbox == look.manifest.sandbox
+            if present:
                 # It has taken effect. Until then it stays new, whatever a look ends with. Nobody calls it good before,
                 # and from now on its last look is known.
                 self._cause = ""
+            if self.status.state in GOOD:
+                self.status.digest = digest(self._manifest if present else look.manifest)
+        self._end_try(look)
         self._tell_done(look, succeeded=succeeded)
+
+    def _end_try(self, look: Look) -> None:
+        """Record that the state is what this manifest has led to. Whoever reads the state has read this before."""
+        with self._lock:
+            present = self._manifest.sandbox == look.manifest.sandbox
+            self.status.tried = digest(self._manifest if present else look.manifest)
 
     def _end_paused_look(self, look: Look, driver: Driver | None = None) -> None:
         """Record that the sandbox is left alone, unless a change has to be undone that was not confirmed in time.
@@ -408,6 +425,7 @@ class Worker:
                 self._agenda.request_full_look()
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_pause(look.manifest, look.pause, look.waiting)
+        self._end_try(look)
         # Nothing was looked at.
         self._begun = None
         self._end_look(look, 0.0, succeeded=True)
@@ -553,6 +571,7 @@ class Worker:
         self._meter.record_error(error)
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_failure(look.manifest, error, self._agenda.end_failed_look(wait, least=least))
+        self._end_try(look)
         # If another run uses the sandbox, or the manifest has changed meanwhile, this says nothing about the manifest.
         if not busy and look.manifest.sandbox == self._manifest.sandbox:
             # A rollout does not count a missing sandbox as a failure: the manifest is applied when the sandbox appears.

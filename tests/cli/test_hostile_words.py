@@ -61,6 +61,7 @@ def test_every_command_is_tried() -> None:
         "import",
         "sandbox",
         "agent",
+        "fleet",
         "kata-network",
         "kata-ipvs",
     } == {*COMMANDS}

@@ -75,7 +75,7 @@ def test_each_example_parses(command: str, text: str) -> None:
     words = words[words.index("reconciler") + 1 :]
     words = words[: words.index(">")] if ">" in words else words
     arguments = parse(words)
-    chosen = [arguments.command, getattr(arguments, "action", None)]
+    chosen = [arguments.command, *(getattr(arguments, name, None) for name in ("action", "host_action", "ca_action"))]
     assert " ".join(filter(None, ["reconciler", *chosen])).startswith(command)
 
 

@@ -60,6 +60,8 @@ def sandbox(**fields: object) -> dict[str, Any]:
         "file": "web-1.yaml",
         "revision": "abc1234",
         "blob": "",
+        "digest": "",
+        "tried": "",
         "state": "converged",
         "fresh": True,
         "since": NOW - 100,

@@ -120,7 +120,6 @@ def test_a_full_look_is_no_more_often_than_a_look() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "the following arguments are required: PATH"),
         (["--mode", "apply", "m"], '--mode: "apply" is no choice; expected one of: repair, report'),
         (["--at-once", "0", "m"], 'argument --at-once: "0" is not a number such as 20, or a percentage up to 100%'),
         (
@@ -146,6 +145,13 @@ def test_what_it_does_not_take(words: list[str], said: str, capsys: pytest.Captu
     out, err = capsys.readouterr()
     assert (raised.value.code, out, _Watcher.seen) == (2, "", [])
     assert err.splitlines()[-1] == f"reconciler watch: error: {said}"
+
+
+@pytest.mark.parametrize("words", [[], ["--fleet", "https://gate.example", "--mode", "report", "manifests"]])
+def test_it_watches_either_files_or_what_a_fleet_wants(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", *words]) == 2
+    expected = "reconciler: name either manifests or folders to watch, or the gates of a fleet with --fleet URL…\n"
+    assert (capsys.readouterr().err, _Watcher.seen) == (expected, [])
 
 
 def test_help_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:

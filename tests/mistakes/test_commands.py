@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 COMMANDS = (
     "init, explain, validate, diff, apply, confirm, watch, doctor, status, history, pause, resume, show, import, "
-    "sandbox, agent, kata-network, kata-ipvs"
+    "sandbox, agent, fleet, kata-network, kata-ipvs"
 )
 NO_MANIFEST = (
     "is not a manifest: that begins with `apiVersion: reconciler/v1`, or another of its fields; `reconciler import` "

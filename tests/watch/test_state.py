@@ -36,6 +36,8 @@ def test_a_new_one_says_nothing_yet(status: SandboxStatus) -> None:
         "file": "web-1.yaml",
         "revision": "",
         "blob": "",
+        "digest": "",
+        "tried": "",
         "state": "new",
         "fresh": False,
         "since": BOOT + 400.0,
@@ -57,7 +59,7 @@ def test_all_that_can_be_said(status: SandboxStatus, clock: Clock) -> None:
     status.looked, status.valid_until = clock.now - 0.12345, clock.now + 20.0
     status.full_looked, status.took, status.lent = clock.now - 100, 0.1234567, clock.now - 10
     status.confirm_by = clock.now + 30
-    status.fights = ("ip route add default",)
+    status.fights, status.digest, status.tried = ("ip route add default",), "9f86", "60aa"
     status.drifts.extend([clock.now - 2, clock.now - 1])
     status.set_state(SandboxState.FIGHTING, "undone again and again")
     assert Standing(status, Doubt(SandboxState.OUTDATED, "manifest not used: web-1.yaml:3:1: bad")).to_data() == {
@@ -66,6 +68,8 @@ def test_all_that_can_be_said(status: SandboxStatus, clock: Clock) -> None:
         "file": "web-1.yaml",
         "revision": "abc1234-dirty",
         "blob": "e69de29",
+        "digest": "9f86",
+        "tried": "60aa",
         "state": "fighting",
         "fresh": True,
         "since": BOOT + 5000.0,

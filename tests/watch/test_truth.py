@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.manifest.digest import digest as manifest_digest
+from reconciler.manifest.load import load
 from reconciler.watch import pause
 from reconciler.watch.pause import Pause
 from tests.conftest import ip
@@ -261,6 +263,37 @@ def test_the_revision_is_that_of_what_was_applied(folder: Path, keep: Keep) -> N
         watcher.until(lambda: watcher.status().sandboxes[other.name]["revision"] == three, "the next commit")
         found = watcher.status().sandboxes[kept.name]
         assert (found["state"], found["revision"], found["blob"]) == ("outdated", two, blob)
+
+
+def test_the_digest_is_that_of_the_text_that_the_sandbox_was_last_made_like(folder: Path, keep: Keep) -> None:
+    kept = keep()
+
+    def digest() -> str:
+        (found,) = load([str(kept.file)])
+        return manifest_digest(found)
+
+    def shows(expected: str) -> bool:
+        return bool(watcher.status().sandboxes[kept.name]["digest"] == expected)
+
+    with watching(folder) as watcher:
+        watcher.until(lambda: shows(digest()), "the first text")
+        kept.write(routes=[ROUTE, OTHER])
+        watcher.until(lambda: shows(digest()), "an edit")
+        assert kept.has("10.9.0.0/16")
+        # No look is needed for a text that says the same.
+        put(kept.file, kept.file.read_text() + "# a comment\n")
+        watcher.until(lambda: shows(digest()), "a comment")
+        like = digest()
+        kept.write(routes=[ROUTE, OTHER, REFUSED])
+        watcher.await_state("failed", kept.name)
+        watcher.until(lambda: watcher.status().sandboxes[kept.name]["tried"] == digest(), "the try")
+        assert shows(like)
+        put(kept.file, "broken: [")
+        watcher.until(lambda: watcher.status().problems, "a broken text")
+        assert shows(like)
+        kept.write(routes=[ROUTE])
+        watcher.until(lambda: shows(digest()), "a text that can be applied again")
+        assert not kept.has("10.9.0.0/16")
 
 
 def test_every_operation_is_in_the_log_at_a_level_of_its_own(folder: Path, keep: Keep) -> None:

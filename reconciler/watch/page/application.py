@@ -15,6 +15,7 @@ from reconciler.watch.page.address import Access
 from reconciler.watch.page.board import Source, harmless
 from reconciler.watch.page.feed import Feed
 
+_PACKAGE = "reconciler.watch.page"
 # Bytes of a body that are read before the answer that refuses it.
 _BODY = 64 << 10
 _STREAM = "text/event-stream"
@@ -61,11 +62,11 @@ DEFECT = Answer(500, b"an error in reconciler itself, which its log has\n")
 
 
 class Application:
-    """An ASGI application."""
+    """An ASGI application. `package`: its folder `static` has files besides those of this page, or in their place."""
 
-    def __init__(self, access: Access, source: Source) -> None:
+    def __init__(self, access: Access, source: Source, package: str = "") -> None:
         self._access, self._source, self._feed = access, source, Feed(source)
-        self._files = _read_files()
+        self._files = _read_files(_PACKAGE, *filter(None, [package]))
 
     async def __call__(self, scope: Scope, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """Answer one request."""
@@ -142,10 +143,11 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Callable[[], Any])
         left -= len(message["body"])
 
 
-def _read_files() -> dict[str, Answer]:
+def _read_files(*packages: str) -> dict[str, Answer]:
     """Return the files of the page, by their paths."""
     found = {}
-    for each in files("reconciler.watch.page").joinpath("static").iterdir():
-        if kind := _TYPES.get(each.name.rpartition(".")[2]):
-            found[f"/{each.name}"] = Answer(200, each.read_bytes(), kind)
+    for package in packages:
+        for each in files(package).joinpath("static").iterdir():
+            if kind := _TYPES.get(each.name.rpartition(".")[2]):
+                found[f"/{each.name}"] = Answer(200, each.read_bytes(), kind)
     return {**found, "/": found["/index.html"]}

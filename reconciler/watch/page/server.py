@@ -48,11 +48,11 @@ OPEN = "other hosts can connect, without encryption: the token and the page can 
 
 
 class PageServer:
-    """Serves the page on one address. HostError if that is impossible."""
+    """Serves the page on one address. HostError if that is impossible. `package`: as in Application."""
 
-    def __init__(self, address: PageAddress, source: Source) -> None:
+    def __init__(self, address: PageAddress, source: Source, package: str = "") -> None:
         self._listener = Listener(address)
-        application = Application(self._listener.access, source)
+        application = Application(self._listener.access, source, package)
         config = uvicorn.Config(
             application,
             http=partial(_Connection, _Clients()),  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Many hosts from one repository: desired state, statuses and rollouts, kept in etcd."""
