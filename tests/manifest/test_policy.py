@@ -73,7 +73,7 @@ HARMLESS = {
     *("checks", "checks[0]"),
     *(f"checks[0].{name}" for name in ("ping", "tcp", "http", "route", "connects", "connects.service", "device")),
     *(f"checks[0].{name}" for name in ("expect", "timeout", "count", "required", "onRepair")),
-    *("ipvs.services[0].schedulerFlags[0]", "ipvs.services[0].ignore[0]", "ipvs.rules"),
+    *("ipvs.services[0].schedulerFlags[0]", "ipvs.services[0].ignore[0]", "ipvs.rules", "ipvs.guard"),
 }
 # Settings of the sandbox's kernel, of which the schema has a closed list, and values of rules of IPVS.
 VALUES = re.compile(
