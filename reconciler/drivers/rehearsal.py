@@ -88,7 +88,7 @@ def rehearse(driver: Driver, observed: Observed, plan: Plan) -> Rehearsal:
             found.append(error)
 
     # A thread that has entered a namespace never comes back: it ends with it.
-    thread = threading.Thread(target=work, name="rehearsal")
+    thread = threading.Thread(target=work, name="rehearsal", daemon=True)
     thread.start()
     thread.join()
     (result,) = found
@@ -107,8 +107,9 @@ def _sysctls(observed: Observed) -> Iterator[tuple[str, int]]:
 
 def _in_a_copy(observed: Observed, plan: Plan, dumped: Snapshot, sysctls: dict[str, str]) -> Rehearsal:
     with ExitStack() as stack:
-        inner, outer = enter_new_namespace(), enter_new_namespace()
+        inner = enter_new_namespace()
         stack.callback(os.close, inner)
+        outer = enter_new_namespace()
         stack.callback(os.close, outer)
         kernel = LocalKernel(inner)
         within = stack.enter_context(closing(Inside(kernel)))

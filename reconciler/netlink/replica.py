@@ -16,6 +16,7 @@ from functools import partial
 from socket import AF_INET, AF_INET6
 from typing import NamedTuple
 
+from reconciler.errors import HostError
 from reconciler.model.fact import deviations
 from reconciler.netlink import interface, message, neighbour, route, rule
 from reconciler.netlink.channel import Kernel
@@ -51,6 +52,8 @@ _SETTINGS = (
 )
 _LINK_SETTINGS = ("net/ipv4/conf/{}/promote_secondaries", "net/ipv6/conf/{}/disable_ipv6")
 _PASSES = 5
+# Each takes a millisecond of the host's kernel, and memory. Whoever has rights in a sandbox decides how many there are.
+LINKS = 256
 
 
 class Place(NamedTuple):
@@ -77,6 +80,8 @@ def build(place: Place, dumped: Snapshot, sysctls: Mapping[str, str]) -> list[st
     """Fill a namespace that has nothing but `lo`. Return what it cannot have, in words."""
     engine, lacks = place.engine, []
     links = [(payload, interface.decode_link(payload)) for kind, payload in dumped.inside if kind == message.NEW_LINK]
+    if len(links) > LINKS:
+        raise HostError(f"the sandbox has {len(links):,} links, and a copy has {LINKS} at most")
     for name, value in _QUIET.items():
         for scope in ("default", "all"):
             _set(place, name.format(scope), value)

@@ -14,7 +14,7 @@ from reconciler.model.address import contains, is_ipv6, network, split_prefix
 from reconciler.model.cost import Cut, End, Flow, Traffic, together
 from reconciler.model.lookup import REJECTED, Lookup
 from reconciler.model.neighbour import Neighbour
-from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, Route, canonical_hops
+from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, Route, RouteKey, canonical_hops
 from reconciler.model.rule import Rule
 from reconciler.model.sysctl import ALL_DISABLE_IPV6, IP_FORWARD
 from reconciler.operations import Operation
@@ -34,6 +34,9 @@ _Affects = Callable[[Flow], "bool | None"]
 _SURELY, _MAYBE, _NOT = True, None, False
 _SAVED = "a saved state has no connections"
 _RUNTIME = "kata-runtime lists no connections"
+# Comparisons of an operation with a connection: some 2 s.
+_WORK = 1_000_000
+_TOO_MANY = "too many operations and connections to compare them all"
 _DRAINED = "those that are left when the drain ends"
 # Operations by the names of their kinds: those of IPVS, machines and runtimes are imported only if a plan has any.
 _IPVS = {"DeleteService", "DeleteServer", "DrainServer"}
@@ -62,7 +65,7 @@ def needs_traffic(operations: Iterable[Operation]) -> bool:
 
 def cost(plan: Plan, observed: Observed, operations: Sequence[Operation], traffic: Traffic) -> Cost:
     """Return what the operations of a plan that can cut something really do, by the connections that there are."""
-    judge = _Judge(plan, observed)
+    judge = _Judge(plan, observed, traffic)
     cuts: dict[Operation, Cut] = {}
     sure: set[object] = set()
     maybe: set[object] = set()
@@ -76,12 +79,12 @@ def cost(plan: Plan, observed: Observed, operations: Sequence[Operation], traffi
             cuts[each] = Cut(most=None, unknown=(_RUNTIME,))
             counted.append(cuts[each])
         else:
-            surely, perhaps = judge.flows(each, traffic)
-            most = None if traffic.unknown else len(surely) + len(perhaps)
-            cuts[each] = Cut(len(surely), most, unknown=traffic.unknown)
+            surely, perhaps = judge.flows(each)
+            most = None if judge.unknown else len(surely) + len(perhaps)
+            cuts[each] = Cut(len(surely), most, unknown=judge.unknown)
             sure |= surely
             maybe |= perhaps
-    counted.append(_union(sure, maybe, gone, traffic, asked=needs_traffic(operations)))
+    counted.append(_union(sure, maybe, gone, traffic, judge.unknown if needs_traffic(operations) else ()))
     return Cost(cuts, together(counted))
 
 
@@ -93,13 +96,16 @@ def saved_cost(operations: Iterable[Operation]) -> Cost:
 
 
 def _union(
-    sure: set[object], maybe: set[object], gone: set[tuple[ServiceKey, ServerKey]], traffic: Traffic, *, asked: bool
+    sure: set[object],
+    maybe: set[object],
+    gone: set[tuple[ServiceKey, ServerKey]],
+    traffic: Traffic,
+    unknown: tuple[str, ...],
 ) -> Cut:
     """Return what is cut by the network. Connections of IPVS servers that go are counted there."""
     if gone:
         counted = {flow.key for flow in traffic.flows if flow.ipvs and (flow.ipvs[:3], flow.ipvs[3:]) in gone}
         sure, maybe = sure - counted, maybe - counted
-    unknown = traffic.unknown if asked else ()
     return Cut(len(sure), None if unknown else len(sure | maybe), unknown=unknown)
 
 
@@ -178,9 +184,16 @@ class _Could:
 
 
 class _Judge:
-    """Decides about each connection. `plan`: what else happens to the sandbox."""
+    """Decides about each connection. `plan`: what else happens to the sandbox. `unknown`: why there may be others."""
 
-    def __init__(self, plan: Plan, observed: Observed) -> None:
+    def __init__(self, plan: Plan, observed: Observed, traffic: Traffic) -> None:
+        self.unknown = traffic.unknown
+        self._flows, self._work = traffic.flows, _WORK
+        self._by_route: dict[RouteKey, list[Flow]] = {}
+        for flow in traffic.flows:
+            for end in flow.ends:
+                if end.route:
+                    self._by_route.setdefault(end.route.key, []).append(flow)
         had, around = observed.sandbox, observed.around
         self._old = _old_names(plan.operations)
         operations = [self._as_before(each) for each in plan.operations]
@@ -208,12 +221,22 @@ class _Judge:
             (server.address, server.port) for each in services for server in each.servers if server.forward == "nat"
         }
 
-    def flows(self, operation: Operation, traffic: Traffic) -> tuple[set[object], set[object]]:
-        """Return the keys of the connections that an operation cuts, and of those that it may cut."""
-        affects = self._rule_of(self._as_before(operation))
+    def flows(self, operation: Operation) -> tuple[set[object], set[object]]:
+        """Return the keys of the connections that an operation cuts, and of those that it may cut.
+
+        Many operations and many connections are too much to compare: then `unknown` gets a reason.
+        """
+        operation = self._as_before(operation)
+        affects, flows = self._rule_of(operation), self._flows
+        if isinstance(operation, DeleteRoute | ReplaceRoute):
+            flows = tuple(self._by_route.get(operation.route.key, ()))
+        self._work -= len(flows)
+        if self._work < 0:
+            self.unknown = tuple(dict.fromkeys((*self.unknown, _TOO_MANY)))
+            return set(), set()
         sure: set[object] = set()
         maybe: set[object] = set()
-        for flow in traffic.flows:
+        for flow in flows:
             found = affects(flow)
             if found is not _NOT:
                 (sure if found else maybe).add(flow.key)

@@ -110,6 +110,15 @@ def test_what_nobody_knows_is_unknown_and_is_refused() -> None:
     check_cut(None, 0)
 
 
+def test_too_many_comparisons_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reconciler.plan.cost._WORK", 2)
+    # Those that take a route are found by it; an address is compared with all.
+    assert total(routes=()) == (1, 1)
+    found = price(replace(BOX, interfaces=(ETH0,)), observed()).total
+    assert (found.least, found.most) == (0, None)
+    assert found.unknown == ("too many operations and connections to compare them all",)
+
+
 def replace_unknown(traffic: Traffic, *reasons: str) -> Traffic:
     return traffic._replace(unknown=reasons)
 
