@@ -18,7 +18,7 @@ from reconciler.guest.launch import LaunchedMachine
 # Our command line, which is a `kata-runtime` as well.
 PROGRAM = str(Path(sys.executable).with_name("reconciler"))
 # Seconds.
-_END_TIMEOUT = 30.0
+_END_TIMEOUT = 60.0
 
 
 @dataclass

@@ -39,7 +39,7 @@ def _start(namespace: str, pid: int | None) -> subprocess.Popen[bytes]:
 
 
 def _await_entry(pid: int, namespace: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with suppress(OSError):
             if os.path.samefile(f"/proc/{pid}/ns/net", f"/run/netns/{namespace}"):

@@ -85,7 +85,7 @@ def test_the_content_of_the_wheel_works(built: Built, tmp_path: Path) -> None:
         "apiVersion: reconciler/v1\nsandbox: a\ndriver: {netns: {name: a}}\nroutes: []\n"
     )
     words = ["sh", str(ROOT / "packaging/try.sh"), str(program), str(tmp_path)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"reconciler {built.metadata['Version']}\n", "")
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from reconciler.cli.authority import read_policy
-from reconciler.cli.beside import beside
+from reconciler.cli.authority import add_push, read_policy
+from reconciler.cli.beside import Output, beside
 from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, print_warnings, say, warn
 from reconciler.cli.parser import add_output
+from reconciler.cli.reaching import reaching
 from reconciler.cli.render import plan_data, refusal_lines, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
@@ -44,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="carry the plan out in a copy of the sandbox, and say what the kernel says; the sandbox stays as it is",
     )
+    add_push(parser)
     parser.add_argument("--adopt", action="store_true", help="show what `apply --adopt` would do")
 
 
@@ -58,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
     if arguments.prove and (arguments.observed or arguments.since is not None):
         raise HostError("--prove copies the sandbox itself, so neither --observed nor --since goes with it")
-    policy = read_policy(arguments.policy, arguments.paths)
+    policy = read_policy(arguments.policy, arguments.paths, push=arguments.push)
     manifests = chosen(load(arguments.paths, policy), arguments.only)
     if arguments.since is not None:
         from reconciler.cli import since
@@ -68,7 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     previews: list[tuple[Manifest, Preview]] = []
     errors: dict[str, Sequence[str]] = {}
     failed = 0
-    for ended in beside(manifests, lambda manifest, _: _preview(manifest, saved, policy, arguments)):
+
+    def work(manifest: Manifest, output: Output) -> Preview:
+        return _preview(manifest, output, saved, policy, arguments)
+
+    for ended in beside(manifests, work):
         if ended.result:
             previews.append((ended.manifest, ended.result))
         else:
@@ -85,7 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _preview(
-    manifest: Manifest, saved: dict[str, Observed] | None, policy: Policy, arguments: argparse.Namespace
+    manifest: Manifest,
+    output: Output,
+    saved: dict[str, Observed] | None,
+    policy: Policy,
+    arguments: argparse.Namespace,
 ) -> Preview:
     desired = manifest.sandbox
     if saved is not None:
@@ -95,7 +105,7 @@ def _preview(
         found = compare(desired, saved[desired.id])
         # Nobody expects connections in a file; programs are told that they are unknown.
         return found if arguments.output == "text" else priced(found, None)
-    with connect(desired, policy) as driver:
+    with connect(desired, policy, report=reaching(desired.id, "diff", output.warn)) as driver:
         found = priced(preview(driver, desired, adopt=arguments.adopt), driver)
         return rehearsed(found, driver) if arguments.prove else found
 

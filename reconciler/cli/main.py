@@ -34,6 +34,7 @@ COMMANDS = {
     "show": "print what reconciler owns in a sandbox, as a manifest",
     "import": "convert files of other tools, or what is in a sandbox, to a manifest",
     "sandbox": "start, use and stop small virtual machines",
+    "agent": "push reconciler's agent into a virtual machine, or print what an image needs to have it",
     "kata-network": "add, delete or list single interfaces and routes, as kata-runtime does",
     "kata-ipvs": "change or list IPVS rules one by one or in bulk, as kata-runtime does",
 }
@@ -42,6 +43,7 @@ _WITHOUT_PATHS = {
     "explain",
     "doctor",
     "sandbox",
+    "agent",
     "status",
     "history",
     "pause",

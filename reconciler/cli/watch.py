@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from typing import TypeVar
 
+from reconciler.cli.authority import add_push
 from reconciler.errors import HostError
 from reconciler.manifest.files import is_stream
 from reconciler.watch import log
@@ -68,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="do not let the agent in a machine restore flushed services by itself",
     )
+    add_push(parser)
     parser.add_argument(
         "--metrics",
         metavar="[HOST:]PORT",
@@ -166,6 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
         metrics=arguments.metrics,
         page=arguments.ui and arguments.ui._replace(token_file=arguments.ui_token_file),
         policy=arguments.policy,
+        push=arguments.push,
     )
     Watcher(arguments.paths, options).run()
     return 0

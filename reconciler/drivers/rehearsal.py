@@ -16,7 +16,7 @@ from reconciler.drivers import Driver
 from reconciler.drivers.home import temporary_name
 from reconciler.drivers.inside import Inside, release
 from reconciler.errors import HostError
-from reconciler.model.sandbox import KataAddress, Observed, VmAddress
+from reconciler.model.sandbox import KataAddress, MachineAddress, Observed
 from reconciler.model.sysctl import full_name
 from reconciler.netlink import interface, replica
 from reconciler.netlink.channel import ROUTE, LocalKernel, enter_new_namespace
@@ -125,7 +125,7 @@ def _in_a_copy(observed: Observed, plan: Plan, dumped: Snapshot, sysctls: dict[s
 
 def _other_kernel(observed: Observed) -> Iterator[str]:
     here, there = release(os.uname().release), observed.around.kernel
-    if isinstance(observed.sandbox.driver, VmAddress) and there and there != here:
+    if isinstance(observed.sandbox.driver, MachineAddress) and there and there != here:
         yield f"the copy has the kernel {here[0]}.{here[1]} of this host, and the machine {there[0]}.{there[1]}"
 
 

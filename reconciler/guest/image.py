@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from reconciler import rundir
@@ -29,14 +29,21 @@ PACKAGES = (
     *("busybox-static", "dash", "iproute2", "ipvsadm", "conntrack", "python3.11-minimal", "libpython3.11-minimal"),
     *("libc6", "libbpf1", "libbsd0", "libcap2", "libelf1", "libexpat1", "libmd0", "libmnl0", "libnetfilter-conntrack3"),
     *("libnfnetlink0", "libnl-3-200", "libnl-genl-3-200", "libpopt0", "zlib1g"),
+    # ctypes, which the agent reads IPVS with.
+    *("libpython3.11-stdlib", "libffi8"),
 )
 # Files that are copied from the packages, with the libraries that they need.
 PROGRAMS = ("bin/busybox", "bin/dash", "bin/ip", "sbin/ipvsadm", "usr/sbin/conntrack", "usr/bin/python3.11")
+# What is copied of the rest of the standard library: modules, and extension modules by what their files begin with.
+STDLIB, EXTENSIONS = ("ctypes",), ("_ctypes.",)
 # Names of kernel modules that are copied, with those that they need. A * stands for any characters.
 MODULES = (
     "virtio_pci",
     "virtio_console",
     "virtio_net",
+    # The agent listens at a vsock port where it is told to.
+    "vmw_vsock_virtio_transport",
+    "vsock_loopback",
     "ip_vs*",
     "nf_conntrack",
     "nf_conntrack_netlink",
@@ -54,6 +61,8 @@ _PYTHON = "usr/lib/python3.11"
 _HERE = os.path.dirname(os.path.abspath(__file__))
 # Our own files, relative to the package: the guest's Python finds them as a package of the same name.
 _OURS = ("__init__.py", "guest/__init__.py", "guest/agent.py", "guest/runner.py")
+# What apt's answers depend on: its configuration, with keys and preferences, and the lists of `apt-get update`.
+_APT = ("/etc/apt", "/var/lib/apt/lists")
 # What the names of folders begin with in which an image is being built.
 _SCRATCH = "build-"
 # Seconds for apt to download the packages.
@@ -82,8 +91,7 @@ def prepare(series: str = "6.1", report: Callable[[str], None] = lambda _: None)
     """
     if series not in KERNELS:
         raise HostError(f"there is no image with kernel {series}; choose one of {', '.join(KERNELS)}")
-    listing = _run(["apt-get", "download", "--print-uris", KERNELS[series], *PACKAGES], _TIMEOUT)
-    folder = os.path.join(cache_folder(), "images", f"{series}-{_key(listing)}")
+    folder = os.path.join(cache_folder(), "images", f"{series}-{_key(_offered(series))}")
     image = Image(os.path.join(folder, "vmlinuz"), os.path.join(folder, "initramfs.cpio"))
     if not os.path.isdir(folder):
         os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -92,6 +100,37 @@ def prepare(series: str = "6.1", report: Callable[[str], None] = lambda _: None)
                 _build(series, scratch, report)
                 os.rename(os.path.join(scratch, "image"), folder)
     return image
+
+
+def _offered(series: str) -> str:
+    """Return what apt would download for an image: a line for each package.
+
+    Where apt keeps no index, it takes a second to read its lists. So the answer is kept until they change.
+    """
+    file, state = os.path.join(cache_folder(), f"offered-{series}"), _state_of_apt(series)
+    with suppress(FileNotFoundError), open(file, encoding="utf-8") as kept:
+        if kept.readline().rstrip() == state:
+            return kept.read()
+    listing = _run(["apt-get", "download", "--print-uris", KERNELS[series], *PACKAGES], _TIMEOUT)
+    os.makedirs(cache_folder(), exist_ok=True)
+    new = f"{file}.{os.getpid()}"
+    with open(new, "w", encoding="utf-8") as kept:
+        kept.write(f"{state}\n{listing}")
+    os.replace(new, file)
+    return listing
+
+
+def _state_of_apt(series: str) -> str:
+    """Return a hash of what apt's answer depends on: the packages asked for, its configuration, and its lists."""
+    digest = hashlib.sha256(repr((KERNELS[series], PACKAGES, os.environ.get("APT_CONFIG"))).encode())
+    for root in _APT:
+        for folder, folders, files in os.walk(root):
+            folders.sort()
+            for path in (folder, *(os.path.join(folder, name) for name in sorted(files))):
+                with suppress(FileNotFoundError):
+                    found = os.stat(path)
+                    digest.update(repr((path, found.st_size, found.st_mtime_ns)).encode())
+    return digest.hexdigest()
 
 
 def _key(listing: str) -> str:
@@ -133,7 +172,9 @@ def _build(series: str, scratch: str, report: Callable[[str], None]) -> None:
     files = _download(series)
     report("building the image")
     for package in files:
-        _run(["dpkg-deb", "--extract", package, packages], _TIMEOUT)
+        # Most of it is not copied.
+        folder = f"{packages}-stdlib" if os.path.basename(package).startswith("libpython3.11-stdlib_") else packages
+        _run(["dpkg-deb", "--extract", package, folder], _TIMEOUT)
     (release,) = os.listdir(os.path.join(packages, "lib/modules"))
     for folder in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp"):
         os.makedirs(os.path.join(root, folder))
@@ -202,10 +243,19 @@ def _copy_modules(packages: str, root: str, release: str) -> None:
 def _copy_python(packages: str, root: str) -> None:
     """Copy the standard library and our own files as bytecode, which the Python of the packages compiles."""
     library = os.path.join(root, _PYTHON)
-    # The extension modules need further libraries (ssl, hashlib), and the agent needs none of them.
+    # Most extension modules need further libraries (ssl, hashlib), and the agent needs none of them.
     shutil.copytree(os.path.join(packages, _PYTHON), library, ignore=shutil.ignore_patterns("lib-dynload"))
     # Python warns if this folder does not exist.
     os.makedirs(os.path.join(library, "lib-dynload"))
+    stdlib = os.path.join(f"{packages}-stdlib", _PYTHON)
+    for name in STDLIB:
+        shutil.copytree(os.path.join(stdlib, name), os.path.join(library, name))
+    for name in os.listdir(os.path.join(stdlib, "lib-dynload")):
+        if name.startswith(EXTENSIONS):
+            shutil.copy(os.path.join(stdlib, "lib-dynload", name), os.path.join(library, "lib-dynload"))
+    for name in os.listdir(os.path.join(packages, _LIBRARIES[1])):
+        if name.startswith("libffi.so."):
+            _copy(packages, root, os.path.join(_LIBRARIES[1], name))
     for name in _OURS:
         target = os.path.join(library, "reconciler", name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -215,7 +265,7 @@ def _copy_python(packages: str, root: str) -> None:
     _run([*python, *compiler], _TIMEOUT, environment={"PYTHONHOME": os.path.join(packages, "usr")})
     for folder, _, files in os.walk(library):
         for name in files:
-            if not name.endswith(".pyc"):
+            if not name.endswith((".pyc", ".so")):
                 os.unlink(os.path.join(folder, name))
 
 

@@ -110,16 +110,20 @@ class Account:
 
     def doubt(self, name: str) -> Doubt | None:
         """Return why a sandbox need not be as its folder says, whatever its looks find. Any thread may call this."""
-        worker, found = self._held.workers.get(name), self._held.manifests
-        manifest = found.manifests.get(name) if found else None
+        worker, held = self._held.workers.get(name), self._held.manifests
+        manifest = held.manifests.get(name) if held else None
         if (silent := clock.now() - self._held.alive_at) > LATE:
             return Doubt(SandboxState.OUTDATED, f"the manifests were last checked {silent:.0f} s ago")
         if (busy := self._reading.busy) > PATIENCE:
             return Doubt(SandboxState.OUTDATED, f"the manifests have been being read for {busy:.0f} s")
-        if found and name in found.broken:
-            return Doubt(SandboxState.OUTDATED, f"manifest not used: {found.broken[name]}")
+        if held and name in held.broken:
+            return Doubt(SandboxState.OUTDATED, f"manifest not used: {held.broken[name]}")
         if manifest and (reason := self._reader.why_unread(manifest)):
             return Doubt(SandboxState.OUTDATED, f"the manifest has changed and was not read yet: {reason}")
+        # After that question: what has been read meanwhile may not have been distributed yet.
+        read = self._reader.latest
+        if read and name in read.broken:
+            return Doubt(SandboxState.OUTDATED, f"manifest not used: {read.broken[name]}")
         if name in self._held.unstarted:
             return Doubt(SandboxState.FAILED, f"cannot be watched: {self._held.unstarted[name]}")
         if self._rollout.is_waiting(name):
@@ -128,8 +132,11 @@ class Account:
             return Doubt(SandboxState.PENDING, f"the changed manifest is not applied yet: {why}")
         if worker and worker.is_applying and worker.status.state in GOOD:
             return Doubt(SandboxState.PENDING, "the changed manifest is being applied")
-        if found and manifest is None:
+        newest = read.manifests.get(name) if read else None
+        if read and (manifest is None or newest is None):
             return Doubt(SandboxState.OUTDATED, "the manifest was deleted")
+        if worker and newest and newest is not worker.manifest and newest.sandbox != worker.manifest.sandbox:
+            return Doubt(SandboxState.PENDING, "the changed manifest was read just now, and is not applied yet")
         if reason := self._held.unheard.get(name, ""):
             return Doubt(SandboxState.FAILED, f"changes are not noticed: {reason}")
         return None
@@ -139,6 +146,10 @@ class Account:
 
         `named`: patterns of IDs; if there are any, only these sandboxes are returned, with the connections of IPVS.
         """
+        # First of all, so that nothing is good beside an alarm or a problem that has ended meanwhile.
+        sandboxes = [
+            each.to_data() | (self._traffic_data(each.status) if named else {}) for each in self.standings(named)
+        ]
         manifests = self._held.manifests
         return {
             "alarms": self.alarms,
@@ -146,9 +157,7 @@ class Account:
             "polling": self._reader.polling,
             "pid": os.getpid(),
             "policy": {"file": self._authority.file, "read": round(self._authority.read, 3)},
-            "sandboxes": [
-                each.to_data() | (self._traffic_data(each.status) if named else {}) for each in self.standings(named)
-            ],
+            "sandboxes": sandboxes,
         }
 
     def pulse(self) -> Hashable:

@@ -111,6 +111,11 @@ class ManifestReader:
         return self._folders.polling if self._folders else ""
 
     @property
+    def latest(self) -> ManifestSet | None:
+        """Return what was read last; None before that. Any thread may ask."""
+        return self._last_set
+
+    @property
     def unsettled(self) -> str:
         """Return why changed files have not been read for more than PATIENCE seconds.
 

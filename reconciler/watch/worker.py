@@ -32,7 +32,7 @@ from reconciler.history.writer import Writer
 from reconciler.manifest.allow import check, refusals
 from reconciler.manifest.load import Manifest
 from reconciler.model.ipvs import GUARD_NFT, GUARD_SERVICES
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, MachineAddress, NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import Preview, preview
 from reconciler.watch import clock, log, pause
@@ -117,6 +117,8 @@ class Worker:
         # The connection of a command that waits for the machine.
         self._borrower: socket.socket | None = None
         self._share = WorkShare()
+        # What was reported of attempts to reach the machine, which has not been reached since.
+        self._reported: set[str] = set()
         self._thread = threading.Thread(target=self._run, name=manifest.sandbox.id, daemon=True)
 
     @property
@@ -236,7 +238,7 @@ class Worker:
     def _attempt(self, look: Look) -> None:
         """Watch a machine for as long as possible; look once at any other sandbox, which must not stay open."""
         address = look.manifest.sandbox.driver
-        if isinstance(address, VmAddress):
+        if isinstance(address, MachineAddress):
             self._attend(address, look)
         elif look.is_paused:
             self._end_paused_look(look)
@@ -244,10 +246,13 @@ class Worker:
             with connect(look.place, look.policy) as driver:
                 self._look(driver, look)
 
-    def _attend(self, address: VmAddress, look: Look) -> None:
+    def _attend(self, address: MachineAddress, look: Look) -> None:
         """Connect to a machine and watch it. A paused one has to be reached as well: its guard may still run."""
         try:
-            with attend(look.place, look.policy) as machine, Lender(address.file, self._wake.fileno()) as lender:
+            with (
+                attend(look.place, look.policy, report=self._report) as machine,
+                Lender(machine.port, self._wake.fileno()) as lender,
+            ):
                 self._watch_machine(machine, address, lender, look)
         except SandboxGoneError:
             if not look.is_paused or self._current is not look:
@@ -255,8 +260,17 @@ class Worker:
             # A machine that does not run has no guard.
             self._end_paused_look(look)
 
-    def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender, look: Look | None) -> None:
+    def _report(self, words: str) -> None:
+        """Log and record what is changed in a machine merely to reach it, once until it is reached."""
+        if words in self._reported:
+            return
+        self._reported.add(words)
+        log.emit("pushed", level=logging.WARNING, sandbox=self.status.sandbox, reason=words)
+        self._scribe.tell("pushed", reason=words)
+
+    def _watch_machine(self, machine: VmDriver, address: MachineAddress, lender: Lender, look: Look | None) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""
+        self._reported.clear()
         # This begins with a greeting, which ends a guard of whoever was connected before.
         machine.listen()
         guarded: Sandbox | None = None
@@ -348,11 +362,13 @@ class Worker:
             self._recorder.begin_manifest(look.manifest)
         self._claims.claim(look.manifest.sandbox, driver)
         succeeded = self._compare(driver, look)
+        self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
         with self._lock:
             if self._manifest.sandbox == look.manifest.sandbox:
-                # It has taken effect. Until then it stays new, whatever a look ends with.
+                # It has taken effect. Until then it stays new, whatever a look ends with. Nobody calls it good before,
+                # and from now on its last look is known.
                 self._cause = ""
-        self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
+        self._tell_done(look, succeeded=succeeded)
 
     def _end_paused_look(self, look: Look) -> None:
         """Record that the sandbox is left alone."""
@@ -361,6 +377,7 @@ class Worker:
         # Nothing was looked at.
         self._begun = None
         self._end_look(look, 0.0, succeeded=True)
+        self._tell_done(look, succeeded=True)
 
     def _end_look(self, look: Look, took: float, *, succeeded: bool) -> None:
         """Record that a look has ended, and when the next one is due. `succeeded`: no operation failed."""
@@ -373,6 +390,9 @@ class Worker:
             self.status.full_looked = self.status.looked
         self.status.valid_until = self.status.looked + wait + 2 * took + SLACK
         self._measure(look, succeeded=succeeded)
+
+    def _tell_done(self, look: Look, *, succeeded: bool) -> None:
+        """Tell the watcher that the manifest of a look has taken effect, or failed to, if it was new."""
         if look.cause:
             self._on_done(self.status.sandbox, succeeded)
 

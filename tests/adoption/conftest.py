@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Kernel, ip
+from tests.watch.running import until
 
 # Seconds in which traffic passes before anything happens.
 _BEFORE = 0.3
@@ -182,4 +183,13 @@ def place(kernel: Kernel, tmp_path: Path) -> Place:
     batch(router, _ROUTER)
     batch(name, _SANDBOX + typed_routes())
     batch(name, _SANDBOX_6, "-6")
-    return Place(kernel, name, router, tmp_path)
+    made = Place(kernel, name, router, tmp_path)
+
+    def settled() -> bool:
+        links = json.loads(made.ip("-j", "address", "show", "up"))
+        own = [link for link in links if any(each["scope"] == "link" for each in link["addr_info"])]
+        return sorted(link["ifname"] for link in own if link["operstate"] == "UP") == ["eth0", "eth1"]
+
+    # The kernel notices the carriers a moment later.
+    until(settled, "two links that are up", more=lambda: made.ip("address"))
+    return made

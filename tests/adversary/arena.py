@@ -25,8 +25,8 @@ _VOLATILE = {
     *("preferred_life_time", "tentative", "expires", "metrics_expires", "used"),
 }
 _TRANSIENT_FLAGS = {"NO-CARRIER", "LOWER_UP", "M-DOWN", "linkdown", "dead", "pervasive"}
-# Seconds until a NIC that comes up has its carrier.
-_SETTLES = 5.0
+# Seconds until a NIC that comes up has its carrier, and until the kernel has finished what an apply began.
+_CARRIER, _SETTLES = 60.0, 20.0
 
 
 class Said(NamedTuple):
@@ -51,7 +51,7 @@ class Arena:
         self.sections = world.sections(self.place.device(carrier=True), self.place.device(carrier=True))
         said = self.apply()
         assert said.code == 0, said
-        deadline = time.monotonic() + _SETTLES
+        deadline = time.monotonic() + _CARRIER
         while self.place.ip("-6", "address", "show", "scope", "link").count("fe80:") < len(self.sections["interfaces"]):
             assert time.monotonic() < deadline
             time.sleep(0.1)

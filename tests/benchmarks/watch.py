@@ -47,8 +47,12 @@ class Watch:
     process: subprocess.Popen[bytes]
     log: Path
 
+    def lines(self) -> list[dict[str, Any]]:
+        """Return all events logged so far, without a line that is being written."""
+        return [json.loads(line) for line in self.log.read_text().rpartition("\n")[0].splitlines()]
+
     def events(self, name: str) -> list[dict[str, Any]]:
-        return [each for line in self.log.read_text().splitlines() if (each := json.loads(line))["event"] == name]
+        return [each for each in self.lines() if each["event"] == name]
 
     def await_events(self, name: str, count: int) -> dict[str, Any]:
         """Wait for so many events; give the last of them."""

@@ -62,15 +62,18 @@ def test_a_slow_one_delays_none_and_output_is_in_order(
 
 
 def test_so_many_at_once_and_no_more(manifests: Callable[[int], list[Manifest]]) -> None:
-    lock, running, most = threading.Lock(), 0, 0
+    changed, running, most = threading.Condition(), 0, 0
 
     def work(_: Manifest, __: Output) -> None:
         nonlocal running, most
-        with lock:
+        with changed:
             running += 1
             most = max(most, running)
+            changed.notify_all()
+            # Until so many are at work beside each other, however slowly they begin.
+            changed.wait_for(lambda: most > MOST / 2, 60)
         time.sleep(0.02)
-        with lock:
+        with changed:
             running -= 1
 
     assert len(list(beside(manifests(3 * MOST), work))) == 3 * MOST
@@ -86,7 +89,7 @@ def test_whatever_one_fails_of_the_others_go_on(manifests: Callable[[int], list[
 
     found = [(ended.exit_code, "\n".join(ended.lines())) for ended in beside(manifests(count), work)]
     expected = [
-        (2, "s000: a defect of reconciler: KeyError: 'missing' (test_beside.py:85); please report it"),
+        (2, "s000: a defect of reconciler: KeyError: 'missing' (test_beside.py:88); please report it"),
         (3, "refused: "),
         (2, "s002: Too many open files"),
     ][:count]

@@ -31,7 +31,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def reconciler(*words: str, **options: object) -> tuple[int, str]:
     """Run a command; return its exit code and what is on stderr."""
     ran = subprocess.run(
-        [sys.executable, "-m", "reconciler", *words], capture_output=True, text=True, timeout=20, check=False, **options
+        [sys.executable, "-m", "reconciler", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
     )  # type: ignore[call-overload]
     return ran.returncode, ran.stderr
 

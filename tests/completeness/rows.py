@@ -316,6 +316,7 @@ WITHOUT_ROW: dict[tuple[type, str], str] = {
     (Service, "other_flags"): "only observed: tests/ipvs/test_unusual.py",
     (Ipvs, "exclude"): "it leaves services alone: tests/ipvs/test_ownership.py",
     (Ipvs, "drain"): "it delays deletions: tests/traffic/test_drain.py",
+    (Ipvs, "guard"): "the watcher guards: tests/watch/test_machines.py",
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from reconciler.guest.qmp import Monitor
 from tests.conftest import Kernel, ip
 from tests.doctor.ward import TIMER, Said
 from tests.machine import Guest, freeze
+from tests.watch.running import until
 
 # The gateway is beyond the bridge: behind a veth whose other end is nobody's that is looked at.
 MANIFEST = """\
@@ -80,9 +82,13 @@ class Patient:
         assert (ran.status, ran.stderr) == (0, b""), ran
 
     def is_well(self) -> None:
-        said = self.doctor()
-        assert [each for each in said.data["findings"] if each["about"] == self.name] == []
-        assert [each for each in said.data["unknown"] if each["about"] == self.name] == []
+        """Wait until nothing is found: what goes on again, or was mended, is so a moment later."""
+
+        def doubts() -> list[dict[str, Any]]:
+            data = self.doctor().data
+            return [each for each in (*data["findings"], *data["unknown"]) if each["about"] == self.name]
+
+        until(lambda: not doubts(), "all is well", more=lambda: str(doubts()))
 
 
 @pytest.fixture(scope="module")

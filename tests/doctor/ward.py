@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.host import Host
+from tests.watch.running import until
 
 # What a kernel counts by itself.
 TIMER = re.compile(r'"[a-z_]*timer":[0-9.]+,?')
@@ -84,6 +86,19 @@ class Ward:
     def doctor(self, *words: str) -> Said:
         code, printed = self.host.reconciler("doctor", "-o", "json", *(words or (self.manifests,)))
         return Said(code, json.loads(printed))
+
+    def await_doctor(self, condition: Callable[[Said], object]) -> Said:
+        """Wait until what `doctor` says meets a condition; return that."""
+        said = [self.doctor()]
+
+        def holds() -> bool:
+            if condition(said[0]):
+                return True
+            said[:] = [self.doctor()]
+            return False
+
+        until(holds, "doctor says so", more=lambda: str(said[0].data))
+        return said[0]
 
     def apply(self) -> None:
         code, printed = self.host.reconciler("apply", self.manifests)

@@ -125,7 +125,7 @@ def qemu(folder: Path, *words: str) -> Iterator[Monitor]:
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-m", "64"]
     process = subprocess.Popen([*command, "-qmp", f"unix:{path},server=on,wait=off", *words], stdin=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         # Until QEMU listens: it makes the path first.
         while not _listens(path):
             assert time.monotonic() < deadline
@@ -138,7 +138,7 @@ def qemu(folder: Path, *words: str) -> Iterator[Monitor]:
             yield monitor
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def _is_numbered(monitor: Monitor) -> bool:

@@ -222,7 +222,7 @@ def listener(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
-        server.settimeout(0.2)
+        server.settimeout(0.5)
         yield path, server
 
 
@@ -255,7 +255,7 @@ def test_a_backlog_that_is_full_does_not_hold_it_up(tmp_path: Path) -> None:
         first.connect(path)
         started = time.monotonic()
         assert machine.observe(Fake(), [nic("x0", path)]).sockets[path]
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
 
 
 TOPOLOGIES: dict[str, tuple[list[str], int, int, Slot]] = {
@@ -445,7 +445,7 @@ def test_a_guest_that_does_not_let_go_is_an_error_within_the_bound() -> None:
     started = time.monotonic()
     with pytest.raises(HostError) as caught:
         machine.execute(monitor, UNPLUG)
-    assert 0.5 <= time.monotonic() - started < 10
+    assert 0.5 <= time.monotonic() - started < 60
     assert not isinstance(caught.value, QmpError)
     assert str(caught.value) == (
         "the guest did not release reconciler-x0 within 0 s; its kernel needs PCI hot-plug (ACPI or PCIe)"

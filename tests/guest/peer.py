@@ -29,14 +29,14 @@ def peer(script: Script) -> Iterator[str]:
             with suppress(OSError):
                 # Wake the thread if no client has connected.
                 listener.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(120)
             assert not thread.is_alive()
 
 
 def _play(listener: socket.socket, script: Script) -> None:
     with suppress(OSError):
         channel, _ = listener.accept()
-        channel.settimeout(5)
+        channel.settimeout(60)
         with channel:
             script(channel)
 

@@ -33,7 +33,7 @@ END = pack(DONE, 2, 7, struct.pack("=i", 0))
 KINDS = (agent.MORE, agent.DONE, agent.FAILED, agent.NOTIFY, agent.LOST, agent.GUARDED, agent.HELLO, 999)
 
 
-def exchange(path: str, timeout: float = 5.0) -> list[Message]:
+def exchange(path: str, timeout: float = 60.0) -> list[Message]:
     with AgentClient(path, timeout) as client:
         return GuestChannel(client, agent.ROUTE).exchange(REQUEST, 7)
 
@@ -131,7 +131,7 @@ def test_empty_parts_without_end_are_too_many() -> None:
                 channel.sendall(parts)
 
     with peer(script) as path, pytest.raises(ProtocolError, match="more than 100,000 objects"):
-        exchange(path, 20)
+        exchange(path, 60)
 
 
 @pytest.mark.parametrize("greets", [True, False])
@@ -145,10 +145,9 @@ def test_a_drip_does_not_move_the_deadline(greets: bool) -> None:
                 channel.sendall(b"\0")
                 time.sleep(0.02)
 
-    started = time.monotonic()
+    # Whoever would wait for more waits for ever.
     with peer(script) as path, pytest.raises(ChannelError, match="in time"):
         exchange(path, 0.3)
-    assert time.monotonic() - started < 8
 
 
 def test_a_flood_does_not_move_the_deadline() -> None:
@@ -157,17 +156,16 @@ def test_a_flood_does_not_move_the_deadline() -> None:
             while True:
                 channel.sendall(b"\0" * 65536)
 
-    started = time.monotonic()
+    # Whoever would wait for more waits for ever.
     with peer(script) as path, pytest.raises(ChannelError, match="in time"):
         exchange(path, 0.3)
-    assert time.monotonic() - started < 8
 
 
 def test_silence_ends_at_the_deadline() -> None:
     started = time.monotonic()
     with peer(wait_for_end) as path, pytest.raises(ChannelError, match="did not answer in time"):
         exchange(path, 0.3)
-    assert 0.3 <= time.monotonic() - started < 8
+    assert 0.3 <= time.monotonic() - started < 30
 
 
 def test_one_that_does_not_read_ends_at_the_deadline() -> None:
@@ -175,7 +173,7 @@ def test_one_that_does_not_read_ends_at_the_deadline() -> None:
 
     def script(channel: socket.socket) -> None:
         greet(channel)
-        done.wait(5)
+        done.wait(60)
 
     with peer(script) as path, AgentClient(path, 0.3) as client:
         with pytest.raises(ChannelError, match="in time"):
@@ -196,7 +194,7 @@ def test_a_flood_while_it_sends_waits_outside() -> None:
                 channel.sendall(flood)
                 sent += len(flood)
 
-    with peer(script) as path, AgentClient(path, 0.5) as client:
+    with peer(script) as path, AgentClient(path) as client:
         connection = client._connection
         client.kernel_release()
         connection.push(1, agent.NETLINK, b"\0" * agent.MAX_FRAME)
@@ -239,7 +237,7 @@ def test_what_an_earlier_client_did_not_fetch_is_discarded() -> None:
 @pytest.mark.parametrize(
     ("introduction", "expected"),
     [
-        (hello(1), "speaks version 1 of the protocol, this program version 3; copy the agent"),
+        (hello(1), "speaks version 1 of the protocol, this program version 4; copy the agent"),
         (frame(0, agent.DONE), "does not introduce itself"),
     ],
 )
@@ -262,29 +260,35 @@ def test_after_an_error_it_begins_anew_on_the_same_connection() -> None:
         second, _, _ = read_request(channel)
         channel.sendall(frame(second, agent.DONE, pack(16, 2, 7, b"new!") + END))
 
-    with peer(script) as path, AgentClient(path, 0.5) as client:
+    with peer(script) as path, AgentClient(path) as client:
         channel = GuestChannel(client, agent.ROUTE)
+        client.kernel_release()
+        client._timeout = 0.5
         with pytest.raises(ChannelError):
             channel.exchange(REQUEST, 7)
+        client._timeout = 60
         assert channel.exchange(REQUEST, 7)[0].payload == b"new!"
 
 
 def test_half_a_request_is_sent_to_its_end_before_it_begins_anew() -> None:
     sizes: list[int] = []
+    given_up = threading.Event()
 
     def script(channel: socket.socket) -> None:
         greet(channel)
-        time.sleep(0.6)
+        given_up.wait(60)
         sizes.append(len(read_request(channel)[2]))
         greet(channel)
         request, _, _ = read_request(channel)
         channel.sendall(frame(request, agent.DONE))
 
-    with peer(script) as path, AgentClient(path, 0.3) as client:
+    with peer(script) as path, AgentClient(path) as client:
+        client.kernel_release()
+        client._timeout = 0.3
         with pytest.raises(ChannelError):
             client.request(agent.NETLINK, b"\0" * agent.MAX_FRAME)
-        time.sleep(0.4)
-        client._timeout = 5
+        given_up.set()
+        client._timeout = 60
         assert client.request(agent.SYSCTL_GET, b"x") == [b""]
     assert sizes == [agent.MAX_FRAME]
 
@@ -344,9 +348,10 @@ def test_a_subscription_that_an_error_ended_is_a_loss() -> None:
         channel.sendall(frame(request, agent.DONE))
         wait_for_end(channel)
 
-    with peer(script) as path, AgentClient(path, 0.3) as client:
+    with peer(script) as path, AgentClient(path) as client:
         client.subscribe(GROUPS)
         assert client.notices(0.05) == Notices([], False)
+        client._timeout = 0.3
         with pytest.raises(ChannelError):
             client.read_sysctls(["net.ipv4.ip_forward"])
         assert client.notices(0.05) == Notices([], True)
@@ -379,7 +384,7 @@ def test_a_guard_is_asked_for_and_heard() -> None:
         client.guard(0.002, PROBES, RESTORES)
         assert client.notices(0.05) == Notices([], False)
         client.unguard()
-        assert client.notices(5) == Notices([], False, (GuardReport(10, 17, 0.0025), GuardReport(2, 0, None)))
+        assert client.notices(60) == Notices([], False, (GuardReport(10, 17, 0.0025), GuardReport(2, 0, None)))
         assert client.notices(0.05) == Notices([], False)
     parts = [
         agent.GUARD_SERVICE_HEAD.pack(family, len(probe), len(restore)) + probe + restore
@@ -397,13 +402,13 @@ def test_what_the_guest_tells_of_its_guard_waits_within_bounds() -> None:
 
 
 def test_a_guard_that_an_error_ended_is_a_loss() -> None:
-    with peer(guarded_script([], [b"", b""])) as path, AgentClient(path, 0.3) as client:
+    with peer(guarded_script([], [b"", b""])) as path, AgentClient(path) as client:
         client.guard(0.002, PROBES, RESTORES)
         with pytest.raises(ValueError, match="zip"):
             client.guard(0.002, PROBES, RESTORES[:1])
         client._begin_anew()
         assert client.notices(0.05) == Notices([], True)
-    with peer(guarded_script([], [b"", b""])) as path, AgentClient(path, 0.3) as client:
+    with peer(guarded_script([], [b"", b""])) as path, AgentClient(path) as client:
         client.guard(0.002, PROBES, RESTORES)
         client.unguard()
         client._begin_anew()

@@ -25,6 +25,7 @@ from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.netlink.message import ACK, DUMP, REQUEST, attribute, failure, pack
 from reconciler.operations.ipvs import AddService, DeleteService
 from tests.machine import Guest
+from tests.watch.running import until
 
 PERIOD = 0.001
 V4 = Service(protocol="tcp", address="10.0.0.1", port=80, scheduler="wrr")
@@ -68,7 +69,7 @@ class Guarding:
         """Wait until so much was told."""
         found: list[GuardReport] = []
         while len(found) < count:
-            new = self.client.notices(5).guarded
+            new = self.client.notices(60).guarded
             assert new, found
             found += new
         return found
@@ -105,7 +106,7 @@ def test_a_flush_leaves_one_service_of_each_family(guarding: Guarding) -> None:
         assert {(each.family, each.errno) for each in found} == {(AF_INET, 0), (AF_INET6, 0)}
         for each in found:
             assert each.gone is not None
-            assert 0 < each.gone < 5
+            assert 0 < each.gone < 20
 
 
 # Looks at the first service as fast as it can while the table is flushed.
@@ -145,7 +146,7 @@ def test_how_long_it_is_gone(
         assert guarding.rules() == RULES
     record_property("milliseconds", times)
     print("gone for, in ms:", " ".join(f"{each:.1f}" for each in sorted(times)))
-    assert all(each < 5000 for each in times)
+    assert all(each < 20_000 for each in times)
 
 
 def test_a_service_that_is_deleted_alone_is_back(guarding: Guarding) -> None:
@@ -227,7 +228,9 @@ def test_a_restore_that_the_kernel_refuses_is_told(guarding: Guarding) -> None:
 def test_it_ends_with_the_host(guest: Guest, guarding: Guarding, again: bool) -> None:
     guarding.on()
     guarding.client.close()
-    time.sleep(0.0 if again else 2.0)
+    if not again:
+        # It hears that nobody is there, in its own time.
+        until(lambda: len(agent_pids(guest)) == 1, "the guard has ended")
     with AgentClient(guest.sandbox.agent) as client:
         if again:
             client.kernel_release()
@@ -312,7 +315,7 @@ def test_a_guard_that_is_killed_is_a_loss(guest: Guest, guarding: Guarding) -> N
     guarding.on()
     guard = agent_pids(guest)[-1]
     guest.output("kill", "-9", guard)
-    assert guarding.client.notices(5) == Notices([], True)
+    assert guarding.client.notices(60) == Notices([], True)
     assert guard not in agent_pids(guest)
     guarding.on()
     guarding.flush()

@@ -76,11 +76,11 @@ def test_two_builders_at_once_make_one_image(tmp_path: Path) -> None:
     build = [sys.executable, "-c", "from reconciler.guest.image import prepare; print(prepare().initramfs)"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     builders = [subprocess.Popen(build, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = {builder.communicate(timeout=120)[0].strip() for builder in builders}
+    printed = {builder.communicate(timeout=600)[0].strip() for builder in builders}
     assert [builder.returncode for builder in builders] == [0, 0]
     (path,) = printed
     made = tmp_path / "reconciler"
-    assert sorted(each.name for each in made.iterdir()) == ["images", "lock", "packages"]
+    assert sorted(each.name for each in made.iterdir()) == ["images", "lock", "offered-6.1", "packages"]
     assert [str(each) for each in made.glob("images/*/initramfs.cpio")] == [path]
     names = read_archive(Path(path).read_bytes())
     assert "init" in names
@@ -97,7 +97,25 @@ def test_what_a_killed_builder_left_goes_with_the_next_build(tmp_path: Path, mon
         assert os.listdir(tmp_path / "reconciler") == ["lock"]
 
 
-def test_an_unknown_kernel_and_a_missing_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apt_is_asked_again_when_what_it_goes_by_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    monkeypatch.setattr(image, "_APT", (str(lists),))
+    answers = iter(["one", "two", "three", "four", "five"])
+    monkeypatch.setattr(image, "_run", lambda *_: next(answers))
+    assert [image._offered("6.1") for _ in range(2)] == ["one", "one"]
+    assert [image._offered("6.12"), image._offered("6.1")] == ["two", "one"]
+    (lists / "main").write_text("a")
+    assert [image._offered("6.1") for _ in range(2)] == ["three", "three"]
+    (lists / "main").write_text("a package more")
+    assert [image._offered("6.1") for _ in range(2)] == ["four", "four"]
+    monkeypatch.setattr(image, "PACKAGES", ("other",))
+    assert image._offered("6.1") == "five"
+
+
+def test_an_unknown_kernel_and_a_missing_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(HostError, match=r"^there is no image with kernel 2.4; choose one of 6.1, 6.12$"):
         image.prepare("2.4")
     monkeypatch.setenv("PATH", "/nowhere")

@@ -72,18 +72,18 @@ def holder(path: str, wake: Wake, count: int = 1) -> Iterator[list[bool]]:
             with Connection(path), Lender(path, wake.fileno()) as lender:
                 held.set()
                 while (asker := lender.asker()) is None:
-                    is_readable(lender.fileno(), 5)
+                    is_readable(lender.fileno(), 60)
             with asker:
                 lend.lend(asker)
                 given_back.append(lend.is_back(asker, wake.fileno()))
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert held.wait(5)
+    assert held.wait(60)
     try:
         yield given_back
     finally:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -108,7 +108,7 @@ def test_who_does_not_ask_is_not_lent_to(port: str, wake: Wake) -> None:
 
 
 def test_several_ask_at_once(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lend, "PATIENCE", 10.0)
+    monkeypatch.setattr(lend, "PATIENCE", 60.0)
     count = 4
     inside: list[int] = []
 
@@ -122,24 +122,24 @@ def test_several_ask_at_once(port: str, monkeypatch: pytest.MonkeyPatch) -> None
         for thread in threads:
             thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert sorted(inside) == list(range(count))
 
 
 def test_who_comes_as_a_watcher_begins_waits_for_it(port: str, wake: Wake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lend, "PATIENCE", 10.0)
+    monkeypatch.setattr(lend, "PATIENCE", 60.0)
     with Connection(port):
         thread = threading.Thread(target=lambda: AgentClient(port, borrow=True).close())
         thread.start()
         time.sleep(0.2)
         with Lender(port, wake.fileno()) as lender:
-            assert is_readable(lender.fileno(), 5)
+            assert is_readable(lender.fileno(), 60)
             asker = lender.asker()
             assert asker
     with asker:
         lend.lend(asker)
         assert lend.is_back(asker, wake.fileno())
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -193,11 +193,11 @@ def test_a_port_of_the_longest_path_is_lent_too(name: str, tmp_path: Path, wake:
     with Lender(path, wake.fileno()) as lender:
         thread = threading.Thread(target=lend._ask, args=(path,))
         thread.start()
-        assert is_readable(lender.fileno(), 5)
+        assert is_readable(lender.fileno(), 60)
         asker = lender.asker()
         assert asker
         asker.close()
-        thread.join(5)
+        thread.join(60)
     assert [each.name for each in folder.iterdir()] == [name]
 
 

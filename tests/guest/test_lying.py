@@ -77,7 +77,6 @@ def replace_agent(guest: Guest) -> Iterator[Callable[[str], None]]:
 
     def restart() -> None:
         guest.output("sh", "-c", "kill -9 $(ps | awk '/guest.agent.pyc/ && !/awk/ {print $1}')")
-        time.sleep(0.5)
 
     def replace(lie: str) -> None:
         code = compile(LIAR.replace("LIE\n", lie), "liar", "exec")
@@ -109,7 +108,7 @@ def test_a_lie_is_an_error_in_time_and_memory(
     said = capsys.readouterr().err
     assert expected in said
     assert len(said) < 1000
-    assert time.monotonic() - begin < 40
+    assert time.monotonic() - begin < 120
     code = f"import sys; from reconciler.cli.main import main; sys.exit(main(['diff', {file!r}]) - 2)"
     _, most = memory([RECONCILER[0], "-c", code])
     assert most < 150 << 10

@@ -16,7 +16,7 @@ from tests.machine import Guest
 
 ID = "6ec7a98f0a1b2c3d"
 PROGRAM = [sys.executable, "-m", "reconciler"]
-TIMEOUT = 60.0
+TIMEOUT = 300.0
 
 
 @dataclass

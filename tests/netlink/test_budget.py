@@ -38,13 +38,14 @@ def test_objects_add_up() -> None:
 
 def test_slow_answers_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer every 9 s would hold for ever, as each alone is in time."""
-    monkeypatch.setattr(budget, "SECONDS", 0.3)
+    monkeypatch.setattr(budget, "SECONDS", 1.0)
     made = Budget()
+    begin = time.monotonic()
     with made.step():
-        assert 0.2 < made.deadline(10) - time.monotonic() <= 0.3
-        assert 0.0 < made.deadline(0.05) - time.monotonic() <= 0.05
-        time.sleep(0.35)
-        with pytest.raises(ChannelError, match="longer than 0 s for all answers to one look"):
+        assert begin + 1.0 <= made.deadline(10) <= time.monotonic() + 1.0
+        assert begin + 0.05 <= made.deadline(0.05) <= time.monotonic() + 0.05
+        time.sleep(1.05)
+        with pytest.raises(ChannelError, match="longer than 1 s for all answers to one look"):
             made.deadline(10)
     with made.step():
         made.deadline(10)
@@ -58,8 +59,8 @@ def test_one_large_look_at_a_time(cost: tuple[int, int]) -> None:
 
     def look() -> None:
         with second.step():
-            begun.set()
             begin = time.monotonic()
+            begun.set()
             second.spend(*cost)
             waited.append(time.monotonic() - begin)
 
@@ -68,10 +69,10 @@ def test_one_large_look_at_a_time(cost: tuple[int, int]) -> None:
         first.spend(*cost)
         first.spend(1)
         thread.start()
-        begun.wait(10)
+        begun.wait(60)
         time.sleep(0.3)
         assert waited == []
-    thread.join(10)
+    thread.join(60)
     assert waited[0] > 0.25
     # Nothing is left locked.
     with Budget().step(), suppress(ProtocolError):
@@ -92,7 +93,7 @@ def test_a_large_look_does_not_keep_others_for_ever(monkeypatch: pytest.MonkeyPa
 
         thread = threading.Thread(target=look)
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 

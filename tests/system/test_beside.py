@@ -40,7 +40,8 @@ def test_a_machine_that_answers_every_nine_seconds_delays_no_other(box: Box, ker
         (manifests / "a-slow.yaml").write_text(MANIFEST.format(kind="a-slow", folder=place))
         command = [sys.executable, "-m", "reconciler", "apply", str(manifests)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            deadline = time.monotonic() + 8
+            # The slow one is asked twice at least.
+            deadline = time.monotonic() + 17
             while "eth0" not in ip("link", namespace=box.namespace):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +21,10 @@ from reconciler.model.interface import Origin
 from reconciler.netlink import interface
 from tests.conftest import Kernel, ip
 from tests.system.box import Box, errors, make_box, nic
+from tests.watch.running import until
 
 MAC = "02:42:20:6f:a3:01"
+_marks = itertools.count()
 
 
 @pytest.fixture
@@ -42,11 +44,20 @@ def heard_on_host() -> Iterator[Callable[[], set[str]]]:
         text: list[str] = []
         reader = threading.Thread(target=lambda: text.extend(iter(process.stdout.readline, "")), daemon=True)  # type: ignore[union-attr]
         reader.start()
-        time.sleep(0.2)
+
+        def is_told(mark: str) -> bool:
+            """Make a link and delete it; return whether the monitor has said so."""
+            ip("tuntap", "add", "dev", mark, "mode", "tap")
+            ip("link", "del", mark)
+            return any(f": {mark}:" in each for each in text)
 
         def heard() -> set[str]:
-            time.sleep(0.2)
+            # What is told of this one comes after all that happened before, and the first one tells that it listens.
+            mark = f"rm{os.getpid()}x{next(_marks)}"
+            until(lambda: is_told(mark), "the monitor")
             return {each.removeprefix("Deleted ").split(": ")[1].partition("@")[0] for each in text if ": " in each}
+
+        heard()
 
         yield heard
         process.terminate()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from reconciler.drivers.netns import NetnsDriver
@@ -55,37 +55,41 @@ for number in itertools.count(1):
 
 
 @contextmanager
-def noise(namespace: str) -> Iterator[subprocess.Popen[str]]:
+def noise(namespace: str, log: Path) -> Iterator[Callable[[], int]]:
+    """Change a namespace all the time during the block; yield what tells how many changes there have been."""
     ip("tuntap", "add", "dev", "noise", "mode", "tap", namespace=namespace)
     ip("link", "set", "dev", "noise", "up", namespace=namespace)
     command = ["ip", "netns", "exec", namespace, sys.executable, "-c", NOISE]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with log.open("wb") as stream, subprocess.Popen(command, stdout=stream) as process:
+
+        def changes() -> int:
+            assert process.poll() is None
+            return int(["0", *log.read_text().rpartition("\n")[0].splitlines()[1:]][-1])
+
         try:
-            yield process
+            until(lambda: log.read_text().startswith("ready\n"), "the noise begins")
+            yield changes
         finally:
             process.kill()
 
 
-def test_1000_diffs_under_changes_plan_nothing(box: Box, kernel: Kernel) -> None:
+def test_1000_diffs_under_changes_plan_nothing(box: Box, kernel: Kernel, tmp_path: Path) -> None:
     routes: list[dict[str, Any]] = [
         {"dest": f"10.9.{n}.0/24", "gateway": "10.0.0.1", "device": "eth0"} for n in range(200)
     ]
     routes += [{"dest": f"fd09:{n:x}::/32", "gateway": "fd00::1", "device": "eth0"} for n in range(1, 200)]
     box.apply(interfaces=[nic(kernel.tap(), addresses=["10.0.0.2/16", "fd00::2/64"])], routes=routes)
     (manifest,) = load([str(box.file)])
-    with noise(box.namespace) as process:
-        for _ in range(1000):
+    with noise(box.namespace, tmp_path / "noise") as changes:
+        diffs = 0
+        # A noise that was too quiet would show nothing: each diff meets several changes.
+        while diffs < 1000 or changes() <= 4000:
+            diffs += 1
             driver = NetnsDriver(box.address, POLICY)
             try:
                 assert preview(driver, manifest.sandbox).plan.operations == ()
             finally:
                 driver.close()
-        process.send_signal(signal.SIGKILL)
-        changes = int(process.communicate()[0].split()[-1])
-    # A noise that was too quiet would show nothing: each diff met several changes.
-    assert changes > 4000
 
 
 def test_nothing_is_held_after_a_run(box: Box, kernel: Kernel) -> None:

@@ -50,14 +50,15 @@ def test_a_gateway_change_under_a_100_hz_ping_loses_no_packet(
         ip("route", "add", *foreign, namespace=box.namespace)
     # ping rounds its interval up to the kernel's tick: 8 ms ask for at least 100 packets a second.
     command = ["ip", "netns", "exec", box.namespace, "ping", "-q", "-n", "-i", "0.008", "-c", "400", TARGETS[family]]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ping:
-        changes = 0
-        while ping.poll() is None:
-            changes += 1
-            box.apply(**sections((second, first)[changes % 2]))
-        output = ping.stdout.read() if ping.stdout else ""
-    assert changes > 20
-    assert re.search(r"400 packets transmitted, 400 received", output), output
+    changes = 0
+    # A busy host makes few changes meanwhile: then again.
+    while changes <= 20:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ping:
+            while ping.poll() is None:
+                changes += 1
+                box.apply(**sections((second, first)[changes % 2]))
+            output = ping.stdout.read() if ping.stdout else ""
+        assert re.search(r"400 packets transmitted, 400 received", output), output
     if twin:
         found = ip(f"-{family}", "route", "show", "metric", "4000", namespace=box.namespace)
         assert found.startswith(f"{NETWORKS[family]} via {second} dev eth0")

@@ -26,7 +26,7 @@ from tests.vm.vm import Vm
 
 HOST, GUEST = "172.17.0.1", "172.17.0.3"
 # A backend is found again within a second (`reconnect=1`), and the guest's link is up a moment later.
-BACK_TIMEOUT = 45.0
+BACK_TIMEOUT = 90.0
 BOOT_TIMEOUT = 90.0
 
 
@@ -51,7 +51,7 @@ def interface(path: Path, **fields: Any) -> dict[str, Any]:
 
 def ping(device: str, count: int = 5) -> int:
     """Ping the guest from a device of the host; give how many answers came."""
-    command = ["ping", "-q", "-n", "-c", f"{count}", "-i", "0.1", "-W", "2", "-I", device, GUEST]
+    command = ["ping", "-q", "-n", "-c", f"{count}", "-i", "0.1", "-W", "10", "-I", device, GUEST]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     found = re.search(r"(\d+) received", done.stdout)
     assert found, (done.stdout, done.stderr)
@@ -98,7 +98,8 @@ def test_packets_pass_and_a_backend_that_comes_back_is_found_again(
     with running(path, there) as backend:
         vm.apply(interfaces=[wish])
         assert held(vm) == plugged()
-        assert ping(here) == 5
+        # On a busy host, the backend drops packets at first.
+        wait_until(lambda: ping(here) == 5)
         capsys.readouterr()
         assert main(["diff", str(vm.file)]) == 0
         capsys.readouterr()
@@ -112,10 +113,9 @@ def test_packets_pass_and_a_backend_that_comes_back_is_found_again(
         started = time.monotonic()
         assert main(["diff", str(vm.file)]) == 0
         vm.apply(interfaces=[wish])
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
 
         backend.start()
-        # On a busy host, the backend drops packets at first.
         wait_until(lambda: has_carrier(vm) and ping(here) == 5)
         assert vm.index("eth0") == index
         # It goes while its backend is there, and leaves nothing.
@@ -133,7 +133,7 @@ def test_the_example(vm: Vm, path: Path, ends: tuple[str, str], repository: Path
         assert main(["apply", str(vm.file)]) == 0
         assert main(["diff", str(vm.file)]) == 0
         assert held(vm) == plugged()
-        assert ping(here) == 5
+        wait_until(lambda: ping(here) == 5)
 
 
 def test_a_nic_whose_backend_died_can_be_unplugged(vm: Vm, path: Path, ends: tuple[str, str]) -> None:
@@ -155,7 +155,8 @@ def test_several_queues_and_another_number_of_them(
             assert held(vm) == plugged(max(queues, 1))
             assert vm.links()["eth0"]["queues"] == max(queues, 1)
             # What the backend has on its other queue would go to nobody, if there is one less here.
-            assert queues != 2 or ping(here) == 5
+            if queues == 2:
+                wait_until(lambda: ping(here) == 5)
         # Plugging anew needs a backend that is there: QEMU, and the guest with it, would wait for one.
         backend.kill()
         wait_until(lambda: not has_carrier(vm))
@@ -176,7 +177,7 @@ def test_another_socket_is_another_nic(vm: Vm, tmp_path: Path, path: Path, ends:
         vm.apply(interfaces=[interface(other)])
         assert vm.index("eth0") != index
         assert held(vm) == plugged()
-        assert ping(here) == 5
+        wait_until(lambda: ping(here) == 5)
 
 
 @pytest.mark.parametrize("commands", [1, 2], ids=["a chardev", "a netdev"])
@@ -209,7 +210,7 @@ def test_without_a_listener_nothing_is_begun(
             server.listen()
     started = time.monotonic()
     assert vm.run(interfaces=[interface(path)]) == 2
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     error = capsys.readouterr().err.strip()
     assert error.startswith(f"{vm.name}: {vm.file}:")
     assert error.endswith(f": interfaces[0].vhostUserSocket: eth0: {path}: {problem}; is its backend running?")
@@ -236,7 +237,7 @@ def test_without_shared_memory_nothing_is_begun(
             server.bind(str(path))
             server.listen()
             assert main(["apply", str(file)]) == 2
-            server.settimeout(1)
+            server.settimeout(2)
             # Nobody but the probe was there.
             with server.accept()[0] as client:
                 assert client.recv(1) == b""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
 import time
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.drivers.vm import driver
+from reconciler.errors import ChannelError
 from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
 from tests import machine, resumed
@@ -37,11 +37,35 @@ STEPS = [
 ]
 
 
+class Patience:
+    """For how long QEMU and the guest are waited for: as usual, or one second where it would be five or ten."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[Monitor | AgentClient, float]] = []
+        self._is_short = False
+
+    def made(self, kind: type[Any], *words: Any, **options: Any) -> Any:
+        """Connect as the driver does."""
+        found = kind(*words, **options)
+        self._made.append((found, found._timeout))
+        if self._is_short:
+            found._timeout = 1.0
+        return found
+
+    def set(self, *, short: bool) -> None:
+        """Change it, of all connections."""
+        self._is_short = short
+        for each, usual in self._made:
+            each._timeout = 1.0 if short else usual
+
+
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for one second where it would be five or ten."""
-    monkeypatch.setattr(driver, "Monitor", partial(Monitor, timeout=1.0))
-    monkeypatch.setattr(driver, "AgentClient", partial(AgentClient, timeout=1.0))
+def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
+    """Return that of all connections: a busy machine that runs may take longer than one that stands still is given."""
+    found = Patience()
+    monkeypatch.setattr(driver, "Monitor", partial(found.made, Monitor))
+    monkeypatch.setattr(driver, "AgentClient", partial(found.made, AgentClient))
+    return found
 
 
 def replugged(kernel: Kernel) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -50,36 +74,38 @@ def replugged(kernel: Kernel) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 
 
 class Freeze:
-    """Stop QEMU when a step is reached for the n-th time; let it go on after some seconds, if any are given."""
+    """Stop QEMU when a step is reached for the n-th time; from then on it is waited for with less patience."""
 
-    def __init__(self, pid: int, step: str, at: int = 1, seconds: float | None = None) -> None:
-        self.pid, self.step, self.left, self.seconds = pid, step, at, seconds
+    def __init__(self, pid: int, step: str, at: int = 1, patience: Patience | None = None) -> None:
+        self.pid, self.step, self.left, self.patience = pid, step, at, patience
 
     def __call__(self, what: str) -> None:
         if what == self.step:
             self.left -= 1
             if self.left == 0:
                 machine.freeze(self.pid)
-                if self.seconds:
-                    threading.Timer(self.seconds, self.end).start()
+                if self.patience:
+                    self.patience.set(short=True)
 
     def end(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+        if self.patience:
+            self.patience.set(short=False)
 
 
-@pytest.mark.usefixtures("quick", "impatient")
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("step", "at", "unknown"), STEPS)
 def test_stopped_at_a_step(
-    vm: Vm, kernel: Kernel, capsys: pytest.CaptureFixture[str], step: str, at: int, unknown: int
+    vm: Vm, kernel: Kernel, capsys: pytest.CaptureFixture[str], patience: Patience, step: str, at: int, unknown: int
 ) -> None:
     before, after = replugged(kernel)
     vm.apply(interfaces=before, routes=[ROUTE])
-    freeze = Freeze(vm.pid(), step, at)
+    freeze = Freeze(vm.pid(), step, at, patience)
     started = time.monotonic()
     with watched(freeze):
         assert vm.run(interfaces=after, routes=[ROUTE]) == 2
     assert freeze.left == 0
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 90
     freeze.end()
     said = capsys.readouterr().err
     assert f"0 of 8 operations failed, and to {unknown} there was no answer: " in said
@@ -88,15 +114,29 @@ def test_stopped_at_a_step(
     assert main(["diff", str(vm.file)]) == 0
 
 
-@pytest.mark.usefixtures("quick", "impatient")
+@pytest.mark.usefixtures("quick")
 def test_answers_that_come_late_are_not_taken_for_those_of_the_undo(
-    vm: Vm, kernel: Kernel, capsys: pytest.CaptureFixture[str]
+    vm: Vm,
+    kernel: Kernel,
+    capsys: pytest.CaptureFixture[str],
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = [nic(make_tap(kernel), "a", 1)]
     after = [*before, nic(make_tap(kernel), "b", 2)]
     vm.apply(interfaces=before, routes=[ROUTE])
-    # The command is given up after one second; its answer comes while the undo waits for another one.
-    with watched(Freeze(vm.pid(), "before device_add", seconds=1.5)):
+    # The command is given up after one second; then its answer comes, while the undo waits for another one.
+    freeze, order = Freeze(vm.pid(), "before device_add", patience=patience), Monitor.execute
+
+    def late(self: Monitor, command: str, **arguments: Any) -> Any:
+        try:
+            return order(self, command, **arguments)
+        except ChannelError:
+            freeze.end()
+            raise
+
+    monkeypatch.setattr(Monitor, "execute", late)
+    with watched(freeze):
         assert vm.run("--all-or-nothing", interfaces=after, routes=[ROUTE]) == 2
     said = capsys.readouterr().err
     assert "QEMU did not answer device_add within 1 s" in said
@@ -111,7 +151,7 @@ def test_a_machine_that_hangs_is_given_up_in_time(vm: Vm, kernel: Kernel) -> Non
     started = time.monotonic()
     with watched(freeze):
         assert vm.run(interfaces=interfaces) == 2
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 120
     freeze.end()
     vm.apply(interfaces=interfaces)
     vm.assert_is(interfaces)
@@ -125,7 +165,7 @@ def test_one_that_hangs_does_not_keep_another_from_being_applied(
     started = time.monotonic()
     with old_vm.stopped():
         assert main(["apply", *files]) == 2
-        assert time.monotonic() - started < 45
+        assert time.monotonic() - started < 90
         assert capsys.readouterr().err.startswith(f"{old_vm.name}: QEMU does not answer on ")
         vm.assert_is(here)
     assert main(["apply", *files]) == 0
@@ -151,7 +191,7 @@ def test_one_that_was_killed_and_started_again_is_restored_by_one_apply(
     with watched(lambda what: os.kill(pid, signal.SIGKILL) if what == "before device_add" else None):
         started = time.monotonic()
         assert mortal.run(**sections | {"interfaces": [*interfaces, nic(devices[2], "c", 3)]}) == 2
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60
     said = capsys.readouterr().err
     # By chance, QEMU is gone before the command is sent or after it.
     fate = "(1 of 5 operations failed|0 of 5 operations failed, and to 1 there was no answer)"
@@ -160,7 +200,7 @@ def test_one_that_was_killed_and_started_again_is_restored_by_one_apply(
     mortal.guest.await_end()
     started = time.monotonic()
     assert mortal.run(**sections) == 2
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert "the sandbox is not running" in capsys.readouterr().err
 
     resumed.start(mortal.name)

@@ -13,6 +13,7 @@ from reconciler.cli.main import main
 from tests.conftest import Kernel, ip
 from tests.system.box import nic
 from tests.vm.vm import Vm, assert_answers, make_tap, reach
+from tests.watch.running import until
 
 # The seed's interface.
 SEED: dict[str, Any] = {"name": "eth-test", "hwAddr": "02:42:20:6f:a3:69", "mtu": 1500, "addresses": ["172.16.0.3/16"]}
@@ -29,8 +30,8 @@ def test_packets_pass(vm: Vm, kernel: Kernel) -> None:
     vm.guest.output("sh", "-c", f"echo answer | nc -l -p {PORT} >/tmp/heard 2>&1 &")
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
-        client.settimeout(10)
-        deadline = time.monotonic() + 30
+        client.settimeout(60)
+        deadline = time.monotonic() + 60
         while client.connect_ex(("172.16.0.3", PORT)) != 0:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -39,7 +40,7 @@ def test_packets_pass(vm: Vm, kernel: Kernel) -> None:
         assert client.recv(100) == b"answer\n"
         # The server leaves once it has heard all.
         assert client.recv(100) == b""
-    assert vm.guest.output("cat", "/tmp/heard") == "question\n"
+    until(lambda: vm.guest.output("cat", "/tmp/heard") == "question\n", "the server has heard it")
 
 
 def test_show_gives_the_manifest_back(vm: Vm, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:

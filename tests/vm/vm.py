@@ -149,5 +149,5 @@ def reach(device: str, host: str, guest: str) -> None:
 def assert_answers(device: str, guest: str) -> None:
     # No NIC tells its neighbours of a new MAC address.
     ip("neighbour", "flush", "dev", device)
-    command = ["ping", "-q", "-n", "-c", "3", "-i", "0.1", "-W", "2", "-I", device, guest]
+    command = ["ping", "-q", "-n", "-c", "3", "-i", "0.1", "-W", "30", "-I", device, guest]
     assert "3 received" in subprocess.run(command, check=True, capture_output=True, text=True).stdout

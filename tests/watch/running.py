@@ -147,12 +147,24 @@ class Running:
 
     def metric(self, name: str, sandbox: str = "") -> float:
         """Return the value of a metric of one sandbox, or of the watcher."""
-        port = self.await_event("metrics")["port"]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
         label = f'{{sandbox="{sandbox}"}}' if sandbox else ""
-        (found,) = (line for line in lines if line.startswith(f"reconciler_{name}{label} "))
+        (found,) = (line for line in self.metrics() if line.startswith(f"reconciler_{name}{label} "))
         return float(found.split()[-1])
+
+    def metrics(self) -> list[str]:
+        """Return the lines of all metrics."""
+        port = self.await_event("metrics")["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE) as answer:
+            return list(answer.read().decode().splitlines())
+
+    def await_tries(self, count: int) -> None:
+        """Wait until so many looks have failed: what fails is tried again after 1, 2, 4, … s, some a quarter sooner."""
+
+        def failed() -> float:
+            looks = (line for line in self.metrics() if line.startswith("reconciler_look_duration_seconds_count"))
+            return sum(float(line.split()[-1]) for line in looks if 'result="failed"' in line)
+
+        self.until(lambda: failed() >= count, f"{count} looks that fail")
 
     def until(self, condition: Callable[[], object], what: str = "what is waited for") -> None:
         """Wait until a condition is true; a failure shows the end of the log."""
@@ -262,6 +274,18 @@ class Kept:
 
 
 Keep = Callable[..., Kept]
+
+
+@contextmanager
+def at_once(folder: Path) -> Iterator[None]:
+    """Let all changes of the block be read at the same time, as those of a checkout are."""
+    (folder / ".git").mkdir(exist_ok=True)
+    lock = folder / ".git/index.lock"
+    lock.touch()
+    try:
+        yield
+    finally:
+        lock.unlink()
 
 
 def is_on_host(device: str) -> bool:

@@ -46,7 +46,7 @@ class Watch:
             self.readings.append(reading)
         return True
 
-    def until(self, wish: Callable[[ManifestSet], bool], seconds: float = 45.0) -> ManifestSet:
+    def until(self, wish: Callable[[ManifestSet], bool], seconds: float = 60.0) -> ManifestSet:
         """Return the latest set of manifests, once one that was read since the call meets a condition."""
         end, seen = time.monotonic() + seconds, len(self.readings)
         while not any(map(wish, self.readings[seen:])):
@@ -54,7 +54,7 @@ class Watch:
                 pytest.fail(f"not in {seconds} s; the last one was {self.readings[-1:]}")
         return self.readings[-1]
 
-    def until_versions(self, wanted: Versions, seconds: float = 45.0) -> ManifestSet:
+    def until_versions(self, wanted: Versions, seconds: float = 60.0) -> ManifestSet:
         return self.until(lambda reading: versions(reading) == wanted, seconds)
 
     def run(self, seconds: float) -> list[ManifestSet]:

@@ -27,7 +27,7 @@ _AS_ROOT = ("unshare", "--user", "--map-root-user")
 class TestBlindness:
     """Nothing is told, or not all; what has changed is found all the same."""
 
-    def change(self, watch: Watch, seconds: float = 30.0) -> None:
+    def change(self, watch: Watch, seconds: float = 60.0) -> None:
         watch.until_versions(same([1, 2], 0))
         write("m", [1, 2], 1)
         watch.until_versions(same([1, 2], 1), seconds)
@@ -105,7 +105,7 @@ class TestBlindness:
         watch = start("m", rescan=1.0)
         watch.until_versions({"s1": 0})
         write("m", [1], 1)
-        watch.until_versions({"s1": 1}, 30)
+        watch.until_versions({"s1": 1})
 
 
 def test_nothing_is_done_while_nothing_happens(start: Start) -> None:
@@ -115,7 +115,7 @@ def test_nothing_is_done_while_nothing_happens(start: Start) -> None:
     watch.run(0.5)
     before = time.process_time()
     assert watch.run(2.0) == []
-    assert time.process_time() - before < 0.05
+    assert time.process_time() - before < 0.2
 
 
 def test_only_what_has_changed_is_parsed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

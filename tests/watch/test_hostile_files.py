@@ -11,7 +11,7 @@ from tests.watch.running import ROUTE, Keep, until, watching
 
 HEAD = "apiVersion: reconciler/v1\nsandbox: {}\ndriver: {{netns: {{name: nowhere-{}}}}}\n"
 # Seconds for one repair while files are read, MiB of memory, and bytes of the log.
-REPAIR, MEMORY, LOG = 3.0, 200, 1_000_000
+REPAIR, MEMORY, LOG = 10.0, 200, 1_000_000
 
 
 def every_trick(folder: Path) -> set[str]:

@@ -44,7 +44,7 @@ def taker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.so
     monkeypatch.setattr(journal, "receives", lambda _: True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.bind(journal.SOCKET)
-        made.settimeout(10)
+        made.settimeout(60)
         yield made
 
 
@@ -122,7 +122,7 @@ def test_without_the_socket_a_line_has_its_priority(form: str, said: str, taker:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as again:
         again.bind(journal.SOCKET)
         log.emit("alarm", level=logging.ERROR, reason="c")
-        again.settimeout(10)
+        again.settimeout(60)
         assert taken(again)["REASON"] == "c"
     assert capsys.readouterr().err == ""
 
@@ -246,12 +246,15 @@ def test_journalctl_finds_the_events_of_a_watch(host: Host, tmp_path: Path) -> N
         finally:
             watch.terminate()
             watch.wait(60)
+        # The journal may not have written yet what it was sent.
+        operations = ("SANDBOX=web", "EVENT=operation")
+        until(lambda: len(shown(*operations)) == 2, "the operations", more=lambda: str(shown("-n", "20")))
         (repaired,) = shown("SANDBOX=web", "EVENT=repaired")
         assert repaired["_TRANSPORT"] == "journal"
         assert (repaired["PRIORITY"], repaired["SYSLOG_IDENTIFIER"], repaired["CAUSE"]) == ("6", "reconciler", "drift")
         assert json.loads(repaired["MESSAGE"])["event"] == "repaired"
         # The operations are below what is usually read.
-        commands = [each["COMMAND"] for each in shown("SANDBOX=web", "EVENT=operation")]
+        commands = [each["COMMAND"] for each in shown(*operations)]
         assert commands == ["ip route add blackhole 198.51.100.0/24 proto 200"] * 2
         assert not [each for each in shown("--priority=info", "SANDBOX=web") if each["EVENT"] == "operation"]
     finally:

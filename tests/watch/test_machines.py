@@ -16,7 +16,7 @@ import pytest
 from reconciler.drivers import connect
 from reconciler.errors import SandboxGoneError
 from reconciler.guest import launch
-from reconciler.guest.qmp import TIMEOUT
+from reconciler.guest.qmp import TIMEOUT, Monitor
 from reconciler.history.reader import read
 from reconciler.manifest.dump import dump
 from reconciler.model.policy import Policy
@@ -26,6 +26,7 @@ from reconciler.watch.pause import Pause
 from tests import resumed
 from tests.conftest import Kernel, ip
 from tests.ipvs.rules import rules
+from tests.replug import unplugged
 from tests.system.box import MACS
 from tests.watch.running import DEADLINE, Running, put, reconciler, until, watching
 
@@ -50,8 +51,9 @@ echo ip_forward=$forward accept_ra=$accept
 """
 
 
-# Seconds between what is measured here and the clock of a guest's host.
-DRIFT = 5.0
+# Seconds between what is measured here and the clock of a guest's host; and those that a server has to drain, in which
+# a busy machine looks at it.
+DRIFT, DRAIN = 5.0, 20
 # In the guest: a look from outside would come too late.
 _AWAIT_RULES = """
 while True:
@@ -95,6 +97,11 @@ class Machine:
     def run(self, command: str) -> str:
         """Do something in the guest behind the back of the watch."""
         return self.guest.output("sh", "-c", command)
+
+    def replug(self) -> None:
+        """Unplug the agent's port, and plug it again."""
+        with Monitor(f"{self.guest.sandbox.folder}/qmp2.sock") as monitor, unplugged(monitor):
+            pass
 
     def rules(self) -> list[str]:
         return sorted(self.run("ipvsadm -Sn").splitlines())
@@ -189,6 +196,10 @@ def keep(one: Machine, other: Machine, running: Running) -> None:
     ):
         other.run(change)
         until(other.is_as_written, what=change)
+    # The agent has a new port, and knows nothing of a subscription and a guard.
+    other.replug()
+    other.run("ip route del 10.8.0.0/16")
+    until(other.is_as_written, what="after the agent's port was plugged again")
     # The first services are put back in the guest, unless a look happens to come before that.
     for _ in range(5):
         other.run("ipvsadm -C")
@@ -231,7 +242,7 @@ def test_a_machine_that_is_watched_is_lent(one: Machine, running: Running) -> No
     ran = reconciler("kata-ipvs", "ipvsadm", "--parameters", "--add-service -t 10.9.9.9:99", one.name)
     assert (ran.returncode, ran.stderr) == (0, ""), ran
     assert "-A -t 10.9.9.9:99 -s wlc" in one.rules()
-    assert running.about(one.name)["lent"] == 0
+    until(lambda: running.about(one.name)["lent"] == 0, "it is given back")
     sandbox = Sandbox(id=one.name, driver=VmAddress(name=one.name))
     begin = time.time()
     with connect(sandbox, Policy()):
@@ -368,7 +379,7 @@ def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(one: Machine,
     servers = {f"10.8.0.{number}:80": f"-a -t 10.0.0.2:80 -r 10.8.0.{number}:80 -m -w 1" for number in range(1, 5)}
 
     def write(*lines: str) -> None:
-        one.write(ipvs={"rules": "\n".join([*LINES, head, *lines]) + "\n", "drain": 8})
+        one.write(ipvs={"rules": "\n".join([*LINES, head, *lines]) + "\n", "drain": DRAIN})
 
     def has(*lines: str) -> bool:
         return [line for line in one.rules() if " 10.0.0.2:80 " in line] == sorted(lines)
@@ -388,14 +399,17 @@ def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(one: Machine,
     running.await_state("draining", one.name)
     until(lambda: running.about(one.name)["ipvs"]["draining"], "a server that drains")
     (drain,) = running.about(one.name)["ipvs"]["draining"]
-    assert drain.pop("deadline") == pytest.approx(begin + 8, abs=DRIFT)
+    latest = time.time() + DRAIN + DRIFT
+    assert begin + DRAIN - DRIFT <= (deadline := drain.pop("deadline")) <= latest
     assert drain == {"service": "tcp 10.0.0.2:80", "server": leaving, "connections": 1}
-    assert (running.metric("draining_servers", one.name), running.metric("drains_total")) == (1, 1)
+    # They are counted a moment after the status says so.
+    until(lambda: (running.metric("draining_servers", one.name), running.metric("drains_total")) == (1, 1), "metrics")
     # To the second, as the kernel has it.
-    assert running.metric("drain_deadline_timestamp_seconds", one.name) == pytest.approx(begin + 8, abs=DRIFT)
+    assert running.metric("drain_deadline_timestamp_seconds", one.name) == pytest.approx(deadline, abs=DRIFT)
     assert has(f"{head} -b mh-fallback", servers[leaving].replace("-w 1", "-w 0"), *kept)
     shown = reconciler("show", str(one.file)).stdout
     assert ("fallback" in shown, leaving in shown) == (False, False)
+    one.replug()
     running.await_state("converged", one.name)
     # The look after that which deleted it.
     until(lambda: running.metric("draining_servers", one.name) == 0, "no server that drains")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from reconciler.watch import manifests
 from reconciler.watch.manifests import ManifestSet
 from tests.manifest.texts import with_ipvs
 from tests.special import SPECIAL, reason, special
+from tests.watch.running import until
 from tests.watch.story import Start, same, text, versions, write
 
 
@@ -79,6 +79,8 @@ class TestMistakes:
     def test_a_file_that_never_rests_is_told(
         self, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
+        # So long that it does not rest on a busy machine either.
+        monkeypatch.setattr(manifests, "SETTLE", 1.5)
         monkeypatch.setattr(manifests, "PATIENCE", 1.0)
         monkeypatch.setattr(manifests, "POLL", 0.1)
         write("m", [1, 2], 0)
@@ -86,14 +88,16 @@ class TestMistakes:
         watch.until_versions(same([1, 2], 0))
 
         def log() -> None:
-            for _ in range(50):
+            def told() -> str:
                 write("m", [2], 1)
-                time.sleep(0.05)
+                return watch.reader.unsettled
+
+            until(told, "the alarm", longest=0.05)
 
         assert watch.run_during(log, 0.0) == []
         assert "m/s2.yaml changed just now" in watch.reader.unsettled
         assert len(caplog.records) == 1
-        watch.until_versions({"s1": 0, "s2": 1}, 30)
+        watch.until_versions({"s1": 0, "s2": 1})
         assert watch.reader.unsettled == ""
 
     def test_rules_beside_a_manifest(self, start: Start) -> None:
@@ -112,15 +116,15 @@ class TestMistakes:
         watch = start("m")
         watch.until(reads(1))
         Path("m/rules/one").write_text("".join(rules[:2]))
-        watch.until(reads(2), 30)
+        watch.until(reads(2))
         Path("m/rules/one").write_text("-A -t nowhere\n")
-        assert list(watch.until(lambda reading: bool(reading.broken), 30).broken) == ["web-1"]
+        assert list(watch.until(lambda reading: bool(reading.broken)).broken) == ["web-1"]
         Path("m/rules/one").unlink()
-        watch.until(lambda reading: "No such file" in str(reading.broken), 30)
+        watch.until(lambda reading: "No such file" in str(reading.broken))
         Path("m/below/web-1.yaml").write_text(with_ipvs("rulesFile: ../rules/two"))
-        watch.until(lambda reading: "rules/two" in str(reading.broken), 30)
+        watch.until(lambda reading: "rules/two" in str(reading.broken))
         Path("m/rules/two").write_text("".join(rules))
-        watch.until(reads(4), 30)
+        watch.until(reads(4))
 
 
 class TestTogether:

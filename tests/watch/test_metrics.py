@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,12 @@ def server() -> Iterator[MetricsServer]:
 
 
 def connected(stack: ExitStack, port: int, count: int = SILENT) -> list[socket.socket]:
-    return [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(count)]
+    return [stack.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(count)]
 
 
 def ended(client: socket.socket) -> bool:
     """Return whether the server has closed a connection without an answer, or with one that names an error."""
-    client.settimeout(10)
+    client.settimeout(60)
     try:
         return not client.recv(1) or b" 200 " not in client.recv(100)
     except ConnectionResetError:
@@ -60,11 +61,11 @@ def test_who_takes_too_long_has_to_leave(words: bytes, monkeypatch: pytest.Monke
         begin = time.monotonic()
         with suppress(ConnectionError):
             # A byte now and then does not give more time.
-            for each in words + b"x" * 100:
+            for each in chain(words, repeat(ord("x"))):
                 client.sendall(bytes((each,)))
                 time.sleep(0.02)
+                assert time.monotonic() - begin < 60
         assert ended(client)
-        assert time.monotonic() - begin < 8
 
 
 @pytest.mark.parametrize("line", [b"GET /" + b"x" * 2 * REQUEST, b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * REQUEST])

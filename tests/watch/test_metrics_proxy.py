@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import random
 import socket
 import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -22,9 +24,12 @@ EXAMPLE = Path("examples/metrics-nginx.conf")
 
 
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """Return a port that nobody has, and that the kernel gives to nobody who asks for any."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as taken, suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture
@@ -46,11 +51,11 @@ def proxied(root: None, tmp_path: Path) -> Iterator[int]:
     (tmp_path / "nginx.conf").write_text("daemon off;\nuser root;\n" + text.replace("http {", f"http {{\n{folders}"))
     process = subprocess.Popen([program, "-c", tmp_path / "nginx.conf", "-e", "stderr"])
     try:
-        until(lambda: is_served(port), "nginx", seconds=20)
+        until(lambda: is_served(port), "nginx")
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         server.close()
 
 
@@ -65,7 +70,7 @@ def get(port: int, folder: Path, password: str, path: str = "/metrics", method: 
         request.add_header("Authorization", f"Basic {base64.b64encode(f'prometheus:{password}'.encode()).decode()}")
     context = ssl.create_default_context(cafile=str(folder / "metrics.crt"))
     try:
-        with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=context) as answer:
             return answer.status, answer.read()
     except HTTPError as error:
         with error:
@@ -78,4 +83,4 @@ def test_a_password_over_tls_is_needed(proxied: int, tmp_path: Path) -> None:
     assert get(proxied, tmp_path, "secret", "/other")[0] == 404
     assert get(proxied, tmp_path, "secret", method="POST")[0] == 403
     with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
-        urllib.request.urlopen(f"https://localhost:{proxied}/metrics", timeout=20)
+        urllib.request.urlopen(f"https://localhost:{proxied}/metrics", timeout=60)

@@ -17,6 +17,7 @@ from reconciler.model.policy import Policy
 from reconciler.watch import folders, manifests
 from reconciler.watch.manifests import ManifestReader, ManifestSet
 from reconciler.watch.parser import Parser
+from tests.watch.running import until
 from tests.watch.story import Start, Watch, same, text, versions, write
 
 
@@ -38,7 +39,7 @@ class TestEditors:
     def save(self, watch: Watch, how: Callable[[], object]) -> None:
         readings = watch.run_during(how, 0.0)
         if not readings:
-            watch.until_versions({"s1": 1}, 30)
+            watch.until_versions({"s1": 1})
         watch.run(0.5)
         assert [versions(each) for each in watch.readings] == [{"s1": 0}, {"s1": 1}]
         assert watch.readings[-1]._replace(manifests={}) == ManifestSet({}, {}, (), ())
@@ -175,6 +176,8 @@ class TestGit:
             lock.unlink()
 
         watch.run_during(checkout, 1.0)
+        if len(watch.readings) < 2:
+            watch.until_versions(same(range(5), 1))
         assert [versions(each) for each in watch.readings] == [same(range(5), 0), same(range(5), 1)]
 
     def test_a_lock_that_nobody_takes_away_is_told(
@@ -189,7 +192,9 @@ class TestGit:
         lock = Path.cwd() / ".git/index.lock"
         lock.touch()
         write("m", [1], 1)
-        assert watch.run(1.5) == []
+        until(lambda: watch.run(0.3) == [] and watch.reader.unsettled, "the alarm")
+        assert watch.run(0.5) == []
+        assert len(watch.readings) == 1
         assert watch.reader.unsettled == f"{lock} exists: git is working, or was killed"
         assert [each.getMessage() for each in caplog.records] == [
             f"changed manifests have not been read for 0.5 s: {watch.reader.unsettled}"
@@ -213,10 +218,10 @@ class TestLinks:
             Path("git/next").symlink_to(f".worktrees/{version}")
             Path("git/next").rename("git/current")
             shutil.rmtree(f"git/.worktrees/{version - 1}")
-            watch.until_versions(same(self.MANY, version), 30)
+            watch.until_versions(same(self.MANY, version))
         # What the link leads to now is watched, too.
         write("git/.worktrees/3/m", [0], 9)
-        watch.until_versions(same(self.MANY, 3) | {"s0": 9}, 30)
+        watch.until_versions(same(self.MANY, 3) | {"s0": 9})
         assert len(watch.readings) == 5
         assert not any(each.missing or each.problems for each in watch.readings)
 
@@ -238,7 +243,7 @@ class TestLinks:
         watch.until_versions(same(shown, 0))
         for version in range(1, 5):
             self.publish(version)
-            watch.until_versions(same(shown, version), 30)
+            watch.until_versions(same(shown, version))
         assert [versions(each) for each in watch.readings] == [same(shown, each) for each in range(5)]
         assert not any(each.missing or each.problems for each in watch.readings)
 
@@ -253,7 +258,8 @@ class TestLinks:
                 time.sleep(0.02 * (version % 20))
 
         watch.run_during(publish, 1.0)
-        assert versions(watch.readings[-1]) == same(self.MANY, 19)
+        if versions(watch.readings[-1]) != same(self.MANY, 19):
+            watch.until_versions(same(self.MANY, 19))
         assert all(len(set(versions(each).values())) == 1 and len(each.manifests) == 20 for each in watch.readings)
 
     def test_what_a_link_in_a_folder_leads_to(self, start: Start) -> None:
@@ -262,7 +268,7 @@ class TestLinks:
         watch = start("m")
         watch.until_versions({"s1": 0})
         write("m/.elsewhere", [1], 1)
-        watch.until_versions({"s1": 1}, 30)
+        watch.until_versions({"s1": 1})
 
 
 class TestFolders:
@@ -273,12 +279,12 @@ class TestFolders:
         watch.until_versions(same([1, 2, 3], 0))
         for version in range(1, 4):
             shutil.rmtree("m")
-            gone = watch.until(lambda reading: bool(reading.missing), 30)
+            gone = watch.until(lambda reading: bool(reading.missing))
             assert (gone.missing, set(gone.broken)) == (("m",), {"s1", "s2"})
             assert [str(each) for each in gone.problems] == ["m: No such file or directory"]
             assert versions(gone) == {"s1": version - 1, "s2": version - 1, "s3": 0}
             write("m", [1, 2], version)
-            back = watch.until(lambda reading: not reading.missing, 30)
+            back = watch.until(lambda reading: not reading.missing)
             assert versions(back) == {"s1": version, "s2": version, "s3": 0}
             assert back.problems == ()
 
@@ -287,12 +293,12 @@ class TestFolders:
         watch = start("a/b/m")
         watch.until_versions({"s1": 0})
         shutil.rmtree("a")
-        watch.until(lambda reading: bool(reading.missing), 30)
+        watch.until(lambda reading: bool(reading.missing))
         for folder in ("a", "a/b", "a/b/m"):
             Path(folder).mkdir()
             watch.run(0.6)
         write("a/b/m", [1], 1)
-        watch.until_versions({"s1": 1}, 30)
+        watch.until_versions({"s1": 1})
 
     def test_one_that_is_swapped_for_another(self, start: Start) -> None:
         write("m", [1], 0)
@@ -301,9 +307,9 @@ class TestFolders:
         watch.until_versions({"s1": 0})
         Path("m").rename("old")
         Path("new").rename("m")
-        watch.until_versions({"s1": 1}, 30)
+        watch.until_versions({"s1": 1})
         write("m", [1], 2)
-        watch.until_versions({"s1": 2}, 30)
+        watch.until_versions({"s1": 2})
         assert not any(each.missing for each in watch.readings)
 
     def test_one_without_manifests_is_missing_too(self, start: Start) -> None:
@@ -312,7 +318,7 @@ class TestFolders:
         watch.until_versions(same([1, 2], 0))
         for each in Path("m").iterdir():
             each.unlink()
-        gone = watch.until(lambda reading: bool(reading.missing), 30)
+        gone = watch.until(lambda reading: bool(reading.missing))
         assert (versions(gone), gone.missing) == (same([1, 2], 0), ("m",))
 
     def test_one_that_is_not_there_at_first(self, start: Start) -> None:
@@ -320,7 +326,7 @@ class TestFolders:
         first = watch.until(lambda _: True)
         assert (first.manifests, first.missing) == ({}, ("m",))
         write("m", [1], 0)
-        assert watch.until_versions({"s1": 0}, 30).missing == ()
+        assert watch.until_versions({"s1": 0}).missing == ()
 
     @pytest.mark.usefixtures("root")
     def test_below_one_that_cannot_be_searched_all_holds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +359,7 @@ class TestFolders:
 
 def settle(watched: ManifestReader) -> ManifestSet:
     """Read without being woken."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (reading := watched.read()) is None:
         assert time.monotonic() < end
         time.sleep(0.1)

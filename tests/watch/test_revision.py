@@ -251,7 +251,7 @@ def test_a_git_that_hangs_is_not_waited_for_at_the_end(folder: Path, monkeypatch
     timer.start()
     begin = time.monotonic()
     assert finder.find([manifest("one/a.yaml")])["one/a.yaml"].commit == ""
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 40
     timer.join()
 
 

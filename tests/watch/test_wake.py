@@ -58,7 +58,7 @@ def test_another_thread_wakes_it(wake: Wake) -> None:
     thread.start()
     assert not woken.wait(0.1)
     wake.set()
-    assert woken.wait(10)
+    assert woken.wait(60)
     thread.join()
     assert not is_set(wake)
 
@@ -78,7 +78,7 @@ def test_nothing_that_is_set_during_a_wait_is_lost(wake: Wake) -> None:
     for number in range(count):
         to_do.append(number)
         wake.set()
-    thread.join(30)
+    thread.join(60)
     assert not thread.is_alive()
     assert done == list(range(count))
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPResponse
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from reconciler.watch.page.board import CHUNK
 from reconciler.watch.page.server import CLIENTS, REQUEST, STREAMS, PageServer
 from reconciler.watch.state import SandboxState
 from tests.watch.page.conftest import Serve, Watched
+from tests.watch.running import until
 
 TOKEN = "mRTAJwGbHBCGnvDyBRLdTrkyhrUqXhHm"
 FILES = ("/", "/index.html", "/page.js", "/table.js", "/feed.js", "/detail.js", "/words.js", "/page.css", "/icon.svg")
@@ -34,8 +36,8 @@ def connect(made: PageServer) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
         client.connect(made.url.removeprefix("unix:"))
     else:
-        client = socket.create_connection(("127.0.0.1", port(made)), 10)
-    client.settimeout(10)
+        client = socket.create_connection(("127.0.0.1", port(made)), 60)
+    client.settimeout(60)
     return client
 
 
@@ -45,7 +47,7 @@ def port(made: PageServer) -> int:
 
 def ask(made: PageServer, path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> HTTPResponse:
     """Return the answer to a request; `body` of it is read."""
-    connection = HTTPConnection("localhost", timeout=10)
+    connection = HTTPConnection("localhost", timeout=60)
     connection.sock = connect(made)
     connection.request(method, path, body or None, {name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
@@ -278,11 +280,13 @@ def test_a_page_gets_only_what_has_changed(made: PageServer, watched: Watched) -
         first, rows, end = stream.update()
         assert rows == {each["sandbox"]: each for each in watched.to_data()["sandboxes"]}
         assert (end["all"], end["gone"], end["about"]["alarms"]) == (True, [], [])
-        watched.standings["web-7"].status.set_state(SandboxState.FAILED, "why")
+        with watched.lock:
+            watched.standings["web-7"].status.set_state(SandboxState.FAILED, "why")
         _, rows, end = stream.update()
         assert (list(rows), end["all"], end["about"]) == (["web-7"], False, None)
-        watched.about = watched.about | {"alarms": ["one"]}
-        del watched.standings["web-3"]
+        with watched.lock:
+            watched.about = watched.about | {"alarms": ["one"]}
+            del watched.standings["web-3"]
         last, rows, end = stream.update()
         assert (rows, end["gone"], end["about"]["alarms"]) == ({}, ["web-3"], ["one"])
     # Whoever was away gets what happened meanwhile; who saw another watcher gets everything.
@@ -346,14 +350,14 @@ def test_who_takes_too_long_has_to_leave(made: PageServer, monkeypatch: pytest.M
             begin = time.monotonic()
             with suppress(ConnectionError):
                 # A byte now and then does not give more time.
-                for each in words + b"x" * 30:
+                for each in chain(words, repeat(ord("x"))):
                     client.sendall(bytes((each,)))
                     time.sleep(0.02)
+                    assert time.monotonic() - begin < 60
             answer = b""
             with suppress(ConnectionResetError):
                 answer = client.recv(12)
             assert answer in {b"", b"HTTP/1.1 405"}
-            assert time.monotonic() - begin < 8
 
 
 @pytest.mark.parametrize(
@@ -391,7 +395,7 @@ def test_so_many_pages_can_be_open(made: PageServer, watched: Watched) -> None:
             assert more.status == 503
         assert ask(made).status == 200
         streams[0].close()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             with closing(Stream(made)) as again:
                 if again.status == 200:
@@ -402,12 +406,14 @@ def test_so_many_pages_can_be_open(made: PageServer, watched: Watched) -> None:
 def test_a_page_that_does_not_read_has_to_leave(
     made: PageServer, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "TIMEOUT", 0.5)
+    # Who reads is never so slow, on a busy machine either.
+    monkeypatch.setattr(server, "TIMEOUT", 2.0)
     for number in range(3000):
         watched.add(f"web-{number}", detail="x" * 4000)
     with closing(Stream(made)) as slow, closing(Stream(made)) as quick:
+        opened = len(os.listdir("/proc/self/fd"))
         assert len(quick.update()[1]) == 3000
-        time.sleep(1.5)
+        until(lambda: len(os.listdir("/proc/self/fd")) < opened, "the server closes its end")
         data = b""
         with suppress(ConnectionResetError):
             while part := slow.socket.recv(1 << 20):
@@ -428,12 +434,14 @@ def test_whoever_asks_for_much_waits(serve: Serve, monkeypatch: pytest.MonkeyPat
     assert time.monotonic() - begin > 0.3
 
 
-def test_the_end_does_not_wait_for_open_pages(serve: Serve) -> None:
+def test_the_end_does_not_wait_for_open_pages(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     made = serve()
+    # Whoever says nothing has so long.
+    monkeypatch.setattr(server, "TIMEOUT", 60.0)
     threads = threading.active_count()
     with closing(Stream(made)) as stream, closing(connect(made)):
         stream.update()
         begin = time.monotonic()
         made.close()
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < server.TIMEOUT
         assert threading.active_count() == threads - 1

@@ -16,7 +16,7 @@ from reconciler.cli.main import main
 from tests import browser as browsers
 from tests.browser import Browser, Page
 from tests.conftest import Kernel, ip
-from tests.watch.running import REFUSED, ROUTE, Kept, Running, put, watching
+from tests.watch.running import REFUSED, ROUTE, Kept, Running, put, until, watching
 
 COLUMNS = ("sandbox", "state", "driver", "drift_1h", "revision", "detail")
 # The cells of each row without the age, which goes on.
@@ -80,7 +80,9 @@ def test_it_shows_the_status_the_plan_and_the_history(kept: list[Kept], tmp_path
         kept[0].ip("route", "del", "10.8.0.0/16")
         running.until(lambda: "drift: 1 operation, verified" in page.text("#history"), "the repair in the history")
         assert f"  + ip route add 10.8.0.0/16 via {ROUTE['gateway']} dev eth0 proto 200\n" in page.text("#history")
-        assert page.text("#differs").startswith("Nothing to do after the last look, at ")
+        page.until(
+            "document.getElementById('differs').textContent.startsWith('Nothing to do after the last look, at ')"
+        )
         status = await_rows(page, running)
         assert next(each for each in status["sandboxes"] if each["sandbox"] == kept[0].name)["repairs"] == 1
         # What cannot be done, a broken manifest, one that is deleted, and an alarm.
@@ -91,10 +93,13 @@ def test_it_shows_the_status_the_plan_and_the_history(kept: list[Kept], tmp_path
         assert page.text("#commands").splitlines()[0] == next(each for each in diff if each.startswith("  + "))
         kept[2].file.unlink()
         put(kept[1].file, "apiVersion: reconciler/v1\nsandbox: [\n")
-        running.until(lambda: len(running.status().problems) == 1, "a problem")
+        left = {kept[0].name, kept[1].name}
+        running.until(lambda: (status := running.status()).problems and set(status.sandboxes) == left, "a problem")
         status = await_rows(page, running)
-        assert page.texts("#notices li") == [*status["alarms"], *status["problems"]]
-        assert [each["sandbox"] for each in status["sandboxes"]] == sorted([kept[0].name, kept[1].name])
+        said = [*status["alarms"], *status["problems"]]
+        running.until(lambda: page.texts("#notices li") == said, f"{said}")
+        assert len(status["problems"]) == 1
+        assert {each["sandbox"] for each in status["sandboxes"]} == left
         address = running.events("page")[0]["address"]
         assert all(each.startswith(address) for each in page.requests)
         assert page.complaints == []
@@ -139,7 +144,7 @@ def test_nothing_is_asked_of_another_host(alone: str, tmp_path: Path) -> None:
         with browsers.running(tmp_path / "browser", within) as browser:
             page = browser.open(f"{url}#web-1")
             page.until("document.getElementById('differs').textContent.startsWith('Unknown')")
-            assert page.texts("#rows a") == ["web-1"]
+            until(lambda: page.texts("#rows a") == ["web-1"], "the rows")
             assert page.complaints == []
             assert {each.split("/")[2] for each in page.requests} == {url.split("/")[2]}
         process.communicate()
