@@ -116,8 +116,8 @@ def test_the_first_command_pushes_the_agent_and_says_so(box: Box, capsys: pytest
     assert unit["ActiveState"] == "active"
     assert unit["FragmentPath"] == "/run/systemd/transient/reconciler-agent.service"
     status = box.machine.output(f"cat /proc/{unit['MainPID']}/status")
-    # CAP_NET_ADMIN and CAP_SYS_MODULE, and none besides.
-    assert re.findall(r"(CapBnd|NoNewPrivs):\s+(\w+)", status) == [("CapBnd", "0000000000011000"), ("NoNewPrivs", "1")]
+    # CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_MODULE, and none besides.
+    assert re.findall(r"(CapBnd|NoNewPrivs):\s+(\w+)", status) == [("CapBnd", "0000000000013000"), ("NoNewPrivs", "1")]
     assert box.agent("status") == 0
     assert box.run("diff") == 1
     assert capsys.readouterr().err == ""
