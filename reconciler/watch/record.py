@@ -7,12 +7,15 @@ import time
 
 from reconciler.converge import Failure, Result
 from reconciler.errors import ApplyError, BusyError, ReconcilerError, RefusedError, SandboxGoneError
+from reconciler.history.lines import line
 from reconciler.history.scribe import Scribe
+from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.operations import Operation
 from reconciler.preview import Preview
 from reconciler.remaining import remaining
-from reconciler.watch import clock, outstanding
+from reconciler.watch import clock, log, outstanding
+from reconciler.watch.look import WATCH
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 from reconciler.watch.share import LogShare, objects_of
@@ -212,6 +215,20 @@ class LookRecorder:
             self._last_flush = time.monotonic()
             self._log.emit("flush", level=logging.WARNING, guarded=services)
             self._scribe.tell("flush", guarded=services)
+
+
+def record_unstarted(manifest: Manifest, reason: str, history: Writer) -> None:
+    """Record that a sandbox cannot be watched."""
+    name = manifest.sandbox.id
+    log.emit("failed", level=log.ERROR, sandbox=name, reason=reason, file=manifest.file)
+    history.write(name, line(name, "failed", by=WATCH, reason=reason, file=manifest.file))
+
+
+def record_not_pruned(manifest: Manifest, reason: str, history: Writer) -> None:
+    """Record that nothing was removed from a sandbox whose manifest was deleted."""
+    name = manifest.sandbox.id
+    log.emit("not pruned", level=log.ERROR, sandbox=name, reason=reason)
+    history.write(name, line(name, "not pruned", by=WATCH, reason=reason))
 
 
 def _state(error: Exception) -> SandboxState:
