@@ -7,10 +7,24 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import glob
 from pathlib import Path
 
 _LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 _TRIES = 500
+
+
+def of_machines(watcher: int) -> list[int]:
+    """Return the ID of the process in which a watcher keeps its machines, if there is one."""
+    found = []
+    for children in glob(f"/proc/{watcher}/task/*/children"):
+        # Threads and other children end at any time.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for each in Path(children).read_text().split():
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    if b"machines.inside" in Path(f"/proc/{each}/cmdline").read_bytes():
+                        found.append(int(each))
+    return found
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from reconciler.manifest.dump import dump
 from tests.benchmarks.measure import RECONCILER
 from tests.conftest import Kernel, ip
 from tests.machine import Guest
+from tests.processes import of_machines
 from tests.watch.running import OTHER, ROUTE, Kept, Running, put, reconciler, until, watching
 
 NAMESPACES, MACHINES = 40, 2
@@ -135,10 +136,11 @@ def batch(word: str, names: list[str]) -> None:
 
 
 def held(running: Running) -> tuple[int, int, int]:
-    """Give the watcher's descriptors, threads and bytes of memory."""
-    folder = Path(f"/proc/{running.process.pid}")
-    resident = int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return len(list((folder / "fd").iterdir())), len(list((folder / "task").iterdir())), resident
+    """Give the watcher's descriptors, threads and bytes of memory, with those of the process of its machines."""
+    folders = [Path(f"/proc/{each}") for each in (running.process.pid, *of_machines(running.process.pid))]
+    pages = sum(int((each / "statm").read_text().split()[1]) for each in folders)
+    descriptors, threads = (sum(len(list((each / name).iterdir())) for each in folders) for name in ("fd", "task"))
+    return descriptors, threads, pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> int:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import resource
-import sys
 from functools import partial
 from typing import TypeVar
 
@@ -17,6 +15,7 @@ from reconciler.manifest.files import is_stream
 from reconciler.watch import log
 from reconciler.watch.probation import Confirm
 from reconciler.watch.rollout import Pace, parse_at_once
+from reconciler.watch.tuning import tune
 from reconciler.watch.watcher import Options, Watcher
 from reconciler.watch.worker import Settings
 from reconciler.wording import seconds
@@ -24,7 +23,6 @@ from reconciler.wording import seconds
 _T = TypeVar("_T")
 # The defaults of --look and --full-look, in seconds.
 LOOK, FULL_LOOK = 5.0, 600.0
-_SWITCH = 0.0001
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -156,14 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise HostError("standard input cannot be watched; name files or folders instead")
     if arguments.ui_token_file and not arguments.ui:
         raise HostError("--ui-token-file is for the page, which --ui HOST:PORT serves")
-    # Other commands end so soon that garbage collection is off in them; this one keeps running.
-    gc.enable()
-    # A collection of everything stops all threads, and one sandbox with much to read would cause many of them.
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 1000)
-    # Seconds after which a thread that computes lets another one go on. Each message to a kernel is such a switch, and
-    # with the default of 5 ms, one sandbox that is read for long makes the repairs of all others slow.
-    sys.setswitchinterval(_SWITCH)
+    tune()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Each sandbox takes a descriptor, and a shell often allows only 1,024.
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -284,7 +284,7 @@ class Watcher:
     """The watcher. `data` is what it says of itself (`Watcher.to_data`); `words` is why it says nothing.
 
     `enabled`: systemd would start it. `started`: Unix seconds; `policy_changed`: when the file of the operator's policy
-    was changed, `installed` when the program was. `descriptors`: those that it has open.
+    was changed, `installed` when the program was. `descriptors`: those that its processes have open, by their IDs.
     """
 
     running: Running
@@ -295,7 +295,7 @@ class Watcher:
     started: float = 0.0
     policy_changed: float = 0.0
     installed: float = 0.0
-    descriptors: Usage | None = None
+    descriptors: Mapping[int, Usage] = field(default_factory=dict)
     now: float = 0.0
 
 

@@ -34,7 +34,7 @@ def read() -> Watcher:
         started=_started(pid),
         policy_changed=_changed(data.get("policy", {}).get("file", "")),
         installed=_installed(),
-        descriptors=_descriptors(pid),
+        descriptors={each: found for each in _processes(pid) if (found := _descriptors(each))},
         now=time.time(),
     )
 
@@ -95,8 +95,18 @@ def _installed() -> float:
     return 0.0
 
 
+def _processes(pid: int) -> list[int]:
+    """Return a process, unless it is 0, and those that it has started."""
+    found = [pid] if pid else []
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                found += map(int, file.read().split())
+    return found
+
+
 def _descriptors(pid: int) -> Usage | None:
-    most = limit_of(pid) if pid else None
+    most = limit_of(pid)
     with suppress(OSError):
         return Usage(len(os.listdir(f"/proc/{pid}/fd")), most) if most else None
     return None

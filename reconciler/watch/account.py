@@ -14,7 +14,7 @@ from reconciler.watch.reading import Reading
 from reconciler.watch.revision import Revision
 from reconciler.watch.rollout import Rollout
 from reconciler.watch.state import GOOD, Doubt, SandboxState, SandboxStatus, Standing
-from reconciler.watch.worker import Worker
+from reconciler.watch.watched import Watched
 from reconciler.wording import plural, select
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Held:
     read and distributed.
     """
 
-    workers: dict[str, Worker] = field(default_factory=dict)
+    workers: dict[str, Watched] = field(default_factory=dict)
     manifests: ManifestSet | None = None
     revisions: Mapping[str, Revision] = field(default_factory=dict)
     not_pruned: tuple[str, ...] = ()
@@ -57,11 +57,11 @@ class Account:
         reading: Reading,
         rollout: Rollout,
         authority: Authority,
-        problem: Callable[[], str],
+        problems: Callable[[], Sequence[str]],
     ) -> None:
-        """Tell of these. `problem`: what is wrong with the history, "" if nothing is."""
+        """Tell of these. `problems`: what is wrong besides."""
         self._held, self._reader, self._reading = held, reader, reading
-        self._rollout, self._authority, self._problem = rollout, authority, problem
+        self._rollout, self._authority, self._problems = rollout, authority, problems
         # Whether each sandbox has been looked at since the start.
         self._ready = False
 
@@ -96,9 +96,7 @@ class Account:
             alarms.append(self._authority.problem)
         if self._reader.unsettled:
             alarms.append(f"changed manifests are not read: {self._reader.unsettled}")
-        if problem := self._problem():
-            alarms.append(problem)
-        return alarms
+        return [*alarms, *self._problems()]
 
     def standings(self, named: Sequence[str] = ()) -> list[Standing]:
         """Return what is known of each sandbox, or of those with these patterns of IDs. Any thread may call this."""

@@ -6,10 +6,20 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from reconciler.errors import ReconcilerError
 from reconciler.manifest import policy as policies
 from reconciler.model.policy import POLICY_FILE, Policy
+
+
+class InForce(Protocol):
+    """Knows the policy in force."""
+
+    @property
+    def policy(self) -> Policy:
+        """Return it. Any thread may ask."""
+        ...
 
 
 class Authority:

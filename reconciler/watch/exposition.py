@@ -9,51 +9,26 @@ from __future__ import annotations
 import sys
 from collections import Counter as Count
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from reconciler import errors
-from reconciler.converge import Result
-from reconciler.operations.ipvs import DrainServer
 from reconciler.version import installed_version
 from reconciler.watch import clock
-from reconciler.watch.look import Look
-from reconciler.watch.meter import Meter
+from reconciler.watch.meter import KINDS, Failed, Looked, Measurement, Meter, Repaired
 from reconciler.watch.metrics import Answer
 from reconciler.watch.state import SandboxState, Standing
 from reconciler.wording import printable
 
 # Upper bounds of the buckets, in seconds: a quick look takes a millisecond, and a machine may take a minute to answer.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-# The kinds of errors that have no class of ours: of the operating system, and in reconciler itself.
-SYSTEM, DEFECT = "system", "defect"
 _OPENMETRICS = "application/openmetrics-text"
 _TEXT = {"text/plain", "text/*", "*/*"}
 # In these states, the present text of a manifest is not in force.
 _NOT_USED = {SandboxState.OUTDATED, SandboxState.PENDING}
-
-
-def _kinds() -> dict[type[Exception], str]:
-    """Return the name of each class of the tree of errors: `sandbox_gone` for SandboxGoneError."""
-    found: dict[type[Exception], str] = {}
-    for name, each in vars(errors).items():
-        if isinstance(each, type) and issubclass(each, errors.ReconcilerError) and each is not errors.ReconcilerError:
-            words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-            found[each] = words.strip("_").removesuffix("_error")
-    return found
-
-
-_KINDS = _kinds()
-
-
-def kind_of(error: Exception) -> str:
-    """Return the kind of an error: a class of the tree of errors, SYSTEM or DEFECT."""
-    known = next((_KINDS[each] for each in type(error).__mro__ if each in _KINDS), DEFECT)
-    return SYSTEM if known == DEFECT and isinstance(error, OSError) else known
 
 
 class Snapshot(NamedTuple):
@@ -180,12 +155,20 @@ class _Plain(Collector):
 
 
 class Metrics(Meter):
-    """All metrics of one watcher. `read` returns what is known; the thread of whoever asks calls it."""
+    """All metrics of one watcher.
 
-    def __init__(self, read: Callable[[], Snapshot]) -> None:
+    `read` returns what is known; the thread of whoever asks calls it. `machines` returns the ID of the process of the
+    machines, 0 if there is none.
+    """
+
+    keeps = True
+
+    def __init__(self, read: Callable[[], Snapshot], machines: Callable[[], int] = int) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Standings(read))
         ProcessCollector(registry=self._registry)
+        # Nothing is found of a process 0.
+        ProcessCollector("reconciler_machines", machines, registry=self._registry)
         self._looks = Histogram(
             "reconciler_look_duration_seconds",
             "time of a look at a sandbox, with its repair if there was one",
@@ -207,27 +190,23 @@ class Metrics(Meter):
             registry=self._registry,
         )
         # From 0 on: nobody sees the increase of a series that begins with 1.
-        for kind in (*_KINDS.values(), SYSTEM, DEFECT):
+        for kind in KINDS:
             self._errors.labels(kind)
         self._drains = Counter("reconciler_drains", "IPVS servers that have begun to drain", registry=self._registry)
 
-    def record_look(self, look: Look, seconds: float, *, succeeded: bool) -> None:
-        """Record how long a look took."""
-        kind, result = "full" if look.full else "quick", "ok" if succeeded else "failed"
-        self._looks.labels(look.driver, kind, result).observe(seconds)
-
-    def record_repair(self, look: Look, result: Result) -> None:
-        """Record how long operations took, how many servers began to drain, and what could not be changed."""
-        if result.operations:
-            self._applies.labels(look.driver, look.cause or "drift").observe(result.seconds)
-        if result.draining:
-            self._drains.inc(sum(isinstance(each, DrainServer) for each in result.operations))
-        if result.failure:
-            self.record_error(result.failure.error)
-
-    def record_error(self, error: Exception) -> None:
-        """Record an error, by its kind."""
-        self._errors.labels(kind_of(error)).inc()
+    def add(self, measurement: Measurement) -> None:
+        """Count a measurement."""
+        match measurement:
+            case Looked(driver, full, succeeded, seconds):
+                kind, result = "full" if full else "quick", "ok" if succeeded else "failed"
+                self._looks.labels(driver, kind, result).observe(seconds)
+            case Repaired(driver, cause, seconds, drains):
+                self._applies.labels(driver, cause).observe(seconds)
+                self._drains.inc(drains)
+            case Failed(kind):
+                self._errors.labels(kind).inc()
+            case _:
+                assert_never(measurement)
 
     def expose(self, accept: str) -> Answer:
         """Return all metrics. `accept`: the header of a request, which may prefer OpenMetrics."""

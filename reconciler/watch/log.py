@@ -42,6 +42,14 @@ def configure(form: str, level: str = "operation") -> None:
     threading.excepthook = _log_end
 
 
+def configured() -> tuple[str, str]:
+    """Return the form and the level that `configure` was called with."""
+    root = logging.getLogger("reconciler")
+    is_json = any(isinstance(each.formatter, _Json) for each in root.handlers)
+    level = next((name for name, number in LEVELS.items() if number == root.level), "operation")
+    return ("json" if is_json else "text"), level
+
+
 def _log_end(ended: threading.ExceptHookArgs) -> None:
     """Log the error that has ended a thread, as one line: a defect, as all others are handled."""
     if ended.exc_value is not None:
@@ -61,6 +69,11 @@ def emit_operations(sandbox: str, commands: Iterable[str]) -> None:
     if _logger.isEnabledFor(OPERATION):
         for command in commands:
             emit("operation", level=OPERATION, sandbox=sandbox, command=command)
+
+
+def report_history(problem: str) -> None:
+    """Log that records of the history begin to be missing, or that none is any more."""
+    emit("alarm" if problem else "history", level=ERROR if problem else INFO, history=problem or "complete again")
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, object]:

@@ -7,13 +7,16 @@ import time
 
 from reconciler.converge import Failure, Result
 from reconciler.errors import ApplyError, BusyError, ReconcilerError, RefusedError, SandboxGoneError
+from reconciler.history.lines import line
 from reconciler.history.scribe import Scribe
+from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.operations import Operation
 from reconciler.pending import Pending
 from reconciler.preview import Preview
 from reconciler.remaining import remaining
-from reconciler.watch import clock, outstanding
+from reconciler.watch import clock, log, outstanding
+from reconciler.watch.look import WATCH
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 from reconciler.watch.share import LogShare, objects_of
@@ -236,6 +239,20 @@ class LookRecorder:
             self._shielded = (services, reason)
             level = logging.WARNING if wanted and reason else logging.INFO
             self._log.emit("shield", level=level, services=services, **({"reason": reason} if reason else {}))
+
+
+def record_unstarted(manifest: Manifest, reason: str, history: Writer) -> None:
+    """Record that a sandbox cannot be watched."""
+    name = manifest.sandbox.id
+    log.emit("failed", level=log.ERROR, sandbox=name, reason=reason, file=manifest.file)
+    history.write(name, line(name, "failed", by=WATCH, reason=reason, file=manifest.file))
+
+
+def record_not_pruned(manifest: Manifest, reason: str, history: Writer) -> None:
+    """Record that nothing was removed from a sandbox whose manifest was deleted."""
+    name = manifest.sandbox.id
+    log.emit("not pruned", level=log.ERROR, sandbox=name, reason=reason)
+    history.write(name, line(name, "not pruned", by=WATCH, reason=reason))
 
 
 def _state(error: Exception) -> SandboxState:

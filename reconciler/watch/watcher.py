@@ -34,6 +34,7 @@ from reconciler.manifest.whereabouts import place_of
 from reconciler.watch import clock, health, log, notify
 from reconciler.watch.account import IN_FORCE, Account, Held
 from reconciler.watch.authority import Authority
+from reconciler.watch.crew import Crew
 from reconciler.watch.lock import lock_host
 from reconciler.watch.look import WATCH
 from reconciler.watch.manifests import ManifestReader, ManifestSet
@@ -48,9 +49,8 @@ from reconciler.watch.reading import Reading
 from reconciler.watch.report import StatusSocket
 from reconciler.watch.revision import Revision
 from reconciler.watch.rollout import Pace, Rollout
-from reconciler.watch.state import SandboxState
 from reconciler.watch.wake import Wake
-from reconciler.watch.worker import Settings, Worker
+from reconciler.watch.worker import Common, Settings
 from reconciler.wording import plural
 
 # Seconds between two checks of namespaces and pauses.
@@ -75,12 +75,6 @@ class Options(NamedTuple):
     push: bool = False
 
 
-def _report_history(problem: str) -> None:
-    """Log that records of the history begin to be missing, or that none is any more."""
-    level = logging.ERROR if problem else logging.INFO
-    log.emit("alarm" if problem else "history", level=level, history=problem or "complete again")
-
-
 class Watcher:
     """Watches all sandboxes until a signal ends it. Only the thread that calls `run` changes anything here."""
 
@@ -89,10 +83,7 @@ class Watcher:
         self._authority = Authority(options.policy, paths, push=options.push)
         self._reader = ManifestReader(paths, policy=self._authority.policy)
         self._held = Held()
-        self._claims = Claims()
-        self._history = Writer(_report_history)
-        # Workers that were stopped because their manifests were deleted, and whose threads may still run.
-        self._ending: list[Worker] = []
+        self._history = Writer(log.report_history)
         self._rollout = Rollout(options.pace)
         # The failures for which an alarm was logged.
         self._stopped_at: tuple[str, ...] = ()
@@ -103,10 +94,14 @@ class Watcher:
         self._reading = Reading(self._reader, self._manifests_wake.set)
         # Sandboxes whose workers are done with a manifest, and whether they succeeded. Other threads append.
         self._done: deque[tuple[str, bool]] = deque()
-        self._account = Account(
-            self._held, self._reader, self._reading, self._rollout, self._authority, lambda: self._history.problem
-        )
+        self._account = Account(self._held, self._reader, self._reading, self._rollout, self._authority, self._problems)
         self._meter, self._pages = self._make_pages()
+        self._crew = Crew(
+            self._held,
+            Common(options.settings, Claims(), self._authority, self._meter, self._history),
+            self._on_done,
+            lambda reason: self._tell("alarm", level=logging.ERROR, machines=reason),
+        )
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. BusyError if another watcher runs on this host."""
@@ -146,12 +141,16 @@ class Watcher:
             return Meter(), {}
         from reconciler.watch.exposition import Metrics
 
-        metrics = Metrics(self._account.snapshot)
+        metrics = Metrics(self._account.snapshot, lambda: self._crew.pid)
         return metrics, {
             "/metrics": metrics.expose,
             "/healthz": lambda _: health.answer(self._account.faults()),
             "/readyz": lambda _: health.answer([*self._account.faults(), *self._account.unready()]),
         }
+
+    def _problems(self) -> list[str]:
+        """Return what is wrong with the history, and with the process of the machines."""
+        return [*filter(None, [self._history.problem]), *self._crew.problems]
 
     def _handle_signals(self, stack: ExitStack) -> None:
         def end(*_: object) -> None:
@@ -195,11 +194,10 @@ class Watcher:
             notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._authority.reload()
             self._reader.policy = self._authority.policy
+            self._crew.reload()
             self._presence.reload()
             if self._authority.problem:
                 self._tell("alarm", level=logging.ERROR, policy=self._authority.problem)
-            for worker in self._held.workers.values():
-                worker.reload()
             self._reading.wake()
             notify.send("READY=1")
         while self._done:
@@ -252,15 +250,12 @@ class Watcher:
         # Whatever changes in a namespace after its first look is reported.
         self._track()
         self._refresh_presence()
-        if self._claims.keep(found.manifests):
-            # What was refused because another sandbox had its namespace may be possible now.
-            refused = (name for name, each in self._held.workers.items() if each.status.state is SandboxState.REFUSED)
-            self._request_full_looks(list(refused))
+        self._crew.keep_claims(found.manifests)
         changed = []
         for name, manifest in found.manifests.items():
             worker = self._held.workers.get(name)
             if worker is None and first:
-                self._start_worker(manifest)
+                self._watch(manifest)
             elif worker is None or worker.manifest.sandbox != manifest.sandbox:
                 changed.append(manifest)
             else:
@@ -275,11 +270,7 @@ class Watcher:
         """Begin with the changed manifests whose turn it is; log an alarm if failures have stopped the rollout."""
         begun = self._rollout.begin(len(self._held.manifests.manifests) if self._held.manifests else 0)
         for manifest in begun:
-            worker = self._held.workers.get(manifest.sandbox.id)
-            if worker is None:
-                self._start_worker(manifest)
-            else:
-                worker.assign(manifest, self._revision_of(manifest))
+            self._watch(manifest)
         if begun:
             self._track()
         alarmed, self._stopped_at = self._stopped_at, self._rollout.stopped
@@ -287,30 +278,8 @@ class Watcher:
             failed, waiting = ", ".join(self._stopped_at), len(self._rollout.waiting)
             self._tell("alarm", level=logging.ERROR, rollout="stopped", failed=failed, waiting=waiting)
 
-    def _start_worker(self, manifest: Manifest) -> None:
-        """Start to watch a sandbox. If this process has no descriptor or thread left, the next tick tries again."""
-        name = manifest.sandbox.id
-        try:
-            worker = Worker(
-                manifest,
-                self._revision_of(manifest),
-                self._options.settings,
-                self._claims,
-                self._authority,
-                self._meter,
-                self._on_done,
-                self._history,
-            )
-            worker.start()
-        except (OSError, RuntimeError) as error:
-            known = name in self._held.unstarted
-            self._held.unstarted[name] = str(error)
-            if not known:
-                log.emit("failed", level=logging.ERROR, sandbox=name, reason=str(error), file=manifest.file)
-                self._history.write(name, line(name, "failed", by=WATCH, reason=str(error), file=manifest.file))
-            return
-        self._held.workers[name] = worker
-        self._held.unstarted.pop(name, None)
+    def _watch(self, manifest: Manifest) -> None:
+        self._crew.watch(manifest, self._revision_of(manifest))
 
     def _release(self, gone: Sequence[str], found: ManifestSet) -> None:
         """Stop the workers whose manifests were deleted; with `--prune`, let them remove first what is owned.
@@ -330,16 +299,14 @@ class Watcher:
         for name in gone:
             if name in spared:
                 continue
-            worker = self._held.workers.pop(name)
+            manifest = self._held.workers[name].manifest
             self._rollout.drop(name)
             # If another manifest has the same namespace or machine, the sandbox has only got another ID.
-            pruned = prune and place_of(worker.manifest.sandbox.driver) not in in_use
-            worker.stop(prune=pruned)
-            if not worker.join(0):
-                self._ending.append(worker)
-            log.emit("released", sandbox=name, file=worker.manifest.file, pruned=pruned)
+            pruned = prune and place_of(manifest.sandbox.driver) not in in_use
+            self._crew.end(name, prune=pruned)
+            log.emit("released", sandbox=name, file=manifest.file, pruned=pruned)
             reason = "its manifest was deleted"
-            self._history.write(name, line(name, "released", by=WATCH, file=worker.manifest.file, reason=reason))
+            self._history.write(name, line(name, "released", by=WATCH, file=manifest.file, reason=reason))
 
     def _forward_changes(self) -> None:
         """Ask for looks at the sandboxes in whose namespaces something has changed."""
@@ -362,12 +329,12 @@ class Watcher:
             self._request_full_looks(self._held.workers)
         manifests = self._held.manifests.manifests if self._held.manifests else {}
         for name in self._held.unstarted.keys() & manifests.keys():
-            self._start_worker(manifests[name])
+            self._watch(manifests[name])
         if self._host_changed:
             self._host_changed = False
             for worker in self._held.workers.values():
                 worker.retry_if_host_lacked()
-        self._ending = [worker for worker in self._ending if not worker.join(0)]
+        self._crew.tick()
         self._history.retry()
 
     def _track(self) -> None:
@@ -393,12 +360,8 @@ class Watcher:
     def _stop(self) -> None:
         """Stop all workers, and wait until their current looks have ended."""
         notify.send("STOPPING=1")
-        for worker in self._held.workers.values():
-            worker.stop()
-        deadline = time.monotonic() + STOP_TIMEOUT
-        late = [worker for worker in (*self._held.workers.values(), *self._ending) if not worker.join(0)]
-        late = [worker for worker in late if not worker.join(deadline - time.monotonic())]
-        self._tell("stopped", unfinished=", ".join(worker.status.sandbox for worker in late))
+        late = self._crew.stop(STOP_TIMEOUT)
+        self._tell("stopped", unfinished=", ".join(late))
 
     def _tell(self, event: str, *, level: int = logging.INFO, **fields: object) -> None:
         """Log and record what happens to the watch as a whole."""

@@ -47,7 +47,7 @@ from reconciler.operations import Operation
 from reconciler.preview import Preview, preview
 from reconciler.watch import clock, log, pause
 from reconciler.watch.agenda import GAP, Agenda
-from reconciler.watch.authority import Authority
+from reconciler.watch.authority import InForce
 from reconciler.watch.failures import Failures
 from reconciler.watch.fights import Fights
 from reconciler.watch.look import Look, drift
@@ -90,33 +90,45 @@ class Settings(NamedTuple):
     bake: float = 0.0
 
 
+class Common(NamedTuple):
+    """What all workers of a process share.
+
+    `claims`: which of their sandboxes have which namespaces. `authority`: what the operator allows at present. `meter`
+    measures the looks, and `history` gets what happens.
+    """
+
+    settings: Settings
+    claims: Claims
+    authority: InForce
+    meter: Meter
+    history: Writer
+
+
 class Worker:
     """Watches one sandbox.
 
-    `claims`: which sandboxes of the watch have which namespaces. `authority`: what the operator allows at present.
-    `meter` measures the looks, and `history` gets what happens. `on_done` is called in the worker's thread, with the
-    sandbox's ID and whether it succeeded, each time that a manifest has taken effect or failed to. Other threads may
-    call all public methods.
+    The worker's thread calls `on_done`, with the sandbox's ID and whether it succeeded, each time that a manifest has
+    taken effect or failed to; `on_change` each time that the status is another one; and `on_end` as the last thing.
+    Other threads may call all public methods.
     """
 
     def __init__(
         self,
         manifest: Manifest,
         revision: Revision,
-        settings: Settings,
-        claims: Claims,
-        authority: Authority,
-        meter: Meter,
+        common: Common,
         on_done: Callable[[str, bool], None],
-        history: Writer,
+        on_change: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self._claims, self._authority, self._meter, self._history = claims, authority, meter, history
+        settings, self._claims, self._authority, self._meter, history = common
+        self._history = history
         self._scribe = Scribe(history, manifest.sandbox.id, str(manifest.sandbox.driver))
         self._recorder = LookRecorder(manifest, revision, self._scribe)
         self._settings = settings
         confirm = settings.confirm if settings.change else Confirm.NONE
         self._probation = Probation(manifest.sandbox.id, history, confirm, settings.bake)
-        self._on_done = on_done
+        self._on_done, self._on_change, self._on_end = on_done, on_change, on_end
         self._wake = Wake()
         self._fights, self._failures = Fights(), Failures()
         self._agenda = Agenda(settings.full_look)
@@ -125,7 +137,7 @@ class Worker:
         self._lock = threading.Lock()
         self._manifest, self._revision, self._cause = manifest, revision, "start"
         # What the current look goes by, and the desired sandbox of the last repair that succeeded.
-        self._current = Look(manifest, revision, self._cause, full=True, policy=authority.policy)
+        self._current = Look(manifest, revision, self._cause, full=True, policy=self._authority.policy)
         self._applied: Sandbox | None = None
         # When the current look began; None after its end, while a machine stays connected.
         self._begun: float | None = None
@@ -235,6 +247,12 @@ class Worker:
         return True
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        finally:
+            self._on_end()
+
+    def _watch(self) -> None:
         while self._await_look():
             try:
                 if look := self._begin_look():
@@ -318,6 +336,7 @@ class Worker:
             notices = machine.heard(self._agenda.seconds_to_next(), lender.fileno())
             if notices.guarded:
                 self._recorder.record_flush(len(notices.guarded))
+                self._on_change()
             if notices.lost:
                 # The guard has ended, or only notifications were lost and it still runs.
                 machine.guard(())
@@ -343,12 +362,14 @@ class Worker:
         self.status.lent = clock.now()
         # There is no look meanwhile, so the state becomes stale after SLACK seconds.
         self.status.valid_until = min(self.status.valid_until, clock.now() + SLACK)
+        self._on_change()
         with borrower:
             lend(borrower)
             while not is_back(borrower, self._wake.fileno()) and not self._stopping:
                 self._wake.clear()
         self._borrower = None
         self.status.lent = 0.0
+        self._on_change()
         self._agenda.request_full_look()
         log.emit("lent", sandbox=self.status.sandbox, seconds=time.monotonic() - begin)
 
@@ -448,9 +469,10 @@ class Worker:
 
         While a change has to pass its checks once more, it has not taken effect yet.
         """
+        self._on_change()
         if look.cause or self._is_baking:
             self._is_baking = self._probation.baked_in is not None
-            if not self._is_baking:
+            if not self._is_baking and not self._stopping:
                 self._on_done(self.status.sandbox, succeeded)
 
     def _measure(self, look: Look, *, succeeded: bool) -> None:
@@ -572,8 +594,9 @@ class Worker:
         self._recorder.set_manifest(look.manifest, look.revision)
         self._recorder.record_failure(look.manifest, error, self._agenda.end_failed_look(wait, least=least))
         self._end_try(look)
+        self._on_change()
         # If another run uses the sandbox, or the manifest has changed meanwhile, this says nothing about the manifest.
-        if not busy and look.manifest.sandbox == self._manifest.sandbox:
+        if not busy and not self._stopping and look.manifest.sandbox == self._manifest.sandbox:
             # A rollout does not count a missing sandbox as a failure: the manifest is applied when the sandbox appears.
             self._on_done(self.status.sandbox, gone)
 

@@ -20,6 +20,7 @@ from tests.benchmarks.ipvs import HEAD
 from tests.benchmarks.measure import RECONCILER, Figure
 from tests.conftest import Kernel, ip
 from tests.machine import Guest
+from tests.processes import of_machines
 from tests.traffic.world import PACE, world
 
 MANY, ROUNDS, IDLE_SECONDS = 500, 15, 30.0
@@ -63,13 +64,17 @@ class Watch:
         return self.events(name)[count - 1]
 
     def cpu(self) -> float:
-        """Seconds that it has computed."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds that it has computed, with the process of its machines."""
+        fields = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in self._processes()]
+        return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
     def resident(self) -> int:
-        """Bytes that are resident."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        """Bytes that are resident, with those of the process of its machines."""
+        pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in self._processes()]
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def _processes(self) -> list[int]:
+        return [self.process.pid, *of_machines(self.process.pid)]
 
 
 @contextmanager

@@ -120,7 +120,7 @@ FOUND = [
     (told(state="paused", since=1_000.0), "watcher-paused"),
     (with_watcher(data={"policy": {"file": "/p", "read": 100.0}}, policy_changed=200.0), "watcher-policy"),
     (with_watcher(started=100.0, installed=200.0), "watcher-old"),
-    (with_watcher(descriptors=Usage(90, 100)), "watcher-descriptors"),
+    (with_watcher(descriptors={7: Usage(9, 100), 8: Usage(90, 100)}), "watcher-descriptors"),
     (replace(WELL, broken=(Broken("a.yaml:1:1: wrong", "a.yaml", readable=True),)), "manifest-wrong"),
     (replace(WELL, policy="line 1: wrong"), "policy-wrong"),
     (machine(failure=Failure(Trouble.BUSY, "another process"), network=None), "sandbox-busy"),

@@ -16,7 +16,7 @@ from reconciler.watch.meter import Meter
 from reconciler.watch.revision import Revision
 from reconciler.watch.state import SandboxState
 from reconciler.watch.watcher import Options, Watcher
-from reconciler.watch.worker import Settings, Worker
+from reconciler.watch.worker import Common, Settings, Worker
 
 SETTINGS = Settings(look=5.0, full_look=600.0)
 
@@ -38,9 +38,8 @@ def ask(watcher: Watcher, path: str) -> tuple[int, str]:
 def add(watcher: Watcher, name: str) -> Worker:
     """Add a worker whose thread does not run."""
     manifest = Manifest(f"{name}.yaml", "", 0, Sandbox(id=name, driver=NetnsAddress(name=name)))
-    worker = Worker(
-        manifest, Revision(), SETTINGS, Claims(), watcher._authority, Meter(), lambda *_: None, watcher._history
-    )
+    common = Common(SETTINGS, Claims(), watcher._authority, Meter(), watcher._history)
+    worker = Worker(manifest, Revision(), common, lambda *_: None)
     watcher._held.workers[name] = worker
     return worker
 

@@ -19,6 +19,7 @@ from reconciler.watch import pause
 from tests.allowed import FILE
 from tests.conftest import Kernel, ip
 from tests.examples import examples
+from tests.processes import of_machines
 from tests.system.box import MACS
 from tests.watch.running import REFUSED, Running, put, until, watching
 
@@ -63,8 +64,11 @@ def write(folder: Path, name: str, driver: dict[str, dict[str, str | int]]) -> N
 
 def used(running: Running) -> float:
     """Return the seconds of processor time that a watcher has used, with its children."""
-    fields = Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    found = 0
+    for pid in (running.process.pid, *of_machines(running.process.pid)):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found += sum(map(int, fields[11:15]))
+    return found / os.sysconf("SC_CLK_TCK")
 
 
 def allowed(figure: float) -> float:

@@ -115,10 +115,11 @@ def _version(scene: Scene) -> Iterator[Hit]:
 
 
 def _descriptors(scene: Scene) -> Iterator[Hit]:
-    found = scene.watcher.descriptors
-    if found and found.share > _NEARLY:
-        words = f"the watcher has {found.used:,} of {found.most:,} possible descriptors open"
-        yield Hit(WATCHER, words, f"{command('prlimit', f'--pid={scene.watcher.pid}', f'--nofile={4 * found.most}')}")
+    for pid, found in scene.watcher.descriptors.items():
+        if found.share > _NEARLY:
+            its = "" if pid == scene.watcher.pid else "'s process for machines"
+            words = f"the watcher{its} has {found.used:,} of {found.most:,} possible descriptors open"
+            yield Hit(WATCHER, words, command("prlimit", f"--pid={pid}", f"--nofile={4 * found.most}"))
 
 
 def _manifests(scene: Scene) -> Iterator[Hit]:
