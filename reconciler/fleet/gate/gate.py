@@ -95,12 +95,12 @@ class Gate:
 
     async def _end_connections(self) -> None:
         # aiohttp has no event for the end of all, and one may just have been accepted.
-        for _ in range(100):
+        for number in range(100):
             for connection in self._server.connections:
                 if isinstance(connection, HostConnection):
                     connection.abort()
             await asyncio.sleep(0.01)
-            if not self._server.connections:
+            if number > 3 and not self._server.connections:
                 return
 
 
