@@ -86,11 +86,12 @@ class Gate:
             self.listener.close()
             for task in tasks:
                 task.cancel()
+            # First, whatever becomes of the rest: hosts go to another gate at once.
+            await self._end_connections()
             await asyncio.wait(tasks, timeout=_END)
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(_END):
                     await self._presence.end()
-            await self._end_connections()
             log.emit("stopped")
 
     async def _end_connections(self) -> None:
