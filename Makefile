@@ -17,7 +17,8 @@ KERNEL := linux-image-6.12-cloud-amd64
 SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db curl:curl
 # Shows the page of `watch --ui` without a window.
 BROWSER := chromium-headless-shell:chromium-headless-shell
-SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git
+SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
+	libvirtd:libvirt-daemon virsh:libvirt-clients debootstrap:debootstrap mke2fs:e2fsprogs
 USER_ID := $(shell id -u)
 # The program of Debian's package, without its service, which would run for good. One that is installed already does.
 ETCD := $(if $(shell command -v etcd),,.etcd/usr/bin/etcd)
@@ -29,7 +30,7 @@ DEMO := ip:iproute2 ping:iputils-ping unshare:util-linux $(if $(filter 0,$(USER_
 LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv fresh setup system demo demo-fleet test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations dist test-deb lock clean
+.PHONY: help venv fresh setup system demo demo-fleet demo-libvirt test test-fast test-6.1 test-6.12 lint generated editors bench docs soak mutations dist test-deb lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+[a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z][a-z0-9. -]*):.*## /  make \1\t/' | expand -t 26
@@ -42,6 +43,9 @@ demo: venv ## show the main job in a namespace, and for root in a real virtual m
 	$(call install,$(DEMO))
 	$(call refresh)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
+
+demo-libvirt: root venv system ## show a domain of libvirt getting a network, by a libvirtd of the demo's own
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo-libvirt.sh
 
 demo-fleet: venv $(ETCD) ## show a fleet of five hosts, as root: waves, a failing host, a rollback, the loss of etcd (a minute)
 	$(call install,$(FLEET))
@@ -101,10 +105,11 @@ docs: $(DOCS)/.complete ## build the documentation as a site in build/site, and 
 mutations: root setup ## drop each field of each object from the encoders; the tests must notice (ten minutes)
 	$(VENV)/bin/python -m tests.mutations
 
-soak: root setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go; compare an hour of history with recorders
+soak: root setup ## take 40 times as many random examples; watch for half an hour, with kills and 10,000 namespaces that come and go; compare an hour of history with recorders; reboot a stock guest
 	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 	$(VENV)/bin/python -m tests.watch.recorded
+	$(VENV)/bin/python -m tests.reboot
 
 dist: setup packagers ## build sdist, wheel and Debian package into dist/, and check each; a container image if buildah is installed
 	@$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements-dist.txt
@@ -169,6 +174,10 @@ system:
 	$(call install,$(SYSTEM))
 	@# The names of protocols, as rules have them.
 	@test -e /etc/protocols || $(MAKE) --no-print-directory package NAME=netbase
+	@# What has no command of its own: libvirt's driver and its binding.
+	@for name in libvirt-daemon-driver-qemu python3-libvirt; do \
+		dpkg-query -s $$name >/dev/null 2>&1 || $(MAKE) --no-print-directory package NAME=$$name || exit 1; \
+	done
 	$(call refresh)
 
 .etcd/usr/bin/etcd:

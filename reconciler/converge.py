@@ -78,9 +78,14 @@ def apply(
         accept(before)
         check_deletions(before.plan, allowance)
         with scribe.change(before.plan.operations) as change:
-            failed = _carry_out(
-                driver, before, before.plan.segments, change, progress, adopt=adopt, all_or_nothing=all_or_nothing
-            )
+            try:
+                failed = _carry_out(
+                    driver, before, before.plan.segments, change, progress, adopt=adopt, all_or_nothing=all_or_nothing
+                )
+            except VerifyError:
+                if not _repeat(driver, before, adopt=adopt):
+                    raise
+                failed = None
         if failed:
             raise failed[1]
         operations = before.plan.operations
@@ -206,6 +211,22 @@ def _carry_out(
     else:
         _check(before, adopt=adopt, excused=excused)
     return None
+
+
+def _repeat(driver: Driver, before: Preview, *, adopt: Adoption) -> bool:
+    """Apply once more what a program in the sandbox has undone meanwhile, if that was to be expected of one.
+
+    Return whether the sandbox is as it should be now. Nothing is deleted: what appeared meanwhile is not ours to judge.
+    """
+    if not any(each.is_contested for each in before.plan.operations):
+        return False
+    segments = preview(driver, before.desired, adopt=adopt).plan.segments
+    if any(each.sign == "-" for each in flat(segments)):
+        return False
+    if any(outcome.status is not Status.DONE for outcome in execute(driver, segments)):
+        return False
+    _verify(driver, before.desired, adopt=adopt, excused=frozenset())
+    return True
 
 
 def _by_fate(fates: Fates) -> dict[str, Sequence[Operation]]:

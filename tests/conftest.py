@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,14 @@ from reconciler.guest.client import AgentClient
 from tests import allowed, resumed
 from tests.examples import examples
 from tests.host import Host, started
+from tests.libvirt.daemon import Daemon, booted
+from tests.libvirt.daemon import domain as domain_xml
 from tests.machine import Guest
 
 # Property tests take a quarter of the usual examples; `make soak` has --hypothesis-profile=thorough.
 _DATABASE = {} if os.access(Path(__file__).parents[1], os.W_OK) else {"database": None}
-hypothesis.settings.register_profile("fast", max_examples=25, deadline=None, **_DATABASE)
+_FAST = 25
+hypothesis.settings.register_profile("fast", max_examples=_FAST, deadline=None, **_DATABASE)
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, **_DATABASE)
 hypothesis.settings.load_profile("fast")
 
@@ -60,11 +64,21 @@ _OTHER_WATCHERS = (
 _HOST = {
     "watcher": (*_WATCHERS, *_OTHER_WATCHERS),
     "container": ("tests/kata/", "tests/system/test_examples.py"),
+    "libvirt": ("tests/libvirt/",),
     # One cluster of etcd for all of them.
     "etcd": ("tests/fleet/test_",),
 }
 # Kinds of sandboxes in which the same tests run, as these name them.
-_PLACES = ("netns", "vm", "kata")
+_PLACES = ("netns", "vm", "libvirt", "kata")
+# One process has a libvirtd and a domain. A test takes as long there as in a machine of ours, and only the ways of NICs
+# differ. So `make test` runs these of the shared suites over libvirt, and `make soak` all.
+_LIBVIRT = "libvirt"
+_OVER_LIBVIRT = (
+    "tests/system/test_ownership.py::test_others_are_untouched[",
+    "tests/system/test_ownership.py::test_what_show_prints_is_what_is_there[",
+    "tests/system/test_fields.py::test_device[",
+    "tests/ipvs/test_ownership.py::test_adopt_takes_the_table_whole[",
+)
 # Mostly waits, so it goes well beside what computes.
 _WAITING = "tests/watch/"
 
@@ -72,6 +86,7 @@ _WAITING = "tests/watch/"
 # Fixtures that need the rights of root. Each is a marker of the same name; the first that a test uses is its reason.
 _PRIVILEGED = {
     "guest": "needs root: runs a virtual machine",
+    "daemon": "needs root: runs libvirtd",
     "kernel": "needs root: changes network namespaces",
     "root": "needs root",
 }
@@ -89,8 +104,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by their fixtures, and sort long groups first, so that short ones fill what is left of the run."""
+    _leave_for_soak(config, items)
     ranks: dict[str, int] = {}
     for item in items:
         used = _fixtures(item)
@@ -111,10 +127,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (ranks[_group(item.nodeid)], not item.nodeid.startswith(_WAITING)))
 
 
+def _leave_for_soak(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests over libvirt that only `make soak` runs, and leave them out otherwise, unless one is named."""
+    named = any("[" in word for word in config.args)
+    left = [each for each in items if _place(each.nodeid) == _LIBVIRT and not each.nodeid.startswith(_OVER_LIBVIRT)]
+    for each in left:
+        each.add_marker("repeats")
+    if left and not named and hypothesis.settings().max_examples <= _FAST:
+        items[:] = [each for each in items if each not in left]
+        config.hook.pytest_deselected(items=left)
+
+
 def _fixtures(item: pytest.Item) -> set[str]:
     """Return the names of the fixtures of a test. One that runs in a machine asks for `guest` when it begins."""
     used = set(getattr(item, "fixturenames", ()))
-    return used | {"guest"} if "root" in used and _place(item.nodeid) in {"vm", "kata"} else used
+    place = _place(item.nodeid)
+    if "root" in used and place == _LIBVIRT:
+        return used | {"daemon"}
+    # A namespace with a table of IPVS is one of the guest.
+    inside = place in {"vm", "kata"} or (place == "netns" and "where" in used)
+    return used | {"guest"} if "root" in used and inside else used
 
 
 def _place(nodeid: str) -> str:
@@ -132,6 +164,8 @@ def _group(nodeid: str) -> str:
         if nodeid.startswith(beginnings):
             return name
     place = _place(nodeid)
+    if place == _LIBVIRT:
+        return place
     return nodeid.partition("[")[0].rpartition("::")[0] + (f"[{place}]" if place else "")
 
 
@@ -275,6 +309,33 @@ def guest(root: None) -> Iterator[Guest]:
     """The machine of all tests of a process; each leaves it as it was. A second processor would cost a tenth."""
     with resumed.started(f"test-{os.getpid()}", resumed.Kind(processors=1, python=True)) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def daemon(root: None) -> Iterator[Daemon]:
+    """Start a libvirtd of its own; tests run in its namespace of mounts."""
+    if not shutil.which("libvirtd"):
+        pytest.skip("needs libvirtd: `make setup` installs it")
+    made = Daemon()
+    try:
+        with made.entered():
+            made.start()
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture(scope="session")
+def _domain(daemon: Daemon) -> Guest:
+    with daemon.entered():
+        return booted(daemon, "box", domain_xml("box"))
+
+
+@pytest.fixture
+def domain(daemon: Daemon, _domain: Guest) -> Iterator[Guest]:
+    """Give the domain of all tests of a process, `box`, which has no channel of the agent; each leaves it as it was."""
+    with daemon.entered():
+        yield _domain
 
 
 @pytest.fixture(scope="module")

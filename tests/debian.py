@@ -192,7 +192,7 @@ def _applied(host: Debian) -> None:
 
 
 def _edited(host: Debian, package: Path) -> None:
-    edited = host.text(_POLICY).replace("[netns, vm, kata]", "[vm]")
+    edited = host.text(_POLICY).replace("[netns, vm, libvirt, kata]", "[vm]")
     (host.root / _POLICY).write_text(edited)
     host.install(package)
     assert host.text(_POLICY) == edited

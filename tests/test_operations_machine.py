@@ -9,7 +9,9 @@ import pytest
 
 from reconciler.guest.qmp import Monitor
 from reconciler.model.machine import Other
+from reconciler.model.sandbox import LibvirtAddress
 from reconciler.operations import Operation
+from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
 from reconciler.operations.machine import (
     AddDevice,
     AddNetdev,
@@ -19,6 +21,7 @@ from reconciler.operations.machine import (
     MachineOperation,
     NameInterface,
     PlugOperation,
+    SetUnmanaged,
     adopted_nic,
     adoption_mark,
     plug_id,
@@ -33,6 +36,10 @@ OTHER, MARK = Other("nic_0", "net-0"), "reconciler.adopted.4.5.tap1nic_0net-0"
 CHARDEV = f"chardev-add socket,id=reconciler-tap1,path={SOCKET},reconnect=1"
 DEVICE = f"device_add virtio-net-pci,id=reconciler-tap1,netdev=reconciler-tap1,mac={MAC},bus=port0,addr=0"
 
+SECOND = LibvirtAddress(domain="a b", uri="qemu+unix:///system?socket=/run/b")
+
+NETWORKD = "/run/systemd/network/00-reconciler.network"
+NM, NM_RELOAD = "/run/NetworkManager/conf.d/00-reconciler.conf", "nmcli general reload conf"
 OPERATIONS: list[tuple[Operation, str, str]] = [
     (
         AddNetdev(device="tap1", queues=1),
@@ -62,6 +69,21 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
         f"{DEVICE},mq=on,host_mtu=1400,vectors=6",
     ),
     (NameInterface(device="tap1", hw_addr=MAC, name="eth0"), "+", f"ip link set dev {MAC} name eth0"),
+    (
+        SetUnmanaged(hw_addrs=(MAC,), managers=("systemd-network",)),
+        "~",
+        f"printf '%s\\n' '[Match]' PermanentMACAddress={MAC} '[Link]' Unmanaged=yes >{NETWORKD}; networkctl reload",
+    ),
+    (
+        SetUnmanaged(hw_addrs=(MAC, "02::"), managers=("NetworkManager", "unknown")),
+        "~",
+        f"printf '%s\\n' '[device-reconciler]' match-device=mac:{MAC},mac:02:: managed=0 >{NM}; {NM_RELOAD}",
+    ),
+    (
+        SetUnmanaged(hw_addrs=(), managers=("systemd-network",)),
+        "~",
+        f"rm -f {NETWORKD}; networkctl reload",
+    ),
     (DeleteDevice(device="tap1"), "-", "device_del reconciler-tap1"),
     (DeleteNetdev(device="tap1"), "-", "netdev_del reconciler-tap1"),
     (
@@ -77,6 +99,47 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
         "~",
         f"chardev-add null,id={MARK}; chardev-add null,id=reconciler.adopted.4.1.tap2bc",
     ),
+    (
+        AttachNic(domain=LibvirtAddress(domain="web-1"), device="tap.1", hw_addr=MAC, queues=2, host_mtu=1400),
+        "+",
+        (
+            'virsh attach-device web-1 /dev/stdin --live <<<\'<interface type="ethernet">'
+            f'<mac address="{MAC}"/><target dev="tap.1" managed="no"/><model type="virtio"/><driver queues="2"/>'
+            '<mtu size="1400"/><alias name="ua-reconciler-tap_2e1"/></interface>\''
+        ),
+    ),
+    (
+        AttachNic(domain=SECOND, device="tap1", hw_addr=MAC, queues=1, vhost_user_socket="/run/a&'\".sock"),
+        "+",
+        (
+            "virsh -c 'qemu+unix:///system?socket=/run/b' attach-device 'a b' /dev/stdin --live <<<"
+            f'\'<interface type="vhostuser"><mac address="{MAC}"/>'
+            '<source type="unix" path="/run/a&amp;&apos;&quot;.sock" mode="client"/><model type="virtio"/>'
+            '<alias name="ua-reconciler-tap1"/></interface>\''
+        ),
+    ),
+    (
+        DetachNic(domain=LibvirtAddress(domain="web-1"), device="tap1"),
+        "-",
+        "virsh detach-device-alias web-1 ua-reconciler-tap1 --live",
+    ),
+    (
+        DetachNic(domain=LibvirtAddress(domain="web-1"), device="tap1", other=Other("net0", "")),
+        "-",
+        "virsh detach-device-alias web-1 net0 --live",
+    ),
+    (
+        AdoptNics(
+            domain=LibvirtAddress(domain="web-1"),
+            nics=(("vnet1", "eth0", Other("net0", "")),),
+            kept=(("vnet2", Other("net1", "")),),
+        ),
+        "~",
+        (
+            "virsh metadata web-1 --live --uri https://reconciler.example/libvirt --key reconciler --set "
+            '\'<adopted><nic alias="net1" device="vnet2"/><nic alias="net0" device="vnet1"/></adopted>\''
+        ),
+    ),
 ]
 
 
@@ -89,7 +152,7 @@ def test_an_operation_reads_like_the_command(operation: Operation, sign: str, co
 
 
 def test_every_operation_is_shown() -> None:
-    kinds = {*get_args(PlugOperation), NameInterface}
+    kinds = {*get_args(PlugOperation), NameInterface, SetUnmanaged}
     assert {type(operation) for operation, _, _ in OPERATIONS} == kinds == set(get_args(MachineOperation))
 
 
@@ -97,7 +160,9 @@ def test_only_a_name_needs_to_be_waited_for() -> None:
     comments = {type(operation).__name__: operation.comment for operation, _, _ in OPERATIONS if operation.comment}
     assert comments == {
         "NameInterface": "once the guest has found the NIC with this address",
+        "SetUnmanaged": "none of ours is left",
         "AdoptDevices": "from now on ours: eth0, 'a b'",
+        "AdoptNics": "from now on ours: eth0",
     }
 
 

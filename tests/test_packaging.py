@@ -124,6 +124,11 @@ def test_the_debian_package_has_or_needs_each_library() -> None:
     depends = re.search(r"^Depends: (.*)", (ROOT / "debian/control").read_text(), re.MULTILINE)
     assert depends
     assert set(re.findall(r"python3-[a-z-]+", depends[1])) == set(debian)
+    # Only who has a fleet needs these, and Debian's own will do.
+    suggests = re.search(r"^Suggests: (.*)", (ROOT / "debian/control").read_text(), re.MULTILINE)
+    assert suggests
+    fleet = {re.split(r"[<>=]", each)[0] for each in PROJECT["optional-dependencies"]["fleet"]}
+    assert set(re.findall(r"python3-([a-z-]+)", suggests[1])) == fleet
 
 
 def sources() -> set[str]:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from reconciler.cli.applied import Applied, document
-from reconciler.cli.authority import read_policy
+from reconciler.cli.authority import add_push, read_policy
 from reconciler.cli.beside import Ended, Output, beside
 from reconciler.cli.limits import allowance, fingerprint
 from reconciler.cli.named import undone_words
@@ -19,6 +19,7 @@ from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, render_warnings, warn
 from reconciler.cli.parser import add_output
 from reconciler.cli.progress import Progress
+from reconciler.cli.reaching import reaching
 from reconciler.cli.recording import Revisions, applying, writer
 from reconciler.cli.render import render_failure, render_operations
 from reconciler.converge import Result, apply
@@ -40,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "text", "json", "yaml", words="text, or what was done as json or yaml, for programs")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the operations")
     add_only(parser)
+    add_push(parser)
     parser.add_argument(
         "--allow-delete",
         metavar="N|N%|all",
@@ -89,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _apply_all(arguments: argparse.Namespace, applied: list[Applied]) -> int:
     """Apply the chosen manifests, and add to `applied` what becomes of each."""
-    policy = read_policy(arguments.policy, arguments.paths)
+    policy = read_policy(arguments.policy, arguments.paths, push=arguments.push)
     manifests = chosen(load(arguments.paths, policy), arguments.only)
     applied += [Applied(each) for each in manifests]
     known = {each.manifest.sandbox.id: each for each in applied}
@@ -132,8 +134,8 @@ def _lacks_device(error: Exception) -> bool:
 def _preview_all(manifests: list[Manifest], policy: Policy, arguments: argparse.Namespace) -> list[Ended[str]]:
     """Return the fingerprint of each sandbox, before any is changed. Each must still have it in its turn."""
 
-    def work(manifest: Manifest, _: Output) -> str:
-        with connect(manifest.sandbox, policy) as driver:
+    def work(manifest: Manifest, output: Output) -> str:
+        with connect(manifest.sandbox, policy, report=reaching(manifest.sandbox.id, "apply", output.warn)) as driver:
             return preview(driver, manifest.sandbox, adopt=arguments.adopt).fingerprint
 
     return list(beside(manifests, work))
@@ -165,6 +167,7 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
     manifest = applied.manifest
     policy, arguments, expected, claims, lines, revisions = terms
     applied.begin, applied.planned, applied.warnings = time.monotonic(), (), []
+    report = reaching(manifest.sandbox.id, "apply", output.warn)
 
     def accept(found: Preview) -> None:
         applied.warnings += warnings([(manifest, found.observed.around)])
@@ -180,7 +183,7 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
     progress = Progress(manifest.sandbox.id) if output.is_direct else None
     scribe = applying(lines, manifest, revisions)
     try:
-        with scribe.attempt(), connect(manifest.sandbox, policy) as driver:
+        with scribe.attempt(), connect(manifest.sandbox, policy, report=report) as driver:
             claims.claim(manifest.sandbox, driver)
             result = apply(
                 driver,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from reconciler.cli.authority import read_policy
-from reconciler.cli.beside import beside
+from reconciler.cli.authority import add_push, read_policy
+from reconciler.cli.beside import Output, beside
 from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, print_warnings, say, warn
 from reconciler.cli.parser import add_output
+from reconciler.cli.reaching import reaching
 from reconciler.cli.render import plan_data, render_plan, render_summary
 from reconciler.cli.script import render_script
 from reconciler.drivers import connect
@@ -39,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "of git, not with the sandbox",
     )
     add_only(parser)
+    add_push(parser)
     parser.add_argument("--adopt", action="store_true", help="show what `apply --adopt` would do")
 
 
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise HostError("--since compares manifests, so neither --observed nor --adopt nor -o shell goes with it")
     if arguments.observed and arguments.output == "shell":
         raise HostError("-o shell needs the sandbox itself: a saved state does not contain the devices of this host")
-    policy = read_policy(arguments.policy, arguments.paths)
+    policy = read_policy(arguments.policy, arguments.paths, push=arguments.push)
     manifests = chosen(load(arguments.paths, policy), arguments.only)
     if arguments.since is not None:
         from reconciler.cli import since
@@ -61,7 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
     previews: list[tuple[Manifest, Preview]] = []
     errors: dict[str, Sequence[str]] = {}
     failed = 0
-    for ended in beside(manifests, lambda manifest, _: _preview(manifest, saved, policy, adopt=arguments.adopt)):
+
+    def work(manifest: Manifest, output: Output) -> Preview:
+        return _preview(manifest, output, saved, policy, adopt=arguments.adopt)
+
+    for ended in beside(manifests, work):
         if ended.result:
             previews.append((ended.manifest, ended.result))
         else:
@@ -73,14 +79,16 @@ def run(arguments: argparse.Namespace) -> int:
     return failed or int(any(each.plan.operations for _, each in previews))
 
 
-def _preview(manifest: Manifest, saved: dict[str, Observed] | None, policy: Policy, *, adopt: bool) -> Preview:
+def _preview(
+    manifest: Manifest, output: Output, saved: dict[str, Observed] | None, policy: Policy, *, adopt: bool
+) -> Preview:
     desired = manifest.sandbox
     if saved is not None:
         if desired.id not in saved:
             hint = suggest(desired.id, saved, listed_by="the saved state")
             raise HostError(f"the saved state does not contain this sandbox; {hint}")
         return compare(desired, saved[desired.id])
-    with connect(desired, policy) as driver:
+    with connect(desired, policy, report=reaching(desired.id, "diff", output.warn)) as driver:
         return preview(driver, desired, adopt=adopt)
 
 

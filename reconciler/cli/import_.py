@@ -12,7 +12,7 @@ from reconciler.manifest.imported import document
 from reconciler.manifest.notation import NOTATIONS
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.schema import check
-from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--live", action="store_true", help="no files: print what is in the sandbox, whoever made it")
     parser.add_argument(
-        "--sandbox", metavar="ID", help="the ID of the sandbox in the manifest (default: the name of --netns or --vm)"
+        "--sandbox",
+        metavar="ID",
+        help="the ID of the sandbox in the manifest (default: the name of --netns, --vm or --libvirt)",
     )
     driver = parser.add_mutually_exclusive_group(required=True)
     driver.add_argument("--netns", metavar="NAME", help="the sandbox is the network namespace of this name")
     driver.add_argument(
         "--vm", metavar="NAME", help="the sandbox is the virtual machine of this name (see `reconciler sandbox`)"
     )
+    driver.add_argument("--libvirt", metavar="DOMAIN", help="the sandbox is the domain of libvirt of this name or UUID")
     parser.add_argument(
         "--config-id",
         metavar="ID",
@@ -63,17 +66,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _head(arguments: argparse.Namespace) -> Sandbox:
-    vm = arguments.netns is None
-    driver = VmAddress(name=arguments.vm) if vm else NetnsAddress(name=arguments.netns)
-    name = arguments.vm if vm else arguments.netns
+    driver: DriverAddress
+    if arguments.libvirt is not None:
+        option, name = "--libvirt", arguments.libvirt
+        driver = LibvirtAddress(domain=name)
+    elif arguments.vm is not None:
+        option, name = "--vm", arguments.vm
+        driver = VmAddress(name=name)
+    else:
+        option, name = "--netns", arguments.netns
+        driver = NetnsAddress(name=name)
     head = Sandbox(id=name if arguments.sandbox is None else arguments.sandbox, driver=driver)
     for finding in check(write(head)):
-        option = (
-            "--sandbox"
-            if arguments.sandbox is not None and finding.path == ("sandbox",)
-            else "--vm"
-            if vm
-            else "--netns"
-        )
-        raise HostError(f"{option}: {finding.message}")
+        given = "--sandbox" if arguments.sandbox is not None and finding.path == ("sandbox",) else option
+        raise HostError(f"{given}: {finding.message}")
     return head

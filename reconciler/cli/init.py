@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+from contextlib import closing
 from typing import Any
 
 from reconciler.cli.authority import add_policy, read_policy
@@ -19,10 +21,12 @@ from reconciler.manifest.starter import Device, Found, starter
 from reconciler.model.address import parse_mac
 from reconciler.model.interface import is_manifest_name
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import LIBVIRT_SYSTEM, DriverAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.interface import Link
 
+# Where qemu:///system is served.
+_LIBVIRTD = "/run/libvirt/libvirt-sock"
 # Kinds of links that hold other links together, or belong to the host's own network.
 _HOST_KINDS = {"bond", "bridge", "ifb", "openvswitch", "team", "vrf"}
 
@@ -34,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--netns", metavar="NAME", help="for the network namespace of this name (default: the first that is there)"
     )
     driver.add_argument("--vm", metavar="NAME", help="for the virtual machine of this name (see `reconciler sandbox`)")
+    driver.add_argument("--libvirt", metavar="DOMAIN", help="for the domain of libvirt of this name or UUID")
     parser.add_argument("--sandbox", metavar="ID", help="the ID of the sandbox (default: the name)")
     add_policy(parser)
 
@@ -47,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         driver = NetnsAddress(name=arguments.netns)
     elif arguments.vm is not None:
         driver = VmAddress(name=arguments.vm)
+    elif arguments.libvirt is not None:
+        driver = LibvirtAddress(domain=arguments.libvirt)
     else:
         driver = there[0] if there else NetnsAddress(name="web-1")
     sandbox = Sandbox(id=arguments.sandbox or _id_of(driver), driver=driver)
@@ -63,8 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _id_of(driver: DriverAddress) -> str:
     """Return an ID for a sandbox: its name, as far as an ID can have it."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", getattr(driver, "name", None) or "")[:64]
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", _name_of(driver))[:64]
     return name if name[:1].isalnum() else f"s{name}"[:64]
+
+
+def _name_of(driver: DriverAddress) -> str:
+    return driver.domain if isinstance(driver, LibvirtAddress) else getattr(driver, "name", None) or ""
 
 
 def _check(sandbox: Sandbox) -> None:
@@ -76,11 +87,25 @@ def _check(sandbox: Sandbox) -> None:
 def _drivers() -> tuple[list[DriverAddress], list[str]]:
     """Return the namespaces and running machines of this host that a manifest can name, and what remains unknown."""
     named: list[DriverAddress] = [NetnsAddress(name=name) for name in namespaces.names()]
-    there = [each for each in named if not check(write(Sandbox(id="a", driver=each)))]
+    unknown: list[str] = []
     try:
-        return [*there, *(VmAddress(name=each.name) for each in states() if each.state == "running")], []
-    except ReconcilerError:
-        return there, ["perhaps machines, which only root can list"]
+        named += [VmAddress(name=each.name) for each in states() if each.state == "running"]
+        named += _domains()
+    except ReconcilerError as error:
+        root = os.geteuid() == 0
+        unknown.append(f"perhaps machines ({error})" if root else "perhaps machines, which only root can list")
+    return [each for each in named if not check(write(Sandbox(id="a", driver=each)))], unknown
+
+
+def _domains() -> list[LibvirtAddress]:
+    """Return the domains of libvirt that run, if this host has a libvirtd."""
+    if not os.path.exists(_LIBVIRTD):
+        return []
+    # Few hosts have it.
+    from reconciler.drivers.vm.binding import Connection
+
+    with closing(Connection(LIBVIRT_SYSTEM)) as libvirt:
+        return [LibvirtAddress(domain=name) for name in sorted(each.name for each in libvirt.active().values())]
 
 
 def _devices(driver: DriverAddress) -> list[Device]:

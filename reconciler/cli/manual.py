@@ -198,6 +198,31 @@ MANUAL = {
         {"N": "the exit code of the command"} | _ERROR,
     ),
     "reconciler sandbox stop": Help({"sudo reconciler sandbox stop web-2": "stop a machine"}, _DONE | _ERROR),
+    "reconciler agent": Help(
+        {
+            "sudo reconciler agent status web-2": "which agent has this machine?",
+            "reconciler agent cloud-init > user-data": "what does an image need to have the agent?",
+        },
+        {"0": "done"} | _ERROR | _REFUSED,
+    ),
+    "reconciler agent push": Help(
+        {"sudo reconciler agent push web-2 --manifests web-2.yaml": "push the agent now"}, _DONE | _ERROR | _REFUSED
+    ),
+    "reconciler agent status": Help(
+        {"sudo reconciler agent status web-2 --manifests web-2.yaml": "what does the machine have?"},
+        {"0": "this agent was pushed and runs", "1": "it was not, or does not"} | _ERROR | _REFUSED,
+    ),
+    "reconciler agent remove": Help(
+        {"sudo reconciler agent remove web-2 --manifests web-2.yaml": "stop the agent, and unplug its channel"},
+        _DONE | _ERROR | _REFUSED,
+    ),
+    "reconciler agent cloud-init": Help(
+        {"reconciler agent cloud-init > user-data": "what does an image need to have the agent?"},
+        {"0": "done"} | _ERROR,
+    ),
+    "reconciler agent unit": Help(
+        {"reconciler agent unit > reconciler-agent.service": "how does systemd run the agent?"}, {"0": "done"} | _ERROR
+    ),
     "reconciler fleet": Help(
         {
             "reconciler fleet diff sites/": "what would a push change, and on which hosts?",

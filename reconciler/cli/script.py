@@ -7,7 +7,7 @@ from typing import assert_never
 
 from reconciler.errors import HostError
 from reconciler.manifest.load import Manifest
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, VmAddress
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.interface import DetachInterface, MoveOperation
 from reconciler.operations.network import NetworkOperation
@@ -46,7 +46,8 @@ def _lines(segment: Segment, driver: DriverAddress) -> Iterator[str]:
             return _table(segment, driver)
         case Plugs():
             raise HostError(
-                "-o shell cannot plug NICs: these operations are commands for QEMU's monitor; -o text shows them"
+                "-o shell cannot plug NICs: these operations are commands for QEMU's monitor or for libvirt; "
+                "-o text shows them"
             )
         case Commands() | Imports() | RuleCommands():
             return (f"{_within(driver)} {each.command}" for each in segment.operations)
@@ -88,7 +89,7 @@ def _within(driver: DriverAddress) -> str:
     match driver:
         case NetnsAddress():
             return f"nsenter --net={quote(driver.file)}"
-        case VmAddress(name=None):
+        case VmAddress(name=None) | LibvirtAddress():
             raise HostError(
                 f"-o shell cannot run commands in {driver}; only machines of `reconciler sandbox start` can"
             )

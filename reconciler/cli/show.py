@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from reconciler.cli.authority import read_policy
+from reconciler.cli.authority import add_push, read_policy
 from reconciler.cli.output import print_data, print_documents, say, warn
 from reconciler.cli.parser import add_output
+from reconciler.cli.reaching import reaching
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.formats.iproute2 import Item, address_words, item_words, route_words
@@ -26,13 +27,14 @@ from reconciler.model.sandbox import Observed, Sandbox
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_output(parser, "yaml", "json", "text", words="yaml or json (manifests), text (a listing)")
+    add_push(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Observe each sandbox and print it. Only `sandbox` and `driver` of the manifests are used."""
     found: list[Observed] = []
     failed = 0
-    policy = read_policy(arguments.policy, arguments.paths)
+    policy = read_policy(arguments.policy, arguments.paths, push=arguments.push)
     for manifest in load(arguments.paths, policy):
         try:
             found.append(_observe(manifest.sandbox, policy))
@@ -66,7 +68,7 @@ def left_out(found: Observed, document: dict[str, Any]) -> list[str]:
 
 
 def _observe(sandbox: Sandbox, policy: Policy) -> Observed:
-    with connect(sandbox, policy) as driver:
+    with connect(sandbox, policy, report=reaching(sandbox.id, "show")) as driver:
         return driver.observe(everything(sandbox))
 
 

@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from typing import TypeVar
 
+from reconciler.cli.authority import add_push
 from reconciler.cli.fleet.agent import add_credentials, fleet_of
 from reconciler.cli.parser import address_of, page_address
 from reconciler.errors import HostError
@@ -69,6 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="do not let the agent in a machine restore flushed services by itself",
     )
+    add_push(parser)
     parser.add_argument(
         "--metrics",
         metavar="[HOST:]PORT",
@@ -161,6 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
         metrics=arguments.metrics,
         page=arguments.ui and arguments.ui._replace(token_file=arguments.ui_token_file),
         policy=arguments.policy,
+        push=arguments.push,
     )
     if not arguments.fleet:
         Watcher(arguments.paths, options).run()

@@ -306,6 +306,9 @@ class Trouble(Enum):
     BUSY = "busy"
     SILENT = "silent"
     REFUSED = "refused"
+    # Of a domain: libvirt's binding is missing, libvirtd does not run, the agent has no channel, or can have none.
+    NO_BINDING, NO_LIBVIRT = "no binding", "no libvirt"
+    NO_CHANNEL, NO_CONTROLLER = "no channel", "no controller"
     FAILED = "failed"
     # This user may not look.
     HIDDEN = "hidden"

@@ -15,6 +15,8 @@ from reconciler.doctor.facts import Box, Failure, Network, Trouble, Unknown, Usa
 from reconciler.doctor.host import loadable_modules, with_firewall
 from reconciler.drivers import Driver, connect
 from reconciler.drivers.reach import open_namespace
+from reconciler.drivers.vm.binding import NoBindingError, NoLibvirtError
+from reconciler.drivers.vm.libvirt import NoChannelError, NoControllerError
 from reconciler.errors import (
     BusyError,
     ChannelError,
@@ -26,7 +28,16 @@ from reconciler.errors import (
 from reconciler.manifest.load import Manifest, explain
 from reconciler.manifest.whereabouts import OWN
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import (
+    DriverAddress,
+    KataAddress,
+    LibvirtAddress,
+    MachineAddress,
+    NetnsAddress,
+    Observed,
+    Sandbox,
+    VmAddress,
+)
 from reconciler.netlink import nsid
 from reconciler.netlink.budget import Budget
 from reconciler.netlink.channel import ROUTE, LocalKernel
@@ -82,6 +93,14 @@ def _failure(manifest: Manifest | None, error: ReconcilerError | OSError) -> Fai
             trouble = Trouble.SILENT
         case RefusedError() | ManifestError():
             trouble = Trouble.REFUSED
+        case NoBindingError():
+            trouble = Trouble.NO_BINDING
+        case NoLibvirtError():
+            trouble = Trouble.NO_LIBVIRT
+        case NoChannelError():
+            trouble = Trouble.NO_CHANNEL
+        case NoControllerError():
+            trouble = Trouble.NO_CONTROLLER
         case _:
             trouble = Trouble.FAILED
     if os.geteuid() != 0 and trouble is not Trouble.REFUSED and trouble is not Trouble.MISSING:
@@ -94,7 +113,7 @@ def _failure(manifest: Manifest | None, error: ReconcilerError | OSError) -> Fai
 
 def _look(driver: Driver, box: Box, policy: Policy, modules: frozenset[str] | None) -> Box:
     address = box.driver
-    if isinstance(address, VmAddress):
+    if isinstance(address, MachineAddress):
         machine: VmDriver = driver  # type: ignore[assignment]
         box = replace(box, state=machine.state())
         if box.state != _RUNNING:
@@ -104,7 +123,7 @@ def _look(driver: Driver, box: Box, policy: Policy, modules: frozenset[str] | No
     match address:
         case NetnsAddress():
             return _with_namespace(box, address, policy, modules)
-        case VmAddress():
+        case VmAddress() | LibvirtAddress():
             return _with_machine(box, address)
         case KataAddress():
             why = "kata-runtime lists interfaces, routes and IPVS only"
@@ -166,11 +185,11 @@ def _number_of_host(kernel: LocalKernel) -> int | None:
         os.close(own)
 
 
-def _with_machine(box: Box, address: VmAddress) -> Box:
+def _with_machine(box: Box, address: MachineAddress) -> Box:
     """Add what a machine of ours says when a command is run in it; others have no port for commands."""
     relay = "its agent relays no messages about firewalls"
     beyond = Unknown(box.id, "the firewall in the machine", relay, beyond=True)
-    if address.name is None:
+    if not isinstance(address, VmAddress) or address.name is None:
         why = "it has no port for commands, as machines of `reconciler sandbox` have"
         table = Unknown(box.id, "how full its connection tracking is, and its modules", why, beyond=True)
         return replace(box, unknown=(*box.unknown, beyond, table))

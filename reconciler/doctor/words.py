@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from reconciler.doctor.facts import Box
-from reconciler.model.sandbox import KataAddress, NetnsAddress, VmAddress
+from reconciler.model.sandbox import KataAddress, LibvirtAddress, MachineAddress, NetnsAddress, VmAddress
 from reconciler.wording import quote
 
 
@@ -26,6 +26,8 @@ def within(box: Box, *words: str) -> str:
             if address.name:
                 return command("reconciler", "sandbox", "exec", address.name, "--", *words)
             return f"{command(*words)}    # in the machine"
+        case LibvirtAddress():
+            return f"{command(*words)}    # in the domain {address.domain}"
         case KataAddress():
             return f"{command(*words)}    # in the container"
         case _:
@@ -46,7 +48,7 @@ def set_sysctl(box: Box | None, name: str, value: int) -> str:
     """Return the command that changes a sysctl, in a sandbox or on the host."""
     if box is None:
         return command("sysctl", "-w", f"{name}={value}")
-    if isinstance(box.driver, VmAddress):
+    if isinstance(box.driver, MachineAddress):
         # Not every machine has sysctl(8).
         path = f"/proc/sys/{name.replace('.', '/')}"
         return within(box, "sh", "-c", f"echo {value} > {quote(path)}")

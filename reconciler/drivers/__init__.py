@@ -5,7 +5,7 @@ Here are their protocol and the choice of the one for an address.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Protocol, assert_never
 
@@ -13,7 +13,16 @@ from reconciler.drivers.reach import about
 from reconciler.errors import HostError
 from reconciler.manifest.allow import check
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import (
+    DriverAddress,
+    KataAddress,
+    LibvirtAddress,
+    MachineAddress,
+    NetnsAddress,
+    Observed,
+    Sandbox,
+    VmAddress,
+)
 from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
@@ -75,8 +84,16 @@ class Driver(Protocol):
         """Close everything that would keep the sandbox alive."""
 
 
+# Told in words of what was changed in a sandbox merely to reach it.
+Report = Callable[[str], None]
+
+
+def ignore(words: str) -> None:
+    """Tell nobody."""
+
+
 @contextmanager
-def connect(sandbox: Sandbox, policy: Policy) -> Iterator[Driver]:
+def connect(sandbox: Sandbox, policy: Policy, *, report: Report = ignore) -> Iterator[Driver]:
     """Open the sandbox that a manifest names, and close it afterwards. Each driver is imported when it is used.
 
     RefusedError if the policy does not allow all that it names. If a watcher is connected to a machine, it lends the
@@ -84,14 +101,14 @@ def connect(sandbox: Sandbox, policy: Policy) -> Iterator[Driver]:
     """
     check(sandbox, policy)
     with about("driver"):
-        driver = _open(sandbox.driver, policy)
+        driver = _open(sandbox.driver, policy, report)
     try:
         yield driver
     finally:
         driver.close()
 
 
-def _open(address: DriverAddress, policy: Policy) -> Driver:
+def _open(address: DriverAddress, policy: Policy, report: Report) -> Driver:
     match address:
         case NetnsAddress():
             from reconciler.drivers.netns import NetnsDriver
@@ -101,8 +118,8 @@ def _open(address: DriverAddress, policy: Policy) -> Driver:
             from reconciler.drivers.kata import KataDriver
 
             return KataDriver(address, policy)
-        case VmAddress():
-            return _open_machine(address, policy, borrow=True)
+        case VmAddress() | LibvirtAddress():
+            return _open_machine(address, policy, report, borrow=True)
         case _:
             assert_never(address)
 
@@ -117,8 +134,8 @@ def inventory(sandbox: Sandbox, policy: Policy) -> Inventory:
 
             with closing(NetnsDriver(address, policy)) as namespace:
                 return namespace.inventory(sandbox)
-        case VmAddress():
-            with closing(_open_machine(address, policy, borrow=True)) as machine:
+        case VmAddress() | LibvirtAddress():
+            with closing(_open_machine(address, policy, ignore, borrow=True)) as machine:
                 return machine.inventory(sandbox)
         case KataAddress():
             raise HostError(f"{address}: all that its commands list is ours; `reconciler show` prints it")
@@ -127,23 +144,23 @@ def inventory(sandbox: Sandbox, policy: Policy) -> Inventory:
 
 
 @contextmanager
-def attend(sandbox: Sandbox, policy: Policy) -> Iterator[VmDriver]:
+def attend(sandbox: Sandbox, policy: Policy, *, report: Report = ignore) -> Iterator[VmDriver]:
     """Open the machine of a sandbox for a watcher, which stays connected and lends it to others.
 
     RefusedError as from `connect`, BusyError if another run has it.
     """
-    if not isinstance(sandbox.driver, VmAddress):
+    if not isinstance(sandbox.driver, MachineAddress):
         raise TypeError(f"{sandbox.driver} is no machine")
     check(sandbox, policy)
     with about("driver"):
-        driver = _open_machine(sandbox.driver, policy, borrow=False)
+        driver = _open_machine(sandbox.driver, policy, report, borrow=False)
     try:
         yield driver
     finally:
         driver.close()
 
 
-def _open_machine(address: VmAddress, policy: Policy, *, borrow: bool) -> VmDriver:
+def _open_machine(address: MachineAddress, policy: Policy, report: Report, *, borrow: bool) -> VmDriver:
     from reconciler.drivers.vm.driver import VmDriver
 
-    return VmDriver(address, policy, borrow=borrow)
+    return VmDriver(address, policy, borrow=borrow, report=report)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from reconciler.drivers import Driver
 from reconciler.errors import RefusedError
 from reconciler.manifest.whereabouts import place_of
-from reconciler.model.sandbox import DriverAddress, Sandbox
+from reconciler.model.sandbox import DriverAddress, LibvirtAddress, Sandbox
 
 
 class _Owner(NamedTuple):
@@ -35,7 +35,8 @@ class Claims:
             owner = self._owners.get(place)
             if owner and owner.id == sandbox.id:
                 return
-            if owner and place_of(owner.driver) == place:
+            # A domain has one UUID, whatever its name leads to.
+            if owner and (isinstance(owner.driver, LibvirtAddress) or place_of(owner.driver) == place):
                 raise RefusedError(
                     f"{sandbox.driver} is the same as {owner.driver}, which sandbox {owner.id} has already; "
                     "delete one of the two manifests, or correct its driver",

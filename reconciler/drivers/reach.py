@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from reconciler.errors import HostError, RefusedError, SandboxGoneError
 from reconciler.manifest import trusted
@@ -19,7 +19,8 @@ from reconciler.manifest.allow import canonical, check, line_for_folder, process
 from reconciler.manifest.files import identity
 from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.transport import UnixSocket
 from reconciler.netlink.engine import local_engine
 from reconciler.wording import quote, reason
 
@@ -54,10 +55,13 @@ def _examine(address: DriverAddress, policy: Policy) -> None:
                     os.close(open_namespace(address, policy))
         case VmAddress():
             with about("driver"):
-                for each in (address.file, address.monitor):
+                for each in address.sockets:
                     check_socket(each, policy)
         case KataAddress():
             check_program(address)
+        case LibvirtAddress():
+            # Only libvirt knows its domains.
+            pass
 
 
 @contextmanager
@@ -176,6 +180,15 @@ def open_socket(path: str, policy: Policy) -> Iterator[str]:
         yield f"/proc/self/fd/{found}"
     finally:
         os.close(found)
+
+
+def open_agent(address: VmAddress, policy: Policy) -> AbstractContextManager[str]:
+    """Return what yields a path that leads to the socket of an agent, as `open_socket`; "" if it is reached by vsock.
+
+    Of a CID, `manifest.allow` has decided by its number.
+    """
+    found = address.transport
+    return open_socket(found.path, policy) if isinstance(found, UnixSocket) else nullcontext("")
 
 
 def _open_socket(path: str, policy: Policy) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from reconciler.fleet import keys, records
@@ -16,7 +16,8 @@ _T = TypeVar("_T")
 class Known(NamedTuple):
     """The newest release, and what hosts were told of it.
 
-    `revision`: that of the rollout; 0 before the first push. Whatever the leader tells changes it.
+    `revision`: that of the rollout; 0 before the first push. Whatever the leader tells changes it. `strange`: host →
+    the release that it has reported and that the store does not know, as it was restored from an older backup.
     """
 
     revision: int
@@ -25,6 +26,7 @@ class Known(NamedTuple):
     plans: dict[str, Plan]
     desired: dict[str, Desired]
     hosts: dict[str, HostRecord]
+    strange: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -55,14 +57,30 @@ async def read_all(store: Store, prefix: str, kind: type[_T]) -> dict[str, _T]:
 async def read_known(store: Store) -> Known:
     """Return what is known of the fleet. What changed meanwhile shows in the revision of the rollout at a commit."""
     pair = await store.read(keys.ROLLOUT)
-    hosts, desired = await asyncio.gather(
-        read_all(store, keys.HOSTS, HostRecord), read_all(store, keys.ALL_DESIRED, Desired)
+    hosts, desired, statuses = await asyncio.gather(
+        read_all(store, keys.HOSTS, HostRecord),
+        read_all(store, keys.ALL_DESIRED, Desired),
+        read_all(store, keys.STATUSES, HostStatus),
     )
-    if pair is None:
-        return Known(0, None, None, {}, desired, hosts)
-    rollout = parse(Rollout, pair)
+    rollout = parse(Rollout, pair) if pair else None
+    names = (rollout.release, *rollout.history) if rollout else ()
+    strange = {host: each.release for host, each in statuses.items() if _is_strange(each.release, names)}
+    if pair is None or rollout is None:
+        return Known(0, None, None, {}, desired, hosts, strange)
     release = await read_release(store, rollout.release)
-    return Known(pair.modified, rollout, release, await read_plans(store, release.plans), desired, hosts)
+    return Known(pair.modified, rollout, release, await read_plans(store, release.plans), desired, hosts, strange)
+
+
+def number_of(release: str) -> int:
+    """Return the number in the name of a release; 0 if it has none. As a host may report it, it may be any text."""
+    first = release.partition("-")[0]
+    return int(first) if first.isascii() and first.isdecimal() and len(first) < 10 else 0
+
+
+def _is_strange(release: str, names: Sequence[str]) -> bool:
+    """Return whether a release should be among the newest, by its number, and is not."""
+    release = release.partition(".")[0]
+    return bool(release) and release not in names and number_of(release) >= min(map(number_of, names), default=0)
 
 
 async def read_release(store: Store, name: str) -> Release:

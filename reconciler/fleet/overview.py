@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from reconciler.fleet.known import Known, Report
 from reconciler.fleet.records import HostRecord, HostStatus, Plan
 from reconciler.fleet.waves import FAILING
+from reconciler.wording import plural
 
 # The states of a host in which nobody has to do anything.
 GOOD = {"reached", "paused", "fenced", "empty"}
@@ -103,15 +102,16 @@ def alarms(known: Known, report: Report, leader: str) -> list[str]:
     found = []
     if known.rollout and not leader:
         found.append("no gate leads the rollout: `reconciler fleet serve` runs nowhere, or cannot reach etcd")
+    if known.strange:
+        host, release = min(known.strange.items())
+        found.append(
+            f"{len(known.strange):,} {plural('host', len(known.strange))} had releases that etcd does not know, such "
+            f"as {host} {release}: it was restored from an older backup. They keep what they have; push again"
+        )
     ahead = [host for host, each in report.statuses.items() if each.when > time.time() + _SKEW]
     if ahead:
         found.append(f"clocks differ by more than {_SKEW:.0f} s between here and the gate of {min(ahead)}")
     return found
-
-
-def summary(states: list[HostState]) -> Mapping[str, int]:
-    """Return state → number of hosts, the most frequent first."""
-    return dict(Counter(each.state for each in states).most_common())
 
 
 def document(known: Known, report: Report, states: list[HostState], leader: str) -> dict[str, Any]:

@@ -68,10 +68,10 @@ def _is_told(plan: Plan, desired: Desired | None) -> bool:
 
 def _settle(known: Known, host: str, plan: Plan, commit: str, holders: Mapping[str, str]) -> Plan:
     """Return the plan of a host: that which it has already if it is the same, or a new one."""
-    told, base = known.desired.get(host), known.plans.get(host)
-    if base and _same(plan, base):
+    told, base, is_strange = known.desired.get(host), known.plans.get(host), host in known.strange
+    if base and _same(plan, base) and not is_strange:
         return base
-    if told and not told.withheld and _same(plan, told):
+    if told and not told.withheld and _same(plan, told) and not is_strange:
         return dataclasses.replace(plan, release=told.release, commit=told.commit)
     before = told.sandboxes if told else {}
     changed = tuple(name for name, digest in plan.sandboxes.items() if before.get(name) != digest)

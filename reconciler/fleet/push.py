@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from reconciler.errors import RefusedError
 from reconciler.fleet import blobs, keys
-from reconciler.fleet.known import Known, read_known
+from reconciler.fleet.known import Known, number_of, read_known
 from reconciler.fleet.proposal import Proposal, waves
 from reconciler.fleet.records import Plan, Release, Rollout, RolloutState, encode
 from reconciler.fleet.store import (
@@ -130,7 +130,7 @@ async def push(
 
 def _next_name(before: str) -> str:
     """Return the name of a release: a number that grows, and digits that no other push has."""
-    return f"{int(before.partition('-')[0] or 0) + 1}-{secrets.token_hex(3)}"
+    return f"{number_of(before) + 1}-{secrets.token_hex(3)}"
 
 
 def _release(name: str, plans: Mapping[str, Plan], proposal: Proposal, terms: Terms) -> Release:

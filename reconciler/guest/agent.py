@@ -1,10 +1,14 @@
-"""The agent: it relays netlink between the host and this machine's kernel, over a virtio-serial port.
+"""The agent: it relays netlink between the host and this machine's kernel, over a virtio-serial port or over vsock.
 
-    agent.py [PORT]
+    agent.py [NAME]
+    agent.py --vsock PORT
+    agent.py --hvsock PORT
 
-PORT is the name of the port, `reconciler.agent` by default. The agent runs as root inside the virtual machine. It is
-one file and needs only the standard library of Python 3.9 or later, so any image can have it. The host imports the
-protocol from here. Neither end trusts the other.
+NAME is that of the virtio-serial port, `reconciler.agent` by default. PORT is the number of a vsock port, which the
+agent listens at; with --hvsock, of hybrid vsock, whose other end is a unix socket on the host (Firecracker, Cloud
+Hypervisor). The agent runs as root inside the virtual machine, or in a container there with CAP_NET_ADMIN. It is one
+file and needs only the standard library of Python 3.9 or later, so any image can have it. The host imports the protocol
+from here. Neither end trusts the other.
 
 Frames
     Both directions carry frames: HEADER, with the size of the payload, a request id and a kind; then the payload, at
@@ -18,6 +22,13 @@ Connection
     frame of a host that was killed nor an answer meant for it does harm. After an error the host greets again, on the
     same connection.
 
+Who may connect
+    QEMU opens a virtio-serial port to whoever can open its socket on the host. At a vsock port, any process of the host
+    and of this machine can connect: so the agent serves only the host (VMADDR_CID_HOST), and only from a port below
+    1024, which takes the rights of root there (CAP_NET_BIND_SERVICE). Behind hybrid vsock, the unix socket says who may
+    connect, and the port has no meaning. The agent closes all other connections at once. A machine without a host,
+    which has no other vsock than its loopback, is its own host. A host that connects takes the place of the one before.
+
 Requests
     The host chooses the id of a request. The agent serves one request after the other. The answer has the same id: any
     number of MORE and then one DONE, whose payloads together are the answer; or FAILED, an errno and a text.
@@ -29,6 +40,9 @@ Requests
     SYSCTL_SET  changes one of these
     SUBSCRIBE   from now on the kernel's notifications of these groups, all in ALLOWED_GROUPS, come as NOTIFY
     LISTING     reads the kernel's listing of its IPVS table, /proc/net/ip_vs
+    UNMANAGED_GET  reads which NICs the machine's network managers leave alone
+    UNMANAGED_SET  tells them which to leave alone, in files below /run
+    SERVERS     reads the servers of all IPv4 services of the IPVS table, as the older interface of linux/ip_vs.h tells
     GUARD       from now on IPVS services that disappear are restored at once, and each restore is reported as GUARDED
 
     Of netlink, the agent relays the route family, IPVS, the lookup of IPVS's family number, and connection tracking. It
@@ -36,22 +50,26 @@ Requests
 
 Unrequested frames
     NOTIFY and GUARDED have request id 0, as has LOST: notifications were lost, or the guard has ended by itself. The
-    host must then read everything again and set the guard again.
+    host must then read everything again and set the guard again. An agent that opens its port sends HELLO: a host that
+    has been connected all the time knows by it that the agent before is gone, with its subscription and its guard.
 
 Traps
     A read of the port returns b"" at once for as long as no host is connected. The agent does not notice a host that is
     replaced quickly, and the end of its last frame can be missing: therefore a greeting counts wherever it stands. Or
     the agent sees the hang-up late, when it has read the next host's greeting already: therefore it treats the host as
-    gone only after GRACE seconds of silence.
+    gone only after GRACE seconds of silence. A port that was unplugged answers ENODEV from then on, even when a port of
+    the same name is plugged: that one has to be opened.
 
-This file in order: the constants; `Decoder` and `Port`, which carry frames; `PortServer` and `serve`, which serve the
-hosts at any port (runner.py uses them too); the kernel's modules, sysctls and netlink sockets; `MessageFilter` and
-`NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which answers requests by means of these.
+This file in order: the constants; `Decoder`, `Port` and `VsockPort`, which carry frames; `PortServer` and `serve`,
+which serve the hosts at any port (runner.py uses them too); the kernel's modules, network managers, sysctls and netlink
+sockets; `MessageFilter` and `NetlinkRelay`; `GuardedService`, `GuardLoop` and `GuardProcess`; and `Agent`, which
+answers requests by means of these.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -60,13 +78,14 @@ import struct
 import sys
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from typing import NamedTuple, NoReturn
 
 # The protocol.
 
 # The host refuses an agent of another version.
-VERSION = 3
+VERSION = 4
 # The name of the agent's virtio-serial port.
 PORT = "reconciler.agent"
 # The first bytes of a greeting. They contain no zero byte, and every header begins with one: so MAGIC never begins in
@@ -88,9 +107,14 @@ SUBSCRIBE = 5  # SUBSCRIBE_BODY; replaces the previous subscription
 DUMPS = 6  # NETLINK_HEAD, then dump requests
 LISTING = 7  # nothing
 GUARD = 8  # GUARD_HEAD, then the services; replaces the previous guard
+# Answered by three lines, see `read_unmanaged`.
+UNMANAGED_GET = 9  # nothing
+UNMANAGED_SET = 10  # MAC addresses, with spaces between them; replaces those of before, and none removes all files
+
+SERVERS = 11  # nothing; answered by SERVERS_HEAD and what follows there
 
 # Kinds of frames that the agent sends.
-HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting
+HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting. Without one: the agent has started
 MORE = 33  # a part of an answer; a netlink message is always whole
 DONE = 34  # the last part of an answer
 FAILED = 35  # FAILED_HEAD, then a text
@@ -117,6 +141,9 @@ GUARD_HEAD = struct.Struct("!I")
 GUARD_SERVICE_HEAD = struct.Struct("!BHH")
 # Of a service that disappeared: its address family, an errno (0: restored), and microseconds since it was last seen.
 GUARDED_BODY = struct.Struct("!BHI")
+# Of the answer to SERVERS: the bytes of struct ip_vs_get_dests, and of each struct ip_vs_dest_entry. For each service
+# follow one of the first, in the byte order of the machine, and as many of the second as it says.
+SERVERS_HEAD = struct.Struct("!HH")
 # Instead of microseconds: the service was never seen, or so long ago that 32 bits are too few.
 NEVER = 0xFFFFFFFF
 
@@ -191,8 +218,12 @@ MAX_SYSCTL_VALUE = 64
 GUARD_MAX_SERVICES = 2
 # Microseconds that must be between two looks of a guard.
 GUARD_MIN_PERIOD = 500
+# Ports below this one belong to root, as in af_vsock.c (LAST_RESERVED_PORT).
+PRIVILEGED = 1024
 # Restores of one service within a second, at most. Another program may delete it again and again.
 GUARD_MAX_RESTORES = 10
+# NICs that network managers can be told of.
+MAX_UNMANAGED = 1024
 
 # Times.
 
@@ -206,6 +237,8 @@ POLL_INTERVAL = 0.1
 GRACE = 0.5
 # Seconds without an event, after which a server does what is due: the runner reports that a silent command still runs.
 TICK = 5.0
+# Seconds between two reports of connections that were refused.
+REPORT_INTERVAL = 60.0
 
 # Sizes.
 
@@ -227,6 +260,10 @@ MAX_TEXT = 1024
 _SOL_NETLINK = 270
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
+# linux/vm_sockets.h: a machine in the eyes of itself, by its loopback; and how it is asked for its own CID.
+VMADDR_CID_LOCAL = 1
+_GET_LOCAL_CID = 0x7B9
+_CID = struct.Struct("=I")
 # linux/netlink.h: socket options.
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
@@ -246,6 +283,10 @@ _NFNL_SUBSYS_CTNETLINK = 1
 # linux/ip_vs.h.
 _IPVS_CMD_NEW_SERVICE = 1
 _IPVS_CMD_GET_SERVICE = 4
+# linux/ip_vs.h: options of a raw socket, from IP_VS_BASE_CTL on.
+_IP_VS_SO_GET_INFO = 64 + 1024 + 64 + 1
+_IP_VS_SO_GET_SERVICES = _IP_VS_SO_GET_INFO + 1
+_IP_VS_SO_GET_DESTS = _IP_VS_SO_GET_INFO + 3
 
 # The kernel's structures, in its byte order.
 
@@ -263,6 +304,30 @@ _GENLMSGHDR_SIZE = 4
 # A CTRL_ATTR_FAMILY_NAME attribute that says "IPVS".
 _IPVS_NAME = struct.pack("=HH5s3x", 9, _CTRL_ATTR_FAMILY_NAME, b"IPVS")
 
+# The kernel's list of virtio-serial ports, and what opening one fails with while it comes or goes, or while another
+# process has it open.
+_PORTS = "/sys/class/virtio-ports"
+_PASSING = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EBUSY})
+
+# What to do if the agent cannot listen at a vsock port.
+_WHY_NO_VSOCK = {
+    errno.EAFNOSUPPORT: "; the machine's kernel needs the module vmw_vsock_virtio_transport",
+    errno.EPERM: "; a seccomp profile of this container forbids AF_VSOCK",
+    errno.EACCES: "; a port below 1024 needs CAP_NET_BIND_SERVICE",
+    errno.EADDRINUSE: "; another process listens there",
+}
+
+# struct ip_vs_getinfo: version, size of the table of connections, number of services.
+_GETINFO = struct.Struct("@III")
+# struct ip_vs_service_entry: protocol, address, port, mark, scheduler, flags, timeout, netmask, number of servers, and
+# statistics. Then struct ip_vs_dest_entry: address, port, flags, weight, thresholds, counts of connections, statistics.
+_STATISTICS = "0QIIIQQIIIII0Q"
+_SERVICE_ENTRY = struct.Struct(f"@HIHI16xIIII{_STATISTICS}")
+_DEST_ENTRY_SIZE = struct.calcsize(f"@IHIiIIIII{_STATISTICS}")
+# struct ip_vs_get_services before its entries, and struct ip_vs_get_dests: protocol, address, port, mark, number.
+_GET_SERVICES = struct.Struct("@I0Q")
+_GET_DESTS = struct.Struct("@HIHII0Q")
+
 # Types of the message that ends an answer.
 _END_TYPES = frozenset({_NLMSG_ERROR, _NLMSG_DONE})
 # What the byte at _TYPE_AT is in such a message. On a big-endian machine that byte is 0 in most other messages as well.
@@ -271,6 +336,10 @@ _END_TYPE_BYTES = _END_TYPES | ({0} if sys.byteorder == "big" else set())
 
 class HostGoneError(Exception):
     """The host has disconnected, or it does not read."""
+
+
+class PortGoneError(HostGoneError):
+    """The port itself is gone for good: it was unplugged."""
 
 
 class Frame(NamedTuple):
@@ -343,18 +412,36 @@ class Decoder:
 
 
 class Port:
-    """The guest's end of a virtio-serial port, or of a socket. Each method raises HostGoneError if the host is gone."""
+    """The guest's end of a virtio-serial port, or of a socket. Each method raises HostGoneError if the host is gone.
 
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self.descriptor = descriptor
+    `open_next` waits for the port, and opens it: the first time, and whenever it is gone for good. `visitors` is a
+    descriptor that is readable when somebody connects, if that does not happen in the port itself.
+    """
+
+    visitors: int | None = None
+    # A host may come back to a port that looks disconnected. A connection that has ended is gone for good.
+    may_return = True
+
+    def __init__(self, open_next: Callable[[], int]) -> None:
+        self._open_next = open_next
         # Bytes of frames that the host has not read.
         self.pending = bytearray()
+        self._open()
+
+    def _open(self) -> None:
+        self.descriptor = self._open_next()
+        os.set_blocking(self.descriptor, False)
         # When the port began to look disconnected, by time.monotonic().
         self._silent_since: float | None = None
         # A port without a host is always ready to be read, and only edges tell that something changes there.
         self._edges = select.epoll()
-        self._edges.register(descriptor, select.EPOLLIN | select.EPOLLET)
+        self._edges.register(self.descriptor, select.EPOLLIN | select.EPOLLET)
+
+    def reopen(self) -> None:
+        """Close the port, which is gone for good, and wait for the next one."""
+        self._edges.close()
+        os.close(self.descriptor)
+        self._open()
 
     def receive(self) -> bytes:
         """Return what has arrived, READ_SIZE bytes or a little more at most; b"" if that is nothing."""
@@ -369,12 +456,19 @@ class Port:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise HostGoneError from error
+            raise self._gone(error) from error
         if data or not is_disconnected:
             self._silent_since = None
         else:
             self._await_host()
         return bytes(data)
+
+    def _gone(self, error: OSError) -> HostGoneError:
+        """Return what an error means. ENODEV: the port was unplugged, and never comes back (drivers/char)."""
+        return PortGoneError() if error.errno == errno.ENODEV or not self.may_return else HostGoneError()
+
+    def admit(self) -> None:
+        """Handle an event of `visitors`."""
 
     def await_edge(self, seconds: float) -> None:
         """Wait until a host connects or disconnects or sends something, but no longer than so many seconds."""
@@ -382,6 +476,8 @@ class Port:
 
     def _await_host(self) -> None:
         """Wait for a host, unless the port has looked disconnected for GRACE."""
+        if not self.may_return:
+            raise PortGoneError
         now = time.monotonic()
         if self._silent_since is None:
             self._silent_since = now
@@ -403,7 +499,7 @@ class Port:
         except BlockingIOError:
             return
         except OSError as error:
-            raise HostGoneError from error
+            raise self._gone(error) from error
 
     def send(self, request: int, kind: int, payload: bytes | bytearray | memoryview = b"") -> None:
         """Write a frame, and wait up to WRITE_TIMEOUT until the host has room for it."""
@@ -425,6 +521,72 @@ class Port:
         code = errno.ETIMEDOUT if is_timeout else error.errno or errno.EIO
         text = (error.strerror or str(error)).encode()[:MAX_TEXT]
         self.send(request, FAILED, FAILED_HEAD.pack(code) + text)
+
+
+class VsockPort(Port):
+    """A connection of the host to a vsock port of this machine, and after it the next one."""
+
+    may_return = False
+
+    def __init__(self, number: int, *, hybrid: bool) -> None:
+        """Listen. OSError if that is impossible. `hybrid`: the host's port has no meaning."""
+        self._hybrid = hybrid
+        self._listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._listener.bind((socket.VMADDR_CID_ANY, number))
+        self._listener.listen()
+        self._listener.setblocking(False)
+        self.visitors = self._listener.fileno()
+        # The connection that takes the place of this one.
+        self._next: socket.socket | None = None
+        # When a refusal was last reported, by time.monotonic().
+        self._reported = -REPORT_INTERVAL
+        super().__init__(self._await_connection)
+
+    def admit(self) -> None:
+        """Look who connects. PortGoneError if it is a host: it takes the place of the one before."""
+        with suppress(OSError):
+            connection, (cid, port) = self._listener.accept()
+            if self._is_host(cid, port):
+                self._next = connection
+                raise PortGoneError
+            connection.close()
+            self._report(cid, port)
+
+    def _await_connection(self) -> int:
+        while self._next is None:
+            select.select([self._listener], [], [])
+            with suppress(PortGoneError):
+                self.admit()
+        connection, self._next = self._next, None
+        return connection.detach()
+
+    def _is_host(self, cid: int, port: int) -> bool:
+        if cid == VMADDR_CID_LOCAL and not _has_host():
+            return port < PRIVILEGED
+        return cid == socket.VMADDR_CID_HOST and (self._hybrid or port < PRIVILEGED)
+
+    def _report(self, cid: int, port: int) -> None:
+        """Report a refusal on standard error, not more than one in REPORT_INTERVAL: others can connect without end."""
+        now = time.monotonic()
+        if now - self._reported >= REPORT_INTERVAL:
+            self._reported = now
+            limits = "" if self._hybrid else f", from ports below {PRIVILEGED} (or any, with --hvsock)"
+            text = f"agent.py: refused CID {cid}, port {port}: it serves only CID {socket.VMADDR_CID_HOST}{limits}"
+            print(text, file=sys.stderr, flush=True)
+
+
+def _has_host() -> bool:
+    """Return whether this machine is a virtual machine that its host reaches by vsock, or may be one.
+
+    The kernel reports another CID for one whose only vsocks are its own loopback and that of machines in it.
+    """
+    try:
+        with open("/dev/vsock", "rb", buffering=0) as device:
+            (cid,) = _CID.unpack(fcntl.ioctl(device, _GET_LOCAL_CID, bytes(_CID.size)))
+    except OSError:
+        # A container may have no such device.
+        return True
+    return cid not in {VMADDR_CID_LOCAL, socket.VMADDR_CID_HOST, socket.VMADDR_CID_ANY & 0xFFFFFFFF}
 
 
 class PortServer:
@@ -453,19 +615,28 @@ class PortServer:
 
 def serve(server: PortServer) -> NoReturn:
     """Serve one host after the other, forever."""
+    is_new = True
     while True:
-        with suppress(HostGoneError):
-            _serve_host(server)
+        gone = _serve_host(server, is_new=is_new)
         server.port.pending.clear()
         server.reset()
-        server.port.await_edge(TICK)
+        is_new = isinstance(gone, PortGoneError)
+        if is_new:
+            server.port.reopen()
+        else:
+            server.port.await_edge(TICK)
 
 
-def _serve_host(server: PortServer) -> NoReturn:
-    """Serve the hosts at the port until one of them is gone."""
+def _serve_host(server: PortServer, *, is_new: bool) -> HostGoneError:
+    """Serve the hosts at the port until one of them is gone. Return how. `is_new`: the port was just opened."""
     decoder = Decoder(MAGIC, NONCE_SIZE)
-    while True:
-        _serve_events(server, decoder)
+    try:
+        if is_new:
+            server.port.push(0, HELLO, _hello())
+        while True:
+            _serve_events(server, decoder)
+    except HostGoneError as gone:
+        return gone
 
 
 def _serve_events(server: PortServer, decoder: Decoder) -> None:
@@ -475,9 +646,12 @@ def _serve_events(server: PortServer, decoder: Decoder) -> None:
     poller.register(port.descriptor, select.POLLIN | (select.POLLOUT if port.pending else 0))
     for source, events in server.sources():
         poller.register(source, events)
+    if port.visitors is not None:
+        poller.register(port.visitors, select.POLLIN)
     ready = dict(poller.poll(TICK * 1000))
     idle = not ready
     port_events = ready.pop(port.descriptor, 0)
+    has_visitor = bool(ready.pop(port.visitors, 0)) if port.visitors is not None else False
     # The sources come first, because a frame can close one that is ready.
     for source in ready:
         server.ready(source)
@@ -487,6 +661,9 @@ def _serve_events(server: PortServer, decoder: Decoder) -> None:
         for frame in decoder.feed(port.receive()):
             _serve_frame(server, frame)
     server.tick(idle=idle)
+    # Last: what the present host has sent counts.
+    if has_visitor:
+        port.admit()
 
 
 def _serve_frame(server: PortServer, frame: Frame) -> None:
@@ -495,7 +672,7 @@ def _serve_frame(server: PortServer, frame: Frame) -> None:
         if frame.kind == GREETING:
             server.reset()
             port.pending += MAGIC + frame.payload
-            port.send(0, HELLO, HELLO_HEAD.pack(VERSION) + os.uname().release.encode())
+            port.send(0, HELLO, _hello())
         elif frame.kind == OVERSIZED:
             port.fail(frame.request, OSError(errno.EMSGSIZE, f"a frame may have at most {MAX_FRAME} bytes"))
         else:
@@ -504,38 +681,200 @@ def _serve_frame(server: PortServer, frame: Frame) -> None:
         port.fail(frame.request, error)
 
 
+def _hello() -> bytes:
+    return HELLO_HEAD.pack(VERSION) + os.uname().release.encode()
+
+
 def unknown_kind(kind: int) -> OSError:
     """Return the error for a frame of a kind that a server does not know."""
     return OSError(errno.EOPNOTSUPP, f"unknown kind of request: {kind}")
 
 
 def open_port(name: str) -> Port:
-    """Open a virtio-serial port by its name. Wait until the machine has it."""
-    folder = "/sys/class/virtio-ports"
+    """Open a virtio-serial port by its name. Wait until the machine has it, also after each time it was unplugged."""
+    return Port(lambda: _await_port(name))
+
+
+def _await_port(name: str) -> int:
+    """Wait until the machine has a port of this name. Return the descriptor of it."""
     while True:
-        for entry in os.listdir(folder) if os.path.isdir(folder) else ():
-            with open(f"{folder}/{entry}/name", encoding="utf-8") as file:
-                if file.read().strip() == name:
-                    return Port(os.open(f"/dev/{entry}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        for entry in _list(_PORTS):
+            # A port comes and goes in steps: its folder, its name, its device. What is not there yet, or not any more,
+            # is looked for again; and so is a port that another process, which may be about to end, has open.
+            try:
+                with open(f"{_PORTS}/{entry}/name", encoding="utf-8") as file:
+                    if file.read().strip() != name:
+                        continue
+                return os.open(f"/dev/{entry}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    raise
         time.sleep(POLL_INTERVAL)
+
+
+def _list(folder: str) -> list[str]:
+    """Return what is in a folder; nothing if there is no such folder (yet)."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def modprobe(name: str) -> None:
     """Load one of MODULES, with the modules that it needs."""
     if name not in MODULES:
         raise PermissionError(errno.EPERM, f"module {name!r} is not one that the agent may load")
-    child = os.posix_spawnp("modprobe", ["modprobe", name], os.environ)
-    handle = os.pidfd_open(child)
-    try:
-        if not select.select([handle], [], [], KERNEL_TIMEOUT)[0]:
-            raise TimeoutError(errno.ETIMEDOUT, f"modprobe {name} did not end within {KERNEL_TIMEOUT:.0f} s")
-    finally:
-        os.close(handle)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = run_program("modprobe", name)
     if status:
         raise OSError(
             errno.ENOENT, f"modprobe {name} failed with exit status {status}; add the module to the guest's kernel"
         )
+
+
+def run_program(*words: str) -> int:
+    """Run a program. Return its exit status. TimeoutError if it does not end in time; it is not waited for then."""
+    child = os.posix_spawnp(words[0], words, os.environ)
+    handle = os.pidfd_open(child)
+    try:
+        if not select.select([handle], [], [], KERNEL_TIMEOUT)[0]:
+            raise TimeoutError(errno.ETIMEDOUT, f"{' '.join(words)} did not end within {KERNEL_TIMEOUT:.0f} s")
+    finally:
+        os.close(handle)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class NetworkManager(NamedTuple):
+    """A program that configures the NICs of a machine, and that can be told to leave some alone.
+
+    `process`: its name in /proc. `programs`: where it is, if it is installed. `file`: what we tell it, as a template
+    for `separator` between `prefix`ed MAC addresses. `reload`: what makes it read that.
+    """
+
+    process: str
+    programs: tuple[str, ...]
+    file: str
+    template: str
+    prefix: str
+    separator: str
+    reload: tuple[str, ...]
+
+    def text(self, addresses: list[str]) -> str:
+        """Return the text of the file for MAC addresses."""
+        return self.template.format(self.separator.join(self.prefix + each for each in addresses))
+
+
+# The permanent address stays what it was when a NIC was plugged. The names sort before all others.
+NETWORK_MANAGERS = (
+    NetworkManager(
+        process="systemd-network",
+        programs=("/lib/systemd/systemd-networkd", "/usr/lib/systemd/systemd-networkd"),
+        file="/run/systemd/network/00-reconciler.network",
+        template="[Match]\nPermanentMACAddress={}\n\n[Link]\nUnmanaged=yes\n",
+        prefix="",
+        separator=" ",
+        reload=("networkctl", "reload"),
+    ),
+    NetworkManager(
+        process="NetworkManager",
+        programs=("/usr/sbin/NetworkManager", "/usr/bin/NetworkManager"),
+        file="/run/NetworkManager/conf.d/00-reconciler.conf",
+        template="[device-reconciler]\nmatch-device={}\nmanaged=0\n",
+        prefix="mac:",
+        separator=",",
+        reload=("nmcli", "general", "reload", "conf"),
+    ),
+)
+# Programs that configure any NIC that appears, and that cannot be told while they run.
+RIVALS = ("connmand", "dhcpcd", "netifd", "wickedd")
+
+
+def processes() -> set[str]:
+    """Return the names of the processes that run, as the kernel has them: 15 characters at most."""
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with suppress(OSError), open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as file:
+                found.add(file.read().rstrip("\n"))
+    return found
+
+
+class Unmanaged:
+    """Tells network managers of the machine which NICs to leave alone, in files below /run."""
+
+    def __init__(self) -> None:
+        # Why a manager could not be told the last time, by its process.
+        self._problems: dict[str, str] = {}
+
+    def read(self) -> str:
+        """Return three lines: managers that can be told; MAC addresses that all of them were told; who cannot be told.
+
+        The first two have spaces between their words. The third has a name, and a reason in parentheses if there is
+        one, with commas between them.
+        """
+        running = processes()
+        managers = [each for each in self._managers(running) if each.process not in self._problems]
+        told = [self._told(each) for each in managers]
+        common = set.intersection(*told) if told else set()
+        problems = [f"{name} ({why})" for name, why in self._problems.items()]
+        others = [each for each in RIVALS if each in running]
+        return "\n".join(
+            (" ".join(each.process for each in managers), " ".join(sorted(common)), ",".join(problems + others))
+        )
+
+    def write(self, text: str) -> None:
+        """Tell all managers to leave NICs alone, by their MAC addresses, and no others. OSError if one is none."""
+        addresses = text.split()
+        if len(addresses) > MAX_UNMANAGED or not all(map(_is_mac, addresses)):
+            raise OSError(errno.EINVAL, f"expected at most {MAX_UNMANAGED} MAC addresses")
+        self._problems.clear()
+        running = processes()
+        for manager in self._managers(running):
+            why = self._tell(manager, addresses, is_running=manager.process in running)
+            if why:
+                # A reason has one line, and no comma.
+                self._problems[manager.process] = why.replace("\n", " ").replace(",", ";")[:MAX_TEXT]
+
+    def _managers(self, running: set[str]) -> list[NetworkManager]:
+        return [each for each in NETWORK_MANAGERS if each.process in running or any(map(os.path.exists, each.programs))]
+
+    def _told(self, manager: NetworkManager) -> set[str]:
+        """Return what a manager was told: nothing, if the file is not as we write it."""
+        try:
+            with open(manager.file, encoding="ascii") as file:
+                text = file.read(MAX_FRAME)
+        except (OSError, ValueError):
+            return set()
+        found = [each.strip("=,").replace("mac:", "") for each in text.replace("=", "= ").replace(",", " ").split()]
+        addresses = [each for each in found if _is_mac(each)]
+        return set(addresses) if text == manager.text(addresses) else set()
+
+    def _tell(self, manager: NetworkManager, addresses: list[str], *, is_running: bool) -> str:
+        """Tell a manager. Return why that failed, "" if it did not."""
+        try:
+            self._write(manager, addresses)
+            failed = is_running and run_program(*manager.reload)
+        except OSError as error:
+            return error.strerror or str(error)
+        return f"{' '.join(manager.reload)} failed with exit status {failed}" if failed else ""
+
+    def _write(self, manager: NetworkManager, addresses: list[str]) -> None:
+        if not addresses:
+            with suppress(FileNotFoundError):
+                os.unlink(manager.file)
+            return
+        os.makedirs(os.path.dirname(manager.file), exist_ok=True)
+        new = f"{manager.file}.new"
+        with open(new, "w", encoding="ascii") as file:
+            # The managers run as other users.
+            os.fchmod(file.fileno(), 0o644)
+            file.write(manager.text(addresses))
+        os.replace(new, manager.file)
+
+
+def _is_mac(text: str) -> bool:
+    """Return whether a text is a MAC address as we write it."""
+    parts = text.split(":")
+    return len(parts) == 6 and all(len(each) == 2 and set(each) <= set("0123456789abcdef") for each in parts)
 
 
 def read_sysctl(name: str) -> bytes:
@@ -776,6 +1115,49 @@ class NetlinkRelay:
         return bytes(view[:end])
 
 
+class LegacyIpvs:
+    """Reads the servers of IPv4 services by the older interface of IPVS: one system call a service, with no dump.
+
+    It tells no tunnels, and no servers of IPv6. OSError with ENOSYS if this Python has no ctypes. Python's own
+    `getsockopt` is not enough, since the kernel expects what is asked for in the buffer of the answer.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import ctypes
+        except ImportError as error:
+            raise OSError(errno.ENOSYS, f"this Python has no ctypes: {error}") from None
+        self._ctypes, self._libc = ctypes, ctypes.CDLL(None, use_errno=True)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def read(self) -> Iterator[bytes]:
+        """Yield struct ip_vs_get_dests of each service, with its entries. A service that has gone is left out."""
+        count = self._socket.getsockopt(socket.IPPROTO_IP, _IP_VS_SO_GET_INFO, _GETINFO.size)
+        number = _GETINFO.unpack(count)[2]
+        head = _GET_SERVICES.pack(number)
+        listed = self._ask(_IP_VS_SO_GET_SERVICES, head, len(head) + number * _SERVICE_ENTRY.size)
+        for start in range(_GET_SERVICES.size, len(listed), _SERVICE_ENTRY.size):
+            protocol, address, port, mark, _, _, _, servers = _SERVICE_ENTRY.unpack_from(listed, start)[:8]
+            head = _GET_DESTS.pack(protocol, address, port, mark, servers)
+            try:
+                yield self._ask(_IP_VS_SO_GET_DESTS, head, len(head) + servers * _DEST_ENTRY_SIZE)
+            except ProcessLookupError:
+                continue
+
+    def _ask(self, option: int, head: bytes, size: int) -> bytes:
+        buffer = self._ctypes.create_string_buffer(head, size)
+        length = self._ctypes.c_uint(size)
+        arguments = (self._socket.fileno(), socket.IPPROTO_IP, option, buffer, self._ctypes.byref(length))
+        if self._libc.getsockopt(*arguments) < 0:
+            code = self._ctypes.get_errno()
+            raise OSError(code, f"IPVS: {os.strerror(code)}")
+        return buffer.raw
+
+
 class GuardedService:
     """An IPVS service that is guarded: `probe` is the message that asks for it, `restore` the one that adds it.
 
@@ -918,6 +1300,7 @@ class Agent(PortServer):
         # The socket of the subscription.
         self._notifications: socket.socket | None = None
         self._guard: GuardProcess | None = None
+        self._unmanaged = Unmanaged()
 
     def reset(self) -> None:
         """End the host's subscription and guard, and discard the answers that it did not read."""
@@ -966,8 +1349,14 @@ class Agent(PortServer):
             write_sysctl(name, value)
         elif kind == SUBSCRIBE:
             self._subscribe(payload)
+        elif kind == UNMANAGED_GET:
+            answer = self._unmanaged.read().encode()
+        elif kind == UNMANAGED_SET:
+            self._unmanaged.write(payload.decode(errors="replace"))
         elif kind == LISTING:
             answer = self._read_listing(request)
+        elif kind == SERVERS:
+            answer = self._read_servers(request)
         elif kind == GUARD:
             self._set_guard(payload)
         else:
@@ -997,6 +1386,19 @@ class Agent(PortServer):
                     self.port.send(request, MORE, part)
                     part.clear()
                     _check_deadline(deadline)
+        return bytes(part)
+
+    def _read_servers(self, request: int) -> bytes:
+        """Send all but the last part of what SERVERS is answered by to the host, and return that part."""
+        deadline = time.monotonic() + KERNEL_TIMEOUT
+        part = bytearray(SERVERS_HEAD.pack(_GET_DESTS.size, _DEST_ENTRY_SIZE))
+        with closing(LegacyIpvs()) as table:
+            for found in table.read():
+                part += found
+                while len(part) > CHUNK:
+                    _check_deadline(deadline)
+                    self.port.send(request, MORE, part[:CHUNK])
+                    del part[:CHUNK]
         return bytes(part)
 
     def _set_guard(self, payload: bytes) -> None:
@@ -1054,5 +1456,22 @@ class Agent(PortServer):
             guard.reports.close()
 
 
+def open_any(words: list[str]) -> Port:
+    """Open the port that the command line names. SystemExit if it names none, or if that one cannot be opened."""
+    if not words or (len(words) == 1 and not words[0].startswith("-")):
+        return open_port(*words or [PORT])
+    if len(words) != 2 or words[0] not in {"--vsock", "--hvsock"} or not _is_port(words[1]):
+        sys.exit("usage: agent.py [NAME] | --vsock PORT | --hvsock PORT (a number from 1 to 4294967294)")
+    try:
+        return VsockPort(int(words[1]), hybrid=words[0] == "--hvsock")
+    except OSError as error:
+        why = _WHY_NO_VSOCK.get(error.errno or 0, "")
+        sys.exit(f"agent.py: cannot listen at vsock port {words[1]}: {error.strerror}{why}")
+
+
+def _is_port(text: str) -> bool:
+    return len(text) <= 10 and text.isascii() and text.isdecimal() and 0 < int(text) < 0xFFFFFFFF
+
+
 if __name__ == "__main__":
-    serve(Agent(open_port(sys.argv[1] if sys.argv[1:] else PORT)))
+    serve(Agent(open_any(sys.argv[1:])))

@@ -13,14 +13,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from socket import AF_INET, AF_INET6
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent, lend
 from reconciler.guest.agent import Frame
 from reconciler.guest.connection import TIMEOUT, Connection
+from reconciler.model.machine import Managers
 from reconciler.netlink.budget import UNASKED, Budget
 from reconciler.netlink.message import Message, attributes, messages
+
+if TYPE_CHECKING:
+    from reconciler.netlink.ipvs_legacy import LegacyAnswer
 
 # Bytes of notifications that may wait. If more come, they are dropped and `Notices.lost` is set.
 NOTICES_SIZE = 1 << 20
@@ -37,6 +41,8 @@ _ATTRIBUTES_AT = 20
 # linux/ip_vs.h: IPVS_CMD_ATTR_SERVICE and, in it, IPVS_SVC_ATTR_AF.
 _SERVICE = 1
 _ADDRESS_FAMILY = 1
+# Programs of a guest that configure NICs, and characters of a name with a reason.
+_RIVALS, _RIVAL = 10, 200
 # Failures of the agent that may pass: it had no time or no room. All others are refusals.
 _PASSING = {errno.ETIMEDOUT, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO}
 
@@ -121,6 +127,13 @@ class AgentClient:
         """Return the release of the guest's kernel, such as 6.1.0-18-cloud-amd64."""
         return self._greet(time.monotonic() + self._timeout)
 
+    def greet(self, seconds: float) -> None:
+        """Greet the agent, unless that was done. ChannelError if it does not answer within so many seconds.
+
+        OtherVersionError if it speaks another version of the protocol.
+        """
+        self._greet(time.monotonic() + seconds)
+
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Return the values of sysctls that the agent allows, without those that the guest's kernel does not have."""
         if not names:
@@ -135,6 +148,19 @@ class AgentClient:
         """Change a sysctl that the agent allows."""
         self.request(agent.SYSCTL_SET, f"{name}={value}".encode())
 
+    def unmanaged(self) -> Managers:
+        """Return which NICs the guest's network managers leave alone."""
+        lines = b"".join(self.request(agent.UNMANAGED_GET, b"")).decode(errors="replace").split("\n")
+        if len(lines) != 3:
+            raise ProtocolError(f"the guest's agent sent {len(lines)} lines about network managers, not 3")
+        told, addresses, others = lines
+        rivals = [each[:_RIVAL] for each in others.split(",")[:_RIVALS] if each]
+        return Managers(tuple(told.split()[:_RIVALS]), frozenset(addresses.split()), tuple(rivals))
+
+    def set_unmanaged(self, addresses: Iterable[str]) -> None:
+        """Tell the guest's network managers to leave NICs alone, by their MAC addresses, and no others."""
+        self.request(agent.UNMANAGED_SET, " ".join(addresses).encode())
+
     def ipvs_listing(self) -> str | None:
         """Return the guest's /proc/net/ip_vs; None if its kernel does not have it."""
         try:
@@ -143,6 +169,21 @@ class AgentClient:
             if failed.errno == errno.ENOENT:
                 return None
             raise failed.translated() from None
+
+    def ipvs_servers(self) -> LegacyAnswer | None:
+        """Return the servers of the guest's IPv4 services; None if its kernel or its Python cannot tell them so."""
+        try:
+            data = b"".join(self._request(agent.SERVERS, b""))
+        except _FailedError as failed:
+            if failed.errno in {errno.ENOSYS, errno.ENOPROTOOPT}:
+                return None
+            raise failed.translated() from None
+        if len(data) < agent.SERVERS_HEAD.size:
+            raise ProtocolError("the agent's answer about IPVS servers is cut short")
+        from reconciler.netlink.ipvs_legacy import LegacyAnswer
+
+        head, entry = agent.SERVERS_HEAD.unpack_from(data)
+        return LegacyAnswer(head, entry, data[agent.SERVERS_HEAD.size :])
 
     def subscribe(self, groups: int) -> None:
         """Subscribe to notifications of the guest's kernel: to these groups of the route family, and to no others.
@@ -257,6 +298,8 @@ class AgentClient:
                 raise ChannelError(f"the guest's agent did not finish its answer within {self._timeout:.0f} s")
             if frame.request == 0:
                 self._keep(frame)
+                if self._release is None:
+                    raise ChannelError("the guest's agent has started again before it finished its answer")
                 continue
             if frame.request != asked:
                 raise ProtocolError(f"the guest's agent answered request {frame.request}, which was not sent")
@@ -281,6 +324,10 @@ class AgentClient:
 
     def _keep(self, frame: Frame) -> None:
         """Keep a frame that was not requested for the next `notices`."""
+        if (frame.request, frame.kind) == (0, agent.HELLO):
+            # The agent has started again, or its port was unplugged: it knows nothing of what was agreed before.
+            self._begin_anew()
+            return
         if frame.request or frame.kind not in {agent.NOTIFY, agent.LOST, agent.GUARDED}:
             raise ProtocolError(f"the guest's agent sent a frame of kind {frame.kind} that was not requested")
         if frame.kind == agent.GUARDED and len(self._guarded) < GUARDED_COUNT:

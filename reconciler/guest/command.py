@@ -73,6 +73,8 @@ class _Exchange:
 
     def _handle(self, frame: Frame) -> int | None:
         """Handle a frame of the guest. Return the exit status if the frame is that."""
+        if (frame.request, frame.kind) == (0, agent.HELLO):
+            raise ChannelError("the guest's runner has started again, so nobody knows what became of the command")
         if frame.request != _REQUEST:
             raise ProtocolError(f"the guest answered request {frame.request}, which was not sent")
         payload = frame.payload

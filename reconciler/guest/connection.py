@@ -1,4 +1,4 @@
-"""The host's end of a virtio-serial port: frames over the unix socket that QEMU serves for it.
+"""The host's end of an agent's port: frames over the unix socket that QEMU serves for it, or over vsock.
 
 What the guest sends is bounded in size and time, and raises only ProtocolError and ChannelError. Traps: QEMU lets a
 second client of the socket connect and wait in silence until the first one leaves, so there is a lock of the socket, by
@@ -20,6 +20,7 @@ from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError,
 from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
 from reconciler.model.sandbox import SANDBOXES
+from reconciler.model.transport import UnixSocket, Vsock, transport
 from reconciler.rundir import NamedLock
 from reconciler.wording import quote, reason
 
@@ -35,6 +36,17 @@ _RELEASE_LENGTH = 64
 _LONGEST_POLL = 86400.0
 
 
+class OtherVersionError(ProtocolError):
+    """The guest's agent speaks another version of the protocol, which is `version`."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"the guest's agent speaks version {version} of the protocol, this program version {agent.VERSION}; "
+            "copy the agent of this program into the guest (docs/guest.md)"
+        )
+        self.version = version
+
+
 class Connection:
     """The only client of a port's socket, from `__init__` to `close`. For one thread.
 
@@ -44,17 +56,15 @@ class Connection:
     def __init__(self, path: str, target: str = "") -> None:
         """Connect. SandboxGoneError if the socket is not served, BusyError if another process has the lock.
 
-        `target`: where to connect to, if not to `path`: an open file of that socket.
+        `path`: an address of `model.transport`. `target`: where to connect to, if not to its path: an open file of that
+        socket.
         """
         self.path = path
+        # Who ends a connection.
+        self._carrier = "QEMU" if transport(path) == UnixSocket(path) else "the machine"
         self._lock = _lock(path)
         try:
-            self._socket = connect(
-                target or path,
-                TIMEOUT,
-                gone=gone(path),
-                late=ChannelError(f"QEMU did not accept a connection to {path} within {TIMEOUT:.0f} s"),
-            )
+            self._socket = _dial(path, target)
         except BaseException:
             self._lock.close()
             raise
@@ -104,10 +114,7 @@ class Connection:
             raise ProtocolError(f"the other end of {self.path} does not introduce itself as reconciler's agent")
         (version,) = head.unpack_from(hello.payload)
         if version != agent.VERSION:
-            raise ProtocolError(
-                f"the guest's agent speaks version {version} of the protocol, this program version {agent.VERSION}; "
-                "copy the agent of this program into the guest (docs/guest.md)"
-            )
+            raise OtherVersionError(version)
         return hello.payload[head.size : head.size + _RELEASE_LENGTH].decode(errors="replace")
 
     def push(self, request: int, kind: int, payload: bytes = b"") -> None:
@@ -156,17 +163,44 @@ class Connection:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise ChannelError(f"QEMU closed the connection to the guest ({self.path}: {error.strerror})") from error
+            raise ChannelError(
+                f"{self._carrier} closed the connection to the guest ({self.path}: {error.strerror})"
+            ) from error
         return source in events
 
     def _decode(self, data: bytes) -> None:
         if not data:
-            raise ChannelError(f"QEMU closed the connection to the guest ({self.path})")
+            raise ChannelError(f"{self._carrier} closed the connection to the guest ({self.path})")
         for frame in self._decoder.feed(data):
             if frame.kind == agent.OVERSIZED:
                 raise ProtocolError(f"the guest announced a frame of more than {agent.MAX_FRAME} bytes")
             self._frames.append(frame)
             self._size += len(frame.payload) + agent.HEADER.size
+
+
+def _dial(address: str, target: str) -> socket.socket:
+    """Connect to the agent at an address; `target` as for Connection."""
+    found = transport(address)
+    if isinstance(found, Vsock):
+        # Few machines are reached by vsock.
+        from reconciler.guest import vsock
+
+        return vsock.connect(found, TIMEOUT)
+    channel = connect(
+        target or found.path,
+        TIMEOUT,
+        gone=gone(found.path),
+        late=ChannelError(f"QEMU did not accept a connection to {found.path} within {TIMEOUT:.0f} s"),
+    )
+    if found.port is not None:
+        from reconciler.guest import vsock
+
+        try:
+            vsock.choose_port(channel, address, found.port, TIMEOUT)
+        except BaseException:
+            channel.close()
+            raise
+    return channel
 
 
 def _lock(path: str) -> NamedLock:
@@ -179,14 +213,17 @@ def _lock(path: str) -> NamedLock:
 
 
 def identity(path: str) -> str:
-    """Return what all paths of a socket have in common. SandboxGoneError if there is none."""
+    """Return what all addresses of a socket have in common. SandboxGoneError if there is none."""
+    to = transport(path)
+    if isinstance(to, Vsock):
+        return f"vsock-{to.cid}-{to.port}"
     try:
-        found = os.stat(path)
+        found = os.stat(to.path)
     except (FileNotFoundError, NotADirectoryError):
-        raise gone(path) from None
+        raise gone(to.path) from None
     except OSError as error:
-        raise HostError(f"cannot connect to {path}: {reason(error)}") from error
-    return f"{found.st_dev}-{found.st_ino}"
+        raise HostError(f"cannot connect to {to.path}: {reason(error)}") from error
+    return f"{found.st_dev}-{found.st_ino}" + ("" if to.port is None else f"-{to.port}")
 
 
 def lock_name(socket_identity: str) -> str:

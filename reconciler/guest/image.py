@@ -29,14 +29,21 @@ PACKAGES = (
     *("busybox-static", "dash", "iproute2", "ipvsadm", "conntrack", "python3.11-minimal", "libpython3.11-minimal"),
     *("libc6", "libbpf1", "libbsd0", "libcap2", "libelf1", "libexpat1", "libmd0", "libmnl0", "libnetfilter-conntrack3"),
     *("libnfnetlink0", "libnl-3-200", "libnl-genl-3-200", "libpopt0", "zlib1g"),
+    # ctypes, which the agent reads IPVS with.
+    *("libpython3.11-stdlib", "libffi8"),
 )
 # Files that are copied from the packages, with the libraries that they need.
 PROGRAMS = ("bin/busybox", "bin/dash", "bin/ip", "sbin/ipvsadm", "usr/sbin/conntrack", "usr/bin/python3.11")
+# What is copied of the rest of the standard library: modules, and extension modules by what their files begin with.
+STDLIB, EXTENSIONS = ("ctypes",), ("_ctypes.",)
 # Names of kernel modules that are copied, with those that they need. A * stands for any characters.
 MODULES = (
     "virtio_pci",
     "virtio_console",
     "virtio_net",
+    # The agent listens at a vsock port where it is told to.
+    "vmw_vsock_virtio_transport",
+    "vsock_loopback",
     "ip_vs*",
     "nf_conntrack",
     "nf_conntrack_netlink",
@@ -163,7 +170,9 @@ def _build(series: str, scratch: str, report: Callable[[str], None]) -> None:
     files = _download(series)
     report("building the image")
     for package in files:
-        _run(["dpkg-deb", "--extract", package, packages], _TIMEOUT)
+        # Most of it is not copied.
+        folder = f"{packages}-stdlib" if os.path.basename(package).startswith("libpython3.11-stdlib_") else packages
+        _run(["dpkg-deb", "--extract", package, folder], _TIMEOUT)
     (release,) = os.listdir(os.path.join(packages, "lib/modules"))
     for folder in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp"):
         os.makedirs(os.path.join(root, folder))
@@ -232,10 +241,19 @@ def _copy_modules(packages: str, root: str, release: str) -> None:
 def _copy_python(packages: str, root: str) -> None:
     """Copy the standard library and our own files as bytecode, which the Python of the packages compiles."""
     library = os.path.join(root, _PYTHON)
-    # The extension modules need further libraries (ssl, hashlib), and the agent needs none of them.
+    # Most extension modules need further libraries (ssl, hashlib), and the agent needs none of them.
     shutil.copytree(os.path.join(packages, _PYTHON), library, ignore=shutil.ignore_patterns("lib-dynload"))
     # Python warns if this folder does not exist.
     os.makedirs(os.path.join(library, "lib-dynload"))
+    stdlib = os.path.join(f"{packages}-stdlib", _PYTHON)
+    for name in STDLIB:
+        shutil.copytree(os.path.join(stdlib, name), os.path.join(library, name))
+    for name in os.listdir(os.path.join(stdlib, "lib-dynload")):
+        if name.startswith(EXTENSIONS):
+            shutil.copy(os.path.join(stdlib, "lib-dynload", name), os.path.join(library, "lib-dynload"))
+    for name in os.listdir(os.path.join(packages, _LIBRARIES[1])):
+        if name.startswith("libffi.so."):
+            _copy(packages, root, os.path.join(_LIBRARIES[1], name))
     for name in _OURS:
         target = os.path.join(library, "reconciler", name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -245,7 +263,7 @@ def _copy_python(packages: str, root: str) -> None:
     _run([*python, *compiler], _TIMEOUT, environment={"PYTHONHOME": os.path.join(packages, "usr")})
     for folder, _, files in os.walk(library):
         for name in files:
-            if not name.endswith(".pyc"):
+            if not name.endswith((".pyc", ".so")):
                 os.unlink(os.path.join(folder, name))
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,6 +26,8 @@ from reconciler.netlink.budget import UNASKED, Budget
 
 # Seconds for an answer. QEMU answers in milliseconds, or it waits for a backend that does not listen.
 TIMEOUT = 5.0
+# Seconds for QEMU to close a character device that was removed, as it does when its backend has just ended.
+_CLOSE_TIMEOUT, _CLOSE_POLL = 5.0, 0.02
 # Bytes of a line. Of 200 PCI devices, the longest line has 160 KB.
 _LINE_SIZE = 1 << 20
 # Bytes of one read.
@@ -93,13 +97,18 @@ class Monitor:
         with self._budget.step():
             return self._execute(command, arguments)
 
-    def _execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
+    def _execute(self, command: str, arguments: Mapping[str, Any], descriptor: int | None = None) -> Any:
         deadline = self._budget.deadline(self._timeout)
         id_ = next(self._ids)
         message = {"execute": command, "arguments": arguments, "id": id_}
         try:
             self._socket.settimeout(self._timeout)
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            line = json.dumps(message).encode() + b"\n"
+            if descriptor is None:
+                self._socket.sendall(line)
+            else:
+                # A short line goes as a whole.
+                socket.send_fds(self._socket, [line], [descriptor])
         except TimeoutError:
             raise ChannelError(f"QEMU did not read the command {command} within {self._timeout:g} s") from None
         except OSError as error:
@@ -114,6 +123,25 @@ class Monitor:
                 return answer["return"]
             if time.monotonic() > deadline:
                 raise self._late(command)
+
+    def pass_descriptor(self, descriptor: int, name: str) -> None:
+        """Pass an open file to QEMU, under a name that the next commands can use."""
+        with self._budget.step():
+            self._execute("getfd", {"fdname": name}, descriptor)
+
+    def add_chardev(self, label: str, backend: Mapping[str, Any]) -> None:
+        """Add a character device. Wait for one of this label that was removed, if QEMU has not closed it yet."""
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
+        while True:
+            try:
+                self.execute("chardev-add", id=label, backend=backend)
+            except QmpError as error:
+                # It is in no list any more.
+                if "duplicate yank instance" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_CLOSE_POLL)
+            else:
+                return
 
     def human(self, line: str) -> str:
         """Execute a line of the human monitor, for what QMP does not have. Return its output."""
@@ -143,6 +171,22 @@ class Monitor:
                 self._events.append(self._receive(deadline, name))
             except ChannelError:
                 return False
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when QEMU has sent an event."""
+        return self._socket.fileno()
+
+    def noticed(self) -> set[str]:
+        """Return the names of the events that QEMU has sent, without waiting, and forget them."""
+        with self._budget.step():
+            while self._is_readable():
+                self._events.append(self._receive(time.monotonic() + self._timeout, "half an event"))
+        found = {str(each.get("event")) for each in self._events}
+        self._events.clear()
+        return found
+
+    def _is_readable(self) -> bool:
+        return b"\n" in self._buffer or bool(select.select([self._socket], [], [], 0)[0])
 
     def _greet(self) -> None:
         try:

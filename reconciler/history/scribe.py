@@ -172,7 +172,7 @@ class Scribe:
 
 
 # The events after which it is news that a sandbox is as it should be, and the bytes of a line that have its event.
-_OPEN = (BEGUN.encode(), b"failed", b"refused", b"waiting", b"drifted", b"fighting", b"paused", b"resumed")
+_OPEN = (BEGUN.encode(), b"failed", b"refused", b"waiting", b"drifted", b"fighting", b"paused", b"resumed", b"pushed")
 _HEAD = 100
 
 

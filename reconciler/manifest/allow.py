@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, assert_never
 from reconciler.errors import NotAllowedError
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.policy import Devices, Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.transport import Vsock
 from reconciler.wording import shorten
 
 _OF_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/task/[0-9]+)?/ns/net")
@@ -26,6 +27,7 @@ MOST, _LONGEST = 10, 2000
 _WHAT = 400
 # Text that YAML reads as text without quotes.
 _PLAIN = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.@+-]*")
+_SPECIAL = re.compile(r"[*?[]")
 _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
@@ -49,7 +51,7 @@ def check(sandbox: Sandbox, policy: Policy) -> None:
 
 def refusals(sandbox: Sandbox, policy: Policy) -> list[Finding]:
     """Return what a sandbox names and the policy does not allow, with the lines that would allow it all."""
-    return _worded([*_of_driver(sandbox.driver, policy), *_of_interfaces(sandbox, policy)], policy)
+    return _worded([*_of_driver(sandbox, policy), *_of_interfaces(sandbox, policy)], policy)
 
 
 def refuse_physical(policy: Policy, sandbox: str, index: int, device: str) -> None:
@@ -67,23 +69,37 @@ def line_for_folder(policy: Policy, field: str, folder: str) -> str:
     return f"to allow it, {_line(policy, field, write(wider))}"
 
 
-def _of_driver(address: DriverAddress, policy: Policy) -> Iterator[_Need]:
-    match address:
-        case NetnsAddress():
+def _of_driver(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
+    match sandbox.driver:
+        case NetnsAddress() as address:
             yield from _driver("netns", policy)
             yield from _namespace(address, policy)
-        case VmAddress(name=name):
+        case VmAddress() as address:
             yield from _driver("vm", policy)
-            sockets = {"name": address.file} if name is not None else {"qmp": address.monitor, "agent": address.file}
-            for field, path in sockets.items():
+            for field, path in address.named_sockets.items():
                 yield from _socket(("driver", "vm", field), path, policy)
+            if isinstance(address.transport, Vsock):
+                yield from _vsock(("driver", "vm", "agent"), address.transport.cid, policy)
+            if address.guest_agent is not None:
+                yield from _push("vm", sandbox.id, policy)
+        case LibvirtAddress() as address:
+            yield from _driver("libvirt", policy)
+            yield from _domain(sandbox.id, address, policy)
+            if address.guest_agent:
+                yield from _push("libvirt", sandbox.id, policy)
         case KataAddress(runtime=runtime):
             yield from _driver("kata", policy)
             if runtime not in policy.runtimes:
                 what = f"{runtime} may not be run as kata-runtime"
                 yield _Need(("driver", "kata", "runtime"), what, "runtimes", partial(_with_runtime, runtime))
         case _:
-            assert_never(address)
+            assert_never(sandbox.driver)
+
+
+def _push(driver: str, sandbox: str, policy: Policy) -> Iterator[_Need]:
+    if not any(fnmatchcase(sandbox, each) for each in policy.push):
+        what = f"reconciler's agent, which is root there, may not be pushed into the machine of sandbox {sandbox}"
+        yield _Need(("driver", driver, "guestAgent"), what, "pushAgent", partial(_with_push, sandbox))
 
 
 def _driver(name: str, policy: Policy) -> Iterator[_Need]:
@@ -110,6 +126,22 @@ def _socket(where: Path, path: str, policy: Policy) -> Iterator[_Need]:
         yield _Need(where, f"no socket in {folder} may be used", "sockets", partial(_with_sockets, folder))
 
 
+def _vsock(where: Path, cid: int, policy: Policy) -> Iterator[_Need]:
+    if not any(first <= cid <= last for first, last in policy.vsock):
+        what = f"no machine with the vsock CID {cid} may be a sandbox"
+        yield _Need(where, what, "vsock", partial(_with_cid, cid))
+
+
+def _domain(sandbox: str, address: LibvirtAddress, policy: Policy) -> Iterator[_Need]:
+    if address.uri not in policy.libvirt_uris:
+        what = f"no domain of the libvirt at {address.uri} may be a sandbox"
+        yield _Need(("driver", "libvirt", "uri"), what, "libvirtUris", partial(_with_libvirt, address.uri))
+    if not permits(policy.libvirt_domains, sandbox, address.domain):
+        what = f"sandbox {sandbox} may not be the domain {address.domain} of libvirt"
+        wider = partial(_with_domain, sandbox, address.domain)
+        yield _Need(("driver", "libvirt", "domain"), what, "libvirtDomains", wider)
+
+
 def _of_interfaces(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
     for index, each in enumerate(sandbox.interfaces or ()):
         # With a vhost-user socket, a device is just a name.
@@ -133,12 +165,30 @@ def _with_sockets(folder: str, policy: Policy) -> Policy:
     return policy if folder in policy.sockets else replace(policy, sockets=(*policy.sockets, folder))
 
 
+def _with_cid(cid: int, policy: Policy) -> Policy:
+    return replace(policy, vsock=(*policy.vsock, (cid, cid)))
+
+
 def _with_rules(folder: str, policy: Policy) -> Policy:
     return replace(policy, rules_files=(*policy.rules_files, folder))
 
 
+def _with_push(sandbox: str, policy: Policy) -> Policy:
+    return replace(policy, push=(*policy.push, sandbox))
+
+
 def _with_runtime(runtime: str, policy: Policy) -> Policy:
     return replace(policy, runtimes=(*policy.runtimes, runtime))
+
+
+def _with_libvirt(uri: str, policy: Policy) -> Policy:
+    return replace(policy, libvirt_uris=(*policy.libvirt_uris, uri))
+
+
+def _with_domain(sandbox: str, domain: str, policy: Policy) -> Policy:
+    # Names of domains, unlike those of devices, can have what means something in a pattern.
+    pattern = _SPECIAL.sub(r"[\g<0>]", domain)
+    return replace(policy, libvirt_domains=_added(policy.libvirt_domains, sandbox, pattern))
 
 
 def _with_device(sandbox: str, device: str, policy: Policy) -> Policy:
@@ -192,10 +242,14 @@ def write(policy: Policy) -> dict[str, Any]:
         "drivers": [*policy.drivers],
         "namespaces": {"folders": [*policy.folders], "processes": policy.processes},
         "sockets": [*policy.sockets],
+        "vsock": [first if first == last else f"{first}-{last}" for first, last in policy.vsock],
         "runtimes": [*policy.runtimes],
+        "libvirtUris": [*policy.libvirt_uris],
+        "libvirtDomains": {sandboxes: [*domains] for sandboxes, domains in policy.libvirt_domains.items()},
         "devices": {sandboxes: [*devices] for sandboxes, devices in policy.devices.items()},
         "physicalDevices": {sandboxes: [*devices] for sandboxes, devices in policy.physical_devices.items()},
         "rulesFiles": [*policy.rules_files],
+        "pushAgent": [*policy.push],
     }
 
 
@@ -231,6 +285,8 @@ def _flow(value: object) -> str:
     match value:
         case bool():
             return str(value).lower()
+        case int():
+            return str(value)
         case Mapping():
             return "{" + ", ".join(f"{_flow(key)}: {_flow(each)}" for key, each in value.items()) + "}"
         case list():

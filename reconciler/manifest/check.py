@@ -6,9 +6,11 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from reconciler.manifest.finding import Finding, Path
+from reconciler.manifest.interface import SECTION as INTERFACES
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
-from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.manifest.whereabouts import place_of
+from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 
 
 def check_sections(draft: Draft) -> Iterator[Finding]:
@@ -18,6 +20,24 @@ def check_sections(draft: Draft) -> Iterator[Finding]:
     if draft.driver == "kata":
         for section in SECTIONS:
             yield from section.check_kata(draft)
+    if draft.driver == "vm" and isinstance(draft.data["driver"]["vm"], dict):
+        yield from _check_machine(draft)
+
+
+def _check_machine(draft: Draft) -> Iterator[Finding]:
+    machine = draft.data["driver"]["vm"]
+    if "guestAgent" in machine and str(machine.get("agent")).startswith(("vsock://", "hvsock://")):
+        message = (
+            "an agent that is pushed serves a virtio-serial port, no vsock; remove guestAgent, or give the path of "
+            "that port's socket as agent"
+        )
+        yield Finding(("driver", "vm", "guestAgent"), message, at_key=True)
+    if "agent" in machine and "qmp" not in machine and draft.items(INTERFACES):
+        message = (
+            "the machine has no monitor, so no NIC can be plugged into it; add qmp to the driver, or remove the "
+            "interfaces: routes, rules, neighbours and IPVS can name NICs that the machine has"
+        )
+        yield Finding(("interfaces",), message, at_key=True)
 
 
 _ID = "ID"
@@ -63,10 +83,13 @@ def _claims(sandbox: Sandbox, identify: Callable[[str], Hashable]) -> Iterator[_
     match sandbox.driver:
         case KataAddress(id=name):
             yield _named("container", name, ("driver", "kata", "id"))
-        case VmAddress(file=file, qmp=qmp):
-            yield _Claim("agent socket", identify(file), file, ("driver",))
+        case VmAddress(file=file, name=name, qmp=qmp, agent=agent) as address:
+            if agent or name:
+                yield _Claim("agent socket", address.place(identify), file, ("driver",))
             if qmp:
                 yield _Claim("QMP socket", identify(qmp), qmp, ("driver", "vm", "qmp"))
+        case LibvirtAddress() as machine:
+            yield _Claim("domain", place_of(machine), machine.domain, ("driver", "libvirt", "domain"))
         case NetnsAddress(file=file):
             yield _Claim("namespace", identify(file), file, ("driver",))
     for index, interface in enumerate(sandbox.interfaces or ()):

@@ -61,15 +61,24 @@ def _complete(data: Mapping[str, Any], default: Policy) -> Policy:
         folders=_folders(namespaces.get("folders", default.folders)),
         processes=namespaces.get("processes", default.processes),
         sockets=_folders(data.get("sockets", default.sockets)),
+        vsock=tuple(map(_range, data["vsock"])) if "vsock" in data else default.vsock,
         runtimes=tuple(data.get("runtimes", default.runtimes)),
         devices=_devices(data.get("devices", default.devices)),
         physical_devices=_devices(data.get("physicalDevices", default.physical_devices)),
+        libvirt_uris=tuple(data.get("libvirtUris", default.libvirt_uris)),
+        libvirt_domains=_devices(data.get("libvirtDomains", default.libvirt_domains)),
         rules_files=_folders(data.get("rulesFiles", default.rules_files)),
+        push=tuple(data.get("pushAgent", default.push)),
     )
 
 
 def _folders(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(map(canonical, paths))
+
+
+def _range(written: int | str) -> tuple[int, int]:
+    first, _, last = str(written).partition("-")
+    return int(first), int(last or first)
 
 
 def _devices(patterns: Mapping[str, Iterable[str]]) -> Devices:

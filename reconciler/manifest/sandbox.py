@@ -9,9 +9,20 @@ from typing import Any
 from reconciler.manifest.finding import Finding
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
-from reconciler.model.sandbox import KATA_RUNTIME, DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import (
+    KATA_RUNTIME,
+    LIBVIRT_SYSTEM,
+    DriverAddress,
+    KataAddress,
+    LibvirtAddress,
+    NetnsAddress,
+    Sandbox,
+    VmAddress,
+)
 
 API_VERSION = "reconciler/v1"
+# Fields of an address that have another name in a manifest.
+_FIELDS = {"guest_agent": "guestAgent"}
 
 
 def read_sections(data: Mapping[str, Any], findings: list[Finding], rules: str | None = None) -> Draft:
@@ -43,8 +54,12 @@ def _read_driver(data: Mapping[str, Any]) -> DriverAddress:
     name = None if name is None else str(name)
     if driver == "kata":
         return KataAddress(id=str(address["id"]), runtime=address.get("runtime", KATA_RUNTIME))
+    if driver == "libvirt":
+        uri, guest_agent = address.get("uri", LIBVIRT_SYSTEM), address.get("guestAgent", False)
+        return LibvirtAddress(domain=str(address["domain"]), uri=uri, guest_agent=guest_agent)
     if driver == "vm":
-        return VmAddress(name=name, qmp=address.get("qmp"), agent=address.get("agent"))
+        guest_agent = address.get("guestAgent")
+        return VmAddress(name=name, qmp=address.get("qmp"), agent=address.get("agent"), guest_agent=guest_agent)
     return NetnsAddress(name=name, path=address.get("path"), pid=address.get("pid"))
 
 
@@ -52,9 +67,13 @@ def _write_driver(address: DriverAddress) -> dict[str, Any]:
     if isinstance(address, KataAddress):
         runtime = {} if address.runtime == KATA_RUNTIME else {"runtime": address.runtime}
         return {"kata": {"id": address.id, **runtime}}
+    if isinstance(address, LibvirtAddress):
+        uri = {} if address.uri == LIBVIRT_SYSTEM else {"uri": address.uri}
+        guest_agent = {"guestAgent": True} if address.guest_agent else {}
+        return {"libvirt": {"domain": address.domain, **uri, **guest_agent}}
     driver = "vm" if isinstance(address, VmAddress) else "netns"
     fields = {field: value for field, value in asdict(address).items() if value is not None and field != "started"}
-    return {driver: fields}
+    return {driver: {_FIELDS.get(field, field): value for field, value in fields.items()}}
 
 
 def write(sandbox: Sandbox) -> dict[str, Any]:

@@ -12,7 +12,15 @@ from contextlib import suppress
 from dataclasses import replace
 
 from reconciler.manifest.files import identity, is_stream
-from reconciler.model.sandbox import NO_PROCESS, DriverAddress, KataAddress, NetnsAddress, Sandbox
+from reconciler.model.sandbox import (
+    NO_PROCESS,
+    DriverAddress,
+    KataAddress,
+    LibvirtAddress,
+    NetnsAddress,
+    Sandbox,
+    VmAddress,
+)
 
 # Our own namespace.
 OWN = "/proc/thread-self/ns/net"
@@ -24,7 +32,16 @@ _COARSE = 2.0
 
 def place_of(address: DriverAddress) -> Hashable:
     """Return what all addresses of one sandbox have in common, as far as this host shows it now."""
-    return ("kata", address.id) if isinstance(address, KataAddress) else identity(address.file)
+    match address:
+        case KataAddress(id=name):
+            return "kata", name
+        case VmAddress():
+            return address.place(identity)
+        case LibvirtAddress(domain=domain, uuid=uuid):
+            # All URIs of a host's libvirt lead to the same domains. Which UUID a name has, only libvirt knows.
+            return "libvirt", uuid or domain
+        case _:
+            return identity(address.file)
 
 
 def identify(file: str) -> Hashable:

@@ -79,6 +79,11 @@ class Setting:
     name: str
 
 
-Subject = Nic | HostDevice | NicAddress | Listed | VirtualService | RealServer | Sysctl | Setting
+@dataclass(frozen=True, slots=True)
+class Unmanaged:
+    """What the network managers of a machine were told of our NICs."""
+
+
+Subject = Unmanaged | Nic | HostDevice | NicAddress | Listed | VirtualService | RealServer | Sysctl | Setting
 
 NOTHING: frozenset[Subject] = frozenset()

@@ -57,6 +57,21 @@ class Tap(NamedTuple):
     busy: bool
 
 
+class Managers(NamedTuple):
+    """Programs in a guest that configure NICs by themselves: those that can be told which to leave alone, by process.
+
+    `unmanaged`: the MAC addresses that all of these were told. `rivals`: others that run, or that could not be told,
+    with the reason in parentheses.
+    """
+
+    told: tuple[str, ...] = ()
+    unmanaged: frozenset[str] = frozenset()
+    rivals: tuple[str, ...] = ()
+
+
+NO_MANAGERS = Managers()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What QEMU's monitor reports of a machine.
@@ -65,7 +80,8 @@ class Machine:
     vhost-user socket. `orphans`: devices whose adopted NIC is gone.
     `slots`: the free ones of `capacity` in all. `taps`: the devices that the manifest wants.
     `sockets`: those that the manifest wants, with what is wrong with each, or "". `shared_memory`: whether a vhost-user
-    backend can reach the guest's memory. `kvm`: whether the machine runs under KVM; otherwise under TCG.
+    backend can reach the guest's memory. `kvm`: whether the machine runs under KVM; otherwise under TCG. `msi`: whether
+    its kernel may use MSI, as far as that is known. `managers`: what the guest has of them, if its NICs were observed.
     """
 
     plugged: Mapping[str, Plugged] = field(default_factory=lambda: MappingProxyType({}))
@@ -77,3 +93,5 @@ class Machine:
     sockets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     shared_memory: bool = False
     kvm: bool = False
+    msi: bool = True
+    managers: Managers = NO_MANAGERS

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,7 @@ from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
 from reconciler.model.sysctl import Sysctls
+from reconciler.model.transport import Transport, UnixSocket, transport
 
 if TYPE_CHECKING:
     # Most manifests have no IPVS section.
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 # Where each virtual machine of our own has a folder of sockets.
 SANDBOXES = "/run/reconciler/sandboxes"
+# Where sockets are of channels that we plug into machines.
+CHANNELS = "/run/reconciler/channels"
 NO_PROCESS = -1
 
 
@@ -55,27 +59,95 @@ class NetnsAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmAddress:
-    """A virtual machine: one of our own by name, or anyone's by two sockets.
+    """A virtual machine: one of our own by name, or anyone's by the agent in it.
 
-    These are the sockets of its monitor (QMP) and of the agent in it.
+    `qmp`: the path of the socket of its monitor, if it has one. `agent`: a path, or a URL of `model.transport`.
+    `guest_agent`: the socket of QEMU's own agent in it, through which our agent is pushed into the machine where it
+    does not answer. With `qmp` and without `agent`, its channel is plugged in as well.
     """
 
     name: str | None = None
     qmp: str | None = None
     agent: str | None = None
+    guest_agent: str | None = None
 
     def __str__(self) -> str:
-        return f"vm {self.name or self.agent}"
+        return f"vm {self.name or self.agent or self.qmp}"
 
     @property
     def file(self) -> str:
-        """Return the path of the agent's socket."""
-        return self.agent or f"{SANDBOXES}/{self.name}/agent.sock"
+        """Return the address of the agent: the path of its socket, or a URL."""
+        return self.agent or self.channel or f"{SANDBOXES}/{self.name}/agent.sock"
 
     @property
-    def monitor(self) -> str:
-        """Return the path of the monitor's socket."""
-        return self.qmp or f"{SANDBOXES}/{self.name}/qmp.sock"
+    def channel(self) -> str | None:
+        """Return the path of the agent's socket if we plug the channel in; None if the machine has one."""
+        if self.agent is not None or self.qmp is None:
+            return None
+        # Few machines have no channel, and the path of their monitor can be as long as this path may be.
+        from hashlib import sha256
+
+        return f"{CHANNELS}/{sha256(self.qmp.encode()).hexdigest()[:16]}.sock"
+
+    @property
+    def monitor(self) -> str | None:
+        """Return the path of the monitor's socket; None if no NIC can be plugged into the machine."""
+        return f"{SANDBOXES}/{self.name}/qmp.sock" if self.name else self.qmp
+
+    @property
+    def transport(self) -> Transport:
+        """Return how the agent is reached."""
+        return transport(self.file)
+
+    @property
+    def sockets(self) -> tuple[str, ...]:
+        """Return the paths of its sockets on this host, that of the agent first, without that of a channel of ours."""
+        found = self.transport
+        agent = found.path if isinstance(found, UnixSocket) and self.channel is None else None
+        paths = (agent, self.monitor, self.guest_agent)
+        return tuple(path for path in paths if path is not None)
+
+    @property
+    def named_sockets(self) -> dict[str, str]:
+        """Return the paths of all sockets that a manifest names, by its fields."""
+        if self.name is not None:
+            return {"name": self.file}
+        found = self.transport
+        agent = found.path if isinstance(found, UnixSocket) and self.agent is not None else None
+        named = {"qmp": self.qmp, "agent": agent, "guestAgent": self.guest_agent}
+        return {field: path for field, path in named.items() if path is not None}
+
+    def place(self, identity: Callable[[str], Hashable]) -> Hashable:
+        """Return what all addresses of its agent have in common. `identity`: the same of the path of a socket."""
+        found = self.transport
+        if isinstance(found, UnixSocket):
+            place = identity(found.path)
+            return place if found.port is None else (place, found.port)
+        return found
+
+
+LIBVIRT_SYSTEM = "qemu:///system"
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibvirtAddress:
+    """A virtual machine of libvirt: a domain by its name or UUID. `uri`: the libvirt of this host that has it.
+
+    `guest_agent`: whether our agent is pushed into it through QEMU's own agent, where it does not answer.
+    """
+
+    domain: str
+    uri: str = LIBVIRT_SYSTEM
+    guest_agent: bool = False
+
+    def __str__(self) -> str:
+        return f"libvirt {self.domain}"
+
+    @property
+    def uuid(self) -> str | None:
+        """Return the UUID in lower case; None if the domain is named by its name."""
+        return self.domain.lower() if _UUID.fullmatch(self.domain) else None
 
 
 KATA_RUNTIME = "/usr/bin/kata-runtime"
@@ -92,7 +164,9 @@ class KataAddress:
         return f"kata {self.id}"
 
 
-DriverAddress = NetnsAddress | VmAddress | KataAddress
+# Machines, which the agent in them reaches.
+MachineAddress = VmAddress | LibvirtAddress
+DriverAddress = NetnsAddress | MachineAddress | KataAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

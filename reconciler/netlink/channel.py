@@ -14,12 +14,15 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from reconciler.errors import ChannelError, HostError, ProtocolError, SandboxGoneError
 from reconciler.netlink.budget import BYTES, Budget
 from reconciler.netlink.closer import close_later
 from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_of
+
+if TYPE_CHECKING:
+    from reconciler.netlink.ipvs_legacy import LegacyAnswer
 
 # Seconds a kernel may take for one exchange; a large dump takes milliseconds.
 TIMEOUT = 10.0
@@ -90,6 +93,9 @@ class Kernel(Protocol):
     def ipvs_listing(self) -> str | None:
         """Read the kernel's listing of its IPVS table (/proc/net/ip_vs); None if the kernel has no IPVS."""
 
+    def ipvs_servers(self) -> LegacyAnswer | None:
+        """Read the servers of all IPv4 services by the older interface; None if there is no such interface."""
+
 
 class LocalKernel:
     """The kernel of this host: the namespace of this process, or another one."""
@@ -158,6 +164,16 @@ class LocalKernel:
     def ipvs_listing(self) -> str | None:
         """Read the listing, as the protocol says."""
         return self.read_listing("ip_vs")
+
+    def ipvs_servers(self) -> LegacyAnswer | None:
+        """Read the servers, as the protocol says."""
+        from reconciler.netlink import ipvs_legacy
+
+        with self._inside():
+            answer = ipvs_legacy.read()
+        if answer and self._budget:
+            self._budget.spend(len(answer.data), len(answer.data) // answer.entry_size)
+        return answer
 
     def read_listing(self, name: str) -> str | None:
         """Read a file of /proc/net; None if the kernel does not have it."""

@@ -85,9 +85,9 @@ _AF_FIRST, _PROTOCOL_NEXT, _PORT_LAST = _U16.pack(_AF), _U16.pack(_PROTOCOL), _U
 _SERVER = struct.Struct("=HH16s HH2sxx HHI HHI HHBxxx HH2sxx HHHxx HHI HHI")
 _SERVER_FAMILY = struct.Struct("=HHHxx")
 _COUNTERS_SIZE = 24
-_PROTOCOLS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
+PROTOCOL_NUMBERS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
 # IP_VS_CONN_F_*: masquerade, direct route, tunnel; and those that only other programs set.
-_FORWARDS = {**dict(zip(FORWARDS, (0, 3, 2), strict=True)), "localnode": 1, "bypass": 4}
+FORWARD_NUMBERS = {**dict(zip(FORWARDS, (0, 3, 2), strict=True)), "localnode": 1, "bypass": 4}
 _TUN_TYPES = {name: number for number, name in enumerate(TUN_TYPES)}
 _TUN_CHECKSUMS = {name: number for number, name in enumerate(TUN_CHECKSUMS)}
 
@@ -165,7 +165,7 @@ def encode_identity(key: ServiceKey) -> bytes:
     family = AF_INET6 if is_ipv6(address) else AF_INET
     if protocol == FWMARK:
         return _FWMARK_IDENTITY.pack(6, _AF, family, 8, _FWMARK, port)
-    number, packed = _number_of(protocol, _PROTOCOLS), pack_address(address)
+    number, packed = number_of(protocol, PROTOCOL_NUMBERS), pack_address(address)
     return _IDENTITY.pack(6, _AF, family, 6, _PROTOCOL, number, 20, _ADDR, packed, 6, _PORT, _PORT_FORM.pack(port))
 
 
@@ -226,20 +226,20 @@ def encode_server(server: Server) -> bytes:
     """Build the bytes that the kernel dumps for a server up to its counters, and its family, which follows them."""
     return _SERVER.pack(
         *(20, 1, _address(server.address), 6, 2, _PORT_FORM.pack(server.port)),
-        *(8, 3, _number_of(server.forward, _FORWARDS), 8, 4, server.weight),
-        *(5, 13, _number_of(server.tun_type, _TUN_TYPES), 6, 14, _PORT_FORM.pack(server.tun_port)),
-        *(6, 15, _number_of(server.tun_checksum, _TUN_CHECKSUMS)),
+        *(8, 3, number_of(server.forward, FORWARD_NUMBERS), 8, 4, server.weight),
+        *(5, 13, number_of(server.tun_type, _TUN_TYPES), 6, 14, _PORT_FORM.pack(server.tun_port)),
+        *(6, 15, number_of(server.tun_checksum, _TUN_CHECKSUMS)),
         *(8, 5, server.upper_threshold, 8, 6, server.lower_threshold),
     ) + _SERVER_FAMILY.pack(6, _DEST_FAMILY, AF_INET6 if ":" in server.address else AF_INET)
 
 
-def _number_of(name: str, numbers: Mapping[str, int]) -> int:
+def number_of(name: str, numbers: Mapping[str, int]) -> int:
     """Return the number of a name. A value that has no name is its number as text."""
     return numbers[name] if name in numbers else int(name)
 
 
 def _name_of(number: int, numbers: Mapping[str, int]) -> str:
-    """Return the name of a number; the number as text if it has no name. See `_number_of`."""
+    """Return the name of a number; the number as text if it has no name. See `number_of`."""
     return next((name for name, known in numbers.items() if known == number), str(number))
 
 
@@ -313,7 +313,7 @@ def decode_service(payload: bytes) -> Service:
 def _decode_key(found: dict[int, bytes], *, ipv6: bool) -> ServiceKey:
     if _FWMARK in found:
         return FWMARK, "::" if ipv6 else "0.0.0.0", _number(found[_FWMARK])
-    protocol = _name_of(_number(found.get(_PROTOCOL, b"")), _PROTOCOLS)
+    protocol = _name_of(_number(found.get(_PROTOCOL, b"")), PROTOCOL_NUMBERS)
     return protocol, _decode_address(found.get(_ADDR, b""), ipv6=ipv6), _port(found.get(_PORT, b""))
 
 
@@ -326,7 +326,7 @@ def decode_server(payload: bytes) -> tuple[Server, int]:
     server = Server(
         address=_decode_address(found.get(1, b""), ipv6=family == AF_INET6),
         port=_port(found.get(2, b"")),
-        forward=_name_of(_number(found.get(3, b"")), _FORWARDS),
+        forward=_name_of(_number(found.get(3, b"")), FORWARD_NUMBERS),
         weight=_number(found.get(4, b"")),
         upper_threshold=_number(found.get(5, b"")),
         lower_threshold=_number(found.get(6, b"")),

@@ -10,10 +10,9 @@ from functools import partial
 
 from reconciler.errors import HostError, ProtocolError
 from reconciler.model.ipvs import CONNTRACK, NODEST, Ipvs, ServerKey, Service, ServiceKey, Timeouts
-from reconciler.netlink import ipvs, message
+from reconciler.netlink import ipvs, ipvs_legacy, ipvs_listing, message
 from reconciler.netlink.channel import GENERIC, NETFILTER, Channel, Kernel
 from reconciler.netlink.engine import whole_dump
-from reconciler.netlink.ipvs_listing import agreeing
 from reconciler.netlink.message import Message
 from reconciler.netlink.sysctl import read_numbers
 from reconciler.operations.ipvs import EXPIRING, AddService
@@ -21,6 +20,8 @@ from reconciler.operations.ipvs import EXPIRING, AddService
 # More than anyone uses. A hostile guest must not be able to keep us busy with endless services.
 MAX_SERVICES = 65_536
 _PREFIX = "net.ipv4.vs."
+# Of so many services, each is dumped. Of more, one look at all servers takes less time.
+FEW = 32
 
 
 @dataclass(slots=True)
@@ -79,8 +80,9 @@ class IpvsEngine:
     def observe(self, desired: Ipvs, *, quick: bool = False) -> IpvsTable:
         """Read the table. For a service whose bytes equal those of a desired one, return that very object.
 
-        A service is ours if it carries our mark or `desired` names it, unless `desired` excludes it. A quick look
-        trusts the kernel's listing of servers, which lacks thresholds and tunnels: it does not see changes of these.
+        A service is ours if it carries our mark or `desired` names it, unless `desired` excludes it. A quick look reads
+        the kernel's listing. It trusts that if the kernel has many services and cannot tell all servers at once: then
+        it does not see changes of thresholds and tunnels, which the listing lacks.
         """
         names = sorted({NODEST, CONNTRACK, *(name for name, _ in desired.sysctls)})
         read = read_numbers(self.kernel, [f"{_PREFIX}{name}" for name in names])
@@ -129,10 +131,10 @@ class IpvsEngine:
         by_identity = {ipvs.identity(payload): payload for payload in self._dump_services()}
         if len(by_identity) > MAX_SERVICES:
             raise ProtocolError(f"the kernel reports more than {MAX_SERVICES} IPVS services")
-        ours = self._glance(desired, by_identity, table) if quick and desired and by_identity else []
+        ours = self._glance(desired, by_identity, table, quick=quick) if desired and by_identity else []
         wishes = {service.key: service for service in desired}
         identities, payloads = list(by_identity), by_identity.values()
-        expected = _Expected(wishes.values() if identities else ())
+        expected = _Expected(service for service in desired if ipvs.encode_identity(service.key) in by_identity)
         for payload, identity, servers in zip(payloads, identities, self._dump_servers(identities), strict=True):
             same = expected.find(payload, identity, servers)
             if same:
@@ -143,17 +145,26 @@ class IpvsEngine:
                 ours.append(service)
         return ours
 
-    def _glance(self, desired: Sequence[Service], by_identity: dict[bytes, bytes], table: IpvsTable) -> list[Service]:
-        """Remove the services that equal desired ones, as far as the listing shows, from `by_identity`; return them."""
-        table.listing = self.kernel.ipvs_listing() or ""
+    def _glance(
+        self, desired: Sequence[Service], by_identity: dict[bytes, bytes], table: IpvsTable, *, quick: bool
+    ) -> list[Service]:
+        """Remove the services whose servers need no dump, as they are as desired, from `by_identity`; return them."""
+        if quick:
+            table.listing = self.kernel.ipvs_listing() or ""
         same = []
-        for service in agreeing(table.listing, desired) if table.listing else ():
+        for service in self._agreeing(desired, table) if len(by_identity) > FEW else ():
             identity = ipvs.encode_identity(service.key)
             payload = by_identity.get(identity)
             if payload is not None and ipvs.is_same_service(payload, ipvs.encode_settings(service)):
                 del by_identity[identity]
                 same.append(service)
         return same
+
+    def _agreeing(self, desired: Sequence[Service], table: IpvsTable) -> list[Service]:
+        """Return the services whose servers are as desired, as far as can be told without a dump of each."""
+        if answer := self.kernel.ipvs_servers():
+            return ipvs_legacy.agreeing(answer, desired)
+        return ipvs_listing.agreeing(table.listing, desired) if table.listing else []
 
     def _sort(
         self, payload: bytes, payloads: list[bytes], wishes: Mapping[ServiceKey, Service], table: IpvsTable

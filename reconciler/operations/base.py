@@ -26,6 +26,11 @@ class Base:
         return ""
 
     @property
+    def is_contested(self) -> bool:
+        """Return whether a program in the sandbox may undo it a moment later, once: udev names a NIC that it finds."""
+        return False
+
+    @property
     def subject(self) -> Subject:
         """Return the identity of the object that it changes."""
         raise NotImplementedError

@@ -11,10 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reconciler.model.identity import HostDevice, Nic, Subject
+from reconciler.model.identity import HostDevice, Nic, Subject, Unmanaged
 from reconciler.model.interface import is_link_name
 from reconciler.model.machine import Other
 from reconciler.operations.base import Base, Sign
+from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
 from reconciler.wording import quote
 
 _ID_PREFIX = "reconciler-"
@@ -134,6 +135,11 @@ class NameInterface(_OnDevice):
         return "once the guest has found the NIC with this address"
 
     @property
+    def is_contested(self) -> bool:
+        """Return that udev in the guest may just be about to give the NIC a name."""
+        return True
+
+    @property
     def provides(self) -> frozenset[Subject]:
         """Return the NIC by the host's device and by its name."""
         return frozenset((HostDevice(self.device), Nic(self.name)))
@@ -203,6 +209,59 @@ class AdoptDevices(Base):
         return frozenset(each for device, name, _ in self.nics for each in (HostDevice(device), Nic(name)))
 
 
-# Operations that are commands of QEMU's monitor.
-PlugOperation = AddNetdev | AddDevice | DeleteDevice | DeleteNetdev | AdoptDevices
-MachineOperation = PlugOperation | NameInterface
+# How a network manager is told what to leave alone, by its process: as the agent writes it.
+_TELLING = {
+    "systemd-network": (
+        "/run/systemd/network/00-reconciler.network",
+        ("[Match]", "PermanentMACAddress={}", "[Link]", "Unmanaged=yes"),
+        ("", " "),
+        "networkctl reload",
+    ),
+    "NetworkManager": (
+        "/run/NetworkManager/conf.d/00-reconciler.conf",
+        ("[device-reconciler]", "match-device={}", "managed=0"),
+        ("mac:", ","),
+        "nmcli general reload conf",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUnmanaged(Base):
+    """Tell the guest's network managers to leave our NICs alone, by their MAC addresses. `managers`: which there are.
+
+    It comes before NICs are plugged: otherwise a manager takes their addresses away, or adds its own.
+    """
+
+    sign: ClassVar[Sign] = "~"
+    hw_addrs: tuple[str, ...]
+    managers: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """Return the commands in the guest."""
+        return "; ".join(self._command(each) for each in self.managers if each in _TELLING)
+
+    def _command(self, manager: str) -> str:
+        file, lines, (prefix, separator), reload = _TELLING[manager]
+        if not self.hw_addrs:
+            return f"rm -f {file}; {reload}"
+        words = separator.join(prefix + each for each in self.hw_addrs)
+        return f"printf '%s\\n' {' '.join(quote(line.format(words)) for line in lines)} >{file}; {reload}"
+
+    @property
+    def comment(self) -> str:
+        """Return what that is for."""
+        return "in the guest: its network manager leaves our NICs alone" if self.hw_addrs else "none of ours is left"
+
+    @property
+    def subject(self) -> Subject:
+        """Return what the managers were told."""
+        return Unmanaged()
+
+
+# Operations that are commands of QEMU's monitor, and those that are commands for libvirt.
+MonitorOperation = AddNetdev | AddDevice | DeleteDevice | DeleteNetdev | AdoptDevices
+DomainOperation = AttachNic | DetachNic | AdoptNics
+PlugOperation = MonitorOperation | DomainOperation
+MachineOperation = PlugOperation | NameInterface | SetUnmanaged

@@ -21,7 +21,7 @@ from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
-from reconciler.model.sandbox import KataAddress, Observed, Sandbox
+from reconciler.model.sandbox import KataAddress, LibvirtAddress, Observed, Sandbox
 from reconciler.operations import Operation
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.route import AddRoute, ReplaceRoute
@@ -102,8 +102,10 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
 
     neighbours, rules = _plan_items(desired, observed, wanted, links, addresses)
     table = _plan_ipvs(desired, observed)
+    telling = _telling(desired, observed, links)
     segments = joined(
         (
+            *telling.early,
             Settings(tuple(sysctls.early)),
             *links.early,
             Settings(tuple(sysctls.late)),
@@ -112,6 +114,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
             *((Table(tuple(table.operations)),) if table else ()),
             Network((*rules.going, *going, *neighbours.going, *addresses.late)),
             *links.late,
+            *telling.late,
             *_adoption(desired, observed),
         )
     )
@@ -130,6 +133,22 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     )
 
 
+class _Telling(NamedTuple):
+    early: tuple[Segment, ...] = ()
+    late: tuple[Segment, ...] = ()
+
+
+def _telling(desired: Sandbox, observed: Observed, links: LinkPlan) -> _Telling:
+    """Return what tells the guest's network managers of our NICs: before any is plugged, or after the last has gone."""
+    machine = observed.around.machine
+    if machine is None or not machine.managers.told or desired.interfaces is None:
+        return _Telling()
+    from reconciler.plan.machine import telling
+
+    segments = telling(desired.interfaces, machine, [*links.early, *links.late])
+    return _Telling(early=segments) if desired.interfaces else _Telling(late=segments)
+
+
 def _adoption(desired: Sandbox, observed: Observed) -> tuple[Segment, ...]:
     """Return what records NICs to adopt. It comes last, so that an undo finds none of them recorded."""
     around = observed.around
@@ -141,6 +160,12 @@ def _adoption(desired: Sandbox, observed: Observed) -> tuple[Segment, ...]:
 
         plugged = around.machine.plugged
         nics = [(wish.device, wish.name, other) for wish in adopted if (other := plugged[wish.device].other)]
+        if isinstance(desired.driver, LibvirtAddress):
+            from reconciler.operations.domain import AdoptNics
+
+            ours = plugged.keys() - around.unrecorded
+            kept = tuple((device, other) for device in sorted(ours) if (other := plugged[device].other))
+            return (Plugs((AdoptNics(domain=desired.driver, nics=tuple(nics), kept=kept),)),)
         return (Plugs((AdoptDevices(nics=tuple(nics)),)),)
     from reconciler.operations.interface import AdoptInterfaces
 

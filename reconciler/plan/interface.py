@@ -14,7 +14,7 @@ from reconciler.errors import RefusedError
 from reconciler.model.identity import Nic
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.route import Route, connected_key
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Surroundings, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Surroundings, VmAddress
 from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.segment import Network, Segment, Settings
 from reconciler.plan.device import about
@@ -155,7 +155,11 @@ def _host(driver: DriverAddress, around: Surroundings) -> Host:
         case VmAddress():
             from reconciler.plan.machine import MachineHost
 
-            return MachineHost(around)
+            return MachineHost(around, has_monitor=driver.monitor is not None)
+        case LibvirtAddress():
+            from reconciler.plan.domain import DomainHost
+
+            return DomainHost(driver, around)
 
 
 def _is_claimed(addresses: Iterable[Address], routes: tuple[Route, ...]) -> bool:

@@ -11,11 +11,20 @@ from dataclasses import replace
 
 from reconciler.errors import HostError
 from reconciler.model.interface import Interface
-from reconciler.model.machine import Machine, Plugged, Slot
+from reconciler.model.machine import Machine, Other, Plugged, Slot
 from reconciler.model.sandbox import Surroundings
+from reconciler.operations.domain import AttachNic
 from reconciler.operations.interface import SetLink
-from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
-from reconciler.operations.segment import Plugs, Segment
+from reconciler.operations.machine import (
+    AddDevice,
+    AddNetdev,
+    DeleteDevice,
+    DeleteNetdev,
+    NameInterface,
+    PlugOperation,
+    SetUnmanaged,
+)
+from reconciler.operations.segment import Plugs, Segment, flat
 from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
 
@@ -26,10 +35,14 @@ _ANY_SLOT = Slot("BUS", "0")
 
 
 class MachineHost:
-    """See `plan.interface.Host`."""
+    """See `plan.interface.Host`. A machine whose monitor is ours; `DomainHost` is one of libvirt."""
 
-    def __init__(self, around: Surroundings) -> None:
+    # How a machine gets memory that a vhost-user backend can reach.
+    _sharing = "start QEMU with memory-backend-memfd,share=on"
+
+    def __init__(self, around: Surroundings, *, has_monitor: bool) -> None:
         self._around = around
+        self._has_monitor = has_monitor
         self._machine = around.machine or Machine()
         self._saved = around.machine is None
         self._free = list(self._machine.slots)
@@ -41,8 +54,10 @@ class MachineHost:
     def attach(self, interface: Interface) -> list[Segment]:
         """Plug a NIC in and name it.
 
-        Only name it if it is already plugged and was just not yet detected by the guest.
+        Only name it if it is already plugged and was just not yet detected by the guest. HostError without a monitor.
         """
+        if not self._has_monitor:
+            raise HostError(f"{interface.name}: the machine has no monitor, so no NIC can be plugged into it")
         self.check(interface)
         plugged = self._machine.plugged.get(interface.device)
         up = SetLink(name=interface.name, mtu=interface.mtu, up=True, sign="+")
@@ -58,17 +73,24 @@ class MachineHost:
             naming, up = replace(naming, hw_addr=hw_addr), replace(up, hw_addr=interface.hw_addr)
         vhost_user = interface.vhost_user_socket is not None
         tap = self._machine.taps.get(interface.device)
-        netdev = AddNetdev(device=interface.device, queues=queues, vhost_user_socket=interface.vhost_user_socket)
+        host_mtu = tap.mtu if tap and not vhost_user else 0
+        plugs = self._coming(replace(interface, hw_addr=hw_addr, queues=queues), slot, host_mtu)
+        return [Plugs((*plugs, naming)), *set_up((up,), new_sysctls(interface))]
+
+    def _coming(self, nic: Interface, slot: Slot, host_mtu: int) -> tuple[PlugOperation, ...]:
+        """Return what plugs a NIC into a slot."""
+        socket = nic.vhost_user_socket
+        netdev = AddNetdev(device=nic.device, queues=nic.queues, vhost_user_socket=socket)
         device = AddDevice(
-            device=interface.device,
-            hw_addr=hw_addr,
-            queues=queues,
+            device=nic.device,
+            hw_addr=nic.hw_addr,
+            queues=nic.queues,
             bus=slot.bus,
             addr=slot.addr,
-            host_mtu=tap.mtu if tap and not vhost_user else 0,
-            vectors=0 if vhost_user and not self._machine.kvm else None,
+            host_mtu=host_mtu,
+            vectors=0 if socket is not None and not self._machine.kvm else None,
         )
-        return [Plugs((netdev, device, naming)), *set_up((up,), new_sysctls(interface))]
+        return netdev, device
 
     def detach(self, interface: Interface) -> list[Segment]:
         """Unplug the NIC, then remove the TAP or socket from QEMU; the other order is unsafe."""
@@ -81,8 +103,12 @@ class MachineHost:
         if plugged:
             self._free.append(plugged.slot)
             self._hw_addrs.remove(plugged.hw_addr)
+        return [Plugs(self._going(device, socket, other))]
+
+    def _going(self, device: str, socket: str | None, other: Other | None) -> tuple[PlugOperation, ...]:
+        """Return what unplugs a NIC."""
         netdev = DeleteNetdev(device=device, vhost_user=socket is not None, other=other)
-        return [Plugs((DeleteDevice(device=device, other=other), netdev))]
+        return DeleteDevice(device=device, other=other), netdev
 
     def must_be_reattached(self, before: Interface, after: Interface) -> bool:
         """Return whether QEMU needs another TAP or socket, or lost the present one, or limits the MTU too much."""
@@ -162,12 +188,16 @@ class MachineHost:
         if not self._machine.shared_memory:
             raise HostError(
                 f"{interface.name}: a vhost-user backend cannot reach the memory of this machine, which is not shared; "
-                "start QEMU with memory-backend-memfd,share=on",
+                f"{self._sharing}",
                 path=("vhostUserSocket",),
             )
+        self._check_vectors(interface)
         problem = self._machine.sockets.get(path)
         if problem:
             raise HostError(f"{interface.name}: {path}: {problem}; is its backend running?", path=("vhostUserSocket",))
+
+    def _check_vectors(self, interface: Interface) -> None:
+        """Raise HostError if a vhost-user NIC would end the machine."""
 
     def _free_hw_addr(self, wished: str) -> str:
         """Return the desired address, or a temporary one.
@@ -191,6 +221,21 @@ class MachineHost:
                 path=("device",),
             )
         return self._free.pop(0)
+
+
+def telling(wanted: Sequence[Interface], machine: Machine, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Return what tells the guest's network managers which NICs are ours; nothing if they know.
+
+    A NIC is known by the MAC address that it was plugged with, or that `segments` plug it with. An address that no NIC
+    has any more does no harm, as long as there are others.
+    """
+    plugged = {machine.plugged[wish.device].hw_addr for wish in wanted if wish.device in machine.plugged}
+    added = {each.hw_addr for each in flat(segments) if isinstance(each, (AddDevice, AttachNic))}
+    ours = {*(wish.hw_addr for wish in wanted), *plugged, *added}
+    told = machine.managers.unmanaged
+    if ours <= told and (ours or not told):
+        return ()
+    return (Plugs((SetUnmanaged(hw_addrs=tuple(sorted(ours)), managers=machine.managers.told),)),)
 
 
 def _is_as(plugged: Plugged, wish: Interface | None) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from reconciler.drivers.reach import open_namespace
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, VmAddress
+from reconciler.model.sandbox import DriverAddress, LibvirtAddress, NetnsAddress, VmAddress
 from reconciler.watch.authority import Authority
+from reconciler.watch.domains import DomainTracker
 from reconciler.watch.files import Stamp, read_stamp
 from reconciler.watch.namespaces import NamespaceSocket, NamespaceTracker
 
@@ -37,8 +38,10 @@ class Presence:
         """Use a socket, which the caller closes. `authority`: which namespaces may be opened."""
         self.namespaces = NamespaceTracker(channel, lambda address: open_namespace(address, authority.policy))
         self._machines = SocketTracker()
+        self._domains = DomainTracker(lambda uri: uri in authority.policy.libvirt_uris)
+        self._of_libvirt: dict[str, LibvirtAddress] = {}
         self._addresses: dict[str, NetnsAddress] = {}
-        self._sockets: dict[str, tuple[str, str]] = {}
+        self._sockets: dict[str, tuple[str, ...]] = {}
 
     @property
     def unheard(self) -> dict[str, str]:
@@ -48,9 +51,9 @@ class Presence:
     def track(self, addresses: Mapping[str, DriverAddress]) -> None:
         """Track these sandboxes from now on, and no others."""
         self._addresses = {name: each for name, each in addresses.items() if isinstance(each, NetnsAddress)}
-        self._sockets = {
-            name: (each.file, each.monitor) for name, each in addresses.items() if isinstance(each, VmAddress)
-        }
+        # A channel of ours is plugged in by the look that finds the machine, so it is none of these.
+        self._sockets = {name: each.sockets for name, each in addresses.items() if isinstance(each, VmAddress)}
+        self._of_libvirt = {name: each for name, each in addresses.items() if isinstance(each, LibvirtAddress)}
 
     def reload(self) -> None:
         """Listen anew at the next refresh: the policy may have changed."""
@@ -58,4 +61,12 @@ class Presence:
 
     def refresh(self) -> list[str]:
         """Return the tracked sandboxes that came, went or were replaced since the last call."""
-        return [*self.namespaces.refresh(self._addresses), *self._machines.refresh(self._sockets)]
+        return [
+            *self.namespaces.refresh(self._addresses),
+            *self._machines.refresh(self._sockets),
+            *self._domains.refresh(self._of_libvirt),
+        ]
+
+    def close(self) -> None:
+        """Stop listening to libvirt."""
+        self._domains.close()

@@ -16,7 +16,7 @@ from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.sections import nothing
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, MachineAddress, Sandbox
 from reconciler.safety import ALWAYS, SHARE, Allowance
 from reconciler.watch import log, pause
 from reconciler.watch.look import WATCH
@@ -58,6 +58,7 @@ def prune(
                 result = repair(driver, empty, quick=False, allowance=Allowance(), scribe=scribe)
             if result.failure:
                 raise result.failure.error
+            _withdraw(manifest.sandbox.driver, policy)
             log.emit("pruned", sandbox=name, operations=len(result.operations), file=manifest.file)
         except SandboxGoneError:
             log.emit("pruned", sandbox=name, operations=0, reason="the sandbox does not exist any more")
@@ -70,5 +71,15 @@ def prune(
         return
 
 
+def _withdraw(address: DriverAddress, policy: Policy) -> None:
+    """Stop the agent that was pushed into a machine, and take out the channel that we have plugged in for it."""
+    if isinstance(address, MachineAddress) and address.guest_agent:
+        # Most machines have the agent.
+        from reconciler.drivers.vm import pushing
+
+        with pushing.way_into(address, policy) as machine:
+            pushing.remove(machine)
+
+
 def _open(sandbox: Sandbox, policy: Policy) -> AbstractContextManager[Driver]:
-    return attend(sandbox, policy) if isinstance(sandbox.driver, VmAddress) else connect(sandbox, policy)
+    return attend(sandbox, policy) if isinstance(sandbox.driver, MachineAddress) else connect(sandbox, policy)

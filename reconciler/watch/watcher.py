@@ -63,7 +63,7 @@ class Options(NamedTuple):
     """How to watch all sandboxes.
 
     `metrics`: the host and port to serve metrics on. `page`: where to serve the page. `policy`: the operator's file;
-    None: the default one.
+    None: the default one. `push`: whether the agent is pushed into machines, where the policy allows that.
     """
 
     settings: Settings
@@ -72,6 +72,7 @@ class Options(NamedTuple):
     metrics: tuple[str, int] | None = None
     page: PageAddress | None = None
     policy: str | None = None
+    push: bool = False
 
 
 def _report_history(problem: str) -> None:
@@ -85,7 +86,7 @@ class Watcher:
 
     def __init__(self, paths: Sequence[str], options: Options) -> None:
         self._options = options
-        self._authority = Authority(options.policy, paths)
+        self._authority = Authority(options.policy, paths, push=options.push)
         self._reader = ManifestReader(paths, policy=self._authority.policy)
         self._held = Held()
         self._claims = Claims()
@@ -115,6 +116,7 @@ class Watcher:
             channel = NamespaceSocket()
             stack.callback(channel.close)
             self._presence = Presence(channel, self._authority)
+            stack.callback(self._presence.close)
             stack.callback(StatusSocket(self._account.to_data).close)
             if self._options.metrics:
                 server = MetricsServer(*self._options.metrics, self._pages)

@@ -32,7 +32,7 @@ from reconciler.history.writer import Writer
 from reconciler.manifest.allow import check, refusals
 from reconciler.manifest.digest import digest
 from reconciler.manifest.load import Manifest
-from reconciler.model.sandbox import DriverAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, MachineAddress, NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import Preview, preview
 from reconciler.watch import clock, log, pause
@@ -116,6 +116,8 @@ class Worker:
         # The connection of a command that waits for the machine.
         self._borrower: socket.socket | None = None
         self._share = WorkShare()
+        # What was reported of attempts to reach the machine, which has not been reached since.
+        self._reported: set[str] = set()
         self._thread = threading.Thread(target=self._run, name=manifest.sandbox.id, daemon=True)
 
     @property
@@ -241,7 +243,7 @@ class Worker:
     def _attempt(self, look: Look) -> None:
         """Watch a machine for as long as possible; look once at any other sandbox, which must not stay open."""
         address = look.manifest.sandbox.driver
-        if isinstance(address, VmAddress):
+        if isinstance(address, MachineAddress):
             self._attend(address, look)
         elif look.is_paused:
             self._end_paused_look(look)
@@ -249,10 +251,13 @@ class Worker:
             with connect(look.place, look.policy) as driver:
                 self._look(driver, look)
 
-    def _attend(self, address: VmAddress, look: Look) -> None:
+    def _attend(self, address: MachineAddress, look: Look) -> None:
         """Connect to a machine and watch it. A paused one has to be reached as well: its guard may still run."""
         try:
-            with attend(look.place, look.policy) as machine, Lender(address.file, self._wake.fileno()) as lender:
+            with (
+                attend(look.place, look.policy, report=self._report) as machine,
+                Lender(machine.port, self._wake.fileno()) as lender,
+            ):
                 self._watch_machine(machine, address, lender, look)
         except SandboxGoneError:
             if not look.is_paused or self._current is not look:
@@ -260,8 +265,17 @@ class Worker:
             # A machine that does not run has no guard.
             self._end_paused_look(look)
 
-    def _watch_machine(self, machine: VmDriver, address: VmAddress, lender: Lender, look: Look | None) -> None:
+    def _report(self, words: str) -> None:
+        """Log and record what is changed in a machine merely to reach it, once until it is reached."""
+        if words in self._reported:
+            return
+        self._reported.add(words)
+        log.emit("pushed", level=logging.WARNING, sandbox=self.status.sandbox, reason=words)
+        self._scribe.tell("pushed", reason=words)
+
+    def _watch_machine(self, machine: VmDriver, address: MachineAddress, lender: Lender, look: Look | None) -> None:
         """Look at a machine again and again, until the manifest names another one or a command asks for the machine."""
+        self._reported.clear()
         # This begins with a greeting, which ends a guard of whoever was connected before.
         machine.listen()
         guarded: Sandbox | None = None

@@ -59,6 +59,7 @@ def test_every_command_is_tried() -> None:
         "resume",
         "import",
         "sandbox",
+        "agent",
         "fleet",
         "kata-network",
         "kata-ipvs",

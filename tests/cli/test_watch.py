@@ -46,13 +46,13 @@ def given(*words: str) -> tuple[list[str], Options]:
 
 def test_what_holds_unless_it_is_said(forms: list[tuple[str, str]]) -> None:
     settings = Settings(look=5.0, full_look=600.0, change=True, guard=True)
-    assert given("m", "n.yaml") == (["m", "n.yaml"], Options(settings, Pace(), prune=False, metrics=None))
+    assert given("m", "n.yaml") == (["m", "n.yaml"], Options(settings, Pace(), prune=False, metrics=None, push=True))
     assert forms == [("text", "operation")]
 
 
 def test_all_that_can_be_said(forms: list[tuple[str, str]]) -> None:
     words = (
-        "--mode report --prune --at-once 10% --stop-after-failures 3 --look 0.5s --full-look 1h --no-guard "
+        "--mode report --prune --at-once 10% --stop-after-failures 3 --look 0.5s --full-look 1h --no-guard --no-push "
         "--metrics 127.0.0.1:9100 --log json --log-level warning m"
     )
     settings = Settings(look=0.5, full_look=3600.0, change=False, guard=False)

@@ -35,7 +35,7 @@ from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs, Service
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
-from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import LibvirtAddress, NetnsAddress, Observed, Sandbox, VmAddress
 
 WELL = Facts(host=Host(root=True, release=(6, 1)), watcher=Watcher(running=Running.YES, now=10_000.0))
 LO = Link(1, "lo", hw_addr="00:00:00:00:00:00", mtu=65536)
@@ -125,6 +125,17 @@ FOUND = [
     (replace(WELL, policy="line 1: wrong"), "policy-wrong"),
     (machine(failure=Failure(Trouble.BUSY, "another process"), network=None), "sandbox-busy"),
     (machine(failure=Failure(Trouble.FAILED, "broken"), network=None), "sandbox-failed"),
+    (machine(failure=Failure(Trouble.NO_BINDING, "no binding"), network=None), "libvirt-binding"),
+    (machine(failure=Failure(Trouble.NO_LIBVIRT, "no libvirtd"), network=None), "libvirt-missing"),
+    (machine(failure=Failure(Trouble.NO_CHANNEL, "no channel"), network=None), "channel-missing"),
+    (
+        machine(
+            sandbox=Sandbox(id="m", driver=LibvirtAddress(domain="m")),
+            failure=Failure(Trouble.NO_CONTROLLER, "no bus"),
+            network=None,
+        ),
+        "controller-missing",
+    ),
     (machine(no_plan=Failure(Trouble.REFUSED, "too much")), "plan-impossible"),
     (machine(host=VLANS), "bridge-blocked"),
     (machine(host=(TAP._replace(port=Port(vlans=frozenset())), *VLANS[1:])), "bridge-blocked"),

@@ -12,8 +12,10 @@ import pytest
 from reconciler.drivers.inside import Inside
 from reconciler.drivers.vm import driver as vm
 from reconciler.drivers.vm import execute as vm_execute
+from reconciler.drivers.vm.monitor import QemuPlugboard
 from reconciler.drivers.vm.nics import find
 from reconciler.errors import ChannelError
+from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import QmpError
 from reconciler.model.machine import Machine, Plugged, Slot, Tap
 from reconciler.netlink.budget import Budget
@@ -106,7 +108,8 @@ class Guest:
 
 def run(guest: Guest, monitor: Scripted, *operations: Operation) -> list[Outcome]:
     inside: Inside = guest  # type: ignore[assignment]
-    batches = vm_execute.execute(inside, monitor, Budget(), segments(operations))
+    client: AgentClient = guest  # type: ignore[assignment]
+    batches = vm_execute.execute(inside, client, QemuPlugboard(monitor), Budget(), segments(operations))
     return [outcome for batch in batches for outcome in batch]
 
 

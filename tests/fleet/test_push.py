@@ -16,7 +16,7 @@ import pytest
 
 from reconciler.fleet import blobs, keys
 from reconciler.fleet.leader import Leader
-from reconciler.fleet.records import Plan, Release, Rollout, decode
+from reconciler.fleet.records import HostStatus, Plan, Release, Rollout, decode, encode
 from reconciler.fleet.store import Put, Store
 from tests.fleet.cluster import Cluster
 from tests.fleet.site import Hosts, Site, manifest, played
@@ -416,3 +416,30 @@ def test_an_etcd_that_cannot_be_reached_is_an_error_with_the_reason(
     assert (code, "missing: --etcd-key (ETCDCTL_KEY)" in text) == (2, True)
     monkeypatch.delenv("ETCDCTL_ENDPOINTS")
     assert "which etcd?" in site.run("status")[1]
+
+
+def test_after_a_restore_the_next_push_settles_what_hosts_have(cluster: Cluster, site: Site) -> None:
+    site.hosts("ab")
+    first = site.push()
+
+    async def report(store: Store) -> None:
+        # Host a had release 7 before etcd was restored; what host b had is known.
+        await store.commit(
+            [
+                Put(keys.status("a"), encode(HostStatus("7-abcdef", reached=True))),
+                Put(keys.status("b"), encode(HostStatus(first, reached=True))),
+            ]
+        )
+
+    on(cluster, report)
+    assert "1 host had releases that etcd does not know, such as a 7-abcdef" in site.run("status")[1]
+    assert site.run("diff", str(site.tree))[0] == 1
+    second = site.push()
+    assert decode(Release, snapshot(cluster)[keys.release(second)]).plans == {"a": second, "b": first}
+
+    async def reported(store: Store) -> None:
+        await store.commit([Put(keys.status("a"), encode(HostStatus(second, reached=True)))])
+
+    on(cluster, reported)
+    assert "does not know" not in site.run("status")[1]
+    assert site.fleet("push", str(site.tree)).startswith("nothing to do")

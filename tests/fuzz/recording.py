@@ -159,7 +159,7 @@ def replayed(recording: Recording, answer: MutateAnswer, frames: MutateFrames) -
         for module, names in _WAITS.items():
             for name in names:
                 patched.setattr(module, name, 0.0)
-        driver = VmDriver(recording.sandbox.driver, POLICY, borrow=False)
+        driver = VmDriver(recording.sandbox.driver, POLICY, borrow=False, report=print)
         try:
             yield driver
         finally:

@@ -16,7 +16,7 @@ from reconciler.manifest.allow import refusals, write
 from reconciler.manifest.dump import dump
 from reconciler.model.interface import Interface
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import DriverAddress, KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 
 TEXT = """\
 # what manifests may name
@@ -28,6 +28,8 @@ sockets: &run [/run]
 runtimes:
   - /usr/bin/kata-runtime
   - "/opt/kata/bin/kata-runtime"
+libvirtUris: ["qemu:///system"]
+libvirtDomains: {"web-*": [web-*]}
 devices: {"web-*": [tap-*, "eth[01]"], '*': ["veth?"]}
 physicalDevices:
   edge-1:
@@ -66,10 +68,12 @@ def chosen(random: Random) -> dict[str, Any]:
     names = ["web-1", "*", "web-*", "[a-z]*", "6e7", "?"]
     devices = {sandbox: some(random, ["tap0", "*", "eth?", "[", "tap[!0]"]) for sandbox in some(random, names)}
     fields: dict[str, Any] = {
-        "drivers": some(random, ["netns", "vm", "kata"]),
+        "drivers": some(random, ["netns", "vm", "libvirt", "kata"]),
         "namespaces": {"folders": some(random, PATHS), "processes": random.random() < 0.5},
         "sockets": some(random, PATHS),
         "runtimes": some(random, ["/usr/bin/kata-runtime", "/opt/a b", "/o\"'#: "]),
+        "libvirtUris": some(random, ["qemu:///system", "qemu+unix:///system?socket=/srv/a"]),
+        "libvirtDomains": {name: some(random, ["web-1", "*", "ü: [b]", "["]) for name in some(random, names)},
         "devices": devices,
         "rulesFiles": some(random, PATHS),
     }
@@ -83,6 +87,9 @@ def sandbox(random: Random) -> Sandbox:
         NetnsAddress(pid=7),
         VmAddress(name="web-1"),
         VmAddress(qmp=random.choice(PATHS), agent=random.choice(PATHS)),
+        LibvirtAddress(domain=random.choice(["web-1", "ü: [b]", "4711"])),
+        LibvirtAddress(domain="web-1", uri="qemu+unix:///system?socket=/srv/a"),
+        LibvirtAddress(domain="web-1", guest_agent=True),
         KataAddress(id="a"),
         KataAddress(id="a", runtime=random.choice(["/opt/a b", "/o\"'#: ", "/usr/bin/x"])),
     ]

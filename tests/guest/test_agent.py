@@ -27,7 +27,7 @@ SERVE = """
 import sys
 from reconciler.guest import agent
 agent.KERNEL_TIMEOUT = float(sys.argv[2])
-agent.serve(agent.Agent(agent.Port(int(sys.argv[1]))))
+agent.serve(agent.Agent(agent.Port(lambda: int(sys.argv[1]))))
 """
 DUMP_LINKS = interface.dump_links_request(7)
 
@@ -97,7 +97,13 @@ def failure(answer: Frame) -> tuple[int, str]:
 def test_it_echoes_the_mark_and_says_what_it_is(host: Host) -> None:
     greeting, hello = host.greet()
     assert greeting == (0, agent.GREETING, b"")
-    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(3) + os.uname().release.encode())
+    assert hello == (0, agent.HELLO, agent.HELLO_HEAD.pack(4) + os.uname().release.encode())
+
+
+@pytest.mark.parametrize("address", ["", "02:00:00:00:00:0", "02:00:00:00:00:0G", "02:00:00:00:00:01:02", "a]\n[b"])
+def test_network_managers_are_told_of_mac_addresses_only(host: Host, address: str) -> None:
+    answer = host.ask(agent.UNMANAGED_SET, f"02:00:00:00:00:01 {address or '02:00:00:00:00:01 ' * 1024}".encode())
+    assert failure(answer) == (errno.EINVAL, "expected at most 1024 MAC addresses")
 
 
 def test_it_relays_a_dump(host: Host) -> None:
@@ -379,3 +385,13 @@ def test_an_answer_is_known_by_its_place_and_its_sequence_number() -> None:
     assert agent.is_end(pack(message.NEW_LINK, 2, 7, b"\0" * 16) + pack(message.DONE, 2, 7, b"\0" * 4), 7)
     assert not agent.is_end(pack(message.NEW_LINK, 2, 7, attribute(1, pack(message.DONE, 2, 7, b"\0" * 4))), 7)
     assert not agent.is_end(pack(message.DONE, 2, 6, b"\0" * 4), 7)
+
+
+@pytest.mark.parametrize(
+    "words", [["--vsock"], ["--vsock", "0"], ["--hvsock", "4294967295"], ["--vsock", "7x"], ["a", "b"]]
+)
+def test_a_command_line_that_names_no_port(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        agent.open_any(words)
+    usage = "usage: agent.py [NAME] | --vsock PORT | --hvsock PORT (a number from 1 to 4294967294)"
+    assert ended.value.code == usage

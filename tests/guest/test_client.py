@@ -237,7 +237,7 @@ def test_what_an_earlier_client_did_not_fetch_is_discarded() -> None:
 @pytest.mark.parametrize(
     ("introduction", "expected"),
     [
-        (hello(1), "speaks version 1 of the protocol, this program version 3; copy the agent"),
+        (hello(1), "speaks version 1 of the protocol, this program version 4; copy the agent"),
         (frame(0, agent.DONE), "does not introduce itself"),
     ],
 )

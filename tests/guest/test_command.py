@@ -24,7 +24,8 @@ from tests.guest.peer import frame, greet, peer, read_request, wait_for_end
 from tests.machine import Ran, run_command
 
 SERVE = (
-    "import sys; from reconciler.guest import agent, runner; agent.serve(runner.Runner(agent.Port(int(sys.argv[1]))))"
+    "import sys; from reconciler.guest import agent, runner; "
+    "agent.serve(runner.Runner(agent.Port(lambda: int(sys.argv[1]))))"
 )
 
 

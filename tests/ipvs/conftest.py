@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.ipvs import bundle
-from tests.ipvs.place import Kata, Netns, TablePlace, Vm, Worker
+from tests.ipvs.place import Domain, Kata, Netns, TablePlace, Vm, Worker
 from tests.machine import Guest
 
 # kata-runtime tells no thresholds, settings and marks: to its driver all of the table is ours. What is about them is
 # tested where they are told; that a manifest for it is refused if it says them, in tests/manifest/bad/kata.py.
-TOLD = pytest.mark.parametrize("where", ["vm", "netns"], indirect=True, scope="module")
+TOLD = pytest.mark.parametrize("where", ["vm", "libvirt", "netns"], indirect=True, scope="module")
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +24,17 @@ def installed(guest: Guest) -> Guest:
     return guest
 
 
-@pytest.fixture(scope="module", params=["vm", "netns", "kata"])
-def where(
-    request: pytest.FixtureRequest, guest: Guest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[TablePlace]:
+@pytest.fixture(scope="module", params=["vm", "libvirt", "netns", "kata"])
+def where(request: pytest.FixtureRequest, root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TablePlace]:
     """Each place in turn; while it is a namespace, nothing but its worker can run in the guest."""
+    if request.param == "libvirt":
+        daemon, machine = request.getfixturevalue("daemon"), request.getfixturevalue("_domain")
+        with daemon.entered():
+            yield Domain("libvirt", guest=machine, folder=tmp_path_factory.mktemp("libvirt"))
+        return
     if request.param != "netns":
         kind = {"vm": Vm, "kata": Kata}[request.param]
-        yield kind(request.param, guest=guest, folder=tmp_path_factory.mktemp("vm"))
+        yield kind(request.param, guest=request.getfixturevalue("guest"), folder=tmp_path_factory.mktemp("vm"))
         return
     helper = Worker(request.getfixturevalue("installed"))
     yield Netns("netns", helper=helper)

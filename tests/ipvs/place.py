@@ -170,6 +170,15 @@ class Vm(TablePlace):
 
 
 @dataclass
+class Domain(Vm):
+    """The own table of a domain of libvirt."""
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        return {"libvirt": {"domain": self.guest.sandbox.name}}
+
+
+@dataclass
 class Kata(Vm):
     """The guest's own table, by the command line of kata-runtime, which our own program has."""
 

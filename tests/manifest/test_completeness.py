@@ -19,7 +19,7 @@ from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
-from reconciler.model.sandbox import KataAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 
 NIC = Interface(name="eth0", device="tap0", hw_addr="02:42:20:6f:a3:69", mtu=1500)
 HOP = NextHop(device="eth0")
@@ -39,10 +39,16 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "path": NetnsAddress(path="/run/netns/web-1"),
         "pid": NetnsAddress(pid=4194304),
     },
+    LibvirtAddress: {
+        "domain": LibvirtAddress(domain="web-1"),
+        "uri": LibvirtAddress(domain="web-1", uri="qemu+unix:///system?socket=/srv/libvirt-sock"),
+        "guest_agent": LibvirtAddress(domain="web-1", guest_agent=True),
+    },
     VmAddress: {
         "name": VmAddress(name="web-1"),
         "qmp": VmAddress(qmp="/run/q.sock", agent="/run/a.sock"),
         "agent": VmAddress(qmp="/run/q.sock", agent="/run/a.sock"),
+        "guest_agent": VmAddress(qmp="/run/q.sock", guest_agent="/run/g.sock"),
     },
     KataAddress: {
         "id": KataAddress(id="6ec7a98"),
@@ -187,7 +193,7 @@ SCHEMA: dict[str, Any] = json.loads(schema_text())
 Reread = Callable[[Any], tuple[Any, Any]]
 
 
-def reread_driver(each: NetnsAddress | VmAddress | KataAddress) -> tuple[Any, Any]:
+def reread_driver(each: NetnsAddress | VmAddress | LibvirtAddress | KataAddress) -> tuple[Any, Any]:
     data = sandbox.write(Sandbox(id="web-1", driver=each))
     (address,) = data["driver"].values()
     return address, complete(data, read_sections(data, [])).driver
@@ -260,6 +266,7 @@ def accepted(read: Callable[[list[Finding]], Any]) -> Any:
 REREAD: dict[type, Reread] = {
     NetnsAddress: reread_driver,
     VmAddress: reread_driver,
+    LibvirtAddress: reread_driver,
     KataAddress: reread_driver,
     Address: reread_address,
     Interface: reread_interface,
@@ -285,6 +292,7 @@ def properties(kind: type) -> dict[str, dict[str, Any]]:
     found: dict[type, dict[str, dict[str, Any]]] = {
         NetnsAddress: drivers["netns"]["properties"],
         VmAddress: drivers["vm"]["properties"],
+        LibvirtAddress: drivers["libvirt"]["properties"],
         KataAddress: drivers["kata"]["properties"],
         Address: nic["addresses"]["items"]["properties"],
         Interface: nic,

@@ -20,11 +20,12 @@ from jsonschema import Draft202012Validator
 from reconciler.cli.main import main
 from reconciler.errors import HostError, ManifestError, RefusedError
 from reconciler.manifest import policy
-from reconciler.manifest.allow import canonical, is_below, process_of
+from reconciler.manifest.allow import canonical, is_below, process_of, refusals
 from reconciler.manifest.finding import Path as Steps
 from reconciler.manifest.finding import path_text
 from reconciler.manifest.schema import MANIFEST, POLICY, schema_text
 from reconciler.model.policy import Policy
+from reconciler.model.sandbox import Sandbox, VmAddress
 from tests.allowed import write_policy
 
 SCHEMA: dict[str, Any] = json.loads(schema_text(POLICY))
@@ -39,8 +40,13 @@ OF_HOST = {
     "driver.vm": ["drivers"],
     "driver.vm.name": ["sockets"],
     "driver.vm.qmp": ["sockets"],
-    "driver.vm.agent": ["sockets"],
+    "driver.vm.agent": ["sockets", "vsock"],
+    "driver.libvirt": ["drivers"],
+    "driver.libvirt.domain": ["libvirtDomains"],
+    "driver.libvirt.uri": ["libvirtUris"],
+    "driver.libvirt.guestAgent": ["pushAgent"],
     "driver.kata": ["drivers"],
+    "driver.vm.guestAgent": ["pushAgent", "sockets"],
     "driver.kata.runtime": ["runtimes"],
     "interfaces[0].device": ["devices", "physicalDevices"],
     "interfaces[0].vhostUserSocket": ["sockets"],
@@ -119,10 +125,14 @@ def test_all_fields(tmp_path: Path) -> None:
         drivers=["netns"],
         namespaces={"folders": ["/var/run/tenants/", "/srv//ns"], "processes": False},
         sockets=["/srv/./sockets"],
+        vsock=[3, "100-199"],
         runtimes=["/opt/kata/bin/kata-runtime"],
+        libvirtUris=["qemu+unix:///system?socket=/srv/libvirt-sock"],
+        libvirtDomains={"web-*": ["web-*", "edge"]},
         devices={"web-*": ["tap-*"]},
         physicalDevices={"edge-1": ["eth1"]},
         rulesFiles=["/srv/ipvs"],
+        pushAgent=["web-*"],
     )
     assert policy.read(file, []) == Policy(
         file=file,
@@ -131,10 +141,14 @@ def test_all_fields(tmp_path: Path) -> None:
         folders=("/run/tenants", "/srv/ns"),
         processes=False,
         sockets=("/srv/sockets",),
+        vsock=((3, 3), (100, 199)),
         runtimes=("/opt/kata/bin/kata-runtime",),
+        libvirt_uris=("qemu+unix:///system?socket=/srv/libvirt-sock",),
+        libvirt_domains={"web-*": ("web-*", "edge")},
         devices={"web-*": ("tap-*",)},
         physical_devices={"edge-1": ("eth1",)},
         rules_files=("/srv/ipvs",),
+        push=("web-*",),
     )
 
 
@@ -142,7 +156,7 @@ WRONG = [
     ("driver: [netns]", '1:1: driver: unknown field; did you mean "drivers"?'),
     (
         "drivers: [netns, docker]",
-        '1:18: drivers[1]: "docker" is not valid; expected a driver: one of netns, vm, kata',
+        '1:18: drivers[1]: "docker" is not valid; expected a driver: one of netns, vm, libvirt, kata',
     ),
     ("drivers: netns", '1:10: drivers: "netns" is text; expected a list of the drivers that manifests may have'),
     ("drivers:", "1:9: drivers: nothing is given; expected a list of the drivers that manifests may have"),
@@ -152,6 +166,8 @@ WRONG = [
     ),
     ("namespaces:\n  processes: yes\n", '2:14: namespaces.processes: "yes" is text; expected true or false: whether'),
     ("namespaces: {names: [a]}", "1:14: namespaces.names: unknown field; expected one of: folders, processes"),
+    ("vsock: [0]", "1:9: vsock[0]: 0 is below the minimum of 1"),
+    ("vsock: [3-]", '1:9: vsock[0]: "3-" is not valid; expected a vsock CID from 1 to 4294967294, or a range such as'),
     ("runtimes: [kata-runtime]", '1:12: runtimes[0]: "kata-runtime" is not valid; expected the absolute path of'),
     ("devices: [tap-*]", "1:10: devices: a list of 1 item; expected a mapping of patterns of sandbox IDs to"),
     ("devices: {'web 1': [a]}", '1:10: devices: "web 1" is not valid; expected a pattern of sandbox IDs: 1 to 64'),
@@ -366,3 +382,12 @@ def test_the_policy_of_the_docs_is_valid_and_its_table_right(repository: Path, t
         above, _, below = name.rpartition(".")
         (shown.setdefault(above, {}) if above else shown)[below] = yaml.safe_load(default)
     assert shown == {name: part["default"] for name, part in SCHEMA["properties"].items()}
+
+
+@pytest.mark.parametrize("cid", [1, 2, 3, 4294967294])
+def test_a_cid_is_that_of_a_machine_unless_the_operator_says_otherwise(cid: int) -> None:
+    sandbox = Sandbox(id="pod", driver=VmAddress(agent=f"vsock://{cid}:200"))
+    allow = f'to allow it, add to /etc/reconciler/policy.yaml: vsock: ["3-4294967294", {cid}]'
+    expected = [f"no machine with the vsock CID {cid} may be a sandbox; {allow}"] if cid < 3 else []
+    assert [each.message for each in refusals(sandbox, Policy())] == expected
+    assert refusals(sandbox, Policy(vsock=((cid, cid),))) == []

@@ -34,6 +34,9 @@ MACHINES = [
     VmAddress(name="web-1"),
     VmAddress(name="0" + "a" * 49),
     VmAddress(qmp="/run/web 1/qmp.sock", agent="/" + "~" * 106),
+    VmAddress(agent="/run/a.sock"),
+    VmAddress(agent="vsock://4294967294:4294967294"),
+    VmAddress(qmp="/run/q.sock", agent="hvsock:///" + "~" * 106 + ":1"),
 ]
 # Names that YAML takes for something else.
 NAMES = ["7", "1e3", "0777", "on", "12_30", "2026-01-01", "n", "true", "0x1f", "1.5", "6ec7a98", "a", "a" * 64]

@@ -92,7 +92,9 @@ def test_the_fields_are_these() -> None:
         "driver.netns",
         *(f"driver.netns.{name}" for name in ("name", "path", "pid")),
         "driver.vm",
-        *(f"driver.vm.{name}" for name in ("name", "qmp", "agent")),
+        *(f"driver.vm.{name}" for name in ("name", "qmp", "agent", "guestAgent")),
+        "driver.libvirt",
+        *(f"driver.libvirt.{name}" for name in ("domain", "uri", "guestAgent")),
         "driver.kata",
         *(f"driver.kata.{name}" for name in ("id", "runtime")),
         "sysctls",
@@ -154,7 +156,13 @@ def test_what_is_chosen_from_is_what_the_model_has() -> None:
 
 def test_a_path_of_a_socket_is_one_that_the_kernel_takes() -> None:
     fields = {path[-1]: part for path, part in ALL if path and path[-1] in {"qmp", "agent", "vhostUserSocket"}}
-    assert {name: part["maxLength"] for name, part in fields.items()} == dict.fromkeys(fields, SOCKET_PATH_MAX)
+    lengths = {name: part["maxLength"] for name, part in fields.items()}
+    # An address of the agent can be longer.
+    assert lengths == dict.fromkeys(fields, SOCKET_PATH_MAX) | {"agent": len("hvsock://:4294967294") + SOCKET_PATH_MAX}
+    path = "/" + "a" * (SOCKET_PATH_MAX - 1)
+    for text in (path, f"hvsock://{path}:4294967294"):
+        assert re.fullmatch(fields["agent"]["pattern"].removesuffix("(?!\n)"), text)
+        assert not re.fullmatch(fields["agent"]["pattern"].removesuffix("(?!\n)"), text.replace("/a", "/aa"))
     assert len(fields) == 3
     # What they are made of has one byte a character.
     assert not any(re.fullmatch(part["pattern"].removesuffix("(?!\n)"), "/\u00e4") for part in fields.values())

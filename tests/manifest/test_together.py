@@ -76,6 +76,23 @@ CLASHES = {
         manifest(OTHER[0], "driver: {vm: {qmp: /run/q.sock, agent: /run/b.sock}}"),
         ["b.yaml:3:20: driver.vm.qmp: /run/q.sock is the QMP socket of sandbox web-1 already, in a.yaml"],
     ),
+    "machine by vsock": (
+        manifest("driver: {vm: {agent: 'vsock://3:200'}}"),
+        manifest(OTHER[0], "driver: {vm: {agent: 'vsock://3:200'}}"),
+        ["b.yaml:3:9: driver: vsock://3:200 is the agent socket of sandbox web-1 already, in a.yaml"],
+    ),
+    "machine by hybrid vsock, one by another port of it": (
+        manifest("driver: {vm: {agent: 'hvsock:///run/v.sock:200'}}")
+        + "---\n"
+        + manifest("sandbox: web-3", "driver: {vm: {agent: 'hvsock:///run/v.sock:201'}}"),
+        manifest(OTHER[0], "driver: {vm: {agent: 'hvsock:///run//v.sock:200'}}"),
+        [
+            (
+                "b.yaml:3:9: driver: hvsock:///run//v.sock:200 is the agent socket of sandbox web-1 already "
+                "(hvsock:///run/v.sock:200), in a.yaml"
+            )
+        ],
+    ),
     "machine by name and by its sockets": (
         manifest("driver: {vm: {qmp: /run/q.sock, agent: /run/reconciler/sandboxes/web-1/agent.sock}}"),
         manifest(OTHER[0], "driver: {vm: {name: web-1}}"),

@@ -150,8 +150,8 @@ ROWS: list[Row] = [
         "netns: {name: web-1}",
         "vm: {agent: /run/agent.sock}",
         (
-            "4:7: driver.vm: a mapping with agent is not valid; expected a virtual machine: either "
-            "name (one that `reconciler sandbox start` started), or qmp and agent"
+            "5:1: interfaces: the machine has no monitor, so no NIC can be plugged into it; add qmp to the driver, or "
+            "remove the interfaces: routes, rules, neighbours and IPVS can name NICs that the machine has"
         ),
     ),
     Row(

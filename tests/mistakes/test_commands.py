@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 COMMANDS = (
     "init, explain, validate, diff, apply, watch, doctor, status, history, pause, resume, show, import, sandbox, "
-    "fleet, kata-network, kata-ipvs"
+    "agent, fleet, kata-network, kata-ipvs"
 )
 NO_MANIFEST = (
     "is not a manifest: that begins with `apiVersion: reconciler/v1`, or another of its fields; `reconciler import` "
@@ -156,7 +156,7 @@ ROWS = [
         "driver of an import is missing",
         "good",
         "import --sandbox web-1 text",
-        "reconciler import: error: one of the arguments --netns --vm is required",
+        "reconciler import: error: one of the arguments --netns --vm --libvirt is required",
     ),
     Row(
         "notation that is none",

@@ -250,6 +250,9 @@ class FakeKernel:
             raise HostError(f"sysctl net.ipv4.vs.{name}={value}: No such file or directory")
         self.sysctls[name] = value
 
+    def ipvs_servers(self) -> None:
+        """The older interface is tested on a real kernel (tests/ipvs/test_legacy.py)."""
+
     def ipvs_listing(self) -> str:
         """What ip_vs_info_seq_show prints."""
         lines = ["IP Virtual Server version 1.2.1 (size=4096)", "Prot LocalAddress:Port Scheduler Flags"]

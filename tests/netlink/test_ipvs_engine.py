@@ -21,6 +21,7 @@ from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.netlink import engine as engine_module
 from reconciler.netlink import ipvs_engine, message
 from reconciler.netlink.ipvs_engine import IpvsEngine
+from reconciler.netlink.ipvs_legacy import LegacyAnswer
 from reconciler.netlink.message import Message
 from tests.examples import examples
 from tests.formats.strategies import services
@@ -210,7 +211,7 @@ def test_channels_are_closed() -> None:
 
 def test_a_quick_look_finds_what_is_desired_and_reads_the_rest() -> None:
     fake = FakeKernel()
-    wishes = tuple(replace(WEB, port=1 + number) for number in range(20))
+    wishes = tuple(replace(WEB, port=1 + number) for number in range(ipvs_engine.FEW + 8))
     for wish in wishes:
         fake.add(wish)
     engine = IpvsEngine(fake)
@@ -221,7 +222,7 @@ def test_a_quick_look_finds_what_is_desired_and_reads_the_rest() -> None:
     assert {id(each) for each in seen} == {id(each) for each in wishes}
     fake.services[kernel_service(wishes[7]).id].servers[0].weight = 9
     fake.services[kernel_service(wishes[8]).id].scheduler = "sh"
-    foreign = replace(WEB, port=99, servers=())
+    foreign = replace(WEB, port=999, servers=())
     fake.add(foreign, marked=False)
     before = fake.exchanges
     table = engine.observe(Ipvs(services=wishes), quick=True)
@@ -312,6 +313,9 @@ class ScriptedKernel:
 
     def ipvs_listing(self) -> str | None:
         raise AssertionError
+
+    def ipvs_servers(self) -> LegacyAnswer | None:
+        return None
 
 
 def family(asked: list[Message]) -> list[Message]:

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.interface import Interface
-from reconciler.model.machine import Machine, Plugged, Slot, Tap
+from reconciler.model.machine import Machine, Managers, Plugged, Slot, Tap
 from reconciler.model.route import Route
-from reconciler.model.sandbox import Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import DriverAddress, LibvirtAddress, Observed, Sandbox, VmAddress
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import RenameInterface, SetLink
-from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
+from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface, SetUnmanaged
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, plan
 from tests.examples import examples
@@ -761,3 +761,54 @@ def test_a_mac_that_a_nic_which_stays_was_plugged_with_can_be_given_to_another()
     )
     qemu.run(plan(wanted(wish), seen([had], state=state)).operations)
     assert {name: card.hw_addr for name, card in qemu.cards.items()} == {"a": mac(9), "b": mac(1)}
+
+
+NETWORKD = Managers(told=("systemd-network",))
+
+
+def telling(desired: Sandbox, observed: Observed) -> list[tuple[int, tuple[str, ...]]]:
+    """Give where in a plan network managers are told, and of which addresses."""
+    operations = plan(desired, observed).operations
+    return [(at, each.hw_addrs) for at, each in enumerate(operations) if isinstance(each, SetUnmanaged)]
+
+
+def test_network_managers_are_told_before_a_nic_is_plugged() -> None:
+    desired = wanted([nic("eth0", device="tap0", number=0), nic("eth1", device="tap1", number=1)])
+    assert telling(desired, seen(state=machine(managers=NETWORKD))) == [(0, (mac(0), mac(1)))]
+    # There is none, or none that can be told.
+    assert telling(desired, seen(state=machine())) == []
+    assert telling(desired, seen(state=machine(managers=Managers(rivals=("connmand",))))) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"), [((0,), []), ((0, 5), []), ((), [(0, (mac(0),))]), ((5,), [(0, (mac(0),))])]
+)
+def test_what_they_were_told_is_kept_so(told: tuple[int, ...], expected: list[Any]) -> None:
+    had = [nic("eth0", device="tap0", number=0)]
+    managers = NETWORKD._replace(unmanaged=frozenset(map(mac, told)))
+    assert telling(wanted(had), seen(had, state=machine(had, managers=managers))) == expected
+
+
+def test_they_are_told_of_the_address_that_a_nic_was_plugged_with() -> None:
+    had = [nic("eth0", device="tap0", number=0)]
+    state = machine(had, managers=NETWORKD)
+    state = replace(state, plugged={had[0].device: plugged(had[0], hw_addr=mac(7))})
+    assert telling(wanted(had), seen(had, state=state)) == [(0, (mac(0), mac(7)))]
+
+
+@pytest.mark.parametrize("driver", [DRIVER, LibvirtAddress(domain="box")])
+def test_they_are_told_of_a_temporary_address(driver: DriverAddress) -> None:
+    had = nic("eth0", device="tap0", number=9)
+    desired = replace(wanted([had, nic("eth1", device="tap1", number=1)]), driver=driver)
+    state = machine([had], managers=NETWORKD, plugged={"tap0": plugged(had, hw_addr=mac(1))})
+    assert telling(desired, seen([had], state=state)) == [(0, (mac(0), mac(1), mac(9)))]
+
+
+def test_the_last_nic_goes_before_its_managers_are_told() -> None:
+    had = [nic("eth0", device="tap0", number=0)]
+    managers = NETWORKD._replace(unmanaged=frozenset([mac(0)]))
+    operations = plan(wanted([]), seen(had, state=machine(had, managers=managers))).operations
+    assert operations[-1] == SetUnmanaged(hw_addrs=(), managers=NETWORKD.told)
+    assert telling(wanted([]), seen(state=machine(managers=NETWORKD))) == []
+    # Without a section, what is there is left alone.
+    assert telling(wanted(), seen(had, state=machine(had, managers=NETWORKD))) == []

@@ -306,6 +306,33 @@ class VmBox(SandboxPlace):
                 self.ip(rule["family"], "rule", "del", "priority", str(rule["priority"]))
 
 
+class DomainBox(VmBox):
+    """A domain of libvirt."""
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        return {"libvirt": {"domain": self._guest.sandbox.name}}
+
+    def given(self, interface: dict[str, Any]) -> list[str]:
+        """The NIC is attached with its TAP, found by its MAC address and named."""
+        device, name, mac = interface["device"], interface["name"], interface["hwAddr"]
+        queues = f'<driver queues="{interface["queues"]}"/>' if "queues" in interface else ""
+        attach = (
+            f"virsh attach-device {self._guest.sandbox.name} /dev/stdin --live <<<'"
+            f'<interface type="ethernet"><mac address="{mac}"/><target dev="{device}" managed="no"/>'
+            f'<model type="virtio"/>{queues}'
+        )
+        return [
+            attach,
+            f"ip link set dev {mac} name {name}",
+            f"ip link set dev {name} mtu {interface['mtu']} up",
+        ]
+
+    def taken_back(self, interface: dict[str, Any]) -> list[str]:
+        """The NIC is detached."""
+        return [f"virsh detach-device-alias {self._guest.sandbox.name} ua-reconciler-{interface['device']} --live"]
+
+
 class KataBox(VmBox):
     """The same machine, by the command line of kata-runtime: our own program, which has it."""
 
@@ -377,7 +404,10 @@ def _said(route: dict[str, Any]) -> dict[str, Any]:
 
 def without_details(commands: Sequence[str]) -> list[str]:
     """Leave out what depends on what was there before: the origin of a device, and its slot."""
-    return [re.sub(r"(netns \$\$ name \S+) address.*|(?: alias |,bus=).*", r"\1", command) for command in commands]
+    return [
+        re.sub(r"(netns \$\$ name \S+) address.*|(?: alias |,bus=|<mtu size=).*", r"\1", command)
+        for command in commands
+    ]
 
 
 def errors(capsys: pytest.CaptureFixture[str]) -> str:

@@ -191,6 +191,8 @@ ROWS = {
     "pause net --end": f"reconciler: {RUN}/paused/net: {DENIED}",
     "resume net": f"reconciler: {RUN}/paused/net: {DENIED}",
     "watch net.yaml": f"reconciler: {RUN}/paused: {DENIED}",
+    "agent unit": "",
+    "agent cloud-init": "",
     "sandbox list": MACHINES,
     "sandbox list -o json": MACHINES,
     "sandbox start @vm": OURS,

@@ -264,6 +264,8 @@ class Renewed(Group):
         self._forget = forget
         self._register: Callable[[Call], None] = lambda _: None
         self._turn = 0.0
+        # When was told last how tries fare. Who has answered one that was begun before was chosen before.
+        self._told = 0.0
         self._servers: dict[str, int] = {}
         self._errors: dict[str, int] = {}
 
@@ -280,8 +282,11 @@ class Renewed(Group):
         for index, call in enumerate(self.calls):
             if call.connecting and now < call.since + RENEW_TIMEOUT:
                 continue
-            counts, key = (self._servers, call.server) if call.server else (self._errors, call.failed or "ETIMEDOUT")
-            counts[key] = counts.get(key, 0) + 1
+            if not call.server:
+                error = call.failed or "ETIMEDOUT"
+                self._errors[error] = self._errors.get(error, 0) + 1
+            elif call.since >= self._told:
+                self._servers[call.server] = self._servers.get(call.server, 0) + 1
             reset(call.socket)
             self._forget(call)
             self.calls[index] = self._make(index)
@@ -289,9 +294,13 @@ class Renewed(Group):
         return self._turn
 
     def tell(self) -> Answer:
-        """Say how many tries each server has answered, and how many failed, since the last time that this was asked."""
+        """Say how many tries each server has answered that were begun since this was told last, and how many failed.
+
+        As long as there are none of either, nothing was told.
+        """
         answer: Answer = {"servers": self._servers, "errors": self._errors}
-        self._servers, self._errors = {}, {}
+        if self._servers or self._errors:
+            self._servers, self._errors, self._told = {}, {}, time.monotonic()
         return answer
 
 

@@ -15,7 +15,22 @@ from reconciler.model.ipvs import SCHEDULERS
 from tests.ipvs.place import Vm
 from tests.resumed import USUAL
 from tests.traffic.process import kill_at, waiting
-from tests.traffic.world import FOLDER, PORT, RENEWAL, S1, S2, S3, SERVERS6, SOURCES, SOURCES6, VIP, VIP6, World, server
+from tests.traffic.world import (
+    FOLDER,
+    PATIENCE,
+    PORT,
+    RENEWAL,
+    S1,
+    S2,
+    S3,
+    SERVERS6,
+    SOURCES,
+    SOURCES6,
+    VIP,
+    VIP6,
+    World,
+    server,
+)
 
 # 6.1 does not have it.
 THERE = [each for each in SCHEDULERS if USUAL.kernel != "6.1" or each != "twos"]
@@ -88,9 +103,10 @@ def refused(clients: World, cases: dict[Case, str], seconds: float, *, left: boo
     time.sleep(seconds)
     found: dict[str, Any] = {}
     for case, address in cases.items():
-        tried = clients.tried(f"new{case.name}")
+        tried, begin = clients.tried(f"new{case.name}"), time.monotonic()
         while not tried.servers and not tried.errors:
             # A slow guest has not tried yet.
+            assert time.monotonic() < begin + PATIENCE, case
             time.sleep(RENEWAL / 1000)
             tried = clients.tried(f"new{case.name}")
         if tried.errors:

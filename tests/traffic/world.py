@@ -142,7 +142,10 @@ class Fared:
 
 @dataclass(frozen=True)
 class Tried:
-    """How often each server has answered a new connection, and how often none has, by the error that the client saw."""
+    """How often each server has answered a new connection, and how often none has, by the error that the client saw.
+
+    New are those that were begun after it was asked before.
+    """
 
     servers: dict[str, int]
     errors: dict[str, int]

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.drivers.inside import Inside
 from reconciler.drivers.vm import execute as vm_execute
+from reconciler.drivers.vm.plugboard import Plugboard
 from reconciler.guest.client import AgentClient
 from reconciler.guest.qmp import Monitor
 from reconciler.netlink.budget import Budget
@@ -29,11 +30,11 @@ def watched(step: Step) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
 
         def execute(
-            inside: Inside, monitor: Monitor, budget: Budget, segments: Sequence[Segment]
+            inside: Inside, client: AgentClient, board: Plugboard, budget: Budget, segments: Sequence[Segment]
         ) -> Iterator[list[Outcome]]:
             executing.append(len(executing) == 0)
             try:
-                yield from unwatched(inside, monitor, budget, segments)
+                yield from unwatched(inside, client, board, budget, segments)
             finally:
                 executing[-1] = False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import ReconcilerError
-from reconciler.guest import agent
+from reconciler.guest import agent, in_image
 from reconciler.guest.client import AgentClient
 from tests.machine import Guest
 from tests.vm.vm import Vm
@@ -35,7 +35,7 @@ def test_the_modules_that_are_said_are_all_in_our_image(guest: Guest, name: str)
 
 
 def test_what_the_agent_loads_is_said() -> None:
-    assert len(MODULES) == 7
+    assert len(MODULES) == 8
     assert (
         agent.MODULES
         > {"ip_vs", "ip_vs_rr", "nf_conntrack", "nf_conntrack_netlink"}
@@ -44,14 +44,16 @@ def test_what_the_agent_loads_is_said() -> None:
             "virtio_pci",
             "virtio_console",
             "virtio_net",
+            "vmw_vsock_virtio_transport",
         }
     )
 
 
 def test_the_one_file_serves_as_the_unit_starts_it(mortal: Vm) -> None:
-    found = re.search(r"^ExecStart=/usr/bin/python3 (.*) (\S+\.py)$", SECTION, re.MULTILINE)
+    found = re.search(r"^ExecStart=/usr/bin/python3 (.*) (\S+\.py)$", in_image.unit(), re.MULTILINE)
     assert found
     options, file = found.groups()
+    assert file in SECTION
     guest = mortal.guest
     guest.run("mkdir", "-p", str(Path(file).parent))
     guest.run("dd", f"of={file}", stdin=Path(agent.__file__).read_bytes())

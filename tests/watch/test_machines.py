@@ -16,7 +16,7 @@ import pytest
 from reconciler.drivers import connect
 from reconciler.errors import SandboxGoneError
 from reconciler.guest import launch
-from reconciler.guest.qmp import TIMEOUT
+from reconciler.guest.qmp import TIMEOUT, Monitor
 from reconciler.history.reader import read
 from reconciler.manifest.dump import dump
 from reconciler.model.policy import Policy
@@ -26,6 +26,7 @@ from reconciler.watch.pause import Pause
 from tests import resumed
 from tests.conftest import Kernel, ip
 from tests.ipvs.rules import rules
+from tests.replug import unplugged
 from tests.system.box import MACS
 from tests.watch.running import DEADLINE, Running, put, reconciler, until, watching
 
@@ -96,6 +97,11 @@ class Machine:
     def run(self, command: str) -> str:
         """Do something in the guest behind the back of the watch."""
         return self.guest.output("sh", "-c", command)
+
+    def replug(self) -> None:
+        """Unplug the agent's port, and plug it again."""
+        with Monitor(f"{self.guest.sandbox.folder}/qmp2.sock") as monitor, unplugged(monitor):
+            pass
 
     def rules(self) -> list[str]:
         return sorted(self.run("ipvsadm -Sn").splitlines())
@@ -190,6 +196,10 @@ def keep(one: Machine, other: Machine, running: Running) -> None:
     ):
         other.run(change)
         until(other.is_as_written, what=change)
+    # The agent has a new port, and knows nothing of a subscription and a guard.
+    other.replug()
+    other.run("ip route del 10.8.0.0/16")
+    until(other.is_as_written, what="after the agent's port was plugged again")
     # The first services are put back in the guest, unless a look happens to come before that.
     for _ in range(5):
         other.run("ipvsadm -C")
@@ -360,6 +370,7 @@ def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(one: Machine,
     assert has(f"{head} -b mh-fallback", servers[leaving].replace("-w 1", "-w 0"), *kept)
     shown = reconciler("show", str(one.file)).stdout
     assert ("fallback" in shown, leaving in shown) == (False, False)
+    one.replug()
     running.await_state("converged", one.name)
     # The look after that which deleted it.
     until(lambda: running.metric("draining_servers", one.name) == 0, "no server that drains")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from reconciler.drivers.adopting import not_adopted
-from reconciler.drivers.vm.monitor import OtherNic
 from reconciler.drivers.vm.nics import came_with
+from reconciler.drivers.vm.outside import OtherNic
 from reconciler.model.interface import LOOPBACK
 from reconciler.model.machine import Other
 from reconciler.model.sandbox import Sandbox

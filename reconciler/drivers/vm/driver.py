@@ -1,10 +1,12 @@
-"""A virtual machine: its monitor (QMP) plugs NICs in, and the agent in the guest reaches the guest's kernel.
+"""A virtual machine: its monitor (QMP) or libvirt plugs NICs in, and the agent in the guest reaches the guest's kernel.
 
-There is no state file: QEMU reports what is plugged under our ids, and the guest's kernel reports which of it it has.
+There is no state file: QEMU or libvirt reports what is plugged under our ids, and the
+guest's kernel reports which of it it has.
 """
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -14,17 +16,18 @@ from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink, release
-from reconciler.drivers.reach import about, check_socket, open_socket, refuse_physical_devices
-from reconciler.drivers.vm import monitor as qemu
+from reconciler.drivers.reach import about, check_socket, open_agent, open_socket, refuse_physical_devices
+from reconciler.drivers.vm.monitor import QemuPlugboard
 from reconciler.drivers.vm.nics import came_with, find
-from reconciler.errors import SandboxGoneError
+from reconciler.drivers.vm.plugboard import NoPlugboard, Plugboard
+from reconciler.errors import ChannelError, HostError, ReconcilerError, SandboxGoneError
 from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.whereabouts import place_of
-from reconciler.model.machine import Machine, Other, Plugged
+from reconciler.model.machine import NO_MANAGERS, Machine, Other, Plugged
 from reconciler.model.policy import Policy
-from reconciler.model.sandbox import Observed, Sandbox, VmAddress
+from reconciler.model.sandbox import LibvirtAddress, MachineAddress, Observed, Sandbox, VmAddress
 from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.netlink.neighbour import is_news
@@ -32,7 +35,9 @@ from reconciler.netlink.sections import GROUPS
 from reconciler.operations.segment import Segment
 
 if TYPE_CHECKING:
+    from reconciler.drivers import Report
     from reconciler.drivers.survey import Inventory
+    from reconciler.drivers.vm.libvirt import LibvirtPlugboard
     from reconciler.model.ipvs import Service
     from reconciler.netlink.facts import Snapshot
     from reconciler.operations.outcome import Outcome
@@ -46,30 +51,107 @@ _NONE: Mapping[str, Other] = MappingProxyType({})
 class VmDriver:
     """One machine, from `__init__` to `close`: its agent and its monitor have one client at a time."""
 
-    def __init__(self, address: VmAddress, policy: Policy, *, borrow: bool) -> None:
-        """Connect. `borrow`: ask a watcher to lend it.
+    def __init__(self, address: MachineAddress, policy: Policy, *, borrow: bool, report: Report) -> None:
+        """Connect. `borrow`: ask a watcher to lend it. `report` is told of an agent that is pushed into the machine.
 
         SandboxGoneError if it does not run, BusyError if another run has it, RefusedError if the policy does not allow
         its sockets.
         """
-        self._policy = policy
+        self._policy, self._report = policy, report
+        # Whether nothing of ours is desired in the machine.
+        self._leaves = False
         with ExitStack() as stack:
             # Agent and monitor are of one machine, and a hostile guest may have taken QEMU over: one budget for both.
             self._budget = Budget()
-            with open_socket(address.file, policy) as target:
-                self._agent = stack.enter_context(
-                    AgentClient(address.file, target=target, borrow=borrow, budget=self._budget)
-                )
-            with open_socket(address.monitor, policy) as target:
-                self._monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
+            if isinstance(address, LibvirtAddress):
+                self._open_domain(address, stack, report, borrow=borrow)
+            else:
+                self._open_sockets(address, stack, report, borrow=borrow)
             self._inside = Inside(GuestKernel(self._agent))
             stack.callback(self._inside.close)
             self._stack = stack.pop_all()
+
+    def _open_sockets(self, address: VmAddress, stack: ExitStack, report: Report, *, borrow: bool) -> None:
+        self._connect(address, stack, borrow=borrow)
+        self._board: Plugboard = NoPlugboard()
+        if address.monitor:
+            with open_socket(address.monitor, self._policy) as target:
+                monitor = stack.enter_context(Monitor(address.monitor, target=target, budget=self._budget))
+            self._board = QemuPlugboard(monitor)
+            if address.guest_agent is not None:
+                # Most machines have the agent.
+                from reconciler.drivers.vm import pushing
+
+                pushing.ensure(self._agent, pushing.Sockets(address, self._policy, monitor), self._policy, report)
         self.place: Hashable = place_of(address)
 
+    def _connect(self, address: VmAddress, stack: ExitStack, *, borrow: bool) -> None:
+        """Connect to the agent. If its channel is one of ours, plug that in first."""
+        if address.channel is None:
+            with open_agent(address, self._policy) as target:
+                self._open_agent(address.file, target, stack, borrow=borrow)
+            return
+        with suppress(SandboxGoneError):
+            self._open_agent(address.channel, "", stack, borrow=borrow)
+            return
+        from reconciler.drivers.vm import pushing
+
+        pushing.Sockets(address, self._policy).plug_channel()
+        self._open_agent(address.channel, "", stack, borrow=borrow)
+
+    def _open_domain(self, address: LibvirtAddress, stack: ExitStack, report: Report, *, borrow: bool) -> None:
+        # Most machines are not those of libvirt.
+        from reconciler.drivers.vm.libvirt import LibvirtPlugboard
+
+        domain = LibvirtPlugboard(address, self._policy, report)
+        stack.callback(domain.close)
+        path = domain.open_channel()
+        try:
+            self._reach_domain(address, domain, path, stack, report, borrow=borrow)
+        except (ChannelError, HostError):
+            domain.give_up()
+            raise
+        self._board = domain
+        self.place = domain.place
+
+    def _reach_domain(
+        self,
+        address: LibvirtAddress,
+        domain: LibvirtPlugboard,
+        path: str,
+        stack: ExitStack,
+        report: Report,
+        *,
+        borrow: bool,
+    ) -> None:
+        """Connect to the agent in a domain, by its channel. Push it first, if the manifest asks for that."""
+        from reconciler.drivers.vm.libvirt import SOCKETS
+
+        if not address.guest_agent:
+            domain.await_agent()
+        # libvirt chooses the path: no manifest names it.
+        policy = replace(self._policy, sockets=(*self._policy.sockets, *SOCKETS))
+        with open_socket(path, policy) as target:
+            self._open_agent(path, target, stack, borrow=borrow)
+        if address.guest_agent:
+            from reconciler.drivers.vm import pushing
+
+            pushing.ensure(self._agent, domain, self._policy, report)
+
+    def _open_agent(self, port: str, target: str, stack: ExitStack, *, borrow: bool) -> None:
+        """Connect to the agent. `port`: its address, by which it is lent as well. `target`: as for Connection."""
+        self._agent = stack.enter_context(AgentClient(port, target=target, borrow=borrow, budget=self._budget))
+        self.port = port
+
     def close(self) -> None:
-        """Disconnect from the agent and the monitor, so that other runs can connect."""
-        self._stack.close()
+        """Disconnect from the agent and the machine, so that other runs can connect."""
+        with self._stack:
+            if self._leaves:
+                # The channel that was plugged in to look is not needed any more. If that fails, the next run does it.
+                try:
+                    self._board.leave()
+                except ReconcilerError as error:
+                    self._report(f"the channel of the agent was not taken out, which the next run does: {error}")
 
     def lock(self) -> AbstractContextManager[None]:
         """Return a lock that does nothing: the machine has one client at a time anyway."""
@@ -77,6 +159,9 @@ class VmDriver:
 
     def observe(self, desired: Sandbox, *, quick: bool = False) -> Observed:
         """Ask QEMU what is plugged, and read the guest's kernel."""
+        self._leaves = not any(
+            (desired.sysctls, desired.interfaces, desired.neighbours, desired.routes, desired.rules)
+        ) and not (desired.ipvs and desired.ipvs.services)
         self._check_backends(desired)
         refuse_physical_devices(desired, self._policy)
         with self._budget.step():
@@ -99,7 +184,7 @@ class VmDriver:
             devices={},
             elsewhere=_elsewhere(state, desired),
             unrecorded=frozenset(taken),
-            machine=_with_guest(state, seen),
+            machine=self._machine(desired, state, seen),
             hw_addrs=frozenset(
                 address
                 for link in links
@@ -119,6 +204,13 @@ class VmDriver:
                 with suppress(SandboxGoneError), about("interfaces", index, "vhostUserSocket"):
                     check_socket(wish.vhost_user_socket, self._policy)
 
+    def _machine(self, desired: Sandbox, state: Machine, seen: dict[str, Link]) -> Machine | None:
+        """Return what was observed of a machine; None if nothing can be plugged into it."""
+        if isinstance(self._board, NoPlugboard):
+            return None
+        managers = NO_MANAGERS if desired.interfaces is None else self._agent.unmanaged()
+        return replace(_with_guest(state, seen), managers=managers)
+
     def _look(self, desired: Sandbox, taken: Mapping[str, Other] = _NONE) -> tuple[Machine, list[Link]]:
         """Read QEMU and the guest until they agree.
 
@@ -126,7 +218,7 @@ class VmDriver:
         """
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         while True:
-            state = qemu.observe(self._monitor, desired.interfaces or (), taken)
+            state = self._board.observe(desired.interfaces or (), taken)
             links = self._inside.engine.links()
             if _seen(state, links).keys() == state.plugged.keys() or time.monotonic() > deadline:
                 return state, links
@@ -141,7 +233,7 @@ class VmDriver:
         with self._budget.step():
             state, links = self._look(desired)
             ours = {link.name for link in _seen(state, links).values()}
-            taken = adoption.choose(desired, links, ours, qemu.others(self._monitor))
+            taken = adoption.choose(desired, links, ours, self._board.others())
             observed = self._observe(desired, quick=False, taken=taken)
         adopting.check_alike(desired, observed)
         return observed
@@ -154,7 +246,7 @@ class VmDriver:
         with self._budget.step():
             state, links = self._look(sandbox)
             ours = {link.name for link in _seen(state, links).values()}
-            taken, left = adoption.sort(links, ours, qemu.others(self._monitor))
+            taken, left = adoption.sort(links, ours, self._board.others())
             return Inventory(self._observe(sandbox, quick=False, taken=taken), left)
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
@@ -176,12 +268,15 @@ class VmDriver:
         # Only an apply pays for the import.
         from reconciler.drivers.vm import execute
 
-        yield from execute.execute(self._inside, self._monitor, self._budget, segments)
+        yield from execute.execute(self._inside, self._agent, self._board, self._budget, segments)
 
     def state(self) -> str:
-        """Return whether the machine runs, as QEMU says: `running`, `paused`, `io-error`, …: RunState of its schema."""
+        """Return whether the machine runs, as QEMU says: `running`, `paused`, `io-error`, …: RunState of its schema.
+
+        Without a monitor, it runs if its agent answers.
+        """
         with self._budget.step():
-            return qemu.run_state(self._monitor)
+            return self._board.run_state()
 
     def listen(self) -> None:
         """Subscribe to notifications of changes in the guest."""
@@ -198,8 +293,18 @@ class VmDriver:
             self._agent.unguard()
 
     def heard(self, timeout: float, wake: int) -> Notices:
-        """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over."""
-        found = self._agent.notices(timeout, wake)
+        """Return the guest's notifications: wait for one, until `wake` is readable or `timeout` seconds are over.
+
+        They are `lost` if the guest was reset, or if a program in it opened or closed a port: the agent may be another.
+        """
+        outside = self._board.fileno()
+        with select.epoll() as either:
+            either.register(wake, select.EPOLLIN)
+            if outside is not None:
+                either.register(outside, select.EPOLLIN)
+            found = self._agent.notices(timeout, either.fileno())
+        if self._board.has_restarted():
+            found = found._replace(lost=True)
         return found._replace(messages=[each for each in found.messages if is_news(each.type, each.payload)])
 
 

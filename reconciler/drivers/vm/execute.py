@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from reconciler.drivers.inside import Inside
-from reconciler.drivers.vm import monitor as qemu
 from reconciler.drivers.vm.nics import find
+from reconciler.drivers.vm.plugboard import Plugboard
 from reconciler.errors import ChannelError, ReconcilerError
-from reconciler.guest.qmp import Monitor
+from reconciler.guest.client import AgentClient
 from reconciler.netlink import execute as netlink
 from reconciler.netlink.budget import Budget
 from reconciler.netlink.interface import Link
 from reconciler.operations.interface import RenameInterface
-from reconciler.operations.machine import NameInterface
+from reconciler.operations.machine import NameInterface, SetUnmanaged
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.segment import (
     Commands,
@@ -34,10 +34,12 @@ PLUG_TIMEOUT = 10.0
 _POLL = 0.02
 
 
-def execute(inside: Inside, monitor: Monitor, budget: Budget, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+def execute(
+    inside: Inside, client: AgentClient, board: Plugboard, budget: Budget, segments: Sequence[Segment]
+) -> Iterator[list[Outcome]]:
     """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed."""
     return until_failure(
-        outcomes for segment in segments for outcomes in _within(budget, _execute(inside, monitor, segment))
+        outcomes for segment in segments for outcomes in _within(budget, _execute(inside, client, board, segment))
     )
 
 
@@ -47,10 +49,10 @@ def _within(budget: Budget, batches: Iterator[list[Outcome]]) -> Iterator[list[O
         yield from batches
 
 
-def _execute(inside: Inside, monitor: Monitor, segment: Segment) -> Iterator[list[Outcome]]:
+def _execute(inside: Inside, client: AgentClient, board: Plugboard, segment: Segment) -> Iterator[list[Outcome]]:
     match segment:
         case Plugs():
-            return _plug(inside, monitor, segment)
+            return _plug(inside, client, board, segment)
         case Network() | Settings() | Table():
             return inside.execute(segment)
         case Moves() | Commands() | Imports() | RuleCommands():
@@ -59,13 +61,16 @@ def _execute(inside: Inside, monitor: Monitor, segment: Segment) -> Iterator[lis
             assert_never(segment)
 
 
-def _plug(inside: Inside, monitor: Monitor, segment: Plugs) -> Iterator[list[Outcome]]:
+def _plug(inside: Inside, client: AgentClient, board: Plugboard, segment: Plugs) -> Iterator[list[Outcome]]:
     for operation in segment.operations:
         try:
             if isinstance(operation, NameInterface):
                 yield _name(inside, operation)
+            elif isinstance(operation, SetUnmanaged):
+                client.set_unmanaged(operation.hw_addrs)
+                yield [Outcome(operation, Status.DONE)]
             else:
-                qemu.execute(monitor, operation)
+                board.execute(operation)
                 yield [Outcome(operation, Status.DONE)]
         except ChannelError as error:
             yield [Outcome(operation, Status.UNKNOWN, str(error))]

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, assert_never
 
+from reconciler.drivers.vm.outside import OtherNic, probe, taps
 from reconciler.errors import BusyError, HostError
 from reconciler.guest.answer import Answer
 from reconciler.guest.qmp import Monitor, QmpError
 from reconciler.model.interface import Interface
-from reconciler.model.machine import Machine, Other, Plugged, Slot, Tap
-from reconciler.netlink.engine import local_engine
+from reconciler.model.machine import Machine, Other, Plugged, Slot
+from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
 from reconciler.operations.machine import (
     AddDevice,
     AddNetdev,
     AdoptDevices,
     DeleteDevice,
     DeleteNetdev,
+    MonitorOperation,
     PlugOperation,
     adopted_nic,
     adoption_mark,
@@ -35,15 +36,14 @@ UNPLUG_TIMEOUT = 20.0
 _ASK_AGAIN = 2.0
 # QEMU's errors for a NIC that is already being unplugged.
 _PENDING = re.compile("already in the process of unplug|guest is busy")
+# Events after which another agent may be in the guest, or none.
+_RESTARTS = {"RESET", "VSERPORT_CHANGE"}
 # Attempts to read what is plugged without a change meanwhile.
 _LOOKS = 10
-_PROBE_TIMEOUT = 1.0
 _PERIPHERALS, _CHARDEVS = "/machine/peripheral", "/chardevs"
 # On bridges with their own slots, the bridge itself has slot 0.
 _BRIDGE_SLOTS = range(1, 32)
 _MOST_BUS, _MOST_SLOT, _MOST_FUNCTION, _MOST_MTU = 255, 31, 7, 65535
-# include/uapi/linux/if_tun.h.
-_IFF_TAP, _IFF_MULTI_QUEUE = 0x0002, 0x0100
 # `info network`: a netdev is listed below its NIC, or alone if it has none.
 _NETDEV = re.compile(r"^( \\ )?(\S+): index=(\d+),type=([a-z-]+)", re.MULTILINE)
 # A TAP that QEMU opened by its name.
@@ -105,8 +105,8 @@ def _look(monitor: Monitor, nics: list[str], wishes: list[Interface], taken: Map
         },
         slots=tuple(slots),
         capacity=capacity,
-        taps=_taps({*plugged, *(wish.device for wish in wishes if wish.vhost_user_socket is None)}),
-        sockets={path: _probe(path) for wish in wishes if (path := wish.vhost_user_socket) and path not in connected},
+        taps=taps({*plugged, *(wish.device for wish in wishes if wish.vhost_user_socket is None)}),
+        sockets={path: probe(path) for wish in wishes if (path := wish.vhost_user_socket) and path not in connected},
         kvm=_ask(monitor, "query-kvm")["enabled"].flag(),
         shared_memory=bool(shared) and all(shared),
     )
@@ -117,24 +117,16 @@ def _has(monitor: Monitor, nics: Sequence[str], other: Other) -> bool:
     return other.nic in nics and _property(monitor, f"{_PERIPHERALS}/{other.nic}", "netdev").text() == other.netdev
 
 
-class OtherNic(NamedTuple):
-    """A NIC that another program plugged: its MAC address, and its TAP; "" if QEMU does not name one."""
-
-    hw_addr: str
-    tap: str
-    ids: Other
-
-
 def others(monitor: Monitor) -> list[OtherNic]:
     """Return the NICs with an ID of another program: QEMU can unplug only what has an ID."""
-    taps = dict(_TAP.findall(monitor.human("info network").replace("\r", "")))
+    known = dict(_TAP.findall(monitor.human("info network").replace("\r", "")))
     found = []
     for nic in _nics(monitor):
         if plugged_device(nic) is None:
             path = f"{_PERIPHERALS}/{nic}"
             ids = Other(nic, _property(monitor, path, "netdev").text())
             if all(map(is_id, ids)):
-                found.append(OtherNic(_property(monitor, path, "mac").mac(), taps.get(ids.netdev, ""), ids))
+                found.append(OtherNic(_property(monitor, path, "mac").mac(), known.get(ids.netdev, ""), ids))
     return found
 
 
@@ -251,40 +243,43 @@ def _is_i440fx(monitor: Monitor) -> bool:
     return "i440fx" in _ask(monitor, "qom-get", path="/machine", property="type").text()
 
 
-def _taps(devices: set[str]) -> dict[str, Tap]:
-    """Read devices of the host. The result lacks those that do not exist."""
-    found = {}
-    with local_engine() as host:
-        for device in devices:
-            link = host.link(device)
-            if link is None:
-                continue
-            flags = 0
-            with suppress(OSError, ValueError), open(f"/sys/class/net/{device}/tun_flags", encoding="ascii") as file:
-                flags = int(file.read(), 16)
-            found[device] = Tap(
-                is_tap=bool(flags & _IFF_TAP),
-                multi_queue=bool(flags & _IFF_MULTI_QUEUE),
-                mtu=link.mtu,
-                up=link.up,
-                # A TAP that is up has a carrier while a process uses it. A TAP that is down shows none.
-                busy=link.carrier,
-            )
-    return found
+class QemuPlugboard:
+    """A machine by its monitor: see `drivers.vm.plugboard`."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def observe(self, wishes: Iterable[Interface], taken: Mapping[str, Other] = _NONE) -> Machine:
+        """Read what is plugged."""
+        return observe(self._monitor, wishes, taken)
+
+    def others(self) -> list[OtherNic]:
+        """Return the NICs of other programs."""
+        return others(self._monitor)
+
+    def execute(self, operation: PlugOperation) -> None:
+        """Execute an operation."""
+        if isinstance(operation, (AdoptNics, AttachNic, DetachNic)):
+            raise TypeError("this machine is not one of libvirt")
+        execute(self._monitor, operation)
+
+    def leave(self) -> None:
+        """Leave everything: `reconciler agent remove` takes a channel of ours out."""
+
+    def run_state(self) -> str:
+        """Return whether the machine runs."""
+        return run_state(self._monitor)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the monitor."""
+        return self._monitor.fileno()
+
+    def has_restarted(self) -> bool:
+        """Return whether the guest was reset, or a program in it opened or closed a port."""
+        return bool(_RESTARTS & self._monitor.noticed())
 
 
-def _probe(path: str) -> str:
-    """Return what is wrong with a vhost-user socket, or "". QEMU would stop the guest until the backend answers."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_PROBE_TIMEOUT)
-        try:
-            probe.connect(path)
-        except OSError as error:
-            return error.strerror or str(error)
-    return ""
-
-
-def execute(monitor: Monitor, operation: PlugOperation) -> None:
+def execute(monitor: Monitor, operation: MonitorOperation) -> None:
     """Execute one operation. HostError if QEMU refuses it, or if the guest does not release a NIC."""
     match operation:
         case AddNetdev():
@@ -309,7 +304,7 @@ def _add_netdev(monitor: Monitor, plug: str, operation: AddNetdev) -> None:
         return
     address = {"type": "unix", "data": {"path": operation.vhost_user_socket}}
     backend = {"type": "socket", "data": {"addr": address, "server": False, "reconnect": 1}}
-    monitor.execute("chardev-add", id=plug, backend=backend)
+    monitor.add_chardev(plug, backend)
     monitor.execute("netdev_add", type="vhost-user", id=plug, chardev=plug, **queues)
 
 
@@ -358,7 +353,7 @@ def _adopt(monitor: Monitor, operation: AdoptDevices) -> None:
     done: list[str] = []
     try:
         for mark in operation.marks:
-            monitor.execute("chardev-add", id=mark, backend={"type": "null", "data": {}})
+            monitor.add_chardev(mark, {"type": "null", "data": {}})
             done.append(mark)
     except HostError:
         for mark in done:

@@ -27,8 +27,9 @@ from reconciler.fleet.store import (
     UnknownOutcomeError,
 )
 
-# Seconds that a member has to answer a call, and that a caller waits until one has.
-_CALL = 5.0
+# Seconds that a member has to answer a call, and that a caller waits until one has. A write that was on its way to a
+# leader that has died is only answered by this deadline.
+_CALL = 4.0
 PATIENCE = 15.0
 # Seconds, a random part of which is between two attempts.
 _PAUSE = 0.1

@@ -21,6 +21,14 @@ def warnings(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
     """Yield the warnings about what was observed beside the objects of a manifest."""
     yield from _interfaces(sandbox, around)
     yield from _routes(sandbox, around)
+    if around.machine and sandbox.interfaces:
+        for rival in around.machine.managers.rivals:
+            name, _, why = rival.partition(" ")
+            yield Finding(
+                ("interfaces",),
+                f"{name} configures NICs in the guest by itself, and cannot be told to leave these alone"
+                f"{f' {why}' if why else ''}: what it changes is a fight; stop it there, or exclude these NICs",
+            )
 
 
 def _interfaces(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:

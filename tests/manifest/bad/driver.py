@@ -17,7 +17,7 @@ ROWS: list[Row] = [
     (
         "driver unknown",
         manifest("driver: {docker: {name: web-1}}"),
-        ["bad.yaml:3:10: driver.docker: unknown field; expected one of: netns, vm, kata"],
+        ["bad.yaml:3:10: driver.docker: unknown field; expected one of: netns, vm, libvirt, kata"],
     ),
     (
         "driver misspelt",

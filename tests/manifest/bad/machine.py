@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from tests.manifest.texts import Row, manifest
+from tests.manifest.texts import Row, manifest, nic
 
-VM = "a virtual machine: either name (one that `reconciler sandbox start` started), or qmp and agent"
+OURS = "one that `reconciler sandbox start` started"
+VM = f"a virtual machine: either name ({OURS}), or agent alone, or qmp with agent, guestAgent or both"
 NAME = (
     "the name of a virtual machine that `reconciler sandbox start` started: 1 to 50 letters, digits, '_', '-' and "
     "'.', the first a letter or digit"
 )
 QMP = "the absolute path of QEMU's QMP socket: at most 107 printable ASCII characters"
 AGENT = (
-    "the absolute path of the socket on the host that leads to the agent in the machine: at most 107 printable ASCII "
-    "characters"
+    "how the host reaches the agent in the machine: the absolute path of a socket (at most 107 printable ASCII "
+    "characters), vsock://CID:PORT, or hvsock:///PATH:PORT for the socket of hybrid vsock"
 )
 
 ROWS: list[Row] = [
@@ -22,7 +23,8 @@ ROWS: list[Row] = [
         [
             (
                 'bad.yaml:3:14: driver.vm: "web-1" is text; expected a virtual machine: either name (one '
-                "that `reconciler sandbox start` started), or qmp and agent, such as {name: web-1}"
+                "that `reconciler sandbox start` started), or agent alone, or qmp with agent, guestAgent or both, such "
+                "as {name: web-1}"
             )
         ],
     ),
@@ -72,9 +74,53 @@ ROWS: list[Row] = [
         [f"bad.yaml:3:14: driver.vm: a mapping with qmp is not valid; expected {VM}"],
     ),
     (
-        "vm of agent alone",
-        manifest("driver: {vm: {agent: /run/a.sock}}"),
-        [f"bad.yaml:3:14: driver.vm: a mapping with agent is not valid; expected {VM}"],
+        "vm of agent alone, into which a NIC should be plugged",
+        manifest("driver: {vm: {agent: /run/a.sock}}", nics=[nic()]),
+        [
+            (
+                "bad.yaml:4:1: interfaces: the machine has no monitor, so no NIC can be plugged into it; add qmp to "
+                "the driver, or remove the interfaces: routes, rules, neighbours and IPVS can name NICs that the "
+                "machine has"
+            )
+        ],
+    ),
+    *(
+        (
+            f"vm by {address}",
+            manifest(f"driver: {{vm: {{agent: '{address}'}}}}"),
+            [f'bad.yaml:3:22: driver.vm.agent: "{address}" is not valid; expected {AGENT}'],
+        )
+        for address in (
+            "vsock://0:200",
+            "vsock://03:200",
+            "vsock://3:0",
+            "vsock://3",
+            "vsock://3:200 ",
+            "vsock://4294967295:200",
+            "vsock://3:4294967295",
+            "VSOCK://3:200",
+            "vsock:3:200",
+            "hvsock://run/a.sock:200",
+            "hvsock:///:200",
+            "hvsock:///run/a.sock",
+            "hvsock:///run/a.sock:-1",
+            "unix:///run/a.sock",
+        )
+    ),
+    (
+        "vm by vsock, into which an agent should be pushed",
+        manifest("driver: {vm: {qmp: /run/q.sock, agent: 'vsock://3:200', guestAgent: /run/ga.sock}}"),
+        [
+            (
+                "bad.yaml:3:57: driver.vm.guestAgent: an agent that is pushed serves a virtio-serial port, no vsock; "
+                "remove guestAgent, or give the path of that port's socket as agent"
+            )
+        ],
+    ),
+    (
+        "vm of agent and guest agent",
+        manifest("driver: {vm: {agent: /run/a.sock, guestAgent: /run/ga.sock}}"),
+        [f"bad.yaml:3:14: driver.vm: a mapping with agent, guestAgent is not valid; expected {VM}"],
     ),
     (
         "vm of name and sockets",
@@ -96,7 +142,7 @@ ROWS: list[Row] = [
         manifest("driver: {vm: {name: web-1, pid: 7}}"),
         [
             f"bad.yaml:3:14: driver.vm: a mapping with name, pid is not valid; expected {VM}",
-            "bad.yaml:3:28: driver.vm.pid: unknown field; expected one of: name, qmp, agent",
+            "bad.yaml:3:28: driver.vm.pid: unknown field; expected one of: name, qmp, agent, guestAgent",
         ],
     ),
     (

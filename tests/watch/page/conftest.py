@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ class Watched:
 
     standings: dict[str, Standing] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=lambda: {"alarms": [], "problems": [], "polling": ""})
+    # Whoever has it changes several things at once.
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def add(self, name: str, state: SandboxState = SandboxState.CONVERGED, **more: Any) -> SandboxStatus:
         now = clock.now()
@@ -33,7 +36,8 @@ class Watched:
         return status
 
     def to_data(self) -> dict[str, Any]:
-        return self.about | {"sandboxes": [each.to_data() for _, each in sorted(self.standings.items())]}
+        with self.lock:
+            return self.about | {"sandboxes": [each.to_data() for _, each in sorted(self.standings.items())]}
 
     def pulse(self) -> Hashable:
         return json.dumps(self.to_data())

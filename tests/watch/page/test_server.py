@@ -280,11 +280,13 @@ def test_a_page_gets_only_what_has_changed(made: PageServer, watched: Watched) -
         first, rows, end = stream.update()
         assert rows == {each["sandbox"]: each for each in watched.to_data()["sandboxes"]}
         assert (end["all"], end["gone"], end["about"]["alarms"]) == (True, [], [])
-        watched.standings["web-7"].status.set_state(SandboxState.FAILED, "why")
+        with watched.lock:
+            watched.standings["web-7"].status.set_state(SandboxState.FAILED, "why")
         _, rows, end = stream.update()
         assert (list(rows), end["all"], end["about"]) == (["web-7"], False, None)
-        watched.about = watched.about | {"alarms": ["one"]}
-        del watched.standings["web-3"]
+        with watched.lock:
+            watched.about = watched.about | {"alarms": ["one"]}
+            del watched.standings["web-3"]
         last, rows, end = stream.update()
         assert (rows, end["gone"], end["about"]["alarms"]) == ({}, ["web-3"], ["one"])
     # Whoever was away gets what happened meanwhile; who saw another watcher gets everything.
