@@ -121,8 +121,9 @@ def test_a_gate_that_ends_is_left_for_the_next_one_and_without_any_all_goes_on(
     with running(gate.store, certificates) as other:
         agent = start(gate.port, other.port)
         until(lambda: seen(folder) == FILES, "the release")
+        # Between two questions, neither of them has one.
+        until(lambda: gate.gate.mirror.waiting + other.gate.mirror.waiting == 1, "the question")
         busy, spare = (gate, other) if gate.gate.mirror.waiting else (other, gate)
-        until(lambda: busy.gate.mirror.waiting == 1, "the question")
     if busy is other:
         until(lambda: spare.gate.mirror.waiting == 1, "the question at the other one")
     gate.want("one", "r2", {"a.yaml": b"a: 2\n"})
