@@ -347,6 +347,28 @@ def test_a_failing_host_stops_the_rollout_and_a_rollback_ends_it(cluster: Cluste
     led(cluster, "abcd", work)
 
 
+def test_who_waits_is_told_why_it_does_not_go_on(cluster: Cluster, site: Site) -> None:
+    site.hosts("a")
+    first = site.push()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reconciler", "fleet", "wait", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout
+    assert process.stdout.readline() == f"release {first}: rolling, wave 1: no gate leads the rollout at present\n"
+    site.write({"a/a0.yaml": manifest("a0", "changed")})
+    second = site.push()
+    assert process.communicate(timeout=60)[0] == f"release {first}: release {second} is newer\n"
+    assert process.returncode == 1
+    assert site.run("wait", "3") == (
+        2,
+        f'reconciler: there is no release "3"; expected one of: {first}, {second}\n',
+    )
+
+
 def test_a_paused_rollout_and_a_paused_host_are_told_nothing(cluster: Cluster, site: Site) -> None:
     site.hosts("abc")
     site.fleet("pause", "b")
