@@ -410,6 +410,30 @@ def test_a_host_gets_another_name_with_all_that_it_has(cluster: Cluster, site: S
     led(cluster, "abz", work)
 
 
+def test_a_host_that_others_await_is_neither_renamed_nor_removed(cluster: Cluster, site: Site) -> None:
+    site.hosts("ab", sandboxes=1)
+
+    async def work(hosts: Hosts) -> None:
+        await asyncio.to_thread(site.push, "--wait")
+        hosts.mute.add("a")
+        # What host a has goes to host b, and a does not answer.
+        (site.tree / "a" / "a0.yaml").rename(site.tree / "b" / "a0.yaml")
+        site.commit()
+        await asyncio.to_thread(site.push, "--allow-delete", "all")
+        await until(cluster, lambda found: b'withheld":{"a0":"a"}' in found[keys.desired("b")])
+        for words in (["rename", "a", "z"], ["remove", "a"]):
+            code, text = await asyncio.to_thread(site.run, "host", *words)
+            assert code == 3, text
+            assert "sandboxes move from a to b at present" in text
+        assert "a0" not in hosts.holding["b"]
+        # A person has made sure that it is off.
+        await asyncio.to_thread(site.fleet, "host", "fence", "a")
+        hosts.holding.pop("a")
+        await until(cluster, lambda found: b'withheld":{}' in found[keys.desired("b")])
+
+    led(cluster, "ab", work)
+
+
 def test_a_host_with_sandboxes_is_removed_only_if_it_is_fenced(cluster: Cluster, site: Site) -> None:
     site.hosts("ab")
     site.push()
