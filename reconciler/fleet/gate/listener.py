@@ -87,8 +87,12 @@ class HostConnection(RequestHandler):
         self.peer = peer_of(transport.get_extra_info("ssl_object"))
         refused = self._peers.refusal(self.peer)
         self._timer = self._loop.call_later(REFUSED if refused else FIRST, self.abort)
-        if not refused:
-            self._peers.add(self, self.peer)
+        if refused:
+            return
+        self._peers.add(self, self.peer)
+        if self._peers.allowance(self.peer.host).take_sent(0) > 0:
+            # It has sent too much a moment ago: nothing that it sends now is read.
+            self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget it."""
