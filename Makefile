@@ -99,6 +99,7 @@ soak: root setup ## take 40 times as many random examples; watch for half an hou
 	$(PYTEST) $(WORKERS) --hypothesis-profile=thorough -m "hypothesis or repeats"
 	$(VENV)/bin/python -m tests.soak
 	$(VENV)/bin/python -m tests.watch.recorded
+	@$(MAKE) --no-print-directory demo-fleet
 	$(VENV)/bin/python -m tests.reboot
 
 dist: setup packagers ## build sdist, wheel and Debian package into dist/, and check each; a container image if buildah is installed

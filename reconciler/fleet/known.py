@@ -33,6 +33,15 @@ class Known(NamedTuple):
         """Return the name of the newest release; empty before the first push."""
         return self.release.name if self.release else ""
 
+    def awaiting(self, other: str) -> list[str]:
+        """Return the hosts that get sandboxes only once another host has given them up, and have not got them yet."""
+        return [
+            host
+            for host, plan in self.plans.items()
+            if other in plan.awaited.values()
+            and not (host in self.desired and self.desired[host].release == plan.release)
+        ]
+
 
 class Report(NamedTuple):
     """What hosts have reported, and which of them a gate is connected with, by which gate."""

@@ -34,7 +34,7 @@ from reconciler.fleet.store import (
 # Seconds that the key of a push stays after it was killed, and how often it is renewed.
 _LEASE, _KEEP = 10, 3
 # Seconds that a push waits for another one.
-_WAIT = 15.0
+_WAIT = 30.0
 # Transactions at a time.
 _AT_ONCE = 8
 # Releases of which `history` still knows.

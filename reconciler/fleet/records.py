@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import typing
 from dataclasses import dataclass, field
@@ -171,10 +172,15 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _read_record(typing.cast("type", kind), value, path)
     origin, parameters = typing.get_origin(kind), typing.get_args(kind)
+    # Nearly all that is read is mappings and lists of text, thousands of times: these are checked at once.
     if origin is tuple and isinstance(value, list):
-        return tuple(_read(parameters[0], each, path) for each in value)
+        is_text = parameters[0] is str and set(map(type, value)) <= {str}
+        return tuple(value) if is_text else tuple(_read(parameters[0], each, path) for each in value)
     if origin is dict and isinstance(value, dict):
-        return {name: _read(parameters[1], each, f"{path}.{name}") for name, each in value.items()}
+        is_text = parameters[1] is str and set(map(type, value.values())) <= {str}
+        return (
+            value if is_text else {name: _read(parameters[1], each, f"{path}.{name}") for name, each in value.items()}
+        )
     if kind is float and type(value) in {int, float} and abs(value) < 1 << 53:
         return float(value)
     if isinstance(kind, type) and issubclass(kind, enum.StrEnum) and isinstance(value, str):
@@ -184,8 +190,13 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     raise ValueError(f"{path} is not of its type")
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _read_record(kind: type, value: dict[str, Any], path: str) -> Any:
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     given = {name: _read(hints[name], each, f"{path}.{name}") for name, each in value.items() if name in hints}
     try:
         return kind(**given)

@@ -7,8 +7,8 @@ import dataclasses
 from reconciler.errors import RefusedError
 from reconciler.fleet import keys
 from reconciler.fleet.changing import unknown_host
-from reconciler.fleet.known import parse, read_all
-from reconciler.fleet.push import batches, pushing
+from reconciler.fleet.known import parse, read_all, read_known
+from reconciler.fleet.push import pushing
 from reconciler.fleet.records import HostRecord, Release, Rollout, encode
 from reconciler.fleet.store import Compare, Delete, Put, Store, StoreError
 
@@ -24,6 +24,10 @@ async def rename(store: Store, old: str, new: str, fingerprint: str) -> None:
             raise await unknown_host(store, old)
         if await store.read(keys.host(new)) is not None:
             raise RefusedError(f"the fleet has a host {new} already; remove that one first, or choose another name")
+        if waiting := (await read_known(store)).awaiting(old):
+            raise RefusedError(
+                f"sandboxes move from {old} to {waiting[0]} at present; rename it when the rollout is done"
+            )
         for pair in (await store.list(keys.blobs(old), keys_only=True)).pairs:
             blob = await store.read(pair.key)
             if blob is not None:
@@ -36,13 +40,17 @@ async def rename(store: Store, old: str, new: str, fingerprint: str) -> None:
             plan = await store.read(before)
             if plan is not None:
                 await store.commit([Put(after, plan.value)])
+        newest = parse(Rollout, rollout).release if rollout else ""
+        for name in releases.keys() - {newest}:
+            # Only a rollback reads these.
+            await store.commit([Put(keys.release(name), encode(_renamed(releases[name], old, new)))], [mine])
         desired = await store.read(keys.desired(old))
         record = dataclasses.replace(parse(HostRecord, host), fingerprint=fingerprint)
         operations: list[Put | Delete] = [
             Put(keys.host(new), encode(record)),
             *(Delete(each) for each in (keys.host(old), keys.desired(old), keys.status(old), keys.alive(old))),
             *([Put(keys.desired(new), desired.value)] if desired else []),
-            *(Put(keys.release(name), encode(_renamed(each, old, new))) for name, each in releases.items()),
+            *(Put(keys.release(newest), encode(_renamed(each, old, new))) for each in [releases.get(newest)] if each),
             *([Put(keys.ROLLOUT, encode(_newer(parse(Rollout, rollout))))] if rollout else []),
         ]
         conditions = [
@@ -52,8 +60,7 @@ async def rename(store: Store, old: str, new: str, fingerprint: str) -> None:
             Compare(keys.ROLLOUT, modified=rollout.modified if rollout else 0),
             Compare(keys.desired(old), modified=desired.modified if desired else 0),
         ]
-        (batch,) = batches(operations)
-        if not (await store.commit(batch, conditions)).succeeded:
+        if not (await store.commit(operations, conditions)).succeeded:
             raise StoreError(f"{old} was changed by others meanwhile, and was not renamed; try again")
 
 

@@ -347,6 +347,28 @@ def test_a_failing_host_stops_the_rollout_and_a_rollback_ends_it(cluster: Cluste
     led(cluster, "abcd", work)
 
 
+def test_who_waits_is_told_why_it_does_not_go_on(cluster: Cluster, site: Site) -> None:
+    site.hosts("a")
+    first = site.push()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reconciler", "fleet", "wait", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout
+    assert process.stdout.readline() == f"release {first}: rolling, wave 1: no gate leads the rollout at present\n"
+    site.write({"a/a0.yaml": manifest("a0", "changed")})
+    second = site.push()
+    assert process.communicate(timeout=60)[0] == f"release {first}: release {second} is newer\n"
+    assert process.returncode == 1
+    assert site.run("wait", "3") == (
+        2,
+        f'reconciler: there is no release "3"; expected one of: {first}, {second}\n',
+    )
+
+
 def test_a_paused_rollout_and_a_paused_host_are_told_nothing(cluster: Cluster, site: Site) -> None:
     site.hosts("abc")
     site.fleet("pause", "b")
@@ -386,6 +408,30 @@ def test_a_host_gets_another_name_with_all_that_it_has(cluster: Cluster, site: S
         await asyncio.to_thread(site.fleet, "push", "--wait", str(site.tree))
 
     led(cluster, "abz", work)
+
+
+def test_a_host_that_others_await_is_neither_renamed_nor_removed(cluster: Cluster, site: Site) -> None:
+    site.hosts("ab", sandboxes=1)
+
+    async def work(hosts: Hosts) -> None:
+        await asyncio.to_thread(site.push, "--wait")
+        hosts.mute.add("a")
+        # What host a has goes to host b, and a does not answer.
+        (site.tree / "a" / "a0.yaml").rename(site.tree / "b" / "a0.yaml")
+        site.commit()
+        await asyncio.to_thread(site.push, "--allow-delete", "all")
+        await until(cluster, lambda found: b'withheld":{"a0":"a"}' in found[keys.desired("b")])
+        for words in (["rename", "a", "z"], ["remove", "a"]):
+            code, text = await asyncio.to_thread(site.run, "host", *words)
+            assert code == 3, text
+            assert "sandboxes move from a to b at present" in text
+        assert "a0" not in hosts.holding["b"]
+        # A person has made sure that it is off.
+        await asyncio.to_thread(site.fleet, "host", "fence", "a")
+        hosts.holding.pop("a")
+        await until(cluster, lambda found: b'withheld":{}' in found[keys.desired("b")])
+
+    led(cluster, "ab", work)
 
 
 def test_a_host_with_sandboxes_is_removed_only_if_it_is_fenced(cluster: Cluster, site: Site) -> None:

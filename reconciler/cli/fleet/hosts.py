@@ -66,9 +66,12 @@ async def _remove(store: Store, arguments: argparse.Namespace) -> str:
         raise await unknown_host(store, name)
     told = await store.read(keys.desired(name))
     desired = parse(Desired, told) if told else None
-    plan = (await read_known(store)).plans.get(name)
+    known = await read_known(store)
+    plan, is_fenced = known.plans.get(name), parse(HostRecord, pair).fenced
     count = len({**(desired.sandboxes if desired else {}), **(plan.sandboxes if plan else {})})
-    if count and not parse(HostRecord, pair).fenced:
+    if not is_fenced and (waiting := known.awaiting(name)):
+        raise RefusedError(f"sandboxes move from {name} to {waiting[0]} at present; remove it when the rollout is done")
+    if count and not is_fenced:
         raise RefusedError(
             f"{name} has {count:,} sandboxes, which would go on there, and might be given to another host: take its "
             f"folder out of the tree and push, or make sure that it is off, and `reconciler fleet host fence {name}`"

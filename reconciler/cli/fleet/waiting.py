@@ -26,10 +26,14 @@ async def wait_for(store: Store, name: str) -> int:
         if rollout.state == RolloutState.DONE:
             say(f"release {name}: done")
             return 0
-        words = f"release {name}: {rollout.state}, wave {rollout.wave + 1}: {rollout.reason or 'under way'}"
+        place = f"release {name}: {rollout.state}, wave {rollout.wave + 1}"
         if rollout.state == RolloutState.STOPPED:
-            warn(words)
+            warn(f"{place}: {rollout.reason}")
             return 1
+        is_led = await store.read(keys.LEADER) is not None
+        words = (
+            f"{place}: {rollout.reason or 'under way'}" if is_led else f"{place}: no gate leads the rollout at present"
+        )
         if words != said:
             say(words)
             flush()

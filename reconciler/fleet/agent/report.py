@@ -12,8 +12,8 @@ from reconciler.wording import printable, shorten
 
 # In these states a sandbox is as its manifest says, or a person of this host has taken it out of the watch.
 _USUAL = {"converged", "draining", "paused"}
-# In these states nothing is known yet of the manifest in the folder.
-_UNSETTLED = {"new", "pending", "outdated"}
+# In these states the manifest in the folder still waits for its turn, however long that takes.
+_WAITS = {"new", "pending"}
 # Seconds after which a sandbox that the watcher has not taken over counts as one that it cannot take over.
 SETTLED = 20.0
 # Alarms that are reported, characters of a text, and bytes of all that is unusual.
@@ -54,7 +54,9 @@ def report(version: Version | None, watch: Mapping[str, Any] | None, age: float,
 
 def _is_settled(digest: str | None, found: Mapping[str, Any] | None, *, is_late: bool) -> bool:
     """Return whether a state is about the manifest of this version. `is_late`: it should be by now."""
-    if digest is None or found is None or found["state"] in _UNSETTLED:
+    if found is not None and found["state"] in _WAITS:
+        return False
+    if digest is None or found is None or found["state"] == "outdated":
         return is_late
     if found["state"] in {"converged", "draining"}:
         return bool(found["digest"] == digest)

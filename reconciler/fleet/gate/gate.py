@@ -86,21 +86,22 @@ class Gate:
             self.listener.close()
             for task in tasks:
                 task.cancel()
+            # First, whatever becomes of the rest: hosts go to another gate at once.
+            await self._end_connections()
             await asyncio.wait(tasks, timeout=_END)
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(_END):
                     await self._presence.end()
-            await self._end_connections()
             log.emit("stopped")
 
     async def _end_connections(self) -> None:
         # aiohttp has no event for the end of all, and one may just have been accepted.
-        for _ in range(100):
+        for number in range(100):
             for connection in self._server.connections:
                 if isinstance(connection, HostConnection):
                     connection.abort()
             await asyncio.sleep(0.01)
-            if not self._server.connections:
+            if number > 3 and not self._server.connections:
                 return
 
 

@@ -87,8 +87,12 @@ class HostConnection(RequestHandler):
         self.peer = peer_of(transport.get_extra_info("ssl_object"))
         refused = self._peers.refusal(self.peer)
         self._timer = self._loop.call_later(REFUSED if refused else FIRST, self.abort)
-        if not refused:
-            self._peers.add(self, self.peer)
+        if refused:
+            return
+        self._peers.add(self, self.peer)
+        if self._peers.allowance(self.peer.host).take_sent(0) > 0:
+            # It has sent too much a moment ago: nothing that it sends now is read.
+            self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget it."""
@@ -131,6 +135,7 @@ class Listener:
         self._silent: dict[str, dict[socket.socket, asyncio.TimerHandle]] = {}
         self._waiting: dict[str, deque[socket.socket]] = {}
         self._shaking: dict[str, int] = {}
+        self._unknown: set[socket.socket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         # Connections that were closed because too many waited.
         self.dropped = 0
@@ -157,6 +162,10 @@ class Listener:
     def close(self) -> None:
         """Accept nothing more, and let nobody wait."""
         self._socket.close()
+        for unknown in self._unknown:
+            # asyncio would wait for the peer's part of the end.
+            with suppress(OSError):
+                unknown.shutdown(socket.SHUT_RDWR)
         for each in self._tasks:
             each.cancel()
         for queue in self._waiting.values():
@@ -210,6 +219,7 @@ class Listener:
         try:
             while queue := self._waiting.get(source):
                 accepted = queue.popleft()
+                self._unknown.add(accepted)
                 try:
                     await loop.connect_accepted_socket(
                         lambda: HostConnection(self._server, self._peers, loop),
@@ -221,6 +231,8 @@ class Listener:
                 except OSError:
                     # No certificate of the authority, no TLS, or nothing in time. What was accepted is closed.
                     accepted.close()
+                finally:
+                    self._unknown.discard(accepted)
         finally:
             self._shaking[source] -= 1
             if not self._shaking[source]:

@@ -138,7 +138,8 @@ class Presence:
                 await self._update()
                 pause = min(KEEP, GONE) if not self._changed else 1.0
             except StoreError:
-                pause = _RETRY
+                await asyncio.sleep(_RETRY)
+                continue
             self._wake.clear()
             if not any(map(self._peers.is_connected, self._changed)):
                 with suppress(TimeoutError):

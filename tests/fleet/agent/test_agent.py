@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.fleet import blobs, keys, records
+from reconciler.fleet import blobs, ca, keys, records
 from reconciler.fleet.agent import agent as agent_module
 from reconciler.fleet.agent.agent import Agent, Fleet
 from reconciler.fleet.agent.client import Backoff, Client, Credentials, Gate, UnreachableError, parse_gate
@@ -121,8 +124,9 @@ def test_a_gate_that_ends_is_left_for_the_next_one_and_without_any_all_goes_on(
     with running(gate.store, certificates) as other:
         agent = start(gate.port, other.port)
         until(lambda: seen(folder) == FILES, "the release")
+        # Between two questions, neither of them has one.
+        until(lambda: gate.gate.mirror.waiting + other.gate.mirror.waiting == 1, "the question")
         busy, spare = (gate, other) if gate.gate.mirror.waiting else (other, gate)
-        until(lambda: busy.gate.mirror.waiting == 1, "the question")
     if busy is other:
         until(lambda: spare.gate.mirror.waiting == 1, "the question at the other one")
     gate.want("one", "r2", {"a.yaml": b"a: 2\n"})
@@ -186,6 +190,29 @@ def test_what_was_damaged_on_disk_is_repaired(
     until(lambda: seen(folder) == FILES, "the release")
     (folder / "current" / "a.yaml").write_text("a: 3\n")
     until(lambda: seen(folder) == FILES, "the repair")
+
+
+def test_a_certificate_is_renewed_while_the_agent_runs(
+    gate: Running, folder: Path, certificates: Certificates, tmp_path: Path
+) -> None:
+    old = certificates.host("one")
+    shown = Credentials(str(tmp_path / "host.crt"), str(tmp_path / "host.key"), certificates.authority)
+    shutil.copy(old.certificate, shown.certificate)
+    shutil.copy(old.key, shown.key)
+    gate.want("one", "r1", FILES)
+    agent = Agent(Fleet([Gate("127.0.0.1", gate.port)], shown))
+    agent.start()
+    try:
+        until(lambda: seen(folder) == FILES, "the release")
+        renewed = ca.issue(certificates.folder, ca.HOST._replace(folder="renewed"), "one")
+        gate.add_host("one", fingerprint=renewed.fingerprint)
+        until(lambda: "not the certificate" in agent._problems.get("desired", ""), "the end of the old one")
+        shutil.copy(renewed.certificate, shown.certificate)
+        shutil.copy(renewed.key, shown.key)
+        gate.want("one", "r2", {"a.yaml": b"a: 2\n"})
+        until(lambda: seen(folder) == {"a.yaml": b"a: 2\n"}, "the next release")
+    finally:
+        agent.stop()
 
 
 def test_a_defect_ends_nothing(gate: Running, start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,9 +288,6 @@ def test_it_needs_little_memory(gate: Running, certificates: Certificates, tmp_p
         "from reconciler.cli.main import main; main(sys.argv[2:])"
     )
     words = ["--server", f"https://127.0.0.1:{gate.port}", "--cert", made.certificate, "--key", made.key]
-    import subprocess
-    import sys
-
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "own"), "fleet", "agent", *words, "--ca", certificates.authority],
         stderr=subprocess.DEVNULL,

@@ -20,7 +20,7 @@ from reconciler.fleet import blobs, keys, records
 from reconciler.fleet.gate import peers
 from reconciler.fleet.memory import Memory
 from reconciler.fleet.records import MAX_STATUS, HostRecord, HostStatus, Unusual
-from reconciler.fleet.store import Delete
+from reconciler.fleet.store import Delete, StoreError
 from tests.fleet.gates import Certificates, Running, running
 from tests.watch.running import until
 
@@ -330,3 +330,23 @@ def test_a_gate_that_does_not_hear_of_the_store_answers_nobody(gate: Running, mo
     monkeypatch.setattr("reconciler.fleet.gate.mirror.LATE", -1.0)
     assert gate.ask("mine", "/v1/desired?have=") == (503, b"this gate has not heard of the store\n")
     assert gate.ask("stranger", "/v1/desired?have=")[0] == 503
+
+
+def test_a_store_that_fails_is_asked_again_after_a_while_only(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    async def failing(*_: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        raise StoreError("no")
+
+    monkeypatch.setattr("reconciler.fleet.gate.writer._RETRY", 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(gate.store, "commit", failing)
+        mine = gate.connect("mine")
+        until(lambda: calls >= 2, "two tries")
+        begin, before = time.monotonic(), calls
+        until(lambda: calls >= before + 3, "some more")
+        assert time.monotonic() - begin >= 0.3
+    until(lambda: gate.do(gate.store.read(keys.alive("mine"))), "the key")
+    mine.close()

@@ -138,6 +138,7 @@ function openFragment() {
     // No fragment of ours.
   }
   get("detail").hidden = !opened;
+  document.body.classList.toggle("open-one", Boolean(opened));
   get("detail-name").textContent = opened;
   if (opened) {
     load();
