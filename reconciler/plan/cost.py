@@ -23,15 +23,14 @@ from reconciler.operations.interface import DetachInterface, RenameInterface
 from reconciler.operations.item import AddItem, DeleteItem, ReplaceItem
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.operations.sysctl import SetNetworkSysctl
-from reconciler.plan import Plan
+from reconciler.plan import Plan, path
+from reconciler.plan.path import MAYBE, NOT, SURELY
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import ServerKey, ServiceKey
     from reconciler.model.sandbox import Observed
 
 _Affects = Callable[[Flow], "bool | None"]
-# Whether a flow is cut: surely, maybe, or not.
-_SURELY, _MAYBE, _NOT = True, None, False
 _SAVED = "a saved state has no connections"
 _RUNTIME = "kata-runtime lists no connections"
 # Comparisons of an operation with a connection: some 2 s.
@@ -238,7 +237,7 @@ class _Judge:
         maybe: set[object] = set()
         for flow in flows:
             found = affects(flow)
-            if found is not _NOT:
+            if found is not NOT:
                 (sure if found else maybe).add(flow.key)
         return sure, maybe
 
@@ -247,15 +246,15 @@ class _Judge:
             case DeleteAddress(device=device, address=address):
                 return self._by_address(device, address.address)
             case AddAddress(device=device, address=address):
-                return lambda flow: self._worst(flow, lambda end: _draws(address.address, device, end))
+                return lambda flow: self._worst(flow, lambda end: path.draws(address.address, device, end))
             case DetachInterface(name=name):
                 return self._by_nic(name, comes_back=False)
             case DeleteRoute(route=route):
                 return lambda flow: self._worst(flow, lambda end: self._without(route, end))
             case ReplaceRoute(route=route):
-                return lambda flow: self._worst(flow, lambda end: _replaced(route, end))
+                return lambda flow: self._worst(flow, lambda end: path.replaced(route, end))
             case AddRoute(route=route):
-                return lambda flow: self._worst(flow, lambda end: _taken_by(route, end))
+                return lambda flow: self._worst(flow, lambda end: path.taken_by(route, end))
             case AddItem(item=item) | ReplaceItem(item=item) | DeleteItem(item=item):
                 return self._by_item(item)
             case SetNetworkSysctl():
@@ -284,7 +283,7 @@ class _Judge:
 
     def _worst(self, flow: Flow, judge: Callable[[End], bool | None]) -> bool | None:
         found = {judge(end) for end in self._ends(flow) if end.route and end.route.table != TABLE_LOCAL}
-        return _SURELY if _SURELY in found else _MAYBE if _MAYBE in found else _NOT
+        return SURELY if SURELY in found else MAYBE if MAYBE in found else NOT
 
     def _by_address(self, device: str, prefix: str) -> _Affects:
         host, connected = prefix.partition("/")[0], network(prefix)
@@ -294,11 +293,11 @@ class _Judge:
         def loses(end: End) -> bool | None:
             route = end.route
             derived = route and route.protocol == PROTOCOL_KERNEL and route.dest == connected
-            return _MAYBE if derived and not still_connected and device in route.devices else _NOT  # type: ignore[union-attr]
+            return MAYBE if derived and not still_connected and device in route.devices else NOT  # type: ignore[union-attr]
 
         def affects(flow: Flow) -> bool | None:
             if not comes_back and (flow.near == host or any(end.address == host for end in flow.ends)):
-                return _SURELY
+                return SURELY
             return self._worst(flow, loses)
 
         return affects
@@ -310,43 +309,41 @@ class _Judge:
 
         def loses(end: End) -> bool | None:
             if end.route is None or name not in end.route.devices:
-                return _NOT
-            return _MAYBE if len(end.route.devices) > 1 else self._elsewhere(end.route, end.address)
+                return NOT
+            return MAYBE if len(end.route.devices) > 1 else self._elsewhere(end.route, end.address)
 
         def affects(flow: Flow) -> bool | None:
             bound = flow.near in own or any(end.address in own for end in flow.ends)
-            found = _SURELY if bound else self._worst(flow, loses)
-            return _MAYBE if found and comes_back else found
+            found = SURELY if bound else self._worst(flow, loses)
+            return MAYBE if found and comes_back else found
 
         return affects
 
     def _without(self, route: Route, end: End) -> bool | None:
-        return self._elsewhere(route, end.address) if end.route and end.route.key == route.key else _NOT
+        return self._elsewhere(route, end.address) if end.route and end.route.key == route.key else NOT
 
     def _elsewhere(self, route: Route, address: str) -> bool | None:
         """Return whether packets to an address are lost once they cannot take a route any more."""
         for table in dict.fromkeys((route.table, TABLE_MAIN)):
             found = next(self._routes.in_table(table, address), None)
             if found and found.type in REJECTED:
-                return _SURELY
+                return SURELY
             if found and found.type == "unicast":
-                return _NOT if found.nexthops == route.nexthops else _MAYBE
-        return _SURELY
+                return NOT if found.nexthops == route.nexthops else MAYBE
+        return SURELY
 
     def _by_item(self, item: Rule | Neighbour) -> _Affects:
         if isinstance(item, Neighbour):
-            return lambda flow: self._worst(flow, lambda end: _next_to(item, end))
+            return lambda flow: self._worst(flow, lambda end: path.next_to(item, end))
         family = item.family == "ipv6"
 
         def selects(flow: Flow) -> bool | None:
             if item.from_ and not contains(item.from_, flow.near):
-                return _NOT
+                return NOT
             return self._worst(
                 flow,
                 lambda end: (
-                    _MAYBE
-                    if is_ipv6(end.address) == family and (not item.to or contains(item.to, end.address))
-                    else _NOT
+                    MAYBE if is_ipv6(end.address) == family and (not item.to or contains(item.to, end.address)) else NOT
                 ),
             )
 
@@ -355,11 +352,11 @@ class _Judge:
     def _by_sysctl(self, operation: SetNetworkSysctl) -> _Affects:
         if not _turns_off_ipv6(operation):
             family = operation.name != IP_FORWARD and ".ipv6." in operation.name
-            return lambda flow: _MAYBE if flow.ipvs and is_ipv6(flow.near) == family else _NOT
+            return lambda flow: MAYBE if flow.ipvs and is_ipv6(flow.near) == family else NOT
         if operation.nic is None:
             return lambda flow: is_ipv6(flow.near)
         by_nic = self._by_nic(operation.nic, comes_back=False)
-        return lambda flow: by_nic(flow) if is_ipv6(flow.near) else _NOT
+        return lambda flow: by_nic(flow) if is_ipv6(flow.near) else NOT
 
 
 def _old_names(operations: Iterable[Operation]) -> dict[str, str]:
@@ -386,54 +383,12 @@ def _routes_after(operations: Iterable[Operation], routes: Iterable[Route], leav
     return iter(found.values())
 
 
-def _draws(prefix: str, device: str, end: End) -> bool | None:
-    """Return whether an address that is added, and the network on its link, take packets away from their route."""
-    host, length = prefix.partition("/")[0], int(prefix.partition("/")[2])
-    if end.address == host:
-        return _SURELY
-    if end.route is None or not contains(network(prefix), end.address) or end.route.devices == {device}:
-        return _NOT
-    return _MAYBE if _length(end.route) < length and end.route.table == TABLE_MAIN else _NOT
-
-
-def _replaced(route: Route, end: End) -> bool | None:
-    before = end.route
-    if before is None or before.key != route.key:
-        return _NOT
-    if route.type in REJECTED:
-        return _SURELY
-    return _NOT if (route.type, route.nexthops) == (before.type, before.nexthops) else _MAYBE
-
-
-def _taken_by(route: Route, end: End) -> bool | None:
-    """Return whether a route that is added takes packets away from theirs."""
-    before = end.route
-    if before is None or is_ipv6(end.address) != route.is_ipv6 or not contains(route.dest, end.address):
-        return _NOT
-    if (route.type, route.nexthops) == (before.type, before.nexthops):
-        return _NOT
-    if route.table != before.table:
-        return _MAYBE
-    better = (_length(route), -route.metric) > (_length(before), -before.metric)
-    return _NOT if not better else _SURELY if route.type in REJECTED else _MAYBE
-
-
-def _next_to(neighbour: Neighbour, end: End) -> bool | None:
-    hops = end.route.nexthops if end.route else ()
-    met = any(hop.device == neighbour.device and (hop.gateway or end.address) == neighbour.address for hop in hops)
-    return _MAYBE if met and not neighbour.proxy else _NOT
-
-
 def _turns_off_ipv6(operation: SetNetworkSysctl) -> bool:
     return operation.value == 1 and (operation.name == ALL_DISABLE_IPV6 or operation.name.endswith("disable_ipv6"))
 
 
 def _is_forwarding(name: str) -> bool:
     return name == IP_FORWARD or name.replace("/", ".").endswith(".forwarding")
-
-
-def _length(route: Route) -> int:
-    return int(route.dest.rpartition("/")[2])
 
 
 def _number(prefix: str) -> tuple[int, int, int]:
