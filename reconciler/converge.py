@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, HostError, ReconcilerError, RefusedError, VerifyError
@@ -23,6 +22,7 @@ from reconciler.preview import Adoption, Preview, compare, preview
 from reconciler.recover import Fates, Proof, about, execute, recover, settled, stuck, undo
 from reconciler.remaining import remaining
 from reconciler.safety import Allowance, check_deletions
+from reconciler.trial import Trial, checks_around, on_trial
 
 if TYPE_CHECKING:
     from reconciler.checks import Around
@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 _DRAIN_POLL = 0.5
 # A message names at most this many differences.
 _SHOWN = 5
-
-
-class Trial(Protocol):
-    """A change that counts only once it is confirmed: see `confirm.trial`."""
-
-    def begin(self, driver: Driver, before: Preview) -> None:
-        """Record what leads back, before the change is made."""
-
-    def applied(self) -> None:
-        """Record that the change was made and verified."""
-
-    def fail(self, driver: Driver) -> None:
-        """Undo the change, which has failed."""
 
 
 class Failure(NamedTuple):
@@ -101,8 +88,8 @@ def apply(
         before = preview(driver, desired, adopt=adopt)
         accept(before)
         check_deletions(before.plan, allowance)
-        around = _checks_around(driver, desired.checks if before.plan.operations else (), tell)
-        with _on_trial(trial, driver, before), scribe.change(before.plan.operations) as change:
+        around = checks_around(driver, desired.checks if before.plan.operations else (), tell)
+        with on_trial(trial, driver, before), scribe.change(before.plan.operations) as change:
             failed = _carry_out(
                 driver,
                 before,
@@ -149,9 +136,9 @@ def repair(
         excused = postponed.subjects | (failure.subjects if failure else frozenset())
         operations = flat(postponed.segments)
         drained = all(_ends_drain(each, desired) for each in operations)
-        around = _checks_around(driver, checks if operations and not drained else (), tell)
+        around = checks_around(driver, checks if operations and not drained else (), tell)
         with (
-            _on_trial(trial if operations else None, driver, before),
+            on_trial(trial if operations else None, driver, before),
             scribe.change(operations, drained=drained) as change,
         ):
             failed = _carry_out(
@@ -170,33 +157,6 @@ def repair(
             failure = Failure(subjects | (failure.subjects if failure else frozenset()), error)
         passed = around.passed if around else ()
         return Result(operations, time.monotonic() - begin, postponed.operations, before.plan.draining, failure, passed)
-
-
-@contextmanager
-def _on_trial(trial: Trial | None, driver: Driver, before: Preview) -> Iterator[None]:
-    """Put a change on trial, before which the sandbox was `before`. If it fails, it is undone."""
-    if trial is None or not before.plan.operations:
-        yield
-        return
-    trial.begin(driver, before)
-    try:
-        yield
-    except Exception:
-        trial.fail(driver)
-        raise
-    trial.applied()
-
-
-def _checks_around(driver: Driver, checks: Sequence[Check], tell: Callable[[str], None]) -> Around | None:
-    """Return the checks around a change, those before it made; None if there are none."""
-    if not checks:
-        return None
-    # Few manifests have checks.
-    from reconciler.checks import Around
-
-    around = Around(driver, checks, tell)
-    around.look_before()
-    return around
 
 
 def _possible(desired: Sandbox, observed: Observed) -> tuple[Preview, Failure | None]:
