@@ -235,11 +235,20 @@ class _Copy:
 
     def _plug(self, operation: MachineOperation) -> Outcome:
         """Let a veth come or go in place of a NIC of a machine."""
-        from reconciler.operations.machine import AddDevice, DeleteDevice, NameInterface
+        from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
+        from reconciler.operations.machine import (
+            AddDevice,
+            AddNetdev,
+            AdoptDevices,
+            DeleteDevice,
+            DeleteNetdev,
+            NameInterface,
+            SetUnmanaged,
+        )
 
         engine = self._place.engine
         match operation:
-            case AddDevice(hw_addr=hw_addr, host_mtu=mtu):
+            case AddDevice(hw_addr=hw_addr, host_mtu=mtu) | AttachNic(hw_addr=hw_addr, host_mtu=mtu):
                 failures = replica.make(self._place, temporary_name(), hw_addr, mtu or _MTU, carrier=True)
                 return _answered(operation, failures)
             case NameInterface(hw_addr=hw_addr, name=name):
@@ -249,11 +258,14 @@ class _Copy:
                 rename = RenameInterface(name=link.name, new_name=name)
                 (batch,) = self._within.execute(Network((rename,)))
                 return batch[0]._replace(operation=operation)
-            case DeleteDevice(device=device):
+            case DeleteDevice(device=device) | DetachNic(device=device):
                 link = engine.link(self._names.get(device, ""))
                 return _answered(operation, replica.delete(engine, link.index) if link else [])
-            case _:
+            case AddNetdev() | DeleteNetdev() | AdoptDevices() | AdoptNics() | SetUnmanaged():
+                # Nothing of this is in the kernel of the machine.
                 return Outcome(operation, Status.DONE)
+            case _:
+                assert_never(operation)
 
 
 def _answered(operation: Operation, failures: Sequence[Failure]) -> Outcome:

@@ -40,6 +40,7 @@ _DRAINED = "those that are left when the drain ends"
 # Operations by the names of their kinds: those of IPVS, machines and runtimes are imported only if a plan has any.
 _IPVS = {"DeleteService", "DeleteServer", "DrainServer"}
 _RUNTIME_ONLY = {"UnplugInterface", "DeleteContainerRoute"}
+_PLUGS, _UNPLUGS = {"AddDevice", "AttachNic"}, {"DeleteDevice", "DetachNic"}
 
 
 class Cost(NamedTuple):
@@ -108,13 +109,13 @@ def _union(
     return Cut(len(sure), None if unknown else len(sure | maybe), unknown=unknown)
 
 
-def _of_ipvs(operation: Operation, observed: Observed, gone: set[tuple[ServiceKey, ServerKey]]) -> Cut:
+def _of_ipvs(each: Operation, observed: Observed, gone: set[tuple[ServiceKey, ServerKey]]) -> Cut:
     from reconciler.operations.ipvs import DeleteServer, DeleteService, DrainServer
     from reconciler.operations.runtime import ImportedRule, RuleCommand
 
-    if isinstance(operation, RuleCommand | ImportedRule):
+    if isinstance(each, RuleCommand | ImportedRule):
         return Cut(most=None, unknown=(_RUNTIME,))
-    match operation:
+    match each:
         case DeleteService(service=service):
             places = [(service.key, server.key) for server in service.servers]
         case DeleteServer(service=key, server=server):
@@ -123,7 +124,7 @@ def _of_ipvs(operation: Operation, observed: Observed, gone: set[tuple[ServiceKe
             counted = _load(observed, (key, server.key))
             return Cut(0, counted.most, unknown=(_DRAINED,) if counted.most else counted.unknown)
         case _:
-            raise TypeError(f"{operation.kind} cuts no connection of IPVS")
+            raise TypeError(f"{each.kind} cuts no connection of IPVS")
     gone.update(places)
     return together(_load(observed, each) for each in places)
 
@@ -152,8 +153,8 @@ class _Could:
             number, length, bits = _number(route.dest)
             self._networks.setdefault((bits == 128, length), set()).add(number >> (bits - length))
 
-    def cut(self, operation: Operation) -> bool:
-        match operation:
+    def cut(self, each: Operation) -> bool:
+        match each:
             case DetachInterface() | DeleteAddress() | DeleteRoute():
                 return True
             case ReplaceRoute(route=route, before=before):
@@ -166,9 +167,10 @@ class _Could:
             case AddItem(item=item) | ReplaceItem(item=item) | DeleteItem(item=item):
                 return isinstance(item, Rule) or self._is_covered(f"{item.address}/{128 if item.is_ipv6 else 32}")
             case SetNetworkSysctl(value=value):
-                return _turns_off_ipv6(operation) or (_is_forwarding(operation.name) and not value)
+                return _turns_off_ipv6(each) or (_is_forwarding(each.name) and not value)
             case _:
-                return operation.kind in _IPVS | _RUNTIME_ONLY | {"DeleteDevice"}
+                # tests/plan/test_cost.py has all kinds, also those that cut nothing.
+                return each.kind in _IPVS | _RUNTIME_ONLY | _UNPLUGS
 
     def _is_covered(self, dest: str) -> bool:
         """Return whether packets to a destination have a route already."""
@@ -198,7 +200,7 @@ class _Judge:
         operations = [self._as_before(each) for each in plan.operations]
         self._nics = {each.device: each for each in had.interfaces or ()}
         self._coming = {each.address.host for each in operations if isinstance(each, AddAddress | ReplaceAddress)}
-        self._plugged = {each.device for each in operations if each.kind == "AddDevice"}  # type: ignore[union-attr]
+        self._plugged = {each.device for each in operations if each.kind in _PLUGS}  # type: ignore[union-attr]
         self._leaving = {each.name for each in operations if isinstance(each, DetachInterface)}
         going = {(each.device, each.address.address) for each in operations if isinstance(each, DeleteAddress)}
         self._kept = {
@@ -241,8 +243,8 @@ class _Judge:
                 (sure if found else maybe).add(flow.key)
         return sure, maybe
 
-    def _rule_of(self, operation: Operation) -> _Affects:
-        match operation:
+    def _rule_of(self, each: Operation) -> _Affects:
+        match each:
             case DeleteAddress(device=device, address=address):
                 return self._by_address(device, address.address)
             case AddAddress(device=device, address=address):
@@ -258,24 +260,24 @@ class _Judge:
             case AddItem(item=item) | ReplaceItem(item=item) | DeleteItem(item=item):
                 return self._by_item(item)
             case SetNetworkSysctl():
-                return self._by_sysctl(operation)
+                return self._by_sysctl(each)
             case _:
-                device = operation.device  # type: ignore[union-attr]
+                device = each.device  # type: ignore[union-attr]
                 nic = self._nics.get(device)
                 return self._by_nic(nic.name if nic else "", comes_back=device in self._plugged)
 
-    def _as_before(self, operation: Operation) -> Operation:
+    def _as_before(self, each: Operation) -> Operation:
         """Return an operation with the names that NICs have now, before the plan renames them."""
         if not self._old:
-            return operation
-        match operation:
+            return each
+        match each:
             case AddAddress(device=device) | DeleteAddress(device=device) | ReplaceAddress(device=device):
-                return replace(operation, device=self._old.get(device, device))
+                return replace(each, device=self._old.get(device, device))
             case AddRoute(route=route) | DeleteRoute(route=route) | ReplaceRoute(route=route):
                 hops = (replace(hop, device=self._old.get(hop.device, hop.device)) for hop in route.nexthops)
-                return replace(operation, route=replace(route, nexthops=canonical_hops(hops)))
+                return replace(each, route=replace(route, nexthops=canonical_hops(hops)))
             case _:
-                return operation
+                return each
 
     def _ends(self, flow: Flow) -> tuple[End, ...]:
         """Return where packets of a connection really go: an IPVS server without NAT answers its client by itself."""

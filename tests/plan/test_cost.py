@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -11,10 +11,25 @@ from reconciler.errors import RefusedError
 from reconciler.model.cost import Cut, End, Flow, Traffic, together
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Ipvs, Load, Server, Service
+from reconciler.model.machine import Machine, Plugged, Slot
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, NextHop, Route
 from reconciler.model.rule import Rule
-from reconciler.model.sandbox import KataAddress, NetnsAddress, Observed, Sandbox, Surroundings
+from reconciler.model.sandbox import (
+    KataAddress,
+    LibvirtAddress,
+    NetnsAddress,
+    Observed,
+    Sandbox,
+    Surroundings,
+    VmAddress,
+)
+from reconciler.operations.interface import MoveOperation
+from reconciler.operations.ipvs import IpvsOperation
+from reconciler.operations.machine import MachineOperation
+from reconciler.operations.network import NetworkOperation
+from reconciler.operations.runtime import RuntimeOperation
+from reconciler.operations.sysctl import SetNetworkSysctl
 from reconciler.plan import plan
 from reconciler.plan.cost import Cost, cost, cutting, needs_traffic
 from reconciler.safety import check_cut
@@ -185,3 +200,45 @@ def test_what_can_cut_nothing_asks_nothing() -> None:
 )
 def test_words(cut: Cut, words: str) -> None:
     assert cut.words() == words
+
+
+# Each kind of operation is in one of these: whether it can cut connections is decided for each.
+CAN_CUT = {
+    *("AddAddress", "AddItem", "AddRoute", "DeleteAddress", "DeleteItem", "DeleteRoute", "ReplaceItem", "ReplaceRoute"),
+    *("DetachInterface", "DeleteDevice", "DetachNic", "UnplugInterface", "DeleteContainerRoute", "SetNetworkSysctl"),
+    *("DeleteServer", "DeleteService", "DrainServer", "ImportedRule", "RuleCommand"),
+}
+CUTS_NOTHING = {
+    *("AddContainerRoute", "AddDevice", "AddNetdev", "AddServer", "AddService", "AdoptDevices", "AdoptInterfaces"),
+    *("AdoptNics", "AttachInterface", "AttachNic", "AwaitAddress", "DeleteNetdev", "EditServer", "EditService"),
+    *("MarkService", "NameInterface", "PlugInterface", "RenameInterface", "ReplaceAddress", "SetLink", "SetSysctl"),
+    *("SetTimeouts", "SetUnmanaged", "StartExpiring", "StopExpiring", "StopFallback"),
+    # Those of servers that are deleted, which are counted there.
+    "DeleteConntrack",
+}
+
+
+def kinds(union: Any) -> set[str]:
+    parts = get_args(union)
+    return set().union(*map(kinds, parts)) if parts else {union.__name__}
+
+
+def test_each_kind_of_operation_is_judged() -> None:
+    found = kinds(NetworkOperation | SetNetworkSysctl | MoveOperation | IpvsOperation | MachineOperation) | kinds(
+        RuntimeOperation
+    )
+    assert found == CAN_CUT | CUTS_NOTHING
+    assert not CAN_CUT & CUTS_NOTHING
+
+
+PLUGGED = {nic.device: Plugged(nic.hw_addr, 1, None, Slot("BUS", str(n))) for n, nic in enumerate((ETH0, ETH1))}
+
+
+@pytest.mark.parametrize("address", [VmAddress(name="box"), LibvirtAddress(domain="box")])
+def test_a_nic_that_is_unplugged_cuts_what_left_by_it(address: VmAddress | LibvirtAddress) -> None:
+    box = replace(BOX, driver=address)
+    observed = Observed(sandbox=box, around=Surroundings(machine=Machine(plugged=PLUGGED)))
+    made = plan(replace(box, interfaces=(ETH1,), routes=()), observed)
+    (unplug,) = (each for each in cutting(made, observed) if each.kind in {"DeleteDevice", "DetachNic"})
+    found = cost(made, observed, cutting(made, observed), Traffic(flows=(FAR,)))
+    assert (found.cuts[unplug].least, found.cuts[unplug].most) == (1, 1)

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, assert_never
 
 from reconciler.drivers import Report
 from reconciler.drivers.reach import about
@@ -35,7 +35,7 @@ from reconciler.operations.domain import (
     nic_alias,
     virsh,
 )
-from reconciler.operations.machine import PlugOperation
+from reconciler.operations.machine import AddDevice, AddNetdev, AdoptDevices, DeleteDevice, DeleteNetdev, PlugOperation
 from reconciler.rundir import NamedLock
 
 # Seconds for a guest to release a NIC; see `monitor.UNPLUG_TIMEOUT`.
@@ -314,8 +314,10 @@ class LibvirtPlugboard:
                     self._mark({alias: device for alias, device in marks.items() if alias != operation.alias})
             case AdoptNics():
                 self._mark(operation.marks)
-            case _:
+            case AddNetdev() | AddDevice() | DeleteDevice() | DeleteNetdev() | AdoptDevices():
                 raise TypeError("this machine is one of libvirt")
+            case _:
+                assert_never(operation)
 
     def _attach(self, xml: str, alias: str) -> None:
         live = self._libvirt.module.VIR_DOMAIN_AFFECT_LIVE
