@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from reconciler.guest import image
@@ -22,7 +23,7 @@ def unpacked(name: str, packages: Sequence[str], finish: Callable[[Path], None] 
 
     `finish` changes a new folder.
     """
-    listing = run("apt-get", "download", "--print-uris", *packages)
+    listing = _offered(*packages)
     cache_folder = Path(image.cache_folder())
     folder = cache_folder / f"{name}-{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
     cache_folder.mkdir(parents=True, exist_ok=True)
@@ -39,6 +40,12 @@ def unpacked(name: str, packages: Sequence[str], finish: Callable[[Path], None] 
             finish(new)
             new.rename(folder)
     return folder
+
+
+@cache
+def _offered(*packages: str) -> str:
+    """Return what apt would download, which takes it a second to say."""
+    return run("apt-get", "download", "--print-uris", *packages)
 
 
 def loader(root: Path) -> tuple[str, ...]:
