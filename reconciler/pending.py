@@ -19,6 +19,7 @@ from typing import Any
 
 from reconciler import rundir
 from reconciler.errors import BusyError, HostError
+from reconciler.wording import reason
 
 FOLDER = "/run/reconciler/pending"
 WAITING, REVERTING = f"{FOLDER}/waiting", f"{FOLDER}/reverting"
@@ -102,7 +103,9 @@ def read(sandbox: str) -> Pending | None:
                 return Pending(**{**json.load(file), "is_reverting": folder == REVERTING})
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, TypeError) as error:
+        except OSError as error:
+            raise HostError(f"{path}: {reason(error)}") from error
+        except (ValueError, TypeError) as error:
             raise HostError(f"{path}: {error}: it is unknown how to undo the change that waits there") from error
     return None
 

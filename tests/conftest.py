@@ -41,6 +41,7 @@ _WATCHERS = tuple(
     f"tests/watch/test_{name}.py"
     for name in (
         "capabilities",
+        "confirm",
         "history",
         "hostile_files",
         "hostile_machines",
@@ -48,6 +49,7 @@ _WATCHERS = tuple(
         "many",
         "metrics",
         "policy",
+        "room",
         "running",
         "truth",
         "unit",
@@ -56,6 +58,8 @@ _WATCHERS = tuple(
 )
 _OTHER_WATCHERS = (
     "tests/kata/test_watched.py",
+    "tests/libvirt/test_stock.py",
+    "tests/libvirt/test_watch.py",
     "tests/cli/test_hostile_words.py",
     "tests/system/test_hostile_names.py",
     "tests/system/test_not_root.py",

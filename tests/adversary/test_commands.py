@@ -59,6 +59,9 @@ def _outcome(arena: Arena, attack: Attack) -> str:
     # What nothing was planned for stays.
     after = arena.settled(arena.calm) if diff.code == 1 else arena.state()
     if after == arena.calm:
+        if (diff.code, apply.code) == (0, 0):
+            # What `ip` showed first was the kernel's own work, which it had not finished.
+            return "no effect"
         return "mended" if (diff.code, apply.code) == (1, 0) else f"mended, but diff {diff} and apply {apply}"
     return _told(arena.calm, hit, after, attack, diff, apply)
 

@@ -299,11 +299,12 @@ KINDS: tuple[type, ...] = (
 )
 # Fields that no manifest says, and those that no kernel keeps, each with the tests about it.
 WITHOUT_ROW: dict[tuple[type, str], str] = {
-    **dict.fromkeys(((Sandbox, name) for name in ("id", "driver", "paused")), "it is not in a kernel"),
+    **dict.fromkeys(((Sandbox, name) for name in ("id", "driver", "paused", "checks")), "it is not in a kernel"),
     **dict.fromkeys(
         ((Sandbox, name) for name in ("interfaces", "neighbours", "routes", "rules", "ipvs")),
         "its objects have rows of their own",
     ),
+    (Ipvs, "guard"): "it is of a watch: tests/watch/test_machines.py",
     (Interface, "up"): "a desired NIC is up: tests/system/test_fields.py",
     **{(Address, field): "only observed: tests/adversary" for field in ("peer", "protocol", "opaque")},
     **{

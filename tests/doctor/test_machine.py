@@ -86,7 +86,9 @@ class Patient:
 
         def doubts() -> list[dict[str, Any]]:
             data = self.doctor().data
-            return [each for each in (*data["findings"], *data["unknown"]) if each["about"] == self.name]
+            # Nobody sees the firewall of a machine from here.
+            unknown = [each for each in data["unknown"] if not each.get("beyond")]
+            return [each for each in (*data["findings"], *unknown) if each["about"] == self.name]
 
         until(lambda: not doubts(), "all is well", more=lambda: str(doubts()))
 

@@ -81,7 +81,7 @@ def test_a_table_that_never_stands_still_is_busy(
     payload: bytes,
     expected: Any,
 ) -> None:
-    monkeypatch.setattr(engine_module, "CONSISTENT_DUMP_TIMEOUT", 0.01)
+    monkeypatch.setattr(engine_module, "CONSISTENT_DUMP_TIMEOUT", 0.3)
     channel = ScriptedChannel(itertools.repeat(answer(stale, payload, interrupted=1)))
     with pytest.raises(BusyError) as caught:
         read(Engine(channel))

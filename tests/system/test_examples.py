@@ -271,7 +271,9 @@ def test_help_and_readme_name_the_same_commands(capsys: pytest.CaptureFixture[st
         main(["--help"])
     shown = re.findall(r"^    ([a-z-]+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
     assert shown == list(COMMANDS)
-    assert re.findall(r"^\| `reconciler ([a-z-]+)[ `]", (ROOT / "README.md").read_text(), re.MULTILINE) == shown
+    named = re.findall(r"^\| `reconciler ([a-z-]+)[ `]", (ROOT / "README.md").read_text(), re.MULTILINE)
+    # Of `watch`, a second line says what it does in a fleet.
+    assert list(dict.fromkeys(named)) == shown
 
 
 def test_make_help_names_every_target_of_the_readme() -> None:

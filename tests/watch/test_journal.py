@@ -148,7 +148,9 @@ def test_standard_error_is_the_journal_only_if_it_is(tmp_path: Path, monkeypatch
 
 def emitted() -> tuple[set[str], set[str]]:
     """Return the names of all events that the watcher logs, and of their fields, as its modules have them."""
-    trees = [ast.parse(file.read_text()) for file in Path("reconciler/watch").rglob("*.py")]
+    # The agent of a fleet runs in a watch with `--fleet`.
+    folders = (Path("reconciler/watch"), Path("reconciler/fleet/agent"))
+    trees = [ast.parse(file.read_text()) for folder in folders for file in folder.rglob("*.py")]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
     # What passes the name of an event on is called with one as well.
     passes = {"emit", "exception"}

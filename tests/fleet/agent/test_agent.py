@@ -299,7 +299,7 @@ def test_it_needs_little_memory(gate: Running, certificates: Certificates, tmp_p
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
         (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
         modules = os.listdir(f"/proc/{process.pid}/map_files")
-        assert peak < 25_000, (peak, len(modules))
+        assert peak < 25 << 10, (peak, len(modules))
     finally:
         process.terminate()
         assert process.wait(20) == 0
