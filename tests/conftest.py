@@ -67,7 +67,7 @@ _OTHER_WATCHERS = (
 )
 _HOST = {
     "watcher": (*_WATCHERS, *_OTHER_WATCHERS),
-    "container": ("tests/kata/", "tests/system/test_examples.py"),
+    "container": ("tests/kata/", "tests/system/test_examples.py", "tests/system/test_confirm.py"),
     "libvirt": ("tests/libvirt/",),
     # One cluster of etcd for all of them.
     "etcd": ("tests/fleet/test_",),

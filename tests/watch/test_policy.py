@@ -91,7 +91,7 @@ def test_a_policy_that_is_wrong_does_not_replace_the_one_in_force(kept: Kept, po
             lambda: any(f"{policy} is not used, and the policy before" in each for each in running.status().alarms),
             "the alarm",
         )
-        assert running.events("alarm")
+        running.until(lambda: running.events("alarm"), "the alarm in the log")
         kept.ip("route", "del", "10.8.0.0/16")
         running.until(kept.has, "the repair")
     policy.write_text("drivers: [netns]\n")
