@@ -104,8 +104,11 @@ def test_the_script_gives_the_same_state(tmp_path: Path, pair: tuple[Sandbox, Sa
         expected = apply(box, second)
         empty(box)
         apply(other, first)
-        ran = subprocess.run(["sh", "-c", script(other, second)], check=False, stderr=subprocess.PIPE, text=True)
-        assert (ran.returncode, ran.stderr) == (0, "")
+        words = script(other, second)
+        ran = subprocess.run(["sh", "-c", words], check=False, stderr=subprocess.PIPE, text=True)
+        # What the kernel may remove by itself first ends with `|| true`.
+        gone = {"RTNETLINK answers: No such process"} if "|| true" in words else set()
+        assert (ran.returncode, set(ran.stderr.splitlines()) - gone) == (0, set())
         assert differences(other.state(), expected) == []
 
 
