@@ -86,11 +86,6 @@ def issue(folder: str, kind: Kind, name: str, addresses: Sequence[str] = ()) -> 
     return _write(os.path.join(below, name), key, builder.sign(signer, hashes.SHA256()))
 
 
-def fingerprint_of(path: str) -> str:
-    """Return the fingerprint of a certificate in a file of PEM. HostError if there is none."""
-    return _fingerprint(_read_certificate(path))
-
-
 def _make_authority(folder: str, which: Authority) -> Made:
     key = ec.generate_private_key(ec.SECP256R1())
     name = f"reconciler {which.value}"

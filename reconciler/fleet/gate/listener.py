@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from reconciler.errors import HostError
-from reconciler.fleet.gate.peers import NOBODY, Peer, Peers, peer_of
+from reconciler.fleet.gate.peers import NOBODY, Peers, peer_of
 
 # Seconds for a handshake, and for the first request.
 HANDSHAKE, FIRST = 4.0, 10.0
@@ -256,8 +256,3 @@ def connection_of(request: web.BaseRequest) -> HostConnection:
     found: Any = request.protocol
     assert isinstance(found, HostConnection)
     return found
-
-
-def peer_in(request: web.BaseRequest) -> Peer:
-    """Return whom a request comes from."""
-    return connection_of(request).peer
