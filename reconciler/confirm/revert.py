@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
 from reconciler import pending
 from reconciler.converge import repair
@@ -14,7 +12,7 @@ from reconciler.errors import ReconcilerError, SandboxGoneError, VerifyError
 from reconciler.history.scribe import Occasion, Scribe
 from reconciler.history.writer import Writer
 from reconciler.manifest.policy_text import from_data
-from reconciler.manifest.sandbox import complete, read_sections
+from reconciler.manifest.sandbox import read_written
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Sandbox
 from reconciler.pending import Pending
@@ -26,11 +24,6 @@ from reconciler.wording import failure
 REVERT = "revert"
 # Tries after which a sandbox is left as it is, if they fail of what no further try mends.
 MOST_TRIES = 5
-
-
-def to_sandbox(data: Mapping[str, Any]) -> Sandbox:
-    """Return the sandbox of a manifest as we have written it."""
-    return complete(data, read_sections(data, []))
 
 
 def finish(sandbox: str, lines: Writer, driver: Driver | None = None) -> bool:
@@ -67,7 +60,7 @@ def _is_being_made(sandbox: str) -> bool:
 
 
 def _finish(found: Pending, lines: Writer, driver: Driver | None) -> bool:
-    before = to_sandbox(found.before)
+    before = read_written(found.before)
     if before.ipvs:
         # Servers that were added by the change have no connections that are worth waiting for.
         before = replace(before, ipvs=replace(before.ipvs, drain=0))
@@ -119,14 +112,6 @@ def _failed(found: Pending, error: Exception, scribe: Scribe) -> bool:
         return True
     pending.write(replace(now, problem=reason, tries=tries))
     return False
-
-
-def finish_overdue(lines: Writer) -> list[Pending]:
-    """Undo what is due and nobody else is about to undo. Return what is left, and waits."""
-    for each in pending.every():
-        if each.is_due:
-            finish(each.sandbox, lines)
-    return pending.every()
 
 
 def _policy(found: Pending) -> Policy:

@@ -11,7 +11,7 @@ from typing import Any
 import reconciler
 from reconciler import pending
 from reconciler.confirm.helper import READY
-from reconciler.confirm.revert import finish, maker_lock, to_sandbox
+from reconciler.confirm.revert import finish, maker_lock
 from reconciler.drivers import Driver
 from reconciler.errors import HostError, RefusedError
 from reconciler.history.force import effect
@@ -19,7 +19,7 @@ from reconciler.history.scribe import Scribe
 from reconciler.history.writer import Writer
 from reconciler.manifest import allow
 from reconciler.manifest.load import Manifest
-from reconciler.manifest.sandbox import write
+from reconciler.manifest.sandbox import read_written, write
 from reconciler.manifest.sections import SECTIONS
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Sandbox
@@ -53,10 +53,8 @@ class Trial:
         """
         back = _way_back(before)
         data = write(back)
-        if to_sandbox(data) != back:
-            names = ", ".join(
-                each.name for each in SECTIONS if getattr(back, each.name) != getattr(to_sandbox(data), each.name)
-            )
+        if (read := read_written(data)) != back:
+            names = ", ".join(each.name for each in SECTIONS if getattr(back, each.name) != getattr(read, each.name))
             raise RefusedError(
                 f"the way back cannot be recorded: no manifest can express all that is in the sandbox now ({names}); "
                 "`reconciler show` names it"

@@ -53,6 +53,11 @@ def complete(data: Mapping[str, Any], draft: Draft) -> Sandbox:
     )
 
 
+def read_written(data: Mapping[str, Any]) -> Sandbox:
+    """Return the sandbox of data that `write` has made. KeyError, ValueError or TypeError if they are not."""
+    return complete(data, read_sections(data, []))
+
+
 def _read_driver(data: Mapping[str, Any]) -> DriverAddress:
     ((driver, address),) = data.items()
     name = address.get("name")

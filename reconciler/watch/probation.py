@@ -18,7 +18,7 @@ from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, RefusedError, VerifyError
 from reconciler.history.scribe import Scribe
 from reconciler.history.writer import Writer
-from reconciler.manifest.sandbox import complete, read_sections, write
+from reconciler.manifest.sandbox import read_written, write
 from reconciler.model.sandbox import Sandbox
 from reconciler.safety import Allowance, canonical
 from reconciler.watch import clock
@@ -149,6 +149,5 @@ def _read(sandbox: str) -> Held | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         with open(os.path.join(FOLDER, sandbox), encoding="utf-8") as file:
             data = json.load(file)
-        before = complete(data["before"], read_sections(data["before"], []))
-        return Held(str(data["digest"]), str(data["reason"]), before)
+        return Held(str(data["digest"]), str(data["reason"]), read_written(data["before"]))
     return None
