@@ -11,8 +11,7 @@ from reconciler.watch.account import Held
 from reconciler.watch.machines.room import Room
 from reconciler.watch.record import record_unstarted
 from reconciler.watch.revision import Revision
-from reconciler.watch.state import SandboxState
-from reconciler.watch.watched import Watched
+from reconciler.watch.watched import Watched, look_at_refused
 from reconciler.watch.worker import Common, Worker
 
 
@@ -79,9 +78,7 @@ class Crew:
         machines = {name for name, each in manifests.items() if _is_machine(each)}
         self._room.keep_claims(machines)
         if self._common.claims.keep(manifests.keys() - machines):
-            for worker in self._held.workers.values():
-                if worker.status.state is SandboxState.REFUSED:
-                    worker.request_full_look()
+            look_at_refused(self._held.workers.values())
 
     def reload(self) -> None:
         """Go by the policy that is in force now, look at all sandboxes, and postpone no repair."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from reconciler.manifest.load import Manifest
 from reconciler.watch.revision import Revision
-from reconciler.watch.state import SandboxStatus
+from reconciler.watch.state import SandboxState, SandboxStatus
 
 
 class Watched(Protocol):
@@ -59,3 +60,10 @@ class Watched(Protocol):
 
     def join(self, seconds: float) -> bool:
         """Wait for the end of a sandbox's watch that was stopped; return whether it has ended in time."""
+
+
+def look_at_refused(watched: Iterable[Watched]) -> None:
+    """Look again: what was refused because another sandbox had it may be possible now."""
+    for each in watched:
+        if each.status.state is SandboxState.REFUSED:
+            each.request_full_look()

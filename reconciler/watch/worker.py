@@ -132,10 +132,11 @@ class Worker:
         self._wake = Wake()
         self._fights, self._failures = Fights(), Failures()
         self._agenda = Agenda(settings.full_look)
-        # The lock protects the next line: the manifest, and why it is new: "start", "manifest", or "" once it has taken
-        # effect.
+        # The lock protects the next two lines: the manifest, and why it is new: "start", "manifest", or "" once it has
+        # taken effect; the manifest whose digest was asked for last, and that digest.
         self._lock = threading.Lock()
         self._manifest, self._revision, self._cause = manifest, revision, "start"
+        self._digested: tuple[Manifest | None, str] = (None, "")
         # What the current look goes by, and the desired sandbox of the last repair that succeeded.
         self._current = Look(manifest, revision, self._cause, full=True, policy=self._authority.policy)
         self._applied: Sandbox | None = None
@@ -417,21 +418,27 @@ class Worker:
         succeeded = self._compare(driver, look)
         self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
         with self._lock:
-            present = self._manifest.sandbox == look.manifest.sandbox
-            if present:
+            if self._manifest.sandbox == look.manifest.sandbox:
                 # It has taken effect. Until then it stays new, whatever a look ends with. Nobody calls it good before,
                 # and from now on its last look is known.
                 self._cause = ""
             if self.status.state in GOOD:
-                self.status.digest = digest(self._manifest if present else look.manifest)
+                self.status.digest = self._digest_of(look)
         self._end_try(look)
         self._tell_done(look, succeeded=succeeded)
 
     def _end_try(self, look: Look) -> None:
         """Record that the state is what this manifest has led to. Whoever reads the state has read this before."""
         with self._lock:
-            present = self._manifest.sandbox == look.manifest.sandbox
-            self.status.tried = digest(self._manifest if present else look.manifest)
+            self.status.tried = self._digest_of(look)
+
+    def _digest_of(self, look: Look) -> str:
+        """Return the digest of the manifest of a look: of its present form, if that describes the same."""
+        found = self._manifest if self._manifest.sandbox == look.manifest.sandbox else look.manifest
+        if self._digested[0] is not found:
+            # The text of a large table has a megabyte, and most looks are at the same one.
+            self._digested = found, digest(found)
+        return self._digested[1]
 
     def _end_paused_look(self, look: Look, driver: Driver | None = None) -> None:
         """Record that the sandbox is left alone, unless a change has to be undone that was not confirmed in time.

@@ -23,6 +23,7 @@ from reconciler.model.policy import Policy
 from reconciler.watch import log
 from reconciler.watch.machines import wire
 from reconciler.watch.machines.messages import (
+    AS_FOUND,
     Alive,
     Allow,
     Ask,
@@ -42,9 +43,9 @@ from reconciler.watch.machines.messages import (
 )
 from reconciler.watch.meter import Measurement, Meter
 from reconciler.watch.record import record_unstarted
-from reconciler.watch.state import SandboxState
 from reconciler.watch.traffic import Traffic
 from reconciler.watch.tuning import tune
+from reconciler.watch.watched import look_at_refused
 from reconciler.watch.worker import Common, Worker
 
 # prctl(2): the signal that this process gets when the one that has started it ends.
@@ -118,30 +119,15 @@ class _Kept:
         traffic = None if status.traffic is self._traffic else status.traffic
         self._traffic = status.traffic
         return Found(
-            number,
-            edition,
-            applying,
-            self.worker.rolled_back,
-            status.driver,
-            status.file,
-            status.revision,
-            status.state,
-            status.since,
-            status.looked,
-            status.valid_until,
-            status.detail,
-            status.repairs,
-            status.fights,
-            status.flushes,
-            tuple(reversed(drifts)),
-            status.full_looked,
-            status.took,
-            status.lent,
-            traffic,
-            status.outstanding,
-            status.confirm_by,
-            status.digest,
-            status.tried,
+            number=number,
+            edition=edition,
+            applying=applying,
+            rolled_back=self.worker.rolled_back,
+            repairs=status.repairs,
+            flushes=status.flushes,
+            drifts=tuple(reversed(drifts)),
+            traffic=traffic,
+            **{name: getattr(status, name) for name in AS_FOUND},
         )
 
 
@@ -187,7 +173,7 @@ class Inside:
                     self._amend(begin, order)
             case Claim(names):
                 if self._claims.keep(names):
-                    self._look_at_refused()
+                    look_at_refused(each.worker for each in self._kept.values())
             case Allow(policy):
                 self._terms.policy = policy
             case Tick():
@@ -254,9 +240,3 @@ class Inside:
                 pass
             case _:
                 assert_never(order)
-
-    def _look_at_refused(self) -> None:
-        """Look again: what was refused because another sandbox had the machine may be possible now."""
-        for kept in self._kept.values():
-            if kept.worker.status.state is SandboxState.REFUSED:
-                kept.worker.request_full_look()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.watch.machines.messages import (
+    AS_FOUND,
     Ask,
     Assign,
     Begin,
@@ -152,28 +153,12 @@ class Machine:
         before = self._status
         before.drifts.extend(found.drifts)
         self._known, self._applying, self._rolled_back = found.edition, found.applying, found.rolled_back
-        self._status = SandboxStatus(
-            before.sandbox,
-            found.driver,
-            found.file,
-            found.revision,
-            found.state,
-            found.since,
-            found.looked,
-            found.valid_until,
-            found.detail,
-            self._repairs + found.repairs,
-            found.fights,
-            self._flushes + found.flushes,
-            before.drifts,
-            found.full_looked,
-            found.took,
-            found.lent,
-            found.traffic or before.traffic,
-            found.outstanding,
-            found.confirm_by,
-            found.digest,
-            found.tried,
+        self._status = replace(
+            before,
+            repairs=self._repairs + found.repairs,
+            flushes=self._flushes + found.flushes,
+            traffic=found.traffic or before.traffic,
+            **{name: getattr(found, name) for name in AS_FOUND},
         )
 
     def lose(self, reason: str) -> None:

@@ -6,6 +6,7 @@ one, while the first may still be pruned.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from enum import Enum
 from typing import NamedTuple, get_args
 
@@ -14,7 +15,7 @@ from reconciler.model.policy import Policy
 from reconciler.watch.meter import Failed, Looked, Repaired
 from reconciler.watch.outstanding import Outstanding
 from reconciler.watch.revision import Revision
-from reconciler.watch.state import SandboxState
+from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.watch.traffic import Traffic
 from reconciler.watch.worker import Settings
 
@@ -156,5 +157,11 @@ class Alive(NamedTuple):
     history: str
 
 
+# What a status has that is reported as it is.
+AS_FOUND = tuple(
+    each.name
+    for each in fields(SandboxStatus)
+    if each.name not in {"sandbox", "repairs", "flushes", "drifts", "traffic"}
+)
 Report = Found | Done | Unstarted | Ended | Alive | Looked | Repaired | Failed
 REPORTS = get_args(Report)
