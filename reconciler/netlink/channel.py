@@ -178,7 +178,7 @@ class LocalKernel:
         from reconciler.netlink import ipvs_legacy
 
         with self._inside():
-            answer = ipvs_legacy.read()
+            answer = ipvs_legacy.read(_libc())
         if answer and self._budget:
             self._budget.spend(len(answer.data), len(answer.data) // answer.entry_size)
         return answer

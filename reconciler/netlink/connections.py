@@ -14,13 +14,12 @@ from socket import AF_INET, AF_INET6, IPPROTO_TCP
 from typing import NamedTuple, TypeVar
 
 from reconciler.errors import HostError, ProtocolError, ReconcilerError
-from reconciler.model.address import is_ipv6, pack, unpack
+from reconciler.model.address import pack, unpack
 from reconciler.model.cost import End, Flow, Traffic
 from reconciler.model.route import Route
 from reconciler.netlink import message, route
 from reconciler.netlink.channel import SOCK_DIAG, Channel, Kernel
 from reconciler.netlink.engine import Engine, whole_dump
-from reconciler.netlink.message import attribute
 
 _T = TypeVar("_T")
 # SOCK_DIAG_BY_FAMILY; INET_DIAG_MARK.
@@ -36,7 +35,7 @@ _FAMILIES: dict[int, int] = {AF_INET: 4, AF_INET6: 16}
 _MAPPED = bytes(10) + b"\xff\xff"
 # RTM_F_FIB_MATCH: answer with the route itself. RTA_UID, RTA_MARK.
 _FIB_MATCH, _RTA_MARK, _RTA_UID = 0x2000, 16, 25
-_RTMSG, _U32 = struct.Struct("=BBBBBBBBI"), struct.Struct("=I")
+_U32 = struct.Struct("=I")
 # Lookups in one send: each answer is a message of some 100 bytes.
 _LOOKUPS = 500
 # IPVS lists these as long as they are in use; a TCP connection in another state is closing.
@@ -206,7 +205,7 @@ def _looked_up(
     engine: Engine, questions: Sequence[Question], names: Mapping[int, str]
 ) -> Iterator[tuple[Question, Route | None]]:
     asked = {engine.next_sequence(): each for each in questions}
-    requests = [lookup_request(each, sequence) for sequence, each in asked.items()]
+    requests = [_lookup_request(each, sequence) for sequence, each in asked.items()]
     requests[-1] = message.with_ack(requests[-1])
     answers = engine.channel.exchange(b"".join(requests), message.sequence_of(requests[-1]))
     for answer in answers:
@@ -214,18 +213,10 @@ def _looked_up(
             yield asked[answer.sequence], route.decode(answer.payload, names)
 
 
-def lookup_request(question: Question, sequence: int) -> bytes:
-    """Build a request for the route that packets take."""
-    packed = pack(question.address)
-    bits = len(packed) * 8
-    source = pack(question.source) if question.source and is_ipv6(question.source) == (bits == 128) else b""
-    family = AF_INET6 if bits == 128 else AF_INET
-    body = _RTMSG.pack(family, bits, len(source) * 8, 0, 0, 0, 0, 0, _FIB_MATCH) + attribute(route.DST, packed)
-    if source:
-        body += attribute(route.SRC, source)
+def _lookup_request(question: Question, sequence: int) -> bytes:
     numbers = ((route.OIF, question.link), (_RTA_MARK, question.mark), (_RTA_UID, question.uid))
-    body += b"".join(attribute(kind, _U32.pack(value)) for kind, value in numbers if value)
-    return message.pack(message.GET_ROUTE, message.REQUEST, sequence, body)
+    given = [(kind, value) for kind, value in numbers if value]
+    return route.lookup_request(question.address, sequence, source=question.source, flags=_FIB_MATCH, numbers=given)
 
 
 def _forwarded(kernel: Kernel) -> list[str]:

@@ -86,7 +86,8 @@ class Engine:
         HostError with the kernel's reason if it has no route to it, or one that rejects the packet.
         """
         sequence = self.next_sequence()
-        for answer in self.channel.exchange(route.lookup_request(address, sequence), sequence):
+        request = message.with_ack(route.lookup_request(address, sequence))
+        for answer in self.channel.exchange(request, sequence):
             if answer.sequence != sequence:
                 continue
             if answer.type == message.NEW_ROUTE:

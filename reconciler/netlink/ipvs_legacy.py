@@ -55,19 +55,17 @@ class LegacyAnswer(NamedTuple):
     data: bytes
 
 
-def read() -> LegacyAnswer | None:
+def read(libc: ctypes.PyDLL) -> LegacyAnswer | None:
     """Read the servers of the namespace that this thread is in; None if its kernel has no IPVS."""
     try:
-        return LegacyAnswer(_DESTS_HEAD.size, _DEST_ENTRY_SIZE, b"".join(_read()))
+        return LegacyAnswer(_DESTS_HEAD.size, _DEST_ENTRY_SIZE, b"".join(_read(libc)))
     except OSError as error:
         if error.errno == errno.ENOPROTOOPT:
             return None
         raise ChannelError(f"IPVS: {error.strerror}") from error
 
 
-def _read() -> Iterator[bytes]:
-    # These calls take microseconds, in which other threads need not run.
-    libc = ctypes.PyDLL(None, use_errno=True)
+def _read(libc: ctypes.PyDLL) -> Iterator[bytes]:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
 
         def ask(option: int, head: bytes, size: int) -> bytes:

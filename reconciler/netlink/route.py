@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from socket import AF_INET, AF_INET6
 from typing import assert_never
@@ -66,12 +66,23 @@ def dump_request(family: int, sequence: int) -> bytes:
     return message.pack(message.GET_ROUTE, flags, sequence, _RTMSG.pack(family, *[0] * 8))
 
 
-def lookup_request(address: str, sequence: int) -> bytes:
-    """Build a question for the route by which a packet to an address would leave."""
+def lookup_request(
+    address: str, sequence: int, *, source: str = "", flags: int = 0, numbers: Iterable[tuple[int, int]] = ()
+) -> bytes:
+    """Build a question for the route by which a packet to an address would leave.
+
+    `source`: of the packet, left out if it is of the other family. `flags`: RTM_F_*. `numbers`: further attributes.
+    """
     packed = pack_address(address)
+    near = pack_address(source) if source else b""
+    if len(near) != len(packed):
+        near = b""
     family = AF_INET if len(packed) == 4 else AF_INET6
-    body = _RTMSG.pack(family, len(packed) * 8, *[0] * 7) + message.attribute(DST, packed)
-    return message.pack(message.GET_ROUTE, message.REQUEST | message.ACK, sequence, body)
+    body = _RTMSG.pack(family, len(packed) * 8, len(near) * 8, 0, 0, 0, 0, 0, flags) + message.attribute(DST, packed)
+    if near:
+        body += message.attribute(SRC, near)
+    body += b"".join(message.attribute(kind, _U32.pack(value)) for kind, value in numbers)
+    return message.pack(message.GET_ROUTE, message.REQUEST, sequence, body)
 
 
 def decode_lookup(payload: bytes) -> int:
