@@ -81,8 +81,9 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from typing import NamedTuple, NoReturn
 
 # The protocol.
@@ -1686,28 +1687,24 @@ class Agent(PortServer):
 
     def _read_file(self, request: int, name: str) -> bytes:
         """Send all of a file of /proc/net but its last part to the host, and return that part."""
-        deadline = time.monotonic() + KERNEL_TIMEOUT
-        part = bytearray()
         with open(f"/proc/net/{name}", "rb", buffering=0) as file:
-            while data := file.read(READ_SIZE):
-                part += data
-                if len(part) >= CHUNK:
-                    self.port.send(request, MORE, part)
-                    part.clear()
-                    _check_deadline(deadline)
-        return bytes(part)
+            return self._send_most(request, iter(lambda: file.read(READ_SIZE), b""))
 
     def _read_servers(self, request: int) -> bytes:
         """Send all but the last part of what SERVERS is answered by to the host, and return that part."""
-        deadline = time.monotonic() + KERNEL_TIMEOUT
-        part = bytearray(SERVERS_HEAD.pack(_GET_DESTS.size, _DEST_ENTRY_SIZE))
         with closing(LegacyIpvs()) as table:
-            for found in table.read():
-                part += found
-                while len(part) > CHUNK:
-                    _check_deadline(deadline)
-                    self.port.send(request, MORE, part[:CHUNK])
-                    del part[:CHUNK]
+            return self._send_most(request, chain([SERVERS_HEAD.pack(_GET_DESTS.size, _DEST_ENTRY_SIZE)], table.read()))
+
+    def _send_most(self, request: int, found: Iterable[bytes]) -> bytes:
+        """Send all of an answer but its last part to the host, as it is found, and return that part."""
+        deadline = time.monotonic() + KERNEL_TIMEOUT
+        part = bytearray()
+        for data in found:
+            part += data
+            while len(part) >= CHUNK:
+                self.port.send(request, MORE, part[:MAX_FRAME])
+                del part[:MAX_FRAME]
+                _check_deadline(deadline)
         return bytes(part)
 
     def _set_guard(self, payload: bytes) -> None:
