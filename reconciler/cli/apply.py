@@ -17,7 +17,7 @@ from reconciler.cli.limits import allowance, connections, fingerprint
 from reconciler.cli.named import undone_words
 from reconciler.cli.only import add_only, chosen
 from reconciler.cli.output import print_data, render_warnings, warn
-from reconciler.cli.parser import add_output
+from reconciler.cli.parser import add_output, seconds
 from reconciler.cli.progress import Progress
 from reconciler.cli.reaching import reaching
 from reconciler.cli.recording import Revisions, applying, writer
@@ -34,7 +34,7 @@ from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
 from reconciler.preview import Preview, preview, priced
 from reconciler.safety import check_cut, combine
-from reconciler.wording import failure, plural, seconds
+from reconciler.wording import failure, plural
 
 if TYPE_CHECKING:
     from reconciler.confirm.trial import Trial
@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--confirm",
         metavar="TIME",
-        type=_seconds,
+        type=seconds,
         help="undo it after so long (60s, 5min), unless `reconciler confirm ID` or Enter keeps it",
     )
     parser.add_argument(
@@ -79,13 +79,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="undo everything if an operation fails (otherwise what does not depend on it is kept)",
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(arguments: argparse.Namespace) -> int:

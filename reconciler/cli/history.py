@@ -12,7 +12,7 @@ from contextlib import closing
 
 from reconciler.cli.moment import FORMS, read_moment
 from reconciler.cli.output import Line, Painted, print_data, say, warn
-from reconciler.cli.parser import add_output
+from reconciler.cli.parser import add_output, checked
 from reconciler.cli.terminal import aligned, columns, is_ascii
 from reconciler.errors import HostError
 from reconciler.history.lines import IN_FORCE, MISSING, WATCHER, Step
@@ -41,10 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _moment(text: str) -> float:
-    try:
-        return read_moment(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return checked(read_moment, text)
 
 
 def _natural(text: str) -> int:

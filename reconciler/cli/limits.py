@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 
+from reconciler.cli.parser import checked
 from reconciler.safety import Allowance, parse_allowance
 
 
 def allowance(text: str) -> Allowance:
     """Return how much may be deleted."""
-    try:
-        return parse_allowance(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return checked(parse_allowance, text)
 
 
 def fingerprint(text: str) -> str:

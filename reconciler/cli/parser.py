@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from reconciler import wording
 from reconciler.wording import nearest, plural, printable, shorten
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 # How a word ends that is a file, not a command.
 _MANIFESTS = (".yaml", ".yml", ".json")
 _N = TypeVar("_N")
+_T = TypeVar("_T")
 # What people look for by the word of another tool → the command that does it.
 _ELSEWHERE = {
     "--dry-run": "`reconciler diff` shows what `apply` would do",
@@ -184,6 +186,19 @@ def _hint(name: str, known: Sequence[str], others: str = "") -> str:
     if close := nearest(name, known):
         return f'did you mean "{close}"?'
     return others or f"expected one of: {', '.join(known)}"
+
+
+def checked(read: Callable[[str], _T], text: str) -> _T:
+    """Return what `read` makes of an option. ArgumentTypeError with the words of its ValueError."""
+    try:
+        return read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def seconds(text: str) -> float:
+    """Return a time such as 90s in seconds. ArgumentTypeError if it is none."""
+    return checked(wording.seconds, text)
 
 
 def address_of(text: str) -> tuple[str, int]:

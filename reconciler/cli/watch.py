@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import resource
-from functools import partial
-from typing import TypeVar
 
 from reconciler.cli.authority import add_push
 from reconciler.cli.fleet.agent import add_credentials, fleet_of
-from reconciler.cli.parser import address_of, page_address
+from reconciler.cli.parser import address_of, checked, page_address, seconds
 from reconciler.errors import HostError
 from reconciler.manifest.files import is_stream
 from reconciler.watch import log
@@ -18,9 +16,7 @@ from reconciler.watch.rollout import Pace, parse_at_once
 from reconciler.watch.tuning import tune
 from reconciler.watch.watcher import Options, Watcher
 from reconciler.watch.worker import Settings
-from reconciler.wording import seconds
 
-_T = TypeVar("_T")
 # The defaults of --look and --full-look, in seconds.
 LOOK, FULL_LOOK = 5.0, 600.0
 
@@ -57,21 +53,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bake",
         metavar="TIME",
-        type=_seconds,
+        type=seconds,
         default=0.0,
         help="make the checks of a changed manifest once more after so long; until then, its turn is not over",
     )
     parser.add_argument(
         "--look",
         metavar="TIME",
-        type=_seconds,
+        type=seconds,
         default=LOOK,
         help="time between two quick looks, at IPVS and kata (default: 5s)",
     )
     parser.add_argument(
         "--full-look",
         metavar="TIME",
-        type=_seconds,
+        type=seconds,
         default=FULL_LOOK,
         help="time between two full looks (default: 10min)",
     )
@@ -126,24 +122,13 @@ def _confirm(arguments: argparse.Namespace) -> Confirm:
 
 
 def _at_once(text: str) -> Pace:
-    return _checked(partial(parse_at_once, text))
+    return checked(parse_at_once, text)
 
 
 def _natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f'"{text}" is not a number')
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    return _checked(partial(seconds, text))
-
-
-def _checked(read: partial[_T]) -> _T:
-    try:
-        return read()
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from reconciler.cli.fleet.connection import add_etcd
+from reconciler.cli.parser import checked
 from reconciler.wording import seconds
 
 _WAVES = "1,5%,25%,100%"
@@ -72,10 +73,7 @@ def add_allowance(parser: argparse.ArgumentParser) -> None:
 def _waves(text: str) -> tuple[str, ...]:
     from reconciler.fleet.proposal import parse_waves
 
-    try:
-        return parse_waves(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return checked(parse_waves, text)
 
 
 def _time(text: str) -> float:
