@@ -80,17 +80,8 @@ class Pending:
 def write(pending: Pending) -> None:
     """Write or replace the file of a change, by its state."""
     folder = REVERTING if pending.is_reverting else WAITING
-    rundir.make(folder)
-    # This cannot be the file of another sandbox: no ID begins with a dot.
-    new = os.path.join(folder, f".{pending.sandbox}.{os.getpid()}")
     data = {each.name: getattr(pending, each.name) for each in fields(pending) if each.name != "is_reverting"}
-    with open(new, "w", encoding="utf-8", opener=_private) as file:
-        json.dump(data, file, default=dict)
-    os.replace(new, os.path.join(folder, pending.sandbox))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    rundir.replace(folder, pending.sandbox, json.dumps(data, default=dict))
 
 
 def read(sandbox: str) -> Pending | None:
@@ -173,4 +164,4 @@ def check(place: Hashable) -> None:
         return
     for each in every():
         if each.place == repr(place):
-            raise BusyError(f"{each.words}")
+            raise BusyError(each.words)

@@ -39,6 +39,22 @@ def make(folder: str) -> str:
     return folder
 
 
+def replace(folder: str, name: str, text: str) -> None:
+    """Write a file below ROOT that only its owner may read, in place of an earlier one: all of it, or nothing.
+
+    `folder` is created as by `make`. `name`: of a sandbox, so it begins with no dot, as what is written first does.
+    """
+    make(folder)
+    new = os.path.join(folder, f".{name}.{os.getpid()}")
+    with open(new, "w", encoding="utf-8", opener=_open_private) as file:
+        file.write(text)
+    os.replace(new, os.path.join(folder, name))
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, _ONLY_OWNER_FILE)
+
+
 @contextmanager
 def opened(folder: str) -> Iterator[int]:
     """Yield a descriptor of a folder that `make` created, which stays as it is.

@@ -30,13 +30,7 @@ def is_id(text: str) -> bool:
 
 def write(sandbox: str, pause: Pause) -> None:
     """Begin a pause of a sandbox, or replace the pause that it has."""
-    rundir.make(FOLDER)
-    path = os.path.join(FOLDER, sandbox)
-    # This cannot be the file of another sandbox: no ID begins with a dot.
-    new = os.path.join(FOLDER, f".{sandbox}.new")
-    with open(new, "w", encoding="utf-8") as file:
-        json.dump(pause._asdict(), file)
-    os.replace(new, path)
+    rundir.replace(FOLDER, sandbox, json.dumps(pause._asdict()))
 
 
 def end(sandbox: str) -> bool:

@@ -135,13 +135,8 @@ def _digest(sandbox: Sandbox) -> str:
 
 
 def _write(sandbox: str, held: Held) -> None:
-    rundir.make(FOLDER)
-    # This cannot be the file of another sandbox: no ID begins with a dot.
-    new = os.path.join(FOLDER, f".{sandbox}.new")
     data: dict[str, Any] = {**held._asdict(), "before": write(held.before)}
-    with open(new, "w", encoding="utf-8") as file:
-        json.dump(data, file)
-    os.replace(new, os.path.join(FOLDER, sandbox))
+    rundir.replace(FOLDER, sandbox, json.dumps(data))
 
 
 def _read(sandbox: str) -> Held | None:

@@ -48,11 +48,10 @@ def make_context(certificate: str, key: str, authority: str) -> ssl.SSLContext:
     # A session that is resumed would not show its certificate again.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
-    for path, load in ((authority, context.load_verify_locations), (certificate, lambda _: None)):
-        try:
-            load(path)
-        except OSError as error:
-            raise HostError(f"--ca {path}: {error.strerror or error}") from error
+    try:
+        context.load_verify_locations(authority)
+    except OSError as error:
+        raise HostError(f"--ca {authority}: {error.strerror or error}") from error
     try:
         context.load_cert_chain(certificate, key, lambda: "")
     except OSError as error:
