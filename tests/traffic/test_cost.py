@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tests.ipvs.place import Ran, Vm
@@ -11,6 +12,8 @@ from tests.traffic.world import S1, S2, S3, VIP, World, servers
 COUNT, FLOWS = 50, 10
 # Seconds that those have to answer whose server is gone, and how often those that live are asked again.
 SILENCE, TRIES = 2, 30
+# Whatever earlier tests have left: see `cost`.
+CUTS = r"cuts 25 connections( \([0-9]+ more are closing\))?"
 
 
 def section(web: list[str], *, closed: bool = False) -> list[dict[str, Any]]:
@@ -21,10 +24,16 @@ def section(web: list[str], *, closed: bool = False) -> list[dict[str, Any]]:
 
 
 def cost(director: Vm, **sections: Any) -> dict[str, Any]:
+    """Return what `diff` says that a manifest of these sections cuts, without connections that end by themselves.
+
+    The kernel keeps connections of a server that was removed, and counts them once it is there again. So a server may
+    have some that earlier tests have closed, for up to two minutes (FIN_WAIT and TIME_WAIT of net/netfilter/ipvs).
+    """
     ran = director.reconciler("diff", "-o", "json", director.manifest(**sections))
     assert ran.status == 1, ran
     (sandbox,) = json.loads(ran.stdout)["sandboxes"]
     found: dict[str, Any] = sandbox["cuts"]
+    found.pop("closing", None)
     return found
 
 
@@ -48,14 +57,13 @@ def test_servers_and_services_cost_what_is_lost(director: Vm, clients: World) ->
     fewer = section([S1])
     assert cost(director, services=fewer) == {"connections": COUNT // 2, "least": COUNT // 2, "most": COUNT // 2}
     said = director.reconciler("diff", director.manifest(services=fewer)).stdout
-    assert "      # cuts 25 connections\n" in said
-    assert "1 sandbox: 0 to add, 0 to change, 1 to delete; cuts 25 connections. Fingerprint " in said
+    assert re.search(rf" {{6}}# {CUTS}\n", said), said
+    assert re.search(r"\n1 sandbox: 0 to add, 0 to change, 1 to delete; cuts 25 connections\. Fingerprint ", said), said
     saved = director.saved()
     refused = director.reconciler("apply", "--max-cut", "24", director.manifest(services=fewer))
-    assert (refused.status, refused.stderr.splitlines()[0]) == (
-        3,
-        "box: refused: this plan cuts 25 connections, and --max-cut allows 24.",
-    )
+    assert refused.status == 3, refused
+    said = refused.stderr.splitlines()[0]
+    assert re.fullmatch(rf"box: refused: this plan {CUTS}, and --max-cut allows 24\.", said), said
     assert director.saved() == saved
     director.apply("--max-cut", "25", services=fewer)
     assert living(clients, "web", COUNT // 2) == COUNT // 2
