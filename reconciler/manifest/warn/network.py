@@ -37,7 +37,7 @@ def _loopback(sandbox: Sandbox) -> Finding:
 def _links(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
     taps = around.machine.taps if around.machine else {}
     for index, interface in enumerate(sandbox.interfaces or ()):
-        device, path = interface.device, ("interfaces", index, "device")
+        device, path = interface.device, ("interfaces", index, interface.made.kind if interface.made else "device")
         tap = taps.get(device)
         if tap and not tap.up and interface.vhost_user_socket is None:
             yield Finding(path, f"{device} is down on the host, so no packet passes; ip link set {device} up")
