@@ -114,6 +114,9 @@ def plan_links(
         for each in removed
         if each.name in claimed or hosts.of(each).is_in_the_way(each, added) or _is_claimed(each.addresses, routes)
     }
+    # A link that becomes a port has nothing on it that takes its packets.
+    joining = {before.name for before, after in kept if after.master and before.master != after.master}
+    early |= {each.name for each in removed if each.made and each.made.link in joining}
     early = made.along(early, had, made.goes_away)
     reasons = {pair[0].name: made.reason(pair) for pair in again}
     # What lies on a link goes before it; the others in their order.
@@ -135,30 +138,31 @@ def plan_links(
     taken = {each.name for each in (*wanted, *had)} | around.links
     plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
-    for interface in made.ordered(added):
-        with about(interface, wanted):
-            plan.early += hosts.of(interface).attach(interface)
     for pair in staying:
         if pair not in again:
             with about(pair[1], wanted):
                 hosts.of(pair[1]).check(pair[1])
             if pair not in kept:
                 plan.early.append(Settings(tuple(sysctls.of_nics.get(pair[1].device, ()))))
-    _set_kept(plan, kept, sysctls)
+    before_of = {after.name: before for before, after in kept}
+    # What lies on a link, or becomes a port, comes after that one is as it should be.
+    for interface in made.ordered([*added, *(after for _, after in kept)]):
+        if interface.name in before_of:
+            _set_kept(plan, before_of[interface.name], interface, sysctls)
+            continue
+        with about(interface, wanted):
+            plan.early += hosts.of(interface).attach(interface)
     return plan
 
 
-def _set_kept(plan: LinkPlan, kept: Sequence[tuple[Interface, Interface]], sysctls: SysctlPlan) -> None:
-    """Plan the settings of NICs that stay: of a link before those of what lies on it."""
-    before_of = {after.name: before for before, after in kept}
-    for after in made.ordered([after for _, after in kept]):
-        before = before_of[after.name]
-        if before.mtu != after.mtu:
-            plan.mtus[before.name] = (before.mtu, after.mtu)
-            plan.ipv6_off |= {before.name} if after.mtu < IPV6_MIN_MTU <= before.mtu else set()
-        link = _set_link(before, after, raise_again=before.name in plan.downed, master=_new_master(before, after, plan))
-        plan.early += made.changes(before, after)
-        plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
+def _set_kept(plan: LinkPlan, before: Interface, after: Interface, sysctls: SysctlPlan) -> None:
+    """Plan the settings of a NIC that stays."""
+    if before.mtu != after.mtu:
+        plan.mtus[before.name] = (before.mtu, after.mtu)
+        plan.ipv6_off |= {before.name} if after.mtu < IPV6_MIN_MTU <= before.mtu else set()
+    link = _set_link(before, after, raise_again=before.name in plan.downed, master=_new_master(before, after, plan))
+    plan.early += made.changes(before, after)
+    plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
 
 
 class _Hosts:
