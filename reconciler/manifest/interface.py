@@ -13,7 +13,7 @@ from reconciler.manifest.section import Draft, ListSection
 from reconciler.manifest.sysctl import read_of_nic
 from reconciler.model.address import is_ipv6, is_unicast, network, parse_mac, parse_prefix, split_prefix
 from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject, Sysctl
-from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, Address, Interface
+from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, MTU_MAX, Address, Interface
 from reconciler.model.made import made_key
 from reconciler.model.sandbox import Observed, Surroundings
 from reconciler.model.sysctl import full_name
@@ -95,7 +95,9 @@ def write(interface: Interface) -> dict[str, Any]:
     data: dict[str, Any] = {"name": interface.name}
     data |= made_links.write(interface.made) if interface.made else {"device": interface.device}
     data |= {"hwAddr": interface.hw_addr} if interface.hw_addr else {}
-    data |= {"mtu": interface.mtu} if interface.mtu else {}
+    # The kernel may have chosen one that no manifest can ask for.
+    is_sayable = 0 < interface.mtu <= MTU_MAX or not interface.made
+    data |= {"mtu": interface.mtu} if is_sayable else {}
     if interface.master:
         data["master"] = interface.master
     if interface.addresses:

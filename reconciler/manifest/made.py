@@ -40,10 +40,11 @@ def read(kind: str, data: Mapping[str, Any], path: Path, findings: list[Finding]
 
 
 def write(found: Made) -> dict[str, Any]:
-    """Return what an interface is made as, without defaults."""
+    """Return what an interface is made as, without defaults, and without what no manifest can ask for."""
     link = {"link": found.link} if found.link else {}
-    defaults = {option.name: option.default for option in KINDS[found.kind].options}
-    return {found.kind: link | {name: value for name, value in found.options if value != defaults[name]}}
+    known = {option.name: option for option in KINDS[found.kind].options}
+    said = ((name, value) for name, value in found.options if not isinstance(value, str) or value in known[name].names)
+    return {found.kind: link | {name: value for name, value in said if value != known[name].default}}
 
 
 def words(found: Made) -> str:
@@ -55,7 +56,7 @@ def check(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
     """Check what interfaces lie on and what they are ports of, as far as they could be read."""
     known = {each.name: each for each in interfaces if each}
     complete = None not in interfaces
-    cycles = _in_cycles(known)
+    above = _above(known)
     tags: dict[tuple[object, ...], str] = {}
     for index, each in enumerate(interfaces):
         if each is None:
@@ -70,9 +71,15 @@ def check(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
         if each.master:
             path = ("interfaces", index, "master")
             yield from (Finding(path, text) for text in _master_words(each, known, complete=complete))
-        if each.name in cycles and (each.master or each.made):
-            path = ("interfaces", index, "master") if each.master in cycles else ("interfaces", index)
-            yield Finding(path, f"{each.name} lies on itself: {_cycle_words(each.name, known)}")
+        if cycle := _cycle(each.name, above):
+            field: Path = (
+                ("master",)
+                if each.master in cycle
+                else (each.made.kind, "link")
+                if each.made and each.made.link
+                else ()
+            )
+            yield Finding(("interfaces", index, *field), f"{each.name} lies on itself: {' → '.join(cycle)}")
         yield from _mtu(index, each, known)
 
 
@@ -117,24 +124,28 @@ def _mtu(index: int, each: Interface, known: Mapping[str, Interface]) -> Iterato
         yield Finding(("interfaces", index, "mtu"), message)
 
 
-def _in_cycles(known: Mapping[str, Interface]) -> set[str]:
-    """Return the names of the interfaces that have themselves beneath them."""
-    return {name for name in known if name in _beneath(name, known)}
-
-
-def _beneath(name: str, known: Mapping[str, Interface]) -> list[str]:
-    """Return all that is beneath an interface, the nearest first."""
-    found: list[str] = []
-    waiting = [name]
-    while waiting:
-        each = known.get(waiting.pop(0))
-        for below in sorted(each.beneath) if each else ():
-            if below not in found:
-                found.append(below)
-                waiting.append(below)
+def _above(known: Mapping[str, Interface]) -> dict[str, list[str]]:
+    """Return what lies on each interface: its master, and what has it as its link."""
+    found: dict[str, list[str]] = {name: [each.master] * (each.master in known) for name, each in known.items()}
+    for name, each in known.items():
+        if each.made and each.made.link in known:
+            found[each.made.link].append(name)
     return found
 
 
-def _cycle_words(name: str, known: Mapping[str, Interface]) -> str:
-    found = _beneath(name, known)
-    return " → ".join((name, *found[: found.index(name) + 1]))
+def _cycle(name: str, above: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the shortest way from an interface to itself over what lies on it; empty if there is none."""
+    came_from: dict[str, str] = {}
+    waiting = [name]
+    while waiting:
+        at = waiting.pop(0)
+        for each in above[at]:
+            if each == name:
+                way = [at]
+                while way[-1] != name:
+                    way.append(came_from[way[-1]])
+                return [*reversed(way), name]
+            if each not in came_from:
+                came_from[each] = at
+                waiting.append(each)
+    return []

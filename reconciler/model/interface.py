@@ -14,6 +14,8 @@ from reconciler.model.sysctl import Sysctls
 LOOPBACK = "lo"
 # Bytes. With less, a link cannot carry IPv6 (RFC 8200, 5), and the kernel removes IPv6 from it.
 IPV6_MIN_MTU = 1280
+# Bytes. The largest MTU of a manifest, by its schema.
+MTU_MAX = 9600
 # Bytes. IFALIASZ of linux/if.h is 256; with its terminating NUL, an alias must be shorter than that.
 ALIAS_MAX = 254
 # Bytes of a name: IFNAMSIZ of linux/if.h is 16, with the terminating NUL.

@@ -123,8 +123,9 @@ class MachineHost:
         """Return whether a NIC occupies the MAC address, the device or the slot that an added one needs."""
         plugged = self._machine.plugged.get(removed.device)
         macs = {removed.hw_addr, *([plugged.hw_addr] if plugged else ())}
-        taken = any(each.device == removed.device or each.hw_addr in macs for each in added)
-        return taken or len(added) > len(self._machine.slots)
+        coming = list(given(added))
+        taken = any(each.device == removed.device or each.hw_addr in macs for each in coming)
+        return taken or len(coming) > len(self._machine.slots)
 
     def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
         """Remove netdevs without a NIC from QEMU.
