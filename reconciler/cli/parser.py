@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from reconciler import wording
+from reconciler.cli.terminal import help_width
 from reconciler.wording import nearest, plural, printable, shorten
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error(self._unknown(unknown))
         return found, unknown
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        """Return what formats help. argparse asks for it with each option, and by default imports shutil for its width.
+
+        That module imports all kinds of compression, which takes a small command 4 ms.
+        """
+        return argparse.HelpFormatter(self.prog, width=help_width())
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Exit with a suggestion if a value is none of the choices of its option, or no command."""
