@@ -93,7 +93,7 @@ def run(kernel: Kernel, folder: Path) -> list[Figure]:
             ),
             ratio=ours / whole,
             bar=0.15,
-            aim=0.2,
+            aim=0.13,
         )
     ]
 
