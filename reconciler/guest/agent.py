@@ -1467,16 +1467,20 @@ class LegacyIpvs:
         # A server that has gone since leaves zeros.
         buffer = bytearray(head_size + sum(each[-1] for each in services) * entry_size)
         begin, end, heads = self._address(buffer), 0, []
+        # This loop is written for speed.
+        pack, descriptor, length, length_at = _GET_DESTS.pack, self._socket.fileno(), self._length, self._length_at
+        ask, protocol_of_ip, option = self._getsockopt, socket.IPPROTO_IP, _IP_VS_SO_GET_DESTS
         for protocol, address, port, mark, _, _, _, servers in services:
-            head = _GET_DESTS.pack(protocol, address, port, mark, servers)
+            head, size = pack(protocol, address, port, mark, servers), servers * entry_size
             # The entries are to follow each other, so this takes the place of statistics in the entry before.
             buffer[end : end + head_size] = head
-            try:
-                self._ask(_IP_VS_SO_GET_DESTS, begin + end, head_size + servers * entry_size)
-            except ProcessLookupError:
-                continue
+            length.value = head_size + size
+            if ask(descriptor, protocol_of_ip, option, begin + end, length_at) < 0:
+                if self._ctypes.get_errno() == errno.ESRCH:
+                    continue
+                raise self._failed()
             heads.append(head)
-            end += servers * entry_size
+            end += size
         words = memoryview(buffer)[head_size : end + head_size].cast("I")
         columns = [words[place :: entry_size // words.itemsize].tobytes() for place in range(SERVER_WORDS)]
         return b"".join((SERVERS_HEAD.pack(len(heads), end // entry_size), *heads, *columns))
@@ -1488,8 +1492,11 @@ class LegacyIpvs:
         """Let the kernel fill in a buffer, by its address."""
         self._length.value = size
         if self._getsockopt(self._socket.fileno(), socket.IPPROTO_IP, option, address, self._length_at) < 0:
-            code = self._ctypes.get_errno()
-            raise OSError(code, f"IPVS: {os.strerror(code)}")
+            raise self._failed()
+
+    def _failed(self) -> OSError:
+        code = self._ctypes.get_errno()
+        return OSError(code, f"IPVS: {os.strerror(code)}")
 
 
 class GuardedService:
