@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere, home
 from reconciler.drivers.given import GivenDevices
-from reconciler.drivers.inside import Inside, OwnedLink, release
+from reconciler.drivers.inside import Inside, OwnedLink
 from reconciler.drivers.lock import SandboxLock, refuse_waiting
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
@@ -141,7 +141,7 @@ class NetnsDriver:
             unrecorded=frozenset(taken),
             unproven={name: origin for name, origin in unproven.items() if name not in _names(taken)},
             mtus={device: link.mtus for device, (link, _) in ours.items()},
-            kernel=release(os.uname().release),
+            release=os.uname().release,
         )
         return Observed(sandbox=observed.sandbox, around=around)
 

@@ -80,7 +80,7 @@ class AgentClient:
 
     def __init__(
         self,
-        path: str,
+        path: str | socket.socket,
         timeout: float = TIMEOUT,
         *,
         target: str = "",
@@ -89,13 +89,13 @@ class AgentClient:
     ) -> None:
         """Connect to the socket of the agent's port. Each request may take `timeout` seconds.
 
-        `target`: as for Connection. `borrow`: if another process uses the port, ask it to lend the port (`guest.lend`)
-        instead of raising BusyError. `budget`: what all answers of the machine may cost; by default, each request has
-        one of its own.
+        `path`, `target`: as for Connection. `borrow`: if another process uses the port, ask it to lend the port
+        (`guest.lend`) instead of raising BusyError. `budget`: what all answers of the machine may cost; by default,
+        each request has one of its own.
         """
         self.budget = budget or Budget()
         self._loan: socket.socket | None = None
-        if borrow:
+        if borrow and isinstance(path, str):
             self._connection, self._loan = lend.borrow(path, target)
         else:
             self._connection = Connection(path, target)

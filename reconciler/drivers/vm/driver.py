@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere
-from reconciler.drivers.inside import Inside, OwnedLink, release
+from reconciler.drivers.inside import Inside, OwnedLink
 from reconciler.drivers.lock import refuse_waiting
 from reconciler.drivers.reach import about, check_socket, open_agent, open_socket, refuse_physical_devices
 from reconciler.drivers.vm.monitor import QemuPlugboard
@@ -199,7 +199,7 @@ class VmDriver:
             ),
             # The guest reports no kind for these links, but QEMU does.
             kinds=dict.fromkeys(seen, "virtio_net"),
-            kernel=release(self._agent.kernel_release()),
+            release=self._agent.kernel_release(),
         )
         return Observed(sandbox=observed.sandbox, around=around)
 
