@@ -87,7 +87,7 @@ def captured(found: Preview, driver: Driver) -> Captured | None:
     # Few commands prove anything.
     from reconciler.drivers.rehearsal import capture
 
-    return capture(driver, found.observed)
+    return capture(driver, found.observed, found.plan)
 
 
 def rehearsed(found: Preview, of: Captured | None, throwaways: Throwaways) -> Preview:

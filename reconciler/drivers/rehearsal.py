@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.drivers import Driver
@@ -24,6 +25,7 @@ from reconciler.netlink import replica
 from reconciler.netlink.channel import ROUTE, LocalKernel, enter_new_namespace
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.facts import Snapshot
+from reconciler.operations import Operation
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.segment import Table
 from reconciler.plan import Plan
@@ -58,13 +60,30 @@ class Captured(NamedTuple):
     observed: Observed
     dumped: Snapshot
     sysctls: Mapping[str, str]
+    modules: Mapping[str, bool] = MappingProxyType({})
 
 
-def capture(driver: Driver, observed: Observed) -> Captured:
-    """Read what a copy of a sandbox is made of. The sandbox is free again before a copy is made."""
+def capture(driver: Driver, observed: Observed, plan: Plan) -> Captured:
+    """Read what a copy of a sandbox is made of, for a plan. The sandbox is free again before a copy is made."""
     dumped = driver.snapshot(())
-    named = dict(_sysctls(observed))
-    return Captured(observed, dumped, driver.read_sysctls(list(dict.fromkeys([*replica.settings_of(dumped), *named]))))
+    names = dict.fromkeys([*replica.settings_of(dumped), *dict(_sysctls(observed))])
+    modules: Mapping[str, bool] = {}
+    if isinstance(observed.sandbox.driver, MachineAddress):
+        modules = driver.find_modules(sorted({each for _, needed in _modules(plan) for each in needed}))
+    return Captured(observed, dumped, driver.read_sysctls(list(names)), modules)
+
+
+def _modules(plan: Plan) -> Iterator[tuple[Operation, list[str]]]:
+    """Yield the operations of a plan for which the kernel looks for modules, and these."""
+    for segment in plan.segments:
+        if isinstance(segment, Table):
+            # Most manifests have no IPVS section.
+            from reconciler.operations.ipvs import AddService, EditService
+
+            for each in segment.operations:
+                if isinstance(each, AddService | EditService):
+                    engine = each.service.persistence_engine
+                    yield each, [f"ip_vs_{each.service.scheduler}", *([f"ip_vs_pe_{engine}"] if engine else ())]
 
 
 def rehearse(captured: Captured, plan: Plan, throwaways: Throwaways) -> Rehearsal:
@@ -159,6 +178,8 @@ def _built(place: replica.Place, captured: Captured) -> list[str]:
 
 def _carried_out(captured: Captured, plan: Plan, copy: Tryout, lacks: list[str], kernel: str) -> Rehearsal:
     outcomes = [each for batch in until_failure(copy.execute(plan.segments)) for each in batch]
+    if isinstance(captured.observed.sandbox.driver, MachineAddress):
+        outcomes = _with_modules(outcomes, captured, plan, copy)
     failed = tuple(each for each in outcomes if each.status is Status.FAILED)
     unknown = [each for each in outcomes if each.status not in {Status.DONE, Status.FAILED}]
     if unknown:
@@ -171,3 +192,18 @@ def _carried_out(captured: Captured, plan: Plan, copy: Tryout, lacks: list[str],
     elif own != kernel:
         lacks = [f"the sandbox has kernel {own}, another build of the same series", *lacks]
     return Rehearsal(failed, tuple(dict.fromkeys(lacks)), tuple(dict.fromkeys(copy.untried)), kernel, own)
+
+
+def _with_modules(outcomes: list[Outcome], captured: Captured, plan: Plan, copy: Tryout) -> list[Outcome]:
+    """Return outcomes in which what needs a module fails if the sandbox does not have that one, as the copy may."""
+    needed = dict(_modules(plan))
+    for name in sorted({each for names in needed.values() for each in names}.difference(captured.modules)):
+        copy.untried.append(f"whether the sandbox's kernel has the module {name} is unknown")
+
+    def real(outcome: Outcome) -> Outcome:
+        for name in needed.get(outcome.operation, ()):
+            if outcome.status is Status.DONE and captured.modules.get(name) is False:
+                return outcome._replace(status=Status.FAILED, reason=f"the sandbox's kernel has no module {name}")
+        return outcome
+
+    return [real(each) for each in outcomes]

@@ -148,6 +148,23 @@ class AgentClient:
         """Change a sysctl that the agent allows."""
         self.request(agent.SYSCTL_SET, f"{name}={value}".encode())
 
+    def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
+        """Return whether the guest's kernel has modules, loaded or not; without those of which nobody knows."""
+        if not names:
+            return {}
+        try:
+            lines = b"".join(self._request(agent.MODULES_GET, "\n".join(names).encode())).decode().split("\n")
+        except _FailedError as failed:
+            if failed.errno == errno.EOPNOTSUPP:
+                # An agent that is older than this request.
+                return {}
+            raise failed.translated() from None
+        except UnicodeDecodeError:
+            lines = []
+        if len(lines) != len(names):
+            raise ProtocolError(f"the guest's agent sent {len(lines)} lines about {len(names)} modules")
+        return {name: line == "yes" for name, line in zip(names, lines, strict=True) if line in {"yes", "no"}}
+
     def unmanaged(self) -> Managers:
         """Return which NICs the guest's network managers leave alone."""
         lines = b"".join(self.request(agent.UNMANAGED_GET, b"")).decode(errors="replace").split("\n")

@@ -203,6 +203,30 @@ def test_without_qemu_or_its_image_nothing_is_proven(
     assert reason.endswith("qemu-system-x86_64 is missing: install the Debian package qemu-system-x86")
 
 
+@pytest.mark.usefixtures("shared", "quick")
+def test_a_scheduler_whose_module_is_missing_is_no_yes(vm: Vm, capsys: pytest.CaptureFixture[str]) -> None:
+    """The throwaway machine has all modules; the kernel of the sandbox is the one that counts."""
+    path = vm.write(ipvs={"services": [SERVICE | {"scheduler": "mh"}]})
+    modules = "/lib/modules/$(uname -r)"
+    hide = f"cd {modules}; mv $(find . -name 'ip_vs_mh.ko*') /root"
+    vm.guest.output("sh", "-c", f"rmmod ip_vs_mh 2>/dev/null; {hide}")
+    try:
+        found = proof(capsys, path)
+        assert found["proven"] is False
+        assert [each["reason"] for each in found["failed"]] == ["the sandbox's kernel has no module ip_vs_mh"]
+        assert main(["apply", path]) == 2
+        # Where nobody knows, that is said.
+        vm.guest.output("sh", "-c", f"mv {modules}/modules.builtin /root")
+        found = proof(capsys, path)
+        assert (found["proven"], found["failed"]) == (None, [])
+        assert found["untried"] == ["whether the sandbox's kernel has the module ip_vs_mh is unknown"]
+    finally:
+        back = "mv /root/ip_vs_mh.ko* kernel/net/netfilter/ipvs; mv /root/modules.* ."
+        vm.guest.output("sh", "-c", f"cd {modules}; {back}")
+    found = proof(capsys, path)
+    assert (found["proven"], found["untried"]) == (True, [])
+
+
 def processes(mark: str) -> list[str]:
     """Return the command lines of all processes that have inherited a word in their environment."""
     found = []

@@ -265,6 +265,11 @@ class VmDriver:
         with self._budget.step():
             return self._inside.read_sysctls(names)
 
+    def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
+        """Ask the agent for modules, as the protocol says."""
+        with self._budget.step():
+            return self._agent.find_modules(names)
+
     def traffic(self) -> Traffic:
         """Read the connections, as the protocol says."""
         with self._budget.step():
