@@ -808,7 +808,7 @@ def run_program(*words: str) -> int:
 
 
 class NetworkManager(NamedTuple):
-    """A program that configures the NICs of a machine, and that can be told to leave some alone.
+    """A program that configures or renames the NICs of a machine, and that can be told to leave some alone.
 
     `process`: its name in /proc. `programs`: where it is, if it is installed. `file`: what we tell it, as a template
     for `separator` between `prefix`ed MAC addresses. `reload`: what makes it read that.
@@ -846,6 +846,16 @@ NETWORK_MANAGERS = (
         prefix="mac:",
         separator=",",
         reload=("nmcli", "general", "reload", "conf"),
+    ),
+    # It renames NICs by their slots, and may be slower than we are: systemd.link(5), without a policy none is renamed.
+    NetworkManager(
+        process="systemd-udevd",
+        programs=("/lib/systemd/systemd-udevd", "/usr/lib/systemd/systemd-udevd"),
+        file="/run/systemd/network/00-reconciler.link",
+        template="[Match]\nPermanentMACAddress={}\n\n[Link]\nNamePolicy=\n",
+        prefix="",
+        separator=" ",
+        reload=("udevadm", "control", "--reload"),
     ),
 )
 # Programs that configure any NIC that appears, and that cannot be told while they run.
