@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
     _print(arguments, previews, errors)
     for manifest, each in previews:
-        if each.rehearsal and each.rehearsal.failed:
+        if each.rehearsal and each.rehearsal.proven is False:
             warn(*refusal_lines(manifest, each.rehearsal))
             failed = max(failed, ApplyError.exit_code)
     return failed or int(any(each.plan.operations for _, each in previews))

@@ -50,7 +50,10 @@ def _rehearsal_words(found: Rehearsal | None, count: int) -> Iterator[str]:
         case False:
             yield f"NOT possible: {found.failed[0].operation.command}: {found.failed[0].reason}"
         case None:
-            if found.kernel:
+            if found.failed:
+                refused = f"{found.failed[0].operation.command}: {found.failed[0].reason}"
+                yield f"not proven: kernel {found.kernel} refused in a copy of the sandbox: {refused}"
+            elif found.kernel:
                 yield f"not proven, although kernel {found.kernel} refused nothing in a copy of the sandbox:"
             else:
                 yield "not proven, as nothing could be tried:"

@@ -50,7 +50,12 @@ class Rehearsal(NamedTuple):
 
     @property
     def proven(self) -> bool | None:
-        """Return whether the plan succeeds; None if not all of it was tried on a kernel of the sandbox's series."""
+        """Return whether the plan succeeds; None if that is not known.
+
+        Whatever a kernel of another series says, that of the sandbox may say something else.
+        """
+        if series(self.kernel) != series(self.own):
+            return None
         return False if self.failed else None if self.untried else True
 
 

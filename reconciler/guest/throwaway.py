@@ -22,14 +22,18 @@ from reconciler.guest import agent, command, image, launch, qemu, runner
 from reconciler.guest.client import AgentClient
 from reconciler.guest.image import Image
 from reconciler.netlink.budget import Budget
+from reconciler.wording import reason
 
 # The port of the agent in a new namespace; the usual one is that of the agent in the namespace of the machine itself.
 _COPY = "reconciler.copy"
 _PORTS = (agent.PORT, runner.PORT, _COPY)
+# Bytes that QEMU may write to its file, which has the console: what the guest prints.
+_OUTPUT_SIZE = 1 << 20
 # Runs in place of QEMU until it has made sure that it ends with the thread that has started it: prctl(PR_SET_PDEATHSIG,
 # SIGKILL). If that has ended before, nobody would end it.
 _PRELUDE = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "import ctypes, os, resource, sys; ctypes.CDLL(None).prctl(1, 9); "
+    f"resource.setrlimit(resource.RLIMIT_FSIZE, ({_OUTPUT_SIZE}, {_OUTPUT_SIZE})); "
     "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execvp(sys.argv[2], sys.argv[2:])"
 )
 # In the guest: starts an agent in a new namespace, and prints its process id.
@@ -99,7 +103,8 @@ class Throwaways:
         try:
             yield
         except BaseException:
-            self._made.pop(series).close()
+            if broken := self._made.pop(series, None):
+                broken.close()
             raise
 
     def _start(self, series: str, name: str) -> _Machine:
@@ -127,7 +132,10 @@ def _start(series: str, report: Callable[[str], None]) -> _Machine:
     tried = ""
     for accelerator, timeout in launch.accelerators():
         report(f"booting kernel {series} under {accelerator.upper()}{tried}")
-        machine = _Machine(built, accelerator)
+        try:
+            machine = _Machine(built, accelerator)
+        except OSError as error:
+            raise HostError(f"a throwaway machine cannot be started: {reason(error)}") from error
         try:
             machine.await_agent(timeout)
         except ReconcilerError:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from reconciler.manifest.load import load
 from reconciler.model.ipvs import Ipvs, Server, Service
 from reconciler.model.route import NextHop, Route
 from reconciler.model.sandbox import Sandbox, VmAddress
+from reconciler.plan import Plan
 from reconciler.preview import captured, preview, rehearsed
 from reconciler.safety import Allowance
 from tests.allowed import FILE, POLICY
@@ -170,17 +171,27 @@ def test_another_kernel_is_never_a_plain_yes(vm: Vm, throwaways: Throwaways) -> 
     assert seen
     release = found.observed.around.release
 
-    def tried(own: str) -> Rehearsal:
+    def tried(own: str, plan: Plan = found.plan, modules: Mapping[str, bool] = seen.modules) -> Rehearsal:
         observed = replace(seen.observed, around=replace(seen.observed.around, release=own))
-        return rehearse(seen._replace(observed=observed), found.plan, throwaways)
+        return rehearse(seen._replace(observed=observed, modules=modules), plan, throwaways)
 
     other = tried(f"{release}-another")
     assert (other.proven, other.untried, other.kernel) == (True, (), release)
     assert other.lacks[0] == f"the sandbox has kernel {release}-another, another build of the same series"
-    older = KERNEL == "6.1"
-    other = tried("6.6.7" if older else "6.13.1")
+    later = "6.6.7" if KERNEL == "6.1" else "6.13.1"
+    other = tried(later)
     assert (other.proven, other.failed, other.kernel) == (None, (), release)
-    assert other.untried == (f"it was tried on kernel {release}, and the sandbox has {other.own}",)
+    assert other.untried == (f"it was tried on kernel {release}, and the sandbox has {later}",)
+    # Nor is a refusal a plain no.
+    other = tried(later, modules={"ip_vs_rr": False})
+    assert other.failed
+    assert other.proven is None
+    # The kernel of this host is good enough for those of its own series, where the plan needs no IPVS.
+    vm.write(routes=[{"dest": "192.0.2.0/24", "type": "blackhole"}])
+    (manifest,) = load([str(vm.file)], POLICY)
+    with connect(manifest.sandbox, POLICY) as driver:
+        own = tried(os.uname().release, preview(driver, manifest.sandbox).plan)
+    assert (own.proven, own.kernel) == (True, os.uname().release)
 
 
 @pytest.mark.usefixtures("quick")
