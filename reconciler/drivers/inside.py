@@ -275,7 +275,7 @@ class _Nic(NamedTuple):
         return link.state._replace(
             # The kernel gives a VRF neither a link-local address nor a route to multicast (net/ipv6/addrconf.c).
             ipv6=link.state.ipv6 and link.kind != "vrf",
-            master=master.name if master else "",
+            master=master.name if master and master.index not in self.place.own else "",
             vrf=is_port_of_vrf and not (master and master.index in self.place.own),
             table=int(dict(_made(routed, "").options).get("table", 0)) if routed else 0,
             hw_addr=link.hw_addr,

@@ -111,10 +111,10 @@ class LinkState(NamedTuple):
 
     `ipv6`: IPv6 has configured the link: it is up, had a carrier, and IPv6 is not disabled. `generation`: how IPv6
     makes its link-local address, `eui64` (of the MAC address), `none` or `other`. `arp`, `multicast`: its flags.
-    `broadcast`: its MAC address for broadcasts. `master`: the link that it is a port of, and `vrf` whether that is a
-    VRF, whose table is `table`; a VRF itself has it, too. `held`: `protodown` keeps its carrier off.
-    `hw_addr`: its MAC address. `unsettled`: the IPv6 addresses (`address/length`) whose duplicate address detection has
-    not ended well.
+    `broadcast`: its MAC address for broadcasts. `master`: the link of others that it is a port of, and `vrf` whether
+    that is a VRF. `table`: that of the VRF, ours or not, that it is a port of, or that it is. `hw_addr`: its MAC
+    address. `held`: `protodown` keeps its carrier off.
+    `unsettled`: the IPv6 addresses (`address/length`) whose duplicate address detection has not ended well.
     """
 
     ipv6: bool = False

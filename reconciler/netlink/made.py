@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from reconciler.errors import ProtocolError
 from reconciler.model.made import KINDS, Made, Option, Value, made, unusual
@@ -22,6 +22,8 @@ _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_LINK_NETNSID = 3,
 _INFO_KIND, _INFO_DATA = 1, 2
 _NESTED = 0x8000
 _DELETE_LINK = 17
+# Indexes of links that we make, if those that there are cannot be counted up from; and where that ends.
+_LOWEST, _HIGHEST = 1 << 24, 1 << 30
 # No namespace has this number.
 _NO_NAMESPACE = 0x7FFFFFFE
 
@@ -61,7 +63,7 @@ def _encode_added(operation: AddLink, indexes: dict[str, int], sequence: int) ->
     The second names the link by an index that no other link has: if the first is refused, it changes nothing.
     """
     wanted = operation.made
-    index = 1 << 24 | int.from_bytes(os.urandom(3))
+    index = _new_index(indexes.values())
     body = _header(index) + message.attribute(_IFLA_IFNAME, operation.name.encode() + b"\0")
     if wanted.link:
         body += message.attribute(_IFLA_LINK, _U32.pack(indexes[wanted.link]))
@@ -72,6 +74,15 @@ def _encode_added(operation: AddLink, indexes: dict[str, int], sequence: int) ->
     return message.pack(message.NEW_LINK, flags, sequence, body) + message.pack(
         message.NEW_LINK, message.REQUEST, sequence, marked
     )
+
+
+def _new_index(taken: Collection[int]) -> int:
+    """Return an index that no link has, nor one that another program makes meanwhile: the kernel counts those up.
+
+    It is above all others, so that links are listed in the order in which they were made, unless these are too large.
+    """
+    index = max(taken, default=0) + 1 + int.from_bytes(os.urandom(2))
+    return index if index < _HIGHEST else _LOWEST + int.from_bytes(os.urandom(3))
 
 
 def lacks_request(kind: str, sequence: int) -> bytes:

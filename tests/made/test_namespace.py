@@ -204,3 +204,13 @@ def test_what_show_prints_is_what_is_there(box: Box, devices: list[str], capsys:
         assert main(["validate", str(file)]) == 0
         assert main(["diff", str(file)]) == 0
     assert [each["name"] for each in json.loads(shown)["interfaces"]] == ["eth0", "br0", "mv0"]
+
+
+def test_a_proof_says_what_its_copy_cannot_try(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
+    nics: list[dict[str, Any]] = [{"name": "br0", "bridge": {}}, {"name": "mv0", "macvlan": {"link": "br0"}}]
+    assert main(["diff", "--prove", box.write(interfaces=nics)]) == 1
+    assert "has carried out 4 operations in a copy" in capsys.readouterr().out
+    box.apply(interfaces=nics)
+    nics[1] |= {"macvlan": {"link": "br0", "mode": "private"}}
+    assert main(["diff", "--prove", box.write(interfaces=nics)]) == 1
+    assert "mv0 is a veth in the copy, and no macvlan" in capsys.readouterr().out
