@@ -86,7 +86,6 @@ _BOND_MODES = MappingProxyType(
 _HASHES = MappingProxyType({"layer2": 0, "layer3+4": 1, "layer2+3": 2, "encap2+3": 3, "encap3+4": 4})
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "dummy": Kind("dummy"),
         "vlan": Kind(
             "8021q",
             (
@@ -95,11 +94,6 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ),
             on_link=True,
             follows=True,
-        ),
-        "macvlan": Kind(
-            "macvlan",
-            (Option("mode", "mode", 1, "=I", "bridge", _MACVLAN_MODES, is_own=True, pinned=frozenset({"passthru"})),),
-            on_link=True,
         ),
         "bridge": Kind(
             "bridge",
@@ -140,6 +134,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             downs_ports=True,
             is_routed=True,
         ),
+        "macvlan": Kind(
+            "macvlan",
+            (Option("mode", "mode", 1, "=I", "bridge", _MACVLAN_MODES, is_own=True, pinned=frozenset({"passthru"})),),
+            on_link=True,
+        ),
+        "dummy": Kind("dummy"),
     }
 )
 
