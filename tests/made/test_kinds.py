@@ -6,7 +6,7 @@ The kernel of the host need not have VLANs, bonds, VRFs and dummies; that of the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -88,10 +88,8 @@ def told(option: Option, value: Any) -> Any:
 def test_each_option_is_what_ip_reads(machine: VmBox, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     needed = NEEDED.get(kind, {})
     known = {option.name: option for option in KINDS[kind].options}
-    mode = {name: value for name, value in OTHERS[kind].items() if name == "mode" and kind == "bond"}
-    for name in [None, *OTHERS[kind]]:
-        extra = {name: OTHERS[kind][name]} if name else {}
-        own = needed | (mode if name == "lacpRate" else {}) | extra
+    # Without any option that it can be without, and with another value of each.
+    for own in (needed, needed | OTHERS[kind]):
         nics = [{"name": "made", kind: own}, BELOW]
         machine.apply("--allow-delete", "all", interfaces=nics)
         assert machine.diff(interfaces=nics) == []
@@ -157,7 +155,7 @@ ATTACKS = {
 }
 
 
-def test_whatever_is_done_to_them_is_repaired(machine: VmBox) -> None:
+def test_whatever_is_done_to_them_is_repaired(machine: VmBox, repeats: Callable[[int], int]) -> None:
     machine.apply("--allow-delete", "all", interfaces=NICS, routes=ROUTES)
     assert machine.diff(interfaces=NICS, routes=ROUTES) == []
     calm, routes = links(machine), machine.routes_and_rules()[0]
@@ -168,7 +166,8 @@ def test_whatever_is_done_to_them_is_repaired(machine: VmBox) -> None:
         "port": "br1",
     }
     wrong = {}
-    for attack, count in ATTACKS.items():
+    # Each takes a second of a processor in a guest: `make soak` tries all of them.
+    for attack, count in list(ATTACKS.items())[:: max(1, len(ATTACKS) // repeats(28))]:
         machine.ip("-batch", "-", stdin=attack.replace("; ", "\n"))
         planned = machine.diff(interfaces=NICS, routes=ROUTES)
         if planned:
