@@ -151,7 +151,7 @@ class HostRecord:
 
 def encode(record: Any) -> bytes:
     """Return a record as JSON."""
-    return json.dumps(dataclasses.asdict(record), separators=(",", ":")).encode()
+    return json.dumps(record, default=_fields, separators=(",", ":")).encode()
 
 
 def decode(kind: type[_T], data: bytes) -> _T:
@@ -161,6 +161,11 @@ def decode(kind: type[_T], data: bytes) -> _T:
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     return typing.cast("_T", _read(kind, found, kind.__name__))
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    # Not `asdict`, which copies all that is below: the leader writes a thousand plans at once.
+    return {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
 
 
 def _refuse(constant: str) -> None:

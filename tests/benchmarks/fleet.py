@@ -6,9 +6,9 @@ the table also says which part of its processors was taken by what.
 
 For each number of hosts (default: 100, 250, 500 and 1,000, each with 50 sandboxes), `fleet push` publishes a change of
 
+- every manifest of each host, which is the first release;
 - one manifest of one host, five times;
-- one manifest of each host, at once, and with the waves of the default;
-- every manifest of each host.
+- one manifest of each host, at once. `fleet rollback` takes that back, with the waves of the default.
 
 A time is from the moment at which etcd has the release, to the one at which it has the report of a host that all of it
 is converged: both as a client that follows etcd sees them.
@@ -40,6 +40,8 @@ from tests.fleet.gates import Certificates
 _STEPS, _SANDBOXES, _GATES, _PLAYERS, _ONES, _STATUSES = (100, 250, 500, 1000), 50, 2, 2, 5, 5
 _ALL_AT_ONCE = ("--waves", "100%")
 _SECONDS = 600.0
+# The time of git is not measured.
+_GIT = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "gc.auto=0", "-c", "core.compression=0")
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -120,8 +122,7 @@ class Tree:
         self._edition = 0
 
     def _git(self, *words: str) -> None:
-        author = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "gc.auto=0")
-        subprocess.run(["git", "-C", str(self.folder), *author, *words], check=True, capture_output=True)
+        subprocess.run(["git", "-C", str(self.folder), *_GIT, *words], check=True, capture_output=True)
 
     def change(self, hosts: Sequence[str], sandboxes: int) -> None:
         """Write new manifests of the first sandboxes of hosts, and commit them."""
@@ -176,15 +177,15 @@ class Processes:
         return log
 
     @contextmanager
-    def sharing(self, name: str) -> Iterator[None]:
-        """Print what each kind took of the processors during the block."""
-        before, begin, own = self._processors(), time.monotonic(), os.times()
-        yield
-        took, now = time.monotonic() - begin, os.times()
-        after = self._processors()
-        after["push"], before["push"] = now[2] + now[3], own[2] + own[3]
-        words = "   ".join(f"{kind} {after[kind] - before[kind]:.1f}" for kind in after)
-        print(f"    processors during {name}, in seconds of {2 * took:.0f}: {words}", flush=True)
+    def sharing(self) -> Iterator[list[str]]:
+        """Fill a list with what each kind has taken of the processors during the block, and the command in it."""
+        shares: list[str] = []
+        before, own, begin = self._processors(), os.times(), time.monotonic()
+        yield shares
+        took, now, after = time.monotonic() - begin, os.times(), self._processors()
+        seconds = {kind: after[kind] - before[kind] for kind in after}
+        seconds["command"] = now.children_user + now.children_system - own.children_user - own.children_system
+        shares += [f"processors, in seconds of {took:.0f}:", *(f"{kind} {each:.1f}" for kind, each in seconds.items())]
 
     def _processors(self) -> dict[str, float]:
         return {kind: sum(each.processor for each in found) for kind, found in self.used().items()}
@@ -220,49 +221,48 @@ class Bench:
     def __init__(self, tree: Tree, observer: Observer, processes: Processes, hosts: Sequence[str]) -> None:
         self._tree, self._observer, self._processes, self._hosts = tree, observer, processes, hosts
 
-    async def push(self, *options: str) -> tuple[str, float]:
-        """Push the tree; return the name of the release, and what that took."""
+    async def _publish(self, *words: str) -> tuple[str, float]:
+        """Make a release; return its name, and what that took."""
         begin = time.monotonic()
-        words = [*RECONCILER, "fleet", "push", "--allow-delete", "all", *options, str(self._tree.folder)]
-        process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
+        command = [*RECONCILER, "fleet", *words, "--allow-delete", "all"]
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
         said, _ = await process.communicate()
         assert process.returncode == 0, said
         return said.decode().split()[1].rstrip(":"), time.monotonic() - begin
 
-    async def measure(self, hosts: Sequence[str], sandboxes: int, *options: str) -> Times:
-        """Change manifests of hosts, push, and wait until all of them have reached it."""
-        self._tree.change(hosts, sandboxes)
+    async def _roll_out(self, name: str, hosts: Sequence[str], *words: str) -> tuple[str, Times]:
+        """Make a release that changes hosts, wait until all of them have reached it, and print what that took."""
         # A host reports at most every so often, and has reported what was before.
         await asyncio.sleep(INTERVAL)
         observer = self._observer
-        release, took = await self.push(*options)
-        await observer.until(lambda: release in observer.done)
-        await observer.until(lambda: len(observer.reached.get(release, {})) == len(hosts))
+        with self._processes.sharing() as shares:
+            release, took = await self._publish(*words)
+            await observer.until(lambda: release in observer.done)
+            await observer.until(lambda: len(observer.reached.get(release, {})) == len(hosts))
         begin, reached = observer.released[release], observer.reached[release]
-        return Times(took, [each - begin for each in reached.values()], observer.done[release] - begin)
+        times = Times(took, [each - begin for each in reached.values()], observer.done[release] - begin)
+        print(f"{name:26}{times}\n    {' '.join(shares)}", flush=True)
+        return release, times
 
     async def run(self, sandboxes: int) -> None:
         """Measure all."""
-        observer, processes, hosts = self._observer, self._processes, self._hosts
+        observer, hosts, tree = self._observer, self._hosts, self._tree
         begin = time.monotonic()
         await observer.until(lambda: len(observer.alive) == len(hosts))
         print(f"all hosts connected after {time.monotonic() - begin:.1f} s", flush=True)
-        with processes.sharing("the first release"):
-            print(f"the first release         {await self.measure(hosts, sandboxes, *_ALL_AT_ONCE)}", flush=True)
-        ones = []
+        push = ("push", str(tree.folder))
+        tree.change(hosts, sandboxes)
+        await self._roll_out("every manifest of each", hosts, *push, *_ALL_AT_ONCE)
         for number in range(_ONES):
-            ones += (await self.measure(hosts[number : number + 1], 1)).hosts
-        print(f"one manifest of one host  p50 {statistics.median(ones):6.2f} s   worst {max(ones):6.2f} s", flush=True)
-        with processes.sharing("it"):
-            print(f"one of each, at once      {await self.measure(hosts, 1, *_ALL_AT_ONCE)}", flush=True)
-        with processes.sharing("it"):
-            print(f"one of each, in waves     {await self.measure(hosts, 1)}", flush=True)
-        with processes.sharing("it"):
-            print(f"every manifest, at once   {await self.measure(hosts, sandboxes, *_ALL_AT_ONCE)}", flush=True)
+            tree.change(hosts[number : number + 1], 1)
+            before, _ = await self._roll_out("one manifest of one host", hosts[number : number + 1], *push)
+        tree.change(hosts, 1)
+        await self._roll_out("one of each, at once", hosts, *push, *_ALL_AT_ONCE)
+        await self._roll_out("one of each, in waves", hosts, "rollback", before)
         await self._status()
-        for kind, found in processes.used().items():
+        for kind, found in self._processes.used().items():
             words = ", ".join(f"{each.memory:.0f} (at most {each.most:.0f})" for each in found)
-            print(f"    memory of {kind}, MiB: {words}", flush=True)
+            print(f"memory of {kind}, MiB: {words}", flush=True)
 
     async def _status(self) -> None:
         took = []
