@@ -14,7 +14,8 @@ import resource
 import ssl
 import sys
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -86,10 +87,19 @@ async def _read(reader: asyncio.StreamReader) -> Answer:
     return Answer(int(head[0].split()[1]), body)
 
 
-class Host:
-    """A host. `desired`: what it was told; `files`: path → digest, of what it has. `faults`: what was not as it should.
+def _unpack(body: bytes, digests: Sequence[str]) -> None:
+    """Raise ValueError unless a body is just the files of these digests, packed."""
+    for each in digests:
+        unpacking = zlib.decompressobj()
+        if blobs.digest(unpacking.decompress(body)) != each or not unpacking.eof:
+            raise ValueError("not the file of its digest")
+        body = unpacking.unused_data
+    if body:
+        raise ValueError("more than what was asked for")
 
-    """
+
+class Host:
+    """A host. `desired`: what it was told; `files`: path → digest, of what it has; `faults`: what was refused it."""
 
     def __init__(self, name: str, address: str, ports: Sequence[int], fleet: Fleet) -> None:
         context = make_context(fleet.credentials(name))
@@ -108,11 +118,11 @@ class Host:
             for each in self._clients:
                 each.close()
 
-    async def _repeat(self, step: object) -> None:
+    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
         pause = 0.5
         while True:
             try:
-                await step()  # type: ignore[operator]
+                await step()
                 pause = 0.5
             except (OSError, EOFError, ValueError):
                 await asyncio.sleep(random.uniform(0.0, pause))
@@ -125,11 +135,12 @@ class Host:
             return
         desired = records.decode(Desired, answer.body)
         there = set(self.files.values())
-        for digest in dict.fromkeys(desired.files.values()):
-            if digest not in there:
-                found = await self._clients[0].ask(f"/v1/blob/{digest}")
-                self._check(found)
-                blobs.unpack(found.body, digest)
+        missing = [each for each in dict.fromkeys(desired.files.values()) if each not in there]
+        for start in range(0, len(missing), blobs.AT_ONCE):
+            digests = missing[start : start + blobs.AT_ONCE]
+            found = await self._clients[0].ask(f"/v1/blob/{','.join(digests)}")
+            self._check(found)
+            _unpack(found.body, digests)
         self.desired, self.files = desired, dict(desired.files)
         self._have = hashlib.sha256(answer.body).hexdigest()
         self._news.set()
@@ -177,12 +188,16 @@ async def simulate(hosts: Sequence[Host]) -> None:
     await asyncio.gather(*(each.run() for each in hosts))
 
 
-async def _main(authority: str, folder: str, ports: str, names: Sequence[str]) -> None:
-    fleet = Fleet(authority, folder)
-    await simulate(fleet.hosts(names, [int(each) for each in ports.split(",")]))
+def main(authority: str, folder: str, ports: str, *names: str) -> None:
+    """Simulate hosts until this process is ended."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    async def run() -> None:
+        await simulate(Fleet(authority, folder).hosts(names, [int(each) for each in ports.split(",")]))
+
+    asyncio.run(run())
 
 
 if __name__ == "__main__":
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    asyncio.run(_main(*sys.argv[1:4], sys.argv[4:]))
+    main(*sys.argv[1:])
