@@ -124,8 +124,8 @@ class Cache:
     def take(self, data: bytes, version: Version, fetch: Fetch) -> None:
         """Make the watcher's folder that of a version, all of it at once. `data`: the bytes of its desired state.
 
-        `fetch` writes at most `blobs.AT_ONCE` files at a time. What it raises ends this, as does OSError; the folder is as
-        it was then.
+        `fetch` writes at most `blobs.AT_ONCE` files at a time. What it raises ends this, as does OSError: the folder is
+        as it was then.
         """
         built = self._fill(_name(version), version.desired.files, fetch, data)
         self._remember(version)
