@@ -149,11 +149,13 @@ class Host:
         with suppress(TimeoutError):
             async with asyncio.timeout(_REPEAT):
                 await self._news.wait()
-        self._news.clear()
-        if self.desired:
-            counts = {"converged": len(self.desired.sandboxes)}
-            found = HostStatus(self.desired.release, reached=True, counts=counts, when=time.time())
+        if desired := self.desired:
+            counts = {"converged": len(desired.sandboxes)}
+            found = HostStatus(desired.release, reached=True, counts=counts, when=time.time())
             self._check(await self._clients[1].ask("/v1/status", records.encode(found)))
+        if desired is self.desired:
+            # Otherwise, or if that has failed, there is something to report still.
+            self._news.clear()
 
     def _check(self, answer: Answer) -> None:
         if answer.status not in {200, 204}:
