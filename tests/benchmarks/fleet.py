@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -161,6 +162,13 @@ def _used(pids: Sequence[int]) -> list[Used]:
     return found
 
 
+def _busy() -> list[float]:
+    """Return what each processor of this machine has worked, in seconds."""
+    lines = [each.split() for each in Path("/proc/stat").read_text().splitlines() if re.match(r"cpu\d", each)]
+    # user, nice, system, irq, softirq and steal; neither idle nor iowait
+    return [sum(int(fields[at]) for at in (1, 2, 3, 6, 7, 8)) / _TICK for fields in lines]
+
+
 class Processes:
     """The processes of a fleet, by what they are."""
 
@@ -180,12 +188,16 @@ class Processes:
     def sharing(self) -> Iterator[list[str]]:
         """Fill a list with what each kind has taken of the processors during the block, and the command in it."""
         shares: list[str] = []
-        before, own, begin = self._processors(), os.times(), time.monotonic()
+        before, own, begin, busy = self._processors(), os.times(), time.monotonic(), sum(_busy())
         yield shares
         took, now, after = time.monotonic() - begin, os.times(), self._processors()
         seconds = {kind: after[kind] - before[kind] for kind in after}
         seconds["command"] = now.children_user + now.children_system - own.children_user - own.children_system
-        shares += [f"processors, in seconds of {took:.0f}:", *(f"{kind} {each:.1f}" for kind, each in seconds.items())]
+        seconds["all else"] = sum(_busy()) - busy - sum(seconds.values())
+        shares += [
+            f"seconds of {len(_busy())} processors, of {took:.0f} each:",
+            *(f"{kind} {each:.1f}" for kind, each in seconds.items()),
+        ]
 
     def _processors(self) -> dict[str, float]:
         return {kind: sum(each.processor for each in found) for kind, found in self.used().items()}
