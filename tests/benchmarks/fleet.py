@@ -181,7 +181,9 @@ class Processes:
         """Start one; return the file of its log."""
         log = self._folder / f"{kind}-{len(self.running[kind])}.log"
         with log.open("wb") as file:
-            self.running[kind].append(subprocess.Popen(words, stdout=file, stderr=file))
+            # It ends with this process, however that ends.
+            command = ["setpriv", "--pdeathsig", "KILL", *words]
+            self.running[kind].append(subprocess.Popen(command, stdout=file, stderr=file))
         return log
 
     @contextmanager

@@ -126,11 +126,13 @@ class Application:
 
     async def _parts(self, host: str, digests: list[str]) -> AsyncIterator[bytes]:
         """Yield the bytes of files. If the store lacks one, they end there, and the host sees that it is not whole."""
-        left = digests
+        left, most = digests, len(digests)
         while left:
-            found = await self._read([keys.blob(host, each) for each in left])
+            found = await self._read([keys.blob(host, each) for each in left[:most]])
             if not found:
                 return
+            # What was read and did not fit is read once more: the next time, no more is read than has fitted.
+            most = len(found)
             yield b"".join(found)
             digest, left, part, number = left[len(found) - 1], left[len(found) :], found[-1], 0
             while len(part) == CHUNK:
