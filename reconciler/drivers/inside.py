@@ -268,10 +268,3 @@ def _around(links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAdd
         states={device: nic.state(indexes) for device, nic in nics.items()},
         hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
     )
-
-
-def release(text: str) -> tuple[int, int]:
-    """Return major and minor of a kernel's release, such as (6, 1) of 6.1.0-56-cloud-amd64; 0 for what is no number."""
-    major, minor, *_ = [*text.split("."), "0", "0"]
-    digits = "".join(filter(str.isdecimal, minor[:4]))
-    return int(major) if major.isdecimal() else 0, int(digits or 0)

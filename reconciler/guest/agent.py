@@ -36,6 +36,7 @@ Requests
     NETLINK     messages for the kernel, sent back to back; answered by all messages up to the answer to the last one
     DUMPS       dump requests, each sent after the answer to the one before, because a socket has one dump at a time
     MODPROBE    loads one of MODULES
+    MODULES_GET reads which of MODULES the machine has, loaded or not
     SYSCTL_GET  reads sysctls: of SYSCTLS, or of CONF_SYSCTLS of any link
     SYSCTL_SET  changes one of these
     SUBSCRIBE   from now on the kernel's notifications of these groups, all in ALLOWED_GROUPS, come as NOTIFY
@@ -116,6 +117,8 @@ UNMANAGED_SET = 10  # MAC addresses, with spaces between them; replaces those of
 SERVERS = 11  # nothing; answered by SERVERS_HEAD and what follows there
 FILE = 12  # a name of FILES
 PROBE = 13  # PROBE_HEAD, then probes, a line each (see Probe.parse); answered by a line each (see `attempt`)
+
+MODULES_GET = 14  # names of MODULES, a line each; answered by a line each (see `find_module`)
 
 # Kinds of frames that the agent sends.
 HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting. Without one: the agent has started
@@ -773,6 +776,32 @@ def modprobe(name: str) -> None:
         raise OSError(
             errno.ENOENT, f"modprobe {name} failed with exit status {status}; add the module to the guest's kernel"
         )
+
+
+def find_module(name: str) -> str:
+    """Return whether the kernel has one of MODULES, or can load it: `yes` or `no`; "" if nobody knows.
+
+    Whoever runs in a container does not see the modules of its kernel, and some kernels have no list of what is built
+    in. Source: modules.dep(5), modules.builtin of Documentation/kbuild/kbuild.rst.
+    """
+    if name not in MODULES:
+        raise PermissionError(errno.EPERM, f"module {name!r} is not one that the agent may look for")
+    if os.path.isdir(f"/sys/module/{name}"):
+        return "yes"
+    folder = f"/lib/modules/{os.uname().release}"
+    try:
+        built_in, loadable = (_listed_modules(f"{folder}/modules.{each}") for each in ("builtin", "dep"))
+    except OSError:
+        return ""
+    path = loadable.get(name, "")
+    return "yes" if name in built_in or (path and os.path.exists(f"{folder}/{path}")) else "no"
+
+
+def _listed_modules(path: str) -> dict[str, str]:
+    """Return the modules of a list by name, each with its file, relative to the list."""
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        files = [line.strip().partition(":")[0] for line in lines]
+    return {os.path.basename(file).partition(".")[0].replace("-", "_"): file for file in files}
 
 
 def run_program(*words: str) -> int:
@@ -1693,6 +1722,8 @@ class Agent(PortServer):
             answer = self._relay.exchange(request, kind, payload)
         elif kind == MODPROBE:
             modprobe(payload.decode(errors="replace"))
+        elif kind == MODULES_GET:
+            answer = "\n".join(map(find_module, payload.decode(errors="replace").split("\n"))).encode()
         elif kind == SYSCTL_GET:
             answer = b"\n".join(map(read_sysctl, payload.decode(errors="replace").split("\n")))
         elif kind == SYSCTL_SET:

@@ -77,7 +77,7 @@ class AgentClient:
 
     def __init__(
         self,
-        path: str,
+        path: str | socket.socket,
         timeout: float = TIMEOUT,
         *,
         target: str = "",
@@ -86,13 +86,13 @@ class AgentClient:
     ) -> None:
         """Connect to the socket of the agent's port. Each request may take `timeout` seconds.
 
-        `target`: as for Connection. `borrow`: if another process uses the port, ask it to lend the port (`guest.lend`)
-        instead of raising BusyError. `budget`: what all answers of the machine may cost; by default, each request has
-        one of its own.
+        `path`, `target`: as for Connection. `borrow`: if another process uses the port, ask it to lend the port
+        (`guest.lend`) instead of raising BusyError. `budget`: what all answers of the machine may cost; by default,
+        each request has one of its own.
         """
         self.budget = budget or Budget()
         self._loan: socket.socket | None = None
-        if borrow:
+        if borrow and isinstance(path, str):
             self._connection, self._loan = lend.borrow(path, target)
         else:
             self._connection = Connection(path, target)
@@ -144,6 +144,23 @@ class AgentClient:
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a sysctl that the agent allows."""
         self.request(agent.SYSCTL_SET, f"{name}={value}".encode())
+
+    def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
+        """Return whether the guest's kernel has modules, loaded or not; without those of which nobody knows."""
+        if not names:
+            return {}
+        try:
+            lines = b"".join(self._request(agent.MODULES_GET, "\n".join(names).encode())).decode().split("\n")
+        except _FailedError as failed:
+            if failed.errno == errno.EOPNOTSUPP:
+                # An agent that is older than this request.
+                return {}
+            raise failed.translated() from None
+        except UnicodeDecodeError:
+            lines = []
+        if len(lines) != len(names):
+            raise ProtocolError(f"the guest's agent sent {len(lines)} lines about {len(names)} modules")
+        return {name: line == "yes" for name, line in zip(names, lines, strict=True) if line in {"yes", "no"}}
 
     def unmanaged(self) -> Managers:
         """Return which NICs the guest's network managers leave alone."""
