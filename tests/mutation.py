@@ -24,7 +24,7 @@ VARIABLE = "RECONCILER_MUTATION"
 # the package, the functions or methods in them, and the fields (of any class where there is none) that are only seen
 # there.
 ENTRANCES: tuple[tuple[str, str, str], ...] = (
-    (r"netlink/\w+", r"_?encode\w*|_settings", r"(?!Interface\.|Sandbox\.|Ipvs\.|Service\.(ignore|servers))"),
+    (r"netlink/\w+", r"_?encode\w*|_settings|_traits", r"(?!Interface\.|Sandbox\.|Ipvs\.|Service\.(ignore|servers))"),
     (r"plan/(namespace|machine)", r"attach", r"Interface\."),
     (r"plan/interface", r"_set_link", r"Interface\."),
     (r"plan/address", r"_plan_nic", r"Interface\.addresses"),
