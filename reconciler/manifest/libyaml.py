@@ -14,7 +14,7 @@ from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from reconciler.manifest.standing_in import standing_in
+from reconciler.manifest.standing_in import is_alone, standing_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ class _Reason:
 
 def _load() -> ModuleType:
     """Return PyYAML's C module, and see to it that the rest is loaded once it is used."""
-    if "yaml" in sys.modules:
+    if "yaml" in sys.modules or not is_alone():
         return import_module("yaml._yaml")
     spec = find_spec("yaml")
     if spec is None or spec.loader is None:

@@ -1,7 +1,8 @@
 """A module that stands for another one while a library is imported that needs little of it.
 
 What a small command waits for is mostly imports. Two libraries that every command needs are compiled, but import many
-modules of Python for a single name. That is used nowhere else: use it only where no other thread imports the module.
+modules of Python for a single name. Another thread could import the same module meanwhile: while there is one, nothing
+stands in.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ from importlib import import_module
 from types import ModuleType
 
 
+def is_alone() -> bool:
+    """Return whether this process has no other thread."""
+    threads = sys.modules.get("threading")
+    return threads is None or threads.active_count() == 1
+
+
 @contextmanager
 def standing_in(module: str, **content: object) -> Iterator[None]:
-    """Let a module be one with this content for the time of the block, unless it has been imported already."""
-    if module in sys.modules:
+    """Let a module be one with this content for the time of the block, unless it or another thread is there already."""
+    if module in sys.modules or not is_alone():
         yield
         return
     package, _, name = module.rpartition(".")

@@ -48,3 +48,13 @@ def test_the_rest_is_there_once_it_is_used(code: str, printed: str) -> None:
     done = subprocess.run([sys.executable, "-c", _READ + code], check=False, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout == f"{printed}\n"
+
+
+def test_nothing_stands_in_while_another_thread_could_see_it() -> None:
+    code = (
+        "import sys, threading; threading.Thread(target=threading.Event().wait, daemon=True).start(); "
+        "import reconciler.manifest.schema; from reconciler.manifest.compose import compose; compose('a: 1'); "
+        "print('yaml.constructor' in sys.modules, hasattr(sys.modules['email.utils'], 'formatdate'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True True\n", "")
