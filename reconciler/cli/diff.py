@@ -15,7 +15,6 @@ from reconciler.cli.output import is_obedient, print_data, print_warnings, rewri
 from reconciler.cli.parser import add_output
 from reconciler.cli.reaching import reaching
 from reconciler.cli.render import plan_data, refusal_lines, render_plan, render_summary
-from reconciler.cli.script import render_script
 from reconciler.drivers import connect
 from reconciler.errors import ApplyError, HostError
 from reconciler.manifest.load import Manifest, load, warnings
@@ -145,6 +144,9 @@ def _print(
             if previews:
                 say("", render_summary([each for _, each in previews]))
         case "shell":
+            # Few want a script.
+            from reconciler.cli.script import render_script
+
             print("#!/bin/sh\nset -e")
             for manifest, each in previews:
                 print(render_script(manifest, each))

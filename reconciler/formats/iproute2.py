@@ -78,7 +78,8 @@ def route_command(verb: str, route: Route) -> str:
     """Return the command that does `verb` (add, replace, del) to a route of ours, or to one that the kernel derives."""
     ip = "ip -6" if route.is_ipv6 else "ip"
     protocol = "kernel" if route.protocol == PROTOCOL_KERNEL else route.protocol
-    first, separator, hops = route_words(replace(route, opaque=())).partition(" nexthop ")
+    bare = replace(route, opaque=()) if route.opaque else route
+    first, separator, hops = route_words(bare).partition(" nexthop ")
     return f"{ip} route {verb} {first} proto {protocol}{separator}{hops}"
 
 

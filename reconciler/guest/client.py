@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from socket import AF_INET, AF_INET6
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent, lend
@@ -22,9 +22,6 @@ from reconciler.guest.connection import TIMEOUT, Connection
 from reconciler.model.machine import Managers
 from reconciler.netlink.budget import UNASKED, Budget
 from reconciler.netlink.message import Message, attributes, messages
-
-if TYPE_CHECKING:
-    from reconciler.netlink.ipvs_legacy import LegacyAnswer
 
 # Bytes of notifications that may wait. If more come, they are dropped and `Notices.lost` is set.
 NOTICES_SIZE = 1 << 20
@@ -203,20 +200,21 @@ class AgentClient:
                 return None
             raise failed.translated() from None
 
-    def ipvs_servers(self) -> LegacyAnswer | None:
-        """Return the servers of the guest's IPv4 services; None if its kernel or its Python cannot tell them so."""
+    def ipvs_servers(self) -> bytes | None:
+        """Return the servers of the guest's IPv4 services, as `ipvs_legacy.read` does.
+
+        None if its kernel or its Python cannot tell them so.
+        """
         try:
-            data = b"".join(self._request(agent.SERVERS, b""))
+            answer = b"".join(self._request(agent.SERVERS, b""))
         except _FailedError as failed:
             if failed.errno in {errno.ENOSYS, errno.ENOPROTOOPT}:
                 return None
             raise failed.translated() from None
-        if len(data) < agent.SERVERS_HEAD.size:
-            raise ProtocolError("the agent's answer about IPVS servers is cut short")
-        from reconciler.netlink.ipvs_legacy import LegacyAnswer
+        from reconciler.netlink import ipvs_legacy
 
-        head, entry = agent.SERVERS_HEAD.unpack_from(data)
-        return LegacyAnswer(head, entry, data[agent.SERVERS_HEAD.size :])
+        self.budget.spend(0, ipvs_legacy.count(answer))
+        return answer
 
     def subscribe(self, groups: int) -> None:
         """Subscribe to notifications of the guest's kernel: to these groups of the route family, and to no others.
