@@ -46,6 +46,7 @@ _WATCHERS = tuple(
         "hostile_files",
         "hostile_machines",
         "machines",
+        "made",
         "many",
         "metrics",
         "policy",

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from reconciler.doctor.facts import HOST, Box, Facts, Host, Link, Network, Watcher
-from reconciler.model.interface import Interface
+from reconciler.model.interface import Interface, given
 from reconciler.model.lookup import Lookup
 from reconciler.model.sandbox import NetnsAddress, VmAddress
 
@@ -118,7 +118,7 @@ def _of_box(facts: Facts, box: Box) -> Iterator[Way]:
     there = box.observed.sandbox.interfaces or () if box.observed else ()
     present = {each.device: each.name for each in there}
     # Without a manifest, what is there counts.
-    for wish in there if box.sandbox.interfaces is None else box.sandbox.interfaces:
+    for wish in given(there if box.sandbox.interfaces is None else box.sandbox.interfaces):
         name = present.get(wish.device, "")
         seen.add(name)
         if not wish.vhost_user_socket:

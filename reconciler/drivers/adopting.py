@@ -33,7 +33,7 @@ def choose(desired: Sandbox, ours: Collection[str], others: Mapping[str, Link], 
     """
     taken = {}
     for index, wish in enumerate(desired.interfaces or ()):
-        link = None if wish.device in ours else others.get(wish.name)
+        link = None if wish.made or wish.device in ours else others.get(wish.name)
         if link is None:
             continue
         if reason := doubt(link, channel):

@@ -8,9 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from reconciler.model.address import link_local
-from reconciler.model.interface import LOOPBACK, Interface, LinkState
+from reconciler.model.interface import LOOPBACK, Address, Interface, LinkState
+from reconciler.model.made import KINDS, Made, made_key
+from reconciler.model.mark import made_name
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.model.sysctl import IP_FORWARD, IP_FORWARD6, Sysctls
+from reconciler.netlink import made as made_links
 from reconciler.netlink import sysctl as sysctls
 from reconciler.netlink.channel import ROUTE, Kernel
 from reconciler.netlink.engine import Engine
@@ -106,10 +109,11 @@ class Inside:
     def observe(
         self, desired: Sandbox, links: list[Link], ours: Mapping[str, OwnedLink], *, quick: bool = False
     ) -> Observed:
-        """Read the sandbox. `links` are all links in it; `ours` are those that are ours, by the host's device.
+        """Read the sandbox. `links` are all links in it; `ours` are those of the host that are ours, by their devices.
 
         The kernel completes a new IPv6 address a moment after it has added it: wait for that.
         """
+        ours = {**ours, **_made_here(links, ours)}
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         # Of an IPVS table, warnings about its services need them.
         needs_addresses = not is_ipvs_only(desired) or bool(desired.ipvs and desired.ipvs.services)
@@ -135,9 +139,10 @@ class Inside:
         tuned = sysctls.observe(
             self._kernel, desired, {device: owned.link.name for device, owned in ours.items()}, indexes
         )
-        wishes = {wish.device: {each.address for each in wish.addresses} for wish in desired.interfaces or ()}
+        wishes = {wish.device: wish for wish in desired.interfaces or ()}
+        place = _Place({link.index: link for link in links}, frozenset(each.link.index for each in ours.values()))
         nics = {
-            device: _Nic(owned, [a for a in addresses if a.index == owned.link.index], wishes.get(device, set()))
+            device: _Nic(owned, [a for a in addresses if a.index == owned.link.index], wishes.get(device), place)
             for device, owned in ours.items()
         }
         return Observed(
@@ -148,8 +153,19 @@ class Inside:
                 interfaces=tuple(nic.to_model(device, tuned.of_nics.get(device, ())) for device, nic in nics.items()),
                 **ours_of,
             ),
-            around=replace(_around(links, nics, found), sysctls=tuned.along, **around_of, **foreign_of),
+            around=replace(
+                _around(links, nics, found),
+                sysctls=tuned.along,
+                lacking=self._lacking(desired, ours),
+                **around_of,
+                **foreign_of,
+            ),
         )
+
+    def _lacking(self, desired: Sandbox, ours: Mapping[str, OwnedLink]) -> frozenset[str]:
+        """Return the kinds of links that are to be made and that the kernel does not have, even as a module."""
+        kinds = {each.made.kind for each in desired.interfaces or () if each.made and each.device not in ours}
+        return frozenset(kind for kind in kinds if self.engine.lacks(kind))
 
     def _with_ipvs(self, observed: Observed, desired: Ipvs, *, quick: bool) -> Observed:
         if desired == type(desired)() and not self._kernel.read_sysctls(["net.ipv4.vs.conntrack"]):
@@ -192,12 +208,34 @@ class Inside:
                 assert_never(segment)
 
 
+class _Place(NamedTuple):
+    """All links of the sandbox by their index, and which of them are ours."""
+
+    links: Mapping[int, Link]
+    own: frozenset[int]
+
+
+def _made_here(links: list[Link], ours: Mapping[str, OwnedLink]) -> dict[str, OwnedLink]:
+    """Return the links that we made in the sandbox, by their keys."""
+    given = {each.link.index for each in ours.values()}
+    found: dict[str, OwnedLink] = {}
+    for link in links:
+        name = made_name(link.alias)
+        if name and link.kind in KINDS and link.index not in given:
+            # Another program may have renamed a link, or copied its alias: then the one that has the name is ours.
+            key = made_key(link.kind, name)
+            if key not in found or link.name == name:
+                found[key] = OwnedLink(link)
+    return found
+
+
 class _Nic(NamedTuple):
-    """A link that is ours, its addresses, and those that a manifest wishes for."""
+    """A link that is ours, its addresses, and what a manifest wishes for."""
 
     owned: OwnedLink
     addresses: list[LinkAddress]
-    wishes: set[str]
+    wish: Interface | None
+    place: _Place
 
     def is_managed(self, address: LinkAddress) -> bool:
         """Return whether the kernel manages an address: link-local, from a router advertisement, or leased.
@@ -206,7 +244,11 @@ class _Nic(NamedTuple):
         """
         if address.from_kernel or address.address == self._link_local():
             return True
-        return not address.permanent and address.address not in self.wishes
+        return not address.permanent and address.address not in {each.address for each in self.wish_addresses()}
+
+    def wish_addresses(self) -> tuple[Address, ...]:
+        """Return the addresses that a manifest wishes for."""
+        return self.wish.addresses if self.wish else ()
 
     def _link_local(self) -> str:
         """Return the link-local address that the kernel makes of the MAC address; a person may have added it again."""
@@ -225,24 +267,33 @@ class _Nic(NamedTuple):
             if each.tentative and not each.dad_failed and self.owned.link.carrier and not self.is_managed(each)
         ]
 
-    def state(self, links: Mapping[int, Link]) -> LinkState:
+    def state(self) -> LinkState:
         """Return the state of the link, with what its addresses and the link that it is a port of tell."""
-        link = self.owned.link
-        master = links.get(link.master)
+        link, master = self.owned.link, self._master()
+        is_port_of_vrf = bool(master and master.kind == "vrf")
+        routed = master if is_port_of_vrf else link if link.kind == "vrf" else None
         return link.state._replace(
-            master=master.name if master else "",
-            vrf=bool(master and master.kind == "vrf"),
+            # The kernel gives a VRF neither a link-local address nor a route to multicast (net/ipv6/addrconf.c).
+            ipv6=link.state.ipv6 and link.kind != "vrf",
+            master=master.name if master and master.index not in self.place.own else "",
+            vrf=is_port_of_vrf and not (master and master.index in self.place.own),
+            table=int(dict(_made(routed, "").options).get("table", 0)) if routed else 0,
+            hw_addr=link.hw_addr,
             unsettled=frozenset(each.address for each in self.addresses if each.tentative or each.dad_failed),
         )
 
     def to_model(self, device: str, tuned: Sysctls) -> Interface:
-        """Return the interface as a manifest would describe it."""
-        link = self.owned.link
+        """Return the interface as a manifest would describe it. What that leaves to the kernel is left out."""
+        link, wish = self.owned.link, self.wish
+        is_made = device == made_key(link.kind, made_name(link.alias))
+        below = self.place.links.get(link.link) if link.peer_namespace is None else None
         return Interface(
             name=link.name,
             device=device,
-            hw_addr=link.hw_addr,
-            mtu=link.mtu,
+            hw_addr="" if is_made and wish and not wish.hw_addr else link.hw_addr,
+            mtu=0 if is_made and wish and not wish.mtu else link.mtu,
+            made=_made(link, below.name if below else "") if is_made else None,
+            master=self._port_of(),
             up=link.up,
             queues=self.owned.queues,
             vhost_user_socket=self.owned.socket,
@@ -250,10 +301,23 @@ class _Nic(NamedTuple):
             addresses=tuple(each.to_model(link) for each in self.addresses if not self.is_managed(each)),
         )
 
+    def _master(self) -> Link | None:
+        return self.place.links.get(self.owned.link.master)
+
+    def _port_of(self) -> str:
+        """Return the name of the link that it is a port of, if that is ours, or if it should be another one."""
+        master = self._master()
+        if master is None or not (master.index in self.place.own or (self.wish and self.wish.master)):
+            return ""
+        return master.name
+
+
+def _made(link: Link, below: str) -> Made:
+    return made_links.decode(link.kind, link.data, below if KINDS[link.kind].on_link else "")
+
 
 def _around(links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAddress] | None) -> Surroundings:
     """Return what is known from links and addresses about foreign objects and about the kernel."""
-    indexes = {link.index: link for link in links}
     own = {nic.owned.link.index for nic in nics.values()}
     names = [(nic.owned.link.name, nic) for nic in nics.values()]
     return Surroundings(
@@ -265,6 +329,6 @@ def _around(links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAdd
         loopback=all(link.up for link in links if link.name == LOOPBACK),
         no_carrier=frozenset(d for d, nic in nics.items() if nic.owned.link.up and not nic.owned.link.carrier),
         kinds={device: nic.owned.link.kind for device, nic in nics.items()},
-        states={device: nic.state(indexes) for device, nic in nics.items()},
+        states={device: nic.state() for device, nic in nics.items()},
         hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
     )

@@ -21,7 +21,8 @@ from reconciler.drivers.lock import SandboxLock, refuse_waiting
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.files import identity
-from reconciler.model.interface import LOOPBACK, Interface, Origin
+from reconciler.model.interface import LOOPBACK, Interface, Origin, given
+from reconciler.model.mark import made_name
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
 from reconciler.netlink.budget import Budget
@@ -113,8 +114,12 @@ class NetnsDriver:
         """Return the devices that are here by record, and the other links by name, without `lo`."""
         links = self._inside.engine.links()
         ours = self._given.recognise(links).ours
-        given = {link.index for link, _ in ours.values()}
-        return ours.keys(), {link.name: link for link in links if link.index not in given and link.name != LOOPBACK}
+        known = {link.index for link, _ in ours.values()}
+        return ours.keys(), {
+            link.name: link
+            for link in links
+            if link.index not in known and link.name != LOOPBACK and not made_name(link.alias)
+        }
 
     def _observe(self, desired: Sandbox, *, quick: bool, taken: Mapping[str, Link] = _NONE) -> Observed:
         """Read the namespace. `taken`: the NICs of other owners that count as ours, by their devices."""
@@ -122,7 +127,7 @@ class NetnsDriver:
         ours, unproven = self._given.recognise(links)
         ours |= {device: (link, _origin(device, link)) for device, link in taken.items()}
         wanted = desired.interfaces or ()
-        wishes = {wish.device: wish for wish in wanted}
+        wishes = {wish.device: wish for wish in given(wanted)}
         owned = {device: _owned_link(link, wishes.get(device), wanted) for device, (link, _) in ours.items()}
         observed = self._inside.observe(desired, links, owned, quick=quick)
         devices = home.attachable([device for device in wishes if device not in ours or device in taken])

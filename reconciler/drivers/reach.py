@@ -219,7 +219,7 @@ def refuse_physical_devices(desired: Sandbox, policy: Policy) -> None:
         return
     with local_engine() as host:
         for index, wish in enumerate(desired.interfaces):
-            link = None if wish.vhost_user_socket else host.link(wish.device)
+            link = None if wish.vhost_user_socket or wish.made else host.link(wish.device)
             if link and link.physical:
                 refuse_physical(policy, desired.id, index, wish.device)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,9 +23,10 @@ from reconciler.model.sandbox import KataAddress, MachineAddress, Observed
 from reconciler.model.sysctl import full_name
 from reconciler.netlink import replica
 from reconciler.netlink.channel import ROUTE, LocalKernel, enter_new_namespace
-from reconciler.netlink.engine import Engine
+from reconciler.netlink.engine import Engine, local_engine
 from reconciler.netlink.facts import Snapshot
 from reconciler.operations import Operation
+from reconciler.operations.made import AddLink
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.segment import Table
 from reconciler.plan import Plan
@@ -128,6 +129,10 @@ def _is_alike(captured: Captured, plan: Plan) -> bool:
     """Return whether the kernel of this host can stand in for that of a machine: it is of the same series."""
     if captured.observed.around.kernel != series(os.uname().release):
         return False
+    kinds = {each.made.kind for each in plan.operations if isinstance(each, AddLink)}
+    with local_engine() if kinds else nullcontext() as host:
+        if host and any(map(host.lacks, kinds)):
+            return False
     if not any(isinstance(each, Table) for each in plan.segments):
         return True
     with closing(Inside(LocalKernel())) as here:

@@ -22,6 +22,7 @@ from reconciler.operations.interface import (
     MoveOperation,
     RenameInterface,
 )
+from reconciler.operations.made import ChangeLink
 from reconciler.operations.outcome import Outcome, Status
 from reconciler.operations.segment import (
     Commands,
@@ -108,12 +109,24 @@ class Tryout:
                 case Table():
                     if self._fill_table():
                         yield from self._within.execute(segment)
-                case Network() | Settings():
+                case Network():
+                    yield from self._within.execute(segment.without(self._beyond_stand_ins(segment)))
+                case Settings():
                     yield from self._within.execute(segment)
                 case Commands() | Imports() | RuleCommands():
                     raise TypeError(f"a copy cannot carry out {type(segment).__name__}")
                 case _:
                     assert_never(segment)
+
+    def _beyond_stand_ins(self, segment: Network) -> list[Operation]:
+        """Return the changes of options of links that a link of another kind stands in for."""
+        changes = [each for each in segment.operations if isinstance(each, ChangeLink)]
+        kinds = {link.name: link.kind for link in self._within.engine.links()} if changes else {}
+        beyond = [each for each in changes if kinds.get(each.name, each.made.kind) != each.made.kind]
+        for each in beyond:
+            reason = f"{each.name} is a {kinds[each.name]} in the copy, and no {each.made.kind}"
+            self.untried.append(f"whether `{each.command}` would succeed is unknown: {reason}")
+        return list(beyond)
 
     def _move(self, operation: MoveOperation, files: Files) -> Outcome:
         match operation:

@@ -10,6 +10,9 @@ from typing import assert_never
 
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
 from reconciler.model.interface import Address, Origin
+from reconciler.model.made import Made, Value, unusual
+from reconciler.model.made import words as option_words
+from reconciler.model.mark import made_alias
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, NextHop, Route, identified
 from reconciler.model.rule import NO_SUPPRESSION, Rule, range_text
@@ -40,11 +43,35 @@ def rename_command(name: str, new_name: str) -> str:
     return f"ip link set dev {quote(name)} name {quote(new_name)}"
 
 
-def set_link_command(name: str, *, hw_addr: str | None, mtu: int | None, up: bool | None) -> str:
+def add_link_command(name: str, made: Made) -> str:
+    """Return the commands that make a link in the sandbox and mark it as ours."""
+    return f"ip link add {made_words(name, made)} && ip link set dev {quote(name)} alias {quote(made_alias(name))}"
+
+
+def made_words(name: str, made: Made) -> str:
+    """Return a link that is made in the sandbox as iproute2 writes it."""
+    link = ["link", quote(made.link)] if made.link else []
+    return " ".join([*link, "name", quote(name), "type", made.kind, *option_words(made.kind, unusual(made))])
+
+
+def change_link_command(name: str, kind: str, changes: tuple[tuple[str, Value], ...]) -> str:
+    """Return the command that changes options of a link that is made in the sandbox."""
+    return " ".join(["ip link set dev", quote(name), "type", kind, *option_words(kind, changes)])
+
+
+def delete_link_command(name: str) -> str:
+    """Return the command that deletes a link."""
+    return f"ip link del dev {quote(name)}"
+
+
+def set_link_command(
+    name: str, *, hw_addr: str | None, mtu: int | None, up: bool | None, master: str | None = None
+) -> str:
     """Return the command that changes those settings of a NIC that are not None."""
     words = ["ip link set dev", quote(name)]
     words += ["address", hw_addr] if hw_addr is not None else []
     words += ["mtu", str(mtu)] if mtu is not None else []
+    words += (["master", quote(master)] if master else ["nomaster"]) if master is not None else []
     words += ["up" if up else "down"] if up is not None else []
     return " ".join(words)
 

@@ -50,10 +50,17 @@ MODULES = (
     "nf_conntrack_netlink",
     "nf_tables",
     "tcp_diag",
-    "dummy",
     "veth",
+    # Links that a manifest can make in the machine.
+    "dummy",
+    "8021q",
+    "macvlan",
     "bridge",
+    "bonding",
+    "vrf",
 )
+# Without these, the modules make links of their own: bond0 and dummy0. systemd has the same in its modprobe.d.
+_QUIET = "options bonding max_bonds=0\noptions dummy numdummies=0\n"
 
 # In the packages: the dynamic loader, the folders of libraries, and Python's standard library.
 _LOADER = "lib64/ld-linux-x86-64.so.2"
@@ -225,6 +232,9 @@ def _copy_modules(packages: str, root: str, release: str) -> None:
             for each in (module, *needed.split()):
                 _copy(packages, root, os.path.join(folder, each))
     _copy(packages, root, os.path.join(folder, "modules.builtin"))
+    os.makedirs(os.path.join(root, "etc/modprobe.d"))
+    with open(os.path.join(root, "etc/modprobe.d/reconciler.conf"), "w", encoding="utf-8") as file:
+        file.write(_QUIET)
     _run([*depmod, root, release], _TIMEOUT)
 
 

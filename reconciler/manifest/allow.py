@@ -149,7 +149,7 @@ def _of_interfaces(sandbox: Sandbox, policy: Policy) -> Iterator[_Need]:
         # With a vhost-user socket, a device is just a name.
         if each.vhost_user_socket:
             yield from _socket(("interfaces", index, "vhostUserSocket"), each.vhost_user_socket, policy)
-        elif not permits(policy.devices, sandbox.id, each.device):
+        elif each.made is None and not permits(policy.devices, sandbox.id, each.device):
             what = f"sandbox {sandbox.id} may not have the device {each.device} of this host"
             wider = partial(_with_device, sandbox.id, each.device)
             yield _Need(("interfaces", index, "device"), what, "devices", wider)

@@ -37,7 +37,11 @@ def _check_machine(draft: Draft) -> Iterator[Finding]:
             "that port's socket as agent"
         )
         yield Finding(("driver", "vm", "guestAgent"), message, at_key=True)
-    if "agent" in machine and "qmp" not in machine and draft.items(INTERFACES):
+    if (
+        "agent" in machine
+        and "qmp" not in machine
+        and any(each is None or not each.made for each in draft.items(INTERFACES))
+    ):
         message = (
             "the machine has no monitor, so no NIC can be plugged into it; add qmp to the driver, or remove the "
             "interfaces: routes, rules, neighbours and IPVS can name NICs that the machine has"
@@ -98,6 +102,8 @@ def _claims(sandbox: Sandbox, identify: Callable[[str], Hashable]) -> Iterator[_
         case NetnsAddress(file=file):
             yield _Claim("namespace", identify(file), file, ("driver",))
     for index, interface in enumerate(sandbox.interfaces or ()):
+        if interface.made:
+            continue
         yield _named("device", interface.device, ("interfaces", index, "device"))
         yield _named("hwAddr", interface.hw_addr, ("interfaces", index, "hwAddr"))
 

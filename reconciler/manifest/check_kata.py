@@ -43,6 +43,10 @@ def routes(
 
 
 def _of_interface(interface: Interface) -> Iterator[tuple[str, str]]:
+    if interface.made:
+        yield interface.made.kind, "kata-runtime cannot make interfaces in the sandbox; give it a device of the host"
+    if interface.master:
+        yield "master", "kata-runtime cannot make an interface a port of another one"
     if len(interface.addresses) > 1:
         yield "addresses", "kata-runtime supports only one address per interface"
     if not all(address.dad for address in interface.addresses):

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from reconciler.manifest import made as made_links
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection
 from reconciler.manifest.sysctl import read_of_nic
 from reconciler.model.address import is_ipv6, is_unicast, network, parse_mac, parse_prefix, split_prefix
 from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject, Sysctl
-from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, Address, Interface
+from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, MTU_MAX, Address, Interface
+from reconciler.model.made import made_key
 from reconciler.model.sandbox import Observed, Surroundings
 from reconciler.model.sysctl import full_name
 from reconciler.wording import suggest
@@ -26,19 +28,20 @@ _LOOPBACK = {
 def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interface | None:
     """Read an interface that meets the schema. Return None if anything else is wrong, and add that to `findings`."""
     before = len(findings)
-    hw_addr = data["hwAddr"]
+    hw_addr = data.get("hwAddr", "")
+    kind = made_links.kind_of(data)
     try:
-        hw_addr = parse_mac(hw_addr)
+        hw_addr = parse_mac(hw_addr) if hw_addr or kind is None else ""
     except ValueError as error:
         findings.append(Finding((*path, "hwAddr"), str(error)))
     for field, message in _LOOPBACK.items():
-        if data[field] == LOOPBACK:
+        if data.get(field) == LOOPBACK:
             findings.append(Finding((*path, field), message))
     addresses: dict[str, Address] = {}
     for index, item in enumerate(data.get("addresses", ())):
         where = (*path, "addresses", index)
         try:
-            address = _read_address(item, data["mtu"])
+            address = _read_address(item, data.get("mtu", 0))
         except ValueError as error:
             findings.append(Finding(where, str(error)))
             continue
@@ -48,13 +51,16 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
             findings.append(Finding(where, f"{address.address} is listed twice"))
         addresses[key] = address
     sysctls = read_of_nic(data, path, findings)
+    made = made_links.read(kind, data, path, findings) if kind else None
     if len(findings) > before:
         return None
     return Interface(
         name=data["name"],
-        device=data["device"],
+        device=made_key(kind, data["name"]) if kind else data["device"],
         hw_addr=hw_addr,
-        mtu=data["mtu"],
+        mtu=data.get("mtu", 0),
+        made=made,
+        master=data.get("master", ""),
         addresses=tuple(addresses.values()),
         queues=data.get("queues", 0),
         vhost_user_socket=data.get("vhostUserSocket"),
@@ -77,7 +83,7 @@ def _read_address(item: str | Mapping[str, Any], mtu: int) -> Address:
     ipv6 = len(packed) == 16
     if not ipv6 and length < 31 and prefix == network(prefix):
         raise ValueError(f"{text} is the address of the network itself; a host needs one within it")
-    if ipv6 and mtu < IPV6_MIN_MTU:
+    if ipv6 and 0 < mtu < IPV6_MIN_MTU:
         raise ValueError(f"{text} needs an MTU of at least {IPV6_MIN_MTU} (RFC 8200); this interface has {mtu}")
     if not ipv6 and "dad" in data:
         raise ValueError(f"{text} is IPv4; duplicate address detection (dad) is IPv6 only")
@@ -86,12 +92,14 @@ def _read_address(item: str | Mapping[str, Any], mtu: int) -> Address:
 
 def write(interface: Interface) -> dict[str, Any]:
     """Return an interface as the data of a manifest, without defaults."""
-    data: dict[str, Any] = {
-        "name": interface.name,
-        "device": interface.device,
-        "hwAddr": interface.hw_addr,
-        "mtu": interface.mtu,
-    }
+    data: dict[str, Any] = {"name": interface.name}
+    data |= made_links.write(interface.made) if interface.made else {"device": interface.device}
+    data |= {"hwAddr": interface.hw_addr} if interface.hw_addr else {}
+    # The kernel may have chosen one that no manifest can ask for.
+    is_sayable = 0 < interface.mtu <= MTU_MAX or not interface.made
+    data |= {"mtu": interface.mtu} if is_sayable else {}
+    if interface.master:
+        data["master"] = interface.master
     if interface.addresses:
         data["addresses"] = [a.address if a.dad else {"address": a.address, "dad": False} for a in interface.addresses]
     if interface.queues:
@@ -128,6 +136,8 @@ def _check(draft: Draft) -> Iterator[Finding]:
             path = (SECTION.name, index, "vhostUserSocket")
             yield Finding(path, "a network namespace has no vhost-user NICs; those are for virtual machines")
     yield from _duplicates(interfaces)
+    if any(each and each.beneath for each in interfaces):
+        yield from made_links.check(interfaces)
 
 
 def _duplicates(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
@@ -135,7 +145,11 @@ def _duplicates(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
         first: dict[str, int] = {}
         for index, interface in enumerate(interfaces):
             value = getattr(interface, attribute, None)
-            if value is not None and first.setdefault(value, index) != index:
+            if (
+                value
+                and (field == "name" or interface is None or interface.made is None)
+                and first.setdefault(value, index) != index
+            ):
                 yield Finding(
                     ("interfaces", index, field), f"{value} is the {field} of interfaces[{first[value]}] already"
                 )
@@ -162,7 +176,7 @@ class _Interfaces(ListSection[Interface]):
     def asks_for_all(self, value: Sequence[Interface] | None) -> tuple[Interface, ...]:
         """Return the sysctls that the manifest names, and nothing else of its interfaces."""
         bare = (replace(each, addresses=(), queues=0, vhost_user_socket=None) for each in value or ())
-        return tuple(each for each in bare if each.sysctls)
+        return tuple(each for each in bare if each.sysctls or each.made)
 
     def list_ours(self, observed: Observed) -> Iterator[str]:
         """Yield a line an interface, and a line for each of its addresses."""
@@ -192,7 +206,10 @@ def _sysctl_paths(interfaces: Sequence[Interface], nic: str, full: str) -> Itera
 
 def _words(interface: Interface) -> str:
     state = "up" if interface.up else "down"
-    return f"{interface.name} (host {interface.device}): {interface.hw_addr} mtu {interface.mtu} {state}"
+    origin = made_links.words(interface.made) if interface.made else f"host {interface.device}"
+    settings = [interface.hw_addr] * bool(interface.hw_addr) + [f"mtu {interface.mtu}"] * bool(interface.mtu)
+    settings += [f"master {interface.master}"] * bool(interface.master)
+    return f"{interface.name} ({origin}): {' '.join([*settings, state])}"
 
 
 def _check_kata(draft: Draft) -> Iterable[Finding]:

@@ -268,6 +268,8 @@ def _word(keyword: str, schema: Mapping[str, Any], value: Any, path: Path, file:
             yield Finding(path, f"{count(value)}; at most {limit} are allowed")
         case "minItems":
             yield Finding(path, f"{count(value)}; at least {limit} are needed")
+        case "oneOf" if (missing := _of_a_choice(value, limit, schema)) is not None:
+            yield from (Finding((*path, name), text) for name, text in missing)
         case "oneOf" if _has_better_error(value, limit, schema):
             return
         case "dependentRequired":
@@ -316,6 +318,25 @@ def _misread(value: Any) -> str | None:
     if not isinstance(value, dict) or list(value.values()) != [None] or _written(value) != value.keys():
         return None
     return misread_key(next(iter(value)))
+
+
+def _of_a_choice(value: Any, choices: list[Any], schema: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """Return (field, words) of what is wrong with a mapping that has fields of a choice; None if words say it better.
+
+    A choice is known by its first field. Without any, the first choice counts, if it has several fields.
+    """
+    if not isinstance(value, dict) or len(choices[0]["required"]) == 1:
+        return None
+    written = _written(value)
+    firsts = [choice for choice in choices if choice["required"][0] in written]
+    if len(firsts) > 1:
+        names = [choice["required"][0] for choice in firsts]
+        return [(names[1], f"not beside {names[0]}; an interface is one of them")]
+    needed = (firsts or choices)[0]["required"]
+    unknown = islice((name for name in value if name not in schema["properties"]), _COMPARED)
+    meant = written | {_meant(name, schema) for name in unknown}
+    fields = schema["properties"]
+    return [(name, f"missing; expected {_describe(fields[name], MANIFEST)}") for name in needed if name not in meant]
 
 
 def _has_better_error(value: Any, choices: list[Any], schema: Mapping[str, Any]) -> bool:

@@ -25,7 +25,7 @@ def read_of_nic(data: Mapping[str, Any], path: Path, findings: list[Finding]) ->
     if found and data["name"] in NO_NICS:
         message = f"the kernel has no sysctls for an interface named {data['name']}; choose another name"
         findings.append(Finding((*path, "name"), message))
-    if data["mtu"] < IPV6_MIN_MTU:
+    if 0 < data.get("mtu", 0) < IPV6_MIN_MTU:
         for name in found:
             if OF_NIC[name][0] == "ipv6":
                 message = f"is IPv6, which needs an MTU of at least {IPV6_MIN_MTU} (RFC 8200); this interface has"

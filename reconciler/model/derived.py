@@ -7,6 +7,7 @@ Source: net/ipv4/fib_frontend.c (fib_add_ifaddr), net/ipv6/addrconf.c (addrconf_
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from reconciler.model.address import contains, is_ipv6, last_address, network
 from reconciler.model.interface import Address, LinkState
@@ -46,6 +47,13 @@ def derived_routes(
     `managed`: the addresses of the NIC that the kernel manages. The routes of a network that has such an address, for
     example from a router advertisement, may have its source or its lifetime: they are left out.
     """
+    if state.table:
+        yield from (replace(each, table=state.table) for each in _derived(name, addresses, state, managed))
+    else:
+        yield from _derived(name, addresses, state, managed)
+
+
+def _derived(name: str, addresses: Sequence[Address], state: LinkState, managed: Iterable[str]) -> Iterator[Route]:
     managed = list(managed)
     shared = {network(each) for each in managed}
     alone = [each for each in addresses if network(each.address) not in shared]
@@ -71,9 +79,12 @@ def _ipv4_entries(name: str, addresses: Iterable[Address]) -> Iterator[Route]:
             yield _direct(name, last, kind="broadcast", table=TABLE_LOCAL, source=primary)
 
 
-def local_route(name: str, host: str) -> Route:
-    """Return the entry of the table `local` without which an IPv6 address of a NIC is no address of the sandbox."""
-    return _direct(name, f"{host}/128", kind="local", table=TABLE_LOCAL)
+def local_route(name: str, host: str, table: int = 0) -> Route:
+    """Return the entry of the table `local` without which an IPv6 address of a NIC is no address of the sandbox.
+
+    `table`: that of the VRF that the NIC belongs to, or 0.
+    """
+    return _direct(name, f"{host}/128", kind="local", table=table or TABLE_LOCAL)
 
 
 def is_link_local(address: str) -> bool:

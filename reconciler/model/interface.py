@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reconciler.model.made import Made
 from reconciler.model.sysctl import Sysctls
 
 # The only link that a namespace is born with.
 LOOPBACK = "lo"
 # Bytes. With less, a link cannot carry IPv6 (RFC 8200, 5), and the kernel removes IPv6 from it.
 IPV6_MIN_MTU = 1280
+# Bytes. The largest MTU of a manifest, by its schema.
+MTU_MAX = 9600
 # Bytes. IFALIASZ of linux/if.h is 256; with its terminating NUL, an alias must be shorter than that.
 ALIAS_MAX = 254
 # Bytes of a name: IFNAMSIZ of linux/if.h is 16, with the terminating NUL.
@@ -67,6 +71,9 @@ class Address:
 class Interface:
     """A NIC. `name` is its name in the sandbox, `device` its name on the host. `mtu` is in bytes.
 
+    `made`: what it is if it is made in the sandbox. Then `device` is `made_key`, and an empty `hw_addr` and an `mtu` of
+    0 leave these to the kernel, also in an observed one. `master`: the NIC of ours that it is a port of, or "".
+
     `queues` 0 means one queue. `up` is False only for an observed NIC: a desired one is always up. `sysctls` of an
     observed NIC are those that its desired one names.
     """
@@ -80,11 +87,23 @@ class Interface:
     vhost_user_socket: str | None = None
     sysctls: Sysctls = ()
     up: bool = True
+    made: Made | None = None
+    master: str = ""
 
     @property
     def key(self) -> str:
         """Return the device on the host, which identifies it: another `name` is a rename, not another NIC."""
         return self.device
+
+    @property
+    def beneath(self) -> frozenset[str]:
+        """Return the names of the NICs that have to be there before it: its link, and what it is a port of."""
+        return frozenset(filter(None, (self.made.link if self.made else "", self.master)))
+
+
+def given(interfaces: Iterable[Interface] | None) -> Iterator[Interface]:
+    """Yield the NICs that are devices of the host: all but those that are made in the sandbox."""
+    return (each for each in interfaces or () if each.made is None)
 
 
 class LinkState(NamedTuple):
@@ -92,8 +111,9 @@ class LinkState(NamedTuple):
 
     `ipv6`: IPv6 has configured the link: it is up, had a carrier, and IPv6 is not disabled. `generation`: how IPv6
     makes its link-local address, `eui64` (of the MAC address), `none` or `other`. `arp`, `multicast`: its flags.
-    `broadcast`: its MAC address for broadcasts. `master`: the link that it is a port of, and `vrf` whether that is a
-    VRF. `held`: `protodown` keeps its carrier off.
+    `broadcast`: its MAC address for broadcasts. `master`: the link of others that it is a port of, and `vrf` whether
+    that is a VRF. `table`: that of the VRF, ours or not, that it is a port of, or that it is. `hw_addr`: its MAC
+    address. `held`: `protodown` keeps its carrier off.
     `unsettled`: the IPv6 addresses (`address/length`) whose duplicate address detection has not ended well.
     """
 
@@ -104,6 +124,8 @@ class LinkState(NamedTuple):
     broadcast: str = ""
     master: str = ""
     vrf: bool = False
+    table: int = 0
+    hw_addr: str = ""
     held: bool = False
     unsettled: frozenset[str] = frozenset()
 

@@ -229,6 +229,7 @@ class Surroundings:
     `expiring`: a killed run has left `expire_nodest_conn` switched on. `now`: Unix seconds of the look.
     `local`: every address of every link; None if nothing was observed. `forwarding`, `forwarding6`: whether IPv4 and
     IPv6 packets are forwarded; only if IPVS was observed.
+    `lacking`: kinds of links that are to be made, and that the kernel does not have.
     `loopback`: whether `lo` is up. `no_carrier`: the devices of our NICs that are up and have no carrier.
     `machine`: what QEMU's monitor reports of a virtual machine. `hw_addrs`: MAC addresses of foreign links.
     `sysctls`: those that the kernel will change along with desired ones, by their names for sysctl(8).
@@ -261,6 +262,7 @@ class Surroundings:
     forwarding: bool = True
     forwarding6: bool = True
     loopback: bool = True
+    lacking: frozenset[str] = frozenset()
     no_carrier: frozenset[str] = frozenset()
     machine: Machine | None = None
     hw_addrs: frozenset[str] = frozenset()
@@ -288,6 +290,13 @@ class Observed:
         if self.around.unrecorded:
             kept = (each for each in had.interfaces or () if each.device not in self.around.unrecorded)
             had = replace(had, interfaces=tuple(kept))
+        if had.interfaces and any(each.made for each in had.interfaces):
+            had = replace(had, interfaces=tuple(map(self._with_address, had.interfaces)))
         if not self.around.sysctls:
             return had
         return replace(had, sysctls=(*(had.sysctls or ()), *self.around.sysctls))
+
+    def _with_address(self, nic: Interface) -> Interface:
+        """Return a NIC with the MAC address that it has, also if its manifest leaves that to the kernel."""
+        state = self.around.states.get(nic.device)
+        return replace(nic, hw_addr=state.hw_addr) if nic.made and state and not nic.hw_addr else nic

@@ -13,7 +13,7 @@ from socket import AF_INET, AF_INET6
 from reconciler.errors import BusyError, HostError, ProtocolError
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.route import TABLE_LOCAL, Route
-from reconciler.netlink import interface, message, route
+from reconciler.netlink import interface, made, message, route
 from reconciler.netlink.channel import ROUTE, Channel, LocalKernel
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.message import Message
@@ -79,6 +79,13 @@ class Engine:
             if failed is not None and failed.errno != errno.ENODEV:
                 raise ProtocolError(f"the kernel refused to report the link {name}: {failed}")
         return None
+
+    def lacks(self, kind: str) -> bool:
+        """Return whether the kernel does not have a kind of link, even as a module. It makes none."""
+        sequence = self.next_sequence()
+        answers = self.channel.exchange(made.lacks_request(kind, sequence), sequence)
+        failures = (message.failure(each) for each in answers if each.sequence == sequence)
+        return any(failed and made.lacks(failed.errno) for failed in failures)
 
     def device_to(self, address: str) -> str:
         """Return the name of the link by which the kernel would send a packet to an address.

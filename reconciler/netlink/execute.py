@@ -20,6 +20,7 @@ from reconciler.netlink.sections import encode, is_gone
 from reconciler.operations import Operation
 from reconciler.operations.address import AwaitAddress, DeleteAddress
 from reconciler.operations.item import DeleteItem
+from reconciler.operations.made import DeleteLink
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.route import DeleteRoute
@@ -30,7 +31,7 @@ BATCH = 1 << 16
 # on a host under load.
 DAD_TIMEOUT = 10.0
 _POLL = 0.02
-_DELETIONS = (DeleteAddress, DeleteItem, DeleteRoute)
+_DELETIONS = (DeleteAddress, DeleteItem, DeleteLink, DeleteRoute)
 
 
 class Request(NamedTuple):
@@ -113,7 +114,11 @@ def send_all(channel: Channel, batches: Iterable[Sequence[Request]], is_gone: Is
 
 
 def _outcomes(batch: Sequence[Request], answers: list[Message], is_gone: IsGone) -> list[Outcome]:
-    failures = {m.sequence: failed for m in answers if m.type == message.ERROR and (failed := message.failure(m))}
+    failures: dict[int, Failure] = {}
+    for answer in answers:
+        # Of an operation of two messages, the first failure is the reason.
+        if answer.type == message.ERROR and (failed := message.failure(answer)):
+            failures.setdefault(answer.sequence, failed)
     if not failures:
         return [Outcome(request.operation, Status.DONE) for request in batch]
     return [_outcome(request.operation, failures.get(request.sequence), is_gone) for request in batch]

@@ -31,7 +31,7 @@ _SIZES = {AF_INET: 4, AF_INET6: 16}
 _LINK_FLAGS = 0x1 | 0x2 | 0x80 | 0x100 | 0x200 | 0x1000
 # Attributes that are part of an object's name, or that change by themselves, are left out.
 _LINK_FIELDS = {1: "address", 2: "broadcast", 4: "mtu", 10: "master", 13: "txqueuelen", 20: "alias", 27: "group"}
-_IFNAME = 3
+_IFNAME, _IFLA_MASTER = 3, 10
 # Bytes: IFALIASZ of linux/if.h, without its NUL.
 _TEXT_MAX = 255
 # IFA_F_TENTATIVE, _DADFAILED, _OPTIMISTIC, _DEPRECATED.
@@ -100,18 +100,20 @@ def snapshot(engine: Engine, devices: Collection[str]) -> Snapshot:
 
 def _link(payload: bytes, names: Mapping[int, str]) -> Fact:
     name = names[_IFINFOMSG.unpack_from(payload)[2]]
-    return Fact(f"link {name}", Nic(name), _link_values(payload))
+    return Fact(f"link {name}", Nic(name), _link_values(payload, names))
 
 
 def _host_link(payload: bytes) -> Fact:
     name = _text(dict(message.attributes(payload, _IFINFOMSG.size))[_IFNAME])
-    return Fact(f"link {name} of the host", HostDevice(name), _link_values(payload))
+    return Fact(f"link {name} of the host", HostDevice(name), _link_values(payload, {}))
 
 
-def _link_values(payload: bytes) -> tuple[tuple[str, str], ...]:
+def _link_values(payload: bytes, names: Mapping[int, str]) -> tuple[tuple[str, str], ...]:
     _, type_, _, flags, _ = _IFINFOMSG.unpack_from(payload)
     found = dict(message.attributes(payload, _IFINFOMSG.size))
     state = "up" if flags & 1 else "down"
+    above = names.get(_number(found, _IFLA_MASTER), "") if _IFLA_MASTER in found else ""
+    found[_IFLA_MASTER] = above.encode()
     return (("state", state), ("type", f"{type_} {flags & _LINK_FLAGS & ~1:#x}"), *_values(found, _LINK_FIELDS))
 
 
@@ -191,7 +193,7 @@ _DECODERS: Mapping[int, Callable[[bytes, Mapping[int, str]], Fact | None]] = {
     neighbour.NEW: _neighbour,
     rule.NEW: _rule,
 }
-_TEXTS, _NUMBERS = {"alias", "label"}, {"mtu", "master", "txqueuelen", "group", "metric"}
+_TEXTS, _NUMBERS = {"alias", "label", "master"}, {"mtu", "txqueuelen", "group", "metric"}
 
 
 def _values(found: Mapping[int, bytes], fields: Mapping[int, str]) -> Iterator[tuple[str, str]]:

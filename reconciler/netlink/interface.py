@@ -41,7 +41,9 @@ _IFLA_INET6_FLAGS, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 _IF_READY = 0x80000000
 # IN6_ADDR_GEN_MODE_*.
 _GENERATIONS = {b"\0": "eui64", b"\1": "none"}
-_IFLA_INFO_KIND = 1
+_IFLA_LINK, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 5, 1, 2, 4, 5
+# The address that a port of a bond came with: as long as it is a port, it has that of the bond.
+_IFLA_BOND_SLAVE_PERM_HWADDR = 4
 _SKIP_STATISTICS = 8
 # Bytes: IFALIASZ - 1 of linux/if.h, MODULE_NAME_LEN of linux/module.h.
 _ALIAS_MAX, _KIND_MAX = 255, 64
@@ -72,7 +74,8 @@ class Link:
     `master`: the index of the link that it is a port of, or 0; `state` has neither that link's name nor what its
     addresses tell. `parent`: whether a device of a bus stands behind it, as the kernel reports from 5.14 on.
     `peer_namespace`: the number, within the namespace of the link, of the one that its peer or the link below it is in;
-    None if that is the same one, or if there is no such link.
+    None if that is the same one, or if there is no such link. `link`: the index of the one that it lies on, or 0.
+    `data`: the options of its kind, not decoded.
     """
 
     index: int
@@ -91,6 +94,8 @@ class Link:
     state: LinkState = UNKNOWN_STATE
     parent: bool = False
     peer_namespace: int | None = None
+    link: int = 0
+    data: bytes = b""
 
     @property
     def physical(self) -> bool:
@@ -163,11 +168,12 @@ def decode_link(payload: bytes) -> Link:
         raise ProtocolError(f"link message of {len(payload)} bytes")
     _, type_, index, flags, _ = _IFINFOMSG.unpack_from(payload)
     found = dict(message.attributes(payload, _IFINFOMSG.size))
-    kind = dict(message.attributes(found.get(_IFLA_LINKINFO, b""))).get(_IFLA_INFO_KIND, b"")
+    info = dict(message.attributes(found.get(_IFLA_LINKINFO, b"")))
+    kind = info.get(_IFLA_INFO_KIND, b"")
     return Link(
         index=index,
         name=message.text(found.get(_IFLA_IFNAME, b""), NAME_MAX, "name of a link"),
-        hw_addr=message.hardware_address(found.get(_IFLA_ADDRESS, b"")),
+        hw_addr=_own_address(info) or message.hardware_address(found.get(_IFLA_ADDRESS, b"")),
         mtu=_number(found.get(_IFLA_MTU)),
         up=bool(flags & _IFF_UP),
         carrier=bool(flags & _IFF_LOWER_UP),
@@ -181,7 +187,17 @@ def decode_link(payload: bytes) -> Link:
         state=_decode_state(flags, found),
         parent=_IFLA_PARENT_DEV_NAME in found,
         peer_namespace=_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else None,
+        link=_number(found.get(_IFLA_LINK)),
+        data=info.get(_IFLA_INFO_DATA, b""),
     )
+
+
+def _own_address(info: Mapping[int, bytes]) -> str:
+    """Return the MAC address that a port of a bond came with; "" for all other links."""
+    if info.get(_IFLA_INFO_SLAVE_KIND) != b"bond\0":
+        return ""
+    found = dict(message.attributes(info.get(_IFLA_INFO_SLAVE_DATA, b"")))
+    return message.hardware_address(found.get(_IFLA_BOND_SLAVE_PERM_HWADDR, b""))
 
 
 def _decode_state(flags: int, found: Mapping[int, bytes]) -> LinkState:
@@ -298,19 +314,26 @@ def encode_restore(link: Link, origin: Origin, sequence: int) -> bytes:
     return _encode_link(link.index, values, origin.up or None, sequence)
 
 
-def encode_link(operation: LinkOperation, index: int, sequence: int) -> bytes:
-    """Build the request of an operation that changes a link in place."""
+def encode_link(operation: LinkOperation, indexes: dict[str, int], sequence: int) -> bytes:
+    """Build the request of an operation that changes a link in place. KeyError for an unknown name.
+
+    `indexes`: of links by name; a rename updates it.
+    """
+    index = indexes[operation.name]
     values: list[tuple[str, str | int]] = []
     up: bool | None = None
     match operation:
         case RenameInterface():
             values = [("IFLA_IFNAME", operation.new_name)]
+            indexes[operation.new_name] = indexes.pop(operation.name)
         case SetLink():
             up = operation.up
             if operation.hw_addr is not None:
                 values.append(("IFLA_ADDRESS", operation.hw_addr))
             if operation.mtu is not None:
                 values.append(("IFLA_MTU", operation.mtu))
+            if operation.master is not None:
+                values.append(("IFLA_MASTER", indexes[operation.master] if operation.master else 0))
         case _:
             assert_never(operation)
     return _encode_link(index, values, up, sequence)

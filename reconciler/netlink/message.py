@@ -70,9 +70,14 @@ def sequence_of(request: bytes) -> int:
 
 
 def with_ack(request: bytes) -> bytes:
-    """Return an already built request, changed so that it asks for an answer."""
+    """Return an already built request, changed so that it asks for an answer: the last of its messages does."""
+    start = 0
     length, kind, flags, sequence, port = _HEADER.unpack_from(request)
-    return _HEADER.pack(length, kind, flags | ACK, sequence, port) + request[_HEADER.size :]
+    while start + length < len(request):
+        start += length
+        length, kind, flags, sequence, port = _HEADER.unpack_from(request, start)
+    header = _HEADER.pack(length, kind, flags | ACK, sequence, port)
+    return request[:start] + header + request[start + _HEADER.size :]
 
 
 def attribute(kind: int, payload: bytes) -> bytes:

@@ -19,12 +19,13 @@ from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_MAIN
 from reconciler.model.rule import KERNEL_TABLES, Rule
 from reconciler.model.sandbox import Sandbox
-from reconciler.netlink import interface, neighbour, route, rule
+from reconciler.netlink import interface, made, neighbour, route, rule
 from reconciler.netlink.engine import Engine
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
+from reconciler.operations.made import AddLink, ChangeLink, DeleteLink
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 
@@ -118,10 +119,11 @@ def encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) 
         case AddAddress() | ReplaceAddress() | DeleteAddress():
             return interface.encode_address(operation, indexes, sequence)
         case SetLink():
-            return interface.encode_link(operation, indexes[operation.name], sequence)
+            return interface.encode_link(operation, indexes, sequence)
+        case AddLink() | ChangeLink() | DeleteLink():
+            return made.encode(operation, indexes, sequence)
         case RenameInterface():
-            index = indexes[operation.new_name] = indexes.pop(operation.name)
-            return interface.encode_link(operation, index, sequence)
+            return interface.encode_link(operation, indexes, sequence)
         case AddItem() | ReplaceItem() | DeleteItem():
             return _encode_item(operation, indexes, sequence)
         case AwaitAddress():
@@ -151,5 +153,7 @@ def is_gone(operation: Operation, code: int) -> bool:
         return code == errno.ESRCH
     if isinstance(operation, DeleteItem):
         return code == errno.ENOENT
+    if isinstance(operation, DeleteLink):
+        return code == errno.ENODEV
     # ENXIO: IPv6 is off on this link, as after an MTU below its minimum.
     return isinstance(operation, DeleteAddress) and code in (errno.EADDRNOTAVAIL, errno.ENXIO)

@@ -88,7 +88,7 @@ class RenameInterface(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLink(Base):
-    """Change some settings of a NIC in one message; None leaves a setting as it is.
+    """Change some settings of a NIC in one message; None leaves a setting as it is. `master`: "" makes it no port.
 
     `was`: the old values, for people.
     """
@@ -97,13 +97,14 @@ class SetLink(Base):
     hw_addr: str | None = None
     mtu: int | None = None
     up: bool | None = None
+    master: str | None = None
     was: str = ""
     sign: Sign = "~"
 
     @property
     def command(self) -> str:
         """Return the command."""
-        return iproute2.set_link_command(self.name, hw_addr=self.hw_addr, mtu=self.mtu, up=self.up)
+        return iproute2.set_link_command(self.name, hw_addr=self.hw_addr, mtu=self.mtu, up=self.up, master=self.master)
 
     @property
     def comment(self) -> str:
@@ -114,6 +115,11 @@ class SetLink(Base):
     def subject(self) -> Subject:
         """Return the NIC."""
         return Nic(self.name)
+
+    @property
+    def needs(self) -> frozenset[Subject]:
+        """Return the NIC, and the one that it becomes a port of."""
+        return self.provides | ({Nic(self.master)} if self.master else set())
 
     @property
     def provides(self) -> frozenset[Subject]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from reconciler.operations.address import AddressOperation
 from reconciler.operations.interface import LinkOperation
 from reconciler.operations.item import ItemOperation
+from reconciler.operations.made import MadeOperation
 from reconciler.operations.route import RouteOperation
 
-NetworkOperation = LinkOperation | AddressOperation | RouteOperation | ItemOperation
+NetworkOperation = LinkOperation | MadeOperation | AddressOperation | RouteOperation | ItemOperation

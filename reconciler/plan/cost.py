@@ -19,8 +19,9 @@ from reconciler.model.rule import Rule
 from reconciler.model.sysctl import ALL_DISABLE_IPV6, IP_FORWARD
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
-from reconciler.operations.interface import DetachInterface, RenameInterface
+from reconciler.operations.interface import DetachInterface, RenameInterface, SetLink
 from reconciler.operations.item import AddItem, DeleteItem, ReplaceItem
+from reconciler.operations.made import AddLink, ChangeLink, DeleteLink
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.operations.sysctl import SetNetworkSysctl
 from reconciler.plan import Plan, path
@@ -155,7 +156,11 @@ class _Could:
 
     def cut(self, each: Operation) -> bool:
         match each:
-            case DetachInterface() | DeleteAddress() | DeleteRoute():
+            case DetachInterface() | DeleteLink() | DeleteAddress() | DeleteRoute():
+                return True
+            case SetLink(master=master):
+                return master is not None
+            case ChangeLink():
                 return True
             case ReplaceRoute(route=route, before=before):
                 return (route.type, route.nexthops) != (before.type, before.nexthops)
@@ -201,7 +206,8 @@ class _Judge:
         self._nics = {each.device: each for each in had.interfaces or ()}
         self._coming = {each.address.host for each in operations if isinstance(each, AddAddress | ReplaceAddress)}
         self._plugged = {each.device for each in operations if each.kind in _PLUGS}  # type: ignore[union-attr]
-        self._leaving = {each.name for each in operations if isinstance(each, DetachInterface)}
+        self._leaving = {each.name for each in operations if isinstance(each, DetachInterface | DeleteLink)}
+        self._made = {each.name for each in operations if isinstance(each, AddLink)}
         going = {(each.device, each.address.address) for each in operations if isinstance(each, DeleteAddress)}
         self._kept = {
             (nic.name, network(each.address))
@@ -251,6 +257,10 @@ class _Judge:
                 return lambda flow: self._worst(flow, lambda end: path.draws(address.address, device, end))
             case DetachInterface(name=name):
                 return self._by_nic(name, comes_back=False)
+            case DeleteLink(name=name):
+                return self._by_nic(name, comes_back=name in self._made)
+            case SetLink(name=name) | ChangeLink(name=name):
+                return self._by_nic(name, comes_back=True)
             case DeleteRoute(route=route):
                 return lambda flow: self._worst(flow, lambda end: self._without(route, end))
             case ReplaceRoute(route=route):

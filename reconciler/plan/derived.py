@@ -115,7 +115,7 @@ class Derived:
         state = self.state(nic)
         if not is_ipv6(address) or state is None or not nic.up or address in state.unsettled:
             return False
-        return local_route(nic.name, address.partition("/")[0]) not in self._found
+        return local_route(nic.name, address.partition("/")[0], state.table) not in self._found
 
     def marked(self, nic: Interface) -> Interface:
         """Return a NIC in which each address that the table `local` has lost is marked as such.
@@ -184,7 +184,9 @@ def _derived_anew(before: Address) -> set[str]:
 def _link_local(derived: Derived, nic: Interface, wish: Interface) -> Iterator[AddressOperation]:
     """Yield what gives a NIC its link-local address."""
     if derived.lacks_link_local(nic):
-        made = Address(address=link_local(wish.hw_addr), protocol=KERNEL_LINK_LOCAL)
+        state = derived.state(nic)
+        hw_addr = wish.hw_addr or (state.hw_addr if state else "")
+        made = Address(address=link_local(hw_addr), protocol=KERNEL_LINK_LOCAL)
         yield AddAddress(device=wish.name, address=made)
         return
     for address in filter(is_link_local, derived.managed(nic)):

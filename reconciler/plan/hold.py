@@ -91,14 +91,26 @@ def _stuck_devices(wishes: Sequence[Interface], had: Sequence[Interface], stuck:
         missing = [each for each in wishes if each.device in stay]
         more = {each.device for each in wishes if any(_is_in_place(old, each) for old in there)}
         more |= {each.device for each in had if each.device not in wanted and _is_replaced(each, missing)}
+        more |= _held_along(wishes, had, there, missing)
         if more <= stay:
             return stay
         stay |= more
 
 
+def _held_along(
+    wishes: Sequence[Interface], had: Sequence[Interface], there: Sequence[Interface], missing: Sequence[Interface]
+) -> set[str]:
+    """Return what lies on NICs that cannot be had (`missing`), and what those lie on that stay (`there`)."""
+    present = {each.name for each in there}
+    lacking = {each.name for each in missing} - present
+    beneath = {name for each in there for name in each.beneath}
+    found = {each.device for each in wishes if each.beneath & lacking}
+    return found | {each.device for each in had if each.name in beneath}
+
+
 def _is_in_place(old: Interface, wish: Interface) -> bool:
     """Return whether a NIC that stays has the name or the MAC address that another one should get."""
-    return old.device != wish.device and (old.name == wish.name or old.hw_addr == wish.hw_addr)
+    return old.device != wish.device and (old.name == wish.name or (bool(old.hw_addr) and old.hw_addr == wish.hw_addr))
 
 
 def _is_replaced(old: Interface, wishes: Iterable[Interface]) -> bool:

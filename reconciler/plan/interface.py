@@ -6,7 +6,7 @@ A link that is set down loses its routes and IPv6 addresses. So it is set down o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from reconciler.diff import diff
@@ -17,6 +17,7 @@ from reconciler.model.route import Route, connected_key
 from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Surroundings, VmAddress
 from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.segment import Network, Segment, Settings
+from reconciler.plan import made
 from reconciler.plan.device import about
 from reconciler.plan.sysctl import SysctlPlan, set_up
 
@@ -27,7 +28,7 @@ LIVE_ADDRESS_KINDS = frozenset({"tun", "veth", "dummy", "macvlan", "ifb", "virti
 
 
 class Host(Protocol):
-    """How devices of the host are attached to a kind of sandbox, and detached again."""
+    """How NICs are attached to a kind of sandbox, and detached again."""
 
     def attach(self, interface: Interface) -> list[Segment]:
         """Return what attaches a device, names it and sets it up. HostError if it does not exist or does not fit."""
@@ -41,11 +42,15 @@ class Host(Protocol):
     def is_in_the_way(self, removed: Interface, added: Sequence[Interface]) -> bool:
         """Return whether a device has to be detached before others are attached."""
 
-    def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
-        """Return what removes the half-done work of an earlier run."""
-
     def check(self, interface: Interface) -> None:
         """Raise HostError if the device of an interface that stays does not fit it."""
+
+
+class GivenHost(Host, Protocol):
+    """How devices of the host are."""
+
+    def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
+        """Return what removes the half-done work of an earlier run."""
 
 
 @dataclass(slots=True)
@@ -84,13 +89,15 @@ def plan_links(
     `managed`: the manifest has the section `interfaces`. Otherwise all are left alone, half-done ones as well.
     """
     plan = LinkPlan(ipv6_off=set(sysctls.ipv6_off), ipv6_cut=set(sysctls.ipv6_cut))
-    changes = diff(wanted, had)
+    hosts = _Hosts(driver, around)
+    # What they lie on has the name that it gets, so that a rename alone changes nothing of what lies on it.
+    settled = _with_new_names(had, wanted)
+    changes = diff(wanted, settled)
     removed = [change.before for change in changes if change.before and not change.after]
     added = [change.after for change in changes if change.after and not change.before]
     kept = [(change.before, change.after) for change in changes if change.before and change.after]
-    host = _host(driver, around)
-    staying = _stay(wanted, had) if managed else []
-    again = [pair for pair in staying if host.must_be_reattached(*pair)]
+    staying = _stay(wanted, settled) if managed else []
+    again = _again(staying, had, {each.name for each in removed}, hosts)
     kept = [pair for pair in kept if pair not in again]
     plan.renames = {before.name: after.name for before, after in kept if before.name != after.name}
     plan.removed = {interface.name for interface in removed}
@@ -100,42 +107,113 @@ def plan_links(
 
     claimed = {*plan.renames.values(), *(interface.name for interface in added)}
     if managed:
-        plan.early += host.clear(wanted)
+        plan.early += hosts.given.clear(wanted)
     _refuse_foreign_names(wanted, claimed & around.links, around.hw_addrs)
-    for interface in removed:
-        detached = host.detach(interface)
-        if (
-            interface.name in claimed
-            or host.is_in_the_way(interface, added)
-            or _is_claimed(interface.addresses, routes)
-        ):
+    early = {
+        each.name
+        for each in removed
+        if each.name in claimed or hosts.of(each).is_in_the_way(each, added) or _is_claimed(each.addresses, routes)
+    }
+    # A link that becomes a port has nothing on it that takes its packets.
+    joining = {before.name for before, after in kept if after.master and before.master != after.master}
+    early |= {each.name for each in removed if each.made and each.made.link in joining}
+    early = made.along(early, had, made.goes_away)
+    reasons = {pair[0].name: made.reason(pair) for pair in again}
+    # What lies on a link goes before it; the others in their order.
+    for interface in reversed(made.ordered(removed[::-1])):
+        detached = made.told(hosts.of(interface).detach(interface), reasons)
+        if interface.name in early:
             plan.early += detached
             plan.gone_early.add(interface.name)
         else:
             plan.late += detached
 
-    needs_down = {before.name: _needs_down(before, after, around) for before, after in kept}
+    needs_down = {
+        before.name: _needs_down(before, after, around) or (before.up and _joins_down(before, after, plan, had, wanted))
+        for before, after in kept
+    }
     plan.early.append(Network(tuple(SetLink(name=name, up=False) for name, down in needs_down.items() if down)))
-    plan.downed = {before.name for before, after in kept if needs_down[before.name] or (before.up and not after.up)}
+    down = {before.name for before, after in kept if needs_down[before.name] or (before.up and not after.up)}
+    plan.downed = made.along(down, had, made.goes_down)
     taken = {each.name for each in (*wanted, *had)} | around.links
     plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
-    for interface in added:
-        with about(interface, wanted):
-            plan.early += host.attach(interface)
     for pair in staying:
         if pair not in again:
             with about(pair[1], wanted):
-                host.check(pair[1])
+                hosts.of(pair[1]).check(pair[1])
             if pair not in kept:
                 plan.early.append(Settings(tuple(sysctls.of_nics.get(pair[1].device, ()))))
-    for before, after in kept:
-        if before.mtu != after.mtu:
-            plan.mtus[before.name] = (before.mtu, after.mtu)
-            plan.ipv6_off |= {before.name} if after.mtu < IPV6_MIN_MTU <= before.mtu else set()
-        link = _set_link(before, after, raise_again=before.name in plan.downed)
-        plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
+    before_of = {after.name: before for before, after in kept}
+    # What lies on a link, or becomes a port, comes after that one is as it should be.
+    for interface in made.ordered([*added, *(after for _, after in kept)]):
+        if interface.name in before_of:
+            _set_kept(plan, before_of[interface.name], interface, sysctls)
+            continue
+        with about(interface, wanted):
+            plan.early += hosts.of(interface).attach(interface)
     return plan
+
+
+def _set_kept(plan: LinkPlan, before: Interface, after: Interface, sysctls: SysctlPlan) -> None:
+    """Plan the settings of a NIC that stays."""
+    if before.mtu != after.mtu:
+        plan.mtus[before.name] = (before.mtu, after.mtu)
+        plan.ipv6_off |= {before.name} if after.mtu < IPV6_MIN_MTU <= before.mtu else set()
+    link = _set_link(before, after, raise_again=before.name in plan.downed, master=_new_master(before, after, plan))
+    plan.early += made.changes(before, after)
+    plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
+
+
+class _Hosts:
+    """How each NIC comes and goes: a device of the host, or a link that is made in the sandbox."""
+
+    def __init__(self, driver: DriverAddress, around: Surroundings) -> None:
+        self.given = _host(driver, around)
+        self._maker = made.Maker(around)
+
+    def of(self, interface: Interface) -> Host:
+        """Return how a NIC comes and goes."""
+        return self._maker if interface.made else self.given
+
+
+def _with_new_names(had: Sequence[Interface], wanted: Sequence[Interface]) -> tuple[Interface, ...]:
+    """Return NICs whose link and master have the names that these get."""
+    if not any(each.beneath for each in had):
+        return tuple(had)
+    new = {before.name: after.name for before, after in _stay(tuple(wanted), tuple(had))}
+    return tuple(
+        replace(
+            each,
+            master=new.get(each.master, each.master),
+            made=replace(each.made, link=new.get(each.made.link, each.made.link)) if each.made else None,
+        )
+        for each in had
+    )
+
+
+def _again(
+    staying: Sequence[tuple[Interface, Interface]], had: Sequence[Interface], removed: set[str], hosts: _Hosts
+) -> list[tuple[Interface, Interface]]:
+    """Return the NICs that are removed and added again: they, or what they lie on, cannot be changed in place."""
+    again = {before.name for before, after in staying if hosts.of(before).must_be_reattached(before, after)}
+    gone = made.along(again | removed, had, made.goes_away)
+    return [pair for pair in staying if pair[0].name in gone]
+
+
+def _new_master(before: Interface, after: Interface, plan: LinkPlan) -> str | None:
+    """Return the master that a NIC gets, "" for none; None if it keeps the one that it has."""
+    old = "" if before.master in plan.gone_early else before.master
+    return after.master if old != after.master else None
+
+
+def _joins_down(
+    before: Interface, after: Interface, plan: LinkPlan, had: Sequence[Interface], wanted: Sequence[Interface]
+) -> bool:
+    """Return whether a NIC leaves a master, or gets one, that takes a port only while the port is down."""
+    if _new_master(before, after, plan) is None:
+        return False
+    return made.downs_ports(before.master, had) or made.downs_ports(after.master, wanted)
 
 
 def _stay(wanted: tuple[Interface, ...], had: tuple[Interface, ...]) -> list[tuple[Interface, Interface]]:
@@ -144,7 +222,7 @@ def _stay(wanted: tuple[Interface, ...], had: tuple[Interface, ...]) -> list[tup
     return [(before[wish.key], wish) for wish in wanted if wish.key in before]
 
 
-def _host(driver: DriverAddress, around: Surroundings) -> Host:
+def _host(driver: DriverAddress, around: Surroundings) -> GivenHost:
     match driver:
         case NetnsAddress():
             from reconciler.plan.namespace import NamespaceHost
@@ -208,16 +286,24 @@ def _needs_down(before: Interface, after: Interface, around: Surroundings) -> bo
         return False
     if before.name != after.name and around.kernel and around.kernel < LIVE_RENAME:
         return True
-    return before.hw_addr != after.hw_addr and around.kinds.get(before.device) not in LIVE_ADDRESS_KINDS
+    return (
+        bool(after.hw_addr)
+        and before.hw_addr != after.hw_addr
+        and around.kinds.get(before.device) not in LIVE_ADDRESS_KINDS
+    )
 
 
-def _set_link(before: Interface, after: Interface, *, raise_again: bool) -> tuple[SetLink, ...]:
-    hw_addr = after.hw_addr if before.hw_addr != after.hw_addr else None
-    mtu = after.mtu if before.mtu != after.mtu else None
+def _set_link(
+    before: Interface, after: Interface, *, raise_again: bool, master: str | None = None
+) -> tuple[SetLink, ...]:
+    # What a manifest leaves to the kernel is empty.
+    hw_addr = after.hw_addr if before.hw_addr != after.hw_addr and after.hw_addr else None
+    mtu = after.mtu if before.mtu != after.mtu and after.mtu else None
     up = after.up if before.up != after.up or raise_again else None
-    if hw_addr is None and mtu is None and up is None:
+    if hw_addr is None and mtu is None and up is None and master is None:
         return ()
     was = [before.hw_addr] * (hw_addr is not None) + [f"mtu {before.mtu}"] * (mtu is not None)
+    was += [f"master {before.master}" if before.master else "no port"] * (master is not None)
     if before.up != after.up:
         was.append("up" if before.up else "down")
-    return (SetLink(name=after.name, hw_addr=hw_addr, mtu=mtu, up=up, was=", ".join(was)),)
+    return (SetLink(name=after.name, hw_addr=hw_addr, mtu=mtu, up=up, master=master, was=", ".join(was)),)

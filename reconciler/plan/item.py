@@ -40,7 +40,7 @@ class ItemPlan:
 
 def readdressed(had: Iterable[Interface], wanted: Iterable[Interface]) -> set[str]:
     """Return the NICs, by the names they have before, that get another MAC address."""
-    after = {interface.device: interface.hw_addr for interface in wanted}
+    after = {interface.device: interface.hw_addr for interface in wanted if interface.hw_addr}
     return {each.name for each in had if after.get(each.device, each.hw_addr) != each.hw_addr}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reconciler.errors import HostError
-from reconciler.model.interface import Interface
+from reconciler.model.interface import Interface, given
 from reconciler.model.machine import Machine, Other, Plugged, Slot
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.domain import AttachNic
@@ -60,7 +60,7 @@ class MachineHost:
             raise HostError(f"{interface.name}: the machine has no monitor, so no NIC can be plugged into it")
         self.check(interface)
         plugged = self._machine.plugged.get(interface.device)
-        up = SetLink(name=interface.name, mtu=interface.mtu, up=True, sign="+")
+        up = SetLink(name=interface.name, mtu=interface.mtu, master=interface.master or None, up=True, sign="+")
         naming = NameInterface(device=interface.device, hw_addr=interface.hw_addr, name=interface.name)
         if plugged and interface.device not in self._detached:
             # `clear` unplugs every NIC that differs from the desired one, so this one is as desired.
@@ -123,8 +123,9 @@ class MachineHost:
         """Return whether a NIC occupies the MAC address, the device or the slot that an added one needs."""
         plugged = self._machine.plugged.get(removed.device)
         macs = {removed.hw_addr, *([plugged.hw_addr] if plugged else ())}
-        taken = any(each.device == removed.device or each.hw_addr in macs for each in added)
-        return taken or len(added) > len(self._machine.slots)
+        coming = list(given(added))
+        taken = any(each.device == removed.device or each.hw_addr in macs for each in coming)
+        return taken or len(coming) > len(self._machine.slots)
 
     def clear(self, wanted: Sequence[Interface]) -> list[Segment]:
         """Remove netdevs without a NIC from QEMU.
@@ -231,7 +232,7 @@ def telling(wanted: Sequence[Interface], machine: Machine, segments: Sequence[Se
     """
     plugged = {machine.plugged[wish.device].hw_addr for wish in wanted if wish.device in machine.plugged}
     added = {each.hw_addr for each in flat(segments) if isinstance(each, (AddDevice, AttachNic))}
-    ours = {*(wish.hw_addr for wish in wanted), *plugged, *added}
+    ours = {*(wish.hw_addr for wish in given(wanted)), *plugged, *added}
     told = machine.managers.unmanaged
     if ours <= told and (ours or not told):
         return ()

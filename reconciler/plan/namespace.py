@@ -33,7 +33,8 @@ class NamespaceHost:
             host_name=device.name, namespace=self._address.shell_word, name=interface.name, origin=device.origin
         )
         hw_addr = None if device.kind in _FIXED_ADDRESS_KINDS else interface.hw_addr
-        up = SetLink(name=interface.name, hw_addr=hw_addr, mtu=interface.mtu, up=True, sign="+")
+        master = interface.master or None
+        up = SetLink(name=interface.name, hw_addr=hw_addr, mtu=interface.mtu, master=master, up=True, sign="+")
         return [Moves((attach,)), *set_up((up,), new_sysctls(interface))]
 
     def _device(self, interface: Interface) -> AttachableDevice:

@@ -89,14 +89,15 @@ def new_sysctls(interface: Interface) -> list[SetNetworkSysctl]:
 def set_up(links: Sequence[SetLink], sysctls: Iterable[SetNetworkSysctl]) -> list[Segment]:
     """Return the changes of a link and of its sysctls, which come after the MTU and before it goes up."""
     settings = tuple(sysctls)
-    if not settings:
+    if not settings and not any(link.up and link.master is not None for link in links):
         return [Network(tuple(links))]
     return [Network(tuple(_halves(links, up=False))), Settings(settings), Network(tuple(_halves(links, up=True)))]
 
 
 def _halves(links: Iterable[SetLink], *, up: bool) -> Iterator[SetLink]:
     for link in links:
-        if not up and (link.hw_addr is not None or link.mtu is not None or link.up is False):
+        changed = any(each is not None for each in (link.hw_addr, link.mtu, link.master))
+        if not up and (changed or link.up is False):
             yield replace(link, up=None if link.up else link.up)
         elif up and link.up:
             yield SetLink(name=link.name, up=True, sign=link.sign)

@@ -305,6 +305,8 @@ WITHOUT_ROW: dict[tuple[type, str], str] = {
         "its objects have rows of their own",
     ),
     (Ipvs, "guard"): "it is of a watch: tests/watch/test_machines.py",
+    (Interface, "made"): "each option of each kind: tests/made/test_kinds.py",
+    (Interface, "master"): "it needs a second interface: tests/made/test_kinds.py",
     (Interface, "up"): "a desired NIC is up: tests/system/test_fields.py",
     **{(Address, field): "only observed: tests/adversary" for field in ("peer", "protocol", "opaque")},
     **{

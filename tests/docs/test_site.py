@@ -25,7 +25,8 @@ def test_every_field_is_in_the_reference() -> None:
     listed = set(re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE))
     assert names(json.loads(MANIFEST.read_text())) <= listed
     assert "net.ipv4.ip_forward" in listed
-    assert "| `mtu` | integer from 46 to 9600 | needed | `1500` | an MTU from 46 to 9600 bytes |" in page
+    assert "| `mtu` | integer from 46 to 9600 |  | `1500` | an MTU from 46 to 9600 bytes |" in page
+    assert "| `id` | integer from 1 to 4094 | needed | `100` | a VLAN ID from 1 to 4094 |" in page
     assert "| `weight` | integer from 0 to 65535 | `1` | `100` |" in page
     policy = fields.page(ROOT / "schemas" / "reconciler-policy-v1.schema.json", fields.POLICY)
     assert {"drivers", "physicalDevices", "processes"} <= set(re.findall(r"^\| `([^`]+)` \|", policy, re.MULTILINE))

@@ -16,6 +16,7 @@ from reconciler.manifest.sandbox import complete, read_sections
 from reconciler.manifest.schema import schema_text
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
+from reconciler.model.made import KINDS, made
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
@@ -67,6 +68,8 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "queues": change(NIC, queues=256),
         "vhost_user_socket": change(NIC, vhost_user_socket="/run/vhost-user1"),
         "sysctls": change(NIC, sysctls=(("accept_ra", 0), ("ipv4.forwarding", 1))),
+        "made": change(NIC, device="vlan:eth0", made=made("vlan", {"id": 7}, "eth1"), hw_addr="", mtu=0),
+        "master": change(NIC, master="br0"),
     },
     NextHop: {
         "device": HOP,
@@ -171,11 +174,14 @@ SAID_AS = {
     (Service, "address"): "udp",
     (Service, "port"): "udp",
     (Server, "port"): "address",
+    (Interface, "made"): "vlan",
     (Rule, "fwmask"): "fwmark",
 }
 ALSO_SAID = {
     # A route of one next hop says it in its own fields.
     Route: {"gateway", "device", "onLink"},
+    # Each kind of link that is made in the sandbox.
+    Interface: KINDS.keys() - {"vlan"},
     # The other protocols, and what only a mark must say.
     Service: {"tcp", "sctp", "fwmark", "family"},
     # The same as `services`.

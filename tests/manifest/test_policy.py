@@ -58,6 +58,8 @@ HARMLESS = {
     "",
     *("apiVersion", "sandbox", "paused", "driver.kata.id", "sysctls", "interfaces", "interfaces[0]", "neighbours"),
     *(f"interfaces[0].{name}" for name in ("name", "hwAddr", "mtu", "addresses", "addresses[0]", "queues", "sysctls")),
+    # Made in the sandbox, on what is there.
+    *(f"interfaces[0].{name}" for name in ("vlan", "bridge", "bond", "vrf", "macvlan", "dummy", "master")),
     *("interfaces[0].addresses[0].address", "interfaces[0].addresses[0].dad"),
     *("neighbours[0]", *(f"neighbours[0].{name}" for name in ("address", "device", "hwAddr", "proxy", "router"))),
     *("routes", "routes[0]", "routes[0].nexthops", "routes[0].nexthops[0]"),
@@ -78,6 +80,7 @@ HARMLESS = {
 # Settings of the sandbox's kernel, of which the schema has a closed list, and values of rules of IPVS.
 VALUES = re.compile(
     r"(sysctls|interfaces\[0\]\.sysctls|ipvs\.(timeouts|sysctls))\.[a-z0-9_.]+"
+    r"|interfaces\[0\]\.(vlan|bridge|bond|vrf|macvlan)\.\w+"
     r"|ipvs\.services\[0\]\.(tcp|udp|sctp|fwmark|family|scheduler|schedulerFlags|persistent|netmask|persistenceEngine"
     r"|onePacket|ignore)"
     r"|ipvs\.services\[0\]\.servers\[0\]\.(address|weight|forward|(upper|lower)Threshold|tun(Type|Port|Checksum))"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from reconciler.model.ipvs import (
     Timeouts,
 )
 from reconciler.model.machine import SOCKET_PATH_MAX
+from reconciler.model.made import KINDS
 from reconciler.model.sandbox import NetnsAddress
 from reconciler.model.sysctl import OF_NIC, OF_SANDBOX
 from tests.examples import examples
@@ -103,7 +105,12 @@ def test_the_fields_are_these() -> None:
         "interfaces[0]",
         *(f"interfaces[0].{name}" for name in ("name", "device", "hwAddr", "mtu", "addresses", "addresses[0]")),
         *(f"interfaces[0].addresses[0].{name}" for name in ("address", "dad")),
-        *(f"interfaces[0].{name}" for name in ("queues", "vhostUserSocket", "sysctls")),
+        *(
+            f"interfaces[0].{path}"
+            for kind, found in KINDS.items()
+            for path in (kind, *([f"{kind}.link"] * found.on_link), *(f"{kind}.{each.name}" for each in found.options))
+        ),
+        *(f"interfaces[0].{name}" for name in ("master", "queues", "vhostUserSocket", "sysctls")),
         *(f"interfaces[0].sysctls.{name}" for name in OF_NIC),
         "neighbours",
         "neighbours[0]",
@@ -156,6 +163,21 @@ def test_what_is_chosen_from_is_what_the_model_has() -> None:
     ]
     # What is drained until a moment has that as its threshold.
     assert SCHEMA["$defs"]["threshold"]["maximum"] == DRAINING - 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_link_has_the_options_of_the_model(kind: str) -> None:
+    schema = SCHEMA["$defs"]["interface"]["properties"][kind]
+    found, options = schema["properties"], {each.name: each for each in KINDS[kind].options}
+    assert found.keys() - {"link"} == options.keys()
+    assert ("link" in found) == KINDS[kind].on_link
+    needed = [name for name, each in options.items() if each.default is None]
+    assert set(schema.get("required", ())) == {*needed, *(["link"] * KINDS[kind].on_link)}
+    for name, option in options.items():
+        assert found[name].get("default") == option.default
+        assert found[name].get("enum", []) == list(option.names)
+        most = found[name].get("maximum", 0) * option.unit
+        assert most < 1 << 8 * struct.calcsize(option.form)
 
 
 def test_a_path_of_a_socket_is_one_that_the_kernel_takes() -> None:

@@ -74,6 +74,11 @@ def test_with_ack_asks_for_an_answer_and_changes_nothing_else() -> None:
     )
 
 
+def test_of_several_messages_the_last_one_asks_for_an_answer() -> None:
+    one, other = (message.pack(message.NEW_LINK, message.REQUEST, 9, body) for body in (b"first...", b"body"))
+    assert message.with_ack(one + other) == one + message.with_ack(other)
+
+
 @pytest.mark.parametrize(
     ("payload", "length", "padding"), [(b"", 4, b""), (b"a", 5, bytes(3)), (b"abcd", 8, b""), (b"abcde", 9, bytes(3))]
 )

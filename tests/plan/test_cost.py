@@ -206,12 +206,13 @@ def test_words(cut: Cut, words: str) -> None:
 CAN_CUT = {
     *("AddAddress", "AddItem", "AddRoute", "DeleteAddress", "DeleteItem", "DeleteRoute", "ReplaceItem", "ReplaceRoute"),
     *("DetachInterface", "DeleteDevice", "DetachNic", "UnplugInterface", "DeleteContainerRoute", "SetNetworkSysctl"),
+    *("SetLink", "ChangeLink", "DeleteLink"),
     *("DeleteServer", "DeleteService", "DrainServer", "ImportedRule", "RuleCommand"),
 }
 CUTS_NOTHING = {
     *("AddContainerRoute", "AddDevice", "AddNetdev", "AddServer", "AddService", "AdoptDevices", "AdoptInterfaces"),
     *("AdoptNics", "AttachInterface", "AttachNic", "AwaitAddress", "DeleteNetdev", "EditServer", "EditService"),
-    *("MarkService", "NameInterface", "PlugInterface", "RenameInterface", "ReplaceAddress", "SetLink", "SetSysctl"),
+    *("MarkService", "NameInterface", "PlugInterface", "RenameInterface", "ReplaceAddress", "SetSysctl", "AddLink"),
     *("SetTimeouts", "SetUnmanaged", "StartExpiring", "StopExpiring", "StopFallback"),
     # Those of servers that are deleted, which are counted there.
     "DeleteConntrack",

@@ -22,7 +22,7 @@ def wanted(document: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"sysctls": _wanted_sysctls(document)}
     if "interfaces" in document:
         nics = document["interfaces"]
-        found["links"] = {nic["name"]: (nic["hwAddr"], nic["mtu"]) for nic in nics}
+        found["links"] = {nic["name"]: (nic.get("hwAddr"), nic.get("mtu"), nic.get("master")) for nic in nics}
         found["addresses"] = sorted((nic["name"], _address(each)) for nic in nics for each in nic.get("addresses", []))
     if "neighbours" in document:
         found["neighbours"] = sorted(
@@ -45,9 +45,7 @@ def seen(run: Run, document: dict[str, Any]) -> dict[str, Any]:
     names = [name for name, _ in _wanted_sysctls(document)]
     readers: dict[str, Callable[[], Any]] = {
         "sysctls": lambda: list(zip(names, run("sysctl", "-n", *names).split(), strict=True)) if names else [],
-        "links": lambda: {
-            each["ifname"]: (each["address"], each["mtu"]) for each in _links(run) if "UP" in each["flags"]
-        },
+        "links": lambda: _seen_links(run, document),
         "addresses": lambda: _seen_addresses(run),
         "neighbours": lambda: _seen_neighbours(run),
         "routes": lambda: sorted(
@@ -63,7 +61,26 @@ def seen(run: Run, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _links(run: Run) -> list[dict[str, Any]]:
-    return [each for each in json.loads(run("ip", "-j", "address")) if each["ifname"] != "lo"]
+    return [each for each in json.loads(run("ip", "-d", "-j", "address")) if each["ifname"] != "lo"]
+
+
+def _seen_links(run: Run, document: dict[str, Any]) -> dict[str, Any]:
+    """Return the links that are up, as far as the manifest speaks of each."""
+    fields = {nic["name"]: nic.keys() for nic in document["interfaces"]}
+    return {
+        each["ifname"]: tuple(
+            value if field in fields.get(each["ifname"], ()) else None
+            for field, value in (("hwAddr", _own_mac(each)), ("mtu", each["mtu"]), ("master", each.get("master")))
+        )
+        for each in _links(run)
+        if "UP" in each["flags"]
+    }
+
+
+def _own_mac(link: dict[str, Any]) -> str:
+    """Return the address of a link; a port of a bond has that of the bond for as long as it is one."""
+    own: str = link.get("linkinfo", {}).get("info_slave_data", {}).get("perm_hwaddr", link["address"])
+    return own
 
 
 def _both(run: Run, *words: str) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from reconciler.drivers.vm.nics import came_with
 from reconciler.drivers.vm.outside import OtherNic
 from reconciler.model.interface import LOOPBACK
 from reconciler.model.machine import Other
+from reconciler.model.mark import made_name
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink.interface import Link
 
@@ -27,7 +28,7 @@ def choose(
     named = {link.name: link for link in links if link.name not in ours}
     taken = {}
     for index, wish in enumerate(desired.interfaces or ()):
-        link = named.get(wish.name)
+        link = None if wish.made else named.get(wish.name)
         if link is None:
             continue
         found = [each for each in nics if not link.kind and each.hw_addr == came_with(link)]
@@ -47,7 +48,7 @@ def sort(
     taken: dict[str, Other] = {}
     left: dict[str, str] = {}
     for link in links:
-        if link.name in ours or link.name == LOOPBACK:
+        if link.name in ours or link.name == LOOPBACK or made_name(link.alias):
             continue
         found = [each for each in nics if not link.kind and each.hw_addr == came_with(link)]
         tap = found[0].tap if len(found) == 1 else ""

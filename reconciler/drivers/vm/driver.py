@@ -26,6 +26,7 @@ from reconciler.guest.client import GUARD_PERIOD, AgentClient, Notices
 from reconciler.guest.kernel import GuestKernel
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.whereabouts import place_of
+from reconciler.model.interface import given
 from reconciler.model.machine import NO_MANAGERS, Machine, Other, Plugged
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import LibvirtAddress, MachineAddress, Observed, Sandbox, VmAddress
@@ -198,7 +199,7 @@ class VmDriver:
                 for address in (link.hw_addr, came_with(link))
             ),
             # The guest reports no kind for these links, but QEMU does.
-            kinds=dict.fromkeys(seen, "virtio_net"),
+            kinds={**observed.around.kinds, **dict.fromkeys(seen, "virtio_net")},
             release=self._agent.kernel_release(),
         )
         return Observed(sandbox=observed.sandbox, around=around)
@@ -354,7 +355,7 @@ class VmDriver:
 def _elsewhere(state: Machine, desired: Sandbox) -> dict[str, str]:
     """Return in which other sandboxes TAPs of the manifest are."""
     ours = state.plugged.keys() | state.leftovers.keys() | state.orphans.keys()
-    taps = {each.device for each in desired.interfaces or () if each.vhost_user_socket is None} - ours
+    taps = {each.device for each in given(desired.interfaces) if each.vhost_user_socket is None} - ours
     busy = {device for device in taps if device in state.taps and state.taps[device].busy}
     return elsewhere.find_moved(taps - state.taps.keys()) | elsewhere.find_plugged(busy)
 

@@ -20,7 +20,7 @@ from reconciler.drivers.vm.outside import OtherNic, probe, taps
 from reconciler.errors import BusyError, ChannelError, HostError, SandboxGoneError
 from reconciler.guest import agent
 from reconciler.guest.guest_agent import GuestCommands
-from reconciler.model.interface import Interface
+from reconciler.model.interface import Interface, given
 from reconciler.model.machine import Machine, Other, Plugged, Slot
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import LibvirtAddress
@@ -284,7 +284,7 @@ class LibvirtPlugboard:
             plugged=plugged,
             slots=domain.slots,
             capacity=domain.capacity,
-            taps=taps({*plugged, *(each.device for each in wishes if each.vhost_user_socket is None)}),
+            taps=taps({*plugged, *(each.device for each in given(wishes) if each.vhost_user_socket is None)}),
             sockets={path: probe(path) for path in paths if path},
             kvm=domain.kvm,
             msi=domain.msi,

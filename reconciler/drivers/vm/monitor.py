@@ -13,7 +13,7 @@ from reconciler.drivers.vm.outside import OtherNic, probe, taps
 from reconciler.errors import BusyError, HostError
 from reconciler.guest.answer import Answer
 from reconciler.guest.qmp import Monitor, QmpError
-from reconciler.model.interface import Interface
+from reconciler.model.interface import Interface, given
 from reconciler.model.machine import Machine, Other, Plugged, Slot
 from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
 from reconciler.operations.machine import (
@@ -105,7 +105,7 @@ def _look(monitor: Monitor, nics: list[str], wishes: list[Interface], taken: Map
         },
         slots=tuple(slots),
         capacity=capacity,
-        taps=taps({*plugged, *(wish.device for wish in wishes if wish.vhost_user_socket is None)}),
+        taps=taps({*plugged, *(wish.device for wish in given(wishes) if wish.vhost_user_socket is None)}),
         sockets={path: probe(path) for wish in wishes if (path := wish.vhost_user_socket) and path not in connected},
         kvm=_ask(monitor, "query-kvm")["enabled"].flag(),
         shared_memory=bool(shared) and all(shared),

@@ -37,7 +37,7 @@ def _loopback(sandbox: Sandbox) -> Finding:
 def _links(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
     taps = around.machine.taps if around.machine else {}
     for index, interface in enumerate(sandbox.interfaces or ()):
-        device, path = interface.device, ("interfaces", index, "device")
+        device, path = interface.device, ("interfaces", index, interface.made.kind if interface.made else "device")
         tap = taps.get(device)
         if tap and not tap.up and interface.vhost_user_socket is None:
             yield Finding(path, f"{device} is down on the host, so no packet passes; ip link set {device} up")
@@ -78,6 +78,11 @@ def _tables(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
     if (sandbox.rules is None and not around.rules) or any(rule.l3mdev for rule in rules):
         return
     tables = {(rule.family == "ipv6", rule.table) for rule in rules}
+    # With the first VRF, the kernel adds a rule that looks up the tables of all.
+    routed = [
+        dict(each.made.options)["table"] for each in sandbox.interfaces or () if each.made and each.made.is_routed
+    ]
+    tables |= {(family, int(table)) for table in routed for family in (False, True)}
     said = set()
     for index, route in enumerate(sandbox.routes or ()):
         table = (route.is_ipv6, route.table)

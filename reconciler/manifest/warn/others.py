@@ -11,8 +11,8 @@ from reconciler.model.interface import Interface, LinkState
 from reconciler.model.route import PROTOCOL_KERNEL, Route
 from reconciler.model.sandbox import Sandbox, Surroundings
 
-# The kind of links that have no ARP and no multicast by nature.
-_DUMMY = "dummy"
+# The kinds of links that have no ARP and no multicast by nature, as what lies on them.
+_QUIET = frozenset({"dummy", "vrf"})
 _LOOPBACK = "127.0.0.0/8"
 _BROADCAST = "ff:ff:ff:ff:ff:ff"
 
@@ -34,12 +34,15 @@ def warnings(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
 def _interfaces(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
     """Yield warnings about links, and about foreign routes in front of those that the kernel makes of addresses."""
     places: dict[Route, int] = {}
+    kinds = {each.name: around.kinds.get(each.device, "") for each in sandbox.interfaces or ()}
     for index, interface in enumerate(sandbox.interfaces or ()):
         state = around.states.get(interface.device)
         if state is None:
             continue
         managed = [address for name, address in around.addresses if name == interface.name]
-        for words in _link_words(interface, state, managed, around.kinds.get(interface.device, "")):
+        below = interface.made.link if interface.made else ""
+        is_quiet = not _QUIET.isdisjoint((kinds[interface.name], kinds.get(below, "")))
+        for words in _link_words(interface, state, managed, is_quiet=is_quiet):
             yield Finding(("interfaces", index), f"{interface.name} {words}")
         places |= dict.fromkeys(derived_routes(interface.name, interface.addresses, state, managed), index)
     for routes in (around.routes, around.local_table):
@@ -47,16 +50,16 @@ def _interfaces(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
             yield Finding(("interfaces", places[route]), _taken(route, other))
 
 
-def _link_words(interface: Interface, state: LinkState, managed: Sequence[str], kind: str) -> Iterator[str]:
+def _link_words(interface: Interface, state: LinkState, managed: Sequence[str], *, is_quiet: bool) -> Iterator[str]:
     set_ = f"ip link set dev {interface.name}"
-    if kind != _DUMMY:
+    if not is_quiet:
         if not state.arp:
             yield f"neither sends nor answers ARP; set it there: {set_} arp on"
         if not state.multicast:
             yield f"has no multicast, which IPv6 needs; set it there: {set_} multicast on"
         if state.broadcast not in {"", _BROADCAST}:
             yield f"sends broadcasts to {state.broadcast}; set it there: {set_} broadcast {_BROADCAST}"
-    if state.master and not state.vrf:
+    if state.master and not (state.vrf or interface.master):
         yield f"is a port of {state.master}, which gets its packets; take it out there: {set_} nomaster"
     if state.held:
         yield f"has no carrier because of protodown; set it there: {set_} protodown off"

@@ -7,7 +7,10 @@ from tests.manifest.texts import Row, manifest, with_nic
 LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 NAME = "the name of the interface in the sandbox: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 DEVICE = "the name of the device on the host: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
-INTERFACE = "an interface: a mapping with name, device, hwAddr and mtu"
+INTERFACE = (
+    "an interface: a mapping with name, and with device, hwAddr and mtu, or one of vlan, bridge, bond, vrf, macvlan "
+    "and dummy"
+)
 MAC = "a unicast MAC address such as 02:42:20:6f:a3:69"
 MTU = "an MTU from 46 to 9600 bytes"
 QUEUES = "a number of queues from 0 to 256; 0 means a single queue"
@@ -16,7 +19,10 @@ SOCKET = (
     "'_', '-', '.' and '/'"
 )
 ADDRESS = "an address such as 172.16.0.3/16, or {address: fd00::1/64, dad: false}"
-NIC_FIELDS = "one of: name, device, hwAddr, mtu, addresses, queues, vhostUserSocket, sysctls"
+NIC_FIELDS = (
+    "one of: name, device, hwAddr, mtu, addresses, vlan, bridge, bond, vrf, macvlan, dummy, master, queues, "
+    "vhostUserSocket, sysctls"
+)
 
 ROWS: list[Row] = [
     (

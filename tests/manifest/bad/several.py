@@ -10,7 +10,10 @@ DEVICE = "the name of the device on the host: 1 to 15 letters, digits, '_', '-' 
 DRIVER = "one driver and its address, such as {netns: {name: web-1}}"
 MAC = "a unicast MAC address such as 02:42:20:6f:a3:69"
 QUEUES = "a number of queues from 0 to 256; 0 means a single queue"
-NIC_FIELDS = "one of: name, device, hwAddr, mtu, addresses, queues, vhostUserSocket, sysctls"
+NIC_FIELDS = (
+    "one of: name, device, hwAddr, mtu, addresses, vlan, bridge, bond, vrf, macvlan, dummy, master, queues, "
+    "vhostUserSocket, sysctls"
+)
 NOT_REACHED = "if it is on that link nevertheless: onLink: true"
 
 

@@ -1,0 +1,85 @@
+"""Operations on links that are made in the sandbox."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from reconciler.formats import iproute2
+from reconciler.model.identity import Nic, Subject
+from reconciler.model.made import Made, Value
+from reconciler.operations.base import Base, Sign
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnLink(Base):
+    name: str
+
+    @property
+    def subject(self) -> Subject:
+        """Return the link."""
+        return Nic(self.name)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the link: after a deletion, its name is free."""
+        return frozenset((Nic(self.name),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddLink(_OnLink):
+    """Make a link and mark it as ours."""
+
+    sign: ClassVar[Sign] = "+"
+    made: Made
+
+    @property
+    def command(self) -> str:
+        """Return the commands."""
+        return iproute2.add_link_command(self.name, self.made)
+
+    @property
+    def needs(self) -> frozenset[Subject]:
+        """Return the link itself, and the one that it lies on."""
+        return self.provides | ({Nic(self.made.link)} if self.made.link else set())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeLink(_OnLink):
+    """Change options of a link in place. `was`: the old values, for people."""
+
+    sign: ClassVar[Sign] = "~"
+    made: Made
+    changes: tuple[tuple[str, Value], ...]
+    was: str = ""
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.change_link_command(self.name, self.made.kind, self.changes)
+
+    @property
+    def comment(self) -> str:
+        """Return what is replaced."""
+        return f"was {self.was}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteLink(_OnLink):
+    """Delete a link that we made. `why`: if it is made again, what the kernel cannot change of it."""
+
+    sign: ClassVar[Sign] = "-"
+    why: str = ""
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.delete_link_command(self.name)
+
+    @property
+    def comment(self) -> str:
+        """Return why it is made again, and what goes with it."""
+        return self.why
+
+
+MadeOperation = AddLink | ChangeLink | DeleteLink

@@ -1,0 +1,228 @@
+"""Each kind of link in a real machine: `ip` reads its options back, and whatever is done to it is repaired.
+
+The kernel of the host need not have VLANs, bonds, VRFs and dummies; that of the machine has them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from reconciler.cli.main import main
+from reconciler.model.made import KINDS, Option
+from tests.conftest import Kernel
+from tests.machine import Guest
+from tests.system.box import MACS, VmBox, errors
+
+# What `ip -d -j` calls an option, where that is not its word in a command; and a value in its words.
+CALLED = {"lacp_rate": "ad_lacp_rate"}
+# A value of each option that is not its default, and the bond that can have it.
+OTHERS: dict[str, dict[str, Any]] = {
+    "vlan": {"id": 7, "protocol": "802.1ad"},
+    "macvlan": {"mode": "private"},
+    "bridge": {
+        "stp": True,
+        "forwardDelay": 4,
+        "ageingTime": 60,
+        "vlanFiltering": True,
+        "multicastSnooping": False,
+    },
+    "bond": {"mode": "802.3ad", "miimon": 200, "minLinks": 2, "transmitHashPolicy": "layer3+4", "lacpRate": "fast"},
+    "vrf": {"table": 1001},
+    "dummy": {},
+}
+NEEDED: dict[str, dict[str, Any]] = {
+    "vlan": {"id": 100, "link": "below"},
+    "macvlan": {"link": "below"},
+    "vrf": {"table": 1000},
+}
+BELOW = {"name": "below", "dummy": {}, "hwAddr": MACS[0]}
+
+
+@pytest.fixture(scope="module")
+def machine(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VmBox]:
+    made = VmBox(Kernel(), tmp_path_factory.mktemp("made") / "box.yaml", guest)
+    yield made
+    made.empty()
+
+
+def links(box: VmBox) -> dict[str, Any]:
+    """Return what `ip` says of each link but `lo`: what it lies on, is a port of, and its options."""
+    (listed,) = box._listed("link")
+    return {
+        each["ifname"]: {
+            "link": each.get("link"),
+            "master": each.get("master"),
+            "up": "UP" in each["flags"],
+            "alias": each.get("ifalias"),
+            "kind": each.get("linkinfo", {}).get("info_kind"),
+            "data": options(each.get("linkinfo", {})),
+        }
+        for each in listed
+        if each["ifname"] != "lo"
+    }
+
+
+def options(info: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a link that a manifest has, by their words; a bridge also has timers."""
+    kind = KINDS.get(info.get("info_kind", ""))
+    words = {CALLED.get(each.words, each.words) for each in kind.options} if kind else set()
+    return {name: value for name, value in info.get("info_data", {}).items() if name in words}
+
+
+def test_each_kind_and_option_is_tried() -> None:
+    assert {kind: {option.name for option in each.options} for kind, each in KINDS.items()} == {
+        kind: set(each) for kind, each in OTHERS.items()
+    }
+
+
+def told(option: Option, value: Any) -> Any:
+    """Return how `ip` shows a value."""
+    return value * option.unit if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_option_is_what_ip_reads(machine: VmBox, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    needed = NEEDED.get(kind, {})
+    known = {option.name: option for option in KINDS[kind].options}
+    # Without any option that it can be without, and with another value of each.
+    for own in (needed, needed | OTHERS[kind]):
+        nics = [{"name": "made", kind: own}, BELOW]
+        machine.apply("--allow-delete", "all", interfaces=nics)
+        assert machine.diff(interfaces=nics) == []
+        found = links(machine)["made"]
+        assert (found["kind"], found["up"], found["link"]) == (kind, True, own.get("link"))
+        for each in known.values():
+            if each.only_with and own.get("mode") != each.only_with:
+                continue
+            value = own.get(each.name, each.default)
+            read = found["data"][CALLED.get(each.words, each.words)]
+            read = {"802.1Q": "802.1q"}.get(read, read) if isinstance(read, str) else read
+            assert (each.name, read) == (each.name, told(each, value)), found
+    capsys.readouterr()
+    assert main(["show", "-o", "json", str(machine.file)]) == 0
+    (shown,) = [each for each in json.loads(capsys.readouterr().out)["interfaces"] if each["name"] == "made"]
+    assert shown == {"name": "made", kind: own}
+
+
+# A port of each master, what lies on a bond and on a dummy, and routes in the table of the VRF.
+NICS: list[dict[str, Any]] = [
+    {"name": "over", "vlan": {"link": "bond1", "id": 7}, "addresses": ["10.7.0.2/24", "fd07::2/64"]},
+    {"name": "bond1", "bond": {"mode": "active-backup"}, "mtu": 1400},
+    {"name": "one", "dummy": {}, "hwAddr": MACS[1], "master": "bond1"},
+    {"name": "two", "dummy": {}, "master": "bond1"},
+    {"name": "routed", "dummy": {}, "master": "red", "addresses": ["10.60.0.2/24", "fd60::2/64"]},
+    {"name": "red", "vrf": {"table": 1000}, "addresses": ["10.61.0.1/32"]},
+    {"name": "br1", "bridge": {"vlanFiltering": True}, "addresses": ["10.9.0.1/24"]},
+    {"name": "port", "dummy": {}, "master": "br1"},
+    {"name": "mv1", "macvlan": {"link": "base"}, "addresses": ["10.8.0.2/24"]},
+    {"name": "base", "dummy": {}},
+    {"name": "tagged", "vlan": {"link": "base", "id": 5}},
+]
+ROUTES = [
+    {"dest": "10.70.0.0/16", "gateway": "10.7.0.1", "device": "over"},
+    {"dest": "10.71.0.0/16", "gateway": "10.60.0.1", "device": "routed", "table": 1000},
+    {"dest": "fd71::/64", "gateway": "fd60::1", "device": "routed", "table": 1000},
+]
+# What somebody does, and how many operations repair it. What the kernel takes along is restored by the same apply.
+ATTACKS = {
+    "link set port nomaster": 1,
+    "link set one nomaster": 2,
+    "link set routed nomaster": 6,
+    "link set routed master br1": 6,
+    "link set two down": 1,
+    "link set base down": 2,
+    "link set bond1 mtu 1300": 1,
+    "link set bond1 type bond miimon 250": 1,
+    "link set br1 type bridge vlan_filtering 0": 1,
+    "link set mv1 type macvlan mode private": 1,
+    f"link set one address {MACS[9]}": 0,
+    "link set routed up": 0,
+    "link del tagged": 2,
+    "link del mv1": 3,
+    "link del base": 7,
+    "link del bond1": 11,
+    "link del red": 9,
+    "link del br1": 4,
+    "link del port": 3,
+    "link set tagged down; link set tagged name other": 2,
+    "link set base down; link set base name other": 3,
+    "address flush dev routed": 4,
+    "link add link base name spare type vlan id 9": 0,
+}
+
+
+def test_whatever_is_done_to_them_is_repaired(machine: VmBox, repeats: Callable[[int], int]) -> None:
+    machine.apply("--allow-delete", "all", interfaces=NICS, routes=ROUTES)
+    assert machine.diff(interfaces=NICS, routes=ROUTES) == []
+    calm, routes = links(machine), machine.routes_and_rules()[0]
+    assert {name: each["master"] for name, each in calm.items() if each["master"]} == {
+        "one": "bond1",
+        "two": "bond1",
+        "routed": "red",
+        "port": "br1",
+    }
+    wrong = {}
+    # Each takes a second of a processor in a guest: `make soak` tries all of them.
+    for attack, count in list(ATTACKS.items())[:: max(1, len(ATTACKS) // repeats(28))]:
+        machine.ip("-batch", "-", stdin=attack.replace("; ", "\n"))
+        planned = machine.diff(interfaces=NICS, routes=ROUTES)
+        if planned:
+            machine.apply("--allow-delete", "all", interfaces=NICS, routes=ROUTES)
+        left = machine.diff(interfaces=NICS, routes=ROUTES)
+        for foreign in links(machine).keys() - calm.keys():
+            machine.ip("link", "del", foreign)
+        if len(planned) != count or left or links(machine) != calm or machine.routes_and_rules()[0] != routes:
+            wrong[attack] = planned, left
+    assert [f"{attack}: {found}" for attack, found in wrong.items()] == []
+
+
+def test_what_the_kernel_cannot_change_is_made_again_and_an_undo_leads_back(
+    machine: VmBox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = [BELOW, {"name": "v", "vlan": {"link": "below", "id": 7}, "addresses": ["10.7.0.2/24"]}]
+    above = {"name": "w", "vlan": {"link": "v", "id": 8}, "addresses": ["10.8.0.2/24", "fd08::2/64"]}
+    routes = [{"dest": "10.70.0.0/16", "gateway": "10.8.0.1", "device": "w"}]
+    machine.apply("--allow-delete", "all", interfaces=[*first, above], routes=routes)
+    second = [BELOW, {"name": "v", "vlan": {"link": "below", "id": 9}, "addresses": ["10.7.0.2/24"]}, above]
+    before = links(machine), machine.state()
+    # The kernel has no such source address.
+    refused = {"dest": "10.71.0.0/16", "gateway": "10.8.0.1", "device": "w", "source": "198.51.100.77"}
+    file = machine.write(interfaces=second, routes=[*routes, refused])
+    assert main(["apply", "--all-or-nothing", file]) == 2
+    assert "box is as it was before" in errors(capsys)
+    assert (links(machine), machine.state()) == before
+    (first_line, *others) = machine.diff(interfaces=second, routes=routes)
+    assert (first_line, others[0]) == ("ip link del dev w", "ip link del dev v")
+    assert main(["diff", machine.write(interfaces=second, routes=routes)]) == 1
+    printed = capsys.readouterr().out
+    assert "# was id 7, which the kernel cannot change; its addresses and routes are added again" in printed
+    assert "# it goes with the link it lies on, and is made again with its addresses and routes" in printed
+    machine.apply("--allow-delete", "all", interfaces=second, routes=routes)
+    assert machine.diff(interfaces=second, routes=routes) == []
+    assert links(machine)["v"]["data"]["id"] == 9
+
+
+def test_a_kind_that_the_kernel_lacks_is_named_before_anything_changes(
+    machine: VmBox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.apply("--allow-delete", "all", interfaces=[BELOW])
+    guest = machine._guest
+    modprobe = guest.output("cat", "/proc/sys/kernel/modprobe").strip()
+    guest.output("sh", "-c", "echo /bin/false >/proc/sys/kernel/modprobe; rmmod macvlan || true")
+    try:
+        made = [BELOW, {"name": "mv", "macvlan": {"link": "below"}}, {"name": "other", "dummy": {}}]
+        file = machine.write(interfaces=made)
+        words = "the kernel of the sandbox has no links of kind macvlan; load or install its module: modprobe macvlan"
+        assert main(["diff", file]) == 2
+        assert f"interfaces[1].macvlan: interface mv: {words}" in errors(capsys)
+        assert main(["apply", file]) == 2
+        assert words in errors(capsys)
+        assert set(links(machine)) == {"below"}
+    finally:
+        guest.output("sh", "-c", f"echo {modprobe} >/proc/sys/kernel/modprobe")
+    assert main(["apply", file]) == 0
+    assert set(links(machine)) == {"below", "other", "mv"}
