@@ -147,13 +147,14 @@ class AgentClient:
 
     def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
         """Return whether the guest's kernel has modules, loaded or not; without those of which nobody knows."""
+        names = [name for name in names if name in agent.MODULES]
         if not names:
             return {}
         try:
             lines = b"".join(self._request(agent.MODULES_GET, "\n".join(names).encode())).decode().split("\n")
         except _FailedError as failed:
-            if failed.errno == errno.EOPNOTSUPP:
-                # An agent that is older than this request.
+            if failed.errno in {errno.EOPNOTSUPP, errno.EPERM}:
+                # An agent that is older than this request, or than one of the modules.
                 return {}
             raise failed.translated() from None
         except UnicodeDecodeError:
