@@ -112,7 +112,27 @@ def test_the_fields_are_these() -> None:
         "routes[0]",
         *(f"routes[0].{name}" for name in ("dest", "gateway", "device", "onLink", "type", "nexthops", "nexthops[0]")),
         *(f"routes[0].nexthops[0].{name}" for name in ("gateway", "device", "weight", "onLink")),
-        *(f"routes[0].{name}" for name in ("table", "metric", "source", "mtu", "advmss")),
+        *(
+            f"routes[0].{name}"
+            for name in (
+                "table",
+                "metric",
+                "source",
+                "mtu",
+                "mtuLock",
+                "advmss",
+                "window",
+                "hoplimit",
+                "initcwnd",
+                "initrwnd",
+                "rtoMin",
+                "quickack",
+                "congctl",
+            )
+        ),
+        "routes[0].features",
+        "routes[0].features[0]",
+        *(f"routes[0].{name}" for name in ("scope", "pref", "tos")),
         "rules",
         "rules[0]",
         *(f"rules[0].{name}" for name in ("priority", "family", "from", "to", "iif", "oif", "fwmark", "ipproto")),
