@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
+from typing import Any
 
 from hypothesis import strategies as st
 
-from reconciler.model.address import is_ipv6
+from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Address, Interface
 from reconciler.model.metric import Metrics, ordered
 from reconciler.model.neighbour import Neighbour
@@ -52,6 +53,7 @@ METRICS: tuple[tuple[str, int | str], ...] = (
     *(("window", 9000), ("advmss", 1200), ("advmss", 1300), ("hoplimit", 7), ("initcwnd", 20), ("features", 1)),
     *(("rtoMin", 40), ("initrwnd", 30), ("quickack", 1), ("congctl", "cubic"), ("congctl", "reno")),
 )
+ADDRESS_SCOPES = ("global", "global", "global", "link")
 TOSES = (0, 0, 0, 8, 16)
 PREFERENCES = ("medium", "medium", "low", "high")
 # Routers, hosts on a link and off it.
@@ -83,18 +85,33 @@ def _address(subnet: str, host: int) -> Address:
 
 
 @st.composite
+def options(draw: st.DrawFn) -> dict[str, Any]:
+    """What a manifest can say of the addresses of a network beside them; of most, nothing."""
+    if draw(st.integers(0, 2)):
+        return {}
+    metric, scope = draw(st.sampled_from((0, 7, 300))), draw(st.sampled_from(ADDRESS_SCOPES))
+    return {"metric": metric, "noprefixroute": not metric and draw(st.booleans()), "scope": scope}
+
+
+def _optional(address: Address, of_network: dict[str, Any]) -> Address:
+    """An address with these options; IPv6 has no scopes."""
+    return replace(address, **of_network | ({"scope": "global"} if is_ipv6(address.address) else {}))
+
+
+@st.composite
 def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr: str) -> Interface:
     """The NIC with one queue of the host device of a number, under a name and MAC address of the caller's choice."""
     count = draw(st.integers(0, ADDRESSES_MAX))
-    own = st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.key)
-    return Interface(
-        name=name, device=device, hw_addr=hw_addr, mtu=draw(st.sampled_from(MTUS)), addresses=tuple(draw(own))
-    )
+    own = draw(st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.key))
+    of_network = {network(subnet): draw(options()) for subnet in subnets(number)}
+    own = [_optional(each, of_network[network(each.address)]) for each in own]
+    return Interface(name=name, device=device, hw_addr=hw_addr, mtu=draw(st.sampled_from(MTUS)), addresses=tuple(own))
 
 
 def gateways(interface: Interface, *, ipv6: bool) -> list[tuple[str, bool]]:
     """Gateways of a family on the link of an interface, and whether that must be said (`on_link`)."""
-    networks = sorted({str(ip_interface(each.address).network) for each in interface.addresses})
+    # Without a connected route, nothing is on the link.
+    networks = sorted({str(ip_interface(each).network) for each in interface.prefixes})
     reached = [
         (str(network[host]), False)
         for network in map(ip_network, networks)
@@ -164,7 +181,8 @@ def routes(draw: st.DrawFn, nics: Sequence[Interface]) -> Route:
     if kind in REJECT_TYPES:
         return Route(dest=dest, type=kind, table=table, metric=metric, tos=tos)
     if kind in DIRECT_TYPES:
-        table = draw(st.sampled_from((table, TABLE_LOCAL)))
+        # All addresses as those of the sandbox leave no gateway.
+        table = table if dest.endswith("/0") else draw(st.sampled_from((table, TABLE_LOCAL)))
         devices = [nic.name for nic in nics] + ["lo"] * (kind == "local")
         hops: tuple[NextHop, ...] = (NextHop(device=draw(st.sampled_from(devices))),)
     else:

@@ -132,9 +132,11 @@ class Inside:
         tuned = sysctls.observe(
             self._kernel, desired, {device: owned.link.name for device, owned in ours.items()}, indexes
         )
-        wishes = {wish.device: {each.address for each in wish.addresses} for wish in desired.interfaces or ()}
+        wishes = {
+            wish.device: {each.address: each.label for each in wish.addresses} for wish in desired.interfaces or ()
+        }
         nics = {
-            device: _Nic(owned, [a for a in addresses if a.index == owned.link.index], wishes.get(device, set()))
+            device: _Nic(owned, [a for a in addresses if a.index == owned.link.index], wishes.get(device, {}))
             for device, owned in ours.items()
         }
         return Observed(
@@ -190,11 +192,11 @@ class Inside:
 
 
 class _Nic(NamedTuple):
-    """A link that is ours, its addresses, and those that a manifest wishes for."""
+    """A link that is ours, its addresses, and those that a manifest wishes for, with their labels."""
 
     owned: OwnedLink
     addresses: list[LinkAddress]
-    wishes: set[str]
+    wishes: Mapping[str, str | None]
 
     def is_managed(self, address: LinkAddress) -> bool:
         """Return whether the kernel manages an address: link-local, from a router advertisement, or leased.
@@ -244,7 +246,7 @@ class _Nic(NamedTuple):
             queues=self.owned.queues,
             vhost_user_socket=self.owned.socket,
             sysctls=tuned,
-            addresses=tuple(each.to_model(link) for each in self.addresses if not self.is_managed(each)),
+            addresses=tuple(each.to_model(link, self.wishes) for each in self.addresses if not self.is_managed(each)),
         )
 
 

@@ -52,13 +52,15 @@ def set_link_command(name: str, *, hw_addr: str | None, mtu: int | None, up: boo
 
 def address_command(verb: str, device: str, address: Address) -> str:
     """Return the command that does `verb` (add, replace, del) to an address of a NIC."""
-    nodad = "" if address.dad or verb == "del" else " nodad"
-    return f"ip address {verb} {_prefix_words(address)} dev {quote(device)}{nodad}"
+    words = [f"ip address {verb}", _prefix_words(address), "dev", quote(device)]
+    if verb != "del":
+        words += [*["nodad"] * (not address.dad), *replace(address, opaque=()).words]
+    return " ".join(words)
 
 
 def address_words(address: Address) -> str:
     """Return an address as iproute2 shows it, with what no manifest can express."""
-    return " ".join([_prefix_words(address), *["nodad"] * (not address.dad), *address.opaque])
+    return " ".join([_prefix_words(address), *["nodad"] * (not address.dad), *address.words])
 
 
 def _prefix_words(address: Address) -> str:
@@ -77,7 +79,9 @@ def await_command(device: str, address: Address) -> str:
 
 def route_command(verb: str, route: Route) -> str:
     """Return the command that does `verb` (add, replace, del) to a route of ours, or to one that the kernel derives."""
-    ip = "ip -6" if route.is_ipv6 else "ip"
+    # `default via inet6` alone would be IPv6.
+    mixed = any(hop.gateway and ":" in hop.gateway for hop in route.nexthops)
+    ip = "ip -6" if route.is_ipv6 else "ip -4" if mixed else "ip"
     protocol = "kernel" if route.protocol == PROTOCOL_KERNEL else route.protocol
     first, separator, hops = route_words(replace(route, opaque=())).partition(" nexthop ")
     return f"{ip} route {verb} {first} proto {protocol}{separator}{hops}"

@@ -167,6 +167,7 @@ def _read_addresses(entry: Entry) -> tuple[Address, ...]:
             entry.found.fault(path, str(error))
             continue
         options.usual("lifetime", {"forever"}, "no address of a manifest is deprecated")
+        options.skip("label", "write it into the manifest")
         options.rest()
         found[prefix] = Address(address=prefix)
     return tuple(found.values())

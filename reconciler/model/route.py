@@ -125,10 +125,10 @@ def identified(route: Route) -> Route:
     return route if named else replace(route, nexthops=())
 
 
-def connected_key(prefix: str) -> RouteKey:
-    """Return the key of the route that the kernel adds by itself for an address."""
+def connected_key(prefix: str, metric: int = 0) -> RouteKey:
+    """Return the key of the route that the kernel adds by itself for an address; `metric` is that of the address."""
     dest = network(prefix)
-    return (TABLE_MAIN, dest, IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0, 0, None)
+    return (TABLE_MAIN, dest, metric or (IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0), 0, None)
 
 
 class OnLink:

@@ -200,6 +200,17 @@ def _addresses() -> Iterator[Attack]:
     yield Attack("address flush scope link", "")
     yield Attack("address flush permanent dev eth0 scope global")
     yield Attack("address flush label eth0")
+    for address, options in (
+        ("192.0.2.130/27", ("metric 50 scope link", "label eth0:web metric 50", "label eth0:web metric 51 scope link")),
+        ("192.0.2.162/27", ("", "noprefixroute label eth0:1", "noprefixroute label eth0:adv")),
+        ("2001:db8:5::2/64", ("", "metric 71", "metric 70 noprefixroute")),
+        ("2001:db8:6::2/64", ("", "metric 70")),
+    ):
+        for option in options:
+            yield Attack(f"address del {address} dev eth0; address add {address} dev eth0 {option}")
+            yield Attack(f"address change {address} dev eth0 {option}")
+    yield Attack("route del 192.0.2.128/27 dev eth0")
+    yield Attack("route del 2001:db8:5::/64 dev eth0")
     # The second address of a network becomes its first.
     yield Attack("address del 192.0.2.2/24 dev eth0; address add 192.0.2.2/24 dev eth0")
 

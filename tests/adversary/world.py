@@ -24,6 +24,10 @@ def sections(first: str, second: str) -> dict[str, Any]:
                     "198.51.100.2/32",
                     "2001:db8:1::2/64",
                     {"address": "2001:db8:1::3/64", "dad": False},
+                    {"address": "192.0.2.130/27", "label": f"{ETH0}:web", "metric": 50, "scope": "link"},
+                    {"address": "192.0.2.162/27", "noprefixroute": True},
+                    {"address": "2001:db8:5::2/64", "metric": 70},
+                    {"address": "2001:db8:6::2/64", "noprefixroute": True},
                 ],
             },
             {

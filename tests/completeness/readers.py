@@ -47,6 +47,30 @@ def links(ip: Run) -> list[Data]:
     ]
 
 
+def addresses(ip: Run) -> list[Data]:
+    """Read the addresses of the NICs but for `lo` and link-local ones, each with its connected routes."""
+    listed = [
+        route
+        for family in ("-4", "-6")
+        for route in json.loads(ip("-d", "-j", family, "route", "show", "table", "main", "proto", "kernel"))
+        if route["dst"] != "fe80::/64"
+    ]
+    return [
+        {
+            "address": f"{each['local']}/{each['prefixlen']}",
+            "dad": not each.get("nodad"),
+            "label": each.get("label"),
+            "scope": each["scope"],
+            "metric": each.get("metric", 0),
+            "noprefixroute": each.get("noprefixroute", False),
+            "connected": [(route["dst"], route.get("metric", 0)) for route in listed],
+        }
+        for link in json.loads(ip("-d", "-j", "address"))
+        for each in link["addr_info"]
+        if link["ifname"] != "lo" and not each["local"].startswith("fe80:")
+    ]
+
+
 def routes(ip: Run) -> list[Data]:
     """Read the routes of our protocol."""
     found = []

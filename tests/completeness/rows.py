@@ -96,12 +96,25 @@ PLUGGED = rows(
     ("vhost_user_socket", {"vhostUserSocket": "SOCKET"}, "SOCKET", "netdev_add vhost-user"),
 )
 ADDRESS = {"address": "fd00::2/64"}
-ADDRESSES = rows(
-    Address,
-    ADDRESS,
-    ("address", {"address": "fd00::3/64"}, "fd00::3/64", "fd00::3/64"),
-    ("dad", {"dad": False}, False, "nodad"),
-)
+ADDRESSES = [
+    *rows(
+        Address,
+        ADDRESS,
+        ("address", {"address": "fd00::3/64"}, "fd00::3/64", "fd00::3/64"),
+        ("dad", {"dad": False}, False, "nodad"),
+        ("metric", {"metric": 7}, 7, "metric 7", {"connected": [("fd00::/64", 7)]}),
+        ("noprefixroute", {"noprefixroute": True}, True, "noprefixroute", {"connected": []}),
+    ),
+    *rows(
+        Address,
+        {"address": "10.0.0.2/16"},
+        ("label", {"label": "eth0:1"}, "eth0:1", "label eth0:1"),
+        ("scope", {"scope": "link"}, "link", "scope link"),
+        ("metric", {"metric": 7}, 7, "metric 7", {"connected": [("10.0.0.0/16", 7)]}),
+        ("noprefixroute", {"noprefixroute": True}, True, "noprefixroute", {"connected": []}),
+        variant="ipv4",
+    ),
+]
 
 ROUTE = {"dest": "10.8.0.0/16", "device": "eth0"}
 ROUTE6 = {"dest": "2001:db8::/32", "device": "eth0"}

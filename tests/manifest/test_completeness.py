@@ -58,6 +58,10 @@ EXAMPLES: dict[type, dict[str, Any]] = {
     Address: {
         "address": Address(address="10.0.0.2/24"),
         "dad": Address(address="fd00::2/64", dad=False),
+        "label": Address(address="10.0.0.2/24", label="eth0:1"),
+        "scope": Address(address="10.0.0.2/24", scope="host"),
+        "metric": Address(address="10.0.0.2/24", metric=4294967295),
+        "noprefixroute": Address(address="10.0.0.2/24", noprefixroute=True),
     },
     Interface: {
         "name": NIC,

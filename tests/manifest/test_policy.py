@@ -58,7 +58,11 @@ HARMLESS = {
     "",
     *("apiVersion", "sandbox", "paused", "driver.kata.id", "sysctls", "interfaces", "interfaces[0]", "neighbours"),
     *(f"interfaces[0].{name}" for name in ("name", "hwAddr", "mtu", "addresses", "addresses[0]", "queues", "sysctls")),
-    *("interfaces[0].addresses[0].address", "interfaces[0].addresses[0].dad"),
+    *(
+        "interfaces[0].addresses[0].address",
+        "interfaces[0].addresses[0].dad",
+        *(f"interfaces[0].addresses[0].{name}" for name in ("label", "scope", "metric", "noprefixroute")),
+    ),
     *("neighbours[0]", *(f"neighbours[0].{name}" for name in ("address", "device", "hwAddr", "proxy", "router"))),
     *("routes", "routes[0]", "routes[0].nexthops", "routes[0].nexthops[0]"),
     *(f"routes[0].{name}" for name in ("dest", "gateway", "device", "onLink", "type", "table", "metric", "source")),

@@ -109,7 +109,7 @@ ROWS: list[Row] = [
         "excellent",
         "198.51.100.0/24, gateway: 192.0.2.2",
         '"2001:db8:9::/48", gateway: 192.0.2.2',
-        "13:38: routes[1].gateway: 192.0.2.2 is IPv4, and the destination is IPv6",
+        "13:40: routes[1].gateway: 192.0.2.2 is IPv4, and the destination is IPv6",
     ),
     Row(
         "gateway out of reach",

@@ -81,7 +81,7 @@ def _seen_addresses(run: Run) -> list[tuple[str, str]]:
         (link["ifname"], f"{each['local']}/{each['prefixlen']}")
         for link in _links(run)
         for each in link["addr_info"]
-        if each["scope"] == "global"
+        if not each["local"].startswith("fe80:")
     )
 
 
