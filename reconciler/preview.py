@@ -10,7 +10,8 @@ from reconciler.plan import Plan, plan
 from reconciler.safety import fingerprint
 
 if TYPE_CHECKING:
-    from reconciler.drivers.rehearsal import Rehearsal
+    from reconciler.drivers.rehearsal import Captured, Rehearsal
+    from reconciler.guest.throwaway import Throwaways
     from reconciler.model.ipvs import ServiceKey
     from reconciler.plan.cost import Cost
 
@@ -79,11 +80,23 @@ def priced(found: Preview, driver: Driver | None) -> Preview:
     return found._replace(cost=cost(found.plan, found.observed, operations, traffic))
 
 
-def rehearsed(found: Preview, driver: Driver) -> Preview:
-    """Return a preview with what a kernel says to the plan in a copy of the sandbox. HostError if none can be made."""
+def captured(found: Preview, driver: Driver) -> Captured | None:
+    """Return what a copy of the sandbox is made of; None if there is nothing to try in one."""
     if not found.plan.segments:
-        return found
+        return None
     # Few commands prove anything.
+    from reconciler.drivers.rehearsal import capture
+
+    return capture(driver, found.observed, found.plan)
+
+
+def rehearsed(found: Preview, of: Captured | None, throwaways: Throwaways) -> Preview:
+    """Return a preview with what a kernel says to the plan in a copy of the sandbox. HostError if none can be made.
+
+    The sandbox itself is not needed any more.
+    """
+    if of is None:
+        return found
     from reconciler.drivers.rehearsal import rehearse
 
-    return found._replace(rehearsal=rehearse(driver, found.observed, found.plan))
+    return found._replace(rehearsal=rehearse(of, found.plan, throwaways))

@@ -22,6 +22,7 @@ from reconciler.netlink.execute import DAD_TIMEOUT
 from reconciler.operations import Operation
 from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface
 from reconciler.operations.outcome import Outcome, Status, is_independent
+from reconciler.operations.route import RouteOperation
 from reconciler.operations.segment import Segment, Table, flat, without
 from reconciler.plan.hold import hold
 from reconciler.preview import Adoption, Preview, compare, preview
@@ -41,7 +42,9 @@ class Proof:
     def __init__(self, driver: Driver, segments: Sequence[Segment]) -> None:
         """Read everything, unless the plan changes nothing but an IPVS table."""
         self._driver = driver
-        self._devices = {each.name for each in chain(*map(about, flat(segments))) if isinstance(each, HostDevice)}
+        # A plan may have thousands of routes, and none is a device of the host.
+        others = (each for each in flat(segments) if not isinstance(each, RouteOperation))
+        self._devices = {each.name for each in chain(*map(about, others)) if isinstance(each, HostDevice)}
         self._before: Snapshot | None = None
         if not all(isinstance(segment, Table) for segment in segments):
             self._before = driver.snapshot(self._devices)

@@ -114,6 +114,9 @@ class Box:
         del devices
         return Snapshot()
 
+    def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
+        raise AssertionError(names)
+
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         raise AssertionError(names)
 

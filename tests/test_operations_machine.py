@@ -40,6 +40,7 @@ SECOND = LibvirtAddress(domain="a b", uri="qemu+unix:///system?socket=/run/b")
 
 NETWORKD = "/run/systemd/network/00-reconciler.network"
 NM, NM_RELOAD = "/run/NetworkManager/conf.d/00-reconciler.conf", "nmcli general reload conf"
+LINK = "/run/systemd/network/00-reconciler.link"
 OPERATIONS: list[tuple[Operation, str, str]] = [
     (
         AddNetdev(device="tap1", queues=1),
@@ -78,6 +79,11 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
         SetUnmanaged(hw_addrs=(MAC, "02::"), managers=("NetworkManager", "unknown")),
         "~",
         f"printf '%s\\n' '[device-reconciler]' match-device=mac:{MAC},mac:02:: managed=0 >{NM}; {NM_RELOAD}",
+    ),
+    (
+        SetUnmanaged(hw_addrs=(MAC,), managers=("systemd-udevd",)),
+        "~",
+        f"printf '%s\\n' '[Match]' PermanentMACAddress={MAC} '[Link]' NamePolicy= >{LINK}; udevadm control --reload",
     ),
     (
         SetUnmanaged(hw_addrs=(), managers=("systemd-network",)),

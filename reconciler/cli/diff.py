@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from reconciler.cli.authority import add_push, read_policy
 from reconciler.cli.beside import Output, beside
 from reconciler.cli.only import add_only, chosen
-from reconciler.cli.output import print_data, print_warnings, say, warn
+from reconciler.cli.output import is_obedient, print_data, print_warnings, rewrite, say, warn
 from reconciler.cli.parser import add_output
 from reconciler.cli.reaching import reaching
 from reconciler.cli.render import plan_data, refusal_lines, render_plan, render_summary
-from reconciler.cli.script import render_script
 from reconciler.drivers import connect
 from reconciler.errors import ApplyError, HostError
 from reconciler.manifest.load import Manifest, load, warnings
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed
-from reconciler.preview import Preview, compare, preview, priced, rehearsed
+from reconciler.preview import Preview, captured, compare, preview, priced, rehearsed
 from reconciler.safety import combine
 from reconciler.wording import suggest
+
+if TYPE_CHECKING:
+    from reconciler.guest.throwaway import Throwaways
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -71,23 +76,36 @@ def run(arguments: argparse.Namespace) -> int:
     errors: dict[str, Sequence[str]] = {}
     failed = 0
 
-    def work(manifest: Manifest, output: Output) -> Preview:
-        return _preview(manifest, output, saved, policy, arguments)
+    with _throwaways(prove=arguments.prove) as throwaways:
 
-    for ended in beside(manifests, work):
-        if ended.result:
-            previews.append((ended.manifest, ended.result))
-        else:
-            errors[ended.manifest.sandbox.id] = ended.lines()
-            warn(*ended.lines())
-            failed = max(failed, ended.exit_code)
+        def work(manifest: Manifest, output: Output) -> Preview:
+            return _preview(manifest, output, saved, policy, arguments, throwaways)
+
+        for ended in beside(manifests, work):
+            if ended.result:
+                previews.append((ended.manifest, ended.result))
+            else:
+                errors[ended.manifest.sandbox.id] = ended.lines()
+                warn(*ended.lines())
+                failed = max(failed, ended.exit_code)
     print_warnings(warnings((manifest, each.observed.around) for manifest, each in previews))
     _print(arguments, previews, errors)
     for manifest, each in previews:
-        if each.rehearsal and each.rehearsal.failed:
+        if each.rehearsal and each.rehearsal.proven is False:
             warn(*refusal_lines(manifest, each.rehearsal))
             failed = max(failed, ApplyError.exit_code)
     return failed or int(any(each.plan.operations for _, each in previews))
+
+
+def _throwaways(*, prove: bool) -> AbstractContextManager[Throwaways | None]:
+    """Return the machines in which plans are tried; none are started before they are needed."""
+    if not prove:
+        return nullcontext()
+    # Few commands prove anything.
+    from reconciler.guest.throwaway import Throwaways
+
+    # A machine starts for seconds, and a person waits.
+    return Throwaways(rewrite if is_obedient(sys.stderr) else lambda _: None)
 
 
 def _preview(
@@ -96,6 +114,7 @@ def _preview(
     saved: dict[str, Observed] | None,
     policy: Policy,
     arguments: argparse.Namespace,
+    throwaways: Throwaways | None,
 ) -> Preview:
     desired = manifest.sandbox
     if saved is not None:
@@ -107,7 +126,8 @@ def _preview(
         return found if arguments.output == "text" else priced(found, None)
     with connect(desired, policy, report=reaching(desired.id, "diff", output.warn)) as driver:
         found = priced(preview(driver, desired, adopt=arguments.adopt), driver)
-        return rehearsed(found, driver) if arguments.prove else found
+        seen = captured(found, driver) if throwaways else None
+    return rehearsed(found, seen, throwaways) if throwaways else found
 
 
 def _load_saved(file: str) -> dict[str, Observed]:
@@ -124,6 +144,9 @@ def _print(
             if previews:
                 say("", render_summary([each for _, each in previews]))
         case "shell":
+            # Few want a script.
+            from reconciler.cli.script import render_script
+
             print("#!/bin/sh\nset -e")
             for manifest, each in previews:
                 print(render_script(manifest, each))

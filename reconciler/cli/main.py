@@ -106,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Imported before any output begins.
     command = importlib.import_module(_module(arguments.command))
     try:
-        if os.path.isdir(PENDING):
+        if _waits():
             # Most hosts have no change that waits to be confirmed.
             from reconciler.cli.confirm import undo_overdue
 
@@ -128,6 +128,16 @@ def _run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         warn("interrupted; run the same command again to finish, or `reconciler diff` to see what is left")
         return 130
+
+
+def _waits() -> bool:
+    """Return whether a change waits to be confirmed, or is being undone. Only root sees that."""
+    try:
+        with os.scandir(PENDING) as folders:
+            return any(os.listdir(each.path) for each in folders)
+    except OSError:
+        # What else is wrong there, the command itself reports when it takes the lock of a sandbox.
+        return False
 
 
 def _glued(words: list[str]) -> list[str]:

@@ -45,11 +45,18 @@ def _rehearsal_words(found: Rehearsal | None, count: int) -> Iterator[str]:
         return
     match found.proven:
         case True:
-            yield f"proven: a kernel has carried out {count:,} {plural('operation', count)} in a copy of the sandbox"
+            done = f"{count:,} {plural('operation', count)}"
+            yield f"proven: kernel {found.kernel} has carried out {done} in a copy of the sandbox"
         case False:
             yield f"NOT possible: {found.failed[0].operation.command}: {found.failed[0].reason}"
         case None:
-            yield "not proven: some of it could not be tried"
+            if found.failed:
+                refused = f"{found.failed[0].operation.command}: {found.failed[0].reason}"
+                yield f"not proven: kernel {found.kernel} refused in a copy of the sandbox: {refused}"
+            elif found.kernel:
+                yield f"not proven, although kernel {found.kernel} refused nothing in a copy of the sandbox:"
+            else:
+                yield "not proven, as nothing could be tried:"
     yield from (*found.untried, *found.lacks)
 
 
@@ -114,6 +121,8 @@ def plan_data(manifest: Manifest, preview: Preview) -> dict[str, Any]:
 def _rehearsal_data(found: Rehearsal) -> dict[str, Any]:
     return {
         "proven": found.proven,
+        "kernel": found.kernel or None,
+        "sandboxKernel": found.own or None,
         "failed": [{"command": each.operation.command, "reason": each.reason} for each in found.failed],
         "untried": list(found.untried),
         "lacks": list(found.lacks),

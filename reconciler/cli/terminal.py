@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import sys
 from collections.abc import Mapping
 from io import TextIOWrapper
 from typing import TextIO
@@ -81,6 +82,13 @@ def is_ascii(stream: TextIO) -> bool:
 def columns(stream: TextIO) -> int | None:
     """Return how many columns a terminal has; None if a stream is no terminal."""
     return (_size(stream)[0] or _COLUMNS) if stream.isatty() else None
+
+
+def help_width() -> int:
+    """Return in how many columns help is written, as argparse counts them: by COLUMNS, else by standard output."""
+    named = os.environ.get("COLUMNS", "")
+    wanted = int(named) if named.isdecimal() else 0
+    return (wanted or (_size(sys.__stdout__)[0] if sys.__stdout__ else 0) or _COLUMNS) - 2
 
 
 def rows_of(stream: TextIO) -> int:

@@ -13,9 +13,9 @@ from reconciler.manifest.files import is_stream
 from reconciler.watch import log
 from reconciler.watch.probation import Confirm
 from reconciler.watch.rollout import Pace, parse_at_once
+from reconciler.watch.settings import Settings
 from reconciler.watch.tuning import tune
 from reconciler.watch.watcher import Options, Watcher
-from reconciler.watch.worker import Settings
 
 # The defaults of --look and --full-look, in seconds.
 LOOK, FULL_LOOK = 5.0, 600.0

@@ -16,9 +16,9 @@ from dataclasses import replace
 from reconciler import rundir
 from reconciler.doctor import firewall, netpicture
 from reconciler.doctor.facts import HOST, Host, Network, Unknown, Usage
-from reconciler.drivers.inside import release
 from reconciler.errors import ReconcilerError
 from reconciler.guest.qemu import PROGRAM
+from reconciler.model.release import series
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.facts import snapshot
@@ -58,7 +58,7 @@ def read() -> Host:
     return Host(
         root=os.geteuid() == 0,
         lacking=tuple(_lacking()) if os.geteuid() == 0 else (),
-        release=release(os.uname().release),
+        release=series(os.uname().release),
         tun=_device(_TUN),
         kvm=_device(_KVM),
         qemu="" if shutil.which(PROGRAM) else f"there is no program {PROGRAM}",

@@ -79,6 +79,9 @@ class Driver(Protocol):
         None of them behind kata-runtime, which reads none.
         """
 
+    def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
+        """Return whether the sandbox's kernel has modules, loaded or not; without those of which nobody knows."""
+
     def traffic(self) -> Traffic:
         """Read the connections of the sandbox, and the routes that they take. It takes no lock and loads no module.
 

@@ -15,7 +15,7 @@ from reconciler.netlink import sysctl as sysctls
 from reconciler.netlink.channel import ROUTE, Kernel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.interface import Link, LinkAddress
-from reconciler.netlink.sections import TABLES
+from reconciler.netlink.sections import TABLES, is_ipvs_only
 from reconciler.operations.segment import Network, Settings, Table
 from reconciler.plan.derived import Derived
 
@@ -111,8 +111,10 @@ class Inside:
         The kernel completes a new IPv6 address a moment after it has added it: wait for that.
         """
         deadline = time.monotonic() + _SETTLE_TIMEOUT
+        # Of an IPVS table, warnings about its services need them.
+        needs_addresses = not is_ipvs_only(desired) or bool(desired.ipvs and desired.ipvs.services)
         while True:
-            addresses = self.engine.addresses()
+            addresses = self.engine.addresses() if needs_addresses else None
             observed = self._look(desired, links, ours, addresses)
             incomplete = desired.interfaces is not None and Derived((), observed).is_incomplete()
             if not incomplete or time.monotonic() > deadline:
@@ -121,14 +123,15 @@ class Inside:
         return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, quick=quick)
 
     def _look(
-        self, desired: Sandbox, links: list[Link], ours: Mapping[str, OwnedLink], addresses: list[LinkAddress]
+        self, desired: Sandbox, links: list[Link], ours: Mapping[str, OwnedLink], found: list[LinkAddress] | None
     ) -> Observed:
+        addresses = found or []
         indexes = {link.name: link.index for link in links}
         wanted = [table for table in TABLES if table.is_wanted(desired)]
-        found = {table.name: table.observe(self.engine, indexes, desired) for table in wanted}
-        ours_of: dict[str, Any] = {name: each.ours for name, each in found.items()}
-        foreign_of: dict[str, Any] = {name: each.foreign for name, each in found.items()}
-        around_of: dict[str, Any] = {name: value for each in found.values() for name, value in each.around.items()}
+        tables = {table.name: table.observe(self.engine, indexes, desired) for table in wanted}
+        ours_of: dict[str, Any] = {name: each.ours for name, each in tables.items()}
+        foreign_of: dict[str, Any] = {name: each.foreign for name, each in tables.items()}
+        around_of: dict[str, Any] = {name: value for each in tables.values() for name, value in each.around.items()}
         tuned = sysctls.observe(
             self._kernel, desired, {device: owned.link.name for device, owned in ours.items()}, indexes
         )
@@ -147,7 +150,7 @@ class Inside:
                 interfaces=tuple(nic.to_model(device, tuned.of_nics.get(device, ())) for device, nic in nics.items()),
                 **ours_of,
             ),
-            around=replace(_around(links, nics, addresses), sysctls=tuned.along, **around_of, **foreign_of),
+            around=replace(_around(links, nics, found), sysctls=tuned.along, **around_of, **foreign_of),
         )
 
     def _with_ipvs(self, observed: Observed, desired: Ipvs, *, quick: bool) -> Observed:
@@ -250,7 +253,7 @@ class _Nic(NamedTuple):
         )
 
 
-def _around(links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAddress]) -> Surroundings:
+def _around(links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAddress] | None) -> Surroundings:
     """Return what is known from links and addresses about foreign objects and about the kernel."""
     indexes = {link.index: link for link in links}
     own = {nic.owned.link.index for nic in nics.values()}
@@ -260,17 +263,10 @@ def _around(links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAdd
         addresses=frozenset((name, each.address) for name, nic in names for each in nic.managed()),
         tentative=frozenset((name, each.address) for name, nic in names for each in nic.tentative()),
         dad_failed=frozenset((name, each.address) for name, nic in names for each in nic.addresses if each.dad_failed),
-        local=frozenset(a.address.partition("/")[0] for a in addresses),
+        local=None if addresses is None else frozenset(a.address.partition("/")[0] for a in addresses),
         loopback=all(link.up for link in links if link.name == LOOPBACK),
         no_carrier=frozenset(d for d, nic in nics.items() if nic.owned.link.up and not nic.owned.link.carrier),
         kinds={device: nic.owned.link.kind for device, nic in nics.items()},
         states={device: nic.state(indexes) for device, nic in nics.items()},
         hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
     )
-
-
-def release(text: str) -> tuple[int, int]:
-    """Return major and minor of a kernel's release, such as (6, 1) of 6.1.0-56-cloud-amd64; 0 for what is no number."""
-    major, minor, *_ = [*text.split("."), "0", "0"]
-    digits = "".join(filter(str.isdecimal, minor[:4]))
-    return int(major) if major.isdecimal() else 0, int(digits or 0)

@@ -138,6 +138,11 @@ class KataDriver:
         del names
         return {}
 
+    def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
+        """Find none: kata-runtime lists none."""
+        del names
+        return {}
+
     def traffic(self) -> Traffic:
         """Return that none are known, as the runtime lists none."""
         # Only a plan that can cut connections pays for the import.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere, home
 from reconciler.drivers.given import GivenDevices
-from reconciler.drivers.inside import Inside, OwnedLink, release
+from reconciler.drivers.inside import Inside, OwnedLink
 from reconciler.drivers.lock import SandboxLock, refuse_waiting
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
@@ -141,7 +141,7 @@ class NetnsDriver:
             unrecorded=frozenset(taken),
             unproven={name: origin for name, origin in unproven.items() if name not in _names(taken)},
             mtus={device: link.mtus for device, (link, _) in ours.items()},
-            kernel=release(os.uname().release),
+            release=os.uname().release,
         )
         return Observed(sandbox=observed.sandbox, around=around)
 
@@ -154,6 +154,11 @@ class NetnsDriver:
         """Read sysctls, as the protocol says."""
         with self._budget.step():
             return self._inside.read_sysctls(names)
+
+    def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
+        """Find none: the kernel is this one, which tries a plan itself."""
+        del names
+        return {}
 
     def traffic(self) -> Traffic:
         """Read the connections, as the protocol says."""

@@ -1,89 +1,108 @@
 """Carries a plan out in a copy of the sandbox, before it touches the sandbox itself.
 
-The copy is two namespaces without names: one like the sandbox, and one in place of the host, with the devices that are
-to move. They end with the thread that has them, so nothing is left whenever this process dies.
+The copy is a namespace without a name, and another one is in place of the host, with the devices that are to move.
+Both are of this host, where its kernel is the sandbox's or of the same series; they end with the thread that has them.
+Otherwise they are in a throwaway machine. So nothing is left whenever this process dies.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.drivers import Driver
-from reconciler.drivers.home import temporary_name
-from reconciler.drivers.inside import Inside, release
-from reconciler.errors import HostError
+from reconciler.drivers.inside import Inside
+from reconciler.drivers.tryout import Files, Tryout
+from reconciler.errors import HostError, ReconcilerError
+from reconciler.model.release import series
 from reconciler.model.sandbox import KataAddress, MachineAddress, Observed
 from reconciler.model.sysctl import full_name
-from reconciler.netlink import interface, replica
+from reconciler.netlink import replica
 from reconciler.netlink.channel import ROUTE, LocalKernel, enter_new_namespace
 from reconciler.netlink.engine import Engine
-from reconciler.netlink.execute import Request, send
 from reconciler.netlink.facts import Snapshot
-from reconciler.netlink.message import Failure
-from reconciler.netlink.sections import is_gone
 from reconciler.operations import Operation
-from reconciler.operations.interface import (
-    AdoptInterfaces,
-    AttachInterface,
-    DetachInterface,
-    MoveOperation,
-    RenameInterface,
-)
 from reconciler.operations.outcome import Outcome, Status, until_failure
-from reconciler.operations.segment import (
-    Commands,
-    Imports,
-    Moves,
-    Network,
-    Plugs,
-    RuleCommands,
-    Segment,
-    Settings,
-    Table,
-)
+from reconciler.operations.segment import Table
 from reconciler.plan import Plan
 
 if TYPE_CHECKING:
-    from reconciler.operations.machine import MachineOperation
-
-# Bytes: of a NIC whose MTU nobody limits.
-_MTU = 1500
+    from reconciler.guest.throwaway import Room, Throwaways
 
 
 class Rehearsal(NamedTuple):
     """What a kernel said to the operations of a plan in a copy of the sandbox.
 
     `failed`: those that it refused; after one, others may not have been tried. `lacks`: what the copy does not have, in
-    words. `untried`: why some operations were not tried at all; then success is not proven.
+    words. `untried`: why some operations were not tried at all, or not on the kernel of the sandbox; then success is
+    not proven. `kernel`: the release of the kernel that tried it, "" if none did; `own`: that of the sandbox.
     """
 
     failed: tuple[Outcome, ...] = ()
     lacks: tuple[str, ...] = ()
     untried: tuple[str, ...] = ()
+    kernel: str = ""
+    own: str = ""
 
     @property
     def proven(self) -> bool | None:
-        """Return whether the plan succeeds; None if not all of it was tried."""
+        """Return whether the plan succeeds; None if that is not known.
+
+        Whatever a kernel of another series says, that of the sandbox may say something else.
+        """
+        if series(self.kernel) != series(self.own):
+            return None
         return False if self.failed else None if self.untried else True
 
 
-def rehearse(driver: Driver, observed: Observed, plan: Plan) -> Rehearsal:
-    """Carry a plan out in a copy. HostError if none can be made. `driver` has the sandbox, which is only read."""
-    address = observed.sandbox.driver
+class Captured(NamedTuple):
+    """All of a sandbox that a copy is made of."""
+
+    observed: Observed
+    dumped: Snapshot
+    sysctls: Mapping[str, str]
+    modules: Mapping[str, bool] = MappingProxyType({})
+
+
+def capture(driver: Driver, observed: Observed, plan: Plan) -> Captured:
+    """Read what a copy of a sandbox is made of, for a plan. The sandbox is free again before a copy is made."""
+    dumped = driver.snapshot(())
+    names = dict.fromkeys([*replica.settings_of(dumped), *dict(_sysctls(observed))])
+    modules: Mapping[str, bool] = {}
+    if isinstance(observed.sandbox.driver, MachineAddress):
+        modules = driver.find_modules(sorted({each for _, needed in _modules(plan) for each in needed}))
+    return Captured(observed, dumped, driver.read_sysctls(list(names)), modules)
+
+
+def _modules(plan: Plan) -> Iterator[tuple[Operation, list[str]]]:
+    """Yield the operations of a plan for which the kernel looks for modules, and these."""
+    for segment in plan.segments:
+        if isinstance(segment, Table):
+            # Most manifests have no IPVS section.
+            from reconciler.operations.ipvs import AddService, EditService
+
+            for each in segment.operations:
+                if isinstance(each, AddService | EditService):
+                    engine = each.service.persistence_engine
+                    yield each, [f"ip_vs_{each.service.scheduler}", *([f"ip_vs_pe_{engine}"] if engine else ())]
+
+
+def rehearse(captured: Captured, plan: Plan, throwaways: Throwaways) -> Rehearsal:
+    """Carry a plan out in a copy. HostError if this host cannot make one of a namespace."""
+    address = captured.observed.sandbox.driver
     if isinstance(address, KataAddress):
         return Rehearsal(untried=("kata-runtime does not list all of a sandbox, so there is no copy of it",))
-    dumped = driver.snapshot(())
-    named = dict(_sysctls(observed))
-    sysctls = driver.read_sysctls(list(dict.fromkeys([*replica.settings_of(dumped), *named])))
+    if isinstance(address, MachineAddress) and not _is_alike(captured, plan):
+        return _in_a_machine(captured, plan, throwaways)
     found: list[Rehearsal | BaseException] = []
 
     def work() -> None:
         try:
-            found.append(_in_a_copy(observed, plan, dumped, sysctls))
+            found.append(_in_a_namespace(captured, plan))
         except BaseException as error:  # noqa: BLE001 it is raised again below
             found.append(error)
 
@@ -105,7 +124,21 @@ def _sysctls(observed: Observed) -> Iterator[tuple[str, int]]:
         yield from ((full_name(nic.name, name), value) for name, value in nic.sysctls)
 
 
-def _in_a_copy(observed: Observed, plan: Plan, dumped: Snapshot, sysctls: dict[str, str]) -> Rehearsal:
+def _is_alike(captured: Captured, plan: Plan) -> bool:
+    """Return whether the kernel of this host can stand in for that of a machine: it is of the same series."""
+    if captured.observed.around.kernel != series(os.uname().release):
+        return False
+    if not any(isinstance(each, Table) for each in plan.segments):
+        return True
+    with closing(Inside(LocalKernel())) as here:
+        try:
+            _ = here.ipvs
+        except HostError:
+            return False
+    return True
+
+
+def _in_a_namespace(captured: Captured, plan: Plan) -> Rehearsal:
     with ExitStack() as stack:
         inner = enter_new_namespace()
         stack.callback(os.close, inner)
@@ -114,171 +147,68 @@ def _in_a_copy(observed: Observed, plan: Plan, dumped: Snapshot, sysctls: dict[s
         kernel = LocalKernel(inner)
         within = stack.enter_context(closing(Inside(kernel)))
         host = Engine(stack.enter_context(closing(LocalKernel(outer).open(ROUTE))))
-        place = replica.Place(kernel, within.engine, inner, outer, host)
-        copy = _Copy(within, place, observed)
-        lacks = [*replica.build(place, dumped, sysctls), *copy.add_devices()]
-        copy.untried += _other_kernel(observed)
-        outcomes = [each for batch in until_failure(copy.execute(plan.segments)) for each in batch]
-        failed = tuple(each for each in outcomes if each.status is not Status.DONE)
-        return Rehearsal(failed, tuple(dict.fromkeys(lacks)), tuple(dict.fromkeys(copy.untried)))
+        place = replica.Place(kernel, within.engine, host, replica.namespace_of_file(outer))
+        copy = Tryout(within, place, captured.observed, Files(inner, outer))
+        return _carried_out(captured, plan, copy, [*_built(place, captured), *copy.add_devices()], os.uname().release)
 
 
-def _other_kernel(observed: Observed) -> Iterator[str]:
-    here, there = release(os.uname().release), observed.around.kernel
-    if isinstance(observed.sandbox.driver, MachineAddress) and there and there != here:
-        yield f"the copy has the kernel {here[0]}.{here[1]} of this host, and the machine {there[0]}.{there[1]}"
+def _in_a_machine(captured: Captured, plan: Plan, throwaways: Throwaways) -> Rehearsal:
+    around = captured.observed.around
+    try:
+        with throwaways.room(around.kernel or (0, 0), captured.observed.sandbox.id) as room:
+            return _in_a_room(captured, plan, room)
+    except ReconcilerError as error:
+        return Rehearsal(untried=(str(error),), own=around.release)
 
 
-class _Copy:
-    """A copy of a sandbox, and the namespace in place of the host. `untried`: what cannot be tried there, and why."""
+def _in_a_room(captured: Captured, plan: Plan, room: Room) -> Rehearsal:
+    # The sandbox itself is a machine, so this is imported already.
+    from reconciler.guest.kernel import GuestKernel
 
-    def __init__(self, within: Inside, place: replica.Place, observed: Observed) -> None:
-        self.untried: list[str] = []
-        self._within, self._place, self._observed = within, place, observed
-        self._names = {each.device: each.name for each in observed.sandbox.interfaces or ()}
-
-    def add_devices(self) -> Iterator[str]:
-        """Make the devices of the host that the plan may move. Yield what they do not have."""
-        for found in (self._observed.around.devices or {}).values():
-            failures = replica.make(self._host_side(), found.name, found.origin.hw_addr, found.origin.mtu)
-            for failed in failures:
-                yield f"{found.name} cannot be made: {failed}"
-            if found.kind != "veth":
-                yield f"{found.name} is a veth in the copy: what its own driver refuses is not seen"
-
-    def _host_side(self) -> replica.Place:
-        return self._place._replace(engine=self._place.outer)
-
-    def _fill_table(self) -> bool:
-        """Fill the IPVS table, just before the plan changes it. Return whether the kernel has one."""
-        try:
-            _ = self._within.ipvs
-        except HostError as error:
-            self.untried.append(f"IPVS: {error}")
-            return False
-        ipvs = self._observed.sandbox.ipvs
-        services = (*((ipvs.services if ipvs else None) or ()), *self._observed.around.services)
-        if not services:
-            return True
-        # Most manifests have no IPVS section.
-        from reconciler.operations.ipvs import AddServer, AddService
-
-        adding: list[AddService | AddServer] = []
-        for service in services:
-            adding.append(AddService(service=service))
-            adding += [AddServer(service=service.key, server=server) for server in service.servers]
-        for batch in self._within.execute(Table(tuple(adding))):
-            for each in batch:
-                if each.status is not Status.DONE:
-                    self.untried.append(f"the copy lacks `{each.operation.command}`: {each.reason}")
-        return True
-
-    def execute(self, segments: Iterable[Segment]) -> Iterator[list[Outcome]]:
-        """Carry out segments; yield the outcomes batch by batch."""
-        for segment in segments:
-            match segment:
-                case Moves():
-                    yield from ([self._move(each)] for each in segment.operations)
-                case Plugs():
-                    self.untried.append("no NIC is plugged into or out of a machine: veths come and go in the copy")
-                    yield from ([self._plug(each)] for each in segment.operations)
-                case Table():
-                    if self._fill_table():
-                        yield from self._within.execute(segment)
-                case Network() | Settings():
-                    yield from self._within.execute(segment)
-                case Commands() | Imports() | RuleCommands():
-                    raise TypeError(f"a copy cannot carry out {type(segment).__name__}")
-                case _:
-                    assert_never(segment)
-
-    def _move(self, operation: MoveOperation) -> Outcome:
-        match operation:
-            case AttachInterface(host_name=name):
-                place, outer = self._place, self._place.outer
-                link = outer.link(name)
-                if link is None:
-                    return _no_link(operation, name)
-                alias, sequence = operation.origin.to_alias(), outer.next_sequence()
-                taken = {each.index for each in place.engine.links()}
-                index = link.index if link.index not in taken else max(taken) + 1
-                data = interface.encode_move(
-                    link.index, operation.name, alias, sequence, namespace=place.inner, new_index=index
-                )
-                return _sent(outer, operation, (sequence, data))
-            case DetachInterface():
-                return self._detach(operation)
-            case AdoptInterfaces():
-                return Outcome(operation, Status.DONE)
-            case _:
-                assert_never(operation)
-
-    def _detach(self, operation: DetachInterface) -> Outcome:
-        engine, outer = self._place.engine, self._place.outer
-        link = engine.link(operation.name)
-        if link is None:
-            return _no_link(operation, operation.name)
-        name, alias = temporary_name(), operation.origin.to_alias()
-        down, aside, moved = (engine.next_sequence() for _ in range(3))
-        outcome = _sent(
-            engine,
-            operation,
-            (down, interface.encode_up(link.index, up=False, sequence=down)),
-            (aside, interface.encode_aside(link.index, name, alias, aside)),
-            (moved, interface.encode_move(link.index, name, alias, moved, namespace=self._place.outside)),
-        )
-        came = outer.link(name)
-        if outcome.status is not Status.DONE or came is None:
-            return outcome
-        sequence = outer.next_sequence()
-        return _sent(outer, operation, (sequence, interface.encode_restore(came, operation.origin, sequence)))
-
-    def _plug(self, operation: MachineOperation) -> Outcome:
-        """Let a veth come or go in place of a NIC of a machine."""
-        from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
-        from reconciler.operations.machine import (
-            AddDevice,
-            AddNetdev,
-            AdoptDevices,
-            DeleteDevice,
-            DeleteNetdev,
-            NameInterface,
-            SetUnmanaged,
-        )
-
-        engine = self._place.engine
-        match operation:
-            case AddDevice(hw_addr=hw_addr, host_mtu=mtu) | AttachNic(hw_addr=hw_addr, host_mtu=mtu):
-                failures = replica.make(self._place, temporary_name(), hw_addr, mtu or _MTU, carrier=True)
-                return _answered(operation, failures)
-            case NameInterface(hw_addr=hw_addr, name=name):
-                link = next((each for each in engine.links() if each.hw_addr == hw_addr), None)
-                if link is None:
-                    return _no_link(operation, name)
-                rename = RenameInterface(name=link.name, new_name=name)
-                (batch,) = self._within.execute(Network((rename,)))
-                return batch[0]._replace(operation=operation)
-            case DeleteDevice(device=device) | DetachNic(device=device):
-                link = engine.link(self._names.get(device, ""))
-                return _answered(operation, replica.delete(engine, link.index) if link else [])
-            case AddNetdev() | DeleteNetdev() | AdoptDevices() | AdoptNics() | SetUnmanaged():
-                # Nothing of this is in the kernel of the machine.
-                return Outcome(operation, Status.DONE)
-            case _:
-                assert_never(operation)
+    kernel = GuestKernel(room.inner)
+    with closing(Inside(kernel)) as within:
+        host = Engine(GuestKernel(room.outer).open(ROUTE))
+        place = replica.Place(kernel, within.engine, host, replica.namespace_of_process(1))
+        copy = Tryout(within, place, captured.observed)
+        # Each is a step with bounds of its own: the messages are those of the sandbox, so it decides what they cost.
+        with room.budget.step():
+            lacks = _built(place, captured)
+        with room.budget.step():
+            return _carried_out(captured, plan, copy, lacks, room.release)
 
 
-def _answered(operation: Operation, failures: Sequence[Failure]) -> Outcome:
-    if failures:
-        return Outcome(operation, Status.FAILED, f"the kernel: {failures[0]}")
-    return Outcome(operation, Status.DONE)
+def _built(place: replica.Place, captured: Captured) -> list[str]:
+    return replica.build(place, captured.dumped, captured.sysctls)
 
 
-def _no_link(operation: Operation, name: str) -> Outcome:
-    return Outcome(operation, Status.FAILED, f"the link {name} does not exist")
+def _carried_out(captured: Captured, plan: Plan, copy: Tryout, lacks: list[str], kernel: str) -> Rehearsal:
+    outcomes = [each for batch in until_failure(copy.execute(plan.segments)) for each in batch]
+    if isinstance(captured.observed.sandbox.driver, MachineAddress):
+        outcomes = _with_modules(outcomes, captured, plan, copy)
+    failed = tuple(each for each in outcomes if each.status is Status.FAILED)
+    unknown = [each for each in outcomes if each.status not in {Status.DONE, Status.FAILED}]
+    if unknown:
+        others = f" and {len(unknown) - 1:,} others" if len(unknown) > 1 else ""
+        first = unknown[0]
+        copy.untried.append(f"whether `{first.operation.command}`{others} would succeed is unknown: {first.reason}")
+    own = captured.observed.around.release
+    if series(own) != series(kernel):
+        copy.untried.append(f"it was tried on kernel {kernel}, and the sandbox has {own}")
+    elif own != kernel:
+        lacks = [f"the sandbox has kernel {own}, another build of the same series", *lacks]
+    return Rehearsal(failed, tuple(dict.fromkeys(lacks)), tuple(dict.fromkeys(copy.untried)), kernel, own)
 
 
-def _sent(engine: Engine, operation: MoveOperation, *requests: tuple[int, bytes]) -> Outcome:
-    batch = [Request(operation, sequence, data) for sequence, data in requests]
-    outcomes = send(engine.channel, batch, is_gone)
-    return next((each for each in outcomes if each.status is not Status.DONE), outcomes[-1])
+def _with_modules(outcomes: list[Outcome], captured: Captured, plan: Plan, copy: Tryout) -> list[Outcome]:
+    """Return outcomes in which what needs a module fails if the sandbox does not have that one, as the copy may."""
+    needed = dict(_modules(plan))
+    for name in sorted({each for names in needed.values() for each in names}.difference(captured.modules)):
+        copy.untried.append(f"whether the sandbox's kernel has the module {name} is unknown")
+
+    def real(outcome: Outcome) -> Outcome:
+        for name in needed.get(outcome.operation, ()):
+            if outcome.status is Status.DONE and captured.modules.get(name) is False:
+                return outcome._replace(status=Status.FAILED, reason=f"the sandbox's kernel has no module {name}")
+        return outcome
+
+    return [real(each) for each in outcomes]

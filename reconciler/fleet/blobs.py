@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 # The largest value of one key. A larger file is kept in chunks, and a gate reads them one by one.
 CHUNK = 512 << 10
+# Files that a host asks for at once. Their digests have to fit into the line of a request.
+AT_ONCE = 25
 # What a file may have, unpacked: `manifest.files.MAX_BYTES`, and packed.
 MAX_BYTES = 32 << 20
 MAX_PACKED = 8 << 20

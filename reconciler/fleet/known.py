@@ -26,6 +26,7 @@ class Known(NamedTuple):
     plans: dict[str, Plan]
     desired: dict[str, Desired]
     hosts: dict[str, HostRecord]
+    statuses: dict[str, HostStatus]
     strange: dict[str, str]
 
     @property
@@ -75,9 +76,10 @@ async def read_known(store: Store) -> Known:
     names = (rollout.release, *rollout.history) if rollout else ()
     strange = {host: each.release for host, each in statuses.items() if _is_strange(each.release, names)}
     if pair is None or rollout is None:
-        return Known(0, None, None, {}, desired, hosts, strange)
+        return Known(0, None, None, {}, desired, hosts, statuses, strange)
     release = await read_release(store, rollout.release)
-    return Known(pair.modified, rollout, release, await read_plans(store, release.plans), desired, hosts, strange)
+    plans = await read_plans(store, release.plans)
+    return Known(pair.modified, rollout, release, plans, desired, hosts, statuses, strange)
 
 
 def number_of(release: str) -> int:
@@ -112,7 +114,8 @@ async def read_plans(store: Store, plans: Mapping[str, str]) -> dict[str, Plan]:
     return found
 
 
-async def read_report(store: Store) -> Report:
-    """Return what hosts have reported."""
-    statuses, alive = await asyncio.gather(read_all(store, keys.STATUSES, HostStatus), store.list(keys.ALIVE))
-    return Report(statuses, {keys.last(each.key): each.value.decode(errors="replace") for each in alive.pairs})
+async def read_fleet(store: Store) -> tuple[Known, Report, str]:
+    """Return what is known of the fleet, what hosts have reported, and who leads rollouts: empty if nobody does."""
+    known, alive, leader = await asyncio.gather(read_known(store), store.list(keys.ALIVE), store.read(keys.LEADER))
+    gates = {keys.last(each.key): each.value.decode(errors="replace") for each in alive.pairs}
+    return known, Report(known.statuses, gates), leader.value.decode(errors="replace") if leader else ""

@@ -22,6 +22,10 @@ class Memory:
         """Return what a key has."""
         return self._pairs.get(key)
 
+    async def read_several(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return what those of several keys have that exist."""
+        return {each: self._pairs[each].value for each in keys if each in self._pairs}
+
     async def list(self, prefix: str, *, keys_only: bool = False) -> Listing:
         """Return all keys that begin with a prefix."""
         found = [self._pairs[key] for key in sorted(self._pairs) if key.startswith(prefix)]

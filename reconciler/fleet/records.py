@@ -151,27 +151,35 @@ class HostRecord:
 
 def encode(record: Any) -> bytes:
     """Return a record as JSON."""
-    return json.dumps(dataclasses.asdict(record), separators=(",", ":")).encode()
+    return json.dumps(record, default=_fields, separators=(",", ":")).encode()
 
 
 def decode(kind: type[_T], data: bytes) -> _T:
     """Return the record of a kind that bytes are the JSON of. ValueError if they are not."""
     try:
-        found = json.loads(data, parse_constant=_refuse)
+        found = _DECODER.decode(data.decode())
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     return typing.cast("_T", _read(kind, found, kind.__name__))
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    # Not `asdict`, which copies all that is below: the leader writes a thousand plans at once.
+    return {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 def _read(kind: Any, value: Any, path: str) -> Any:
     """Return a value of JSON as a value of a type. ValueError if it is none."""
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _read_record(typing.cast("type", kind), value, path)
-    origin, parameters = typing.get_origin(kind), typing.get_args(kind)
+    origin, parameters = _parts(kind)
     # Nearly all that is read is mappings and lists of text, thousands of times: these are checked at once.
     if origin is tuple and isinstance(value, list):
         is_text = parameters[0] is str and set(map(type, value)) <= {str}
@@ -188,6 +196,11 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     if kind in {str, int, bool} and type(value) is kind:
         return value
     raise ValueError(f"{path} is not of its type")
+
+
+@functools.cache
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return typing.get_origin(kind), typing.get_args(kind)
 
 
 @functools.cache

@@ -107,6 +107,10 @@ class Store(Protocol):
         """Return what a key has; None if it does not exist."""
         ...
 
+    async def read_several(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return key → value of those of at most MAX_OPERATIONS keys that exist, all as they were at one revision."""
+        ...
+
     async def list(self, prefix: str, *, keys_only: bool = False) -> Listing:
         """Return all keys that begin with a prefix. `keys_only`: with empty values."""
         ...

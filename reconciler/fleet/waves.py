@@ -15,6 +15,8 @@ from reconciler.wording import plural
 
 # States of a sandbox by which its host counts as failed, if this release has changed the sandbox.
 FAILING = {"failed", "refused", "fighting", "outdated", "unwatched"}
+# Seconds for which a host has to fail before that counts: a look that fails once succeeds at the next.
+LASTS = 5.0
 # Names of a reason.
 _LISTED = 5
 
@@ -114,7 +116,9 @@ def count(picture: Picture) -> Counts:
         desired, status = picture.desired.get(host), picture.statuses.get(host)
         is_there = _is_begun(picture, host) and bool(desired and status and status.release == desired.release)
         if status and is_there and _is_failing(picture.plans[host], status):
-            counts.failed.append(host)
+            # Clocks that differ must not let it wait for longer than that.
+            is_lasting = abs(picture.now - status.when) >= LASTS
+            (counts.failed if is_lasting else counts.waiting).append(host)
         elif host not in picture.alive:
             counts.silent.append(host)
         elif desired and desired.withheld:

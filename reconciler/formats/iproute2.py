@@ -83,7 +83,8 @@ def route_command(verb: str, route: Route) -> str:
     mixed = any(hop.gateway and ":" in hop.gateway for hop in route.nexthops)
     ip = "ip -6" if route.is_ipv6 else "ip -4" if mixed else "ip"
     protocol = "kernel" if route.protocol == PROTOCOL_KERNEL else route.protocol
-    first, separator, hops = route_words(replace(route, opaque=())).partition(" nexthop ")
+    bare = replace(route, opaque=()) if route.opaque else route
+    first, separator, hops = route_words(bare).partition(" nexthop ")
     return f"{ip} route {verb} {first} proto {protocol}{separator}{hops}"
 
 

@@ -36,6 +36,7 @@ Requests
     NETLINK     messages for the kernel, sent back to back; answered by all messages up to the answer to the last one
     DUMPS       dump requests, each sent after the answer to the one before, because a socket has one dump at a time
     MODPROBE    loads one of MODULES
+    MODULES_GET reads which of MODULES the machine has, loaded or not
     SYSCTL_GET  reads sysctls: of SYSCTLS, or of CONF_SYSCTLS of any link
     SYSCTL_SET  changes one of these
     SUBSCRIBE   from now on the kernel's notifications of these groups, all in ALLOWED_GROUPS, come as NOTIFY
@@ -83,7 +84,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from itertools import chain
 from typing import NamedTuple, NoReturn
 
 # The protocol.
@@ -118,6 +118,8 @@ SERVERS = 11  # nothing; answered by SERVERS_HEAD and what follows there
 FILE = 12  # a name of FILES
 PROBE = 13  # PROBE_HEAD, then probes, a line each (see Probe.parse); answered by a line each (see `attempt`)
 
+MODULES_GET = 14  # names of MODULES, a line each; answered by a line each (see `find_module`)
+
 # Kinds of frames that the agent sends.
 HELLO = 32  # HELLO_HEAD, then the kernel's release; follows the echo of a greeting. Without one: the agent has started
 MORE = 33  # a part of an answer; a netlink message is always whole
@@ -148,9 +150,13 @@ PROBE_HEAD = struct.Struct("!I")
 GUARD_SERVICE_HEAD = struct.Struct("!BHH")
 # Of a service that disappeared: its address family, an errno (0: restored), and microseconds since it was last seen.
 GUARDED_BODY = struct.Struct("!BHI")
-# Of the answer to SERVERS: the bytes of struct ip_vs_get_dests, and of each struct ip_vs_dest_entry. For each service
-# follow one of the first, in the byte order of the machine, and as many of the second as it says.
-SERVERS_HEAD = struct.Struct("!HH")
+# Of the answer to SERVERS, for some services at a time: how many services, and how many servers they have. What follows
+# is in the machine's byte order: struct ip_vs_get_dests of each service, which says how many servers are its own; and
+# the first SERVER_WORDS words of 32 bits of struct ip_vs_dest_entry of all servers, the first of each, the second of
+# each, and so on.
+SERVERS_HEAD = struct.Struct("!II")
+# Address, port, flags, weight, thresholds. Counts and statistics follow, which are three quarters of an entry.
+SERVER_WORDS = 6
 # Instead of microseconds: the service was never seen, or so long ago that 32 bits are too few.
 NEVER = 0xFFFFFFFF
 
@@ -264,6 +270,9 @@ PING_INTERVAL = 0.2
 
 # Sizes.
 
+# Services whose servers are read into one buffer.
+SERVICES_AT_ONCE = 512
+
 # Bytes of one write to the port, and the fewest that a part of an answer has. virtio_console transfers 32 KB at a time.
 CHUNK = 32 << 10
 # Bytes of one read from the port or from the kernel.
@@ -357,7 +366,10 @@ _GETINFO = struct.Struct("@III")
 # struct ip_vs_service_entry: protocol, address, port, mark, scheduler, flags, timeout, netmask, number of servers, and
 # statistics. Then struct ip_vs_dest_entry: address, port, flags, weight, thresholds, counts of connections, statistics.
 _STATISTICS = "0QIIIQQIIIII0Q"
-_SERVICE_ENTRY = struct.Struct(f"@HIHI16xIIII{_STATISTICS}")
+_SERVICE_FIELDS = "@HIHI16xIIII"
+_SERVICE_ENTRY = struct.Struct(
+    f"{_SERVICE_FIELDS}{struct.calcsize(_SERVICE_FIELDS + _STATISTICS) - struct.calcsize(_SERVICE_FIELDS)}x"
+)
 _DEST_ENTRY_SIZE = struct.calcsize(f"@IHIiIIIII{_STATISTICS}")
 # struct ip_vs_get_services before its entries, and struct ip_vs_get_dests: protocol, address, port, mark, number.
 _GET_SERVICES = struct.Struct("@I0Q")
@@ -766,6 +778,32 @@ def modprobe(name: str) -> None:
         )
 
 
+def find_module(name: str) -> str:
+    """Return whether the kernel has one of MODULES, or can load it: `yes` or `no`; "" if nobody knows.
+
+    Whoever runs in a container does not see the modules of its kernel, and some kernels have no list of what is built
+    in. Source: modules.dep(5), modules.builtin of Documentation/kbuild/kbuild.rst.
+    """
+    if name not in MODULES:
+        raise PermissionError(errno.EPERM, f"module {name!r} is not one that the agent may look for")
+    if os.path.isdir(f"/sys/module/{name}"):
+        return "yes"
+    folder = f"/lib/modules/{os.uname().release}"
+    try:
+        built_in, loadable = (_listed_modules(f"{folder}/modules.{each}") for each in ("builtin", "dep"))
+    except OSError:
+        return ""
+    path = loadable.get(name, "")
+    return "yes" if name in built_in or (path and os.path.exists(f"{folder}/{path}")) else "no"
+
+
+def _listed_modules(path: str) -> dict[str, str]:
+    """Return the modules of a list by name, each with its file, relative to the list."""
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        files = [line.strip().partition(":")[0] for line in lines]
+    return {os.path.basename(file).partition(".")[0].replace("-", "_"): file for file in files}
+
+
 def run_program(*words: str) -> int:
     """Run a program. Return its exit status. TimeoutError if it does not end in time; it is not waited for then."""
     child = os.posix_spawnp(words[0], words, os.environ)
@@ -779,7 +817,7 @@ def run_program(*words: str) -> int:
 
 
 class NetworkManager(NamedTuple):
-    """A program that configures the NICs of a machine, and that can be told to leave some alone.
+    """A program that configures or renames the NICs of a machine, and that can be told to leave some alone.
 
     `process`: its name in /proc. `programs`: where it is, if it is installed. `file`: what we tell it, as a template
     for `separator` between `prefix`ed MAC addresses. `reload`: what makes it read that.
@@ -817,6 +855,16 @@ NETWORK_MANAGERS = (
         prefix="mac:",
         separator=",",
         reload=("nmcli", "general", "reload", "conf"),
+    ),
+    # It renames NICs by their slots, and may be slower than we are: systemd.link(5), without a policy none is renamed.
+    NetworkManager(
+        process="systemd-udevd",
+        programs=("/lib/systemd/systemd-udevd", "/usr/lib/systemd/systemd-udevd"),
+        file="/run/systemd/network/00-reconciler.link",
+        template="[Match]\nPermanentMACAddress={}\n\n[Link]\nNamePolicy=\n",
+        prefix="",
+        separator=" ",
+        reload=("udevadm", "control", "--reload"),
     ),
 )
 # Programs that configure any NIC that appears, and that cannot be told while they run.
@@ -1430,7 +1478,12 @@ class LegacyIpvs:
             import ctypes
         except ImportError as error:
             raise OSError(errno.ENOSYS, f"this Python has no ctypes: {error}") from None
-        self._ctypes, self._libc = ctypes, ctypes.CDLL(None, use_errno=True)
+        self._ctypes = ctypes
+        # A call takes microseconds. To let other threads run meanwhile, of which there are none, takes longer.
+        self._getsockopt = ctypes.PyDLL(None, use_errno=True).getsockopt
+        self._getsockopt.argtypes = [*[ctypes.c_int] * 3, *[ctypes.c_void_p] * 2]
+        self._length = ctypes.c_uint()
+        self._length_at = ctypes.addressof(self._length)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
 
     def close(self) -> None:
@@ -1438,27 +1491,51 @@ class LegacyIpvs:
         self._socket.close()
 
     def read(self) -> Iterator[bytes]:
-        """Yield struct ip_vs_get_dests of each service, with its entries. A service that has gone is left out."""
+        """Yield the answer to SERVERS, some services at a time. A service that has gone is left out."""
         count = self._socket.getsockopt(socket.IPPROTO_IP, _IP_VS_SO_GET_INFO, _GETINFO.size)
         number = _GETINFO.unpack(count)[2]
-        head = _GET_SERVICES.pack(number)
-        listed = self._ask(_IP_VS_SO_GET_SERVICES, head, len(head) + number * _SERVICE_ENTRY.size)
-        for start in range(_GET_SERVICES.size, len(listed), _SERVICE_ENTRY.size):
-            protocol, address, port, mark, _, _, _, servers = _SERVICE_ENTRY.unpack_from(listed, start)[:8]
-            head = _GET_DESTS.pack(protocol, address, port, mark, servers)
-            try:
-                yield self._ask(_IP_VS_SO_GET_DESTS, head, len(head) + servers * _DEST_ENTRY_SIZE)
-            except ProcessLookupError:
-                continue
+        listed = bytearray(_GET_SERVICES.size + number * _SERVICE_ENTRY.size)
+        _GET_SERVICES.pack_into(listed, 0, number)
+        self._ask(_IP_VS_SO_GET_SERVICES, self._address(listed), len(listed))
+        services = list(_SERVICE_ENTRY.iter_unpack(memoryview(listed)[_GET_SERVICES.size :]))
+        for start in range(0, number, SERVICES_AT_ONCE):
+            yield self._read_servers(services[start : start + SERVICES_AT_ONCE])
 
-    def _ask(self, option: int, head: bytes, size: int) -> bytes:
-        buffer = self._ctypes.create_string_buffer(head, size)
-        length = self._ctypes.c_uint(size)
-        arguments = (self._socket.fileno(), socket.IPPROTO_IP, option, buffer, self._ctypes.byref(length))
-        if self._libc.getsockopt(*arguments) < 0:
-            code = self._ctypes.get_errno()
-            raise OSError(code, f"IPVS: {os.strerror(code)}")
-        return buffer.raw
+    def _read_servers(self, services: list[tuple[int, ...]]) -> bytes:
+        head_size, entry_size = _GET_DESTS.size, _DEST_ENTRY_SIZE
+        # A server that has gone since leaves zeros.
+        buffer = bytearray(head_size + sum(each[-1] for each in services) * entry_size)
+        begin, end, heads = self._address(buffer), 0, []
+        # This loop is written for speed.
+        pack, descriptor, length, length_at = _GET_DESTS.pack, self._socket.fileno(), self._length, self._length_at
+        ask, protocol_of_ip, option = self._getsockopt, socket.IPPROTO_IP, _IP_VS_SO_GET_DESTS
+        for protocol, address, port, mark, _, _, _, servers in services:
+            head, size = pack(protocol, address, port, mark, servers), servers * entry_size
+            # The entries are to follow each other, so this takes the place of statistics in the entry before.
+            buffer[end : end + head_size] = head
+            length.value = head_size + size
+            if ask(descriptor, protocol_of_ip, option, begin + end, length_at) < 0:
+                if self._ctypes.get_errno() == errno.ESRCH:
+                    continue
+                raise self._failed()
+            heads.append(head)
+            end += size
+        words = memoryview(buffer)[head_size : end + head_size].cast("I")
+        columns = [words[place :: entry_size // words.itemsize].tobytes() for place in range(SERVER_WORDS)]
+        return b"".join((SERVERS_HEAD.pack(len(heads), end // entry_size), *heads, *columns))
+
+    def _address(self, buffer: bytearray) -> int:
+        return self._ctypes.addressof((self._ctypes.c_char * len(buffer)).from_buffer(buffer))
+
+    def _ask(self, option: int, address: int, size: int) -> None:
+        """Let the kernel fill in a buffer, by its address."""
+        self._length.value = size
+        if self._getsockopt(self._socket.fileno(), socket.IPPROTO_IP, option, address, self._length_at) < 0:
+            raise self._failed()
+
+    def _failed(self) -> OSError:
+        code = self._ctypes.get_errno()
+        return OSError(code, f"IPVS: {os.strerror(code)}")
 
 
 class GuardedService:
@@ -1645,6 +1722,8 @@ class Agent(PortServer):
             answer = self._relay.exchange(request, kind, payload)
         elif kind == MODPROBE:
             modprobe(payload.decode(errors="replace"))
+        elif kind == MODULES_GET:
+            answer = "\n".join(map(find_module, payload.decode(errors="replace").split("\n"))).encode()
         elif kind == SYSCTL_GET:
             answer = b"\n".join(map(read_sysctl, payload.decode(errors="replace").split("\n")))
         elif kind == SYSCTL_SET:
@@ -1693,7 +1772,7 @@ class Agent(PortServer):
     def _read_servers(self, request: int) -> bytes:
         """Send all but the last part of what SERVERS is answered by to the host, and return that part."""
         with closing(LegacyIpvs()) as table:
-            return self._send_most(request, chain([SERVERS_HEAD.pack(_GET_DESTS.size, _DEST_ENTRY_SIZE)], table.read()))
+            return self._send_most(request, table.read())
 
     def _send_most(self, request: int, found: Iterable[bytes]) -> bytes:
         """Send all of an answer but its last part to the host, as it is found, and return that part."""

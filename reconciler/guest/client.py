@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from socket import AF_INET, AF_INET6
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent, lend
@@ -22,9 +22,6 @@ from reconciler.guest.connection import TIMEOUT, Connection
 from reconciler.model.machine import Managers
 from reconciler.netlink.budget import UNASKED, Budget
 from reconciler.netlink.message import Message, attributes, messages
-
-if TYPE_CHECKING:
-    from reconciler.netlink.ipvs_legacy import LegacyAnswer
 
 # Bytes of notifications that may wait. If more come, they are dropped and `Notices.lost` is set.
 NOTICES_SIZE = 1 << 20
@@ -80,7 +77,7 @@ class AgentClient:
 
     def __init__(
         self,
-        path: str,
+        path: str | socket.socket,
         timeout: float = TIMEOUT,
         *,
         target: str = "",
@@ -89,13 +86,13 @@ class AgentClient:
     ) -> None:
         """Connect to the socket of the agent's port. Each request may take `timeout` seconds.
 
-        `target`: as for Connection. `borrow`: if another process uses the port, ask it to lend the port (`guest.lend`)
-        instead of raising BusyError. `budget`: what all answers of the machine may cost; by default, each request has
-        one of its own.
+        `path`, `target`: as for Connection. `borrow`: if another process uses the port, ask it to lend the port
+        (`guest.lend`) instead of raising BusyError. `budget`: what all answers of the machine may cost; by default,
+        each request has one of its own.
         """
         self.budget = budget or Budget()
         self._loan: socket.socket | None = None
-        if borrow:
+        if borrow and isinstance(path, str):
             self._connection, self._loan = lend.borrow(path, target)
         else:
             self._connection = Connection(path, target)
@@ -148,6 +145,23 @@ class AgentClient:
         """Change a sysctl that the agent allows."""
         self.request(agent.SYSCTL_SET, f"{name}={value}".encode())
 
+    def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
+        """Return whether the guest's kernel has modules, loaded or not; without those of which nobody knows."""
+        if not names:
+            return {}
+        try:
+            lines = b"".join(self._request(agent.MODULES_GET, "\n".join(names).encode())).decode().split("\n")
+        except _FailedError as failed:
+            if failed.errno == errno.EOPNOTSUPP:
+                # An agent that is older than this request.
+                return {}
+            raise failed.translated() from None
+        except UnicodeDecodeError:
+            lines = []
+        if len(lines) != len(names):
+            raise ProtocolError(f"the guest's agent sent {len(lines)} lines about {len(names)} modules")
+        return {name: line == "yes" for name, line in zip(names, lines, strict=True) if line in {"yes", "no"}}
+
     def unmanaged(self) -> Managers:
         """Return which NICs the guest's network managers leave alone."""
         lines = b"".join(self.request(agent.UNMANAGED_GET, b"")).decode(errors="replace").split("\n")
@@ -185,20 +199,21 @@ class AgentClient:
                 return None
             raise failed.translated() from None
 
-    def ipvs_servers(self) -> LegacyAnswer | None:
-        """Return the servers of the guest's IPv4 services; None if its kernel or its Python cannot tell them so."""
+    def ipvs_servers(self) -> bytes | None:
+        """Return the servers of the guest's IPv4 services, as `ipvs_legacy.read` does.
+
+        None if its kernel or its Python cannot tell them so.
+        """
         try:
-            data = b"".join(self._request(agent.SERVERS, b""))
+            answer = b"".join(self._request(agent.SERVERS, b""))
         except _FailedError as failed:
             if failed.errno in {errno.ENOSYS, errno.ENOPROTOOPT}:
                 return None
             raise failed.translated() from None
-        if len(data) < agent.SERVERS_HEAD.size:
-            raise ProtocolError("the agent's answer about IPVS servers is cut short")
-        from reconciler.netlink.ipvs_legacy import LegacyAnswer
+        from reconciler.netlink import ipvs_legacy
 
-        head, entry = agent.SERVERS_HEAD.unpack_from(data)
-        return LegacyAnswer(head, entry, data[agent.SERVERS_HEAD.size :])
+        self.budget.spend(0, ipvs_legacy.count(answer))
+        return answer
 
     def subscribe(self, groups: int) -> None:
         """Subscribe to notifications of the guest's kernel: to these groups of the route family, and to no others.

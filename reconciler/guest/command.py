@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -21,10 +22,10 @@ _READ_SIZE = 32 << 10
 Sink = Callable[[bytes], object]
 
 
-def run(path: str, command: Sequence[str], stdin: int | None, stdout: Sink, stderr: Sink) -> int:
+def run(path: str | socket.socket, command: Sequence[str], stdin: int | None, stdout: Sink, stderr: Sink) -> int:
     """Run a command over the socket of an exec port. Return its exit status (127: not found, 128 + n: signal n).
 
-    `stdin` is a descriptor that is read to its end; None: the input is empty. The command
+    `path` is as for Connection. `stdin` is a descriptor that is read to its end; None: the input is empty. The command
     ends when this process does.
     """
     words = [os.fsencode(word) for word in command]

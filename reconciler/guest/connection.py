@@ -53,32 +53,41 @@ class Connection:
     Deadlines are times of time.monotonic().
     """
 
-    def __init__(self, path: str, target: str = "") -> None:
+    def __init__(self, path: str | socket.socket, target: str = "") -> None:
         """Connect. SandboxGoneError if the socket is not served, BusyError if another process has the lock.
 
-        `path`: an address of `model.transport`. `target`: where to connect to, if not to its path: an open file of that
-        socket.
+        `path`: an address of `model.transport`, or a socket that is connected already and that no other process has.
+        `target`: where to connect to, if not to its path: an open file of that socket.
         """
-        self.path = path
         # Who ends a connection.
-        self._carrier = "QEMU" if transport(path) == UnixSocket(path) else "the machine"
-        self._lock = _lock(path)
-        try:
-            self._socket = _dial(path, target)
-        except BaseException:
-            self._lock.close()
-            raise
+        self._carrier = "QEMU"
+        self._lock: NamedLock | None = None
+        if isinstance(path, socket.socket):
+            self.path, self._socket = "a throwaway machine", path
+        else:
+            self.path = path
+            self._open(path, target)
         self._socket.setblocking(False)
-        if lock_name(identity(path)) != self._lock.name:
-            # Another QEMU has taken its place since.
-            self.close()
-            raise gone(path)
         # Nothing that it finds counts before the first greeting.
         self._decoder = Decoder(os.urandom(agent.NONCE_SIZE), 0)
         self._frames: deque[Frame] = deque()
         # Bytes of these frames.
         self._size = 0
         self._unsent = bytearray()
+
+    def _open(self, path: str, target: str) -> None:
+        if transport(path) != UnixSocket(path):
+            self._carrier = "the machine"
+        self._lock = _lock(path)
+        try:
+            self._socket = _dial(path, target)
+        except BaseException:
+            self._lock.close()
+            raise
+        if lock_name(identity(path)) != self._lock.name:
+            # Another QEMU has taken its place since.
+            self.close()
+            raise gone(path)
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +98,8 @@ class Connection:
     def close(self) -> None:
         """Free the port for other processes."""
         self._socket.close()
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     @property
     def pending(self) -> int:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from reconciler import rundir
 from reconciler.errors import HostError
 from reconciler.guest.archive import write_archive
+from reconciler.model.release import series
 
 # Kernels by series. Each package depends on the newest build of its series.
 KERNELS = {"6.1": "linux-image-cloud-amd64", "6.12": "linux-image-6.12-cloud-amd64"}
@@ -51,6 +52,7 @@ MODULES = (
     "tcp_diag",
     "dummy",
     "veth",
+    "bridge",
 )
 
 # In the packages: the dynamic loader, the folders of libraries, and Python's standard library.
@@ -82,23 +84,41 @@ def cache_folder() -> str:
     return os.path.join(base, "reconciler")
 
 
-def prepare(series: str = "6.1", report: Callable[[str], None] = lambda _: None) -> Image:
+def prepare(name: str = "6.1", report: Callable[[str], None] = lambda _: None) -> Image:
     """Return the image of a kernel series. Build it, in about a minute, if the cache does not have it.
 
     `report` is called with what begins, for a person who waits.
     """
-    if series not in KERNELS:
-        raise HostError(f"there is no image with kernel {series}; choose one of {', '.join(KERNELS)}")
-    listing = _run(["apt-get", "download", "--print-uris", KERNELS[series], *PACKAGES], _TIMEOUT)
-    folder = os.path.join(cache_folder(), "images", f"{series}-{_key(listing)}")
-    image = Image(os.path.join(folder, "vmlinuz"), os.path.join(folder, "initramfs.cpio"))
+    image = _place(name)
+    folder = os.path.dirname(image.kernel)
     if not os.path.isdir(folder):
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         with _only_builder(), _scratch() as scratch:
             if not os.path.isdir(folder):
-                _build(series, scratch, report)
+                _build(name, scratch, report)
                 os.rename(os.path.join(scratch, "image"), folder)
     return image
+
+
+def find(name: str) -> Image | None:
+    """Return the image of a kernel series; None if the cache does not have it."""
+    image = _place(name)
+    return image if os.path.exists(image.initramfs) else None
+
+
+def nearest(release: tuple[int, int]) -> str:
+    """Return the series of an image for a kernel: its own, or else the newest older one, or else the oldest."""
+    known = sorted((series(name), name) for name in KERNELS)
+    return max((each for each in known if each[0] <= release), default=known[0])[1]
+
+
+def _place(name: str) -> Image:
+    """Return where the image of a kernel series is, or will be."""
+    if name not in KERNELS:
+        raise HostError(f"there is no image with kernel {name}; choose one of {', '.join(KERNELS)}")
+    listing = _run(["apt-get", "download", "--print-uris", KERNELS[name], *PACKAGES], _TIMEOUT)
+    folder = os.path.join(cache_folder(), "images", f"{name}-{_key(listing)}")
+    return Image(os.path.join(folder, "vmlinuz"), os.path.join(folder, "initramfs.cpio"))
 
 
 def _key(listing: str) -> str:
@@ -134,10 +154,10 @@ def _scratch() -> Iterator[str]:
         yield folder
 
 
-def _build(series: str, scratch: str, report: Callable[[str], None]) -> None:
+def _build(name: str, scratch: str, report: Callable[[str], None]) -> None:
     packages, root, image = (os.path.join(scratch, name) for name in ("packages", "root", "image"))
-    report(f"downloading {len(PACKAGES) + 1} Debian packages for an image with kernel {series}")
-    files = _download(series)
+    report(f"downloading {len(PACKAGES) + 1} Debian packages for an image with kernel {name}")
+    files = _download(name)
     report("building the image")
     for package in files:
         # Most of it is not copied.
@@ -155,12 +175,12 @@ def _build(series: str, scratch: str, report: Callable[[str], None]) -> None:
         write_archive(root, file)
 
 
-def _download(series: str) -> list[str]:
+def _download(name: str) -> list[str]:
     """Download the packages and return their files. apt skips those that are there with the right checksum."""
-    about = _run(["apt-cache", "show", "--no-all-versions", KERNELS[series]], _TIMEOUT)
+    about = _run(["apt-cache", "show", "--no-all-versions", KERNELS[name]], _TIMEOUT)
     kernel = re.search(r"^Depends: (linux-image-\S+)", about, re.MULTILINE)
     if not kernel:
-        raise HostError(f"the Debian package {KERNELS[series]} does not depend on a kernel, so no image can be built")
+        raise HostError(f"the Debian package {KERNELS[name]} does not depend on a kernel, so no image can be built")
     folder = os.path.join(cache_folder(), "packages")
     os.makedirs(folder, exist_ok=True)
     names = [kernel[1], *PACKAGES]

@@ -5,15 +5,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from reconciler.errors import ChannelError, ProtocolError
 from reconciler.guest import agent
 from reconciler.guest.client import AgentClient
 from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_of
-
-if TYPE_CHECKING:
-    from reconciler.netlink.ipvs_legacy import LegacyAnswer
 
 # Dump requests in one frame: each takes 60 bytes, and 0.1 ms of the kernel's time or more.
 DUMPS_AT_ONCE = 2000
@@ -47,7 +43,7 @@ class GuestKernel:
         """Return the kernel's listing of its IPVS table; None if it does not have one."""
         return self._client.ipvs_listing()
 
-    def ipvs_servers(self) -> LegacyAnswer | None:
+    def ipvs_servers(self) -> bytes | None:
         """Return the servers of all IPv4 services; None if the kernel or the agent cannot tell them at once."""
         return self._client.ipvs_servers()
 

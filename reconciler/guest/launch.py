@@ -141,7 +141,7 @@ def start(
         if machine.pid():
             raise HostError(f"sandbox {name} is running already")
         tried = ""
-        for accelerator, timeout in _accelerators():
+        for accelerator, timeout in accelerators():
             report(f"booting kernel {kernel} under {accelerator.upper()}{tried}")
             _clear(machine)
             try:
@@ -157,7 +157,7 @@ def start(
                 _remove(machine)
                 raise
             else:
-                _remember(accelerator)
+                remember(accelerator)
                 break
     return machine
 
@@ -200,7 +200,7 @@ def _clear(machine: LaunchedMachine) -> None:
         os.unlink(os.path.join(machine.folder, name))
 
 
-def _accelerators() -> list[tuple[str, float]]:
+def accelerators() -> list[tuple[str, float]]:
     """Return the accelerators to try, each with its timeout. KVM may accept a guest that then does not boot."""
     slow = ("tcg", BOOT_TIMEOUT)
     with suppress(OSError), open(os.path.join(image.cache_folder(), _ACCELERATOR_FILE), encoding="ascii") as file:
@@ -217,7 +217,8 @@ def _known(accelerator: str) -> str:
     return f"{accelerator} {rundir.boot_id()}\n"
 
 
-def _remember(accelerator: str) -> None:
+def remember(accelerator: str) -> None:
+    """Note that an accelerator boots guests since this boot of the host."""
     path = os.path.join(image.cache_folder(), _ACCELERATOR_FILE)
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "w", encoding="ascii") as file:

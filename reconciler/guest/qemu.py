@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 
 from reconciler.guest import agent, runner
@@ -20,6 +21,8 @@ PORTS = 16
 _FIRST_SLOT = 0x10
 # Bytes of console output that QEMU keeps, a power of two.
 _CONSOLE_SIZE = 1 << 16
+# Nothing but what is named.
+_ALONE = ("-nodefaults", "-no-user-config", "-display", "none")
 # Seconds for QEMU to send the console.
 _CONSOLE_TIMEOUT = 2.0
 
@@ -31,7 +34,7 @@ def pid_file(folder: str) -> str:
 
 def command_line(folder: str, image: Image, accelerator: str, memory: int, ports: int) -> list[str]:
     """Return the command that starts a machine with its sockets in `folder`. It ends when QEMU is set up."""
-    words = [PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-daemonize", "-pidfile", pid_file(folder)]
+    words = [PROGRAM, *_ALONE, "-daemonize", "-pidfile", pid_file(folder)]
     # vhost-user needs shared memory, and QEMU reports nothing if the memory is not shared.
     words += ["-machine", f"q35,accel={accelerator},memory-backend=memory", "-m", str(memory)]
     words += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on", "-cpu", "max", "-smp", "2"]
@@ -41,14 +44,33 @@ def command_line(folder: str, image: Image, accelerator: str, memory: int, ports
         words += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1},slot={number + 1},{place}"]
     words += ["-device", "virtio-serial-pci,id=serial"]
     for name, port in (("agent", agent.PORT), ("exec", runner.PORT)):
-        words += ["-chardev", f"socket,id={name},path={folder}/{name}.sock,server=on,wait=off"]
-        # Without an id QEMU sends no events when the guest opens the port.
-        words += ["-device", f"virtserialport,id={name}-port,chardev={name},name={port}"]
+        words += ["-chardev", f"socket,id={name},path={folder}/{name}.sock,server=on,wait=off", *_port(name, port)]
     for name in ("qmp", "qmp2"):
         words += ["-qmp", f"unix:{folder}/{name}.sock,server=on,wait=off"]
     words += ["-chardev", f"ringbuf,id=console,size={_CONSOLE_SIZE}", "-serial", "chardev:console"]
-    words += ["-kernel", image.kernel, "-initrd", image.initramfs, "-append", "console=ttyS0 quiet", "-no-reboot"]
-    return words
+    return words + _boot(image)
+
+
+def throwaway_command_line(image: Image, accelerator: str, ports: Mapping[str, int]) -> list[str]:
+    """Return the command that runs a machine without any file: the console is standard output.
+
+    `ports`: names of virtio-serial ports, each with a connected socket that QEMU inherits.
+    """
+    words = [PROGRAM, *_ALONE, "-machine", f"q35,accel={accelerator}", "-m", str(MEMORY), "-cpu", "max", "-smp", "1"]
+    words += ["-device", "virtio-serial-pci,id=serial"]
+    for number, (port, descriptor) in enumerate(ports.items()):
+        name = f"port{number}"
+        words += ["-chardev", f"socket,id={name},fd={descriptor}", *_port(name, port)]
+    return [*words, "-serial", "stdio", *_boot(image)]
+
+
+def _port(name: str, port: str) -> list[str]:
+    # Without an id QEMU sends no events when the guest opens the port.
+    return ["-device", f"virtserialport,id={name}-port,chardev={name},name={port}"]
+
+
+def _boot(image: Image) -> list[str]:
+    return ["-kernel", image.kernel, "-initrd", image.initramfs, "-append", "console=ttyS0 quiet", "-no-reboot"]
 
 
 def console(monitor: str) -> str:

@@ -18,8 +18,10 @@ STATE = "/var/lib/reconciler"
 FOLDER = f"{STATE}/history"
 # Bytes of a file. A sandbox has two at most.
 FILE = 256 << 10
-# Bytes of all files on the disk, and how many more there may be for a moment: in each process that writes.
+# Bytes of all files on the disk, and how many more there may be for a moment.
 ALL, SLACK = 64 << 20, 1 << 20
+# As many bytes as it has were written since the files were last counted. None of them is on the disk.
+_UNCOUNTED = ".uncounted"
 # How the name of a file ends, and that of the one before. The names of two sandboxes never clash.
 CURRENT, BEFORE = ".jsonl", ".jsonl.1"
 
@@ -64,6 +66,24 @@ class _File(NamedTuple):
     name: str
     size: int
     written: float
+
+
+def count(folder: int, written: int) -> None:
+    """Count bytes that were written, by whatever process; trim the files once there are more than SLACK."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        counter = os.open(_UNCOUNTED, flags, dir_fd=folder)
+    except FileNotFoundError:
+        # Nobody knows what is there. Nor does anybody afterwards, if there is no room for one more file.
+        trim(folder)
+        counter = os.open(_UNCOUNTED, flags | os.O_CREAT, 0o600, dir_fd=folder)
+    try:
+        total = os.fstat(counter).st_size + written
+        os.ftruncate(counter, total if total < SLACK else 0)
+    finally:
+        os.close(counter)
+    if total >= SLACK:
+        trim(folder)
 
 
 def trim(folder: int) -> None:

@@ -22,6 +22,8 @@ from reconciler.wording import plural, reason
 
 # Tries to lock a file, and seconds between two. Others have it for microseconds.
 _TRIES, _WAIT = 20, 0.001
+# Bytes of a block of a file system, as a rule.
+_BLOCK = 4096
 # Bytes at the end of a file that `last` reads. No line is longer.
 _TAIL = 80 << 10
 
@@ -44,8 +46,6 @@ class Writer:
         self._report = report
         self._lock = threading.Lock()
         self._missing: dict[str, _Missing] = {}
-        # Bytes that were written since the files were last counted: at first nobody knows what is there.
-        self._uncounted = files.SLACK
 
     @property
     def problem(self) -> str:
@@ -102,7 +102,6 @@ class Writer:
                 self._append_in(folder, sandbox, data)
 
     def _append_in(self, folder: int, sandbox: str, data: bytes) -> None:
-        self._uncounted += len(data)
         current = _open(folder, sandbox)
         try:
             locked = _lock(current)
@@ -113,18 +112,16 @@ class Writer:
                 os.close(current)
                 current, size = _open(folder, sandbox), 0
                 data = b"".join((in_force, b"\n" if in_force else b"", data))
-            if size == 0:
-                # A file has a block at least.
-                self._uncounted += 4096
+            # A file has a block at least.
+            written = len(data) + (_BLOCK if size == 0 else 0)
             if size and os.pread(current, 1, size - 1) != b"\n":
                 # A line of a killed process ends here, and counts as none.
                 data = b"\n" + data
             _write(current, data, size if locked else None)
         finally:
             os.close(current)
-        if self._uncounted >= files.SLACK:
-            self._uncounted = 0
-            files.trim(folder)
+        with suppress(OSError):
+            files.count(folder, written)
 
 
 def _open(folder: int, sandbox: str) -> int:

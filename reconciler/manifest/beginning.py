@@ -6,7 +6,6 @@ A link or a name can lead to a file that its author may not read, such as one wi
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from itertools import islice
 
 # Lines that are searched for the first field.
@@ -36,7 +35,16 @@ def _is_manifest(text: str) -> bool:
         field = _FIELD.match(line[:100])
         if field is None:
             return False
-        close = get_close_matches(field[1].lower(), _FIELDS, n=1, cutoff=_LIKENESS)
+        close = _closest(field[1].lower())
         # Other programs have a field of that name, too: their values are v1, apps/v1 and the like.
-        return bool(close) and (_FIELDS[close[0]] != "apiVersion" or field[2] in "r0123456789'\"#")
+        return close is not None and (_FIELDS[close] != "apiVersion" or field[2] in "r0123456789'\"#")
     return True
+
+
+def _closest(field: str) -> str | None:
+    if field in _FIELDS:
+        return field
+    # Few fields are misspelt.
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(field, _FIELDS, n=1, cutoff=_LIKENESS)), None)

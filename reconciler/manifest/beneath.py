@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import fnmatch
-import glob
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,8 @@ MAX_LINKS = 40
 MAX_DEPTH = 64
 # Names of a folder that a pattern is compared with.
 _LISTED = 100_000
+# What a part of a pattern has that is not just a name.
+_MAGIC = frozenset("*?[")
 _KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFIFO: "a FIFO",
@@ -99,7 +100,7 @@ class Roots:
         """
         found = ["/" if pattern.path.startswith("/") else ""]
         for part in filter(None, pattern.path.split("/")):
-            if glob.has_magic(part):
+            if not _MAGIC.isdisjoint(part):
                 found = [each for folder in found for each in self._matches(pattern._replace(path=folder), part)]
             else:
                 found = [os.path.join(folder, part) for folder in found]

@@ -15,9 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import yaml
-from yaml import (
+from reconciler.manifest.libyaml import Parser, parse, unreadable
+
+# It loads what follows without the rest of PyYAML.
+# isort: split
+from yaml.error import MarkedYAMLError, YAMLError
+from yaml.events import (
     AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
     DocumentEndEvent,
     DocumentStartEvent,
     MappingEndEvent,
@@ -25,6 +31,7 @@ from yaml import (
     ScalarEvent,
     SequenceEndEvent,
     SequenceStartEvent,
+    StreamEndEvent,
 )
 
 from reconciler.manifest.finding import Path
@@ -75,23 +82,24 @@ def compose(text: str) -> list[Any]:
         raise ComposeError(_MARK_WITHIN, *_line_of(text, text.index(BYTE_ORDER_MARK)))
     builder = _Builder()
     try:
-        parser = yaml.CSafeLoader(text)
-        while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
+        parser = Parser(text)
+        while not isinstance(event := parser.get_event(), StreamEndEvent):
             if isinstance(event, DocumentStartEvent):
                 if len(builder.documents) == MAX_DOCUMENTS:
                     raise _error(f"more than {MAX_DOCUMENTS} documents; write several files", event)
                 builder.document(parser.get_event)
-    except yaml.MarkedYAMLError as error:
+    except MarkedYAMLError as error:
         raise _syntax_error(text, error) from None
-    except yaml.reader.ReaderError as error:
+    except YAMLError as error:
+        character, position = unreadable(error)
         raise ComposeError(
-            f"unacceptable character #x{error.character:04x}",
-            *_line_of(text, len(text.encode()[: error.position].decode(errors="ignore"))),
+            f"unacceptable character #x{character:04x}",
+            *_line_of(text, len(text.encode()[:position].decode(errors="ignore"))),
         ) from None
     return builder.documents
 
 
-def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> ComposeError:
+def _syntax_error(text: str, error: MarkedYAMLError) -> ComposeError:
     from reconciler.manifest.mistakes import describe, find_mistake
 
     mark = error.problem_mark or error.context_mark
@@ -207,7 +215,7 @@ def locate(text: str, wanted: Mapping[int, Iterable[Path]]) -> dict[int, dict[Pa
     for document, paths in wanted.items():
         index, line = begins[document]
         end = begins[document + 1][0] if document + 1 < len(begins) else None
-        events: Iterator[Any] = iter(yaml.parse(text[index:end], Loader=yaml.CSafeLoader))
+        events: Iterator[Any] = parse(text[index:end])
         while not isinstance(next(events), DocumentStartEvent):
             pass
         above = {path[:length] for path in paths for length in range(len(path) + 1)}
@@ -224,7 +232,7 @@ def _beginnings(text: str) -> tuple[tuple[int, int], ...]:
     The manifests of a file are located one by one, and it may have hundreds: only their part is looked through.
     """
     begins = []
-    events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+    events: Iterator[Any] = parse(text)
     for event in events:
         if type(event) is DocumentStartEvent:
             mark: Any = event.start_mark
@@ -254,7 +262,7 @@ def _locate(
 def _skip(events: Iterator[Any], event: Any) -> None:
     depth = 0
     while True:
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if depth == 0:
             return
         event = next(events)

@@ -10,7 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import yaml
+from reconciler.manifest.libyaml import parse
+
+# It loads what follows without the rest of PyYAML.
+# isort: split
+from yaml.error import MarkedYAMLError
 
 from reconciler.model.address import split_prefix
 
@@ -133,7 +137,7 @@ def find_mistake(text: str, line: int, column: int) -> Mistake | None:
     return None
 
 
-def describe(text: str, error: yaml.MarkedYAMLError) -> Mistake:
+def describe(text: str, error: MarkedYAMLError) -> Mistake:
     """Return a syntax error in words, where its reason is; in those of libyaml if it is none of the usual ones."""
     start, noticed, problem = error.context_mark, error.problem_mark, error.problem or ""
     mark = noticed or start
@@ -218,9 +222,9 @@ def _mended(mend: _Mend, match: re.Match[str]) -> str:
 def _reads_further(lines: list[str], mended: list[str], line: int, column: int) -> bool:
     """Return whether libyaml reads further than a line and column once lines are mended."""
     try:
-        for _ in yaml.parse("\n".join(mended), Loader=yaml.CSafeLoader):
+        for _ in parse("\n".join(mended)):
             pass
-    except yaml.MarkedYAMLError as error:
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark is None or mark.line >= len(mended):
             return mark is not None

@@ -148,6 +148,11 @@ def is_unicast(address: str) -> bool:
     return any(packed) and (packed[0] < 224 if len(packed) == 4 else packed[0] != 0xFF)
 
 
+def is_loopback(address: str) -> bool:
+    """Return whether an address in canonical text is one of the host itself (RFC 1122, RFC 4291)."""
+    return address.startswith("127.") or address == "::1"
+
+
 def is_link_local(address: str) -> bool:
     """Return whether an IPv6 address means something only together with a link (RFC 4291)."""
     packed = pack(address)

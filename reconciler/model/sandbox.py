@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.model.interface import Interface, LinkState, Origin
 from reconciler.model.neighbour import Neighbour
+from reconciler.model.release import series
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
 from reconciler.model.sysctl import Sysctls
@@ -222,7 +223,7 @@ class Surroundings:
     `mtus`: device → the least and the largest MTU that our NIC accepts; a largest of 0: no limit.
     `unrecorded`: devices of NICs that are adopted, and not recorded yet.
     `unproven`: NIC → what its alias claims that it was on the host, although no record proves that it was given.
-    `kernel`: its release, major and minor, if known.
+    `release`: that of its kernel, as `uname -r` prints it; "" if it is not known.
     `services`: foreign IPVS services. `connections`: how many each server has that no manifest wants.
     `ipvs_listing`: the kernel's own listing of the IPVS table, or that of ipvsadm, if the look has read one.
     `expiring`: a killed run has left `expire_nodest_conn` switched on. `now`: Unix seconds of the look.
@@ -250,7 +251,7 @@ class Surroundings:
     mtus: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
     unrecorded: frozenset[str] = frozenset()
     unproven: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
-    kernel: tuple[int, int] | None = None
+    release: str = ""
     services: tuple[Service, ...] = ()
     connections: Mapping[tuple[ServiceKey, ServerKey], Load] = field(default_factory=lambda: MappingProxyType({}))
     ipvs_listing: str = ""
@@ -264,6 +265,11 @@ class Surroundings:
     machine: Machine | None = None
     hw_addrs: frozenset[str] = frozenset()
     sysctls: Sysctls = ()
+
+    @property
+    def kernel(self) -> tuple[int, int] | None:
+        """Return major and minor of the release of the kernel; None if it is not known."""
+        return series(self.release) if self.release else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,15 +14,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from reconciler.errors import ChannelError, HostError, ProtocolError, SandboxGoneError
 from reconciler.netlink.budget import BYTES, Budget
 from reconciler.netlink.closer import close_later
 from reconciler.netlink.message import DONE, ERROR, Message, messages, sequence_of
-
-if TYPE_CHECKING:
-    from reconciler.netlink.ipvs_legacy import LegacyAnswer
 
 # Seconds a kernel may take for one exchange; a large dump takes milliseconds.
 TIMEOUT = 10.0
@@ -93,8 +90,8 @@ class Kernel(Protocol):
     def ipvs_listing(self) -> str | None:
         """Read the kernel's listing of its IPVS table (/proc/net/ip_vs); None if the kernel has no IPVS."""
 
-    def ipvs_servers(self) -> LegacyAnswer | None:
-        """Read the servers of all IPv4 services by the older interface; None if there is no such interface."""
+    def ipvs_servers(self) -> bytes | None:
+        """Read the servers of all IPv4 services by the older interface, as `ipvs_legacy.read` does; None without it."""
 
     def read_listing(self, name: str) -> str | None:
         """Read a file of /proc/net: ip_vs_conn, snmp or snmp6; None if the kernel does not have it."""
@@ -173,14 +170,14 @@ class LocalKernel:
         """Read the listing, as the protocol says."""
         return self.read_listing("ip_vs")
 
-    def ipvs_servers(self) -> LegacyAnswer | None:
+    def ipvs_servers(self) -> bytes | None:
         """Read the servers, as the protocol says."""
         from reconciler.netlink import ipvs_legacy
 
         with self._inside():
             answer = ipvs_legacy.read(_libc())
         if answer and self._budget:
-            self._budget.spend(len(answer.data), len(answer.data) // answer.entry_size)
+            self._budget.spend(len(answer), ipvs_legacy.count(answer))
         return answer
 
     def read_listing(self, name: str) -> str | None:

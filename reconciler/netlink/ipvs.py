@@ -82,6 +82,8 @@ _U16, _U32, _PORT_FORM, _FLAGS_FORM = (
 # All that identifies a service: one with an address, and one with a firewall mark.
 _IDENTITY = struct.Struct("=HHHxx HHHxx HH16s HH2sxx")
 _FWMARK_IDENTITY = struct.Struct("=HHHxx HHI")
+# The netmask of a persistent IPv4 service that has none.
+_ALL_BITS = b"\xff" * 4
 # If a dump has this very order, these attributes are at these places.
 _AF_FIRST, _PROTOCOL_NEXT, _PORT_LAST = _U16.pack(_AF), _U16.pack(_PROTOCOL), _U16.pack(_PORT)
 # All fields of a server that a manifest can set, with the header of each attribute, and then its family.
@@ -172,25 +174,48 @@ def encode_identity(key: ServiceKey) -> bytes:
     return _IDENTITY.pack(6, _AF, family, 6, _PROTOCOL, number, 20, _ADDR, packed, 6, _PORT, _PORT_FORM.pack(port))
 
 
+def identity_of(protocol: int, address: bytes, port: bytes, mark: int) -> bytes:
+    """Build the same of an IPv4 service of which the kernel tells this; one with a mark has nothing else."""
+    if mark:
+        return _FWMARK_IDENTITY.pack(6, _AF, AF_INET, 8, _FWMARK, mark)
+    return _IDENTITY.pack(6, _AF, AF_INET, 6, _PROTOCOL, protocol, 20, _ADDR, address, 6, _PORT, port)
+
+
 def encode_settings(service: Service) -> bytes:
     """Build the bytes that the kernel dumps for a service, up to its statistics."""
-    return _settings(service, _ALL)
+    return encode_identity(service.key) + encode_traits(service)
+
+
+def encode_traits(service: Service) -> bytes:
+    """Build the bytes that the kernel dumps for a service behind its identity, up to its statistics."""
+    return _traits(service, _ALL)
 
 
 def _settings(service: Service, mask: int) -> bytes:
+    return encode_identity(service.key) + _traits(service, mask)
+
+
+def _traits(service: Service, mask: int) -> bytes:
     flags = (MARK if service.marked else 0) | (_PERSISTENT if service.persistent else 0)
     flags |= _ONE_PACKET if service.one_packet else 0
     flags |= scheduler_bits(service.scheduler, service.kernel_flags) | (_HASHED & mask)
     flags |= DRAINING if service.draining else 0
-    engine = message.attribute(_PE, service.persistence_engine.encode() + b"\0") if service.persistence_engine else b""
+    netmask = _encode_netmask(service.netmask, ipv6=service.is_ipv6)
+    return _encode_traits(
+        service.scheduler, service.persistence_engine or "", flags, mask, max(service.persistent, 0), netmask
+    )
+
+
+# Services differ little except in their key.
+@lru_cache(maxsize=256)
+def _encode_traits(scheduler: str, engine: str, flags: int, mask: int, timeout: int, netmask: bytes) -> bytes:
     return b"".join(
         (
-            encode_identity(service.key),
-            message.attribute(_SCHED, service.scheduler.encode() + b"\0"),
-            engine,
+            message.attribute(_SCHED, scheduler.encode() + b"\0"),
+            message.attribute(_PE, engine.encode() + b"\0") if engine else b"",
             message.attribute(_FLAGS, _FLAGS_FORM.pack(flags, mask)),
-            _u32(_TIMEOUT, max(service.persistent, 0)),
-            message.attribute(_NETMASK, _encode_netmask(service.netmask, ipv6=service.is_ipv6)),
+            _u32(_TIMEOUT, timeout),
+            message.attribute(_NETMASK, netmask),
         )
     )
 
@@ -215,7 +240,7 @@ def _decode_flags(scheduler: str, flags: int) -> tuple[tuple[str, ...], bool]:
 def _encode_netmask(netmask: str | None, *, ipv6: bool) -> bytes:
     if ipv6:
         return _U32.pack(int(netmask or 128))
-    return pack_address(netmask or "255.255.255.255")
+    return pack_address(netmask) if netmask else _ALL_BITS
 
 
 def _decode_netmask(value: bytes, *, ipv6: bool, persistent: int) -> str | None:

@@ -131,44 +131,42 @@ class IpvsEngine:
         by_identity = {ipvs.identity(payload): payload for payload in self._dump_services()}
         if len(by_identity) > MAX_SERVICES:
             raise ProtocolError(f"the kernel reports more than {MAX_SERVICES} IPVS services")
-        ours = self._glance(desired, by_identity, table, quick=quick) if desired and by_identity else []
-        wishes = {service.key: service for service in desired}
+        wanted = {ipvs.encode_identity(service.key): service for service in desired}
+        ours = self._glance(wanted, by_identity, table, quick=quick) if wanted and by_identity else []
         identities, payloads = list(by_identity), by_identity.values()
-        expected = _Expected(service for service in desired if ipvs.encode_identity(service.key) in by_identity)
+        expected = _Expected({identity: wanted[identity] for identity in identities if identity in wanted})
         for payload, identity, servers in zip(payloads, identities, self._dump_servers(identities), strict=True):
             same = expected.find(payload, identity, servers)
             if same:
                 ours.append(same)
                 continue
-            service = self._sort(payload, servers, wishes, table)
+            service = self._sort(payload, servers, wanted.get(identity), table)
             if service:
                 ours.append(service)
         return ours
 
     def _glance(
-        self, desired: Sequence[Service], by_identity: dict[bytes, bytes], table: IpvsTable, *, quick: bool
+        self, wanted: Mapping[bytes, Service], by_identity: dict[bytes, bytes], table: IpvsTable, *, quick: bool
     ) -> list[Service]:
         """Remove the services whose servers need no dump, as they are as desired, from `by_identity`; return them."""
         if quick:
             table.listing = self.kernel.ipvs_listing() or ""
         same = []
-        for service in self._agreeing(desired, table) if len(by_identity) > FEW else ():
-            identity = ipvs.encode_identity(service.key)
-            payload = by_identity.get(identity)
-            if payload is not None and ipvs.is_same_service(payload, ipvs.encode_settings(service)):
+        for identity in self._agreeing(wanted, table) if len(by_identity) > FEW else ():
+            payload, service = by_identity.get(identity), wanted[identity]
+            if payload is not None and ipvs.is_same_service(payload, identity + ipvs.encode_traits(service)):
                 del by_identity[identity]
                 same.append(service)
         return same
 
-    def _agreeing(self, desired: Sequence[Service], table: IpvsTable) -> list[Service]:
+    def _agreeing(self, wanted: Mapping[bytes, Service], table: IpvsTable) -> list[bytes]:
         """Return the services whose servers are as desired, as far as can be told without a dump of each."""
         if answer := self.kernel.ipvs_servers():
-            return ipvs_legacy.agreeing(answer, desired)
-        return ipvs_listing.agreeing(table.listing, desired) if table.listing else []
+            return ipvs_legacy.agreeing(answer, wanted)
+        same = ipvs_listing.agreeing(table.listing, wanted.values()) if table.listing else []
+        return [ipvs.encode_identity(service.key) for service in same]
 
-    def _sort(
-        self, payload: bytes, payloads: list[bytes], wishes: Mapping[ServiceKey, Service], table: IpvsTable
-    ) -> Service | None:
+    def _sort(self, payload: bytes, payloads: list[bytes], wish: Service | None, table: IpvsTable) -> Service | None:
         """Decode a service that differs from the desired one.
 
         Return it if it is ours, else add it to the foreign ones.
@@ -176,12 +174,12 @@ class IpvsEngine:
         service = ipvs.decode_service(payload)
         key = service.key
         decoded = {server.key: (server, connections) for server, connections in map(ipvs.decode_server, payloads)}
-        wanted = {server.key for server in wishes[key].servers} if key in wishes else set()
+        wanted = {server.key for server in wish.servers} if wish else set()
         for server, connections in decoded.values():
             if server.key not in wanted:
                 table.connections[key, server.key] = connections
         service = replace(service, servers=tuple(server for server, _ in decoded.values()))
-        if table.ipvs.excludes(key) or not (service.marked or key in wishes):
+        if table.ipvs.excludes(key) or not (service.marked or wish):
             table.foreign.append(service)
             return None
         return service
@@ -216,15 +214,10 @@ class IpvsEngine:
 class _Expected:
     """The desired services by their bytes."""
 
-    def __init__(self, services: Iterable[Service]) -> None:
-        encode = ipvs.encode_server
+    def __init__(self, services: Mapping[bytes, Service]) -> None:
         self._by_identity = {
-            ipvs.encode_identity(service.key): (
-                service,
-                ipvs.encode_settings(service),
-                set(map(encode, service.servers)),
-            )
-            for service in services
+            identity: (service, identity + ipvs.encode_traits(service), set(map(ipvs.encode_server, service.servers)))
+            for identity, service in services.items()
         }
 
     def find(self, payload: bytes, identity: bytes, servers: list[bytes]) -> Service | None:

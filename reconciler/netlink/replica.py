@@ -28,9 +28,10 @@ from reconciler.netlink.message import attribute
 _IFINFOMSG, _HEADER = struct.Struct("=BxHiII"), struct.Struct("=BBBBBBBBI")
 _IFADDRMSG, _NDMSG, _U32 = struct.Struct("=BBBBI"), struct.Struct("=BxxxiHBB"), struct.Struct("=I")
 _FAMILIES = (AF_INET, AF_INET6)
-# RTM_SETLINK; IFLA_ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _IFALIAS, _NET_NS_FD; IFLA_INFO_KIND, _DATA;
-# VETH_INFO_PEER; IFF_UP.
-_SET_LINK, _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _ALIAS, _NAMESPACE = 19, 1, 3, 4, 10, 18, 20, 28
+# RTM_SETLINK; IFLA_ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _IFALIAS; IFLA_NET_NS_FD, _NET_NS_PID; IFLA_INFO_KIND,
+# _DATA; VETH_INFO_PEER; IFF_UP.
+_SET_LINK, _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _ALIAS = 19, 1, 3, 4, 10, 18, 20
+_BY_FILE, _BY_PROCESS = 28, 19
 _KIND, _DATA, _PEER, _UP = 1, 2, 1, 0x1
 _LOOPBACK, _MAC, _DELETE_LINK = 1, 6, 17
 _numbers = itertools.count()
@@ -57,17 +58,26 @@ LINKS = 256
 
 
 class Place(NamedTuple):
-    """A namespace to fill.
+    """A namespace to fill, which `kernel` and `engine` read and change.
 
-    `inner` and `outside`: the open files of it and of the one that has the other
-    ends of its links, which `engine` and `outer` read and change.
+    `outer`: the same of the namespace that has the other ends of its links. `outside`: how the kernel is told which
+    one that is: `namespace_of_file` or `namespace_of_process`.
     """
 
     kernel: Kernel
     engine: Engine
-    inner: int
-    outside: int
     outer: Engine
+    outside: bytes
+
+
+def namespace_of_file(descriptor: int) -> bytes:
+    """Return what names the namespace of an open file of this process."""
+    return attribute(_BY_FILE, _U32.pack(descriptor))
+
+
+def namespace_of_process(number: int) -> bytes:
+    """Return what names the namespace of a process, by its number where the kernel is asked."""
+    return attribute(_BY_PROCESS, _U32.pack(number))
 
 
 def settings_of(dumped: Snapshot) -> list[str]:
@@ -142,7 +152,7 @@ def delete(engine: Engine, index: int) -> list[message.Failure]:
 def _make_pair(place: Place, index: int, body: bytes, *, carrier: bool) -> list[message.Failure]:
     other = f"end{next(_numbers)}"
     peer = _IFINFOMSG.pack(0, 0, 0, 0, 0) + attribute(_IFNAME, other.encode() + b"\0")
-    peer += attribute(_NAMESPACE, _U32.pack(place.outside))
+    peer += place.outside
     failures = _send(place.engine, partial(_made, index, body + _info(b"veth", attribute(_PEER, peer))))
     if failures or not carrier:
         return failures

@@ -80,6 +80,12 @@ def _has_tables(desired: Sandbox) -> bool:
     return desired.rules is not None or any(each.table not in tables for each in desired.routes or ())
 
 
+def is_ipvs_only(desired: Sandbox) -> bool:
+    """Return whether the manifest describes an IPVS table and nothing else."""
+    network = desired.sysctls, desired.interfaces, desired.neighbours, desired.routes, desired.rules
+    return desired.ipvs is not None and all(each is None for each in network)
+
+
 def _has_nics(desired: Sandbox) -> bool:
     """Return whether the manifest describes neighbours, or changes of NICs may delete some."""
     return desired.neighbours is not None or desired.interfaces is not None
@@ -91,7 +97,7 @@ TABLES = (
     # RTMGRP_NEIGH.
     KernelTable("neighbours", 0x4, _has_nics, _neighbours),
     # RTMGRP_IPV4_ROUTE, _IPV6_ROUTE.
-    KernelTable("routes", 0x40 | 0x400, lambda _: True, _routes),
+    KernelTable("routes", 0x40 | 0x400, lambda desired: not is_ipvs_only(desired), _routes),
     # RTMGRP_IPV4_RULE, and RTNLGRP_IPV6_RULE, the 19th.
     KernelTable("rules", 0x80 | 1 << 18, _has_tables, _rules),
 )

@@ -223,6 +223,12 @@ _TELLING = {
         ("mac:", ","),
         "nmcli general reload conf",
     ),
+    "systemd-udevd": (
+        "/run/systemd/network/00-reconciler.link",
+        ("[Match]", "PermanentMACAddress={}", "[Link]", "NamePolicy="),
+        ("", " "),
+        "udevadm control --reload",
+    ),
 }
 
 

@@ -49,8 +49,9 @@ from reconciler.watch.reading import Reading
 from reconciler.watch.report import StatusSocket
 from reconciler.watch.revision import Revision
 from reconciler.watch.rollout import Pace, Rollout
+from reconciler.watch.settings import Settings
 from reconciler.watch.wake import Wake
-from reconciler.watch.worker import Common, Settings
+from reconciler.watch.worker import Common
 from reconciler.wording import plural
 
 # Seconds between two checks of namespaces and pauses.

@@ -22,40 +22,28 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler import pending
-from reconciler.converge import Result, repair
 from reconciler.drivers import Driver, attend, connect
 from reconciler.drivers.claims import Claims
-from reconciler.errors import (
-    ApplyError,
-    BusyError,
-    HostError,
-    ReconcilerError,
-    RefusedError,
-    SandboxGoneError,
-    VerifyError,
-)
+from reconciler.errors import BusyError, HostError, ReconcilerError, SandboxGoneError
 from reconciler.guest.lend import Lender, is_back, lend
-from reconciler.history.force import take_effect
 from reconciler.history.scribe import Scribe
 from reconciler.history.writer import Writer
-from reconciler.manifest.allow import check, refusals
+from reconciler.manifest.allow import check
 from reconciler.manifest.digest import digest
 from reconciler.manifest.load import Manifest
 from reconciler.model.ipvs import GUARD_NFT, GUARD_SERVICES
 from reconciler.model.sandbox import DriverAddress, MachineAddress, NetnsAddress, Sandbox
-from reconciler.operations import Operation
-from reconciler.preview import Preview, preview
 from reconciler.watch import clock, log, pause
 from reconciler.watch.agenda import GAP, Agenda
 from reconciler.watch.authority import InForce
-from reconciler.watch.failures import Failures
-from reconciler.watch.fights import Fights
-from reconciler.watch.look import Look, drift
+from reconciler.watch.look import Look
 from reconciler.watch.meter import Meter
 from reconciler.watch.probation import Confirm, Probation
 from reconciler.watch.prune import prune
 from reconciler.watch.record import LookRecorder
+from reconciler.watch.repairs import Repairs
 from reconciler.watch.revision import Revision
+from reconciler.watch.settings import Settings
 from reconciler.watch.share import WorkShare, objects_of
 from reconciler.watch.state import GOOD, SandboxState, SandboxStatus
 from reconciler.watch.wake import Wake, await_readable
@@ -72,22 +60,6 @@ RETRY = 0.5
 REST = 20
 # Seconds by which a look may be late before the state of the last one counts as stale.
 SLACK = 10.0
-
-
-class Settings(NamedTuple):
-    """How to watch each sandbox.
-
-    `look`, `full_look`: seconds between two quick and two full looks. `change`: whether to repair, or only to report.
-    `guard`: whether agents in machines restore flushed services. `confirm`: which changed manifests are on trial, and
-    `bake` for how many seconds after their checks have passed.
-    """
-
-    look: float
-    full_look: float
-    change: bool = True
-    guard: bool = True
-    confirm: Confirm = Confirm.NONE
-    bake: float = 0.0
 
 
 class Common(NamedTuple):
@@ -130,23 +102,21 @@ class Worker:
         self._probation = Probation(manifest.sandbox.id, history, confirm, settings.bake)
         self._on_done, self._on_change, self._on_end = on_done, on_change, on_end
         self._wake = Wake()
-        self._fights, self._failures = Fights(), Failures()
+        change = settings.change
+        self._repairs = Repairs(self._recorder, self._scribe, self._meter, self._probation, change=change)
         self._agenda = Agenda(settings.full_look)
         # The lock protects the next two lines: the manifest, and why it is new: "start", "manifest", or "" once it has
         # taken effect; the manifest whose digest was asked for last, and that digest.
         self._lock = threading.Lock()
         self._manifest, self._revision, self._cause = manifest, revision, "start"
         self._digested: tuple[Manifest | None, str] = (None, "")
-        # What the current look goes by, and the desired sandbox of the last repair that succeeded.
+        # What the current look goes by.
         self._current = Look(manifest, revision, self._cause, full=True, policy=self._authority.policy)
-        self._applied: Sandbox | None = None
         # When the current look began; None after its end, while a machine stays connected.
         self._begun: float | None = None
         self._stopping = self._prune = False
         # Whether a change has passed its checks, and the watcher waits whether it passes them once more.
         self._is_baking = False
-        # Whether the last look failed because the host lacks something, such as a device.
-        self._host_lacks = False
         # The connection of a command that waits for the machine.
         self._borrower: socket.socket | None = None
         self._share = WorkShare()
@@ -222,12 +192,12 @@ class Worker:
 
     def reload(self) -> None:
         """Ask for a full look now, and postpone no repair: a person asks for it."""
-        self._fights, self._failures = Fights(), Failures()
+        self._repairs.postpone_nothing()
         self.request_full_look()
 
     def retry_if_host_lacked(self) -> None:
         """Ask for a full look now if the host lacked something: its devices have changed."""
-        if self._host_lacks:
+        if self._repairs.host_lacks:
             self.request_full_look()
 
     def stop(self, *, prune: bool = False) -> None:
@@ -411,11 +381,10 @@ class Worker:
         # A machine that is attended may have been opened under an earlier policy.
         check(look.place, look.policy)
         if look.cause:
-            self._fights.reset()
-            self._failures.reset()
+            self._repairs.begin_manifest()
             self._recorder.begin_manifest(look.manifest)
         self._claims.claim(look.manifest.sandbox, driver)
-        succeeded = self._compare(driver, look)
+        succeeded = self._repairs.compare(driver, look)
         self._end_look(look, time.monotonic() - begin, succeeded=succeeded)
         with self._lock:
             if self._manifest.sandbox == look.manifest.sandbox:
@@ -495,7 +464,7 @@ class Worker:
             waits.append(max(DRAIN, REST * took))
         elif look.may_change_silently and not look.is_paused:
             waits.append(max(self._settings.look, REST * took))
-        waits += [due for each in (self._fights, self._failures) if (due := each.next_due()) is not None]
+        waits += self._repairs.next_due()
         if look.pause is not None:
             waits.append(look.pause.until - time.time())
         if look.waiting is not None:
@@ -505,84 +474,6 @@ class Worker:
             waits.append(baked)
         return max(0.0, min(waits))
 
-    def _compare(self, driver: Driver, look: Look) -> bool:
-        """Compare the sandbox with its manifest, and repair it. Return whether no operation failed."""
-        self._host_lacks = False
-        if self._settings.change:
-            return self._repair(driver, look)
-        check(look.manifest.sandbox, look.policy)
-        found = preview(driver, look.manifest.sandbox, quick=not look.full)
-        self._note(found)
-        self._recorder.record_comparison(found)
-        return True
-
-    def _note(self, found: Preview) -> None:
-        """Record what a look has found, before it changes anything."""
-        self._recorder.record_plan(found)
-        self.status.traffic = self.status.traffic.seen(found.desired, found)
-
-    def _repair(self, driver: Driver, look: Look) -> bool:
-        """Apply the manifest of a look, and return whether no operation failed.
-
-        RefusedError if it is refused; then drift from the manifest applied before is repaired, if that one is allowed.
-        """
-        manifest, cause, quick = look.manifest, look.cause, not look.full
-        self._scribe.driver, self._scribe.occasion = str(manifest.sandbox.driver), look.occasion
-        try:
-            check(manifest.sandbox, look.policy)
-            self._probation.finish_bake(driver, look, self._scribe)
-            result = self._change(driver, look)
-        except RefusedError:
-            if self._probation.held and self._applied in {None, manifest.sandbox}:
-                self._applied = self._probation.held.before
-            same = self._applied and self._applied.driver == manifest.sandbox.driver
-            if self._applied and same and not refusals(self._applied, look.policy):
-                self._scribe.occasion = drift
-                before = repair(driver, self._applied, quick=quick, postpones=self._postpones, scribe=self._scribe)
-                self._fights.record(before.operations)
-                self._meter.record_repair(look._replace(cause=""), before)
-            raise
-        if not cause:
-            self._fights.record(result.operations)
-        self._failures.record(result.failure.subjects if result.failure else (), result.postponed)
-        if cause and not result.failure:
-            # Before the status says so: whoever waits for that finds it in the history.
-            take_effect(self._scribe, manifest)
-        self._recorder.record_repair(manifest, result, cause, self._fights.current(), self._failures.next_due())
-        self._meter.record_repair(look, result)
-        self._host_lacks = result.failure is not None and isinstance(result.failure.error, HostError)
-        if result.failure:
-            return False
-        self._applied = manifest.sandbox
-        return True
-
-    def _change(self, driver: Driver, look: Look) -> Result:
-        """Apply the manifest of a look, or repair drift from it. RolledBackError if it failed on trial."""
-        trial = self._probation.trial(look, self._scribe)
-        try:
-            result = repair(
-                driver,
-                look.manifest.sandbox,
-                quick=not look.full,
-                accept=self._note,
-                postpones=self._postpones,
-                scribe=self._scribe,
-                checks=self._probation.checks(look),
-                tell=self._recorder.note,
-                trial=trial,
-            )
-        except (ApplyError, VerifyError) as error:
-            held = self._probation.failed(look, trial, error)
-            if held is None:
-                raise
-            self._recorder.record_rollback(look.manifest, held)
-            raise held from error
-        self._probation.passed(trial, result.passed)
-        return result
-
-    def _postpones(self, operation: Operation) -> bool:
-        return self._fights.postpones(operation) or self._failures.postpones(operation)
-
     def _end_failed_look(self, error: Exception) -> None:
         """Record that a look failed, and when to try again."""
         look = self._current
@@ -591,9 +482,7 @@ class Worker:
         if gone and isinstance(look.manifest.sandbox.driver, NetnsAddress):
             # The watcher notices within a second that the namespace exists, and asks for a look then.
             wait = self._settings.full_look
-        # With a HostError, nothing was changed. Other failures do not count: if a change was undone, a device may have
-        # moved to the sandbox and back, and that event would cause the next try at once, for ever.
-        self._host_lacks = isinstance(error, HostError)
+        self._repairs.record_failure(error)
         self._is_baking = self._probation.baked_in is not None
         least = self._share.rest()
         self._measure(look, succeeded=False)

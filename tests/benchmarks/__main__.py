@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import doctor, flush, guard, hostile, ipvs, kata, page, plug, routes, scrape, start, watch
+from tests.benchmarks import doctor, flush, guard, hostile, ipvs, kata, many, page, plug, routes, scrape, start, watch
 from tests.conftest import Kernel
 
 
@@ -19,7 +19,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             figures = [
                 figure
-                for part in (start, routes, ipvs, kata, flush, guard, plug, doctor, watch, scrape, page, hostile)
+                for part in (start, routes, many, ipvs, kata, flush, guard, plug, doctor, watch, scrape, page, hostile)
                 for figure in part.run(kernel, Path(folder))
             ]
     finally:

@@ -124,22 +124,22 @@ def table(guest: Guest, text: Path, changed: Path, start: float) -> list[Figure]
             name=f"restore of {COUNT:,} rules from empty, beside `ipvsadm -R`",
             detail=f"apply {fresh:.2f} s, `ipvsadm -R` {by_ipvsadm:.2f} s",
             ratio=(fresh - start) / by_ipvsadm,
-            bar=0.25,
+            bar=0.15,
             aim=0.12,
         ),
         Figure(
             name="the same right after `ipvsadm -C`, beside `ipvsadm -R` of the table's own `ipvsadm -Sn`",
             detail=f"apply {flushed:.2f} s, `ipvsadm -R` {flushed_by_ipvsadm:.2f} s",
             ratio=(flushed - start) / flushed_by_ipvsadm,
-            bar=0.15,
+            bar=0.1,
             aim=0.08,
         ),
         Figure(
             name=f"no-op diff of {COUNT:,} rules, beside `ipvsadm -Sn`",
             detail=f"diff {look:.2f} s, `ipvsadm -Sn` {saving:.2f} s",
             ratio=look / saving,
-            bar=0.5,
-            aim=0.15,
+            bar=0.2,
+            aim=0.12,
         ),
     ]
 

@@ -92,8 +92,8 @@ def run(kernel: Kernel, folder: Path) -> list[Figure]:
                 f"{1000 * ours / ROUNDS:.0f} ms"
             ),
             ratio=ours / whole,
-            bar=0.2,
-            aim=0.2,
+            bar=0.15,
+            aim=0.13,
         )
     ]
 

@@ -67,14 +67,14 @@ def run(kernel: Kernel, folder: Path) -> list[Figure]:
             name=f"apply of {COUNT:,} routes, beside a bare load and `ip -batch`",
             detail=f"{detail.format('apply', whole)}, `ip -batch` {other:.3f} s",
             ratio=(whole - begin) / (load + other),
-            bar=0.5,
-            aim=0.35,
+            bar=0.4,
+            aim=0.3,
         ),
         Figure(
             name=f"no-op diff of {COUNT:,} routes, beside a bare load",
             detail=detail.format("diff", look),
             ratio=(look - begin) / load,
-            bar=0.5,
-            aim=0.3,
+            bar=0.3,
+            aim=0.22,
         ),
     ]

@@ -25,7 +25,7 @@ def run(kernel: Kernel, folder: Path) -> list[Figure]:
             name="start-up of a small diff, beside `python3 -c pass`",
             detail=f"diff {diff * 1000:.0f} ms, bare interpreter {bare * 1000:.0f} ms",
             ratio=diff / bare,
-            bar=10,
-            aim=7,
+            bar=7.5,
+            aim=6,
         )
     ]

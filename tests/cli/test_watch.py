@@ -11,8 +11,8 @@ from reconciler.cli import watch
 from reconciler.cli.main import main
 from reconciler.watch.probation import Confirm
 from reconciler.watch.rollout import Pace
+from reconciler.watch.settings import Settings
 from reconciler.watch.watcher import Options
-from reconciler.watch.worker import Settings
 
 
 class _Watcher:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from reconciler.fleet.memory import Memory
-from reconciler.fleet.store import Compare, Delete, Event, LeaseGoneError, Pair, Put, Store
+from reconciler.fleet.store import MAX_OPERATIONS, Compare, Delete, Event, LeaseGoneError, Pair, Put, Store
 from tests.fleet.cluster import Cluster
 
 Try = Callable[[Callable[[Store], Awaitable[None]]], None]
@@ -63,6 +63,20 @@ def test_a_transaction_is_carried_out_whole_or_not_at_all(attempt: Try) -> None:
         assert (await store.read(A)) == found
         assert (await store.commit([Put(A, b"2")], [Compare(A, found.created, found.modified)])).succeeded
         assert not (await store.commit([Put(A, b"3")], [Compare(A, found.created, found.modified)])).succeeded
+
+    attempt(work)
+
+
+def test_several_keys_are_read_at_once(attempt: Try) -> None:
+    large = bytes(range(256)) * 2048
+
+    async def work(store: Store) -> None:
+        assert await store.read_several([A, B]) == {}
+        await store.commit([Put(A, large), Put(B, b"")])
+        assert await store.read_several([B, "/reconciler/v1/c", A]) == {A: large, B: b""}
+        names = [f"/reconciler/v1/{number}" for number in range(MAX_OPERATIONS)]
+        await store.commit([Put(each, each.encode()) for each in names])
+        assert await store.read_several(names) == {each: each.encode() for each in names}
 
     attempt(work)
 

@@ -103,6 +103,19 @@ def test_a_host_that_fails_stops_it(state: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("when", "stops"), [(200.0, False), (195.5, False), (195.0, True), (204.0, False), (900.0, True)]
+)
+def test_a_failure_that_does_not_last_stops_nothing(when: float, stops: bool) -> None:
+    failing = HostStatus("2-x", True, {}, (Unusual("a0", "failed"),), when=when)
+    made = step(picture(statuses={**picture().statuses, "a": failing}))
+    assert made.tell == {}
+    assert (made.rollout.state == RolloutState.STOPPED, made.rollout.wave) == (stops, 0)
+    assert stops or made.rollout.reason == "waiting for 1 host (a)"
+    # The next look has succeeded.
+    assert step(picture(statuses={**picture().statuses, "a": HostStatus("2-x", True, when=200.0)})).rollout.wave == 1
+
+
+@pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"statuses": {"a": HostStatus("2-x", reached=False)}}, "waiting for 1 host (a)"),

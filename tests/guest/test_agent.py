@@ -165,6 +165,7 @@ def test_files_are_of_a_closed_list(host: Host, name: str) -> None:
 @pytest.mark.parametrize("name", ["", "dummy", "ip_vs; reboot", "-r", "../ip_vs", "ip_vs\0"])
 def test_modules_are_of_a_closed_list(host: Host, name: str) -> None:
     assert failure(host.ask(agent.MODPROBE, name.encode()))[0] == errno.EPERM
+    assert failure(host.ask(agent.MODULES_GET, f"ip_vs\n{name}".encode()))[0] == errno.EPERM
 
 
 @pytest.mark.parametrize(
@@ -336,6 +337,7 @@ def test_a_host_that_leaves_in_a_frame_and_comes_back_unnoticed(host: Host) -> N
                     [
                         agent.NETLINK,
                         agent.MODPROBE,
+                        agent.MODULES_GET,
                         agent.SYSCTL_GET,
                         agent.SYSCTL_SET,
                         agent.SUBSCRIBE,

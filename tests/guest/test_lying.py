@@ -33,6 +33,12 @@ def link(name):
 LIE
 space["serve"](Agent(space["open_port"](space["PORT"])))
 """
+_AGENT = "ps | awk '/guest.agent.pyc/ && !/awk/ {print $1}'"
+# Ends the agent, and waits until the next one, which the guest starts, has opened its port.
+RESTART = f"""
+kill -9 $({_AGENT})
+until for each in $({_AGENT}); do ls -l /proc/$each/fd; done 2>/dev/null | grep -q vport; do sleep 0.1; done
+"""
 # What it does, and what is said of it.
 LIES = {
     "a listing of 64 MiB": (
@@ -76,7 +82,7 @@ def replace_agent(guest: Guest) -> Iterator[Callable[[str], None]]:
     """Return what replaces the agent by one that lies. It comes back at the end."""
 
     def restart() -> None:
-        guest.output("sh", "-c", "kill -9 $(ps | awk '/guest.agent.pyc/ && !/awk/ {print $1}')")
+        guest.output("sh", "-c", RESTART)
 
     def replace(lie: str) -> None:
         code = compile(LIAR.replace("LIE\n", lie), "liar", "exec")

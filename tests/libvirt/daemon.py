@@ -12,7 +12,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from glob import glob
+from typing import ClassVar
 from xml.sax.saxutils import escape
 
 from reconciler.guest import image, qemu, runner
@@ -60,6 +61,12 @@ auth_unix_rw = "none"
 unix_sock_group = "root"
 unix_sock_rw_perms = "0700"
 EOF
+# Domains are migrated only between hosts that differ in both.
+if [ -n "$2" ]; then
+  hostname "$2"
+  ip link set dev lo up
+  echo 'host_uuid = "8e3c1a52-8a6f-4a3f-9d9a-1c1d2a5b6c77"' >>/etc/libvirt/libvirtd.conf
+fi
 echo ready
 # It outlives each libvirtd, and ends with the test.
 exec sleep infinity
@@ -120,12 +127,15 @@ def domain(
 
 
 class Daemon:
-    """A libvirtd; everything but `__init__` and `end` is for who has entered its namespace."""
+    """A libvirtd; everything but `__init__`, `run`, `uri` and `end` is for who has entered its namespace."""
 
-    def __init__(self) -> None:
-        words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _INIT, "sh"]
+    def __init__(self, host: str = "") -> None:
+        """Make the namespace. `host`: the name of another host, with its own devices, to which domains can migrate."""
+        other = ["--net", "--uts"] if host else []
+        words = ["unshare", "--mount", *other, "--propagation", "private", "sh", "-c", _INIT, "sh"]
         cache = os.path.join(image.cache_folder(), "libvirt")
-        self._holder = subprocess.Popen([*words, cache], stdout=subprocess.PIPE, text=True)
+        self._inside = ["nsenter", "--mount", *other]
+        self._holder = subprocess.Popen([*words, cache, host], stdout=subprocess.PIPE, text=True)
         assert self._holder.stdout
         with self._holder.stdout as printed:
             assert printed.readline() == "ready\n"
@@ -134,6 +144,16 @@ class Daemon:
     @property
     def pid(self) -> int:
         return self._holder.pid
+
+    @property
+    def uri(self) -> str:
+        """Return how libvirt itself is reached from another namespace."""
+        return f"qemu+unix:///system?socket=/proc/{self.pid}/root/run/libvirt/libvirt-sock"
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on its host."""
+        inside = [*self._inside, "--target", str(self.pid)]
+        return subprocess.run([*inside, *words], capture_output=True, text=True, check=False)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -149,13 +169,14 @@ class Daemon:
 
     def start(self) -> None:
         """Start libvirtd, and wait until it answers. Domains that run are found again."""
+        inside = [*self._inside, "--target", str(self.pid)]
         self._libvirtd = subprocess.Popen(
-            ["libvirtd", "--timeout", "0", "--pid-file", "/run/libvirt/libvirtd.pid"],
+            [*inside, "libvirtd", "--timeout", "0", "--pid-file", "/run/libvirt/libvirtd.pid"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + _TIMEOUT
-        while subprocess.run(["virsh", "list"], capture_output=True, check=False).returncode:
+        while self.run("virsh", "list").returncode:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -225,12 +246,14 @@ class DomainMachine(LaunchedMachine):
     """A domain in the place of a machine of ours."""
 
     __slots__ = ()
+    # Where its port for commands is, by its name: libvirt chooses.
+    SOCKETS: ClassVar[str] = f"/var/lib/libvirt/qemu/channel/target/domain-*-{{}}/{runner.PORT}"
 
     @property
     def exec(self) -> str:
-        """Return the socket of its port for commands, which libvirt has chosen."""
-        (found,) = Path("/var/lib/libvirt/qemu/channel/target").glob(f"domain-*-{self.name}/{runner.PORT}")
-        return str(found)
+        """Return the socket of its port for commands."""
+        (found,) = glob(self.SOCKETS.format(self.name))
+        return found
 
 
 def booted(daemon: Daemon, name: str, xml: str) -> Guest:

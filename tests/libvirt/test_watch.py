@@ -1,10 +1,12 @@
-"""A watch of a domain that starts, is reset, saved, restored and ended, while libvirtd restarts as well."""
+"""A watch of a domain that starts, is reset, saved, restored, migrated and ended, while libvirtd restarts as well."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.manifest.dump import dump
 from tests.conftest import Kernel, ip
 from tests.libvirt.daemon import Daemon, DomainMachine, domain, virsh
-from tests.machine import Guest
+from tests.machine import Guest, run_command
 from tests.system.box import MACS
 from tests.watch.running import Running, watching
 
@@ -40,6 +42,17 @@ def watched(daemon: Daemon) -> Iterator[Guest]:
             virsh("undefine", NAME)
 
 
+@pytest.fixture
+def far() -> Iterator[Daemon]:
+    """Start the libvirtd of another host."""
+    made = Daemon("far")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
+
+
 def is_right(guest: Guest) -> bool:
     """Give whether the guest has our NIC with its address. It may be booting, so that nothing runs in it."""
     try:
@@ -56,7 +69,26 @@ def converged_again(watch: Running, before: int) -> None:
     watch.await_state("converged", "web-6")
 
 
-def test_a_domain_comes_and_goes(watched: Guest, daemon: Daemon, tap: str, tmp_path: Path) -> None:
+def migrate_and_return(watch: Running, daemon: Daemon, far: Daemon, file: Path) -> None:
+    """Migrate the domain to another host, take its address away there, and migrate it back."""
+    move = ("migrate", "--live", NAME, "--migrateuri", f"unix://{file.parent.parent}/migration", "--desturi")
+    count = len(watch.events("converged"))
+    virsh(*move, far.uri)
+    watch.await_state("waiting", "web-6")
+    assert f"the domain {NAME} is not running" in watch.about("web-6")["detail"]
+    # Its NIC, what marks it as ours, and the agent have come along.
+    ran = far.run(sys.executable, "-m", "reconciler", "diff", str(file))
+    assert (ran.returncode, ran.stderr) == (0, ""), ran
+    (there,) = glob(f"/proc/{far.pid}/root{DomainMachine.SOCKETS.format(NAME)}")
+    assert run_command(there, ["ip", "address", "flush", "dev", "eth7"]).status == 0
+    ran = far.run("virsh", *move, daemon.uri)
+    assert ran.returncode == 0, ran
+    converged_again(watch, count)
+
+
+def test_a_domain_comes_and_goes(watched: Guest, daemon: Daemon, far: Daemon, tap: str, tmp_path: Path) -> None:
+    # The other host has a device of the same name.
+    assert far.run("sh", "-c", f"ip tuntap add dev {tap} mode tap; ip link set dev {tap} up").returncode == 0
     folder = tmp_path / "manifests"
     folder.mkdir()
     nic = {"name": "eth7", "device": tap, "hwAddr": MACS[6], "mtu": 1500, "addresses": ["192.0.2.7/24"]}
@@ -86,6 +118,9 @@ def test_a_domain_comes_and_goes(watched: Guest, daemon: Daemon, tap: str, tmp_p
         count = len(watch.events("converged"))
         virsh("restore", str(state))
         converged_again(watch, count)
+        watch.until(lambda: is_right(watched), "it is as it was")
+
+        migrate_and_return(watch, daemon, far, folder / "web-6.yaml")
         watch.until(lambda: is_right(watched), "it is as it was")
         virsh("destroy", NAME)
         watch.await_state("waiting", "web-6")

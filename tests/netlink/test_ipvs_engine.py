@@ -21,7 +21,6 @@ from reconciler.model.ipvs import Excluded, Ipvs, Load, Server, Service, Timeout
 from reconciler.netlink import engine as engine_module
 from reconciler.netlink import ipvs_engine, message
 from reconciler.netlink.ipvs_engine import IpvsEngine
-from reconciler.netlink.ipvs_legacy import LegacyAnswer
 from reconciler.netlink.message import Message
 from tests.examples import examples
 from tests.formats.strategies import services
@@ -317,7 +316,7 @@ class ScriptedKernel:
     def ipvs_listing(self) -> str | None:
         raise AssertionError
 
-    def ipvs_servers(self) -> LegacyAnswer | None:
+    def ipvs_servers(self) -> bytes | None:
         return None
 
 

@@ -74,7 +74,7 @@ def found(
         devices={device: AttachableDevice(name=device, queues=1, origin=origin(device)) for device in DEVICES},
         origins={interface.device: origin(interface.device) for interface in interfaces},
         kinds={interface.device: "tun" for interface in interfaces},
-        kernel=(6, 18),
+        release="6.18",
     )
     return Observed(sandbox=wanted(interfaces, ours), around=replace(surroundings, **around))
 

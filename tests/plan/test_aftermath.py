@@ -121,7 +121,7 @@ def test_routes_follow_a_new_name(declared: bool) -> None:
 def test_an_old_kernel_takes_a_link_down_for_a_new_name_and_its_routes_come_back() -> None:
     names = {"eth0": "eth9"}
     desired = wanted([replace(ETH0, name="eth9"), ETH1], renamed(EVERYTHING, names))
-    observed = found([ETH0, ETH1], EVERYTHING, kernel=(6, 1))
+    observed = found([ETH0, ETH1], EVERYTHING, release="6.1")
     assert routes_planned(desired, observed) == added(renamed(THROUGH0, names))
 
 
@@ -405,7 +405,7 @@ TRANSITIONS: dict[str, tuple[Sandbox, Sandbox, dict[str, Any]]] = {
     "a name that needs the link down": (
         wanted([ETH0, ETH1], EVERYTHING),
         wanted([replace(ETH0, name="eth9"), ETH1], renamed(EVERYTHING, {"eth0": "eth9"})),
-        {"kernel": (6, 1)},
+        {"release": "6.1"},
     ),
     "a name": (
         wanted([ETH0, ETH1], EVERYTHING),

@@ -211,7 +211,7 @@ def test_neighbours_follow_a_new_name(declared: bool) -> None:
     observed = there([ETH0], ours=ALL0)
     assert plan(desired, observed).operations == (RenameInterface(name="eth0", new_name="net0"),)
     # An old kernel takes the link down for it.
-    observed = replace(observed, around=replace(observed.around, kernel=(6, 1)))
+    observed = replace(observed, around=replace(observed.around, release="6.1"))
     assert items_planned(desired, observed) == [AddItem(item=each) for each in after]
 
 

@@ -587,7 +587,7 @@ def test_a_section_that_is_absent_is_left_alone_whatever_became_of_its_nics(stat
 
 
 # What a saved state does not tell.
-SAVED: dict[str, Any] = {"devices": None, "machine": None, "kernel": None}
+SAVED: dict[str, Any] = {"devices": None, "machine": None, "release": ""}
 
 
 def test_a_saved_state_knows_neither_taps_nor_slots() -> None:

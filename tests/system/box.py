@@ -19,10 +19,10 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.drivers import connect
-from reconciler.drivers.inside import release
 from reconciler.errors import ManifestError
 from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
+from reconciler.model.release import series
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import preview
@@ -224,7 +224,7 @@ class Box(SandboxPlace):
 
     @property
     def differences(self) -> Differences:
-        live = release(os.uname().release) >= _LIVE_RENAME
+        live = series(os.uname().release) >= _LIVE_RENAME
         return Differences(live_rename=live, counts_queues=False, stride=1, sees_all=True)
 
     def ip(self, *words: str, stdin: str = "") -> str:
@@ -264,7 +264,7 @@ class VmBox(SandboxPlace):
 
     @property
     def differences(self) -> Differences:
-        live = release(self._guest.output("uname", "-r")) >= _LIVE_RENAME
+        live = series(self._guest.output("uname", "-r")) >= _LIVE_RENAME
         return Differences(live_rename=live, counts_queues=True, stride=7, sees_all=True)
 
     def ip(self, *words: str, stdin: str = "") -> str:

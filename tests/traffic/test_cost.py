@@ -106,16 +106,3 @@ def test_a_route_takes_connections_of_a_director_and_its_own(director: Vm, clien
     finally:
         assert director.reconciler("apply", "--allow-delete", "all", back).status == 0
     assert living(clients, "web", COUNT) == COUNT
-
-
-def test_a_plan_of_a_machine_is_not_called_proven_on_another_kernel(director: Vm) -> None:
-    """What the copy cannot try is said, and that is never a yes."""
-    director.apply(services=section([S1, S2]))
-    saved = director.saved()
-    ran = director.reconciler("diff", "--prove", "-o", "json", director.manifest(services=section([S1])))
-    assert ran.status == 1, ran
-    (sandbox,) = json.loads(ran.stdout)["sandboxes"]
-    assert sandbox["proof"]["failed"] == []
-    assert sandbox["proof"]["proven"] is None
-    assert sandbox["proof"]["untried"] != []
-    assert director.saved() == saved

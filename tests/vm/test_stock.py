@@ -133,6 +133,9 @@ def test_network_managers_leave_our_nics_alone(box: Box, capsys: pytest.CaptureF
         box.machine.output(change)
         assert box.run("diff") == 0, capsys.readouterr().out
         assert _addresses(box.machine) == ["192.0.2.2/24"]
+    # udev would name it by its slot, and did not.
+    (link,) = json.loads(box.machine.output("udevadm settle; ip -j link show dev eth-test"))
+    assert "altnames" not in link, link
     listed = box.machine.output("networkctl --no-pager --no-legend")
     assert re.search(r"eth-test\s+ether\s+\w+\s+unmanaged", listed), listed
 
@@ -148,6 +151,13 @@ def test_what_managers_were_told_is_observed_and_repaired(box: Box, capsys: pyte
         assert box.machine.output("cat /run/systemd/network/00-reconciler.network") == (
             f"[Match]\nPermanentMACAddress={MAC}\n\n[Link]\nUnmanaged=yes\n"
         )
+    box.machine.output("rm /run/systemd/network/00-reconciler.link")
+    assert box.run("diff") == 1
+    assert "; udevadm control --reload" in capsys.readouterr().out
+    assert box.run("apply") == 0
+    assert box.machine.output("cat /run/systemd/network/00-reconciler.link") == (
+        f"[Match]\nPermanentMACAddress={MAC}\n\n[Link]\nNamePolicy=\n"
+    )
     assert box.run("diff") == 0
 
 

@@ -14,9 +14,10 @@ from reconciler.watch import clock, health
 from reconciler.watch.manifests import ManifestSet
 from reconciler.watch.meter import Meter
 from reconciler.watch.revision import Revision
+from reconciler.watch.settings import Settings
 from reconciler.watch.state import SandboxState
 from reconciler.watch.watcher import Options, Watcher
-from reconciler.watch.worker import Common, Settings, Worker
+from reconciler.watch.worker import Common, Worker
 
 SETTINGS = Settings(look=5.0, full_look=600.0)
 

@@ -23,8 +23,9 @@ from reconciler.watch.machines.machine import Machine
 from reconciler.watch.machines.room import Room
 from reconciler.watch.meter import Meter
 from reconciler.watch.revision import Revision
+from reconciler.watch.settings import Settings
 from reconciler.watch.state import SandboxState
-from reconciler.watch.worker import Common, Settings
+from reconciler.watch.worker import Common
 from tests.machine import Guest, freeze
 from tests.processes import of_machines
 from tests.watch.hostile import Honest, monitor, serve

@@ -32,9 +32,9 @@ from reconciler.watch.machines.messages import (
 from reconciler.watch.meter import Failed, Looked, Repaired
 from reconciler.watch.outstanding import Outstanding
 from reconciler.watch.revision import Revision
+from reconciler.watch.settings import Settings
 from reconciler.watch.state import SandboxState
 from reconciler.watch.traffic import Drain, Traffic
-from reconciler.watch.worker import Settings
 
 FOUND = Found(
     7,

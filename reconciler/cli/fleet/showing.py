@@ -14,9 +14,9 @@ from reconciler.cli.fleet.connection import with_store
 from reconciler.cli.output import Screen, flush, print_data, print_line, say, warn
 from reconciler.cli.terminal import aligned, columns
 from reconciler.errors import HostError
-from reconciler.fleet import keys, overview
+from reconciler.fleet import overview
 from reconciler.fleet.changing import unknown_host
-from reconciler.fleet.known import read_known, read_report
+from reconciler.fleet.known import read_fleet
 from reconciler.fleet.store import Store, StoreError
 from reconciler.wording import plural
 
@@ -38,11 +38,11 @@ def show(arguments: argparse.Namespace) -> int:
 
 async def _read(store: Store, host: str | None) -> dict[str, Any]:
     """Return what is known, as data; of one host all of it."""
-    known, report, leader = await asyncio.gather(read_known(store), read_report(store), store.read(keys.LEADER))
+    known, report, leader = await read_fleet(store)
     if host is not None and host not in known.hosts:
         raise await unknown_host(store, host)
     states = [each for each in overview.host_states(known, report) if host in {None, each.host}]
-    found = overview.document(known, report, states, leader.value.decode(errors="replace") if leader else "")
+    found = overview.document(known, report, states, leader)
     if host is not None:
         status, plan, record = report.statuses.get(host), known.plans.get(host), known.hosts[host]
         found["hosts"][0] |= {

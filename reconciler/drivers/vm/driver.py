@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from reconciler.drivers import elsewhere
-from reconciler.drivers.inside import Inside, OwnedLink, release
+from reconciler.drivers.inside import Inside, OwnedLink
 from reconciler.drivers.lock import refuse_waiting
 from reconciler.drivers.reach import about, check_socket, open_agent, open_socket, refuse_physical_devices
 from reconciler.drivers.vm.monitor import QemuPlugboard
@@ -199,7 +199,7 @@ class VmDriver:
             ),
             # The guest reports no kind for these links, but QEMU does.
             kinds=dict.fromkeys(seen, "virtio_net"),
-            kernel=release(self._agent.kernel_release()),
+            release=self._agent.kernel_release(),
         )
         return Observed(sandbox=observed.sandbox, around=around)
 
@@ -264,6 +264,11 @@ class VmDriver:
         """Read sysctls, as the protocol says."""
         with self._budget.step():
             return self._inside.read_sysctls(names)
+
+    def find_modules(self, names: Sequence[str]) -> dict[str, bool]:
+        """Ask the agent for modules, as the protocol says."""
+        with self._budget.step():
+            return self._agent.find_modules(names)
 
     def traffic(self) -> Traffic:
         """Read the connections, as the protocol says."""

@@ -130,8 +130,8 @@ class Agent:
             self._refuse(version)
             return
 
-        def fetch(digest: str, file: BinaryIO) -> None:
-            client.fetch(f"/v1/blob/{digest}", file, limit=MAX_PACKED, unpacked=MAX_BYTES)
+        def fetch(files: Mapping[str, BinaryIO]) -> None:
+            client.fetch(f"/v1/blob/{','.join(files)}", [*files.values()], limit=MAX_PACKED, unpacked=MAX_BYTES)
 
         self._cache.take(data, version, fetch)
         desired, self._taken_at, self._refused = version.desired, time.monotonic(), ""

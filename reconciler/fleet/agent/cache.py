@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from typing import BinaryIO, NamedTuple
 
 from reconciler.errors import BusyError, HostError
 from reconciler.fleet import records
+from reconciler.fleet.blobs import AT_ONCE
 from reconciler.fleet.records import Desired
 from reconciler.manifest.empty import EMPTY
 
@@ -35,6 +37,10 @@ _DESIRED = ".desired.json"
 _REMEMBERED = 500
 _OWNER = 0o700
 _PART = 16 << 10
+
+
+# Writes files, which are given by their digests.
+Fetch = Callable[[Mapping[str, BinaryIO]], None]
 
 
 class Version(NamedTuple):
@@ -115,10 +121,11 @@ class Cache:
             _digest_of(f"{below}/{path}") == digest for path, digest in files.items()
         )
 
-    def take(self, data: bytes, version: Version, fetch: Callable[[str, BinaryIO], None]) -> None:
+    def take(self, data: bytes, version: Version, fetch: Fetch) -> None:
         """Make the watcher's folder that of a version, all of it at once. `data`: the bytes of its desired state.
 
-        `fetch` writes the file of a digest. What it raises ends this, as does OSError; the folder is as it was then.
+        `fetch` writes at most `blobs.AT_ONCE` files at a time. What it raises ends this, as does OSError: the folder is
+        as it was then.
         """
         built = self._fill(_name(version), version.desired.files, fetch, data)
         self._remember(version)
@@ -162,7 +169,7 @@ class Cache:
         self,
         name: str,
         wanted: dict[str, str],
-        fetch: Callable[[str, BinaryIO], None] | None = None,
+        fetch: Fetch | None = None,
         data: bytes = b"",
     ) -> str:
         """Return the folder of a version, with exactly these files. What an interrupted run left in it is used."""
@@ -170,12 +177,22 @@ class Cache:
         os.makedirs(folder, _OWNER, exist_ok=True)
         for path in [each for each in _files(folder) if each not in wanted and each != _DESIRED]:
             os.unlink(f"{folder}/{path}")
+        # Of several files with the same content, one is fetched, and the others are copies of it.
+        missing: dict[str, str] = {}
+        copies: list[tuple[str, str]] = []
         for path, digest in wanted.items():
             target = f"{folder}/{path}"
             if _digest_of(target) == digest:
                 continue
             os.makedirs(os.path.dirname(target), _OWNER, exist_ok=True)
-            self._place(target, digest, known.get(digest, ""), fetch)
+            if digest in missing or _digest_of(known.get(digest, "")) == digest:
+                copies.append((target, digest))
+            else:
+                missing[digest] = target
+        for some in _parts(missing):
+            _place(some, fetch)
+        for target, digest in copies:
+            _place({digest: target}, _copying(missing.get(digest) or known[digest]))
         if not wanted:
             # The watcher takes an empty folder for a mistake otherwise.
             with open(f"{folder}/{EMPTY}", "wb"):
@@ -190,24 +207,6 @@ class Cache:
             _sync_folder(each)
         _sync_folder(self._releases)
         return folder
-
-    def _place(self, target: str, digest: str, known: str, fetch: Callable[[str, BinaryIO], None] | None) -> None:
-        """Write the file of a digest: a copy of a known one, or what is fetched. UnusableError if it is another one."""
-        # No manifest ends like this.
-        new = f"{target}.part"
-        with open(new, "wb") as file:
-            if known and _digest_of(known) == digest:
-                with open(known, "rb") as source:
-                    while part := source.read(_PART):
-                        file.write(part)
-            elif fetch:
-                fetch(digest, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if _digest_of(new) != digest:
-            os.unlink(new)
-            raise UnusableError(f"what was received is not the file of its digest {digest}")
-        os.replace(new, target)
 
     def _known(self) -> dict[str, str]:
         """Return digest → path of the files that the watcher reads now."""
@@ -228,6 +227,56 @@ class Cache:
         for each in others:
             with suppress(OSError):
                 _remove_tree(each)
+
+
+def _parts(missing: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Yield what is missing in parts that can be fetched at once."""
+    left = iter(missing.items())
+    while part := dict(itertools.islice(left, AT_ONCE)):
+        yield part
+
+
+def _copying(path: str) -> Fetch:
+    """Return what writes a copy of a file."""
+
+    def copy(files: Mapping[str, BinaryIO]) -> None:
+        (file,) = files.values()
+        with open(path, "rb") as source:
+            while part := source.read(_PART):
+                file.write(part)
+
+    return copy
+
+
+def _place(targets: Mapping[str, str], fetch: Fetch | None) -> None:
+    """Write files: digest → where it is to be. UnusableError if one is not that of its digest.
+
+    If that is interrupted, those that are whole are in their places: the next try needs the others only.
+    """
+    try:
+        with ExitStack() as stack:
+            # No manifest ends like this.
+            files = {digest: stack.enter_context(open(f"{path}.part", "wb")) for digest, path in targets.items()}
+            if fetch:
+                fetch(files)
+            for each in files.values():
+                each.flush()
+                os.fsync(each.fileno())
+    finally:
+        wrong = [digest for digest, path in targets.items() if not _rename(path, digest)]
+    if wrong:
+        raise UnusableError(f"what was received is not the file of its digest {wrong[0]}")
+
+
+def _rename(path: str, digest: str) -> bool:
+    """Put what was written into its place if it is what it should be; else remove it. Return whether it was."""
+    is_right = _digest_of(f"{path}.part") == digest
+    if is_right:
+        os.replace(f"{path}.part", path)
+    else:
+        with suppress(OSError):
+            os.unlink(f"{path}.part")
+    return is_right
 
 
 def _remove_tree(folder: str) -> None:

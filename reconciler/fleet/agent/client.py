@@ -119,10 +119,13 @@ class Client:
             raise self._failed(error) from error
         return Answer(answer.status, found)
 
-    def fetch(self, path: str, file: BinaryIO, *, limit: int, unpacked: int) -> None:
-        """Write the body of an answer to a file, unpacked by zlib. UnreachableError if it is wrong or too long."""
+    def fetch(self, path: str, files: Sequence[BinaryIO], *, limit: int, unpacked: int) -> None:
+        """Write the body of an answer to files, each packed by zlib. UnreachableError if it is wrong or too long.
+
+        `limit`, `unpacked`: bytes of a file as it is sent, and of what is written.
+        """
         try:
-            _unpack(self._begin(path, None, STEP), file, limit, unpacked)
+            _unpack(self._begin(path, None, STEP), files, limit, unpacked)
         except UnreachableError:
             self._fail()
             raise
@@ -191,24 +194,34 @@ def _read(answer: http.client.HTTPResponse, limit: int) -> bytes:
     return found
 
 
-def _unpack(answer: http.client.HTTPResponse, file: BinaryIO, limit: int, unpacked: int) -> None:
-    """Write what a body is the packed form of, a small part at a time. ValueError if it is none, or too long."""
+def _unpack(answer: http.client.HTTPResponse, files: Sequence[BinaryIO], limit: int, unpacked: int) -> None:
+    """Write what a body has packed, one file after another. ValueError if it is anything else, or too long."""
+    rest = b""
+    for file in files:
+        rest = _unpack_one(answer, rest, file, limit, unpacked)
+    if rest or answer.read(1):
+        raise ValueError("an answer has more than what was asked for")
+
+
+def _unpack_one(answer: http.client.HTTPResponse, part: bytes, file: BinaryIO, limit: int, unpacked: int) -> bytes:
+    """Write a file, a small part at a time. `part`: how it begins, or nothing. Return what was read after its end."""
     import zlib
 
     unpacking = zlib.decompressobj()
-    read = written = 0
-    while part := answer.read(_PART):
-        read += len(part)
-        while part and not unpacking.eof:
-            try:
-                written += file.write(unpacking.decompress(part, _PART))
-            except zlib.error:
-                raise ValueError("a file is not packed as it should be") from None
-            if read > limit or written > unpacked:
-                raise ValueError("a file is too long")
-            part = unpacking.unconsumed_tail
-    if not unpacking.eof:
-        raise ValueError("a file ends too soon")
+    read, written = len(part), 0
+    while not unpacking.eof:
+        if not part:
+            if not (part := answer.read(_PART)):
+                raise ValueError("a file ends too soon")
+            read += len(part)
+        try:
+            written += file.write(unpacking.decompress(part, _PART))
+        except zlib.error:
+            raise ValueError("a file is not packed as it should be") from None
+        if read > limit + _PART or written > unpacked:
+            raise ValueError("a file is too long")
+        part = unpacking.unconsumed_tail
+    return unpacking.unused_data
 
 
 def _words(error: Exception) -> str:

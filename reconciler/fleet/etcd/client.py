@@ -63,6 +63,11 @@ class Etcd:
         found = messages.read_answer(await self._call("KV/Range", messages.read_request(key)))
         return found.pairs[0] if found.pairs else None
 
+    async def read_several(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return key → value of those of several keys that exist, all as they were at one revision."""
+        answer = await self._call("KV/Txn", messages.read_several_request(keys))
+        return {each.key: each.value for each in messages.read_several_answer(answer)}
+
     async def list(self, prefix: str, *, keys_only: bool = False) -> Listing:
         """Return all keys that begin with a prefix, page by page, all as they were at one revision."""
         _, listing = await self.list_all(prefix, keys_only=keys_only)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from reconciler.fleet.etcd.wire import Message, data, message, number
@@ -65,6 +65,17 @@ def read_answer(answer: bytes) -> Range:
     """Return the answer to `read_request`."""
     found = Message(answer)
     return Range(_header(found), tuple(map(_pair, found.all(2))), bool(found.number(3)))
+
+
+def read_several_request(keys: Sequence[str]) -> bytes:
+    """Return the request for several keys at once, which is a transaction."""
+    return b"".join(message(2, message(1, read_request(each))) for each in keys)
+
+
+def read_several_answer(answer: bytes) -> Iterator[Pair]:
+    """Yield those of the keys of `read_several_request` that exist."""
+    for each in Message(answer).all(3):
+        yield from map(_pair, Message(Message(each).data(1)).all(2))
 
 
 def transaction_request(operations: Sequence[Put | Delete], conditions: Sequence[Compare]) -> bytes:

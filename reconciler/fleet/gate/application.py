@@ -9,11 +9,12 @@ import random
 import re
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from reconciler.fleet import keys, records
-from reconciler.fleet.blobs import CHUNK
+from reconciler.fleet.blobs import AT_ONCE, CHUNK
 from reconciler.fleet.gate.listener import connection_of
 from reconciler.fleet.gate.mirror import Mirror
 from reconciler.fleet.gate.peers import Peers
@@ -25,8 +26,10 @@ from reconciler.fleet.store import Store, StoreError
 WAIT, SPREAD = 45.0, 10.0
 # Seconds in which a body has to come, and between two parts of an answer that a host reads.
 BODY, ANSWER = 10.0, 20.0
-# Files that are read from the store at a time, of all hosts, and of one.
-READS, READS_OF_ONE = 32, 2
+# Reads of files from the store at a time, of all hosts, and of one. Each may have several files.
+READS, READS_OF_ONE = 8, 2
+# Bytes of files that are kept while a host reads them: at least those of one key.
+MAX_PART = CHUNK
 # Seconds by which the clock of a host may differ.
 SKEW = 30.0
 # The most sandboxes that are unusual, and alarms, of a report; and characters of a text.
@@ -72,7 +75,7 @@ class Application:
         if method == "GET" and path == "/v1/desired":
             return await self._desired(peer.host, request.rel_url.query.get("have", ""))
         if method == "GET" and path.startswith("/v1/blob/"):
-            return await self._blob(request, peer.host, path.removeprefix("/v1/blob/"))
+            return await self._blobs(request, peer.host, path.removeprefix("/v1/blob/").split(","))
         if method == "POST" and path == "/v1/status":
             return await self._status(request, peer.host)
         return _refuse(404, "not found")
@@ -90,41 +93,67 @@ class Application:
             # The store may be lost meanwhile.
             await self._mirror.await_news(host, min(left, 5.0))
 
-    async def _blob(self, request: web.BaseRequest, host: str, digest: str) -> web.StreamResponse:
-        """Return a file of the plan of a host, as it is stored."""
+    async def _blobs(self, request: web.BaseRequest, host: str, digests: list[str]) -> web.StreamResponse:
+        """Return files of the plan of a host, as they are stored, one after another."""
         wanted = self._mirror.wanted(host)
-        if not _DIGEST.fullmatch(digest) or wanted is None or digest not in wanted.blobs:
+        if len(digests) > AT_ONCE:
+            return _refuse(400, f"at most {AT_ONCE} files are sent at once")
+        if wanted is None or not wanted.blobs.issuperset(digests) or not all(map(_DIGEST.fullmatch, digests)):
             return _refuse(404, "what this host should be like has no such file")
         if self._reads_of[host] >= READS_OF_ONE:
             return _refuse(429, "this host reads other files already")
         self._reads_of[host] += 1
         try:
-            return await self._send_blob(request, host, digest)
+            return await self._send_blobs(request, host, digests)
         finally:
             self._reads_of[host] -= 1
             if not self._reads_of[host]:
                 del self._reads_of[host]
 
-    async def _send_blob(self, request: web.BaseRequest, host: str, digest: str) -> web.StreamResponse:
-        allowance, answer, number = self._peers.allowance(host), web.StreamResponse(), 0
-        while part := await self._read(keys.chunk(host, digest, number)):
-            if not number:
+    async def _send_blobs(self, request: web.BaseRequest, host: str, digests: list[str]) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        allowance = self._peers.allowance(host)
+        async for part in self._parts(host, digests):
+            if not answer.prepared:
                 await answer.prepare(request)
             await asyncio.sleep(allowance.take_fetched(len(part)))
             async with asyncio.timeout(ANSWER):
                 await answer.write(part)
-            number += 1
-            if len(part) < CHUNK:
-                break
-        if not number:
+        if not answer.prepared:
             return _refuse(404, "the store has no such file")
         await answer.write_eof()
         return answer
 
-    async def _read(self, key: str) -> bytes:
+    async def _parts(self, host: str, digests: list[str]) -> AsyncIterator[bytes]:
+        """Yield the bytes of files. If the store lacks one, they end there, and the host sees that it is not whole."""
+        left, most = digests, len(digests)
+        while left:
+            found = await self._read([keys.blob(host, each) for each in left[:most]])
+            if not found:
+                return
+            # What was read and did not fit is read once more: the next time, no more is read than has fitted.
+            most = len(found)
+            yield b"".join(found)
+            digest, left, part, number = left[len(found) - 1], left[len(found) :], found[-1], 0
+            while len(part) == CHUNK:
+                number += 1
+                (part,) = await self._read([keys.chunk(host, digest, number)]) or (b"",)
+                yield part
+
+    async def _read(self, wanted: list[str]) -> list[bytes]:
+        """Return what keys have, up to the first that is missing, that is not all of its file, or that is too much."""
         async with self._reads:
-            pair = await self._store.read(key)
-        return pair.value if pair else b""
+            there = await self._store.read_several(wanted)
+        found: list[bytes] = []
+        size = 0
+        for each in wanted:
+            if each not in there or size + len(there[each]) > MAX_PART:
+                break
+            found.append(there[each])
+            size += len(there[each])
+            if len(there[each]) == CHUNK:
+                break
+        return found
 
     async def _status(self, request: web.BaseRequest, host: str) -> web.StreamResponse:
         """Write what a host reports."""

@@ -75,6 +75,7 @@ class Gate:
             ("desired", self.mirror.follow_desired),
             ("reports", self.reports.run),
             ("presence", self._presence.run),
+            ("alive", self._presence.follow),
             ("listener", self.listener.run),
             *others,
         )

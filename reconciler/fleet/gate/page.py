@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any, TypeVar
 
-from reconciler.fleet import keys, overview
-from reconciler.fleet.known import Known, Report, read_known, read_report
+from reconciler.fleet import overview
+from reconciler.fleet.known import Known, read_fleet
 from reconciler.fleet.store import Store
 
 _T = TypeVar("_T")
@@ -28,7 +28,7 @@ class FleetSource:
 
     def to_data(self) -> Mapping[str, Any]:
         """Return the state of the fleet. StoreError or TimeoutError if the store does not answer."""
-        known, report, leader = self._do(self._read())
+        known, report, leader = self._do(read_fleet(self._store))
         states = overview.host_states(known, report)
         found = overview.document(known, report, states, leader)
         hosts = [{"sandbox": each["host"], **each} for each in found.pop("hosts")]
@@ -40,7 +40,7 @@ class FleetSource:
 
     def detail(self, sandbox: str) -> Mapping[str, Any] | None:
         """Return what is known of a host; None if there is no such one."""
-        known, report, _ = self._do(self._read())
+        known, report, _ = self._do(read_fleet(self._store))
         record, status, plan = known.hosts.get(sandbox), report.statuses.get(sandbox), known.plans.get(sandbox)
         if record is None:
             return None
@@ -65,12 +65,6 @@ class FleetSource:
                 for each in names
             ],
         }
-
-    async def _read(self) -> tuple[Known, Report, str]:
-        known, report, leader = await asyncio.gather(
-            read_known(self._store), read_report(self._store), self._store.read(keys.LEADER)
-        )
-        return known, report, leader.value.decode(errors="replace") if leader else ""
 
     def _do(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE)

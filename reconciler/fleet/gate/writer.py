@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 from reconciler.fleet import keys, records
 from reconciler.fleet.gate.peers import Peers
@@ -146,6 +146,19 @@ class Presence:
                     # Unlike `wait_for` of Python 3.11, this loses no cancellation.
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
+
+    async def follow(self) -> None:
+        """Write keys anew that were deleted although their hosts are connected here, without end.
+
+        A host may be connected with two gates. The key is that of the gate that has written it last, and goes with it.
+        """
+        async with aclosing(self._store.follow(keys.ALIVE)) as following:
+            async for changes in following:
+                for event in changes.events:
+                    host = keys.last(event.key)
+                    if event.pair is None and self._present.get(host, event.revision) < event.revision:
+                        del self._present[host]
+                        self.note(host)
 
     async def end(self) -> None:
         """Let all keys go at once."""

@@ -118,11 +118,13 @@ class _Rules:
         self._services[key] = None
 
     def _add_server(self, number: int, key: ServiceKey, server: Server) -> None:
-        servers = self._servers.setdefault(key, {})
-        if server.key in servers:
-            both = f"{service_key_options(key)} {server_key_options(server.key)}"
+        servers, place = self._servers.get(key), server.key
+        if servers is None:
+            servers = self._servers[key] = {}
+        if place in servers:
+            both = f"{service_key_options(key)} {server_key_options(place)}"
             raise ValueError(f"-a {both}: an earlier line has this server already")
-        servers[server.key] = (number, server)
+        servers[place] = (number, server)
 
     def services(self) -> list[Service]:
         """Return the services with their servers. A server without a service is a problem."""

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.service import name
-from reconciler.model.address import contains, is_ipv6, is_unicast
+from reconciler.model.address import is_ipv6, is_loopback, is_unicast
 from reconciler.model.ipvs import FALLBACK_FLAGS, FWMARK, Ipvs, Service
 from reconciler.model.sandbox import Sandbox, Surroundings
 from reconciler.model.sysctl import IP_FORWARD, IP_FORWARD6
@@ -116,7 +116,7 @@ def _no_sip(service: Service, path: Path) -> Finding | None:
 def _not_local(own: frozenset[str], service: Service, path: Path, *, seen: bool) -> Finding | None:
     if service.protocol == FWMARK or service.address in own or "nat" not in map(_FORWARD, service.servers):
         return None
-    if service.address == "::1" or contains("127.0.0.0/8", service.address):
+    if is_loopback(service.address):
         return None
     whose = "of the sandbox" if seen else "of these interfaces; if the sandbox does not have it"
     message = f"{service.address} is not an address {whose}{':' if seen else ','} nat gets no packet"
@@ -124,17 +124,13 @@ def _not_local(own: frozenset[str], service: Service, path: Path, *, seen: bool)
 
 
 def _loopback_server(service: Service, path: Path) -> Finding | None:
-    if _is_loopback(service.address):
+    if is_loopback(service.address):
         return None
     for index, server in enumerate(service.servers):
-        if server.forward == "nat" and _is_loopback(server.address):
+        if server.forward == "nat" and is_loopback(server.address):
             message = f"the kernel drops packets of other hosts that nat sends to {server.address}, a loopback address"
             return Finding((*path, "servers", index, "address"), f"{message}; use another address of the sandbox")
     return None
-
-
-def _is_loopback(address: str) -> bool:
-    return address == "::1" or contains("127.0.0.0/8", address)
 
 
 def _one_packet(service: Service, path: Path) -> Finding | None:

@@ -15,9 +15,9 @@ from reconciler.model.policy import Policy
 from reconciler.watch.meter import Failed, Looked, Repaired
 from reconciler.watch.outstanding import Outstanding
 from reconciler.watch.revision import Revision
+from reconciler.watch.settings import Settings
 from reconciler.watch.state import SandboxState, SandboxStatus
 from reconciler.watch.traffic import Traffic
-from reconciler.watch.worker import Settings
 
 
 class Setup(NamedTuple):

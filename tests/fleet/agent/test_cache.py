@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +12,8 @@ import pytest
 
 from reconciler.errors import BusyError, HostError
 from reconciler.fleet import blobs, records
-from reconciler.fleet.agent.cache import Cache, UnusableError, Version, read_version
+from reconciler.fleet.agent.cache import Cache, Fetch, UnusableError, Version, read_version
+from reconciler.fleet.blobs import AT_ONCE
 from reconciler.fleet.records import Desired
 from reconciler.manifest.files import find
 
@@ -40,13 +41,14 @@ def desired(files: Files, release: str = "r1") -> tuple[bytes, Version]:
     return data, read_version(data)
 
 
-def fetcher(files: Files, fetched: list[str] | None = None) -> Callable[[str, BinaryIO], None]:
+def fetcher(files: Files, fetched: list[str] | None = None) -> Fetch:
     known = {blobs.digest(data): data for data in files.values()}
 
-    def fetch(digest: str, file: BinaryIO) -> None:
-        if fetched is not None:
-            fetched.append(digest)
-        file.write(known[digest])
+    def fetch(files: Mapping[str, BinaryIO]) -> None:
+        for digest, file in files.items():
+            if fetched is not None:
+                fetched.append(digest)
+            file.write(known[digest])
 
     return fetch
 
@@ -159,13 +161,45 @@ def test_wherever_it_is_killed_the_folder_is_one_of_both_versions_and_the_next_s
 def test_what_is_not_the_file_of_its_digest_changes_nothing(cache: Cache, folder: Path) -> None:
     take(cache, FIRST)
 
-    def fetch(_: str, file: BinaryIO) -> None:
-        file.write(b"something else\n")
+    def fetch(files: Mapping[str, BinaryIO]) -> None:
+        for file in files.values():
+            file.write(b"something else\n")
 
     with pytest.raises(UnusableError, match="is not the file of its digest"):
         cache.take(*desired(SECOND, "r2"), fetch)
     assert seen(folder) == FIRST
     assert cache.version == desired(FIRST)[1]
+
+
+def test_what_was_whole_when_the_gate_left_is_not_fetched_again(cache: Cache, folder: Path) -> None:
+    files = {f"{number}.yaml": f"a: {number}\n".encode() for number in range(2 * AT_ONCE)}
+    left, asked = AT_ONCE + 5, list[int]()
+
+    def fetch(wanted: Mapping[str, BinaryIO]) -> None:
+        asked.append(len(wanted))
+        known = {blobs.digest(data): data for data in files.values()}
+        for number, (digest, file) in enumerate(wanted.items()):
+            if len(asked) == 2 and number == left - AT_ONCE:
+                file.write(b"a")
+                raise OSError("the gate has left")
+            file.write(known[digest])
+
+    with pytest.raises(OSError, match="has left"):
+        cache.take(*desired(files), fetch)
+    assert seen(folder) == {}
+    fetched: list[str] = []
+    take(cache, files, fetched=fetched)
+    assert (seen(folder), asked) == (files, [AT_ONCE, AT_ONCE])
+    assert sorted(fetched) == sorted(blobs.digest(f"a: {number}\n".encode()) for number in range(left, 2 * AT_ONCE))
+
+
+def test_one_content_in_several_files_is_fetched_once(cache: Cache, folder: Path) -> None:
+    files = {"a.yaml": b"a: 1\n", "below/b.yaml": b"a: 1\n", "c.yaml": b"a: 1\n"}
+    fetched: list[str] = []
+    take(cache, files, fetched=fetched)
+    assert (seen(folder), len(fetched)) == (files, 1)
+    take(cache, {**files, "d.yaml": b"a: 1\n"}, "r2", fetched)
+    assert (len(seen(folder)), len(fetched)) == (4, 1)
 
 
 def test_what_was_damaged_is_noticed_and_fetched_again(cache: Cache, folder: Path) -> None:

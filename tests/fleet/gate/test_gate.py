@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,39 @@ def test_a_file_of_several_chunks(gate: Running) -> None:
     until(lambda: b"large" in gate.ask("mine", "/v1/desired?have=")[1], "the release")
     code, body = gate.ask("mine", f"/v1/blob/{blobs.digest(large)}")
     assert (code, blobs.unpack(body, blobs.digest(large)) == large) == (200, True)
+
+
+def test_several_files_come_one_after_another(gate: Running) -> None:
+    # Small and large ones, and more than are kept at once.
+    contents = [os.urandom(size) for size in (10, 1_300_000, 300_000, 300_000, blobs.CHUNK, 20, 0, 30)]
+    gate.want("mine", "r2", {f"{number}.yaml": data for number, data in enumerate(contents)})
+    until(lambda: b"r2" in gate.ask("mine", "/v1/desired?have=")[1], "the release")
+    code, body = gate.ask("mine", f"/v1/blob/{','.join(map(blobs.digest, contents))}")
+    assert code == 200
+    for each in contents:
+        unpacking = zlib.decompressobj()
+        assert unpacking.decompress(body) == each
+        body = unpacking.unused_data
+    assert body == b""
+
+
+def test_an_answer_ends_before_the_first_file_that_the_store_lacks(gate: Running) -> None:
+    contents = [b"a: 1\n", b"a: 2\n", b"a: 3\n"]
+    gate.want("mine", "r2", {f"{number}.yaml": data for number, data in enumerate(contents)})
+    until(lambda: b"r2" in gate.ask("mine", "/v1/desired?have=")[1], "the release")
+    first, second, third = map(blobs.digest, contents)
+    gate.do(gate.store.commit([Delete(keys.blob("mine", second))]))
+    assert gate.ask("mine", f"/v1/blob/{first},{second},{third}") == (200, blobs.pack(contents[0]))
+    assert gate.ask("mine", f"/v1/blob/{second},{third}")[0] == 404
+
+
+def test_a_host_gets_none_of_several_files_if_one_is_not_its_own(gate: Running) -> None:
+    mine, theirs = blobs.digest(MINE), blobs.digest(THEIRS)
+    for path in (f"{mine},{theirs}", f"{theirs},{mine}", f"{mine},", f",{mine}", f"{mine},{mine}/../{theirs}"):
+        code, body = gate.ask("mine", f"/v1/blob/{path}")
+        assert code in {400, 404}, path
+        assert blobs.pack(MINE) not in body
+    assert gate.ask("mine", f"/v1/blob/{','.join([mine] * (blobs.AT_ONCE + 1))}")[0] == 400
 
 
 def test_news_end_the_wait_at_once(gate: Running) -> None:
