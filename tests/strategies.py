@@ -10,13 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
+from typing import Any
 
 from hypothesis import strategies as st
 
-from reconciler.model.address import is_ipv6
+from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Address, Interface
+from reconciler.model.metric import Metrics, ordered
 from reconciler.model.neighbour import Neighbour
-from reconciler.model.route import IPV6_DEFAULT_METRIC, REJECT_TYPES, TABLE_MAIN, NextHop, Route, canonical_hops
+from reconciler.model.route import (
+    DIRECT_TYPES,
+    IPV6_DEFAULT_METRIC,
+    REJECT_TYPES,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    NextHop,
+    Route,
+    canonical_hops,
+    usual_scope,
+)
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 
@@ -36,7 +48,14 @@ IPV6_DESTINATIONS = ("::/0", "2001:db8::/32", "2001:db8:7::/48", "2001:db8:7::7/
 IPV4_METRICS = (0, 0, 100, 1024)
 IPV6_METRICS = (IPV6_DEFAULT_METRIC, IPV6_DEFAULT_METRIC, 100)
 ROUTE_MTUS = (0, 0, 1280, 1400)
-ADVMSSES = (0, 0, 1200)
+# Each metric with a value or two.
+METRICS: tuple[tuple[str, int | str], ...] = (
+    *(("window", 9000), ("advmss", 1200), ("advmss", 1300), ("hoplimit", 7), ("initcwnd", 20), ("features", 1)),
+    *(("rtoMin", 40), ("initrwnd", 30), ("quickack", 1), ("congctl", "cubic"), ("congctl", "reno")),
+)
+ADDRESS_SCOPES = ("global", "global", "global", "link")
+TOSES = (0, 0, 0, 8, 16)
+PREFERENCES = ("medium", "medium", "low", "high")
 # Routers, hosts on a link and off it.
 NEIGHBOURS = ("10.0.0.1", "10.0.0.200", "203.0.113.9", "fd00::1", "fe80::1", "2001:db8::9")
 WEIGHTS = (1, 1, 2, 256)
@@ -66,18 +85,33 @@ def _address(subnet: str, host: int) -> Address:
 
 
 @st.composite
+def options(draw: st.DrawFn) -> dict[str, Any]:
+    """What a manifest can say of the addresses of a network beside them; of most, nothing."""
+    if draw(st.integers(0, 2)):
+        return {}
+    metric, scope = draw(st.sampled_from((0, 7, 300))), draw(st.sampled_from(ADDRESS_SCOPES))
+    return {"metric": metric, "noprefixroute": not metric and draw(st.booleans()), "scope": scope}
+
+
+def _optional(address: Address, of_network: dict[str, Any]) -> Address:
+    """An address with these options; IPv6 has no scopes."""
+    return replace(address, **of_network | ({"scope": "global"} if is_ipv6(address.address) else {}))
+
+
+@st.composite
 def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr: str) -> Interface:
     """The NIC with one queue of the host device of a number, under a name and MAC address of the caller's choice."""
     count = draw(st.integers(0, ADDRESSES_MAX))
-    own = st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.key)
-    return Interface(
-        name=name, device=device, hw_addr=hw_addr, mtu=draw(st.sampled_from(MTUS)), addresses=tuple(draw(own))
-    )
+    own = draw(st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.key))
+    of_network = {network(subnet): draw(options()) for subnet in subnets(number)}
+    own = [_optional(each, of_network[network(each.address)]) for each in own]
+    return Interface(name=name, device=device, hw_addr=hw_addr, mtu=draw(st.sampled_from(MTUS)), addresses=tuple(own))
 
 
 def gateways(interface: Interface, *, ipv6: bool) -> list[tuple[str, bool]]:
     """Gateways of a family on the link of an interface, and whether that must be said (`on_link`)."""
-    networks = sorted({str(ip_interface(each.address).network) for each in interface.addresses})
+    # Without a connected route, nothing is on the link.
+    networks = sorted({str(ip_interface(each).network) for each in interface.prefixes})
     reached = [
         (str(network[host]), False)
         for network in map(ip_network, networks)
@@ -92,11 +126,15 @@ def gateways(interface: Interface, *, ipv6: bool) -> list[tuple[str, bool]]:
 
 
 def next_hops(nics: Sequence[Interface], *, ipv6: bool) -> list[NextHop]:
-    """Every way of a family through some interfaces, of weight 1."""
+    """Every way of a family through some interfaces, of weight 1; an IPv4 route may have a gateway of IPv6."""
+    families = (True,) if ipv6 else (False, True)
     return [
         NextHop(device=interface.name, gateway=gateway, on_link=on_link)
         for interface in nics
-        for gateway, on_link in [(None, False), *gateways(interface, ipv6=ipv6)]
+        for gateway, on_link in [
+            (None, False),
+            *(each for family in families for each in gateways(interface, ipv6=family)),
+        ]
     ]
 
 
@@ -111,6 +149,22 @@ def _ways(nics: Sequence[Interface], *, ipv6: bool) -> st.SearchStrategy[tuple[N
     return ways | ways | st.lists(weighted, min_size=2, max_size=3, unique_by=_place).map(canonical_hops)
 
 
+def metrics() -> st.SearchStrategy[Metrics]:
+    """Some metrics of a route, each once."""
+    return st.lists(st.sampled_from(METRICS), max_size=3, unique_by=lambda each: each[0]).map(ordered)
+
+
+def scopes(kind: str, hops: Sequence[NextHop]) -> st.SearchStrategy[str | None]:
+    """Every scope that the kernel takes for an IPv4 route; None for the usual one."""
+    if kind == "local":
+        return st.none()
+    taken = ["global", "site"]
+    if not any(hop.gateway for hop in hops):
+        taken += ["link", "host"] if len(hops) == 1 else ["link"]
+    usual = usual_scope(kind, hops, ipv6=False)
+    return st.none() | st.none() | st.sampled_from([each for each in taken if each != usual])
+
+
 def _place(hop: NextHop) -> tuple[str, str | None]:
     return hop.device, hop.gateway
 
@@ -122,25 +176,38 @@ def routes(draw: st.DrawFn, nics: Sequence[Interface]) -> Route:
     dest = draw(st.sampled_from(IPV6_DESTINATIONS if ipv6 else IPV4_DESTINATIONS))
     table = draw(st.sampled_from(TABLES))
     metric = draw(st.sampled_from(IPV6_METRICS if ipv6 else IPV4_METRICS))
-    kind = draw(st.sampled_from(("unicast",) * 6 + REJECT_TYPES if nics else REJECT_TYPES))
-    if kind != "unicast":
-        return Route(dest=dest, type=kind, table=table, metric=metric)
-    hops = draw(_ways(nics, ipv6=ipv6))
+    tos = 0 if ipv6 else draw(st.sampled_from(TOSES))
+    kind = draw(st.sampled_from(("unicast",) * 8 + DIRECT_TYPES + REJECT_TYPES if nics else REJECT_TYPES))
+    if kind in REJECT_TYPES:
+        return Route(dest=dest, type=kind, table=table, metric=metric, tos=tos)
+    if kind in DIRECT_TYPES:
+        # All addresses as those of the sandbox leave no gateway.
+        table = table if dest.endswith("/0") else draw(st.sampled_from((table, TABLE_LOCAL)))
+        devices = [nic.name for nic in nics] + ["lo"] * (kind == "local")
+        hops: tuple[NextHop, ...] = (NextHop(device=draw(st.sampled_from(devices))),)
+    else:
+        hops = draw(_ways(nics, ipv6=ipv6))
     # A path's MTU is not above that of its links.
-    most = min(interface.mtu for interface in nics if interface.name in {hop.device for hop in hops})
+    most = min((interface.mtu for interface in nics if interface.name in {hop.device for hop in hops}), default=1280)
     own = (
         []
         if ipv6
         else [each.address.partition("/")[0] for nic in nics for each in nic.addresses if not is_ipv6(each.address)]
     )
+    mtu = draw(st.sampled_from([mtu for mtu in ROUTE_MTUS if mtu <= most]))
     return Route(
         dest=dest,
+        type=kind,
         nexthops=hops,
         table=table,
         metric=metric,
         source=draw(st.none() | st.sampled_from(own)) if own else None,
-        mtu=draw(st.sampled_from([mtu for mtu in ROUTE_MTUS if mtu <= most])),
-        advmss=draw(st.sampled_from(ADVMSSES)),
+        mtu=mtu,
+        mtu_lock=bool(mtu) and draw(st.booleans()),
+        metrics=draw(metrics()),
+        scope=None if ipv6 else draw(scopes(kind, hops)),
+        pref=draw(st.sampled_from(PREFERENCES)) if ipv6 else "medium",
+        tos=tos,
     )
 
 

@@ -158,7 +158,13 @@ ROUTES: dict[str, tuple[Route, str]] = {
     "prohibit": (Route(dest="10.8.0.0/16", type="prohibit", table=1000), "prohibit 10.8.0.0/16 table 1000"),
     "everything": (
         replace(
-            PLAIN4, nexthops=(ON_LINK,), table=4294967295, metric=4294967295, source="10.0.0.2", mtu=1400, advmss=1360
+            PLAIN4,
+            nexthops=(ON_LINK,),
+            table=4294967295,
+            metric=4294967295,
+            source="10.0.0.2",
+            mtu=1400,
+            metrics=(("advmss", 1360),),
         ),
         "10.8.0.0/16 via 10.7.7.7 dev eth0 table 4294967295 metric 4294967295 src 10.0.0.2 mtu 1400 advmss 1360 onlink",
     ),
@@ -177,7 +183,7 @@ ROUTES: dict[str, tuple[Route, str]] = {
             metric=5,
             source="10.0.0.2",
             mtu=1400,
-            advmss=1360,
+            metrics=(("advmss", 1360),),
         ),
         (
             "10.8.0.0/16 table 100 metric 5 src 10.0.0.2 mtu 1400 advmss 1360 "
@@ -188,7 +194,7 @@ ROUTES: dict[str, tuple[Route, str]] = {
     "IPv6 default": (replace(PLAIN6, dest="::/0"), "default via fd00::1 dev eth0 metric 1024"),
     "IPv6 blackhole": (Route(dest="fd08::/64", type="blackhole", metric=1024), "blackhole fd08::/64 metric 1024"),
     "IPv6 everything": (
-        replace(PLAIN6, table=1000, metric=5, source="fd00::2", mtu=1400, advmss=1360),
+        replace(PLAIN6, table=1000, metric=5, source="fd00::2", mtu=1400, metrics=(("advmss", 1360),)),
         "fd08::/64 via fd00::1 dev eth0 table 1000 metric 5 src fd00::2 mtu 1400 advmss 1360",
     ),
     "IPv6 next hops": (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, assert_never
 
 from reconciler.model.address import link_local
-from reconciler.model.interface import LOOPBACK, Address, Interface, LinkState
+from reconciler.model.interface import LOOPBACK, Interface, LinkState
 from reconciler.model.made import KINDS, Made, made_key
 from reconciler.model.mark import made_name
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
@@ -142,7 +142,7 @@ class Inside:
         wishes = {wish.device: wish for wish in desired.interfaces or ()}
         place = _Place({link.index: link for link in links}, frozenset(each.link.index for each in ours.values()))
         nics = {
-            device: _Nic(owned, [a for a in addresses if a.index == owned.link.index], wishes.get(device), place)
+            device: _Nic.of(owned, [a for a in addresses if a.index == owned.link.index], wishes.get(device), place)
             for device, owned in ours.items()
         }
         return Observed(
@@ -230,12 +230,18 @@ def _made_here(links: list[Link], ours: Mapping[str, OwnedLink]) -> dict[str, Ow
 
 
 class _Nic(NamedTuple):
-    """A link that is ours, its addresses, and what a manifest wishes for."""
+    """A link that is ours, its addresses, what a manifest wishes for, and the labels of the addresses in that."""
 
     owned: OwnedLink
     addresses: list[LinkAddress]
     wish: Interface | None
+    labels: Mapping[str, str | None]
     place: _Place
+
+    @classmethod
+    def of(cls, owned: OwnedLink, addresses: list[LinkAddress], wish: Interface | None, place: _Place) -> Self:
+        """Return a link of ours."""
+        return cls(owned, addresses, wish, {each.address: each.label for each in wish.addresses} if wish else {}, place)
 
     def is_managed(self, address: LinkAddress) -> bool:
         """Return whether the kernel manages an address: link-local, from a router advertisement, or leased.
@@ -244,11 +250,7 @@ class _Nic(NamedTuple):
         """
         if address.from_kernel or address.address == self._link_local():
             return True
-        return not address.permanent and address.address not in {each.address for each in self.wish_addresses()}
-
-    def wish_addresses(self) -> tuple[Address, ...]:
-        """Return the addresses that a manifest wishes for."""
-        return self.wish.addresses if self.wish else ()
+        return not address.permanent and address.address not in self.labels
 
     def _link_local(self) -> str:
         """Return the link-local address that the kernel makes of the MAC address; a person may have added it again."""
@@ -298,7 +300,7 @@ class _Nic(NamedTuple):
             queues=self.owned.queues,
             vhost_user_socket=self.owned.socket,
             sysctls=tuned,
-            addresses=tuple(each.to_model(link) for each in self.addresses if not self.is_managed(each)),
+            addresses=tuple(each.to_model(link, self.labels) for each in self.addresses if not self.is_managed(each)),
         )
 
     def _master(self) -> Link | None:

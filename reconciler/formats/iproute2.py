@@ -13,6 +13,7 @@ from reconciler.model.interface import Address, Origin
 from reconciler.model.made import Made, Value, unusual
 from reconciler.model.made import words as option_words
 from reconciler.model.mark import made_alias
+from reconciler.model.metric import BY_FIELD
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, NextHop, Route, identified
 from reconciler.model.rule import NO_SUPPRESSION, Rule, range_text
@@ -20,7 +21,7 @@ from reconciler.wording import quote
 
 # The kinds of objects that are added, replaced and deleted as a whole.
 Item = Rule | Neighbour
-_TABLE_NAMES = {TABLE_LOCAL: "local"}
+_TABLE_NAMES = {TABLE_LOCAL: "local", TABLE_MAIN: "main"}
 # RTPROT_* of linux/rtnetlink.h that every iproute2 has by name.
 _PROTOCOL_NAMES = {1: "redirect", PROTOCOL_KERNEL: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
 
@@ -78,13 +79,15 @@ def set_link_command(
 
 def address_command(verb: str, device: str, address: Address) -> str:
     """Return the command that does `verb` (add, replace, del) to an address of a NIC."""
-    nodad = "" if address.dad or verb == "del" else " nodad"
-    return f"ip address {verb} {_prefix_words(address)} dev {quote(device)}{nodad}"
+    words = [f"ip address {verb}", _prefix_words(address), "dev", quote(device)]
+    if verb != "del":
+        words += [*["nodad"] * (not address.dad), *replace(address, opaque=()).words]
+    return " ".join(words)
 
 
 def address_words(address: Address) -> str:
     """Return an address as iproute2 shows it, with what no manifest can express."""
-    return " ".join([_prefix_words(address), *["nodad"] * (not address.dad), *address.opaque])
+    return " ".join([_prefix_words(address), *["nodad"] * (not address.dad), *address.words])
 
 
 def _prefix_words(address: Address) -> str:
@@ -103,7 +106,9 @@ def await_command(device: str, address: Address) -> str:
 
 def route_command(verb: str, route: Route) -> str:
     """Return the command that does `verb` (add, replace, del) to a route of ours, or to one that the kernel derives."""
-    ip = "ip -6" if route.is_ipv6 else "ip"
+    # `default via inet6` alone would be IPv6.
+    mixed = any(hop.gateway and ":" in hop.gateway for hop in route.nexthops)
+    ip = "ip -6" if route.is_ipv6 else "ip -4" if mixed else "ip"
     protocol = "kernel" if route.protocol == PROTOCOL_KERNEL else route.protocol
     bare = replace(route, opaque=()) if route.opaque else route
     first, separator, hops = route_words(bare).partition(" nexthop ")
@@ -122,27 +127,31 @@ def route_words(route: Route) -> str:
     words += [f"from {route.from_}"] if route.from_ else []
     words += [f"tos {route.tos:#x}"] if route.tos else []
     if len(route.nexthops) == 1:
-        words.append(_hop_words(route.nexthops[0]))
-    if route.table != TABLE_MAIN:
+        words.append(_hop_words(route.nexthops[0], ipv6=route.is_ipv6))
+    # The table of a local route would be `local`.
+    if route.table != TABLE_MAIN or route.type == "local":
         words.append(f"table {_TABLE_NAMES.get(route.table, route.table)}")
     if route.metric:
         words.append(f"metric {route.metric}")
     if route.source:
         words.append(f"src {route.source}")
-    if route.mtu:
-        words.append(f"mtu {route.mtu}")
-    if route.advmss:
-        words.append(f"advmss {route.advmss}")
+    words += [f"scope {route.scope}"] if route.scope else []
+    words += [f"mtu {'lock ' * route.mtu_lock}{route.mtu}"] if route.mtu else []
+    words += [BY_FIELD[field].words(value) for field, value in route.metrics]
+    words += [f"pref {route.pref}"] if route.pref != "medium" else []
     if len(route.nexthops) == 1:
         words += ["onlink"] * route.nexthops[0].on_link
     else:
         for hop in route.nexthops:
-            words.append(f"nexthop {_hop_words(hop)} weight {hop.weight}{' onlink' if hop.on_link else ''}")
+            words.append(
+                f"nexthop {_hop_words(hop, ipv6=route.is_ipv6)} weight {hop.weight}{' onlink' if hop.on_link else ''}"
+            )
     return " ".join([*words, *route.opaque])
 
 
-def _hop_words(hop: NextHop) -> str:
-    via = f"via {hop.gateway} " if hop.gateway else ""
+def _hop_words(hop: NextHop, *, ipv6: bool) -> str:
+    family = "inet6 " if hop.gateway and ":" in hop.gateway and not ipv6 else ""
+    via = f"via {family}{hop.gateway} " if hop.gateway else ""
     return f"{via}dev {quote(hop.device)}"
 
 

@@ -15,6 +15,7 @@ from reconciler.formats.static import (
     METRIC_MAX,
     TABLES_MAX,
     add_route,
+    read_metrics,
     read_network,
     read_selector,
     skip_of_reject,
@@ -38,6 +39,7 @@ _OTHERS = {
     "wifis": "it is no Ethernet device",
     "nm-devices": "only NetworkManager knows what it is",
 }
+_METRICS = {"advmss": "advertised-mss", "initcwnd": "congestion-window", "initrwnd": "advertised-receive-window"}
 _GLOB = re.compile(r"[*?\[]")
 _RENDERER = "reconciler takes its place"
 _REASONS = {
@@ -165,6 +167,7 @@ def _read_addresses(entry: Entry) -> tuple[Address, ...]:
             entry.found.fault(path, str(error))
             continue
         options.usual("lifetime", {"forever"}, "no address of a manifest is deprecated")
+        options.skip("label", "write it into the manifest")
         options.rest()
         found[prefix] = Address(address=prefix)
     return tuple(found.values())
@@ -175,7 +178,7 @@ def _read_route(entry: Entry, name: str, vrf: str) -> None:
     gateway, source = entry.address("via"), entry.address("from")
     table = entry.number("table", 0, TABLES_MAX)
     on_link, metric = entry.flag("on-link"), entry.number("metric", 0, METRIC_MAX)
-    mtu, advmss = entry.number("mtu", 0, 0xFFFFFFFF), entry.number("advertised-mss", 0, 0xFFFFFFFF)
+    mtu, metrics = entry.number("mtu", 0, 0xFFFFFFFF), read_metrics(entry, _METRICS)
     why = why_no_route(kind, table)
     if vrf and not table:
         why = f"it is in the table of the VRF {vrf}, and {MADE}"
@@ -190,13 +193,8 @@ def _read_route(entry: Entry, name: str, vrf: str) -> None:
         dest = DEFAULT_IPV6 if is_ipv6(gateway or source or "") else DEFAULT_IPV4
     else:
         dest = read_network(entry, "to") or ""
-    usual = "link" if kind == "unicast" and not gateway else "global"
-    scope = (entry.text("scope") or usual).lower()
-    if scope == usual or is_ipv6(dest):
-        entry.drop(["scope"])
-    else:
-        found.note(entry.at("scope"), f"imported with scope {usual}, not {scope}")
-    skip_of_reject(entry, kind, ("via", "on-link", "from", "mtu", "advertised-mss"))
+    scope = entry.text("scope")
+    skip_of_reject(entry, kind, ("via", "on-link", "from", "mtu", *_METRICS.values()))
     if dest:
         hop = NextHop(device=name, gateway=gateway, on_link=bool(gateway and on_link))
         add_route(
@@ -208,7 +206,8 @@ def _read_route(entry: Entry, name: str, vrf: str) -> None:
             metric=metric,
             source=source,
             mtu=mtu,
-            advmss=advmss,
+            metrics=metrics,
+            scope=scope,
         )
 
 

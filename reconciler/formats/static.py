@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from reconciler.formats.entry import Entry
 from reconciler.model.address import family_name, is_ipv6, network, parse_prefix
-from reconciler.model.route import IPV6_DEFAULT_METRIC, REJECT_TYPES, TABLE_LOCAL, NextHop, Route, canonical_hops
+from reconciler.model.metric import METRICS, Metrics, is_expressible
+from reconciler.model.route import (
+    IPV6_DEFAULT_METRIC,
+    REJECT_TYPES,
+    SCOPES,
+    TABLE_LOCAL,
+    NextHop,
+    Route,
+    canonical_hops,
+    usual_scope,
+)
 from reconciler.model.rule import ALL_BITS
+from reconciler.wording import shown
 
 _BYTES = re.compile(r"([0-9]{1,10})([KMG]?)\Z")
 _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30}
@@ -47,9 +58,9 @@ def read_selector(entry: Entry, key: str) -> str | None:
 def why_no_route(kind: str, table: int | None) -> str:
     """Return why a manifest cannot have a route of a type in a table; empty if it can."""
     if kind != "unicast" and kind not in REJECT_TYPES:
-        return f"a manifest has no routes of type {kind}"
+        return f"routes of type {kind} are not imported"
     if table == TABLE_LOCAL:
-        return "a manifest has no routes of the table local"
+        return "routes of the table local are not imported"
     return ""
 
 
@@ -63,15 +74,21 @@ def add_route(
     metric: int | None,
     source: str | None = None,
     mtu: int | None = None,
-    advmss: int | None = None,
+    metrics: Metrics = (),
+    scope: str | None = None,
+    pref: str = "medium",
+    mixed: bool = False,
 ) -> None:
-    """Add a route, if its addresses are of one family; a route of another type than unicast has no next hops."""
+    """Add a route, if its addresses are of one family; a route of another type than unicast has no next hops.
+
+    `mixed`: the tool takes IPv4 routes with IPv6 gateways.
+    """
     found, hops = entry.found, canonical_hops(() if kind in REJECT_TYPES else hops)
     if len(hops) == 1:
         # A single next hop has all of the traffic.
         hops = (replace(hops[0], weight=1),)
     for address in (*(hop.gateway for hop in hops), source):
-        if address and is_ipv6(address) != is_ipv6(dest):
+        if address and is_ipv6(address) != is_ipv6(dest) and not (mixed and address != source and is_ipv6(address)):
             found.fault(entry.path, f"{address} is {family_name(address)}, and {dest} is {family_name(dest)}")
             return
     route = Route(
@@ -82,9 +99,45 @@ def add_route(
         metric=metric or (IPV6_DEFAULT_METRIC if is_ipv6(dest) else 0),
         source=source if kind == "unicast" else None,
         mtu=mtu or 0 if kind == "unicast" else 0,
-        advmss=advmss or 0 if kind == "unicast" else 0,
+        metrics=metrics if kind == "unicast" else (),
+        scope=_fitting_scope(entry, scope, kind, hops, dest),
+        pref=pref if kind == "unicast" and is_ipv6(dest) else "medium",
     )
     found.add(entry.path, route)
+
+
+def _fitting_scope(entry: Entry, scope: str | None, kind: str, hops: tuple[NextHop, ...], dest: str) -> str | None:
+    """Return a scope that a manifest can have and that is not the usual one; a note tells of any other."""
+    usual = usual_scope(kind, hops, ipv6=is_ipv6(dest))
+    if scope is None or is_ipv6(dest) or scope.lower() in (usual, str(SCOPES[usual])):
+        return None
+    named = next((name for name, number in SCOPES.items() if scope.lower() in (name, str(number))), "")
+    near = SCOPES.get(named, 0) >= SCOPES["link"]
+    if not named or kind in REJECT_TYPES or (near and any(hop.gateway for hop in hops)):
+        entry.found.note(entry.path, f"imported with scope {usual}, not {scope}")
+        return None
+    return named
+
+
+def read_metrics(entry: Entry, fields: Mapping[str, str]) -> Metrics:
+    """Read the metrics of a route but for its MTU. `fields`: the key of each field of a manifest."""
+    found: list[tuple[str, int | str]] = []
+    for metric in METRICS:
+        key = fields.get(metric.field)
+        if key is None:
+            continue
+        value: int | str | None
+        if metric.kind == "switch":
+            value = 1 if entry.flag(key) else 0
+        elif metric.kind == "name":
+            value = entry.text(key)
+        else:
+            value = entry.number(key, 0, 0xFFFFFFFF)
+        if value and not is_expressible(metric, value):
+            entry.found.skip(entry.at(key), f"{shown(value)}: no manifest has it")
+        elif value:
+            found.append((metric.field, value))
+    return tuple(found)
 
 
 def skip_of_reject(entry: Entry, kind: str, keys: Iterable[str]) -> None:

@@ -14,15 +14,19 @@ from reconciler.manifest.finding import Finding, Path, path_text
 from reconciler.manifest.place import SERVICES
 from reconciler.manifest.sandbox import read_sections
 from reconciler.manifest.schema import check
-from reconciler.model.route import REJECT_TYPES, Route
+from reconciler.model.route import DIRECT_TYPES, REJECT_TYPES, TABLE_LOCAL, Route
 
 _SECTION, _SERVERS = "ipvs", "servers"
 _HEAD = ("apiVersion", "sandbox", "driver")
 
 
 def is_expressible(route: Route) -> bool:
-    """Return whether a manifest can have a route of this type, which selects packets as this one does."""
-    return not (route.tos or route.from_) and route.type in ("unicast", *REJECT_TYPES)
+    """Return whether a manifest can have a route of this type and table, which selects packets as this one does."""
+    if route.type in REJECT_TYPES:
+        more = route.mtu or route.metrics or route.scope or route.source or route.pref != "medium"
+        return not (route.from_ or more or route.table == TABLE_LOCAL)
+    direct = route.type in DIRECT_TYPES
+    return not route.from_ and (direct or (route.type == "unicast" and route.table != TABLE_LOCAL))
 
 
 def leave_out(document: Mapping[str, Any], sections: Collection[str] = (_SECTION,)) -> list[str]:

@@ -206,6 +206,6 @@ def _without_source(route: Route, partial: set[tuple[str, str]], hosts: set[str]
 
 def _unreached(route: Route, partial: set[tuple[str, str]], on_link: OnLink) -> str:
     for hop in route.nexthops:
-        if (hop.device, family_name(route.dest)) in partial and not on_link.reaches(hop, route.table):
+        if (hop.device, family_name(hop.gateway or route.dest)) in partial and not on_link.reaches(hop, route.table):
             return f"no address of {hop.device} that is imported reaches its gateway {hop.gateway}"
     return ""

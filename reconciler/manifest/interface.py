@@ -38,10 +38,11 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         if data.get(field) == LOOPBACK:
             findings.append(Finding((*path, field), message))
     addresses: dict[str, Address] = {}
+    subnets: dict[str, tuple[str, int, bool]] = {}
     for index, item in enumerate(data.get("addresses", ())):
         where = (*path, "addresses", index)
         try:
-            address = _read_address(item, data.get("mtu", 0))
+            address = _read_address(item, data)
         except ValueError as error:
             findings.append(Finding(where, str(error)))
             continue
@@ -50,6 +51,11 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         if key in addresses:
             findings.append(Finding(where, f"{address.address} is listed twice"))
         addresses[key] = address
+        # The kernel makes one connected route of a network, and takes one scope (__inet_insert_ifa).
+        subnet, options = network(address.address), (address.scope, address.metric, address.noprefixroute)
+        if subnets.setdefault(subnet, options) != options:
+            message = f"{address.address} has another scope, metric or noprefixroute than another address of {subnet}"
+            findings.append(Finding(where, message))
     sysctls = read_of_nic(data, path, findings)
     made = made_links.read(kind, data, path, findings) if kind else None
     if len(findings) > before:
@@ -68,7 +74,8 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
     )
 
 
-def _read_address(item: str | Mapping[str, Any], mtu: int) -> Address:
+def _read_address(item: str | Mapping[str, Any], nic: Mapping[str, Any]) -> Address:
+    mtu = nic.get("mtu", 0)
     data: Mapping[str, Any] = {"address": item} if isinstance(item, str) else item
     text = data["address"]
     prefix = parse_prefix(text)
@@ -87,7 +94,24 @@ def _read_address(item: str | Mapping[str, Any], mtu: int) -> Address:
         raise ValueError(f"{text} needs an MTU of at least {IPV6_MIN_MTU} (RFC 8200); this interface has {mtu}")
     if not ipv6 and "dad" in data:
         raise ValueError(f"{text} is IPv4; duplicate address detection (dad) is IPv6 only")
-    return Address(address=prefix, dad=data.get("dad", True))
+    return Address(address=prefix, dad=data.get("dad", True), **_options(data, text, nic["name"], ipv6=ipv6))
+
+
+def _options(data: Mapping[str, Any], text: str, name: str, *, ipv6: bool) -> dict[str, Any]:
+    for field in ("label", "scope") if ipv6 else ():
+        if field in data:
+            raise ValueError(f"{text} is IPv6; a {field} is IPv4 only")
+    label = data.get("label")
+    if label is not None and not label.startswith(name):
+        raise ValueError(f"the label {label} has to begin with the name of the interface, such as {name}:1")
+    if data.get("metric") and data.get("noprefixroute"):
+        raise ValueError(f"{text} has noprefixroute, so there is no connected route that could have a metric")
+    return {
+        "label": None if label == name else label,
+        "scope": data.get("scope", "global"),
+        "metric": data.get("metric", 0),
+        "noprefixroute": data.get("noprefixroute", False),
+    }
 
 
 def write(interface: Interface) -> dict[str, Any]:
@@ -101,7 +125,7 @@ def write(interface: Interface) -> dict[str, Any]:
     if interface.master:
         data["master"] = interface.master
     if interface.addresses:
-        data["addresses"] = [a.address if a.dad else {"address": a.address, "dad": False} for a in interface.addresses]
+        data["addresses"] = [_write_address(each) for each in interface.addresses]
     if interface.queues:
         data["queues"] = interface.queues
     if interface.vhost_user_socket is not None:
@@ -109,6 +133,21 @@ def write(interface: Interface) -> dict[str, Any]:
     if interface.sysctls:
         data["sysctls"] = dict(interface.sysctls)
     return data
+
+
+def _write_address(address: Address) -> str | dict[str, Any]:
+    data = {
+        field: value
+        for field, value, unset in (
+            ("dad", address.dad, True),
+            ("label", address.label, None),
+            ("scope", address.scope, "global"),
+            ("metric", address.metric, 0),
+            ("noprefixroute", address.noprefixroute, False),
+        )
+        if value != unset
+    }
+    return {"address": address.address, **data} if data else address.address
 
 
 def is_name(text: str) -> bool:

@@ -6,19 +6,19 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from reconciler.manifest import interface
+from reconciler.manifest import interface, metric
+from reconciler.manifest.check_route import check_fields
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection
 from reconciler.model.address import (
     DEFAULT_IPV4,
     DEFAULT_IPV6,
-    family_name,
     is_ipv6,
     is_unicast,
     parse_address,
     parse_network,
 )
-from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, Interface
+from reconciler.model.interface import LOOPBACK, Interface
 from reconciler.model.route import (
     IPV6_DEFAULT_METRIC,
     TABLE_MAIN,
@@ -26,6 +26,7 @@ from reconciler.model.route import (
     OnLink,
     Route,
     canonical_hops,
+    usual_scope,
 )
 
 _DESTINATION = "default, a network such as 10.8.0.0/16, or an address"
@@ -39,27 +40,36 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route 
     source = _read_address(data, "source", path, findings)
     dest = _read_dest(data["dest"], hops, source, path, findings)
     if len(findings) == before:
-        _check(data, kind, dest, hops, path, findings)
+        check_fields(data, kind, dest, hops, path, findings)
     if len(findings) > before:
         return None
-    metric = data.get("metric", 0)
+    priority, ipv6 = data.get("metric", 0), is_ipv6(dest)
     return Route(
         dest=dest,
         type=kind,
         nexthops=hops,
         table=data.get("table", TABLE_MAIN),
-        metric=metric or (IPV6_DEFAULT_METRIC if is_ipv6(dest) else 0),
+        metric=priority or (IPV6_DEFAULT_METRIC if ipv6 else 0),
         source=source,
         mtu=data.get("mtu", 0),
-        advmss=data.get("advmss", 0),
+        mtu_lock=data.get("mtuLock", False),
+        metrics=metric.read(data),
+        scope=_read_scope(data, kind, hops, ipv6=ipv6),
+        pref=data.get("pref", "medium"),
+        tos=data.get("tos", 0),
     )
 
 
+def _read_scope(data: Mapping[str, Any], kind: str, hops: tuple[NextHop, ...], *, ipv6: bool) -> str | None:
+    scope: str | None = data.get("scope")
+    return None if scope is None or scope == usual_scope(kind, hops, ipv6=ipv6) else scope
+
+
 def _read_dest(text: str, hops: tuple[NextHop, ...], source: str | None, path: Path, findings: list[Finding]) -> str:
-    """Read a destination. `default` has the family of the gateways and the source, or IPv4 without any."""
+    """Read a destination. `default` has the family of the source, or that of all gateways, or IPv4 without any."""
     if text == "default":
-        others = [*(hop.gateway for hop in hops), source]
-        return DEFAULT_IPV6 if any(other and is_ipv6(other) for other in others) else DEFAULT_IPV4
+        others = [source] if source else [hop.gateway for hop in hops if hop.gateway]
+        return DEFAULT_IPV6 if others and all(map(is_ipv6, others)) else DEFAULT_IPV4
     if text in {"0.0.0.0", "::"}:
         message = f"{text} alone is a single address; write default, or {text}/0, for all addresses"
         findings.append(Finding((*path, "dest"), message))
@@ -125,69 +135,9 @@ def _read_gateway(data: Mapping[str, Any], path: Path, findings: list[Finding]) 
     return _read_address(data, "gateway", path, findings), on_link
 
 
-def _check(
-    data: Mapping[str, Any],
-    kind: str,
-    dest: str,
-    hops: tuple[NextHop, ...],
-    path: Path,
-    findings: list[Finding],
-) -> None:
-    """Check the fields of a route against each other."""
-    if kind != "unicast":
-        for field in ("gateway", "device", "nexthops", "source", "mtu", "advmss"):
-            if data.get(field):
-                findings.append(Finding((*path, field), f"a {kind} route has no {field}", at_key=True))
-        return
-    if not hops:
-        findings.append(Finding((*path, "device"), "missing; expected the name of an interface, or lo"))
-        return
-    if data["dest"] == "default":
-        for where, item in _hop_items(data, path):
-            if not item.get("gateway"):
-                message = "missing; a default route needs the IP address of a gateway"
-                findings.append(Finding((*where, "gateway"), message))
-    family = family_name(dest)
-    findings += _other_families(data, hops, family, path)
-    if family == "IPv6" and 0 < data.get("mtu", 0) < IPV6_MIN_MTU:
-        findings.append(
-            Finding((*path, "mtu"), f"{data['mtu']} is below the IPv6 minimum of {IPV6_MIN_MTU} (RFC 8200)")
-        )
-    if family == "IPv6" and len(hops) > 1 and not all(hop.gateway for hop in hops):
-        findings.append(Finding((*path, "nexthops"), "each next hop of an IPv6 route needs a gateway"))
-
-
-def _hop_items(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Yield the next hops of a route as written, with their paths."""
-    if "nexthops" not in data:
-        yield path, data
-    for index, item in enumerate(data.get("nexthops", ())):
-        yield (*path, "nexthops", index), item
-
-
-def _other_families(data: Mapping[str, Any], hops: tuple[NextHop, ...], family: str, path: Path) -> list[Finding]:
-    ipv6 = family == "IPv6"
-    if "source" not in data and all(hop.gateway is None or is_ipv6(hop.gateway) == ipv6 for hop in hops):
-        return []
-    return [
-        Finding(where, f"{text} is {family_name(text)}, and the destination is {family}")
-        for where, text in _addresses(data, path)
-        if family_name(text) != family
-    ]
-
-
-def _addresses(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the gateways and the source of a route, with their paths."""
-    for where, item in _hop_items(data, path):
-        if item.get("gateway"):
-            yield (*where, "gateway"), item["gateway"]
-    if data.get("source"):
-        yield (*path, "source"), data["source"]
-
-
 def write(route: Route) -> dict[str, Any]:
     """Return a route as the data of a manifest, without defaults."""
-    default = route.dest in (DEFAULT_IPV4, DEFAULT_IPV6) and route.type == "unicast" and _all_gateways(route)
+    default = route.dest in (DEFAULT_IPV4, DEFAULT_IPV6) and route.type == "unicast" and _reads_back(route)
     data: dict[str, Any] = {"dest": "default" if default else route.dest}
     if route.type != "unicast":
         data["type"] = route.type
@@ -195,21 +145,31 @@ def write(route: Route) -> dict[str, Any]:
         data |= _write_hop(route.nexthops[0])
     elif route.nexthops:
         data["nexthops"] = [_write_hop(hop) for hop in route.nexthops]
-    return data | {
-        field: value
-        for field, value, unset in (
-            ("table", route.table, TABLE_MAIN),
-            ("metric", route.metric, IPV6_DEFAULT_METRIC if route.is_ipv6 else 0),
-            ("source", route.source, None),
-            ("mtu", route.mtu, 0),
-            ("advmss", route.advmss, 0),
-        )
-        if value != unset
-    }
+    return (
+        data
+        | {
+            field: value
+            for field, value, unset in (
+                ("table", route.table, TABLE_MAIN),
+                ("metric", route.metric, IPV6_DEFAULT_METRIC if route.is_ipv6 else 0),
+                ("source", route.source, None),
+                ("mtu", route.mtu, 0),
+                ("mtuLock", route.mtu_lock, False),
+                ("scope", route.scope, None),
+                ("pref", route.pref, "medium"),
+                ("tos", route.tos, 0),
+            )
+            if value != unset
+        }
+        | metric.write(route.metrics)
+    )
 
 
-def _all_gateways(route: Route) -> bool:
-    return all(hop.gateway for hop in route.nexthops)
+def _reads_back(route: Route) -> bool:
+    """Return whether the word `default` means this default route: each next hop has a gateway, and see `_read_dest`."""
+    gateways = [hop.gateway or "" for hop in route.nexthops]
+    others = [route.source] if route.source else gateways
+    return all(gateways) and (bool(others) and all(map(is_ipv6, others))) == route.is_ipv6
 
 
 def _write_hop(hop: NextHop) -> dict[str, Any]:
@@ -266,7 +226,7 @@ def _duplicate_routes(routes: Sequence[Route | None]) -> Iterator[Finding]:
     first: dict[Hashable, int] = {}
     for index, route in enumerate(routes):
         if route and first.setdefault(route.key, index) != index:
-            message = f"routes[{first[route.key]}] has this destination, table and metric already"
+            message = f"routes[{first[route.key]}] has this destination, table, metric and tos already"
             yield Finding(("routes", index, "dest"), f"{message}; give another metric, or nexthops")
 
 
@@ -278,7 +238,7 @@ def _route_devices(
     Most routes of a long list share a few next hops, so each of those is looked at once.
     """
     names = {interface.name: interface for interface in interfaces if interface}
-    own = {name: [each.address for each in interface.addresses] for name, interface in names.items()}
+    own = {name: interface.prefixes for name, interface in names.items()}
     links = _Links(names, unsure, misnamed, OnLink(own, (route for route in routes if route)))
     verdicts: dict[tuple[NextHop, int], tuple[str, str] | None] = {}
     for index, route in enumerate(routes):

@@ -28,15 +28,18 @@ _MULTICAST = "ff00::/8"
 def connected_routes(name: str, addresses: Iterable[Address]) -> Iterator[Route]:
     """Yield the routes of the table `main` that the kernel adds for addresses of the NIC `name`, one for each network.
 
-    For IPv4, its source is the first address of the network, and a host address has none.
+    For IPv4, its source is the first address of the network, which also decides about its metric and whether there is
+    one; a host address has none. For IPv6, there is one for each metric.
     """
     seen = set()
     for address in addresses:
-        table, dest, metric, _, _ = connected_key(address.address)
-        if not (dest in seen or dest.endswith("/32") or dest.startswith("0.")):
-            source = None if is_ipv6(dest) else address.host
-            yield _direct(name, dest, table=table, metric=metric, source=source)
-        seen.add(dest)
+        table, dest, metric, _, _ = connected_key(address.address, address.metric)
+        ipv6 = is_ipv6(dest)
+        place = (dest, metric) if ipv6 else dest
+        if not (place in seen or address.noprefixroute or dest.endswith("/32") or dest.startswith("0.")):
+            yield _direct(name, dest, table=table, metric=metric, source=None if ipv6 else address.host)
+        if not (ipv6 and address.noprefixroute):
+            seen.add(place)
 
 
 def derived_routes(

@@ -45,13 +45,19 @@ def is_link_name(name: str) -> bool:
 class Address:
     """An address of a NIC: canonical `address/length` with its host bits. `dad` is always True for IPv4.
 
+    `label` (None: the name of the NIC) and `scope` are of IPv4. `metric` is that of the connected route, 0 if the
+    kernel chooses it; with `noprefixroute` there is none.
     The other fields are those of an observed address, or of one that the kernel has lost. `peer`: the other end, to
     which the length belongs. `protocol`: what made it, 0 if that is not known; it is not compared. `opaque`: what no
-    manifest can express, in the words of iproute2, such as `noprefixroute`; such an address always differs.
+    manifest can express, in the words of iproute2, such as `autojoin`; such an address always differs.
     """
 
     address: str
     dad: bool = True
+    label: str | None = None
+    scope: str = "global"
+    metric: int = 0
+    noprefixroute: bool = False
     peer: str | None = None
     protocol: int = field(default=0, compare=False)
     opaque: tuple[str, ...] = ()
@@ -65,6 +71,17 @@ class Address:
     def host(self) -> str:
         """Return the address without its prefix length."""
         return self.address.partition("/")[0]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return all but the address, its peer and `dad`, in the words of iproute2."""
+        return (
+            *([f"label {self.label}"] if self.label else ()),
+            *([f"scope {self.scope}"] if self.scope != "global" else ()),
+            *([f"metric {self.metric}"] if self.metric else ()),
+            *(["noprefixroute"] if self.noprefixroute else ()),
+            *self.opaque,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +106,11 @@ class Interface:
     up: bool = True
     made: Made | None = None
     master: str = ""
+
+    @property
+    def prefixes(self) -> list[str]:
+        """Return the addresses to whose networks the kernel makes a connected route."""
+        return [each.address for each in self.addresses if not each.noprefixroute]
 
     @property
     def key(self) -> str:

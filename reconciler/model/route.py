@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network, pack, split_prefix
 from reconciler.model.mark import PROTOCOL
+from reconciler.model.metric import Metrics
 
 # The kernel's numbers (linux/rtnetlink.h, net/ip6_route.h).
 TABLE_MAIN, TABLE_LOCAL = 254, 255
@@ -15,8 +16,11 @@ IPV6_DEFAULT_METRIC = 1024
 IPV6_CONNECTED_METRIC = 256
 # What begins the words of a route that gets its next hops from an object of `ip nexthop`.
 NEXTHOP_OBJECT = "nhid "
-# Types without a next hop (rtm_type names of iproute2).
-REJECT_TYPES = ("blackhole", "unreachable", "prohibit")
+# Types without a next hop (rtm_type names of iproute2), and those that lead to one device.
+REJECT_TYPES = ("blackhole", "unreachable", "prohibit", "throw")
+DIRECT_TYPES = ("local", "multicast")
+# RT_SCOPE_* of linux/rtnetlink.h.
+SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
 
 
 # Table, destination, metric, type of service, prefix that packets come from.
@@ -43,10 +47,11 @@ class Route:
     """A route.
 
     `dest` is a canonical network, `0.0.0.0/0` or `::/0` for default. `metric` is what the kernel stores, so that it is
-    never 0 for IPv6, where 0 means 1024. `mtu` and `advmss` are in bytes; 0 means unset.
+    never 0 for IPv6, where 0 means 1024. `mtu` is in bytes; 0 means unset. `mtu_lock`: path MTU discovery
+    leaves it. `scope` is None if it is the usual one: see `usual_scope`. `pref` is the preference of an IPv6 route.
     `protocol` is who made it; it is not compared: a foreign route can serve as a desired one.
-    An observed route may have more: a `type` that no manifest has (`local`, `throw`), a `tos` or a prefix that packets
-    come `from_`, and `opaque` attributes, in the words of iproute2. Such a route always differs from a desired one.
+    An observed route may have more: a `type` that no manifest has (`broadcast`), a prefix that packets come `from_`,
+    and `opaque` attributes, in the words of iproute2. Such a route always differs from a desired one.
     """
 
     dest: str
@@ -56,7 +61,10 @@ class Route:
     metric: int = 0
     source: str | None = None
     mtu: int = 0
-    advmss: int = 0
+    mtu_lock: bool = False
+    metrics: Metrics = ()
+    scope: str | None = None
+    pref: str = "medium"
     protocol: int = field(default=PROTOCOL, compare=False)
     tos: int = 0
     from_: str | None = None
@@ -78,6 +86,12 @@ class Route:
         return self.dest in (DEFAULT_IPV4, DEFAULT_IPV6) and self.table == TABLE_MAIN and self.type == "unicast"
 
     @property
+    def outlives_link(self) -> bool:
+        """Return whether the kernel keeps it while its link is down: an IPv4 route of scope host."""
+        # fib_sync_down_dev of net/ipv4/fib_semantics.c
+        return not self.is_ipv6 and (self.scope or usual_scope(self.type, self.nexthops, ipv6=False)) == "host"
+
+    @property
     def devices(self) -> set[str]:
         """Return the names of the NICs of its next hops."""
         return {hop.device for hop in self.nexthops}
@@ -91,6 +105,16 @@ class Route:
         return False
 
 
+def usual_scope(kind: str, hops: Sequence[NextHop], *, ipv6: bool) -> str:
+    """Return the scope that iproute2 gives to a route of a type, if none is named; IPv6 knows no scopes."""
+    if ipv6:
+        return "global"
+    if kind in {"local", "nat"}:
+        return "host"
+    direct = bool(hops) and not any(hop.gateway for hop in hops)
+    return "link" if direct or kind in {"broadcast", "multicast", "anycast"} else "global"
+
+
 def identified(route: Route) -> Route:
     """Return a route with no more next hops than identify it in a deletion.
 
@@ -101,10 +125,10 @@ def identified(route: Route) -> Route:
     return route if named else replace(route, nexthops=())
 
 
-def connected_key(prefix: str) -> RouteKey:
-    """Return the key of the route that the kernel adds by itself for an address."""
+def connected_key(prefix: str, metric: int = 0) -> RouteKey:
+    """Return the key of the route that the kernel adds by itself for an address; `metric` is that of the address."""
     dest = network(prefix)
-    return (TABLE_MAIN, dest, IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0, 0, None)
+    return (TABLE_MAIN, dest, metric or (IPV6_CONNECTED_METRIC if is_ipv6(dest) else 0), 0, None)
 
 
 class OnLink:

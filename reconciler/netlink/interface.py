@@ -17,6 +17,7 @@ from typing import Any, assert_never
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, last_address, split_prefix, unpack
 from reconciler.model.interface import KERNEL_LINK_LOCAL, NAME_MAX, UNKNOWN_STATE, Address, LinkState, Origin
+from reconciler.model.route import SCOPES
 from reconciler.netlink import message
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import (
@@ -57,12 +58,13 @@ _TEXTS = {"IFLA_IFNAME", "IFLA_IFALIAS"}
 _IFF_UP, _IFF_NOARP, _IFF_MULTICAST, _IFF_LOWER_UP = 0x1, 0x80, 0x1000, 0x10000
 _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 # Flags that a person can set and no manifest has, by the words of iproute2.
-_FLAG_WORDS = {0x10: "home", 0x20: "deprecated", 0x100: "mngtmpaddr", 0x200: "noprefixroute", 0x400: "autojoin"}
-_SCOPES = {0: "global", 200: "site", 253: "link", 254: "host"}
+_FLAG_WORDS = {0x10: "home", 0x20: "deprecated", 0x100: "mngtmpaddr", 0x400: "autojoin"}
+_IFA_F_NOPREFIXROUTE = 0x200
+_SCOPE_NAMES = {number: name for name, number in SCOPES.items()}
 # From 5.18 on, the kernel marks addresses that it makes itself: loopback, router advertisement, link-local.
 _IFAPROT_KERNEL = (1, 2, KERNEL_LINK_LOCAL)
-# A label that the kernel makes by itself: the name of the link, with a number after a rename of the link.
-_USUAL_LABEL = re.compile(r"(:[0-9]+)?")
+# What the kernel adds to the name of a link as a label, after a rename: a number from 2 on (inetdev_changename).
+_NUMBERED = re.compile(r":([2-9]|[1-9][0-9]+)")
 
 
 @dataclass(slots=True)
@@ -107,8 +109,8 @@ class Link:
 class LinkAddress:
     """An address as dumped, with the index of its link. `permanent`: not leased, not from router advertisements.
 
-    `protocol`: what made it, as the kernel reports it from 5.18 on. `label` is that of an IPv4 address. `peer` and
-    `opaque` are those of `model.interface.Address`.
+    `protocol`: what made it, as the kernel reports it from 5.18 on. `label` is that of an IPv4 address. The others are
+    those of `model.interface.Address`.
     """
 
     index: int
@@ -120,6 +122,9 @@ class LinkAddress:
     protocol: int = 0
     peer: str | None = None
     label: str = ""
+    scope: str = "global"
+    metric: int = 0
+    noprefixroute: bool = False
     opaque: tuple[str, ...] = ()
 
     @property
@@ -127,13 +132,23 @@ class LinkAddress:
         """Return whether the kernel has made it: loopback, link-local, from a router advertisement."""
         return self.protocol in _IFAPROT_KERNEL
 
-    def to_model(self, link: Link) -> Address:
-        """Return the address as a manifest would describe it, with what it cannot describe."""
-        label = self.label.removeprefix(link.name) if self.label.startswith(link.name) else f" {self.label}"
-        words = () if not self.label or _USUAL_LABEL.fullmatch(label) else (f"label {self.label}",)
+    def to_model(self, link: Link, wishes: Mapping[str, str | None]) -> Address:
+        """Return the address as a manifest would describe it, with what it cannot describe.
+
+        `wishes`: desired address → label. A number that the kernel has put into a label is none, unless it is desired.
+        """
+        ours = self.label.startswith(link.name)
+        label = self.label if ours and self.label != link.name else None
+        if label and self.address in wishes and label != wishes[self.address]:
+            label = None if _NUMBERED.fullmatch(label.removeprefix(link.name)) else label
+        words = () if ours or not self.label else (f"label {self.label}",)
         return Address(
             address=self.address,
             dad=not self.nodad,
+            label=label,
+            scope=self.scope,
+            metric=self.metric,
+            noprefixroute=self.noprefixroute,
             peer=self.peer,
             protocol=self.protocol,
             opaque=(*self.opaque, *words),
@@ -228,6 +243,8 @@ def decode_address(payload: bytes) -> LinkAddress | None:
         raise ProtocolError(f"address of {len(packed)} bytes with prefix length {length}")
     flags = _number(found[_IFA_FLAGS]) if _IFA_FLAGS in found else old_flags
     peer = found.get(_IFA_ADDRESS, packed)
+    # IPv6 derives the scope from the address.
+    named = _SCOPE_NAMES.get(scope) if size == 4 else "global"
     return LinkAddress(
         index=index,
         address=f"{unpack(packed)}/{length}",
@@ -238,11 +255,17 @@ def decode_address(payload: bytes) -> LinkAddress | None:
         protocol=int.from_bytes(found.get(_IFA_PROTO, b"")[:1]),
         peer=_address(peer, size) if peer != packed else None,
         label=message.text(found.get(_IFA_LABEL, b""), NAME_MAX, "label of an address"),
-        opaque=tuple(_address_words(flags, scope, found, f"{unpack(packed)}/{length}")),
+        scope=named or "global",
+        metric=_number(found.get(_IFA_RT_PRIORITY)),
+        noprefixroute=bool(flags & _IFA_F_NOPREFIXROUTE),
+        opaque=(
+            *_address_words(flags, found, f"{unpack(packed)}/{length}"),
+            *(() if named else (f"scope {scope}",)),
+        ),
     )
 
 
-def _address_words(flags: int, scope: int, found: Mapping[int, bytes], prefix: str) -> Iterator[str]:
+def _address_words(flags: int, found: Mapping[int, bytes], prefix: str) -> Iterator[str]:
     """Yield what no manifest can express, in the words of iproute2, without seconds: these change by themselves.
 
     The broadcast address of the network itself (`brd +`) is no word: the kernel has its routes without it as well.
@@ -257,11 +280,6 @@ def _address_words(flags: int, scope: int, found: Mapping[int, bytes], prefix: s
     for kind, word in ((_IFA_BROADCAST, "brd"), (_IFA_ANYCAST, "any")):
         if kind in found and (other := _address(found[kind], size)) != _usual_broadcast(prefix):
             yield f"{word} {other}"
-    if _IFA_RT_PRIORITY in found:
-        yield f"metric {_number(found[_IFA_RT_PRIORITY])}"
-    # IPv6 derives the scope from the address.
-    if scope and _IFA_LABEL in found:
-        yield f"scope {_SCOPES.get(scope, scope)}"
 
 
 def _usual_broadcast(prefix: str) -> str:
@@ -367,13 +385,18 @@ def encode_address(
     if not isinstance(operation, DeleteAddress):
         kind = message.NEW_ADDRESS
         flags |= message.CREATE | message.REPLACE
-        values.append(("IFA_FLAGS", _IFA_F_PERMANENT | (0 if operation.address.dad else _IFA_F_NODAD)))
+        address = operation.address
+        nodad, noprefixroute = 0 if address.dad else _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE * address.noprefixroute
+        values.append(("IFA_FLAGS", _IFA_F_PERMANENT | nodad | noprefixroute))
+        values += [("IFA_LABEL", address.label)] if address.label else []
+        values += [("IFA_RT_PRIORITY", address.metric)] if address.metric else []
         if operation.address.protocol:
             values.append(("IFA_PROTO", operation.address.protocol))
     fields = {
         "family": AF_INET6 if is_ipv6(text) else AF_INET,
         "prefixlen": length,
         "index": indexes[operation.device],
+        "scope": SCOPES[operation.address.scope],
         "attrs": values,
     }
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg

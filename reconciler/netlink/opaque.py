@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from reconciler.model.metric import METRICS
 from reconciler.model.route import NEXTHOP_OBJECT
 from reconciler.netlink import message
 from reconciler.wording import quote
@@ -21,7 +22,6 @@ _NAMES = {
     _EXPIRES: "expires",
     _TTL_PROPAGATE: "ttl-propagate",
 }
-_PREFERENCES = {b"\0": "", b"\1": "pref high", b"\3": "pref low"}
 # enum lwtunnel_encap_types.
 _ENCAPS = {
     1: "mpls",
@@ -35,10 +35,9 @@ _ENCAPS = {
     9: "ioam6",
     10: "xfrm",
 }
-# RTAX_* without the two that a manifest has.
-_METRICS = {1: "lock", 3: "window", 4: "rtt", 5: "rttvar", 6: "ssthresh", 7: "cwnd", 9: "reordering", 10: "hoplimit"}
-_METRICS |= {11: "initcwnd", 12: "features", 13: "rto_min", 14: "initrwnd", 15: "quickack", 16: "congctl"}
-_METRICS |= {17: "fastopen_no_cookie"}
+# RTAX_*: those that no manifest has, or that have a value which no manifest can have.
+_METRICS = {metric.number: metric.word for metric in METRICS}
+_METRICS |= {1: "lock", 4: "rtt", 5: "rttvar", 6: "ssthresh", 7: "cwnd", 9: "reordering", 17: "fastopen_no_cookie"}
 _CONGCTL = 16
 # Bytes: TCP_CA_NAME_MAX of net/tcp.h.
 _NAME_MAX = 16
@@ -61,7 +60,7 @@ def _word(kind: int, value: bytes, found: Mapping[int, bytes]) -> str:
     if kind == _CACHEINFO:
         return "expires" if any(value[_EXPIRES_AT]) else ""
     if kind == _PREF:
-        return _PREFERENCES.get(value, f"pref {_number(value):02x}")
+        return f"pref {_number(value):02x}"
     if kind == _ENCAP:
         return "" if _ENCAP_TYPE in found else "encap"
     if kind == _ENCAP_TYPE:

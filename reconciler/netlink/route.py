@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from socket import AF_INET, AF_INET6
 from typing import assert_never
@@ -21,18 +21,26 @@ from reconciler.model.address import pack as pack_address
 from reconciler.model.address import split_prefix
 from reconciler.model.address import unpack as unpack_address
 from reconciler.model.mark import PROTOCOL
-from reconciler.model.route import PROTOCOL_KERNEL, TABLE_MAIN, NextHop, Route, canonical_hops, identified
-from reconciler.netlink import message, opaque
+from reconciler.model.route import (
+    PROTOCOL_KERNEL,
+    SCOPES,
+    TABLE_MAIN,
+    NextHop,
+    Route,
+    canonical_hops,
+    identified,
+    usual_scope,
+)
+from reconciler.netlink import message, metric, opaque
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
 
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _RTNEXTHOP = struct.Struct("=HBBi")
 _U32 = struct.Struct("=I")
 
-# enum rtattr_type_t, and the two of RTA_METRICS that a manifest can set.
+# enum rtattr_type_t.
 DST, SRC, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH = 1, 2, 4, 5, 6, 7, 8, 9
 CACHEINFO, TABLE, VIA, PREF = 12, 15, 18, 20
-_RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _ONLINK = 4
 # What of the low byte of rtm_flags is no state of the link: RTNH_F_PERVASIVE, RTNH_F_ONLINK.
 _SETTINGS = 0x2 | _ONLINK
@@ -40,22 +48,28 @@ _PROTOCOL_AT, _SCOPE_AT = 5, 6
 # The low byte of rtm_flags has RTNH_F_DEAD, _LINKDOWN and the like beside RTNH_F_ONLINK.
 _FLAGS_AT = 8 if sys.byteorder == "little" else 11
 _CLONED = 0x200
-_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_NOWHERE = 0, 253, 254, 255
+_SCOPE_UNIVERSE, _SCOPE_NOWHERE = 0, 255
+_SCOPE_NAMES = {number: name for name, number in SCOPES.items()}
 _TABLE_COMPAT = 252
 # What IPv6 appends to every dumped route: 36 bytes of cache info, of which the route expires unless _EVER is 0, and the
 # preference, which is the default one unless a router advertises another.
 _IPV6_TAIL, _IPV6_TAIL_START = 44, struct.pack("=HH", 36, CACHEINFO)
 _EVER = slice(12, 16)
 
-_MEDIUM = message.attribute(PREF, b"\0")
+# ICMPV6_ROUTER_PREF_* of linux/icmpv6.h.
+_PREFERENCES = {"medium": b"\0", "high": b"\1", "low": b"\3"}
+_PREFERENCE_NAMES = {value: name for name, value in _PREFERENCES.items()}
+_MEDIUM = message.attribute(PREF, _PREFERENCES["medium"])
+# struct rtvia: the family, then the address.
+_VIA_INET6 = struct.pack("=H", AF_INET6)
 
-# RTN_*, from 1 on. A manifest has unicast, blackhole, unreachable and prohibit.
+# RTN_*, from 1 on.
 _NAMES = ("unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit", "throw")
 _TYPES = {name: number for number, name in enumerate((*_NAMES, "nat", "xresolve"), 1)}
 # Those that lead to no link. The kernel puts such IPv6 routes on `lo`.
 _REJECTING = {"blackhole", "unreachable", "prohibit", "throw"}
 _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
-_MODELLED = {DST, SRC, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH, TABLE}
+_MODELLED = {DST, SRC, OIF, GATEWAY, VIA, PRIORITY, PREFSRC, METRICS, MULTIPATH, TABLE}
 Attributes = list[tuple[int, bytes]]
 _FAMILIES = {AF_INET: 4, AF_INET6: 16}
 
@@ -134,7 +148,7 @@ def encode_body(route: Route, indexes: Mapping[str, int]) -> bytes:
             route.tos,
             route.table if route.table < 256 else _TABLE_COMPAT,
             route.protocol,
-            _usual_scope(route.type, hops, ipv6=ipv6),
+            SCOPES[route.scope or usual_scope(route.type, hops, ipv6=ipv6)],
             _TYPES[route.type],
             _ONLINK if single and hops[0].on_link else 0,
         ),
@@ -145,33 +159,26 @@ def encode_body(route: Route, indexes: Mapping[str, int]) -> bytes:
     if source_packed:
         parts.append(message.attribute(SRC, source_packed))
     source = message.attribute(PREFSRC, pack_address(route.source)) if route.source else b""
-    metrics = _metrics(route)
+    metrics = _metrics(route) if route.mtu or route.metrics else b""
     priority = _u32(PRIORITY, route.metric) if route.metric else b""
     parts += (source, metrics, priority) if ipv6 else (priority, metrics, source)
     if single:
-        parts.append(_hop_attributes(hops[0]))
+        parts.append(_hop_attributes(hops[0], ipv6=ipv6))
         parts.append(_u32(OIF, indexes[hops[0].device]))
     elif hops:
-        parts.append(message.attribute(MULTIPATH, b"".join(_nexthop(hop, indexes) for hop in hops)))
+        parts.append(message.attribute(MULTIPATH, b"".join(_nexthop(hop, indexes, ipv6=ipv6) for hop in hops)))
+    if route.pref != "medium":
+        parts.append(message.attribute(PREF, _PREFERENCES[route.pref]))
     return b"".join(parts)
 
 
 def _is_plain(route: Route) -> bool:
-    """Return whether a route of ours has nothing but a destination, a gateway and a device."""
+    """Return whether an IPv4 route of ours has nothing but a destination, a gateway of its family and a device."""
     hop = route.nexthops[0]
-    return not (route.metric or route.source or route.mtu or route.advmss or hop.on_link or hop.gateway is None) and (
-        route.table == TABLE_MAIN and route.type == "unicast" and route.protocol == PROTOCOL and not route.tos
+    more = route.metric or route.source or route.mtu or route.metrics or route.scope or route.tos or hop.on_link
+    return not (more or hop.gateway is None or ":" in hop.gateway) and (
+        route.table == TABLE_MAIN and route.type == "unicast" and route.protocol == PROTOCOL
     )
-
-
-def _usual_scope(kind: str, hops: Sequence[NextHop], *, ipv6: bool) -> int:
-    """Return the scope that iproute2 gives to a route of a type, if none is named; IPv6 knows no scopes."""
-    if ipv6:
-        return _SCOPE_UNIVERSE
-    if kind in {"local", "nat"}:
-        return _SCOPE_HOST
-    direct = bool(hops) and not any(hop.gateway for hop in hops)
-    return _SCOPE_LINK if direct or kind in {"broadcast", "multicast", "anycast"} else _SCOPE_UNIVERSE
 
 
 @lru_cache(maxsize=33)
@@ -192,20 +199,22 @@ def _u32(kind: int, value: int) -> bytes:
 
 
 def _metrics(route: Route) -> bytes:
-    if not (route.mtu or route.advmss):
+    return message.attribute(METRICS, metric.encode(route.mtu, route.metrics, mtu_lock=route.mtu_lock))
+
+
+def _hop_attributes(hop: NextHop, *, ipv6: bool) -> bytes:
+    if hop.gateway is None:
         return b""
-    mtu = _u32(_RTAX_MTU, route.mtu) if route.mtu else b""
-    advmss = _u32(_RTAX_ADVMSS, route.advmss) if route.advmss else b""
-    return message.attribute(METRICS, mtu + advmss)
+    packed = pack_address(hop.gateway)
+    if len(packed) == 16 and not ipv6:
+        return message.attribute(VIA, _VIA_INET6 + packed)
+    return message.attribute(GATEWAY, packed)
 
 
-def _hop_attributes(hop: NextHop) -> bytes:
-    return message.attribute(GATEWAY, pack_address(hop.gateway)) if hop.gateway else b""
-
-
-def _nexthop(hop: NextHop, indexes: Mapping[str, int]) -> bytes:
-    attributes = _hop_attributes(hop)
+def _nexthop(hop: NextHop, indexes: Mapping[str, int], *, ipv6: bool) -> bytes:
+    attributes = _hop_attributes(hop, ipv6=ipv6)
     flags = _ONLINK if hop.on_link else 0
+    # The attributes are padded: that of a gateway of another family is not a multiple of 4.
     return _RTNEXTHOP.pack(_RTNEXTHOP.size + len(attributes), flags, hop.weight - 1, indexes[hop.device]) + attributes
 
 
@@ -239,14 +248,15 @@ def decode(payload: bytes, names: Mapping[int, str]) -> Route | None:
     found: dict[int, bytes] = {}
     others = []
     for attribute, value in message.attributes(payload, _RTMSG.size):
-        if attribute in _MODELLED:
+        if attribute in _MODELLED or (attribute == PREF and value in _PREFERENCE_NAMES):
             found[attribute] = value
         else:
             others.append((attribute, value))
-    mtu, advmss, metrics = _decode_metrics(found.get(METRICS, b""))
+    metrics = metric.decode(found.get(METRICS, b""))
     kind_name = _TYPE_NAMES[kind]
     hops, more = ((), []) if kind_name in _REJECTING else _decode_hops(found, flags, size, names)
-    usual = scope if any(each == VIA for each, _ in others) else _usual_scope(kind_name, hops, ipv6=size == 16)
+    usual = SCOPES[usual_scope(kind_name, hops, ipv6=size == 16)]
+    named = scope != usual and size == 4 and scope in _SCOPE_NAMES
     source, from_prefix = found.get(PREFSRC), found.get(SRC)
     return Route(
         dest=f"{_address(found.get(DST, bytes(size)), size)}/{length}",
@@ -255,15 +265,18 @@ def decode(payload: bytes, names: Mapping[int, str]) -> Route | None:
         table=_number(found[TABLE]) if TABLE in found else table,
         metric=_number(found[PRIORITY]) if PRIORITY in found else 0,
         source=_address(source, size) if source is not None else None,
-        mtu=mtu,
-        advmss=advmss,
+        mtu=metrics.mtu,
+        mtu_lock=metrics.mtu_lock,
+        metrics=metrics.metrics,
+        scope=_SCOPE_NAMES[scope] if named else None,
+        pref=_PREFERENCE_NAMES.get(found.get(PREF, b""), "medium"),
         protocol=protocol,
         tos=tos,
         from_=f"{_address(from_prefix, size)}/{source_length}" if from_prefix is not None else None,
         opaque=(
             *opaque.attribute_words((*others, *more)),
-            *opaque.metric_words(metrics),
-            *opaque.state_words(flags, scope, usual),
+            *opaque.metric_words(metrics.others),
+            *opaque.state_words(flags, scope, scope if named else usual),
         ),
     )
 
@@ -281,38 +294,32 @@ def _address(value: bytes, size: int) -> str:
     return unpack_address(value)
 
 
-def _decode_metrics(nested: bytes) -> tuple[int, int, Attributes]:
-    mtu = advmss = 0
-    others = []
-    for kind, value in message.attributes(nested):
-        if kind == _RTAX_MTU:
-            mtu = _number(value)
-        elif kind == _RTAX_ADVMSS:
-            advmss = _number(value)
-        else:
-            others.append((kind, value))
-    return mtu, advmss, others
-
-
 def _decode_hops(
     found: Mapping[int, bytes], flags: int, size: int, names: Mapping[int, str]
 ) -> tuple[tuple[NextHop, ...], Attributes]:
     """Decode the next hops. Return them and the attributes that a manifest cannot describe of them."""
     if MULTIPATH in found:
         return _multipath(found[MULTIPATH], size, names)
+    others = [(VIA, found[VIA])] if VIA in found and not _is_inet6(found[VIA], size) else []
     if OIF not in found:
-        return (), []
-    gateway = found.get(GATEWAY)
-    return (_hop(_number(found[OIF]), gateway, 1, flags, size, names),), []
+        return (), others
+    return (_hop(_number(found[OIF]), found, 1, flags, size, names),), others
 
 
-def _hop(index: int, gateway: bytes | None, weight: int, flags: int, size: int, names: Mapping[int, str]) -> NextHop:
-    return NextHop(
-        device=names.get(index, f"if{index}"),
-        gateway=_address(gateway, size) if gateway is not None else None,
-        weight=weight,
-        on_link=bool(flags & _ONLINK),
-    )
+def _is_inet6(via: bytes, size: int) -> bool:
+    """Return whether RTA_VIA is the IPv6 gateway of an IPv4 route."""
+    return size == 4 and len(via) == 18 and via.startswith(_VIA_INET6)
+
+
+def _hop(
+    index: int, found: Mapping[int, bytes], weight: int, flags: int, size: int, names: Mapping[int, str]
+) -> NextHop:
+    gateway = None
+    if GATEWAY in found:
+        gateway = _address(found[GATEWAY], size)
+    elif VIA in found and _is_inet6(found[VIA], size):
+        gateway = unpack_address(found[VIA][len(_VIA_INET6) :])
+    return NextHop(device=names.get(index, f"if{index}"), gateway=gateway, weight=weight, on_link=bool(flags & _ONLINK))
 
 
 def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> tuple[tuple[NextHop, ...], Attributes]:
@@ -326,7 +333,10 @@ def _multipath(data: bytes, size: int, names: Mapping[int, str]) -> tuple[tuple[
         if length < _RTNEXTHOP.size or start + length > len(data):
             raise ProtocolError(f"next hop claims {length} bytes, but {len(data) - start} are left")
         attributes = dict(message.attributes(data[start + _RTNEXTHOP.size : start + length]))
-        hops.append(_hop(index, attributes.pop(GATEWAY, None), extra_weight + 1, flags, size, names))
+        hops.append(_hop(index, attributes, extra_weight + 1, flags, size, names))
+        attributes.pop(GATEWAY, None)
+        if _is_inet6(attributes.get(VIA, b""), size):
+            del attributes[VIA]
         others += attributes.items()
         start += (length + 3) & ~3
     return canonical_hops(hops), others

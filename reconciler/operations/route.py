@@ -28,7 +28,7 @@ class _OnRoute(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddRoute(_OnRoute):
-    """Add a route. An existing one of the same destination, table and metric is an error."""
+    """Add a route. An existing one with the same key is an error."""
 
     sign: ClassVar[Sign] = "+"
 

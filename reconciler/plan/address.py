@@ -19,8 +19,8 @@ from reconciler.plan.interface import LinkPlan
 
 # What is lacking of an IPv6 address that the kernel's table `local` has lost.
 NOT_LOCAL = "without its route in table local"
-# The first words of what the kernel changes of an address that it has. With any other difference the address is deleted
-# and added again (net/ipv4/devinet.c: inet_rtm_newaddr; net/ipv6/addrconf.c: inet6_addr_modify).
+# The first words of what the kernel changes of an address that it has. With any other difference the address is
+# deleted and added again (net/ipv4/devinet.c: inet_rtm_newaddr; net/ipv6/addrconf.c: inet6_addr_modify).
 _LIFETIMES = frozenset({"dynamic", "deprecated", "with"})
 _IN_PLACE_IPV4 = _LIFETIMES | {"metric"}
 _IN_PLACE_IPV6 = _LIFETIMES | {"home", "mngtmpaddr", "noprefixroute"}
@@ -172,7 +172,7 @@ def _must_go_first(
     first = [
         address
         for address in deleted
-        if connected_key(address.address) in claimed
+        if connected_key(address.address, address.metric) in claimed
         or network(address.address) in at_risk
         or (is_ipv6(address.address) and address.host in added)
         or (not is_ipv6(address.address) and (not ipv4_stays or network(address.address) in networks))
@@ -192,31 +192,36 @@ def wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> 
             by_subnet.setdefault(network(address.address), []).append(address)
     wrong = []
     for subnet, present in by_subnet.items():
-        wishes = [address.key for address in wanted if network(address.address) == subnet]
+        wishes = {address.key: address for address in wanted if network(address.address) == subnet}
         # What is changed in place stays where it is.
-        stay = [address for address in present if address.key in wishes and _is_changeable(address)]
-        if stay and stay[0].key != wishes[0]:
+        stay = [each for each in present if each.key in wishes and _is_changeable(each, wishes[each.key])]
+        if stay and stay[0].key != next(iter(wishes)):
             wrong += stay
     return wrong
 
 
 def _unchangeable(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
     """Return the desired addresses that the kernel cannot change to what they should be."""
-    keys = {address.key for address in wanted}
-    return [address for address in found if address.key in keys and not _is_changeable(address)]
+    wishes = {address.key: address for address in wanted}
+    return [each for each in found if each.key in wishes and not _is_changeable(each, wishes[each.key])]
 
 
-def _is_changeable(address: Address) -> bool:
-    in_place = _IN_PLACE_IPV6 if is_ipv6(address.address) else _IN_PLACE_IPV4
-    return in_place.issuperset(words.partition(" ")[0] for words in address.opaque)
+def _is_changeable(found: Address, wish: Address) -> bool:
+    in_place = _IN_PLACE_IPV6 if is_ipv6(found.address) else _IN_PLACE_IPV4
+    return in_place >= _different(found, wish)
 
 
-def keeps_derived(before: Address) -> bool:
+def _different(found: Address, wish: Address) -> set[str]:
+    """Return the first words of what two states of an address do not have in common."""
+    return {words.partition(" ")[0] for words in {*found.words} ^ {*wish.words}}
+
+
+def keeps_derived(before: Address, after: Address) -> bool:
     """Return whether the kernel's own routes of an address stay as they are when it becomes as desired, in place.
 
     Those of IPv6 have the lifetime of their address (net/ipv6/addrconf.c: modify_prefix_route).
     """
-    return not is_ipv6(before.address) and _LIFETIMES.issuperset(words.partition(" ")[0] for words in before.opaque)
+    return not is_ipv6(before.address) and _different(before, after) <= _LIFETIMES
 
 
 def _dropped_along(first: list[Address], found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:

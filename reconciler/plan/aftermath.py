@@ -63,7 +63,8 @@ def _leaves_with_its_nic(route: Route, links: LinkPlan) -> bool:
 def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route | None:
     devices = route.devices
     if not route.is_ipv6:
-        off = links.downed if len(devices) > 1 else links.downed | addresses.ipv4_off
+        downed = set[str]() if route.outlives_link else links.downed
+        off = downed if len(devices) > 1 else downed | addresses.ipv4_off
         lost = devices & links.gone_early or (devices and not devices - off) or _names_source(route, addresses.dropped)
         return None if lost else route
     gone = links.gone_early | links.ipv6_off
@@ -88,7 +89,8 @@ def _is_doubtful(route: Route, links: LinkPlan, addresses: AddressPlan) -> bool:
         dropped = (device for device in devices if (device, route.dest) in addresses.ipv6_dropped)
         return without or any(passes_for_connected(route, device) for device in dropped)
     # Several NICs lose their IPv4 addresses one after the other. A route is lost only if all are without one at once.
-    without = bool(devices) and not devices - links.downed - addresses.ipv4_off - addresses.ipv4_doubtful
+    downed = set[str]() if route.outlives_link else links.downed
+    without = bool(devices) and not devices - downed - addresses.ipv4_off - addresses.ipv4_doubtful
     return without or _names_source(route, addresses.doubtful)
 
 
@@ -98,7 +100,12 @@ def _names_source(route: Route, gone: set[str]) -> bool:
 
 
 def _follow_mtu(route: Route, old: int, new: int) -> Route:
-    """Return an IPv6 route after its NIC's MTU has changed. In two cases the kernel changes the route's MTU with it."""
+    """Return an IPv6 route after its NIC's MTU has changed: the kernel changes the route's with it, in two cases.
+
+    It leaves one that is locked (rt6_mtu_change_route).
+    """
+    if route.mtu_lock:
+        return route
     follows = route.mtu >= new or (route.mtu < new and route.mtu == old)
     return replace(route, mtu=new) if route.mtu and follows else route
 
@@ -130,9 +137,7 @@ def kept_routes(
         and (route.is_ipv6 or not _names_source(route, addresses.gone))
     ]
     names = {each.device: each.name for each in had}
-    prefixes = {
-        names[each.device]: [address.address for address in each.addresses] for each in wanted if each.device in names
-    }
+    prefixes = {names[each.device]: each.prefixes for each in wanted if each.device in names}
     on_link = OnLink(prefixes, kept if addresses.ipv4_off else ())
     for route in kept:
         if (

@@ -88,10 +88,13 @@ class Derived:
 
         It keeps such a route for as long as the NIC has an address of that network.
         """
+        own = [each for each in nic.addresses if is_ipv6(each.address) and not each.noprefixroute]
         networks = {network(each.address) for each in nic.addresses if is_ipv6(each.address)}
+        made_of = {(network(each.address), each.metric or IPV6_CONNECTED_METRIC) for each in own}
+        made_of |= {(network(each), IPV6_CONNECTED_METRIC) for each in self.managed(nic)}
         for route in self._around.routes if self.state(nic) else ():
             alike = Route(dest=route.dest, metric=route.metric, nexthops=(NextHop(device=nic.name),))
-            made = route.protocol == PROTOCOL_KERNEL and route.metric != IPV6_CONNECTED_METRIC
+            made = route.protocol == PROTOCOL_KERNEL and (route.dest, route.metric) not in made_of
             if made and route.dest in networks and route == alike:
                 yield route
 
@@ -148,7 +151,8 @@ def plan_derived(
     touched, anew = set[tuple[str, str]](), set[tuple[str, str]]()
     for operation in addresses.early:
         if isinstance(operation, ReplaceAddress) and operation.before:
-            anew |= {(operation.device, dest) for dest in _derived_anew(operation.before)}
+            dests = _derived_anew(operation.before, operation.address)
+            anew |= {(operation.device, dest) for dest in dests}
         else:
             touched.add((operation.device, operation.address.key))
     moved = links.downed | links.gone_early | links.removed
@@ -173,9 +177,9 @@ def plan_derived(
     return DerivedPlan(tuple(coming), (*routes, *stale))
 
 
-def _derived_anew(before: Address) -> set[str]:
+def _derived_anew(before: Address, after: Address) -> set[str]:
     """Return the destinations of the routes that the kernel derives anew when an address is changed in place."""
-    if keeps_derived(before):
+    if keeps_derived(before, after):
         return set()
     subnet = network(before.address)
     return {f"{before.host}/32", f"{last_address(subnet)}/32", subnet}

@@ -242,7 +242,7 @@ def _host(driver: DriverAddress, around: Surroundings) -> GivenHost:
 
 def _is_claimed(addresses: Iterable[Address], routes: tuple[Route, ...]) -> bool:
     """Return whether a desired route replaces the connected route of one of these addresses."""
-    keys = {connected_key(address.address) for address in addresses}
+    keys = {connected_key(each.address, each.metric) for each in addresses if not each.noprefixroute}
     return bool(keys) and any(route.key in keys for route in routes)
 
 

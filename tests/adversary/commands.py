@@ -96,6 +96,7 @@ def attacks() -> Iterator[Attack]:
     yield from _links()
     yield from _addresses()
     yield from _routes()
+    yield from _tuned()
     yield from _derived()
     yield from _nexthops()
     yield from _rules()
@@ -199,6 +200,17 @@ def _addresses() -> Iterator[Attack]:
     yield Attack("address flush scope link", "")
     yield Attack("address flush permanent dev eth0 scope global")
     yield Attack("address flush label eth0")
+    for address, options in (
+        ("192.0.2.130/27", ("metric 50 scope link", "label eth0:web metric 50", "label eth0:web metric 51 scope link")),
+        ("192.0.2.162/27", ("", "noprefixroute label eth0:1", "noprefixroute label eth0:adv")),
+        ("2001:db8:5::2/64", ("", "metric 71", "metric 70 noprefixroute")),
+        ("2001:db8:6::2/64", ("", "metric 70")),
+    ):
+        for option in options:
+            yield Attack(f"address del {address} dev eth0; address add {address} dev eth0 {option}")
+            yield Attack(f"address change {address} dev eth0 {option}")
+    yield Attack("route del 192.0.2.128/27 dev eth0")
+    yield Attack("route del 2001:db8:5::/64 dev eth0")
     # The second address of a network becomes its first.
     yield Attack("address del 192.0.2.2/24 dev eth0; address add 192.0.2.2/24 dev eth0")
 
@@ -212,6 +224,12 @@ _ROUTES = (
         "metric 100 src 2001:db8:1::3 mtu 1400 advmss 1340",
         "2001:db8:1::c8",
     ),
+)
+# The same of routes that have all metrics, with what is told by another option.
+_TCP = "mtu lock 1400 window 9000 hoplimit 33 initcwnd 20 rto_min 40ms initrwnd 30 quickack 1 congctl cubic"
+_TUNED = (
+    ("10.20.0.0/16", "tos 16 via inet6 2001:db8:1::1 dev eth0", f"{_TCP} features ecn"),
+    ("2001:db8:20::/48", "via 2001:db8:1::1 dev eth0 metric 1024", f"{_TCP} pref high"),
 )
 # Other values of what a manifest has, then what no manifest has.
 _OPTIONS = (
@@ -298,6 +316,35 @@ def _routes() -> Iterator[Attack]:
     yield Attack("route flush vrf adv0")
     yield Attack(f"route flush root ::/0 table all; {restored}")
     yield Attack("route flush match ::/0 table main")
+
+
+def _tuned() -> Iterator[Attack]:
+    """Yield what changes the metrics, the scope, the preference or the type of routes."""
+    for dest, via, usual in _TUNED:
+        yield Attack(f"route del {dest} {via}")
+        yield Attack(f"route replace {dest} {via} proto 200")
+        options = usual.replace("mtu lock", "mtu_lock").split()
+        for name, value in zip(options[::2], options[1::2], strict=True):
+            left = usual.replace(f"{name.replace('_lock', ' lock')} {value}", "").strip()
+            yield Attack(f"route replace {dest} {via} {left} proto 200")
+        for change in ("mtu 1400", "mtu lock 1300", "window 7", "hoplimit 34", "initcwnd 21", "congctl reno"):
+            name = change.split()[0]
+            value = {"mtu": "lock 1400", "window": "9000", "hoplimit": "33", "initcwnd": "20", "congctl": "cubic"}[name]
+            yield Attack(f"route replace {dest} {via} {usual.replace(f'{name} {value}', change)} proto 200")
+    yield Attack("route replace 2001:db8:20::/48 via 2001:db8:1::1 dev eth0 metric 1024 pref low proto 200")
+    yield Attack("route add 10.20.0.0/16 via inet6 2001:db8:1::1 dev eth0 tos 8 proto 200")
+    yield Attack(
+        "route replace 10.20.0.0/16 tos 16 via inet6 fe80::7 dev eth0 proto static",
+        f"route replace 10.20.0.0/16 {_TUNED[0][1]} {_TUNED[0][2]} proto 200",
+    )
+    yield Attack("route replace 10.21.0.0/16 dev eth0 scope link proto 200")
+    yield Attack("route replace 10.7.0.0/16 proto 200 dev eth0")
+    yield Attack("route replace local 10.22.0.0/16 dev eth0 table 100 proto 200")
+    yield Attack("route replace throw 10.22.0.0/16 table 100 proto 200")
+    yield Attack("route replace 239.1.0.0/16 dev eth0 proto 200")
+    for gone in ("local 10.22.0.0/16 table 100", "multicast 239.1.0.0/16", "throw 10.7.0.0/16", "10.21.0.0/16"):
+        yield Attack(f"route del {gone}")
+    yield Attack("route del local 2001:db8:22::/48 dev lo table local")
 
 
 def _again(dest: str, via: str, usual: str) -> str:

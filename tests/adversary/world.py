@@ -24,6 +24,10 @@ def sections(first: str, second: str) -> dict[str, Any]:
                     "198.51.100.2/32",
                     "2001:db8:1::2/64",
                     {"address": "2001:db8:1::3/64", "dad": False},
+                    {"address": "192.0.2.130/27", "label": f"{ETH0}:web", "metric": 50, "scope": "link"},
+                    {"address": "192.0.2.162/27", "noprefixroute": True},
+                    {"address": "2001:db8:5::2/64", "metric": 70},
+                    {"address": "2001:db8:6::2/64", "noprefixroute": True},
                 ],
             },
             {
@@ -46,6 +50,12 @@ def sections(first: str, second: str) -> dict[str, Any]:
             {"dest": "10.1.0.0/16", "nexthops": _hops("192.0.2.1", "203.0.113.1")},
             {"dest": "10.2.0.0/16", "gateway": "198.18.0.1", "device": ETH0, "onLink": True},
             {"dest": "10.3.0.0/16", "device": ETH0},
+            _TUNED_TCP | {"dest": "10.20.0.0/16", "gateway": "2001:db8:1::1", "features": ["ecn"], "tos": 16},
+            {"dest": "10.21.0.0/16", "device": ETH0, "scope": "host"},
+            {"dest": "10.22.0.0/16", "device": "lo", "type": "local", "table": 100},
+            {"dest": "239.1.0.0/16", "device": ETH0, "type": "multicast"},
+            _TUNED_TCP | {"dest": "2001:db8:20::/48", "gateway": "2001:db8:1::1", "pref": "high"},
+            {"dest": "2001:db8:22::/48", "device": "lo", "type": "local", "table": 255},
             {"dest": "default", "gateway": "192.0.2.1", "device": ETH0, "table": 100},
             *({"dest": f"10.{4 + n}.0.0/16", "type": kind} for n, kind in enumerate(_REJECTING)),
             _TUNED
@@ -67,7 +77,19 @@ def sections(first: str, second: str) -> dict[str, Any]:
 
 
 _TUNED = {"device": ETH0, "metric": 100, "mtu": 1400}
-_REJECTING = ("blackhole", "unreachable", "prohibit")
+_REJECTING = ("blackhole", "unreachable", "prohibit", "throw")
+_TUNED_TCP = {
+    "device": ETH0,
+    "mtu": 1400,
+    "mtuLock": True,
+    "window": 9000,
+    "hoplimit": 33,
+    "initcwnd": 20,
+    "initrwnd": 30,
+    "rtoMin": 40,
+    "quickack": True,
+    "congctl": "cubic",
+}
 
 
 def _hops(first: str, second: str) -> list[dict[str, Any]]:

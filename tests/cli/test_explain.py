@@ -78,7 +78,7 @@ ipvs.services[].netmask
         ("apiVersion", "type     reconciler/v1"),
         ("driver", "rule     exactly one of: netns, vm, libvirt, kata"),
         ("driver.vm", "rule     exactly one of: name, agent, qmp and agent, qmp and guestAgent, qmp"),
-        ("routes.table", "type     integer from 1 to 4294967295, but not 255"),
+        ("routes.table", "type     integer from 1 to 4294967295"),
         ("rules.tos", "type     integer from 0 to 252, a multiple of 4"),
         ("routes.type", "default  unicast"),
         ("interfaces.addresses", "items    text of at most 64 characters or mapping"),

@@ -16,6 +16,8 @@ Run = Callable[..., str]
 # ip(8) names a protocol as /etc/protocols does; a host without that file has the number: ipproto-17.
 _IP_PROTOCOLS = {"tcp": 6, "udp": 17}
 _OURS = "200"
+# Types of routes that lead to a device.
+_LEADING = {"unicast", "local", "multicast"}
 _SERVICE_OPTIONS = {"-t": "tcp", "-u": "udp", "--sctp-service": "sctp"}
 _FORWARDS = {"-m": "nat", "-g": "dr", "-i": "tunnel"}
 _CHECKSUMS = {"--tun-nocsum": "none", "--tun-csum": "csum", "--tun-remcsum": "remcsum"}
@@ -45,25 +47,56 @@ def links(ip: Run) -> list[Data]:
     ]
 
 
+def addresses(ip: Run) -> list[Data]:
+    """Read the addresses of the NICs but for `lo` and link-local ones, each with its connected routes."""
+    listed = [
+        route
+        for family in ("-4", "-6")
+        for route in json.loads(ip("-d", "-j", family, "route", "show", "table", "main", "proto", "kernel"))
+        if route["dst"] != "fe80::/64"
+    ]
+    return [
+        {
+            "address": f"{each['local']}/{each['prefixlen']}",
+            "dad": not each.get("nodad"),
+            "label": each.get("label"),
+            "scope": each["scope"],
+            "metric": each.get("metric", 0),
+            "noprefixroute": each.get("noprefixroute", False),
+            "connected": [(route["dst"], route.get("metric", 0)) for route in listed],
+        }
+        for link in json.loads(ip("-d", "-j", "address"))
+        for each in link["addr_info"]
+        if link["ifname"] != "lo" and not each["local"].startswith("fe80:")
+    ]
+
+
 def routes(ip: Run) -> list[Data]:
     """Read the routes of our protocol."""
     found = []
     for family, full in (("-4", 32), ("-6", 128)):
+        # Only the text tells what is locked.
+        text = ip("-d", family, "route", "show", "table", "all", "proto", _OURS)
         for route in json.loads(ip("-d", "-j", family, "route", "show", "table", "all", "proto", _OURS)):
             metrics = one(route.get("metrics", [{}]))
             dest = route["dst"] if "/" in route["dst"] else f"{route['dst']}/{full}"
             # The kernel puts IPv6 routes that lead nowhere on `lo`.
-            hops = route.get("nexthops", [route] if "dev" in route and route["type"] == "unicast" else [])
+            hops = route.get("nexthops", [route] if "dev" in route and route["type"] in _LEADING else [])
             found.append(
                 {
                     "dest": dest,
                     "type": route["type"],
                     "nexthops": sorted(map(_hop, hops), key=json.dumps),
-                    "table": {"main": 254}.get(route.get("table", "main")) or int(route["table"]),
+                    "table": {"main": 254, "local": 255}.get(route.get("table", "main")) or int(route["table"]),
                     "metric": route.get("metric", 0),
                     "source": route.get("prefsrc"),
                     "mtu": metrics.get("mtu", 0),
-                    "advmss": metrics.get("advmss", 0),
+                    "mtu_lock": "mtu lock" in text,
+                    "metrics": {name: value for name, value in metrics.items() if name != "mtu"},
+                    "locked": [name for name in metrics if f"{name} lock" in text and name != "mtu"],
+                    "scope": route["scope"],
+                    "pref": route.get("pref", "medium"),
+                    "tos": int(route.get("tos", "0"), 0),
                 }
             )
     return found
@@ -72,7 +105,7 @@ def routes(ip: Run) -> list[Data]:
 def _hop(hop: Data) -> Data:
     return {
         "device": hop["dev"],
-        "gateway": hop.get("gateway"),
+        "gateway": hop.get("gateway", hop.get("via", {}).get("host")),
         "weight": hop.get("weight", 1),
         "on_link": "onlink" in hop["flags"],
     }

@@ -96,28 +96,56 @@ PLUGGED = rows(
     ("vhost_user_socket", {"vhostUserSocket": "SOCKET"}, "SOCKET", "netdev_add vhost-user"),
 )
 ADDRESS = {"address": "fd00::2/64"}
-ADDRESSES = rows(
-    Address,
-    ADDRESS,
-    ("address", {"address": "fd00::3/64"}, "fd00::3/64", "fd00::3/64"),
-    ("dad", {"dad": False}, False, "nodad"),
-)
+ADDRESSES = [
+    *rows(
+        Address,
+        ADDRESS,
+        ("address", {"address": "fd00::3/64"}, "fd00::3/64", "fd00::3/64"),
+        ("dad", {"dad": False}, False, "nodad"),
+        ("metric", {"metric": 7}, 7, "metric 7", {"connected": [("fd00::/64", 7)]}),
+        ("noprefixroute", {"noprefixroute": True}, True, "noprefixroute", {"connected": []}),
+    ),
+    *rows(
+        Address,
+        {"address": "10.0.0.2/16"},
+        ("label", {"label": "eth0:1"}, "eth0:1", "label eth0:1"),
+        ("scope", {"scope": "link"}, "link", "scope link"),
+        ("metric", {"metric": 7}, 7, "metric 7", {"connected": [("10.0.0.0/16", 7)]}),
+        ("noprefixroute", {"noprefixroute": True}, True, "noprefixroute", {"connected": []}),
+        variant="ipv4",
+    ),
+]
 
 ROUTE = {"dest": "10.8.0.0/16", "device": "eth0"}
 ROUTE6 = {"dest": "2001:db8::/32", "device": "eth0"}
 _HOP = {"device": "eth0", "gateway": None, "weight": 1, "on_link": False}
 _OTHER_HOP = {"device": "eth1", "gateway": "10.1.0.1", "weight": 1, "on_link": False}
+# A metric of a route, what a manifest says, what `ip` lists, and its words.
+METRICS: list[tuple[Any, ...]] = [
+    ("window", 9000, {"window": 9000}, "window 9000"),
+    ("advmss", 1000, {"advmss": 1000}, "advmss 1000"),
+    ("hoplimit", 7, {"hoplimit": 7}, "hoplimit 7"),
+    ("initcwnd", 20, {"initcwnd": 20}, "initcwnd 20"),
+    ("initrwnd", 30, {"initrwnd": 30}, "initrwnd 30"),
+    # The kernel heeds it only if it is locked.
+    ("rtoMin", 40, {"rto_min": 40}, "rto_min 40ms", {"locked": ["rto_min"]}),
+    ("quickack", True, {"quickack": 1}, "quickack 1"),
+    ("congctl", "cubic", {"congestion": "cubic"}, "congctl cubic"),
+    ("features", ["ecn"], {"ecn": None}, "features ecn"),
+]
 ROUTES = [
     *rows(
         Route,
         ROUTE,
         ("dest", {"dest": "10.9.0.0/16"}, "10.9.0.0/16", "10.9.0.0/16"),
-        ("type", {"type": "prohibit"}, "prohibit", "prohibit", {"nexthops": []}),
+        ("type", {"type": "prohibit"}, "prohibit", "prohibit", {"nexthops": [], "scope": "global"}),
         ("table", {"table": 5000}, 5000, "table 5000"),
         ("metric", {"metric": 7}, 7, "metric 7"),
         ("source", {"source": "10.0.0.2"}, "10.0.0.2", "src 10.0.0.2"),
         ("mtu", {"mtu": 1400}, 1400, "mtu 1400"),
-        ("advmss", {"advmss": 1000}, 1000, "advmss 1000"),
+        ("mtu_lock", {"mtuLock": True}, True, "mtu lock 1400", {}, {"mtu": 1400}),
+        ("scope", {"scope": "host"}, "host", "scope host"),
+        ("tos", {"tos": 16}, 16, "tos 0x10"),
     ),
     *rows(
         Route,
@@ -128,8 +156,30 @@ ROUTES = [
         ("metric", {"metric": 7}, 7, "metric 7"),
         ("source", {"source": "fd00::2"}, "fd00::2", "src fd00::2"),
         ("mtu", {"mtu": 1400}, 1400, "mtu 1400"),
-        ("advmss", {"advmss": 1000}, 1000, "advmss 1000"),
+        ("mtu_lock", {"mtuLock": True}, True, "mtu lock 1400", {}, {"mtu": 1400}),
+        ("pref", {"pref": "high"}, "high", "pref high"),
         variant="ipv6",
+    ),
+    *(
+        row
+        for family, base in (("", ROUTE), ("6", ROUTE6))
+        for name, said, value, shows, *also in METRICS
+        for row in rows(Route, base, ("metrics", {name: said}, value, shows, *also), variant=f"{name}{family}")
+    ),
+    # The scope follows from the type, and the table of `ip` would.
+    Row(Route, "type", ROUTE, ROUTE | {"type": "local"}, "local", "local 10.8.0.0/16", {"scope": "host"}, "local"),
+    Row(Route, "type", ROUTE, ROUTE | {"type": "multicast"}, "multicast", "multicast 10.8.0.0/16", {}, "multicast"),
+    Row(Route, "type", ROUTE6, ROUTE6 | {"type": "local"}, "local", "local 2001:db8::/32", {}, "local6"),
+    *rows(Route, ROUTE | {"type": "local"}, ("table", {"table": 255}, 255, "table local"), variant="local"),
+    Row(
+        Route,
+        "type",
+        ROUTE,
+        {"dest": "10.8.0.0/16", "type": "throw"},
+        "throw",
+        "throw 10.8.0.0/16",
+        {"nexthops": [], "scope": "global"},
+        "throw",
     ),
     # A route of another type has no device.
     Row(
@@ -139,10 +189,11 @@ ROUTES = [
         {"dest": "10.8.0.0/16", "nexthops": [{"device": "eth0"}, {"device": "eth1", "gateway": "10.1.0.1"}]},
         [_HOP, _OTHER_HOP],
         "nexthop via 10.1.0.1 dev eth1",
+        {"scope": "global"},
     ),
 ]
 for _row in ROUTES:
-    if _row.field == "type":
+    if _row.field == "type" and _row.variant in {"", "ipv6"}:
         del _row.after["device"]
 
 HOP = {"device": "eth0"}
@@ -154,6 +205,14 @@ HOPS = [
         ("gateway", {"gateway": "10.0.0.1"}, "10.0.0.1", "via 10.0.0.1"),
         ("weight", {"weight": 256}, 256, "weight 256"),
         ("on_link", {"onLink": True}, True, "onlink", {}, {"gateway": "10.0.0.1"}),
+    ),
+    # An IPv4 route through a gateway of IPv6.
+    *rows(NextHop, HOP, ("gateway", {"gateway": "fd00::9"}, "fd00::9", "via inet6 fd00::9"), variant="mixed"),
+    *rows(
+        NextHop,
+        HOP | {"gateway": "10.0.0.1"},
+        ("gateway", {"gateway": "fe80::9"}, "fe80::9", "via inet6 fe80::9"),
+        variant="alone-mixed",
     ),
     *rows(
         NextHop,
@@ -309,9 +368,7 @@ WITHOUT_ROW: dict[tuple[type, str], str] = {
     (Interface, "master"): "it needs a second interface: tests/made/test_kinds.py",
     (Interface, "up"): "a desired NIC is up: tests/system/test_fields.py",
     **{(Address, field): "only observed: tests/adversary" for field in ("peer", "protocol", "opaque")},
-    **{
-        (Route, field): "only observed: tests/netlink/test_route.py" for field in ("protocol", "tos", "from_", "opaque")
-    },
+    **{(Route, field): "only observed: tests/netlink/test_route.py" for field in ("protocol", "from_", "opaque")},
     **{(kind, field): "only observed: tests/netlink" for kind in (Rule, Neighbour) for field in ("protocol", "opaque")},
     (Neighbour, "permanent"): "a desired neighbour never expires: tests/netlink",
     (Service, "marked"): "no tool shows it: tests/ipvs/test_ownership.py",
@@ -353,8 +410,8 @@ def sections(kind: type, said: Data, variant: str = "") -> Data:
 
 
 def _route(hop: Data, variant: str) -> Data:
-    """Return a route whose first next hop is this one; only one that is `alone` has no other."""
-    if variant == "alone":
+    """Return a route whose first next hop is this one; only one that is alone has no other."""
+    if variant.startswith("alone"):
         return {"dest": "10.8.0.0/16"} | hop
     ipv6 = variant == "ipv6"
     other = {"device": "eth1", "gateway": "fd01::1" if ipv6 else "10.1.0.1"}

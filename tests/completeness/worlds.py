@@ -97,10 +97,9 @@ class Namespace(World):
         if kind is Sandbox:
             everywhere = {name: name for name in ("net.ipv4.ip_forward", "net.ipv6.bindv6only")}
             return {"sysctls": readers.network_sysctls(self._output, everywhere)}
-        link = readers.one(readers.links(run))
         if kind is Address:
-            (found,) = link["addresses"]
-            return dict(zip(("address", "dad"), found, strict=True))
+            return readers.one(readers.addresses(run))
+        link = readers.one(readers.links(run))
         name = link["name"]
         names = {"accept_ra": f"net.ipv6.conf.{name}.accept_ra", "ipv6.forwarding": f"net.ipv6.conf.{name}.forwarding"}
         return link | {"device": self._given(), "sysctls": readers.network_sysctls(self._output, names)}

@@ -20,9 +20,9 @@ from reconciler.manifest.imported import document
 from reconciler.manifest.sandbox import complete as sandbox_of
 from reconciler.manifest.sandbox import read_sections
 from reconciler.model.address import is_ipv6
-from reconciler.model.interface import Interface
+from reconciler.model.interface import Address, Interface
 from reconciler.model.neighbour import Neighbour
-from reconciler.model.route import IPV6_DEFAULT_METRIC, Route
+from reconciler.model.route import DIRECT_TYPES, IPV6_DEFAULT_METRIC, Route
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, Rule
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from tests.strategies import sandboxes
@@ -30,7 +30,18 @@ from tests.strategies import sandboxes
 DRIVER = NetnsAddress(name="box")
 HEAD = Sandbox(id="box", driver=DRIVER)
 # Of one NIC at least, as the notations have no routes without one.
-ANY = sandboxes(["tap0", "tap1", "tap2"], DRIVER).filter(lambda sandbox: bool(sandbox.interfaces))
+
+
+def bare(sandbox: Sandbox) -> Sandbox:
+    """Return a sandbox whose addresses have nothing but `dad`: none of these files is read for more."""
+    nics = [
+        replace(nic, addresses=tuple(Address(address=each.address, dad=each.dad) for each in nic.addresses))
+        for nic in sandbox.interfaces or ()
+    ]
+    return replace(sandbox, interfaces=tuple(nics))
+
+
+ANY = sandboxes(["tap0", "tap1", "tap2"], DRIVER).filter(lambda sandbox: bool(sandbox.interfaces)).map(bare)
 FILES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 
 
@@ -71,6 +82,27 @@ def without_dad(interface: Interface) -> Interface:
 # netplan
 
 
+def is_simple_route(route: Route, *, mixed: bool = False) -> bool:
+    """Return whether a route has nothing that none of these files can say. `mixed`: gateways of IPv6 for IPv4."""
+    mixes = any(is_ipv6(hop.gateway) != route.is_ipv6 for hop in route.nexthops if hop.gateway)
+    others = route.tos or route.mtu_lock or route.pref != "medium" or route.type in DIRECT_TYPES
+    return not others and (mixed or not mixes)
+
+
+def with_metrics(route: Route, *fields: str) -> Route:
+    """Return a route with no other metrics than these."""
+    return replace(route, metrics=tuple(each for each in route.metrics if each[0] in fields))
+
+
+NETWORKD_METRICS = {
+    "hoplimit": "HopLimit",
+    "initcwnd": "InitialCongestionWindow",
+    "initrwnd": "InitialAdvertisedReceiveWindow",
+    "quickack": "QuickAck",
+    "congctl": "TCPCongestionControlAlgorithm",
+}
+
+
 def of_netplan(sandbox: Sandbox) -> Sandbox:
     """Return what netplan can say of a sandbox."""
     plain = Rule(family="", priority=0)
@@ -83,7 +115,11 @@ def of_netplan(sandbox: Sandbox) -> Sandbox:
     return replace(
         sandbox,
         interfaces=tuple(map(without_dad, sandbox.interfaces or ())),
-        routes=tuple(each for each in sandbox.routes or () if len(each.nexthops) < 2),
+        routes=tuple(
+            with_metrics(each, "advmss", "initcwnd", "initrwnd")
+            for each in sandbox.routes or ()
+            if len(each.nexthops) < 2 and is_simple_route(each)
+        ),
         rules=tuple(filter(is_simple, sandbox.rules or ())),
         neighbours=(),
     )
@@ -117,7 +153,10 @@ def _netplan_route(route: Route) -> dict[str, Any]:
         metric=metric(route),
         from_=route.source,
         mtu=route.mtu or None,
-        advertised_mss=route.advmss or None,
+        scope=route.scope,
+        advertised_mss=dict(route.metrics).get("advmss"),
+        congestion_window=dict(route.metrics).get("initcwnd"),
+        advertised_receive_window=dict(route.metrics).get("initrwnd"),
     )
 
 
@@ -143,8 +182,9 @@ def of_networkd(sandbox: Sandbox) -> Sandbox:
         sandbox,
         interfaces=tuple(replace(each, device=each.name) for each in sandbox.interfaces or ()),
         routes=tuple(
-            route
+            with_metrics(route, "advmss", *NETWORKD_METRICS)
             for route in sandbox.routes or ()
+            if is_simple_route(route, mixed=True)
             if len(route.nexthops) < 2 or all(hop.gateway and not hop.on_link for hop in route.nexthops)
         ),
         rules=tuple(each for each in sandbox.rules or () if each.priority and each.table != 255),
@@ -177,7 +217,9 @@ def _network_route(route: Route) -> Iterator[str]:
         "Metric": metric(route),
         "PreferredSource": route.source,
         "MTUBytes": route.mtu or None,
-        "TCPAdvertisedMaximumSegmentSize": route.advmss or None,
+        "Scope": route.scope,
+        "TCPAdvertisedMaximumSegmentSize": dict(route.metrics).get("advmss"),
+        **{key: dict(route.metrics).get(field) for field, key in NETWORKD_METRICS.items()},
     }
     if len(route.nexthops) == 1 and route.nexthops[0].gateway:
         fields |= {"Gateway": route.nexthops[0].gateway, "GatewayOnLink": str(route.nexthops[0].on_link)}
@@ -244,7 +286,8 @@ def of_nmstate(sandbox: Sandbox) -> Sandbox:
         return rule == known and rule.action != "goto" and not (rule.fwmask and not rule.fwmark)
 
     def is_plain(route: Route) -> bool:
-        return not route.mtu and not route.advmss and not any(hop.on_link for hop in route.nexthops)
+        bare = is_simple_route(route) and route.scope is None and not route.metrics
+        return bare and not route.mtu and not any(hop.on_link for hop in route.nexthops)
 
     return replace(
         sandbox,

@@ -12,7 +12,10 @@ from reconciler.model.address import network
 
 Data = dict[str, Any]
 
-ROUTE = ("table", "metric", "source", "mtu", "advmss", "onLink", "nexthops", "type")
+ROUTE = (
+    *("table", "metric", "source", "mtu", "onLink", "nexthops", "type", "scope", "pref", "tos", "mtuLock", "advmss"),
+    *("window", "hoplimit", "initcwnd", "initrwnd", "rtoMin", "quickack", "congctl", "features"),
+)
 # There are no commands for these at all.
 SECTIONS = ("neighbours", "rules")
 SCHEDULERS = ("mh", "fo", "ovf", "twos")

@@ -17,6 +17,7 @@ from reconciler.manifest.schema import schema_text
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
 from reconciler.model.made import KINDS, made
+from reconciler.model.metric import BY_FIELD
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
@@ -58,6 +59,10 @@ EXAMPLES: dict[type, dict[str, Any]] = {
     Address: {
         "address": Address(address="10.0.0.2/24"),
         "dad": Address(address="fd00::2/64", dad=False),
+        "label": Address(address="10.0.0.2/24", label="eth0:1"),
+        "scope": Address(address="10.0.0.2/24", scope="host"),
+        "metric": Address(address="10.0.0.2/24", metric=4294967295),
+        "noprefixroute": Address(address="10.0.0.2/24", noprefixroute=True),
     },
     Interface: {
         "name": NIC,
@@ -85,7 +90,18 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "metric": change(ROUTE, metric=4294967295),
         "source": change(ROUTE, source="10.0.0.2"),
         "mtu": change(ROUTE, mtu=65520),
-        "advmss": change(ROUTE, advmss=65495),
+        "mtu_lock": change(ROUTE, mtu=1400, mtu_lock=True),
+        "metrics": change(
+            ROUTE,
+            metrics=(
+                *(("window", 4294967295), ("advmss", 65495), ("hoplimit", 255), ("initcwnd", 4294967295)),
+                *(("features", 1), ("rtoMin", 4294967295), ("initrwnd", 4294967295), ("quickack", 1)),
+                ("congctl", "cubic"),
+            ),
+        ),
+        "scope": change(ROUTE, scope="host"),
+        "pref": Route(dest="2001:db8::/32", nexthops=(HOP,), metric=1024, pref="low"),
+        "tos": change(ROUTE, tos=252),
     },
     Rule: {
         "family": change(RULE, family="ipv6"),
@@ -163,7 +179,7 @@ NOT_SAID = {
     (NetnsAddress, "started"),
     *((Interface, "up"), (Neighbour, "permanent"), (Service, "marked")),
     *((Service, "draining"), (Service, "other_flags")),
-    *((Route, field) for field in ("protocol", "tos", "from_")),
+    *((Route, field) for field in ("protocol", "from_")),
     *((Address, field) for field in ("peer", "protocol")),
     *((kind, "opaque") for kind in (Route, Rule, Neighbour, Address)),
     *((kind, "protocol") for kind in (Rule, Neighbour)),
@@ -176,10 +192,12 @@ SAID_AS = {
     (Server, "port"): "address",
     (Interface, "made"): "vlan",
     (Rule, "fwmask"): "fwmark",
+    # Each metric is a field.
+    (Route, "metrics"): "initcwnd",
 }
 ALSO_SAID = {
     # A route of one next hop says it in its own fields.
-    Route: {"gateway", "device", "onLink"},
+    Route: {"gateway", "device", "onLink", *BY_FIELD},
     # Each kind of link that is made in the sandbox.
     Interface: KINDS.keys() - {"vlan"},
     # The other protocols, and what only a mark must say.
@@ -189,7 +207,10 @@ ALSO_SAID = {
 }
 
 # Defaults of what the model has in another form.
-ALSO_DEFAULTS: dict[type, dict[str, Any]] = {Route: {"onLink": False}, Service: {"family": "ipv4"}}
+ALSO_DEFAULTS: dict[type, dict[str, Any]] = {
+    Route: {"onLink": False, "features": [], "quickack": False},
+    Service: {"family": "ipv4"},
+}
 
 # Defaults that stand for an absent field, although the schema alone would take them: a mark of 0, and an empty MAC
 # address.

@@ -60,11 +60,16 @@ HARMLESS = {
     *(f"interfaces[0].{name}" for name in ("name", "hwAddr", "mtu", "addresses", "addresses[0]", "queues", "sysctls")),
     # Made in the sandbox, on what is there.
     *(f"interfaces[0].{name}" for name in ("vlan", "bridge", "bond", "vrf", "macvlan", "dummy", "master")),
-    *("interfaces[0].addresses[0].address", "interfaces[0].addresses[0].dad"),
+    *(f"interfaces[0].addresses[0].{name}" for name in ("address", "dad", "label", "scope", "metric", "noprefixroute")),
     *("neighbours[0]", *(f"neighbours[0].{name}" for name in ("address", "device", "hwAddr", "proxy", "router"))),
     *("routes", "routes[0]", "routes[0].nexthops", "routes[0].nexthops[0]"),
     *(f"routes[0].{name}" for name in ("dest", "gateway", "device", "onLink", "type", "table", "metric", "source")),
-    *("routes[0].mtu", "routes[0].advmss"),
+    *("routes[0].mtu", "routes[0].scope", "routes[0].pref", "routes[0].tos", "routes[0].features"),
+    "routes[0].features[0]",
+    *(
+        f"routes[0].{name}"
+        for name in ("mtuLock", "advmss", "window", "hoplimit", "initcwnd", "initrwnd", "rtoMin", "quickack", "congctl")
+    ),
     *(f"routes[0].nexthops[0].{name}" for name in ("gateway", "device", "weight", "onLink")),
     *("rules", "rules[0]"),
     *(f"rules[0].{name}" for name in ("priority", "family", "from", "to", "iif", "oif", "fwmark", "ipproto", "sport")),

@@ -90,8 +90,8 @@ ACCEPTED: list[tuple[tuple[str, ...], Route]] = [
     (("mtu: 1500",), replace(IPV4, mtu=1500)),
     (("gateway", "device: lo", "mtu: 65520"), replace(IPV4, nexthops=(NextHop(device="lo"),), mtu=65520)),
     ((*BY_IPV6, "mtu: 1280"), replace(IPV6, mtu=1280)),
-    (("advmss: 1",), replace(IPV4, advmss=1)),
-    (("advmss: 65495",), replace(IPV4, advmss=65495)),
+    (("advmss: 1",), replace(IPV4, metrics=(("advmss", 1),))),
+    (("advmss: 65495",), replace(IPV4, metrics=(("advmss", 65495),))),
     (
         ("gateway: 192.0.2.1", "onLink: true"),
         replace(IPV4, nexthops=(NextHop(device="eth0", gateway="192.0.2.1", on_link=True),)),

@@ -104,7 +104,8 @@ def test_the_fields_are_these() -> None:
         "interfaces",
         "interfaces[0]",
         *(f"interfaces[0].{name}" for name in ("name", "device", "hwAddr", "mtu", "addresses", "addresses[0]")),
-        *(f"interfaces[0].addresses[0].{name}" for name in ("address", "dad")),
+        *(f"interfaces[0].addresses[0].{name}" for name in ("address", "dad", "label", "scope")),
+        *(f"interfaces[0].addresses[0].{name}" for name in ("metric", "noprefixroute")),
         *(
             f"interfaces[0].{path}"
             for kind, found in KINDS.items()
@@ -119,7 +120,27 @@ def test_the_fields_are_these() -> None:
         "routes[0]",
         *(f"routes[0].{name}" for name in ("dest", "gateway", "device", "onLink", "type", "nexthops", "nexthops[0]")),
         *(f"routes[0].nexthops[0].{name}" for name in ("gateway", "device", "weight", "onLink")),
-        *(f"routes[0].{name}" for name in ("table", "metric", "source", "mtu", "advmss")),
+        *(
+            f"routes[0].{name}"
+            for name in (
+                "table",
+                "metric",
+                "source",
+                "mtu",
+                "mtuLock",
+                "advmss",
+                "window",
+                "hoplimit",
+                "initcwnd",
+                "initrwnd",
+                "rtoMin",
+                "quickack",
+                "congctl",
+            )
+        ),
+        "routes[0].features",
+        "routes[0].features[0]",
+        *(f"routes[0].{name}" for name in ("scope", "pref", "tos")),
         "rules",
         "rules[0]",
         *(f"rules[0].{name}" for name in ("priority", "family", "from", "to", "iif", "oif", "fwmark", "ipproto")),

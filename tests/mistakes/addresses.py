@@ -108,8 +108,8 @@ ROWS: list[Row] = [
         "gateway of the other family",
         "excellent",
         "198.51.100.0/24, gateway: 192.0.2.2",
-        '198.51.100.0/24, gateway: "2001:db8::1", source: 192.0.2.10',
-        "13:38: routes[1].gateway: 2001:db8::1 is IPv6, and the destination is IPv4",
+        '"2001:db8:9::/48", gateway: 192.0.2.2',
+        "13:40: routes[1].gateway: 192.0.2.2 is IPv4, and the destination is IPv6",
     ),
     Row(
         "gateway out of reach",
@@ -171,7 +171,7 @@ ROWS: list[Row] = [
         "198.51.100.0/24, gateway: 192.0.2.2",
         "default, gateway: 192.0.2.2",
         (
-            "13:12: routes[1].dest: routes[0] has this destination, table and metric already; give "
+            "13:12: routes[1].dest: routes[0] has this destination, table, metric and tos already; give "
             "another metric, or nexthops"
         ),
     ),

@@ -77,10 +77,11 @@ ROWS: list[Row] = [
         "field that a route does not have",
         "good",
         "device: eth0}\n  - {dest: 198",
-        "device: eth0, scope: link}\n  - {dest: 198",
+        "device: eth0, expires: 60}\n  - {dest: 198",
         (
-            "12:55: routes[0].scope: unknown field; expected one of: dest, gateway, device, onLink, "
-            "type, nexthops, table, metric, source, mtu, advmss"
+            "12:55: routes[0].expires: unknown field; expected one of: dest, gateway, device, onLink, "
+            "type, nexthops, table, metric, source, mtu, mtuLock, advmss, window, hoplimit, initcwnd, "
+            "initrwnd, rtoMin, quickack, congctl, features, scope, pref, tos"
         ),
     ),
     Row(
@@ -212,8 +213,8 @@ ROWS: list[Row] = [
         "device: eth0}\n  - {dest: 198",
         "device: eth0, table: uplink}\n  - {dest: 198",
         (
-            '12:62: routes[0].table: "uplink" is text; expected a routing table from 1 to 4294967295 '
-            "other than 255; 254 is main"
+            '12:62: routes[0].table: "uplink" is text; expected a routing table from 1 to 4294967295; '
+            "254 is main, and 255 (local) takes only local and multicast routes"
         ),
     ),
     Row(
@@ -223,7 +224,7 @@ ROWS: list[Row] = [
         "device: eth0, type: reject}\n  - {dest: 198",
         (
             '12:61: routes[0].type: "reject" is not valid; expected a route type: one of unicast, '
-            "blackhole, unreachable, prohibit"
+            "blackhole, unreachable, prohibit, throw, local, multicast"
         ),
     ),
     Row(

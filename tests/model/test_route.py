@@ -14,7 +14,14 @@ ROUTE = Route(dest="0.0.0.0/0", nexthops=(HOP,))
 
 
 def test_a_route_is_the_same_by_table_destination_and_metric() -> None:
-    other = Route(dest="0.0.0.0/0", type="blackhole", mtu=1400, advmss=1360, source="10.0.0.2", opaque=("realms 7",))
+    other = Route(
+        dest="0.0.0.0/0",
+        type="blackhole",
+        mtu=1400,
+        metrics=(("advmss", 1360),),
+        source="10.0.0.2",
+        opaque=("realms 7",),
+    )
     assert ROUTE.key == other.key == (254, "0.0.0.0/0", 0, 0, None)
     changes: list[dict[str, Any]] = [{"dest": "::/0"}, {"table": 7}, {"metric": 7}, {"tos": 8}, {"from_": "fd00::/8"}]
     assert len({each.key for each in (ROUTE, *(replace(ROUTE, **change) for change in changes))}) == 6

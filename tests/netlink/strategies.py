@@ -8,8 +8,18 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from hypothesis import strategies as st
 
 from reconciler.model.address import is_unicast
+from reconciler.model.metric import CONGESTION_CONTROLS, METRICS, Metrics, ordered
 from reconciler.model.neighbour import Neighbour
-from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop, Route, canonical_hops
+from reconciler.model.route import (
+    DIRECT_TYPES,
+    REJECT_TYPES,
+    SCOPES,
+    TABLE_MAIN,
+    NextHop,
+    Route,
+    canonical_hops,
+    usual_scope,
+)
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
 from reconciler.netlink import message
 
@@ -34,7 +44,7 @@ def networks(draw: st.DrawFn, size: int) -> str:
 
 @st.composite
 def next_hops(draw: st.DrawFn, size: int, *, weighted: bool) -> NextHop:
-    gateway = draw(st.none() | addresses(size))
+    gateway = draw(st.none() | addresses(size) | (addresses(16) if size == 4 else st.nothing()))
     return NextHop(
         device=draw(st.sampled_from(sorted(INDEXES))),
         gateway=gateway,
@@ -44,12 +54,28 @@ def next_hops(draw: st.DrawFn, size: int, *, weighted: bool) -> NextHop:
 
 
 @st.composite
+def metrics(draw: st.DrawFn) -> Metrics:
+    """Any metrics that a manifest can say."""
+    values: dict[str, st.SearchStrategy[int | str]] = {
+        "number": st.integers(1, 255),
+        "milliseconds": st.integers(1, _U32_MAX),
+        "switch": st.just(1),
+        "features": st.just(1),
+        "name": st.sampled_from(CONGESTION_CONTROLS),
+    }
+    chosen = draw(st.lists(st.sampled_from(METRICS), max_size=len(METRICS), unique=True))
+    return ordered((each.field, draw(values[each.kind])) for each in chosen)
+
+
+@st.composite
 def routes(draw: st.DrawFn) -> Route:
     """Any route that a manifest can say, and the kernel's metric 0 of no IPv6 route."""
     size = draw(st.sampled_from((4, 16)))
-    kind = draw(st.sampled_from(("unicast", "unicast", *REJECT_TYPES)))
+    kind = draw(st.sampled_from(("unicast", "unicast", "unicast", *DIRECT_TYPES, *REJECT_TYPES)))
     hops: Sequence[NextHop] = ()
-    if kind == "unicast":
+    if kind in DIRECT_TYPES:
+        hops = (NextHop(device=draw(st.sampled_from(sorted(INDEXES)))),)
+    elif kind == "unicast":
         hops = draw(
             st.tuples(next_hops(size, weighted=False))
             | st.lists(
@@ -57,6 +83,8 @@ def routes(draw: st.DrawFn) -> Route:
             )
         )
     unset = st.just(0)
+    mtu = draw(unset | st.integers(68, 65520)) if hops else 0
+    scopes = [None, *(each for each in SCOPES if each != usual_scope(kind, hops, ipv6=size == 16))]
     return Route(
         dest=draw(networks(size)),
         type=kind,
@@ -64,8 +92,12 @@ def routes(draw: st.DrawFn) -> Route:
         table=draw(st.just(TABLE_MAIN) | st.integers(1, 254) | st.integers(256, _U32_MAX)),
         metric=draw(st.integers(1 if size == 16 else 0, _U32_MAX)),
         source=draw(st.none() | addresses(size)) if hops else None,
-        mtu=draw(unset | st.integers(68, 65520)) if hops else 0,
-        advmss=draw(unset | st.integers(1, 65495)) if hops else 0,
+        mtu=mtu,
+        mtu_lock=bool(mtu) and draw(st.booleans()),
+        metrics=draw(metrics()) if hops else (),
+        scope=draw(st.sampled_from(scopes)) if hops and size == 4 else None,
+        pref=draw(st.sampled_from(("medium", "low", "high"))) if hops and size == 16 else "medium",
+        tos=draw(st.integers(0, 63)) * 4 if size == 4 else 0,
     )
 
 

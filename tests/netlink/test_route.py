@@ -24,7 +24,7 @@ from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 from tests.netlink.strategies import INDEXES, NAMES, attribute_bytes, routes, spoiled
 
-TYPE_NUMBERS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+TYPE_NUMBERS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw", 2: "local", 5: "multicast"}
 ONLINK = 4
 
 # What the kernel appends to a dumped IPv6 route: struct rta_cacheinfo, and the router preference: 0 is medium.
@@ -44,7 +44,7 @@ def read_with_pyroute2(data: bytes) -> tuple[Any, Route]:
     hops = [
         NextHop(
             device=NAMES[hop["oif"]],
-            gateway=dict(hop["attrs"]).get("RTA_GATEWAY"),
+            gateway=_gateway(dict(hop["attrs"])),
             weight=hop["hops"] + 1,
             on_link=hop["flags"] == ONLINK,
         )
@@ -52,7 +52,7 @@ def read_with_pyroute2(data: bytes) -> tuple[Any, Route]:
     ]
     if "RTA_OIF" in values:
         on_link = told["flags"] == ONLINK
-        hops.append(NextHop(device=NAMES[values["RTA_OIF"]], gateway=values.get("RTA_GATEWAY"), on_link=on_link))
+        hops.append(NextHop(device=NAMES[values["RTA_OIF"]], gateway=_gateway(values), on_link=on_link))
     unspecified = "0.0.0.0" if told["family"] == AF_INET else "::"
     return told, Route(
         dest=f"{values.get('RTA_DST', unspecified)}/{told['dst_len']}",
@@ -62,10 +62,29 @@ def read_with_pyroute2(data: bytes) -> tuple[Any, Route]:
         metric=values.get("RTA_PRIORITY", 0),
         source=values.get("RTA_PREFSRC"),
         mtu=metrics.get("RTAX_MTU", 0),
-        advmss=metrics.get("RTAX_ADVMSS", 0),
+        mtu_lock=bool(metrics.get("RTAX_LOCK", 0) & 1 << 2),
+        metrics=tuple((field, metrics[name]) for name, field in METRIC_NAMES.items() if name in metrics),
+        pref={1: "high", 3: "low"}.get(values.get("RTA_PREF", 0), "medium"),
+        tos=told["tos"],
     )
 
 
+def _gateway(values: dict[str, Any]) -> str | None:
+    via: str | None = values["RTA_VIA"]["addr"] if "RTA_VIA" in values else values.get("RTA_GATEWAY")
+    return via
+
+
+METRIC_NAMES = {
+    "RTAX_WINDOW": "window",
+    "RTAX_ADVMSS": "advmss",
+    "RTAX_HOPLIMIT": "hoplimit",
+    "RTAX_INITCWND": "initcwnd",
+    "RTAX_FEATURES": "features",
+    "RTAX_RTO_MIN": "rtoMin",
+    "RTAX_INITRWND": "initrwnd",
+    "RTAX_QUICKACK": "quickack",
+    "RTAX_CC_ALGO": "congctl",
+}
 OPERATIONS = st.sampled_from(
     (
         (lambda wish: AddRoute(route=wish), message.NEW_ROUTE, 0x601),
@@ -84,7 +103,8 @@ def test_pyroute2_reads_in_a_request_what_was_meant(wish: Route, how: Any, seque
     told, said = read_with_pyroute2(data)
     # The kernel would compare next hops in the order in which it has them; the rest names the route to delete.
     unordered = isinstance(operation, DeleteRoute) and len(wish.nexthops) > 1
-    assert said == (replace(wish, nexthops=()) if unordered else wish)
+    # The scope is compared below.
+    assert said == replace(wish, nexthops=() if unordered else wish.nexthops, scope=None)
     assert told["header"] == {
         "length": len(data),
         "type": kind,
@@ -92,16 +112,18 @@ def test_pyroute2_reads_in_a_request_what_was_meant(wish: Route, how: Any, seque
         "sequence_number": sequence,
         "pid": 0,
     }
-    link_scope = not wish.is_ipv6 and bool(wish.nexthops) and not any(hop.gateway for hop in wish.nexthops)
+    link_scope = bool(wish.nexthops) and not any(hop.gateway for hop in wish.nexthops)
+    usual = 0 if wish.is_ipv6 else 254 if wish.type == "local" else 253 if link_scope else 0
+    scope = usual if wish.scope is None else {"global": 0, "site": 200, "link": 253, "host": 254}[wish.scope]
     # A deletion asks for any scope.
     any_scope = not wish.is_ipv6 and isinstance(operation, DeleteRoute)
     assert {name: told[name] for name in ("family", "src_len", "tos", "table", "proto", "scope")} == {
         "family": AF_INET6 if wish.is_ipv6 else AF_INET,
         "src_len": 0,
-        "tos": 0,
+        "tos": wish.tos,
         "table": wish.table if wish.table < 256 else 252,
         "proto": 200,
-        "scope": 255 if any_scope else 253 if link_scope else 0,
+        "scope": 255 if any_scope else scope,
     }
 
 
@@ -122,16 +144,19 @@ def test_a_dump_of_a_desired_route_is_found_by_its_bytes(wish: Route) -> None:
 @settings(deadline=None)
 @given(routes().filter(lambda wish: wish.is_ipv6), st.integers(1, 255))
 def test_an_ipv6_route_with_another_router_preference_is_another_route(wish: Route, value: int) -> None:
+    wish = replace(wish, pref="medium")
     body = route.encode_body(wish, INDEXES)
     dumped = body + CACHE_INFO + preference(value)
     assert route.find_expected(dumped, {body: wish}) is None
-    words = {1: ("pref high",), 3: ("pref low",)}.get(value, (f"pref {value:02x}",))
-    assert route.decode(dumped, NAMES) == replace(wish, opaque=words)
+    named = {1: "high", 3: "low"}.get(value, "medium")
+    words = () if value in (1, 3) else (f"pref {value:02x}",)
+    assert route.decode(dumped, NAMES) == replace(wish, pref=named, opaque=words)
 
 
 @settings(deadline=None)
 @given(routes().filter(lambda wish: wish.is_ipv6), st.integers(1, 0x7FFFFFFF))
 def test_an_ipv6_route_that_expires_is_another_route(wish: Route, jiffies: int) -> None:
+    wish = replace(wish, pref="medium")
     body = route.encode_body(wish, INDEXES)
     cache_info = message.attribute(route.CACHEINFO, bytes(8) + struct.pack("=i", jiffies) + bytes(20))
     dumped = body + cache_info + preference(0)
@@ -191,7 +216,7 @@ UNUSUAL = {
         rtmsg_bytes(family=AF_INET6, source_length=64) + message.attribute(route.SRC, bytes(16)),
         {"dest": "::/8", "from_": "::/64"},
     ),
-    "scope": (rtmsg_bytes(scope=254), {"opaque": ("scope host",)}),
+    "scope": (rtmsg_bytes(scope=7), {"opaque": ("scope 7",)}),
     "pervasive": (rtmsg_bytes(flags=2), {"opaque": ("pervasive",)}),
     "realms": (rtmsg_bytes() + message.attribute(11, struct.pack("=I", 3 << 16 | 4)), {"opaque": ("realms 3/4",)}),
     "nexthop object": (rtmsg_bytes() + message.attribute(30, struct.pack("=I", 7)), {"opaque": ("nhid 7",)}),
@@ -201,8 +226,20 @@ UNUSUAL = {
     ),
     "metrics": (
         rtmsg_bytes()
-        + message.attribute(8, message.attribute(11, struct.pack("=I", 10)) + message.attribute(16, b"bbr\0")),
-        {"opaque": ("initcwnd 10", "congctl bbr")},
+        + message.attribute(8, message.attribute(7, struct.pack("=I", 10)) + message.attribute(16, b"own\0")),
+        {"opaque": ("cwnd 10", "congctl own")},
+    ),
+    "values of metrics": (
+        rtmsg_bytes()
+        + message.attribute(8, b"".join(message.attribute(n, struct.pack("=I", 5)) for n in (12, 13, 14, 15))),
+        {"metrics": (("initrwnd", 5),), "opaque": ("features 5", "rto_min 5", "quickack 5")},
+    ),
+    "locks": (
+        rtmsg_bytes()
+        + message.attribute(
+            8, b"".join(message.attribute(n, struct.pack("=I", v)) for n, v in ((1, 0x2404), (2, 1400), (10, 5)))
+        ),
+        {"mtu": 1400, "mtu_lock": True, "opaque": (f"lock {0x2400}", "hoplimit 5")},
     ),
     "what nobody knows yet": (rtmsg_bytes() + message.attribute(99, bytes(4)), {"opaque": ("attribute 99",)}),
 }
@@ -357,7 +394,7 @@ CASES = {
     ),
     "advmss": Case(
         "10.1.0.0/16 via 192.0.2.1 dev v0 advmss 1360",
-        replace(PLAIN4, advmss=1360),
+        replace(PLAIN4, metrics=(("advmss", 1360),)),
         f"{VIA4} main scope global advmss 1360",
     ),
     "source": Case(
@@ -417,7 +454,7 @@ CASES = {
             metric=5,
             source="192.0.2.10",
             mtu=1400,
-            advmss=1360,
+            metrics=(("advmss", 1360),),
         ),
         "unicast 10.1.0.0/16 table 1000 scope global src 192.0.2.10 metric 5 mtu 1400 advmss 1360 "
         "nexthop via 192.0.2.1 dev v0 weight 1 nexthop via 192.0.2.2 dev v0 weight 1",
@@ -467,7 +504,7 @@ CASES = {
     ),
     "IPv6 advmss": Case(
         "2001:db8:8::/48 via 2001:db8::1 dev v0 advmss 1360",
-        replace(PLAIN6, advmss=1360),
+        replace(PLAIN6, metrics=(("advmss", 1360),)),
         f"{VIA6} main scope global metric 1024 advmss 1360 pref medium",
     ),
     "IPv6 source": Case(
@@ -523,7 +560,7 @@ CASES = {
             metric=5,
             source="2001:db8::10",
             mtu=1400,
-            advmss=1360,
+            metrics=(("advmss", 1360),),
         ),
         "unicast 2001:db8:8::/48 table 1000 scope global src 2001:db8::10 metric 5 mtu 1400 advmss 1360 pref medium "
         "nexthop via 2001:db8::1 dev v0 weight 1 nexthop via 2001:db8::2 dev v0 weight 1",

@@ -46,7 +46,7 @@ CHANGES = {
     "type": (PLAIN, route("10.1.0.0/16", type="blackhole")),
     "source": (PLAIN, replace(PLAIN, source="192.0.2.10")),
     "mtu": (PLAIN, replace(PLAIN, mtu=1400)),
-    "advmss": (PLAIN, replace(PLAIN, advmss=1360)),
+    "advmss": (PLAIN, replace(PLAIN, metrics=(("advmss", 1360),))),
     "onlink": (PLAIN, replace(PLAIN, nexthops=(replace(VIA_1, on_link=True),))),
     "weight": (
         replace(PLAIN, nexthops=(VIA_1, VIA_2)),

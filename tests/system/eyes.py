@@ -12,7 +12,12 @@ from typing import Any
 
 # Runs a command within a sandbox; returns its output.
 Run = Callable[..., str]
-_TYPES = {"1": "unicast", "6": "blackhole", "7": "unreachable", "8": "prohibit"}
+_TYPES = {"1": "unicast", "2": "local", "5": "multicast", "6": "blackhole", "7": "unreachable", "8": "prohibit"}
+_TYPES["9"] = "throw"
+_SCOPES = {"0": "global", "200": "site", "253": "link", "254": "host"}
+_LEADING = {"unicast", "local", "multicast"}
+# Metrics of a route but for what a listing calls otherwise.
+_METRICS = ("mtu", "advmss", "window", "hoplimit", "initcwnd", "initrwnd", "quickack")
 _LETTERS = {"nat": "-m", "dr": "-g", "tunnel": "-i"}
 _SERVICES = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service", "fwmark": "-f"}
 
@@ -93,7 +98,7 @@ def _seen_addresses(run: Run) -> list[tuple[str, str]]:
         (link["ifname"], f"{each['local']}/{each['prefixlen']}")
         for link in _links(run)
         for each in link["addr_info"]
-        if each["scope"] == "global"
+        if not each["local"].startswith("fe80:")
     )
 
 
@@ -121,7 +126,15 @@ def _wanted_sysctls(document: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _wanted_route(route: dict[str, Any]) -> tuple[Any, ...]:
     hops = route.get("nexthops", [route])
-    inet6 = any(":" in str(text) for text in (route["dest"], *(hop.get("gateway", "") for hop in hops)))
+    gateway6 = any(":" in hop.get("gateway", "") for hop in hops)
+    inet6 = ":" in str(route["dest"]) or (route["dest"] == "default" and gateway6)
+    kind = route.get("type", "unicast")
+    direct = kind in {"unicast", "multicast"} and not any(hop.get("gateway") for hop in hops)
+    usual = "global" if inet6 else {"local": "host"}.get(kind, "link" if direct else "global")
+    metrics = {name: int(route[name]) for name in _METRICS if name in route}
+    metrics |= {"rto_min": route["rtoMin"]} if "rtoMin" in route else {}
+    metrics |= {"congestion": route["congctl"]} if "congctl" in route else {}
+    metrics |= dict.fromkeys(route.get("features", ()))
     gateways = [(hop.get("gateway", ""), hop.get("device", ""), hop.get("weight", 1)) for hop in hops]
     return (
         route["dest"],
@@ -130,19 +143,22 @@ def _wanted_route(route: dict[str, Any]) -> tuple[Any, ...]:
         route.get("type", "unicast"),
         sorted(gateways),
         route.get("source", ""),
-        (route.get("mtu", 0), route.get("advmss", 0)),
+        metrics,
+        (route.get("scope", usual), route.get("pref", "medium"), route.get("tos", 0)),
         route.get("onLink", False),
     )
+
+
+def _gateway(hop: dict[str, Any]) -> str:
+    return str(hop.get("gateway") or hop.get("via", {}).get("host", ""))
 
 
 def _seen_route(route: dict[str, Any]) -> tuple[Any, ...]:
     hops = route.get("nexthops", [route])
     kind = _TYPES[route["type"]]
-    inet6 = ":" in json.dumps([route["dst"], [hop.get("gateway", "") for hop in hops]]).replace('": "', "")
+    inet6 = ":" in route["dst"] or "pref" in route
     # Routes to nowhere have `lo` as their device in IPv6.
-    gateways = [
-        (hop.get("gateway", ""), hop.get("dev", "") if kind == "unicast" else "", hop.get("weight", 1)) for hop in hops
-    ]
+    gateways = [(_gateway(hop), hop.get("dev", "") if kind in _LEADING else "", hop.get("weight", 1)) for hop in hops]
     metrics = {name: value for each in route.get("metrics", []) for name, value in each.items()}
     return (
         route["dst"],
@@ -151,7 +167,12 @@ def _seen_route(route: dict[str, Any]) -> tuple[Any, ...]:
         kind,
         sorted(gateways),
         route.get("prefsrc", ""),
-        (metrics.get("mtu", 0), metrics.get("advmss", 0)),
+        metrics,
+        (
+            _SCOPES[route.get("scope", "0")],
+            {"0": "medium", "1": "high", "3": "low"}.get(route.get("pref", "medium"), route.get("pref", "medium")),
+            int(route.get("tos", "0"), 0),
+        ),
         any("onlink" in each for each in (route.get("flags", []), *(hop.get("flags", []) for hop in hops))),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from reconciler.formats.entry import Entry, Link
 from reconciler.model.address import family_name, is_ipv6, parse_prefix, split_prefix
 from reconciler.model.interface import LOOPBACK, Address, Origin
+from reconciler.model.route import SCOPES
 
 _LINK_LOCAL = b"\xfe\x80" + bytes(6)
 # `valid_life_time` of an address without an end.
@@ -190,16 +191,29 @@ def _why_left_out(entry: Entry) -> str:
 
 
 def _read_address(entry: Entry, prefix: str, name: str) -> Address:
-    scope = entry.text("scope")
     preferred = entry.number("preferred_life_time", 0, _FOREVER)
     where = entry.found
-    entry.usual("label", {name})
+    ipv6 = is_ipv6(prefix)
+    label = entry.text("label")
+    if label and (ipv6 or not label.startswith(name)):
+        entry.usual("label", {name})
+        label = None
     # IPv6 derives the scope from the address.
-    if not is_ipv6(prefix) and scope not in (None, "global", "0"):
-        where.note(entry.at("scope"), f"{prefix}: imported with scope global, not {scope}")
+    text = "global" if ipv6 else entry.text("scope") or "global"
+    scope = next((each for each, number in SCOPES.items() if text in (each, str(number))), None)
+    if scope is None:
+        where.note(entry.at("scope"), f"{prefix}: imported with scope global, not {text}")
     if preferred == 0:
         where.skip(entry.at("preferred_life_time"), f"{prefix} is deprecated: a manifest has no such field")
     dad = not entry.flag("nodad")
     entry.drop([*_ADDRESS_STATE, "deprecated", "protocol"])
+    metric, noprefixroute = entry.number("metric", 0, 0xFFFFFFFF) or 0, bool(entry.flag("noprefixroute"))
     entry.rest()
-    return Address(address=prefix, dad=dad or not is_ipv6(prefix))
+    return Address(
+        address=prefix,
+        dad=dad or not ipv6,
+        label=None if label == name else label,
+        scope=scope or "global",
+        metric=0 if noprefixroute else metric,
+        noprefixroute=noprefixroute,
+    )

@@ -8,13 +8,17 @@ from dataclasses import replace
 from reconciler.formats.entry import Entry
 from reconciler.formats.ip_json import names
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, family_name, is_ipv6, parse_network
+from reconciler.model.metric import METRICS, Metrics, is_expressible, ordered
 from reconciler.model.route import (
+    DIRECT_TYPES,
     IPV6_DEFAULT_METRIC,
     REJECT_TYPES,
+    SCOPES,
     TABLE_LOCAL,
     NextHop,
     Route,
     canonical_hops,
+    usual_scope,
 )
 
 _STATE = (
@@ -26,8 +30,6 @@ _FLAGS = frozenset(
 )
 # What selects packets beside the destination, or sends them elsewhere: without it, another route would be meant.
 _DECISIVE = {
-    "tos": "a type of service",
-    "dsfield": "a type of service",
     "from": "a prefix that packets come from",
     "src": "a prefix that packets come from",
     "encap": "an encapsulation",
@@ -35,7 +37,10 @@ _DECISIVE = {
     "newdst": "MPLS",
     "expires": "a lifetime, as by a router's advertisement",
 }
-_SCOPES = {"253": "link", "254": "host", "0": "global", "200": "site"}
+_SCOPES = {str(number): name for name, number in SCOPES.items()}
+_PREFERENCES = ("low", "medium", "high")
+# What a listing calls metrics, where it is not the word of a command.
+_LISTED = {"congctl": "congestion"}
 
 
 def read(entry: Entry) -> None:
@@ -61,7 +66,8 @@ def read(entry: Entry) -> None:
         found.skip(entry.path, f"route to {dest}: {why}")
         return
     metric = entry.number("metric", 0, 0xFFFFFFFF)
-    mtu, advmss = _read_metrics(entry)
+    mtu, metrics = _read_metrics(entry)
+    ipv6 = is_ipv6(dest)
     found.add(
         entry.path,
         Route(
@@ -69,21 +75,24 @@ def read(entry: Entry) -> None:
             type=kind,
             nexthops=canonical_hops(hops),
             table=table,
-            metric=metric or (IPV6_DEFAULT_METRIC if is_ipv6(dest) else 0),
+            metric=metric or (IPV6_DEFAULT_METRIC if ipv6 else 0),
             source=source,
             mtu=mtu,
-            advmss=advmss,
+            metrics=metrics,
+            scope=_read_scope(entry, kind, hops, ipv6=ipv6),
+            pref=_read_pref(entry),
+            tos=_read_tos(entry),
         ),
     )
-    _read_rest(entry, kind, hops, ipv6=is_ipv6(dest))
+    _read_rest(entry)
 
 
 def _why_left_out(entry: Entry, kind: str, table: int) -> str:
-    if table == TABLE_LOCAL:
-        return "a manifest has no routes of the table local"
+    if table == TABLE_LOCAL and kind not in DIRECT_TYPES:
+        return f"a manifest has no routes of type {kind} in the table local"
     if table == 0:
         return "it has no table"
-    if kind != "unicast" and kind not in REJECT_TYPES:
+    if kind not in ("unicast", *REJECT_TYPES, *DIRECT_TYPES):
         return f"a manifest has no routes of type {kind}"
     return next((f"it has {words}, and no manifest has" for key, words in _DECISIVE.items() if key in entry), "")
 
@@ -122,8 +131,8 @@ def _read_dest(entry: Entry, hops: Sequence[NextHop], source: str | None) -> str
     """Read the destination. `default` is IPv6 if an address of the route is, or if it has a preference."""
     text = entry.text("dst") or ""
     if text in ("default", "all", "any"):
-        others = [*(hop.gateway for hop in hops), source]
-        ipv6 = any(other and is_ipv6(other) for other in others) or "pref" in entry
+        others = [source] if source else [hop.gateway for hop in hops if hop.gateway]
+        ipv6 = (bool(others) and all(map(is_ipv6, others))) or "pref" in entry
         # A gateway of the other family is in `via`, which only IPv4 routes have.
         return DEFAULT_IPV6 if ipv6 and "via" not in entry else DEFAULT_IPV4
     try:
@@ -135,7 +144,7 @@ def _read_dest(entry: Entry, hops: Sequence[NextHop], source: str | None) -> str
 
 def _why_impossible(dest: str, hops: Sequence[NextHop], kind: str) -> str:
     """Return why no manifest can contain a route although the kernel does."""
-    other = next((hop for hop in hops if hop.gateway and is_ipv6(hop.gateway) != is_ipv6(dest)), None)
+    other = next((hop for hop in hops if hop.gateway and is_ipv6(dest) and not is_ipv6(hop.gateway)), None)
     if other and other.gateway:
         return f"its gateway {other.gateway} is {family_name(other.gateway)}, and no manifest has such a route"
     if is_ipv6(dest) and len(hops) > 1 and not all(hop.gateway for hop in hops):
@@ -143,24 +152,52 @@ def _why_impossible(dest: str, hops: Sequence[NextHop], kind: str) -> str:
     return "it has no next hop" if not hops and kind not in REJECT_TYPES else ""
 
 
-def _read_metrics(entry: Entry) -> tuple[int, int]:
-    """Return the MTU and the advertised segment size of a route, 0 if unset."""
-    mtu = advmss = 0
+def _read_metrics(entry: Entry) -> tuple[int, Metrics]:
+    """Return the MTU of a route, 0 if unset, and its other metrics. A listing does not say which are locked."""
+    mtu, metrics = 0, dict[str, int | str]()
     for each in entry.entries("metrics"):
         mtu = each.number("mtu", 0, 0xFFFFFFFF) or mtu
-        advmss = each.number("advmss", 0, 0xFFFFFFFF) or advmss
+        for metric in METRICS:
+            key = _LISTED.get(metric.field, metric.word)
+            if metric.kind == "features":
+                value: int | str | None = 1 if each.has("ecn") else 0
+                each.drop(["ecn"])
+            else:
+                value = each.text(key) if metric.kind == "name" else each.number(key, 0, 0xFFFFFFFF)
+            if value and not is_expressible(metric, value):
+                each.found.skip(each.at(key), f"{value}: no manifest has it")
+            elif value:
+                metrics[metric.field] = value
         each.rest()
-    return mtu, advmss
+    return mtu, ordered(metrics.items())
 
 
-def _read_rest(entry: Entry, kind: str, hops: Sequence[NextHop], *, ipv6: bool) -> None:
-    usual = "global" if ipv6 or kind in REJECT_TYPES or any(hop.gateway for hop in hops) else "link"
+def _read_scope(entry: Entry, kind: str, hops: Sequence[NextHop], *, ipv6: bool) -> str | None:
+    """Read the scope. A listing names every one but global."""
+    usual = usual_scope(kind, hops, ipv6=ipv6)
     text = entry.text("scope") or ("global" if "scope" not in entry else "")
     scope = _SCOPES.get(text, text)
-    # A listing names every scope but global.
-    if scope != usual and not ipv6:
+    if scope == usual or ipv6:
+        return None
+    if scope not in SCOPES or kind in REJECT_TYPES:
         entry.found.note(entry.path, f"imported with scope {usual}, not {scope}")
-    entry.usual("pref", {"medium"})
+        return None
+    return scope
+
+
+def _read_pref(entry: Entry) -> str:
+    text = entry.text("pref") or "medium"
+    if text in _PREFERENCES:
+        return text
+    entry.found.note(entry.at("pref"), f"{text}: imported as medium")
+    return "medium"
+
+
+def _read_tos(entry: Entry) -> int:
+    return entry.number("tos", 0, 252) or entry.number("dsfield", 0, 252) or 0
+
+
+def _read_rest(entry: Entry) -> None:
     entry.drop((*_STATE, "flags", "gateway", "dev", "via", "weight"))
     # The next hops of an object of `ip nexthop` are listed as well.
     entry.rest({"nhid": "the next hops are imported, not the object of `ip nexthop`"})

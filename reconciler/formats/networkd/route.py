@@ -13,14 +13,23 @@ from reconciler.formats.static import (
     TABLES_MAX,
     add_route,
     read_bytes,
+    read_metrics,
     read_network,
     skip_of_reject,
     why_no_route,
 )
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, is_ipv6
+from reconciler.model.metric import ordered
 from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop
 
 TABLES = {"default": 253, "main": TABLE_MAIN, "local": 255}
+_METRICS = {
+    "hoplimit": "HopLimit",
+    "initcwnd": "InitialCongestionWindow",
+    "initrwnd": "InitialAdvertisedReceiveWindow",
+    "quickack": "QuickAck",
+    "congctl": "TCPCongestionControlAlgorithm",
+}
 _DYNAMIC = re.compile(r"_?(?:dhcp4|dhcp|ipv6ra)\Z")
 
 
@@ -82,7 +91,12 @@ def _read_route(section: Section, names: Sequence[str], *, assumed: bool, vrf: s
         found.note(section.path, f"the gateway {address} is imported as on the link: the file has no address")
     metric = section.number("Metric", 0, METRIC_MAX)
     mtu, advmss = read_bytes(section, "MTUBytes"), read_bytes(section, "TCPAdvertisedMaximumSegmentSize")
-    skip_of_reject(section, kind, ("GatewayOnLink", "PreferredSource", "MTUBytes"))
+    metrics = ordered((*read_metrics(section, _METRICS), *([("advmss", advmss)] if advmss else ())))
+    skip_of_reject(section, kind, ("GatewayOnLink", "PreferredSource", "MTUBytes", *_METRICS.values()))
+    scope, pref = section.text("Scope"), (section.text("IPv6Preference") or "medium").lower()
+    if pref not in ("low", "medium", "high"):
+        found.note(section.at("IPv6Preference"), f"{pref}: imported as medium")
+        pref = "medium"
     for name in names[:1] if kind in REJECT_TYPES else names:
         hops = _read_paths(section, name)
         hops += (
@@ -91,6 +105,8 @@ def _read_route(section: Section, names: Sequence[str], *, assumed: bool, vrf: s
         dest = _read_dest(section, [*(hop.gateway for hop in hops), source])
         if dest is None:
             return
+        if pref != "medium" and not is_ipv6(dest):
+            section.skip("IPv6Preference", "an IPv4 route has none")
         add_route(
             section,
             dest=dest,
@@ -100,11 +116,12 @@ def _read_route(section: Section, names: Sequence[str], *, assumed: bool, vrf: s
             metric=metric,
             source=source,
             mtu=mtu,
-            advmss=advmss,
+            metrics=metrics,
+            scope=scope,
+            pref=pref,
+            mixed=True,
         )
-        _read_scope(section, kind, dest, hops)
     section.usual("Protocol", {"static", "boot"}, "routes of a manifest have the protocol 200")
-    section.usual("IPv6Preference", {"medium"})
 
 
 def _read_dest(section: Section, others: Sequence[str | None]) -> str | None:
@@ -119,14 +136,6 @@ def _read_dest(section: Section, others: Sequence[str | None]) -> str | None:
         section.found.skip(section.path, "networkd ignores a route without Destination=, Gateway= and source")
         return None
     return DEFAULT_IPV6 if is_ipv6(addresses[0]) else DEFAULT_IPV4
-
-
-def _read_scope(section: Section, kind: str, dest: str, hops: Sequence[NextHop]) -> None:
-    direct = kind == "unicast" and not any(hop.gateway for hop in hops)
-    usual = "link" if direct else "global"
-    scope = (section.text("Scope") or usual).lower()
-    if scope not in (usual, {"link": "253", "global": "0"}[usual]) and not is_ipv6(dest):
-        section.found.note(section.at("Scope"), f"imported with scope {usual}, not {scope}")
 
 
 def _read_paths(section: Section, name: str) -> list[NextHop]:

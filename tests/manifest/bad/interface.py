@@ -482,6 +482,41 @@ ROWS: list[Row] = [
         ["bad.yaml:9:15: interfaces[0].addresses[0]: ::1/128 is the loopback address, which only lo has"],
     ),
     (
+        "label of IPv6",
+        with_nic("addresses: [{address: 'fd00::2/64', label: eth0}]"),
+        ["bad.yaml:9:15: interfaces[0].addresses[0]: fd00::2/64 is IPv6; a label is IPv4 only"],
+    ),
+    (
+        "label of another interface",
+        with_nic("addresses: [{address: 10.0.0.2/16, label: 'eth1:1'}]"),
+        [
+            (
+                "bad.yaml:9:15: interfaces[0].addresses[0]: the label eth1:1 has to begin with the name of the "
+                "interface, such as eth0:1"
+            )
+        ],
+    ),
+    (
+        "metric without a route",
+        with_nic("addresses: [{address: 10.0.0.2/16, metric: 7, noprefixroute: true}]"),
+        [
+            (
+                "bad.yaml:9:15: interfaces[0].addresses[0]: 10.0.0.2/16 has noprefixroute, so there is no connected "
+                "route that could have a metric"
+            )
+        ],
+    ),
+    (
+        "two metrics in a network",
+        with_nic("addresses: [10.0.0.2/16, {address: 10.0.0.3/16, metric: 7}]"),
+        [
+            (
+                "bad.yaml:9:28: interfaces[0].addresses[1]: 10.0.0.3/16 has another scope, metric or noprefixroute "
+                "than another address of 10.0.0.0/16"
+            )
+        ],
+    ),
+    (
         "address listed twice",
         with_nic('addresses: ["fd00::2/64", "FD00:0::0:2/64"]'),
         ["bad.yaml:9:29: interfaces[0].addresses[1]: fd00::2/64 is listed twice"],
@@ -504,7 +539,12 @@ ROWS: list[Row] = [
     (
         "address mapping with more",
         with_nic('addresses: [{address: "fd00::2/64", peer: "fd00::1"}]'),
-        ["bad.yaml:9:39: interfaces[0].addresses[0].peer: unknown field; expected one of: address, dad"],
+        [
+            (
+                "bad.yaml:9:39: interfaces[0].addresses[0].peer: unknown field; expected one of: address, dad, label, "
+                "scope, metric, noprefixroute"
+            )
+        ],
     ),
     (
         "dad off",

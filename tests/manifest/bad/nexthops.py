@@ -131,8 +131,8 @@ ROWS: list[Row] = [
     ),
     (
         "next hop of another family",
-        hops("{gateway: 10.0.0.1, device: eth0}", '{gateway: "fd00::1", device: eth0}'),
-        ["bad.yaml:12:59: routes[0].nexthops[1].gateway: fd00::1 is IPv6, and the destination is IPv4"],
+        hops('{gateway: "fd00::1", device: eth0}', "{gateway: 10.0.0.1, device: eth0}", dest="2001:db8::/48"),
+        ["bad.yaml:12:60: routes[0].nexthops[1].gateway: 10.0.0.1 is IPv4, and the destination is IPv6"],
     ),
     (
         "IPv6 next hop without a gateway",

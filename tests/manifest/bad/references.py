@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.manifest.texts import SECOND, THIRD, Row, manifest, nic, route
 
-TAKEN = "routes[0] has this destination, table and metric already; give another metric, or nexthops"
+TAKEN = "routes[0] has this destination, table, metric and tos already; give another metric, or nexthops"
 NOT_REACHED = "if it is on that link nevertheless: onLink: true"
 
 ROWS: list[Row] = [

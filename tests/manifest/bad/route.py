@@ -8,10 +8,11 @@ LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first 
 DEST = "default, a network such as 10.8.0.0/16, or an address"
 GATEWAY = "the IP address of the next hop, or an empty string for none"
 ON_LINK = "true or false: whether the gateway is on the link although no address or route covers it"
-TYPE = "a route type: one of unicast, blackhole, unreachable, prohibit"
-TABLE = "a routing table from 1 to 4294967295 other than 255; 254 is main"
+TYPE = "a route type: one of unicast, blackhole, unreachable, prohibit, throw, local, multicast"
+TABLE = "a routing table from 1 to 4294967295; 254 is main, and 255 (local) takes only local and multicast routes"
 METRIC = "a metric from 0 to 4294967295, of which the lowest wins; for IPv6, 0 means 1024"
 SOURCE = "the source IP address of packets that take this route"
+TOS = "the type of service of packets that take this IPv4 route: a multiple of 4 from 0 (any) to 252"
 NOT_REACHED = "if it is on that link nevertheless: onLink: true"
 
 ROWS: list[Row] = [
@@ -153,8 +154,8 @@ ROWS: list[Row] = [
     ),
     (
         "gateway of another family",
-        with_route("gateway: fd00::1"),
-        ["bad.yaml:12:12: routes[0].gateway: fd00::1 is IPv6, and the destination is IPv4"],
+        with_route("gateway: fd77::1"),
+        [f"bad.yaml:12:12: routes[0].gateway: no address or route of eth0 reaches fd77::1; {NOT_REACHED}"],
     ),
     (
         "gateway nobody reaches",
@@ -210,8 +211,8 @@ ROWS: list[Row] = [
     ),
     (
         "type unknown",
-        with_route("type: throw"),
-        [f'bad.yaml:14:9: routes[0].type: "throw" is not valid; expected {TYPE}'],
+        with_route("type: nat"),
+        [f'bad.yaml:14:9: routes[0].type: "nat" is not valid; expected {TYPE}'],
     ),
     (
         "type in upper case",
@@ -246,7 +247,88 @@ ROWS: list[Row] = [
         ],
     ),
     ("table 0", with_route("table: 0"), ["bad.yaml:14:10: routes[0].table: 0 is below the minimum of 1"]),
-    ("table 255", with_route("table: 255"), [f"bad.yaml:14:10: routes[0].table: 255 is not valid; expected {TABLE}"]),
+    (
+        "table 255",
+        with_route("table: 255"),
+        ["bad.yaml:14:10: routes[0].table: 255 is the table local, which takes routes of type local or multicast only"],
+    ),
+    (
+        "IPv6 with fields of IPv4",
+        with_route("dest: 2001:db8::/48", "gateway: fd00::1", "tos: 8", "scope: global"),
+        [
+            "bad.yaml:14:3: routes[0].tos: an IPv6 route has no tos",
+            "bad.yaml:15:3: routes[0].scope: an IPv6 route has no scope",
+        ],
+    ),
+    ("pref of IPv4", with_route("pref: low"), ["bad.yaml:14:3: routes[0].pref: an IPv4 route has no pref"]),
+    ("lock without mtu", with_route("mtuLock: true"), ["bad.yaml:14:12: routes[0].mtuLock: needs an mtu beside it"]),
+    (
+        "scope with a gateway",
+        with_route("scope: link"),
+        ["bad.yaml:14:10: routes[0].scope: link: a route with a gateway has the scope global or site"],
+    ),
+    (
+        "scope with two next hops",
+        with_route("gateway", "device", "nexthops: [{device: eth0}, {device: lo}]", "scope: host"),
+        ["bad.yaml:13:10: routes[0].scope: host: a route of that scope has one next hop"],
+    ),
+    (
+        "scope of a local route",
+        with_route("gateway", "type: local", "scope: link"),
+        ["bad.yaml:14:10: routes[0].scope: link: a local route has the scope host"],
+    ),
+    (
+        "scope that is a number",
+        with_route("scope: 7"),
+        [
+            (
+                "bad.yaml:14:10: routes[0].scope: 7 is not valid; expected how far away the destination of an IPv4 "
+                "route is: one of global, site, link, host"
+            )
+        ],
+    ),
+    (
+        "local through a gateway",
+        with_route("type: local"),
+        ["bad.yaml:12:3: routes[0].gateway: a local route has no gateway"],
+    ),
+    (
+        "local without a device",
+        with_route("gateway", "device", "type: local"),
+        ["bad.yaml:11:3: routes[0].device: missing; expected the name of an interface, or lo"],
+    ),
+    (
+        "multicast with several next hops",
+        with_route("gateway", "device", "type: multicast", "nexthops: [{device: eth0}, {device: lo}]"),
+        ["bad.yaml:13:3: routes[0].nexthops: a multicast route has no nexthops"],
+    ),
+    (
+        "throw with a metric of TCP",
+        with_route("gateway", "device", "type: throw", "initcwnd: 9"),
+        ["bad.yaml:13:3: routes[0].initcwnd: a throw route has no initcwnd"],
+    ),
+    (
+        "congestion control that is none",
+        with_route("congctl: ../bbr"),
+        [
+            (
+                'bad.yaml:14:12: routes[0].congctl: "../bbr" is not valid; expected a congestion control of TCP: '
+                "one of bbr, bic, cdg, cubic, dctcp, highspeed, htcp, hybla, illinois, lp, nv, reno, scalable, vegas, "
+                "veno, westwood, yeah"
+            )
+        ],
+    ),
+    (
+        "feature that is none",
+        with_route("features: [sack]"),
+        ['bad.yaml:14:14: routes[0].features[0]: "sack" is not valid; expected a feature of TCP: ecn'],
+    ),
+    ("tos with bits of ECN", with_route("tos: 3"), [f"bad.yaml:14:8: routes[0].tos: 3 is not valid; expected {TOS}"]),
+    (
+        "IPv6 through a gateway of IPv4",
+        with_route("dest: 2001:db8::/48"),
+        ["bad.yaml:12:12: routes[0].gateway: 10.0.0.1 is IPv4, and the destination is IPv6"],
+    ),
     (
         "table above",
         with_route("table: 4294967296"),
