@@ -161,8 +161,9 @@ def _names(imported: Imported) -> Iterator[tuple[Position, Sequence[str]]]:
 
 def _route_words(route: Route) -> str:
     table = f" in table {route.table}" * (route.table != TABLE_MAIN)
+    tos = f" with tos {route.tos}" * bool(route.tos)
     metric = f" with metric {route.metric}" * bool(route.metric)
-    return f"route to {route.dest}{table}{metric}"
+    return f"route to {route.dest}{table}{tos}{metric}"
 
 
 def _position(imported: Imported, path: Path) -> tuple[Position, Path]:

@@ -42,6 +42,9 @@ from reconciler.operations.outcome import Outcome, Status
 
 # Bytes of requests in one send. Large, as each send waits for its answer, and a failure stops nothing.
 BATCH = 1 << 18
+# Most edits of services in one send. With each scheduler that is changed, the kernel waits until no processor uses the
+# old one (ip_vs_edit_service: synchronize_rcu), some 10 ms, and an answer may take 8 s (agent.KERNEL_TIMEOUT).
+EDITS = 50
 # From this many servers to add, it pays to read the kernel's order.
 ORDERED = 500
 
@@ -134,15 +137,16 @@ def _runs(operations: list[MessageOperation]) -> Iterator[list[MessageOperation]
 
 def _batches(engine: IpvsEngine, operations: list[MessageOperation]) -> Iterator[list[Request]]:
     batch: list[Request] = []
-    size = 0
+    size = edits = 0
     for operation in operations:
         sequence = engine.next_sequence()
         data = ipvs.encode(operation, engine.family, sequence)
         batch.append(Request(operation, sequence, data))
         size += len(data)
-        if size >= BATCH:
+        edits += isinstance(operation, EditService)
+        if size >= BATCH or edits >= EDITS:
             yield batch
-            batch, size = [], 0
+            batch, size, edits = [], 0, 0
     if batch:
         yield batch
 

@@ -9,6 +9,7 @@ import errno
 import os
 import struct
 from collections.abc import Collection, Mapping
+from typing import assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.made import KINDS, Made, Option, Value, made, unusual
@@ -55,6 +56,8 @@ def encode(operation: AddLink | ChangeLink | DeleteLink, indexes: dict[str, int]
             return message.pack(message.NEW_LINK, message.REQUEST, sequence, _header(indexes[operation.name]) + info)
         case DeleteLink():
             return message.pack(_DELETE_LINK, message.REQUEST, sequence, _header(indexes[operation.name]))
+        case _:
+            assert_never(operation)
 
 
 def _encode_added(operation: AddLink, indexes: dict[str, int], sequence: int) -> bytes:

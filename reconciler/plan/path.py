@@ -39,7 +39,8 @@ def taken_by(route: Route, end: End) -> bool | None:
         return NOT
     if (route.type, route.nexthops) == (before.type, before.nexthops):
         return NOT
-    if route.table != before.table:
+    if route.table != before.table or route.tos:
+        # Nobody knows which packets have which type of service.
         return MAYBE
     better = (_length(route), -route.metric) > (_length(before), -before.metric)
     return NOT if not better else SURELY if route.type in REJECTED else MAYBE

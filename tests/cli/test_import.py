@@ -568,7 +568,7 @@ def test_what_is_left_out_is_bounded_for_each_file(capsys: pytest.CaptureFixture
     """Whether the reader leaves it out, or what is left out takes it along."""
     absent = {"ifname": "br0", "address": "02:42:20:6f:a3:01", "mtu": 1500, "linkinfo": {"info_kind": "bridge"}}
     needing = [{"dst": f"10.0.{n >> 8}.{n & 255}", "dev": "br0", "scope": "link"} for n in range(1500)]
-    unknown = [{"dst": f"10.1.{n >> 8}.{n & 255}", "type": "throw"} for n in range(1500)]
+    unknown = [{"dst": f"10.1.{n >> 8}.{n & 255}", "type": "anycast"} for n in range(1500)]
     write(links=[absent], needing=needing, unknown=[*unknown, {"type": "blackhole", "dst": "10.2.0.0/16"}])
     code, _, err = run(capsys, "links", "needing", "unknown")
     lines = err.splitlines()

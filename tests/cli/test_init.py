@@ -71,7 +71,11 @@ def test_a_namespace_that_is_configured_and_devices_of_the_host(
     assert run(capsys, "validate", everything) == (0, "1 manifest valid\n")
     given = [each for each in yaml.safe_load(everything)["interfaces"] if each["device"] == other]
     # While other tests change devices of the host, they may be read a moment later.
-    until(lambda: f"{other} (tun, down)" in (found := init(capsys, "--netns", name)) or " more." in found)
+
+    def unwrapped() -> str:
+        return init(capsys, "--netns", name).replace("\n# ", " ")
+
+    until(lambda: f"{other} (tun, down)" in (found := unwrapped()) or " more." in found)
     assert given == [] or given[0]["name"] != "eth0"
 
 

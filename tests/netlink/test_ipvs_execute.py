@@ -16,7 +16,7 @@ from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink import ipvs, ipvs_execute, message
 from reconciler.netlink.ipvs_engine import IpvsEngine, IpvsTable
-from reconciler.netlink.ipvs_execute import BATCH, ORDERED, execute
+from reconciler.netlink.ipvs_execute import BATCH, EDITS, ORDERED, execute
 from reconciler.netlink.message import Message
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
@@ -159,6 +159,17 @@ def test_a_batch_is_large() -> None:
     assert [len(batch) for batch in fake.batches] == [-(-BATCH // size)] * (5000 * size // BATCH) + [
         5000 - -(-BATCH // size) * (5000 * size // BATCH)
     ]
+
+
+def test_a_batch_of_edits_is_small() -> None:
+    """The kernel takes some 10 ms for each scheduler that it changes."""
+    fake = Recorder()
+    changed = [replace(TLS, port=n, servers=()) for n in range(1, 2 * EDITS + 2)]
+    run(fake, [AddService(service=each) for each in changed])
+    fake.batches.clear()
+    edits = [EditService(service=each, before=replace(each, scheduler="rr")) for each in changed]
+    assert run(fake, edits) == done(*edits)
+    assert [len(batch) for batch in fake.batches] == [EDITS, EDITS, 1]
 
 
 def test_rules_that_fail_stop_no_others() -> None:

@@ -17,7 +17,7 @@ import pytest
 from reconciler.watch import metrics
 from reconciler.watch.metrics import CLIENTS, REQUEST, MetricsServer
 from tests.conftest import Kernel
-from tests.watch.running import Kept, watching
+from tests.watch.running import Kept, until, watching
 from tests.watch.test_report import get, pages
 
 SILENT = 200
@@ -79,8 +79,11 @@ def test_a_request_is_small(line: bytes, server: MetricsServer) -> None:
 
 def test_without_descriptors_nothing_is_lost_but_time(server: MetricsServer) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptors = len(os.listdir("/proc/self/fd"))
     with ExitStack() as stack:
         clients = connected(stack, server.port, CLIENTS)
+        # The server accepts them a moment later; its ends are descriptors as well.
+        until(lambda: len(os.listdir("/proc/self/fd")) >= descriptors + 2 * CLIENTS)
         # Clients alone never use up what is left.
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + CLIENTS, limits[1]))
         try:

@@ -74,6 +74,7 @@ def _rejecting(scene: Scene) -> Iterator[Hit]:
 def _identity(route: Route) -> list[str]:
     words = [] if route.type == "unicast" else [route.type]
     words.append(route.dest)
+    words += ["tos", f"{route.tos:#x}"] if route.tos else []
     words += ["metric", str(route.metric)] if route.metric else []
     return [*words, "table", str(route.table)]
 

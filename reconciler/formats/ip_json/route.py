@@ -134,7 +134,8 @@ def _read_dest(entry: Entry, hops: Sequence[NextHop], source: str | None) -> str
         others = [source] if source else [hop.gateway for hop in hops if hop.gateway]
         ipv6 = (bool(others) and all(map(is_ipv6, others))) or "pref" in entry
         # A gateway of the other family is in `via`, which only IPv4 routes have.
-        return DEFAULT_IPV6 if ipv6 and "via" not in entry else DEFAULT_IPV4
+        has_via = "via" in entry or any("via" in each for each in entry.entries("nexthops"))
+        return DEFAULT_IPV6 if ipv6 and not has_via else DEFAULT_IPV4
     try:
         return parse_network(text)
     except ValueError as error:

@@ -31,7 +31,8 @@ ROWS: list[Row] = [
         [
             (
                 'bad.yaml:5:3: interfaces[0]: "eth0" is text; expected an interface: a mapping with name,'
-                " device, hwAddr and mtu, such as {name: eth0, device: tap-web-1, hwAddr: "
+                " and with device, hwAddr and mtu, or one of vlan, bridge, bond, vrf, macvlan and dummy, "
+                "such as {name: eth0, device: tap-web-1, hwAddr: "
                 '"02:42:20:6f:a3:69", mtu: 1500, addresses: [172.17.0.7/16]}'
             )
         ],
@@ -42,7 +43,8 @@ ROWS: list[Row] = [
         [
             (
                 "bad.yaml:5:2: interfaces[0]: nothing is given; expected an interface: a mapping with "
-                "name, device, hwAddr and mtu, such as {name: eth0, device: tap-web-1, hwAddr: "
+                "name, and with device, hwAddr and mtu, or one of vlan, bridge, bond, vrf, macvlan and dummy, "
+                "such as {name: eth0, device: tap-web-1, hwAddr: "
                 '"02:42:20:6f:a3:69", mtu: 1500, addresses: [172.17.0.7/16]}'
             )
         ],
