@@ -93,8 +93,9 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
 
     if wishes is None:
         wishes = tuple(aftermath.kept_routes(routes, links, addresses, had, wanted))
-    sure, doubtful = aftermath.route_changes(wishes, routes, links, addresses)
     others = (*around.routes, *around.local_table)
+    aftermath.doubt_local(addresses, (*routes, *others))
+    sure, doubtful = aftermath.route_changes(wishes, routes, links, addresses)
     foreign = aftermath.foreign_routes(others, links, addresses, had, wanted) if sure or doubtful else []
     coming, going = plan_routes(sure, doubtful, foreign)
     changed = {each.route.key for each in coming}

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.diff import Change, diff
+from reconciler.model.address import contains
 from reconciler.model.derived import connected_routes
 from reconciler.model.interface import Interface
 from reconciler.model.route import (
+    PROTOCOL_KERNEL,
+    TABLE_LOCAL,
     TABLE_MAIN,
     OnLink,
     Route,
@@ -21,6 +24,25 @@ from reconciler.model.route import (
 )
 from reconciler.plan.address import AddressPlan, passes_for_connected
 from reconciler.plan.interface import LinkPlan
+
+
+def doubt_local(addresses: AddressPlan, routes: Iterable[Route]) -> None:
+    """Doubt whether routes are lost with their source where a route of type `local` leads to that address as well.
+
+    As long as the kernel finds an address to be local, it keeps what names it (fib_del_ifaddr). It looks in the table
+    `local`, which is one with `main` until there is a rule (fib_unmerge). Its own routes go with the address.
+    """
+    local = [
+        each.dest
+        for each in routes
+        if each.type == "local"
+        and not each.is_ipv6
+        and each.table in {TABLE_MAIN, TABLE_LOCAL}
+        and each.protocol != PROTOCOL_KERNEL
+    ]
+    kept = {host for host in addresses.dropped if any(contains(dest, host) for dest in local)} if local else set()
+    addresses.doubtful |= kept
+    addresses.dropped -= kept
 
 
 def route_changes(

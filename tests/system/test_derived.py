@@ -96,3 +96,13 @@ def until_same(place: SandboxPlace, before: list[str]) -> None:
     while (after := seen(place)) != before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert after == before
+
+
+def test_a_route_stays_with_its_source_gone_where_another_route_leads_to_that(place: SandboxPlace) -> None:
+    """Its own, in the table that is one with `local` until there is a rule: the kernel finds the address still."""
+    first, second = place.device(), place.device()
+    local = {"dest": "default", "type": "local", "device": "lo", "source": "198.51.100.2", "initcwnd": 20}
+    place.ip("link", "set", "lo", "up")
+    place.apply(interfaces=[nic(first, addresses=["192.0.2.2/24", "198.51.100.2/24"])], routes=[local])
+    place.apply("--allow-delete", "all", interfaces=[nic(second, number=1, addresses=["192.0.2.2/24"])], routes=[])
+    assert "local default" not in place.ip("route", "show")
