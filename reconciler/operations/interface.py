@@ -13,13 +13,29 @@ from reconciler.wording import quote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttachInterface(Base):
+class OnNic(Base):
+    """An operation on a NIC, by its name in the sandbox."""
+
+    name: str
+
+    @property
+    def subject(self) -> Subject:
+        """Return the NIC."""
+        return Nic(self.name)
+
+    @property
+    def provides(self) -> frozenset[Subject]:
+        """Return the NIC: once it has left, its name is free."""
+        return frozenset((Nic(self.name),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachInterface(OnNic):
     """Move a device of the host into the sandbox, rename it and mark it, in one message."""
 
     sign: ClassVar[Sign] = "+"
     host_name: str
     namespace: str
-    name: str
     origin: Origin
 
     @property
@@ -27,39 +43,18 @@ class AttachInterface(Base):
         """Return the command, typed on the host."""
         return iproute2.attach_command(self.host_name, self.namespace, self.name, self.origin)
 
-    @property
-    def subject(self) -> Subject:
-        """Return the NIC by its name in the sandbox."""
-        return Nic(self.name)
-
-    @property
-    def provides(self) -> frozenset[Subject]:
-        """Return the NIC."""
-        return frozenset((Nic(self.name),))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetachInterface(Base):
+class DetachInterface(OnNic):
     """Move a device back to the host and restore its name, MAC address, MTU and alias, and whether it was up."""
 
     sign: ClassVar[Sign] = "-"
-    name: str
     origin: Origin
 
     @property
     def command(self) -> str:
         """Return the command."""
         return iproute2.detach_command(self.name, self.origin)
-
-    @property
-    def subject(self) -> Subject:
-        """Return the NIC."""
-        return Nic(self.name)
-
-    @property
-    def provides(self) -> frozenset[Subject]:
-        """Return the NIC: its name is free afterwards."""
-        return frozenset((Nic(self.name),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +82,12 @@ class RenameInterface(Base):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetLink(Base):
+class SetLink(OnNic):
     """Change some settings of a NIC in one message; None leaves a setting as it is. `master`: "" makes it no port.
 
     `was`: the old values, for people.
     """
 
-    name: str
     hw_addr: str | None = None
     mtu: int | None = None
     up: bool | None = None
@@ -112,19 +106,9 @@ class SetLink(Base):
         return f"was {self.was}" if self.was else ""
 
     @property
-    def subject(self) -> Subject:
-        """Return the NIC."""
-        return Nic(self.name)
-
-    @property
     def needs(self) -> frozenset[Subject]:
         """Return the NIC, and the one that it becomes a port of."""
         return self.provides | ({Nic(self.master)} if self.master else set())
-
-    @property
-    def provides(self) -> frozenset[Subject]:
-        """Return the NIC."""
-        return frozenset((Nic(self.name),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,26 +8,12 @@ from typing import ClassVar
 from reconciler.formats import iproute2
 from reconciler.model.identity import Nic, Subject
 from reconciler.model.made import Made, Value
-from reconciler.operations.base import Base, Sign
+from reconciler.operations.base import Sign
+from reconciler.operations.interface import OnNic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OnLink(Base):
-    name: str
-
-    @property
-    def subject(self) -> Subject:
-        """Return the link."""
-        return Nic(self.name)
-
-    @property
-    def provides(self) -> frozenset[Subject]:
-        """Return the link: after a deletion, its name is free."""
-        return frozenset((Nic(self.name),))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddLink(_OnLink):
+class AddLink(OnNic):
     """Make a link and mark it as ours."""
 
     sign: ClassVar[Sign] = "+"
@@ -45,7 +31,7 @@ class AddLink(_OnLink):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeLink(_OnLink):
+class ChangeLink(OnNic):
     """Change options of a link in place. `was`: the old values, for people."""
 
     sign: ClassVar[Sign] = "~"
@@ -65,7 +51,7 @@ class ChangeLink(_OnLink):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteLink(_OnLink):
+class DeleteLink(OnNic):
     """Delete a link that we made. `why`: if it is made again, what the kernel cannot change of it."""
 
     sign: ClassVar[Sign] = "-"
