@@ -111,7 +111,7 @@ def _key(kind: Kind) -> str:
     That is QEMU, its command line, and the image, whose path changes with what is in it.
     """
     program = os.stat(shutil.which(qemu.PROGRAM) or qemu.PROGRAM)
-    accelerators = [name for name, _ in launch.accelerators()]
+    accelerators = [name for name, _ in launch._accelerators()]
     words = _command_line(kind, "", image.prepare(kind.kernel), accelerators[0], kind.memory, kind.ports)
     python = bundle.key() if kind.python else ""
     text = repr((program.st_size, program.st_mtime_ns, accelerators, words, python))

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from select import select
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from reconciler import rundir
 from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
@@ -25,6 +25,8 @@ from reconciler.guest import command, image, qemu
 from reconciler.guest.connection import Connection
 from reconciler.model.sandbox import SANDBOXES
 from reconciler.wording import reason
+
+_T = TypeVar("_T")
 
 # In the cache: which accelerator boots a guest on this host, kvm or tcg, and the boot of the host that it was found out
 # in. The first start after each boot finds out.
@@ -140,26 +142,44 @@ def start(
     with _lock(machine):
         if machine.pid():
             raise HostError(f"sandbox {name} is running already")
-        tried = ""
-        for accelerator, timeout in accelerators():
-            report(f"booting kernel {kernel} under {accelerator.upper()}{tried}")
+
+        def boot(accelerator: str, timeout: float) -> None:
             _clear(machine)
             try:
                 _boot(machine, qemu.command_line(machine.folder, built, accelerator, memory, ports), timeout)
-            except ReconcilerError:
-                _end(machine)
-                if accelerator != "kvm":
-                    _remove(machine)
-                    raise
-                tried = ", as no guest boots under KVM here"
             except BaseException:
                 _end(machine)
-                _remove(machine)
                 raise
-            else:
-                remember(accelerator)
-                break
+
+        try:
+            boot_somehow(kernel, boot, report)
+        except BaseException:
+            _remove(machine)
+            raise
     return machine
+
+
+def boot_somehow(kernel: str, boot: Callable[[str, float], _T], report: Callable[[str], None]) -> _T:
+    """Return what `boot` returns, which gets an accelerator and its timeout: first KVM, then TCG if that fails.
+
+    Only a ReconcilerError is a failure; the last one is raised. The accelerator is remembered until the next boot of
+    the host. `report`: as for `start`.
+    """
+    tried = ""
+    for accelerator, timeout in _accelerators():
+        report(f"booting kernel {kernel} under {accelerator.upper()}{tried}")
+        try:
+            booted = boot(accelerator, timeout)
+        except ReconcilerError:
+            if accelerator != "kvm":
+                raise
+            tried = ", as no guest boots under KVM here"
+        else:
+            # Without it, the next one finds out again.
+            with suppress(OSError):
+                _remember(accelerator)
+            return booted
+    raise AssertionError("the last accelerator is TCG")
 
 
 def stop(name: str) -> None:
@@ -200,7 +220,7 @@ def _clear(machine: LaunchedMachine) -> None:
         os.unlink(os.path.join(machine.folder, name))
 
 
-def accelerators() -> list[tuple[str, float]]:
+def _accelerators() -> list[tuple[str, float]]:
     """Return the accelerators to try, each with its timeout. KVM may accept a guest that then does not boot."""
     slow = ("tcg", BOOT_TIMEOUT)
     with suppress(OSError), open(os.path.join(image.cache_folder(), _ACCELERATOR_FILE), encoding="ascii") as file:
@@ -217,8 +237,7 @@ def _known(accelerator: str) -> str:
     return f"{accelerator} {rundir.boot_id()}\n"
 
 
-def remember(accelerator: str) -> None:
-    """Note that an accelerator boots guests since this boot of the host."""
+def _remember(accelerator: str) -> None:
     path = os.path.join(image.cache_folder(), _ACCELERATOR_FILE)
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "w", encoding="ascii") as file:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from typing import IO, NamedTuple, Self
 
 from reconciler.errors import ChannelError, HostError, ReconcilerError
@@ -129,29 +129,20 @@ def _start(series: str, report: Callable[[str], None]) -> _Machine:
             f"it takes a machine with kernel {series}, whose image is not built yet: "
             f"`reconciler sandbox start NAME --kernel {series}` builds it once"
         )
-    tried = ""
-    for accelerator, timeout in launch.accelerators():
-        report(f"booting kernel {series} under {accelerator.upper()}{tried}")
+
+    def boot(accelerator: str, timeout: float) -> _Machine:
         try:
             machine = _Machine(built, accelerator)
         except OSError as error:
             raise HostError(f"a throwaway machine cannot be started: {reason(error)}") from error
         try:
             machine.await_agent(timeout)
-        except ReconcilerError:
-            machine.close()
-            if accelerator != "kvm":
-                raise
-            tried = ", as no guest boots under KVM here"
         except BaseException:
             machine.close()
             raise
-        else:
-            # Without it, the next one finds out again.
-            with suppress(OSError):
-                launch.remember(accelerator)
-            return machine
-    raise AssertionError("the last accelerator is TCG")
+        return machine
+
+    return launch.boot_somehow(series, boot, report)
 
 
 class _Machine:

@@ -135,7 +135,7 @@ def test_a_guest_that_does_not_boot_shows_its_console(
     # Whoever gives up before the panic sees a console without it; and what was read is not there to be read again.
     monkeypatch.setattr(launch, "_await_agent", await_panic_and_agent)
     monkeypatch.setattr(qemu, "console", lambda _: shown)
-    monkeypatch.setattr(launch, "accelerators", lambda: [("tcg", 1.0)])
+    monkeypatch.setattr(launch, "_accelerators", lambda: [("tcg", 1.0)])
     with pytest.raises(ChannelError, match=r"(?s)did not answer within 1 s .*Its console:.*Kernel panic"):
         launch.start(name)
     assert not os.path.exists(LaunchedMachine(name).folder)
@@ -146,10 +146,10 @@ def test_an_accelerator_that_gets_nowhere_is_given_up(
 ) -> None:
     # Not even a machine of this name exists: what kvm does on a host where it fails.
     monkeypatch.setattr(launch, "_ACCELERATOR_FILE", str(tmp_path / "accelerator"))
-    monkeypatch.setattr(launch, "accelerators", lambda: [("kvm,no-such-option=1", 8.0), ("tcg", 90.0)])
+    monkeypatch.setattr(launch, "_accelerators", lambda: [("kvm,no-such-option=1", 8.0), ("tcg", 90.0)])
     with pytest.raises(HostError, match="no-such-option"):
         launch.start(name)
-    monkeypatch.setattr(launch, "accelerators", lambda: [("kvm", 0.5), ("tcg", 90.0)])
+    monkeypatch.setattr(launch, "_accelerators", lambda: [("kvm", 0.5), ("tcg", 90.0)])
     assert launch.start(name).pid()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     assert (tmp_path / "accelerator").read_text() == f"tcg {boot}"
