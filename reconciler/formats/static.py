@@ -17,6 +17,7 @@ from reconciler.model.route import (
     NextHop,
     Route,
     canonical_hops,
+    scope_named,
     usual_scope,
 )
 from reconciler.model.rule import ALL_BITS
@@ -111,9 +112,9 @@ def _fitting_scope(entry: Entry, scope: str | None, kind: str, hops: tuple[NextH
     usual = usual_scope(kind, hops, ipv6=is_ipv6(dest))
     if scope is None or is_ipv6(dest) or scope.lower() in (usual, str(SCOPES[usual])):
         return None
-    named = next((name for name, number in SCOPES.items() if scope.lower() in (name, str(number))), "")
-    near = SCOPES.get(named, 0) >= SCOPES["link"]
-    if not named or kind in REJECT_TYPES or (near and any(hop.gateway for hop in hops)):
+    named = scope_named(scope.lower())
+    near = named is not None and SCOPES[named] >= SCOPES["link"]
+    if named is None or kind in REJECT_TYPES or (near and any(hop.gateway for hop in hops)):
         entry.found.note(entry.path, f"imported with scope {usual}, not {scope}")
         return None
     return named

@@ -21,6 +21,8 @@ REJECT_TYPES = ("blackhole", "unreachable", "prohibit", "throw")
 DIRECT_TYPES = ("local", "multicast")
 # RT_SCOPE_* of linux/rtnetlink.h.
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
+# Of IPv6 routes (RFC 4191).
+PREFERENCES = ("low", "medium", "high")
 
 
 # Table, destination, metric, type of service, prefix that packets come from.
@@ -103,6 +105,11 @@ class Route:
             if hop.gateway and not hop.on_link:
                 return True
         return False
+
+
+def scope_named(text: str) -> str | None:
+    """Return the scope that a name or a number in digits means; None if no manifest has it."""
+    return next((name for name, number in SCOPES.items() if text in (name, str(number))), None)
 
 
 def usual_scope(kind: str, hops: Sequence[NextHop], *, ipv6: bool) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from reconciler.formats.entry import Entry, Link
 from reconciler.model.address import family_name, is_ipv6, parse_prefix, split_prefix
 from reconciler.model.interface import LOOPBACK, Address, Origin
-from reconciler.model.route import SCOPES
+from reconciler.model.route import scope_named
 
 _LINK_LOCAL = b"\xfe\x80" + bytes(6)
 # `valid_life_time` of an address without an end.
@@ -200,7 +200,7 @@ def _read_address(entry: Entry, prefix: str, name: str) -> Address:
         label = None
     # IPv6 derives the scope from the address.
     text = "global" if ipv6 else entry.text("scope") or "global"
-    scope = next((each for each, number in SCOPES.items() if text in (each, str(number))), None)
+    scope = scope_named(text)
     if scope is None:
         where.note(entry.at("scope"), f"{prefix}: imported with scope global, not {text}")
     if preferred == 0:

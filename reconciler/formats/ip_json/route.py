@@ -12,12 +12,13 @@ from reconciler.model.metric import METRICS, Metrics, is_expressible, ordered
 from reconciler.model.route import (
     DIRECT_TYPES,
     IPV6_DEFAULT_METRIC,
+    PREFERENCES,
     REJECT_TYPES,
-    SCOPES,
     TABLE_LOCAL,
     NextHop,
     Route,
     canonical_hops,
+    scope_named,
     usual_scope,
 )
 
@@ -37,8 +38,6 @@ _DECISIVE = {
     "newdst": "MPLS",
     "expires": "a lifetime, as by a router's advertisement",
 }
-_SCOPES = {str(number): name for name, number in SCOPES.items()}
-_PREFERENCES = ("low", "medium", "high")
 # What a listing calls metrics, where it is not the word of a command.
 _LISTED = {"congctl": "congestion"}
 
@@ -177,18 +176,18 @@ def _read_scope(entry: Entry, kind: str, hops: Sequence[NextHop], *, ipv6: bool)
     """Read the scope. A listing names every one but global."""
     usual = usual_scope(kind, hops, ipv6=ipv6)
     text = entry.text("scope") or ("global" if "scope" not in entry else "")
-    scope = _SCOPES.get(text, text)
+    scope = scope_named(text)
     if scope == usual or ipv6:
         return None
-    if scope not in SCOPES or kind in REJECT_TYPES:
-        entry.found.note(entry.path, f"imported with scope {usual}, not {scope}")
+    if scope is None or kind in REJECT_TYPES:
+        entry.found.note(entry.path, f"imported with scope {usual}, not {scope or text}")
         return None
     return scope
 
 
 def _read_pref(entry: Entry) -> str:
     text = entry.text("pref") or "medium"
-    if text in _PREFERENCES:
+    if text in PREFERENCES:
         return text
     entry.found.note(entry.at("pref"), f"{text}: imported as medium")
     return "medium"

@@ -20,7 +20,7 @@ from reconciler.formats.static import (
 )
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, is_ipv6
 from reconciler.model.metric import ordered
-from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop
+from reconciler.model.route import PREFERENCES, REJECT_TYPES, TABLE_MAIN, NextHop
 
 TABLES = {"default": 253, "main": TABLE_MAIN, "local": 255}
 _METRICS = {
@@ -94,7 +94,7 @@ def _read_route(section: Section, names: Sequence[str], *, assumed: bool, vrf: s
     metrics = ordered((*read_metrics(section, _METRICS), *([("advmss", advmss)] if advmss else ())))
     skip_of_reject(section, kind, ("GatewayOnLink", "PreferredSource", "MTUBytes", *_METRICS.values()))
     scope, pref = section.text("Scope"), (section.text("IPv6Preference") or "medium").lower()
-    if pref not in ("low", "medium", "high"):
+    if pref not in PREFERENCES:
         found.note(section.at("IPv6Preference"), f"{pref}: imported as medium")
         pref = "medium"
     for name in names[:1] if kind in REJECT_TYPES else names:
