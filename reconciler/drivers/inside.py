@@ -141,8 +141,11 @@ class Inside:
         )
         wishes = {wish.device: wish for wish in desired.interfaces or ()}
         place = _Place({link.index: link for link in links}, frozenset(each.link.index for each in ours.values()))
+        by_link: dict[int, list[LinkAddress]] = {}
+        for address in addresses:
+            by_link.setdefault(address.index, []).append(address)
         nics = {
-            device: _Nic.of(owned, [a for a in addresses if a.index == owned.link.index], wishes.get(device), place)
+            device: _Nic.of(owned, by_link.get(owned.link.index, []), wishes.get(device), place)
             for device, owned in ours.items()
         }
         return Observed(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.model.address import is_ipv6
@@ -94,7 +95,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
     if wishes is None:
         wishes = tuple(aftermath.kept_routes(routes, links, addresses, had, wanted))
     others = (*around.routes, *around.local_table)
-    aftermath.doubt_local(addresses, (*routes, *others))
+    aftermath.doubt_local(addresses, chain(routes, others))
     sure, doubtful = aftermath.route_changes(wishes, routes, links, addresses)
     foreign = aftermath.foreign_routes(others, links, addresses, had, wanted) if sure or doubtful else []
     coming, going = plan_routes(sure, doubtful, foreign)

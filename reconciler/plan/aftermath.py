@@ -32,6 +32,8 @@ def doubt_local(addresses: AddressPlan, routes: Iterable[Route]) -> None:
     As long as the kernel finds an address to be local, it keeps what names it (fib_del_ifaddr). It looks in the table
     `local`, which is one with `main` until there is a rule (fib_unmerge). Its own routes go with the address.
     """
+    if not addresses.dropped:
+        return
     local = [
         each.dest
         for each in routes
@@ -40,7 +42,7 @@ def doubt_local(addresses: AddressPlan, routes: Iterable[Route]) -> None:
         and each.table in {TABLE_MAIN, TABLE_LOCAL}
         and each.protocol != PROTOCOL_KERNEL
     ]
-    kept = {host for host in addresses.dropped if any(contains(dest, host) for dest in local)} if local else set()
+    kept = {host for host in addresses.dropped if any(contains(dest, host) for dest in local)}
     addresses.doubtful |= kept
     addresses.dropped -= kept
 

@@ -5,7 +5,7 @@ A link that is set down loses its routes and IPv6 addresses. So it is set down o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -117,16 +117,8 @@ def plan_links(
     # A link that becomes a port has nothing on it that takes its packets.
     joining = {before.name for before, after in kept if after.master and before.master != after.master}
     early |= {each.name for each in removed if each.made and each.made.link in joining}
-    early = made.along(early, had, made.goes_away)
     reasons = {pair[0].name: made.reason(pair) for pair in again}
-    # What lies on a link goes before it; the others in their order.
-    for interface in reversed(made.ordered(removed[::-1])):
-        detached = made.told(hosts.of(interface).detach(interface), reasons)
-        if interface.name in early:
-            plan.early += detached
-            plan.gone_early.add(interface.name)
-        else:
-            plan.late += detached
+    _remove(plan, removed, made.along(early, had, made.goes_away), hosts, reasons)
 
     needs_down = {
         before.name: _needs_down(before, after, around) or (before.up and _joins_down(before, after, plan, had, wanted))
@@ -153,6 +145,20 @@ def plan_links(
         with about(interface, wanted):
             plan.early += hosts.of(interface).attach(interface)
     return plan
+
+
+def _remove(
+    plan: LinkPlan, removed: Sequence[Interface], early: set[str], hosts: _Hosts, reasons: Mapping[str, str]
+) -> None:
+    """Plan how NICs leave: some before all else, the others at the end. `reasons`: why some are made again."""
+    # What lies on a link goes before it; the others in their order.
+    for interface in reversed(made.ordered(removed[::-1])):
+        detached = made.told(hosts.of(interface).detach(interface), reasons)
+        if interface.name in early:
+            plan.early += detached
+            plan.gone_early.add(interface.name)
+        else:
+            plan.late += detached
 
 
 def _set_kept(plan: LinkPlan, before: Interface, after: Interface, sysctls: SysctlPlan) -> None:
