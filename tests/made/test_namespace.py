@@ -9,23 +9,18 @@ import json
 import os
 import random
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
 from reconciler.cli.main import main
-from reconciler.drivers.netns import NetnsDriver
-from reconciler.manifest.load import load
 from reconciler.model.made import made
 from reconciler.netlink import made as codec
 from reconciler.netlink.message import messages
 from reconciler.operations.made import AddLink
-from tests.allowed import POLICY
 from tests.conftest import Kernel
-from tests.segments import segments
 from tests.system.box import MACS, Box, errors
-from tests.system.test_kill import in_a_process_that_is_killed
+from tests.system.test_kill import kill_after_each
 
 _PAIRS = 25
 _NAMES = ("br0", "br1", "mv0", "mv1")
@@ -129,27 +124,7 @@ def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: li
         }
         for sections in STORY
     )
-    box.apply("--allow-delete", "all", **first)
-    box.apply("--allow-delete", "all", **second)
-    expected = links(box), box.routes_and_rules()
-    count, done = 1, 0
-    while done < count:
-        box.apply("--allow-delete", "all", **first)
-        (manifest,) = load([box.write(**second)])
-        operations = box.plan(manifest.sandbox)
-        count, done = len(operations), done + 1
-        driver = NetnsDriver(box.address, POLICY)
-
-        def begin(driver: NetnsDriver, number: int, planned: Any) -> None:
-            for _ in driver.execute(segments(planned[:number])):
-                pass
-
-        in_a_process_that_is_killed(partial(begin, driver, done, operations))
-        driver.close()
-        assert main(["apply", "--allow-delete", "all", str(box.file)]) == 0
-        assert (links(box), box.routes_and_rules()) == expected, f"killed after {operations[done - 1].command}"
-        assert box.diff(**second) == []
-    assert count > 10
+    assert kill_after_each(box, first, second, lambda: (links(box), box.routes_and_rules())) > 10
 
 
 def test_a_link_and_its_mark_are_one_send() -> None:

@@ -113,13 +113,15 @@ def devices(kernel: Kernel) -> list[str]:
     return [kernel.tap() for _ in range(5)]
 
 
-def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: list[str]) -> None:
-    first, second = stories(devices)
+def kill_after_each(box: Box, first: dict[str, Any], second: dict[str, Any], state: Callable[[], object]) -> int:
+    """Kill a change after each of its operations in turn, and run it again. Return how many it has.
+
+    `state`: what has to be as without a kill.
+    """
     box.apply("--allow-delete", "all", **first)
     box.apply("--allow-delete", "all", **second)
-    expected = box.state()
-    count = 1
-    done = 0
+    expected = state()
+    count, done = 1, 0
     while done < count:
         box.apply("--allow-delete", "all", **first)
         (manifest,) = load([box.write(**second)])
@@ -129,9 +131,13 @@ def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: li
         in_a_process_that_is_killed(partial(execute, driver, operations[:done]))
         driver.close()
         assert main(["apply", "--allow-delete", "all", str(box.file)]) == 0
-        assert box.state() == expected, f"killed after {operations[done - 1].command}"
+        assert state() == expected, f"killed after {operations[done - 1].command}"
         assert box.diff(**second) == []
-    assert count > 20
+    return count
+
+
+def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: list[str]) -> None:
+    assert kill_after_each(box, *stories(devices), box.state) > 20
 
 
 def failing(devices: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
