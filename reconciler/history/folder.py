@@ -20,7 +20,7 @@ FOLDER = f"{STATE}/history"
 FILE = 256 << 10
 # Bytes of all files on the disk, and how many more there may be for a moment.
 ALL, SLACK = 64 << 20, 1 << 20
-# As many bytes as it has were written since the files were last counted. None of them is on the disk.
+# Its length is how many bytes were written since the files were last counted. It is a sparse file, without blocks.
 _UNCOUNTED = ".uncounted"
 # How the name of a file ends, and that of the one before. The names of two sandboxes never clash.
 CURRENT, BEFORE = ".jsonl", ".jsonl.1"

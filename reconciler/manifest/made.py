@@ -72,15 +72,16 @@ def check(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
             path = ("interfaces", index, "master")
             yield from (Finding(path, text) for text in _master_words(each, known, complete=complete))
         if cycle := _cycle(each.name, above):
-            field: Path = (
-                ("master",)
-                if each.master in cycle
-                else (each.made.kind, "link")
-                if each.made and each.made.link
-                else ()
-            )
-            yield Finding(("interfaces", index, *field), f"{each.name} lies on itself: {' → '.join(cycle)}")
+            path = ("interfaces", index, *_lying(each, cycle))
+            yield Finding(path, f"{each.name} lies on itself: {' → '.join(cycle)}")
         yield from _mtu(index, each, known)
+
+
+def _lying(each: Interface, cycle: Sequence[str]) -> Path:
+    """Return the field by which an interface takes part in a cycle."""
+    if each.master in cycle:
+        return ("master",)
+    return (each.made.kind, "link") if each.made and each.made.link else ()
 
 
 def _link_words(own: Made, known: Mapping[str, Interface], *, complete: bool) -> Iterator[str]:
