@@ -22,6 +22,8 @@ SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-sy
 USER_ID := $(shell id -u)
 # The program of Debian's package, without its service, which would run for good. One that is installed already does.
 ETCD := $(if $(shell command -v etcd),,.etcd/usr/bin/etcd)
+# A Linux that is a process, and what tests run there that this host may lack (tests/uml).
+UML := user-mode-linux busybox-static ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0
 # What the demo of a fleet needs.
 FLEET := ip:iproute2 unshare:util-linux git:git
 # What the demo needs: another user than root sees the part without a machine.
@@ -37,7 +39,7 @@ help: ## print this list
 
 venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 
-setup: venv system $(ETCD) ## install what the other targets need: a virtual environment and Debian packages
+setup: venv system $(ETCD) .uml/usr/bin/linux.uml ## install what the other targets need: a virtual environment and Debian packages
 
 demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
 	$(call install,$(DEMO))
@@ -121,7 +123,7 @@ lock: ## renew the locked requirements from pyproject.toml (needs uv)
 	$(LOCK) --constraint requirements.txt docs/requirements.in --output-file docs/requirements.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors .etcd build
+	rm -rf $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .editors .etcd .uml build
 
 $(VENV)/.complete: requirements.txt pyproject.toml
 	@echo "Installing reconciler and its tools in $(VENV) (half a minute) …"
@@ -171,11 +173,20 @@ system:
 	done
 	$(call refresh)
 
+# Unpack Debian packages into a folder, without installing them.
+define unpack
+	@mkdir -p $(1)
+	cd $(1) && { apt-get download --quiet $(2) || \
+		{ test "$(USER_ID)" = 0 && apt-get update --quiet && apt-get download --quiet $(2); } }
+	cd $(1) && for each in *.deb; do dpkg-deb --extract $$each . && rm $$each || exit 1; done
+endef
+
 .etcd/usr/bin/etcd:
-	@mkdir -p .etcd
-	cd .etcd && { apt-get download --quiet etcd-server || \
-		{ test "$(USER_ID)" = 0 && apt-get update --quiet && apt-get download --quiet etcd-server; } }
-	cd .etcd && dpkg-deb --extract etcd-server_*.deb . && rm etcd-server_*.deb
+	$(call unpack,.etcd,etcd-server)
+
+# The kernel of the package is what comes last: with it, all is there.
+.uml/usr/bin/linux.uml:
+	$(call unpack,.uml,$(UML))
 
 .PHONY: packagers
 packagers:

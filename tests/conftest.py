@@ -21,11 +21,13 @@ from reconciler import rundir
 from reconciler.guest import lend
 from reconciler.guest.client import AgentClient
 from tests import allowed, resumed
+from tests import uml as user_mode
 from tests.examples import examples
 from tests.host import Host, started
 from tests.libvirt.daemon import Daemon, booted
 from tests.libvirt.daemon import domain as domain_xml
 from tests.machine import Guest
+from tests.uml import Uml
 
 # Property tests take a quarter of the usual examples; `make soak` has --hypothesis-profile=thorough.
 _DATABASE = {} if os.access(Path(__file__).parents[1], os.W_OK) else {"database": None}
@@ -91,6 +93,7 @@ _WAITING = "tests/watch/"
 # Fixtures that need the rights of root. Each is a marker of the same name; the first that a test uses is its reason.
 _PRIVILEGED = {
     "guest": "needs root: runs a virtual machine",
+    "uml": "needs root: runs User-mode Linux",
     "daemon": "needs root: runs libvirtd",
     "kernel": "needs root: changes network namespaces",
     "root": "needs root",
@@ -149,9 +152,10 @@ def _fixtures(item: pytest.Item) -> set[str]:
     place = _place(item.nodeid)
     if "root" in used and place == _LIBVIRT:
         return used | {"daemon"}
-    # A namespace with a table of IPVS is one of the guest.
-    inside = place in {"vm", "kata"} or (place == "netns" and "where" in used)
-    return used | {"guest"} if "root" in used and inside else used
+    if "root" in used and place == "netns" and "where" in used:
+        # A namespace with a table of IPVS.
+        return used | {"uml"}
+    return used | {"guest"} if "root" in used and place in {"vm", "kata"} else used
 
 
 def _place(nodeid: str) -> str:
@@ -312,7 +316,14 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def guest(root: None) -> Iterator[Guest]:
     """The machine of all tests of a process; each leaves it as it was. A second processor would cost a tenth."""
-    with resumed.started(f"test-{os.getpid()}", resumed.Kind(processors=1, python=True)) as made:
+    with resumed.started(f"test-{os.getpid()}", resumed.Kind(processors=1)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def uml(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Uml]:
+    """The User-mode Linux of all tests of a process; each leaves it as it was."""
+    with user_mode.started(tmp_path_factory.mktemp("uml")) as made:
         yield made
 
 

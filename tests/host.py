@@ -21,7 +21,7 @@ from tests.machine import run_command
 
 ROOT = Path(__file__).parents[1]
 # As that of the fixture `guest`, so that its saved state serves here as well.
-KIND = resumed.Kind(processors=1, python=True)
+KIND = resumed.Kind(processors=1)
 # Seconds.
 _TIMEOUT = 600.0
 _UNSHARE = (

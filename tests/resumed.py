@@ -23,7 +23,6 @@ from reconciler.errors import SandboxGoneError
 from reconciler.guest import image, launch, qemu
 from reconciler.guest.image import Image
 from reconciler.guest.qmp import Monitor
-from tests.ipvs import bundle
 from tests.machine import Guest
 
 # Seconds. Nobody needs a state that no test run has used for so long.
@@ -33,7 +32,7 @@ _SAVE_TIMEOUT, _UNUSED = 120.0, 7 * 86400.0
 class Kind(NamedTuple):
     """What a machine is made of.
 
-    That is arguments of launch.start, the chipset, processors, more words for QEMU, and what our command line runs on.
+    That is arguments of launch.start, the chipset, processors, and more words for QEMU.
     """
 
     kernel: str = os.environ.get("GUEST_KERNEL", "6.1")
@@ -42,7 +41,6 @@ class Kind(NamedTuple):
     chipset: str = "q35"
     processors: int = 2
     more: tuple[str, ...] = ()
-    python: bool = False
 
 
 USUAL = Kind()
@@ -113,8 +111,7 @@ def _key(kind: Kind) -> str:
     program = os.stat(shutil.which(qemu.PROGRAM) or qemu.PROGRAM)
     accelerators = [name for name, _ in launch._accelerators()]
     words = _command_line(kind, "", image.prepare(kind.kernel), accelerators[0], kind.memory, kind.ports)
-    python = bundle.key() if kind.python else ""
-    text = repr((program.st_size, program.st_mtime_ns, accelerators, words, python))
+    text = repr((program.st_size, program.st_mtime_ns, accelerators, words))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -129,8 +126,6 @@ def _save(kind: Kind, file: Path) -> None:
     name = f"saved-{os.getpid()}"
     guest = _start(name, kind)
     try:
-        if kind.python:
-            guest.unpack(bundle.build_base())
         # The other agent is there as well.
         guest.output("true")
         with Monitor(guest.sandbox.qmp, _SAVE_TIMEOUT) as monitor:

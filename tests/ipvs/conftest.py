@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ipvs import bundle
-from tests.ipvs.place import Domain, Kata, Netns, TablePlace, Vm, Worker
+from tests.ipvs.place import Domain, Kata, Netns, TablePlace, Vm
 from tests.machine import Guest
 
 # kata-runtime tells no thresholds, settings and marks: to its driver all of the table is ours. What is about them is
@@ -15,18 +14,9 @@ from tests.machine import Guest
 TOLD = pytest.mark.parametrize("where", ["vm", "libvirt", "netns"], indirect=True, scope="module")
 
 
-@pytest.fixture(scope="session")
-def installed(guest: Guest) -> Guest:
-    """The guest, with our command line in it; what that runs on is there from the start."""
-    guest.unpack(bundle.build_own())
-    ran = guest.run(bundle.COMMAND, "--version")
-    assert (ran.status, ran.stderr) == (0, b""), f"our command line does not run in the guest: {ran}"
-    return guest
-
-
 @pytest.fixture(scope="module", params=["vm", "libvirt", "netns", "kata"])
 def where(request: pytest.FixtureRequest, root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TablePlace]:
-    """Each place in turn; while it is a namespace, nothing but its worker can run in the guest."""
+    """Each place in turn."""
     if request.param == "libvirt":
         daemon, machine = request.getfixturevalue("daemon"), request.getfixturevalue("_domain")
         with daemon.entered():
@@ -36,9 +26,7 @@ def where(request: pytest.FixtureRequest, root: None, tmp_path_factory: pytest.T
         kind = {"vm": Vm, "kata": Kata}[request.param]
         yield kind(request.param, guest=request.getfixturevalue("guest"), folder=tmp_path_factory.mktemp("vm"))
         return
-    helper = Worker(request.getfixturevalue("installed"))
-    yield Netns("netns", helper=helper)
-    helper.close()
+    yield Netns("netns", host=request.getfixturevalue("uml"))
 
 
 @pytest.fixture

@@ -1,45 +1,31 @@
 """Where an IPVS table is: a machine that is reached through the agent, or a namespace of a host that the command is on.
 
-Both are in the same guest. A table is checked by the real ipvsadm there, not by our own decoder.
+A table is checked by the real ipvsadm there, not by our own decoder.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, Queue
 from typing import Any
 
-from reconciler.guest import command
 from reconciler.manifest.dump import dump
 from tests.allowed import RUNTIME
-from tests.ipvs import bundle, worker
+from tests.commands import call
 from tests.kata import limits
 from tests.machine import Guest
+from tests.uml import Ran, Uml
 
 # An address, without which a kernel refuses servers of IPv4; and what is put back when a test has changed it.
 SYSCTLS = "/proc/sys/net/ipv4/vs"
 DEFAULT_TIMEOUTS = "900 120 300"
 BEGIN = "busybox ip link set lo up; busybox ip address add 10.9.9.9/32 dev lo; modprobe ip_vs"
 _END = f"ipvsadm -C; ipvsadm --set {DEFAULT_TIMEOUTS}; busybox ip address del 10.9.9.9/32 dev lo; cd {SYSCTLS}"
-# Seconds for whatever runs in the guest.
-TIMEOUT = 240.0
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What became of a command."""
-
-    status: int
-    stdout: str
-    stderr: str
 
 
 @dataclass
@@ -150,7 +136,7 @@ class Vm(TablePlace):
         return {"vm": {"name": self.guest.sandbox.name}}
 
     def reconciler(self, *words: str) -> Ran:
-        return Ran(*worker.call(list(words)))
+        return Ran(*call(list(words)))
 
     def run(self, *words: str, stdin: str = "") -> Ran:
         ran = self.guest.run(*words, stdin=stdin.encode())
@@ -211,9 +197,9 @@ class Kata(Vm):
 
 @dataclass
 class Netns(TablePlace):
-    """A namespace of the guest, by the command line that is installed there."""
+    """A namespace of a host of its own, by the command line there."""
 
-    helper: Worker = field(kw_only=True)
+    host: Uml = field(kw_only=True)
 
     @property
     def namespace(self) -> str:
@@ -224,71 +210,18 @@ class Netns(TablePlace):
         return {"netns": {"name": self.namespace}}
 
     def reconciler(self, *words: str) -> Ran:
-        return self.helper.ask({"reconciler": words})
+        return self.host.reconciler(*words)
 
     def run(self, *words: str, stdin: str = "") -> Ran:
-        return self.helper.ask({"run": ("ip", "netns", "exec", self.namespace, *words), "stdin": stdin})
+        return self.host.run("ip", "netns", "exec", self.namespace, *words, stdin=stdin)
 
     def file(self, name: str, text: str) -> str:
-        path = f"/tmp/{name}"
-        self.helper.ask({"file": path, "text": text})
-        return path
+        return self.host.file(name, text)
 
     @contextmanager
     def begun(self) -> Iterator[None]:
         self._number += 1
-        self._host("add")
+        self.host.output("ip", "netns", "add", self.namespace)
         self.shell(BEGIN)
         yield
-        self._host("del")
-
-    def _host(self, verb: str) -> None:
-        ran = self.helper.ask({"run": ("ip", "netns", verb, self.namespace), "stdin": ""})
-        assert ran == Ran(0, "", ""), ran
-
-
-class Worker:
-    """The process of worker.py in the guest; nothing else can run there meanwhile."""
-
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
-        self._answers: Queue[bytes] = Queue()
-        self._partial = bytearray()
-        self._errors = bytearray()
-        self._status: int | BaseException | None = None
-        reading, writing = os.pipe()
-        self._requests = os.fdopen(writing, "wb", buffering=0)
-        self._thread = threading.Thread(target=self._run, args=(reading,))
-        self._thread.start()
-
-    def ask(self, request: dict[str, Any]) -> Ran:
-        self._requests.write(json.dumps(request).encode() + b"\n")
-        try:
-            answer = self._answers.get(timeout=TIMEOUT)
-        except Empty:
-            answer = b""
-        if not answer:
-            raise AssertionError(f"our Python in the guest ended: {self._status}: {self._errors.decode()}")
-        return Ran(*json.loads(answer))
-
-    def close(self) -> None:
-        self._requests.close()
-        self._thread.join(TIMEOUT)
-        assert self._status == 0, (self._status, self._errors.decode())
-
-    def _run(self, stdin: int) -> None:
-        words = [bundle.PYTHON, "-c", Path(worker.__file__).read_text(encoding="utf-8")]
-        try:
-            self._status = command.run(self._guest.sandbox.exec, words, stdin, self._take, self._errors.extend)
-        except BaseException as error:  # noqa: BLE001 (for the thread that waits for an answer)
-            self._status = error
-        finally:
-            os.close(stdin)
-            self._answers.put(b"")
-
-    def _take(self, data: bytes) -> None:
-        self._partial += data
-        *lines, rest = self._partial.split(b"\n")
-        self._partial = bytearray(rest)
-        for line in lines:
-            self._answers.put(bytes(line))
+        self.host.output("ip", "netns", "del", self.namespace)

@@ -23,9 +23,10 @@ from reconciler.manifest.compose import compose
 from reconciler.netlink import message
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from tests.examples import examples
-from tests.ipvs.place import Ran, Vm
+from tests.ipvs.place import Vm
 from tests.netlink import ipvs_kernel as raw
 from tests.netlink.ipvs_kernel import HASHED, KernelServer, KernelService, dumped_server, dumped_service, ip
+from tests.uml import Ran
 
 OURS = HASHED | raw.OUR_MARK
 FORWARDS = {0: "-m", 1: "(forward localnode)", 2: "-i", 3: "-g", 4: "(forward bypass)"}

@@ -6,8 +6,9 @@ import json
 import re
 from typing import Any
 
-from tests.ipvs.place import Ran, Vm
+from tests.ipvs.place import Vm
 from tests.traffic.world import S1, S2, S3, VIP, World, servers
+from tests.uml import Ran
 
 COUNT, FLOWS = 50, 10
 # Seconds that those have to answer whose server is gone, and how often those that live are asked again.
