@@ -95,12 +95,16 @@ class Uml:
         return ran.stdout
 
     def file(self, name: str, text: str) -> str:
-        """Write a file; give its path there. It is another one each time: what was read there before is kept there."""
+        """Write a file; give its path there.
+
+        It knows a file by its inode, and keeps what it has read. So each file has another inode: those before are kept.
+        """
         self._files += 1
-        folder = self._shared / str(self._files)
-        folder.mkdir()
-        (folder / name).write_text(text, encoding="utf-8")
-        return f"{SHARED}/{self._files}/{name}"
+        kept, new = (self._shared / f"{self._files}{end}" for end in (".kept", ".new"))
+        kept.write_text(text, encoding="utf-8")
+        os.link(kept, new)
+        new.replace(self._shared / name)
+        return f"{SHARED}/{name}"
 
     def close(self) -> None:
         """End it: its serial line hangs up, and init ends with what reads there."""
