@@ -25,6 +25,8 @@ ln -s /run/modprobe /usr/sbin/modprobe 2>/dev/null
 echo /run/modprobe >/proc/sys/kernel/modprobe
 mkdir /run/shared
 mount --bind /mnt/first/shared /run/shared
+# Built in elsewhere.
+modprobe ipv6
 ip link set lo up
 cd $REPOSITORY
 exec 3<>/dev/ttyS0

@@ -47,7 +47,7 @@ for mode in vsock hvsock; do
     test $mode = vsock || number=300
     ip netns exec pod PYTHON -I -S AGENT --$mode $number \\
         </dev/null >/tmp/$mode.log 2>&1 & echo $! >>/tmp/vsock-pids
-    until ss --no-header --vsock --listening | grep -q ":$number "; do sleep 0.05; done
+    until ip netns exec pod ss --no-header --vsock --listening | grep -q ":$number "; do sleep 0.05; done
 done
 """.replace("PYTHON", sys.executable).replace("AGENT", agent.__file__)
 TEAR_DOWN = """
