@@ -78,14 +78,33 @@ _HOST = {
 # Kinds of sandboxes in which the same tests run, as these name them.
 _PLACES = ("netns", "vm", "libvirt", "kata")
 # One process has a libvirtd and a domain. A test takes as long there as in a machine of ours, and only the ways of NICs
-# differ. So `make test` runs these of the shared suites over libvirt, and `make soak` all.
+# differ; over kata-runtime it takes several processes for each look, and only the words differ, which tests/kata is
+# about. So `make test` runs these of the suites that the kinds share, and `make soak` all.
 _LIBVIRT = "libvirt"
-_OVER_LIBVIRT = (
-    "tests/system/test_ownership.py::test_others_are_untouched[",
-    "tests/system/test_ownership.py::test_what_show_prints_is_what_is_there[",
-    "tests/system/test_fields.py::test_device[",
-    "tests/ipvs/test_ownership.py::test_adopt_takes_the_table_whole[",
-)
+_SHARED = ("tests/ipvs/", "tests/system/")
+_IN_PART = {
+    _LIBVIRT: (
+        "tests/system/test_ownership.py::test_others_are_untouched[",
+        "tests/system/test_ownership.py::test_what_show_prints_is_what_is_there[",
+        "tests/system/test_fields.py::test_device[",
+        "tests/ipvs/test_ownership.py::test_adopt_takes_the_table_whole[",
+    ),
+    "kata": (
+        "tests/system/test_ownership.py::test_others_are_untouched[",
+        "tests/system/test_ownership.py::test_what_show_prints_is_what_is_there[",
+        "tests/system/test_fields.py::test_a_route_field[kata-route1-",
+        "tests/system/test_fields.py::test_a_route_field[kata-route10-",
+        "tests/system/test_fields.py::test_addresses[",
+        "tests/system/test_fields.py::test_device[",
+        "tests/system/test_fields.py::test_mac[",
+        "tests/system/test_fields.py::test_mtu[",
+        "tests/system/test_fields.py::test_name[",
+        "tests/system/test_limit.py::test_the_limit_counts_each_kind_by_itself[",
+        "tests/ipvs/test_features.py::test_each_field_alone_and_back[",
+        "tests/ipvs/test_ownership.py::test_what_is_excluded_is_never_touched[kata-options0",
+        "tests/ipvs/test_round_trip.py::test_what_ipvsadm_saves_is_applied_and_saved_again_line_by_line[",
+    ),
+}
 # Mostly waits, so it goes well beside what computes.
 _WAITING = "tests/watch/"
 
@@ -136,9 +155,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _leave_for_soak(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests over libvirt that only `make soak` runs, and leave them out otherwise, unless one is named."""
+    """Mark the shared tests of a kind that only `make soak` runs, and leave them out otherwise, unless one is named."""
     named = any("[" in word for word in config.args)
-    left = [each for each in items if _place(each.nodeid) == _LIBVIRT and not each.nodeid.startswith(_OVER_LIBVIRT)]
+    left = [
+        each
+        for each in items
+        if each.nodeid.startswith(_SHARED)
+        and (kept := _IN_PART.get(_place(each.nodeid))) is not None
+        and not each.nodeid.startswith(kept)
+    ]
     for each in left:
         each.add_marker("repeats")
     if left and not named and hypothesis.settings().max_examples <= _FAST:

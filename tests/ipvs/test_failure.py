@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -201,7 +201,7 @@ def test_deletions_beyond_the_limit_are_refused(vm: Vm) -> None:
     assert vm.saved() == []
 
 
-def test_killed_at_any_point_and_run_again(vm: Vm) -> None:
+def test_killed_at_any_point_and_run_again(vm: Vm, repeats: Callable[[int], int]) -> None:
     """Of a restore, then of 15,000 edits: each process that is killed leaves a table that the next goes on with."""
     seed = time.time_ns()
     dice = random.Random(seed)
@@ -209,7 +209,7 @@ def test_killed_at_any_point_and_run_again(vm: Vm) -> None:
         lines = rules(weight=weight)
         path = vm.manifest(rules="\n".join(lines))
         killed = 0
-        for pause in (0.0, *(dice.uniform(0.01, 0.5) for _ in range(2))):
+        for pause in (0.0, *(dice.uniform(0.01, 0.5) for _ in range(repeats(4)))):
             process = halted(dice.randint(1, BATCHES), path)
             if pause:
                 process.send_signal(signal.SIGCONT)
@@ -231,7 +231,8 @@ def test_what_was_set_for_a_moment_by_a_process_that_was_killed_is_put_back(vm: 
 
 
 def test_two_at_once_are_one_and_one_that_says_so(vm: Vm) -> None:
-    path = vm.manifest(rules="\n".join(RULES))
+    lines = rules(500)
+    path = vm.manifest(rules="\n".join(lines))
     processes = [spawn("apply", path) for _ in range(2)]
     ended = [(*process.communicate(timeout=600), process.returncode) for process in processes]
     codes = sorted(code for _, _, code in ended)
@@ -239,7 +240,7 @@ def test_two_at_once_are_one_and_one_that_says_so(vm: Vm) -> None:
     for _, stderr, code in ended:
         if code:
             assert "another" in stderr, stderr
-    assert sorted(vm.saved()) == sorted(RULES)
+    assert sorted(vm.saved()) == sorted(lines)
 
 
 @contextmanager
@@ -253,7 +254,8 @@ def frozen(pid: int | None) -> Iterator[None]:
 
 
 def test_a_guest_that_stands_still_is_an_error_within_seconds_and_then_all_is_well(vm: Vm) -> None:
-    path = vm.manifest(rules="\n".join(RULES))
+    lines = rules(1500)
+    path = vm.manifest(rules="\n".join(lines))
     pid = vm.guest.sandbox.pid()
     process = halted(2, path)
     with frozen(pid):
@@ -270,7 +272,7 @@ def test_a_guest_that_stands_still_is_an_error_within_seconds_and_then_all_is_we
         assert failure(ran.stderr).startswith("box: ")
     # A guest that had to wait for a busy host may need another run: what it has is what the next begins with.
     assert any(vm.reconciler("apply", path).status == 0 for _ in range(3))
-    assert sorted(vm.saved()) == sorted(RULES)
+    assert sorted(vm.saved()) == sorted(lines)
 
 
 @pytest.fixture
