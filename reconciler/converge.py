@@ -11,7 +11,7 @@ from reconciler.errors import ApplyError, HostError, ReconcilerError, RefusedErr
 from reconciler.failure import check_error, kept_error, undone_error
 from reconciler.history.scribe import FAILED, PARTLY, SILENT, UNDONE, Change, Scribe
 from reconciler.model.identity import Subject
-from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink.execute import DAD_TIMEOUT
 from reconciler.operations import Operation
 from reconciler.operations.outcome import Status
@@ -34,6 +34,13 @@ _DRAIN_POLL = 0.5
 _SHOWN = 5
 
 
+class _Failed(NamedTuple):
+    """What became of each operation after a failure, in values and in words."""
+
+    fates: Fates
+    error: ApplyError
+
+
 class Failure(NamedTuple):
     """The objects that a repair could not change, and the error that says so."""
 
@@ -46,6 +53,7 @@ class Result(NamedTuple):
 
     `postponed`: operations that were not executed. `draining`: how many servers still drain. `failure`: of a repair
     that could not change some objects; then `operations` are those that were kept. `passed`: checks that have passed.
+    `around`: what surrounded the sandbox when it was verified, after an apply.
     """
 
     operations: tuple[Operation, ...]
@@ -54,6 +62,7 @@ class Result(NamedTuple):
     draining: int = 0
     failure: Failure | None = None
     passed: tuple[Check, ...] = ()
+    around: Surroundings | None = None
 
 
 def apply(
@@ -90,7 +99,7 @@ def apply(
         check_deletions(before.plan, allowance)
         around = checks_around(driver, desired.checks if before.plan.operations else (), tell)
         with on_trial(trial, driver, before), scribe.change(before.plan.operations) as change:
-            failed = _carry_out(
+            ended = _carry_out(
                 driver,
                 before,
                 before.plan.segments,
@@ -101,12 +110,12 @@ def apply(
                 checks=around,
                 repeats=True,
             )
-        if failed:
-            raise failed[1]
+        if isinstance(ended, _Failed):
+            raise ended.error
         operations = before.plan.operations
         if trial is None:
             operations += _await_drained(driver, desired, before.plan, waiting, scribe, adopt=adopt)
-        return Result(operations=operations, seconds=time.monotonic() - begin)
+        return Result(operations=operations, seconds=time.monotonic() - begin, around=ended)
 
 
 def repair(
@@ -141,7 +150,7 @@ def repair(
             on_trial(trial if operations else None, driver, before),
             scribe.change(operations, drained=drained) as change,
         ):
-            failed = _carry_out(
+            ended = _carry_out(
                 driver,
                 postponed.possible,
                 postponed.segments,
@@ -150,8 +159,8 @@ def repair(
                 excused=excused,
                 checks=around,
             )
-        if failed:
-            fates, error = failed
+        if isinstance(ended, _Failed):
+            fates, error = ended
             operations = fates.kept
             subjects = frozenset(each for outcome in fates.failed for each in stuck(outcome.operation))
             failure = Failure(subjects | (failure.subjects if failure else frozenset()), error)
@@ -221,15 +230,15 @@ def _carry_out(
     excused: frozenset[Subject] = frozenset(),
     checks: Around | None = None,
     repeats: bool = False,
-) -> tuple[Fates, ApplyError] | None:
-    """Execute and verify segments. After a failure, return what became of each operation, in values and in words.
+) -> _Failed | Surroundings:
+    """Execute and verify segments. Return what surrounds the sandbox then; after a failure, what became of them.
 
-    `change` gets that as well, for the history. `excused`: objects that must not be changed now, and so may differ.
-    Raises ApplyError after a failure if everything was undone, also after one of `checks`. `repeats`: see `_repeat`.
+    `change` gets that failure as well, for the history. `excused`: objects that must not be changed now, so they may
+    differ. `repeats`: see `_repeat`. Raises ApplyError if everything was undone after a failure, also one of `checks`.
     """
     proof = Proof(driver, segments)
     try:
-        failed = _change(
+        ended = _change(
             driver,
             before,
             segments,
@@ -241,15 +250,16 @@ def _carry_out(
             excused=excused,
         )
     except VerifyError:
-        if not repeats or not _repeat(driver, before, adopt=adopt):
+        repeated = _repeat(driver, before, adopt=adopt) if repeats else None
+        if repeated is None:
             raise
-        failed = None
+        ended = repeated
     if checks and (verdicts := checks.look_after()):
         not_undone = undo(driver, before.observed.as_desired(), proof)
         error = check_error(before, verdicts, not_undone)
         change.fail(FAILED if not_undone else UNDONE, error)
         raise error
-    return failed
+    return ended
 
 
 def _change(
@@ -263,7 +273,7 @@ def _change(
     adopt: Adoption,
     all_or_nothing: bool,
     excused: frozenset[Subject],
-) -> tuple[Fates, ApplyError] | None:
+) -> _Failed | Surroundings:
     """Execute and verify segments, as `_carry_out` says, without its checks."""
     outcomes = execute(driver, segments, progress)
     if any(outcome.status is not Status.DONE for outcome in outcomes):
@@ -275,29 +285,28 @@ def _change(
         fates = recover(driver, before, outcomes, proof, held=excused, adopt=adopt)
         error = kept_error(fates, before)
         change.fail(PARTLY if fates.kept else FAILED, error, _by_fate(fates))
-        return fates, error
+        return _Failed(fates, error)
     around = before.observed.around
     if segments or around.tentative or around.dad_failed:
-        _verify(driver, before.desired, adopt=adopt, excused=excused)
-    else:
-        _check(before, adopt=adopt, excused=excused)
-    return None
+        return _verify(driver, before.desired, adopt=adopt, excused=excused)
+    _check(before, adopt=adopt, excused=excused)
+    return around
 
 
-def _repeat(driver: Driver, before: Preview, *, adopt: Adoption) -> bool:
+def _repeat(driver: Driver, before: Preview, *, adopt: Adoption) -> Surroundings | None:
     """Apply once more what a program in the sandbox has undone meanwhile, if that was to be expected of one.
 
-    Return whether the sandbox is as it should be now. Nothing is deleted: what appeared meanwhile is not ours to judge.
+    Return what surrounds the sandbox once it is as it should be; None if it is not. Nothing is deleted: what appeared
+    meanwhile is not ours to judge.
     """
     if not any(each.is_contested for each in before.plan.operations):
-        return False
+        return None
     segments = preview(driver, before.desired, adopt=adopt).plan.segments
     if any(each.sign == "-" for each in flat(segments)):
-        return False
+        return None
     if any(outcome.status is not Status.DONE for outcome in execute(driver, segments)):
-        return False
-    _verify(driver, before.desired, adopt=adopt, excused=frozenset())
-    return True
+        return None
+    return _verify(driver, before.desired, adopt=adopt, excused=frozenset())
 
 
 def _by_fate(fates: Fates) -> dict[str, Sequence[Operation]]:
@@ -305,8 +314,11 @@ def _by_fate(fates: Fates) -> dict[str, Sequence[Operation]]:
     return {"failed": failed, "kept": fates.kept, "undone": fates.undone, "not tried": fates.not_tried}
 
 
-def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, excused: frozenset[Subject]) -> None:
-    """Look until duplicate address detection has ended. Raise VerifyError if the sandbox differs from its manifest."""
+def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, excused: frozenset[Subject]) -> Surroundings:
+    """Look until duplicate address detection has ended, and return what surrounds the sandbox then.
+
+    VerifyError if the sandbox differs from its manifest.
+    """
     found = settled(driver, desired, adopt=adopt)
     around = found.observed.around
     if around.dad_failed:
@@ -316,6 +328,7 @@ def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, excused: froze
     if around.tentative:
         listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.tentative))
         raise VerifyError(f"still tentative after {DAD_TIMEOUT:.0f} s: {listed}")
+    return around
 
 
 def _check(found: Preview, *, adopt: Adoption, excused: frozenset[Subject]) -> None:

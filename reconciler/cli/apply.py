@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -228,11 +226,11 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
             if not applied.pending:
                 take_effect(scribe, manifest)
             applied.result = result
-            late = [each for each in _late_warnings(driver, manifest, result) if each not in applied.warnings]
     finally:
         applied.seconds = time.monotonic() - applied.begin
         if progress:
             progress.clear()
+    late = [each for each in _late_warnings(manifest, result) if each not in applied.warnings]
     output.warn(*render_warnings(late))
     applied.warnings += late
     if arguments.output == "text":
@@ -248,13 +246,11 @@ def _trial(terms: _Terms, manifest: Manifest, scribe: Scribe) -> Trial:
     return Trial(terms.policy, terms.arguments.confirm, manifest, scribe, terms.lines)
 
 
-def _late_warnings(driver: Driver, manifest: Manifest, result: Result) -> list[Problem]:
+def _late_warnings(manifest: Manifest, result: Result) -> list[Problem]:
     """Return the warnings after a change of NICs: only once a NIC is up, it shows whether it has a carrier."""
-    if not result.operations or not manifest.sandbox.interfaces:
+    if not result.around or not result.operations or not manifest.sandbox.interfaces:
         return []
-    with suppress(ReconcilerError):
-        return warnings([(manifest, driver.observe(replace(manifest.sandbox, ipvs=None)).around)])
-    return []
+    return warnings([(manifest, result.around)])
 
 
 def _print_waiting(manifest: Manifest, printed: list[int], count: int) -> None:

@@ -243,17 +243,18 @@ def _beginnings(text: str) -> tuple[tuple[int, int], ...]:
 def _locate(
     events: Iterator[Any], event: Any, path: Path, key: Any, wanted: set[Path], found: dict[Path, Location]
 ) -> None:
+    """Read events from a value on, until it ends or everything wanted is found."""
     # An anchor may stand some lines above the `|`.
     literal = event.value if isinstance(event, ScalarEvent) and event.style == "|" and not event.anchor else None
     found[path] = Location(_span(event), _span(key) if key else None, literal)
     if isinstance(event, MappingStartEvent):
-        while not isinstance(name := next(events), MappingEndEvent):
+        while len(found) < len(wanted) and not isinstance(name := next(events), MappingEndEvent):
             child = (*path, name.value)
             value = next(events)
             _locate(events, value, child, name, wanted, found) if child in wanted else _skip(events, value)
     elif isinstance(event, SequenceStartEvent):
         index = 0
-        while not isinstance(item := next(events), SequenceEndEvent):
+        while len(found) < len(wanted) and not isinstance(item := next(events), SequenceEndEvent):
             child = (*path, index)
             _locate(events, item, child, None, wanted, found) if child in wanted else _skip(events, item)
             index += 1
