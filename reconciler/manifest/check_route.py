@@ -11,6 +11,9 @@ from reconciler.model.interface import IPV6_MIN_MTU
 from reconciler.model.metric import BY_FIELD
 from reconciler.model.route import DIRECT_TYPES, REJECT_TYPES, SCOPES, TABLE_LOCAL, NextHop
 
+# The fields that nearly all routes of a long list have, and no others.
+USUAL = frozenset({"dest", "gateway", "device"})
+
 
 def check_fields(
     data: Mapping[str, Any],
@@ -21,28 +24,38 @@ def check_fields(
     findings: list[Finding],
 ) -> None:
     """Check the fields of a route against each other."""
-    findings += _not_of_this_type(data, kind, path)
     ipv6 = is_ipv6(dest)
-    findings += _not_of_this_family(data, ipv6=ipv6, path=path)
-    if data.get("table") == TABLE_LOCAL and kind not in DIRECT_TYPES:
-        only = " or ".join(DIRECT_TYPES)
-        findings.append(Finding((*path, "table"), f"255 is the table local, which takes routes of type {only} only"))
-    if data.get("mtuLock") and not data.get("mtu"):
-        findings.append(Finding((*path, "mtuLock"), "needs an mtu beside it"))
+    if not USUAL.issuperset(data):
+        findings += _rare_problems(data, kind, hops, path, ipv6=ipv6)
     if kind in REJECT_TYPES:
         return
     if not hops:
         findings.append(Finding((*path, "device"), "missing; expected the name of an interface, or lo"))
         return
-    findings += _scope_problems(data, kind, hops, path)
     if data["dest"] == "default" and kind == "unicast":
         for where, item in _hop_items(data, path):
             if not item.get("gateway"):
                 message = "missing; a default route needs the IP address of a gateway"
                 findings.append(Finding((*where, "gateway"), message))
-    findings += _other_families(data, hops, family_name(dest), path)
+    if ipv6 or "source" in data:
+        findings += _other_families(data, hops, family_name(dest), path)
     if ipv6 and len(hops) > 1 and not all(hop.gateway for hop in hops):
         findings.append(Finding((*path, "nexthops"), "each next hop of an IPv6 route needs a gateway"))
+
+
+def _rare_problems(
+    data: Mapping[str, Any], kind: str, hops: tuple[NextHop, ...], path: Path, *, ipv6: bool
+) -> Iterator[Finding]:
+    """Yield findings about fields that few routes have."""
+    yield from _not_of_this_type(data, kind, path)
+    yield from _not_of_this_family(data, ipv6=ipv6, path=path)
+    if data.get("table") == TABLE_LOCAL and kind not in DIRECT_TYPES:
+        only = " or ".join(DIRECT_TYPES)
+        yield Finding((*path, "table"), f"255 is the table local, which takes routes of type {only} only")
+    if data.get("mtuLock") and not data.get("mtu"):
+        yield Finding((*path, "mtuLock"), "needs an mtu beside it")
+    if hops and kind not in REJECT_TYPES:
+        yield from _scope_problems(data, kind, hops, path)
 
 
 def _not_of_this_type(data: Mapping[str, Any], kind: str, path: Path) -> Iterator[Finding]:
@@ -93,7 +106,7 @@ def _hop_items(data: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapp
 
 def _other_families(data: Mapping[str, Any], hops: tuple[NextHop, ...], family: str, path: Path) -> list[Finding]:
     ipv6 = family == "IPv6"
-    if "source" not in data and (not ipv6 or all(hop.gateway is None or is_ipv6(hop.gateway) for hop in hops)):
+    if "source" not in data and all(hop.gateway is None or is_ipv6(hop.gateway) for hop in hops):
         return []
     return [
         Finding(where, f"{text} is {family_name(text)}, and the destination is {family}")

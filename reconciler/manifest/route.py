@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from reconciler.manifest import interface, metric
-from reconciler.manifest.check_route import check_fields
+from reconciler.manifest.check_route import USUAL, check_fields
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection
 from reconciler.model.address import (
@@ -43,13 +43,16 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Route 
         check_fields(data, kind, dest, hops, path, findings)
     if len(findings) > before:
         return None
-    priority, ipv6 = data.get("metric", 0), is_ipv6(dest)
+    ipv6 = is_ipv6(dest)
+    usual_metric = IPV6_DEFAULT_METRIC if ipv6 else 0
+    if USUAL.issuperset(data):
+        return Route(dest=dest, nexthops=hops, metric=usual_metric)
     return Route(
         dest=dest,
         type=kind,
         nexthops=hops,
         table=data.get("table", TABLE_MAIN),
-        metric=priority or (IPV6_DEFAULT_METRIC if ipv6 else 0),
+        metric=data.get("metric", 0) or usual_metric,
         source=source,
         mtu=data.get("mtu", 0),
         mtu_lock=data.get("mtuLock", False),
