@@ -13,6 +13,8 @@ from reconciler.operations.base import Base, Sign
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OnNic(Base):
+    """An operation on an address of a NIC."""
+
     device: str
     address: Address
 
@@ -27,9 +29,10 @@ class _OnNic(Base):
         return frozenset((Nic(self.device),))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AddAddress(_OnNic):
     """Add an address to a NIC."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "+"
 
@@ -60,9 +63,10 @@ class ReplaceAddress(_OnNic):
         return f"was {iproute2.address_words(self.before)}" if self.before else ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteAddress(_OnNic):
     """Delete an address from a NIC."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "-"
 
@@ -72,9 +76,10 @@ class DeleteAddress(_OnNic):
         return iproute2.address_command("del", self.device, self.address)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitAddress(_OnNic):
     """Wait until duplicate address detection of an IPv6 address ends: before, no route can have it as its source."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "+"
 

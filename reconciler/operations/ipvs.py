@@ -115,9 +115,10 @@ class SetTimeouts(Base):
         return Setting("timeouts")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AddService(_OnService):
     """Add a virtual service, without its servers, and mark it as ours."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "+"
 
@@ -146,9 +147,10 @@ class EditService(_OnService):
         return f"was {notation.service_options(self.before)}{passing}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StopFallback(_OnService):
     """Switch off the fallback flag of a scheduler that was on while servers drained. `service` has no more of it."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "~"
 
@@ -163,9 +165,10 @@ class StopFallback(_OnService):
         return "no server drains any more, so the fallback ends"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MarkService(_OnService):
     """Mark a virtual service as ours, and change nothing else. `service` is as observed, except for the mark."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "~"
 
@@ -180,9 +183,10 @@ class MarkService(_OnService):
         return "marks it as ours"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteService(_OnService):
     """Delete a virtual service with all its servers."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "-"
 
@@ -192,9 +196,10 @@ class DeleteService(_OnService):
         return f"-D {notation.service_key_options(self.service.key)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AddServer(_OnServer):
     """Add a real server to a service."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "+"
 
@@ -240,9 +245,10 @@ class DrainServer(_OnServer):
         return "to be deleted when its connections have ended"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteServer(_OnServer):
     """Delete a real server."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "-"
 

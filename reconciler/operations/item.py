@@ -16,6 +16,8 @@ from reconciler.operations.base import Base, Sign
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OnItem(Base):
+    """An operation on a rule or a neighbour. `verb`: what iproute2 calls it."""
+
     item: Item
     verb: ClassVar[str]
 
@@ -40,9 +42,10 @@ class _OnItem(Base):
         return frozenset((Nic(self.item.nic),) if self.item.nic else ())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AddItem(_OnItem):
     """Add an object."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "+"
     verb: ClassVar[str] = "add"
@@ -64,9 +67,10 @@ class ReplaceItem(_OnItem):
         return f"was {iproute2.item_words(self.before)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteItem(_OnItem):
     """Delete an object."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "-"
     verb: ClassVar[str] = "del"

@@ -13,6 +13,8 @@ from reconciler.operations.base import Base, Sign
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OnRoute(Base):
+    """An operation on a route."""
+
     route: Route
 
     @property
@@ -26,9 +28,10 @@ class _OnRoute(Base):
         return frozenset(map(Nic, self.route.devices))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AddRoute(_OnRoute):
     """Add a route. An existing one with the same key is an error."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "+"
 

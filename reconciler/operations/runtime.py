@@ -97,9 +97,10 @@ class _OnContainerRoute(_OnContainer):
         return frozenset(map(Nic, self.route.devices))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AddContainerRoute(_OnContainerRoute):
     """Add a route to a container."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "+"
 
@@ -109,9 +110,10 @@ class AddContainerRoute(_OnContainerRoute):
         return self._network("add-route", write_route(self.route)[0])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteContainerRoute(_OnContainerRoute):
     """Delete a route of a container."""
+
+    __slots__ = ()
 
     sign: ClassVar[Sign] = "-"
 
