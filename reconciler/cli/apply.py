@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.cli.applied import Applied, document
@@ -32,6 +32,7 @@ from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
 from reconciler.preview import Preview, preview, priced
 from reconciler.safety import check_cut, combine
+from reconciler.watch.client import reverting_manifests
 from reconciler.wording import failure, plural
 
 if TYPE_CHECKING:
@@ -124,9 +125,14 @@ def _apply_all(arguments: argparse.Namespace, applied: list[Applied]) -> int:
         _apply(known[name], _Terms(policy, arguments, expected.get(name), claims, lines, revisions), output)
 
     worst = 0
+    # A watcher of thousands of sandboxes is asked once, if anything was changed.
+    reverting = cache(reverting_manifests)
     for ended in beside(manifests, work, again=_lacks_device):
+        manifest, result = ended.manifest, known[ended.manifest.sandbox.id].result
         if ended.error:
             _fail(ended, known)
+        elif result and result.operations and (words := undone_words(manifest.sandbox, reverting(), manifest.file)):
+            warn(words)
         worst = worst or ended.exit_code
     if arguments.confirm and arguments.output == "text":
         from reconciler.cli.confirm import await_confirmation
@@ -235,8 +241,6 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
     applied.warnings += late
     if arguments.output == "text":
         _report(applied, result, arguments, output)
-    if result.operations and (words := undone_words(manifest.sandbox, manifest.file)):
-        output.warn(words)
 
 
 def _trial(terms: _Terms, manifest: Manifest, scribe: Scribe) -> Trial:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 
 from reconciler.cli.authority import add_policy
 from reconciler.cli.output import warn
 from reconciler.model.sandbox import Sandbox
-from reconciler.watch.client import find_reverting_manifest
+from reconciler.watch.client import reverting_manifests
 
 
 def add_sandbox(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +29,16 @@ def add_sandbox(parser: argparse.ArgumentParser) -> None:
 
 def print_undone(sandbox: Sandbox) -> None:
     """Warn on stderr if a watcher will revert what was changed in a sandbox."""
-    if words := undone_words(sandbox):
+    if words := undone_words(sandbox, reverting_manifests()):
         warn(words)
 
 
-def undone_words(sandbox: Sandbox, file: str = "") -> str:
-    """Return a warning if a watcher will revert what was changed in a sandbox: it has another manifest than `file`."""
-    watched = find_reverting_manifest(sandbox.id)
+def undone_words(sandbox: Sandbox, reverting: Mapping[str, str], file: str = "") -> str:
+    """Return a warning if a watcher will revert what was changed in a sandbox: it has another manifest than `file`.
+
+    `reverting`: see `reverting_manifests`.
+    """
+    watched = reverting.get(sandbox.id)
     if not watched or (file and _is_same(file, watched)):
         return ""
     return f"{sandbox.id}: `reconciler watch` will revert whatever differs from {watched}"

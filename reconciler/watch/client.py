@@ -65,10 +65,10 @@ def await_status(sandbox: str, is_done: Callable[[dict[str, Any]], bool], second
         time.sleep(POLL)
 
 
-def find_reverting_manifest(sandbox: str) -> str:
-    """Return the file of the manifest by which a watcher reverts changes of a sandbox; empty if none does."""
+def reverting_manifests() -> dict[str, str]:
+    """Return the files of the manifests by which a watcher reverts changes of sandboxes, by their IDs."""
     try:
         watched = read_status()["sandboxes"]
     except HostError:
-        return ""
-    return next((each["file"] for each in watched if each["sandbox"] == sandbox and each["state"] != "paused"), "")
+        return {}
+    return {each["sandbox"]: each["file"] for each in watched if each["state"] != "paused"}

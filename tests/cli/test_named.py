@@ -39,6 +39,5 @@ def test_a_watch_by_another_manifest_is_told(
     (tmp_path / "manifests" / "box.yaml").touch()
     os.symlink("manifests/box.yaml", "link.yaml")
     watched, file = (each.format(folder=tmp_path) for each in (watched, file))
-    monkeypatch.setattr(named, "find_reverting_manifest", lambda _: watched)
     said = f"box: `reconciler watch` will revert whatever differs from {watched}"
-    assert named.undone_words(BOX, file) == (said if told else "")
+    assert named.undone_words(BOX, {"box": watched} if watched else {}, file) == (said if told else "")

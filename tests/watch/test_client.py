@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.watch import client
-from reconciler.watch.client import find_reverting_manifest
+from reconciler.watch.client import reverting_manifests
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, *sandboxes: dict[str, str]) -> None:
@@ -17,13 +17,13 @@ def watched(monkeypatch: pytest.MonkeyPatch, *sandboxes: dict[str, str]) -> None
 def test_a_watch_that_will_undo_a_change_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"sandbox": "box", "file": "box.yaml", "state": "converged"}
     watched(monkeypatch, {"sandbox": "other", "file": "other.yaml", "state": "converged"}, entry)
-    assert find_reverting_manifest("box") == "box.yaml"
+    assert reverting_manifests() == {"other": "other.yaml", "box": "box.yaml"}
     watched(monkeypatch, entry | {"state": "paused"})
-    assert not find_reverting_manifest("box")
+    assert not reverting_manifests()
     watched(monkeypatch)
-    assert not find_reverting_manifest("box")
+    assert not reverting_manifests()
 
 
 def test_without_a_watch_nothing_is_undone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(client, "SOCKET", str(tmp_path / "none"))
-    assert not find_reverting_manifest("box")
+    assert not reverting_manifests()
