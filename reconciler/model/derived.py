@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from reconciler.model.address import contains, is_ipv6, last_address, network
 from reconciler.model.interface import Address, LinkState
@@ -45,27 +46,26 @@ def connected_routes(name: str, addresses: Iterable[Address]) -> Iterator[Route]
 def derived_routes(
     name: str, addresses: Sequence[Address], state: LinkState, managed: Iterable[str]
 ) -> Iterator[Route]:
-    """Yield all routes that the kernel adds for a NIC that is up, except the local ones of IPv6: see `local_route`.
+    """Return all routes that the kernel adds for a NIC that is up, except the local ones of IPv6: see `local_route`.
 
     `managed`: the addresses of the NIC that the kernel manages. The routes of a network that has such an address, for
     example from a router advertisement, may have its source or its lifetime: they are left out.
     """
-    if state.table:
-        yield from (replace(each, table=state.table) for each in _derived(name, addresses, state, managed))
-    else:
-        yield from _derived(name, addresses, state, managed)
+    found = _derived(name, tuple(addresses), tuple(managed), ipv6=state.ipv6)
+    return iter(found) if not state.table else (replace(each, table=state.table) for each in found)
 
 
-def _derived(name: str, addresses: Sequence[Address], state: LinkState, managed: Iterable[str]) -> Iterator[Route]:
-    managed = list(managed)
+# The plan, the verification and the warnings of one look each ask for them.
+@lru_cache(maxsize=256)
+def _derived(name: str, addresses: Sequence[Address], managed: Sequence[str], *, ipv6: bool) -> tuple[Route, ...]:
     shared = {network(each) for each in managed}
     alone = [each for each in addresses if network(each.address) not in shared]
-    yield from _ipv4_entries(name, alone)
-    yield from connected_routes(name, alone)
-    if state.ipv6:
-        yield _direct(name, _MULTICAST, kind="multicast", table=TABLE_LOCAL, metric=IPV6_CONNECTED_METRIC)
-        for address in filter(is_link_local, managed):
-            yield _direct(name, network(address), metric=IPV6_CONNECTED_METRIC)
+    found = [*_ipv4_entries(name, alone), *connected_routes(name, alone)]
+    if ipv6:
+        found.append(_direct(name, _MULTICAST, kind="multicast", table=TABLE_LOCAL, metric=IPV6_CONNECTED_METRIC))
+        local = filter(is_link_local, managed)
+        found += (_direct(name, network(each), metric=IPV6_CONNECTED_METRIC) for each in local)
+    return tuple(found)
 
 
 def _ipv4_entries(name: str, addresses: Iterable[Address]) -> Iterator[Route]:
