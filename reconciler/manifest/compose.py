@@ -133,29 +133,34 @@ class _Builder:
         anchors: dict[str, tuple[Any, int]] = {}
         nodes = self._nodes
         while (kind := type(event := get_event())) is not DocumentEndEvent:
-            if kind is MappingEndEvent or kind is SequenceEndEvent:
+            # Most events are scalars.
+            if kind is ScalarEvent:
+                if in_mapping and key is None:
+                    key = event.value
+                    # Nearly all keys need no check.
+                    if not key or event.tag is not None or key in container or key == "<<":
+                        _check_key(container, event)
+                    continue
+                value = event.value if event.style and event.tag is None else _plain(event)
+                if event.anchor:
+                    anchors[event.anchor] = (value, 1)
+                size = 1
+            elif kind is MappingEndEvent or kind is SequenceEndEvent:
                 value, (container, in_mapping, anchor, start) = container, stack.pop()
                 if anchor:
                     anchors[anchor] = (value, nodes - start)
                 continue
-            if in_mapping and key is None:
-                key = event.value if kind is ScalarEvent else ""
-                # Nearly all keys need no check.
-                if not key or event.tag is not None or key in container or key == "<<":
-                    _check_key(container, event)
+            elif in_mapping and key is None:
+                _check_key(container, event)
                 continue
-            nodes += 1
-            if kind is ScalarEvent:
-                value = event.value if event.style and event.tag is None else _plain(event)
-                if event.anchor:
-                    anchors[event.anchor] = (value, 1)
             elif kind is AliasEvent:
                 if event.anchor not in anchors:
                     raise _error(f"alias *{event.anchor} refers to no complete value above it", event)
                 value, size = anchors[event.anchor]
-                nodes += size
+                size += 1
             else:
-                value = _open(event, len(stack))
+                value, size = _open(event, len(stack)), 1
+            nodes += size
             if nodes > MAX_NODES:
                 raise _error(f"more than {MAX_NODES:,} values, counting each use of an alias", event)
             if in_mapping:

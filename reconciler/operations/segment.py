@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -106,4 +106,4 @@ def without(segments: Sequence[Segment], dropped: Collection[Operation]) -> tupl
 
 def flat(segments: Iterable[Segment]) -> tuple[Operation, ...]:
     """Return the operations of segments in order."""
-    return tuple(operation for segment in segments for operation in segment.operations)
+    return tuple(chain.from_iterable(segment.operations for segment in segments))

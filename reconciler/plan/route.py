@@ -36,12 +36,12 @@ def plan_routes(
         if after is None:
             if before is not None:
                 going.append(DeleteRoute(route=before, doubtful=number >= len(sure)))
-        elif before is not None:
-            _refuse_twins(after, twins.get(after.key, []))
-            coming.append(ReplaceRoute(route=after, before=before))
-        elif not any(serves(after, twin) for twin in twins.get(after.key, [])):
-            _refuse_twins(after, twins.get(after.key, []))
-            coming.append(AddRoute(route=after))
+            continue
+        if rivals := twins.get(after.key):
+            if before is None and any(serves(after, each) for each in rivals):
+                continue
+            raise _refusal(after, rivals[0])
+        coming.append(ReplaceRoute(route=after, before=before) if before else AddRoute(route=after))
     coming.sort(key=lambda op: op.route.needs_gateway)
     going.sort(key=lambda op: not op.route.needs_gateway)
     return coming, going
@@ -72,10 +72,9 @@ def serves(wish: Route, found: Route) -> bool:
     return found == wish
 
 
-def _refuse_twins(wish: Route, twins: list[Route]) -> None:
-    if twins:
-        raise RefusedError(
-            f"route {route_words(wish)}: the route {route_words(twins[0])} is in its place and is not ours; "
-            "delete it in the sandbox, or choose another metric",
-            about=Listed("routes", wish.key),
-        )
+def _refusal(wish: Route, twin: Route) -> RefusedError:
+    return RefusedError(
+        f"route {route_words(wish)}: the route {route_words(twin)} is in its place and is not ours; "
+        "delete it in the sandbox, or choose another metric",
+        about=Listed("routes", wish.key),
+    )
