@@ -176,6 +176,12 @@ class NamedLock:
             return False
         return True
 
+    def is_taken(self) -> bool:
+        """Return whether another object has locked it, of this process or of another one."""
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._start, 1, 0)
+        kind: int = _FLOCK.unpack(fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, asked))[0]
+        return kind != fcntl.F_UNLCK
+
     def release(self) -> None:
         """Unlock."""
         self._set(fcntl.F_UNLCK)

@@ -6,18 +6,21 @@ import os
 import re
 import time
 from collections.abc import Collection
+from contextlib import closing
 
-from reconciler.drivers.given import Given, find_given
+from reconciler.drivers.given import Given, find_given, find_namespaces
+from reconciler.drivers.lock import of_namespace
 from reconciler.model.interface import Origin
 from reconciler.model.sandbox import AttachableDevice
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import Engine, local_engine
 from reconciler.netlink.interface import Link
+from reconciler.rundir import NamedLock
 
 _TEMPORARY = "rcl"
 _TEMPORARY_NAME = re.compile(f"{_TEMPORARY}[0-9a-f]{{8}}")
-# Seconds for another run to bring a device home; it takes 0.02.
-_RETURN_TIMEOUT, _POLL = 1.0, 0.02
+# Seconds for another run to bring a device home; it takes 0.02, and on a busy host some seconds.
+_RETURN_TIMEOUT, _POLL = 30.0, 0.02
 
 
 def attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
@@ -30,8 +33,8 @@ def attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
     deadline = time.monotonic() + _RETURN_TIMEOUT
     while True:
         found = _attachable(devices)
-        # Another run is just bringing it home; if it was killed, this one may take the device as it is.
-        if not any(is_temporary(each.name) for each in found.values()) or time.monotonic() > deadline:
+        on_their_way = [device for device, each in found.items() if is_temporary(each.name)]
+        if not _are_awaited(on_their_way) or time.monotonic() > deadline:
             return found
         time.sleep(_POLL)
 
@@ -40,6 +43,15 @@ def names() -> frozenset[str]:
     """Return the names of all devices of the host."""
     with local_engine() as host:
         return frozenset(link.name for link in host.links())
+
+
+def _are_awaited(devices: Collection[str]) -> bool:
+    """Return whether another run is just bringing a device home. If it was killed, this one may take it as it is."""
+    for each in find_namespaces(devices) if devices else ():
+        with closing(NamedLock(of_namespace(each.device, each.inode))) as lock:
+            if lock.is_taken():
+                return True
+    return False
 
 
 def _attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:

@@ -18,6 +18,11 @@ def refuse_waiting(place: Hashable) -> None:
     pending.check(place)
 
 
+def of_namespace(device: int, inode: int) -> str:
+    """Return the name of the lock of a network namespace, by the device and inode number of its file."""
+    return f"netns {device}:{inode}"
+
+
 class SandboxLock:
     """The lock of one sandbox. Its file is opened when it is first locked: only root can lock, others can look."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from reconciler.drivers import elsewhere, home
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink
-from reconciler.drivers.lock import SandboxLock, refuse_waiting
+from reconciler.drivers.lock import SandboxLock, of_namespace, refuse_waiting
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.files import identity
@@ -52,7 +52,7 @@ class NetnsDriver:
         self._file = open_namespace(address, policy)
         try:
             found = os.fstat(self._file)
-            self._lock = SandboxLock(f"netns {found.st_dev}:{found.st_ino}", address)
+            self._lock = SandboxLock(of_namespace(found.st_dev, found.st_ino), address)
             # Whoever has rights in the namespace decides how much there is to read.
             self._budget = Budget()
             self._kernel = LocalKernel(self._file, self._budget)

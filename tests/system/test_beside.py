@@ -5,13 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconciler.cli.main import main
 from reconciler.converge import apply
+from reconciler.drivers import netns_execute
+from reconciler.drivers.home import attachable
+from reconciler.operations.outcome import Outcome
 from tests.conftest import Kernel, ip
 from tests.system.box import Box, make_box, nic
 from tests.watch.hostile import MANIFEST, Honest, Slow, monitor, serve
@@ -87,6 +93,27 @@ def test_a_device_moves_from_one_sandbox_to_another_in_one_apply(
     assert set(other.state()["links"]) == {"lo", "eth0"}
     said = capsys.readouterr().out.splitlines()
     assert [line[0] for line in said] == ["a", "b"]
+
+
+def test_a_device_that_is_slow_to_come_home_is_awaited(
+    box: Box, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = kernel.tap()
+    box.apply(interfaces=[nic(device)])
+    restore, under_way = netns_execute.restore, threading.Event()
+
+    def slow(*given: Any) -> Outcome:
+        under_way.set()
+        # Longer than anybody would wait for a run that was killed.
+        time.sleep(2)
+        return restore(*given)
+
+    monkeypatch.setattr(netns_execute, "restore", slow)
+    with ThreadPoolExecutor(1) as pool:
+        leaving = pool.submit(box.apply, "--allow-delete", "all", interfaces=[])
+        assert under_way.wait(60)
+        assert attachable([device])[device].name == device
+        leaving.result()
 
 
 def test_an_honest_machine_is_in_sync(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
