@@ -43,8 +43,15 @@ def write(found: Made) -> dict[str, Any]:
     """Return what an interface is made as, without defaults, and without what no manifest can ask for."""
     link = {"link": found.link} if found.link else {}
     known = {option.name: option for option in KINDS[found.kind].options}
-    said = ((name, value) for name, value in found.options if not isinstance(value, str) or value in known[name].names)
+    left_out = unsayable(found)
+    said = ((name, value) for name, value in found.options if name not in left_out)
     return {found.kind: link | {name: value for name, value in said if value != known[name].default}}
+
+
+def unsayable(found: Made) -> dict[str, Value]:
+    """Return the options that no manifest can ask for: their numbers have no names, or are no whole units."""
+    names = {option.name: option.names for option in KINDS[found.kind].options}
+    return {name: value for name, value in found.options if isinstance(value, str) and value not in names[name]}
 
 
 def words(found: Made) -> str:
