@@ -98,6 +98,8 @@ def _link_words(own: Made, known: Mapping[str, Interface], *, complete: bool) ->
     below = known[own.link]
     if below.made and below.made.is_routed:
         yield f"{own.link} is a VRF, which carries no frames of a {own.kind}"
+    if below.made and own.kind == below.made.kind == "macvlan":
+        yield f"{own.link} is a macvlan, and the kernel puts this one beside it, on {below.made.link}; name that link"
     master = known.get(below.master)
     if own.kind == "macvlan" and master and master.made and not master.made.is_routed:
         yield f"{own.link} is a port of {below.master}, so no macvlan can lie on it; put it on {below.master}"
