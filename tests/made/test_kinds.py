@@ -10,12 +10,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from reconciler.cli.main import main
+from reconciler.manifest.sandbox import write
 from reconciler.model.made import KINDS, Option
 from reconciler.model.mark import made_alias
+from reconciler.model.sandbox import Sandbox, VmAddress
 from tests.conftest import Kernel
+from tests.examples import examples
 from tests.machine import Guest
+from tests.strategies import sandboxes
 from tests.system.box import MACS, VmBox, errors
 
 # What `ip -d -j` calls an option, where that is not its word in a command; and a value in its words.
@@ -179,6 +185,32 @@ def test_whatever_is_done_to_them_is_repaired(machine: VmBox, repeats: Callable[
         if len(planned) != count or left or links(machine) != calm or machine.routes_and_rules()[0] != routes:
             wrong[attack] = planned, left
     assert [f"{attack}: {found}" for attack, found in wrong.items()] == []
+
+
+@settings(
+    max_examples=examples(8),
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(pair=st.tuples(*[sandboxes([], VmAddress(name="replaced"), kinds=tuple(KINDS))] * 2))
+def test_b_after_a_is_b_from_nothing(machine: VmBox, pair: tuple[Sandbox, Sandbox]) -> None:
+    first, second = (_sections(each) for each in pair)
+    nothing: dict[str, Any] = {name: [] for name in first}
+    states = []
+    for before in (nothing, first):
+        machine.apply("--allow-delete", "all", **nothing)
+        machine.apply("--allow-delete", "all", **before)
+        machine.apply("--allow-delete", "all", **second)
+        assert machine.diff(**second) == []
+        states.append((links(machine), machine.state()))
+    assert states[0] == states[1]
+
+
+def _sections(sandbox: Sandbox) -> dict[str, Any]:
+    """Return the sections of a manifest, each of which is there."""
+    names = ("interfaces", "neighbours", "routes", "rules")
+    return {name: [] for name in names} | {name: value for name, value in write(sandbox).items() if name in names}
 
 
 # What another program makes: each kind, ports of three masters, and a VLAN on a port of none.
