@@ -17,6 +17,8 @@ from functools import wraps
 from typing import Any
 
 from reconciler.model.ipvs import FWMARK, PROTOCOLS
+from reconciler.model.made import Made
+from reconciler.operations.made import ChangeLink
 
 # What is forgotten: the module and name of a class, a field, and the value in its place, as pickled bytes in base64.
 VARIABLE = "RECONCILER_MUTATION"
@@ -74,6 +76,11 @@ def replaced(given: Any, kind: type, field: str, value: Any) -> Any:
 
     A service is also named by its key, a tuple.
     """
+    if isinstance(given, Made) and kind is Made:
+        return _without_option(given, field, value)
+    if isinstance(given, ChangeLink) and kind is Made and given.made.kind == field.partition(".")[0]:
+        options = _other(given.changes, field.partition(".")[2], value)
+        return dataclasses.replace(given, made=_without_option(given.made, field, value), changes=options)
     if dataclasses.is_dataclass(given) and not isinstance(given, type):
         names = [each.name for each in dataclasses.fields(given) if each.init]
         changes = {name: replaced(getattr(given, name), kind, field, value) for name in names}
@@ -93,3 +100,13 @@ def replaced(given: Any, kind: type, field: str, value: Any) -> Any:
     if kind.__name__ == "Service" and field in _KEY_FIELDS and len(parts) == 3 and parts[0] in {*PROTOCOLS, FWMARK}:
         parts[_KEY_FIELDS.index(field)] = value
     return type(given)(parts) if any(new is not old for new, old in zip(parts, given, strict=True)) else given
+
+
+def _without_option(given: Made, field: str, value: Any) -> Made:
+    """Return a link with another value of an option. `field`: the kind and the option."""
+    kind, _, name = field.partition(".")
+    return dataclasses.replace(given, options=_other(given.options, name, value)) if given.kind == kind else given
+
+
+def _other(options: tuple[tuple[str, Any], ...], name: str, value: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple((each, value if each == name else found) for each, found in options)

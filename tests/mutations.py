@@ -1,5 +1,7 @@
 """Drop each field of each object from the encoders, and look whether the tests of tests/completeness notice.
 
+An option of a kind of link that is made in a sandbox is a field as well, such as Made.bridge.stp (tests/made).
+
     python -m tests.mutations [NAME…]
 
 NAME is a class of the model or CLASS.FIELD; without one, all fields. A scratch copy of the tree is changed, and each
@@ -29,13 +31,22 @@ from xml.etree import ElementTree as ET
 
 from reconciler.guest import launch
 from reconciler.manifest.sandbox import complete, read_sections
-from tests.completeness.conftest import GUEST
+from reconciler.model.made import KINDS, Made
 from tests.completeness.rows import BALANCED, IGNORED, INSIDE, PLUGGED, ROWS, WITHOUT_ROW, Row, sections
+from tests.conftest import GUEST
+from tests.made.test_kinds import NEEDED, OTHERS
 from tests.mutation import ENTRANCES, VARIABLE
 
 ROOT = Path(__file__).parent.parent
 # Seconds for the tests of one object.
 TIMEOUT = 900
+
+
+# The options of links that are made in a sandbox: one test has all those of a kind.
+OPTIONS = [
+    Row(Made, f"{kind}.{name}", {}, {}, value, "") for kind, others in OTHERS.items() for name, value in others.items()
+]
+ALL = [*ROWS, *OPTIONS]
 
 
 class Tested(NamedTuple):
@@ -48,6 +59,10 @@ class Tested(NamedTuple):
 
 def dropped(row: Row) -> Any:
     """Return the value that an encoder sees in the place of the field of a row."""
+    if row in OPTIONS:
+        kind, _, name = row.field.partition(".")
+        (option,) = (each for each in KINDS[kind].options if each.name == name)
+        return NEEDED[kind][name] if option.default is None else option.default
     default = defaults(row.kind)[row.field]
     return _written(row) if default is dataclasses.MISSING else default
 
@@ -101,6 +116,9 @@ def copy(to: Path) -> None:
 
 def nodes(kind: type, first: str) -> list[str]:
     """Return the tests of an object by their names for pytest, those of the field `first` before the others."""
+    if kind is Made:
+        kinds = sorted(OTHERS, key=lambda each: each != first.partition(".")[0])
+        return [f"tests/made/test_kinds.py::test_each_option_is_what_ip_reads[{each}]" for each in kinds]
     tests = {
         "test_a_namespace_has_what_the_manifest_says": INSIDE,
         "test_a_machine_has_what_the_manifest_says": PLUGGED,
@@ -145,7 +163,7 @@ def judged(report: str) -> tuple[int, tuple[str, ...]]:
 @contextmanager
 def guest(rows: Sequence[Row]) -> Iterator[dict[str, str]]:
     """Run a virtual machine for the rows that need one, and yield the environment that names it."""
-    if not {*map(_name, rows)} & {*map(_name, (*PLUGGED, *BALANCED, *IGNORED))}:
+    if not {*map(_name, rows)} & {*map(_name, (*PLUGGED, *BALANCED, *IGNORED, *OPTIONS))}:
         yield {}
         return
     name = f"mutations-{os.getpid()}"
@@ -162,14 +180,14 @@ def _name(row: Row) -> str:
 
 def chosen(names: Sequence[str]) -> list[Row]:
     """Return a row for each field that is named, or for all. Raise LookupError for an unknown name."""
-    rows = {_name(row): row for row in reversed(ROWS)}
+    rows = {_name(row): row for row in reversed(ALL)}
     for name in names:
         if not any(name in {each, each.partition(".")[0]} for each in rows):
             raise LookupError(
                 f"{name} is neither a class of the model nor CLASS.FIELD with a row in tests/completeness"
             )
     wanted = [row for each, row in rows.items() if not names or {each, each.partition(".")[0]} & {*names}]
-    return sorted(wanted, key=ROWS.index)
+    return sorted(wanted, key=ALL.index)
 
 
 def main(names: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Address, Interface
+from reconciler.model.made import KINDS, made, made_key
 from reconciler.model.metric import Metrics, ordered
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import (
@@ -30,7 +31,7 @@ from reconciler.model.route import (
     usual_scope,
 )
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
-from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.model.sandbox import DriverAddress, Sandbox
 
 INTERFACES_MAX = 3
 ADDRESSES_MAX = 3
@@ -39,6 +40,8 @@ NEIGHBOURS_MAX = 6
 RULES_MAX = 8
 
 NAMES = ("eth0", "eth1", "eth2", "uplink")
+# Of links that are made in the sandbox.
+MADE_NAMES = ("m0", "m1", "m2", "m3")
 MACS = tuple(f"02:42:20:6f:a3:{number:02x}" for number in range(1, 7))
 # Not below the IPv6 minimum (RFC 8200), where a kernel takes IPv6 off the link.
 MTUS = (1280, 1400, 1500)
@@ -106,6 +109,52 @@ def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr:
     of_network = {network(subnet): draw(options()) for subnet in subnets(number)}
     own = [_optional(each, of_network[network(each.address)]) for each in own]
     return Interface(name=name, device=device, hw_addr=hw_addr, mtu=draw(st.sampled_from(MTUS)), addresses=tuple(own))
+
+
+@st.composite
+def made_links(draw: st.DrawFn, kinds: Sequence[str], nics: Sequence[Interface]) -> list[Interface]:
+    """The NICs, some of them as ports, and links of these kinds that lie on them and on each other.
+
+    Nothing is left to the kernel, which keeps what it once chose. Ports of bonds and VRFs have no addresses, as their
+    routes are in other tables.
+    """
+    found: list[Interface] = []
+    for number, name in enumerate(MADE_NAMES):
+        kind = draw(st.sampled_from((None, *kinds)))
+        # A VRF carries no frames, and a macvlan on a macvlan is one beside it.
+        flat = {"vrf", kind} if kind == "macvlan" else {"vrf"}
+        below = [each.name for each in (*nics, *found) if not (each.made and each.made.kind in flat)]
+        if kind is None or (KINDS[kind].on_link and not below):
+            continue
+        by_kind: dict[str, dict[str, Any]] = {
+            "vlan": {"id": 5 + number},
+            "vrf": {"table": 1000 + number},
+            "bridge": {"ageingTime": draw(st.sampled_from((60, 300))), "multicastSnooping": draw(st.booleans())},
+            "bond": {"mode": draw(st.sampled_from(("balance-rr", "active-backup")))},
+            "macvlan": {"mode": "private"},
+            "dummy": {},
+        }
+        link = draw(st.sampled_from(below)) if KINDS[kind].on_link else ""
+        own = draw(interfaces(10 + number, made_key(kind, name), name=name, hw_addr=f"02:42:20:6f:a4:{number:02x}"))
+        addresses = () if kind == "vrf" else own.addresses
+        found.append(replace(own, mtu=MTUS[0], made=made(kind, by_kind[kind], link), addresses=addresses))
+    return [draw(_ports(each, found)) for each in (*nics, *found)]
+
+
+def _ports(each: Interface, made: Sequence[Interface]) -> st.SearchStrategy[Interface]:
+    """An interface as it is, and as a port of each link that takes it."""
+    above = {other.made.kind for other in made if other.made and other.made.link == each.name}
+    ways = [each, each]
+    for master in made:
+        kind = master.made.kind if master.made else ""
+        bare = replace(each, master=master.name, addresses=())
+        if each.made and each.made.kind != "dummy":
+            continue
+        if kind == "bridge" and "macvlan" not in above:
+            ways.append(replace(each, master=master.name))
+        elif kind == "vrf" or (kind == "bond" and each.made and not above):
+            ways.append(bare)
+    return st.sampled_from(ways)
 
 
 def gateways(interface: Interface, *, ipv6: bool) -> list[tuple[str, bool]]:
@@ -271,11 +320,16 @@ def _without_decoration(rule: Rule) -> Rule:
 
 @st.composite
 def sandboxes(
-    draw: st.DrawFn, devices: Sequence[str], driver: NetnsAddress, *, sandbox_id: str = "generated"
+    draw: st.DrawFn,
+    devices: Sequence[str],
+    driver: DriverAddress,
+    *,
+    sandbox_id: str = "generated",
+    kinds: Sequence[str] = (),
 ) -> Sandbox:
     """A sandbox with all sections but IPVS, of some of the given host devices under names of its own.
 
-    The same device has the same subnets in each sandbox, whatever its name there.
+    The same device has the same subnets in each sandbox, whatever its name there. `kinds`: of links that are made.
     """
     count = draw(st.integers(0, min(len(devices), INTERFACES_MAX)))
     chosen = draw(st.permutations(range(len(devices))))[:count]
@@ -284,13 +338,15 @@ def sandboxes(
         draw(interfaces(number, devices[number], name=name, hw_addr=mac))
         for number, name, mac in zip(chosen, names, macs, strict=False)
     )
+    interfaces_ = draw(made_links(kinds, nics)) if kinds else list(nics)
     count = draw(st.integers(0, ROUTES_MAX))
-    section = st.lists(routes(nics), min_size=count, max_size=count, unique_by=lambda route: route.key)
+    usable = [each for each in interfaces_ if each.addresses or each in nics]
+    section = st.lists(routes(usable), min_size=count, max_size=count, unique_by=lambda route: route.key)
     near = st.lists(neighbours(nics), max_size=NEIGHBOURS_MAX, unique_by=lambda each: each.key) if nics else st.just([])
     return Sandbox(
         id=sandbox_id,
         driver=driver,
-        interfaces=nics,
+        interfaces=tuple(interfaces_),
         neighbours=tuple(draw(near)),
         routes=tuple(draw(section)),
         rules=tuple(draw(st.lists(rules(), max_size=RULES_MAX, unique_by=_without_decoration))),

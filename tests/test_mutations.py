@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reconciler.model.ipvs import Server, Service
+from reconciler.model.made import Made, made
 from reconciler.model.route import NextHop, Route
 from reconciler.operations.ipvs import AddServer
+from reconciler.operations.made import AddLink, ChangeLink
 from reconciler.operations.route import AddRoute
 from tests import mutations
 from tests.completeness.rows import ROWS, Row
@@ -41,7 +44,7 @@ def test_the_tests_of_an_object_begin_with_those_of_the_field() -> None:
 
 def test_each_field_is_tried_once() -> None:
     chosen = mutations.chosen([])
-    assert {(row.kind, row.field) for row in chosen} == {(row.kind, row.field) for row in ROWS}
+    assert {(row.kind, row.field) for row in chosen} == {(row.kind, row.field) for row in mutations.ALL}
     assert len({(row.kind, row.field) for row in chosen}) == len(chosen)
 
 
@@ -58,6 +61,17 @@ def test_a_field_is_replaced_wherever_its_object_is() -> None:
     server = AddServer(service=("udp", "10.0.0.1", 53), server=Server(address="10.0.0.2", port=53))
     assert replaced(server, Service, "port", 54) == AddServer(service=("udp", "10.0.0.1", 54), server=server.server)
     assert replaced(server, Server, "port", 54).server.port == 54
+
+
+def test_an_option_is_replaced_in_a_link_and_in_its_change() -> None:
+    stp = made("bridge", {"stp": True})
+    change = ChangeLink(name="br0", made=stp, changes=(("stp", True), ("ageingTime", 60)))
+    found = replaced((AddLink(name="br0", made=stp), change), Made, "bridge.stp", False)
+    assert found == (
+        AddLink(name="br0", made=made("bridge", {})),
+        replace(change, made=made("bridge", {}), changes=(("stp", False), ("ageingTime", 60))),
+    )
+    assert replaced(change, Made, "bond.stp", False) == change
 
 
 def test_an_error_is_no_failure(tmp_path: Path) -> None:

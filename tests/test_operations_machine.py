@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from reconciler.guest.qmp import Monitor
-from reconciler.model.machine import Other
+from reconciler.model.machine import Macvtap, Other
 from reconciler.model.sandbox import LibvirtAddress
 from reconciler.operations import Operation
 from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
@@ -51,6 +51,11 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
         AddNetdev(device="tap1", queues=4),
         "+",
         "netdev_add tap,id=reconciler-tap1,ifname=tap1,script=no,downscript=no,queues=4",
+    ),
+    (
+        AddNetdev(device="mv1", queues=1, macvtap=Macvtap(7, "02:00:00:00:00:01")),
+        "+",
+        "getfd reconciler-mv1 </dev/tap7; netdev_add tap,id=reconciler-mv1,fd=reconciler-mv1",
     ),
     (
         AddNetdev(device="tap1", queues=1, vhost_user_socket=SOCKET),

@@ -25,7 +25,8 @@ FIELDS: list[tuple[type, str, Any]] = [
 ]
 # The other fields that are compared, although no manifest says them, in the same order in each process. Flags of other
 # programs are not, nor who made an object.
-UNSAID = sorted((each for each in NOT_SAID if each[0] in KINDS and each[1] not in {"protocol", "other_flags"}), key=str)
+UNCOMPARED = {*((kind, field) for kind in KINDS for field in ("protocol", "other_flags")), (Interface, "marked")}
+UNSAID = sorted((each for each in NOT_SAID - UNCOMPARED if each[0] in KINDS), key=str)
 FIELDS += [(kind, field, EXAMPLES[kind][next(iter(EXAMPLES[kind]))]) for kind, field in UNSAID]
 # It says what the weights of a service are compared with, and is never observed.
 FIELDS.remove((Service, "ignore", EXAMPLES[Service]["ignore"]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from reconciler.drivers.survey import Inventory
 from reconciler.formats.iproute2 import Item, address_words, item_words, protocol_words, route_words
 from reconciler.manifest import route, rule
 from reconciler.manifest.expressible import is_expressible, leave_out
+from reconciler.manifest.made import unsayable
 from reconciler.manifest.sandbox import write
 from reconciler.manifest.sections import SECTIONS, everything
 from reconciler.model.interface import Interface
@@ -44,6 +45,7 @@ def _document(found: Inventory) -> tuple[dict[str, Any], list[str]]:
     """Return the manifest, which is valid, and what it lacks, in words."""
     left: list[str] = []
     interfaces = [each for each in found.observed.sandbox.interfaces or () if _is_whole(each, left)]
+    interfaces = list(_without_derived(interfaces))
     left += [f"interfaces: {name}: {reason}" for name, reason in found.left.items()]
     sandbox, around = found.observed.sandbox, found.observed.around
     names = {each.name for each in sandbox.interfaces or ()} - {each.name for each in interfaces} | found.left.keys()
@@ -73,9 +75,22 @@ def _is_whole(interface: Interface, left: list[str]) -> bool:
 
     Add to `left` what it cannot say.
     """
-    words = [address_words(each) for each in interface.addresses if each.peer or each.opaque]
-    left += [f"interfaces: {interface.name}: no manifest can express its address {each}" for each in words]
+    words = [f"address {address_words(each)}" for each in interface.addresses if each.peer or each.opaque]
+    words += [f"{name} {value}" for name, value in unsayable(interface.made).items()] if interface.made else []
+    left += [f"interfaces: {interface.name}: no manifest can express its {each}" for each in words]
     return not words
+
+
+def _without_derived(interfaces: Sequence[Interface]) -> Iterator[Interface]:
+    """Yield interfaces. Those that are made there leave a MAC address to the kernel that is that of a link or port."""
+    owners = defaultdict[str, set[str]](set)
+    for each in interfaces:
+        owners[each.hw_addr].add(each.name)
+    ports = {(each.master, each.name) for each in interfaces}
+    for each in interfaces:
+        others = owners[each.hw_addr] if each.made else set[str]()
+        derived = each.made and (each.made.link in others or any((each.name, other) in ports for other in others))
+        yield replace(each, hw_addr="") if derived else each
 
 
 def _routes(routes: tuple[Route, ...], gone: frozenset[str], left: list[str]) -> Iterator[Route]:
@@ -112,7 +127,7 @@ def _items(items: tuple[Any, ...], gone: frozenset[str], left: list[str]) -> Ite
 
 def _notes(found: Inventory, document: dict[str, Any]) -> Iterator[str]:
     """Yield what a person has to know of what the manifest has."""
-    devices = {each["device"]: each["name"] for each in document.get("interfaces", ())}
+    devices = {each["device"]: each["name"] for each in document.get("interfaces", ()) if "device" in each}
     # QEMU knows the TAP of a NIC.
     nameless = frozenset[str]() if found.observed.around.machine else found.observed.around.unrecorded
     for device in sorted(nameless & devices.keys()):

@@ -10,6 +10,7 @@ from reconciler.manifest.load import Manifest
 from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, VmAddress
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.interface import DetachInterface, MoveOperation
+from reconciler.operations.made import AddLink
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.route import DeleteRoute
 from reconciler.operations.segment import (
@@ -63,7 +64,8 @@ def _moves(operations: Iterable[MoveOperation], driver: DriverAddress) -> Iterat
 
 
 def _network_words(operation: NetworkOperation) -> str:
-    if isinstance(operation, AwaitAddress):
+    if isinstance(operation, AwaitAddress | AddLink):
+        # All of its commands are for the sandbox.
         return f"sh -c {quote(operation.command)}"
     may_fail = isinstance(operation, DeleteRoute) and operation.doubtful
     return f"{operation.command}{' || true' if may_fail else ''}"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from reconciler.drivers.provenance import doubt
 from reconciler.errors import RefusedError
 from reconciler.model.identity import HostDevice, Nic, NicAddress
-from reconciler.model.interface import Interface
+from reconciler.model.interface import LOOPBACK, Interface
+from reconciler.model.made import KINDS, made_key
+from reconciler.model.mark import made_name
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.interface import Link
 from reconciler.plan.address import wrong_primaries
 from reconciler.remaining import remaining
+from reconciler.wording import quote
 
 
 def not_adopted(index: int, wish: Interface, reason: str) -> RefusedError:
@@ -42,12 +45,58 @@ def choose(desired: Sandbox, ours: Collection[str], others: Mapping[str, Link], 
     return taken
 
 
+def others(links: Iterable[Link], ours: Iterable[Link]) -> dict[str, Link]:
+    """Return the links of other owners by their names: without `lo`, without `ours`, and without those that we made."""
+    known = {link.index for link in ours}
+    return {
+        link.name: link
+        for link in links
+        if link.index not in known and link.name != LOOPBACK and not made_name(link.alias)
+    }
+
+
+def made_by_others(links: Mapping[str, Link]) -> dict[str, Link]:
+    """Return the links of other owners that are made in the sandbox and that a manifest can have, by their keys.
+
+    Nothing has to prove where they came from: they never leave the sandbox.
+    """
+    return {
+        made_key(link.kind, link.name): link
+        for link in links.values()
+        if link.kind in KINDS and link.peer_namespace is None
+    }
+
+
+def made_objection(link: Link) -> str:
+    """Return why a link that another program made in the sandbox cannot be adopted, or ""."""
+    return f"its alias is where our mark would be: ip link set dev {quote(link.name)} alias ''" if link.alias else ""
+
+
+def choose_made(desired: Sandbox, links: Mapping[str, Link]) -> dict[str, Link]:
+    """Return the links of other owners that have the names of desired ones that are made in the sandbox, by their keys.
+
+    RefusedError if one is of another kind, or cannot be marked.
+    """
+    known = made_by_others(links)
+    taken = {}
+    for index, wish in enumerate(desired.interfaces or ()):
+        link = links.get(wish.name) if wish.made else None
+        if wish.made is None or link is None:
+            continue
+        if wish.device not in known:
+            raise not_adopted(index, wish, f"it is no {wish.made.kind} that is made there")
+        if reason := made_objection(link):
+            raise not_adopted(index, wish, reason)
+        taken[wish.device] = link
+    return taken
+
+
 def check_alike(desired: Sandbox, observed: Observed) -> None:
     """Raise RefusedError if a NIC that is to be adopted differs from the desired one, or its device is taken."""
     around = observed.around
     had = {each.device: each for each in observed.sandbox.interfaces or ()}
     for index, wish in enumerate(desired.interfaces or ()):
-        if wish.device not in around.unrecorded:
+        if wish.device not in around.unrecorded and had.get(wish.device, wish).marked:
             continue
         if wish.device in (around.devices or ()):
             advice = "choose another `device`: the name that this one gets on the host when it leaves the sandbox"

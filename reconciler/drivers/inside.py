@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, assert_never
 
 from reconciler.model.address import link_local
 from reconciler.model.interface import LOOPBACK, Interface, LinkState
-from reconciler.model.made import KINDS, Made, made_key
+from reconciler.model.made import KINDS, Made, is_made_key, made_key
 from reconciler.model.mark import made_name
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.model.sysctl import IP_FORWARD, IP_FORWARD6, Sysctls
@@ -111,9 +111,11 @@ class Inside:
     ) -> Observed:
         """Read the sandbox. `links` are all links in it; `ours` are those of the host that are ours, by their devices.
 
+        Links that are made in it and to be adopted are among `ours`, by their keys.
+
         The kernel completes a new IPv6 address a moment after it has added it: wait for that.
         """
-        ours = {**ours, **_made_here(links, ours)}
+        ours = {**ours, **_made_here(links, ours, desired)}
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         # Of an IPVS table, warnings about its services need them.
         needs_addresses = not is_ipvs_only(desired) or bool(desired.ipvs and desired.ipvs.services)
@@ -218,12 +220,13 @@ class _Place(NamedTuple):
     own: frozenset[int]
 
 
-def _made_here(links: list[Link], ours: Mapping[str, OwnedLink]) -> dict[str, OwnedLink]:
-    """Return the links that we made in the sandbox, by their keys."""
+def _made_here(links: list[Link], ours: Mapping[str, OwnedLink], desired: Sandbox) -> dict[str, OwnedLink]:
+    """Return the links that we made in the sandbox, by their keys, and those that an undo leaves to their owners."""
     given = {each.link.index for each in ours.values()}
+    left = {each.key for each in desired.interfaces or () if not each.marked}
     found: dict[str, OwnedLink] = {}
     for link in links:
-        name = made_name(link.alias)
+        name = made_name(link.alias) or (link.name if made_key(link.kind, link.name) in left else "")
         if name and link.kind in KINDS and link.index not in given:
             # Another program may have renamed a link, or copied its alias: then the one that has the name is ours.
             key = made_key(link.kind, name)
@@ -290,7 +293,7 @@ class _Nic(NamedTuple):
     def to_model(self, device: str, tuned: Sysctls) -> Interface:
         """Return the interface as a manifest would describe it. What that leaves to the kernel is left out."""
         link, wish = self.owned.link, self.wish
-        is_made = device == made_key(link.kind, made_name(link.alias))
+        is_made = is_made_key(device)
         below = self.place.links.get(link.link) if link.peer_namespace is None else None
         return Interface(
             name=link.name,
@@ -299,6 +302,7 @@ class _Nic(NamedTuple):
             mtu=0 if is_made and wish and not wish.mtu else link.mtu,
             made=_made(link, below.name if below else "") if is_made else None,
             master=self._port_of(),
+            marked=not is_made or bool(made_name(link.alias)),
             up=link.up,
             queues=self.owned.queues,
             vhost_user_socket=self.owned.socket,

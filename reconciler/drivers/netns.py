@@ -21,8 +21,7 @@ from reconciler.drivers.lock import SandboxLock, of_namespace, refuse_waiting
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
 from reconciler.manifest.files import identity
-from reconciler.model.interface import LOOPBACK, Interface, Origin, given
-from reconciler.model.mark import made_name
+from reconciler.model.interface import Interface, Origin, given
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
 from reconciler.netlink.budget import Budget
@@ -96,8 +95,9 @@ class NetnsDriver:
 
         with self._budget.step():
             ours, others = self._sorted()
+            made = adopting.choose_made(desired, others)
             taken = adopting.choose(desired, ours, others, self._inside.engine.channel)
-            observed = self._observe(desired, quick=False, taken=taken)
+            observed = self._observe(desired, quick=False, taken=taken, made=made)
         adopting.check_alike(desired, observed)
         return observed
 
@@ -107,28 +107,32 @@ class NetnsDriver:
 
         with self._budget.step():
             _, others = self._sorted()
-            taken, left = survey.sort(others, sandbox.id, self._inside.engine.channel)
-            return survey.Inventory(self._observe(sandbox, quick=False, taken=taken), left)
+            made, left, rest = survey.sort_made(others)
+            taken, more = survey.sort(rest, sandbox.id, self._inside.engine.channel)
+            return survey.Inventory(self._observe(sandbox, quick=False, taken=taken, made=made), left | more)
 
     def _sorted(self) -> tuple[Collection[str], dict[str, Link]]:
-        """Return the devices that are here by record, and the other links by name, without `lo`."""
+        """Return the devices that are here by record, and the links of other owners by name."""
+        from reconciler.drivers import adopting
+
         links = self._inside.engine.links()
         ours = self._given.recognise(links).ours
-        known = {link.index for link, _ in ours.values()}
-        return ours.keys(), {
-            link.name: link
-            for link in links
-            if link.index not in known and link.name != LOOPBACK and not made_name(link.alias)
-        }
+        return ours.keys(), adopting.others(links, (link for link, _ in ours.values()))
 
-    def _observe(self, desired: Sandbox, *, quick: bool, taken: Mapping[str, Link] = _NONE) -> Observed:
-        """Read the namespace. `taken`: the NICs of other owners that count as ours, by their devices."""
+    def _observe(
+        self, desired: Sandbox, *, quick: bool, taken: Mapping[str, Link] = _NONE, made: Mapping[str, Link] = _NONE
+    ) -> Observed:
+        """Read the namespace. `taken`: the NICs of other owners that count as ours, by their devices.
+
+        `made`: the same of links that are made in the namespace, by their keys.
+        """
         links = self._inside.engine.links()
         ours, unproven = self._given.recognise(links)
         ours |= {device: (link, _origin(device, link)) for device, link in taken.items()}
         wanted = desired.interfaces or ()
         wishes = {wish.device: wish for wish in given(wanted)}
         owned = {device: _owned_link(link, wishes.get(device), wanted) for device, (link, _) in ours.items()}
+        owned |= {key: OwnedLink(link) for key, link in made.items()}
         observed = self._inside.observe(desired, links, owned, quick=quick)
         devices = home.attachable([device for device in wishes if device not in ours or device in taken])
         for index, wish in enumerate(wanted):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from reconciler.drivers import home
+from reconciler.drivers.adopting import made_by_others, made_objection
 from reconciler.drivers.provenance import doubt
 from reconciler.model.interface import NAME_MAX, is_manifest_name
 from reconciler.model.sandbox import Observed
@@ -22,6 +23,17 @@ class Inventory(NamedTuple):
 
     observed: Observed
     left: dict[str, str]
+
+
+def sort_made(others: Mapping[str, Link]) -> tuple[dict[str, Link], dict[str, str], dict[str, Link]]:
+    """Return the links of other owners that are made in the sandbox and that a manifest can have, by their keys.
+
+    Also return `Inventory.left` of those that it cannot have, and all links that are not made there, by their names.
+    """
+    made = made_by_others(others)
+    left = {link.name: words for link in made.values() if (words := made_objection(link) or is_down(link))}
+    rest = {name: link for name, link in others.items() if link not in made.values()}
+    return {key: link for key, link in made.items() if link.name not in left}, left, rest
 
 
 def sort(others: Mapping[str, Link], sandbox: str, channel: Channel) -> tuple[dict[str, Link], dict[str, str]]:
@@ -42,6 +54,11 @@ def _objection(link: Link, channel: Channel) -> str:
         return "it has no Ethernet MAC address"
     if reason := doubt(link, channel):
         return f"nothing proves that it is a device of this host: {reason}"
+    return is_down(link)
+
+
+def is_down(link: Link) -> str:
+    """Return why a manifest cannot have a link that is down, or ""."""
     return "" if link.up else "it is down, and an interface of a manifest is up"
 
 

@@ -46,7 +46,12 @@ def rename_command(name: str, new_name: str) -> str:
 
 def add_link_command(name: str, made: Made) -> str:
     """Return the commands that make a link in the sandbox and mark it as ours."""
-    return f"ip link add {made_words(name, made)} && ip link set dev {quote(name)} alias {quote(made_alias(name))}"
+    return f"ip link add {made_words(name, made)} && {mark_link_command(name)}"
+
+
+def mark_link_command(name: str, *, marked: bool = True) -> str:
+    """Return the command that marks a link that is made in the sandbox as ours, or takes the mark away."""
+    return f"ip link set dev {quote(name)} alias {quote(made_alias(name) if marked else '')}"
 
 
 def made_words(name: str, made: Made) -> str:

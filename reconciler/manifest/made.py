@@ -43,8 +43,15 @@ def write(found: Made) -> dict[str, Any]:
     """Return what an interface is made as, without defaults, and without what no manifest can ask for."""
     link = {"link": found.link} if found.link else {}
     known = {option.name: option for option in KINDS[found.kind].options}
-    said = ((name, value) for name, value in found.options if not isinstance(value, str) or value in known[name].names)
+    left_out = unsayable(found)
+    said = ((name, value) for name, value in found.options if name not in left_out)
     return {found.kind: link | {name: value for name, value in said if value != known[name].default}}
+
+
+def unsayable(found: Made) -> dict[str, Value]:
+    """Return the options that no manifest can ask for: their numbers have no names, or are no whole units."""
+    names = {option.name: option.names for option in KINDS[found.kind].options}
+    return {name: value for name, value in found.options if isinstance(value, str) and value not in names[name]}
 
 
 def words(found: Made) -> str:
@@ -91,6 +98,8 @@ def _link_words(own: Made, known: Mapping[str, Interface], *, complete: bool) ->
     below = known[own.link]
     if below.made and below.made.is_routed:
         yield f"{own.link} is a VRF, which carries no frames of a {own.kind}"
+    if below.made and own.kind == below.made.kind == "macvlan":
+        yield f"{own.link} is a macvlan, and the kernel puts this one beside it, on {below.made.link}; name that link"
     master = known.get(below.master)
     if own.kind == "macvlan" and master and master.made and not master.made.is_routed:
         yield f"{own.link} is a port of {below.master}, so no macvlan can lie on it; put it on {below.master}"

@@ -90,6 +90,8 @@ class Interface:
 
     `made`: what it is if it is made in the sandbox. Then `device` is `made_key`, and an empty `hw_addr` and an `mtu` of
     0 leave these to the kernel, also in an observed one. `master`: the NIC of ours that it is a port of, or "".
+    `marked`: whether a link that is made in the sandbox has our mark; False of one that is adopted, and where an undo
+    leaves it to its former owner. It is not compared.
 
     `queues` 0 means one queue. `up` is False only for an observed NIC: a desired one is always up. `sysctls` of an
     observed NIC are those that its desired one names.
@@ -106,6 +108,7 @@ class Interface:
     up: bool = True
     made: Made | None = None
     master: str = ""
+    marked: bool = field(default=True, compare=False)
 
     @property
     def prefixes(self) -> list[str]:

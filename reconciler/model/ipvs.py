@@ -303,6 +303,11 @@ class Ipvs:
     drain: int = 0
     guard: str = ""
 
+    @property
+    def leaves_services(self) -> bool:
+        """Return whether it is about settings alone. A section that asks for nothing is about all that there is."""
+        return self.services is None and self != Ipvs()
+
     def excludes(self, key: ServiceKey) -> bool:
         """Return whether a service must not be touched."""
         return any(each.covers(key) for each in self.exclude)

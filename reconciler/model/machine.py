@@ -44,10 +44,20 @@ class Plugged(NamedTuple):
     other: Other | None = None
 
 
+class Macvtap(NamedTuple):
+    """A TAP that lies on another device of the host, as a macvlan does, and gets the frames to its own MAC address.
+
+    QEMU gets it as an open file, /dev/tap with the `number` of the link behind it.
+    """
+
+    number: int
+    hw_addr: str
+
+
 class Tap(NamedTuple):
     """A device of the host that may be plugged.
 
-    Whether it is a TAP, has several queues, its MTU, and whether it is in use.
+    Whether it is a TAP, has several queues, its MTU, and whether it is in use. `macvtap`: None for any other TAP.
     """
 
     is_tap: bool
@@ -55,6 +65,7 @@ class Tap(NamedTuple):
     mtu: int
     up: bool
     busy: bool
+    macvtap: Macvtap | None = None
 
 
 class Managers(NamedTuple):

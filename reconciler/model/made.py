@@ -216,3 +216,8 @@ def _value_words(option: Option, value: Value) -> str:
 def made_key(kind: str, name: str) -> str:
     """Return what identifies a link that is made, in place of a device of the host: no device has such a name."""
     return f"{kind}:{name}"
+
+
+def is_made_key(device: str) -> bool:
+    """Return whether that identifies a link that is made in the sandbox."""
+    return ":" in device

@@ -82,7 +82,8 @@ class IpvsEngine:
 
         A service is ours if it carries our mark or `desired` names it, unless `desired` excludes it. A quick look reads
         the kernel's listing. It trusts that if the kernel has many services and cannot tell all servers at once: then
-        it does not see changes of thresholds and tunnels, which the listing lacks.
+        it does not see changes of thresholds and tunnels, which the listing lacks. If `desired` is about settings
+        alone, services are not read.
         """
         names = sorted({NODEST, CONNTRACK, *(name for name, _ in desired.sysctls)})
         read = read_numbers(self.kernel, [f"{_PREFIX}{name}" for name in names])
@@ -91,8 +92,9 @@ class IpvsEngine:
         if expiring:
             values[NODEST] = 0
         table = IpvsTable(replace(desired, timeouts=self.timeouts(), sysctls=tuple(values.items())), expiring)
-        services = self._read_services(desired.services or (), table, quick=quick)
-        table.ipvs = replace(table.ipvs, services=tuple(services))
+        if not desired.leaves_services:
+            services = self._read_services(desired.services or (), table, quick=quick)
+            table.ipvs = replace(table.ipvs, services=tuple(services))
         return table
 
     def timeouts(self) -> Timeouts:

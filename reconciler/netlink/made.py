@@ -15,7 +15,7 @@ from reconciler.errors import ProtocolError
 from reconciler.model.made import KINDS, Made, Option, Value, made, unusual
 from reconciler.model.mark import made_alias
 from reconciler.netlink import message
-from reconciler.operations.made import AddLink, ChangeLink, DeleteLink
+from reconciler.operations.made import AddLink, ChangeLink, DeleteLink, MadeOperation, MarkLink
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
@@ -46,7 +46,7 @@ def _number(option: Option, value: bytes) -> int:
     return int(number)
 
 
-def encode(operation: AddLink | ChangeLink | DeleteLink, indexes: dict[str, int], sequence: int) -> bytes:
+def encode(operation: MadeOperation, indexes: dict[str, int], sequence: int) -> bytes:
     """Build the messages of an operation. KeyError for an unknown name. `indexes`: of links; an addition updates it."""
     match operation:
         case AddLink():
@@ -54,6 +54,8 @@ def encode(operation: AddLink | ChangeLink | DeleteLink, indexes: dict[str, int]
         case ChangeLink():
             info = _info(operation.made.kind, operation.changes)
             return message.pack(message.NEW_LINK, message.REQUEST, sequence, _header(indexes[operation.name]) + info)
+        case MarkLink():
+            return _encode_mark(operation, indexes[operation.name], sequence)
         case DeleteLink():
             return message.pack(_DELETE_LINK, message.REQUEST, sequence, _header(indexes[operation.name]))
         case _:
@@ -71,12 +73,17 @@ def _encode_added(operation: AddLink, indexes: dict[str, int], sequence: int) ->
     if wanted.link:
         body += message.attribute(_IFLA_LINK, _U32.pack(indexes[wanted.link]))
     body += _info(wanted.kind, unusual(wanted))
-    marked = _header(index) + message.attribute(_IFLA_IFALIAS, made_alias(operation.name).encode())
     flags = message.REQUEST | message.CREATE | message.EXCLUSIVE
     indexes[operation.name] = index
-    return message.pack(message.NEW_LINK, flags, sequence, body) + message.pack(
-        message.NEW_LINK, message.REQUEST, sequence, marked
+    return message.pack(message.NEW_LINK, flags, sequence, body) + _encode_mark(
+        MarkLink(name=operation.name), index, sequence
     )
+
+
+def _encode_mark(operation: MarkLink, index: int, sequence: int) -> bytes:
+    alias = made_alias(operation.name).encode() if operation.marked else b""
+    body = _header(index) + message.attribute(_IFLA_IFALIAS, alias)
+    return message.pack(message.NEW_LINK, message.REQUEST, sequence, body)
 
 
 def _new_index(taken: Collection[int]) -> int:

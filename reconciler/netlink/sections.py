@@ -25,7 +25,7 @@ from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
-from reconciler.operations.made import AddLink, ChangeLink, DeleteLink
+from reconciler.operations.made import AddLink, ChangeLink, DeleteLink, MarkLink
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 
@@ -120,7 +120,7 @@ def encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) 
             return interface.encode_address(operation, indexes, sequence)
         case SetLink():
             return interface.encode_link(operation, indexes, sequence)
-        case AddLink() | ChangeLink() | DeleteLink():
+        case AddLink() | ChangeLink() | MarkLink() | DeleteLink():
             return made.encode(operation, indexes, sequence)
         case RenameInterface():
             return interface.encode_link(operation, indexes, sequence)

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from reconciler.model.identity import HostDevice, Nic, Subject, Unmanaged
 from reconciler.model.interface import is_link_name
-from reconciler.model.machine import Other
+from reconciler.model.machine import Macvtap, Other
 from reconciler.operations.base import Base, Sign
 from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
 from reconciler.wording import quote
@@ -75,16 +75,22 @@ class _OnDevice(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddNetdev(_OnDevice):
-    """Make QEMU open a device of the host: a TAP with `queues` queues (1 and more), or a vhost-user socket."""
+    """Make QEMU open a device of the host: a TAP with `queues` queues (1 and more), or a vhost-user socket.
+
+    `macvtap`: QEMU gets the open file of one.
+    """
 
     sign: ClassVar[Sign] = "+"
     queues: int
     vhost_user_socket: str | None = None
+    macvtap: Macvtap | None = None
 
     @property
     def command(self) -> str:
         """Return the commands."""
         plug, queues = plug_id(self.device), f",queues={self.queues}" if self.queues > 1 else ""
+        if self.macvtap:
+            return f"getfd {plug} </dev/tap{self.macvtap.number}; netdev_add tap,id={plug},fd={plug}"
         if self.vhost_user_socket is None:
             return f"netdev_add tap,id={plug},ifname={self.device},script=no,downscript=no{queues}"
         chardev = f"chardev-add socket,id={plug},path={self.vhost_user_socket},reconnect=1"

@@ -51,6 +51,24 @@ class ChangeLink(OnNic):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MarkLink(OnNic):
+    """Mark a link that another program made in the sandbox as ours; or take the mark away again."""
+
+    sign: ClassVar[Sign] = "~"
+    marked: bool = True
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.mark_link_command(self.name, marked=self.marked)
+
+    @property
+    def comment(self) -> str:
+        """Return what that means."""
+        return "from now on ours" if self.marked else "not ours any more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteLink(OnNic):
     """Delete a link that we made. `why`: if it is made again, what the kernel cannot change of it."""
 
@@ -68,4 +86,4 @@ class DeleteLink(OnNic):
         return self.why
 
 
-MadeOperation = AddLink | ChangeLink | DeleteLink
+MadeOperation = AddLink | ChangeLink | MarkLink | DeleteLink

@@ -27,7 +27,7 @@ from reconciler.operations import Operation
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.route import AddRoute, ReplaceRoute
 from reconciler.operations.segment import Moves, Network, Plugs, Segment, Settings, Table, flat, joined
-from reconciler.plan import aftermath
+from reconciler.plan import aftermath, made
 from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.derived import Derived, plan_derived
 from reconciler.plan.interface import LinkPlan, plan_links
@@ -118,6 +118,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
             Network((*rules.going, *going, *neighbours.going, *addresses.late)),
             *links.late,
             *telling.late,
+            *made.marks(desired.interfaces or (), observed.sandbox.interfaces or ()),
             *_adoption(desired, observed),
         )
     )

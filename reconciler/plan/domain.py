@@ -33,6 +33,16 @@ class DomainHost(MachineHost):
         )
         return (operation,)
 
+    def _check_tap(self, interface: Interface) -> None:
+        """Raise HostError as for any machine, and for a macvtap: only the monitor can be given its open file."""
+        super()._check_tap(interface)
+        tap = self._machine.taps[interface.device]
+        if tap.macvtap:
+            raise HostError(
+                f"{interface.device} is a macvtap, which only the driver vm can plug; give the domain a TAP",
+                path=("device",),
+            )
+
     def _check_vectors(self, interface: Interface) -> None:
         """Raise HostError if a vhost-user NIC would end the machine: libvirt cannot plug one without vectors."""
         if not self._machine.kvm and self._machine.msi:

@@ -6,7 +6,7 @@ replaced is not deleted: deletions come after additions, so that a replacement e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.model.address import contains, is_ipv6, network
@@ -18,8 +18,6 @@ from reconciler.model.rule import KERNEL_TABLES, Rule
 from reconciler.model.sandbox import Sandbox
 from reconciler.model.sysctl import full_name
 from reconciler.plan.aftermath import with_names
-
-Prefixes = Mapping[str, Sequence[str]]
 
 
 @dataclass(slots=True)
@@ -150,22 +148,20 @@ def _hold_addresses(wish: Interface, old: Interface | None, stuck: Collection[Su
     )
 
 
-def _prefixes(interfaces: Iterable[Interface] | None) -> Prefixes:
-    return {each.name: [address.address for address in each.addresses] for each in interfaces or ()}
+def _hosts(interfaces: Iterable[Interface] | None) -> set[str]:
+    return {address.host for each in interfaces or () for address in each.addresses}
 
 
-def _reach(prefixes: Prefixes, routes: Iterable[Route]) -> Callable[[Route], bool]:
+def _reach(interfaces: Iterable[Interface] | None, routes: Iterable[Route]) -> Callable[[Route], bool]:
     """Return a function that returns whether all gateways of a route are on a link."""
-    on_link = OnLink(prefixes, routes)
+    on_link = OnLink({each.name: each.prefixes for each in interfaces or ()}, routes)
     return lambda route: all(on_link.reaches(hop, route.table) for hop in route.nexthops)
 
 
 def _missing_routes(desired: Sandbox, held: Sandbox, nics: _Nics, stuck: Collection[Subject]) -> dict[object, Route]:
     """Return the desired routes that cannot be had, by their keys: those that are stuck, and those that need others."""
     wishes = desired.routes or ()
-    wished, there = _prefixes(desired.interfaces), _prefixes(held.interfaces)
-    hosts = {address.partition("/")[0] for each in there.values() for address in each}
-    lost = {address.partition("/")[0] for each in wished.values() for address in each} - hosts
+    lost = _hosts(desired.interfaces) - _hosts(held.interfaces)
     missing: dict[object, Route] = {
         each.key: each
         for each in wishes
@@ -173,10 +169,10 @@ def _missing_routes(desired: Sandbox, held: Sandbox, nics: _Nics, stuck: Collect
     }
     if not missing and not lost:
         return missing
-    would_reach = _reach(wished, wishes)
+    would_reach = _reach(desired.interfaces, wishes)
     while True:
         left = [each for each in wishes if each.key not in missing]
-        reaches = _reach(there, left)
+        reaches = _reach(held.interfaces, left)
         more = [each for each in left if each.needs_gateway and would_reach(each) and not reaches(each)]
         if not more:
             return missing
@@ -279,24 +275,31 @@ def _needed(routes: Sequence[Route], had: Sequence[Route], held: Sandbox, before
     """Return the NICs and addresses that would be removed, and without which an old route that stays cannot stay."""
     if held.interfaces is None:
         return set()
-    there, old = _prefixes(held.interfaces), _prefixes(before.interfaces)
-    names = {nics.renames.get(name, name): addresses for name, addresses in old.items()}
+    there = {each.name: each for each in held.interfaces}
+    old = {nics.renames.get(each.name, each.name): each for each in before.interfaces or ()}
     staying = set(had) & set(routes)
-    gone = {name for name in names if name not in there}
-    needed: set[Subject] = {Nic(name) for each in staying for name in each.devices & gone}
-    reaches = _reach(there, routes)
+    needed: set[Subject] = {Nic(name) for each in staying for name in each.devices & (old.keys() - there.keys())}
+    reaches = _reach(held.interfaces, routes)
     for route in staying:
-        hosts = {address.partition("/")[0] for name in route.devices for address in there.get(name, ())}
-        if reaches(route) and (route.source is None or route.source in hosts):
-            continue
-        needed |= {
-            NicAddress(hop.device, address)
-            for hop in route.nexthops
-            for address in names.get(hop.device, ())
-            if address not in there.get(hop.device, ())
-            and (address.partition("/")[0] == route.source or (hop.gateway and contains(address, hop.gateway)))
-        }
+        hosts = _hosts(there[name] for name in route.devices & there.keys())
+        if not reaches(route) or (route.source is not None and route.source not in hosts):
+            needed |= {
+                NicAddress(hop.device, each.key)
+                for hop in route.nexthops
+                if hop.device in old
+                for each in _carriers(old[hop.device], there.get(hop.device), hop.gateway, route.source)
+            }
     return needed
+
+
+def _carriers(old: Interface, new: Interface | None, gateway: str | None, source: str | None) -> Iterator[Address]:
+    """Yield what a NIC loses of a route: an address that is its source, or to whose network its gateway belongs."""
+    networks = new.prefixes if new else []
+    hosts = _hosts([new] if new else [])
+    for each in old.addresses:
+        is_network = gateway and each.address in old.prefixes and contains(each.address, gateway)
+        if (is_network and each.address not in networks) or (each.host == source and source not in hosts):
+            yield each
 
 
 def _hold_neighbours(

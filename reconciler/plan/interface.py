@@ -114,8 +114,8 @@ def plan_links(
         for each in removed
         if each.name in claimed or hosts.of(each).is_in_the_way(each, added) or _is_claimed(each.addresses, routes)
     }
-    # A link that becomes a port has nothing on it that takes its packets.
-    joining = {before.name for before, after in kept if after.master and before.master != after.master}
+    # A link that becomes a port has nothing on it that takes its packets. What lies on it has its new name.
+    joining = {after.name for before, after in kept if after.master and before.master != after.master}
     early |= {each.name for each in removed if each.made and each.made.link in joining}
     reasons = {pair[0].name: made.reason(pair) for pair in again}
     _remove(plan, removed, made.along(early, had, made.goes_away), hosts, reasons)

@@ -27,6 +27,7 @@ from reconciler.operations.machine import (
 from reconciler.operations.segment import Plugs, Segment, flat
 from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
+from reconciler.wording import quote
 
 # Bytes. What virtio_net accepts (linux/if_ether.h: ETH_MIN_MTU).
 _VIRTIO_MIN_MTU = 68
@@ -80,7 +81,9 @@ class MachineHost:
     def _coming(self, nic: Interface, slot: Slot, host_mtu: int) -> tuple[PlugOperation, ...]:
         """Return what plugs a NIC into a slot."""
         socket = nic.vhost_user_socket
-        netdev = AddNetdev(device=nic.device, queues=nic.queues, vhost_user_socket=socket)
+        tap = self._machine.taps.get(nic.device) if socket is None else None
+        macvtap = tap.macvtap if tap else None
+        netdev = AddNetdev(device=nic.device, queues=nic.queues, vhost_user_socket=socket, macvtap=macvtap)
         device = AddDevice(
             device=nic.device,
             hw_addr=nic.hw_addr,
@@ -157,6 +160,13 @@ class MachineHost:
                 f"{tap.mtu}",
                 path=("mtu",),
             )
+        if tap and interface.vhost_user_socket is None and tap.macvtap and tap.macvtap.hw_addr != interface.hw_addr:
+            raise HostError(
+                f"{interface.name}: {interface.device} is a macvtap, which gets only frames to its own MAC address on "
+                f"the host, {tap.macvtap.hw_addr}; give both the same: "
+                f"ip link set dev {quote(interface.device)} address {interface.hw_addr}",
+                path=("hwAddr",),
+            )
 
     def _check_new(self, interface: Interface) -> None:
         if self._saved:
@@ -180,6 +190,8 @@ class MachineHost:
             raise HostError(f"{device} is no TAP; only TAPs can be plugged into a virtual machine", path=("device",))
         if tap.busy and device not in self._detached:
             raise HostError(f"{device} is in use by another process", path=("device",))
+        if tap.macvtap and interface.queues > 1:
+            raise HostError(f"{device} is a macvtap, which has a single queue", path=("queues",))
         if tap.multi_queue != (interface.queues > 1):
             has = "multi-queue" if tap.multi_queue else "single-queue"
             asks = f"{interface.queues} queues" if interface.queues > 1 else "a single queue"

@@ -15,7 +15,7 @@ from reconciler.model.interface import Interface
 from reconciler.model.made import KINDS, Made, changed, must_be_replaced, words
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.interface import SetLink
-from reconciler.operations.made import AddLink, ChangeLink, DeleteLink
+from reconciler.operations.made import AddLink, ChangeLink, DeleteLink, MarkLink
 from reconciler.operations.segment import Network, Segment
 from reconciler.plan.sysctl import new_sysctls, set_up
 
@@ -78,6 +78,13 @@ def changes(before: Interface, after: Interface) -> list[Segment]:
     was = " ".join(words(after.made.kind, ((option.name, old) for option, _, old in found if old is not None)))
     values = tuple((option.name, value) for option, value, _ in found)
     return [Network((ChangeLink(name=after.name, made=after.made, changes=values, was=was),))]
+
+
+def marks(wanted: Iterable[Interface], had: Iterable[Interface]) -> list[Segment]:
+    """Return what marks links that are adopted, and takes the mark from those that an undo leaves to their owner."""
+    there = {each.key: each.marked for each in had if each.made}
+    differ = (each for each in wanted if there.get(each.key, each.marked) != each.marked)
+    return [Network(tuple(MarkLink(name=each.name, marked=each.marked) for each in differ))]
 
 
 def told(segments: Iterable[Segment], why: Mapping[str, str]) -> list[Segment]:

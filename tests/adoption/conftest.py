@@ -22,7 +22,7 @@ _BEFORE = 0.3
 TALK = Path(__file__).with_name("talk.py")
 # What answers behind the router: by a route of `main`, by a rule and its table, and the same of IPv6.
 TARGETS = ("203.0.113.7", "203.0.113.8", "2001:db8:7::7", "2001:db8:7::8")
-_ROUTER = f"""
+ROUTER = f"""
 link set lo up
 link set p0 up
 address add 192.0.2.1/24 dev p0
@@ -99,6 +99,16 @@ class Place:
         """Return the protocols of what `ip` lists."""
         return {each.get("protocol", "") for each in json.loads(self.ip("-d", "-j", *words))}
 
+    def await_carriers(self, names: set[str]) -> None:
+        """Wait for the carriers of all links but `lo`, which the kernel notices a moment later."""
+
+        def settled() -> bool:
+            links = json.loads(self.ip("-j", "address", "show", "up"))
+            own = [link for link in links if any(each["scope"] == "link" for each in link["addr_info"])]
+            return {link["ifname"] for link in own if link["operstate"] == "UP"} == names
+
+        until(settled, "links that are up", more=lambda: self.ip("address"))
+
     def forget_the_many(self) -> None:
         """Delete what the sandbox has many of."""
         self.ip("-batch", "-", stdin=typed_routes().replace(" add ", " del "))
@@ -143,6 +153,10 @@ def _is_steady(data: dict[str, Any]) -> bool:
 
 def _without_owner(data: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in data.items() if name not in {"protocol", "stats", "stats64"}}
+    # A bridge counts its timers down, and so do its ports.
+    for name in ("info_data", "info_slave_data"):
+        info = kept.get("linkinfo", {}).get(name, {})
+        info |= {timer: 0 for timer in info if timer.endswith("timer")}
     if "addr_info" in kept:
         # Duplicate address detection of link-local addresses may be running.
         kept["addr_info"] = [
@@ -180,16 +194,9 @@ def place(kernel: Kernel, tmp_path: Path) -> Place:
     ip("link", "set", "dev", near, "netns", name, "name", "eth1")
     ip("link", "set", "dev", far, "up")
     ip("address", "add", "198.51.100.1/25", "dev", far)
-    batch(router, _ROUTER)
+    batch(router, ROUTER)
     batch(name, _SANDBOX + typed_routes())
     batch(name, _SANDBOX_6, "-6")
     made = Place(kernel, name, router, tmp_path)
-
-    def settled() -> bool:
-        links = json.loads(made.ip("-j", "address", "show", "up"))
-        own = [link for link in links if any(each["scope"] == "link" for each in link["addr_info"])]
-        return sorted(link["ifname"] for link in own if link["operstate"] == "UP") == ["eth0", "eth1"]
-
-    # The kernel notices the carriers a moment later.
-    until(settled, "two links that are up", more=lambda: made.ip("address"))
+    made.await_carriers({"eth0", "eth1"})
     return made

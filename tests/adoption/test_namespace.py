@@ -22,10 +22,11 @@ from reconciler.cli.main import main
 from reconciler.drivers import connect, given
 from reconciler.errors import HostError
 from reconciler.manifest.load import load
+from reconciler.model.made import KINDS
 from reconciler.model.sandbox import Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import preview
-from tests.adoption.conftest import MANY, Place
+from tests.adoption.conftest import MANY, ROUTER, Place, batch
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.segments import segments
@@ -98,6 +99,79 @@ def test_it_is_adopted_under_traffic_and_is_ours_then(place: Place, capsys: pyte
     for words in (["nud", "permanent"], ["proxy"]):
         assert place.owners("neigh", "show", *words) == {"200"}
     _is_ours(place, path, capsys)
+
+
+MADE = """
+link set lo up
+link add br0 type bridge ageing_time 6000
+link set eth0 master br0
+link set br0 up
+link set eth0 up
+link add mv0 link br0 type macvlan mode private
+link set mv0 up
+address add 192.0.2.2/24 dev br0
+address add 2001:db8::2/64 dev br0 nodad
+address add 198.51.100.2/25 dev mv0
+route add 203.0.113.0/24 via 192.0.2.1
+"""
+
+
+def _marks(place: Place) -> dict[str, tuple[int, str]]:
+    """Return the index and the alias of each link that is made there."""
+    listed = json.loads(place.ip("-d", "-j", "link"))
+    return {
+        each["ifname"]: (each["ifindex"], each.get("ifalias", ""))
+        for each in listed
+        if each["ifname"] in {"br0", "mv0"}
+    }
+
+
+def test_links_that_others_made_are_adopted_under_traffic(
+    kernel: Kernel, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(kernel, kernel.namespace(), kernel.namespace(), tmp_path)
+    ip("link", "add", "eth0", "netns", place.name, "type", "veth", "peer", "name", "p0", "netns", place.router)
+    batch(place.router, ROUTER)
+    batch(place.name, MADE)
+    batch(place.name, "route add 2001:db8:7::/64 via 2001:db8::1\n", "-6")
+    place.await_carriers({"eth0", "br0", "mv0"})
+    path, said = imported(place, capsys)
+    assert [line.split(" had on the host")[0] for line in said] == [f"{place.name}: interfaces: the name that eth0"]
+    interfaces = {each["name"]: each for each in yaml.load(Path(path).read_text(), yaml.CBaseLoader)["interfaces"]}
+    bridge = interfaces["br0"]
+    # The kernel took the MAC address of the bridge from its port.
+    assert (bridge["bridge"], "hwAddr" in bridge, "hwAddr" in interfaces["mv0"]) == ({"ageingTime": "60"}, False, True)
+    assert main(["diff", path]) == 3
+    before, made = place.state(), _marks(place)
+    whole = Path(path).read_text()
+    for own, words in (
+        ({"bridge": {"ageingTime": "61"}}, "it differs (br0 (bridge): "),
+        ({"vrf": {"table": "7"}}, "it is no vrf that is made there"),
+    ):
+        other = {"name": "br0", "addresses": bridge["addresses"], **own}
+        capsys.readouterr()
+        assert main(["apply", "--adopt", edited(path, interfaces=[other], routes=[])]) == 3
+        assert f"the interface br0 in the sandbox is not ours, and --adopt does not take it over: {words}" in (
+            capsys.readouterr().err
+        )
+    Path(path).write_text(whole)
+
+    def fail(*_: object) -> None:
+        raise HostError("disk full")
+
+    with monkeypatch.context() as patched, place.under_traffic():
+        patched.setattr(given.GivenDevices, "adopt", fail)
+        assert main(["apply", "--adopt", "--all-or-nothing", path]) == 2
+    assert f"{place.name} is as it was before.\n" in capsys.readouterr().err
+    assert (place.state(), _marks(place)) == (before, made)
+    with place.under_traffic():
+        assert main(["apply", "--adopt", path]) == 0
+        assert main(["diff", path]) == 0
+    assert _marks(place) == {name: (index, f"reconciler: made as {name}") for name, (index, _) in made.items()}
+    # What leaves the manifest is deleted, as it is ours now.
+    kept = [each for name, each in interfaces.items() if name != "mv0"]
+    assert main(["apply", "--allow-delete", "all", edited(path, interfaces=kept)]) == 0
+    assert set(_marks(place)) == {"br0"}
 
 
 def _is_ours(place: Place, path: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,12 +319,12 @@ route add 10.67.0.0/16 via 198.51.100.129 proto dhcp
 route add 10.68.0.0/16 via 192.0.2.1 ssthresh 20
 route append 203.0.113.7 via 192.0.2.9
 rule add from 10.0.0.0/8 lookup 100 priority 1000 realms 4
-link add br0 type bridge
+link add br0 up type bridge ageing_time 6004
 tuntap add tun7 mode tun
 """
 OTHER_WORDS = {
     "interfaces: eth1: no manifest can express its address 203.0.113.130 peer 203.0.113.131/32",
-    "interfaces: br0: nothing proves that it is a device of this host: ",
+    "interfaces: br0: no manifest can express its ageingTime 6004",
     "interfaces: tun7: it has no Ethernet MAC address",
     "neighbours: proxy 192.0.2.79 dev eth1: its interface is left out",
     "routes: 10.0.0.0/8 table 101 nexthop via 192.0.2.1 dev eth0 weight 2 nexthop via 198.51.100.1 dev eth1 weight 1: ",
@@ -334,8 +408,12 @@ def test_what_a_tenant_could_have_made_is_not_adopted(place: Place, capsys: pyte
         assert not given.find_given({wish["device"]})
         assert main(["import", "--netns", place.name, "--live"]) == 0
         printed = capsys.readouterr()
-        assert "name: eth1" not in printed.out
-        assert f"{place.name}: left out: interfaces: eth1: nothing proves" in printed.err
+        listed = yaml.load(printed.out, yaml.CBaseLoader)["interfaces"]
+        # What a manifest can make as well is deleted when it leaves it, and never comes to the host.
+        made = [each for each in listed if each["name"] == "eth1"]
+        assert [next(kind for kind in KINDS if kind in each) for each in made] == [kind.split()[0]] * len(made)
+        refused = f"{place.name}: left out: interfaces: eth1: nothing proves" in printed.err
+        assert (kind.split()[0] in KINDS, not refused) == (bool(made), bool(made))
         place.ip("link", "del", "eth1")
 
 

@@ -24,6 +24,7 @@ _VOLATILE = {
     *("ifindex", "link_index", "link_netnsid", "operstate", "qdisc", "stats", "stats64", "valid_life_time"),
     *("preferred_life_time", "tentative", "expires", "metrics_expires", "used"),
 }
+_SETTLING = {"state", "topology_change", "topology_change_detected", "topology_change_ack", "config_pending"}
 _TRANSIENT_FLAGS = {"NO-CARRIER", "LOWER_UP", "M-DOWN", "linkdown", "dead", "pervasive"}
 # Seconds until a NIC that comes up has its carrier, and until the kernel has finished what an apply began.
 _CARRIER, _SETTLES = 60.0, 20.0
@@ -48,7 +49,7 @@ class Arena:
     def begin(self) -> None:
         """Apply the manifest to new devices."""
         self.place.ip("link", "set", "lo", "up")
-        self.sections = world.sections(self.place.device(carrier=True), self.place.device(carrier=True))
+        self.sections = world.sections(*(self.place.device(carrier=True) for _ in range(3)))
         said = self.apply()
         assert said.code == 0, said
         deadline = time.monotonic() + _CARRIER
@@ -144,6 +145,10 @@ def _stable(found: dict[str, Any]) -> dict[str, Any]:
     if "label" in kept:
         # After a rename of the link, the kernel numbers the labels.
         kept["label"] = re.sub(r":[0-9]+$", "", kept["label"])
+    # A bridge and its ports count timers down, and settle after each change of a port.
+    for part in (kept.get("linkinfo", {}).get(name, {}) for name in ("info_data", "info_slave_data")):
+        for name in [each for each in part if each.endswith("timer") or each in _SETTLING]:
+            del part[name]
     for part in (kept, *kept.get("nexthops", ())):
         if "flags" in part:
             part["flags"] = [flag for flag in part["flags"] if flag not in _TRANSIENT_FLAGS]

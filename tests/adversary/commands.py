@@ -94,6 +94,7 @@ def covered(kind: str) -> set[str]:
 def attacks() -> Iterator[Attack]:
     """Yield all commands."""
     yield from _links()
+    yield from _made()
     yield from _addresses()
     yield from _routes()
     yield from _tuned()
@@ -148,6 +149,28 @@ def _links() -> Iterator[Attack]:
         "link del adv0; link del dummy0",
     )
     yield Attack("link set dev eth0 type macvlan mode bridge")
+
+
+def _made() -> Iterator[Attack]:
+    for each in (
+        *("down", "mtu 1300", f"address {MACS[9]}", "name adv0", "type bridge ageing_time 7000"),
+        *("type bridge forward_delay 700", "type bridge stp_state 1", "type bridge vlan_filtering 1"),
+        *("type bridge mcast_snooping 1", "down; link set dev br0 name adv0"),
+    ):
+        yield Attack(f"link set dev br0 {each}")
+    for each in ("down", f"address {MACS[9]}", "name adv0", "type macvlan mode vepa", "mtu 1300"):
+        yield Attack(f"link set dev mv0 {each}")
+    yield Attack("link del br0")
+    yield Attack("link del mv0")
+    yield Attack("link set dev eth1 down; link del mv0; link set dev eth1 up")
+    yield Attack("link set dev port0 nomaster")
+    yield Attack("link set dev port0 down; link del br0")
+    yield Attack("address flush dev br0")
+    yield Attack("address del 172.31.0.2/24 dev mv0; link set dev mv0 down")
+    # Another link in its place, and one that has lost our mark.
+    yield Attack("link del mv0; link add mv0 link eth1 type macvlan mode private", "link del mv0")
+    yield Attack("link set dev br0 alias adv", 'link set dev br0 alias "reconciler: made as br0"')
+    yield Attack("link set dev br0 type bridge priority 7", "link set dev br0 type bridge priority 32768", "not ours")
 
 
 # An IPv4 and an IPv6 address with its prefix length, and what is in the same network.

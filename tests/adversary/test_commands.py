@@ -44,7 +44,7 @@ def arena(request: pytest.FixtureRequest, kernel: Kernel, tmp_path: Path) -> Ite
 
 
 # A NIC, an address or a network.
-_NAME = re.compile(r"^eth0$|[.:/]")
+_NAME = re.compile(r"^(eth0|br0|mv0)$|[.:/]")
 # What may become of an attack. Of others' objects that are new and harm none of ours, nothing is said.
 RIGHT = {"refused by the kernel", "no effect", "mended", "refused", "warned", "enough", "not ours", "left to others"}
 

@@ -9,8 +9,8 @@ from tests.system.box import MACS
 ETH0, ETH1 = "eth0", "eth1"
 
 
-def sections(first: str, second: str) -> dict[str, Any]:
-    """Return the sections of the manifest with these two devices."""
+def sections(first: str, second: str, third: str) -> dict[str, Any]:
+    """Return the sections of the manifest with these devices; links of the kinds that each host has are made there."""
     return {
         "interfaces": [
             {
@@ -36,6 +36,21 @@ def sections(first: str, second: str) -> dict[str, Any]:
                 "hwAddr": MACS[1],
                 "mtu": 1500,
                 "addresses": ["203.0.113.2/25", "2001:db8:2::2/64"],
+            },
+            {"name": "port0", "device": third, "hwAddr": MACS[2], "mtu": 1500, "master": "br0"},
+            {
+                "name": "br0",
+                "bridge": {"ageingTime": 60, "forwardDelay": 4, "multicastSnooping": False},
+                "hwAddr": MACS[3],
+                "mtu": 1500,
+                "addresses": ["172.30.0.2/24", "2001:db8:30::2/64"],
+            },
+            {
+                "name": "mv0",
+                "macvlan": {"link": ETH1, "mode": "private"},
+                "hwAddr": MACS[4],
+                "mtu": 1500,
+                "addresses": ["172.31.0.2/24"],
             },
         ],
         "neighbours": [
@@ -63,6 +78,9 @@ def sections(first: str, second: str) -> dict[str, Any]:
             {"dest": "2001:db8:11::/48", "nexthops": _hops("2001:db8:1::1", "2001:db8:2::1")},
             {"dest": "2001:db8:13::/48", "device": ETH0},
             {"dest": "2001:db8:14::/48", "type": "unreachable"},
+            {"dest": "10.30.0.0/16", "gateway": "172.30.0.1", "device": "br0"},
+            {"dest": "2001:db8:31::/48", "gateway": "2001:db8:30::1", "device": "br0"},
+            {"dest": "10.31.0.0/16", "gateway": "172.31.0.1", "device": "mv0"},
         ],
         "rules": [
             {"priority": 100, "from": "10.9.0.0/16", "table": 100},

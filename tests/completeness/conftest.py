@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from reconciler.guest import launch
 from tests.completeness.worlds import Machine, Namespace, Table
 from tests.conftest import Kernel, ip
 from tests.ipvs import place
 from tests.machine import Guest
 from tests.system.box import make_box
 from tests.vm.vm import Vm
-
-# The name of a guest that runs already: each mutation of tests/mutations.py is a process, and a boot would cost it
-# most.
-GUEST = "COMPLETENESS_GUEST"
-
-
-@pytest.fixture(scope="session")
-def guest(request: pytest.FixtureRequest) -> Guest:
-    """Use the guest that is named in the environment, or that of all tests."""
-    name = os.environ.get(GUEST)
-    if name:
-        return Guest(launch.find(name))
-    made: Guest = request.getfixturevalue("guest")
-    return made
 
 
 @pytest.fixture

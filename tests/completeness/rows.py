@@ -366,6 +366,7 @@ WITHOUT_ROW: dict[tuple[type, str], str] = {
     (Ipvs, "guard"): "it is of a watch: tests/watch/test_machines.py",
     (Interface, "made"): "each option of each kind: tests/made/test_kinds.py",
     (Interface, "master"): "it needs a second interface: tests/made/test_kinds.py",
+    (Interface, "marked"): "no manifest has it: tests/adoption",
     (Interface, "up"): "a desired NIC is up: tests/system/test_fields.py",
     **{(Address, field): "only observed: tests/adversary" for field in ("peer", "protocol", "opaque")},
     **{(Route, field): "only observed: tests/netlink/test_route.py" for field in ("protocol", "from_", "opaque")},

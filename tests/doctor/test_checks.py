@@ -88,6 +88,12 @@ VLANS = (
     BRIDGE._replace(vlan_filtering=True),
     OTHER._replace(port=Port(vlans=frozenset({1}), untagged=1)),
 )
+# A route whose gateway an address with `noprefixroute` does not reach.
+BEYOND = Network(
+    links=(LO, ETH0),
+    addresses=(LOCAL, Address("eth0", "192.0.2.2/24")),
+    routes=(Route(dest="203.0.113.0/24", nexthops=(NextHop(device="eth0", gateway="192.0.2.1"),)),),
+)
 FOUND = [
     (with_host(release=(5, 10)), "kernel-old"),
     (replace(machine(), host=replace(machine().host, qemu="there is no program")), "qemu-missing"),
@@ -137,6 +143,7 @@ FOUND = [
         "controller-missing",
     ),
     (machine(no_plan=Failure(Trouble.REFUSED, "too much")), "plan-impossible"),
+    (machine(network=BEYOND), "gateway-off-link"),
     (machine(host=VLANS), "bridge-blocked"),
     (machine(host=(TAP._replace(port=Port(vlans=frozenset())), *VLANS[1:])), "bridge-blocked"),
     (

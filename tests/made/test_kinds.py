@@ -10,11 +10,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from reconciler.cli.main import main
+from reconciler.manifest.sandbox import write
 from reconciler.model.made import KINDS, Option
+from reconciler.model.mark import made_alias
+from reconciler.model.sandbox import Sandbox, VmAddress
 from tests.conftest import Kernel
+from tests.examples import examples
 from tests.machine import Guest
+from tests.strategies import sandboxes
 from tests.system.box import MACS, VmBox, errors
 
 # What `ip -d -j` calls an option, where that is not its word in a command; and a value in its words.
@@ -178,6 +185,75 @@ def test_whatever_is_done_to_them_is_repaired(machine: VmBox, repeats: Callable[
         if len(planned) != count or left or links(machine) != calm or machine.routes_and_rules()[0] != routes:
             wrong[attack] = planned, left
     assert [f"{attack}: {found}" for attack, found in wrong.items()] == []
+
+
+@settings(
+    max_examples=examples(8),
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(pair=st.tuples(*[sandboxes([], VmAddress(name="replaced"), kinds=tuple(KINDS))] * 2))
+def test_b_after_a_is_b_from_nothing(machine: VmBox, pair: tuple[Sandbox, Sandbox]) -> None:
+    first, second = (_sections(each) for each in pair)
+    nothing: dict[str, Any] = {name: [] for name in first}
+    states = []
+    for before in (nothing, first):
+        machine.apply("--allow-delete", "all", **nothing)
+        machine.apply("--allow-delete", "all", **before)
+        machine.apply("--allow-delete", "all", **second)
+        assert machine.diff(**second) == []
+        states.append((links(machine), machine.state()))
+    assert states[0] == states[1]
+
+
+def _sections(sandbox: Sandbox) -> dict[str, Any]:
+    """Return the sections of a manifest, each of which is there."""
+    names = ("interfaces", "neighbours", "routes", "rules")
+    return {name: [] for name in names} | {name: value for name, value in write(sandbox).items() if name in names}
+
+
+# What another program makes: each kind, ports of three masters, and a VLAN on a port of none.
+THEIRS = f"""
+link add base type dummy
+link set base address {MACS[2]} up
+link add base.7 link base up type vlan id 7 protocol 802.1ad
+link add mv1 link base up type macvlan mode vepa
+link add bond1 type bond mode 802.3ad miimon 200 lacp_rate fast
+link add one type dummy
+link set one master bond1
+link set bond1 up
+link add red up type vrf table 1000
+link add two up type dummy
+link set two master red
+link add br1 up type bridge stp_state 1
+link add three up type dummy
+link set three master br1
+address add 10.7.0.2/24 dev base.7
+address add 10.8.0.2/24 dev two
+route add 10.70.0.0/16 via 10.7.0.1
+route add 10.71.0.0/16 via 10.8.0.1 table 1000
+"""
+
+
+def test_what_others_made_is_adopted(machine: VmBox, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.empty()
+    machine.ip("-batch", "-", stdin=THEIRS)
+    before, listed, routes = links(machine), machine.ip("-br", "link"), machine.routes_and_rules()[0]
+    capsys.readouterr()
+    assert main(["import", "--vm", machine.driver["vm"]["name"], "--live"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    machine.file.write_text(said.out)
+    assert main(["apply", "--adopt", str(machine.file)]) == 0
+    assert main(["diff", str(machine.file)]) == 0
+    assert links(machine) == {name: each | {"alias": made_alias(name)} for name, each in before.items()}
+    assert machine.ip("-br", "link") == listed
+    assert [each | {"protocol": ""} for each in machine.routes_and_rules()[0]] == [
+        each | {"protocol": ""} for each in routes
+    ]
+    machine.apply("--allow-delete", "all", interfaces=[], routes=[])
+    assert links(machine) == {}
 
 
 def test_what_the_kernel_cannot_change_is_made_again_and_an_undo_leads_back(

@@ -139,12 +139,16 @@ def test_a_link_and_its_mark_are_one_send() -> None:
 def test_what_others_made_is_in_the_way_and_stays(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
     box.ip("link", "add", "br0", "type", "bridge")
     file = box.write(interfaces=[{"name": "br0", "bridge": {}}, {"name": "br1", "bridge": {}}])
-    for words in (["diff"], ["apply"], ["apply", "--adopt"]):
+    for words in (["diff"], ["apply"]):
         capsys.readouterr()
         assert main([*words, file]) == 3
         assert "interfaces[0].name: the name br0 is taken in the sandbox by an interface that is not ours" in errors(
             capsys
         )
+    # One with an alias has no room for our mark.
+    box.ip("link", "set", "dev", "br0", "alias", "theirs")
+    assert main(["apply", "--adopt", file]) == 3
+    assert "its alias is where our mark would be: ip link set dev br0 alias ''" in errors(capsys)
     assert set(links(box)) == {"br0"}
     box.apply("--allow-delete", "all", interfaces=[{"name": "br1", "bridge": {}}])
     box.apply("--allow-delete", "all", interfaces=[])

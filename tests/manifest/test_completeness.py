@@ -177,7 +177,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
 # desired server drains, and only what is observed can have what we cannot express.
 NOT_SAID = {
     (NetnsAddress, "started"),
-    *((Interface, "up"), (Neighbour, "permanent"), (Service, "marked")),
+    *((Interface, "up"), (Interface, "marked"), (Neighbour, "permanent"), (Service, "marked")),
     *((Service, "draining"), (Service, "other_flags")),
     *((Route, field) for field in ("protocol", "from_")),
     *((Address, field) for field in ("peer", "protocol")),

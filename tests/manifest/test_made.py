@@ -86,6 +86,11 @@ WRONG: list[tuple[str, list[dict[str, Any]], list[str]]] = [
         ["interfaces[1].vlan.link: red is a VRF, which carries no frames of a vlan"],
     ),
     (
+        "a macvlan on a macvlan",
+        [NIC, {"name": "m", "macvlan": {"link": "eth0"}}, {"name": "n", "macvlan": {"link": "m"}}],
+        ["interfaces[2].macvlan.link: m is a macvlan, and the kernel puts this one beside it, on eth0; name that link"],
+    ),
+    (
         "a macvlan on a port",
         [NIC | {"master": "br0"}, named("br0", "bridge"), {"name": "m", "macvlan": {"link": "eth0"}}],
         ["interfaces[2].macvlan.link: eth0 is a port of br0, so no macvlan can lie on it; put it on br0"],

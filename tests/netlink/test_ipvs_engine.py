@@ -194,6 +194,20 @@ def test_the_section_says_what_was_found_and_what_was_asked_for() -> None:
     )
 
 
+def test_services_are_not_read_for_a_section_about_settings_alone() -> None:
+    fake = FakeKernel()
+    fake.add(WEB)
+    for desired in (
+        Ipvs(timeouts=Timeouts(5)),
+        Ipvs(sysctls=(("drop_entry", 1),)),
+        Ipvs(exclude=(Excluded(fwmark=1),)),
+    ):
+        table = observed(fake, desired)
+        assert (table.ipvs.services, table.foreign) == (None, [])
+        assert table.ipvs.timeouts == TIMEOUTS
+    assert observed(fake, Ipvs()).ipvs.services
+
+
 def test_the_moment_of_the_look_is_noted() -> None:
     begin = time.time()
     assert begin <= observed(FakeKernel(), Ipvs()).now <= time.time()

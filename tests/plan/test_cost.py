@@ -212,7 +212,16 @@ CAN_CUT = {
 CUTS_NOTHING = {
     *("AddContainerRoute", "AddDevice", "AddNetdev", "AddServer", "AddService", "AdoptDevices", "AdoptInterfaces"),
     *("AdoptNics", "AttachInterface", "AttachNic", "AwaitAddress", "DeleteNetdev", "EditServer", "EditService"),
-    *("MarkService", "NameInterface", "PlugInterface", "RenameInterface", "ReplaceAddress", "SetSysctl", "AddLink"),
+    *(
+        "MarkService",
+        "NameInterface",
+        "PlugInterface",
+        "RenameInterface",
+        "ReplaceAddress",
+        "SetSysctl",
+        "AddLink",
+        "MarkLink",
+    ),
     *("SetTimeouts", "SetUnmanaged", "StartExpiring", "StopExpiring", "StopFallback"),
     # Those of servers that are deleted, which are counted there.
     "DeleteConntrack",

@@ -115,6 +115,23 @@ def test_a_route_that_stays_keeps_the_address_that_reaches_its_gateway() -> None
     assert routes == {DEFAULT}
 
 
+def test_an_address_without_a_connected_route_reaches_no_gateway() -> None:
+    def bare(name: str, number: int) -> Interface:
+        full = nic(name, "10.0.0.3/24", number=number)
+        return replace(full, addresses=(replace(full.addresses[0], noprefixroute=True),))
+
+    # The gateway was reached by the other address, which is stuck.
+    both = replace(bare("eth0", 1), addresses=(*bare("eth0", 1).addresses, *OLD.addresses))
+    found = held(((both,), (VIA_OLD,)), ((bare("eth0", 1),), ()), NicAddress("eth0", "10.0.0.2/24"))
+    assert found == ({bare("eth0", 1)}, set())
+    # A route that stays keeps the connected route that it needs.
+    renumbered = route("0.0.0.0/0", hop("eth1", "10.1.0.1"))
+    plain = replace(both, addresses=OLD.addresses)
+    after = replace(plain, addresses=(replace(OLD.addresses[0], noprefixroute=True),))
+    found = held(((after, NEW), (renumbered,)), ((plain,), (DEFAULT,)), stuck_route(renumbered))
+    assert found == ({plain, NEW}, {DEFAULT})
+
+
 def test_a_route_over_one_that_does_not_come_is_not_tried() -> None:
     near = route("10.9.0.0/24", hop("eth0"))
     far, farther = route("192.168.9.0/24", hop("eth0", "10.9.0.1")), route("192.168.10.0/24", hop("eth0", "10.9.0.7"))

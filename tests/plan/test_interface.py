@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Interface, Origin
+from reconciler.model.made import made, made_key
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
@@ -489,3 +490,14 @@ def test_the_total_of_addresses_is_that_of_all_nics() -> None:
     had = [nic("eth0", "10.0.0.2/24", "10.0.1.2/24"), nic("eth1", "10.1.0.2/24", number=2)]
     wish: list[Interface] = [nic("eth0", "10.0.0.2/24"), nic("eth1", "10.1.0.2/24", number=2)]
     assert plan(wanted(wish), found(had)).deletions == (Deletion(kind="address", count=1, total=3),)
+
+
+def test_what_takes_the_packets_of_a_port_leaves_before_it_joins_under_a_new_name() -> None:
+    def link(kind: str, name: str, below: str = "") -> Interface:
+        return Interface(name=name, device=made_key(kind, name), hw_addr="", mtu=0, made=made(kind, {}, below))
+
+    bridge, port = link("bridge", "br0"), nic("a")
+    before = [port, bridge, link("macvlan", "m", "a")]
+    after = [replace(port, name="b", master="br0"), bridge]
+    done = planned_commands(wanted(after), found(before))
+    assert done.index("ip link del dev m") < done.index("ip link set dev b master br0")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.interface import Interface
-from reconciler.model.machine import Machine, Managers, Plugged, Slot, Tap
+from reconciler.model.machine import Machine, Macvtap, Managers, Plugged, Slot, Tap
 from reconciler.model.route import Route
 from reconciler.model.sandbox import DriverAddress, LibvirtAddress, Observed, Sandbox, VmAddress
 from reconciler.operations import Operation
@@ -28,6 +28,7 @@ from tests.plan.sandboxes import commands, found, hop, mac, nic, route
 DRIVER = VmAddress(name="box")
 SOCKET = "/run/vhost.sock"
 TAP = Tap(is_tap=True, multi_queue=False, mtu=1500, up=True, busy=False)
+MACVTAP = TAP._replace(macvtap=Macvtap(7, mac(1)))
 MULTI_QUEUE = TAP._replace(multi_queue=True)
 NO_CARRIER = TAP._replace(busy=False)
 
@@ -495,6 +496,15 @@ REFUSALS: dict[str, tuple[Interface, dict[str, Any], str]] = {
         {"taps": {"tap1": MULTI_QUEUE}},
         "tap1 is multi-queue; interface a asks for a single queue",
     ),
+    "macvtap": (replace(A, queues=2), {"taps": {"tap1": MACVTAP}}, "tap1 is a macvtap, which has a single queue"),
+    "MAC address of a macvtap": (
+        replace(A, hw_addr=mac(7)),
+        {"taps": {"tap1": MACVTAP}},
+        (
+            f"a: tap1 is a macvtap, which gets only frames to its own MAC address on the host, {mac(1)}; give both "
+            f"the same: ip link set dev tap1 address {mac(7)}"
+        ),
+    ),
     "MTU": (replace(A, mtu=1501), {}, "a: its MTU of 1501 is above the MTU of tap1 on the host, 1500"),
     "memory": (
         replace(A, vhost_user_socket=SOCKET),
@@ -517,6 +527,15 @@ def test_what_cannot_work_is_refused_before_anything_is_plugged(
     wish: Interface, state: dict[str, Any], expected: str
 ) -> None:
     assert refusal(wanted([B, wish]), seen(state=machine(**state))) == expected
+
+
+def test_only_a_monitor_takes_the_open_file_of_a_macvtap() -> None:
+    found = seen(state=machine(taps={"tap1": MACVTAP}))
+    (netdev, *_) = plan(wanted([A]), found).operations
+    assert netdev == AddNetdev(device="tap1", queues=1, macvtap=MACVTAP.macvtap)
+    assert refusal(replace(wanted([A]), driver=LibvirtAddress(domain="box")), found) == (
+        "tap1 is a macvtap, which only the driver vm can plug; give the domain a TAP"
+    )
 
 
 def test_a_mac_of_another_nic_in_the_guest_is_refused() -> None:

@@ -78,10 +78,8 @@ def _own_gateway(scene: Scene) -> Iterator[Hit]:
 def _off_link(scene: Scene) -> Iterator[Hit]:
     """Yield gateways that no network of their NIC has: the kernel kept the route when the address went or changed."""
     for box, network in scene.seen:
-        prefixes: dict[str, list[str]] = {}
-        for address in network.addresses:
-            prefixes.setdefault(address.link, []).append(address.address)
-        reach = OnLink(prefixes, network.routes)
+        # The connected routes of the addresses are among them: an address may have none.
+        reach = OnLink({}, network.routes)
         for route in network.routes:
             for hop in route.nexthops:
                 if hop.device in network.by_name and not reach.reaches(hop, route.table):

@@ -6,29 +6,25 @@ name or address that a guest claims leads to another device of the host.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from reconciler.drivers.adopting import not_adopted
+from reconciler.drivers.survey import is_down
 from reconciler.drivers.vm.nics import came_with
 from reconciler.drivers.vm.outside import OtherNic
-from reconciler.model.interface import LOOPBACK
 from reconciler.model.machine import Other
-from reconciler.model.mark import made_name
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink.interface import Link
 
 
-def choose(
-    desired: Sandbox, links: Sequence[Link], ours: Collection[str], nics: Sequence[OtherNic]
-) -> dict[str, Other]:
+def choose(desired: Sandbox, links: Mapping[str, Link], nics: Sequence[OtherNic]) -> dict[str, Other]:
     """Return the NICs of other programs that have the names of desired ones, by the device that each is to be.
 
-    `links`: those of the guest. `ours`: the names of ours. RefusedError if QEMU knows another TAP of one, or no ID.
+    `links`: those of other owners in the guest. RefusedError if QEMU knows another TAP of one, or no ID.
     """
-    named = {link.name: link for link in links if link.name not in ours}
     taken = {}
     for index, wish in enumerate(desired.interfaces or ()):
-        link = None if wish.made else named.get(wish.name)
+        link = None if wish.made else links.get(wish.name)
         if link is None:
             continue
         found = [each for each in nics if not link.kind and each.hw_addr == came_with(link)]
@@ -41,21 +37,20 @@ def choose(
     return taken
 
 
-def sort(
-    links: Sequence[Link], ours: Collection[str], nics: Sequence[OtherNic]
-) -> tuple[dict[str, Other], dict[str, str]]:
-    """Return the NICs of other programs that a manifest can have, by their TAPs, and why it cannot have other links."""
+def sort(links: Iterable[Link], nics: Sequence[OtherNic]) -> tuple[dict[str, Other], dict[str, str]]:
+    """Return the NICs of other programs that a manifest can have, by their TAPs, and why it cannot have other links.
+
+    `links`: those of other owners that are not made in the guest.
+    """
     taken: dict[str, Other] = {}
     left: dict[str, str] = {}
     for link in links:
-        if link.name in ours or link.name == LOOPBACK or made_name(link.alias):
-            continue
         found = [each for each in nics if not link.kind and each.hw_addr == came_with(link)]
         tap = found[0].tap if len(found) == 1 else ""
         if not tap or tap in taken:
             left[link.name] = _objection(link, found)
-        elif not link.up:
-            left[link.name] = "it is down, and an interface of a manifest is up"
+        elif reason := is_down(link):
+            left[link.name] = reason
         else:
             taken[tap] = found[0].ids
     return taken, left

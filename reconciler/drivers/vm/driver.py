@@ -174,8 +174,18 @@ class VmDriver:
         with self._budget.step():
             return self._observe(desired, quick=quick)
 
-    def _observe(self, desired: Sandbox, *, quick: bool, taken: Mapping[str, Other] = _NONE) -> Observed:
-        """Read the machine. `taken`: the NICs of other programs that count as ours, by the host's device."""
+    def _observe(
+        self,
+        desired: Sandbox,
+        *,
+        quick: bool,
+        taken: Mapping[str, Other] = _NONE,
+        made: Mapping[str, Link] = MappingProxyType({}),
+    ) -> Observed:
+        """Read the machine. `taken`: the NICs of other programs that count as ours, by the host's device.
+
+        `made`: the links that other programs made in the guest and that count as ours, by their keys.
+        """
         state, links = self._look(desired, taken)
         seen = _seen(state, links)
         wishes = {wish.device: wish.queues for wish in desired.interfaces or ()}
@@ -185,6 +195,7 @@ class VmDriver:
             )
             for device, link in seen.items()
         }
+        owned |= {key: OwnedLink(link) for key, link in made.items()}
         observed = self._inside.observe(desired, links, owned, quick=quick)
         around = replace(
             observed.around,
@@ -239,22 +250,23 @@ class VmDriver:
 
         with self._budget.step():
             state, links = self._look(desired)
-            ours = {link.name for link in _seen(state, links).values()}
-            taken = adoption.choose(desired, links, ours, self._board.others())
-            observed = self._observe(desired, quick=False, taken=taken)
+            others = adopting.others(links, _seen(state, links).values())
+            made = adopting.choose_made(desired, others)
+            taken = adoption.choose(desired, others, self._board.others())
+            observed = self._observe(desired, quick=False, taken=taken, made=made)
         adopting.check_alike(desired, observed)
         return observed
 
     def inventory(self, sandbox: Sandbox) -> Inventory:
         """Read all that is in the machine, whoever made it; `sandbox` has all sections."""
-        from reconciler.drivers.survey import Inventory
+        from reconciler.drivers import adopting, survey
         from reconciler.drivers.vm import adoption
 
         with self._budget.step():
             state, links = self._look(sandbox)
-            ours = {link.name for link in _seen(state, links).values()}
-            taken, left = adoption.sort(links, ours, self._board.others())
-            return Inventory(self._observe(sandbox, quick=False, taken=taken), left)
+            made, left, rest = survey.sort_made(adopting.others(links, _seen(state, links).values()))
+            taken, more = adoption.sort(rest.values(), self._board.others())
+            return survey.Inventory(self._observe(sandbox, quick=False, taken=taken, made=made), left | more)
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""

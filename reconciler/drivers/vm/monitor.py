@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, assert_never
 
-from reconciler.drivers.vm.outside import OtherNic, probe, taps
+from reconciler.drivers.vm.outside import OtherNic, open_macvtap, probe, taps
 from reconciler.errors import BusyError, HostError
 from reconciler.guest.answer import Answer
 from reconciler.guest.qmp import Monitor, QmpError
@@ -297,6 +298,9 @@ def execute(monitor: Monitor, operation: MonitorOperation) -> None:
 
 
 def _add_netdev(monitor: Monitor, plug: str, operation: AddNetdev) -> None:
+    if operation.macvtap:
+        _add_macvtap(monitor, plug, operation.device)
+        return
     queues = {"queues": operation.queues} if operation.queues > 1 else {}
     if operation.vhost_user_socket is None:
         tap = {"ifname": operation.device, "script": "no", "downscript": "no"}
@@ -306,6 +310,21 @@ def _add_netdev(monitor: Monitor, plug: str, operation: AddNetdev) -> None:
     backend = {"type": "socket", "data": {"addr": address, "server": False, "reconnect": 1}}
     monitor.add_chardev(plug, backend)
     monitor.execute("netdev_add", type="vhost-user", id=plug, chardev=plug, **queues)
+
+
+def _add_macvtap(monitor: Monitor, plug: str, device: str) -> None:
+    opened = open_macvtap(device)
+    try:
+        monitor.pass_descriptor(opened, plug)
+    finally:
+        os.close(opened)
+    try:
+        monitor.execute("netdev_add", type="tap", id=plug, fd=plug)
+    except HostError:
+        # Its own end would take packets as long as QEMU has it.
+        with suppress(QmpError):
+            monitor.execute("closefd", fdname=plug)
+        raise
 
 
 def _device(plug: str, operation: AddDevice) -> Mapping[str, Any]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import socket
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from reconciler.model.machine import Other, Tap
+from reconciler.errors import HostError
+from reconciler.model.machine import Macvtap, Other, Tap
 from reconciler.netlink.engine import local_engine
+from reconciler.netlink.interface import Link
 
 _PROBE_TIMEOUT = 1.0
 # include/uapi/linux/if_tun.h.
@@ -31,6 +36,9 @@ def taps(devices: Iterable[str]) -> dict[str, Tap]:
             link = host.link(device)
             if link is None:
                 continue
+            if link.kind == "macvtap":
+                found[device] = _macvtap(link)
+                continue
             flags = 0
             with suppress(OSError, ValueError), open(f"/sys/class/net/{device}/tun_flags", encoding="ascii") as file:
                 flags = int(file.read(), 16)
@@ -43,6 +51,43 @@ def taps(devices: Iterable[str]) -> dict[str, Tap]:
                 busy=link.carrier,
             )
     return found
+
+
+def _macvtap(link: Link) -> Tap:
+    # It has a carrier as soon as the device below it has one.
+    busy = _is_open(_node(link.index))
+    macvtap = Macvtap(link.index, link.hw_addr)
+    return Tap(is_tap=True, multi_queue=False, mtu=link.mtu, up=link.up, busy=busy, macvtap=macvtap)
+
+
+def _node(index: int) -> str:
+    return f"/dev/tap{index}"
+
+
+def _is_open(node: str) -> bool:
+    """Return whether any process has a file open. One that was deleted, and made again, is another one."""
+    for name in glob.iglob("/proc/[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(name) == node:
+                return True
+    return False
+
+
+def open_macvtap(device: str) -> int:
+    """Open a macvtap of the host, and return the descriptor. HostError if its file is not there, or another one."""
+    try:
+        with open(f"/sys/class/net/{device}/ifindex", encoding="ascii") as file:
+            node = _node(int(file.read()))
+        with open(f"/sys/class/net/{device}/macvtap/{os.path.basename(node)}/dev", encoding="ascii") as file:
+            major, minor = map(int, file.read().split(":"))
+        opened = os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (OSError, ValueError) as error:
+        raise HostError(f"{device}: the macvtap cannot be opened: {error}") from error
+    found = os.fstat(opened)
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(major, minor):
+        os.close(opened)
+        raise HostError(f"{device}: {node} is not the file of this macvtap; udev or devtmpfs has to make it")
+    return opened
 
 
 def probe(path: str) -> str:
