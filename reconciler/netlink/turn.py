@@ -13,12 +13,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 # Seconds of computing, and of any time, after which a turn does not count any more: whoever takes so long goes on
 # beside the others. Seconds between two looks at that.
 HEAVY, LONG, PERIOD = 0.05, 1.0, 0.05
 
 _of_thread = threading.local()
+
+
+class Flag(Protocol):
+    """What one thread waits for. It is no lock: the kernel would look at thousands of those with each that is freed."""
+
+    def set(self) -> None:
+        """Set the flag."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the flag is set, but no longer than so many seconds; then clear it."""
 
 
 class Turns:
@@ -45,7 +56,9 @@ class Turns:
             if self._usher is None:
                 self._usher = threading.Thread(target=self._ush, name="turns", daemon=True)
                 self._usher.start()
-        turn.granted.acquire()
+        while not turn.granted:
+            turn.flag.wait(math.inf)
+        turn.granted = False
 
     def give(self, turn: Turn) -> None:
         """End a turn."""
@@ -57,7 +70,8 @@ class Turns:
         while self._waiting and len(self._taken) < self._count:
             _, _, turn = heapq.heappop(self._waiting)
             self._taken[turn] = None
-            turn.granted.release()
+            turn.granted = True
+            turn.flag.set()
 
     def _ush(self) -> None:
         """End turns that take long, as long as anybody waits: all that are heavy, and one that is stuck."""
@@ -74,13 +88,14 @@ class Turns:
 
 
 class Turn:
-    """What a thread computes in, again and again: `with turn:`. Who has gone without one for the longest is next."""
+    """What a thread computes in, again and again: `with turn:`. Who has gone without one for the longest is next.
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
-        # Released when a turn is granted that was waited for.
-        self.granted = threading.Lock()
-        self.granted.acquire()
+    `flag`: what the thread waits for; others may set it as well. `granted`: whether it has a turn that it waited for.
+    """
+
+    def __init__(self, turns: Turns, flag: Flag) -> None:
+        self._turns, self.flag = turns, flag
+        self.granted = False
         self._ended = 0.0
         # When the present turn began, and how much its thread had computed before, by a clock of that thread.
         self._begun, self._computed, self._clock = math.inf, math.inf, 0

@@ -107,7 +107,7 @@ class Worker:
         self._wake = Wake()
         # A look at anything else than a namespace mostly waits for answers.
         is_namespace = isinstance(manifest.sandbox.driver, NetnsAddress)
-        self._turn: AbstractContextManager[None] = Turn(_TURNS) if is_namespace else nullcontext()
+        self._turn: AbstractContextManager[None] = Turn(_TURNS, self._wake) if is_namespace else nullcontext()
         change = settings.change
         self._repairs = Repairs(self._recorder, self._scribe, self._meter, self._probation, change=change)
         self._agenda = Agenda(settings.full_look)

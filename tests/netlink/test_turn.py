@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.netlink import turn
 from reconciler.netlink.turn import Turn, Turns
+from reconciler.watch.wake import Wake
 from tests.watch.running import until
 
 
@@ -32,7 +33,7 @@ def test_never_do_more_compute_than_there_are_turns(patient: None) -> None:
 
     def work(number: int) -> None:
         nonlocal most
-        own = Turn(turns)
+        own = Turn(turns, Wake())
         for _ in range(50):
             with own:
                 inside.add(number)
@@ -49,7 +50,7 @@ def test_never_do_more_compute_than_there_are_turns(patient: None) -> None:
 
 def test_who_has_gone_without_for_the_longest_is_next(patient: None) -> None:
     turns, order = Turns(1), list[str]()
-    holder, recent, older, never = (Turn(turns) for _ in range(4))
+    holder, recent, older, never = (Turn(turns, Wake()) for _ in range(4))
     for each in (older, recent):
         with each:
             pass
@@ -87,11 +88,11 @@ def test_those_that_take_long_hold_up_nobody(busy: Callable[[threading.Event], N
     turns, other_had_a_turn = Turns(2), threading.Event()
 
     def hold() -> None:
-        with Turn(turns):
+        with Turn(turns, Wake()):
             busy(other_had_a_turn)
 
     threads = [begun(hold) for _ in range(5)]
-    with Turn(turns):
+    with Turn(turns, Wake()):
         other_had_a_turn.set()
     for thread in threads:
         thread.join()
