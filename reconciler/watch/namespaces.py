@@ -14,6 +14,7 @@ import errno
 import os
 import select
 import socket
+import stat
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -207,11 +208,11 @@ class NamespaceTracker:
         for name, address in addresses.items():
             if self._steady.get(name) is address and name not in self._unsure:
                 continue
-            identity = _identity(address.file)
+            identity, is_link = _identity(address.file)
             known = name in self._identities and identity == self._identities[name]
             if (not known or name in self._unsure) and self._listen(name, address, identity):
                 changed.append(name)
-            if address.name and name in self._identities and not os.path.islink(address.file):
+            if address.name and not is_link and name in self._identities:
                 self._steady[name] = address
         return changed
 
@@ -277,10 +278,13 @@ class NamespaceTracker:
             del self._names[number]
 
 
-def _identity(file: str) -> tuple[int, int] | None:
-    """Return what differs in another namespace that exists at the same time; None: there is none."""
+def _identity(file: str) -> tuple[tuple[int, int] | None, bool]:
+    """Return what differs in another namespace that exists at the same time, None for none; and whether by a link."""
+    is_link = False
     try:
-        found = os.stat(file)
+        found = os.lstat(file)
+        if is_link := stat.S_ISLNK(found.st_mode):
+            found = os.stat(file)
     except OSError:
-        return None
-    return (found.st_dev, found.st_ino)
+        return None, is_link
+    return (found.st_dev, found.st_ino), is_link
