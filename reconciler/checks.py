@@ -11,6 +11,7 @@ from reconciler.drivers import Driver
 from reconciler.errors import HostError
 from reconciler.guest import agent
 from reconciler.model.check import Check
+from reconciler.netlink import turn
 from reconciler.netlink.engine import local_engine
 from reconciler.wording import printable
 
@@ -75,7 +76,7 @@ def make(driver: Driver, checks: Sequence[Check]) -> list[Verdict]:
                 seconds = min(_TRY, *(max(0.05, left(each)) for each in group))
                 _try(group, seconds, None if from_host else driver)
         if all(each.check.kind == "route" for each in waiting):
-            time.sleep(max(0.0, min([_PAUSE, *(left(each) for each in waiting if not each.is_over)])))
+            turn.sleep(max(0.0, min([_PAUSE, *(left(each) for each in waiting if not each.is_over)])))
     return [Verdict(each.check, "" if each.is_over else _words(each)) for each in trials]
 
 
@@ -94,7 +95,8 @@ def _try(trials: Sequence[_Trial], seconds: float, driver: Driver | None) -> Non
     if not others:
         return
     probes = [each.probe for each in others]
-    found = driver.attempt(probes, seconds) if driver else agent.attempt(probes, seconds)
+    with turn.waiting():
+        found = driver.attempt(probes, seconds) if driver else agent.attempt(probes, seconds)
     for each, result in zip(others, found, strict=True):
         each.note(result)
 

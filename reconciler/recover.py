@@ -18,6 +18,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.model.fact import Deviation, deviations
 from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject
 from reconciler.model.sandbox import Sandbox
+from reconciler.netlink import turn
 from reconciler.netlink.execute import DAD_TIMEOUT
 from reconciler.operations import Operation
 from reconciler.operations.interface import AttachInterface, DetachInterface, RenameInterface
@@ -61,7 +62,7 @@ class Proof:
                 found = [each for each in found if each.subject in subjects]
             if not found or time.monotonic() > deadline:
                 return found
-            time.sleep(_POLL)
+            turn.sleep(_POLL)
 
 
 class Fates(NamedTuple):
@@ -189,7 +190,7 @@ def settled(driver: Driver, desired: Sandbox, *, adopt: Adoption) -> Preview:
         around = found.observed.around
         if not around.tentative or around.dad_failed or time.monotonic() > deadline:
             return found
-        time.sleep(_POLL)
+        turn.sleep(_POLL)
 
 
 def _unfinished(found: Preview) -> set[Subject]:

@@ -27,6 +27,7 @@ class Claims:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._owners: dict[Hashable, _Owner] = {}
+        self._places: dict[str, Hashable] = {}
 
     def claim(self, sandbox: Sandbox, driver: Driver) -> None:
         """Claim what a driver has opened, in place of what the sandbox had. RefusedError if another sandbox has it."""
@@ -42,16 +43,19 @@ class Claims:
                     "delete one of the two manifests, or correct its driver",
                     path=("driver",),
                 )
-            self._drop({sandbox.id})
-            self._owners[place] = _Owner(sandbox.id, sandbox.driver)
+            self._drop(sandbox.id)
+            if owner:
+                self._drop(owner.id)
+            self._owners[place], self._places[sandbox.id] = _Owner(sandbox.id, sandbox.driver), place
 
     def keep(self, names: Collection[str]) -> bool:
         """Drop the claims of all sandboxes but these. Return whether there were any."""
         with self._lock:
-            dropped = {owner.id for owner in self._owners.values()}.difference(names)
-            self._drop(dropped)
+            dropped = self._places.keys() - names
+            for each in dropped:
+                self._drop(each)
         return bool(dropped)
 
-    def _drop(self, names: Collection[str]) -> None:
-        for place in [place for place, owner in self._owners.items() if owner.id in names]:
-            del self._owners[place]
+    def _drop(self, name: str) -> None:
+        if name in self._places:
+            del self._owners[self._places.pop(name)]

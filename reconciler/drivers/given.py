@@ -179,7 +179,8 @@ class GivenDevices:
             with suppress(FileNotFoundError):
                 os.unlink(new, dir_fd=folder)
             with open(os.open(new, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
-                json.dump(data, file)
+                # `json.dump` encodes in Python, `json.dumps` does not.
+                file.write(json.dumps(data))
             os.rename(new, self._name, src_dir_fd=folder, dst_dir_fd=folder)
 
 

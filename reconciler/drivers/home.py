@@ -12,6 +12,7 @@ from reconciler.drivers.given import Given, find_given, find_namespaces
 from reconciler.drivers.lock import of_namespace
 from reconciler.model.interface import Origin
 from reconciler.model.sandbox import AttachableDevice
+from reconciler.netlink import turn
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import Engine, local_engine
 from reconciler.netlink.interface import Link
@@ -36,7 +37,7 @@ def attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
         on_their_way = [device for device, each in found.items() if is_temporary(each.name)]
         if not _are_awaited(on_their_way) or time.monotonic() > deadline:
             return found
-        time.sleep(_POLL)
+        turn.sleep(_POLL)
 
 
 def names() -> frozenset[str]:

@@ -15,6 +15,7 @@ from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.model.sysctl import IP_FORWARD, IP_FORWARD6, Sysctls
 from reconciler.netlink import made as made_links
 from reconciler.netlink import sysctl as sysctls
+from reconciler.netlink import turn
 from reconciler.netlink.channel import ROUTE, Kernel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.interface import Link, LinkAddress
@@ -125,7 +126,7 @@ class Inside:
             incomplete = desired.interfaces is not None and Derived((), observed).is_incomplete()
             if not incomplete or time.monotonic() > deadline:
                 break
-            time.sleep(_POLL)
+            turn.sleep(_POLL)
         return observed if desired.ipvs is None else self._with_ipvs(observed, desired.ipvs, quick=quick)
 
     def _look(

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from reconciler.errors import ChannelError
-from reconciler.netlink import message
+from reconciler.netlink import message, turn
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.message import Failure, Message
@@ -154,7 +154,7 @@ def _await_address(engine: Engine, operation: AwaitAddress, index: int) -> Outco
             return Outcome(operation, Status.FAILED, f"{wanted} is in use by another host (duplicate address)")
         if not found.tentative:
             return Outcome(operation, Status.DONE)
-        time.sleep(_POLL)
+        turn.sleep(_POLL)
     return Outcome(
         operation,
         Status.FAILED,

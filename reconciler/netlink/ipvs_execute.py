@@ -8,14 +8,13 @@ reverse order of that table: each of them is then found at the head of the list 
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import assert_never
 
 from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.model.ipvs import NODEST, ServiceKey
-from reconciler.netlink import conntrack, ipvs, ipvs_listing
+from reconciler.netlink import conntrack, ipvs, ipvs_listing, turn
 from reconciler.netlink.execute import Request, send, send_all
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.operations import Operation
@@ -193,7 +192,7 @@ def _set(engine: IpvsEngine, operation: SettingOperation) -> Outcome:
             case StartExpiring():
                 engine.kernel.set_sysctl(f"net.ipv4.vs.{NODEST}", str(EXPIRING))
             case StopExpiring():
-                time.sleep(EXPIRE_SECONDS)
+                turn.sleep(EXPIRE_SECONDS)
                 engine.kernel.set_sysctl(f"net.ipv4.vs.{NODEST}", "0")
             case DeleteConntrack():
                 conntrack.delete(engine.conntrack, operation.address, operation.protocol, sequence=engine.next_sequence)

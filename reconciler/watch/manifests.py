@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, thread_time
 from typing import NamedTuple
 
 from reconciler.errors import Problem, bounded
@@ -36,6 +36,8 @@ from reconciler.watch.parser import Parser
 SETTLE = 0.2
 # Seconds after which files that do not settle are reported.
 PATIENCE = 60.0
+# What is read only because time has passed takes at most this share of a processor.
+SHARE = 0.0025
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +84,8 @@ class _File(NamedTuple):
 class ManifestReader:
     """Reads the manifests below paths again and again. One thread uses all methods; `wake` is called from another one.
 
-    `rescan`: seconds after which files are read again even if neither stamps nor events show a change.
+    `rescan`: seconds after which files are read again even if neither stamps nor events show a change; more, if that
+    would take more than SHARE of a processor.
     `policy`: as in `manifest.load`; it counts from the next `read` on.
     """
 
@@ -167,7 +170,7 @@ class ManifestReader:
         return changed
 
     def _read(self) -> ManifestSet | None:
-        rescan = monotonic() >= self._next_rescan
+        rescan, begun = monotonic() >= self._next_rescan, thread_time()
         snapshot, age = self._take_snapshot()
         self._check_git()
         if self._folders and self._folders.watch(folders_to_watch(self._paths, snapshot.stamps)):
@@ -182,7 +185,9 @@ class ManifestReader:
         after, _ = self._take_snapshot()
         if after != snapshot:
             raise _NotSettledError(_describe_change(snapshot, after))
-        return self._finish(snapshot)
+        found = self._finish(snapshot)
+        self._next_rescan = monotonic() + max(self._rescan, (thread_time() - begun) / SHARE)
+        return found
 
     def _check_git(self) -> None:
         """Raise _NotSettledError if git may be working in the tree of a manifest."""
@@ -248,7 +253,7 @@ class ManifestReader:
         return _File(file, contents, _stamps_of(contents, snapshot))
 
     def _finish(self, snapshot: Snapshot) -> ManifestSet | None:
-        self._read_snapshot, self._next_rescan = snapshot, monotonic() + self._rescan
+        self._read_snapshot = snapshot
         files = {name: file.contents for name, file in self._files.items()}
         found = _combine(snapshot, files, self._last_set.manifests if self._last_set else {})
         if found == self._last_set:

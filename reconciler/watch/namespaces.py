@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
+import stat
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +26,7 @@ from reconciler.netlink.channel import RECEIVE_SIZE, ROUTE, LocalKernel, enlarge
 from reconciler.netlink.message import NEW_LINK, failure, messages
 from reconciler.netlink.neighbour import is_news
 from reconciler.netlink.sections import GROUPS
+from reconciler.watch.files import Stamp, read_stamp
 
 _NSID_TYPES = {nsid.NEW, nsid.DELETE}
 # RTNLGRP_NSID, the 28th.
@@ -138,6 +141,33 @@ def _is_news(data: bytes) -> bool:
         return True
 
 
+class _Named:
+    """Notices that names of `ip netns` may lead to other namespaces: each of them is a mount, or an entry of FOLDER."""
+
+    FOLDER = "/run/netns"
+
+    def __init__(self) -> None:
+        self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._poller = select.poll()
+        self._poller.register(self._mounts, select.POLLPRI)
+        self._folder: Stamp | None = None
+        # Whether to say so once more: two changes within a tick of the kernel's clock have the same time.
+        self._again = True
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._mounts)
+
+    def may_have_changed(self) -> bool:
+        """Return whether they may have since the last call."""
+        # proc(5): mountinfo is readable once after each change of a mount.
+        changed = bool(self._poller.poll(0))
+        before, self._folder = self._folder, read_stamp(self.FOLDER)
+        changed |= before != self._folder
+        again, self._again = self._again, changed
+        return changed or again
+
+
 class NamespaceTracker:
     """Knows which sandbox is in which namespace, and notices when a namespace is created, deleted or replaced.
 
@@ -148,6 +178,9 @@ class NamespaceTracker:
         """Use a socket, which the caller closes. `open_namespace`: see `drivers.reach`."""
         self.unheard: dict[str, str] = {}
         self._socket, self._open = channel, open_namespace
+        self._named = _Named()
+        # Sandbox → an address by a name that is no link: what it leads to is the same as long as `_named` says so.
+        self._steady: dict[str, NetnsAddress] = {}
         # Sandbox → identity of its namespace at the last refresh, None if it did not exist; sandbox → number; and back.
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._numbers: dict[str, int] = {}
@@ -156,6 +189,10 @@ class NamespaceTracker:
         self._unsure: set[str] = set()
         # What `read_changes` returns next, in order.
         self._changes: dict[str | int, None] = {}
+
+    def close(self) -> None:
+        """Notice nothing any more."""
+        self._named.close()
 
     def refresh(self, addresses: Mapping[str, NetnsAddress]) -> list[str]:
         """Track these namespaces and no others: sandbox → address.
@@ -166,11 +203,17 @@ class NamespaceTracker:
             self._forget(name)
             self.unheard.pop(name, None)
         changed = []
+        if self._named.may_have_changed():
+            self._steady.clear()
         for name, address in addresses.items():
-            identity = _identity(address.file)
+            if self._steady.get(name) is address and name not in self._unsure:
+                continue
+            identity, is_link = _identity(address.file)
             known = name in self._identities and identity == self._identities[name]
             if (not known or name in self._unsure) and self._listen(name, address, identity):
                 changed.append(name)
+            if address.name and not is_link and name in self._identities:
+                self._steady[name] = address
         return changed
 
     def reload(self) -> None:
@@ -228,16 +271,20 @@ class NamespaceTracker:
 
     def _forget(self, name: str) -> None:
         self._identities.pop(name, None)
+        self._steady.pop(name, None)
         self._unsure.discard(name)
         number = self._numbers.pop(name, None)
         if number is not None and self._names.get(number) == name:
             del self._names[number]
 
 
-def _identity(file: str) -> tuple[int, int] | None:
-    """Return what differs in another namespace that exists at the same time; None: there is none."""
+def _identity(file: str) -> tuple[tuple[int, int] | None, bool]:
+    """Return what differs in another namespace that exists at the same time, None for none; and whether by a link."""
+    is_link = False
     try:
-        found = os.stat(file)
+        found = os.lstat(file)
+        if is_link := stat.S_ISLNK(found.st_mode):
+            found = os.stat(file)
     except OSError:
-        return None
-    return (found.st_dev, found.st_ino)
+        return None, is_link
+    return (found.st_dev, found.st_ino), is_link

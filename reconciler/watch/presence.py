@@ -68,5 +68,6 @@ class Presence:
         ]
 
     def close(self) -> None:
-        """Stop listening to libvirt."""
+        """Stop listening to libvirt, and noticing mounts."""
         self._domains.close()
+        self.namespaces.close()

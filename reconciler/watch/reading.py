@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping
-from time import monotonic
+from time import monotonic, thread_time
 from typing import NamedTuple
 
 from reconciler.watch import clock
-from reconciler.watch.manifests import ManifestReader, ManifestSet
+from reconciler.watch.manifests import SHARE, ManifestReader, ManifestSet
 from reconciler.watch.revision import Revision, RevisionFinder
 from reconciler.watch.wake import Wake
 
-# Seconds between two checks of the commit, which need not change any manifest.
+# Seconds between two checks of the commit, which need not change any manifest; more, if they take more than SHARE.
 REVISION = 10.0
 
 
@@ -34,7 +34,7 @@ class Reading:
         self._stopped = self._asked = False
         self._found: ManifestSet | None = None
         self._revisions: dict[str, Revision] = {}
-        self._revisions_at = -math.inf
+        self._revisions_due = -math.inf
         self._result: Read | None = None
         self._error: BaseException | None = None
         self._lock = threading.Lock()
@@ -97,8 +97,10 @@ class Reading:
         if self._stopped or self._found is None:
             return
         revisions = self._revisions
-        if found is not None or monotonic() > self._revisions_at + REVISION:
+        if found is not None or monotonic() > self._revisions_due:
+            begun = thread_time()
             revisions = self._find_revisions(self._found)
+            self._revisions_due = monotonic() + max(REVISION, (thread_time() - begun) / SHARE)
         if found is None and revisions == self._revisions:
             return
         self._revisions = revisions
@@ -109,7 +111,6 @@ class Reading:
 
     def _find_revisions(self, found: ManifestSet) -> dict[str, Revision]:
         """Find the revisions of the manifests that were read; those of others that are in force stay as they are."""
-        self._revisions_at = monotonic()
         known = [each for name, each in found.manifests.items() if name not in found.broken]
         before = {name: each for name, each in self._revisions.items() if name in found.broken}
         return before | self._finder.find(known)

@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler import pending
@@ -33,6 +33,7 @@ from reconciler.manifest.digest import digest
 from reconciler.manifest.load import Manifest
 from reconciler.model.ipvs import GUARD_NFT, GUARD_SERVICES
 from reconciler.model.sandbox import DriverAddress, MachineAddress, NetnsAddress, Sandbox
+from reconciler.netlink.turn import Turn, Turns
 from reconciler.watch import clock, log, pause
 from reconciler.watch.agenda import GAP, Agenda
 from reconciler.watch.authority import InForce
@@ -60,6 +61,8 @@ RETRY = 0.5
 REST = 20
 # Seconds by which a look may be late before the state of the last one counts as stale.
 SLACK = 10.0
+# One look computes while the kernel works for another one.
+_TURNS = Turns(2)
 
 
 class Common(NamedTuple):
@@ -102,6 +105,9 @@ class Worker:
         self._probation = Probation(manifest.sandbox.id, history, confirm, settings.bake)
         self._on_done, self._on_change, self._on_end = on_done, on_change, on_end
         self._wake = Wake()
+        # A look at anything else than a namespace mostly waits for answers.
+        is_namespace = isinstance(manifest.sandbox.driver, NetnsAddress)
+        self._turn: AbstractContextManager[None] = Turn(_TURNS, self._wake) if is_namespace else nullcontext()
         change = settings.change
         self._repairs = Repairs(self._recorder, self._scribe, self._meter, self._probation, change=change)
         self._agenda = Agenda(settings.full_look)
@@ -225,19 +231,24 @@ class Worker:
 
     def _watch(self) -> None:
         while self._await_look():
-            try:
-                if look := self._begin_look():
-                    self._attempt(look)
-            except (ReconcilerError, OSError) as error:
-                self._end_failed_look(error)
-            except Exception as error:
-                # A defect that shows in one sandbox must not end the watch of the others.
-                logging.getLogger(__name__).exception("defect")
-                self._end_failed_look(error)
+            with self._turn:
+                if not self._stopping:
+                    self._try_look()
             if self._borrower:
                 self._lend(self._borrower)
         if self._prune:
             prune(self._manifest, self._authority.policy, self._claims, self._history)
+
+    def _try_look(self) -> None:
+        try:
+            if look := self._begin_look():
+                self._attempt(look)
+        except (ReconcilerError, OSError) as error:
+            self._end_failed_look(error)
+        except Exception as error:
+            # A defect that shows in one sandbox must not end the watch of the others.
+            logging.getLogger(__name__).exception("defect")
+            self._end_failed_look(error)
 
     def _await_look(self) -> bool:
         """Wait until a look is due; return False if the thread has to end instead."""

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reconciler.guest import launch
+from reconciler.netlink.channel import LocalKernel
+from reconciler.netlink.message import DELETE_ROUTE, NEW_ROUTE
+from tests.allowed import FILE
 from tests.benchmarks.flush import CONNECTIONS, FLUSHER, PATIENCE, find_pace, table, write
 from tests.benchmarks.ipvs import HEAD
 from tests.benchmarks.measure import RECONCILER, Figure
@@ -23,12 +29,21 @@ from tests.machine import Guest
 from tests.processes import of_machines
 from tests.traffic.world import PACE, world
 
-MANY, ROUNDS, IDLE_SECONDS = 500, 15, 30.0
+MANY, ROUNDS, IDLE_SECONDS = 2000, 15, 30.0
+# Seconds in which so many converge after the start of a watch, if they are as they should be; how many of them are
+# repaired, one after the other, and seconds for 99 of 100 repairs.
+CONVERGED, REPAIRED, SOON = 5.0, 300, 0.02
+# How many of them `ip` sets up.
+SOME = 100
+# RTMGRP_IPV4_ROUTE of linux/rtnetlink.h.
+IPV4_ROUTES = 0x40
+# Machines, and descriptors and threads of the watch for each.
+MACHINES, DESCRIPTORS, THREADS = 50, 8, 1
 # Seconds for all sandboxes to be looked at after a reload: without it a second change of one object would be a fight,
 # and wait.
 PEACE = 3.0
 # Bytes of memory that so many may take.
-MEMORY = 200 << 20
+MEMORY = 110 << 20
 DEADLINE = 60.0
 MANIFEST = """\
 apiVersion: reconciler/v1
@@ -39,14 +54,35 @@ interfaces:
 routes:
   - {{dest: 10.8.0.0/16, gateway: 10.1.0.1, device: eth0}}
 """
+# The agent of a machine, in the namespace that this runs in, behind a socket: whoever connects last is its host.
+AGENT = """
+import socket, sys
+from reconciler.guest.agent import Agent, Port, serve
+
+class Connection(Port):
+    may_return = False
+
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+serve(Agent(Connection(lambda: listener.accept()[0].detach())))
+"""
+OF_AGENT = """\
+apiVersion: reconciler/v1
+sandbox: {name}
+driver: {{vm: {{agent: {agent}}}}}
+routes:
+  - {{dest: 10.8.0.0/16, type: blackhole}}
+"""
 
 
 @dataclass
 class Watch:
-    """A watcher that runs."""
+    """A watcher that runs, since `begun` (Unix seconds)."""
 
     process: subprocess.Popen[bytes]
     log: Path
+    begun: float
 
     def lines(self) -> list[dict[str, Any]]:
         """Return all events logged so far, without a line that is being written."""
@@ -62,6 +98,21 @@ class Watch:
         except RuntimeError:
             raise RuntimeError(f"{count} times {name}: {self.log.read_text()[-2000:]}") from None
         return self.events(name)[count - 1]
+
+    def converged(self, count: int) -> float:
+        """Wait until so many sandboxes have converged; give the seconds from the start of the watch to the last one."""
+        await_(lambda: self.log.read_bytes().count(b'"event": "converged"') >= count, 0.1, 10 * DEADLINE)
+        return float(self.events("converged")[count - 1]["time"]) - self.begun
+
+    def idle(self) -> float:
+        """Give the share of a core that it takes."""
+        begin, at = self.cpu(), time.monotonic()
+        time.sleep(IDLE_SECONDS)
+        return (self.cpu() - begin) / (time.monotonic() - at)
+
+    def count(self, kind: str) -> int:
+        """Give how many entries its processes have in a folder of /proc: `fd` or `task`."""
+        return sum(len(os.listdir(f"/proc/{each}/{kind}")) for each in self._processes())
 
     def cpu(self) -> float:
         """Seconds that it has computed, with the process of its machines."""
@@ -81,16 +132,17 @@ class Watch:
 def watch(folder: Path, *options: str) -> Iterator[Watch]:
     log = folder.with_suffix(".log")
     with log.open("wb") as file:
+        begun = time.time()
         process = subprocess.Popen([*RECONCILER, "watch", "--log", "json", *options, str(folder)], stderr=file)
     try:
-        yield Watch(process, log)
+        yield Watch(process, log, begun)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
 
 
-def await_(condition: Callable[[], bool], pause: float = 0.02) -> None:
-    deadline = time.monotonic() + DEADLINE
+def await_(condition: Callable[[], bool], pause: float = 0.02, seconds: float = DEADLINE) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise RuntimeError("what is waited for does not come")
@@ -101,6 +153,7 @@ def run(kernel: Kernel, folder: Path) -> list[Figure]:
     return [
         *namespaces(kernel, folder / "namespaces"),
         *machines(kernel, folder / "machines"),
+        *agents(kernel, folder / "agents"),
         *flush(folder / "flush"),
     ]
 
@@ -111,24 +164,53 @@ def namespaces(kernel: Kernel, folder: Path) -> list[Figure]:
     first = [add(kernel, folder) for _ in CHANGES]
     with watch(folder) as alone:
         alone.await_events("converged", len(first))
-        one = repairs(alone, first)
+        one = repairs(alone, [first] * ROUNDS)
         edited = edits(folder / f"{first[0]}.yaml", first[0])
-    for _ in range(MANY - len(first)):
-        add(kernel, folder)
+    moved = by_ip(kernel, folder.with_name("by-ip"))
+    names = first + add_many(kernel, folder, MANY - len(first))
+    with watch(folder) as applying:
+        applied = applying.converged(MANY)
+        cpu_of_apply = applying.cpu()
     with watch(folder) as many:
-        many.await_events("converged", MANY)
-        begin, at = many.cpu(), time.monotonic()
-        time.sleep(IDLE_SECONDS)
-        share = (many.cpu() - begin) / (time.monotonic() - at)
-        among = repairs(many, first)
+        converged = many.converged(MANY)
+        cpu = many.cpu()
+        # What follows from the start has happened.
+        time.sleep(PEACE)
+        share = many.idle()
         resident = many.resident()
+        chosen = random.Random(23).sample(names[len(first) :], REPAIRED + ROUNDS * len(CHANGES))
+        single = one_at_a_time(chosen[:REPAIRED])
+        # Others each time: a reload would let all be looked at.
+        among = repairs(many, [chosen[at : at + len(CHANGES)] for at in range(REPAIRED, len(chosen), len(CHANGES))])
         edited_among = edits(folder / f"{first[0]}.yaml", first[0])
     print(f"from a change to the repaired kernel, {ROUNDS} of each, p50 / p99:")
     for what, times in one.items():
         print(f"    {what}: {words(times)}, among {MANY}: {words(among[what])}")
     print(f"    manifest edited: {words(edited)}, among {MANY}: {words(edited_among)}")
     medians = [statistics.median(each for times in found.values() for each in times) for found in (one, among)]
+    late = percentile(single, 0.99)
     return [
+        Figure(
+            name=f"{MANY} namespaces that get a NIC and a route, beside `ip -batch` for each",
+            detail=f"{applied:.1f} s, {cpu_of_apply:.1f} s of a processor, and {moved:.1f} s, most of it in the kernel",
+            ratio=applied / moved,
+            bar=1.5,
+            aim=1,
+        ),
+        Figure(
+            name=f"{MANY} namespaces that are as they should be converge after a start: of {CONVERGED:.0f} s",
+            detail=f"{converged:.1f} s, {cpu:.1f} s of a processor",
+            ratio=converged / CONVERGED,
+            bar=1,
+            aim=0.6,
+        ),
+        Figure(
+            name=f"one repaired among {MANY} namespaces, p99: of {SOON * 1000:.0f} ms",
+            detail=f"{REPAIRED} routes, from the kernel's report of a deletion to that of the repair: {words(single)}",
+            ratio=late / SOON,
+            bar=1,
+            aim=0.5,
+        ),
         Figure(
             name=f"{MANY} namespaces with nothing to do: of one core",
             detail=f"{share * 100:.2f} % over {IDLE_SECONDS:.0f} s",
@@ -141,7 +223,7 @@ def namespaces(kernel: Kernel, folder: Path) -> list[Figure]:
             detail=f"{resident >> 20} MiB resident",
             ratio=resident / MEMORY,
             bar=1,
-            aim=0.5,
+            aim=0.9,
         ),
         Figure(
             name=f"a repair among {MANY} namespaces, beside {len(first)}",
@@ -156,10 +238,60 @@ def namespaces(kernel: Kernel, folder: Path) -> list[Figure]:
 def add(kernel: Kernel, folder: Path) -> str:
     name = kernel.namespace()
     device = kernel.tap()
-    number = int(device.rpartition("t")[2])
+    write_manifest(folder, name, device, int(device.rpartition("t")[2]))
+    return name
+
+
+def by_ip(kernel: Kernel, folder: Path) -> float:
+    """Give the seconds that `ip` takes for all that the manifests of so many say, from what it takes for some."""
+    folder.mkdir()
+    begin = 0.0
+    names = add_many(kernel, folder, SOME, "by")
+    for number, name in enumerate(names):
+        begin = begin or time.perf_counter()
+        ip("link", "set", f"{name}t", "netns", name, "name", "eth0")
+        rest = f"link set eth0 address 02:00:00:00:ff:{number:02x} mtu 1400 up\naddress add 10.1.0.2/16 dev eth0\n"
+        ip("-batch", "-", namespace=name, stdin=f"{rest}route add 10.8.0.0/16 via 10.1.0.1\n")
+    return (time.perf_counter() - begin) * MANY / SOME
+
+
+def add_many(kernel: Kernel, folder: Path, count: int, kind: str = "m") -> list[str]:
+    """Add so many as `add` does, with one start of `ip`."""
+    names = [f"{kernel.prefix}{kind}{each}" for each in range(count)]
+    devices = [f"{each}t" for each in names]
+    commands = [f"netns add {each}\n" for each in names] + [f"tuntap add dev {each} mode tap\n" for each in devices]
+    ip("-batch", "-", stdin="".join(commands))
+    kernel.adopt(*devices)
+    for number, (name, device) in enumerate(zip(names, devices, strict=True)):
+        kernel.adopt_namespace(name)
+        write_manifest(folder, name, device, 0x1000 + number)
+    return names
+
+
+def write_manifest(folder: Path, name: str, device: str, number: int) -> None:
     hw_addr = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
     (folder / f"{name}.yaml").write_text(MANIFEST.format(name=name, device=device, hw_addr=hw_addr))
-    return name
+
+
+def one_at_a_time(names: list[str]) -> list[float]:
+    """Delete a route in one namespace after the other; give the seconds to the kernel's report that it is back."""
+    times = []
+    for name in names:
+        with open(f"/run/netns/{name}", "rb") as namespace:
+            events = LocalKernel(namespace.fileno()).socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        events.bind((0, IPV4_ROUTES))
+        events.settimeout(DEADLINE)
+        with events, subprocess.Popen(["ip", "-n", name, "route", "del", "10.8.0.0/16"]):
+            await_message(events, DELETE_ROUTE)
+            begin = time.monotonic()
+            await_message(events, NEW_ROUTE)
+            times.append(time.monotonic() - begin)
+    return times
+
+
+def await_message(events: socket.socket, kind: int) -> None:
+    while int.from_bytes(events.recv(1 << 16)[4:6], sys.byteorder) != kind:
+        pass
 
 
 # What is done to a sandbox, and what says that it is repaired.
@@ -172,17 +304,18 @@ CHANGES = {
 }
 
 
-def repairs(watcher: Watch, names: list[str]) -> dict[str, list[float]]:
+def repairs(watcher: Watch, rounds: list[list[str]]) -> dict[str, list[float]]:
     """Time repairs of each kind, each in a sandbox of its own."""
     found: dict[str, list[float]] = {what: [] for what in CHANGES}
-    for _ in range(ROUNDS):
+    for number, names in enumerate(rounds):
         ends = time.monotonic() + PEACE
         for name, (what, (change, shown, expected)) in zip(names, CHANGES.items(), strict=True):
             ip(*change.split(), namespace=name)
             begin = time.monotonic()
             await_(lambda name=name, shown=shown, expected=expected: expected in ip(shown, namespace=name), 0)  # type: ignore[misc]
             found[what].append(time.monotonic() - begin)
-        watcher.process.send_signal(signal.SIGHUP)
+        if names == rounds[number - 1]:
+            watcher.process.send_signal(signal.SIGHUP)
         time.sleep(max(PEACE / 2, ends - time.monotonic()))
     return found
 
@@ -235,9 +368,59 @@ def in_turn(watcher: Watch, guests: list[Guest], change: str) -> list[float]:
     return times
 
 
+def agents(kernel: Kernel, folder: Path) -> list[Figure]:
+    """Watch many agents of machines: real ones, each in a namespace of this host. There is no QEMU, and no monitor."""
+    folder.mkdir()
+    sockets = folder.with_name("sockets")
+    sockets.mkdir()
+    with ExitStack() as stack:
+        for _ in range(MACHINES):
+            name = kernel.namespace()
+            agent = sockets / name
+            process = subprocess.Popen(["ip", "netns", "exec", name, sys.executable, "-c", AGENT, str(agent)])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            await_(agent.exists)
+            (folder / f"{name}.yaml").write_text(OF_AGENT.format(name=name, agent=agent))
+        with watch(folder, "--policy", FILE) as watcher:
+            converged = watcher.converged(MACHINES)
+            time.sleep(PEACE)
+            share = watcher.idle()
+            descriptors, threads = watcher.count("fd"), watcher.count("task")
+            resident = watcher.resident()
+    what = f"{MACHINES} agents of machines"
+    return [
+        Figure(
+            name=f"{what} with nothing to do: of one core",
+            detail=f"{share * 100:.2f} % over {IDLE_SECONDS:.0f} s; all converged after {converged:.1f} s; "
+            f"{resident >> 20} MiB resident",
+            ratio=share,
+            bar=0.02,
+            aim=0.01,
+        ),
+        Figure(
+            name=f"{what}: descriptors of the watch, of {DESCRIPTORS} for each",
+            detail=f"{descriptors}",
+            ratio=descriptors / (MACHINES * DESCRIPTORS),
+            bar=1,
+            aim=1,
+        ),
+        Figure(
+            name=f"{what}: threads of the watch, beside {THREADS} for each",
+            detail=f"{threads}",
+            ratio=threads / (MACHINES * THREADS),
+            bar=1.5,
+            aim=1.3,
+        ),
+    ]
+
+
 def words(times: list[float]) -> str:
-    ordered = sorted(times)
-    return f"{statistics.median(ordered) * 1000:.0f} / {ordered[int(len(ordered) * 0.99)] * 1000:.0f} ms"
+    return f"{statistics.median(times) * 1000:.0f} / {percentile(times, 0.99) * 1000:.0f} ms"
+
+
+def percentile(times: list[float], share: float) -> float:
+    return sorted(times)[int(len(times) * share)]
 
 
 def flush(folder: Path) -> list[Figure]:

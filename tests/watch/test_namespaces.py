@@ -290,3 +290,22 @@ def test_what_is_lost_means_all(kernel: Kernel, channel: NamespaceSocket) -> Non
         until(lambda: heard(channel, tracker, "a"), "a")
     finally:
         batch.unlink()
+
+
+def test_a_name_that_is_a_link_is_followed_each_time(kernel: Kernel, channel: NamespaceSocket, tmp_path: Path) -> None:
+    one, other = kernel.namespace(), kernel.namespace()
+    elsewhere, link = tmp_path / "current", Path(f"/run/netns/{kernel.prefix}link")
+    elsewhere.symlink_to(f"/run/netns/{one}")
+    link.symlink_to(elsewhere)
+    try:
+        tracker = NamespaceTracker(channel, open_file)
+        addresses = {"a": file_of(link.name), "b": file_of(one)}
+        # The second time for what changed just before the first one.
+        assert [tracker.refresh(addresses) for _ in range(3)] == [["a", "b"], [], []]
+        # Nothing is mounted, and nothing changes in the folder of names.
+        elsewhere.unlink()
+        elsewhere.symlink_to(f"/run/netns/{other}")
+        assert tracker.refresh(addresses) == ["a"]
+        tracker.close()
+    finally:
+        link.unlink()

@@ -1,0 +1,104 @@
+"""Few threads compute at a time, and none that waits, computes for long or is stuck holds up the others."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import pytest
+
+from reconciler.netlink import turn
+from reconciler.netlink.turn import Turn, Turns
+from reconciler.watch.wake import Wake
+from tests.watch.running import until
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End no turn early, however busy the machine is."""
+    monkeypatch.setattr(turn, "HEAVY", math.inf)
+    monkeypatch.setattr(turn, "LONG", math.inf)
+
+
+def begun(target: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_never_do_more_compute_than_there_are_turns(patient: None) -> None:
+    turns, inside, most = Turns(3), set[int](), 0
+
+    def work(number: int) -> None:
+        nonlocal most
+        own = Turn(turns, Wake())
+        for _ in range(50):
+            with own:
+                inside.add(number)
+                most = max(most, len(inside))
+                with turn.waiting() if number % 2 else nullcontext():
+                    # Whoever waits is not among those who compute.
+                    inside.discard(number)
+
+    threads = [begun(lambda number=number: work(number)) for number in range(30)]  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert 0 < most <= 3
+
+
+def test_who_has_gone_without_for_the_longest_is_next(patient: None) -> None:
+    turns, order = Turns(1), list[str]()
+    holder, recent, older, never = (Turn(turns, Wake()) for _ in range(4))
+    for each in (older, recent):
+        with each:
+            pass
+
+    def take(own: Turn, name: str) -> None:
+        with own:
+            order.append(name)
+
+    threads = []
+    with holder:
+        for count, (own, name) in enumerate(((recent, "recent"), (older, "older"), (never, "never")), 1):
+            threads.append(begun(lambda own=own, name=name: take(own, name)))  # type: ignore[misc]
+            until(lambda count=count: len(turns._waiting) == count)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert order == ["never", "older", "recent"]
+
+
+def compute(until_set: threading.Event) -> None:
+    while not until_set.is_set():
+        sum(range(1000))
+
+
+def block(until_set: threading.Event) -> None:
+    until_set.wait()
+
+
+def wait(until_set: threading.Event) -> None:
+    with turn.waiting():
+        until_set.wait()
+
+
+@pytest.mark.parametrize("busy", [compute, block, wait])
+def test_those_that_take_long_hold_up_nobody(busy: Callable[[threading.Event], None]) -> None:
+    turns, other_had_a_turn = Turns(2), threading.Event()
+
+    def hold() -> None:
+        with Turn(turns, Wake()):
+            busy(other_had_a_turn)
+
+    threads = [begun(hold) for _ in range(5)]
+    with Turn(turns, Wake()):
+        other_had_a_turn.set()
+    for thread in threads:
+        thread.join()
+    # Turns that ended early and those that ended by themselves are all there again.
+    assert not turns._taken
+
+
+def test_a_thread_without_a_turn_only_sleeps() -> None:
+    turn.sleep(0)
