@@ -93,7 +93,14 @@ def number_on_host(link: Link) -> int | None:
 
 
 def _present(link: Link) -> Origin:
-    return Origin(device=link.name, hw_addr=link.hw_addr, mtu=link.mtu, alias=link.alias, up=link.up)
+    return Origin(
+        device=link.name,
+        hw_addr=link.hw_addr,
+        mtu=link.mtu,
+        alias=link.alias,
+        up=link.up,
+        attributes=link.attributes,
+    )
 
 
 def _device(link: Link, origin: Origin) -> AttachableDevice:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, assert_never
 
 from reconciler.model.address import link_local
+from reconciler.model.attribute import named, unusual
 from reconciler.model.interface import LOOPBACK, Interface, LinkState
 from reconciler.model.made import KINDS, Made, made_key
 from reconciler.model.mark import made_name
@@ -303,6 +304,7 @@ class _Nic(NamedTuple):
             queues=self.owned.queues,
             vhost_user_socket=self.owned.socket,
             sysctls=tuned,
+            attributes=named(link.attributes, dict(wish.attributes)) if wish else unusual(link.attributes),
             addresses=tuple(each.to_model(link, self.labels) for each in self.addresses if not self.is_managed(each)),
         )
 

@@ -128,7 +128,10 @@ class _Return:
             return self._failed(f"no record proves that {link.name} is a device that was given")
         if self._host.link(self._operation.origin.device):
             return self._failed(f"the host has another device named {self._operation.origin.device} now; rename that")
-        self._given.begin(replace(known, origin=self._operation.origin, moving=True), links)
+        # The operation has only those attributes that were not as they were on the host when it was planned.
+        origin = replace(self._operation.origin, attributes=known.origin.attributes)
+        self._operation = replace(self._operation, origin=origin)
+        self._given.begin(replace(known, origin=origin, moving=True), links)
         outcome = self._leave(link, known)
         if outcome.status is not Status.UNKNOWN:
             self._given.end(self._inside.links())

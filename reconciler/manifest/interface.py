@@ -12,6 +12,8 @@ from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection
 from reconciler.manifest.sysctl import read_of_nic
 from reconciler.model.address import is_ipv6, is_unicast, network, parse_mac, parse_prefix, split_prefix
+from reconciler.model.attribute import ATTRIBUTES
+from reconciler.model.attribute import words as attribute_words
 from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject, Sysctl
 from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, MTU_MAX, Address, Interface
 from reconciler.model.made import made_key
@@ -71,6 +73,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         queues=data.get("queues", 0),
         vhost_user_socket=data.get("vhostUserSocket"),
         sysctls=sysctls,
+        attributes=tuple((each.field, data[each.field]) for each in ATTRIBUTES if each.field in data),
     )
 
 
@@ -132,7 +135,7 @@ def write(interface: Interface) -> dict[str, Any]:
         data["vhostUserSocket"] = interface.vhost_user_socket
     if interface.sysctls:
         data["sysctls"] = dict(interface.sysctls)
-    return data
+    return data | dict(interface.attributes)
 
 
 def _write_address(address: Address) -> str | dict[str, Any]:
@@ -213,9 +216,9 @@ class _Interfaces(ListSection[Interface]):
         return (self.name, names.index(name)) if name in names else ()
 
     def asks_for_all(self, value: Sequence[Interface] | None) -> tuple[Interface, ...]:
-        """Return the sysctls that the manifest names, and nothing else of its interfaces."""
+        """Return the sysctls and attributes that the manifest names, and nothing else of its interfaces."""
         bare = (replace(each, addresses=(), queues=0, vhost_user_socket=None) for each in value or ())
-        return tuple(each for each in bare if each.sysctls or each.made)
+        return tuple(each for each in bare if each.sysctls or each.attributes or each.made)
 
     def list_ours(self, observed: Observed) -> Iterator[str]:
         """Yield a line an interface, and a line for each of its addresses."""
@@ -248,7 +251,7 @@ def _words(interface: Interface) -> str:
     origin = made_links.words(interface.made) if interface.made else f"host {interface.device}"
     settings = [interface.hw_addr] * bool(interface.hw_addr) + [f"mtu {interface.mtu}"] * bool(interface.mtu)
     settings += [f"master {interface.master}"] * bool(interface.master)
-    return f"{interface.name} ({origin}): {' '.join([*settings, state])}"
+    return f"{interface.name} ({origin}): {' '.join([*settings, *attribute_words(interface.attributes), state])}"
 
 
 def _check_kata(draft: Draft) -> Iterable[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reconciler.model.attribute import Attributes
 from reconciler.model.made import Made
 from reconciler.model.sysctl import Sysctls
 
@@ -92,7 +93,8 @@ class Interface:
     0 leave these to the kernel, also in an observed one. `master`: the NIC of ours that it is a port of, or "".
 
     `queues` 0 means one queue. `up` is False only for an observed NIC: a desired one is always up. `sysctls` of an
-    observed NIC are those that its desired one names.
+    observed NIC are those that its desired one names, and so are its `attributes`; one that no manifest wants has those
+    that are unusual.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Interface:
     queues: int = 0
     vhost_user_socket: str | None = None
     sysctls: Sysctls = ()
+    attributes: Attributes = ()
     up: bool = True
     made: Made | None = None
     master: str = ""
@@ -159,7 +162,7 @@ UNKNOWN_STATE = LinkState()
 class Origin:
     """What a device was on the host, and what it is restored to. `up`: whether it was up.
 
-    The record of the devices that were given has this. The alias (IFLA_IFALIAS) repeats it for people, except `up`.
+    The record of the devices that were given has this. The alias (IFLA_IFALIAS) repeats the first four for people.
     """
 
     device: str
@@ -167,6 +170,7 @@ class Origin:
     mtu: int
     alias: str = ""
     up: bool = False
+    attributes: Attributes = ()
 
     def to_alias(self) -> str:
         """Return it as an alias of at most ALIAS_MAX bytes. A former alias is cut, between characters, to fit."""

@@ -17,6 +17,7 @@ from socket import AF_INET, AF_INET6
 from typing import NamedTuple
 
 from reconciler.errors import HostError
+from reconciler.model.attribute import unusual
 from reconciler.model.fact import deviations
 from reconciler.netlink import interface, message, neighbour, route, rule
 from reconciler.netlink.channel import Kernel
@@ -106,10 +107,11 @@ def build(place: Place, dumped: Snapshot, sysctls: Mapping[str, str]) -> list[st
         if value:
             _set(place, name, value)
     for payload, link in links:
-        # The kernel takes neither when it makes a link.
+        # The kernel takes none of these when it makes a link.
         for kind, data in message.attributes(payload, _IFINFOMSG.size):
             if kind in {_MASTER, _ALIAS}:
                 _send(engine, partial(_change, link.index, attribute(kind, data)))
+        _send(engine, partial(interface.encode_attributes, link.index, unusual(link.attributes)))
         if link.up:
             _send(engine, partial(_up, link.index))
     for table in _TABLES:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from reconciler.diff import diff
 from reconciler.errors import RefusedError
+from reconciler.model.attribute import changed, named, words
 from reconciler.model.identity import Nic
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.route import Route, connected_key
@@ -306,10 +307,22 @@ def _set_link(
     hw_addr = after.hw_addr if before.hw_addr != after.hw_addr and after.hw_addr else None
     mtu = after.mtu if before.mtu != after.mtu and after.mtu else None
     up = after.up if before.up != after.up or raise_again else None
-    if hw_addr is None and mtu is None and up is None and master is None:
+    attributes = changed(before.attributes, after.attributes)
+    if hw_addr is None and mtu is None and up is None and master is None and not attributes:
         return ()
     was = [before.hw_addr] * (hw_addr is not None) + [f"mtu {before.mtu}"] * (mtu is not None)
     was += [f"master {before.master}" if before.master else "no port"] * (master is not None)
+    was += words(named(before.attributes, dict(attributes)))
     if before.up != after.up:
         was.append("up" if before.up else "down")
-    return (SetLink(name=after.name, hw_addr=hw_addr, mtu=mtu, up=up, master=master, was=", ".join(was)),)
+    return (
+        SetLink(
+            name=after.name,
+            hw_addr=hw_addr,
+            mtu=mtu,
+            up=up,
+            master=master,
+            attributes=attributes,
+            was=", ".join(was),
+        ),
+    )

@@ -60,7 +60,14 @@ class MachineHost:
             raise HostError(f"{interface.name}: the machine has no monitor, so no NIC can be plugged into it")
         self.check(interface)
         plugged = self._machine.plugged.get(interface.device)
-        up = SetLink(name=interface.name, mtu=interface.mtu, master=interface.master or None, up=True, sign="+")
+        up = SetLink(
+            name=interface.name,
+            mtu=interface.mtu,
+            master=interface.master or None,
+            attributes=interface.attributes,
+            up=True,
+            sign="+",
+        )
         naming = NameInterface(device=interface.device, hw_addr=interface.hw_addr, name=interface.name)
         if plugged and interface.device not in self._detached:
             # `clear` unplugs every NIC that differs from the desired one, so this one is as desired.

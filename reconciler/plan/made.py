@@ -43,6 +43,7 @@ class Maker:
             hw_addr=interface.hw_addr or None,
             mtu=interface.mtu or None,
             master=interface.master or None,
+            attributes=interface.attributes,
             up=True,
             sign="+",
         )

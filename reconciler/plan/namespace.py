@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reconciler.errors import HostError, RefusedError
 from reconciler.formats.iproute2 import detach_command
+from reconciler.model.attribute import changed
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Surroundings
 from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
@@ -34,7 +36,15 @@ class NamespaceHost:
         )
         hw_addr = None if device.kind in _FIXED_ADDRESS_KINDS else interface.hw_addr
         master = interface.master or None
-        up = SetLink(name=interface.name, hw_addr=hw_addr, mtu=interface.mtu, master=master, up=True, sign="+")
+        up = SetLink(
+            name=interface.name,
+            hw_addr=hw_addr,
+            mtu=interface.mtu,
+            master=master,
+            attributes=interface.attributes,
+            up=True,
+            sign="+",
+        )
         return [Moves((attach,)), *set_up((up,), new_sysctls(interface))]
 
     def _device(self, interface: Interface) -> AttachableDevice:
@@ -51,6 +61,7 @@ class NamespaceHost:
         """Move the device out, as it was on the host. A saved state does not have that: it then moves as it is."""
         unknown = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
         origin = self._around.origins.get(interface.device, unknown)
+        origin = replace(origin, attributes=changed(interface.attributes, origin.attributes))
         return [Moves((DetachInterface(name=interface.name, origin=origin),))]
 
     def must_be_reattached(self, before: Interface, after: Interface) -> bool:

@@ -106,10 +106,11 @@ def attacks() -> Iterator[Attack]:
 def _links() -> Iterator[Attack]:
     for each in ("down", "mtu 1400", "mtu 1280", "mtu 1000", f"address {MACS[9]}"):
         yield Attack(f"link set dev eth0 {each}")
+    for each in ("txqueuelen 77", "gso_max_size 30000", "arp off", "allmulticast on"):
+        yield Attack(f"link set dev eth0 {each}")
     yield Attack("link set dev eth0 down; link set dev eth0 name adv0")
     yield Attack("link set dev eth0 name adv0")
     for each, back in (
-        ("arp off", "arp on"),
         ("multicast off", "multicast on"),
         (f"broadcast {MACS[9]}", "broadcast ff:ff:ff:ff:ff:ff"),
         ("addrgenmode none", "addrgenmode eui64"),
@@ -121,14 +122,11 @@ def _links() -> Iterator[Attack]:
     yield Attack("link set dev eth0 addrgenmode none; link set dev eth0 down", "link set dev eth0 addrgenmode eui64")
     for each, back in (
         ("dynamic on", "dynamic off"),
-        ("allmulticast on", "allmulticast off"),
         ("promisc on", "promisc off"),
         ("trailers on", "trailers off"),
-        ("txqueuelen 77", "txqueuelen 1000"),
         ("group 7", "group default"),
         ("addrgenmode stable_secret", "addrgenmode eui64"),
         ("addrgenmode random", "addrgenmode eui64"),
-        ("gso_max_size 30000", "gso_max_size 65536"),
         ("gso_max_segs 30", "gso_max_segs 65535"),
         ("gro_max_size 30000", "gro_max_size 65536"),
     ):

@@ -36,6 +36,8 @@ def links(ip: Run) -> list[Data]:
             "hw_addr": link["address"],
             "mtu": link["mtu"],
             "up": "UP" in link["flags"],
+            "attributes": {name: link[name] for name in ("txqlen", "gso_max_size")}
+            | {flag: flag in link["flags"] for flag in ("NOARP", "ALLMULTI")},
             "addresses": sorted(
                 (f"{each['local']}/{each['prefixlen']}", not each.get("nodad"))
                 for each in link["addr_info"]

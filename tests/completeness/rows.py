@@ -77,6 +77,15 @@ INTERFACES = rows(
         {},
         {"sysctls": {"accept_ra": 2, "ipv6.forwarding": 0}},
     ),
+    # One that is left out stays as it is.
+    (
+        "attributes",
+        {"txQueueLen": 77, "gsoMaxSize": 30000, "arp": False, "allmulticast": True},
+        {"txqlen": 77, "gso_max_size": 30000, "NOARP": True, "ALLMULTI": True},
+        "txqueuelen 77 gso_max_size 30000 arp off allmulticast on",
+        {},
+        {"txQueueLen": 1000, "gsoMaxSize": 65536, "arp": True, "allmulticast": False},
+    ),
 )
 SYSCTLS = rows(
     Sandbox,
