@@ -55,11 +55,14 @@ METRICS: tuple[tuple[str, int | str], ...] = (
 )
 # Each is always named: one that is left out stays as it is.
 ATTRIBUTES: dict[str, tuple[Any, ...]] = {
+    "alias": ("", "uplink to rack 7"),
     "txQueueLen": (1000, 77),
     "gsoMaxSize": (65536, 30000),
     "arp": (True, True, False),
     "allmulticast": (False, True),
 }
+# With the number of the device: no two NICs have the same one.
+ALTNAMES = ("alt", "other")
 ADDRESS_SCOPES = ("global", "global", "global", "link")
 TOSES = (0, 0, 0, 8, 16)
 PREFERENCES = ("medium", "medium", "low", "high")
@@ -118,6 +121,7 @@ def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr:
         hw_addr=hw_addr,
         mtu=draw(st.sampled_from(MTUS)),
         addresses=tuple(own),
+        altnames=tuple(sorted(f"{each}-{number}" for each in draw(st.sets(st.sampled_from(ALTNAMES))))),
         attributes=tuple((field, draw(st.sampled_from(values))) for field, values in ATTRIBUTES.items()),
     )
 

@@ -266,4 +266,5 @@ def _entries(data: Mapping[str, Any]) -> list[Given]:
 
 
 def _origin(data: Mapping[str, Any]) -> Origin:
-    return Origin(**{**data, "attributes": tuple((field, value) for field, value in data["attributes"])})
+    attributes = tuple((field, value) for field, value in data["attributes"])
+    return Origin(**{**data, "attributes": attributes, "altnames": tuple(data["altnames"])})

@@ -118,7 +118,7 @@ class NetnsDriver:
         return ours.keys(), {
             link.name: link
             for link in links
-            if link.index not in known and link.name != LOOPBACK and not made_name(link.alias)
+            if link.index not in known and link.name != LOOPBACK and not made_name(link.altnames)
         }
 
     def _observe(self, desired: Sandbox, *, quick: bool, taken: Mapping[str, Link] = _NONE) -> Observed:
@@ -201,7 +201,7 @@ def _names(taken: Mapping[str, Link]) -> set[str]:
 def _origin(device: str, link: Link) -> Origin:
     """Return what an adopted device becomes on the host: as it is here, and down."""
     alias = "" if Origin.from_alias(link.alias) else link.alias
-    return Origin(device=device, hw_addr=link.hw_addr, mtu=link.mtu, alias=alias, attributes=link.attributes)
+    return link.to_origin(device, alias, up=False)
 
 
 def _owned_link(link: Link, wish: Interface | None, wanted: Sequence[Interface]) -> OwnedLink:

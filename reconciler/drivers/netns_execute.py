@@ -11,8 +11,8 @@ from reconciler.drivers.home import find_on_host, is_temporary, number_on_host, 
 from reconciler.drivers.inside import Inside
 from reconciler.drivers.provenance import doubt
 from reconciler.errors import HostError
+from reconciler.netlink import altnames, interface
 from reconciler.netlink import execute as netlink
-from reconciler.netlink import interface
 from reconciler.netlink.engine import Engine, local_engine
 from reconciler.netlink.interface import Link
 from reconciler.netlink.sections import is_gone
@@ -129,7 +129,8 @@ class _Return:
         if self._host.link(self._operation.origin.device):
             return self._failed(f"the host has another device named {self._operation.origin.device} now; rename that")
         # The operation has only those attributes that were not as they were on the host when it was planned.
-        origin = replace(self._operation.origin, attributes=known.origin.attributes)
+        was = known.origin
+        origin = replace(self._operation.origin, attributes=was.attributes, altnames=was.altnames)
         self._operation = replace(self._operation, origin=origin)
         self._given.begin(replace(known, origin=origin, moving=True), links)
         outcome = self._leave(link, known)
@@ -141,12 +142,14 @@ class _Return:
         """Send the device to the host under its temporary name; if that fails, leave it as it was."""
         engine, operation = self._inside, self._operation
         alias = operation.origin.to_alias()
-        down, renamed = engine.next_sequence(), engine.next_sequence()
+        down, renamed, bare = (engine.next_sequence() for _ in range(3))
+        others = [each for each in link.altnames if each not in operation.origin.altnames]
         outcome = _send(
             engine,
             operation,
             (down, interface.encode_up(link.index, up=False, sequence=down)),
             (renamed, interface.encode_aside(link.index, self._temporary, alias, renamed)),
+            *([(bare, altnames.encode(link.index, others, bare, delete=True))] if others else []),
         )
         if outcome.status is not Status.DONE:
             return outcome

@@ -50,6 +50,7 @@ class Link:
     mtu: int | None = None
     addresses: tuple[Address, ...] = ()
     attributes: Attributes = ()
+    altnames: tuple[str, ...] | None = None
     partial: frozenset[str] = frozenset()
     matched: str | None = None
 

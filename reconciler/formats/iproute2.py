@@ -5,6 +5,7 @@ Names are quoted: those that are observed may be anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
@@ -14,7 +15,7 @@ from reconciler.model.attribute import words as attribute_words
 from reconciler.model.interface import Address, Origin
 from reconciler.model.made import Made, Value, unusual
 from reconciler.model.made import words as option_words
-from reconciler.model.mark import made_alias
+from reconciler.model.mark import made_altname
 from reconciler.model.metric import BY_FIELD
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, NextHop, Route, identified
@@ -46,9 +47,14 @@ def rename_command(name: str, new_name: str) -> str:
     return f"ip link set dev {quote(name)} name {quote(new_name)}"
 
 
+def altnames_command(verb: str, name: str, altnames: Iterable[str]) -> str:
+    """Return the command that does `verb` (add, del) to alternative names of a NIC."""
+    return " ".join([f"ip link property {verb} dev {quote(name)}", *(f"altname {quote(each)}" for each in altnames)])
+
+
 def add_link_command(name: str, made: Made) -> str:
     """Return the commands that make a link in the sandbox and mark it as ours."""
-    return f"ip link add {made_words(name, made)} && ip link set dev {quote(name)} alias {quote(made_alias(name))}"
+    return f"ip link add {made_words(name, made)} && {altnames_command('add', name, (made_altname(name),))}"
 
 
 def made_words(name: str, made: Made) -> str:

@@ -104,6 +104,7 @@ def _merge(imported: Imported, pieces: list[tuple[Position, Link]], head: Sandbo
         hw_addr=hw_addr,
         mtu=mtu,
         addresses=tuple(addresses.values()),
+        altnames=_latest(imported, pieces, "altnames"),
         attributes=tuple((field, value) for field, value in attributes if value is not None),
     )
 

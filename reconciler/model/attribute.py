@@ -7,6 +7,7 @@ Source: include/uapi/linux/if_link.h (IFLA_*), if.h (IFF_*).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,11 @@ from reconciler.wording import quote
 Value = bool | int | str
 # (field, value), in the order of ATTRIBUTES.
 Attributes = tuple[tuple[str, Value], ...]
+
+
+# Bytes of a text: IFALIASZ of linux/if.h is 256, and the kernel adds a NUL.
+TEXT_MAX = 255
+_NO_TEXT = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 
 
 class Attribute(NamedTuple):
@@ -40,6 +46,9 @@ class Attribute(NamedTuple):
 
     def is_expressible(self, value: Value) -> bool:
         """Return whether a manifest can have a value that the kernel has."""
+        if isinstance(value, str):
+            # A byte that is no UTF-8 is a surrogate (PEP 383).
+            return len(value.encode(errors="replace")) <= TEXT_MAX and _NO_TEXT.search(value) is None
         return self.kind != "number" or self.least <= int(value) <= self.most
 
     def words(self, value: Value) -> str:
@@ -50,6 +59,7 @@ class Attribute(NamedTuple):
 
 
 ATTRIBUTES = (
+    Attribute("alias", "alias", 20, "text", ""),
     Attribute("txQueueLen", "txqueuelen", 13, "number", 1000, 1, 1_000_000),
     # GSO_LEGACY_MAX_SIZE of linux/netdevice.h
     Attribute("gsoMaxSize", "gso_max_size", 41, "number", 65536, 1500, 524_280),

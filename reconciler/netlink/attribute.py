@@ -6,12 +6,10 @@ import struct
 from collections.abc import Mapping
 
 from reconciler.errors import ProtocolError
-from reconciler.model.attribute import ATTRIBUTES, BY_FIELD, Attribute, Attributes, Value
+from reconciler.model.attribute import ATTRIBUTES, BY_FIELD, TEXT_MAX, Attribute, Attributes, Value
 from reconciler.netlink import message
 
 _U32 = struct.Struct("=I")
-# Bytes: IFALIASZ - 1 of linux/if.h.
-_TEXT_MAX = 255
 
 
 def decode(flags: int, found: Mapping[int, bytes]) -> Attributes:
@@ -23,7 +21,7 @@ def _value(attribute: Attribute, flags: int, data: bytes | None) -> Value:
     if attribute.is_flag:
         return bool(flags & attribute.number) == (attribute.kind == "flag")
     if attribute.kind == "text":
-        return message.text(data or b"", _TEXT_MAX, f"{attribute.word} of a link")
+        return message.text(data or b"", TEXT_MAX, f"{attribute.word} of a link")
     if data is None:
         return attribute.usual
     if len(data) != _U32.size:

@@ -39,6 +39,7 @@ _LINK_FIELDS = {
     20: "alias",
     27: "group",
     41: "gso",
+    52: "altnames",
 }
 _IFNAME, _IFLA_MASTER = 3, 10
 # Bytes: IFALIASZ of linux/if.h, without its NUL.

@@ -18,9 +18,11 @@ from reconciler.model.address import is_ipv6, last_address, split_prefix, unpack
 from reconciler.model.attribute import Attributes, changed
 from reconciler.model.interface import KERNEL_LINK_LOCAL, NAME_MAX, UNKNOWN_STATE, Address, LinkState, Origin
 from reconciler.model.route import SCOPES
-from reconciler.netlink import attribute, message
+from reconciler.netlink import altnames, attribute, message
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import (
+    AddAltnames,
+    DeleteAltnames,
     LinkOperation,
     RenameInterface,
     SetLink,
@@ -36,7 +38,7 @@ _U32 = struct.Struct("=I")
 _IFLA_ADDRESS, _IFLA_BROADCAST, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_PERM_ADDRESS = 1, 2, 3, 4, 18, 54
 _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
 _IFLA_MIN_MTU, _IFLA_MAX_MTU, _IFLA_PARENT_DEV_NAME = 50, 51, 56
-_IFLA_NET_NS_FD, _IFLA_NEW_IFINDEX = 28, 49
+_IFLA_NET_NS_FD, _IFLA_NEW_IFINDEX, _IFLA_PROP_LIST = 28, 49, 52
 _IFLA_MASTER, _IFLA_AF_SPEC, _IFLA_LINK_NETNSID, _IFLA_PROTO_DOWN = 10, 26, 37, 39
 _IFLA_INET6_FLAGS, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 # IF_READY of net/if_inet6.h: IPv6 has configured the link.
@@ -98,6 +100,19 @@ class Link:
     link: int = 0
     data: bytes = b""
     attributes: Attributes = ()
+    altnames: tuple[str, ...] = ()
+
+    def to_origin(self, device: str, alias: str, *, up: bool) -> Origin:
+        """Return what it becomes on the host when it returns there: as it is."""
+        return Origin(
+            device=device,
+            hw_addr=self.hw_addr,
+            mtu=self.mtu,
+            alias=alias,
+            up=up,
+            attributes=tuple(each for each in self.attributes if each[0] != "alias"),
+            altnames=self.altnames,
+        )
 
     @property
     def physical(self) -> bool:
@@ -205,6 +220,7 @@ def decode_link(payload: bytes) -> Link:
         link=_number(found.get(_IFLA_LINK)),
         data=info.get(_IFLA_INFO_DATA, b""),
         attributes=attribute.decode(flags, found),
+        altnames=altnames.decode(found.get(_IFLA_PROP_LIST, b"")),
     )
 
 
@@ -348,6 +364,10 @@ def encode_link(operation: LinkOperation, indexes: dict[str, int], sequence: int
         case RenameInterface():
             indexes[operation.new_name] = indexes.pop(operation.name)
             return _encode_link(index, _name(operation.new_name), sequence)
+        case AddAltnames():
+            return altnames.encode(index, operation.altnames, sequence)
+        case DeleteAltnames():
+            return altnames.encode(index, operation.altnames, sequence, delete=True)
         case SetLink():
             values = _hw_addr(operation.hw_addr) if operation.hw_addr is not None else b""
             values += _mtu(operation.mtu) if operation.mtu is not None else b""

@@ -147,5 +147,31 @@ class AdoptInterfaces(Base):
         return frozenset(each for name, origin in self.nics for each in (Nic(name), HostDevice(origin.device)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAltnames(OnNic):
+    """Give a NIC more alternative names."""
+
+    sign: ClassVar[Sign] = "+"
+    altnames: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.altnames_command("add", self.name, self.altnames)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteAltnames(OnNic):
+    """Take alternative names from a NIC."""
+
+    sign: ClassVar[Sign] = "-"
+    altnames: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.altnames_command("del", self.name, self.altnames)
+
+
 MoveOperation = AttachInterface | DetachInterface | AdoptInterfaces
-LinkOperation = RenameInterface | SetLink
+LinkOperation = RenameInterface | SetLink | AddAltnames | DeleteAltnames

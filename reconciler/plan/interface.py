@@ -18,7 +18,7 @@ from reconciler.model.route import Route, connected_key
 from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Surroundings, VmAddress
 from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.segment import Network, Segment, Settings
-from reconciler.plan import made
+from reconciler.plan import altnames, made
 from reconciler.plan.device import about
 from reconciler.plan.sysctl import SysctlPlan, set_up
 
@@ -118,6 +118,8 @@ def plan_links(
     # A link that becomes a port has nothing on it that takes its packets.
     joining = {before.name for before, after in kept if after.master and before.master != after.master}
     early |= {each.name for each in removed if each.made and each.made.link in joining}
+    claimed |= altnames.wanted_names(wanted)
+    early |= {each.name for each in removed if not claimed.isdisjoint((each.name, *(each.altnames or ())))}
     reasons = {pair[0].name: made.reason(pair) for pair in again}
     _remove(plan, removed, made.along(early, had, made.goes_away), hosts, reasons)
 
@@ -128,6 +130,8 @@ def plan_links(
     plan.early.append(Network(tuple(SetLink(name=name, up=False) for name, down in needs_down.items() if down)))
     down = {before.name for before, after in kept if needs_down[before.name] or (before.up and not after.up)}
     plan.downed = made.along(down, had, made.goes_down)
+    for before, after in kept:
+        plan.early += altnames.going(before.name, before.altnames or (), after.altnames)
     taken = {each.name for each in (*wanted, *had)} | around.links
     plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
@@ -170,6 +174,7 @@ def _set_kept(plan: LinkPlan, before: Interface, after: Interface, sysctls: Sysc
     link = _set_link(before, after, raise_again=before.name in plan.downed, master=_new_master(before, after, plan))
     plan.early += made.changes(before, after)
     plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
+    plan.early += altnames.coming(after.name, before.altnames or (), after.altnames)
 
 
 class _Hosts:

@@ -12,6 +12,7 @@ from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Surroundings
 from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
 from reconciler.operations.segment import Moves, Segment
+from reconciler.plan import altnames
 from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
 from reconciler.wording import quote
@@ -45,7 +46,13 @@ class NamespaceHost:
             up=True,
             sign="+",
         )
-        return [Moves((attach,)), *set_up((up,), new_sysctls(interface))]
+        had = device.origin.altnames
+        return [
+            Moves((attach,)),
+            *altnames.going(interface.name, had, interface.altnames),
+            *set_up((up,), new_sysctls(interface)),
+            *altnames.coming(interface.name, had, interface.altnames),
+        ]
 
     def _device(self, interface: Interface) -> AttachableDevice:
         devices = self._around.devices
@@ -62,7 +69,12 @@ class NamespaceHost:
         unknown = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
         origin = self._around.origins.get(interface.device, unknown)
         origin = replace(origin, attributes=changed(interface.attributes, origin.attributes))
-        return [Moves((DetachInterface(name=interface.name, origin=origin),))]
+        names = interface.altnames or ()
+        return [
+            *altnames.going(interface.name, names, origin.altnames),
+            *altnames.coming(interface.name, names, origin.altnames),
+            Moves((DetachInterface(name=interface.name, origin=origin),)),
+        ]
 
     def must_be_reattached(self, before: Interface, after: Interface) -> bool:
         """Return False: every change of a device is possible in place."""

@@ -45,7 +45,6 @@ _ELSEWHERE = {
     **dict.fromkeys(("mode", "segs", "hmac", "cleanup", "encap", "inline", "l2encap", "action", "count"), "SRv6"),
     **dict.fromkeys(("flavors", "srh", "red", "nh4", "nh6", "vrftable", "psp", "usp", "usd", "next-csid"), "SRv6"),
     **dict.fromkeys(("trace", "prealloc", "ns", "size", "if_id", "link_dev"), "IOAM, XFRM"),
-    "alias": "the mark of a NIC: tests/system/test_ownership.py",
     "netns": "the NIC is elsewhere: tests/system/test_lifecycle.py",
     "link-netns": "of a device that is made",
     "parentdev": "finds a device on a bus",
@@ -131,8 +130,9 @@ def _links() -> Iterator[Attack]:
         ("gro_max_size 30000", "gro_max_size 65536"),
     ):
         yield Attack(f"link set dev eth0 {each}", f"link set dev eth0 {back}", "not ours")
-    altname = "altname another-name-of-eth0"
-    yield Attack(f"link property add dev eth0 {altname}", f"link property del dev eth0 {altname}", "not ours")
+    yield Attack("link property add dev eth0 altname another-name-of-eth0")
+    yield Attack("link property del dev eth0 altname rack-7; link property add dev eth1 altname rack-8")
+    yield Attack("link set dev eth0 alias other")
     yield Attack(
         "link add adv0 type bridge; link set dev eth0 master adv0", "link set dev eth0 nomaster; link del adv0"
     )

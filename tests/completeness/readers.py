@@ -36,7 +36,9 @@ def links(ip: Run) -> list[Data]:
             "hw_addr": link["address"],
             "mtu": link["mtu"],
             "up": "UP" in link["flags"],
+            "altnames": sorted(link.get("altnames", ())),
             "attributes": {name: link[name] for name in ("txqlen", "gso_max_size")}
+            | {"ifalias": link.get("ifalias", "")}
             | {flag: flag in link["flags"] for flag in ("NOARP", "ALLMULTI")},
             "addresses": sorted(
                 (f"{each['local']}/{each['prefixlen']}", not each.get("nodad"))

@@ -80,11 +80,19 @@ INTERFACES = rows(
     # One that is left out stays as it is.
     (
         "attributes",
-        {"txQueueLen": 77, "gsoMaxSize": 30000, "arp": False, "allmulticast": True},
-        {"txqlen": 77, "gso_max_size": 30000, "NOARP": True, "ALLMULTI": True},
-        "txqueuelen 77 gso_max_size 30000 arp off allmulticast on",
+        {"alias": "it's mine", "txQueueLen": 77, "gsoMaxSize": 30000, "arp": False, "allmulticast": True},
+        {"ifalias": "it's mine", "txqlen": 77, "gso_max_size": 30000, "NOARP": True, "ALLMULTI": True},
+        """alias 'it'"'"'s mine' txqueuelen 77 gso_max_size 30000 arp off allmulticast on""",
         {},
-        {"txQueueLen": 1000, "gsoMaxSize": 65536, "arp": True, "allmulticast": False},
+        {"alias": "", "txQueueLen": 1000, "gsoMaxSize": 65536, "arp": True, "allmulticast": False},
+    ),
+    (
+        "altnames",
+        {"altnames": ["uplink-of-the-rack", "b"]},
+        ["b", "uplink-of-the-rack"],
+        "altname uplink-of-the-rack",
+        {},
+        {"altnames": ["a"]},
     ),
 )
 SYSCTLS = rows(

@@ -57,7 +57,7 @@ def links(box: VmBox) -> dict[str, Any]:
             "link": each.get("link"),
             "master": each.get("master"),
             "up": "UP" in each["flags"],
-            "alias": each.get("ifalias"),
+            "altnames": each.get("altnames"),
             "kind": each.get("linkinfo", {}).get("info_kind"),
             "data": options(each.get("linkinfo", {})),
         }

@@ -27,12 +27,12 @@ _NAMES = ("br0", "br1", "mv0", "mv1")
 
 
 def links(box: Box) -> dict[str, Any]:
-    """Return each link but `lo`: what it lies on, is a port of, its alias and kind, and whether it is up."""
+    """Return each link but `lo`: what it lies on, is a port of, its mark and kind, and whether it is up."""
     return {
         each["ifname"]: (
             each.get("link"),
             each.get("master"),
-            each.get("ifalias", "").partition(" hwaddr=")[0],
+            (each.get("ifalias", "").partition(" hwaddr=")[0], each.get("altnames")),
             each.get("linkinfo", {}).get("info_kind"),
             each.get("linkinfo", {}).get("info_data", {}).get("mode"),
             "UP" in each["flags"],

@@ -25,7 +25,13 @@ from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, 
 
 NIC = Interface(name="eth0", device="tap0", hw_addr="02:42:20:6f:a3:69", mtu=1500)
 # A value of each attribute that is not the usual one.
-NAMED: dict[str, Any] = {"txQueueLen": 1000000, "gsoMaxSize": 524280, "arp": False, "allmulticast": True}
+NAMED: dict[str, Any] = {
+    "alias": "uplink to rack 7",
+    "txQueueLen": 1000000,
+    "gsoMaxSize": 524280,
+    "arp": False,
+    "allmulticast": True,
+}
 HOP = NextHop(device="eth0")
 ROUTE = Route(dest="10.8.0.0/16", nexthops=(HOP,))
 RULE = Rule(family="ipv4", priority=100, table=5000)
@@ -75,6 +81,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "queues": change(NIC, queues=256),
         "vhost_user_socket": change(NIC, vhost_user_socket="/run/vhost-user1"),
         "sysctls": change(NIC, sysctls=(("accept_ra", 0), ("ipv4.forwarding", 1))),
+        "altnames": change(NIC, altnames=("a", "b")),
         "attributes": change(NIC, attributes=tuple(NAMED.items())),
         "made": change(NIC, device="vlan:eth0", made=made("vlan", {"id": 7}, "eth1"), hw_addr="", mtu=0),
         "master": change(NIC, master="br0"),

@@ -33,7 +33,7 @@ from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 
 # linux/if.h and linux/if_addr.h.
-NAMED: Attributes = (("txQueueLen", 77), ("gsoMaxSize", 30000), ("arp", False), ("allmulticast", True))
+NAMED: Attributes = (("alias", "x"), ("txQueueLen", 77), ("gsoMaxSize", 30000), ("arp", False), ("allmulticast", True))
 UP, NOARP, ALLMULTI, MULTICAST, LOWER_UP = 0x1, 0x80, 0x200, 0x1000, 0x10000
 # net/if_inet6.h.
 READY = 0x80000000
@@ -72,6 +72,7 @@ def network(kernel: Kernel) -> str:
     inside("add", "macvlan0", "link", "v0", "type", "macvlan")
     inside("add", "ifb7", "type", "ifb")
     inside("set", "v1", "alias", 'of "ours", ünï')
+    inside("property", "add", "dev", "v1", "altname", "another-name-of-v1")
     inside("set", "v0", "mtu", "9000", "up")
     for up in ("lo", "v1", "w0"):
         inside("set", up, "up")
@@ -103,7 +104,9 @@ def test_links_are_what_ip_says(network: str, open_engine: OpenEngine) -> None:
             up="UP" in link["flags"],
             carrier="LOWER_UP" in link["flags"],
             alias=link.get("ifalias", ""),
+            altnames=tuple(sorted(link.get("altnames", ()))),
             attributes=(
+                ("alias", link.get("ifalias", "")),
                 ("txQueueLen", link["txqlen"]),
                 ("gsoMaxSize", link["gso_max_size"]),
                 ("arp", "NOARP" not in link["flags"]),
@@ -168,7 +171,9 @@ def test_links_are_what_pyroute2_says(network: str, open_engine: OpenEngine) -> 
                 up=bool(told["flags"] & UP),
                 carrier=bool(told["flags"] & LOWER_UP),
                 alias=values.get("IFLA_IFALIAS", ""),
+                altnames=("another-name-of-v1",) if values["IFLA_IFNAME"] == "v1" else (),
                 attributes=(
+                    ("alias", values.get("IFLA_IFALIAS", "")),
                     ("txQueueLen", values["IFLA_TXQLEN"]),
                     ("gsoMaxSize", values["IFLA_GSO_MAX_SIZE"]),
                     ("arp", not told["flags"] & NOARP),
@@ -440,7 +445,7 @@ def indexes(engine: Engine) -> dict[str, int]:
         (SetLink(name="v0", up=True), {"up": True}),
         (
             SetLink(name="v0", attributes=NAMED),
-            {"attributes": NAMED, "state": LinkState(arp=False, broadcast="ff:ff:ff:ff:ff:ff")},
+            {"attributes": NAMED, "alias": "x", "state": LinkState(arp=False, broadcast="ff:ff:ff:ff:ff:ff")},
         ),
         (SetLink(name="v0", up=False), {"up": False}),
         (

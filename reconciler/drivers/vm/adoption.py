@@ -48,7 +48,7 @@ def sort(
     taken: dict[str, Other] = {}
     left: dict[str, str] = {}
     for link in links:
-        if link.name in ours or link.name == LOOPBACK or made_name(link.alias):
+        if link.name in ours or link.name == LOOPBACK or made_name(link.altnames):
             continue
         found = [each for each in nics if not link.kind and each.hw_addr == came_with(link)]
         tap = found[0].tap if len(found) == 1 else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from reconciler.formats.entry import Entry, Link
 from reconciler.model.address import family_name, is_ipv6, parse_prefix, split_prefix
 from reconciler.model.attribute import BY_FIELD, Value
-from reconciler.model.interface import LOOPBACK, Address, Origin
+from reconciler.model.interface import LOOPBACK, Address, Origin, is_altname
 from reconciler.model.route import scope_named
 
 _LINK_LOCAL = b"\xfe\x80" + bytes(6)
@@ -69,6 +69,7 @@ def read(entry: Entry) -> None:
             mtu=entry.number("mtu", 0, 0xFFFFFFFF),
             addresses=addresses,
             attributes=tuple(_attributes(entry, flags)),
+            altnames=_read_altnames(entry),
             partial=frozenset(partial),
         ),
     )
@@ -108,15 +109,24 @@ def _read_mac(entry: Entry) -> str | None:
 
 def _read_alias(entry: Entry) -> str | None:
     """Return the device that an alias of ours names."""
-    alias = entry.text("ifalias")
-    origin = Origin.from_alias(alias) if alias else None
-    if alias and not origin:
-        entry.found.skip(entry.at("ifalias"))
+    origin = Origin.from_alias(entry.text("ifalias") or "")
     return origin.device if origin else None
+
+
+def _read_altnames(entry: Entry) -> tuple[str, ...] | None:
+    names = entry.texts("altnames")
+    for name in (each for each in names if not is_altname(each)):
+        entry.found.skip(entry.at("altnames"), f"{name}: no manifest can have such a name")
+    return tuple(sorted({*filter(is_altname, names)})) or None
 
 
 def _attributes(entry: Entry, flags: list[str]) -> Iterator[tuple[str, Value]]:
     """Yield the attributes that most links do not have."""
+    alias = entry.text("ifalias") or ""
+    if not BY_FIELD["alias"].is_expressible(alias):
+        entry.found.skip(entry.at("ifalias"), "no manifest can have such an alias")
+    elif alias and not Origin.from_alias(alias):
+        yield "alias", alias
     for key, field in _NUMBERS.items():
         value = entry.number(key, 0, 0xFFFFFFFF)
         if value is not None and not BY_FIELD[field].is_expressible(value):

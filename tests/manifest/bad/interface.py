@@ -21,7 +21,7 @@ SOCKET = (
 ADDRESS = "an address such as 172.16.0.3/16, or {address: fd00::1/64, dad: false}"
 NIC_FIELDS = (
     "one of: name, device, hwAddr, mtu, addresses, vlan, bridge, bond, vrf, macvlan, dummy, master, queues, "
-    "vhostUserSocket, sysctls"
+    "vhostUserSocket, sysctls, alias, altnames, txQueueLen, gsoMaxSize, arp, allmulticast"
 )
 
 ROWS: list[Row] = [
