@@ -131,7 +131,7 @@ def _links() -> Iterator[Attack]:
     ):
         yield Attack(f"link set dev eth0 {each}", f"link set dev eth0 {back}", "not ours")
     yield Attack("link property add dev eth0 altname another-name-of-eth0")
-    yield Attack("link property del dev eth0 altname rack-7; link property add dev eth1 altname rack-8")
+    yield Attack("link property del dev eth0 altname uplink")
     yield Attack("link set dev eth0 alias other")
     yield Attack(
         "link add adv0 type bridge; link set dev eth0 master adv0", "link set dev eth0 nomaster; link del adv0"
