@@ -56,6 +56,16 @@ METRICS: tuple[tuple[str, int | str], ...] = (
     *(("window", 9000), ("advmss", 1200), ("advmss", 1300), ("hoplimit", 7), ("initcwnd", 20), ("features", 1)),
     *(("rtoMin", 40), ("initrwnd", 30), ("quickack", 1), ("congctl", "cubic"), ("congctl", "reno")),
 )
+# Each is always named: one that is left out stays as it is.
+ATTRIBUTES: dict[str, tuple[Any, ...]] = {
+    "alias": ("", "uplink to rack 7"),
+    "txQueueLen": (1000, 77),
+    "gsoMaxSize": (65536, 30000),
+    "arp": (True, True, False),
+    "allmulticast": (False, True),
+}
+# With the number of the device: no two NICs have the same one.
+ALTNAMES = ("alt", "other")
 ADDRESS_SCOPES = ("global", "global", "global", "link")
 TOSES = (0, 0, 0, 8, 16)
 PREFERENCES = ("medium", "medium", "low", "high")
@@ -108,7 +118,15 @@ def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr:
     own = draw(st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.key))
     of_network = {network(subnet): draw(options()) for subnet in subnets(number)}
     own = [_optional(each, of_network[network(each.address)]) for each in own]
-    return Interface(name=name, device=device, hw_addr=hw_addr, mtu=draw(st.sampled_from(MTUS)), addresses=tuple(own))
+    return Interface(
+        name=name,
+        device=device,
+        hw_addr=hw_addr,
+        mtu=draw(st.sampled_from(MTUS)),
+        addresses=tuple(own),
+        altnames=tuple(sorted(f"{each}-{number}" for each in draw(st.sets(st.sampled_from(ALTNAMES))))),
+        attributes=tuple((field, draw(st.sampled_from(values))) for field, values in ATTRIBUTES.items()),
+    )
 
 
 @st.composite

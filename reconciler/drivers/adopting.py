@@ -16,7 +16,6 @@ from reconciler.netlink.channel import Channel
 from reconciler.netlink.interface import Link
 from reconciler.plan.address import wrong_primaries
 from reconciler.remaining import remaining
-from reconciler.wording import quote
 
 
 def not_adopted(index: int, wish: Interface, reason: str) -> RefusedError:
@@ -51,7 +50,7 @@ def others(links: Iterable[Link], ours: Iterable[Link]) -> dict[str, Link]:
     return {
         link.name: link
         for link in links
-        if link.index not in known and link.name != LOOPBACK and not made_name(link.alias)
+        if link.index not in known and link.name != LOOPBACK and not made_name(link.altnames)
     }
 
 
@@ -67,15 +66,10 @@ def made_by_others(links: Mapping[str, Link]) -> dict[str, Link]:
     }
 
 
-def made_objection(link: Link) -> str:
-    """Return why a link that another program made in the sandbox cannot be adopted, or ""."""
-    return f"its alias is where our mark would be: ip link set dev {quote(link.name)} alias ''" if link.alias else ""
-
-
 def choose_made(desired: Sandbox, links: Mapping[str, Link]) -> dict[str, Link]:
     """Return the links of other owners that have the names of desired ones that are made in the sandbox, by their keys.
 
-    RefusedError if one is of another kind, or cannot be marked.
+    RefusedError if one is of another kind.
     """
     known = made_by_others(links)
     taken = {}
@@ -85,8 +79,6 @@ def choose_made(desired: Sandbox, links: Mapping[str, Link]) -> dict[str, Link]:
             continue
         if wish.device not in known:
             raise not_adopted(index, wish, f"it is no {wish.made.kind} that is made there")
-        if reason := made_objection(link):
-            raise not_adopted(index, wish, reason)
         taken[wish.device] = link
     return taken
 

@@ -38,7 +38,7 @@ FOLDER = "/run/reconciler/devices"
 _FILE = re.compile(r"([0-9]+)-([0-9]+)\.json")
 # Nanoseconds that are certainly more than a tick of the clock of file systems; a tick is at most 10 ms.
 _TICK = 100_000_000
-# Bytes of a record. An entry has 300.
+# Bytes of a record. An entry has 400.
 _SIZE = 4 << 20
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -261,6 +261,11 @@ def _load(folder: int, name: str) -> dict[str, Any]:
 
 def _entries(data: Mapping[str, Any]) -> list[Given]:
     try:
-        return [Given(**{**each, "origin": Origin(**each["origin"])}) for each in data.get("devices", ())]
-    except (KeyError, TypeError):
+        return [Given(**{**each, "origin": _origin(each["origin"])}) for each in data.get("devices", ())]
+    except (KeyError, TypeError, ValueError):
         return []
+
+
+def _origin(data: Mapping[str, Any]) -> Origin:
+    attributes = tuple((field, value) for field, value in data["attributes"])
+    return Origin(**{**data, "attributes": attributes, "altnames": tuple(data["altnames"])})

@@ -58,8 +58,8 @@ def _are_awaited(devices: Collection[str]) -> bool:
 def _attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
     with local_engine() as host:
         links = {device: link for device in devices if (link := host.link(device))}
-        # An alias of ours is a hint that a record has more to say of the device.
-        doubtful = {device for device in devices if device not in links or Origin.from_alias(links[device].alias)}
+        # An alias of ours is a hint that a record has more to say of the device. A physical one may have another alias.
+        doubtful = {device for device in devices if device not in links or _may_be_recorded(links[device])}
         came = _came_home(host, doubtful)
     found = {device: _device(link, _present(link)) for device, link in links.items()}
     return found | {device: _device(link, origin) for device, (link, origin) in came.items()}
@@ -69,6 +69,10 @@ def _came_home(host: Engine, devices: Collection[str]) -> dict[str, tuple[Link, 
     given = find_given(devices) if devices else []
     found = ((each, find_on_host(host, each)) for each in given)
     return {each.origin.device: (link, each.origin) for each, link in found if link}
+
+
+def _may_be_recorded(link: Link) -> bool:
+    return link.physical or Origin.from_alias(link.alias) is not None
 
 
 def temporary_name() -> str:
@@ -94,7 +98,7 @@ def number_on_host(link: Link) -> int | None:
 
 
 def _present(link: Link) -> Origin:
-    return Origin(device=link.name, hw_addr=link.hw_addr, mtu=link.mtu, alias=link.alias, up=link.up)
+    return link.to_origin(link.name, link.alias, up=link.up)
 
 
 def _device(link: Link, origin: Origin) -> AttachableDevice:

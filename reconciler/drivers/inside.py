@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, assert_never
 
 from reconciler.model.address import link_local
-from reconciler.model.interface import LOOPBACK, Interface, LinkState
+from reconciler.model.attribute import Attributes, named, unusual
+from reconciler.model.interface import LOOPBACK, Interface, LinkState, Origin
 from reconciler.model.made import KINDS, Made, is_made_key, made_key
-from reconciler.model.mark import made_name
+from reconciler.model.mark import made_name, without_mark
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.model.sysctl import IP_FORWARD, IP_FORWARD6, Sysctls
 from reconciler.netlink import made as made_links
@@ -227,12 +228,9 @@ def _made_here(links: list[Link], ours: Mapping[str, OwnedLink], desired: Sandbo
     left = {each.key for each in desired.interfaces or () if not each.marked}
     found: dict[str, OwnedLink] = {}
     for link in links:
-        name = made_name(link.alias) or (link.name if made_key(link.kind, link.name) in left else "")
+        name = made_name(link.altnames) or (link.name if made_key(link.kind, link.name) in left else "")
         if name and link.kind in KINDS and link.index not in given:
-            # Another program may have renamed a link, or copied its alias: then the one that has the name is ours.
-            key = made_key(link.kind, name)
-            if key not in found or link.name == name:
-                found[key] = OwnedLink(link)
+            found[made_key(link.kind, name)] = OwnedLink(link)
     return found
 
 
@@ -303,13 +301,20 @@ class _Nic(NamedTuple):
             mtu=0 if is_made and wish and not wish.mtu else link.mtu,
             made=_made(link, below.name if below else "") if is_made else None,
             master=self._port_of(),
-            marked=not is_made or bool(made_name(link.alias)),
+            marked=not is_made or bool(made_name(link.altnames)),
             up=link.up,
             queues=self.owned.queues,
             vhost_user_socket=self.owned.socket,
             sysctls=tuned,
+            attributes=named(link.attributes, dict(wish.attributes)) if wish else _unusual(link),
+            altnames=self._altnames(),
             addresses=tuple(each.to_model(link, self.labels) for each in self.addresses if not self.is_managed(each)),
         )
+
+    def _altnames(self) -> tuple[str, ...] | None:
+        """Return the alternative names, if a manifest wants some, or if none has the link."""
+        found = without_mark(self.owned.link.altnames)
+        return found if (self.wish.altnames is not None if self.wish else found) else None
 
     def _master(self) -> Link | None:
         return self.place.links.get(self.owned.link.master)
@@ -320,6 +325,12 @@ class _Nic(NamedTuple):
         if master is None or not (master.index in self.place.own or (self.wish and self.wish.master)):
             return ""
         return master.name
+
+
+def _unusual(link: Link) -> Attributes:
+    """Return the unusual attributes of a link that no manifest wants, without an alias of ours."""
+    is_ours = Origin.from_alias(link.alias) is not None
+    return tuple(each for each in unusual(link.attributes) if not (is_ours and each[0] == "alias"))
 
 
 def _made(link: Link, below: str) -> Made:

@@ -205,7 +205,7 @@ def _names(taken: Mapping[str, Link]) -> set[str]:
 def _origin(device: str, link: Link) -> Origin:
     """Return what an adopted device becomes on the host: as it is here, and down."""
     alias = "" if Origin.from_alias(link.alias) else link.alias
-    return Origin(device=device, hw_addr=link.hw_addr, mtu=link.mtu, alias=alias)
+    return link.to_origin(device, alias, up=False)
 
 
 def _owned_link(link: Link, wish: Interface | None, wanted: Sequence[Interface]) -> OwnedLink:

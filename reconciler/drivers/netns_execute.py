@@ -11,8 +11,9 @@ from reconciler.drivers.home import find_on_host, is_temporary, number_on_host, 
 from reconciler.drivers.inside import Inside
 from reconciler.drivers.provenance import doubt
 from reconciler.errors import HostError
+from reconciler.model.interface import Origin
+from reconciler.netlink import altnames, interface
 from reconciler.netlink import execute as netlink
-from reconciler.netlink import interface
 from reconciler.netlink.engine import Engine, local_engine
 from reconciler.netlink.interface import Link
 from reconciler.netlink.sections import is_gone
@@ -128,8 +129,12 @@ class _Return:
             return self._failed(f"no record proves that {link.name} is a device that was given")
         if self._host.link(self._operation.origin.device):
             return self._failed(f"the host has another device named {self._operation.origin.device} now; rename that")
-        self._given.begin(replace(known, origin=self._operation.origin, moving=True), links)
-        outcome = self._leave(link, known)
+        # The operation has only those attributes that were not as they were on the host when it was planned.
+        was = known.origin
+        origin = replace(self._operation.origin, attributes=was.attributes, altnames=was.altnames)
+        to_home = replace(known, origin=origin, moving=True)
+        self._given.begin(to_home, links)
+        outcome = self._leave(link, to_home)
         if outcome.status is not Status.UNKNOWN:
             self._given.end(self._inside.links())
         return outcome
@@ -138,12 +143,14 @@ class _Return:
         """Send the device to the host under its temporary name; if that fails, leave it as it was."""
         engine, operation = self._inside, self._operation
         alias = operation.origin.to_alias()
-        down, renamed = engine.next_sequence(), engine.next_sequence()
+        down, renamed, bare = (engine.next_sequence() for _ in range(3))
+        others = [each for each in link.altnames if each not in known.origin.altnames]
         outcome = _send(
             engine,
             operation,
             (down, interface.encode_up(link.index, up=False, sequence=down)),
             (renamed, interface.encode_aside(link.index, self._temporary, alias, renamed)),
+            *([(bare, altnames.encode(link.index, others, bare, delete=True))] if others else []),
         )
         if outcome.status is not Status.DONE:
             return outcome
@@ -165,7 +172,7 @@ class _Return:
             if other:
                 self._send_back(other, link)
             return self._failed(f"{link.name} was replaced by another device while it moved")
-        outcome = restore(self._host, came, self._operation)
+        outcome = restore(self._host, came, self._operation, known.origin)
         if outcome.status is Status.FAILED:
             self._send_back(came, link)
         return outcome
@@ -181,10 +188,10 @@ class _Return:
         return Outcome(self._operation, Status.FAILED, reason)
 
 
-def restore(host: Engine, link: Link, operation: DetachInterface) -> Outcome:
+def restore(host: Engine, link: Link, operation: DetachInterface, origin: Origin) -> Outcome:
     """Make a device that came home under a temporary name what it was."""
     sequence = host.next_sequence()
-    return _send(host, operation, (sequence, interface.encode_restore(link, operation.origin, sequence)))
+    return _send(host, operation, (sequence, interface.encode_restore(link, origin, sequence)))
 
 
 def settle(inside: Engine, given: GivenDevices) -> None:
@@ -193,7 +200,7 @@ def settle(inside: Engine, given: GivenDevices) -> None:
         for each in given.moving():
             link = find_on_host(host, each)
             if link and is_temporary(link.name):
-                outcome = restore(host, link, DetachInterface(name=link.name, origin=each.origin))
+                outcome = restore(host, link, DetachInterface(name=link.name, origin=each.origin), each.origin)
                 if outcome.status is not Status.DONE:
                     raise HostError(
                         f"{each.origin.device} came home as {link.name} and cannot be restored: {outcome.reason}; "

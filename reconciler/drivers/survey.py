@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from reconciler.drivers import home
-from reconciler.drivers.adopting import made_by_others, made_objection
+from reconciler.drivers.adopting import made_by_others
 from reconciler.drivers.provenance import doubt
 from reconciler.model.interface import NAME_MAX, is_manifest_name
 from reconciler.model.sandbox import Observed
@@ -31,7 +31,7 @@ def sort_made(others: Mapping[str, Link]) -> tuple[dict[str, Link], dict[str, st
     Also return `Inventory.left` of those that it cannot have, and all links that are not made there, by their names.
     """
     made = made_by_others(others)
-    left = {link.name: words for link in made.values() if (words := made_objection(link) or is_down(link))}
+    left = {link.name: words for link in made.values() if (words := is_down(link))}
     rest = {name: link for name, link in others.items() if link not in made.values()}
     return {key: link for key, link in made.items() if link.name not in left}, left, rest
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.model.address import parse_address, parse_mac, parse_prefix
+from reconciler.model.attribute import Attributes
 from reconciler.model.interface import Address
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
@@ -48,6 +49,8 @@ class Link:
     hw_addr: str | None = None
     mtu: int | None = None
     addresses: tuple[Address, ...] = ()
+    attributes: Attributes = ()
+    altnames: tuple[str, ...] | None = None
     partial: frozenset[str] = frozenset()
     matched: str | None = None
 

@@ -5,14 +5,17 @@ Names are quoted: those that are observed may be anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
+from reconciler.model.attribute import Attributes
+from reconciler.model.attribute import words as attribute_words
 from reconciler.model.interface import Address, Origin
 from reconciler.model.made import Made, Value, unusual
 from reconciler.model.made import words as option_words
-from reconciler.model.mark import made_alias
+from reconciler.model.mark import made_altname
 from reconciler.model.metric import BY_FIELD
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, NextHop, Route, identified
@@ -35,13 +38,18 @@ def attach_command(device: str, namespace: str, name: str, origin: Origin) -> st
 def detach_command(name: str, origin: Origin) -> str:
     """Return the command that moves a NIC to the namespace of the shell, as it was there."""
     moved = f"ip link set dev {quote(name)} netns $$ name {quote(origin.device)}"
-    up = " up" if origin.up else ""
-    return f"{moved} address {origin.hw_addr} mtu {origin.mtu} alias {quote(origin.alias)}{up}"
+    words = [moved, "address", origin.hw_addr, "mtu", str(origin.mtu), "alias", quote(origin.alias)]
+    return " ".join([*words, *attribute_words(origin.attributes), *["up"] * origin.up])
 
 
 def rename_command(name: str, new_name: str) -> str:
     """Return the command that renames a NIC."""
     return f"ip link set dev {quote(name)} name {quote(new_name)}"
+
+
+def altnames_command(verb: str, name: str, altnames: Iterable[str]) -> str:
+    """Return the command that does `verb` (add, del) to alternative names of a NIC."""
+    return " ".join([f"ip link property {verb} dev {quote(name)}", *(f"altname {quote(each)}" for each in altnames)])
 
 
 def add_link_command(name: str, made: Made) -> str:
@@ -51,7 +59,7 @@ def add_link_command(name: str, made: Made) -> str:
 
 def mark_link_command(name: str, *, marked: bool = True) -> str:
     """Return the command that marks a link that is made in the sandbox as ours, or takes the mark away."""
-    return f"ip link set dev {quote(name)} alias {quote(made_alias(name) if marked else '')}"
+    return altnames_command("add" if marked else "del", name, (made_altname(name),))
 
 
 def made_words(name: str, made: Made) -> str:
@@ -71,13 +79,20 @@ def delete_link_command(name: str) -> str:
 
 
 def set_link_command(
-    name: str, *, hw_addr: str | None, mtu: int | None, up: bool | None, master: str | None = None
+    name: str,
+    *,
+    hw_addr: str | None,
+    mtu: int | None,
+    up: bool | None,
+    master: str | None = None,
+    attributes: Attributes = (),
 ) -> str:
     """Return the command that changes those settings of a NIC that are not None."""
     words = ["ip link set dev", quote(name)]
     words += ["address", hw_addr] if hw_addr is not None else []
     words += ["mtu", str(mtu)] if mtu is not None else []
     words += (["master", quote(master)] if master else ["nomaster"]) if master is not None else []
+    words += attribute_words(attributes)
     words += ["up" if up else "down"] if up is not None else []
     return " ".join(words)
 

@@ -55,3 +55,7 @@ def _of_interface(interface: Interface) -> Iterator[tuple[str, str]]:
         yield "addresses", "kata-runtime cannot set anything of an address but the address itself"
     if interface.sysctls:
         yield "sysctls", "kata-runtime cannot set sysctls"
+    if interface.altnames is not None:
+        yield "altnames", "kata-runtime cannot set altnames"
+    for field, _ in interface.attributes:
+        yield field, f"kata-runtime cannot set {field}"

@@ -16,6 +16,7 @@ from reconciler.formats.entry import NO_PRIORITY, Link
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.imported import Imported
 from reconciler.model.address import family_name
+from reconciler.model.attribute import ATTRIBUTES, BY_FIELD
 from reconciler.model.interface import LOOPBACK, Interface, is_manifest_name
 from reconciler.model.route import OnLink, Route, canonical_hops
 from reconciler.model.sandbox import Sandbox
@@ -96,13 +97,22 @@ def _merge(imported: Imported, pieces: list[tuple[Position, Link]], head: Sandbo
         words = f"{', '.join(others)} or {last}" if others else last
         imported.add_skipped(position, f"{first.name}: no file says {words}")
     addresses = {each.address: each for _, link in pieces for each in link.addresses}
-    return Interface(name=first.name, device=device, hw_addr=hw_addr, mtu=mtu, addresses=tuple(addresses.values()))
+    attributes = ((each.field, _latest(imported, pieces, each.field)) for each in ATTRIBUTES)
+    return Interface(
+        name=first.name,
+        device=device,
+        hw_addr=hw_addr,
+        mtu=mtu,
+        addresses=tuple(addresses.values()),
+        altnames=_latest(imported, pieces, "altnames"),
+        attributes=tuple((field, value) for field, value in attributes if value is not None),
+    )
 
 
 def _latest(imported: Imported, pieces: list[tuple[Position, Link]], field: str) -> Any:
     value = None
     for position, link in pieces:
-        new = getattr(link, field)
+        new = dict(link.attributes).get(field) if field in BY_FIELD else getattr(link, field)
         if new is not None and value not in (None, new):
             words = field.replace("hw_addr", "hwAddr")
             imported.add_skipped(position, f"{link.name}: {words} {new} takes the place of {value}, which is above")

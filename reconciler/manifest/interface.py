@@ -12,12 +12,15 @@ from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection
 from reconciler.manifest.sysctl import read_of_nic
 from reconciler.model.address import is_ipv6, is_unicast, network, parse_mac, parse_prefix, split_prefix
+from reconciler.model.attribute import ATTRIBUTES, BY_FIELD, TEXT_MAX
+from reconciler.model.attribute import words as attribute_words
 from reconciler.model.identity import HostDevice, Nic, NicAddress, Subject, Sysctl
-from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, MTU_MAX, Address, Interface
+from reconciler.model.interface import IPV6_MIN_MTU, LOOPBACK, MTU_MAX, Address, Interface, Origin
 from reconciler.model.made import made_key
+from reconciler.model.mark import OWN_ALTNAMES
 from reconciler.model.sandbox import Observed, Surroundings
 from reconciler.model.sysctl import full_name
-from reconciler.wording import suggest
+from reconciler.wording import quote, suggest
 
 _LOOPBACK = {
     "name": "lo is the loopback interface, which each sandbox has already; choose another name",
@@ -56,6 +59,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         if subnets.setdefault(subnet, options) != options:
             message = f"{address.address} has another scope, metric or noprefixroute than another address of {subnet}"
             findings.append(Finding(where, message))
+    findings += (Finding((*path, *where), message) for where, message in _of_our_own(data))
     sysctls = read_of_nic(data, path, findings)
     made = made_links.read(kind, data, path, findings) if kind else None
     if len(findings) > before:
@@ -71,7 +75,21 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         queues=data.get("queues", 0),
         vhost_user_socket=data.get("vhostUserSocket"),
         sysctls=sysctls,
+        attributes=tuple((each.field, data[each.field]) for each in ATTRIBUTES if each.field in data),
+        altnames=tuple(sorted(data["altnames"])) if "altnames" in data else None,
     )
+
+
+def _of_our_own(data: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Yield what is wrong with an alias and alternative names: by such ones reconciler knows its own."""
+    alias = data.get("alias", "")
+    if not BY_FIELD["alias"].is_expressible(alias):
+        yield ("alias",), f"it has {len(alias.encode())} bytes; an alias has at most {TEXT_MAX}"
+    if Origin.from_alias(alias):
+        yield ("alias",), "reconciler itself gives devices such an alias; choose another one"
+    for index, name in enumerate(data.get("altnames", ())):
+        if name.startswith(OWN_ALTNAMES):
+            yield ("altnames", index), f"{name}: names that begin with {OWN_ALTNAMES} are marks of reconciler itself"
 
 
 def _read_address(item: str | Mapping[str, Any], nic: Mapping[str, Any]) -> Address:
@@ -132,7 +150,9 @@ def write(interface: Interface) -> dict[str, Any]:
         data["vhostUserSocket"] = interface.vhost_user_socket
     if interface.sysctls:
         data["sysctls"] = dict(interface.sysctls)
-    return data
+    if interface.altnames is not None:
+        data["altnames"] = list(interface.altnames)
+    return data | dict(interface.attributes)
 
 
 def _write_address(address: Address) -> str | dict[str, Any]:
@@ -192,6 +212,14 @@ def _duplicates(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
                 yield Finding(
                     ("interfaces", index, field), f"{value} is the {field} of interfaces[{first[value]}] already"
                 )
+    names = {each.name: "name" for each in interfaces if each}
+    for index, interface in enumerate(interfaces):
+        for altname in interface.altnames or () if interface else ():
+            if altname in names:
+                yield Finding(
+                    ("interfaces", index, "altnames"), f"{altname} is a {names[altname]} of an interface already"
+                )
+            names[altname] = "altname"
 
 
 class _Interfaces(ListSection[Interface]):
@@ -213,9 +241,9 @@ class _Interfaces(ListSection[Interface]):
         return (self.name, names.index(name)) if name in names else ()
 
     def asks_for_all(self, value: Sequence[Interface] | None) -> tuple[Interface, ...]:
-        """Return the sysctls that the manifest names, and nothing else of its interfaces."""
+        """Return the sysctls and attributes that the manifest names, and nothing else of its interfaces."""
         bare = (replace(each, addresses=(), queues=0, vhost_user_socket=None) for each in value or ())
-        return tuple(each for each in bare if each.sysctls or each.made)
+        return tuple(each for each in bare if each.sysctls or each.attributes or each.altnames is not None or each.made)
 
     def list_ours(self, observed: Observed) -> Iterator[str]:
         """Yield a line an interface, and a line for each of its addresses."""
@@ -248,7 +276,8 @@ def _words(interface: Interface) -> str:
     origin = made_links.words(interface.made) if interface.made else f"host {interface.device}"
     settings = [interface.hw_addr] * bool(interface.hw_addr) + [f"mtu {interface.mtu}"] * bool(interface.mtu)
     settings += [f"master {interface.master}"] * bool(interface.master)
-    return f"{interface.name} ({origin}): {' '.join([*settings, state])}"
+    settings += [f"altname {quote(each)}" for each in interface.altnames or ()]
+    return f"{interface.name} ({origin}): {' '.join([*settings, *attribute_words(interface.attributes), state])}"
 
 
 def _check_kata(draft: Draft) -> Iterable[Finding]:

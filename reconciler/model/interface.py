@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reconciler.model.attribute import Attributes
 from reconciler.model.made import Made
+from reconciler.model.mark import OWN_ALTNAMES
 from reconciler.model.sysctl import Sysctls
 
 # The only link that a namespace is born with.
@@ -20,6 +22,8 @@ MTU_MAX = 9600
 ALIAS_MAX = 254
 # Bytes of a name: IFNAMSIZ of linux/if.h is 16, with the terminating NUL.
 NAME_MAX = 15
+# Bytes of an alternative name: ALTIFNAMSIZ of linux/if.h is 128, with the terminating NUL.
+ALTNAME_MAX = 127
 _MANIFEST_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _NAME, _NO_NAMES = re.compile(r"[^\s/:\0]+"), {".", ".."}
 # IFA_PROTO of a link-local address that the kernel has made (linux/if_addr.h).
@@ -32,6 +36,12 @@ _ALIAS = re.compile(
 def is_manifest_name(name: str) -> bool:
     """Return whether a manifest can name an interface or a device so, by its schema."""
     return _MANIFEST_NAME.fullmatch(name) is not None and len(name) <= NAME_MAX
+
+
+def is_altname(name: str) -> bool:
+    """Return whether a manifest can give an interface such an alternative name, by its schema and our mark."""
+    is_ours = name.startswith(OWN_ALTNAMES)
+    return _MANIFEST_NAME.fullmatch(name) is not None and len(name) <= ALTNAME_MAX and not is_ours
 
 
 def is_link_name(name: str) -> bool:
@@ -94,7 +104,8 @@ class Interface:
     leaves it to its former owner. It is not compared.
 
     `queues` 0 means one queue. `up` is False only for an observed NIC: a desired one is always up. `sysctls` of an
-    observed NIC are those that its desired one names.
+    observed NIC are those that its desired one names, and so are its `attributes`; one that no manifest wants has those
+    that are unusual. `altnames`: all of its alternative names, sorted; None if the manifest does not say.
     """
 
     name: str
@@ -105,6 +116,8 @@ class Interface:
     queues: int = 0
     vhost_user_socket: str | None = None
     sysctls: Sysctls = ()
+    attributes: Attributes = ()
+    altnames: tuple[str, ...] | None = None
     up: bool = True
     made: Made | None = None
     master: str = ""
@@ -162,7 +175,7 @@ UNKNOWN_STATE = LinkState()
 class Origin:
     """What a device was on the host, and what it is restored to. `up`: whether it was up.
 
-    The record of the devices that were given has this. The alias (IFLA_IFALIAS) repeats it for people, except `up`.
+    The record of the devices that were given has this. The alias (IFLA_IFALIAS) repeats the first four for people.
     """
 
     device: str
@@ -170,6 +183,8 @@ class Origin:
     mtu: int
     alias: str = ""
     up: bool = False
+    attributes: Attributes = ()
+    altnames: tuple[str, ...] = ()
 
     def to_alias(self) -> str:
         """Return it as an alias of at most ALIAS_MAX bytes. A former alias is cut, between characters, to fit."""

@@ -30,7 +30,17 @@ _SIZES = {AF_INET: 4, AF_INET6: 16}
 # IFF_UP, _BROADCAST, _NOARP, _PROMISC, _ALLMULTI, _MULTICAST.
 _LINK_FLAGS = 0x1 | 0x2 | 0x80 | 0x100 | 0x200 | 0x1000
 # Attributes that are part of an object's name, or that change by themselves, are left out.
-_LINK_FIELDS = {1: "address", 2: "broadcast", 4: "mtu", 10: "master", 13: "txqueuelen", 20: "alias", 27: "group"}
+_LINK_FIELDS = {
+    1: "address",
+    2: "broadcast",
+    4: "mtu",
+    10: "master",
+    13: "txqueuelen",
+    20: "alias",
+    27: "group",
+    41: "gso",
+    52: "altnames",
+}
 _IFNAME, _IFLA_MASTER = 3, 10
 # Bytes: IFALIASZ of linux/if.h, without its NUL.
 _TEXT_MAX = 255
@@ -193,7 +203,7 @@ _DECODERS: Mapping[int, Callable[[bytes, Mapping[int, str]], Fact | None]] = {
     neighbour.NEW: _neighbour,
     rule.NEW: _rule,
 }
-_TEXTS, _NUMBERS = {"alias", "label", "master"}, {"mtu", "txqueuelen", "group", "metric"}
+_TEXTS, _NUMBERS = {"alias", "label", "master"}, {"mtu", "txqueuelen", "group", "gso", "metric"}
 
 
 def _values(found: Mapping[int, bytes], fields: Mapping[int, str]) -> Iterator[tuple[str, str]]:

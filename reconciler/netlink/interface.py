@@ -1,7 +1,6 @@
 """Links and addresses in netlink's format: decode dumps, encode operations.
 
-Dumps are decoded here, as every `diff` needs that. Changes are rare: pyroute2 encodes them, and is imported only then
-(150 ms).
+Changes of addresses are rare: pyroute2 encodes them, and is imported only then (150 ms).
 Source: include/uapi/linux/if_link.h, if_addr.h.
 """
 
@@ -16,11 +15,14 @@ from typing import Any, assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, last_address, split_prefix, unpack
+from reconciler.model.attribute import Attributes, changed
 from reconciler.model.interface import KERNEL_LINK_LOCAL, NAME_MAX, UNKNOWN_STATE, Address, LinkState, Origin
 from reconciler.model.route import SCOPES
-from reconciler.netlink import message
+from reconciler.netlink import altnames, attribute, message
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
 from reconciler.operations.interface import (
+    AddAltnames,
+    DeleteAltnames,
     LinkOperation,
     RenameInterface,
     SetLink,
@@ -36,6 +38,7 @@ _U32 = struct.Struct("=I")
 _IFLA_ADDRESS, _IFLA_BROADCAST, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_PERM_ADDRESS = 1, 2, 3, 4, 18, 54
 _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES = 20, 29, 31
 _IFLA_MIN_MTU, _IFLA_MAX_MTU, _IFLA_PARENT_DEV_NAME = 50, 51, 56
+_IFLA_NET_NS_FD, _IFLA_NEW_IFINDEX, _IFLA_PROP_LIST = 28, 49, 52
 _IFLA_MASTER, _IFLA_AF_SPEC, _IFLA_LINK_NETNSID, _IFLA_PROTO_DOWN = 10, 26, 37, 39
 _IFLA_INET6_FLAGS, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 # IF_READY of net/if_inet6.h: IPv6 has configured the link.
@@ -53,8 +56,6 @@ _IFA_FLAGS, _IFA_RT_PRIORITY, _IFA_PROTO = 8, 9, 11
 # struct ifa_cacheinfo begins with the seconds for which the address is preferred. _FOREVER: without end.
 _FOREVER = 0xFFFFFFFF
 # IFF_RUNNING means the same as IFF_LOWER_UP, but the kernel sets it a moment later.
-# Attributes whose text may be any bytes.
-_TEXTS = {"IFLA_IFNAME", "IFLA_IFALIAS"}
 _IFF_UP, _IFF_NOARP, _IFF_MULTICAST, _IFF_LOWER_UP = 0x1, 0x80, 0x1000, 0x10000
 _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 # Flags that a person can set and no manifest has, by the words of iproute2.
@@ -98,6 +99,20 @@ class Link:
     peer_namespace: int | None = None
     link: int = 0
     data: bytes = b""
+    attributes: Attributes = ()
+    altnames: tuple[str, ...] = ()
+
+    def to_origin(self, device: str, alias: str, *, up: bool) -> Origin:
+        """Return what it becomes on the host when it returns there: as it is."""
+        return Origin(
+            device=device,
+            hw_addr=self.hw_addr,
+            mtu=self.mtu,
+            alias=alias,
+            up=up,
+            attributes=tuple(each for each in self.attributes if each[0] != "alias"),
+            altnames=self.altnames,
+        )
 
     @property
     def physical(self) -> bool:
@@ -204,6 +219,8 @@ def decode_link(payload: bytes) -> Link:
         peer_namespace=_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else None,
         link=_number(found.get(_IFLA_LINK)),
         data=info.get(_IFLA_INFO_DATA, b""),
+        attributes=attribute.decode(flags, found),
+        altnames=altnames.decode(found.get(_IFLA_PROP_LIST, b"")),
     )
 
 
@@ -308,28 +325,33 @@ def encode_move(index: int, name: str, alias: str, sequence: int, *, namespace: 
     If the link's present name is free there, the link has it there for a moment. `new_index`: what its index there
     will be; 0: the kernel chooses.
     """
-    values: list[tuple[str, str | int]] = [("IFLA_NET_NS_FD", namespace)]
-    values += [("IFLA_NEW_IFINDEX", new_index)] if new_index else []
-    values += [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)]
-    return _encode_link(index, values, None, sequence)
+    values = message.attribute(_IFLA_NET_NS_FD, _U32.pack(namespace))
+    values += message.attribute(_IFLA_NEW_IFINDEX, _U32.pack(new_index)) if new_index else b""
+    return _encode_link(index, values + _name(name) + _alias(alias), sequence)
 
 
 def encode_aside(index: int, name: str, alias: str, sequence: int) -> bytes:
     """Build the request that gives a link that is down a name and an alias, before it moves."""
-    return _encode_link(index, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)], None, sequence)
+    return _encode_link(index, _name(name) + _alias(alias), sequence)
 
 
 def encode_up(index: int, *, up: bool, sequence: int) -> bytes:
     """Build the request that sets a link up or down."""
-    return _encode_link(index, [], up, sequence)
+    return _encode_link(index, b"", sequence, up=up)
+
+
+def encode_attributes(index: int, attributes: Attributes, sequence: int) -> bytes:
+    """Build the request that sets attributes of a link."""
+    return _encode_link(index, b"", sequence, attributes=attributes)
 
 
 def encode_restore(link: Link, origin: Origin, sequence: int) -> bytes:
     """Build the request that makes a link what it was. What is so already is not sent: some kinds refuse even that."""
-    values: list[tuple[str, str | int]] = [("IFLA_IFNAME", origin.device), ("IFLA_IFALIAS", origin.alias)]
-    values += [("IFLA_ADDRESS", origin.hw_addr)] if origin.hw_addr != link.hw_addr else []
-    values += [("IFLA_MTU", origin.mtu)] if origin.mtu != link.mtu else []
-    return _encode_link(link.index, values, origin.up or None, sequence)
+    values = _name(origin.device) + _alias(origin.alias)
+    values += _hw_addr(origin.hw_addr) if origin.hw_addr != link.hw_addr else b""
+    values += _mtu(origin.mtu) if origin.mtu != link.mtu else b""
+    attributes = changed(link.attributes, origin.attributes)
+    return _encode_link(link.index, values, sequence, up=origin.up or None, attributes=attributes)
 
 
 def encode_link(operation: LinkOperation, indexes: dict[str, int], sequence: int) -> bytes:
@@ -338,37 +360,49 @@ def encode_link(operation: LinkOperation, indexes: dict[str, int], sequence: int
     `indexes`: of links by name; a rename updates it.
     """
     index = indexes[operation.name]
-    values: list[tuple[str, str | int]] = []
-    up: bool | None = None
     match operation:
         case RenameInterface():
-            values = [("IFLA_IFNAME", operation.new_name)]
             indexes[operation.new_name] = indexes.pop(operation.name)
+            return _encode_link(index, _name(operation.new_name), sequence)
+        case AddAltnames():
+            return altnames.encode(index, operation.altnames, sequence)
+        case DeleteAltnames():
+            return altnames.encode(index, operation.altnames, sequence, delete=True)
         case SetLink():
-            up = operation.up
-            if operation.hw_addr is not None:
-                values.append(("IFLA_ADDRESS", operation.hw_addr))
-            if operation.mtu is not None:
-                values.append(("IFLA_MTU", operation.mtu))
+            values = _hw_addr(operation.hw_addr) if operation.hw_addr is not None else b""
+            values += _mtu(operation.mtu) if operation.mtu is not None else b""
             if operation.master is not None:
-                values.append(("IFLA_MASTER", indexes[operation.master] if operation.master else 0))
+                master = indexes[operation.master] if operation.master else 0
+                values += message.attribute(_IFLA_MASTER, _U32.pack(master))
+            return _encode_link(index, values, sequence, up=operation.up, attributes=operation.attributes)
         case _:
             assert_never(operation)
-    return _encode_link(index, values, up, sequence)
 
 
-def _encode_link(index: int, values: list[tuple[str, str | int]], up: bool | None, sequence: int) -> bytes:
-    fields: dict[str, Any] = {"index": index, "attrs": [(kind, _encoded(kind, value)) for kind, value in values]}
+def _encode_link(
+    index: int, values: bytes, sequence: int, *, up: bool | None = None, attributes: Attributes = ()
+) -> bytes:
+    flags, change, more = attribute.encode(attributes)
     if up is not None:
-        fields |= {"flags": _IFF_UP if up else 0, "change": _IFF_UP}
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+        flags, change = flags | _IFF_UP * up, change | _IFF_UP
+    body = _IFINFOMSG.pack(0, 0, index, flags, change) + values + more
+    return message.pack(message.NEW_LINK, message.REQUEST, sequence, body)
 
-    return _encode(ifinfmsg(), message.NEW_LINK, message.REQUEST, sequence, fields)
+
+def _name(name: str) -> bytes:
+    return message.attribute(_IFLA_IFNAME, name.encode(errors="surrogateescape") + b"\0")
 
 
-def _encoded(kind: str, value: str | int) -> str | int | bytes:
-    # pyroute2 encodes text as UTF-8 only, and takes bytes as well.
-    return value.encode(errors="surrogateescape") if isinstance(value, str) and kind in _TEXTS else value
+def _alias(alias: str) -> bytes:
+    return message.attribute(_IFLA_IFALIAS, alias.encode(errors="surrogateescape"))
+
+
+def _hw_addr(hw_addr: str) -> bytes:
+    return message.attribute(_IFLA_ADDRESS, bytes.fromhex(hw_addr.replace(":", "")))
+
+
+def _mtu(mtu: int) -> bytes:
+    return message.attribute(_IFLA_MTU, _U32.pack(mtu))
 
 
 def encode_address(

@@ -13,13 +13,13 @@ from typing import assert_never
 
 from reconciler.errors import ProtocolError
 from reconciler.model.made import KINDS, Made, Option, Value, made, unusual
-from reconciler.model.mark import made_alias
-from reconciler.netlink import message
+from reconciler.model.mark import made_altname
+from reconciler.netlink import altnames, message
 from reconciler.operations.made import AddLink, ChangeLink, DeleteLink, MadeOperation, MarkLink
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
-_IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_LINK_NETNSID = 3, 5, 18, 20, 37
+_IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_LINK_NETNSID = 3, 5, 18, 37
 _INFO_KIND, _INFO_DATA = 1, 2
 _NESTED = 0x8000
 _DELETE_LINK = 17
@@ -63,7 +63,7 @@ def encode(operation: MadeOperation, indexes: dict[str, int], sequence: int) -> 
 
 
 def _encode_added(operation: AddLink, indexes: dict[str, int], sequence: int) -> bytes:
-    """Build two messages that the kernel takes as one: it makes no link with an alias, and none may be without ours.
+    """Build two messages that the kernel takes as one: it makes no link with our mark, and none may be without.
 
     The second names the link by an index that no other link has: if the first is refused, it changes nothing.
     """
@@ -81,9 +81,7 @@ def _encode_added(operation: AddLink, indexes: dict[str, int], sequence: int) ->
 
 
 def _encode_mark(operation: MarkLink, index: int, sequence: int) -> bytes:
-    alias = made_alias(operation.name).encode() if operation.marked else b""
-    body = _header(index) + message.attribute(_IFLA_IFALIAS, alias)
-    return message.pack(message.NEW_LINK, message.REQUEST, sequence, body)
+    return altnames.encode(index, (made_altname(operation.name),), sequence, delete=not operation.marked)
 
 
 def _new_index(taken: Collection[int]) -> int:

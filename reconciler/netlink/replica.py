@@ -17,8 +17,9 @@ from socket import AF_INET, AF_INET6
 from typing import NamedTuple
 
 from reconciler.errors import HostError
+from reconciler.model.attribute import unusual
 from reconciler.model.fact import deviations
-from reconciler.netlink import interface, message, neighbour, route, rule
+from reconciler.netlink import altnames, interface, message, neighbour, route, rule
 from reconciler.netlink.channel import Kernel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.facts import Snapshot, snapshot
@@ -28,9 +29,9 @@ from reconciler.netlink.message import attribute
 _IFINFOMSG, _HEADER = struct.Struct("=BxHiII"), struct.Struct("=BBBBBBBBI")
 _IFADDRMSG, _NDMSG, _U32 = struct.Struct("=BBBBI"), struct.Struct("=BxxxiHBB"), struct.Struct("=I")
 _FAMILIES = (AF_INET, AF_INET6)
-# RTM_SETLINK; IFLA_ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _IFALIAS; IFLA_NET_NS_FD, _NET_NS_PID; IFLA_INFO_KIND,
+# RTM_SETLINK; IFLA_ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO; IFLA_NET_NS_FD, _NET_NS_PID; IFLA_INFO_KIND,
 # _DATA; VETH_INFO_PEER; IFF_UP.
-_SET_LINK, _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _ALIAS = 19, 1, 3, 4, 10, 18, 20
+_SET_LINK, _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO = 19, 1, 3, 4, 10, 18
 _BY_FILE, _BY_PROCESS = 28, 19
 _KIND, _DATA, _PEER, _UP = 1, 2, 1, 0x1
 _LOOPBACK, _MAC, _DELETE_LINK = 1, 6, 17
@@ -106,10 +107,13 @@ def build(place: Place, dumped: Snapshot, sysctls: Mapping[str, str]) -> list[st
         if value:
             _set(place, name, value)
     for payload, link in links:
-        # The kernel takes neither when it makes a link.
+        # The kernel takes none of these when it makes a link.
         for kind, data in message.attributes(payload, _IFINFOMSG.size):
-            if kind in {_MASTER, _ALIAS}:
+            if kind == _MASTER:
                 _send(engine, partial(_change, link.index, attribute(kind, data)))
+        _send(engine, partial(interface.encode_attributes, link.index, unusual(link.attributes)))
+        if link.altnames:
+            _send(engine, partial(altnames.encode, link.index, link.altnames))
         if link.up:
             _send(engine, partial(_up, link.index))
     for table in _TABLES:

@@ -23,7 +23,7 @@ from reconciler.netlink import interface, made, neighbour, route, rule
 from reconciler.netlink.engine import Engine
 from reconciler.operations import Operation
 from reconciler.operations.address import AddAddress, AwaitAddress, DeleteAddress, ReplaceAddress
-from reconciler.operations.interface import RenameInterface, SetLink
+from reconciler.operations.interface import AddAltnames, DeleteAltnames, RenameInterface, SetLink
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
 from reconciler.operations.made import AddLink, ChangeLink, DeleteLink, MarkLink
 from reconciler.operations.network import NetworkOperation
@@ -122,7 +122,7 @@ def encode(operation: NetworkOperation, indexes: dict[str, int], sequence: int) 
             return interface.encode_link(operation, indexes, sequence)
         case AddLink() | ChangeLink() | MarkLink() | DeleteLink():
             return made.encode(operation, indexes, sequence)
-        case RenameInterface():
+        case RenameInterface() | AddAltnames() | DeleteAltnames():
             return interface.encode_link(operation, indexes, sequence)
         case AddItem() | ReplaceItem() | DeleteItem():
             return _encode_item(operation, indexes, sequence)
@@ -151,7 +151,7 @@ def is_gone(operation: Operation, code: int) -> bool:
         return operation.route.protocol == PROTOCOL_KERNEL and code == errno.EEXIST
     if isinstance(operation, DeleteRoute):
         return code == errno.ESRCH
-    if isinstance(operation, DeleteItem):
+    if isinstance(operation, DeleteItem | DeleteAltnames):
         return code == errno.ENOENT
     if isinstance(operation, DeleteLink):
         return code == errno.ENODEV

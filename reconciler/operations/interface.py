@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reconciler.formats import iproute2
+from reconciler.model.attribute import Attributes
 from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import Origin
 from reconciler.operations.base import Base, Sign
@@ -46,7 +47,7 @@ class AttachInterface(OnNic):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetachInterface(OnNic):
-    """Move a device back to the host and restore its name, MAC address, MTU and alias, and whether it was up."""
+    """Move a device back to the host and restore its name, MAC address, MTU, alias, attributes and state."""
 
     sign: ClassVar[Sign] = "-"
     origin: Origin
@@ -92,13 +93,21 @@ class SetLink(OnNic):
     mtu: int | None = None
     up: bool | None = None
     master: str | None = None
+    attributes: Attributes = ()
     was: str = ""
     sign: Sign = "~"
 
     @property
     def command(self) -> str:
         """Return the command."""
-        return iproute2.set_link_command(self.name, hw_addr=self.hw_addr, mtu=self.mtu, up=self.up, master=self.master)
+        return iproute2.set_link_command(
+            self.name,
+            hw_addr=self.hw_addr,
+            mtu=self.mtu,
+            up=self.up,
+            master=self.master,
+            attributes=self.attributes,
+        )
 
     @property
     def comment(self) -> str:
@@ -138,5 +147,31 @@ class AdoptInterfaces(Base):
         return frozenset(each for name, origin in self.nics for each in (Nic(name), HostDevice(origin.device)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAltnames(OnNic):
+    """Give a NIC more alternative names."""
+
+    sign: ClassVar[Sign] = "+"
+    altnames: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.altnames_command("add", self.name, self.altnames)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteAltnames(OnNic):
+    """Take alternative names from a NIC."""
+
+    sign: ClassVar[Sign] = "-"
+    altnames: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """Return the command."""
+        return iproute2.altnames_command("del", self.name, self.altnames)
+
+
 MoveOperation = AttachInterface | DetachInterface | AdoptInterfaces
-LinkOperation = RenameInterface | SetLink
+LinkOperation = RenameInterface | SetLink | AddAltnames | DeleteAltnames

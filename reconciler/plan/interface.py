@@ -11,13 +11,14 @@ from typing import Protocol
 
 from reconciler.diff import diff
 from reconciler.errors import RefusedError
+from reconciler.model.attribute import changed, named, words
 from reconciler.model.identity import Nic
 from reconciler.model.interface import IPV6_MIN_MTU, Address, Interface
 from reconciler.model.route import Route, connected_key
 from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress, NetnsAddress, Surroundings, VmAddress
 from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.segment import Network, Segment, Settings
-from reconciler.plan import made
+from reconciler.plan import altnames, made
 from reconciler.plan.device import about
 from reconciler.plan.sysctl import SysctlPlan, set_up
 
@@ -117,6 +118,8 @@ def plan_links(
     # A link that becomes a port has nothing on it that takes its packets. What lies on it has its new name.
     joining = {after.name for before, after in kept if after.master and before.master != after.master}
     early |= {each.name for each in removed if each.made and each.made.link in joining}
+    claimed |= altnames.wanted_names(wanted)
+    early |= {each.name for each in removed if not claimed.isdisjoint((each.name, *(each.altnames or ())))}
     reasons = {pair[0].name: made.reason(pair) for pair in again}
     _remove(plan, removed, made.along(early, had, made.goes_away), hosts, reasons)
 
@@ -127,6 +130,8 @@ def plan_links(
     plan.early.append(Network(tuple(SetLink(name=name, up=False) for name, down in needs_down.items() if down)))
     down = {before.name for before, after in kept if needs_down[before.name] or (before.up and not after.up)}
     plan.downed = made.along(down, had, made.goes_down)
+    for before, after in kept:
+        plan.early += altnames.going(before.name, before.altnames or (), after.altnames)
     taken = {each.name for each in (*wanted, *had)} | around.links
     plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
@@ -169,6 +174,7 @@ def _set_kept(plan: LinkPlan, before: Interface, after: Interface, sysctls: Sysc
     link = _set_link(before, after, raise_again=before.name in plan.downed, master=_new_master(before, after, plan))
     plan.early += made.changes(before, after)
     plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
+    plan.early += altnames.coming(after.name, before.altnames or (), after.altnames)
 
 
 class _Hosts:
@@ -306,10 +312,22 @@ def _set_link(
     hw_addr = after.hw_addr if before.hw_addr != after.hw_addr and after.hw_addr else None
     mtu = after.mtu if before.mtu != after.mtu and after.mtu else None
     up = after.up if before.up != after.up or raise_again else None
-    if hw_addr is None and mtu is None and up is None and master is None:
+    attributes = changed(before.attributes, after.attributes)
+    if hw_addr is None and mtu is None and up is None and master is None and not attributes:
         return ()
     was = [before.hw_addr] * (hw_addr is not None) + [f"mtu {before.mtu}"] * (mtu is not None)
     was += [f"master {before.master}" if before.master else "no port"] * (master is not None)
+    was += words(named(before.attributes, dict(attributes)))
     if before.up != after.up:
         was.append("up" if before.up else "down")
-    return (SetLink(name=after.name, hw_addr=hw_addr, mtu=mtu, up=up, master=master, was=", ".join(was)),)
+    return (
+        SetLink(
+            name=after.name,
+            hw_addr=hw_addr,
+            mtu=mtu,
+            up=up,
+            master=master,
+            attributes=attributes,
+            was=", ".join(was),
+        ),
+    )

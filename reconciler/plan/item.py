@@ -2,7 +2,7 @@
 
 An object of a NIC is lost when the kernel empties the NIC's tables: the link goes down or gets another MAC address, the
 NIC loses its last IPv4 address, or, for IPv6, its MTU becomes too small (net/core/neighbour.c: neigh_ifdown,
-neigh_changeaddr; net/ipv4/fib_frontend.c: fib_disable_ip).
+neigh_changeaddr; net/ipv4/arp.c: arp_netdev_event; net/ipv4/fib_frontend.c: fib_disable_ip).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TypeVar
 from reconciler.diff import diff
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import Item, item_words
+from reconciler.model.attribute import changed
 from reconciler.model.identity import Listed
 from reconciler.model.interface import Interface
 from reconciler.model.mark import PROTOCOL
@@ -39,9 +40,16 @@ class ItemPlan:
 
 
 def readdressed(had: Iterable[Interface], wanted: Iterable[Interface]) -> set[str]:
-    """Return the NICs, by the names they have before, that get another MAC address."""
-    after = {interface.device: interface.hw_addr for interface in wanted if interface.hw_addr}
-    return {each.name for each in had if after.get(each.device, each.hw_addr) != each.hw_addr}
+    """Return the NICs, by the names they have before, that get another MAC address, or whose ARP is switched."""
+    after = {interface.device: interface for interface in wanted}
+    return {
+        each.name
+        for each in had
+        if (wish := after.get(each.device))
+        and (
+            (wish.hw_addr and wish.hw_addr != each.hw_addr) or "arp" in dict(changed(each.attributes, wish.attributes))
+        )
+    }
 
 
 def _never(_: object) -> bool:

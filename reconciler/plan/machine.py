@@ -25,6 +25,7 @@ from reconciler.operations.machine import (
     SetUnmanaged,
 )
 from reconciler.operations.segment import Plugs, Segment, flat
+from reconciler.plan import altnames
 from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
 from reconciler.wording import quote
@@ -61,11 +62,19 @@ class MachineHost:
             raise HostError(f"{interface.name}: the machine has no monitor, so no NIC can be plugged into it")
         self.check(interface)
         plugged = self._machine.plugged.get(interface.device)
-        up = SetLink(name=interface.name, mtu=interface.mtu, master=interface.master or None, up=True, sign="+")
+        up = SetLink(
+            name=interface.name,
+            mtu=interface.mtu,
+            master=interface.master or None,
+            attributes=interface.attributes,
+            up=True,
+            sign="+",
+        )
+        named = altnames.coming(interface.name, (), interface.altnames)
         naming = NameInterface(device=interface.device, hw_addr=interface.hw_addr, name=interface.name)
         if plugged and interface.device not in self._detached:
             # `clear` unplugs every NIC that differs from the desired one, so this one is as desired.
-            return [Plugs((naming,)), *set_up((up,), new_sysctls(interface))]
+            return [Plugs((naming,)), *set_up((up,), new_sysctls(interface)), *named]
         self._check_new(interface)
         queues = max(interface.queues, 1)
         slot = self._next_slot(interface)
@@ -76,7 +85,7 @@ class MachineHost:
         tap = self._machine.taps.get(interface.device)
         host_mtu = tap.mtu if tap and not vhost_user else 0
         plugs = self._coming(replace(interface, hw_addr=hw_addr, queues=queues), slot, host_mtu)
-        return [Plugs((*plugs, naming)), *set_up((up,), new_sysctls(interface))]
+        return [Plugs((*plugs, naming)), *set_up((up,), new_sysctls(interface)), *named]
 
     def _coming(self, nic: Interface, slot: Slot, host_mtu: int) -> tuple[PlugOperation, ...]:
         """Return what plugs a NIC into a slot."""

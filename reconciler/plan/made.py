@@ -17,6 +17,7 @@ from reconciler.model.sandbox import Surroundings
 from reconciler.operations.interface import SetLink
 from reconciler.operations.made import AddLink, ChangeLink, DeleteLink, MarkLink
 from reconciler.operations.segment import Network, Segment
+from reconciler.plan import altnames
 from reconciler.plan.sysctl import new_sysctls, set_up
 
 Pair = tuple[Interface, Interface]
@@ -43,10 +44,12 @@ class Maker:
             hw_addr=interface.hw_addr or None,
             mtu=interface.mtu or None,
             master=interface.master or None,
+            attributes=interface.attributes,
             up=True,
             sign="+",
         )
-        return [Network((AddLink(name=interface.name, made=own),)), *set_up((up,), new_sysctls(interface))]
+        added = altnames.coming(interface.name, (), interface.altnames)
+        return [Network((AddLink(name=interface.name, made=own),)), *set_up((up,), new_sysctls(interface)), *added]
 
     def detach(self, interface: Interface) -> list[Segment]:
         """Delete a link."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reconciler.errors import HostError, RefusedError
 from reconciler.formats.iproute2 import detach_command
+from reconciler.model.attribute import changed
 from reconciler.model.interface import Interface, Origin
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Surroundings
 from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
 from reconciler.operations.segment import Moves, Segment
+from reconciler.plan import altnames
 from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
 from reconciler.wording import quote
@@ -34,8 +37,22 @@ class NamespaceHost:
         )
         hw_addr = None if device.kind in _FIXED_ADDRESS_KINDS else interface.hw_addr
         master = interface.master or None
-        up = SetLink(name=interface.name, hw_addr=hw_addr, mtu=interface.mtu, master=master, up=True, sign="+")
-        return [Moves((attach,)), *set_up((up,), new_sysctls(interface))]
+        up = SetLink(
+            name=interface.name,
+            hw_addr=hw_addr,
+            mtu=interface.mtu,
+            master=master,
+            attributes=interface.attributes,
+            up=True,
+            sign="+",
+        )
+        had = device.origin.altnames
+        return [
+            Moves((attach,)),
+            *altnames.going(interface.name, had, interface.altnames),
+            *set_up((up,), new_sysctls(interface)),
+            *altnames.coming(interface.name, had, interface.altnames),
+        ]
 
     def _device(self, interface: Interface) -> AttachableDevice:
         devices = self._around.devices
@@ -51,7 +68,13 @@ class NamespaceHost:
         """Move the device out, as it was on the host. A saved state does not have that: it then moves as it is."""
         unknown = Origin(device=interface.device, hw_addr=interface.hw_addr, mtu=interface.mtu)
         origin = self._around.origins.get(interface.device, unknown)
-        return [Moves((DetachInterface(name=interface.name, origin=origin),))]
+        origin = replace(origin, attributes=changed(interface.attributes, origin.attributes))
+        names = interface.altnames or ()
+        return [
+            *altnames.going(interface.name, names, origin.altnames),
+            *altnames.coming(interface.name, names, origin.altnames),
+            Moves((DetachInterface(name=interface.name, origin=origin),)),
+        ]
 
     def must_be_reattached(self, before: Interface, after: Interface) -> bool:
         """Return False: every change of a device is possible in place."""

@@ -96,7 +96,7 @@ def set_up(links: Sequence[SetLink], sysctls: Iterable[SetNetworkSysctl]) -> lis
 
 def _halves(links: Iterable[SetLink], *, up: bool) -> Iterator[SetLink]:
     for link in links:
-        changed = any(each is not None for each in (link.hw_addr, link.mtu, link.master))
+        changed = any(each is not None for each in (link.hw_addr, link.mtu, link.master)) or link.attributes
         if not up and (changed or link.up is False):
             yield replace(link, up=None if link.up else link.up)
         elif up and link.up:

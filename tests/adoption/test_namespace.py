@@ -116,11 +116,11 @@ route add 203.0.113.0/24 via 192.0.2.1
 """
 
 
-def _marks(place: Place) -> dict[str, tuple[int, str]]:
-    """Return the index and the alias of each link that is made there."""
+def _marks(place: Place) -> dict[str, tuple[int, list[str]]]:
+    """Return the index and the alternative names of each link that is made there."""
     listed = json.loads(place.ip("-d", "-j", "link"))
     return {
-        each["ifname"]: (each["ifindex"], each.get("ifalias", ""))
+        each["ifname"]: (each["ifindex"], each.get("altnames", []))
         for each in listed
         if each["ifname"] in {"br0", "mv0"}
     }
@@ -167,7 +167,7 @@ def test_links_that_others_made_are_adopted_under_traffic(
     with place.under_traffic():
         assert main(["apply", "--adopt", path]) == 0
         assert main(["diff", path]) == 0
-    assert _marks(place) == {name: (index, f"reconciler: made as {name}") for name, (index, _) in made.items()}
+    assert _marks(place) == {name: (index, [f"reconciler.made.{name}"]) for name, (index, _) in made.items()}
     # What leaves the manifest is deleted, as it is ours now.
     kept = [each for name, each in interfaces.items() if name != "mv0"]
     assert main(["apply", "--allow-delete", "all", edited(path, interfaces=kept)]) == 0

@@ -45,7 +45,6 @@ _ELSEWHERE = {
     **dict.fromkeys(("mode", "segs", "hmac", "cleanup", "encap", "inline", "l2encap", "action", "count"), "SRv6"),
     **dict.fromkeys(("flavors", "srh", "red", "nh4", "nh6", "vrftable", "psp", "usp", "usd", "next-csid"), "SRv6"),
     **dict.fromkeys(("trace", "prealloc", "ns", "size", "if_id", "link_dev"), "IOAM, XFRM"),
-    "alias": "the mark of a NIC: tests/system/test_ownership.py",
     "netns": "the NIC is elsewhere: tests/system/test_lifecycle.py",
     "link-netns": "of a device that is made",
     "parentdev": "finds a device on a bus",
@@ -107,10 +106,11 @@ def attacks() -> Iterator[Attack]:
 def _links() -> Iterator[Attack]:
     for each in ("down", "mtu 1400", "mtu 1280", "mtu 1000", f"address {MACS[9]}"):
         yield Attack(f"link set dev eth0 {each}")
+    for each in ("txqueuelen 77", "gso_max_size 30000", "arp off", "allmulticast on"):
+        yield Attack(f"link set dev eth0 {each}")
     yield Attack("link set dev eth0 down; link set dev eth0 name adv0")
     yield Attack("link set dev eth0 name adv0")
     for each, back in (
-        ("arp off", "arp on"),
         ("multicast off", "multicast on"),
         (f"broadcast {MACS[9]}", "broadcast ff:ff:ff:ff:ff:ff"),
         ("addrgenmode none", "addrgenmode eui64"),
@@ -122,20 +122,18 @@ def _links() -> Iterator[Attack]:
     yield Attack("link set dev eth0 addrgenmode none; link set dev eth0 down", "link set dev eth0 addrgenmode eui64")
     for each, back in (
         ("dynamic on", "dynamic off"),
-        ("allmulticast on", "allmulticast off"),
         ("promisc on", "promisc off"),
         ("trailers on", "trailers off"),
-        ("txqueuelen 77", "txqueuelen 1000"),
         ("group 7", "group default"),
         ("addrgenmode stable_secret", "addrgenmode eui64"),
         ("addrgenmode random", "addrgenmode eui64"),
-        ("gso_max_size 30000", "gso_max_size 65536"),
         ("gso_max_segs 30", "gso_max_segs 65535"),
         ("gro_max_size 30000", "gro_max_size 65536"),
     ):
         yield Attack(f"link set dev eth0 {each}", f"link set dev eth0 {back}", "not ours")
-    altname = "altname another-name-of-eth0"
-    yield Attack(f"link property add dev eth0 {altname}", f"link property del dev eth0 {altname}", "not ours")
+    yield Attack("link property add dev eth0 altname another-name-of-eth0")
+    yield Attack("link property del dev eth0 altname uplink")
+    yield Attack("link set dev eth0 alias other")
     yield Attack(
         "link add adv0 type bridge; link set dev eth0 master adv0", "link set dev eth0 nomaster; link del adv0"
     )

@@ -18,6 +18,12 @@ def sections(first: str, second: str, third: str) -> dict[str, Any]:
                 "device": first,
                 "hwAddr": MACS[0],
                 "mtu": 1450,
+                "alias": "uplink to rack 7",
+                "altnames": ["uplink", "rack-7"],
+                "txQueueLen": 900,
+                "gsoMaxSize": 60000,
+                "arp": True,
+                "allmulticast": False,
                 "addresses": [
                     "192.0.2.2/24",
                     "192.0.2.3/24",

@@ -7,6 +7,7 @@ out because it is the kernel's default has the model's default.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -36,6 +37,11 @@ def links(ip: Run) -> list[Data]:
             "hw_addr": link["address"],
             "mtu": link["mtu"],
             "up": "UP" in link["flags"],
+            "altnames": sorted(link.get("altnames", ())),
+            "attributes": {name: link[name] for name in ("txqlen", "gso_max_size")}
+            # What a device was on the host is no alias of a manifest.
+            | {"ifalias": re.sub("^reconciler: .*", "", link.get("ifalias", ""))}
+            | {flag: flag in link["flags"] for flag in ("NOARP", "ALLMULTI")},
             "addresses": sorted(
                 (f"{each['local']}/{each['prefixlen']}", not each.get("nodad"))
                 for each in link["addr_info"]

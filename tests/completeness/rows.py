@@ -77,6 +77,23 @@ INTERFACES = rows(
         {},
         {"sysctls": {"accept_ra": 2, "ipv6.forwarding": 0}},
     ),
+    # One that is left out stays as it is.
+    (
+        "attributes",
+        {"alias": "it's mine", "txQueueLen": 77, "gsoMaxSize": 30000, "arp": False, "allmulticast": True},
+        {"ifalias": "it's mine", "txqlen": 77, "gso_max_size": 30000, "NOARP": True, "ALLMULTI": True},
+        """alias 'it'"'"'s mine' txqueuelen 77 gso_max_size 30000 arp off allmulticast on""",
+        {},
+        {"alias": "", "txQueueLen": 1000, "gsoMaxSize": 65536, "arp": True, "allmulticast": False},
+    ),
+    (
+        "altnames",
+        {"altnames": ["uplink-of-the-rack", "b"]},
+        ["b", "uplink-of-the-rack"],
+        "altname uplink-of-the-rack",
+        {},
+        {"altnames": ["a"]},
+    ),
 )
 SYSCTLS = rows(
     Sandbox,

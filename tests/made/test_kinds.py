@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from reconciler.cli.main import main
 from reconciler.manifest.sandbox import write
 from reconciler.model.made import KINDS, Option
-from reconciler.model.mark import made_alias
+from reconciler.model.mark import made_altname
 from reconciler.model.sandbox import Sandbox, VmAddress
 from tests.conftest import Kernel
 from tests.examples import examples
@@ -64,7 +64,7 @@ def links(box: VmBox) -> dict[str, Any]:
             "link": each.get("link"),
             "master": each.get("master"),
             "up": "UP" in each["flags"],
-            "alias": each.get("ifalias"),
+            "altnames": each.get("altnames"),
             "kind": each.get("linkinfo", {}).get("info_kind"),
             "data": options(each.get("linkinfo", {})),
         }
@@ -247,7 +247,7 @@ def test_what_others_made_is_adopted(machine: VmBox, capsys: pytest.CaptureFixtu
     machine.file.write_text(said.out)
     assert main(["apply", "--adopt", str(machine.file)]) == 0
     assert main(["diff", str(machine.file)]) == 0
-    assert links(machine) == {name: each | {"alias": made_alias(name)} for name, each in before.items()}
+    assert links(machine) == {name: each | {"altnames": [made_altname(name)]} for name, each in before.items()}
     assert machine.ip("-br", "link") == listed
     assert [each | {"protocol": ""} for each in machine.routes_and_rules()[0]] == [
         each | {"protocol": ""} for each in routes

@@ -24,6 +24,14 @@ from reconciler.model.rule import Rule
 from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
 
 NIC = Interface(name="eth0", device="tap0", hw_addr="02:42:20:6f:a3:69", mtu=1500)
+# A value of each attribute that is not the usual one.
+NAMED: dict[str, Any] = {
+    "alias": "uplink to rack 7",
+    "txQueueLen": 1000000,
+    "gsoMaxSize": 524280,
+    "arp": False,
+    "allmulticast": True,
+}
 HOP = NextHop(device="eth0")
 ROUTE = Route(dest="10.8.0.0/16", nexthops=(HOP,))
 RULE = Rule(family="ipv4", priority=100, table=5000)
@@ -73,6 +81,8 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "queues": change(NIC, queues=256),
         "vhost_user_socket": change(NIC, vhost_user_socket="/run/vhost-user1"),
         "sysctls": change(NIC, sysctls=(("accept_ra", 0), ("ipv4.forwarding", 1))),
+        "altnames": change(NIC, altnames=("a", "b")),
+        "attributes": change(NIC, attributes=tuple(NAMED.items())),
         "made": change(NIC, device="vlan:eth0", made=made("vlan", {"id": 7}, "eth1"), hw_addr="", mtu=0),
         "master": change(NIC, master="br0"),
     },
@@ -192,14 +202,15 @@ SAID_AS = {
     (Server, "port"): "address",
     (Interface, "made"): "vlan",
     (Rule, "fwmask"): "fwmark",
-    # Each metric is a field.
+    # Each metric is a field, and each attribute.
     (Route, "metrics"): "initcwnd",
+    (Interface, "attributes"): "txQueueLen",
 }
 ALSO_SAID = {
     # A route of one next hop says it in its own fields.
     Route: {"gateway", "device", "onLink", *BY_FIELD},
-    # Each kind of link that is made in the sandbox.
-    Interface: KINDS.keys() - {"vlan"},
+    # Each kind of link that is made in the sandbox, and each attribute.
+    Interface: (KINDS.keys() | NAMED.keys()) - {"vlan", "txQueueLen"},
     # The other protocols, and what only a mark must say.
     Service: {"tcp", "sctp", "fwmark", "family"},
     # The same as `services`.

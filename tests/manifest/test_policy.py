@@ -24,6 +24,7 @@ from reconciler.manifest.allow import canonical, is_below, process_of, refusals
 from reconciler.manifest.finding import Path as Steps
 from reconciler.manifest.finding import path_text
 from reconciler.manifest.schema import MANIFEST, POLICY, schema_text
+from reconciler.model.attribute import ATTRIBUTES
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Sandbox, VmAddress
 from tests.allowed import write_policy
@@ -58,6 +59,7 @@ HARMLESS = {
     "",
     *("apiVersion", "sandbox", "paused", "driver.kata.id", "sysctls", "interfaces", "interfaces[0]", "neighbours"),
     *(f"interfaces[0].{name}" for name in ("name", "hwAddr", "mtu", "addresses", "addresses[0]", "queues", "sysctls")),
+    *(f"interfaces[0].{name}" for name in ("altnames", "altnames[0]", *(each.field for each in ATTRIBUTES))),
     # Made in the sandbox, on what is there.
     *(f"interfaces[0].{name}" for name in ("vlan", "bridge", "bond", "vrf", "macvlan", "dummy", "master")),
     *(f"interfaces[0].addresses[0].{name}" for name in ("address", "dad", "label", "scope", "metric", "noprefixroute")),

@@ -113,6 +113,8 @@ def test_the_fields_are_these() -> None:
         ),
         *(f"interfaces[0].{name}" for name in ("master", "queues", "vhostUserSocket", "sysctls")),
         *(f"interfaces[0].sysctls.{name}" for name in OF_NIC),
+        *(f"interfaces[0].{name}" for name in ("alias", "altnames", "altnames[0]")),
+        *(f"interfaces[0].{name}" for name in ("txQueueLen", "gsoMaxSize", "arp", "allmulticast")),
         "neighbours",
         "neighbours[0]",
         *(f"neighbours[0].{name}" for name in ("address", "device", "hwAddr", "proxy", "router")),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import BusyError, ProtocolError
+from reconciler.model.attribute import ATTRIBUTES
 from reconciler.model.interface import LinkState
 from reconciler.model.route import NextHop, Route
 from reconciler.netlink import engine as engine_module
@@ -21,7 +22,10 @@ from reconciler.netlink.route import encode_body
 from tests.netlink.scripted import Answer, ScriptedChannel, acknowledge, dump, error, ipv6_address, link
 
 STATE = LinkState(multicast=False)
-ETH0 = Link(2, "eth0", hw_addr="", mtu=0, up=True, carrier=False, alias="", kind="", queues=0, state=STATE)
+USUAL = tuple((each.field, each.usual) for each in ATTRIBUTES)
+ETH0 = Link(
+    2, "eth0", hw_addr="", mtu=0, up=True, carrier=False, alias="", kind="", queues=0, state=STATE, attributes=USUAL
+)
 ADDRESS = LinkAddress(
     index=2,
     address="fd00::1/64",

@@ -42,6 +42,7 @@ CHANGES = [
         "link set v1 address 02:00:00:00:00:02",
     ),
     ("link set v0 txqueuelen 7", "link v0: txqueuelen is 7, was 1000", "link set v0 txqueuelen 1000"),
+    ("link set v0 gso_max_size 30000", "link v0: gso is 30000, was 65536", "link set v0 gso_max_size 65536"),
     ("link set v0 group 7", "link v0: group is 7, was 0", "link set v0 group 0"),
     ("link set v0 promisc on", "link v0: type is", "link set v0 promisc off"),
     ("link set v0 master br0", "link v0: master is", "link set v0 nomaster"),

@@ -15,6 +15,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from reconciler.errors import ProtocolError
+from reconciler.model.attribute import ATTRIBUTES, Attributes
 from reconciler.model.interface import Address, LinkState, Origin
 from reconciler.netlink import interface, message
 from reconciler.netlink.channel import SocketChannel
@@ -32,7 +33,8 @@ from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 
 # linux/if.h and linux/if_addr.h.
-UP, NOARP, MULTICAST, LOWER_UP = 0x1, 0x80, 0x1000, 0x10000
+NAMED: Attributes = (("alias", "x"), ("txQueueLen", 77), ("gsoMaxSize", 30000), ("arp", False), ("allmulticast", True))
+UP, NOARP, ALLMULTI, MULTICAST, LOWER_UP = 0x1, 0x80, 0x200, 0x1000, 0x10000
 # net/if_inet6.h.
 READY = 0x80000000
 ARPHRD_ETHER = 1
@@ -70,6 +72,7 @@ def network(kernel: Kernel) -> str:
     inside("add", "macvlan0", "link", "v0", "type", "macvlan")
     inside("add", "ifb7", "type", "ifb")
     inside("set", "v1", "alias", 'of "ours", ünï')
+    inside("property", "add", "dev", "v1", "altname", "another-name-of-v1")
     inside("set", "v0", "mtu", "9000", "up")
     for up in ("lo", "v1", "w0"):
         inside("set", up, "up")
@@ -101,6 +104,14 @@ def test_links_are_what_ip_says(network: str, open_engine: OpenEngine) -> None:
             up="UP" in link["flags"],
             carrier="LOWER_UP" in link["flags"],
             alias=link.get("ifalias", ""),
+            altnames=tuple(sorted(link.get("altnames", ()))),
+            attributes=(
+                ("alias", link.get("ifalias", "")),
+                ("txQueueLen", link["txqlen"]),
+                ("gsoMaxSize", link["gso_max_size"]),
+                ("arp", "NOARP" not in link["flags"]),
+                ("allmulticast", "ALLMULTI" in link["flags"]),
+            ),
             kind=link.get("linkinfo", {}).get("info_kind", ""),
             queues=link["num_tx_queues"],
             ethernet=link["link_type"] == "ether",
@@ -160,6 +171,14 @@ def test_links_are_what_pyroute2_says(network: str, open_engine: OpenEngine) -> 
                 up=bool(told["flags"] & UP),
                 carrier=bool(told["flags"] & LOWER_UP),
                 alias=values.get("IFLA_IFALIAS", ""),
+                altnames=("another-name-of-v1",) if values["IFLA_IFNAME"] == "v1" else (),
+                attributes=(
+                    ("alias", values.get("IFLA_IFALIAS", "")),
+                    ("txQueueLen", values["IFLA_TXQLEN"]),
+                    ("gsoMaxSize", values["IFLA_GSO_MAX_SIZE"]),
+                    ("arp", not told["flags"] & NOARP),
+                    ("allmulticast", bool(told["flags"] & ALLMULTI)),
+                ),
                 kind=dict(values["IFLA_LINKINFO"]["attrs"])["IFLA_INFO_KIND"] if "IFLA_LINKINFO" in values else "",
                 queues=values["IFLA_NUM_TX_QUEUES"],
                 ethernet=told["ifi_type"] == ARPHRD_ETHER,
@@ -323,6 +342,7 @@ def test_malformed_links_are_protocol_errors() -> None:
     for payload, expected in (
         (head[:-1], "link message of 15 bytes"),
         (head + message.attribute(4, bytes(3)), "link attribute of 3 bytes; 4 were expected"),
+        (head + message.attribute(13, bytes(2)), "txqueuelen of 2 bytes; 4 were expected"),
         (head + message.attribute(31, bytes(8)), "link attribute of 8 bytes; 4 were expected"),
         (head + message.attribute(18, struct.pack("=HH", 9, 1)), "netlink attribute claims 9 bytes, but 4 are left"),
     ):
@@ -332,8 +352,19 @@ def test_malformed_links_are_protocol_errors() -> None:
 
 
 def test_a_link_of_which_nothing_is_said_has_only_an_index() -> None:
-    assert interface.decode_link(struct.pack("=BxHiII", 0, 1, 7, 0, 0)) == Link(
-        7, "", hw_addr="", mtu=0, up=False, carrier=False, alias="", kind="", queues=0, state=LinkState(multicast=False)
+    found = interface.decode_link(struct.pack("=BxHiII", 0, 1, 7, 0, 0))
+    assert found == Link(
+        7,
+        "",
+        hw_addr="",
+        mtu=0,
+        up=False,
+        carrier=False,
+        alias="",
+        kind="",
+        queues=0,
+        state=LinkState(multicast=False),
+        attributes=tuple((each.field, each.usual) for each in ATTRIBUTES),
     )
 
 
@@ -412,6 +443,10 @@ def indexes(engine: Engine) -> dict[str, int]:
         (SetLink(name="v0", hw_addr="02:00:00:00:00:99"), {"hw_addr": "02:00:00:00:00:99"}),
         (SetLink(name="v0", mtu=9000), {"mtu": 9000}),
         (SetLink(name="v0", up=True), {"up": True}),
+        (
+            SetLink(name="v0", attributes=NAMED),
+            {"attributes": NAMED, "alias": "x", "state": LinkState(arp=False, broadcast="ff:ff:ff:ff:ff:ff")},
+        ),
         (SetLink(name="v0", up=False), {"up": False}),
         (
             SetLink(name="v0", hw_addr="02:00:00:00:00:99", mtu=68, up=True),
@@ -419,7 +454,7 @@ def indexes(engine: Engine) -> dict[str, int]:
         ),
         (RenameInterface(name="v0", new_name="fifteen-letters"), {"name": "fifteen-letters"}),
     ],
-    ids=["hw_addr", "mtu", "up", "down", "all in one", "name"],
+    ids=["hw_addr", "mtu", "up", "attributes", "down", "all in one", "name"],
 )
 def test_a_link_is_changed_in_what_is_said_and_nothing_else(
     pair: str, open_engine: OpenEngine, operation: SetLink | RenameInterface, changed: dict[str, Any]

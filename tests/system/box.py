@@ -192,7 +192,10 @@ def _links(shown: list[dict[str, Any]]) -> dict[str, Any]:
             "mac": link.get("address"),
             "mtu": link["mtu"],
             "up": "UP" in link["flags"],
+            "attributes": [link.get(name) for name in ("txqlen", "gso_max_size")],
+            "flags": sorted({"NOARP", "ALLMULTI"} & {*link["flags"]}),
             "alias": link.get("ifalias", "").partition(" hwaddr=")[0],
+            "altnames": sorted(link.get("altnames", ())),
             "addresses": sorted(
                 f"{each['local']}/{each['prefixlen']}{' nodad' if each.get('nodad') else ''}"
                 for each in link.get("addr_info", ())

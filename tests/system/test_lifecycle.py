@@ -23,9 +23,11 @@ from tests.watch.running import until
 
 def test_a_device_goes_back_as_it_was(box: Box, kernel: Kernel) -> None:
     device = kernel.tap()
-    ip("link", "set", "dev", device, "mtu", "1234", "alias", "uplink of rack 7")
+    ip("link", "set", "dev", device, "mtu", "1234", "alias", "uplink of rack 7", "txqueuelen", "555")
+    ip("link", "property", "add", "dev", device, "altname", f"{device}-of-the-host")
     before = ip("-o", "link", "show", "dev", device)
-    box.apply(interfaces=[nic(device)])
+    own = {"alias": "mine", "altnames": ["lan", "other"], "txQueueLen": 7, "gsoMaxSize": 30000, "allmulticast": True}
+    box.apply(interfaces=[nic(device) | own])
     assert subprocess.run(["ip", "link", "show", "dev", device], check=False, capture_output=True).returncode == 1
     box.apply(interfaces=[])
     assert ip("-o", "link", "show", "dev", device).partition(": ")[2] == before.partition(": ")[2]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from reconciler.formats.entry import Entry, Link
 from reconciler.model.address import family_name, is_ipv6, parse_prefix, split_prefix
-from reconciler.model.interface import LOOPBACK, Address, Origin
+from reconciler.model.attribute import BY_FIELD, Value
+from reconciler.model.interface import LOOPBACK, Address, Origin, is_altname
 from reconciler.model.route import scope_named
 
 _LINK_LOCAL = b"\xfe\x80" + bytes(6)
@@ -23,9 +24,9 @@ _MADE = (
 # Queueing disciplines that the kernel chooses by itself.
 _QDISCS = frozenset({"noop", "noqueue", "mq", "fq_codel", "pfifo_fast", "fq"})
 _STATE = (
-    "ifindex", "link", "link_index", "link_netnsid", "operstate", "linkmode", "txqlen", "link_type",
+    "ifindex", "link", "link_index", "link_netnsid", "operstate", "linkmode", "link_type",
     "broadcast", "promiscuity", "allmulti", "min_mtu", "max_mtu", "num_tx_queues", "num_rx_queues",
-    "gso_max_size", "gso_max_segs", "tso_max_size", "tso_max_segs", "gro_max_size", "gso_ipv4_max_size",
+    "gso_max_segs", "tso_max_size", "tso_max_segs", "gro_max_size", "gso_ipv4_max_size",
     "gro_ipv4_max_size", "gso_ipv4_max_segs", "stats", "stats64", "parentbus", "parentdev", "permaddr",
     "phys_port_id", "phys_port_name", "phys_switch_id", "carrier_changes", "carrier_up_count",
     "carrier_down_count", "linkinfo", "new_netnsid", "new_netns", "netns", "netns-immutable", "deleted",
@@ -36,11 +37,10 @@ _ADDRESS_STATE = (
     "stable-privacy", "valid_life_time", "flags", "ifindex", "index", "dev",
 )  # fmt: skip
 _MODES = {"none": 1, "random": 3}
-_FLAGS = {
-    "NOARP": "arp off: a manifest leaves it on",
-    "PROMISC": "promiscuous mode: a manifest has no such field",
-    "ALLMULTI": "allmulticast: a manifest has no such field",
-}
+_NO_PROMISC = "promiscuous mode: a manifest has no such field"
+# What a listing calls attributes: keys of numbers, and flags with what they say.
+_NUMBERS = {"txqlen": "txQueueLen", "gso_max_size": "gsoMaxSize"}
+_FLAGS: dict[str, tuple[str, bool]] = {"NOARP": ("arp", False), "ALLMULTI": ("allmulticast", True)}
 
 
 def read(entry: Entry) -> None:
@@ -68,6 +68,8 @@ def read(entry: Entry) -> None:
             hw_addr=hw_addr,
             mtu=entry.number("mtu", 0, 0xFFFFFFFF),
             addresses=addresses,
+            attributes=tuple(_attributes(entry, flags)),
+            altnames=_read_altnames(entry),
             partial=frozenset(partial),
         ),
     )
@@ -107,20 +109,39 @@ def _read_mac(entry: Entry) -> str | None:
 
 def _read_alias(entry: Entry) -> str | None:
     """Return the device that an alias of ours names."""
-    alias = entry.text("ifalias")
-    origin = Origin.from_alias(alias) if alias else None
-    if alias and not origin:
-        entry.found.skip(entry.at("ifalias"))
+    origin = Origin.from_alias(entry.text("ifalias") or "")
     return origin.device if origin else None
+
+
+def _read_altnames(entry: Entry) -> tuple[str, ...] | None:
+    names = entry.texts("altnames")
+    for name in (each for each in names if not is_altname(each)):
+        entry.found.skip(entry.at("altnames"), f"{name}: no manifest can have such a name")
+    return tuple(sorted({*filter(is_altname, names)})) or None
+
+
+def _attributes(entry: Entry, flags: list[str]) -> Iterator[tuple[str, Value]]:
+    """Yield the attributes that most links do not have."""
+    alias = entry.text("ifalias") or ""
+    if not BY_FIELD["alias"].is_expressible(alias):
+        entry.found.skip(entry.at("ifalias"), "no manifest can have such an alias")
+    elif alias and not Origin.from_alias(alias):
+        yield "alias", alias
+    for key, field in _NUMBERS.items():
+        value = entry.number(key, 0, 0xFFFFFFFF)
+        if value is not None and not BY_FIELD[field].is_expressible(value):
+            entry.found.skip(entry.at(key), f"{value}: no manifest has such a {field}")
+        elif value not in (None, BY_FIELD[field].usual):
+            yield field, value
+    yield from (attribute for flag, attribute in _FLAGS.items() if flag in flags)
 
 
 def _read_state(entry: Entry, name: str, flags: list[str]) -> None:
     found = entry.found
     if flags and "UP" not in flags:
         found.note(entry.at("flags"), f"{name}: the link is down; the NIC of a manifest is up")
-    for flag, why in _FLAGS.items():
-        if flag in flags:
-            found.skip(entry.at("flags"), f"{name}: {why}")
+    if "PROMISC" in flags:
+        found.skip(entry.at("flags"), f"{name}: {_NO_PROMISC}")
     entry.usual("qdisc", _QDISCS)
     entry.usual("group", {"default", "0"})
     mode = entry.text("inet6_addr_gen_mode")

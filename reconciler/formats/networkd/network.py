@@ -20,6 +20,7 @@ _CONDITIONS = "its truth is not known here; imported as if it holds"
 _NO_DNS = "a manifest does not describe DNS"
 _SYSCTL = "sysctls of the manifest can set it"
 _PORT = "reconciler makes no device a port of another one"
+_ATTRIBUTES = {"ARP": "arp", "AllMulticast": "allmulticast"}
 _NETWORK = {
     **dict.fromkeys(("DNS", "Domains", "LLMNR", "MulticastDNS", "DNSSEC", "DNSOverTLS", "DNSDefaultRoute"), _NO_DNS),
     **dict.fromkeys(("IPForward", "IPv4Forwarding", "IPv6Forwarding", "IPv6AcceptRA"), _SYSCTL),
@@ -71,11 +72,20 @@ def _read(document: Document, file: str, matched: MutableMapping[str, str]) -> N
     if mac and mac != hw_addr:
         found.skip(match.path, f"{mac}: [Link] sets another MAC address")
     mtu = read_bytes(link, "MTUBytes")
+    attributes = tuple((field, value) for key, field in _ATTRIBUTES.items() if (value := link.flag(key)) is not None)
     link.rest()
     addresses, partial = _read_addresses(document, network)
     for name in names:
         by_mac = mac if name == mac else None
-        part = Link(name=name, hw_addr=hw_addr, mtu=mtu, addresses=addresses, partial=partial, matched=by_mac)
+        part = Link(
+            name=name,
+            hw_addr=hw_addr,
+            mtu=mtu,
+            addresses=addresses,
+            attributes=attributes,
+            partial=partial,
+            matched=by_mac,
+        )
         found.add(match.at("MACAddress" if by_mac else "Name"), part)
     neighbours = list(document.each("Neighbor"))
     for name in names:

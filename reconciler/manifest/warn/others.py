@@ -53,7 +53,7 @@ def _interfaces(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
 def _link_words(interface: Interface, state: LinkState, managed: Sequence[str], *, is_quiet: bool) -> Iterator[str]:
     set_ = f"ip link set dev {interface.name}"
     if not is_quiet:
-        if not state.arp:
+        if not state.arp and "arp" not in dict(interface.attributes):
             yield f"neither sends nor answers ARP; set it there: {set_} arp on"
         if not state.multicast:
             yield f"has no multicast, which IPv6 needs; set it there: {set_} multicast on"

@@ -21,7 +21,7 @@ SOCKET = (
 ADDRESS = "an address such as 172.16.0.3/16, or {address: fd00::1/64, dad: false}"
 NIC_FIELDS = (
     "one of: name, device, hwAddr, mtu, addresses, vlan, bridge, bond, vrf, macvlan, dummy, master, queues, "
-    "vhostUserSocket, sysctls"
+    "vhostUserSocket, sysctls, alias, altnames, txQueueLen, gsoMaxSize, arp, allmulticast"
 )
 
 ROWS: list[Row] = [
@@ -579,5 +579,24 @@ ROWS: list[Row] = [
                 "(duplicate address detection)"
             )
         ],
+    ),
+    (
+        "alias and names that mark what is ours",
+        with_nic(
+            'alias: "reconciler: device=tap0 hwaddr=02:00:00:00:00:01 mtu=1500"',
+            "altnames: [lan, reconciler.made.eth0]",
+        ),
+        [
+            "bad.yaml:10:10: interfaces[0].alias: reconciler itself gives devices such an alias; choose another one",
+            (
+                "bad.yaml:11:19: interfaces[0].altnames[1]: reconciler.made.eth0: names that begin with reconciler. "
+                "are marks of reconciler itself"
+            ),
+        ],
+    ),
+    (
+        "an alternative name that is taken",
+        with_nic("altnames: [lan, eth0]"),
+        ["bad.yaml:10:13: interfaces[0].altnames: eth0 is a name of an interface already"],
     ),
 ]
