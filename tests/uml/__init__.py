@@ -26,6 +26,8 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGES = REPOSITORY / ".uml"
 PROGRAM = PACKAGES / "usr/bin/linux.uml"
 MEMORY = "1G"
+# It ends with this process, and all of its own processes end with it.
+_MORTAL = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child")
 # Seconds for a command, and for the start and the end of the whole.
 TIMEOUT, _END = 240.0, 10.0
 # What it makes of a folder, by init.sh: what is written there is seen on the other side.
@@ -58,6 +60,7 @@ class Uml:
         inside_reads, self._requests = os.pipe()
         self._answers, inside_writes = os.pipe()
         words = [
+            *_MORTAL,
             str(PROGRAM),
             "quiet",
             f"mem={MEMORY}",
