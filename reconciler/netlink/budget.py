@@ -32,18 +32,20 @@ class Budget:
 
     def __init__(self) -> None:
         self._bytes = self._objects = 0
-        # When the step ends, by time.monotonic(); None while there is none.
+        # Its seconds, and when the step ends, by time.monotonic(); None while there is none.
+        self._seconds = SECONDS
         self._ends: float | None = None
         self._is_large = False
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Count the block as one step. A step within another one is part of that."""
+    def step(self, more: float = 0.0) -> Iterator[None]:
+        """Count the block as one step of SECONDS, and `more`. A step within another one is part of that."""
         if self._ends is not None:
             yield
             return
         self._bytes = self._objects = 0
-        self._ends = time.monotonic() + SECONDS
+        self._seconds = SECONDS + more
+        self._ends = time.monotonic() + self._seconds
         try:
             yield
         finally:
@@ -58,7 +60,7 @@ class Budget:
         if self._ends is None:
             return now + timeout
         if now > self._ends:
-            raise ChannelError(f"the sandbox took longer than {SECONDS:.0f} s for all answers to one look")
+            raise ChannelError(f"the sandbox took longer than {self._seconds:.0f} s for all answers to one look")
         return min(now + timeout, self._ends)
 
     def spend(self, size: int, objects: int = 1) -> None:

@@ -44,6 +44,8 @@ BATCH = 1 << 18
 # Most edits of services in one send. With each scheduler that is changed, the kernel waits until no processor uses the
 # old one (ip_vs_edit_service: synchronize_rcu), some 10 ms, and an answer may take 8 s (agent.KERNEL_TIMEOUT).
 EDITS = 50
+# Seconds that one of them takes in a machine without KVM on a busy host, and somewhat more.
+_EDIT_SECONDS = 0.03
 # From this many servers to add, it pays to read the kernel's order.
 ORDERED = 500
 
@@ -56,6 +58,11 @@ def execute(engine: IpvsEngine, operations: Sequence[IpvsOperation]) -> Iterator
             yield outcomes
             if any(outcome.status is Status.UNKNOWN for outcome in outcomes):
                 return
+
+
+def more_seconds(operations: Sequence[IpvsOperation]) -> float:
+    """Return the seconds that a step with these operations may take more than others: see `Budget.step`."""
+    return _EDIT_SECONDS * sum(isinstance(each, EditService) for each in operations)
 
 
 class _Failures:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import BusyError, ChannelError, ProtocolError
+from reconciler.model.ipvs import Service
 from reconciler.netlink import budget
 from reconciler.netlink.budget import BYTES, LARGE_BYTES, LARGE_OBJECTS, OBJECTS, Budget
+from reconciler.netlink.ipvs_execute import more_seconds
+from reconciler.operations.ipvs import AddService, EditService
 from tests.benchmarks.measure import memory
 from tests.conftest import Kernel, ip
 
@@ -47,8 +50,15 @@ def test_slow_answers_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(1.05)
         with pytest.raises(ChannelError, match="longer than 1 s for all answers to one look"):
             made.deadline(10)
-    with made.step():
-        made.deadline(10)
+    begin = time.monotonic()
+    with made.step(2.0):
+        assert begin + 3.0 <= made.deadline(10) <= time.monotonic() + 3.0
+
+
+def test_changes_of_schedulers_may_take_longer() -> None:
+    service = Service(protocol="tcp", address="10.0.0.1", port=80)
+    assert more_seconds([AddService(service=service)]) == 0
+    assert more_seconds([EditService(service=service, before=service)] * 5000) == 150
 
 
 @pytest.mark.parametrize("cost", [(LARGE_BYTES + 1, 1), (0, LARGE_OBJECTS + 1)])

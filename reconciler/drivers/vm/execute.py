@@ -39,13 +39,21 @@ def execute(
 ) -> Iterator[list[Outcome]]:
     """Execute segments in order; yield the outcomes batch by batch, and stop after a batch in which one failed."""
     return until_failure(
-        outcomes for segment in segments for outcomes in _within(budget, _execute(inside, client, board, segment))
+        outcomes
+        for segment in segments
+        for outcomes in _within(budget, segment, _execute(inside, client, board, segment))
     )
 
 
-def _within(budget: Budget, batches: Iterator[list[Outcome]]) -> Iterator[list[Outcome]]:
+def _within(budget: Budget, segment: Segment, batches: Iterator[list[Outcome]]) -> Iterator[list[Outcome]]:
     """Count what a segment costs as one step."""
-    with budget.step():
+    more = 0.0
+    if isinstance(segment, Table):
+        # Most plans have nothing of IPVS.
+        from reconciler.netlink.ipvs_execute import more_seconds
+
+        more = more_seconds(segment.operations)
+    with budget.step(more):
         yield from batches
 
 
