@@ -17,7 +17,7 @@ KERNEL := linux-image-6.12-cloud-amd64
 SHELLS := zsh:zsh fish:fish mandoc:mandoc man:man-db curl:curl
 # Shows the page of `watch --ui` without a window.
 BROWSER := chromium-headless-shell:chromium-headless-shell
-SYSTEM := ip:iproute2 ping:iputils-ping nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
+SYSTEM := ip:iproute2 ping:iputils-ping iptables:iptables nsenter:util-linux sysctl:procps qemu-system-x86_64:qemu-system-x86 git:git \
 	libvirtd:libvirt-daemon virsh:libvirt-clients debootstrap:debootstrap mke2fs:e2fsprogs
 USER_ID := $(shell id -u)
 # The program of Debian's package, without its service, which would run for good. One that is installed already does.

@@ -27,8 +27,10 @@ from typing import Any
 from reconciler.guest import image, qemu
 from reconciler.guest.qmp import Monitor
 
-# NetworkManager does not run until a test starts it.
-INCLUDED = "systemd-sysv,dbus,udev,qemu-guest-agent,python3,linux-image-cloud-amd64,iproute2,network-manager"
+# NetworkManager does not run until a test starts it. It needs a logind, and debootstrap does not know who provides that.
+INCLUDED = (
+    "systemd-sysv,dbus,udev,qemu-guest-agent,python3,linux-image-cloud-amd64,iproute2,network-manager,libpam-systemd"
+)
 # As cloud images have it.
 _NETWORKD = "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n"
 _UNWANTED = ("NetworkManager", "NetworkManager-wait-online", "systemd-networkd-wait-online", "apt-daily.timer")

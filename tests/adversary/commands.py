@@ -167,7 +167,9 @@ def _made() -> Iterator[Attack]:
     yield Attack("address del 172.31.0.2/24 dev mv0; link set dev mv0 down")
     # Another link in its place, and one that has lost our mark.
     yield Attack("link del mv0; link add mv0 link eth1 type macvlan mode private", "link del mv0")
-    yield Attack("link set dev br0 alias adv", 'link set dev br0 alias "reconciler: made as br0"')
+    mark = "dev br0 altname reconciler.made.br0"
+    yield Attack(f"link property del {mark}", f"link property add {mark}")
+    yield Attack("link set dev br0 alias adv", "link set dev br0 alias ''", "not ours")
     yield Attack("link set dev br0 type bridge priority 7", "link set dev br0 type bridge priority 32768", "not ours")
 
 

@@ -33,9 +33,14 @@ HEAD = Sandbox(id="box", driver=DRIVER)
 
 
 def bare(sandbox: Sandbox) -> Sandbox:
-    """Return a sandbox whose addresses have nothing but `dad`: none of these files is read for more."""
+    """Return a sandbox without attributes, whose addresses have nothing but `dad`: few of these files have more."""
     nics = [
-        replace(nic, addresses=tuple(Address(address=each.address, dad=each.dad) for each in nic.addresses))
+        replace(
+            nic,
+            attributes=(),
+            altnames=None,
+            addresses=tuple(Address(address=each.address, dad=each.dad) for each in nic.addresses),
+        )
         for nic in sandbox.interfaces or ()
     ]
     return replace(sandbox, interfaces=tuple(nics))

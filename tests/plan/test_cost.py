@@ -221,6 +221,8 @@ CUTS_NOTHING = {
         "SetSysctl",
         "AddLink",
         "MarkLink",
+        "AddAltnames",
+        "DeleteAltnames",
     ),
     *("SetTimeouts", "SetUnmanaged", "StartExpiring", "StopExpiring", "StopFallback"),
     # Those of servers that are deleted, which are counted there.

@@ -64,7 +64,12 @@ def test_any_sandbox(kernel: Kernel, namespace: str, tmp_path: Path) -> None:
         shown = tuple(each for each in drawn.rules or () if not each.l3mdev or each.suppress_prefixlength < 0)
         # Nor, as JSON, which MTU of a route is locked.
         routed = tuple(replace(each, mtu_lock=False) for each in drawn.routes or ())
-        desired = replace(drawn, rules=shown, routes=routed)
+        # Our own alias tells the device of the host.
+        nics = tuple(
+            replace(each, attributes=tuple(attribute for attribute in each.attributes if attribute[0] != "alias"))
+            for each in drawn.interfaces or ()
+        )
+        desired = replace(drawn, interfaces=drawn.interfaces and nics, rules=shown, routes=routed)
         manifest.write_text(dump([write(desired)]))
         assert main(["apply", "--allow-delete", "all", str(manifest)]) == 0
         listing.write_text(listed(namespace, routes))

@@ -13,7 +13,7 @@ cd /memory/root
 /busybox mount -t sysfs sysfs sys
 /busybox mount -t devtmpfs devices dev
 # What runs on the host is none of its business.
-for each in run tmp etc/reconciler var/lib/reconciler; do
+for each in run etc/reconciler var/lib/reconciler; do
     /busybox mount -t tmpfs -o mode=755 memory $each
 done
 /busybox pivot_root . mnt/first
