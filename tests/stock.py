@@ -27,7 +27,7 @@ from typing import Any
 from reconciler.guest import image, qemu
 from reconciler.guest.qmp import Monitor
 
-# NetworkManager does not run until a test starts it. It needs a logind, and debootstrap does not know who provides that.
+# NetworkManager does not run until a test starts it. It needs a logind: debootstrap does not know who provides that.
 INCLUDED = (
     "systemd-sysv,dbus,udev,qemu-guest-agent,python3,linux-image-cloud-amd64,iproute2,network-manager,libpam-systemd"
 )
