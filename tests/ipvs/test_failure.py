@@ -231,8 +231,7 @@ def test_what_was_set_for_a_moment_by_a_process_that_was_killed_is_put_back(vm: 
 
 
 def test_two_at_once_are_one_and_one_that_says_so(vm: Vm) -> None:
-    lines = rules(500)
-    path = vm.manifest(rules="\n".join(lines))
+    path = vm.manifest(rules="\n".join(RULES))
     processes = [spawn("apply", path) for _ in range(2)]
     ended = [(*process.communicate(timeout=600), process.returncode) for process in processes]
     codes = sorted(code for _, _, code in ended)
@@ -240,7 +239,7 @@ def test_two_at_once_are_one_and_one_that_says_so(vm: Vm) -> None:
     for _, stderr, code in ended:
         if code:
             assert "another" in stderr, stderr
-    assert sorted(vm.saved()) == sorted(lines)
+    assert sorted(vm.saved()) == sorted(RULES)
 
 
 @contextmanager

@@ -47,13 +47,12 @@ def test_a_table_is_filled_lost_restored_and_emptied(vm: Vm) -> None:
 
 def test_a_table_beside_that_of_others(vm: Vm) -> None:
     """Some are named by the manifest and differ, some are nobody's but theirs, some of ours are gone."""
-    ours = rules(500)
     theirs = [line.replace("10.10.", "10.200.") for line in rules(100)]
     same = [line.replace("-w 1", "-w 9").replace("-p 300", "-p 301") for line in rules(100)]
     vm.load("\n".join(theirs + same) + "\n")
-    apply(vm, ours)
-    assert sorted(vm.saved()) == sorted(ours + theirs)
-    lost = [line.replace("-A", "-D").partition(" -s ")[0] for line in ours[400:600] if line.startswith("-A")]
+    apply(vm, RULES)
+    assert sorted(vm.saved()) == sorted(RULES + theirs)
+    lost = [line.replace("-A", "-D").partition(" -s ")[0] for line in RULES[4000:6000] if line.startswith("-A")]
     vm.load("\n".join(lost) + "\n")
-    assert "applied 200 operations" in apply(vm, ours)
-    assert sorted(vm.saved()) == sorted(ours + theirs)
+    assert "applied 2,000 operations" in apply(vm, RULES)
+    assert sorted(vm.saved()) == sorted(RULES + theirs)
