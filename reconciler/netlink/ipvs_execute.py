@@ -44,7 +44,7 @@ BATCH = 1 << 18
 # Most edits of services in one send. With each scheduler that is changed, the kernel waits until no processor uses the
 # old one (ip_vs_edit_service: synchronize_rcu), some 10 ms, and an answer may take 8 s (agent.KERNEL_TIMEOUT).
 EDITS = 50
-# Seconds that one of them takes in a machine without KVM on a busy host, and somewhat more.
+# Seconds for an edit of a service: it takes some 0.02 in a machine without KVM on a busy host.
 _EDIT_SECONDS = 0.03
 # From this many servers to add, it pays to read the kernel's order.
 ORDERED = 500

@@ -25,7 +25,7 @@ ln -s /run/modprobe /usr/sbin/modprobe 2>/dev/null
 echo /run/modprobe >/proc/sys/kernel/modprobe
 mkdir /run/shared
 mount --bind /mnt/first/shared /run/shared
-# Built in elsewhere.
+# Most kernels have IPv6 built in; for this one it is a module, which namespaces need before they are made.
 modprobe ipv6
 ip link set lo up
 cd $REPOSITORY
