@@ -39,6 +39,8 @@ _DISK, _MEMORY = "2G", 512
 # Root ports for NICs.
 _PORTS = 4
 _TIMEOUT, _BOOT_TIMEOUT = 900.0, 300.0
+# Seconds for a script in a guest: on a busy host, to start NetworkManager takes it half a minute.
+_PATIENCE = 300.0
 _GUEST_AGENT = "org.qemu.guest_agent.0"
 COMMAND_LINE = "console=ttyS0 root=/dev/vda rw quiet tsc=reliable mitigations=off nowatchdog norandmaps"
 
@@ -61,7 +63,7 @@ class Stock:
     def guest_agent(self) -> str:
         return f"{self.folder}/ga.sock"
 
-    def output(self, script: str, timeout: float = 30.0) -> str:
+    def output(self, script: str, timeout: float = _PATIENCE) -> str:
         """Run a script in the guest. Give what it prints, errors included."""
         deadline = time.monotonic() + timeout
         with socket.socket(socket.AF_UNIX) as channel:

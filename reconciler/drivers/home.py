@@ -35,8 +35,11 @@ def attachable(devices: Collection[str]) -> dict[str, AttachableDevice]:
     while True:
         found = _attachable(devices)
         on_their_way = [device for device, each in found.items() if is_temporary(each.name)]
-        if not _are_awaited(on_their_way) or time.monotonic() > deadline:
+        if not on_their_way or time.monotonic() > deadline:
             return found
+        if not _are_awaited(on_their_way):
+            # What brought it home may have ended since it was looked at.
+            return _attachable(devices)
         turn.sleep(_POLL)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests import resumed
 from tests.ipvs import halted as halting
-from tests.ipvs.place import Vm
+from tests.ipvs.place import ID, Vm
 from tests.ipvs.rules import rules
 from tests.machine import freeze
 
@@ -76,7 +76,7 @@ def test_a_refused_server_is_reported_with_its_text_and_the_other_19_999_are_in_
     assert (ran.status, ran.stdout) == (2, "")
     said = failure(ran.stderr).splitlines()
     assert said[:2] == [
-        "box: 1 of 20,000 operations failed: ipvsadm -a -t [fd00::1]:80 -r [fe80::9]:80 -m -w 1",
+        f"{ID}: 1 of 20,000 operations failed: ipvsadm -a -t [fd00::1]:80 -r [fe80::9]:80 -m -w 1",
         "  the kernel: Invalid argument",
     ]
     assert said[2].startswith(f"  from {path}:")
@@ -93,7 +93,7 @@ def test_a_refused_service_is_named_and_so_are_its_servers(vm: Vm) -> None:
     ran = vm.reconciler("apply", literal(vm, with_refused(lines, REFUSED_SERVICE)))
     assert ran.status == 2
     said = failure(ran.stderr)
-    assert "box: 2 of 14 operations failed: ipvsadm -A -t 10.1.0.9:80 -s twos\n  the kernel: No such file" in said
+    assert f"{ID}: 2 of 14 operations failed: ipvsadm -A -t 10.1.0.9:80 -s twos\n  the kernel: No such file" in said
     assert "  ipvsadm -a -t 10.1.0.9:80 -r 10.9.9.1:80 -m -w 1: its service could not be added\n" in said
     assert sorted(vm.saved()) == sorted(lines)
 
@@ -138,7 +138,7 @@ def test_all_or_nothing_leaves_everything_as_it_was(vm: Vm) -> None:
     assert (ran.status, ran.stdout) == (2, "")
     assert "ipvsadm -a -t [fd00::1]:80 -r [fe80::9]:80 -m -w 1\n  the kernel: Invalid argument" in ran.stderr
     assert "undone" in ran.stderr
-    assert "box is as it was before." in ran.stderr
+    assert f"{ID} is as it was before." in ran.stderr
     after = vm.table()
     assert [sorted(part) for part in after] == [sorted(part) for part in before]
     assert settings(vm) == set_before
@@ -150,7 +150,7 @@ def test_all_or_nothing_of_20_000_rules(vm: Vm) -> None:
     ran = vm.reconciler("apply", "--all-or-nothing", path)
     assert (ran.status, ran.stdout) == (2, "")
     assert "all 19,997 undone" in ran.stderr
-    assert "box is as it was before." in ran.stderr
+    assert f"{ID} is as it was before." in ran.stderr
     assert vm.saved() == []
 
 
@@ -263,12 +263,12 @@ def test_a_guest_that_stands_still_is_an_error_within_seconds_and_then_all_is_we
         _, stderr = process.communicate(timeout=120)
         assert time.monotonic() - begin < FROZEN
         assert process.returncode == 2
-        assert failure(stderr).startswith("box: "), stderr
+        assert failure(stderr).startswith(f"{ID}: "), stderr
         begin = time.monotonic()
         ran = vm.reconciler("diff", path)
         assert time.monotonic() - begin < FROZEN
         assert ran.status == 2
-        assert failure(ran.stderr).startswith("box: ")
+        assert failure(ran.stderr).startswith(f"{ID}: ")
     # A guest that had to wait for a busy host may need another run: what it has is what the next begins with.
     assert any(vm.reconciler("apply", path).status == 0 for _ in range(3))
     assert sorted(vm.saved()) == sorted(lines)
@@ -295,7 +295,7 @@ def test_a_machine_that_dies_is_an_error_at_once(mortal: Vm) -> None:
     assert time.monotonic() - begin < AT_ONCE
     assert process.returncode == 2
     assert "Traceback" not in stderr
-    assert failure(stderr).startswith("box: "), stderr
+    assert failure(stderr).startswith(f"{ID}: "), stderr
     begin = time.monotonic()
     ran = mortal.reconciler("apply", path)
     assert time.monotonic() - begin < AT_ONCE

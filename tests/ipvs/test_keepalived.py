@@ -11,7 +11,7 @@ import pytest
 from tests.formats.keepalived import generator
 from tests.formats.keepalived.generator import CONFIG_ID
 from tests.ipvs import keepalived
-from tests.ipvs.place import DEFAULT_TIMEOUTS, Vm
+from tests.ipvs.place import DEFAULT_TIMEOUTS, ID, Vm
 from tests.machine import Guest
 
 # What the random ones do not have. keepalived ignores those whose addresses begin with 10.3.
@@ -128,7 +128,7 @@ def test_keepalived_sets_up_what_is_imported(vm: Vm, tmp_path: Path, repeats: Ca
         by_keepalived = table(vm)
         assert sum(line.startswith("-A") for line in by_keepalived) > len(services), log
         vm.shell(f"ipvsadm -C; ipvsadm --set {DEFAULT_TIMEOUTS}")
-        chosen = ("--sandbox", "box", "--vm", vm.guest.sandbox.name, "--config-id", CONFIG_ID)
+        chosen = ("--sandbox", ID, "--vm", vm.guest.sandbox.name, "--config-id", CONFIG_ID)
         ran = vm.reconciler("import", *chosen, str(folder / "keepalived.conf"))
         assert ran.status == 0, ran.stderr
         ran = vm.reconciler("apply", vm.file("manifest.yaml", ran.stdout))

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.guest import agent
 from reconciler.guest.client import AgentClient
-from tests.ipvs.place import Vm
+from tests.ipvs.place import ID, Vm
 
 # What a guest is asked for, by a request's kind, or by netlink's family and its type of message.
 _TYPES = {18: "links", 22: "addresses", 26: "routes", 30: "neighbours", 34: "rules"}
@@ -47,13 +47,13 @@ def test_each_section_asks_for_its_own(vm: Vm, asked: list[str]) -> None:
     # Whether the address of a service is one of the machine's own decides a warning.
     assert set(asked) == {"links", "addresses", "sysctls", "ipvs"}
     asked.clear()
-    network = {"apiVersion": "reconciler/v1", "sandbox": "box", "driver": vm.driver, "interfaces": [], "routes": []}
+    network = {"apiVersion": "reconciler/v1", "sandbox": ID, "driver": vm.driver, "interfaces": [], "routes": []}
     assert vm.reconciler("diff", vm.file("network.yaml", json.dumps(network))).status == 0
     assert set(asked) == {"links", "addresses", "neighbours", "routes", "managers"}
 
 
 def test_a_manifest_without_ipvs_loads_no_code_for_it(vm: Vm) -> None:
-    network = {"apiVersion": "reconciler/v1", "sandbox": "box", "driver": vm.driver, "interfaces": [], "routes": []}
+    network = {"apiVersion": "reconciler/v1", "sandbox": ID, "driver": vm.driver, "interfaces": [], "routes": []}
     words = ["reconciler", "diff", vm.file("network.yaml", json.dumps(network))]
     code = (
         f"import sys; sys.argv = {words!r}; from reconciler.cli.main import main; assert main() == 0; "

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.converge import apply
-from reconciler.drivers import netns_execute
+from reconciler.drivers import home, netns_execute
+from reconciler.drivers.given import Namespace
 from reconciler.drivers.home import attachable
 from reconciler.operations.outcome import Outcome
 from tests.conftest import Kernel, ip
@@ -114,6 +116,32 @@ def test_a_device_that_is_slow_to_come_home_is_awaited(
         assert under_way.wait(60)
         assert attachable([device])[device].name == device
         leaving.result()
+
+
+def test_a_device_that_came_home_after_the_look_is_looked_at_again(
+    box: Box, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = kernel.tap()
+    box.apply(interfaces=[nic(device)])
+    restore, find_namespaces = netns_execute.restore, home.find_namespaces
+    under_way, was_seen = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Outcome:
+        under_way.set()
+        assert was_seen.wait(60)
+        return restore(*given)
+
+    def once_it_is_home(devices: Collection[str]) -> set[Namespace]:
+        was_seen.set()
+        leaving.result()
+        return find_namespaces(devices)
+
+    monkeypatch.setattr(netns_execute, "restore", slow)
+    monkeypatch.setattr(home, "find_namespaces", once_it_is_home)
+    with ThreadPoolExecutor(1) as pool:
+        leaving = pool.submit(box.apply, "--allow-delete", "all", interfaces=[])
+        assert under_way.wait(60)
+        assert attachable([device])[device].name == device
 
 
 def test_an_honest_machine_is_in_sync(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

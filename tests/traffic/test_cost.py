@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from tests.ipvs.place import Vm
+from tests.ipvs.place import ID, Vm
 from tests.traffic.world import S1, S2, S3, VIP, World, servers
 from tests.uml import Ran
 
@@ -64,7 +64,7 @@ def test_servers_and_services_cost_what_is_lost(director: Vm, clients: World) ->
     refused = director.reconciler("apply", "--max-cut", "24", director.manifest(services=fewer))
     assert refused.status == 3, refused
     said = refused.stderr.splitlines()[0]
-    assert re.fullmatch(rf"box: refused: this plan {CUTS}, and --max-cut allows 24\.", said), said
+    assert re.fullmatch(rf"{ID}: refused: this plan {CUTS}, and --max-cut allows 24\.", said), said
     assert director.saved() == saved
     director.apply("--max-cut", "25", services=fewer)
     assert living(clients, "web", COUNT // 2) == COUNT // 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.ipvs.place import Vm
+from tests.ipvs.place import ID, Vm
 from tests.traffic.process import kill_at, waiting
 from tests.traffic.world import PORT, S1, S2, S3, VIP, World, server, servers
 
@@ -46,7 +46,7 @@ def test_a_draining_server_is_left_by_its_clients_only_however_often_apply_is_ki
     assert (ran.status, "1 IPVS server still draining" in ran.stdout) == (0, True), ran
 
     with waiting(path) as apply:
-        assert "box: waiting for 1 IPVS server to drain" in apply.said
+        assert f"{ID}: waiting for 1 IPVS server to drain" in apply.said
         assert clients.connect("new", 4, 80).spread == {S2: 4}
         assert clients.prove("old").spread == {S1: 2, S2: 2}
         apply.kill()
@@ -66,7 +66,7 @@ def test_a_draining_server_goes_as_soon_as_its_connections_have_ended(director: 
     with waiting(director.manifest(services=[web(KEPT, port=82), OTHER], drain=LONG)) as apply:
         # What says farewell is remembered for two minutes.
         clients.reset("old")
-        assert "box: applied 2 operations" in apply.ends_well()
+        assert f"{ID}: applied 2 operations" in apply.ends_well()
     assert threshold(director, S1) is None
     assert threshold(director, S2) == (3, 0)
 
@@ -78,7 +78,7 @@ def test_at_the_deadline_what_drains_goes_although_clients_are_there_still(direc
     clients.connect("other", 2, 81)
     path = director.manifest(services=[web(KEPT)], drain=SHORT)
     with waiting(path, killing=("before", "DeleteServer")) as apply:
-        assert "box: waiting for 2 IPVS servers to drain" in apply.said
+        assert f"{ID}: waiting for 2 IPVS servers to drain" in apply.said
         began = [threshold(director, each) for each in (S1, S3)]
         assert all(each and each[0] == 0 for each in began)
         # Nobody else is there for new ones.

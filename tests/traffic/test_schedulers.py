@@ -175,7 +175,11 @@ def test_who_is_refused_at_weight_0_was_warned_of(director: Vm, clients: World) 
     assert ran.status == 0, ran
     warned = {case.name for number, case in enumerate(cases) if f"services[{number}].servers[" in ran.stderr}
     refused(clients, leaving, 1.2, left=False)
-    assert refused(clients, leaving, 2.0, left=False).keys() == warned
+    found, begin = set(refused(clients, leaving, 2.0, left=False)), time.monotonic()
+    while not found >= warned and time.monotonic() < begin + PATIENCE:
+        # On a busy host, not each has tried a server of weight 0 yet.
+        found |= refused(clients, leaving, 1.0, left=False).keys()
+    assert found == warned
 
 
 # The director is a server as well, at an address of its own and at one of lo.
