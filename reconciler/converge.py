@@ -283,6 +283,8 @@ def _change(
             change.fail(FAILED if not_undone else UNDONE, error)
             raise error
         fates = recover(driver, before, outcomes, proof, held=excused, adopt=adopt)
+        if fates.are_good:
+            return _verify(driver, before.desired, adopt=adopt, excused=excused)
         error = kept_error(fates, before)
         change.fail(PARTLY if fates.kept else FAILED, error, _by_fate(fates))
         return _Failed(fates, error)

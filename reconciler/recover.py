@@ -82,6 +82,11 @@ class Fates(NamedTuple):
     unknown: str = ""
     done: int = 0
 
+    @property
+    def are_good(self) -> bool:
+        """Return whether nothing is left to do: to some operations there was no answer, and all were carried out."""
+        return self.left == 0 and all(each.status is Status.UNKNOWN for each in self.failed)
+
 
 def execute(
     driver: Driver, segments: Sequence[Segment], progress: Callable[[int, int], None] = lambda *_: None

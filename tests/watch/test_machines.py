@@ -393,7 +393,11 @@ def test_a_fallback_is_on_while_a_server_drains_and_off_afterwards(one: Machine,
     (leaving,) = (words[1] for words in counted if "1" in words[-2:])
     kept = [line for address, line in servers.items() if address != leaving]
     # The next quick look reads how many connections there are, as ipvsadm does.
-    until(lambda: connections(running.about(one.name)["ipvs"]) == listed(one), "connections")
+    until(
+        lambda: connections(running.about(one.name)["ipvs"]) == listed(one),
+        "connections",
+        more=lambda: f"{running.about(one.name)}\n{listed(one)}",
+    )
     begin = time.time()
     write(*kept)
     running.await_state("draining", one.name)
