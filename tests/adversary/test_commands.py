@@ -94,7 +94,7 @@ def test_an_adversary_with_ip(arena: Arena, repeats: Callable[[int], int]) -> No
     arena.begin()
     # Each takes a fifth of a second of a processor, in a guest a second: `make soak` tries all of them.
     chosen = list(attacks())
-    chosen = chosen[:: max(1, len(chosen) // repeats(80 if isinstance(arena.place, VmBox) else 800))]
+    chosen = chosen[:: max(1, len(chosen) // repeats(40 if isinstance(arena.place, VmBox) else 800))]
     counts: Counter[str] = Counter()
     wrong = []
     for attack in chosen:
