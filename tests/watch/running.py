@@ -24,7 +24,7 @@ from tests.system.box import MACS, nic
 
 COMMAND = [sys.executable, "-m", "reconciler"]
 # Seconds.
-DEADLINE, END = 60.0, 90.0
+DEADLINE, END = 180.0, 240.0
 ROUTE = {"dest": "10.8.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}
 OTHER = {"dest": "10.9.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}
 # Nothing in a manifest tells that the kernel has no such source address.
