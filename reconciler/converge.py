@@ -255,7 +255,7 @@ def _carry_out(
             raise
         ended = repeated
     if checks and (verdicts := checks.look_after()):
-        not_undone = undo(driver, before.observed.as_desired(), proof)
+        not_undone = undo(driver, before, proof)
         error = check_error(before, verdicts, not_undone)
         change.fail(FAILED if not_undone else UNDONE, error)
         raise error
@@ -278,7 +278,7 @@ def _change(
     outcomes = execute(driver, segments, progress)
     if any(outcome.status is not Status.DONE for outcome in outcomes):
         if all_or_nothing:
-            not_undone = undo(driver, before.observed.as_desired(), proof)
+            not_undone = undo(driver, before, proof)
             error = undone_error(outcomes, before, not_undone)
             change.fail(FAILED if not_undone else UNDONE, error)
             raise error

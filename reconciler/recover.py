@@ -106,23 +106,38 @@ def execute(
     return outcomes
 
 
-def undo(driver: Driver, before: Sandbox, proof: Proof) -> str:
+def undo(driver: Driver, before: Preview, proof: Proof) -> str:
     """Restore what was observed before, by the same diff and plan. Return "", or why the sandbox is not as it was."""
-    if before.ipvs:
+    had = before.observed.as_desired()
+    if had.ipvs:
         # Servers that were added a moment ago have no connections that are worth waiting for.
-        before = replace(before, ipvs=replace(before.ipvs, drain=0))
+        had = replace(had, ipvs=replace(had.ipvs, drain=0))
     try:
-        execute(driver, preview(driver, before).plan.segments)
-        found = preview(driver, before)
+        if reason := _give_back(driver, before):
+            return reason
+        execute(driver, preview(driver, had).plan.segments)
+        found = preview(driver, had)
         if left := found.plan.operations:
             return f"{len(left)} left to undo, the first: {left[0].command}"
-        differences = [each.words for each in remaining(before, found.observed)]
+        differences = [each.words for each in remaining(had, found.observed)]
         differences = differences or [each.words for each in proof.deviations()]
     except ReconcilerError as error:
         return str(error)
     if not differences:
         return ""
     return f"{len(differences):,} {'differs' if len(differences) == 1 else 'differ'}, the first: {differences[0]}"
+
+
+def _give_back(driver: Driver, before: Preview) -> str:
+    """Leave adopted NICs to their owner again. Return "", or why they are still recorded as ours."""
+    if not before.observed.around.unrecorded:
+        return ""
+    # Few commands adopt.
+    from reconciler.plan.adoption import taken_back
+
+    outcomes = execute(driver, taken_back(before.plan.operations))
+    failed = [each for each in outcomes if each.status is not Status.DONE]
+    return f"{failed[0].operation.command}: {failed[0].reason}" if failed else ""
 
 
 @dataclass(slots=True)

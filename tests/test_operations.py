@@ -45,6 +45,11 @@ LINKS_AND_ADDRESSES: list[tuple[Operation, str, str]] = [
         """# from now on ours: eth0 (on the host: tap-test), "$(printf 'a\\012b')" (on the host: tap-two)""",
     ),
     (
+        AdoptInterfaces(nics=(("eth0", ORIGIN),), marked=False),
+        "~",
+        "# not ours any more: eth0 (on the host: tap-test)",
+    ),
+    (
         AttachInterface(host_name="tap-test", namespace="web-1", name="eth0", origin=ORIGIN),
         "+",
         (

@@ -152,6 +152,28 @@ OPERATIONS: list[tuple[Operation, str, str]] = [
         ),
     ),
 ]
+TAKEN_BACK = [
+    (
+        AdoptDevices(nics=(("tap1", "eth0", OTHER),), marked=False),
+        f"chardev-remove {MARK}",
+    ),
+    (
+        AdoptNics(
+            domain=LibvirtAddress(domain="web-1"),
+            nics=(("vnet1", "eth0", Other("net0", "")),),
+            kept=(("vnet2", Other("net1", "")),),
+            marked=False,
+        ),
+        (
+            "virsh metadata web-1 --live --uri https://reconciler.example/libvirt --key reconciler --set "
+            '\'<adopted><nic alias="net1" device="vnet2"/></adopted>\''
+        ),
+    ),
+    (
+        AdoptNics(domain=LibvirtAddress(domain="web-1"), nics=(("vnet1", "eth0", Other("net0", "")),), marked=False),
+        "virsh metadata web-1 --live --uri https://reconciler.example/libvirt --key reconciler --remove",
+    ),
+]
 
 
 @pytest.mark.parametrize(("operation", "sign", "command"), OPERATIONS, ids=[command for _, _, command in OPERATIONS])
@@ -160,6 +182,11 @@ def test_an_operation_reads_like_the_command(operation: Operation, sign: str, co
     assert isinstance(operation, MachineOperation)
     assert not is_independent(operation)
     assert operation.kind == type(operation).__name__
+
+
+@pytest.mark.parametrize(("operation", "command"), TAKEN_BACK)
+def test_an_adoption_that_is_taken_back_reads_like_the_command(operation: Operation, command: str) -> None:
+    assert (operation.command, operation.comment) == (command, "not ours any more: eth0")
 
 
 def test_every_operation_is_shown() -> None:

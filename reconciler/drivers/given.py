@@ -122,6 +122,10 @@ class GivenDevices:
         kept = [each for each in self._present(links) if taken.isdisjoint({each.index, each.origin.device})]
         self._write([*kept, *found])
 
+    def forget(self, devices: Collection[str]) -> None:
+        """Remove the entries of devices, which stay where they are."""
+        self._write([each for each in self._read() if each.origin.device not in devices])
+
     def number(self, link: Link) -> int | None:
         """Return the number of a link of the namespace; None if it does not exist any more."""
         return self._kernel.device_numbers({link.index: link.name}).get(link.index)

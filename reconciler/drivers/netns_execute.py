@@ -62,7 +62,7 @@ def _move(inside: Engine, namespace: int, given: GivenDevices, operation: MoveOp
             case DetachInterface():
                 return _Return(host, inside, namespace, given, operation).run()
             case AdoptInterfaces():
-                return _adopt(inside, given, operation)
+                return _adopt(inside, given, operation) if operation.marked else _disown(given, operation)
             case _:
                 assert_never(operation)
 
@@ -101,6 +101,11 @@ def _adopt(inside: Engine, given: GivenDevices, operation: AdoptInterfaces) -> O
             return Outcome(operation, Status.FAILED, f"{name}: {reason}")
         entries.append(Given(index=link.index, kind=link.kind, number=number, origin=origin, moving=False))
     given.adopt(entries, links)
+    return Outcome(operation, Status.DONE)
+
+
+def _disown(given: GivenDevices, operation: AdoptInterfaces) -> Outcome:
+    given.forget({origin.device for _, origin in operation.nics})
     return Outcome(operation, Status.DONE)
 
 

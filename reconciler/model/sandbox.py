@@ -284,7 +284,7 @@ class Observed:
     def as_desired(self) -> Sandbox:
         """Return a sandbox to which an undo leads: as it was observed, with what changes along.
 
-        NICs to adopt are left out: they are recorded last, so an undo finds none of them recorded.
+        NICs to adopt are left out: they are recorded last, and an undo takes that back first.
         """
         had = self.sandbox
         if self.around.unrecorded:

@@ -10,6 +10,11 @@ from reconciler.model.identity import NOTHING, Subject
 Sign = Literal["+", "~", "-"]
 
 
+def ownership(*, marked: bool) -> str:
+    """Return what it means to set our mark, or to take it away."""
+    return "from now on ours" if marked else "not ours any more"
+
+
 class Base:
     """An operation is a value. Its `sign` and `command` are for people: nothing is executed or compared by them."""
 

@@ -15,7 +15,7 @@ from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import is_link_name
 from reconciler.model.machine import Other
 from reconciler.model.sandbox import LIBVIRT_SYSTEM, LibvirtAddress
-from reconciler.operations.base import Base, Sign
+from reconciler.operations.base import Base, Sign, ownership
 from reconciler.wording import quote
 
 # libvirt keeps an alias of a user only if it begins with `ua-`.
@@ -127,30 +127,31 @@ class AdoptNics(Base):
     """Mark NICs that another program plugged as ours, all of them or none. `nics`: device of the host, name, alias.
 
     libvirt never changes the alias of a NIC. So the metadata of the running domain say which are ours, and which device
-    each has.
+    each has. `kept`: those that are ours already. `marked`: False to take that back, in an undo.
     """
 
     sign: ClassVar[Sign] = "~"
     domain: LibvirtAddress
     nics: tuple[tuple[str, str, Other], ...]
     kept: tuple[tuple[str, Other], ...] = ()
+    marked: bool = True
 
     @property
     def marks(self) -> Mapping[str, str]:
         """Return alias → device of all adopted NICs."""
-        return {other.nic: device for device, other in (*self.kept, *((each[0], each[2]) for each in self.nics))}
+        new = ((device, other) for device, _, other in self.nics) if self.marked else ()
+        return {other.nic: device for device, other in (*self.kept, *new)}
 
     @property
     def command(self) -> str:
         """Return the command."""
-        return virsh(
-            self.domain, "metadata", "--live", "--uri", MARK_URI, "--key", MARK_KEY, "--set", marks_xml(self.marks)
-        )
+        change = ("--set", marks_xml(self.marks)) if self.marks else ("--remove",)
+        return virsh(self.domain, "metadata", "--live", "--uri", MARK_URI, "--key", MARK_KEY, *change)
 
     @property
     def comment(self) -> str:
         """Return what that means."""
-        return f"from now on ours: {', '.join(quote(name) for _, name, _ in self.nics)}"
+        return f"{ownership(marked=self.marked)}: {', '.join(quote(name) for _, name, _ in self.nics)}"
 
     @property
     def subject(self) -> Subject:

@@ -9,7 +9,7 @@ from reconciler.formats import iproute2
 from reconciler.model.attribute import Attributes
 from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import Origin
-from reconciler.operations.base import Base, Sign
+from reconciler.operations.base import Base, Sign, ownership
 from reconciler.wording import quote
 
 
@@ -124,17 +124,19 @@ class SetLink(OnNic):
 class AdoptInterfaces(Base):
     """Record NICs that another program moved into the sandbox as given devices: all of them, or none.
 
-    `nics`: the name of each in the sandbox, and what it will be on the host when it leaves.
+    `nics`: the name of each in the sandbox, and what it will be on the host when it leaves. `marked`: False to take
+    that back, in an undo.
     """
 
     sign: ClassVar[Sign] = "~"
     nics: tuple[tuple[str, Origin], ...]
+    marked: bool = True
 
     @property
     def command(self) -> str:
         """Return a comment of the shell: nothing is changed but our record."""
         listed = ", ".join(f"{quote(name)} (on the host: {origin.device})" for name, origin in self.nics)
-        return f"# from now on ours: {listed}"
+        return f"# {ownership(marked=self.marked)}: {listed}"
 
     @property
     def subject(self) -> Subject:

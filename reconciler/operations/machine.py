@@ -14,7 +14,7 @@ from typing import ClassVar
 from reconciler.model.identity import HostDevice, Nic, Subject, Unmanaged
 from reconciler.model.interface import is_link_name
 from reconciler.model.machine import Macvtap, Other
-from reconciler.operations.base import Base, Sign
+from reconciler.operations.base import Base, Sign, ownership
 from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
 from reconciler.wording import quote
 
@@ -184,10 +184,14 @@ class DeleteNetdev(_OnDevice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptDevices(Base):
-    """Mark NICs that another program plugged as ours, all of them or none. `nics`: device of the host, name, IDs."""
+    """Mark NICs that another program plugged as ours, all of them or none. `nics`: device of the host, name, IDs.
+
+    `marked`: False to take that back, in an undo.
+    """
 
     sign: ClassVar[Sign] = "~"
     nics: tuple[tuple[str, str, Other], ...]
+    marked: bool = True
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -197,12 +201,13 @@ class AdoptDevices(Base):
     @property
     def command(self) -> str:
         """Return the commands."""
-        return "; ".join(f"chardev-add null,id={mark}" for mark in self.marks)
+        command = "chardev-add null,id=" if self.marked else "chardev-remove "
+        return "; ".join(f"{command}{mark}" for mark in self.marks)
 
     @property
     def comment(self) -> str:
         """Return what that means."""
-        return f"from now on ours: {', '.join(quote(name) for _, name, _ in self.nics)}"
+        return f"{ownership(marked=self.marked)}: {', '.join(quote(name) for _, name, _ in self.nics)}"
 
     @property
     def subject(self) -> Subject:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from reconciler.formats import iproute2
 from reconciler.model.identity import Nic, Subject
 from reconciler.model.made import Made, Value
-from reconciler.operations.base import Sign
+from reconciler.operations.base import Sign, ownership
 from reconciler.operations.interface import OnNic
 
 
@@ -65,7 +65,7 @@ class MarkLink(OnNic):
     @property
     def comment(self) -> str:
         """Return what that means."""
-        return "from now on ours" if self.marked else "not ours any more"
+        return ownership(marked=self.marked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

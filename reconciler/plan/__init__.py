@@ -22,11 +22,11 @@ from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
-from reconciler.model.sandbox import KataAddress, LibvirtAddress, Observed, Sandbox
+from reconciler.model.sandbox import KataAddress, Observed, Sandbox
 from reconciler.operations import Operation
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.route import AddRoute, ReplaceRoute
-from reconciler.operations.segment import Moves, Network, Plugs, Segment, Settings, Table, flat, joined
+from reconciler.operations.segment import Network, Segment, Settings, Table, flat, joined
 from reconciler.plan import aftermath, made
 from reconciler.plan.address import AddressPlan, plan_addresses
 from reconciler.plan.derived import Derived, plan_derived
@@ -119,7 +119,7 @@ def plan(desired: Sandbox, observed: Observed) -> Plan:
             *links.late,
             *telling.late,
             *made.marks(desired.interfaces or (), observed.sandbox.interfaces or ()),
-            *_adoption(desired, observed),
+            *(_records(desired, observed) if observed.around.unrecorded else ()),
         )
     )
     if not segments:
@@ -153,27 +153,11 @@ def _telling(desired: Sandbox, observed: Observed, links: LinkPlan) -> _Telling:
     return _Telling(early=segments) if desired.interfaces else _Telling(late=segments)
 
 
-def _adoption(desired: Sandbox, observed: Observed) -> tuple[Segment, ...]:
-    """Return what records NICs to adopt. It comes last, so that an undo finds none of them recorded."""
-    around = observed.around
-    adopted = [wish for wish in desired.interfaces or () if wish.device in around.unrecorded]
-    if not adopted:
-        return ()
-    if around.machine:
-        from reconciler.operations.machine import AdoptDevices
+def _records(desired: Sandbox, observed: Observed) -> tuple[Segment, ...]:
+    # Few commands adopt.
+    from reconciler.plan.adoption import records
 
-        plugged = around.machine.plugged
-        nics = [(wish.device, wish.name, other) for wish in adopted if (other := plugged[wish.device].other)]
-        if isinstance(desired.driver, LibvirtAddress):
-            from reconciler.operations.domain import AdoptNics
-
-            ours = plugged.keys() - around.unrecorded
-            kept = tuple((device, other) for device in sorted(ours) if (other := plugged[device].other))
-            return (Plugs((AdoptNics(domain=desired.driver, nics=tuple(nics), kept=kept),)),)
-        return (Plugs((AdoptDevices(nics=tuple(nics)),)),)
-    from reconciler.operations.interface import AdoptInterfaces
-
-    return (Moves((AdoptInterfaces(nics=tuple((wish.name, around.origins[wish.device]) for wish in adopted)),)),)
+    return records(desired, observed)
 
 
 def _without_ipv6(interface: Interface) -> Interface:

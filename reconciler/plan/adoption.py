@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, Route
 from reconciler.model.rule import Rule
-from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.model.sandbox import LibvirtAddress, Observed, Sandbox
+from reconciler.operations import Operation
+from reconciler.operations.interface import AdoptInterfaces
+from reconciler.operations.segment import Moves, Plugs, Segment
 from reconciler.plan.rule import is_deleted
 
 if TYPE_CHECKING:
@@ -34,6 +37,45 @@ def adopted(desired: Sandbox, observed: Observed, adopt: bool | frozenset[Servic
     if adopt is True:
         observed = _with_equals(desired, observed)
     return _with_services(observed, adopt)
+
+
+def records(desired: Sandbox, observed: Observed) -> tuple[Segment, ...]:
+    """Return what records NICs to adopt. It comes last: until then, a run that is killed leaves them to their owner."""
+    around = observed.around
+    adopted = [wish for wish in desired.interfaces or () if wish.device in around.unrecorded]
+    if not adopted:
+        return ()
+    if not around.machine:
+        nics = tuple((wish.name, around.origins[wish.device]) for wish in adopted)
+        return (Moves((AdoptInterfaces(nics=nics),)),)
+    plugged = around.machine.plugged
+    others = tuple((wish.device, wish.name, other) for wish in adopted if (other := plugged[wish.device].other))
+    if isinstance(desired.driver, LibvirtAddress):
+        from reconciler.operations.domain import AdoptNics
+
+        ours = plugged.keys() - around.unrecorded
+        kept = tuple((device, other) for device in sorted(ours) if (other := plugged[device].other))
+        return (Plugs((AdoptNics(domain=desired.driver, nics=others, kept=kept),)),)
+    from reconciler.operations.machine import AdoptDevices
+
+    return (Plugs((AdoptDevices(nics=others),)),)
+
+
+def taken_back(operations: Iterable[Operation]) -> tuple[Segment, ...]:
+    """Return what takes back the records that are among these operations: an undo detaches whatever is ours by record.
+
+    If they were not executed, it does nothing.
+    """
+    from reconciler.operations.domain import AdoptNics
+    from reconciler.operations.machine import AdoptDevices
+
+    found: list[Segment] = []
+    for each in operations:
+        if isinstance(each, AdoptInterfaces):
+            found.append(Moves((replace(each, marked=False),)))
+        elif isinstance(each, AdoptDevices | AdoptNics):
+            found.append(Plugs((replace(each, marked=False),)))
+    return tuple(found)
 
 
 def _with_equals(desired: Sandbox, observed: Observed) -> Observed:

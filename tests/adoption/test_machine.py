@@ -106,6 +106,11 @@ def test_a_nic_that_another_program_plugged_is_adopted(
     refused = nic(f"{plugged}x", "eth9", hwAddr=MAC, addresses=["10.9.0.2/16"])
     assert main(["apply", "--adopt", box.write(interfaces=[refused])]) == 3
     assert f"does not take it over: QEMU has it on {plugged}, not on {plugged}x" in capsys.readouterr().err
+    interface = nic(plugged, "eth9", hwAddr=MAC, addresses=["10.9.0.2/16"])
+    undone = {"routes": [{"dest": "10.9.0.1/32", "type": "blackhole"}], "checks": [{"ping": "10.9.0.1"}]}
+    assert main(["apply", "--adopt", box.write(interfaces=[interface], **undone)]) == 2
+    assert "all undone. box is as it was before." in capsys.readouterr().err
+    assert _marks(guest) == []
     box.file.write_text(said.out)
     assert main(["diff", str(box.file)]) == 3
     log = box.file.with_name("ping")
@@ -123,9 +128,7 @@ def test_a_nic_that_another_program_plugged_is_adopted(
     # The last ones may be on their way when ping is stopped.
     numbers = [int(each) for each in re.findall(r"icmp_seq=(\d+) ttl", log.read_text())]
     assert numbers == list(range(1, len(numbers) + 1))
-    with Monitor(guest.sandbox.qmp) as monitor:
-        labels = {each["label"] for each in monitor.execute("query-chardev")}
-    assert f"reconciler.adopted.{len(plugged)}.5.{plugged}nic_9net-9.x" in labels
+    assert _marks(guest) == [f"reconciler.adopted.{len(plugged)}.5.{plugged}nic_9net-9.x"]
     # It is ours: in place, and then it goes, with what marked it.
     interface = nic(plugged, "eth9", hwAddr=MAC, mtu=1400, addresses=["10.9.0.3/16"])
     assert main(["apply", box.write(interfaces=[interface])]) == 0
@@ -134,7 +137,7 @@ def test_a_nic_that_another_program_plugged_is_adopted(
     assert [each["ifname"] for each in json.loads(box.ip("-j", "link"))] == ["lo"]
     with Monitor(guest.sandbox.qmp) as monitor:
         assert "net-9.x" not in monitor.human("info network")
-        assert not any("adopted" in each["label"] for each in monitor.execute("query-chardev"))
+    assert _marks(guest) == []
 
 
 def test_an_adopted_nic_that_another_program_unplugs(box: VmBox, guest: Guest, plugged: str) -> None:
@@ -148,8 +151,14 @@ def test_an_adopted_nic_that_another_program_unplugs(box: VmBox, guest: Guest, p
     assert main(["diff", str(box.file)]) == 0
     with Monitor(guest.sandbox.qmp) as monitor:
         assert "net-9.x" not in monitor.human("info network")
-        assert not any("adopted" in each["label"] for each in monitor.execute("query-chardev"))
+    assert _marks(guest) == []
     box.apply("--allow-delete", "all", interfaces=[])
+
+
+def _marks(guest: Guest) -> list[str]:
+    with Monitor(guest.sandbox.qmp) as monitor:
+        labels = [each["label"] for each in monitor.execute("query-chardev")]
+    return [label for label in labels if "adopted" in label]
 
 
 def _named(box: VmBox, mac: str) -> str:

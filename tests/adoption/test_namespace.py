@@ -216,6 +216,21 @@ def test_all_of_it_is_undone_if_a_step_fails(
     assert main(["diff", path]) == 0
 
 
+def test_all_of_it_is_undone_if_a_check_fails_after_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """The NICs were recorded by then. They stay where they are, and are of their owner again."""
+    path, _ = imported(place, capsys)
+    before = [place.owners(*words) for words in LISTS], place.state()
+    whole = Path(path).read_text()
+    refusing = {"priority": "100", "to": "203.0.113.7/32", "action": "prohibit"}
+    rules = [*yaml.load(whole, yaml.CBaseLoader)["rules"], refusing]
+    assert main(["apply", "--adopt", edited(path, neighbours=[], rules=rules, checks=[{"ping": "203.0.113.7"}])]) == 2
+    assert f"{place.name} is as it was before.\n" in capsys.readouterr().err
+    assert ([place.owners(*words) for words in LISTS], place.state()) == before
+    Path(path).write_text(whole)
+    assert main(["apply", "--adopt", path]) == 0
+    assert main(["diff", path]) == 0
+
+
 LISTS = [
     ("rule",),
     ("-6", "rule"),

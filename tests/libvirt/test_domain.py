@@ -20,13 +20,20 @@ import yaml
 
 from reconciler.cli import init
 from reconciler.cli.main import main
+from reconciler.drivers import connect
 from reconciler.drivers.vm import binding
 from reconciler.drivers.vm import libvirt as board
 from reconciler.errors import HostError
 from reconciler.manifest.dump import dump
+from reconciler.manifest.load import load
 from reconciler.model.sandbox import LibvirtAddress
 from reconciler.operations.domain import aliased_device, nic_alias
+from reconciler.operations.outcome import Status
+from reconciler.plan.adoption import taken_back
+from reconciler.preview import preview
+from reconciler.recover import execute
 from tests import allowed
+from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.libvirt.daemon import Daemon, virsh
 from tests.machine import PROGRAM, Guest
@@ -212,6 +219,14 @@ def test_a_nic_of_another_program_is_imported_and_adopted(box: DomainBox, capsys
     capsys.readouterr()
     assert main(["diff", "--adopt", str(box.file)]) == 1
     assert f"virsh metadata {NAME} --live --uri https://reconciler.example/libvirt" in capsys.readouterr().out
+    (manifest,) = load([str(box.file)])
+    with connect(manifest.sandbox, POLICY) as driver:
+        operations = preview(driver, manifest.sandbox, adopt=True).plan.operations
+    assert main(["apply", "--adopt", str(box.file)]) == 0
+    with connect(manifest.sandbox, POLICY) as driver:
+        # As an undo does.
+        assert [each.status for each in execute(driver, taken_back(operations))] == [Status.DONE]
+    assert virsh("dumpxml", NAME).replace("  <metadata/>\n", "") == before.replace("  <metadata/>\n", "")
     assert main(["apply", "--adopt", str(box.file)]) == 0
     assert main(["diff", str(box.file)]) == 0
     marks = re.compile(r" *<metadata>.*</metadata>\n", re.DOTALL)

@@ -16,8 +16,8 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.converge import apply
-from reconciler.drivers import home, netns_execute
-from reconciler.drivers.given import Namespace
+from reconciler.drivers import netns_execute
+from reconciler.drivers.given import Namespace, find_namespaces
 from reconciler.drivers.home import attachable
 from reconciler.operations.outcome import Outcome
 from tests.conftest import Kernel, ip
@@ -123,7 +123,7 @@ def test_a_device_that_came_home_after_the_look_is_looked_at_again(
 ) -> None:
     device = kernel.tap()
     box.apply(interfaces=[nic(device)])
-    restore, find_namespaces = netns_execute.restore, home.find_namespaces
+    restore = netns_execute.restore
     under_way, was_seen = threading.Event(), threading.Event()
 
     def slow(*given: Any) -> Outcome:
@@ -137,7 +137,7 @@ def test_a_device_that_came_home_after_the_look_is_looked_at_again(
         return find_namespaces(devices)
 
     monkeypatch.setattr(netns_execute, "restore", slow)
-    monkeypatch.setattr(home, "find_namespaces", once_it_is_home)
+    monkeypatch.setattr("reconciler.drivers.home.find_namespaces", once_it_is_home)
     with ThreadPoolExecutor(1) as pool:
         leaving = pool.submit(box.apply, "--allow-delete", "all", interfaces=[])
         assert under_way.wait(60)

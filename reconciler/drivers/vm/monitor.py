@@ -292,7 +292,7 @@ def execute(monitor: Monitor, operation: MonitorOperation) -> None:
         case DeleteNetdev():
             _delete_netdev(monitor, operation)
         case AdoptDevices():
-            _adopt(monitor, operation)
+            _adopt(monitor, operation) if operation.marked else _disown(monitor, operation.marks)
         case _:
             assert_never(operation)
 
@@ -375,9 +375,13 @@ def _adopt(monitor: Monitor, operation: AdoptDevices) -> None:
             monitor.add_chardev(mark, {"type": "null", "data": {}})
             done.append(mark)
     except HostError:
-        for mark in done:
-            _delete(monitor, "chardev-remove", mark)
+        _disown(monitor, done)
         raise
+
+
+def _disown(monitor: Monitor, marks: Iterable[str]) -> None:
+    for mark in marks:
+        _delete(monitor, "chardev-remove", mark)
 
 
 def _delete(monitor: Monitor, command: str, plug: str) -> None:
