@@ -755,6 +755,10 @@ class Simulator:
                 assert not before.marked
                 assert replace(service, servers=before.servers, ignore=()) == replace(before, marked=True)
                 self.services[service.key] = replace(before, marked=True)
+            case StopFallback(service=service):
+                before = self.services[service.key]
+                assert before == replace(service, servers=before.servers, ignore=(), draining=True)
+                self.services[service.key] = replace(before, draining=False)
             case DeleteService(service=service):
                 assert self.services.pop(service.key) == service
             case AddServer(service=key, server=server):
@@ -862,6 +866,6 @@ def test_draining_takes_at_most_two_plans(before: list[Service], wishes: list[Se
     second = plan(sandbox(*wishes, drain=drain), simulator.observed(now=NOW + drain))
     assert (second.deletions, second.draining) == ((), 0)
     for operation in second.operations:
-        assert isinstance(operation, DeleteServer | DeleteService | StartExpiring | StopExpiring)
+        assert isinstance(operation, DeleteServer | DeleteService | StartExpiring | StopExpiring | StopFallback)
         simulator.execute(operation)
     assert contents(simulator.services.values()) == wanted
