@@ -74,7 +74,9 @@ def plan_addresses(
         ]
     for interface in had:
         if interface.name in links.gone_early:
-            plan.dropped |= {address.host for address in interface.addresses if not is_ipv6(address.address)}
+            first = set() if any(nic == interface.name for nic, _ in around.addresses) else _primaries(interface)
+            plan.dropped |= first
+            plan.doubtful |= {each.host for each in interface.addresses if not is_ipv6(each.address)} - first
     present = {address.host for interface in had for address in interface.addresses}
     staying = present & {each.host for interface in wanted for each in interface.addresses}
     plan.gone = present - staying
@@ -82,6 +84,16 @@ def plan_addresses(
     plan.doubtful |= plan.dropped & staying
     plan.dropped -= staying
     return plan
+
+
+def _primaries(interface: Interface) -> set[str]:
+    """Return the IPv4 addresses that are the first ones of their subnets.
+
+    Of the others, the kernel keeps the routes that name them as their source where the link itself goes
+    (fib_del_ifaddr, with in_dev->dead).
+    """
+    first = {network(each.address): each.host for each in reversed(interface.addresses) if not is_ipv6(each.address)}
+    return set(first.values())
 
 
 def passes_for_connected(route: Route, device: str) -> bool:

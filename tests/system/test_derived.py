@@ -106,3 +106,17 @@ def test_a_route_stays_with_its_source_gone_where_another_route_leads_to_that(pl
     place.apply(interfaces=[nic(first, addresses=["192.0.2.2/24", "198.51.100.2/24"])], routes=[local])
     place.apply("--allow-delete", "all", interfaces=[nic(second, number=1, addresses=["192.0.2.2/24"])], routes=[])
     assert "local default" not in place.ip("route", "show")
+
+
+def test_a_route_stays_with_its_source_gone_where_that_was_a_secondary_address(place: SandboxPlace) -> None:
+    """The kernel looks for such routes with each address that is deleted, and for the first ones where a link goes."""
+    device = place.device()
+    routes = [
+        {"dest": f"198.51.100.{number}/32", "type": "local", "device": "lo", "source": f"192.0.2.{number}"}
+        for number in (2, 3)
+    ]
+    place.ip("link", "set", "lo", "up")
+    place.apply(interfaces=[nic(device, addresses=["192.0.2.2/24", "192.0.2.3/24"])], routes=routes)
+    other = nic(place.device(), number=1, addresses=["192.0.2.4/24"])
+    place.apply("--allow-delete", "all", interfaces=[other], routes=[])
+    assert "198.51.100" not in place.ip("route", "show")
