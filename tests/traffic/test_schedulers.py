@@ -36,9 +36,9 @@ from tests.traffic.world import (
 THERE = [each for each in SCHEDULERS if USUAL.kernel != "6.1" or each != "twos"]
 # With their own flags they need no help, and with sh-port a client is at another server with each connection.
 FLAGGED = [("mh", ("mh-port",)), ("sh", ("sh-fallback", "sh-port"))]
-LONG, CLIENTS = 600, 8
+LONG, CLIENTS, OLD = 600, 4, 3
 # Milliseconds between two bytes of an old connection: an echo takes a guest a millisecond, and there are a hundred.
-OLD_PACE = 1000
+OLD_PACE = 3000
 # Below a third of all servers drain at once; more would have to be allowed.
 REST = {"tcp": f"{VIP}:99", "servers": [server(f"10.71.0.{number}") for number in range(100, 140)]}
 
@@ -86,7 +86,7 @@ def begun(director: Vm, clients: World, cases: list[Case]) -> dict[Case, str]:
     director.apply(services=[*(case.service() for case in cases), REST], drain=LONG)
     leaving = {}
     for case in cases:
-        old = clients.begin("tcp", f"old{case.name}", 6, case.port, OLD_PACE, case.vip, case.source)
+        old = clients.begin("tcp", f"old{case.name}", OLD, case.port, OLD_PACE, case.vip, case.source)
         assert old.errors == {}
         leaving[case] = max(old.spread, key=lambda address: old.spread[address])
         assert clients.renew(f"new{case.name}", CLIENTS, case.port, case.source, case.vip).errors == {}

@@ -29,7 +29,7 @@ SOURCES, SOURCES6 = "10.73.0.", "fd73::"
 # A byte every so many milliseconds.
 PACE = 100
 # Milliseconds between two new connections of a client.
-RENEWAL = 1000
+RENEWAL = 2000
 # Seconds until what lives has answered, however slow the guest: a client whose packets were lost for a while
 # waits as long again. Less than any timeout of the kernel.
 PATIENCE = 60
