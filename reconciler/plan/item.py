@@ -118,8 +118,11 @@ def _mark(plan: ItemPlan, wanted: Iterable[Item], found: Iterable[Item], others:
         if not alike or any(each.protocol == wish.protocol for each in alike):
             continue
         if isinstance(wish, Neighbour):
-            # The kernel does not take 0 for a protocol here.
-            plan.coming += [ReplaceItem(item=wish, before=alike[0])] if wish.protocol else []
+            if wish.protocol:
+                plan.coming.append(ReplaceItem(item=wish, before=alike[0]))
+            else:
+                # The kernel takes 0 for no protocol at all: what was nobody's is made anew.
+                plan.coming += [DeleteItem(item=alike[0]), AddItem(item=wish)]
             continue
         plan.coming += [AddItem(item=wish)] if wish.key not in others else []
         plan.going += [DeleteItem(item=alike[0])]
