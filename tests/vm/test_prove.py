@@ -296,7 +296,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def assert_nothing(mark: str, folder: Path) -> None:
     """Look that all processes end, and that no file is left."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while left := processes(mark):
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
