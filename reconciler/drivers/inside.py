@@ -286,6 +286,8 @@ class _Nic(NamedTuple):
             vrf=is_port_of_vrf and not (master and master.index in self.place.own),
             table=int(dict(_made(routed, "").options).get("table", 0)) if routed else 0,
             hw_addr=link.hw_addr,
+            attributes=link.attributes,
+            altnames=without_mark(link.altnames),
             unsettled=frozenset(each.address for each in self.addresses if each.tentative or each.dad_failed),
         )
 

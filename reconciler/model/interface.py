@@ -151,7 +151,8 @@ class LinkState(NamedTuple):
     makes its link-local address, `eui64` (of the MAC address), `none` or `other`. `arp`, `multicast`: its flags.
     `broadcast`: its MAC address for broadcasts. `master`: the link of others that it is a port of, and `vrf` whether
     that is a VRF. `table`: that of the VRF, ours or not, that it is a port of, or that it is. `hw_addr`: its MAC
-    address. `held`: `protodown` keeps its carrier off.
+    address. `held`: `protodown` keeps its carrier off. `attributes` and `altnames`: all of them, also those that its
+    manifest leaves as they are; None if that is unknown.
     `unsettled`: the IPv6 addresses (`address/length`) whose duplicate address detection has not ended well.
     """
 
@@ -165,6 +166,8 @@ class LinkState(NamedTuple):
     table: int = 0
     hw_addr: str = ""
     held: bool = False
+    attributes: Attributes | None = None
+    altnames: tuple[str, ...] | None = None
     unsettled: frozenset[str] = frozenset()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.model.attribute import BY_FIELD, Attributes
 from reconciler.model.interface import Interface, LinkState, Origin
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.release import series
@@ -290,13 +291,27 @@ class Observed:
         if self.around.unrecorded:
             kept = (each for each in had.interfaces or () if each.device not in self.around.unrecorded)
             had = replace(had, interfaces=tuple(kept))
-        if had.interfaces and any(each.made for each in had.interfaces):
-            had = replace(had, interfaces=tuple(map(self._with_address, had.interfaces)))
+        if had.interfaces and self.around.states:
+            had = replace(had, interfaces=tuple(map(self._whole, had.interfaces)))
         if not self.around.sysctls:
             return had
         return replace(had, sysctls=(*(had.sysctls or ()), *self.around.sysctls))
 
-    def _with_address(self, nic: Interface) -> Interface:
-        """Return a NIC with the MAC address that it has, also if its manifest leaves that to the kernel."""
+    def _whole(self, nic: Interface) -> Interface:
+        """Return a NIC with all that it has, also what its manifest leaves as it is: it may have to be made anew."""
         state = self.around.states.get(nic.device)
-        return replace(nic, hw_addr=state.hw_addr) if nic.made and state and not nic.hw_addr else nic
+        if state is None:
+            return nic
+        hw_addr = state.hw_addr if nic.made and not nic.hw_addr else nic.hw_addr
+        altnames = nic.altnames if state.altnames is None else state.altnames
+        attributes = nic.attributes if state.attributes is None else _attributes(state.attributes)
+        return replace(nic, hw_addr=hw_addr, altnames=altnames, attributes=attributes)
+
+
+def _attributes(found: Attributes) -> Attributes:
+    """Return those that a manifest can have, without an alias of ours."""
+    return tuple(
+        (field, value)
+        for field, value in found
+        if BY_FIELD[field].is_expressible(value) and not (field == "alias" and Origin.from_alias(str(value)))
+    )

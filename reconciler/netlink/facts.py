@@ -39,9 +39,8 @@ _LINK_FIELDS = {
     20: "alias",
     27: "group",
     41: "gso",
-    52: "altnames",
 }
-_IFNAME, _IFLA_MASTER = 3, 10
+_IFNAME, _IFLA_MASTER, _PROP_LIST = 3, 10, 52
 # Bytes: IFALIASZ of linux/if.h, without its NUL.
 _TEXT_MAX = 255
 # IFA_F_TENTATIVE, _DADFAILED, _OPTIMISTIC, _DEPRECATED.
@@ -124,7 +123,10 @@ def _link_values(payload: bytes, names: Mapping[int, str]) -> tuple[tuple[str, s
     state = "up" if flags & 1 else "down"
     above = names.get(_number(found, _IFLA_MASTER), "") if _IFLA_MASTER in found else ""
     found[_IFLA_MASTER] = above.encode()
-    return (("state", state), ("type", f"{type_} {flags & _LINK_FLAGS & ~1:#x}"), *_values(found, _LINK_FIELDS))
+    # In the order in which they were given.
+    others = sorted(_text(each) for _, each in message.attributes(found.get(_PROP_LIST, b"")))
+    own = (("state", state), ("type", f"{type_} {flags & _LINK_FLAGS & ~1:#x}"), ("altnames", " ".join(others)))
+    return (*own, *_values(found, _LINK_FIELDS))
 
 
 def _address(payload: bytes, names: Mapping[int, str]) -> Fact | None:
@@ -160,18 +162,21 @@ def _route(payload: bytes, names: Mapping[int, str]) -> Fact | None:
         ("scope", str(scope)),
         ("from", f"{source} {found.get(_SRC, b'').hex()}"),
         ("onlink", str(bool(flags & _ONLINK))),
-        ("nexthops", " ".join(_hops(found.get(_MULTIPATH, b"")))),
+        ("nexthops", " ".join(_hops(found.get(_MULTIPATH, b""), names))),
         *_values(found, _ROUTE_FIELDS),
     )
     late = (family, protocol) == (AF_INET6, _KERNEL) and is_link_local(dest)
     return Fact(name, Listed("routes", (table, dest, metric)), values, late)
 
 
-def _hops(data: bytes) -> Iterator[str]:
-    """Yield next hops without the flags that say whether their link has a carrier."""
+def _hops(data: bytes, names: Mapping[int, str]) -> Iterator[str]:
+    """Yield next hops without the flags that say whether their link has a carrier.
+
+    A link that was made anew has its name again, and another number.
+    """
     while len(data) >= 8:
         length, flags, weight, index = struct.unpack_from("=HBBi", data)
-        yield f"{index} {weight} {flags & _ONLINK} {data[8:length].hex()}"
+        yield f"{names.get(index, str(index))} {weight} {flags & _ONLINK} {data[8:length].hex()}"
         data = data[(length + 3) & ~3 or 8 :]
 
 

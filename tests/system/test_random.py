@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from reconciler import converge
+from reconciler.checks import Around, Verdict
 from reconciler.cli.script import render_script
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.errors import ApplyError
+from reconciler.failure import CheckError
 from reconciler.manifest.load import Manifest
+from reconciler.model.check import Check
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.netlink import execute as netlink
 from reconciler.netlink.channel import Channel
@@ -123,6 +126,26 @@ def script(box: Box, sandbox: Sandbox) -> str:
         driver.close()
 
 
+class Failing(Around):
+    """Checks of which one fails after each change."""
+
+    def look_after(self) -> list[Verdict]:
+        return [Verdict(each, "no answer") for each in CHECKS]
+
+
+CHECKS = (Check(kind="ping", address="192.0.2.1"),)
+
+
+def undo(box: Box, sandbox: Sandbox) -> None:
+    """Apply, and have it undone. It says that all is as it was, by all that the kernel reports."""
+    wanted = replace(of(box, sandbox), checks=CHECKS)
+    with pytest.MonkeyPatch.context() as patched, closing(NetnsDriver(box.address, POLICY)) as driver:
+        patched.setattr(converge, "checks_around", Failing)
+        with pytest.raises(CheckError) as caught:
+            converge.apply(driver, wanted, allowance=Allowance())
+    assert caught.value.counts.endswith("box is as it was before."), caught.value.counts
+
+
 @pytest.mark.usefixtures("root")
 @SLOW
 @given(pair=PAIRS)
@@ -130,6 +153,8 @@ def test_whatever_is_undone_is_as_it_was(tmp_path: Path, pair: tuple[Sandbox, Sa
     first, second = pair
     with boxes(tmp_path) as (box, _):
         before = apply(box, first)
+        undo(box, second)
+        assert differences(box.state(), before) == []
         apply(box, second)
         assert differences(apply(box, first), before) == []
 
