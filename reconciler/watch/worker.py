@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler import pending
@@ -107,7 +107,7 @@ class Worker:
         self._wake = Wake()
         # A look at anything else than a namespace mostly waits for answers.
         is_namespace = isinstance(manifest.sandbox.driver, NetnsAddress)
-        self._turn: AbstractContextManager[None] = Turn(_TURNS, self._wake) if is_namespace else nullcontext()
+        self._turn = Turn(_TURNS, self._wake) if is_namespace else None
         change = settings.change
         self._repairs = Repairs(self._recorder, self._scribe, self._meter, self._probation, change=change)
         self._agenda = Agenda(settings.full_look)
@@ -189,6 +189,9 @@ class Worker:
     def request_look(self, *, full: bool = False) -> None:
         """Ask for a look soon: something has changed in the sandbox. `full`: or anything may have, unnoticed."""
         self._agenda.request_look(full=full)
+        if self._turn and self._repairs.found_nothing:
+            # Our own repairs cause events as well, and so does each round of a fight: those are not urgent.
+            self._turn.hurry()
         self._wake.set()
 
     def request_full_look(self) -> None:
@@ -231,7 +234,7 @@ class Worker:
 
     def _watch(self) -> None:
         while self._await_look():
-            with self._turn:
+            with self._turn or nullcontext():
                 if not self._stopping:
                     self._try_look()
             if self._borrower:
@@ -506,8 +509,3 @@ class Worker:
         if not busy and not self._stopping and look.manifest.sandbox == self._manifest.sandbox:
             # A rollout does not count a missing sandbox as a failure: the manifest is applied when the sandbox appears.
             self._on_done(self.status.sandbox, gone)
-
-
-with suppress(ValueError):
-    # There may be hundreds of threads, which mostly wait.
-    threading.stack_size(512 << 10)
