@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import threading
 from collections.abc import Callable
 from enum import Enum, auto
@@ -20,8 +21,8 @@ class Alarm:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         # When each call is due, and all times that were ever set and have not come yet, the next one first.
-        self._due: dict[Callable[[], None], float] = {}
-        self._times: list[tuple[float, int, Callable[[], None]]] = []
+        self._due: dict[Callable[[], object], float] = {}
+        self._times: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._runs = False
 
@@ -32,7 +33,7 @@ class Alarm:
                 threading.Thread(target=self._run, name="alarm", daemon=True).start()
                 self._runs = True
 
-    def set(self, call: Callable[[], None], seconds: float) -> None:
+    def set(self, call: Callable[[], object], seconds: float) -> None:
         """Call a function in so many seconds, unless it is called earlier anyway."""
         at = monotonic() + seconds
         with self._condition:
@@ -48,9 +49,14 @@ class Alarm:
 
     def _run(self) -> None:
         while True:
-            self._await()()
+            call = self._await()
+            try:
+                call()
+            except Exception:
+                # A defect that shows in one sandbox must not end the watch of the others.
+                logging.getLogger(__name__).exception("defect")
 
-    def _await(self) -> Callable[[], None]:
+    def _await(self) -> Callable[[], object]:
         """Wait for the next call."""
         with self._condition:
             while True:
@@ -85,7 +91,7 @@ class Shift:
         wait: Callable[[], float],
         work: Callable[[], bool],
         hinder: Callable[[RuntimeError], None],
-        on_end: Callable[[], None],
+        on_end: Callable[[], object],
     ) -> None:
         self._name, self._wait, self._work, self._hinder, self._on_end = name, wait, work, hinder, on_end
         self._lock = threading.Lock()
