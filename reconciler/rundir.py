@@ -83,10 +83,7 @@ def _open(folder: str, *, create: bool) -> int:
     if above == ROOT or above.startswith(f"{ROOT}/"):
         os.close(_open(above, create=create))
     try:
-        if create:
-            with suppress(FileExistsError):
-                os.mkdir(folder, _ONLY_OWNER)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _open_folder(folder, create=create)
     except FileNotFoundError:
         if create:
             raise HostError(f"{above}: no such folder") from None
@@ -105,6 +102,18 @@ def _open(folder: str, *, create: bool) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _open_folder(folder: str, *, create: bool) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(folder, flags)
+    except FileNotFoundError:
+        if not create:
+            raise
+    with suppress(FileExistsError):
+        os.mkdir(folder, _ONLY_OWNER)
+    return os.open(folder, flags)
 
 
 def _check_owner(path: str, found: os.stat_result) -> None:

@@ -160,8 +160,10 @@ class Inside:
                 interfaces=tuple(nic.to_model(device, tuned.of_nics.get(device, ())) for device, nic in nics.items()),
                 **ours_of,
             ),
-            around=replace(
-                _around(links, nics, found),
+            around=_around(
+                links,
+                nics,
+                found,
                 sysctls=tuned.along,
                 lacking=self._lacking(desired, ours),
                 **around_of,
@@ -339,8 +341,10 @@ def _made(link: Link, below: str) -> Made:
     return made_links.decode(link.kind, link.data, below if KINDS[link.kind].on_link else "")
 
 
-def _around(links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAddress] | None) -> Surroundings:
-    """Return what is known from links and addresses about foreign objects and about the kernel."""
+def _around(
+    links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAddress] | None, **others: Any
+) -> Surroundings:
+    """Return what is known from links and addresses about foreign objects and about the kernel, and `others`."""
     own = {nic.owned.link.index for nic in nics.values()}
     names = [(nic.owned.link.name, nic) for nic in nics.values()]
     return Surroundings(
@@ -354,4 +358,5 @@ def _around(links: list[Link], nics: Mapping[str, _Nic], addresses: list[LinkAdd
         kinds={device: nic.owned.link.kind for device, nic in nics.items()},
         states={device: nic.state() for device, nic in nics.items()},
         hw_addrs=frozenset(link.hw_addr for link in links if link.index not in own),
+        **others,
     )

@@ -20,7 +20,6 @@ from reconciler.drivers.inside import Inside, OwnedLink
 from reconciler.drivers.lock import SandboxLock, of_namespace, refuse_waiting
 from reconciler.drivers.reach import open_namespace
 from reconciler.manifest.allow import refuse_physical
-from reconciler.manifest.files import identity
 from reconciler.model.interface import Interface, Origin, given
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
@@ -51,6 +50,7 @@ class NetnsDriver:
         self._file = open_namespace(address, policy)
         try:
             found = os.fstat(self._file)
+            self._place = found.st_dev, found.st_ino
             self._lock = SandboxLock(of_namespace(found.st_dev, found.st_ino), address)
             # Whoever has rights in the namespace decides how much there is to read.
             self._budget = Budget()
@@ -64,7 +64,7 @@ class NetnsDriver:
     @property
     def place(self) -> Hashable:
         """Return what all names of this namespace have in common."""
-        return identity(f"/proc/thread-self/fd/{self._file}")
+        return self._place
 
     def close(self) -> None:
         """Close the channels and the namespace."""

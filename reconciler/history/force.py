@@ -52,7 +52,8 @@ def last_in(name: str, folder: int) -> bytes:
     with suppress(FileNotFoundError):
         descriptor = files.open_file(name, os.O_RDONLY, folder)
         try:
-            data = os.pread(descriptor, 2 * files.FILE, 0)
+            # The buffer of a read is as large as what is asked for.
+            data = os.pread(descriptor, min(os.fstat(descriptor).st_size, 2 * files.FILE), 0)
         finally:
             os.close(descriptor)
         if (at := data.rfind(_MARK)) >= 0:

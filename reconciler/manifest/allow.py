@@ -224,6 +224,8 @@ def _worded(needs: Sequence[_Need], policy: Policy) -> list[Finding]:
 
     Those of one field of the policy have one line together: the first of them names it.
     """
+    if not needs:
+        return []
     wider = policy
     for need in needs:
         wider = need.wider(wider)

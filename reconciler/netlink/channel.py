@@ -215,7 +215,7 @@ class SocketChannel:
 
     def exchange(self, requests: bytes, last: int) -> list[Message]:
         """Send and receive, as the protocol says."""
-        with _translated(), self._step():
+        with _translated, self._step():
             self._socket.send(requests)
             return self._collect(last, RECEIVE_SIZE)
 
@@ -226,7 +226,7 @@ class SocketChannel:
     def dumps(self, requests: Sequence[bytes]) -> list[Message]:
         """Send one by one and receive, as the protocol says."""
         answers: list[Message] = []
-        with _translated(), self._step():
+        with _translated, self._step():
             for request in requests:
                 self._socket.send(request)
                 answers += self._collect(sequence_of(request), SMALL_RECEIVE_SIZE)
@@ -271,14 +271,20 @@ def enter_new_namespace() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except BlockingIOError:
-        raise ChannelError(f"the kernel did not answer within {TIMEOUT:.0f} s") from None
-    except OSError as error:
-        raise ChannelError(f"netlink: {error.strerror}") from error
+class _Translated:
+    """Turns errors of a socket into ours. A generator in its place would take as long as a message of the kernel."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, BlockingIOError):
+            raise ChannelError(f"the kernel did not answer within {TIMEOUT:.0f} s") from None
+        if isinstance(error, OSError):
+            raise ChannelError(f"netlink: {error.strerror}") from error
+
+
+_translated = _Translated()
 
 
 def _open(protocol: int) -> socket.socket:

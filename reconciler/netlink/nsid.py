@@ -14,6 +14,8 @@ from reconciler.netlink.message import ACK, ERROR, REQUEST, Message, attribute, 
 
 NEW, DELETE, _GET = 88, 89, 90
 _NSID, _FD = 1, 3
+# The sequence number of what reads a number.
+_LAST = 2
 _RTGENMSG, _S32 = struct.pack("=Bxxx", 0), struct.Struct("=i")
 
 
@@ -27,8 +29,7 @@ def assign(channel: Channel, namespace: int) -> int | None:
     """Return the number of an open namespace, and give it one if it has none. Else as `find`."""
     body = _RTGENMSG + attribute(_NSID, _S32.pack(-1)) + _named(namespace)
     # This fails if the namespace has a number already; the next message reads the number in any case.
-    channel.exchange(pack(NEW, REQUEST | ACK, 1, body), 1)
-    return find(channel, namespace)
+    return _found(channel, pack(NEW, REQUEST | ACK, 1, body) + _get(namespace))
 
 
 def find(channel: Channel, namespace: int) -> int | None:
@@ -36,7 +37,17 @@ def find(channel: Channel, namespace: int) -> int | None:
 
     ChannelError if that cannot be found out now.
     """
-    for answer in channel.exchange(pack(_GET, REQUEST | ACK, 2, _RTGENMSG + _named(namespace)), 2):
+    return _found(channel, _get(namespace))
+
+
+def _get(namespace: int) -> bytes:
+    return pack(_GET, REQUEST | ACK, _LAST, _RTGENMSG + _named(namespace))
+
+
+def _found(channel: Channel, requests: bytes) -> int | None:
+    for answer in channel.exchange(requests, _LAST):
+        if answer.sequence != _LAST:
+            continue
         if answer.type == NEW:
             found = number_of(answer)
             return found if found >= 0 else None

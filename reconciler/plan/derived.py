@@ -125,7 +125,8 @@ class Derived:
 
         No message adds that entry as the kernel does, with metric 0. So such an address is deleted and added again.
         """
-        return replace(nic, addresses=tuple(self._marked(each, nic) for each in nic.addresses))
+        marked = tuple(self._marked(each, nic) for each in nic.addresses)
+        return nic if marked == nic.addresses else replace(nic, addresses=marked)
 
     def _marked(self, address: Address, nic: Interface) -> Address:
         lost = self.is_lost(address.address, nic)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from reconciler.watch.revision import Revision
 
 # Who changes sandboxes here, and why if nothing is known of a manifest.
 WATCH: Mapping[str, object] = MappingProxyType({"command": "watch"})
+# Seconds by which the watcher lets the helper of a change undo it first, and to its next try.
+RETRY = 0.5
 
 
 class Look(NamedTuple):
@@ -57,6 +60,14 @@ class Look(NamedTuple):
         sandbox = self.manifest.sandbox
         tuned = sandbox.sysctls or any(each.sysctls for each in sandbox.interfaces or ())
         return sandbox.ipvs is not None or bool(tuned) or isinstance(sandbox.driver, KataAddress)
+
+    def next_due(self) -> Iterator[float]:
+        """Yield in how many seconds a pause ends, and a change that waits is undone if it was not confirmed."""
+        if self.pause is not None:
+            yield self.pause.until - time.time()
+        if self.waiting is not None:
+            # At the deadline, its helper undoes it; it may have been killed.
+            yield max(RETRY, self.waiting.left + RETRY)
 
     def occasion(self) -> Occasion:
         """Return why the look changes the sandbox, for the history."""

@@ -21,6 +21,7 @@ import sys
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
+from functools import cache
 from time import monotonic
 from typing import Any, Self
 
@@ -171,8 +172,13 @@ class _Values(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class of values. UnpicklingError if it is anything else."""
-        if module in _VALUES or module.startswith("reconciler.model."):
-            found = getattr(importlib.import_module(module), name, None)
-            if isinstance(found, type) and (is_dataclass(found) or issubclass(found, (tuple, Enum))):
-                return found
-        raise pickle.UnpicklingError(f"{module}.{name} is no value")
+        return _find_class(module, name)
+
+
+@cache
+def _find_class(module: str, name: str) -> Any:
+    if module in _VALUES or module.startswith("reconciler.model."):
+        found = getattr(importlib.import_module(module), name, None)
+        if isinstance(found, type) and (is_dataclass(found) or issubclass(found, (tuple, Enum))):
+            return found
+    raise pickle.UnpicklingError(f"{module}.{name} is no value")

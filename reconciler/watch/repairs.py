@@ -22,7 +22,8 @@ from reconciler.watch.record import LookRecorder
 class Repairs:
     """The repairs of one sandbox, for the thread that looks at it.
 
-    `host_lacks`: whether the last look failed because the host lacks something, such as a device.
+    `host_lacks`: whether the last look failed because the host lacks something, such as a device. `found_nothing`:
+    whether it found the sandbox as its manifest says.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Repairs:
         self._fights, self._failures = Fights(), Failures()
         # The desired sandbox of the last repair that succeeded.
         self._applied: Sandbox | None = None
-        self.host_lacks = False
+        self.host_lacks = self.found_nothing = False
 
     def postpone_nothing(self) -> None:
         """Forget fights and failures: a person asks for a look. For any thread."""
@@ -55,11 +56,11 @@ class Repairs:
         With a HostError, nothing was changed. Other failures do not count: if a change was undone, a device may have
         moved to the sandbox and back, and that event would cause the next try at once, for ever.
         """
-        self.host_lacks = isinstance(error, HostError)
+        self.host_lacks, self.found_nothing = isinstance(error, HostError), False
 
     def compare(self, driver: Driver, look: Look) -> bool:
         """Compare the sandbox with its manifest, and repair it. Return whether no operation failed."""
-        self.host_lacks = False
+        self.host_lacks = self.found_nothing = False
         if self._change:
             return self._repair(driver, look)
         check(look.manifest.sandbox, look.policy)
@@ -71,6 +72,7 @@ class Repairs:
     def _note(self, found: Preview) -> None:
         """Record what a look has found, before it changes anything."""
         self._recorder.record_plan(found)
+        self.found_nothing = not found.plan.segments
         status = self._recorder.status
         status.traffic = status.traffic.seen(found.desired, found)
 

@@ -55,12 +55,16 @@ def objects_of(sandbox: Sandbox) -> int:
 
 
 class WorkShare:
-    """The time that the calling thread computes. For one thread."""
+    """The time that the threads of one sandbox compute, of which there is one at a time."""
 
     def __init__(self, clock: Clock = time.monotonic, work: Clock = time.thread_time) -> None:
         self._bucket = Bucket(WORK, WORK_SHARE, clock)
         self._work = work
         self._seen = 0.0
+
+    def begin(self) -> None:
+        """Count what the calling thread computes from now on."""
+        self._seen = self._work()
 
     def rest(self) -> float:
         """Return for how many seconds the sandbox has to rest, after all that the thread has computed since."""

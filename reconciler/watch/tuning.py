@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 
 # Seconds after which a thread that computes lets another one go on. Each message to a kernel is such a switch, and with
 # the default of 5 ms, one sandbox that is read for long makes the repairs of all others slow.
 _SWITCH = 0.0001
+# Bytes of the stack of a thread.
+_STACK = 512 << 10
 
 
 def tune() -> None:
@@ -18,3 +21,5 @@ def tune() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 50, 1000)
     sys.setswitchinterval(_SWITCH)
+    # There may be thousands of threads, which mostly wait.
+    threading.stack_size(_STACK)

@@ -1,10 +1,10 @@
-"""Keeps one sandbox as its manifest describes it, in a thread of its own: a slow or dead sandbox delays no other.
+"""Keeps one sandbox as its manifest describes it, in threads of its own: a slow or dead sandbox delays no other.
 
-The thread waits until its agenda says that a look is due: because an event showed that something may have changed,
-because the watcher asked for a look, or because enough time has passed. A look observes the sandbox, compares it with
-the whole manifest, and repairs what differs. So no event has to be understood, and one that is lost, or that our own
-repair caused, does no harm. A look begins before anything is opened, and it ends with the time of the next one: so no
-failure, however early, is tried again at once.
+A look is due when the agenda says so: because an event showed that something may have changed, because the watcher
+asked for a look, or because enough time has passed. There is a thread from then until none is due any more (`shift`). A
+look observes the sandbox, compares it with the whole manifest, and repairs what differs. So no event has to be
+understood, and one that is lost, or that our own repair caused, does no harm. A look begins before anything is opened,
+and it ends with the time of the next one: so no failure, however early, is tried again at once.
 
 A namespace is opened for each look and closed after it, because an open namespace stays alive after its deletion. A
 machine stays connected between looks, because its agent reports changes over that connection only. Other commands that
@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler import pending
@@ -46,6 +46,7 @@ from reconciler.watch.repairs import Repairs
 from reconciler.watch.revision import Revision
 from reconciler.watch.settings import Settings
 from reconciler.watch.share import WorkShare, objects_of
+from reconciler.watch.shift import Shift
 from reconciler.watch.state import GOOD, SandboxState, SandboxStatus
 from reconciler.watch.wake import Wake, await_readable
 
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
 
 # Seconds to the next try if another run uses the sandbox; to the next look while servers drain.
 SOON, DRAIN = 1.0, 0.5
-# Seconds by which the watcher lets the helper of a change undo it first, and to its next try.
-RETRY = 0.5
 # Wait at least REST times as long as the last look took before the next periodic one.
 REST = 20
 # Seconds by which a look may be late before the state of the last one counts as stale.
@@ -103,11 +102,11 @@ class Worker:
         self._settings = settings
         confirm = settings.confirm if settings.change else Confirm.NONE
         self._probation = Probation(manifest.sandbox.id, history, confirm, settings.bake)
-        self._on_done, self._on_change, self._on_end = on_done, on_change, on_end
+        self._on_done, self._on_change = on_done, on_change
         self._wake = Wake()
         # A look at anything else than a namespace mostly waits for answers.
         is_namespace = isinstance(manifest.sandbox.driver, NetnsAddress)
-        self._turn: AbstractContextManager[None] = Turn(_TURNS, self._wake) if is_namespace else nullcontext()
+        self._turn = Turn(_TURNS, self._wake) if is_namespace else None
         change = settings.change
         self._repairs = Repairs(self._recorder, self._scribe, self._meter, self._probation, change=change)
         self._agenda = Agenda(settings.full_look)
@@ -128,7 +127,7 @@ class Worker:
         self._share = WorkShare()
         # What was reported of attempts to reach the machine, which has not been reached since.
         self._reported: set[str] = set()
-        self._thread = threading.Thread(target=self._run, name=manifest.sandbox.id, daemon=True)
+        self._shift = Shift(manifest.sandbox.id, self._seconds_to_work, self._work, self._hinder, on_end)
 
     @property
     def status(self) -> SandboxStatus:
@@ -157,13 +156,13 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Return whether the thread has not ended."""
-        return self._thread.is_alive()
+        """Return whether the watch of the sandbox has begun, and has not ended."""
+        return self._shift.is_alive
 
     def start(self) -> None:
-        """Start the thread; its first look is a full one. RuntimeError if this process may have no more threads."""
+        """Begin with a full look. RuntimeError if this process may have no more threads."""
         try:
-            self._thread.start()
+            self._shift.begin()
         except RuntimeError:
             self._wake.close()
             raise
@@ -189,12 +188,19 @@ class Worker:
     def request_look(self, *, full: bool = False) -> None:
         """Ask for a look soon: something has changed in the sandbox. `full`: or anything may have, unnoticed."""
         self._agenda.request_look(full=full)
-        self._wake.set()
+        if self._turn and self._repairs.found_nothing:
+            # Our own repairs cause events as well, and so does each round of a fight: those are not urgent.
+            self._turn.hurry()
+        self._rouse()
 
     def request_full_look(self) -> None:
         """Ask for a full look now: the sandbox was replaced, or a pause has begun or ended."""
         self._agenda.request_full_look()
+        self._rouse()
+
+    def _rouse(self) -> None:
         self._wake.set()
+        self._shift.rouse()
 
     def reload(self) -> None:
         """Ask for a full look now, and postpone no repair: a person asks for it."""
@@ -214,30 +220,37 @@ class Worker:
         self._prune, self._stopping = prune, True
 
     def join(self, seconds: float) -> bool:
-        """Wake a worker that was stopped, and wait for the end of its thread; return whether it has ended in time."""
-        if self._thread.is_alive():
+        """Wake a worker that was stopped, and wait for its end; return whether that has come in time."""
+        if self._shift.is_alive:
             self._wake.set()
-            self._thread.join(max(0.0, seconds))
-            if self._thread.is_alive():
+            if not self._shift.join(seconds):
                 return False
         self._wake.close()
         return True
 
-    def _run(self) -> None:
-        try:
-            self._watch()
-        finally:
-            self._on_end()
+    def _seconds_to_work(self) -> float:
+        return 0.0 if self._stopping else self._agenda.seconds_to_next()
 
-    def _watch(self) -> None:
-        while self._await_look():
-            with self._turn:
-                if not self._stopping:
-                    self._try_look()
-            if self._borrower:
-                self._lend(self._borrower)
+    def _work(self) -> bool:
+        """Look at the sandbox if a look is due; return whether others can follow."""
+        self._share.begin()
+        with self._turn or nullcontext():
+            if not self._stopping:
+                self._try_look()
+        if self._borrower:
+            self._lend(self._borrower)
+        # What came after a look counts as well.
+        self._share.rest()
+        if not self._stopping:
+            return True
         if self._prune:
             prune(self._manifest, self._authority.policy, self._claims, self._history)
+        return False
+
+    def _hinder(self, error: RuntimeError) -> None:
+        """Record that a look cannot even begin; see `Shift`."""
+        self._agenda.begin_look()
+        self._end_failed_look(HostError(str(error)))
 
     def _try_look(self) -> None:
         try:
@@ -249,12 +262,6 @@ class Worker:
             # A defect that shows in one sandbox must not end the watch of the others.
             logging.getLogger(__name__).exception("defect")
             self._end_failed_look(error)
-
-    def _await_look(self) -> bool:
-        """Wait until a look is due; return False if the thread has to end instead."""
-        while not self._stopping and (wait := self._agenda.seconds_to_next()) > 0:
-            self._wake.wait(wait)
-        return not self._stopping
 
     def _begin_look(self, address: DriverAddress | None = None) -> Look | None:
         """Return what a look goes by; None if none is due, or if the manifest does not name this address any more."""
@@ -475,12 +482,7 @@ class Worker:
             waits.append(max(DRAIN, REST * took))
         elif look.may_change_silently and not look.is_paused:
             waits.append(max(self._settings.look, REST * took))
-        waits += self._repairs.next_due()
-        if look.pause is not None:
-            waits.append(look.pause.until - time.time())
-        if look.waiting is not None:
-            # At the deadline, its helper undoes it; it may have been killed.
-            waits.append(max(RETRY, look.waiting.left + RETRY))
+        waits += [*self._repairs.next_due(), *look.next_due()]
         if (baked := self._probation.baked_in) is not None:
             waits.append(baked)
         return max(0.0, min(waits))
@@ -506,8 +508,3 @@ class Worker:
         if not busy and not self._stopping and look.manifest.sandbox == self._manifest.sandbox:
             # A rollout does not count a missing sandbox as a failure: the manifest is applied when the sandbox appears.
             self._on_done(self.status.sandbox, gone)
-
-
-with suppress(ValueError):
-    # There may be hundreds of threads, which mostly wait.
-    threading.stack_size(512 << 10)

@@ -6,11 +6,12 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import islice
 
 import pytest
 
 from reconciler.netlink import turn
-from reconciler.netlink.turn import Turn, Turns
+from reconciler.netlink.turn import Claim, Line, Turn, Turns
 from reconciler.watch.wake import Wake
 from tests.watch.running import until
 
@@ -67,6 +68,40 @@ def test_who_has_gone_without_for_the_longest_is_next(patient: None) -> None:
     for thread in threads:
         thread.join()
     assert order == ["never", "older", "recent"]
+
+
+def test_events_come_first_and_hold_up_nobody_for_good() -> None:
+    line, turns = Line(), Turns(1)
+    names = {Turn(turns, Wake()): name for name in ("first look", "reload", "hurried", "event", "late event", "begun")}
+    by_name = {name: each for each, name in names.items()}
+    for name, claim, rank in (
+        ("first look", Claim.OTHER, 0.0),
+        ("reload", Claim.OTHER, 2.0),
+        ("hurried", Claim.OTHER, 1.0),
+        ("late event", Claim.EVENT, 5.0),
+        ("event", Claim.EVENT, 3.0),
+        ("begun", Claim.BEGUN, 9.0),
+    ):
+        line.add(by_name[name], claim, rank)
+    # Something changes in a sandbox that waits already; for the others, nothing changes by that.
+    line.hurry(by_name["hurried"])
+    line.hurry(by_name["event"])
+    line.hurry(by_name["begun"])
+    taken = iter(line.next, None)
+    order = [names[each] for each in islice(taken, 3)]
+    # It has another place now, and not its old one as well.
+    line.add(by_name["hurried"], Claim.OTHER, 9.0)
+    assert len(line) == 4
+    assert order + [names[each] for each in taken] == [
+        "begun",
+        "hurried",
+        "first look",
+        "event",
+        "reload",
+        "late event",
+        "hurried",
+    ]
+    assert not line
 
 
 def compute(until_set: threading.Event) -> None:

@@ -594,10 +594,13 @@ def test_one_object_that_fails_does_not_stop_the_others(folder: Path, keep: Keep
             changes()
             watcher.await_tries(4)
             assert changes() == []
-            for _ in range(3):
+            repaired = len(watcher.events("repaired"))
+            for number in range(repaired, repaired + 3):
                 # The tries of the other one are far apart by now; the second and the third repair wait 1 s and 3 s.
                 delete(kept, "default")
                 until(lambda: kept.has("default"), seconds=BEFORE_THE_FIFTH)
+                # A look is to find it there before it goes again.
+                watcher.until(lambda before=number: len(watcher.events("repaired")) > before)
         assert watcher.state(kept.name) == "failed"
         assert len(watcher.events("failed")) == 1
         kept.write(routes=[default, ROUTE])
