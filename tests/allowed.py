@@ -7,17 +7,17 @@ import shlex
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from reconciler.manifest import policy
 from reconciler.manifest.dump import dump
 from reconciler.model.policy import Policy
-from tests.machine import PROGRAM
+from tests import forked
 
 _FOLDER = Path(tempfile.mkdtemp(prefix="reconciler-tests-"))
 atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
-# Our own program as a `kata-runtime`. Its checkout may belong to another user; this script does not.
-RUNTIME = str(_FOLDER / "kata-runtime")
+_RUNTIME = str(_FOLDER / "kata-runtime")
 FILE = str(_FOLDER / "policy.yaml")
 _TEMPORARY = tempfile.gettempdir()
 
@@ -38,12 +38,17 @@ def script(file: str | Path, *words: str) -> str:
     return str(path)
 
 
-script(RUNTIME, PROGRAM)
+@cache
+def runtime() -> str:
+    """Write our own program as a `kata-runtime`. Return its path, which is no other user's, as the checkout may be."""
+    return script(_RUNTIME, *forked.start(_FOLDER / "commands"))
+
+
 write_policy(
     FILE,
     namespaces={"folders": ["/run/netns", _TEMPORARY]},
     sockets=["/run", _TEMPORARY],
-    runtimes=["/usr/bin/kata-runtime", RUNTIME, "/bin/false", "/nowhere/kata-runtime"],
+    runtimes=["/usr/bin/kata-runtime", _RUNTIME, "/bin/false", "/nowhere/kata-runtime"],
 )
 # As of a command that may plug in what it needs to reach a machine.
 POLICY: Policy = replace(policy.read(FILE, []), may_push=True)

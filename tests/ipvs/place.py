@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.manifest.dump import dump
-from tests.allowed import RUNTIME
+from tests.allowed import runtime
 from tests.commands import call
 from tests.kata import limits
 from tests.machine import Guest
@@ -172,7 +172,7 @@ class Kata(Vm):
 
     @property
     def driver(self) -> dict[str, Any]:
-        return {"kata": {"id": self.guest.sandbox.name, "runtime": RUNTIME}}
+        return {"kata": {"id": self.guest.sandbox.name, "runtime": runtime()}}
 
     def services(self, table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return limits.services(table)

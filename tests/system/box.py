@@ -26,7 +26,7 @@ from reconciler.model.release import series
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import preview
-from tests.allowed import POLICY, RUNTIME
+from tests.allowed import POLICY, runtime
 from tests.conftest import Kernel, ip
 from tests.kata import limits
 from tests.machine import Guest
@@ -341,11 +341,11 @@ class KataBox(VmBox):
 
     @property
     def driver(self) -> dict[str, Any]:
-        return {"kata": {"id": self._guest.sandbox.name, "runtime": RUNTIME}}
+        return {"kata": {"id": self._guest.sandbox.name, "runtime": runtime()}}
 
     @property
     def differences(self) -> Differences:
-        # Interfaces come anew whatever changes of them. A command takes 0.3 s, of which each change is one.
+        # Interfaces come anew whatever changes of them. Each change is a command of its own, and so a process.
         return Differences(live_rename=False, counts_queues=False, stride=19, sees_all=False)
 
     def fill(self, **sections: Any) -> None:
