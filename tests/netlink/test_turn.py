@@ -39,9 +39,10 @@ def test_never_do_more_compute_than_there_are_turns(patient: None) -> None:
             with own:
                 inside.add(number)
                 most = max(most, len(inside))
+                # Whoever waits is not among those who compute. Another may compute as soon as this one waits.
+                inside.discard(number)
                 with turn.waiting() if number % 2 else nullcontext():
-                    # Whoever waits is not among those who compute.
-                    inside.discard(number)
+                    pass
 
     threads = [begun(lambda number=number: work(number)) for number in range(30)]  # type: ignore[misc]
     for thread in threads:
