@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -579,6 +580,10 @@ def repairs(watcher: Running, command: str) -> list[dict[str, Any]]:
     return [each for each in watcher.events("repaired") if command in each["first"].split("; ")]
 
 
+def has_repaired(watcher: Running, times: int) -> bool:
+    return len(watcher.events("repaired")) >= times
+
+
 def test_one_object_that_fails_does_not_stop_the_others(folder: Path, keep: Keep) -> None:
     """The default route is back at once each time, and neither comes nor goes with the tries of the other one."""
     kept = keep()
@@ -600,7 +605,7 @@ def test_one_object_that_fails_does_not_stop_the_others(folder: Path, keep: Keep
                 delete(kept, "default")
                 until(lambda: kept.has("default"), seconds=BEFORE_THE_FIFTH)
                 # A look is to find it there before it goes again.
-                watcher.until(lambda before=number: len(watcher.events("repaired")) > before)
+                watcher.until(partial(has_repaired, watcher, number + 1))
         assert watcher.state(kept.name) == "failed"
         assert len(watcher.events("failed")) == 1
         kept.write(routes=[default, ROUTE])
