@@ -21,7 +21,7 @@ from reconciler.formats.static import (
     why_no_route,
 )
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network, parse_prefix
-from reconciler.model.interface import LOOPBACK, Address
+from reconciler.model.interface import LOOPBACK, Address, is_altname
 from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
 
@@ -101,12 +101,27 @@ def _read_interface(entry: Entry) -> None:
             hw_addr=hw_addr or permanent,
             mtu=entry.number("mtu", 0, 0xFFFFFFFF),
             addresses=tuple(addresses),
+            altnames=_read_altnames(entry),
             partial=frozenset(partial),
             matched=hw_addr if by_mac else None,
         ),
     )
     entry.drop(("min-mtu", "max-mtu", "driver", "profile-name", "description"))
     entry.rest(_REASONS)
+
+
+def _read_altnames(entry: Entry) -> tuple[str, ...] | None:
+    names = set()
+    for item in entry.entries("alt-names"):
+        name = item.text("name") or ""
+        if item.text("state") == "absent":
+            item.found.skip(item.path, f"{name}: it is to be absent")
+        elif is_altname(name):
+            names.add(name)
+        else:
+            item.found.skip(item.path, f"{name}: no manifest can have such a name")
+        item.rest()
+    return tuple(sorted(names)) or None
 
 
 def _why_absent(entry: Entry, name: str) -> str:

@@ -64,6 +64,7 @@ network:
     "nmstate": """\
 interfaces:
 - {name: eth0, type: ethernet, state: up, mac-address: "02:42:20:6F:A3:69", mtu: 1400, identifier: mac-address,
+   alt-names: [{name: uplink-1}, {name: uplink-2, state: absent}],
    ipv4: {enabled: true, dhcp: true, address: [{ip: 192.0.2.10, prefix-length: 24}]},
    ipv6: {enabled: true, autoconf: true, dhcp: true, address: [{ip: "2001:db8::1", prefix-length: 64}]}}
 - {name: br0, type: linux-bridge, state: up}
