@@ -248,8 +248,9 @@ def routes(draw: st.DrawFn, nics: Sequence[Interface]) -> Route:
     if kind in REJECT_TYPES:
         return Route(dest=dest, type=kind, table=table, metric=metric, tos=tos)
     if kind in DIRECT_TYPES:
-        # All addresses as those of the sandbox leave no gateway.
-        table = table if dest.endswith("/0") else draw(st.sampled_from((table, TABLE_LOCAL)))
+        # All addresses as those of the sandbox, or of groups, leave no gateway: `main` is one with `local` at first.
+        others = [each for each in TABLES if each != TABLE_MAIN] if dest.endswith("/0") else [table, TABLE_LOCAL]
+        table = draw(st.sampled_from(others))
         devices = [nic.name for nic in nics] + ["lo"] * (kind == "local")
         hops: tuple[NextHop, ...] = (NextHop(device=draw(st.sampled_from(devices))),)
     else:

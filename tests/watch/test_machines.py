@@ -368,7 +368,7 @@ def test_a_fight_over_rules_is_named_and_all_else_goes_on(one: Machine, running:
     server = LINES[1].removeprefix("-a ").partition(" -m")[0]
     fight = f"while [ ! -e /tmp/stop ]; do ipvsadm -d {server} 2>/dev/null; sleep 0.3; done"
     one.run(f"setsid sh -c '{fight}' </dev/null >/dev/null 2>&1 &")
-    until(lambda: running.state(one.name) == "fighting", "fight", seconds=60.0)
+    until(lambda: running.state(one.name) == "fighting", "fight")
     one.run("ip route del 10.8.0.0/16")
     until(lambda: "via" in one.run("ip route show 10.8.0.0/16"), "route back")
     one.run("touch /tmp/stop")

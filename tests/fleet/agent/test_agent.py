@@ -21,10 +21,17 @@ from reconciler.fleet.agent.client import Backoff, Client, Credentials, Gate, Un
 from reconciler.fleet.memory import Memory
 from reconciler.fleet.records import HostStatus
 from reconciler.fleet.store import Delete, Put
+from reconciler.watch import client as watch_client
 from tests.fleet.gates import Certificates, Running, running
 from tests.watch.running import until
 
 FILES = {"a.yaml": b"a: 1\n", "below/b.yaml": b"b: 1\n"}
+
+
+@pytest.fixture(autouse=True)
+def no_watcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ask nobody else's watcher: another test of this host may have one."""
+    monkeypatch.setattr(watch_client, "SOCKET", str(tmp_path / "watch.sock"))
 
 
 @pytest.fixture(scope="module")
