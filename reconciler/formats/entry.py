@@ -13,7 +13,7 @@ from typing import Any
 
 from reconciler.model.address import parse_address, parse_mac, parse_prefix
 from reconciler.model.attribute import Attributes
-from reconciler.model.interface import Address
+from reconciler.model.interface import Address, is_altname
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
@@ -253,3 +253,14 @@ class Entry:
         for key in self.left():
             self._left.pop(key)
             self.found.skip(self.at(key), (reasons or {}).get(key, NO_FIELD))
+
+
+def expressible_altnames(found: Found, named: Iterable[tuple[Path, str]]) -> tuple[str, ...] | None:
+    """Return the alternative names of a NIC that a manifest can have, None if there are none; report the others."""
+    names = set()
+    for path, name in named:
+        if is_altname(name):
+            names.add(name)
+        else:
+            found.skip(path, f"{name}: no manifest can have such a name")
+    return tuple(sorted(names)) or None

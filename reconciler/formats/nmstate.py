@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from reconciler.formats.entry import Entry, Found, Link
+from reconciler.formats.entry import Entry, Found, Link, expressible_altnames
 from reconciler.formats.static import (
     DHCP,
     MADE,
@@ -21,7 +21,7 @@ from reconciler.formats.static import (
     why_no_route,
 )
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network, parse_prefix
-from reconciler.model.interface import LOOPBACK, Address, is_altname
+from reconciler.model.interface import LOOPBACK, Address
 from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
 
@@ -111,17 +111,15 @@ def _read_interface(entry: Entry) -> None:
 
 
 def _read_altnames(entry: Entry) -> tuple[str, ...] | None:
-    names = set()
+    named = []
     for item in entry.entries("alt-names"):
         name = item.text("name") or ""
         if item.text("state") == "absent":
             item.found.skip(item.path, f"{name}: it is to be absent")
-        elif is_altname(name):
-            names.add(name)
         else:
-            item.found.skip(item.path, f"{name}: no manifest can have such a name")
+            named.append((item.path, name))
         item.rest()
-    return tuple(sorted(names)) or None
+    return expressible_altnames(entry.found, named)
 
 
 def _why_absent(entry: Entry, name: str) -> str:

@@ -121,7 +121,7 @@ def _mark(plan: ItemPlan, wanted: Iterable[Item], found: Iterable[Item], others:
             if wish.protocol:
                 plan.coming.append(ReplaceItem(item=wish, before=alike[0]))
             else:
-                # The kernel takes 0 for no protocol at all: what was nobody's is made anew.
+                # The kernel cannot set the protocol of a neighbour back to 0, which is none: it is deleted and added.
                 plan.coming += [DeleteItem(item=alike[0]), AddItem(item=wish)]
             continue
         plan.coming += [AddItem(item=wish)] if wish.key not in others else []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.formats.entry import Entry, Link
+from reconciler.formats.entry import Entry, Link, expressible_altnames
 from reconciler.model.address import family_name, is_ipv6, parse_prefix, split_prefix
 from reconciler.model.attribute import BY_FIELD, Value
-from reconciler.model.interface import LOOPBACK, Address, Origin, is_altname
+from reconciler.model.interface import LOOPBACK, Address, Origin
 from reconciler.model.route import scope_named
 
 _LINK_LOCAL = b"\xfe\x80" + bytes(6)
@@ -114,10 +114,7 @@ def _read_alias(entry: Entry) -> str | None:
 
 
 def _read_altnames(entry: Entry) -> tuple[str, ...] | None:
-    names = entry.texts("altnames")
-    for name in (each for each in names if not is_altname(each)):
-        entry.found.skip(entry.at("altnames"), f"{name}: no manifest can have such a name")
-    return tuple(sorted({*filter(is_altname, names)})) or None
+    return expressible_altnames(entry.found, ((entry.at("altnames"), name) for name in entry.texts("altnames")))
 
 
 def _attributes(entry: Entry, flags: list[str]) -> Iterator[tuple[str, Value]]:
