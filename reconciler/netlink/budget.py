@@ -18,7 +18,7 @@ BYTES = 16 << 20
 OBJECTS = 100_000
 # Objects that something counts that nobody asked for, and each line of QEMU: few of them come, and each takes long.
 UNASKED = 10
-# Seconds. The plan of 20,000 rules is executed in 7 s at worst, and five times slower on a host under load.
+# Seconds, as for a look; what a plan of IPVS may take more, it says itself (ipvs_execute.more_seconds).
 SECONDS = 60.0
 # Above so many bytes or objects, a look is large. A process has one large look at a time, for at most so many seconds:
 # the objects of each take up to 100 MB.

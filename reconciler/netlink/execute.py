@@ -16,6 +16,7 @@ from reconciler.netlink import message, turn
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.message import Failure, Message
+from reconciler.netlink.pace import Pace
 from reconciler.netlink.sections import encode, is_gone
 from reconciler.operations import Operation
 from reconciler.operations.address import AwaitAddress, DeleteAddress
@@ -25,7 +26,7 @@ from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.route import DeleteRoute
 
-# Bytes of requests in one send: large enough to be cheap, small enough that a failure soon stops the run.
+# Most bytes of requests in one send: large enough to be cheap, small enough that a failure soon stops the run.
 BATCH = 1 << 16
 # Seconds for duplicate address detection: up to 1 s of random delay and 1 s of listening (RFC 4862, 5.4.2), and more
 # on a host under load.
@@ -58,12 +59,13 @@ def execute(engine: Engine, operations: Sequence[NetworkOperation], indexes: dic
 def _send_batches(
     engine: Engine, operations: list[NetworkOperation], indexes: dict[str, int]
 ) -> Iterator[list[Outcome]]:
+    pace = Pace(BATCH)
     batch: list[Request] = []
     size = 0
     for operation in operations:
         if batch and isinstance(operation, _DELETIONS) and not isinstance(batch[-1].operation, _DELETIONS):
             # Nothing is deleted before it is known that its replacement was added.
-            yield send(engine.channel, batch, is_gone)
+            yield from pace.timed(send_all(engine.channel, [batch], is_gone))
             batch, size = [], 0
         sequence = engine.next_sequence()
         try:
@@ -73,11 +75,11 @@ def _send_batches(
             return
         batch.append(Request(operation, sequence, data))
         size += len(data)
-        if size >= BATCH:
-            yield send(engine.channel, batch, is_gone)
+        if size >= pace.size:
+            yield from pace.timed(send_all(engine.channel, [batch], is_gone))
             batch, size = [], 0
     if batch:
-        yield send(engine.channel, batch, is_gone)
+        yield from pace.timed(send_all(engine.channel, [batch], is_gone))
 
 
 IsGone = Callable[["Operation", int], bool]

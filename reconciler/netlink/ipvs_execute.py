@@ -8,6 +8,7 @@ reverse order of that table: each of them is then found at the head of the list 
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import assert_never
@@ -15,8 +16,9 @@ from typing import assert_never
 from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.model.ipvs import NODEST, ServiceKey
 from reconciler.netlink import conntrack, ipvs, ipvs_listing, turn
-from reconciler.netlink.execute import Request, send, send_all
+from reconciler.netlink.execute import Request, send_all
 from reconciler.netlink.ipvs_engine import IpvsEngine
+from reconciler.netlink.pace import Pace
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
     EXPIRE_SECONDS,
@@ -39,13 +41,14 @@ from reconciler.operations.ipvs import (
 )
 from reconciler.operations.outcome import Outcome, Status
 
-# Bytes of requests in one send. Large, as each send waits for its answer, and a failure stops nothing.
+# Most bytes of requests in one send. Large, as each send waits for its answer, and a failure stops nothing.
 BATCH = 1 << 18
-# Most edits of services in one send. With each scheduler that is changed, the kernel waits until no processor uses the
-# old one (ip_vs_edit_service: synchronize_rcu), some 10 ms, and an answer may take 8 s (agent.KERNEL_TIMEOUT).
-EDITS = 50
-# Seconds for an edit of a service: it takes some 0.02 in a machine without KVM on a busy host.
-_EDIT_SECONDS = 0.03
+# An edit of a service counts as so many bytes: with each scheduler that is changed, the kernel waits until no processor
+# uses the old one (ip_vs_edit_service: synchronize_rcu), some 10 ms, as long as 40 other operations take.
+EDIT = 5000
+# Seconds that a step may take for each edit of a service, and for each other operation, in a machine without KVM on a
+# host under load.
+_EDIT_SECONDS, _SECONDS = 0.03, 0.005
 # From this many servers to add, it pays to read the kernel's order.
 ORDERED = 500
 
@@ -62,7 +65,8 @@ def execute(engine: IpvsEngine, operations: Sequence[IpvsOperation]) -> Iterator
 
 def more_seconds(operations: Sequence[IpvsOperation]) -> float:
     """Return the seconds that a step with these operations may take more than others: see `Budget.step`."""
-    return _EDIT_SECONDS * sum(isinstance(each, EditService) for each in operations)
+    edits = sum(isinstance(each, EditService) for each in operations)
+    return _EDIT_SECONDS * edits + _SECONDS * (len(operations) - edits)
 
 
 class _Failures:
@@ -105,11 +109,12 @@ class _Failures:
 
 def _send_all(engine: IpvsEngine, operations: Iterable[IpvsOperation], failures: _Failures) -> Iterator[list[Outcome]]:
     messages = [each for each in operations if not isinstance(each, SettingOperation)]
+    pace = Pace(BATCH)
     for run in _runs(messages):
         ordered = _along_the_kernel(engine, run) if isinstance(run[0], AddServer) and len(run) >= ORDERED else run
-        batches = _batches(engine, ordered)
+        batches = _batches(engine, ordered, pace)
         if not _removes(run[0]):
-            for outcomes in send_all(engine.channel, batches, _is_gone):
+            for outcomes in pace.timed(send_all(engine.channel, batches, _is_gone)):
                 yield [failures.note(outcome) for outcome in outcomes]
             continue
         for batch in batches:
@@ -117,7 +122,8 @@ def _send_all(engine: IpvsEngine, operations: Iterable[IpvsOperation], failures:
             why = {each.sequence: failures.forbids(each.operation) for each in batch}
             sent = [each for each in batch if not why[each.sequence]]
             kept = [Outcome(each.operation, Status.FAILED, why[each.sequence]) for each in batch if why[each.sequence]]
-            yield [*send(engine.channel, sent, _is_gone), *kept]
+            became = pace.timed(send_all(engine.channel, [sent] if sent else [], _is_gone))
+            yield [*itertools.chain.from_iterable(became), *kept]
 
 
 def _removes(operation: IpvsOperation) -> bool:
@@ -141,18 +147,17 @@ def _runs(operations: list[MessageOperation]) -> Iterator[list[MessageOperation]
         yield run
 
 
-def _batches(engine: IpvsEngine, operations: list[MessageOperation]) -> Iterator[list[Request]]:
+def _batches(engine: IpvsEngine, operations: list[MessageOperation], pace: Pace) -> Iterator[list[Request]]:
     batch: list[Request] = []
-    size = edits = 0
+    size = 0
     for operation in operations:
         sequence = engine.next_sequence()
         data = ipvs.encode(operation, engine.family, sequence)
         batch.append(Request(operation, sequence, data))
-        size += len(data)
-        edits += isinstance(operation, EditService)
-        if size >= BATCH or edits >= EDITS:
+        size += EDIT if isinstance(operation, EditService) else len(data)
+        if size >= pace.size:
             yield batch
-            batch, size, edits = [], 0, 0
+            batch, size = [], 0
     if batch:
         yield batch
 

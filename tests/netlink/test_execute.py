@@ -11,7 +11,7 @@ from reconciler.errors import ChannelError
 from reconciler.model.interface import Address, Origin
 from reconciler.model.route import NextHop, Route
 from reconciler.netlink import execute as execute_module
-from reconciler.netlink import message
+from reconciler.netlink import message, pace
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.execute import BATCH, execute
 from reconciler.netlink.message import Message
@@ -103,7 +103,8 @@ def test_without_an_answer_what_became_of_a_batch_is_unknown() -> None:
     ]
 
 
-def test_a_batch_is_sent_when_it_has_its_size() -> None:
+def test_a_batch_is_sent_when_it_has_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "FIRST", BATCH)
     operations = [add_route(number) for number in range(3000)]
     size = len(encode(operations[0], {"eth0": 2}, 1))
     batch = -(-BATCH // size)
@@ -292,7 +293,10 @@ def indexes(engine: Engine) -> dict[str, int]:
     return {link.name: link.index for link in engine.links()}
 
 
-def test_3000_routes_of_which_the_kernel_refuses_two(network: str, open_engine: OpenEngine) -> None:
+def test_3000_routes_of_which_the_kernel_refuses_two(
+    network: str, open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "FIRST", BATCH)
     engine = open_engine(network)
     operations = [add_route(number) for number in range(3000)]
     batch = -(-BATCH // len(encode(operations[0], indexes(engine), 1)))

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from reconciler.errors import ChannelError, HostError, ProtocolError
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
-from reconciler.netlink import ipvs, ipvs_execute, message
+from reconciler.netlink import ipvs, ipvs_execute, message, pace
 from reconciler.netlink.ipvs_engine import IpvsEngine, IpvsTable
-from reconciler.netlink.ipvs_execute import BATCH, EDITS, ORDERED, execute
+from reconciler.netlink.ipvs_execute import BATCH, EDIT, ORDERED, execute
 from reconciler.netlink.message import Message
 from reconciler.operations import Operation
 from reconciler.operations.ipvs import (
@@ -51,7 +51,9 @@ DNS = Service(protocol="udp", address="10.10.0.1", port=53, servers=(S1,))
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait, and let the first batch be as large as the others; tests/netlink/test_pace.py is about sizes."""
     monkeypatch.setattr(ipvs_execute, "EXPIRE_SECONDS", 0)
+    monkeypatch.setattr(pace, "FIRST", BATCH)
 
 
 def run(fake: FakeKernel, operations: Sequence[IpvsOperation]) -> list[Outcome]:
@@ -164,12 +166,13 @@ def test_a_batch_is_large() -> None:
 def test_a_batch_of_edits_is_small() -> None:
     """The kernel takes some 10 ms for each scheduler that it changes."""
     fake = Recorder()
-    changed = [replace(TLS, port=n, servers=()) for n in range(1, 2 * EDITS + 2)]
+    count = -(-BATCH // EDIT)
+    changed = [replace(TLS, port=n, servers=()) for n in range(1, 2 * count + 2)]
     run(fake, [AddService(service=each) for each in changed])
     fake.batches.clear()
     edits = [EditService(service=each, before=replace(each, scheduler="rr")) for each in changed]
     assert run(fake, edits) == done(*edits)
-    assert [len(batch) for batch in fake.batches] == [EDITS, EDITS, 1]
+    assert [len(batch) for batch in fake.batches] == [count, count, 1]
 
 
 def test_rules_that_fail_stop_no_others() -> None:

@@ -25,18 +25,10 @@ def die() -> None:
 
 def arm(moment: str, kind: str) -> None:
     here = vars(ipvs_execute)
-    send, send_all, set_sysctl = here["send"], here["send_all"], GuestKernel.set_sysctl
+    send_all, set_sysctl = here["send_all"], GuestKernel.set_sysctl
 
     def is_meant(each: Iterable[Request | Outcome]) -> bool:
         return any(type(one.operation).__name__ == kind for one in each)
-
-    def sent(channel: object, batch: Sequence[Request], is_gone: object) -> object:
-        if is_meant(batch) and moment == "before":
-            die()
-        outcomes = send(channel, batch, is_gone)
-        if is_meant(batch):
-            die()
-        return outcomes
 
     def all_sent(channel: object, batches: Iterable[Sequence[Request]], is_gone: object) -> Iterator[Sequence[Outcome]]:
         def looked_at() -> Iterator[Sequence[Request]]:
@@ -55,7 +47,7 @@ def arm(moment: str, kind: str) -> None:
         if kind == "StartExpiring" and name.endswith(".expire_nodest_conn"):
             die()
 
-    here["send"], here["send_all"] = sent, all_sent
+    here["send_all"] = all_sent
     GuestKernel.set_sysctl = was_set  # type: ignore[method-assign]
 
 
