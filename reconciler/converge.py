@@ -14,7 +14,7 @@ from reconciler.model.identity import Subject
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink.execute import DAD_TIMEOUT
 from reconciler.operations import Operation
-from reconciler.operations.outcome import Status
+from reconciler.operations.outcome import Outcome, Status
 from reconciler.operations.segment import Segment, flat, without
 from reconciler.plan import Plan
 from reconciler.plan.hold import hold
@@ -32,13 +32,20 @@ if TYPE_CHECKING:
 _DRAIN_POLL = 0.5
 # A message names at most this many differences.
 _SHOWN = 5
+# Plans that are made for one change, as long as another program is quicker than each of them.
+_PLANS = 3
 
 
 class _Failed(NamedTuple):
-    """What became of each operation after a failure, in values and in words."""
+    """What became of each operation after a failure, in values and in words.
+
+    `is_overtaken`: nothing was done, as another program has changed the sandbox since it was observed: a new plan may
+    be carried out.
+    """
 
     fates: Fates
     error: ApplyError
+    is_overtaken: bool = False
 
 
 class Failure(NamedTuple):
@@ -94,22 +101,25 @@ def apply(
     """
     with driver.lock():
         begin = time.monotonic()
-        before = preview(driver, desired, adopt=adopt)
-        accept(before)
-        check_deletions(before.plan, allowance)
-        around = checks_around(driver, desired.checks if before.plan.operations else (), tell)
-        with on_trial(trial, driver, before), scribe.change(before.plan.operations) as change:
-            ended = _carry_out(
-                driver,
-                before,
-                before.plan.segments,
-                change,
-                progress,
-                adopt=adopt,
-                all_or_nothing=all_or_nothing or trial is not None,
-                checks=around,
-                repeats=True,
-            )
+        for _ in range(_PLANS):
+            before = preview(driver, desired, adopt=adopt)
+            accept(before)
+            check_deletions(before.plan, allowance)
+            around = checks_around(driver, desired.checks if before.plan.operations else (), tell)
+            with on_trial(trial, driver, before), scribe.change(before.plan.operations) as change:
+                ended = _carry_out(
+                    driver,
+                    before,
+                    before.plan.segments,
+                    change,
+                    progress,
+                    adopt=adopt,
+                    all_or_nothing=all_or_nothing or trial is not None,
+                    checks=around,
+                    repeats=True,
+                )
+            if not (isinstance(ended, _Failed) and ended.is_overtaken):
+                break
         if isinstance(ended, _Failed):
             raise ended.error
         operations = before.plan.operations
@@ -138,32 +148,34 @@ def repair(
     """
     with driver.lock():
         begin = time.monotonic()
-        before, failure = _possible(desired, driver.observe(desired, quick=quick))
-        accept(before)
-        check_deletions(before.plan, allowance)
-        postponed = _postpone(before, postpones)
-        excused = postponed.subjects | (failure.subjects if failure else frozenset())
-        operations = flat(postponed.segments)
-        drained = all(_ends_drain(each, desired) for each in operations)
-        around = checks_around(driver, checks if operations and not drained else (), tell)
-        with (
-            on_trial(trial if operations else None, driver, before),
-            scribe.change(operations, drained=drained) as change,
-        ):
-            ended = _carry_out(
-                driver,
-                postponed.possible,
-                postponed.segments,
-                change,
-                all_or_nothing=trial is not None,
-                excused=excused,
-                checks=around,
-            )
+        for _ in range(_PLANS):
+            before, failure = _possible(desired, driver.observe(desired, quick=quick))
+            accept(before)
+            check_deletions(before.plan, allowance)
+            postponed = _postpone(before, postpones)
+            excused = postponed.subjects | (failure.subjects if failure else frozenset())
+            operations = flat(postponed.segments)
+            drained = all(_ends_drain(each, desired) for each in operations)
+            around = checks_around(driver, checks if operations and not drained else (), tell)
+            with (
+                on_trial(trial if operations else None, driver, before),
+                scribe.change(operations, drained=drained) as change,
+            ):
+                ended = _carry_out(
+                    driver,
+                    postponed.possible,
+                    postponed.segments,
+                    change,
+                    all_or_nothing=trial is not None,
+                    excused=excused,
+                    checks=around,
+                )
+            if not (isinstance(ended, _Failed) and ended.is_overtaken):
+                break
         if isinstance(ended, _Failed):
-            fates, error = ended
-            operations = fates.kept
-            subjects = frozenset(each for outcome in fates.failed for each in stuck(outcome.operation))
-            failure = Failure(subjects | (failure.subjects if failure else frozenset()), error)
+            operations = ended.fates.kept
+            subjects = frozenset(each for outcome in ended.fates.failed for each in stuck(outcome.operation))
+            failure = Failure(subjects | (failure.subjects if failure else frozenset()), ended.error)
         passed = around.passed if around else ()
         return Result(operations, time.monotonic() - begin, postponed.operations, before.plan.draining, failure, passed)
 
@@ -282,17 +294,40 @@ def _change(
             error = undone_error(outcomes, before, not_undone)
             change.fail(FAILED if not_undone else UNDONE, error)
             raise error
-        fates = recover(driver, before, outcomes, proof, held=excused, adopt=adopt)
+        overtaken = _overtaken(driver, before, outcomes, adopt=adopt)
+        fates = overtaken or recover(driver, before, outcomes, proof, held=excused, adopt=adopt)
         if fates.are_good:
             return _verify(driver, before.desired, adopt=adopt, excused=excused)
         error = kept_error(fates, before)
         change.fail(PARTLY if fates.kept else FAILED, error, _by_fate(fates))
-        return _Failed(fates, error)
+        return _Failed(fates, error, is_overtaken=overtaken is not None)
     around = before.observed.around
     if segments or around.tentative or around.dad_failed:
         return _verify(driver, before.desired, adopt=adopt, excused=excused)
     _check(before, adopt=adopt, excused=excused)
     return around
+
+
+def _overtaken(driver: Driver, before: Preview, outcomes: Sequence[Outcome], *, adopt: Adoption) -> Fates | None:
+    """Return what became of operations that failed because another program was quicker; None if it was not that.
+
+    It was, if none was done and a new look finds something else than the one that they were planned for.
+    """
+    if any(outcome.status is not Status.FAILED for outcome in outcomes):
+        return None
+    try:
+        found = preview(driver, before.desired, adopt=adopt)
+    except ReconcilerError:
+        # What became of it is told by the recovery, which looks once more.
+        return None
+    if found.observed.sandbox == before.observed.sandbox:
+        return None
+    failed = {outcome.operation for outcome in outcomes}
+    return Fates(
+        failed=tuple(outcomes),
+        not_tried=tuple(each for each in before.plan.operations if each not in failed),
+        left=len(found.plan.operations),
+    )
 
 
 def _repeat(driver: Driver, before: Preview, *, adopt: Adoption) -> Surroundings | None:

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, assert_never
 
 import pytest
@@ -371,6 +372,59 @@ def test_a_repair_returns_what_failed_and_keeps_the_rest() -> None:
     assert result.failure.subjects == {Listed("routes", ROUTE.key)}
     assert len(result.operations) == 4
     assert AddRoute(route=OTHER_ROUTE) in result.operations
+
+
+class Contested(Box):
+    """A sandbox in which another program is quicker than each of the first plans: it refuses what they begin with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.theirs: list[Route] = []
+
+    def execute(self, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+        if not self.theirs:
+            self.refused = []
+        else:
+            self.routes.append(self.theirs.pop())
+            self.refused = [ROUTE]
+        return super().execute(segments)
+
+
+def contested(plans: int) -> Contested:
+    box = Contested()
+    box.theirs = [route(f"10.9.{number}.0/24", type="blackhole") for number in range(plans)]
+    return box
+
+
+@pytest.mark.parametrize("act", [apply, partial(repair, quick=False)], ids=["apply", "repair"])
+def test_a_plan_that_was_overtaken_is_made_anew(act: Callable[[Box, Sandbox], Result]) -> None:
+    box = contested(converge._PLANS - 1)
+    result = act(box, wanted(routes=[ROUTE]))
+    assert result.failure is None
+    # What was carried out, and not what was planned at first.
+    gone = [route(f"10.9.{number}.0/24", type="blackhole") for number in (1, 0)]
+    assert set(result.operations) == {AddRoute(route=ROUTE), *(DeleteRoute(route=each) for each in gone)}
+    assert box.routes == [ROUTE]
+
+
+def test_a_program_that_is_always_quicker_is_told() -> None:
+    box = contested(99)
+    told = refused_apply(box, wanted(routes=[ROUTE]))
+    assert len(box.executed) == converge._PLANS
+    # Besides the route, there are those that the other program added.
+    assert told.counts == f"0 done and kept; {converge._PLANS - 1} not tried; {converge._PLANS + 1} left to do."
+    box = contested(99)
+    result = repair(box, wanted(routes=[ROUTE]), quick=False)
+    assert (result.operations, len(box.executed)) == ((), converge._PLANS)
+    assert result.failure is not None
+    assert result.failure.subjects == {Listed("routes", ROUTE.key)}
+
+
+def test_what_fails_for_another_reason_is_planned_once() -> None:
+    box = box_of(refused=[ROUTE])
+    planned: list[Preview] = []
+    refused_apply(box, wanted(routes=[ROUTE]), accept=planned.append)
+    assert (len(planned), box.executed) == (1, [AddRoute(route=ROUTE)])
 
 
 def test_a_repair_leaves_alone_what_is_postponed_and_needs_no_proof_of_it() -> None:

@@ -195,8 +195,10 @@ def _apply(applied: Applied, terms: _Terms, output: Output) -> None:
     report = reaching(manifest.sandbox.id, "apply", output.warn)
 
     def accept(found: Preview, driver: Driver) -> None:
-        applied.warnings += warnings([(manifest, found.observed.around)])
-        output.warn(*render_warnings(applied.warnings))
+        # It is called again if another program is quicker than the plan.
+        news = [each for each in warnings([(manifest, found.observed.around)]) if each not in applied.warnings]
+        applied.warnings += news
+        output.warn(*render_warnings(news))
         applied.planned = found.plan.operations
         if expected is not None or arguments.output != "text":
             # To hash a large table takes a while.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +13,12 @@ from reconciler import recover
 from reconciler.cli.main import main
 from reconciler.converge import repair
 from reconciler.drivers import connect
+from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import load
 from reconciler.netlink import interface
 from reconciler.operations.interface import RenameInterface
+from reconciler.operations.outcome import Outcome
+from reconciler.operations.segment import Segment, flat
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.monitor import monitored_routes
@@ -246,6 +251,33 @@ def test_what_another_program_changes_meanwhile_is_not_called_undone(
     capsys.readouterr()
     assert main(["apply", "--all-or-nothing", box.write(routes=[REFUSED])]) == 2
     assert "box is NOT as it was before: 1 differs, the first: route 203.0.113.0/24 dev eth0" in capsys.readouterr().err
+
+
+def test_a_link_that_is_renamed_under_a_plan_is_planned_anew(
+    box: Box, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ip link set eth0 down; ip link set eth0 name eth1`: a look between the two plans only for the first."""
+    box.apply(interfaces=[nic(kernel.tap())])
+    box.ip("link", "set", "eth0", "down")
+    execute = NetnsDriver.execute
+    plans: list[str] = []
+
+    def overtaken(self: NetnsDriver, segments: Sequence[Segment]) -> Iterator[list[Outcome]]:
+        if not plans:
+            box.ip("link", "set", "eth0", "name", "eth1")
+        plans.append("; ".join(each.command for each in flat(segments)))
+        return execute(self, segments)
+
+    monkeypatch.setattr(NetnsDriver, "execute", overtaken)
+    capsys.readouterr()
+    assert main(["apply", str(box.file)]) == 0
+    assert plans == ["ip link set dev eth0 up", "ip link set dev eth1 name eth0; ip link set dev eth0 up"]
+    captured = capsys.readouterr()
+    assert "applied 2 operations" in captured.out
+    # It looked twice, and warns once.
+    warned = captured.err.splitlines()
+    assert len(warned) == len(set(warned))
+    assert "UP" in json.loads(box.ip("-j", "link", "show", "dev", "eth0"))[0]["flags"]
 
 
 def test_other_sandboxes_go_on(kernel: Kernel, box: Box, capsys: pytest.CaptureFixture[str]) -> None:
