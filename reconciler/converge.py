@@ -1,4 +1,4 @@
-"""Execute a plan and verify it. Only this module and `recover`, which it calls after a failure, change sandboxes."""
+"""Make a sandbox equal to its manifest: plan, carry the plan out (`carry`), and wait for what drains."""
 
 from __future__ import annotations
 
@@ -6,46 +6,29 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.carry import Failed, carry_out, ends_drain
 from reconciler.drivers import Driver
-from reconciler.errors import ApplyError, HostError, ReconcilerError, RefusedError, VerifyError
-from reconciler.failure import check_error, kept_error, undone_error
-from reconciler.history.scribe import FAILED, PARTLY, SILENT, UNDONE, Change, Scribe
+from reconciler.errors import HostError, ReconcilerError, RefusedError, VerifyError
+from reconciler.history.scribe import SILENT, Scribe
 from reconciler.model.identity import Subject
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
-from reconciler.netlink.execute import DAD_TIMEOUT
 from reconciler.operations import Operation
-from reconciler.operations.outcome import Outcome, Status
+from reconciler.operations.outcome import Status
 from reconciler.operations.segment import Segment, flat, without
 from reconciler.plan import Plan
 from reconciler.plan.hold import hold
 from reconciler.preview import Adoption, Preview, compare, preview
-from reconciler.recover import Fates, Proof, about, execute, recover, settled, stuck, undo
-from reconciler.remaining import remaining
+from reconciler.recover import about, execute, stuck
 from reconciler.safety import Allowance, check_deletions
 from reconciler.trial import Trial, checks_around, on_trial
 
 if TYPE_CHECKING:
-    from reconciler.checks import Around
     from reconciler.model.check import Check
 
 # Seconds between two looks at servers that drain.
 _DRAIN_POLL = 0.5
-# A message names at most this many differences.
-_SHOWN = 5
 # Plans that are made for one change, as long as another program is quicker than each of them.
 _PLANS = 3
-
-
-class _Failed(NamedTuple):
-    """What became of each operation after a failure, in values and in words.
-
-    `is_overtaken`: nothing was done, as another program has changed the sandbox since it was observed: a new plan may
-    be carried out.
-    """
-
-    fates: Fates
-    error: ApplyError
-    is_overtaken: bool = False
 
 
 class Failure(NamedTuple):
@@ -107,7 +90,7 @@ def apply(
             check_deletions(before.plan, allowance)
             around = checks_around(driver, desired.checks if before.plan.operations else (), tell)
             with on_trial(trial, driver, before), scribe.change(before.plan.operations) as change:
-                ended = _carry_out(
+                ended = carry_out(
                     driver,
                     before,
                     before.plan.segments,
@@ -118,9 +101,9 @@ def apply(
                     checks=around,
                     repeats=True,
                 )
-            if not (isinstance(ended, _Failed) and ended.is_overtaken):
+            if not (isinstance(ended, Failed) and ended.is_overtaken):
                 break
-        if isinstance(ended, _Failed):
+        if isinstance(ended, Failed):
             raise ended.error
         operations = before.plan.operations
         if trial is None:
@@ -155,13 +138,13 @@ def repair(
             postponed = _postpone(before, postpones)
             excused = postponed.subjects | (failure.subjects if failure else frozenset())
             operations = flat(postponed.segments)
-            drained = all(_ends_drain(each, desired) for each in operations)
+            drained = all(ends_drain(each, desired) for each in operations)
             around = checks_around(driver, checks if operations and not drained else (), tell)
             with (
                 on_trial(trial if operations else None, driver, before),
                 scribe.change(operations, drained=drained) as change,
             ):
-                ended = _carry_out(
+                ended = carry_out(
                     driver,
                     postponed.possible,
                     postponed.segments,
@@ -170,9 +153,9 @@ def repair(
                     excused=excused,
                     checks=around,
                 )
-            if not (isinstance(ended, _Failed) and ended.is_overtaken):
+            if not (isinstance(ended, Failed) and ended.is_overtaken):
                 break
-        if isinstance(ended, _Failed):
+        if isinstance(ended, Failed):
             operations = ended.fates.kept
             subjects = frozenset(each for outcome in ended.fates.failed for each in stuck(outcome.operation))
             failure = Failure(subjects | (failure.subjects if failure else frozenset()), ended.error)
@@ -230,184 +213,6 @@ def _with_dependents(operations: Sequence[Operation], named: Collection[Operatio
             yield operation
 
 
-def _carry_out(
-    driver: Driver,
-    before: Preview,
-    segments: Sequence[Segment],
-    change: Change,
-    progress: Callable[[int, int], None] = lambda *_: None,
-    *,
-    adopt: Adoption = False,
-    all_or_nothing: bool = False,
-    excused: frozenset[Subject] = frozenset(),
-    checks: Around | None = None,
-    repeats: bool = False,
-) -> _Failed | Surroundings:
-    """Execute and verify segments. Return what surrounds the sandbox then; after a failure, what became of them.
-
-    `change` gets that failure as well, for the history. `excused`: objects that must not be changed now, so they may
-    differ. `repeats`: see `_repeat`. Raises ApplyError if everything was undone after a failure, also one of `checks`.
-    """
-    proof = Proof(driver, segments)
-    try:
-        ended = _change(
-            driver,
-            before,
-            segments,
-            proof,
-            change,
-            progress,
-            adopt=adopt,
-            all_or_nothing=all_or_nothing,
-            excused=excused,
-        )
-    except VerifyError:
-        repeated = _repeat(driver, before, adopt=adopt) if repeats else None
-        if repeated is None:
-            raise
-        ended = repeated
-    if checks and (verdicts := checks.look_after()):
-        not_undone = undo(driver, before, proof)
-        error = check_error(before, verdicts, not_undone)
-        change.fail(FAILED if not_undone else UNDONE, error)
-        raise error
-    return ended
-
-
-def _change(
-    driver: Driver,
-    before: Preview,
-    segments: Sequence[Segment],
-    proof: Proof,
-    change: Change,
-    progress: Callable[[int, int], None],
-    *,
-    adopt: Adoption,
-    all_or_nothing: bool,
-    excused: frozenset[Subject],
-) -> _Failed | Surroundings:
-    """Execute and verify segments, as `_carry_out` says, without its checks."""
-    outcomes = execute(driver, segments, progress)
-    if any(outcome.status is not Status.DONE for outcome in outcomes):
-        if all_or_nothing:
-            not_undone = undo(driver, before, proof)
-            error = undone_error(outcomes, before, not_undone)
-            change.fail(FAILED if not_undone else UNDONE, error)
-            raise error
-        overtaken = _overtaken(driver, before, outcomes, adopt=adopt)
-        fates = overtaken or recover(driver, before, outcomes, proof, held=excused, adopt=adopt)
-        if fates.are_good:
-            return _verify(driver, before.desired, adopt=adopt, excused=excused)
-        error = kept_error(fates, before)
-        change.fail(PARTLY if fates.kept else FAILED, error, _by_fate(fates))
-        return _Failed(fates, error, is_overtaken=overtaken is not None)
-    around = before.observed.around
-    if segments or around.tentative or around.dad_failed:
-        return _verify(driver, before.desired, adopt=adopt, excused=excused)
-    _check(before, adopt=adopt, excused=excused)
-    return around
-
-
-def _overtaken(driver: Driver, before: Preview, outcomes: Sequence[Outcome], *, adopt: Adoption) -> Fates | None:
-    """Return what became of operations that failed because another program was quicker; None if it was not that.
-
-    It was, if none was done and a new look finds something else than the one that they were planned for.
-    """
-    if any(outcome.status is not Status.FAILED for outcome in outcomes):
-        return None
-    try:
-        found = preview(driver, before.desired, adopt=adopt)
-    except ReconcilerError:
-        # What became of it is told by the recovery, which looks once more.
-        return None
-    if found.observed.sandbox == before.observed.sandbox:
-        return None
-    failed = {outcome.operation for outcome in outcomes}
-    return Fates(
-        failed=tuple(outcomes),
-        not_tried=tuple(each for each in before.plan.operations if each not in failed),
-        left=len(found.plan.operations),
-    )
-
-
-def _repeat(driver: Driver, before: Preview, *, adopt: Adoption) -> Surroundings | None:
-    """Apply once more what a program in the sandbox has undone meanwhile, if that was to be expected of one.
-
-    Return what surrounds the sandbox once it is as it should be; None if it is not. Nothing is deleted: what appeared
-    meanwhile is not ours to judge.
-    """
-    if not any(each.is_contested for each in before.plan.operations):
-        return None
-    segments = preview(driver, before.desired, adopt=adopt).plan.segments
-    if any(each.sign == "-" for each in flat(segments)):
-        return None
-    if any(outcome.status is not Status.DONE for outcome in execute(driver, segments)):
-        return None
-    return _verify(driver, before.desired, adopt=adopt, excused=frozenset())
-
-
-def _by_fate(fates: Fates) -> dict[str, Sequence[Operation]]:
-    failed = [each.operation for each in fates.failed]
-    return {"failed": failed, "kept": fates.kept, "undone": fates.undone, "not tried": fates.not_tried}
-
-
-def _verify(driver: Driver, desired: Sandbox, *, adopt: Adoption, excused: frozenset[Subject]) -> Surroundings:
-    """Look until duplicate address detection has ended, and return what surrounds the sandbox then.
-
-    VerifyError if the sandbox differs from its manifest.
-    """
-    found = settled(driver, desired, adopt=adopt)
-    around = found.observed.around
-    if around.dad_failed:
-        listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.dad_failed))
-        raise VerifyError(f"another host uses this address already (duplicate address detection): {listed}")
-    _check(found, adopt=adopt, excused=excused)
-    if around.tentative:
-        listed = ", ".join(f"{address} on {nic}" for nic, address in sorted(around.tentative))
-        raise VerifyError(f"still tentative after {DAD_TIMEOUT:.0f} s: {listed}")
-    return around
-
-
-def _check(found: Preview, *, adopt: Adoption, excused: frozenset[Subject]) -> None:
-    """Raise VerifyError if a sandbox differs from its manifest, or if anything is left to do.
-
-    Something can be left to do without a difference: QEMU may keep a netdev without a NIC. Objects of `excused` may
-    differ.
-    """
-    differences = [each for each in remaining(found.desired, found.observed) if each.about.isdisjoint(excused)]
-    if differences and all(each.only_mark for each in differences):
-        if adopt:
-            return
-        raise VerifyError(
-            "this kernel does not keep our mark on IPVS services, so its whole table has to count as ours: --adopt"
-        )
-    if differences:
-        words = [each.words for each in differences]
-        raise VerifyError("everything was applied, but the sandbox differs from its manifest:", more=_listed(words))
-    left = [
-        each
-        for each in found.plan.operations
-        if not _ends_drain(each, found.desired) and about(each).isdisjoint(excused)
-    ]
-    if left:
-        commands = [operation.command for operation in left]
-        raise VerifyError("everything was applied, but operations are left to do:", more=_listed(commands))
-
-
-def _listed(words: Sequence[str]) -> list[str]:
-    more = [f"  … and {len(words) - _SHOWN:,} more"] if len(words) > _SHOWN else []
-    return [f"  {each}" for each in words[:_SHOWN]] + more
-
-
-def _ends_drain(operation: Operation, desired: Sandbox) -> bool:
-    """Return whether an operation only ends a drain, which can become due at any moment."""
-    if not (desired.ipvs and desired.ipvs.drain):
-        return False
-    from reconciler.operations.ipvs import EndOperation
-
-    return isinstance(operation, EndOperation)
-
-
 def _await_drained(
     driver: Driver, desired: Sandbox, before: Plan, waiting: Callable[[int], None], scribe: Scribe, *, adopt: Adoption
 ) -> tuple[Operation, ...]:
@@ -421,7 +226,7 @@ def _await_drained(
         waiting(left)
         time.sleep(_DRAIN_POLL)
         found = preview(driver, desired, adopt=adopt).plan
-        others = {operation for operation in found.operations if not _ends_drain(operation, desired)}
+        others = {operation for operation in found.operations if not ends_drain(operation, desired)}
         ends = without(found.segments, others)
         with scribe.change(flat(ends)):
             failed = next((outcome for outcome in execute(driver, ends) if outcome.status is not Status.DONE), None)
