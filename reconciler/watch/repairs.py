@@ -23,7 +23,7 @@ class Repairs:
     """The repairs of one sandbox, for the thread that looks at it.
 
     `host_lacks`: whether the last look failed because the host lacks something, such as a device. `found_nothing`:
-    whether it found the sandbox as its manifest says.
+    whether it found the sandbox as its manifest says. `changed`: whether it changed the sandbox.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Repairs:
         self._fights, self._failures = Fights(), Failures()
         # The desired sandbox of the last repair that succeeded.
         self._applied: Sandbox | None = None
-        self.host_lacks = self.found_nothing = False
+        self.host_lacks = self.found_nothing = self.changed = False
 
     def postpone_nothing(self) -> None:
         """Forget fights and failures: a person asks for a look. For any thread."""
@@ -60,7 +60,7 @@ class Repairs:
 
     def compare(self, driver: Driver, look: Look) -> bool:
         """Compare the sandbox with its manifest, and repair it. Return whether no operation failed."""
-        self.host_lacks = self.found_nothing = False
+        self.host_lacks = self.found_nothing = self.changed = False
         if self._change:
             return self._repair(driver, look)
         check(look.manifest.sandbox, look.policy)
@@ -90,6 +90,7 @@ class Repairs:
         except RefusedError:
             self._repair_as_before(driver, look)
             raise
+        self.changed = bool(result.operations)
         if not cause:
             self._fights.record(result.operations)
         self._failures.record(result.failure.subjects if result.failure else (), result.postponed)

@@ -478,10 +478,12 @@ class Worker:
     def _seconds_to_periodic_look(self, look: Look, took: float) -> float:
         """Return the seconds until the next look that no event causes."""
         waits = [self._settings.full_look]
+        # A repair takes longer than a look, and says nothing about the next one.
+        rest = 0.0 if self._repairs.changed else REST * took
         if self.status.state is SandboxState.DRAINING:
-            waits.append(max(DRAIN, REST * took))
+            waits.append(max(DRAIN, rest))
         elif look.may_change_silently and not look.is_paused:
-            waits.append(max(self._settings.look, REST * took))
+            waits.append(max(self._settings.look, rest))
         waits += [*self._repairs.next_due(), *look.next_due()]
         if (baked := self._probation.baked_in) is not None:
             waits.append(baked)
