@@ -39,9 +39,15 @@ def script(file: str | Path, *words: str) -> str:
 
 
 @cache
+def command() -> list[str]:
+    """Return the words that run our program in a fork of a process that has imported it."""
+    return forked.start(_FOLDER / "commands")
+
+
+@cache
 def runtime() -> str:
     """Write our own program as a `kata-runtime`. Return its path, which is no other user's, as the checkout may be."""
-    return script(_RUNTIME, *forked.start(_FOLDER / "commands"))
+    return script(_RUNTIME, *command())
 
 
 write_policy(

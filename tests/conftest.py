@@ -24,6 +24,7 @@ from tests import allowed, resumed
 from tests import uml as user_mode
 from tests.examples import examples
 from tests.host import Host, started
+from tests.isolated import isolate
 from tests.libvirt.daemon import Daemon, booted
 from tests.libvirt.daemon import domain as domain_xml
 from tests.machine import Guest
@@ -41,40 +42,10 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 hypothesis.settings.load_profile("fast")
 
 _numbers = itertools.count()
-# What a host has once, and the tests that need it: a watcher's lock; the ID of kata-runtime's document, and its TAP,
-# which the demo has as well.
-_WATCHERS = tuple(
-    f"tests/watch/test_{name}.py"
-    for name in (
-        "capabilities",
-        "confirm",
-        "history",
-        "hostile_files",
-        "hostile_machines",
-        "machines",
-        "made",
-        "many",
-        "metrics",
-        "policy",
-        "room",
-        "running",
-        "truth",
-        "unit",
-        "whereabouts",
-    )
-)
-_OTHER_WATCHERS = (
-    "tests/kata/test_watched.py",
-    "tests/libvirt/test_stock.py",
-    "tests/libvirt/test_watch.py",
-    "tests/cli/test_hostile_words.py",
-    "tests/system/test_hostile_names.py",
-    "tests/system/test_not_root.py",
-    "tests/watch/page/test_watched.py",
-)
+# What a host has once, and the tests that need it: the ID of kata-runtime's document, and its TAP, which the demo has
+# as well. Of what files say, such as a watcher's lock, each process has its own: see tests/isolated.py.
 _HOST = {
-    "watcher": (*_WATCHERS, *_OTHER_WATCHERS),
-    "container": ("tests/kata/", "tests/system/test_examples.py", "tests/system/test_confirm.py"),
+    "container": ("tests/kata/", "tests/system/test_examples.py"),
     "libvirt": ("tests/libvirt/",),
     # One cluster of etcd for all of them.
     "etcd": ("tests/fleet/test_",),
@@ -147,10 +118,12 @@ _PRIVILEGED = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers, and let Ctrl-C reach the commands of tests.
+    """Declare the markers, isolate this process, and let Ctrl-C reach the commands of tests.
 
     Whatever a shell starts in the background ignores it, with all that it starts.
     """
+    if os.geteuid() == 0:
+        isolate()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, reason in _PRIVILEGED.items():
         config.addinivalue_line("markers", f"{name}: {reason}; set for every test that uses the fixture {name}")

@@ -46,6 +46,7 @@ MACS = tuple(f"02:42:20:6f:a3:{number:02x}" for number in range(1, 7))
 # Not below the IPv6 minimum (RFC 8200), where a kernel takes IPv6 off the link.
 MTUS = (1280, 1400, 1500)
 TABLES = (TABLE_MAIN, TABLE_MAIN, 100, 5000)
+DIRECT_TABLE = 7000
 IPV4_DESTINATIONS = ("0.0.0.0/0", "192.168.0.0/16", "192.168.7.0/24", "198.51.100.0/24", "198.51.100.7/32")
 IPV6_DESTINATIONS = ("::/0", "2001:db8::/32", "2001:db8:7::/48", "2001:db8:7::7/128")
 IPV4_METRICS = (0, 0, 100, 1024)
@@ -248,9 +249,8 @@ def routes(draw: st.DrawFn, nics: Sequence[Interface]) -> Route:
     if kind in REJECT_TYPES:
         return Route(dest=dest, type=kind, table=table, metric=metric, tos=tos)
     if kind in DIRECT_TYPES:
-        # All addresses as those of the sandbox, or of groups, leave no gateway: `main` is one with `local` at first.
-        others = [each for each in TABLES if each != TABLE_MAIN] if dest.endswith("/0") else [table, TABLE_LOCAL]
-        table = draw(st.sampled_from(others))
+        # All addresses as those of the sandbox, or of groups, leave no gateway in that table.
+        table = DIRECT_TABLE if dest.endswith("/0") else draw(st.sampled_from((table, TABLE_LOCAL)))
         devices = [nic.name for nic in nics] + ["lo"] * (kind == "local")
         hops: tuple[NextHop, ...] = (NextHop(device=draw(st.sampled_from(devices))),)
     else:

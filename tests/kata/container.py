@@ -6,16 +6,14 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.allowed import FILE
+from tests.allowed import FILE, command
 from tests.machine import Guest
 
 ID = "6ec7a98f0a1b2c3d"
-PROGRAM = [sys.executable, "-m", "reconciler"]
 TIMEOUT = 300.0
 
 
@@ -29,9 +27,8 @@ class Container:
     def install(self) -> None:
         """Write `kata-runtime`: our program, and where it finds the container."""
         program = self.folder / "kata-runtime"
-        words = shlex.join(PROGRAM)
         manifests = shlex.quote(str(self.folder / "sandbox.yaml"))
-        program.write_text(f'#!/bin/sh\nexec {words} "$@" --manifests {manifests} --policy {FILE}\n')
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@" --manifests {manifests} --policy {FILE}\n')
         program.chmod(0o755)
 
     def run(self, line: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +56,7 @@ class Container:
 
     def show(self) -> str:
         """Say what is in it, and what of that is not ours."""
-        return self.output(f"{shlex.join(PROGRAM)} show -o text sandbox.yaml")
+        return self.output(f"{shlex.join(command())} show -o text sandbox.yaml")
 
     def json(self, name: str, data: Any) -> None:
         """Write a file of JSON."""

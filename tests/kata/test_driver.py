@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from typing import Any
 
 import pytest
 
 from reconciler.manifest.dump import dump
+from tests.allowed import command as program
 from tests.allowed import write_policy
 from tests.ipvs.place import Vm as Table
-from tests.kata.container import ID, PROGRAM, Container
+from tests.kata.container import ID, Container
 
 NIC: dict[str, Any] = {
     "name": "eth-test",
@@ -48,7 +50,7 @@ class Manifest:
         driver = {"kata": {"id": ID, "runtime": runtime}}
         policy = write_policy(self._container.folder / "policy", runtimes=[runtime])
         self.file.write_text(dump([{"apiVersion": "reconciler/v1", "sandbox": "box", "driver": driver, **sections}]))
-        return self._container.run(" ".join([*PROGRAM, command, "--policy", policy, *words, str(self.file)]))
+        return self._container.run(shlex.join([*program(), command, "--policy", policy, *words, str(self.file)]))
 
     def apply(self, **sections: Any) -> str:
         """Apply it; it must succeed, and leave nothing to do. Give what it did."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -161,18 +161,30 @@ class Steps:
     def __init__(self, left: int) -> None:
         self._left = left
         netlink.BATCH = 1
-        for holder, name in ((netlink, "send"), *((GivenDevices, each) for each in ("begin", "end"))):
-            setattr(holder, name, self._counted(getattr(holder, name)))
+        netlink.send_all = self._each_counted(netlink.send_all)
+        for name in ("begin", "end"):
+            setattr(GivenDevices, name, self._counted(getattr(GivenDevices, name)))
 
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             answer = function(*arguments)
-            self._left -= 1
-            if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            self._count()
             return answer
 
         return call
+
+    def _each_counted(self, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def call(*arguments: Any) -> Iterator[Any]:
+            for answer in function(*arguments):
+                self._count()
+                yield answer
+
+        return call
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def is_killed_in_step(step: int, *words: str) -> bool:
