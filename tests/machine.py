@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+from typing import Any, Protocol
 
 from reconciler.guest import command
 from reconciler.guest.launch import LaunchedMachine
@@ -57,11 +58,29 @@ def _state(stat: Path) -> str:
         return "T"
 
 
+class Machine(Protocol):
+    """What runs commands, and how a manifest names it."""
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        """Give the field `driver` of a manifest."""
+
+    def run(self, *words: str, stdin: bytes = b"") -> Ran:
+        """Run a command."""
+
+    def output(self, *words: str, stdin: bytes = b"") -> str:
+        """Run what has to succeed; give what it prints."""
+
+
 @dataclass
 class Guest:
     """A sandbox that runs."""
 
     sandbox: LaunchedMachine
+
+    @property
+    def driver(self) -> dict[str, Any]:
+        return {"vm": {"name": self.sandbox.name}}
 
     def run(self, *words: str, stdin: bytes = b"") -> Ran:
         return run_command(self.sandbox.exec, list(words), stdin)

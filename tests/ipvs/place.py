@@ -18,7 +18,7 @@ from reconciler.manifest.dump import dump
 from tests.allowed import runtime
 from tests.commands import call
 from tests.kata import limits
-from tests.machine import Guest
+from tests.machine import Guest, Machine
 from tests.uml import Ran, Uml
 
 # The sandbox. No other test has a watcher for one of this name, about which a command would warn.
@@ -127,15 +127,15 @@ class TablePlace(ABC):
 
 
 @dataclass
-class Vm(TablePlace):
-    """The guest's own table, through the agent."""
+class MachineTable(TablePlace):
+    """A machine's own table, through the agent."""
 
-    guest: Guest = field(kw_only=True)
+    guest: Machine = field(kw_only=True)
     folder: Path = field(kw_only=True)
 
     @property
     def driver(self) -> dict[str, Any]:
-        return {"vm": {"name": self.guest.sandbox.name}}
+        return self.guest.driver
 
     def reconciler(self, *words: str) -> Ran:
         return Ran(*call(list(words)))
@@ -155,6 +155,13 @@ class Vm(TablePlace):
         yield
         put_back = "".join(f"echo {value} >{name}; " for name, _, value in (line.partition(":") for line in before))
         self.shell(f"{_END}; {put_back}")
+
+
+@dataclass
+class Vm(MachineTable):
+    """The own table of a guest of QEMU."""
+
+    guest: Guest = field(kw_only=True)
 
 
 @dataclass

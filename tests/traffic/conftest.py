@@ -1,32 +1,51 @@
-"""Fixtures: a guest that directs clients to real servers, and its table, which our command line writes."""
+"""Fixtures: a machine that directs clients to real servers, and its table, which our command line writes.
+
+It is User-mode Linux with our agent: without KVM, a guest of QEMU takes ten times as long for each packet. Files that
+need what only such a guest has override the fixture `machine`.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.ipvs.place import Vm
-from tests.machine import Guest
+from tests.ipvs.place import MachineTable
+from tests.machine import Machine
+from tests.resumed import USUAL
 from tests.traffic.world import World, world
+from tests.uml import KERNEL
+from tests.uml.machine import UmlMachine
+
+
+@pytest.fixture(scope="session")
+def machine(root: None, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """User-mode Linux with our agent. If another kernel than its own is asked for, a guest with that."""
+    if USUAL.kernel != KERNEL:
+        yield request.getfixturevalue("guest")
+        return
+    with tempfile.TemporaryDirectory(dir="/run") as folder:
+        yield UmlMachine(request.getfixturevalue("uml"), Path(folder, "agent.sock"))
 
 
 @pytest.fixture(scope="module")
-def built(guest: Guest) -> Iterator[World]:
-    with world(guest) as made:
+def built(machine: Machine) -> Iterator[World]:
+    with world(machine) as made:
         yield made
 
 
 @pytest.fixture
-def director(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
-    """The guest's own table, empty."""
-    made = Vm("vm", guest=guest, folder=tmp_path_factory.mktemp("vm"))
+def director(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineTable]:
+    """The machine's own table, empty."""
+    made = MachineTable("vm", guest=machine, folder=tmp_path_factory.mktemp("vm"))
     with made.begun():
         yield made
 
 
 @pytest.fixture
-def clients(built: World, director: Vm) -> Iterator[World]:
+def clients(built: World, director: MachineTable) -> Iterator[World]:
     """Clients without any connection."""
     assert director.saved() == []
     yield built

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import yaml
 
-from tests.ipvs.place import Vm
+from tests.ipvs.place import MachineTable
+from tests.machine import Guest
 from tests.traffic.world import PORT, S1, S2, SERVERS6, VIP, VIP6, World
 
 # Services with three servers each: 1,000 rules with those of the traffic.
@@ -25,7 +27,13 @@ for _number in range(_SERVICES):
     RULES += [f"-A {_key} -s rr", *(f"-a {_key} -r 10.71.0.{_host}:53 -m -w {_host}" for _host in (11, 12, 13))]
 
 
-def test_a_table_of_ipvsadm_is_adopted_under_traffic(director: Vm, clients: World) -> None:
+@pytest.fixture(scope="module")
+def machine(guest: Guest) -> Guest:
+    """A guest of QEMU, as `import` names a machine."""
+    return guest
+
+
+def test_a_table_of_ipvsadm_is_adopted_under_traffic(director: MachineTable, clients: World) -> None:
     assert len(RULES) == 1000
     director.load("\n".join(RULES) + "\n")
     table = sorted(director.saved())
@@ -46,7 +54,7 @@ def test_a_table_of_ipvsadm_is_adopted_under_traffic(director: Vm, clients: Worl
     _is_ours(director, path, ran.stdout)
 
 
-def _is_ours(director: Vm, path: str, text: str) -> None:
+def _is_ours(director: MachineTable, path: str, text: str) -> None:
     """What leaves the manifest is a deletion, and the limit guards that."""
     manifest: Any = yaml.safe_load(text)
     manifest["ipvs"]["services"] = manifest["ipvs"]["services"][:100]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.ipvs.place import Vm
+from tests.ipvs.place import MachineTable
 from tests.traffic.test_schedulers import THERE
 from tests.traffic.world import S1, S2, S3, SOURCES, VIP, VIP6, World, server
 
@@ -135,7 +135,7 @@ NAMES = {
 }
 
 
-def test_the_steps_use_every_option_that_ipvsadm_has(director: Vm) -> None:
+def test_the_steps_use_every_option_that_ipvsadm_has(director: MachineTable) -> None:
     listed = set(re.findall(r"--[a-z][a-z0-9-]+", director.output("sh", "-c", "ipvsadm --help 2>&1")))
     assert len(listed) > 30
     assert listed - (NAMES | LISTED | DAEMON) == set()
@@ -145,7 +145,7 @@ def test_the_steps_use_every_option_that_ipvsadm_has(director: Vm) -> None:
 class Adversary:
     """A table that somebody changes, and that is put right again."""
 
-    director: Vm
+    director: MachineTable
     clients: World
     path: str
     before: list[str]
@@ -174,7 +174,7 @@ class Adversary:
         self.seen.append(name)
 
 
-def begun(director: Vm, clients: World) -> Adversary:
+def begun(director: MachineTable, clients: World) -> Adversary:
     director.apply(**MANIFEST)
     groups = []
     for each in LIVE:
@@ -188,7 +188,7 @@ def begun(director: Vm, clients: World) -> Adversary:
     return made
 
 
-def test_whatever_ipvsadm_does_is_seen_and_undone_by_one_apply(director: Vm, clients: World) -> None:
+def test_whatever_ipvsadm_does_is_seen_and_undone_by_one_apply(director: MachineTable, clients: World) -> None:
     adversary = begun(director, clients)
     for name, lines in STEPS.items():
         adversary.change(name, "ipvsadm -R", lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.ipvs.place import Vm
+from tests.ipvs.place import MachineTable
 from tests.traffic.world import S1, S2, S3, SERVERS6, VIP, VIP6, World, server, servers
 
 RR: dict[str, Any] = {"tcp": f"{VIP}:80", "scheduler": "rr", "servers": servers(S1, S2)}
@@ -16,7 +16,7 @@ WRR: dict[str, Any] = {
 RR6: dict[str, Any] = {"tcp": f"[{VIP6}]:80", "scheduler": "rr", "servers": servers(*SERVERS6)}
 
 
-def test_connections_are_spread_as_the_scheduler_says(director: Vm, clients: World) -> None:
+def test_connections_are_spread_as_the_scheduler_says(director: MachineTable, clients: World) -> None:
     director.apply(services=[RR, WRR, RR6])
     assert clients.connect("rr", 8, 80).spread == {S1: 4, S2: 4}
     assert clients.connect("wrr", 8, 81).spread == {S1: 6, S2: 2}
@@ -27,7 +27,7 @@ def test_connections_are_spread_as_the_scheduler_says(director: Vm, clients: Wor
         assert clients.prove(group).alive
 
 
-def test_no_edit_breaks_a_connection(director: Vm, clients: World) -> None:
+def test_no_edit_breaks_a_connection(director: MachineTable, clients: World) -> None:
     """Of its own server and service, or of another; the connections send all the while, and are answered."""
     other = {"udp": f"{VIP}:53", "servers": servers(S1)}
     director.apply(services=[RR, RR6, other])

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from tests.ipvs.place import ID, Vm
+from tests.ipvs.place import ID, MachineTable
 from tests.traffic.world import S1, S2, S3, VIP, World, servers
 from tests.uml import Ran
 
@@ -24,7 +24,7 @@ def section(web: list[str], *, closed: bool = False) -> list[dict[str, Any]]:
     return [web_, *tls, {"udp": f"{VIP}:53", "scheduler": "rr", "servers": servers(S1, S3)}]
 
 
-def cost(director: Vm, **sections: Any) -> dict[str, Any]:
+def cost(director: MachineTable, **sections: Any) -> dict[str, Any]:
     """Return what `diff` says that a manifest of these sections cuts, without connections that end by themselves.
 
     The kernel keeps connections of a server that was removed, and counts them once it is there again. So a server may
@@ -49,7 +49,7 @@ def living(clients: World, group: str, expected: int) -> int:
     return found
 
 
-def test_servers_and_services_cost_what_is_lost(director: Vm, clients: World) -> None:
+def test_servers_and_services_cost_what_is_lost(director: MachineTable, clients: World) -> None:
     director.apply(services=section([S1, S2]))
     clients.connect("web", COUNT, 80, pace=0)
     clients.connect("tls", FLOWS, 81, pace=0)
@@ -85,7 +85,7 @@ def test_servers_and_services_cost_what_is_lost(director: Vm, clients: World) ->
     assert living(clients, "web", COUNT // 2) == COUNT // 2
 
 
-def test_a_route_takes_connections_of_a_director_and_its_own(director: Vm, clients: World) -> None:
+def test_a_route_takes_connections_of_a_director_and_its_own(director: MachineTable, clients: World) -> None:
     director.apply(services=section([S1, S2]))
     clients.connect("web", COUNT, 80, pace=0)
     assert clients.prove("web").alive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.ipvs.place import ID, Vm
+from tests.ipvs.place import ID, MachineTable
 from tests.traffic.process import kill_at, waiting
 from tests.traffic.world import PORT, S1, S2, S3, VIP, World, server, servers
 
@@ -20,7 +20,7 @@ def web(*listed: dict[str, Any], port: int = 80) -> dict[str, Any]:
     return {"tcp": f"{VIP}:{port}", "scheduler": "rr", "servers": listed}
 
 
-def threshold(director: Vm, address: str) -> tuple[int, int] | None:
+def threshold(director: MachineTable, address: str) -> tuple[int, int] | None:
     """Give weight and upper threshold of a server, as the real ipvsadm tells them; None if it has gone."""
     rows = [line.split() for line in director.thresholds() if f"> {address}:" in line]
     weights = [line.split()[-1] for line in director.saved() if line.startswith("-a") and f" {address}:" in line]
@@ -28,7 +28,7 @@ def threshold(director: Vm, address: str) -> tuple[int, int] | None:
 
 
 def test_a_draining_server_is_left_by_its_clients_only_however_often_apply_is_killed(
-    director: Vm, clients: World
+    director: MachineTable, clients: World
 ) -> None:
     before = {"services": [web(FIRST, KEPT), OTHER], "drain": LONG}
     director.apply(**before)
@@ -60,7 +60,7 @@ def test_a_draining_server_is_left_by_its_clients_only_however_often_apply_is_ki
     assert clients.prove("old").alive
 
 
-def test_a_draining_server_goes_as_soon_as_its_connections_have_ended(director: Vm, clients: World) -> None:
+def test_a_draining_server_goes_as_soon_as_its_connections_have_ended(director: MachineTable, clients: World) -> None:
     director.apply(services=[web(FIRST, KEPT, port=82), OTHER], drain=LONG)
     clients.connect("old", 4, 82)
     with waiting(director.manifest(services=[web(KEPT, port=82), OTHER], drain=LONG)) as apply:
@@ -71,7 +71,7 @@ def test_a_draining_server_goes_as_soon_as_its_connections_have_ended(director: 
     assert threshold(director, S2) == (3, 0)
 
 
-def test_at_the_deadline_what_drains_goes_although_clients_are_there_still(director: Vm, clients: World) -> None:
+def test_at_the_deadline_what_drains_goes_although_clients_stay(director: MachineTable, clients: World) -> None:
     """Of a service that stays, and of one that is removed, which then goes as well; killed just before, by the next."""
     director.apply(services=[web(FIRST, KEPT), OTHER], drain=SHORT)
     clients.connect("old", 4, 80)
@@ -94,7 +94,7 @@ def test_at_the_deadline_what_drains_goes_although_clients_are_there_still(direc
     assert "in sync" in director.reconciler("diff", path).stdout
 
 
-def test_a_client_that_is_to_stay_with_its_server_leaves_one_that_drains(director: Vm, clients: World) -> None:
+def test_a_client_that_belongs_to_a_server_leaves_one_that_drains(director: MachineTable, clients: World) -> None:
     persistent = web(FIRST, KEPT) | {"persistent": 300}
     settings = {"sysctls": {"expire_quiescent_template": 1}, "drain": LONG}
     director.apply(services=[persistent], **settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.ipvs.place import Vm
+from tests.ipvs.place import MachineTable
 from tests.ipvs.rules import rules
 from tests.traffic.world import PORT, S1, S2, SERVERS6, VIP, VIP6, World
 
@@ -20,7 +20,7 @@ LINES = [*rules(80), *OURS, *rules(80, first=80), *STAYS]
 COUNT = 50
 
 
-def begin(director: Vm, clients: World) -> dict[str, Any]:
+def begin(director: MachineTable, clients: World) -> dict[str, Any]:
     manifest = {"rules": "\n".join(LINES)}
     director.apply(**manifest)
     clients.connect("active", COUNT, 80)
@@ -31,7 +31,7 @@ def begin(director: Vm, clients: World) -> dict[str, Any]:
 
 
 def test_all_connections_live_through_a_flush_from_which_one_service_of_the_family_is_left(
-    director: Vm, clients: World
+    director: MachineTable, clients: World
 ) -> None:
     manifest = begin(director, clients)
     left = {line.split()[2] for line in STAYS}
@@ -43,7 +43,7 @@ def test_all_connections_live_through_a_flush_from_which_one_service_of_the_fami
         assert clients.prove(group).alive, group
 
 
-def test_idle_connections_live_through_a_full_flush(director: Vm, clients: World) -> None:
+def test_idle_connections_live_through_a_full_flush(director: MachineTable, clients: World) -> None:
     """Active ones that send before the first service is back get a reset from the director itself."""
     manifest = begin(director, clients)
     director.clear()

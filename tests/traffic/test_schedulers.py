@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from reconciler.model.ipvs import SCHEDULERS
-from tests.ipvs.place import Vm
+from tests.ipvs.place import MachineTable
 from tests.resumed import USUAL
 from tests.traffic.process import kill_at, waiting
 from tests.traffic.world import (
@@ -81,7 +81,7 @@ CANNOT_DRAIN = {"dh"}
 MH = Case(150, "mh", ("mh-port",))
 
 
-def begun(director: Vm, clients: World, cases: list[Case]) -> dict[Case, str]:
+def begun(director: MachineTable, clients: World, cases: list[Case]) -> dict[Case, str]:
     """Have clients at all services; give the server of each that most of its old ones are with."""
     director.apply(services=[*(case.service() for case in cases), REST], drain=LONG)
     leaving = {}
@@ -93,7 +93,7 @@ def begun(director: Vm, clients: World, cases: list[Case]) -> dict[Case, str]:
     return leaving
 
 
-def manifest(director: Vm, leaving: dict[Case, str], **more: Any) -> str:
+def manifest(director: MachineTable, leaving: dict[Case, str], **more: Any) -> str:
     services = [*(case.service(address) for case, address in leaving.items()), REST]
     return director.manifest(services=services, **({"drain": LONG} | more))
 
@@ -116,11 +116,11 @@ def refused(clients: World, cases: dict[Case, str], seconds: float, *, left: boo
     return found
 
 
-def ours(director: Vm) -> list[str]:
+def ours(director: MachineTable) -> list[str]:
     return sorted(line for line in director.saved() if ":99 " not in line)
 
 
-def test_nobody_is_refused_while_a_server_drains(director: Vm, clients: World) -> None:
+def test_nobody_is_refused_while_a_server_drains(director: MachineTable, clients: World) -> None:
     leaving = begun(director, clients, CASES)
     path = manifest(director, leaving)
     drains = {case: address for case, address in leaving.items() if case.scheduler not in CANNOT_DRAIN}
@@ -146,7 +146,7 @@ def test_nobody_is_refused_while_a_server_drains(director: Vm, clients: World) -
 
 
 @pytest.mark.parametrize("case", [MH, MH._replace(scheduler="sh", flags=())], ids=["mh", "sh"])
-def test_killed_at_every_step_it_ends_as_the_manifest_says(director: Vm, clients: World, case: Case) -> None:
+def test_killed_at_every_step_it_ends_as_the_manifest_says(director: MachineTable, clients: World, case: Case) -> None:
     director.apply(services=[case.service(S1), REST], drain=LONG)
     expected = ours(director)
     leaving = dict.fromkeys(begun(director, clients, [case]), S1)
@@ -166,7 +166,7 @@ def test_killed_at_every_step_it_ends_as_the_manifest_says(director: Vm, clients
     assert ours(director) == expected
 
 
-def test_who_is_refused_at_weight_0_was_warned_of(director: Vm, clients: World) -> None:
+def test_who_is_refused_at_weight_0_was_warned_of(director: MachineTable, clients: World) -> None:
     # Of one kind, five warnings are shown.
     cases = [each for each in CASES if each.vip == VIP and (each.flags or each.scheduler in {"mh", "sh", "dh", "wlc"})]
     leaving = begun(director, clients, cases)
@@ -185,7 +185,8 @@ def test_who_is_refused_at_weight_0_was_warned_of(director: Vm, clients: World) 
 # The director is a server as well, at an address of its own and at one of lo.
 _SERVE = f"""
 cd {FOLDER}
-python3.11 -I -S peer.py serve {PORT} 127.0.0.1 10.70.0.1 >director.log 2>&1 </dev/null &
+python=$(command -v python3.11 || command -v python3)
+$python -I -S peer.py serve {PORT} 127.0.0.1 10.70.0.1 >director.log 2>&1 </dev/null &
 echo $! >>pids
 tries=0
 until [ "$(grep -c ' 0A ' /proc/net/tcp)" -ge 4 ]; do
@@ -196,7 +197,7 @@ done
 """
 
 
-def test_what_was_warned_of_gets_no_answer_and_what_is_beside_it_does(director: Vm, clients: World) -> None:
+def test_what_was_warned_of_gets_no_answer_and_what_is_beside_it_does(director: MachineTable, clients: World) -> None:
     """A server at a loopback address, and answers to single packets."""
     director.shell(_SERVE)
     single = {"onePacket": True, "servers": [server(S1)]}

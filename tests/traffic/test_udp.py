@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.ipvs.place import Vm
+from tests.ipvs.place import MachineTable
+from tests.machine import Guest
 from tests.traffic.process import kill_at, waiting
 from tests.traffic.world import S1, S2, S3, VIP, World, servers
 from tests.watch.running import until
@@ -24,11 +25,17 @@ TCP = {"tcp": f"{VIP}:80", "scheduler": "rr", "servers": servers(S2, S3)}
 _ports = itertools.count(5300)
 
 
+@pytest.fixture(scope="module")
+def machine(guest: Guest) -> Guest:
+    """A guest of QEMU, which has `conntrack`."""
+    return guest
+
+
 @dataclass
 class Flows:
     """A service of UDP, and what is remembered of its clients."""
 
-    director: Vm
+    director: MachineTable
     tracking: int
     port: int
 
@@ -68,7 +75,7 @@ class Flows:
 
 
 @pytest.fixture(params=[0, 1], ids=["conntrack-0", "conntrack-1"])
-def flows(request: pytest.FixtureRequest, director: Vm) -> Iterator[Flows]:
+def flows(request: pytest.FixtureRequest, director: MachineTable) -> Iterator[Flows]:
     director.shell("modprobe nf_conntrack_netlink; conntrack -F 2>/dev/null")
     yield Flows(director, request.param, next(_ports))
     director.shell("conntrack -F 2>/dev/null")
@@ -153,7 +160,7 @@ def test_a_flow_that_is_silent_for_a_while_is_not_left_with_a_removed_server(cli
 
 
 @pytest.mark.parametrize("flows", [0], indirect=True)
-def test_flows_end_with_the_last_service_of_their_family(director: Vm, clients: World, flows: Flows) -> None:
+def test_flows_end_with_the_last_service_of_their_family(director: MachineTable, clients: World, flows: Flows) -> None:
     director.apply(services=[flows.service(S1, S2)])
     clients.flow("flows", 4, flows.port)
     assert clients.prove("flows").alive

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.machine import Guest
+from tests.machine import Machine
 from tests.traffic import peer
 
 SERVERS = S1, S2, S3 = ("10.71.0.11", "10.71.0.12", "10.71.0.13")
@@ -76,10 +76,11 @@ route add local {SOURCES6}/64 dev lo
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 cd {FOLDER}
 ulimit -n 8192
+python=$(command -v python3.11 || command -v python3)
 start() {{
     name=$1
     shift
-    ip netns exec $name python3.11 -I -S peer.py "$@" >$name.log 2>&1 </dev/null &
+    ip netns exec $name $python -I -S peer.py "$@" >$name.log 2>&1 </dev/null &
     echo $! >>pids
 }}
 start servers serve {PORT} {" ".join((*SERVERS, *SERVERS6))}
@@ -155,7 +156,7 @@ class Tried:
 class World:
     """The clients."""
 
-    guest: Guest
+    guest: Machine
     _groups: list[str] = field(default_factory=list)
 
     def connect(self, group: str, count: int, port: int, *, pace: int = PACE, vip: str = VIP) -> Fared:
@@ -203,7 +204,7 @@ class World:
 
 
 @contextmanager
-def world(guest: Guest) -> Iterator[World]:
+def world(guest: Machine) -> Iterator[World]:
     """Build it, and take it away again."""
     script = Path(peer.__file__).read_bytes()
     ran = guest.run("sh", "-ec", _BEGIN, stdin=script)

@@ -1,8 +1,9 @@
 """A Linux of its own as a process of this host (User-mode Linux), with what the kernel of this host may lack: IPVS.
 
 A system call takes longer there than on the host. All else is as fast, where a machine without KVM is slow in all. So
-our command line runs there on namespaces of a host, and a machine is for what needs a machine. Debian's package has one
-kernel, 6.1. Its files are those of this host; what is written there stays in its memory.
+our command line runs there on namespaces of a host, and it is a machine of our agent (`tests/uml/machine.py`) for what
+needs neither QEMU nor another kernel: Debian's package has one, KERNEL. Its files are those of this host; what is
+written there stays in its memory.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 # What `make setup` unpacks Debian's packages into.
 PACKAGES = REPOSITORY / ".uml"
 PROGRAM = PACKAGES / "usr/bin/linux.uml"
-MEMORY = "1G"
+KERNEL, MEMORY = "6.1", "1G"
 # It ends with this process, and all of its own processes end with it.
 _MORTAL = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child")
 # Seconds for a command, and for the start and the end of the whole.
@@ -59,13 +61,17 @@ class Uml:
         self._files = 0
         inside_reads, self._requests = os.pipe()
         self._answers, inside_writes = os.pipe()
+        # The lines of the agent there: see tests/uml/machine.py.
+        self.line, inside_line = socket.socketpair()
+        self.read, inside_read = socket.socketpair()
         words = [
             *_MORTAL,
             str(PROGRAM),
             "quiet",
             f"mem={MEMORY}",
             *("root=/dev/root", "rootfstype=hostfs", f"rootflags={folder}", "ro", "init=/init"),
-            *("con=null", "con0=null,fd:1", f"ssl0=fd:{inside_reads},fd:{inside_writes}", "ssl=null"),
+            *("con=null", "con0=null,fd:1", f"ssl0=fd:{inside_reads},fd:{inside_writes}"),
+            *(f"ssl1=fd:{inside_line.fileno()}", f"ssl2=fd:{inside_read.fileno()}", "ssl=null"),
             *(f"PACKAGES={PACKAGES}", f"REPOSITORY={REPOSITORY}", f"PYTHON={sys.executable}"),
         ]
         with self._log.open("w") as log:
@@ -74,11 +80,13 @@ class Uml:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=(inside_reads, inside_writes),
+                pass_fds=(inside_reads, inside_writes, inside_line.fileno(), inside_read.fileno()),
                 start_new_session=True,
             )
         os.close(inside_reads)
         os.close(inside_writes)
+        inside_line.close()
+        inside_read.close()
         self._partial = bytearray()
 
     def await_start(self) -> None:
@@ -119,6 +127,8 @@ class Uml:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         os.close(self._answers)
+        self.line.close()
+        self.read.close()
 
     def _ask(self, request: dict[str, Any]) -> Ran:
         os.write(self._requests, json.dumps(request).encode() + b"\n")

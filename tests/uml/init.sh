@@ -31,6 +31,11 @@ ip link set lo up
 cd $REPOSITORY
 exec 3<>/dev/ttyS0
 stty raw -echo <&3
+exec 4<>/dev/ttyS1 5<>/dev/ttyS2
+stty raw -echo <&4
+stty raw -echo <&5
+$PYTHON -m tests.uml.agent <&4 >&5 2>/dev/null &
+exec 4<&- 5<&-
 $PYTHON -m tests.uml.worker <&3 >&3
 echo o >/proc/sysrq-trigger
 sleep 10
