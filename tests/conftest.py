@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,10 @@ from tests.host import Host, started
 from tests.isolated import isolate
 from tests.libvirt.daemon import Daemon, booted
 from tests.libvirt.daemon import domain as domain_xml
-from tests.machine import Guest
-from tests.uml import Uml
+from tests.machine import Guest, Machine
+from tests.resumed import USUAL
+from tests.uml import KERNEL, Uml
+from tests.uml.machine import UmlMachine
 
 # The environment names a guest that runs already: each mutation of tests/mutations.py is a process, and a boot would
 # cost it most.
@@ -353,6 +356,16 @@ def uml(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Uml]:
     """The User-mode Linux of all tests of a process; each leaves it as it was."""
     with user_mode.started(tmp_path_factory.mktemp("uml")) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def machine(root: None, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """User-mode Linux with our agent. If another kernel than its own is asked for, a guest with that."""
+    if USUAL.kernel != KERNEL:
+        yield request.getfixturevalue("guest")
+        return
+    with tempfile.TemporaryDirectory(dir="/run") as folder:
+        yield UmlMachine(request.getfixturevalue("uml"), Path(folder, "agent.sock"))
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ipvs.place import Domain, Kata, Netns, TablePlace, Vm
-from tests.machine import Guest
+from tests.ipvs.place import Domain, Kata, MachineTable, Netns, TablePlace, Vm
+from tests.machine import Guest, Machine
 
 # kata-runtime tells no thresholds, settings and marks: to its driver all of the table is ours. What is about them is
 # tested where they are told; that a manifest for it is refused if it says them, in tests/manifest/bad/kata.py.
@@ -22,9 +22,12 @@ def where(request: pytest.FixtureRequest, root: None, tmp_path_factory: pytest.T
         with daemon.entered():
             yield Domain("libvirt", guest=machine, folder=tmp_path_factory.mktemp("libvirt"))
         return
-    if request.param != "netns":
-        kind = {"vm": Vm, "kata": Kata}[request.param]
-        yield kind(request.param, guest=request.getfixturevalue("guest"), folder=tmp_path_factory.mktemp("vm"))
+    folder = tmp_path_factory.mktemp("vm")
+    if request.param == "vm":
+        yield MachineTable("vm", guest=request.getfixturevalue("machine"), folder=folder)
+        return
+    if request.param == "kata":
+        yield Kata("kata", guest=request.getfixturevalue("guest"), folder=folder)
         return
     yield Netns("netns", host=request.getfixturevalue("uml"))
 
@@ -37,8 +40,16 @@ def place(where: TablePlace) -> Iterator[TablePlace]:
 
 
 @pytest.fixture
+def reached(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineTable]:
+    """The own table of a machine that our agent leads to, empty."""
+    made = MachineTable("vm", guest=machine, folder=tmp_path_factory.mktemp("vm"))
+    with made.begun():
+        yield made
+
+
+@pytest.fixture
 def vm(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
-    """The guest's own table, empty."""
+    """The own table of a guest of QEMU, empty: for what is about QEMU, or needs programs that only the guest has."""
     made = Vm("vm", guest=guest, folder=tmp_path_factory.mktemp("vm"))
     with made.begun():
         yield made

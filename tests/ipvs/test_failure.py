@@ -17,7 +17,7 @@ import pytest
 
 from tests import resumed
 from tests.ipvs import halted as halting
-from tests.ipvs.place import ID, Vm
+from tests.ipvs.place import ID, MachineTable, Vm
 from tests.ipvs.rules import rules
 from tests.machine import freeze
 
@@ -38,10 +38,10 @@ def with_refused(lines: list[str], refused: list[str]) -> str:
     return "\n".join(lines[:middle] + refused + lines[middle:]) + "\n"
 
 
-def literal(vm: Vm, text: str) -> str:
+def literal(reached: MachineTable, text: str) -> str:
     """Write a manifest with rules as people write it; give its path."""
     indented = text.replace("\n", "\n    ").rstrip(" ")
-    return vm.file("literal.yaml", f"{vm.text().replace('ipvs: {}', 'ipvs:')}  rules: |\n    {indented}")
+    return reached.file("literal.yaml", f"{reached.text().replace('ipvs: {}', 'ipvs:')}  rules: |\n    {indented}")
 
 
 def spawn(*words: str) -> subprocess.Popen[str]:
@@ -67,12 +67,12 @@ def failure(stderr: str) -> str:
     return "\n".join(line for line in stderr.splitlines() if ": warning: " not in line)
 
 
-def test_a_refused_server_is_reported_with_its_text_and_the_other_19_999_are_in_place(vm: Vm) -> None:
+def test_a_refused_server_is_reported_with_its_text_and_the_other_19_999_are_in_place(reached: MachineTable) -> None:
     lines = [*RULES[:-4], "-A -t 10.99.0.1:80 -s rr", "-a -t 10.99.0.1:80 -r 10.9.9.1:80 -m -w 1"]
     text = with_refused(lines, REFUSED_SERVER)
     assert text.count("\n") == 20_000
-    path = literal(vm, text)
-    ran = vm.reconciler("apply", path)
+    path = literal(reached, text)
+    ran = reached.reconciler("apply", path)
     assert (ran.status, ran.stdout) == (2, "")
     said = failure(ran.stderr).splitlines()
     assert said[:2] == [
@@ -81,21 +81,21 @@ def test_a_refused_server_is_reported_with_its_text_and_the_other_19_999_are_in_
     ]
     assert said[2].startswith(f"  from {path}:")
     assert said[-1] == "  19,999 done and kept; 1 left to do. To have all or nothing: --all-or-nothing."
-    assert sorted(vm.saved()) == sorted([*lines, REFUSED_SERVER[0]])
+    assert sorted(reached.saved()) == sorted([*lines, REFUSED_SERVER[0]])
     # Nothing is left of the failure once the rule is taken out.
-    assert vm.reconciler("apply", literal(vm, "\n".join([*lines, REFUSED_SERVER[0]]))).status == 0
+    assert reached.reconciler("apply", literal(reached, "\n".join([*lines, REFUSED_SERVER[0]]))).status == 0
 
 
-def test_a_refused_service_is_named_and_so_are_its_servers(vm: Vm) -> None:
+def test_a_refused_service_is_named_and_so_are_its_servers(reached: MachineTable) -> None:
     lines = rules(3)
     # A newer kernel has it, and then has it no more.
-    vm.shell("rmmod ip_vs_twos 2>/dev/null || true; rm -f /lib/modules/*/kernel/net/netfilter/ipvs/ip_vs_twos.*")
-    ran = vm.reconciler("apply", literal(vm, with_refused(lines, REFUSED_SERVICE)))
+    reached.shell("rmmod ip_vs_twos 2>/dev/null || true; rm -f /lib/modules/*/kernel/net/netfilter/ipvs/ip_vs_twos.*")
+    ran = reached.reconciler("apply", literal(reached, with_refused(lines, REFUSED_SERVICE)))
     assert ran.status == 2
     said = failure(ran.stderr)
     assert f"{ID}: 2 of 14 operations failed: ipvsadm -A -t 10.1.0.9:80 -s twos\n  the kernel: No such file" in said
     assert "  ipvsadm -a -t 10.1.0.9:80 -r 10.9.9.1:80 -m -w 1: its service could not be added\n" in said
-    assert sorted(vm.saved()) == sorted(lines)
+    assert sorted(reached.saved()) == sorted(lines)
 
 
 BEFORE: dict[str, Any] = {
@@ -127,54 +127,56 @@ AFTER: dict[str, Any] = {
 }
 
 
-def settings(vm: Vm) -> str:
-    return vm.shell("ipvsadm -L --timeout; cat /proc/sys/net/ipv4/vs/conntrack /proc/sys/net/ipv4/vs/drop_entry")
+def settings(reached: MachineTable) -> str:
+    return reached.shell("ipvsadm -L --timeout; cat /proc/sys/net/ipv4/vs/conntrack /proc/sys/net/ipv4/vs/drop_entry")
 
 
-def test_all_or_nothing_leaves_everything_as_it_was(vm: Vm) -> None:
-    vm.apply(**BEFORE)
-    before, set_before = vm.table(), settings(vm)
-    ran = vm.reconciler("apply", "--all-or-nothing", vm.manifest(**AFTER))
+def test_all_or_nothing_leaves_everything_as_it_was(reached: MachineTable) -> None:
+    reached.apply(**BEFORE)
+    before, set_before = reached.table(), settings(reached)
+    ran = reached.reconciler("apply", "--all-or-nothing", reached.manifest(**AFTER))
     assert (ran.status, ran.stdout) == (2, "")
     assert "ipvsadm -a -t [fd00::1]:80 -r [fe80::9]:80 -m -w 1\n  the kernel: Invalid argument" in ran.stderr
     assert "undone" in ran.stderr
     assert f"{ID} is as it was before." in ran.stderr
-    after = vm.table()
+    after = reached.table()
     assert [sorted(part) for part in after] == [sorted(part) for part in before]
-    assert settings(vm) == set_before
-    assert vm.diff(**BEFORE) == []
+    assert settings(reached) == set_before
+    assert reached.diff(**BEFORE) == []
 
 
-def test_all_or_nothing_of_20_000_rules(vm: Vm) -> None:
-    path = literal(vm, with_refused(RULES[:-4], REFUSED_SERVER))
-    ran = vm.reconciler("apply", "--all-or-nothing", path)
+def test_all_or_nothing_of_20_000_rules(reached: MachineTable) -> None:
+    path = literal(reached, with_refused(RULES[:-4], REFUSED_SERVER))
+    ran = reached.reconciler("apply", "--all-or-nothing", path)
     assert (ran.status, ran.stdout) == (2, "")
     assert "all 19,997 undone" in ran.stderr
     assert f"{ID} is as it was before." in ran.stderr
-    assert vm.saved() == []
+    assert reached.saved() == []
 
 
 @pytest.mark.parametrize("command", ["validate", "diff", "apply"])
-def test_a_wrong_rule_on_line_19_999_refuses_the_file_before_anything_is_touched(vm: Vm, command: str) -> None:
-    vm.load("-A -t 10.1.0.1:80 -s rr\n")
+def test_a_wrong_rule_on_line_19_999_refuses_the_file_before_anything_is_touched(
+    reached: MachineTable, command: str
+) -> None:
+    reached.load("-A -t 10.1.0.1:80 -s rr\n")
     wrong = "-a -t 10.11.9.250:80 -r 10.9.9.300:80 -m"
     lines = [*RULES[:19_998], wrong, RULES[19_999]]
-    vm.file("web.rules", "\n".join(lines))
-    ran = vm.reconciler(command, vm.manifest(rulesFile="web.rules"))
+    reached.file("web.rules", "\n".join(lines))
+    ran = reached.reconciler(command, reached.manifest(rulesFile="web.rules"))
     assert (ran.status, ran.stdout) == (2, "")
     message = '-r 10.9.9.300:80: "10.9.9.300" is not an IP address (host names are not looked up)'
-    assert ran.stderr.startswith(f"{vm.folder}/web.rules:19999:1: {message}\n19999 | {wrong}\n")
-    path = literal(vm, "\n".join(lines))
-    ran = vm.reconciler(command, path)
+    assert ran.stderr.startswith(f"{reached.folder}/web.rules:19999:1: {message}\n19999 | {wrong}\n")
+    path = literal(reached, "\n".join(lines))
+    ran = reached.reconciler(command, path)
     assert (ran.status, ran.stdout) == (2, "")
     at = Path(path).read_text().splitlines().index(f"    {wrong}") + 1
     assert ran.stderr.startswith(f"{path}:{at}:5: ipvs.rules line 19999: {message}\n")
-    assert vm.saved() == ["-A -t 10.1.0.1:80 -s rr"]
+    assert reached.saved() == ["-A -t 10.1.0.1:80 -s rr"]
 
 
-def test_deletions_beyond_the_limit_are_refused(vm: Vm) -> None:
+def test_deletions_beyond_the_limit_are_refused(reached: MachineTable) -> None:
     lines = rules(10)
-    vm.apply(rules="\n".join(lines))
+    reached.apply(rules="\n".join(lines))
     first = "\n".join(lines[:4])
     for text, words in (
         # 9 of 10 services, 27 of 30 servers.
@@ -182,32 +184,32 @@ def test_deletions_beyond_the_limit_are_refused(vm: Vm) -> None:
         # All services are kept, and 24 of 30 servers are not.
         ("\n".join(line for number, line in enumerate(lines) if number < 8 or line.startswith("-A")), "24 of 30"),
     ):
-        ran = vm.reconciler("apply", vm.manifest(rules=text))
+        ran = reached.reconciler("apply", reached.manifest(rules=text))
         assert (ran.status, ran.stdout) == (3, "")
         assert words in ran.stderr
         assert "--allow-delete" in ran.stderr
-        assert sorted(vm.saved()) == sorted(lines)
-    ran = vm.reconciler("apply", vm.manifest(services=[]))
+        assert sorted(reached.saved()) == sorted(lines)
+    ran = reached.reconciler("apply", reached.manifest(services=[]))
     assert ran.status == 3
     assert "all 10" in ran.stderr
-    assert vm.reconciler("apply", "--allow-delete", "26", vm.manifest(rules=first)).status == 3
-    assert vm.reconciler("apply", "--allow-delete", "27", vm.manifest(rules=first)).status == 0
-    assert sorted(vm.saved()) == sorted(lines[:4])
+    assert reached.reconciler("apply", "--allow-delete", "26", reached.manifest(rules=first)).status == 3
+    assert reached.reconciler("apply", "--allow-delete", "27", reached.manifest(rules=first)).status == 0
+    assert sorted(reached.saved()) == sorted(lines[:4])
     # The last service is all of them.
-    assert vm.reconciler("apply", vm.manifest(services=[])).status == 3
-    assert vm.reconciler("apply", vm.manifest(rules="")).status == 2
-    assert sorted(vm.saved()) == sorted(lines[:4])
-    assert vm.reconciler("apply", "--allow-delete", "100%", vm.manifest(services=[])).status == 0
-    assert vm.saved() == []
+    assert reached.reconciler("apply", reached.manifest(services=[])).status == 3
+    assert reached.reconciler("apply", reached.manifest(rules="")).status == 2
+    assert sorted(reached.saved()) == sorted(lines[:4])
+    assert reached.reconciler("apply", "--allow-delete", "100%", reached.manifest(services=[])).status == 0
+    assert reached.saved() == []
 
 
-def test_killed_at_any_point_and_run_again(vm: Vm, repeats: Callable[[int], int]) -> None:
+def test_killed_at_any_point_and_run_again(reached: MachineTable, repeats: Callable[[int], int]) -> None:
     """Of a restore, then of 15,000 edits: each process that is killed leaves a table that the next goes on with."""
     seed = time.time_ns()
     dice = random.Random(seed)
     for weight in (1, 7):
         lines = rules(weight=weight)
-        path = vm.manifest(rules="\n".join(lines))
+        path = reached.manifest(rules="\n".join(lines))
         killed = 0
         for pause in (0.0, *(dice.uniform(0.01, 0.5) for _ in range(repeats(4)))):
             process = halted(dice.randint(1, BATCHES), path)
@@ -217,21 +219,21 @@ def test_killed_at_any_point_and_run_again(vm: Vm, repeats: Callable[[int], int]
             process.kill()
             process.communicate()
             killed += process.returncode == -signal.SIGKILL
-        ran = vm.reconciler("apply", path)
+        ran = reached.reconciler("apply", path)
         assert ran.status == 0, f"{ran} (seed {seed})"
-        assert sorted(vm.saved()) == sorted(lines), f"seed {seed}"
+        assert sorted(reached.saved()) == sorted(lines), f"seed {seed}"
         assert killed
 
 
-def test_what_was_set_for_a_moment_by_a_process_that_was_killed_is_put_back(vm: Vm) -> None:
-    vm.apply(services=BEFORE["services"])
-    vm.shell("echo 2 >/proc/sys/net/ipv4/vs/expire_nodest_conn")
-    vm.apply(services=BEFORE["services"])
-    assert vm.shell("cat /proc/sys/net/ipv4/vs/expire_nodest_conn").strip() == "0"
+def test_what_was_set_for_a_moment_by_a_process_that_was_killed_is_put_back(reached: MachineTable) -> None:
+    reached.apply(services=BEFORE["services"])
+    reached.shell("echo 2 >/proc/sys/net/ipv4/vs/expire_nodest_conn")
+    reached.apply(services=BEFORE["services"])
+    assert reached.shell("cat /proc/sys/net/ipv4/vs/expire_nodest_conn").strip() == "0"
 
 
-def test_two_at_once_are_one_and_one_that_says_so(vm: Vm) -> None:
-    path = vm.manifest(rules="\n".join(RULES))
+def test_two_at_once_are_one_and_one_that_says_so(reached: MachineTable) -> None:
+    path = reached.manifest(rules="\n".join(RULES))
     processes = [spawn("apply", path) for _ in range(2)]
     ended = [(*process.communicate(timeout=600), process.returncode) for process in processes]
     codes = sorted(code for _, _, code in ended)
@@ -239,7 +241,7 @@ def test_two_at_once_are_one_and_one_that_says_so(vm: Vm) -> None:
     for _, stderr, code in ended:
         if code:
             assert "another" in stderr, stderr
-    assert sorted(vm.saved()) == sorted(RULES)
+    assert sorted(reached.saved()) == sorted(RULES)
 
 
 @contextmanager

@@ -6,28 +6,13 @@ need what only such a guest has override the fixture `machine`.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.ipvs.place import MachineTable
 from tests.machine import Machine
-from tests.resumed import USUAL
 from tests.traffic.world import World, world
-from tests.uml import KERNEL
-from tests.uml.machine import UmlMachine
-
-
-@pytest.fixture(scope="session")
-def machine(root: None, request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """User-mode Linux with our agent. If another kernel than its own is asked for, a guest with that."""
-    if USUAL.kernel != KERNEL:
-        yield request.getfixturevalue("guest")
-        return
-    with tempfile.TemporaryDirectory(dir="/run") as folder:
-        yield UmlMachine(request.getfixturevalue("uml"), Path(folder, "agent.sock"))
 
 
 @pytest.fixture(scope="module")

@@ -66,12 +66,20 @@ def _carry(listener: socket.socket, line: socket.socket, read: socket.socket) ->
             elif client is None and listener in ready:
                 client, _ = listener.accept()
             elif client in ready and client:
-                if data := client.recv(room):
+                if data := _received(client, room):
                     line.sendall(data)
                     room -= len(data)
                 else:
                     client.close()
                     client = None
+
+
+def _received(client: socket.socket, size: int) -> bytes:
+    try:
+        return client.recv(size)
+    except ConnectionResetError:
+        # It was killed.
+        return b""
 
 
 def _sent(client: socket.socket, data: bytes) -> bool:
