@@ -164,10 +164,11 @@ def _derived_differences(desired: Sandbox, observed: Observed) -> Iterator[Diffe
             yield Difference(f"interfaces: {words}", frozenset((Listed("routes", route.key),)))
         if derived.lacks_link_local(nic):
             yield Difference(f"interfaces: {nic.name} has lost its link-local address", frozenset((Nic(nic.name),)))
-        for address in (*derived.managed(nic), *(each.address for each in kept.addresses)):
+        keys = {each.address: each.key for each in kept.addresses}
+        for address, key in ({each: each for each in derived.managed(nic)} | keys).items():
             if derived.is_lost(address, nic):
-                words = f"interfaces: address {address} of {nic.name} has lost its route in table local"
-                yield Difference(words, frozenset((NicAddress(nic.name, address),)))
+                words = f"interfaces: address {key} of {nic.name} has lost its route in table local"
+                yield Difference(words, frozenset((NicAddress(nic.name, key),)))
 
 
 def _table_differences(desired: Ipvs, observed: Ipvs) -> Iterator[Difference]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_network
 from typing import Any
 
 from hypothesis import strategies as st
@@ -81,6 +81,8 @@ IPV6_LINK_LOCAL = "fe80::1"
 
 _OWN_HOSTS = (2, 3, 4)
 _GATEWAY_HOSTS = (1, 200)
+# The peer of a host is that of this number and its own.
+_PEERS = 10
 
 
 def subnets(number: int) -> tuple[str, str, str]:
@@ -90,12 +92,16 @@ def subnets(number: int) -> tuple[str, str, str]:
 
 def addresses(number: int) -> st.SearchStrategy[Address]:
     """Addresses of the host device of a number: in its subnets, never one of `gateways`; IPv6 without detection."""
-    return st.builds(_address, st.sampled_from(subnets(number)), st.sampled_from(_OWN_HOSTS))
+    has_peer = st.sampled_from((False, False, True))
+    return st.builds(_address, st.sampled_from(subnets(number)), st.sampled_from(_OWN_HOSTS), has_peer, st.booleans())
 
 
-def _address(subnet: str, host: int) -> Address:
+def _address(subnet: str, host: int, has_peer: bool, is_alone: bool) -> Address:
+    """An address, maybe with a peer, which is of the subnet as well, or is alone in its own."""
     network = ip_network(subnet)
-    return Address(address=f"{network[host]}/{network.prefixlen}", dad=network.version == 4)
+    length = network.max_prefixlen if has_peer and is_alone else network.prefixlen
+    peer = str(network[host + _PEERS]) if has_peer else None
+    return Address(address=f"{network[host]}/{length}", peer=peer, dad=network.version == 4)
 
 
 @st.composite
@@ -116,9 +122,9 @@ def _optional(address: Address, of_network: dict[str, Any]) -> Address:
 def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr: str) -> Interface:
     """The NIC with one queue of the host device of a number, under a name and MAC address of the caller's choice."""
     count = draw(st.integers(0, ADDRESSES_MAX))
-    own = draw(st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.key))
+    own = draw(st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.host))
     of_network = {network(subnet): draw(options()) for subnet in subnets(number)}
-    own = [_optional(each, of_network[network(each.address)]) for each in own]
+    own = [_optional(each, of_network.get(each.subnet, {})) for each in own]
     return Interface(
         name=name,
         device=device,
@@ -179,7 +185,7 @@ def _ports(each: Interface, made: Sequence[Interface]) -> st.SearchStrategy[Inte
 def gateways(interface: Interface, *, ipv6: bool) -> list[tuple[str, bool]]:
     """Gateways of a family on the link of an interface, and whether that must be said (`on_link`)."""
     # Without a connected route, nothing is on the link.
-    networks = sorted({str(ip_interface(each).network) for each in interface.prefixes})
+    networks = sorted(each for each in set(interface.connected) if not each.endswith(("/32", "/128")))
     reached = [
         (str(network[host]), False)
         for network in map(ip_network, networks)

@@ -75,7 +75,7 @@ def _is_whole(interface: Interface, left: list[str]) -> bool:
 
     Add to `left` what it cannot say.
     """
-    words = [f"address {address_words(each)}" for each in interface.addresses if each.peer or each.opaque]
+    words = [f"address {address_words(each)}" for each in interface.addresses if each.opaque]
     words += [f"{name} {value}" for name, value in unsayable(interface.made).items()] if interface.made else []
     left += [f"interfaces: {interface.name}: no manifest can express its {each}" for each in words]
     return not words

@@ -76,7 +76,7 @@ def _inexpressible(sandbox: Sandbox) -> Iterator[str]:
     """Yield the words of our objects of which a manifest can express only a part, or nothing."""
     for interface in sandbox.interfaces or ():
         for address in interface.addresses:
-            if address.peer or address.opaque:
+            if address.opaque:
                 yield f"interfaces: address {address_words(address)} of {interface.name}"
     for route in sandbox.routes or ():
         if route.opaque or not is_expressible(route):
@@ -89,10 +89,6 @@ def expressible(found: Observed) -> Sandbox:
     """Return what a manifest can express: without servers that drain, but with the time that they have left."""
     sandbox = replace(
         found.sandbox,
-        interfaces=tuple(
-            replace(each, addresses=tuple(address for address in each.addresses if address.peer is None))
-            for each in found.sandbox.interfaces or ()
-        ),
         routes=tuple(filter(is_expressible, found.sandbox.routes or ())),
     )
     ipvs = found.sandbox.ipvs

@@ -248,7 +248,7 @@ class _Nic(NamedTuple):
     @classmethod
     def of(cls, owned: OwnedLink, addresses: list[LinkAddress], wish: Interface | None, place: _Place) -> Self:
         """Return a link of ours."""
-        return cls(owned, addresses, wish, {each.address: each.label for each in wish.addresses} if wish else {}, place)
+        return cls(owned, addresses, wish, {each.key: each.label for each in wish.addresses} if wish else {}, place)
 
     def is_managed(self, address: LinkAddress) -> bool:
         """Return whether the kernel manages an address: link-local, from a router advertisement, or leased.
@@ -257,7 +257,7 @@ class _Nic(NamedTuple):
         """
         if address.from_kernel or address.address == self._link_local():
             return True
-        return not address.permanent and address.address not in self.labels
+        return not address.permanent and address.key not in self.labels
 
     def _link_local(self) -> str:
         """Return the link-local address that the kernel makes of the MAC address; a person may have added it again."""
@@ -350,8 +350,8 @@ def _around(
     return Surroundings(
         links=frozenset(link.name for link in links if link.index not in own),
         addresses=frozenset((name, each.address) for name, nic in names for each in nic.managed()),
-        tentative=frozenset((name, each.address) for name, nic in names for each in nic.tentative()),
-        dad_failed=frozenset((name, each.address) for name, nic in names for each in nic.addresses if each.dad_failed),
+        tentative=frozenset((name, each.key) for name, nic in names for each in nic.tentative()),
+        dad_failed=frozenset((name, each.key) for name, nic in names for each in nic.addresses if each.dad_failed),
         local=None if addresses is None else frozenset(a.address.partition("/")[0] for a in addresses),
         loopback=all(link.up for link in links if link.name == LOOPBACK),
         no_carrier=frozenset(d for d, nic in nics.items() if nic.owned.link.up and not nic.owned.link.carrier),

@@ -99,7 +99,7 @@ def set_link_command(
 
 def address_command(verb: str, device: str, address: Address) -> str:
     """Return the command that does `verb` (add, replace, del) to an address of a NIC."""
-    words = [f"ip address {verb}", _prefix_words(address), "dev", quote(device)]
+    words = [f"ip address {verb}", address.key, "dev", quote(device)]
     if verb != "del":
         words += [*["nodad"] * (not address.dad), *replace(address, opaque=()).words]
     return " ".join(words)
@@ -107,21 +107,13 @@ def address_command(verb: str, device: str, address: Address) -> str:
 
 def address_words(address: Address) -> str:
     """Return an address as iproute2 shows it, with what no manifest can express."""
-    return " ".join([_prefix_words(address), *["nodad"] * (not address.dad), *address.words])
-
-
-def _prefix_words(address: Address) -> str:
-    if address.peer is None:
-        return address.address
-    # The length is that of the peer.
-    _, _, length = address.address.partition("/")
-    return f"{address.host} peer {address.peer}/{length}"
+    return " ".join([address.key, *["nodad"] * (not address.dad), *address.words])
 
 
 def await_command(device: str, address: Address) -> str:
     """Return a shell loop that waits until an IPv6 address is no longer tentative."""
     listing = f"ip -6 address show dev {quote(device)} tentative"
-    return f"while {listing} | grep -qF ' {address.address} '; do sleep 0.1; done"
+    return f"while {listing} | grep -qF ' {address.key} '; do sleep 0.1; done"
 
 
 def route_command(verb: str, route: Route) -> str:

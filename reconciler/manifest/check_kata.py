@@ -51,7 +51,7 @@ def _of_interface(interface: Interface) -> Iterator[tuple[str, str]]:
         yield "addresses", "kata-runtime supports only one address per interface"
     if not all(address.dad for address in interface.addresses):
         yield "addresses", "kata-runtime cannot skip duplicate address detection"
-    if any(address.words for address in interface.addresses):
+    if any(address.words or address.peer for address in interface.addresses):
         yield "addresses", "kata-runtime cannot set anything of an address but the address itself"
     if interface.sysctls:
         yield "sysctls", "kata-runtime cannot set sysctls"

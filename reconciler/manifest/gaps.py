@@ -96,7 +96,7 @@ def _merge(imported: Imported, pieces: list[tuple[Position, Link]], head: Sandbo
         *others, last = missing
         words = f"{', '.join(others)} or {last}" if others else last
         imported.add_skipped(position, f"{first.name}: no file says {words}")
-    addresses = {each.address: each for _, link in pieces for each in link.addresses}
+    addresses = {each.key: each for _, link in pieces for each in link.addresses}
     attributes = ((each.field, _latest(imported, pieces, each.field)) for each in ATTRIBUTES)
     return Interface(
         name=first.name,
@@ -165,8 +165,8 @@ def _leave_out(imported: Imported, partial: set[tuple[str, str]]) -> None:
         else:
             kept.append((position, entry))
     imported.neighbours = kept
-    own = {each.name: [address.address for address in each.addresses] for _, each in imported.interfaces}
-    hosts = {prefix.partition("/")[0] for prefixes in own.values() for prefix in prefixes}
+    own = {each.name: each.connected for _, each in imported.interfaces}
+    hosts = {address.host for _, each in imported.interfaces for address in each.addresses}
     _filter_routes(imported, lambda route: _without_device(route, absent) or _without_source(route, partial, hosts))
     # Only routes without a gateway, which need no other route, lead to gateways.
     on_link = OnLink(own, [route for _, route in imported.routes])

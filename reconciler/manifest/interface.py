@@ -42,6 +42,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
             findings.append(Finding((*path, field), message))
     addresses: dict[str, Address] = {}
     subnets: dict[str, tuple[str, int, bool]] = {}
+    listed: list[tuple[Path, Address]] = []
     for index, item in enumerate(data.get("addresses", ())):
         where = (*path, "addresses", index)
         try:
@@ -49,16 +50,18 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         except ValueError as error:
             findings.append(Finding(where, str(error)))
             continue
-        # A link can have an IPv6 address only once, whatever the prefix length.
-        key = address.host if is_ipv6(address.address) else address.key
+        # A link can have an IPv6 address only once, whatever the prefix length; an IPv4 address once in a network.
+        key = address.host if is_ipv6(address.address) else f"{address.host} {address.subnet}"
         if key in addresses:
-            findings.append(Finding(where, f"{address.address} is listed twice"))
+            findings.append(Finding(where, f"{address.key} is listed twice"))
         addresses[key] = address
         # The kernel makes one connected route of a network, and takes one scope (__inet_insert_ifa).
-        subnet, options = network(address.address), (address.scope, address.metric, address.noprefixroute)
+        subnet, options = address.subnet, (address.scope, address.metric, address.noprefixroute)
         if subnets.setdefault(subnet, options) != options:
-            message = f"{address.address} has another scope, metric or noprefixroute than another address of {subnet}"
+            message = f"{address.key} has another scope, metric or noprefixroute than another address of {subnet}"
             findings.append(Finding(where, message))
+        listed.append((where, address))
+    findings += _of_peers(listed)
     findings += (Finding((*path, *where), message) for where, message in _of_our_own(data))
     sysctls = read_of_nic(data, path, findings)
     made = made_links.read(kind, data, path, findings) if kind else None
@@ -92,10 +95,25 @@ def _of_our_own(data: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
             yield ("altnames", index), f"{name}: names that begin with {OWN_ALTNAMES} are marks of reconciler itself"
 
 
+def _of_peers(addresses: Sequence[tuple[Path, Address]]) -> Iterator[Finding]:
+    hosts, peers = {each.host for _, each in addresses}, set[str]()
+    for path, address in addresses:
+        peer = address.peer
+        if peer in hosts:
+            yield Finding((*path, "peer"), f"{peer} is an address of the interface itself")
+        if peer in peers:
+            message = f"{peer} is the peer of another address, with which the kernel deletes the route to it"
+            yield Finding((*path, "peer"), message)
+        if peer and is_ipv6(peer):
+            peers.add(peer)
+
+
 def _read_address(item: str | Mapping[str, Any], nic: Mapping[str, Any]) -> Address:
     mtu = nic.get("mtu", 0)
     data: Mapping[str, Any] = {"address": item} if isinstance(item, str) else item
-    text = data["address"]
+    text, peer = data["address"], None
+    if "peer" in data:
+        text, peer = _with_peer(text, data["peer"])
     prefix = parse_prefix(text)
     if "/" not in text:
         length = 64 if is_ipv6(text) else 24
@@ -106,13 +124,31 @@ def _read_address(item: str | Mapping[str, Any], nic: Mapping[str, Any]) -> Addr
     if prefix.startswith("::1/"):
         raise ValueError(f"{text} is the loopback address, which only lo has")
     ipv6 = len(packed) == 16
-    if not ipv6 and length < 31 and prefix == network(prefix):
+    if not ipv6 and peer is None and length < 31 and prefix == network(prefix):
         raise ValueError(f"{text} is the address of the network itself; a host needs one within it")
     if ipv6 and 0 < mtu < IPV6_MIN_MTU:
         raise ValueError(f"{text} needs an MTU of at least {IPV6_MIN_MTU} (RFC 8200); this interface has {mtu}")
     if not ipv6 and "dad" in data:
         raise ValueError(f"{text} is IPv4; duplicate address detection (dad) is IPv6 only")
-    return Address(address=prefix, dad=data.get("dad", True), **_options(data, text, nic["name"], ipv6=ipv6))
+    options = _options(data, text, nic["name"], ipv6=ipv6)
+    return Address(address=prefix, peer=peer, dad=data.get("dad", True), **options)
+
+
+def _with_peer(text: str, other: str) -> tuple[str, str]:
+    """Return an address with the prefix length of its peer, and the peer. ValueError if they do not fit."""
+    peer, _, length = parse_prefix(other).partition("/")
+    host, has_length, _ = text.partition("/")
+    if has_length:
+        raise ValueError(f"{text} has a peer, so the prefix length is that of the peer; write {host}")
+    if "/" not in other:
+        raise ValueError(f"the peer {other} has no prefix length; for a single host, write {other}/{length}")
+    if is_ipv6(host) != is_ipv6(peer):
+        raise ValueError(f"{text} and its peer {other} are not of the same family")
+    if not is_unicast(peer):
+        raise ValueError(f"the peer {other} is not a unicast address")
+    if parse_prefix(host).partition("/")[0] == peer:
+        raise ValueError(f"{text} is its own peer; for an address without a peer, write {host}/{length}")
+    return f"{host}/{length}", peer
 
 
 def _options(data: Mapping[str, Any], text: str, name: str, *, ipv6: bool) -> dict[str, Any]:
@@ -156,9 +192,11 @@ def write(interface: Interface) -> dict[str, Any]:
 
 
 def _write_address(address: Address) -> str | dict[str, Any]:
+    host, _, length = address.address.partition("/")
     data = {
         field: value
         for field, value, unset in (
+            ("peer", f"{address.peer}/{length}" if address.peer else None, None),
             ("dad", address.dad, True),
             ("label", address.label, None),
             ("scope", address.scope, "global"),
@@ -167,7 +205,7 @@ def _write_address(address: Address) -> str | dict[str, Any]:
         )
         if value != unset
     }
-    return {"address": address.address, **data} if data else address.address
+    return {"address": host if address.peer else address.address, **data} if data else address.address
 
 
 def is_name(text: str) -> bool:
@@ -254,8 +292,8 @@ class _Interfaces(ListSection[Interface]):
         for interface in observed.sandbox.interfaces or ():
             yield self.words(interface)
             for address in interface.addresses:
-                failed = (interface.name, address.address) in around.dad_failed
-                tentative = (interface.name, address.address) in around.tentative
+                failed = (interface.name, address.key) in around.dad_failed
+                tentative = (interface.name, address.key) in around.tentative
                 yield f"  {address_words(address)}{' tentative' * tentative}{' duplicate' * failed}"
             yield from (f"  {full_name(interface.name, name)} = {value}" for name, value in interface.sysctls)
 

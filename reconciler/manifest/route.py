@@ -241,7 +241,7 @@ def _route_devices(
     Most routes of a long list share a few next hops, so each of those is looked at once.
     """
     names = {interface.name: interface for interface in interfaces if interface}
-    own = {name: interface.prefixes for name, interface in names.items()}
+    own = {name: interface.connected for name, interface in names.items()}
     links = _Links(names, unsure, misnamed, OnLink(own, (route for route in routes if route)))
     verdicts: dict[tuple[NextHop, int], tuple[str, str] | None] = {}
     for index, route in enumerate(routes):

@@ -30,17 +30,19 @@ def connected_routes(name: str, addresses: Iterable[Address]) -> Iterator[Route]
     """Yield the routes of the table `main` that the kernel adds for addresses of the NIC `name`, one for each network.
 
     For IPv4, its source is the first address of the network, which also decides about its metric and whether there is
-    one; a host address has none. For IPv6, there is one for each metric.
+    one; a host address has none. For IPv6, there is one for each metric, and one to each peer.
     """
     seen = set()
     for address in addresses:
-        table, dest, metric, _, _ = connected_key(address.address, address.metric)
-        ipv6 = is_ipv6(dest)
-        place = (dest, metric) if ipv6 else dest
-        if not (place in seen or address.noprefixroute or dest.endswith("/32") or dest.startswith("0.")):
-            yield _direct(name, dest, table=table, metric=metric, source=None if ipv6 else address.host)
-        if not (ipv6 and address.noprefixroute):
-            seen.add(place)
+        ipv6, connected = is_ipv6(address.address), address.connected
+        for subnet in address.networks:
+            table, dest, metric, _, _ = connected_key(subnet, address.metric)
+            place = (dest, metric) if ipv6 else dest
+            is_made = dest in connected and (ipv6 or dest != f"{address.host}/32") and not dest.startswith("0.")
+            if is_made and place not in seen:
+                yield _direct(name, dest, table=table, metric=metric, source=None if ipv6 else address.host)
+            if is_made or not ipv6:
+                seen.add(place)
 
 
 def derived_routes(
@@ -51,7 +53,11 @@ def derived_routes(
     `managed`: the addresses of the NIC that the kernel manages. The routes of a network that has such an address, for
     example from a router advertisement, may have its source or its lifetime: they are left out.
     """
-    found = _derived(name, tuple(addresses), tuple(managed), ipv6=state.ipv6)
+    # The one to the peer of an IPv6 address comes after its duplicate address detection.
+    settled = (
+        replace(each, peer=None) if each.peer and each.address in state.unsettled else each for each in addresses
+    )
+    found = _derived(name, tuple(settled), tuple(managed), ipv6=state.ipv6)
     return iter(found) if not state.table else (replace(each, table=state.table) for each in found)
 
 
@@ -59,13 +65,14 @@ def derived_routes(
 @lru_cache(maxsize=256)
 def _derived(name: str, addresses: Sequence[Address], managed: Sequence[str], *, ipv6: bool) -> tuple[Route, ...]:
     shared = {network(each) for each in managed}
-    alone = [each for each in addresses if network(each.address) not in shared]
+    alone = [each for each in addresses if each.subnet not in shared]
     found = [*_ipv4_entries(name, alone), *connected_routes(name, alone)]
     if ipv6:
         found.append(_direct(name, _MULTICAST, kind="multicast", table=TABLE_LOCAL, metric=IPV6_CONNECTED_METRIC))
         local = filter(is_link_local, managed)
         found += (_direct(name, network(each), metric=IPV6_CONNECTED_METRIC) for each in local)
-    return tuple(found)
+    # An address that has several peers has one entry of the table `local`.
+    return tuple(dict.fromkeys(found))
 
 
 def _ipv4_entries(name: str, addresses: Iterable[Address]) -> Iterator[Route]:
@@ -73,7 +80,7 @@ def _ipv4_entries(name: str, addresses: Iterable[Address]) -> Iterator[Route]:
     for address in addresses:
         if is_ipv6(address.address):
             continue
-        subnet = network(address.address)
+        subnet = address.subnet
         is_first = subnet not in primaries
         primary = primaries.setdefault(subnet, address.host)
         yield _direct(name, f"{address.host}/32", kind="local", table=TABLE_LOCAL, source=primary)

@@ -35,7 +35,7 @@ class HostDevice:
 
 @dataclass(frozen=True, slots=True)
 class NicAddress:
-    """An address (`address/length`) of a NIC, which is named as in the sandbox."""
+    """An address of a NIC, which is named as in the sandbox, by its key: `address/length`, or with its peer."""
 
     nic: str
     address: str

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reconciler.model.address import is_ipv6, network
 from reconciler.model.attribute import Attributes
 from reconciler.model.made import Made
 from reconciler.model.mark import OWN_ALTNAMES
@@ -51,15 +52,24 @@ def is_link_name(name: str) -> bool:
     )
 
 
+def address_key(prefix: str, peer: str | None) -> str:
+    """Return what identifies an address on its NIC, in the words of iproute2: the length is behind the peer."""
+    if peer is None:
+        return prefix
+    host, _, length = prefix.partition("/")
+    return f"{host} peer {peer}/{length}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """An address of a NIC: canonical `address/length` with its host bits. `dad` is always True for IPv4.
 
-    `label` (None: the name of the NIC) and `scope` are of IPv4. `metric` is that of the connected route, 0 if the
-    kernel chooses it; with `noprefixroute` there is none.
-    The other fields are those of an observed address, or of one that the kernel has lost. `peer`: the other end, to
-    which the length belongs. `protocol`: what made it, 0 if that is not known; it is not compared. `opaque`: what no
-    manifest can express, in the words of iproute2, such as `autojoin`; such an address always differs.
+    `peer`: the other end of the link, to which the length of an IPv4 address belongs. `label` (None: the name of the
+    NIC) and `scope` are of IPv4. `metric` is that of the connected route, 0 if the kernel chooses it; with
+    `noprefixroute` there is none.
+    The other fields are those of an observed address, or of one that the kernel has lost. `protocol`: what made it, 0
+    if that is not known; it is not compared. `opaque`: what no manifest can express, in the words of iproute2, such as
+    `autojoin`; such an address always differs.
     """
 
     address: str
@@ -74,13 +84,38 @@ class Address:
 
     @property
     def key(self) -> str:
-        """Return the address and its peer, which identify it on its NIC."""
-        return f"{self.address} peer {self.peer}" if self.peer else self.address
+        """Return the address and its peer, which identify it on its NIC, in the words of iproute2."""
+        return address_key(self.address, self.peer)
 
     @property
     def host(self) -> str:
         """Return the address without its prefix length."""
         return self.address.partition("/")[0]
+
+    @property
+    def subnet(self) -> str:
+        """Return its network: of an IPv4 address with a peer, that of the peer."""
+        _, _, length = self.address.partition("/")
+        return network(self.address if self.peer is None or is_ipv6(self.peer) else f"{self.peer}/{length}")
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Return the networks to which the kernel makes connected routes, also if `noprefixroute` keeps one away."""
+        return (self.subnet, *self.of_peer)
+
+    @property
+    def of_peer(self) -> tuple[str, ...]:
+        """Return the network of the route that the kernel makes to the peer of each IPv6 address that has one.
+
+        It deletes that route with the address, even if another one has that peer (net/ipv6/addrconf.c:
+        __ipv6_ifa_notify).
+        """
+        return (f"{self.peer}/128",) if self.peer and is_ipv6(self.peer) else ()
+
+    @property
+    def connected(self) -> tuple[str, ...]:
+        """Return the networks to which the kernel makes connected routes."""
+        return self.of_peer if self.noprefixroute else self.networks
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -124,9 +159,9 @@ class Interface:
     marked: bool = field(default=True, compare=False)
 
     @property
-    def prefixes(self) -> list[str]:
-        """Return the addresses to whose networks the kernel makes a connected route."""
-        return [each.address for each in self.addresses if not each.noprefixroute]
+    def connected(self) -> list[str]:
+        """Return the networks to which the kernel makes connected routes."""
+        return [network for each in self.addresses for network in each.connected]
 
     @property
     def key(self) -> str:

@@ -18,7 +18,7 @@ from reconciler.errors import ProtocolError
 from reconciler.model.derived import is_link_local
 from reconciler.model.fact import Fact
 from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress
-from reconciler.model.interface import KERNEL_LINK_LOCAL
+from reconciler.model.interface import KERNEL_LINK_LOCAL, address_key
 from reconciler.netlink import interface, message, neighbour, route, rule
 from reconciler.netlink.engine import Engine, local_engine
 
@@ -46,7 +46,7 @@ _TEXT_MAX = 255
 # IFA_F_TENTATIVE, _DADFAILED, _OPTIMISTIC, _DEPRECATED.
 _PASSING_FLAGS = 0x40 | 0x08 | 0x04 | 0x20
 _ADDRESS_FIELDS = {1: "peer", 3: "label", 4: "broadcast", 9: "metric", 11: "protocol"}
-_IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 2, 3, 6, 8, 11
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 1, 2, 3, 6, 8, 11
 _FOREVER = 0xFFFFFFFF
 _ROUTE_FIELDS = {
     5: "gateway",
@@ -134,7 +134,9 @@ def _address(payload: bytes, names: Mapping[int, str]) -> Fact | None:
     if family not in _SIZES:
         return None
     found = dict(message.attributes(payload, _IFADDRMSG.size))
-    address = f"{inet_ntop(family, found.get(_IFA_LOCAL, found.get(1, b'')))}/{length}"
+    packed = found.get(_IFA_ADDRESS, b"")
+    own, other = (inet_ntop(family, each) for each in (found.get(_IFA_LOCAL, packed), packed))
+    address = address_key(f"{own}/{length}", other if other != own else None)
     flags = _number(found, _IFA_FLAGS, old_flags) & ~_PASSING_FLAGS
     lifetimes = struct.unpack_from("=II", found.get(_IFA_CACHEINFO, b"\xff" * 8))
     life = " ".join("forever" if each == _FOREVER else "limited" for each in lifetimes)

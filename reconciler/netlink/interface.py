@@ -16,7 +16,15 @@ from typing import Any, assert_never
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, last_address, split_prefix, unpack
 from reconciler.model.attribute import Attributes, changed
-from reconciler.model.interface import KERNEL_LINK_LOCAL, NAME_MAX, UNKNOWN_STATE, Address, LinkState, Origin
+from reconciler.model.interface import (
+    KERNEL_LINK_LOCAL,
+    NAME_MAX,
+    UNKNOWN_STATE,
+    Address,
+    LinkState,
+    Origin,
+    address_key,
+)
 from reconciler.model.route import SCOPES
 from reconciler.netlink import altnames, attribute, message
 from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddress
@@ -143,6 +151,11 @@ class LinkAddress:
     opaque: tuple[str, ...] = ()
 
     @property
+    def key(self) -> str:
+        """Return what identifies it on its link, as of `model.interface.Address`."""
+        return address_key(self.address, self.peer)
+
+    @property
     def from_kernel(self) -> bool:
         """Return whether the kernel has made it: loopback, link-local, from a router advertisement."""
         return self.protocol in _IFAPROT_KERNEL
@@ -150,11 +163,12 @@ class LinkAddress:
     def to_model(self, link: Link, wishes: Mapping[str, str | None]) -> Address:
         """Return the address as a manifest would describe it, with what it cannot describe.
 
-        `wishes`: desired address → label. A number that the kernel has put into a label is none, unless it is desired.
+        `wishes`: key of a desired address → label. A number that the kernel has put into a label is none, unless it is
+        desired.
         """
         ours = self.label.startswith(link.name)
         label = self.label if ours and self.label != link.name else None
-        if label and self.address in wishes and label != wishes[self.address]:
+        if label and self.key in wishes and label != wishes[self.key]:
             label = None if _NUMBERED.fullmatch(label.removeprefix(link.name)) else label
         words = () if ours or not self.label else (f"label {self.label}",)
         return Address(

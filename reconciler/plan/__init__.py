@@ -202,7 +202,7 @@ def _awaits(
     return [
         AwaitAddress(device=device, address=address)
         for device, address, added in addresses.ipv6
-        if address.host in sources and address.dad and (added or (device, address.address) in tentative)
+        if address.host in sources and address.dad and (added or (device, address.key) in tentative)
     ]
 
 

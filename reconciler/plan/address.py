@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reconciler.diff import diff
-from reconciler.model.address import is_ipv6, network
+from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Address, Interface
 from reconciler.model.route import IPV6_CONNECTED_METRIC, TABLE_MAIN, Route, connected_key
 from reconciler.model.sandbox import Surroundings
@@ -92,20 +92,21 @@ def _primaries(interface: Interface) -> set[str]:
     Of the others, the kernel keeps the routes that name them as their source where the link itself goes
     (fib_del_ifaddr, with in_dev->dead).
     """
-    first = {network(each.address): each.host for each in reversed(interface.addresses) if not is_ipv6(each.address)}
+    first = {each.subnet: each.host for each in reversed(interface.addresses) if not is_ipv6(each.address)}
     return set(first.values())
 
 
 def passes_for_connected(route: Route, device: str) -> bool:
     """Return whether the kernel may delete an IPv6 route with an address, in place of the connected one of the NIC.
 
-    The kernel chooses the first route without a gateway, by metric (addrconf_get_prefix_route).
+    The kernel chooses the first route without a gateway, by metric (addrconf_get_prefix_route). In place of the one to
+    a peer, it may be one with a gateway.
     """
     return (
         route.is_ipv6
         and route.table == TABLE_MAIN
         and route.metric <= IPV6_CONNECTED_METRIC
-        and any(hop.device == device and hop.gateway is None for hop in route.nexthops)
+        and any(hop.device == device and (hop.gateway is None or route.dest.endswith("/128")) for hop in route.nexthops)
     )
 
 
@@ -125,7 +126,11 @@ def _plan_nic(
     if old and old.name in links.downed | links.ipv6_cut:
         found = tuple(address for address in found if not is_ipv6(address.address))
     given = {address for nic, address in around.addresses if old and nic == old.name}
-    renewed = [*wrong_primaries(found, interface.addresses), *_unchangeable(found, interface.addresses)]
+    renewed = [
+        *wrong_primaries(found, interface.addresses),
+        *_unchangeable(found, interface.addresses),
+        *_without_peers(found, interface.addresses),
+    ]
     reordered = [address for address in found if address in renewed]
     changes = diff(interface.addresses, [address for address in found if address not in reordered])
     added = [each.after for each in changes if each.after and not each.before and each.after.key not in given]
@@ -146,7 +151,7 @@ def _plan_nic(
     plan.doubtful |= {address.host for address in dropped}
     plan.renewed |= {address.host for address in first if is_ipv6(address.address)} & {each.host for each in added}
     if old:
-        plan.ipv6_dropped |= {(old.name, network(each.address)) for each in first if is_ipv6(each.address)}
+        plan.ipv6_dropped |= {(old.name, dest) for each in first if is_ipv6(each.address) for dest in each.networks}
         had = {address.key for address in found if not is_ipv6(address.address)}
         _note_ipv4(plan, old.name, had, {address.key for address in first}, {address.key for address in dropped}, given)
     return {address.key for address in added}
@@ -172,11 +177,13 @@ def _must_go_first(
     An IPv4 address is deleted first in three cases. Others of its subnet are added: the kernel might delete them with
     it later. A route replaces its connected one. No IPv4 address remains: with the last one, the kernel deletes all
     IPv4 routes of the NIC. An IPv6 address is deleted before a route is added that the kernel would delete with it, and
-    before the same address is added with another length or peer: the kernel has it only once.
+    before the same address is added with another length or peer: the kernel has it only once. It is deleted before
+    another one gets its peer, too: with it, the kernel deletes the route to that.
     """
     if not deleted:
         return [], []
-    networks = {network(address.address) for address in wanted.addresses}
+    networks = {dest for address in wanted.addresses for dest in address.networks}
+    peers = {dest for address in wanted.addresses for dest in address.of_peer}
     ipv4_stays = any(not is_ipv6(each) for each in networks)
     claimed = {route.key for route in routes}
     # While the NIC has an address of a network, its routes stay.
@@ -184,10 +191,9 @@ def _must_go_first(
     first = [
         address
         for address in deleted
-        if connected_key(address.address, address.metric) in claimed
-        or network(address.address) in at_risk
-        or (is_ipv6(address.address) and address.host in added)
-        or (not is_ipv6(address.address) and (not ipv4_stays or network(address.address) in networks))
+        if any(connected_key(dest, address.metric) in claimed or dest in at_risk for dest in address.networks)
+        or (is_ipv6(address.address) and (address.host in added or not peers.isdisjoint(address.networks)))
+        or (not is_ipv6(address.address) and (not ipv4_stays or address.subnet in networks))
     ]
     return first, [address for address in deleted if address not in first]
 
@@ -201,10 +207,10 @@ def wrong_primaries(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> 
     by_subnet: dict[str, list[Address]] = {}
     for address in found:
         if not is_ipv6(address.address):
-            by_subnet.setdefault(network(address.address), []).append(address)
+            by_subnet.setdefault(address.subnet, []).append(address)
     wrong = []
     for subnet, present in by_subnet.items():
-        wishes = {address.key: address for address in wanted if network(address.address) == subnet}
+        wishes = {address.key: address for address in wanted if address.subnet == subnet}
         # What is changed in place stays where it is.
         stay = [each for each in present if each.key in wishes and _is_changeable(each, wishes[each.key])]
         if stay and stay[0].key != next(iter(wishes)):
@@ -216,6 +222,13 @@ def _unchangeable(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> li
     """Return the desired addresses that the kernel cannot change to what they should be."""
     wishes = {address.key: address for address in wanted}
     return [each for each in found if each.key in wishes and not _is_changeable(each, wishes[each.key])]
+
+
+def _without_peers(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
+    """Return the desired IPv6 addresses whose route to their peer the kernel deletes with an address that goes."""
+    keys = {address.key for address in wanted}
+    going = {dest for each in found if each.key not in keys for dest in each.networks}
+    return [each for each in found if each.key in keys and not going.isdisjoint(each.of_peer)]
 
 
 def _is_changeable(found: Address, wish: Address) -> bool:
@@ -241,9 +254,7 @@ def _dropped_along(first: list[Address], found: tuple[Address, ...], wanted: tup
     primaries: dict[str, str] = {}
     for address in found:
         if not is_ipv6(address.address):
-            primaries.setdefault(network(address.address), address.key)
+            primaries.setdefault(address.subnet, address.key)
     going = {address.key for address in first}
     present = {address.key for address in found}
-    return [
-        address for address in wanted if address.key in present and primaries.get(network(address.address)) in going
-    ]
+    return [address for address in wanted if address.key in present and primaries.get(address.subnet) in going]

@@ -161,7 +161,7 @@ def kept_routes(
         and (route.is_ipv6 or not _names_source(route, addresses.gone))
     ]
     names = {each.device: each.name for each in had}
-    prefixes = {names[each.device]: each.prefixes for each in wanted if each.device in names}
+    prefixes = {names[each.device]: each.connected for each in wanted if each.device in names}
     on_link = OnLink(prefixes, kept if addresses.ipv4_off else ())
     for route in kept:
         if (

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.model.address import contains, is_ipv6, network, split_prefix
+from reconciler.model.address import contains, is_ipv6, split_prefix
 from reconciler.model.cost import Cut, End, Flow, Traffic, together
+from reconciler.model.interface import Address
 from reconciler.model.lookup import REJECTED, Lookup
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, Route, RouteKey, canonical_hops
@@ -168,7 +169,7 @@ class _Could:
                 # The kernel's own routes are restored where they were.
                 return route.protocol != PROTOCOL_KERNEL and self._is_covered(route.dest)
             case AddAddress(address=address):
-                return self._is_covered(network(address.address))
+                return any(map(self._is_covered, address.networks))
             case AddItem(item=item) | ReplaceItem(item=item) | DeleteItem(item=item):
                 return isinstance(item, Rule) or self._is_covered(f"{item.address}/{128 if item.is_ipv6 else 32}")
             case SetNetworkSysctl(value=value):
@@ -208,18 +209,19 @@ class _Judge:
         self._plugged = {each.device for each in operations if each.kind in _PLUGS}  # type: ignore[union-attr]
         self._leaving = {each.name for each in operations if isinstance(each, DetachInterface | DeleteLink)}
         self._made = {each.name for each in operations if isinstance(each, AddLink)}
-        going = {(each.device, each.address.address) for each in operations if isinstance(each, DeleteAddress)}
+        going = {(each.device, each.address.key) for each in operations if isinstance(each, DeleteAddress)}
         self._kept = {
-            (nic.name, network(each.address))
+            (nic.name, dest)
             for nic in self._nics.values()
             for each in nic.addresses
-            if (nic.name, each.address) not in going
+            if (nic.name, each.key) not in going
+            for dest in each.networks
         }
         self._hosts = {
             each.host
             for nic in self._nics.values()
             for each in nic.addresses
-            if nic.name not in self._leaving and (nic.name, each.address) not in going
+            if nic.name not in self._leaving and (nic.name, each.key) not in going
         }
         self._managed = around.addresses
         self._routes = Lookup(_routes_after(operations, (*(had.routes or ()), *around.routes), self._leaving))
@@ -252,9 +254,9 @@ class _Judge:
     def _rule_of(self, each: Operation) -> _Affects:
         match each:
             case DeleteAddress(device=device, address=address):
-                return self._by_address(device, address.address)
+                return self._by_address(device, address)
             case AddAddress(device=device, address=address):
-                return lambda flow: self._worst(flow, lambda end: path.draws(address.address, device, end))
+                return lambda flow: self._worst(flow, lambda end: path.draws(address, device, end))
             case DetachInterface(name=name):
                 return self._by_nic(name, comes_back=False)
             case DeleteLink(name=name):
@@ -297,15 +299,15 @@ class _Judge:
         found = {judge(end) for end in self._ends(flow) if end.route and end.route.table != TABLE_LOCAL}
         return SURELY if SURELY in found else MAYBE if MAYBE in found else NOT
 
-    def _by_address(self, device: str, prefix: str) -> _Affects:
-        host, connected = prefix.partition("/")[0], network(prefix)
+    def _by_address(self, device: str, address: Address) -> _Affects:
+        host = address.host
         comes_back = host in self._coming or host in self._hosts
-        still_connected = (device, connected) in self._kept
+        lost = {dest for dest in address.networks if (device, dest) not in self._kept}
 
         def loses(end: End) -> bool | None:
             route = end.route
-            derived = route and route.protocol == PROTOCOL_KERNEL and route.dest == connected
-            return MAYBE if derived and not still_connected and device in route.devices else NOT  # type: ignore[union-attr]
+            derived = route is not None and route.protocol == PROTOCOL_KERNEL and route.dest in lost
+            return MAYBE if derived and device in route.devices else NOT  # type: ignore[union-attr]
 
         def affects(flow: Flow) -> bool | None:
             if not comes_back and (flow.near == host or any(end.address == host for end in flow.ends)):

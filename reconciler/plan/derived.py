@@ -88,9 +88,9 @@ class Derived:
 
         It keeps such a route for as long as the NIC has an address of that network.
         """
-        own = [each for each in nic.addresses if is_ipv6(each.address) and not each.noprefixroute]
-        networks = {network(each.address) for each in nic.addresses if is_ipv6(each.address)}
-        made_of = {(network(each.address), each.metric or IPV6_CONNECTED_METRIC) for each in own}
+        own = [each for each in nic.addresses if is_ipv6(each.address)]
+        networks = {dest for each in own for dest in each.networks}
+        made_of = {(dest, each.metric or IPV6_CONNECTED_METRIC) for each in own for dest in each.connected}
         made_of |= {(network(each), IPV6_CONNECTED_METRIC) for each in self.managed(nic)}
         for route in self._around.routes if self.state(nic) else ():
             alike = Route(dest=route.dest, metric=route.metric, nexthops=(NextHop(device=nic.name),))
@@ -110,8 +110,14 @@ class Derived:
         return any(
             self.lacks_link_local(nic)
             or any(self.is_lost(each, nic) for each in (*self.managed(nic), *(a.address for a in nic.addresses)))
+            or self._lacks_peer(nic)
             for nic in self._interfaces
         )
+
+    def _lacks_peer(self, nic: Interface) -> bool:
+        """Return whether the route to the peer of an IPv6 address is not there."""
+        peers = {f"{each.peer}/128" for each in nic.addresses if each.peer}
+        return bool(peers) and any(lack.route.dest in peers for lack in self.routes(nic))
 
     def is_lost(self, address: str, nic: Interface) -> bool:
         """Return whether the table `local` has lost an IPv6 address of a NIC."""
@@ -182,7 +188,7 @@ def _derived_anew(before: Address, after: Address) -> set[str]:
     """Return the destinations of the routes that the kernel derives anew when an address is changed in place."""
     if keeps_derived(before, after):
         return set()
-    subnet = network(before.address)
+    subnet = before.subnet
     return {f"{before.host}/32", f"{last_address(subnet)}/32", subnet}
 
 

@@ -113,9 +113,9 @@ def _is_in_place(old: Interface, wish: Interface) -> bool:
 
 def _is_replaced(old: Interface, wishes: Iterable[Interface]) -> bool:
     """Return whether one of these NICs should take the place of another: its name, or an address in its networks."""
-    networks = {network(each.address) for each in old.addresses}
+    networks = {dest for each in old.addresses for dest in each.networks}
     return any(
-        old.name == wish.name or not networks.isdisjoint(network(each.address) for each in wish.addresses)
+        old.name == wish.name or not networks.isdisjoint(dest for each in wish.addresses for dest in each.networks)
         for wish in wishes
     )
 
@@ -154,7 +154,7 @@ def _hosts(interfaces: Iterable[Interface] | None) -> set[str]:
 
 def _reach(interfaces: Iterable[Interface] | None, routes: Iterable[Route]) -> Callable[[Route], bool]:
     """Return a function that returns whether all gateways of a route are on a link."""
-    on_link = OnLink({each.name: each.prefixes for each in interfaces or ()}, routes)
+    on_link = OnLink({each.name: each.connected for each in interfaces or ()}, routes)
     return lambda route: all(on_link.reaches(hop, route.table) for hop in route.nexthops)
 
 
@@ -294,11 +294,11 @@ def _needed(routes: Sequence[Route], had: Sequence[Route], held: Sandbox, before
 
 def _carriers(old: Interface, new: Interface | None, gateway: str | None, source: str | None) -> Iterator[Address]:
     """Yield what a NIC loses of a route: an address that is its source, or to whose network its gateway belongs."""
-    networks = new.prefixes if new else []
+    networks = new.connected if new else []
     hosts = _hosts([new] if new else [])
     for each in old.addresses:
-        is_network = gateway and each.address in old.prefixes and contains(each.address, gateway)
-        if (is_network and each.address not in networks) or (each.host == source and source not in hosts):
+        lost = (dest for dest in each.connected if dest not in networks)
+        if (gateway and any(contains(dest, gateway) for dest in lost)) or (each.host == source and source not in hosts):
             yield each
 
 

@@ -254,7 +254,7 @@ def _host(driver: DriverAddress, around: Surroundings) -> GivenHost:
 
 def _is_claimed(addresses: Iterable[Address], routes: tuple[Route, ...]) -> bool:
     """Return whether a desired route replaces the connected route of one of these addresses."""
-    keys = {connected_key(each.address, each.metric) for each in addresses if not each.noprefixroute}
+    keys = {connected_key(dest, each.metric) for each in addresses for dest in each.connected}
     return bool(keys) and any(route.key in keys for route in routes)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from reconciler.model.address import contains, is_ipv6, network
+from reconciler.model.address import contains, is_ipv6
 from reconciler.model.cost import End
+from reconciler.model.interface import Address
 from reconciler.model.lookup import REJECTED
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import TABLE_MAIN, Route
@@ -12,14 +13,14 @@ from reconciler.model.route import TABLE_MAIN, Route
 SURELY, MAYBE, NOT = True, None, False
 
 
-def draws(prefix: str, device: str, end: End) -> bool | None:
-    """Return whether an address that is added, and the network on its link, take packets away from their route."""
-    host, length = prefix.partition("/")[0], int(prefix.partition("/")[2])
-    if end.address == host:
+def draws(address: Address, device: str, end: End) -> bool | None:
+    """Return whether an address that is added, and its networks on its link, take packets away from their route."""
+    if end.address == address.host:
         return SURELY
-    if end.route is None or not contains(network(prefix), end.address) or end.route.devices == {device}:
+    if end.route is None or end.route.devices == {device} or end.route.table != TABLE_MAIN:
         return NOT
-    return MAYBE if _length(end.route) < length and end.route.table == TABLE_MAIN else NOT
+    drawing = (dest for dest in address.networks if contains(dest, end.address))
+    return MAYBE if any(_length(end.route) < int(dest.rpartition("/")[2]) for dest in drawing) else NOT
 
 
 def replaced(route: Route, end: End) -> bool | None:

@@ -218,6 +218,12 @@ def _addresses() -> Iterator[Attack]:
         yield Attack(f"address add {other}/{length} dev lo", f"address del {other}/{length} dev lo")
         yield Attack(f"address del {address} dev eth0; address add {address} dev eth1")
     yield Attack("address add 198.51.100.42 peer 203.0.113.1/32 dev eth0")
+    for own, prefix in (("198.51.100.10", "198.18.0.9/32"), ("2001:db8:7::2", "2001:db8:7::9/64")):
+        peer, _, length = prefix.partition("/")
+        for again in (f"{own}/{length}", f"{own} peer {peer[:-1]}8/{length}"):
+            yield Attack(f"address del {own} peer {prefix} dev eth0; address add {again} dev eth0")
+        yield Attack(f"address add {own[:-1]}7 peer {prefix} dev eth0")
+        yield Attack(f"route del {peer} dev eth0")
     yield Attack("address add fe80::77/64 dev eth0")
     yield Attack("address flush dev eth0")
     yield Attack("address flush scope link", "")
@@ -227,6 +233,8 @@ def _addresses() -> Iterator[Attack]:
         ("192.0.2.130/27", ("metric 50 scope link", "label eth0:web metric 50", "label eth0:web metric 51 scope link")),
         ("192.0.2.162/27", ("", "noprefixroute label eth0:1", "noprefixroute label eth0:adv")),
         ("2001:db8:5::2/64", ("", "metric 71", "metric 70 noprefixroute")),
+        ("198.51.100.10 peer 198.18.0.9/32", ("", "metric 71", "noprefixroute")),
+        ("2001:db8:7::2 peer 2001:db8:7::9/64", ("", "metric 71", "noprefixroute")),
         ("2001:db8:6::2/64", ("", "metric 70")),
     ):
         for option in options:

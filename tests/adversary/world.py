@@ -34,6 +34,8 @@ def sections(first: str, second: str, third: str) -> dict[str, Any]:
                     {"address": "192.0.2.162/27", "noprefixroute": True},
                     {"address": "2001:db8:5::2/64", "metric": 70},
                     {"address": "2001:db8:6::2/64", "noprefixroute": True},
+                    {"address": "198.51.100.10", "peer": "198.18.0.9/32"},
+                    {"address": "2001:db8:7::2", "peer": "2001:db8:7::9/64"},
                 ],
             },
             {

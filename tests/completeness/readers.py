@@ -64,6 +64,7 @@ def addresses(ip: Run) -> list[Data]:
     return [
         {
             "address": f"{each['local']}/{each['prefixlen']}",
+            "peer": each.get("address"),
             "dad": not each.get("nodad"),
             "label": each.get("label"),
             "scope": each["scope"],

@@ -121,6 +121,13 @@ ADDRESSES = [
         ("dad", {"dad": False}, False, "nodad"),
         ("metric", {"metric": 7}, 7, "metric 7", {"connected": [("fd00::/64", 7)]}),
         ("noprefixroute", {"noprefixroute": True}, True, "noprefixroute", {"connected": []}),
+        (
+            "peer",
+            {"address": "fd00::2", "peer": "fd00::9/64", "dad": False},
+            "fd00::9",
+            "fd00::2 peer fd00::9/64",
+            {"dad": False, "connected": [("fd00::9", 256), ("fd00::/64", 256)]},
+        ),
     ),
     *rows(
         Address,
@@ -129,6 +136,13 @@ ADDRESSES = [
         ("scope", {"scope": "link"}, "link", "scope link"),
         ("metric", {"metric": 7}, 7, "metric 7", {"connected": [("10.0.0.0/16", 7)]}),
         ("noprefixroute", {"noprefixroute": True}, True, "noprefixroute", {"connected": []}),
+        (
+            "peer",
+            {"address": "10.0.0.2", "peer": "10.9.0.9/16"},
+            "10.9.0.9",
+            "10.0.0.2 peer 10.9.0.9/16",
+            {"connected": [("10.9.0.0/16", 0)]},
+        ),
         variant="ipv4",
     ),
 ]
@@ -385,7 +399,7 @@ WITHOUT_ROW: dict[tuple[type, str], str] = {
     (Interface, "master"): "it needs a second interface: tests/made/test_kinds.py",
     (Interface, "marked"): "no manifest has it: tests/adoption",
     (Interface, "up"): "a desired NIC is up: tests/system/test_fields.py",
-    **{(Address, field): "only observed: tests/adversary" for field in ("peer", "protocol", "opaque")},
+    **{(Address, field): "only observed: tests/adversary" for field in ("protocol", "opaque")},
     **{(Route, field): "only observed: tests/netlink/test_route.py" for field in ("protocol", "from_", "opaque")},
     **{(kind, field): "only observed: tests/netlink" for kind in (Rule, Neighbour) for field in ("protocol", "opaque")},
     (Neighbour, "permanent"): "a desired neighbour never expires: tests/netlink",

@@ -71,6 +71,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "scope": Address(address="10.0.0.2/24", scope="host"),
         "metric": Address(address="10.0.0.2/24", metric=4294967295),
         "noprefixroute": Address(address="10.0.0.2/24", noprefixroute=True),
+        "peer": Address(address="10.0.0.2/32", peer="10.0.0.9"),
     },
     Interface: {
         "name": NIC,
@@ -190,7 +191,7 @@ NOT_SAID = {
     *((Interface, "up"), (Interface, "marked"), (Neighbour, "permanent"), (Service, "marked")),
     *((Service, "draining"), (Service, "other_flags")),
     *((Route, field) for field in ("protocol", "from_")),
-    *((Address, field) for field in ("peer", "protocol")),
+    *((Address, field) for field in ("protocol",)),
     *((kind, "opaque") for kind in (Route, Rule, Neighbour, Address)),
     *((kind, "protocol") for kind in (Rule, Neighbour)),
 }

@@ -62,7 +62,10 @@ HARMLESS = {
     *(f"interfaces[0].{name}" for name in ("altnames", "altnames[0]", *(each.field for each in ATTRIBUTES))),
     # Made in the sandbox, on what is there.
     *(f"interfaces[0].{name}" for name in ("vlan", "bridge", "bond", "vrf", "macvlan", "dummy", "master")),
-    *(f"interfaces[0].addresses[0].{name}" for name in ("address", "dad", "label", "scope", "metric", "noprefixroute")),
+    *(
+        f"interfaces[0].addresses[0].{name}"
+        for name in ("address", "peer", "dad", "label", "scope", "metric", "noprefixroute")
+    ),
     *("neighbours[0]", *(f"neighbours[0].{name}" for name in ("address", "device", "hwAddr", "proxy", "router"))),
     *("routes", "routes[0]", "routes[0].nexthops", "routes[0].nexthops[0]"),
     *(f"routes[0].{name}" for name in ("dest", "gateway", "device", "onLink", "type", "table", "metric", "source")),

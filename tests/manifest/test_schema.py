@@ -104,7 +104,7 @@ def test_the_fields_are_these() -> None:
         "interfaces",
         "interfaces[0]",
         *(f"interfaces[0].{name}" for name in ("name", "device", "hwAddr", "mtu", "addresses", "addresses[0]")),
-        *(f"interfaces[0].addresses[0].{name}" for name in ("address", "dad", "label", "scope")),
+        *(f"interfaces[0].addresses[0].{name}" for name in ("address", "peer", "dad", "label", "scope")),
         *(f"interfaces[0].addresses[0].{name}" for name in ("metric", "noprefixroute")),
         *(
             f"interfaces[0].{path}"
@@ -308,7 +308,7 @@ WHOLE: dict[str, Any] = {
             "device": "tap0",
             "hwAddr": "02:42:20:6f:a3:69",
             "mtu": 1500,
-            "addresses": ["172.17.0.7/16", {"address": "fd00:17::7/64"}],
+            "addresses": ["172.17.0.7/16", {"address": "fd00:17::7", "peer": "fd00:17::8/64"}],
         }
     ],
     "neighbours": [{"address": "172.17.0.1", "device": "eth0", "hwAddr": "02:42:20:6f:a3:01"}],

@@ -22,9 +22,11 @@ def mac(number: int) -> str:
 
 
 def address(text: str) -> Address:
-    """An address; `nodad` after it turns duplicate address detection off."""
-    prefix, _, option = text.partition(" ")
-    return Address(address=prefix, dad=option != "nodad")
+    """An address in the words of iproute2, with its peer; `nodad` turns duplicate address detection off."""
+    host, *options = text.removesuffix(" nodad").split(" peer ")
+    peer, _, length = options[0].partition("/") if options else ("", "", "")
+    prefix = f"{host}/{length}" if peer else host
+    return Address(address=prefix, peer=peer or None, dad=not text.endswith(" nodad"))
 
 
 def nic(name: str = "eth0", *addresses: str, device: str = "", number: int = 1, **fields: Any) -> Interface:

@@ -64,6 +64,26 @@ def test_what_the_kernel_derives() -> None:
     ]
 
 
+def test_what_the_kernel_derives_of_peers() -> None:
+    """As `ip route show table all` prints it on Linux 6.18."""
+    own = ("192.0.2.2 peer 198.51.100.9/24", "192.0.2.2 peer 192.0.2.9/32", "2001:db8::2 peer 2001:db8:1::9/64")
+    of_both = nic("eth0", *own, "2001:db8:2::2 peer 2001:db8:2::9/64")
+    addresses = (*of_both.addresses[:3], replace(of_both.addresses[3], noprefixroute=True))
+    state = replace_state(unsettled=frozenset({"2001:db8::2/64"}))
+    late = [
+        "broadcast 198.51.100.255/32 192.0.2.2",
+        "local 192.0.2.2/32 192.0.2.2",
+        "multicast ff00::/8 ",
+        "unicast 192.0.2.9/32 192.0.2.2",
+        "unicast 198.51.100.0/24 192.0.2.2",
+        "unicast 2001:db8:2::9/128 ",
+        "unicast 2001:db8::/64 ",
+    ]
+    for at, more in ((READY, ["unicast 2001:db8:1::9/128 "]), (state, [])):
+        routes = derived_routes("eth0", addresses, at, ())
+        assert sorted(f"{each.type} {each.dest} {each.source or ''}" for each in routes) == sorted(late + more)
+
+
 def test_nothing_lacks() -> None:
     assert planned_commands(wanted([ETH0]), observed(derived())) == []
     assert remaining(wanted([ETH0]), observed(derived())) == []

@@ -364,6 +364,36 @@ def test_addresses_that_are_the_same_in_another_order_are_left() -> None:
         (["fd00::2/64", "fd00::3/64"], ["fd00::3/64"], ["del fd00::2/64 dev eth0"]),
         (["fd00::2/64"], ["fd00::2/64 nodad"], ["replace fd00::2/64 dev eth0 nodad"]),
         (["fd00::2/64 nodad"], ["fd00::2/64"], ["replace fd00::2/64 dev eth0"]),
+        # The network of an IPv4 address is that of its peer.
+        (
+            ["10.0.0.2 peer 10.9.0.1/24", "10.0.0.2/24"],
+            ["10.0.0.2/24", "10.8.0.1 peer 10.9.0.3/24", "10.0.0.2 peer 10.9.0.1/32"],
+            [
+                "del 10.0.0.2 peer 10.9.0.1/24 dev eth0",
+                "add 10.8.0.1 peer 10.9.0.3/24 dev eth0",
+                "add 10.0.0.2 peer 10.9.0.1/32 dev eth0",
+            ],
+        ),
+        # An IPv6 address has one peer. With it goes the route to that peer, whichever address has that, too.
+        (
+            ["fd00::2/64"],
+            ["fd00::2 peer fd01::1/64"],
+            ["del fd00::2/64 dev eth0", "add fd00::2 peer fd01::1/64 dev eth0"],
+        ),
+        (
+            ["fd00::2 peer fd01::1/64"],
+            ["fd00::3 peer fd01::1/64"],
+            ["del fd00::2 peer fd01::1/64 dev eth0", "add fd00::3 peer fd01::1/64 dev eth0"],
+        ),
+        (
+            ["fd00::2 peer fd01::1/64", "fd00::3 peer fd01::1/64"],
+            ["fd00::2 peer fd01::1/64"],
+            [
+                "del fd00::3 peer fd01::1/64 dev eth0",
+                "del fd00::2 peer fd01::1/64 dev eth0",
+                "add fd00::2 peer fd01::1/64 dev eth0",
+            ],
+        ),
     ],
 )
 def test_addresses_come_before_others_go_where_the_kernel_lets_them(

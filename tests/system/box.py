@@ -197,7 +197,7 @@ def _links(shown: list[dict[str, Any]]) -> dict[str, Any]:
             "alias": link.get("ifalias", "").partition(" hwaddr=")[0],
             "altnames": sorted(link.get("altnames", ())),
             "addresses": sorted(
-                f"{each['local']}/{each['prefixlen']}{' nodad' if each.get('nodad') else ''}"
+                f"{each['local']} {each.get('address', '')}/{each['prefixlen']}{' nodad' if each.get('nodad') else ''}"
                 for each in link.get("addr_info", ())
                 if each.get("scope") != "link"
             ),

@@ -95,7 +95,10 @@ def _both(run: Run, *words: str) -> list[dict[str, Any]]:
 
 def _seen_addresses(run: Run) -> list[tuple[str, str]]:
     return sorted(
-        (link["ifname"], f"{each['local']}/{each['prefixlen']}")
+        (
+            link["ifname"],
+            f"{each['local']}{' peer ' * ('address' in each)}{each.get('address', '')}/{each['prefixlen']}",
+        )
         for link in _links(run)
         for each in link["addr_info"]
         if not each["local"].startswith("fe80:")
@@ -108,7 +111,8 @@ def _seen_neighbours(run: Run) -> list[tuple[Any, ...]]:
 
 
 def _address(given: Any) -> str:
-    return str(given["address"] if isinstance(given, dict) else given)
+    given = given if isinstance(given, dict) else {"address": given}
+    return " peer ".join(str(given[each]) for each in ("address", "peer") if each in given)
 
 
 def _wanted_sysctls(document: dict[str, Any]) -> list[tuple[str, str]]:

@@ -11,13 +11,19 @@ import pytest
 from tests.conftest import Kernel
 from tests.system.box import SandboxPlace, VmBox, make_box, nic
 
-ADDRESSES = ["192.0.2.2/24", {"address": "2001:db8:1::2/64", "dad": False}]
+ADDRESSES = [
+    "192.0.2.2/24",
+    {"address": "2001:db8:1::2/64", "dad": False},
+    {"address": "192.0.2.2", "peer": "198.18.0.9/32"},
+    {"address": "2001:db8:3::2", "peer": "2001:db8:4::9/64", "dad": False},
+]
 ROUTES = [
     {"dest": "10.0.0.0/8", "gateway": "192.0.2.1", "device": "eth0"},
     {"dest": "2001:db8:2::/48", "gateway": "2001:db8:1::9", "device": "eth0"},
 ]
 OURS4 = "ip route add 10.0.0.0/8 via 192.0.2.1 dev eth0 proto 200"
 CONNECTED4 = "ip route add 192.0.2.0/24 dev eth0 src 192.0.2.2 proto kernel"
+TO_PEER4 = "ip route add 198.18.0.9/32 dev eth0 src 192.0.2.2 proto kernel"
 CONNECTED6 = "ip -6 route add 2001:db8:1::/64 dev eth0 metric 256 proto kernel"
 LINK_LOCAL = "ip address add fe80::42:20ff:fe6f:a301/64 dev eth0"
 
@@ -42,7 +48,16 @@ def seen(place: SandboxPlace) -> list[str]:
 BROKEN = [
     ("route del 192.0.2.0/24 dev eth0", [CONNECTED4]),
     ("route del 2001:db8:1::/64 dev eth0", [CONNECTED6]),
-    ("-4 route flush table main", [CONNECTED4, OURS4]),
+    ("-4 route flush table main", [CONNECTED4, TO_PEER4, OURS4]),
+    ("route del 2001:db8:4::9 dev eth0", ["ip -6 route add 2001:db8:4::9/128 dev eth0 metric 256 proto kernel"]),
+    (
+        "address add 2001:db8:3::4 peer 2001:db8:4::9/64 dev eth0",
+        [
+            "ip address del 2001:db8:3::2 peer 2001:db8:4::9/64 dev eth0",
+            "ip address del 2001:db8:3::4 peer 2001:db8:4::9/64 dev eth0",
+            "ip address add 2001:db8:3::2 peer 2001:db8:4::9/64 dev eth0 nodad",
+        ],
+    ),
     (
         "route del local 192.0.2.2 table local",
         ["ip route add local 192.0.2.2/32 dev eth0 table local src 192.0.2.2 proto kernel"],

@@ -45,12 +45,16 @@ def neighbour(address: str, device: str, number: int) -> dict[str, Any]:
     return {"address": address, "device": device, "hwAddr": f"02:42:20:6f:a3:f{number}"}
 
 
+# The peer that one IPv6 address has first, and another one then.
+PEER = {"peer": "fd01::8/64", "dad": False}
+
+
 def stories(devices: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return two states between which nearly everything changes: three names in a cycle, a NIC goes, another comes."""
     one, two, three, gone, new = devices
     first = {
         "interfaces": [
-            nic(one, "a", 1, addresses=["10.1.0.2/16", "10.1.0.3/16", {"address": "fd01::2/64", "dad": False}]),
+            nic(one, "a", 1, addresses=["10.1.0.2/16", "10.1.0.3/16", PEER | {"address": "fd01::2"}]),
             nic(two, "b", 2),
             nic(three, "c", 3),
             nic(gone, "d", 4),
@@ -78,7 +82,7 @@ def stories(devices: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     second = {
         "interfaces": [
-            nic(one, "b", 1, addresses=["10.1.0.3/16", {"address": "fd01::3/64", "dad": False}]),
+            nic(one, "b", 1, addresses=["10.1.0.3/16", PEER | {"address": "fd01::3"}]),
             nic(two, "c", 2, mtu=1400),
             nic(three, "a", 7),
             nic(new, "d", 5),

@@ -196,8 +196,6 @@ def _is_kernels(entry: Entry, prefix: str, generated: str) -> bool:
 
 
 def _why_left_out(entry: Entry) -> str:
-    if "address" in entry:
-        return f"its peer is {entry.text('address')}, and no address of a manifest has a peer"
     lifetime = entry.number("valid_life_time", 0, _FOREVER)
     if entry.flag("dynamic") or lifetime not in (None, _FOREVER):
         return "its lifetime is limited, as by DHCP or a router's advertisement"
@@ -223,12 +221,13 @@ def _read_address(entry: Entry, prefix: str, name: str) -> Address:
         where.note(entry.at("scope"), f"{prefix}: imported with scope global, not {text}")
     if preferred == 0:
         where.skip(entry.at("preferred_life_time"), f"{prefix} is deprecated: a manifest has no such field")
-    dad = not entry.flag("nodad")
+    dad, peer = not entry.flag("nodad"), entry.address("address")
     entry.drop([*_ADDRESS_STATE, "deprecated", "protocol"])
     metric, noprefixroute = entry.number("metric", 0, 0xFFFFFFFF) or 0, bool(entry.flag("noprefixroute"))
     entry.rest()
     return Address(
         address=prefix,
+        peer=peer,
         dad=dad or not ipv6,
         label=None if label == name else label,
         scope=scope or "global",

@@ -10,7 +10,7 @@ from reconciler.formats.networkd import route, rule
 from reconciler.formats.networkd.syntax import Document, Section
 from reconciler.formats.static import DHCP, MADE, read_bytes
 from reconciler.model.address import family_name, is_ipv6, parse_prefix
-from reconciler.model.interface import Address
+from reconciler.model.interface import Address, address_key
 from reconciler.model.neighbour import Neighbour
 
 _READ = ("Match", "Link", "Network", "Address", "Neighbor", "Route", "RoutingPolicyRule")
@@ -134,12 +134,15 @@ def _read_addresses(document: Document, network: Section) -> tuple[tuple[Address
         if address is None:
             partial |= BOTH
             continue
-        if section.get("Peer"):
-            found.skip(section.path, f"{address}: it has a peer, and no address of a manifest has")
+        peer = section.prefix("Peer")
+        if peer and peer.partition("/")[2] != address.partition("/")[2]:
+            found.skip(section.at("Peer"), f"{address}: its peer has another prefix length")
             section.drop(list(section.left()))
             partial |= {family_name(address)}
             continue
-        addresses[address] = Address(address=address, dad=_read_dad(section) or not is_ipv6(address))
+        peer = peer and peer.partition("/")[0]
+        key = address_key(address, peer)
+        addresses[key] = Address(address=address, peer=peer, dad=_read_dad(section) or not is_ipv6(address))
         section.usual("PreferredLifetime", {"forever", "infinity"}, "no address of a manifest is deprecated")
         section.rest()
     return tuple(addresses.values()), frozenset(partial)

@@ -536,15 +536,49 @@ ROWS: list[Row] = [
     (
         "address mapping without address",
         with_nic("addresses: [{dad: false}]"),
-        ["bad.yaml:9:15: interfaces[0].addresses[0].address: missing; expected an address such as fd00::1/64"],
+        [
+            (
+                "bad.yaml:9:15: interfaces[0].addresses[0].address: missing; expected an address such as fd00::1/64, "
+                "or without the length if it has a peer"
+            )
+        ],
     ),
     (
         "address mapping with more",
-        with_nic('addresses: [{address: "fd00::2/64", peer: "fd00::1"}]'),
+        with_nic('addresses: [{address: "fd00::2/64", gateway: "fd00::1"}]'),
         [
             (
-                "bad.yaml:9:39: interfaces[0].addresses[0].peer: unknown field; expected one of: address, dad, label, "
-                "scope, metric, noprefixroute"
+                "bad.yaml:9:39: interfaces[0].addresses[0].gateway: unknown field; expected one of: address, peer, "
+                "dad, label, scope, metric, noprefixroute"
+            )
+        ],
+    ),
+    (
+        "peers",
+        with_nic(
+            "addresses: [{address: 10.0.0.2/24, peer: 10.0.0.3/32}, {address: 10.0.0.2}, {address: 10.0.0.2, "
+            "peer: '10.0.0.2/24'}, {address: 10.0.0.2, peer: 'fd00::1/64'}, {address: 10.0.0.2, peer: 224.0.0.1/32}, "
+            "{address: 10.0.0.2, peer: 10.0.0.9}, "
+            "{address: 10.0.0.4, peer: 10.0.0.5/24}, {address: 10.0.0.4, peer: 10.0.0.6/24}, "
+            "{address: 10.0.0.6, peer: 10.0.0.4/32}, {address: 'fd00::2', peer: 'fd00::4/64'}, "
+            "{address: 'fd00::3', peer: 'fd00::4/128'}]"
+        ),
+        [
+            f"bad.yaml:9:{column}: interfaces[0].addresses{message}"
+            for column, message in (
+                (15, "[0]: 10.0.0.2/24 has a peer, so the prefix length is that of the peer; write 10.0.0.2"),
+                (58, "[1]: 10.0.0.2 has no prefix length; write that of its network, such as 10.0.0.2/24"),
+                (79, "[2]: 10.0.0.2 is its own peer; for an address without a peer, write 10.0.0.2/24"),
+                (121, "[3]: 10.0.0.2 and its peer fd00::1/64 are not of the same family"),
+                (162, "[4]: the peer 224.0.0.1/32 is not a unicast address"),
+                (203, "[5]: the peer 10.0.0.9 has no prefix length; for a single host, write 10.0.0.9/32"),
+                (280, "[7]: 10.0.0.4 peer 10.0.0.6/24 is listed twice"),
+                (306, "[7].peer: 10.0.0.6 is an address of the interface itself"),
+                (346, "[8].peer: 10.0.0.4 is an address of the interface itself"),
+                (
+                    429,
+                    "[10].peer: fd00::4 is the peer of another address, with which the kernel deletes the route to it",
+                ),
             )
         ],
     ),
