@@ -111,7 +111,7 @@ def _words(section: ListSection[Any], wish: Any, found: Any) -> str:
         return f"{section.words(found)} should not be there"
     fields = _field_words(section.write_item(wish), section.write_item(found))
     if not fields and section.words(wish) != section.words(found):
-        # A field that no manifest has, such as whether a NIC is up.
+        # A field that no manifest has.
         fields = f"found {section.words(found)}"
     return f"{section.words(wish)}: {fields or 'it has attributes that no manifest can express'}"
 

@@ -182,6 +182,16 @@ def _ports(each: Interface, made: Sequence[Interface]) -> st.SearchStrategy[Inte
     return st.sampled_from(ways)
 
 
+@st.composite
+def _some_down(draw: st.DrawFn, interfaces_: Sequence[Interface]) -> list[Interface]:
+    """Interfaces, of which some are down: none on which another one lies, or that the kernel sets up."""
+    bonds = {each.name for each in interfaces_ if each.made and each.made.kind == "bond"}
+    needed = {each.made.link for each in interfaces_ if each.made}
+    free = [each.name for each in interfaces_ if each.name not in needed and each.master not in bonds]
+    down = draw(st.sets(st.sampled_from(free), max_size=1)) if free else set[str]()
+    return [replace(each, up=each.name not in down) for each in interfaces_]
+
+
 def gateways(interface: Interface, *, ipv6: bool) -> list[tuple[str, bool]]:
     """Gateways of a family on the link of an interface, and whether that must be said (`on_link`)."""
     # Without a connected route, nothing is on the link.
@@ -363,9 +373,9 @@ def sandboxes(
         draw(interfaces(number, devices[number], name=name, hw_addr=mac))
         for number, name, mac in zip(chosen, names, macs, strict=False)
     )
-    interfaces_ = draw(made_links(kinds, nics)) if kinds else list(nics)
+    interfaces_ = draw(_some_down(draw(made_links(kinds, nics)) if kinds else list(nics)))
     count = draw(st.integers(0, ROUTES_MAX))
-    usable = [each for each in interfaces_ if each.addresses or each in nics]
+    usable = [each for each in interfaces_ if each.up and (each.addresses or each in nics)]
     section = st.lists(routes(usable), min_size=count, max_size=count, unique_by=lambda route: route.key)
     near = st.lists(neighbours(nics), max_size=NEIGHBOURS_MAX, unique_by=lambda each: each.key) if nics else st.just([])
     return Sandbox(

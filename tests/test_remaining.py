@@ -136,11 +136,11 @@ def test_what_differs_is_named() -> None:
         "interfaces: address fd00::2/64 of eth0 is fd00::2/64, not fd00::2/64 nodad",
         "interfaces: address 10.0.0.3/16 of eth0 is missing",
         "interfaces: address 10.0.0.2/16 of eth0 should not be there",
-        f"interfaces: {_LINK} up: name is eth1, not eth0",
+        f"interfaces: {_LINK} up: name is eth1, not eth0, state is down, not absent",
     ]
     down = replace(NIC, up=False)
     assert words(sandbox(interfaces=(NIC,)), sandbox(interfaces=(down,))) == [
-        f"interfaces: {_LINK} up: found {_LINK} down"
+        f"interfaces: {_LINK} up: state is down, not absent"
     ]
     opaque = replace(ROUTE, opaque=("initcwnd 10",))
     assert words(sandbox(routes=(ROUTE,)), sandbox(routes=(opaque,))) == [

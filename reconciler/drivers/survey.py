@@ -58,8 +58,8 @@ def _objection(link: Link, channel: Channel) -> str:
 
 
 def is_down(link: Link) -> str:
-    """Return why a manifest cannot have a link that is down, or ""."""
-    return "" if link.up else "it is down, and an interface of a manifest is up"
+    """Return why a link that is down is not for a manifest, or ""."""
+    return "" if link.up else "it is down, so no packet of it is missed"
 
 
 def _free_name(sandbox: str, nic: str, taken: Collection[str]) -> str:

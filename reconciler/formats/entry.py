@@ -48,6 +48,7 @@ class Link:
     device: str | None = None
     hw_addr: str | None = None
     mtu: int | None = None
+    up: bool | None = None
     addresses: tuple[Address, ...] = ()
     attributes: Attributes = ()
     altnames: tuple[str, ...] | None = None

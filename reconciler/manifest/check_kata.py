@@ -53,6 +53,8 @@ def _of_interface(interface: Interface) -> Iterator[tuple[str, str]]:
         yield "addresses", "kata-runtime cannot skip duplicate address detection"
     if any(address.words or address.peer for address in interface.addresses):
         yield "addresses", "kata-runtime cannot set anything of an address but the address itself"
+    if not interface.up:
+        yield "state", "kata-runtime cannot set an interface down"
     if interface.sysctls:
         yield "sysctls", "kata-runtime cannot set sysctls"
     if interface.altnames is not None:

@@ -103,6 +103,7 @@ def _merge(imported: Imported, pieces: list[tuple[Position, Link]], head: Sandbo
         device=device,
         hw_addr=hw_addr,
         mtu=mtu,
+        up=_latest(imported, pieces, "up") is not False,
         addresses=tuple(addresses.values()),
         altnames=_latest(imported, pieces, "altnames"),
         attributes=tuple((field, value) for field, value in attributes if value is not None),

@@ -72,6 +72,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
         device=made_key(kind, data["name"]) if kind else data["device"],
         hw_addr=hw_addr,
         mtu=data.get("mtu", 0),
+        up=data.get("state", "up") == "up",
         made=made,
         master=data.get("master", ""),
         addresses=tuple(addresses.values()),
@@ -176,6 +177,7 @@ def write(interface: Interface) -> dict[str, Any]:
     # The kernel may have chosen one that no manifest can ask for.
     is_sayable = 0 < interface.mtu <= MTU_MAX or not interface.made
     data |= {"mtu": interface.mtu} if is_sayable else {}
+    data |= {} if interface.up else {"state": "down"}
     if interface.master:
         data["master"] = interface.master
     if interface.addresses:

@@ -70,7 +70,7 @@ def check(interfaces: Sequence[Interface | None]) -> Iterator[Finding]:
             continue
         if each.made and each.made.link:
             path: Path = ("interfaces", index, each.made.kind, "link")
-            yield from (Finding(path, text) for text in _link_words(each.made, known, complete=complete))
+            yield from (Finding(path, text) for text in _link_words(each.made, known, up=each.up, complete=complete))
             tag = (each.made.kind, each.made.link, each.made.options)
             if each.made.kind == "vlan" and tags.setdefault(tag, each.name) != each.name:
                 path = ("interfaces", index, "vlan", "id")
@@ -91,11 +91,13 @@ def _lying(each: Interface, cycle: Sequence[str]) -> Path:
     return (each.made.kind, "link") if each.made and each.made.link else ()
 
 
-def _link_words(own: Made, known: Mapping[str, Interface], *, complete: bool) -> Iterator[str]:
+def _link_words(own: Made, known: Mapping[str, Interface], *, up: bool, complete: bool) -> Iterator[str]:
     if own.link not in known:
         yield from _unknown(own.link, known, complete=complete)
         return
     below = known[own.link]
+    if up and not below.up:
+        yield f"{own.link} has state: down, and the kernel sets no {own.kind} up on a link that is down"
     if below.made and below.made.is_routed:
         yield f"{own.link} is a VRF, which carries no frames of a {own.kind}"
     if below.made and own.kind == below.made.kind == "macvlan":
@@ -117,6 +119,8 @@ def _master_words(each: Interface, known: Mapping[str, Interface], *, complete: 
         yield f"{each.master} has no ports; expected an interface that is one of {takers}"
     elif own in _NO_PORTS or (kind == "bridge" and own in _NOT_IN_A_BRIDGE) or own == kind == "bond":
         yield f"a {own} cannot be a port of a {kind}"
+    elif kind == "bond" and not each.up:
+        yield f"{each.name} has state: down, and the kernel sets a port of a bond up"
     elif kind == "bond" and each.addresses:
         yield f"a port of a bond has no addresses; give them to {each.master}"
 

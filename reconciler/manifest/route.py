@@ -243,10 +243,14 @@ def _route_devices(
     names = {interface.name: interface for interface in interfaces if interface}
     own = {name: interface.connected for name, interface in names.items()}
     links = _Links(names, unsure, misnamed, OnLink(own, (route for route in routes if route)))
+    tentative = _tentative(names.values())
     verdicts: dict[tuple[NextHop, int], tuple[str, str] | None] = {}
     for index, route in enumerate(routes):
         if route is None:
             continue
+        if route.source in tentative:
+            message = f"{route.source} is tentative while {tentative[route.source]} has state: down; give it dad: false"
+            yield Finding(("routes", index, "source"), message)
         for hop in route.nexthops:
             case = (hop, route.table)
             if case not in verdicts:
@@ -257,6 +261,18 @@ def _route_devices(
                 yield Finding(("routes", index, "nexthops" if len(route.nexthops) > 1 else field), message)
         if route.mtu:
             yield from _route_mtu(route, index, names)
+
+
+def _tentative(interfaces: Iterable[Interface]) -> dict[str | None, str]:
+    """Return the addresses that no route can have as its source, as their interfaces are down, with these."""
+    # Of two that have an address, the one that is up counts.
+    owners = {
+        address.host: each
+        for each in sorted(interfaces, key=lambda each: each.up)
+        for address in each.addresses
+        if is_ipv6(address.address) and (each.up or address.dad)
+    }
+    return {host: each.name for host, each in owners.items() if not each.up}
 
 
 class _Links:
@@ -278,6 +294,8 @@ class _Links:
             if self._misnamed:
                 return None
             return "device", interface.unknown_name(device, self._names.values(), self._unsure)
+        if device in self._names and not self._names[device].up:
+            return "device", f"{device} has state: down, and the kernel refuses routes over a link that is down"
         if hop.gateway and is_ipv6(hop.gateway) and (device, hop.gateway) in self._own:
             return "gateway", f"{hop.gateway} is an address of {device} itself"
         if self._on_link.reaches(hop, table):

@@ -65,7 +65,8 @@ def plan_addresses(
     for interface in wanted:
         old = before.get(interface.device)
         added: set[str] = set()
-        if old is None or old.addresses != interface.addresses or old.name in links.downed | links.ipv6_cut:
+        is_kept = old is not None and old.up and old.name not in links.downed | links.ipv6_cut
+        if old is None or not is_kept or old.addresses != interface.addresses:
             added = _plan_nic(plan, interface, old, routes, links, around)
         plan.ipv6 += [
             (interface.name, address, address.key in added)
@@ -129,7 +130,7 @@ def _plan_nic(
     renewed = [
         *wrong_primaries(found, interface.addresses),
         *_unchangeable(found, interface.addresses),
-        *_without_peers(found, interface.addresses),
+        *_without_peers(found, interface.addresses, is_raised=old is not None and interface.up and not old.up),
     ]
     reordered = [address for address in found if address in renewed]
     changes = diff(interface.addresses, [address for address in found if address not in reordered])
@@ -137,6 +138,9 @@ def _plan_nic(
     deleted = [each.before for each in changes if each.before and not each.after]
     changed = [each.after for each in changes if each.before and each.after]
     first, rest = _must_go_first(deleted, interface, routes, {each.host for each in added})
+    if old and not old.up:
+        # The kernel has made routes of them if the link went up. Those must not outlast them.
+        first, rest = deleted, []
     # Secondaries before their primary, with which the kernel would delete them: so each still exists in its turn.
     first = sorted([*reordered, *first], key=found.index, reverse=True)
     rest.sort(key=found.index, reverse=True)
@@ -224,10 +228,13 @@ def _unchangeable(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> li
     return [each for each in found if each.key in wishes and not _is_changeable(each, wishes[each.key])]
 
 
-def _without_peers(found: tuple[Address, ...], wanted: tuple[Address, ...]) -> list[Address]:
-    """Return the desired IPv6 addresses whose route to their peer the kernel deletes with an address that goes."""
+def _without_peers(found: tuple[Address, ...], wanted: tuple[Address, ...], *, is_raised: bool) -> list[Address]:
+    """Return the desired IPv6 addresses whose route to their peer the kernel deletes with an address that goes.
+
+    `is_raised`: the link goes up, and the kernel makes that route of no address that is there (fixup_permanent_addr).
+    """
     keys = {address.key for address in wanted}
-    going = {dest for each in found if each.key not in keys for dest in each.networks}
+    going = {dest for each in found if is_raised or each.key not in keys for dest in each.networks}
     return [each for each in found if each.key in keys and not going.isdisjoint(each.of_peer)]
 
 

@@ -188,4 +188,5 @@ def foreign_routes(
 def _connected(interfaces: Iterable[Interface]) -> Iterator[Route]:
     """Yield the routes that the kernel adds by itself."""
     for interface in interfaces:
-        yield from connected_routes(interface.name, interface.addresses)
+        if interface.up:
+            yield from connected_routes(interface.name, interface.addresses)

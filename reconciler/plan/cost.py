@@ -56,7 +56,7 @@ def cutting(plan: Plan, observed: Observed) -> list[Operation]:
     """Return the operations that can cut a connection."""
     if not plan.segments:
         return []
-    could = _Could(observed)
+    could = _Could(observed, _left_down(plan))
     return [each for each in plan.operations if could.cut(each)]
 
 
@@ -144,10 +144,17 @@ def _load(observed: Observed, place: tuple[ServiceKey, ServerKey]) -> Cut:
     return Cut(load.active, load.total, persistent=load.persistent)
 
 
+def _left_down(plan: Plan) -> set[str]:
+    """Return the names of the links that a plan sets down for good."""
+    states = {each.name: each.up for each in plan.operations if isinstance(each, SetLink) and each.up is not None}
+    return {name for name, up in states.items() if not up}
+
+
 class _Could:
     """Whether an operation can cut anything at all: nothing is read before one can."""
 
-    def __init__(self, observed: Observed) -> None:
+    def __init__(self, observed: Observed, left_down: set[str]) -> None:
+        self._left_down = left_down
         had, around = observed.sandbox, observed.around
         self._known = had.routes is not None
         self._networks: dict[tuple[bool, int], set[int]] = {}
@@ -159,8 +166,8 @@ class _Could:
         match each:
             case DetachInterface() | DeleteLink() | DeleteAddress() | DeleteRoute():
                 return True
-            case SetLink(master=master):
-                return master is not None
+            case SetLink(name=name, master=master):
+                return master is not None or name in self._left_down
             case ChangeLink():
                 return True
             case ReplaceRoute(route=route, before=before):
@@ -209,6 +216,7 @@ class _Judge:
         self._plugged = {each.device for each in operations if each.kind in _PLUGS}  # type: ignore[union-attr]
         self._leaving = {each.name for each in operations if isinstance(each, DetachInterface | DeleteLink)}
         self._made = {each.name for each in operations if isinstance(each, AddLink)}
+        self._left_down = _left_down(plan)
         going = {(each.device, each.address.key) for each in operations if isinstance(each, DeleteAddress)}
         self._kept = {
             (nic.name, dest)
@@ -224,7 +232,9 @@ class _Judge:
             if nic.name not in self._leaving and (nic.name, each.key) not in going
         }
         self._managed = around.addresses
-        self._routes = Lookup(_routes_after(operations, (*(had.routes or ()), *around.routes), self._leaving))
+        self._routes = Lookup(
+            _routes_after(operations, (*(had.routes or ()), *around.routes), self._leaving | self._left_down)
+        )
         services = (*((had.ipvs.services if had.ipvs else None) or ()), *around.services)
         self._translated = {
             (server.address, server.port) for each in services for server in each.servers if server.forward == "nat"
@@ -262,7 +272,7 @@ class _Judge:
             case DeleteLink(name=name):
                 return self._by_nic(name, comes_back=name in self._made)
             case SetLink(name=name) | ChangeLink(name=name):
-                return self._by_nic(name, comes_back=True)
+                return self._by_nic(name, comes_back=name not in self._left_down)
             case DeleteRoute(route=route):
                 return lambda flow: self._worst(flow, lambda end: self._without(route, end))
             case ReplaceRoute(route=route):
@@ -319,7 +329,8 @@ class _Judge:
     def _by_nic(self, name: str, *, comes_back: bool) -> _Affects:
         own = {each.host for nic in self._nics.values() if nic.name == name for each in nic.addresses}
         own |= {address.partition("/")[0] for nic, address in self._managed if nic == name}
-        own -= self._coming
+        # A link that is down keeps its addresses.
+        own = set() if name in self._left_down else own - self._coming
 
         def loses(end: End) -> bool | None:
             if end.route is None or name not in end.route.devices:

@@ -5,7 +5,7 @@ A link that is set down loses its routes and IPv6 addresses. So it is set down o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -130,6 +130,10 @@ def plan_links(
     plan.early.append(Network(tuple(SetLink(name=name, up=False) for name, down in needs_down.items() if down)))
     down = {before.name for before, after in kept if needs_down[before.name] or (before.up and not after.up)}
     plan.downed = made.along(down, had, made.goes_down)
+    # The kernel sets what lies on a link up along with it.
+    going_up = {before.name for before, after in kept if after.up and (not before.up or before.name in down)}
+    raised = made.along(going_up, had, made.goes_down) - going_up
+    kept += [pair for pair in staying if pair[0].name in raised and not pair[1].up and pair not in [*kept, *again]]
     for before, after in kept:
         plan.early += altnames.going(before.name, before.altnames or (), after.altnames)
     taken = {each.name for each in (*wanted, *had)} | around.links
@@ -145,7 +149,7 @@ def plan_links(
     # What lies on a link, or becomes a port, comes after that one is as it should be.
     for interface in made.ordered([*added, *(after for _, after in kept)]):
         if interface.name in before_of:
-            _set_kept(plan, before_of[interface.name], interface, sysctls)
+            _set_kept(plan, before_of[interface.name], interface, sysctls, raised)
             continue
         with about(interface, wanted):
             plan.early += hosts.of(interface).attach(interface)
@@ -166,12 +170,15 @@ def _remove(
             plan.late += detached
 
 
-def _set_kept(plan: LinkPlan, before: Interface, after: Interface, sysctls: SysctlPlan) -> None:
-    """Plan the settings of a NIC that stays."""
+def _set_kept(
+    plan: LinkPlan, before: Interface, after: Interface, sysctls: SysctlPlan, raised: Collection[str]
+) -> None:
+    """Plan the settings of a NIC that stays. `raised`: those that the kernel may have set up with their link."""
     if before.mtu != after.mtu:
         plan.mtus[before.name] = (before.mtu, after.mtu)
         plan.ipv6_off |= {before.name} if after.mtu < IPV6_MIN_MTU <= before.mtu else set()
-    link = _set_link(before, after, raise_again=before.name in plan.downed, master=_new_master(before, after, plan))
+    again = before.name in plan.downed or before.name in raised
+    link = _set_link(before, after, set_again=again, master=_new_master(before, after, plan))
     plan.early += made.changes(before, after)
     plan.early += set_up(link, sysctls.of_nics.get(after.device, ()))
     plan.early += altnames.coming(after.name, before.altnames or (), after.altnames)
@@ -306,12 +313,12 @@ def _needs_down(before: Interface, after: Interface, around: Surroundings) -> bo
 
 
 def _set_link(
-    before: Interface, after: Interface, *, raise_again: bool, master: str | None = None
+    before: Interface, after: Interface, *, set_again: bool, master: str | None = None
 ) -> tuple[SetLink, ...]:
     # What a manifest leaves to the kernel is empty.
     hw_addr = after.hw_addr if before.hw_addr != after.hw_addr and after.hw_addr else None
     mtu = after.mtu if before.mtu != after.mtu and after.mtu else None
-    up = after.up if before.up != after.up or raise_again else None
+    up = after.up if before.up != after.up or set_again else None
     attributes = changed(before.attributes, after.attributes)
     if hw_addr is None and mtu is None and up is None and master is None and not attributes:
         return ()

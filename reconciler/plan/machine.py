@@ -67,7 +67,7 @@ class MachineHost:
             mtu=interface.mtu,
             master=interface.master or None,
             attributes=interface.attributes,
-            up=True,
+            up=interface.up,
             sign="+",
         )
         named = altnames.coming(interface.name, (), interface.altnames)

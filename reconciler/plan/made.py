@@ -45,7 +45,7 @@ class Maker:
             mtu=interface.mtu or None,
             master=interface.master or None,
             attributes=interface.attributes,
-            up=True,
+            up=interface.up,
             sign="+",
         )
         added = altnames.coming(interface.name, (), interface.altnames)

@@ -43,7 +43,7 @@ class NamespaceHost:
             mtu=interface.mtu,
             master=master,
             attributes=interface.attributes,
-            up=True,
+            up=interface.up,
             sign="+",
         )
         had = device.origin.altnames

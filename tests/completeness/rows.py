@@ -63,6 +63,7 @@ INTERFACES = rows(
     ("device", {"device": "OTHER"}, "OTHER", "OTHER"),
     ("hw_addr", {"hwAddr": MACS[1]}, MACS[1], MACS[1]),
     ("mtu", {"mtu": 1400}, 1400, "mtu 1400"),
+    ("up", {"state": "down"}, False, "down"),
     (
         "addresses",
         {"addresses": ["10.0.0.2/16", "10.5.0.1/24"]},
@@ -398,7 +399,6 @@ WITHOUT_ROW: dict[tuple[type, str], str] = {
     (Interface, "made"): "each option of each kind: tests/made/test_kinds.py",
     (Interface, "master"): "it needs a second interface: tests/made/test_kinds.py",
     (Interface, "marked"): "no manifest has it: tests/adoption",
-    (Interface, "up"): "a desired NIC is up: tests/system/test_fields.py",
     **{(Address, field): "only observed: tests/adversary" for field in ("protocol", "opaque")},
     **{(Route, field): "only observed: tests/netlink/test_route.py" for field in ("protocol", "from_", "opaque")},
     **{(kind, field): "only observed: tests/netlink" for kind in (Rule, Neighbour) for field in ("protocol", "opaque")},

@@ -33,10 +33,11 @@ HEAD = Sandbox(id="box", driver=DRIVER)
 
 
 def bare(sandbox: Sandbox) -> Sandbox:
-    """Return a sandbox without attributes, whose addresses have nothing but `dad`: few of these files have more."""
+    """Return a sandbox that is up, without attributes, whose addresses have nothing but `dad`: few files have more."""
     nics = [
         replace(
             nic,
+            up=True,
             attributes=(),
             altnames=None,
             addresses=tuple(Address(address=each.address, dad=each.dad) for each in nic.addresses),

@@ -78,6 +78,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "device": NIC,
         "hw_addr": NIC,
         "mtu": NIC,
+        "up": change(NIC, up=False),
         "addresses": change(NIC, addresses=(Address(address="fd00::2/64"), Address(address="10.0.0.2/24"))),
         "queues": change(NIC, queues=256),
         "vhost_user_socket": change(NIC, vhost_user_socket="/run/vhost-user1"),
@@ -184,11 +185,11 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "guard": Ipvs(guard="nft"),
     },
 }
-# No manifest says these: a desired NIC is up, a desired neighbour never expires, what we want carries our mark, no
+# No manifest says these: a desired neighbour never expires, what we want carries our mark, no
 # desired server drains, and only what is observed can have what we cannot express.
 NOT_SAID = {
     (NetnsAddress, "started"),
-    *((Interface, "up"), (Interface, "marked"), (Neighbour, "permanent"), (Service, "marked")),
+    *((Interface, "marked"), (Neighbour, "permanent"), (Service, "marked")),
     *((Service, "draining"), (Service, "other_flags")),
     *((Route, field) for field in ("protocol", "from_")),
     *((Address, field) for field in ("protocol",)),
@@ -198,6 +199,7 @@ NOT_SAID = {
 # A port is said with its address, and a service's address at its protocol.
 SAID_AS = {
     (Service, "protocol"): "udp",
+    (Interface, "up"): "state",
     (Service, "address"): "udp",
     (Service, "port"): "udp",
     (Server, "port"): "address",
@@ -222,6 +224,7 @@ ALSO_SAID = {
 ALSO_DEFAULTS: dict[type, dict[str, Any]] = {
     Route: {"onLink": False, "features": [], "quickack": False},
     Service: {"family": "ipv4"},
+    Interface: {"state": "up"},
 }
 
 # Defaults that stand for an absent field, although the schema alone would take them: a mark of 0, and an empty MAC

@@ -58,7 +58,10 @@ OF_HOST = {
 HARMLESS = {
     "",
     *("apiVersion", "sandbox", "paused", "driver.kata.id", "sysctls", "interfaces", "interfaces[0]", "neighbours"),
-    *(f"interfaces[0].{name}" for name in ("name", "hwAddr", "mtu", "addresses", "addresses[0]", "queues", "sysctls")),
+    *(
+        f"interfaces[0].{name}"
+        for name in ("name", "hwAddr", "mtu", "state", "addresses", "addresses[0]", "queues", "sysctls")
+    ),
     *(f"interfaces[0].{name}" for name in ("altnames", "altnames[0]", *(each.field for each in ATTRIBUTES))),
     # Made in the sandbox, on what is there.
     *(f"interfaces[0].{name}" for name in ("vlan", "bridge", "bond", "vrf", "macvlan", "dummy", "master")),

@@ -103,7 +103,10 @@ def test_the_fields_are_these() -> None:
         *(f"sysctls.{name}" for name in OF_SANDBOX),
         "interfaces",
         "interfaces[0]",
-        *(f"interfaces[0].{name}" for name in ("name", "device", "hwAddr", "mtu", "addresses", "addresses[0]")),
+        *(
+            f"interfaces[0].{name}"
+            for name in ("name", "device", "hwAddr", "mtu", "state", "addresses", "addresses[0]")
+        ),
         *(f"interfaces[0].addresses[0].{name}" for name in ("address", "peer", "dad", "label", "scope")),
         *(f"interfaces[0].addresses[0].{name}" for name in ("metric", "noprefixroute")),
         *(

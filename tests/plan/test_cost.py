@@ -93,6 +93,7 @@ SPECIFIC = Route(dest="203.0.113.0/24", nexthops=(NextHop(device="eth1", gateway
         # Two that cut the same connection cut it once.
         ({"routes": (), "interfaces": (replace(ETH0, addresses=()), ETH1)}, 2, 2),
         ({"interfaces": (ETH0,)}, 1, 1),
+        ({"interfaces": (ETH0, replace(ETH1, up=False))}, 0, 1),
         (
             {
                 "interfaces": (replace(ETH0, name="wan"), ETH1),

@@ -218,6 +218,16 @@ def test_a_new_mac_takes_a_link_down_unless_its_kind_is_live(kind: str | None, g
     assert planned_commands(wanted([wish]), found([had], kinds=kinds)) == expected
 
 
+def test_a_link_that_should_be_down_goes_down_and_stays_so() -> None:
+    had = nic("eth0", "10.0.0.2/24", "fd00::2/64")
+    on_it = nic("lan", device="vlan:lan", made=made("vlan", {"id": 7}, "eth0"), up=False)
+    down = [replace(had, up=False), on_it]
+    assert planned_commands(wanted(down), found([had, on_it])) == [DOWN, "ip address add fd00::2/64 dev eth0"]
+    # The kernel sets a VLAN up with its link.
+    again = ["ip link set dev eth0 up", "ip link set dev lan down"]
+    assert planned_commands(wanted([had, on_it]), found(down)) == again
+
+
 def test_what_changes_of_a_link_is_one_operation_that_tells_what_was() -> None:
     had = nic("eth0", device="tap1", number=1, mtu=1500, up=False)
     wish = nic("eth0", device="tap1", number=2, mtu=9000)

@@ -27,7 +27,9 @@ def wanted(document: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"sysctls": _wanted_sysctls(document)}
     if "interfaces" in document:
         nics = document["interfaces"]
-        found["links"] = {nic["name"]: (nic.get("hwAddr"), nic.get("mtu"), nic.get("master")) for nic in nics}
+        found["links"] = {
+            nic["name"]: (*map(nic.get, ("hwAddr", "mtu", "master")), nic.get("state", "up")) for nic in nics
+        }
         found["addresses"] = sorted((nic["name"], _address(each)) for nic in nics for each in nic.get("addresses", []))
     if "neighbours" in document:
         found["neighbours"] = sorted(
@@ -70,15 +72,18 @@ def _links(run: Run) -> list[dict[str, Any]]:
 
 
 def _seen_links(run: Run, document: dict[str, Any]) -> dict[str, Any]:
-    """Return the links that are up, as far as the manifest speaks of each."""
+    """Return the links, as far as the manifest speaks of each."""
     fields = {nic["name"]: nic.keys() for nic in document["interfaces"]}
     return {
-        each["ifname"]: tuple(
-            value if field in fields.get(each["ifname"], ()) else None
-            for field, value in (("hwAddr", _own_mac(each)), ("mtu", each["mtu"]), ("master", each.get("master")))
+        each["ifname"]: (
+            *(
+                value if field in fields.get(each["ifname"], ()) else None
+                for field, value in (("hwAddr", _own_mac(each)), ("mtu", each["mtu"]), ("master", each.get("master")))
+            ),
+            "up" if "UP" in each["flags"] else "down",
         )
         for each in _links(run)
-        if "UP" in each["flags"]
+        if "UP" in each["flags"] or each["ifname"] in fields
     }
 
 

@@ -105,6 +105,29 @@ def test_one_apply_brings_back_what_there_was(place: SandboxPlace) -> None:
     assert place.diff(**sections) == []
 
 
+def test_an_interface_that_is_down_stays_so(place: SandboxPlace) -> None:
+    device = place.device(carrier=True)
+    down = {"interfaces": [nic(device, addresses=ADDRESSES, state="down")], "routes": []}
+    place.apply(**down)
+    assert place.diff(**down) == []
+    again = [
+        f"ip address add {each} dev eth0 nodad" for each in ("2001:db8:1::2/64", "2001:db8:3::2 peer 2001:db8:4::9/64")
+    ]
+    for command, expected in (
+        ("link set dev eth0 up", ["ip link set dev eth0 down", *again]),
+        ("-6 address flush dev eth0", again),
+    ):
+        place.ip(*command.split())
+        assert place.diff(**down) == expected
+        place.apply(**down)
+        assert place.diff(**down) == []
+    up = {"interfaces": [nic(device, addresses=ADDRESSES[::-1])], "routes": ROUTES}
+    place.apply(**up)
+    assert place.diff(**up) == []
+    place.apply(**down)
+    assert place.diff(**down) == []
+
+
 def until_same(place: SandboxPlace, before: list[str]) -> None:
     """Wait for the end of duplicate address detection of a link-local address, for which apply does not wait."""
     deadline = time.monotonic() + 60

@@ -31,7 +31,7 @@ def _loopback(scene: Scene) -> Iterator[Hit]:
 
 def _down(scene: Scene) -> Iterator[Hit]:
     for box, network in scene.seen:
-        wanted = {way.name for way in scene.ways_of(box)}
+        wanted = {way.name for way in scene.ways_of(box) if way.wish is None or way.wish.up}
         for link in network.nics:
             if not link.up and link.name in wanted:
                 yield Hit(

@@ -67,6 +67,7 @@ def read(entry: Entry) -> None:
             device=_read_alias(entry),
             hw_addr=hw_addr,
             mtu=entry.number("mtu", 0, 0xFFFFFFFF),
+            up="UP" in flags if flags else None,
             addresses=addresses,
             attributes=tuple(_attributes(entry, flags)),
             altnames=_read_altnames(entry),
@@ -135,8 +136,6 @@ def _attributes(entry: Entry, flags: list[str]) -> Iterator[tuple[str, Value]]:
 
 def _read_state(entry: Entry, name: str, flags: list[str]) -> None:
     found = entry.found
-    if flags and "UP" not in flags:
-        found.note(entry.at("flags"), f"{name}: the link is down; the NIC of a manifest is up")
     if "PROMISC" in flags:
         found.skip(entry.at("flags"), f"{name}: {_NO_PROMISC}")
     entry.usual("qdisc", _QDISCS)

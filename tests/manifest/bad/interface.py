@@ -20,7 +20,7 @@ SOCKET = (
 )
 ADDRESS = "an address such as 172.16.0.3/16, or {address: fd00::1/64, dad: false}"
 NIC_FIELDS = (
-    "one of: name, device, hwAddr, mtu, addresses, vlan, bridge, bond, vrf, macvlan, dummy, master, queues, "
+    "one of: name, device, hwAddr, mtu, state, addresses, vlan, bridge, bond, vrf, macvlan, dummy, master, queues, "
     "vhostUserSocket, sysctls, alias, altnames, txQueueLen, gsoMaxSize, arp, allmulticast"
 )
 
@@ -551,6 +551,26 @@ ROWS: list[Row] = [
                 "bad.yaml:9:39: interfaces[0].addresses[0].gateway: unknown field; expected one of: address, peer, "
                 "dad, label, scope, metric, noprefixroute"
             )
+        ],
+    ),
+    (
+        "what needs a link that is up",
+        with_nic("state: down")
+        + "- {name: lan, vlan: {link: eth0, id: 7}}\n"
+        + "- {name: bond0, bond: {}}\n"
+        + "- {name: p, device: tap1, hwAddr: '02:42:20:6f:a3:70', mtu: 1500, master: bond0, state: down}\n"
+        + "routes: [{dest: 10.1.0.0/16, device: eth0}, {dest: 'fd01::/64', device: bond0, source: 'fd00::2'}]\n",
+        [
+            (
+                "bad.yaml:11:28: interfaces[1].vlan.link: eth0 has state: down, and the kernel sets no vlan up on a "
+                "link that is down"
+            ),
+            "bad.yaml:13:75: interfaces[3].master: p has state: down, and the kernel sets a port of a bond up",
+            (
+                "bad.yaml:14:38: routes[0].device: eth0 has state: down, and the kernel refuses routes over a link "
+                "that is down"
+            ),
+            "bad.yaml:14:88: routes[1].source: fd00::2 is tentative while eth0 has state: down; give it dad: false",
         ],
     ),
     (

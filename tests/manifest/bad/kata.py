@@ -55,6 +55,17 @@ ROWS: list[Row] = [
         ["bad.yaml:5:81: interfaces[0].addresses: kata-runtime cannot skip duplicate address detection"],
     ),
     (
+        "a peer and an interface that is down by kata",
+        with_interface("addresses: [{address: 10.0.0.2, peer: 10.0.0.9/32}], state: down"),
+        [
+            (
+                "bad.yaml:5:81: interfaces[0].addresses: kata-runtime cannot set anything of an address but the "
+                "address itself"
+            ),
+            "bad.yaml:5:130: interfaces[0].state: kata-runtime cannot set an interface down",
+        ],
+    ),
+    (
         "a connected route by kata",
         manifest(
             HEAD,

@@ -11,7 +11,7 @@ DRIVER = "one driver and its address, such as {netns: {name: web-1}}"
 MAC = "a unicast MAC address such as 02:42:20:6f:a3:69"
 QUEUES = "a number of queues from 0 to 256; 0 means a single queue"
 NIC_FIELDS = (
-    "one of: name, device, hwAddr, mtu, addresses, vlan, bridge, bond, vrf, macvlan, dummy, master, queues, "
+    "one of: name, device, hwAddr, mtu, state, addresses, vlan, bridge, bond, vrf, macvlan, dummy, master, queues, "
     "vhostUserSocket, sysctls, alias, altnames, txQueueLen, gsoMaxSize, arp, allmulticast"
 )
 NOT_REACHED = "if it is on that link nevertheless: onLink: true"
