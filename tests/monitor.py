@@ -11,6 +11,8 @@ from tests.conftest import ip
 
 # A route that tells how far the monitor has come.
 _MARKER = "203.0.113.255"
+# A route whose changes are printed once it has subscribed. The kernel reports no replacement by the same route.
+_FIRST = "203.0.113.254"
 
 
 @contextmanager
@@ -32,7 +34,8 @@ def monitored_routes(namespace: str) -> Iterator[Callable[[], list[str]]]:
         try:
             # It has subscribed once it prints a change.
             while not select.select([output], [], [], 0.01)[0]:
-                ip("route", "replace", "blackhole", _MARKER, "table", "77", namespace=namespace)
+                for verb in ("replace", "del"):
+                    ip("route", verb, "blackhole", _FIRST, "table", "77", namespace=namespace)
             lines()
             yield lines
         finally:

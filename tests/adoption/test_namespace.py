@@ -329,7 +329,7 @@ def test_what_differs_is_not_adopted(place: Place, capsys: pytest.CaptureFixture
 # What no manifest can express, and what depends on that; and the beginnings of the lines about it.
 BEYOND = """
 address add 198.51.100.130/25 dev eth0 valid_lft 3600 preferred_lft 3600
-address add 203.0.113.130 peer 203.0.113.131/32 dev eth1
+address add 203.0.113.130/32 broadcast 203.0.113.131 dev eth1
 route add 10.67.0.0/16 via 198.51.100.129 proto dhcp
 route add 10.68.0.0/16 via 192.0.2.1 ssthresh 20
 route append 203.0.113.7 via 192.0.2.9
@@ -338,7 +338,7 @@ link add br0 up type bridge ageing_time 6004
 tuntap add tun7 mode tun
 """
 OTHER_WORDS = {
-    "interfaces: eth1: no manifest can express its address 203.0.113.130 peer 203.0.113.131/32",
+    "interfaces: eth1: no manifest can express its address 203.0.113.130/32 brd 203.0.113.131",
     "interfaces: br0: no manifest can express its ageingTime 6004",
     "interfaces: tun7: it has no Ethernet MAC address",
     "neighbours: proxy 192.0.2.79 dev eth1: its interface is left out",
@@ -369,7 +369,7 @@ def test_without_any_interface_routes_are_kept(place: Place, capsys: pytest.Capt
     """So the rest of a sandbox is ours whose interfaces stay with somebody else."""
     place.forget_the_many()
     for name in ("eth0", "eth1"):
-        place.ip("address", "add", "203.0.113.130", "peer", "203.0.113.131", "dev", name)
+        place.ip("address", "add", "203.0.113.130/32", "broadcast", "203.0.113.131", "dev", name)
     path, said = imported(place, capsys)
     assert sum("left out: interfaces: eth" in line for line in said) == 2
     manifest = yaml.load(Path(path).read_text(), yaml.CBaseLoader)
