@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -364,8 +365,12 @@ def machine(root: None, request: pytest.FixtureRequest) -> Iterator[Machine]:
     if USUAL.kernel != KERNEL:
         yield request.getfixturevalue("guest")
         return
-    with tempfile.TemporaryDirectory(dir="/run") as folder:
-        yield UmlMachine(request.getfixturevalue("uml"), Path(folder, "agent.sock"))
+    system = request.getfixturevalue("uml")
+    with (
+        tempfile.TemporaryDirectory(dir="/run") as folder,
+        closing(UmlMachine(system, Path(folder, "agent.sock"))) as made,
+    ):
+        yield made
 
 
 @pytest.fixture(scope="session")

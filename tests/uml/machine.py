@@ -22,12 +22,19 @@ class UmlMachine:
     """A machine whose agent is at `socket`, for one client after the other, as QEMU has it."""
 
     def __init__(self, uml: Uml, path: Path) -> None:
-        """Serve the agent of `uml` at `path`, as long as that runs."""
+        """Serve the agent of `uml` at `path`, until `close`."""
         self._uml, self.socket = uml, str(path)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self.socket)
         listener.listen()
-        threading.Thread(target=_carry, args=(listener, uml.line, uml.read), daemon=True).start()
+        self._open, ended = socket.socketpair()
+        self._carrier = threading.Thread(target=_carry, args=(listener, uml.line, uml.read, ended), daemon=True)
+        self._carrier.start()
+
+    def close(self) -> None:
+        """Serve it no more."""
+        self._open.close()
+        self._carrier.join()
 
     @property
     def driver(self) -> dict[str, Any]:
@@ -43,16 +50,17 @@ class UmlMachine:
         return self._uml.output(*words, stdin=stdin.decode())
 
 
-def _carry(listener: socket.socket, line: socket.socket, read: socket.socket) -> None:
-    """Carry bytes between each client in turn and the line. What the machine says to nobody is lost.
+def _carry(listener: socket.socket, line: socket.socket, read: socket.socket, ended: socket.socket) -> None:
+    """Carry bytes between each client in turn and the line, until `ended` is readable.
 
-    `read`: the line that tells how many bytes were read there.
+    What the machine says to nobody is lost. `read`: the line that tells how many bytes were read there.
     """
     client: socket.socket | None = None
     room, told = WINDOW, bytearray()
-    with listener:
-        while True:
-            ready = select.select([line, read, *([client or listener] if room else [])], [], [])[0]
+    with listener, ended:
+        while ended not in (
+            ready := select.select([line, read, ended, *([client or listener] if room else [])], [], [])[0]
+        ):
             if read in ready:
                 told += read.recv(_SIZE)
                 while len(told) >= COUNT:
