@@ -197,7 +197,8 @@ def _links(shown: list[dict[str, Any]]) -> dict[str, Any]:
             "alias": link.get("ifalias", "").partition(" hwaddr=")[0],
             "altnames": sorted(link.get("altnames", ())),
             "addresses": sorted(
-                f"{each['local']} {each.get('address', '')}/{each['prefixlen']}{' nodad' if each.get('nodad') else ''}"
+                f"{' peer '.join(each[name] for name in ('local', 'address') if name in each)}/{each['prefixlen']}"
+                f"{' nodad' * bool(each.get('nodad'))}"
                 for each in link.get("addr_info", ())
                 if each.get("scope") != "link"
             ),

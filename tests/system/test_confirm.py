@@ -275,7 +275,7 @@ def test_status_counts_down_without_a_watcher(boxed: Story, capsys: pytest.Captu
 
 
 def test_what_no_manifest_can_express_is_no_way_back(boxed: Story, capsys: pytest.CaptureFixture[str]) -> None:
-    boxed.place.ip("address", "add", "10.5.0.1/24", "dev", "eth0", "autojoin")
+    boxed.place.ip("address", "add", "10.5.0.1/24", "broadcast", "10.5.0.9", "dev", "eth0")
     assert main(["apply", "--confirm", "1min", boxed.file]) == 3
     assert "the way back cannot be recorded: no manifest can express all" in capsys.readouterr().err
     assert boxed.waiting is None
