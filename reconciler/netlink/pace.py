@@ -37,7 +37,5 @@ class Pace:
             begun = time.monotonic()
 
     def _note(self, seconds: float) -> None:
-        if seconds > GOOD_TIME:
-            self.size = max(_LEAST, int(self.size * GOOD_TIME / seconds))
-        else:
-            self.size = min(2 * self.size, self._most)
+        fitting = max(_LEAST, int(self.size * GOOD_TIME / seconds)) if seconds > GOOD_TIME else 2 * self.size
+        self.size = min(fitting, self._most)

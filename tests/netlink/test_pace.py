@@ -14,11 +14,11 @@ from reconciler.netlink.pace import FIRST, GOOD_TIME, Pace
 MOST = 1 << 18
 
 
-def sizes(monkeypatch: pytest.MonkeyPatch, speeds: list[float]) -> list[int]:
+def sizes(monkeypatch: pytest.MonkeyPatch, speeds: list[float], most: int = MOST) -> list[int]:
     """Give the sizes of batches for a kernel that takes so many seconds for each byte of them in turn."""
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    made = Pace(MOST)
+    made = Pace(most)
     found = []
 
     def answers() -> Iterator[None]:
@@ -38,8 +38,9 @@ def test_a_fast_kernel_soon_gets_as_much_as_there_may_be(monkeypatch: pytest.Mon
     assert sizes(monkeypatch, [1e-6] * 6) == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST, MOST, MOST, MOST]
 
 
-def test_a_small_limit_holds_from_the_beginning() -> None:
-    assert Pace(1).size == 1
+@pytest.mark.parametrize("speed", [1e-6, 100.0])
+def test_a_small_limit_holds_however_slow_the_kernel_is(monkeypatch: pytest.MonkeyPatch, speed: float) -> None:
+    assert sizes(monkeypatch, [speed] * 3, most=1) == [1] * 4
 
 
 @given(speed=st.floats(1e-7, 1e-3), slower=st.floats(1, 30))
