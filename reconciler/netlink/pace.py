@@ -12,11 +12,11 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 
-# Bytes of requests in the first batch: some 150 rules of IPVS, which take 50 ms in a machine without KVM.
-FIRST = 1 << 14
+# Bytes of requests in the first batch: some 300 rules of IPVS, which take 50 ms in a machine without KVM.
+FIRST = 1 << 15
 # Seconds that a batch may take: an answer has to come within 8 (agent.KERNEL_TIMEOUT), and the batch after it, which is
 # on its way before that is known, may be twice as large.
-GOOD_TIME = 0.5
+GOOD_TIME = 1.0
 _LEAST = 256
 
 
