@@ -94,10 +94,12 @@ def test_a_route_takes_connections_of_a_director_and_its_own(director: MachineTa
     path = director.file("routes.yaml", text + routes)
     back = director.file("back.yaml", text + "routes: []\n")
     try:
+        # Those of earlier tests, which clients have ended, are still listed for some seconds.
+        listed = int(director.shell(f"ipvsadm -Lnc | grep -c ' {S2}:'"))
         ran = director.reconciler("diff", "-o", "json", path)
         (sandbox,) = json.loads(ran.stdout)["sandboxes"]
         # It forwards what its servers answer, so nobody knows what else goes through it.
-        assert sandbox["cuts"]["least"] == COUNT // 2
+        assert COUNT // 2 <= sandbox["cuts"]["least"] <= listed
         assert sandbox["cuts"]["most"] is None
         assert sandbox["cuts"]["unknown"] == [
             "it has forwarded packets, and the connections of others that go through it are not listed"
