@@ -13,12 +13,12 @@ from reconciler.errors import ApplyError, ReconcilerError, VerifyError
 from reconciler.failure import check_error, kept_error, undone_error
 from reconciler.history.scribe import FAILED, PARTLY, UNDONE, Change
 from reconciler.model.identity import Subject
-from reconciler.model.sandbox import Sandbox, Surroundings
+from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.netlink.execute import DAD_TIMEOUT
 from reconciler.operations import Operation
 from reconciler.operations.outcome import Outcome, Status
 from reconciler.operations.segment import Segment, flat
-from reconciler.preview import Adoption, Preview, preview
+from reconciler.preview import Adoption, Preview, compare, preview
 from reconciler.recover import Fates, Proof, about, execute, recover, settled, undo
 from reconciler.remaining import remaining
 
@@ -45,6 +45,7 @@ def carry_out(
     driver: Driver,
     before: Preview,
     segments: Sequence[Segment],
+    look: Callable[[], Observed],
     change: Change,
     progress: Callable[[int, int], None] = lambda *_: None,
     *,
@@ -56,8 +57,9 @@ def carry_out(
 ) -> Failed | Surroundings:
     """Execute and verify segments. Return what surrounds the sandbox then; after a failure, what became of them.
 
-    `change` gets that failure as well, for the history. `excused`: objects that must not be changed now, so they may
-    differ. `repeats`: see `_repeat`. Raises ApplyError if everything was undone after a failure, also one of `checks`.
+    `look` repeats the look that they were planned after. `change` gets the failure as well, for the history.
+    `excused`: objects that must not be changed now, so they may differ. `repeats`: see `_repeat`. Raises ApplyError if
+    everything was undone after a failure, also one of `checks`.
     """
     proof = Proof(driver, segments)
     try:
@@ -65,6 +67,7 @@ def carry_out(
             driver,
             before,
             segments,
+            look,
             proof,
             change,
             progress,
@@ -77,6 +80,9 @@ def carry_out(
         if repeated is None:
             raise
         ended = repeated
+    if isinstance(ended, Failed) and ended.is_overtaken:
+        # Nothing was changed that a check could tell of.
+        return ended
     if checks and (verdicts := checks.look_after()):
         not_undone = undo(driver, before, proof)
         error = check_error(before, verdicts, not_undone)
@@ -89,6 +95,7 @@ def _change(
     driver: Driver,
     before: Preview,
     segments: Sequence[Segment],
+    look: Callable[[], Observed],
     proof: Proof,
     change: Change,
     progress: Callable[[int, int], None],
@@ -105,7 +112,7 @@ def _change(
             error = undone_error(outcomes, before, not_undone)
             change.fail(FAILED if not_undone else UNDONE, error)
             raise error
-        overtaken = _overtaken(driver, before, outcomes, adopt=adopt)
+        overtaken = _overtaken(before, outcomes, look)
         fates = overtaken or recover(driver, before, outcomes, proof, held=excused, adopt=adopt)
         if fates.are_good:
             return _verify(driver, before.desired, adopt=adopt, excused=excused)
@@ -119,25 +126,26 @@ def _change(
     return around
 
 
-def _overtaken(driver: Driver, before: Preview, outcomes: Sequence[Outcome], *, adopt: Adoption) -> Fates | None:
+def _overtaken(before: Preview, outcomes: Sequence[Outcome], look: Callable[[], Observed]) -> Fates | None:
     """Return what became of operations that failed because another program was quicker; None if it was not that.
 
-    It was, if none was done and a new look finds something else than the one that they were planned for.
+    It was, if none was done and the same look finds something else than the first time.
     """
     if any(outcome.status is not Status.FAILED for outcome in outcomes):
         return None
     try:
-        found = preview(driver, before.desired, adopt=adopt)
+        observed = look()
+        if observed.sandbox == before.observed.sandbox:
+            return None
+        left = len(compare(before.desired, observed).plan.operations)
     except ReconcilerError:
         # What became of it is told by the recovery, which looks once more.
-        return None
-    if found.observed.sandbox == before.observed.sandbox:
         return None
     failed = {outcome.operation for outcome in outcomes}
     return Fates(
         failed=tuple(outcomes),
         not_tried=tuple(each for each in before.plan.operations if each not in failed),
-        left=len(found.plan.operations),
+        left=left,
     )
 
 

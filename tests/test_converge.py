@@ -420,6 +420,24 @@ def test_a_program_that_is_always_quicker_is_told() -> None:
     assert result.failure.subjects == {Listed("routes", ROUTE.key)}
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_whether_it_was_overtaken_is_told_by_the_look_that_it_was_planned_after(
+    monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    """A full look may find more than a quick one did, and a manifest of which a part has to wait, less."""
+    box = box_of(DNS, routes=[OTHER_ROUTE], refused=[ROUTE])
+    observe, looks = box.observe, list[tuple[Sandbox, bool]]()
+
+    def noted(desired: Sandbox, *, quick: bool = False) -> Observed:
+        looks.append((desired, quick))
+        return observe(desired, quick=quick)
+
+    monkeypatch.setattr(box, "observe", noted)
+    desired = wanted(DNS, routes=[ROUTE])
+    assert repair(box, desired, quick=quick, postpones=lambda each: isinstance(each, DeleteRoute)).failure is not None
+    assert looks[:2] == [(desired, quick)] * 2
+
+
 def test_what_fails_for_another_reason_is_planned_once() -> None:
     box = box_of(refused=[ROUTE])
     planned: list[Preview] = []
