@@ -138,9 +138,9 @@ class Interface:
     `marked`: whether a link that is made in the sandbox has our mark; False of one that is adopted, and where an undo
     leaves it to its former owner. It is not compared.
 
-    `queues` 0 means one queue. `sysctls` of an
-    observed NIC are those that its desired one names, and so are its `attributes`; one that no manifest wants has those
-    that are unusual. `altnames`: all of its alternative names, sorted; None if the manifest does not say.
+    `queues` 0 means one queue. `sysctls` of an observed NIC are those that its desired one names, and so are its
+    `attributes`; one that no manifest wants has those that are unusual. `altnames`: all of its alternative names,
+    sorted; None if the manifest does not say.
     """
 
     name: str

@@ -116,7 +116,7 @@ class Derived:
 
     def _lacks_peer(self, nic: Interface) -> bool:
         """Return whether the route to the peer of an IPv6 address is not there."""
-        peers = {f"{each.peer}/128" for each in nic.addresses if each.peer}
+        peers = {dest for each in nic.addresses for dest in each.of_peer}
         return bool(peers) and any(lack.route.dest in peers for lack in self.routes(nic))
 
     def is_lost(self, address: str, nic: Interface) -> bool:
