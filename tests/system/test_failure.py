@@ -256,7 +256,7 @@ def test_what_another_program_changes_meanwhile_is_not_called_undone(
 def test_a_link_that_is_renamed_under_a_plan_is_planned_anew(
     box: Box, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`ip link set eth0 down; ip link set eth0 name eth1`: a look between the two plans only for the first."""
+    """`ip link set eth0 down; ip link set eth0 name eth1`, and the first plan is made between the two."""
     box.apply(interfaces=[nic(kernel.tap())])
     box.ip("link", "set", "eth0", "down")
     execute = NetnsDriver.execute
