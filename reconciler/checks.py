@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from reconciler.dataclasses import dataclass
 from reconciler.drivers import Driver
 from reconciler.errors import HostError
 from reconciler.guest import agent

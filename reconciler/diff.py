@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from reconciler.dataclasses import dataclass
 from reconciler.model.identity import Keyed
 
 T = TypeVar("T", bound=Keyed)

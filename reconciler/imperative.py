@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from reconciler.converge import apply
+from reconciler.dataclasses import replace
 from reconciler.drivers import Driver, connect
 from reconciler.errors import HostError, SandboxGoneError
 from reconciler.formats.ipvsadm.command import IpvsadmCommand

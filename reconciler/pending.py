@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from reconciler import rundir
+from reconciler.dataclasses import dataclass, field, fields, replace
 from reconciler.errors import BusyError, HostError
 from reconciler.wording import reason
 

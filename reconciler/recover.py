@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.dataclasses import dataclass, replace
 from reconciler.drivers import Driver
 from reconciler.errors import ReconcilerError
 from reconciler.model.fact import Deviation, deviations

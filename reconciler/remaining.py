@@ -8,9 +8,9 @@ address that the kernel itself added, a weight that a manifest ignores, and a se
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from reconciler.dataclasses import replace
 from reconciler.diff import diff
 from reconciler.formats.iproute2 import address_words, route_words
 from reconciler.manifest.interface import SECTION as INTERFACES

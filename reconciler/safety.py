@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from reconciler.dataclasses import MISSING, dataclass, fields, is_dataclass
 from reconciler.errors import RefusedError
 from reconciler.manifest.sandbox import write
 from reconciler.model.sandbox import Sandbox

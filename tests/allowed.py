@@ -6,10 +6,10 @@ import atexit
 import shlex
 import shutil
 import tempfile
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from reconciler.dataclasses import replace
 from reconciler.manifest import policy
 from reconciler.manifest.dump import dump
 from reconciler.model.policy import Policy

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import hypothesis
@@ -20,6 +19,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from reconciler import rundir
+from reconciler.dataclasses import dataclass, field
 from reconciler.guest import launch, lend
 from reconciler.guest.client import AgentClient
 from tests import allowed, resumed

@@ -12,10 +12,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.cli.main import main
+from reconciler.dataclasses import dataclass, field
 from tests import resumed
 from tests.machine import run_command
 

@@ -8,11 +8,11 @@ import socket
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from typing import Any, Protocol
 
+from reconciler.dataclasses import dataclass
 from reconciler.guest import command
 from reconciler.guest.launch import LaunchedMachine
 

@@ -6,7 +6,6 @@ wrapped there, before any other module can import them by name.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 import pickle
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from reconciler import dataclasses
 from reconciler.model.ipvs import FWMARK, PROTOCOLS
 from reconciler.model.made import Made
 from reconciler.operations.made import ChangeLink
@@ -82,7 +82,7 @@ def replaced(given: Any, kind: type, field: str, value: Any) -> Any:
         options = _other(given.changes, field.partition(".")[2], value)
         return dataclasses.replace(given, made=_without_option(given.made, field, value), changes=options)
     if dataclasses.is_dataclass(given) and not isinstance(given, type):
-        names = [each.name for each in dataclasses.fields(given) if each.init]
+        names = [each.name for each in dataclasses.fields(given)]
         changes = {name: replaced(getattr(given, name), kind, field, value) for name in names}
         changes = {name: new for name, new in changes.items() if new is not getattr(given, name)}
         if isinstance(given, kind) and getattr(given, field) != value:

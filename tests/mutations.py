@@ -13,7 +13,6 @@ as noticed if a test reports a failure: a crash at import, or an error in a fixt
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pickle
 import re
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
+from reconciler import dataclasses
 from reconciler.guest import launch
 from reconciler.manifest.sandbox import complete, read_sections
 from reconciler.model.made import KINDS, Made

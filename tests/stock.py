@@ -19,11 +19,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from reconciler.dataclasses import dataclass
 from reconciler.guest import image, qemu
 from reconciler.guest.qmp import Monitor
 

@@ -8,12 +8,12 @@ addresses or on no link, IPv6 next hops without a gateway beside others, sources
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Address, Interface
 from reconciler.model.made import KINDS, made, made_key

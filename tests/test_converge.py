@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, assert_never
 
@@ -13,6 +13,7 @@ import pytest
 
 from reconciler import converge
 from reconciler.converge import Result, apply, repair
+from reconciler.dataclasses import replace
 from reconciler.errors import ApplyError, ChannelError, RefusedError, VerifyError
 from reconciler.guest.agent import Probe
 from reconciler.model.cost import Traffic

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from dataclasses import dataclass
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import dataclass
 from reconciler.diff import Change, diff
 
 

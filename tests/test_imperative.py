@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler import imperative
+from reconciler.dataclasses import replace
 from reconciler.errors import HostError, ManifestError, SandboxGoneError
 from reconciler.formats.ipvsadm.command import parse_command
 from reconciler.guest import launch

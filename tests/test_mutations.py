@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.model.ipvs import Server, Service
 from reconciler.model.made import Made, made
 from reconciler.model.route import NextHop, Route

@@ -4,12 +4,12 @@ import json
 import re
 import shlex
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.formats.iproute2 import Item, route_words
 from reconciler.model.interface import Address, Origin
 from reconciler.model.route import NextHop, Route

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from typing import get_args
 
 import pytest
 
 from reconciler.cli.script import render_script
+from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import service_options
 from reconciler.manifest.load import Manifest

@@ -12,7 +12,6 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from dataclasses import replace
 from email.message import Message
 from email.parser import Parser
 from importlib import metadata
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.manifest import policy_text
 from reconciler.model.policy import DEFAULTS
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.guest.agent import Probe
 from reconciler.model.cost import Traffic
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from reconciler import dataclasses
+from reconciler.dataclasses import replace
 from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, RealServer, Setting, Sysctl, VirtualService
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import dataclass, replace
 from reconciler.errors import RefusedError
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts

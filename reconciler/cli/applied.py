@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.cli.render import operation_data
 from reconciler.converge import Result
+from reconciler.dataclasses import dataclass, field
 from reconciler.errors import Problem, RefusedError, VerifyError
 from reconciler.failure import PlanError
 from reconciler.manifest.load import Manifest

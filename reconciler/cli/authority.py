@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.model.policy import POLICY_FILE, Policy
 
 

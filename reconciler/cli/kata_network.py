@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from reconciler import imperative
@@ -13,6 +12,7 @@ from reconciler.cli.authority import read_policy
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.cli.parser import purpose
 from reconciler.cli.recording import lock
+from reconciler.dataclasses import replace
 from reconciler.errors import HostError, ReconcilerError, RefusedError
 from reconciler.formats.kata.interface import read_interface, read_name, write_failed, write_interface, write_listed
 from reconciler.formats.kata.route import RouteSelector, read_route, read_selector, write_route

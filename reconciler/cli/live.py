@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from reconciler.cli.output import print_documents, warn
+from reconciler.dataclasses import replace
 from reconciler.drivers import inventory
 from reconciler.drivers.survey import Inventory
 from reconciler.formats.iproute2 import Item, address_words, item_words, protocol_words, route_words

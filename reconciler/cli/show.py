@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from reconciler.cli.authority import add_push, read_policy
 from reconciler.cli.output import print_data, print_documents, say, warn
 from reconciler.cli.parser import add_output
 from reconciler.cli.reaching import reaching
+from reconciler.dataclasses import replace
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.formats.iproute2 import Item, address_words, item_words, route_words

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 
 from reconciler import pending
 from reconciler.converge import repair
+from reconciler.dataclasses import replace
 from reconciler.drivers import Driver, connect
 from reconciler.errors import ReconcilerError, SandboxGoneError, VerifyError
 from reconciler.history.scribe import Occasion, Scribe

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from typing import Any
 
 import reconciler
 from reconciler import pending
 from reconciler.confirm.helper import READY
 from reconciler.confirm.revert import finish, maker_lock
+from reconciler.dataclasses import replace
 from reconciler.drivers import Driver
 from reconciler.errors import HostError, RefusedError
 from reconciler.history.force import effect

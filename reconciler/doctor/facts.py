@@ -6,12 +6,12 @@ None stands for what could not be looked at. Then `Unknown` says why.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.manifest.load import Manifest
 from reconciler.model.interface import LOOPBACK
 from reconciler.model.route import Route

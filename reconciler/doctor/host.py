@@ -11,9 +11,9 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 from reconciler import rundir
+from reconciler.dataclasses import replace
 from reconciler.doctor import firewall, netpicture
 from reconciler.doctor.facts import HOST, Host, Network, Unknown, Usage
 from reconciler.errors import ReconcilerError

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from socket import inet_ntop
 
+from reconciler.dataclasses import replace
 from reconciler.doctor.facts import Address, Forward, Link, Neighbour, NeighbourState, Network, Port
 from reconciler.errors import ProtocolError
 from reconciler.netlink import interface, message, neighbour, route, rule

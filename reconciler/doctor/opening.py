@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.dataclasses import replace
 from reconciler.doctor import netpicture
 from reconciler.doctor.facts import Box, Failure, Network, Trouble, Unknown, Usage
 from reconciler.doctor.host import loadable_modules, with_firewall

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.drivers.provenance import doubt
 from reconciler.errors import RefusedError
 from reconciler.model.identity import HostDevice, Nic, NicAddress

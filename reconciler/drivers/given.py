@@ -25,10 +25,10 @@ import stat
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from reconciler import rundir
+from reconciler.dataclasses import asdict, dataclass, replace
 from reconciler.errors import HostError
 from reconciler.model.interface import Origin
 from reconciler.netlink.interface import Link

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, assert_never
 
+from reconciler.dataclasses import replace
 from reconciler.model.address import link_local
 from reconciler.model.attribute import Attributes, named, unusual
 from reconciler.model.interface import LOOPBACK, Interface, LinkState, Origin

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
+from reconciler.dataclasses import replace
 from reconciler.drivers.lock import SandboxLock, refuse_waiting
 from reconciler.drivers.process import run
 from reconciler.drivers.reach import check_program, refuse_physical_devices

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from reconciler.dataclasses import replace
 from reconciler.drivers import elsewhere, home
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import assert_never
 
+from reconciler.dataclasses import replace
 from reconciler.drivers.given import Given, GivenDevices
 from reconciler.drivers.home import find_on_host, is_temporary, number_on_host, temporary_name
 from reconciler.drivers.inside import Inside

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from reconciler import dataclasses
 from reconciler.errors import RefusedError
 from reconciler.fleet.known import Known
 from reconciler.fleet.records import Desired, HostRecord, Plan, encode

@@ -7,7 +7,6 @@ not removed before a plan names it. What a killed push leaves is named by nothin
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
+from reconciler import dataclasses
 from reconciler.errors import RefusedError
 from reconciler.fleet import blobs, keys
 from reconciler.fleet.known import Known, number_of, read_known

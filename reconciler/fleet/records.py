@@ -6,13 +6,14 @@ and an unknown field is ignored, so that two versions can work beside each other
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import json
 import typing
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from reconciler import dataclasses
+from reconciler.dataclasses import dataclass, field
 
 # Bytes of a status, as a host sends it.
 MAX_STATUS = 64 << 10

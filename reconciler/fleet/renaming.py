@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from reconciler import dataclasses
 from reconciler.errors import RefusedError
 from reconciler.fleet import keys
 from reconciler.fleet.changing import unknown_host

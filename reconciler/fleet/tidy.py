@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from reconciler import dataclasses
 from reconciler.fleet import keys
 from reconciler.fleet.known import parse, read_all, read_plans
 from reconciler.fleet.push import batches

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from reconciler.dataclasses import dataclass, replace
 from reconciler.fleet.records import Desired, HostRecord, HostStatus, Plan, Release, Rollout, RolloutState
 from reconciler.wording import plural
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.model.address import parse_address, parse_mac, parse_prefix
 from reconciler.model.attribute import Attributes
 from reconciler.model.interface import Address, is_altname

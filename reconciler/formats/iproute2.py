@@ -6,9 +6,9 @@ Names are quoted: those that are observed may be anything.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import assert_never
 
+from reconciler.dataclasses import replace
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
 from reconciler.model.attribute import Attributes
 from reconciler.model.attribute import words as attribute_words

@@ -6,9 +6,9 @@ only reports.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+from reconciler.dataclasses import replace
 from reconciler.formats.entry import Entry, Found, Link, expressible_altnames
 from reconciler.formats.static import (
     DHCP,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.formats.entry import Entry
 from reconciler.model.address import family_name, is_ipv6, network, parse_prefix
 from reconciler.model.metric import METRICS, Metrics, is_expressible

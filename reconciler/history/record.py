@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.history.lines import BEGUN, ENDED, Step
 
 # What a record of a change is about.

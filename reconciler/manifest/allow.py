@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple, assert_never
 
+from reconciler.dataclasses import replace
 from reconciler.errors import NotAllowedError
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.address import contains

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
+from reconciler.dataclasses import replace
 from reconciler.formats.entry import NO_PRIORITY, Link
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.imported import Imported

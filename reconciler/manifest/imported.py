@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import ManifestError, Problem
 from reconciler.formats.entry import OBJECTS_MAX, REPORTED_MAX, Found, Link, Thing
 from reconciler.formats.keepalived.expansion import key_words

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+from reconciler.dataclasses import replace
 from reconciler.manifest import made as made_links
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection

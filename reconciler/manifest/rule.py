@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
+from reconciler.dataclasses import replace
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection, iproute2_words, refused_by_kata
 from reconciler.model.address import family_name, is_ipv6, parse_network

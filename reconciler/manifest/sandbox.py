@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
+from reconciler.dataclasses import asdict
 from reconciler.manifest.finding import Finding
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS

@@ -8,9 +8,9 @@ Everything that handles all sections iterates over that list. A section has the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.identity import Keyed, Listed, Subject
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings

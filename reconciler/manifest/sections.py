@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from reconciler.dataclasses import replace
 from reconciler.manifest import interface, neighbour, route, rule
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, Section

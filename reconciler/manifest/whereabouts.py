@@ -9,8 +9,8 @@ import os
 import time
 from collections.abc import Hashable
 from contextlib import suppress
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.manifest.files import identity, is_stream
 from reconciler.model.sandbox import (
     NO_PROCESS,

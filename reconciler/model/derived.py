@@ -7,9 +7,9 @@ Source: net/ipv4/fib_frontend.c (fib_add_ifaddr), net/ipv6/addrconf.c (addrconf_
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 
+from reconciler.dataclasses import replace
 from reconciler.model.address import contains, is_ipv6, last_address, network
 from reconciler.model.interface import Address, LinkState
 from reconciler.model.route import (

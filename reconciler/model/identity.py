@@ -7,8 +7,9 @@ object of a manifest is found by it.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Protocol
+
+from reconciler.dataclasses import dataclass
 
 
 class Keyed(Protocol):

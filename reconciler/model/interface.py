@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.attribute import Attributes
 from reconciler.model.made import Made

@@ -6,9 +6,9 @@ Names are those of ipvsadm(8); numbers and limits those of include/uapi/linux/ip
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.address import contains, family_name, is_ipv6, is_unicast
 
 PROTOCOLS = ("tcp", "udp", "sctp")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
+
+from reconciler.dataclasses import dataclass, field
 
 # Bytes of the longest path that a unix socket can have: sun_path of linux/un.h has 108, one of them for the final NUL.
 SOCKET_PATH_MAX = 107

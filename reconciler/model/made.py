@@ -8,9 +8,10 @@ Source: include/uapi/linux/if_link.h (IFLA_VLAN_*, IFLA_MACVLAN_*, IFLA_VRF_*, I
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
+
+from reconciler.dataclasses import dataclass
 
 Value = bool | int | str
 _NO_NAMES: Mapping[str, int] = MappingProxyType({})

@@ -6,9 +6,9 @@ It is the MAC address of an IP address on a link (ARP, NDP), or an address proxi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.address import is_ipv6
 from reconciler.model.mark import PROTOCOL
 

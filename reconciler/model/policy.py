@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.model.sandbox import KATA_RUNTIME, LIBVIRT_SYSTEM
 
 POLICY_FILE = "/etc/reconciler/policy.yaml"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network, pack, split_prefix
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.metric import Metrics

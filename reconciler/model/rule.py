@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.model.mark import PROTOCOL
 
 # include/uapi/linux/rtnetlink.h and net/fib_rules.h: tables that the kernel's own three rules look at.

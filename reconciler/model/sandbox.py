@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.attribute import BY_FIELD, Attributes
 from reconciler.model.interface import Interface, LinkState, Origin
 from reconciler.model.neighbour import Neighbour

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from reconciler.dataclasses import dataclass
 
 _VSOCK, _HYBRID = "vsock://", "hvsock://"
 

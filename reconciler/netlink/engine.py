@@ -6,10 +6,10 @@ import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from socket import AF_INET, AF_INET6
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.errors import BusyError, HostError, ProtocolError
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.route import TABLE_LOCAL, Route

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from socket import AF_INET, AF_INET6
 from typing import Any, assert_never
 
+from reconciler.dataclasses import dataclass
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, last_address, split_prefix, unpack
 from reconciler.model.attribute import Attributes, changed

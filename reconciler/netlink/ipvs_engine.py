@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import HostError, ProtocolError
 from reconciler.model.ipvs import CONNTRACK, NODEST, Ipvs, Load, ServerKey, Service, ServiceKey, Timeouts
 from reconciler.netlink import ipvs, ipvs_legacy, ipvs_listing, message

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from reconciler.dataclasses import dataclass
 from reconciler.formats import iproute2
 from reconciler.model.identity import Nic, NicAddress, Subject
 from reconciler.model.interface import Address

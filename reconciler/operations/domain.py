@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
+from reconciler.dataclasses import dataclass
 from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import is_link_name
 from reconciler.model.machine import Other

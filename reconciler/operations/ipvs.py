@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from reconciler.dataclasses import dataclass
 from reconciler.formats.ipvsadm import write as notation
 from reconciler.model.identity import RealServer, Setting, Subject, VirtualService
 from reconciler.model.ipvs import NODEST, Server, Service, ServiceKey, Timeouts

@@ -5,9 +5,9 @@ A new kind of object of this sort needs only one more name in `Item`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from reconciler.dataclasses import dataclass
 from reconciler.formats import iproute2
 from reconciler.formats.iproute2 import Item
 from reconciler.model.identity import Listed, Nic, Subject

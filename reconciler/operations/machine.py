@@ -8,9 +8,9 @@ each in its own list.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar
 
+from reconciler.dataclasses import dataclass
 from reconciler.model.identity import HostDevice, Nic, Subject, Unmanaged
 from reconciler.model.interface import is_link_name
 from reconciler.model.machine import Macvtap, Other

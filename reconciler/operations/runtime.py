@@ -6,9 +6,9 @@ Commands are for a shell on the host.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import ClassVar
 
+from reconciler.dataclasses import dataclass
 from reconciler.formats.kata.interface import write_request
 from reconciler.formats.kata.route import write_route
 from reconciler.model.identity import HostDevice, Listed, Nic, Subject

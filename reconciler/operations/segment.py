@@ -6,9 +6,10 @@ A driver matches on the class of a segment and knows the type of each operation 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
+
+from reconciler.dataclasses import dataclass, replace
 
 if TYPE_CHECKING:
     # Named as text in the bases below: an apply loads only the operations that it has.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from reconciler.dataclasses import dataclass
 from reconciler.model.identity import NOTHING, Nic, Subject, Sysctl
 from reconciler.model.sysctl import ALL_DISABLE_IPV6, full_name
 from reconciler.operations.base import Base, Sign

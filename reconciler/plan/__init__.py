@@ -14,10 +14,10 @@ The order, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.dataclasses import dataclass, replace
 from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour

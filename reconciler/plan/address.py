@@ -7,8 +7,7 @@ IPv6 address of a network, it deletes one route to that network on the NIC, whic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from reconciler.dataclasses import dataclass, field
 from reconciler.diff import diff
 from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Address, Interface

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.dataclasses import replace
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, Route
 from reconciler.model.rule import Rule

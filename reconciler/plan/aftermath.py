@@ -8,8 +8,8 @@ rt6_mtu_change_route), net/ipv6/addrconf.c (cleanup_prefix_route).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.diff import Change, diff
 from reconciler.model.address import contains
 from reconciler.model.derived import connected_routes

@@ -7,9 +7,9 @@ goes. It may be cut if its packets take another way: whether others answer there
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.dataclasses import replace
 from reconciler.model.address import contains, is_ipv6, split_prefix
 from reconciler.model.cost import Cut, End, Flow, Traffic, together
 from reconciler.model.interface import Address

@@ -7,9 +7,9 @@ the other NICs and addresses, the kernel derives everything anew.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
+from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import route_words
 from reconciler.model.address import is_ipv6, last_address, link_local, network

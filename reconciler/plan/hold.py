@@ -7,8 +7,8 @@ replaced is not deleted: deletions come after additions, so that a replacement e
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.address import contains, is_ipv6, network
 from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, Subject, Sysctl
 from reconciler.model.interface import Address, Interface

@@ -6,9 +6,9 @@ A link that is set down loses its routes and IPv6 addresses. So it is set down o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.diff import diff
 from reconciler.errors import RefusedError
 from reconciler.model.attribute import changed, named, words

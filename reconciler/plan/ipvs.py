@@ -17,8 +17,8 @@ servers of a service that is removed whole drain, as nobody else could take thei
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.diff import diff
 from reconciler.model.ipvs import CONNTRACK, FWMARK, NODEST, Ipvs, Load, Server, Service, ServiceKey, Timeouts, due
 from reconciler.model.sandbox import Surroundings

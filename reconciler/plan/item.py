@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.diff import diff
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import Item, item_words

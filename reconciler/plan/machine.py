@@ -7,8 +7,8 @@ has another name in the guest is renamed. Everything that cannot work is refused
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.errors import HostError
 from reconciler.model.interface import Interface, given
 from reconciler.model.machine import Machine, Other, Plugged, Slot

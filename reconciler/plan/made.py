@@ -8,8 +8,8 @@ Source: net/8021q/vlan.c (vlan_device_event), drivers/net/macvlan.c, vrf.c, bond
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.errors import HostError
 from reconciler.model.interface import Interface
 from reconciler.model.made import KINDS, Made, changed, must_be_replaced, words

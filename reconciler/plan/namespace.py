@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.errors import HostError, RefusedError
 from reconciler.formats.iproute2 import detach_command
 from reconciler.model.attribute import changed

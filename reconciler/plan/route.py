@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.diff import Change
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import route_words

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 
+from reconciler.dataclasses import fields
 from reconciler.model.rule import Rule
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation
 from reconciler.plan.item import ItemPlan

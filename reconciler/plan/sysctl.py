@@ -8,8 +8,8 @@ deletes the IPv6 addresses and routes of a NIC, as if its link was set down.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.interface import Interface
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.model.sysctl import OF_SANDBOX, effects, full_name, order

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.watch import clock, health
 from reconciler.watch.authority import Authority
 from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet

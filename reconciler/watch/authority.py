@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
+from reconciler.dataclasses import replace
 from reconciler.errors import ReconcilerError
 from reconciler.manifest import policy as policies
 from reconciler.model.policy import POLICY_FILE, Policy

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 
+from reconciler.dataclasses import dataclass
 from reconciler.model.identity import Subject
 from reconciler.operations import Operation
 from reconciler.watch.agenda import backoff

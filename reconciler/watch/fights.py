@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from reconciler.dataclasses import dataclass
 from reconciler.model.identity import Subject
 from reconciler.operations import Operation
 

@@ -19,12 +19,12 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
 from time import monotonic
 from typing import Any, Self
 
+from reconciler.dataclasses import is_dataclass
 from reconciler.manifest.beneath import Source
 from reconciler.manifest.files import file_problem, read_text
 from reconciler.manifest.load import Contents

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.watch import clock
 from reconciler.watch.outstanding import Outstanding
 from reconciler.watch.revision import Revision

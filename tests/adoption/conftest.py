@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import dataclass
 from tests.conftest import Kernel, ip
 from tests.watch.running import until
 

@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 import yaml
 
 from reconciler.cli.main import main
+from reconciler.dataclasses import replace
 from reconciler.drivers import connect, given
 from reconciler.errors import HostError
 from reconciler.manifest.load import load

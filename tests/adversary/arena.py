@@ -7,13 +7,13 @@ import re
 import time
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
 from io import StringIO
 from ipaddress import ip_interface
 from subprocess import CalledProcessError
 from typing import Any, NamedTuple
 
 from reconciler.cli.main import main
+from reconciler.dataclasses import dataclass, field
 from tests.adversary import world
 from tests.system.box import SandboxPlace
 

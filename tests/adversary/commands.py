@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
+from reconciler.dataclasses import dataclass
 from tests.system.box import MACS
 
 OBJECTS = ("link", "address", "route", "rule", "neigh")

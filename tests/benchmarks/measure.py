@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from reconciler.dataclasses import dataclass
 
 RECONCILER = [sys.executable, "-m", "reconciler"]
 

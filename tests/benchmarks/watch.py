@@ -13,10 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reconciler.dataclasses import dataclass
 from reconciler.guest import launch
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.message import DELETE_ROUTE, NEW_ROUTE

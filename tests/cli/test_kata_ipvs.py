@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reconciler import imperative
 from reconciler.cli.main import main
+from reconciler.dataclasses import replace
 from reconciler.model.ipvs import Timeouts
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack, DeleteService, EditService, SetTimeouts
 from tests.manifest.texts import manifest

@@ -6,9 +6,9 @@ A field that has no default has another value before. Names and values are those
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
+from reconciler.dataclasses import dataclass
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.neighbour import Neighbour

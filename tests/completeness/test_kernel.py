@@ -6,12 +6,12 @@ a field agrees with itself. tests/mutations.py drops each field from the encoder
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from reconciler import dataclasses
 from reconciler.model.ipvs import Ipvs, Timeouts
 from tests.completeness.rows import BALANCED, IGNORED, INSIDE, KINDS, PLUGGED, ROWS, WITHOUT_ROW, Row, sections
 from tests.completeness.worlds import Machine, Namespace, Table, World

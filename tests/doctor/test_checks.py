@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.doctor import host as reader
 from reconciler.doctor.examination import judge
 from reconciler.doctor.facts import (

@@ -9,13 +9,13 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.dataclasses import dataclass
 from reconciler.guest.qmp import Monitor
 from tests.conftest import Kernel, ip
 from tests.doctor.ward import TIMER, Said

@@ -11,10 +11,12 @@ from tests.doctor.ward import TIMER, Said, Ward, made
 from tests.host import Host
 
 NOBODY = 65534
-# All of the host and of its namespaces by other eyes than ours, without what was only read.
+# All of the host and of its namespaces by other eyes than ours, without what was only read. A stale neighbour is one
+# that was heard, and not asked for.
 EVERYTHING = """\
+asked='nud permanent nud incomplete nud reachable nud delay nud probe nud failed'
 for where in '' '-n a' '-n b' '-n c'; do
-  for what in link 'address' 'route show table all' '-6 route show table all' rule '-6 rule' neighbour; do
+  for what in link 'address' 'route show table all' '-6 route show table all' rule '-6 rule' "neighbour show $asked"; do
     ip $where -d -j $what
     echo
   done
@@ -30,8 +32,8 @@ def ward(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Ward:
     return made(host, tmp_path_factory.mktemp("manifests"))
 
 
-def everything(ward: Ward) -> str:
-    return TIMER.sub("", ward.sh(EVERYTHING))
+def everything(ward: Ward) -> list[str]:
+    return TIMER.sub("", ward.sh(EVERYTHING)).splitlines()
 
 
 def _until(condition: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reconciler.dataclasses import dataclass
 from tests.host import Host
 from tests.watch.running import until
 

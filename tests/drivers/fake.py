@@ -6,10 +6,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.guest.qmp import Monitor, QmpError
 
 Pci = dict[str, Any]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from reconciler import rundir
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.drivers import given
 from reconciler.drivers.given import Given, GivenDevices, Recognised, find_given, find_namespaces
 from reconciler.errors import HostError

@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler import rundir
+from reconciler.dataclasses import replace
 from reconciler.drivers import Driver, connect, process
 from reconciler.drivers.kata import SINGLES, KataDriver
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError

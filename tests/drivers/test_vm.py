@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.drivers.inside import Inside
 from reconciler.drivers.vm import driver as vm
 from reconciler.drivers.vm import execute as vm_execute
@@ -84,12 +84,12 @@ def test_one_queue_is_said_in_the_way_of_who_asks(plugged: int, wished: int, sai
     assert vm._queues(plugged, wished) == said
 
 
-@dataclasses.dataclass
+@dataclass
 class Guest:
     """The guest's side: gives each look at its links the next list, and keeps what is executed."""
 
     looks: list[list[Link] | Exception]
-    executed: list[Operation] = dataclasses.field(default_factory=list)
+    executed: list[Operation] = field(default_factory=list)
 
     @property
     def engine(self) -> Any:

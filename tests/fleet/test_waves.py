@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.fleet import keys
 from reconciler.fleet.known import Known, read_known

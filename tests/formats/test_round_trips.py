@@ -6,13 +6,13 @@ The writers are here only: nothing writes these notations.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.manifest.dump import dump
 from reconciler.manifest.foreign import read
 from reconciler.manifest.gaps import fill

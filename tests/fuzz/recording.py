@@ -6,12 +6,12 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from reconciler.converge import apply
+from reconciler.dataclasses import dataclass, field
 from reconciler.drivers import attend, inside
 from reconciler.drivers.vm import driver as vm
 from reconciler.drivers.vm import execute, monitor

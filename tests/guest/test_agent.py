@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
 from reconciler.netlink import interface, message, sections

@@ -9,12 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from socket import AF_INET, AF_INET6
 from typing import cast
 
 import pytest
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.errors import ProtocolError
 from reconciler.guest import agent
 from reconciler.guest.client import AgentClient, GuardReport, Notices

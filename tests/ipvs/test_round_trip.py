@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest import service
 from reconciler.model.ipvs import Service

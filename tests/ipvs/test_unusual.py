@@ -10,13 +10,13 @@ import itertools
 import json
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from socket import AF_INET, AF_INET6
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.guest.client import AgentClient
 from reconciler.guest.kernel import GuestKernel
 from reconciler.manifest.compose import compose

@@ -6,10 +6,10 @@ import json
 import os
 import shlex
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reconciler.dataclasses import dataclass
 from tests.allowed import FILE, command
 from tests.machine import Guest
 

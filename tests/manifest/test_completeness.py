@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from reconciler import dataclasses
 from reconciler.manifest import interface, ipvs, neighbour, route, rule, sandbox, service
 from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import complete, read_sections

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.manifest.expressible import leave_out
 from reconciler.manifest.ipvs import write
 from reconciler.manifest.schema import check

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.manifest import interface
 from reconciler.manifest.compose import compose
 from reconciler.manifest.finding import Finding

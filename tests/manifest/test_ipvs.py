@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest import ipvs, service
 from reconciler.manifest.check import check_sections

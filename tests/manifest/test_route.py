@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.manifest import route
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import compose

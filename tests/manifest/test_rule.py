@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 
+from reconciler.dataclasses import replace
 from reconciler.manifest import rule
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import compose

@@ -7,7 +7,6 @@ import json
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from reconciler.dataclasses import replace
 from reconciler.manifest import finding, schema
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.finding import path_text

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.errors import Problem
 from reconciler.manifest.load import load, warnings
 from reconciler.model.machine import Machine, Tap

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.model.ipvs import DRAINING, THRESHOLD_MAX, Excluded, Server, Service, due
 
 SERVER = Server(address="172.16.0.1", port=80, weight=5, upper_threshold=9, lower_threshold=3)

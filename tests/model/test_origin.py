@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.model.interface import ALIAS_MAX, Origin
 
 no_deadline = settings(deadline=None)

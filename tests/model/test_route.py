@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.model.route import NextHop, OnLink, Route, canonical_hops
 
 HOP = NextHop(device="eth0", gateway="10.0.0.1")

@@ -11,9 +11,9 @@ import errno
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from socket import AF_INET, AF_INET6, inet_pton
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import ChannelError, HostError
 from reconciler.model.ipvs import Server, Service
 from reconciler.netlink import ipvs, message

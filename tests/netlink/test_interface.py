@@ -7,13 +7,13 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from reconciler.dataclasses import replace
 from reconciler.errors import ProtocolError
 from reconciler.model.attribute import ATTRIBUTES, Attributes
 from reconciler.model.interface import Address, LinkState, Origin

@@ -6,7 +6,6 @@ import itertools
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from random import Random
 from socket import AF_INET, AF_INET6
 from typing import Any
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink.generic import ipvs as oracle
 
+from reconciler.dataclasses import replace
 from reconciler.errors import ProtocolError
 from reconciler.model.ipvs import PERSISTENT_ZERO, Load, Server, Service, ServiceKey, Timeouts
 from reconciler.netlink import ipvs, message

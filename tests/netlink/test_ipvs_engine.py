@@ -8,7 +8,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.model.ipvs import Excluded, Ipvs, Load, Server, Service, Timeouts
 from reconciler.netlink import engine as engine_module

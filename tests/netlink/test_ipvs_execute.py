@@ -6,12 +6,12 @@ import errno
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.errors import ChannelError, HostError, ProtocolError
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.guest.client import AgentClient
 from reconciler.guest.kernel import GuestKernel
 from reconciler.model.ipvs import Ipvs, Server, Service

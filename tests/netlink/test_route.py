@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from socket import AF_INET, AF_INET6
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from reconciler.dataclasses import replace
 from reconciler.errors import ProtocolError
 from reconciler.model.address import split_prefix
 from reconciler.model.route import NextHop, Route, canonical_hops

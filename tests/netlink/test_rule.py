@@ -4,7 +4,6 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from socket import AF_INET, AF_INET6
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 
+from reconciler.dataclasses import replace
 from reconciler.errors import ProtocolError
 from reconciler.model.rule import ALL_BITS, KERNEL_TABLES, Rule
 from reconciler.model.sandbox import NetnsAddress, Sandbox

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
+from reconciler.dataclasses import replace
 from reconciler.model.interface import Address, Interface, Origin
 from reconciler.model.route import NextHop, Route, canonical_hops
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Observed, Sandbox, Surroundings

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule

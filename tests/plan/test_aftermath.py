@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.errors import RefusedError
 from reconciler.model.interface import Interface

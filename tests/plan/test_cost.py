@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.model.cost import Cut, End, Flow, Traffic, together
 from reconciler.model.interface import Address, Interface

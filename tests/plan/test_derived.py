@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.model.derived import derived_routes, local_route
 from reconciler.model.interface import Address, Interface, LinkState

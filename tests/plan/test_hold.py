@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, Subject, Sysctl
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import dataclass, replace
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Interface, Origin

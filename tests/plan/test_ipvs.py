@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import RefusedError
 from reconciler.model.ipvs import DRAINING, Ipvs, Load, Server, ServerKey, Service, ServiceKey, Timeouts
 from reconciler.model.route import Route

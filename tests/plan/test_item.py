@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import Item
 from reconciler.model.interface import Interface

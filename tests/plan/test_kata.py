@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.errors import HostError
 from reconciler.model.identity import HostDevice, Listed, Nic
 from reconciler.model.interface import Address, Interface

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Macvtap, Managers, Plugged, Slot, Tap

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.model.interface import Address
 from reconciler.model.route import Route

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+from reconciler.dataclasses import replace
 from reconciler.model.interface import Interface
 from reconciler.model.sandbox import Observed
 from reconciler.model.sysctl import Sysctls

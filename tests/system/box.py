@@ -11,13 +11,13 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.dataclasses import dataclass
 from reconciler.drivers import connect
 from reconciler.errors import ManifestError
 from reconciler.manifest.dump import dump

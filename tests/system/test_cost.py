@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.dataclasses import dataclass
 from tests.conftest import Kernel, ip
 from tests.system import calls
 from tests.system.box import Box, nic

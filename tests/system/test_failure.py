@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from reconciler import recover
 from reconciler.cli.main import main
 from reconciler.converge import repair
+from reconciler.dataclasses import replace
 from reconciler.drivers import connect
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import load

@@ -6,7 +6,6 @@ import contextlib
 import io
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from reconciler.cli.main import main
+from reconciler.dataclasses import replace
 from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write

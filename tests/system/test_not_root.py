@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.cli.main import COMMANDS, main
+from reconciler.dataclasses import dataclass
 from reconciler.manifest.dump import dump
 from tests.allowed import write_policy
 from tests.conftest import Kernel

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from reconciler import converge
 from reconciler.cli.main import main
+from reconciler.dataclasses import replace
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.errors import ApplyError, HostError, RefusedError, VerifyError
 from reconciler.guest.throwaway import Throwaways

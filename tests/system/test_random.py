@@ -6,7 +6,6 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from reconciler import converge
 from reconciler.checks import Around, Verdict
 from reconciler.cli.script import render_script
+from reconciler.dataclasses import replace
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.errors import ApplyError
 from reconciler.failure import CheckError

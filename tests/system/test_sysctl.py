@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.converge import apply
+from reconciler.dataclasses import replace
 from reconciler.drivers import connect
 from reconciler.errors import ApplyError
 from reconciler.manifest.dump import dump

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import dataclass
 from tests.ipvs.place import MachineTable
 from tests.machine import Guest
 from tests.traffic.process import kill_at, waiting

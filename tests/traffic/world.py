@@ -13,10 +13,10 @@ import ast
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reconciler.dataclasses import dataclass, field
 from tests.machine import Machine
 from tests.traffic import peer
 

@@ -18,10 +18,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy
 from typing import Any
+
+from reconciler.dataclasses import dataclass
 
 REPOSITORY = Path(__file__).parents[2]
 # What `make setup` unpacks Debian's packages into.

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 
 from reconciler import converge
 from reconciler.cli.main import main
+from reconciler.dataclasses import replace
 from reconciler.drivers import connect
 from reconciler.drivers.rehearsal import Rehearsal, rehearse
 from reconciler.errors import ApplyError, HostError, RefusedError, VerifyError

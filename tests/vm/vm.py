@@ -9,11 +9,11 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reconciler.cli.main import main
+from reconciler.dataclasses import dataclass
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.dump import dump
 from tests.conftest import Kernel, ip

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.model.interface import Address
 from reconciler.model.ipvs import Server
 from reconciler.model.route import NextHop, Route

@@ -235,9 +235,14 @@ def test_drift_in_one_sandbox_does_not_trouble_another(folder: Path, keep: Keep)
         watcher.await_event("repaired", sandbox=one.name)
         watcher.await_quiet()
         after = watcher.status().sandboxes
-        assert after[other.name] == before[other.name]
+        assert _without_time(after[other.name]) == _without_time(before[other.name])
         assert after[one.name]["looked"] > before[one.name]["looked"]
         assert {each["sandbox"] for each in watcher.lines()[logged:]} == {one.name}
+
+
+def _without_time(status: dict[str, Any]) -> dict[str, Any]:
+    """Return a status without what a look changes that nothing caused: on a busy host one may be due."""
+    return {name: value for name, value in status.items() if name not in {"looked", "took"}}
 
 
 def test_a_broken_manifest_leaves_the_last_good_one_in_force(folder: Path, keep: Keep) -> None:

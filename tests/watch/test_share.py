@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import dataclass
 from reconciler.watch import log
 from reconciler.watch.share import LINES, LINES_SHARE, WORK, WORK_SHARE, LogShare, WorkShare
 

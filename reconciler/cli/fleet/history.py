@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 
+from reconciler import dataclasses
 from reconciler.cli.fleet.connection import add_etcd, with_store
 from reconciler.cli.parser import add_output
 

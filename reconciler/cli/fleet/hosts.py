@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
+from reconciler import dataclasses
 from reconciler.cli.fleet.connection import missing_extra, with_store
 from reconciler.cli.output import say
 from reconciler.errors import HostError, RefusedError

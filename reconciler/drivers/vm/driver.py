@@ -10,10 +10,10 @@ import select
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from reconciler.dataclasses import replace
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink
 from reconciler.drivers.lock import refuse_waiting

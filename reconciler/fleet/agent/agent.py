@@ -6,7 +6,6 @@ this host goes on without gates, without etcd and without network, also across r
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import threading
@@ -14,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
+from reconciler import dataclasses
 from reconciler.errors import HostError
 from reconciler.fleet import records
 from reconciler.fleet.agent.cache import MAX_DESIRED, Cache, Version, read_version

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import random
 import re
@@ -13,6 +12,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from reconciler import dataclasses
 from reconciler.fleet import keys, records
 from reconciler.fleet.blobs import AT_ONCE, CHUNK
 from reconciler.fleet.gate.listener import connection_of

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from contextlib import aclosing, suppress
 
+from reconciler import dataclasses
 from reconciler.fleet import keys, records
 from reconciler.fleet.gate.peers import Peers
 from reconciler.fleet.records import HostStatus

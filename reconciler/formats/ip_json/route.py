@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.formats.entry import Entry
 from reconciler.formats.ip_json import names
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, family_name, is_ipv6, parse_network

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.model.address import is_ipv6, pack, parse_address
 from reconciler.model.ipvs import FWMARK, PERSISTENT_ZERO, PROTOCOLS, Server, ServerKey, Service, ServiceKey
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.formats.ipvsadm.read import to_number
 from reconciler.formats.keepalived.expansion import Expansion
 from reconciler.formats.keepalived.listener import (

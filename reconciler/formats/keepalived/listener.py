@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.formats.ipvsadm.read import to_number
 from reconciler.formats.keepalived.statements import Position, Statement
 from reconciler.formats.keepalived.value import INET, INET6, choice, parameter, read_port

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.formats.keepalived.listener import Listener
 from reconciler.formats.keepalived.statements import Position, Statement
 from reconciler.formats.keepalived.value import INET, family_of

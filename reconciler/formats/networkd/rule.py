@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.formats.entry import NO_PRIORITY
 from reconciler.formats.networkd.route import read_table
 from reconciler.formats.networkd.syntax import Document, Section

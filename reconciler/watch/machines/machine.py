@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
+from reconciler.dataclasses import replace
 from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.watch.machines.messages import (

@@ -6,10 +6,10 @@ one, while the first may still be pruned.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from enum import Enum
 from typing import NamedTuple, get_args
 
+from reconciler.dataclasses import fields
 from reconciler.manifest.load import Manifest
 from reconciler.model.policy import Policy
 from reconciler.watch.meter import Failed, Looked, Repaired

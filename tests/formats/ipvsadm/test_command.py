@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 
+from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.command import IpvsadmCommand, parse_command
 from reconciler.formats.ipvsadm.listing import in_order, list_services
 from reconciler.model.ipvs import Server, ServerKey, Service, ServiceKey, Timeouts

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 
+from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.listing import in_order, list_services, parse_listing
 from reconciler.model.ipvs import PERSISTENT_ZERO, Server, Service
 from tests.formats.strategies import services

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.model.ipvs import SCHEDULER_FLAGS, Service

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import (
     save_rules,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
+from reconciler.dataclasses import replace
 from reconciler.model.ipvs import FWMARK, NAMED_SCHEDULER_FLAGS, SCHEDULER_FLAGS, Server, Service
 from tests.formats.strategies import KNOWN_SCHEDULERS, THRESHOLDS, TUNNELS
 

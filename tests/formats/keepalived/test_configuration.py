@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from fnmatch import fnmatch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.dataclasses import replace
 from reconciler.formats.keepalived.statements import Position
 from reconciler.formats.keepalived.variants import parse
 from reconciler.model.ipvs import Server, Service

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from reconciler.dataclasses import dataclass, field
 from reconciler.watch import clock
 from reconciler.watch.page import detail
 from reconciler.watch.page.address import PageAddress
