@@ -6,7 +6,7 @@ Only this module, `recover`, which it calls after a failure, and `converge`, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reconciler.drivers import Driver
 from reconciler.errors import ApplyError, ReconcilerError, VerifyError
@@ -21,6 +21,7 @@ from reconciler.operations.segment import Segment, flat
 from reconciler.preview import Adoption, Preview, compare, preview
 from reconciler.recover import Fates, Proof, about, execute, recover, settled, undo
 from reconciler.remaining import remaining
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     from reconciler.checks import Around

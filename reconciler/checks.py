@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from reconciler.dataclasses import dataclass
 from reconciler.drivers import Driver
 from reconciler.errors import HostError
 from reconciler.guest import agent
 from reconciler.model.check import Check
 from reconciler.netlink import turn
 from reconciler.netlink.engine import local_engine
+from reconciler.values import NamedTuple, dataclass
 from reconciler.wording import printable
 
 # Seconds for which all are tried that have not passed yet, before those of the host take turns; between two lookups.

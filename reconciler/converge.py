@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reconciler.carry import Failed, carry_out, ends_drain
 from reconciler.drivers import Driver
@@ -21,6 +21,7 @@ from reconciler.preview import Adoption, Preview, compare, preview
 from reconciler.recover import about, execute, stuck
 from reconciler.safety import Allowance, check_deletions
 from reconciler.trial import Trial, checks_around, on_trial
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     from reconciler.model.check import Check

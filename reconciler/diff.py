@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.model.identity import Keyed
+from reconciler.values import dataclass
 
 T = TypeVar("T", bound=Keyed)
 

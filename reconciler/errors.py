@@ -16,7 +16,9 @@ ReconcilerError                exit  retry   who has to act, or what happened
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from reconciler.values import NamedTuple
 
 
 class ReconcilerError(Exception):

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from reconciler.converge import apply
-from reconciler.dataclasses import replace
 from reconciler.drivers import Driver, connect
 from reconciler.errors import HostError, SandboxGoneError
 from reconciler.formats.ipvsadm.command import IpvsadmCommand
@@ -27,6 +26,7 @@ from reconciler.operations.runtime import RuleCommand
 from reconciler.operations.segment import RuleCommands, Segment, Table, flat
 from reconciler.preview import Adoption
 from reconciler.safety import Allowance
+from reconciler.values import replace
 
 
 def find(name: str, manifests: Sequence[str], policy: Policy = DEFAULTS) -> Sandbox:

@@ -1,14 +1,18 @@
-"""What `reconciler.dataclasses` gives: classes of values that write their `__init__` when the first value is made.
+"""What `reconciler.values` gives: classes that write what makes their values once many values are made.
 
-The names, and what they mean, are those of PEP 557: `frozen`, `slots` and `kw_only`; a field's `default`,
-`default_factory` and `compare`. Annotations are text, as `from __future__ import annotations` has them.
+The names, and what they mean, are those of PEP 557 (`frozen`, `slots` and `kw_only` of a dataclass; `default`,
+`default_factory` and `compare` of a field) and of `typing.NamedTuple`. Annotations are text, as
+`from __future__ import annotations` has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any, Final
+
+# Values of a class until what makes them is written and compiled, which takes as long as a hundred calls save.
+_MANY = 100
 
 
 class _Missing:
@@ -23,11 +27,11 @@ _FIELDS = "__lazy_fields__"
 
 
 class Field:
-    """A field of a class. `compare`: it takes part in `==` and `hash`."""
+    """A field of a class. `compare`: it takes part in `==` and `hash`. `kw_only`: it is given by its name."""
 
     __slots__ = ("compare", "default", "default_factory", "kw_only", "name")
 
-    def __init__(self, default: Any, default_factory: Any, *, compare: bool) -> None:
+    def __init__(self, default: Any, default_factory: Any = MISSING, *, compare: bool = True) -> None:
         self.name, self.kw_only = "", False
         self.default, self.default_factory, self.compare = default, default_factory, compare
 
@@ -41,7 +45,7 @@ def fields(value: Any) -> tuple[Field, ...]:
     """Return the fields of a value or class. TypeError if it is no dataclass of ours."""
     found: Mapping[str, Field] | None = getattr(value, _FIELDS, None)
     if found is None:
-        raise TypeError(f"{value!r} is no dataclass of reconciler.dataclasses")
+        raise TypeError(f"{value!r} is no dataclass of reconciler.values")
     return tuple(found.values())
 
 
@@ -50,7 +54,7 @@ def is_dataclass(value: Any) -> bool:
     return hasattr(value, _FIELDS)
 
 
-def replace(value: Any, **changes: Any) -> Any:
+def replace(value: Any, /, **changes: Any) -> Any:
     """Return a value like this one with other fields. TypeError if it has no such field."""
     return type(value)(**{**{each.name: getattr(value, each.name) for each in fields(value)}, **changes})
 
@@ -79,31 +83,64 @@ def dataclass(
     return decorate if cls is None else decorate(cls)
 
 
+class _NamedTupleType(type):
+    """The type of classes that derive from `NamedTuple`; each becomes a plain class of tuples."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
+        if not bases:
+            return super().__new__(cls, name, bases, body)
+        own = _own_fields(body)
+        names = tuple(own)
+        content = {each: value for each, value in body.items() if each not in own}
+        content |= {each: property(itemgetter(number)) for number, each in enumerate(names)}
+        content = {**_OF_TUPLES, **content, "__match_args__": names, "_fields": names}
+        content["_field_defaults"] = {each.name: each.default for each in own.values() if each.default is not MISSING}
+        made: Any = type(name, (tuple,), content)
+        made.__new__ = _tuple_maker(made, tuple(own.values()))
+        return made
+
+
+class NamedTuple(metaclass=_NamedTupleType):
+    """Base class of a tuple with names: `class Point(NamedTuple)`, with annotations and defaults."""
+
+
+def _remade(value: Any, /, **changes: Any) -> Any:
+    return type(value)(**{**value._asdict(), **changes})
+
+
+# The methods of all named tuples, as `collections.namedtuple` has them.
+_OF_TUPLES: Mapping[str, Any] = {
+    "__slots__": (),
+    "_make": classmethod(lambda cls, values: cls(*values)),
+    "_asdict": lambda self: dict(zip(self._fields, self, strict=True)),
+    "_replace": _remade,
+    "__repr__": lambda self: _told(self, self._fields),
+    "__getnewargs__": lambda self: self[:],
+}
+
+
 def _made(cls: type, *, frozen: bool, slots: bool, kw_only: bool) -> type:
-    own = _own_fields(cls, kw_only=kw_only)
-    every: dict[str, Field] = {}
-    for base in reversed(cls.__mro__[1:]):
-        every |= base.__dict__.get(_FIELDS, {})
-    every |= own
-    body: dict[str, Any] = {
-        _FIELDS: every,
-        "__match_args__": tuple(each.name for each in every.values() if not each.kw_only),
-        "__repr__": _repr,
-    }
-    body |= _comparing(tuple(each.name for each in every.values() if each.compare), frozen=frozen)
-    if frozen:
-        body |= {"__setattr__": _refuse, "__delattr__": _refuse}
-    if frozen and slots:
-        body |= {"__getstate__": _state, "__setstate__": _set_state}
     written = cls.__dict__
-    body = {name: each for name, each in body.items() if name not in written or name in {_FIELDS, "__match_args__"}}
+    own = _own_fields(written)
+    for each in own.values():
+        each.kw_only = kw_only
+    inherited: dict[str, Field] = {}
+    for base in reversed(cls.__mro__[1:]):
+        inherited |= base.__dict__.get(_FIELDS, {})
+    every = {**inherited, **own}
+    methods: dict[str, Any] = {"__repr__": _repr}
+    methods |= _comparing(tuple(each.name for each in every.values() if each.compare), frozen=frozen)
+    if frozen:
+        methods |= {"__setattr__": _refuse, "__delattr__": _refuse}
+    if frozen and slots:
+        methods |= {"__getstate__": _state, "__setstate__": _set_state}
+    body = {name: method for name, method in methods.items() if name not in written}
+    body |= {_FIELDS: every, "__match_args__": tuple(each.name for each in every.values() if not each.kw_only)}
     if slots:
         # A class cannot get slots once it is made.
         kept = {name: each for name, each in written.items() if name not in {*own, "__dict__", "__weakref__"}}
-        inherited = {name for base in cls.__mro__[1:] for name in getattr(base, _FIELDS, ())}
-        body = {**kept, **body, "__slots__": tuple(name for name in own if name not in inherited)}
-        body["__qualname__"] = cls.__qualname__
-        made: type = type(cls)(cls.__name__, cls.__bases__, body)
+        body |= {"__slots__": tuple(name for name in own if name not in inherited), "__qualname__": cls.__qualname__}
+        made: Any = type(cls)(cls.__name__, cls.__bases__, {**kept, **body})
     else:
         made = cls
         for name, each in own.items():
@@ -113,49 +150,110 @@ def _made(cls: type, *, frozen: bool, slots: bool, kw_only: bool) -> type:
                 delattr(made, name)
         for name, method in body.items():
             setattr(made, name, method)
-
-    def begin(self: Any, *words: Any, **named: Any) -> None:
-        initialize = _initializer(made, every.values(), frozen=frozen)
-        made.__init__ = initialize  # type: ignore[misc]
-        initialize(self, *words, **named)
-
-    made.__init__ = begin  # type: ignore[misc]
-    return made
+    made.__init__ = _initializer(made, tuple(every.values()), frozen=frozen)
+    return made  # type: ignore[no-any-return]
 
 
-def _own_fields(cls: type, *, kw_only: bool) -> dict[str, Field]:
+def _own_fields(written: Mapping[str, Any]) -> dict[str, Field]:
+    """Return the fields that the body of a class names, in their order."""
     found = {}
     # `inspect.get_annotations` would import `inspect`.
-    for name, kind in cls.__dict__.get("__annotations__", {}).items():  # noqa: RUF063
+    for name, kind in written.get("__annotations__", {}).items():
         if kind.startswith("ClassVar"):
             continue
-        default = cls.__dict__.get(name, MISSING)
-        each = default if isinstance(default, Field) else Field(default, MISSING, compare=True)
-        each.name, each.kw_only = name, kw_only
+        default = written.get(name, MISSING)
+        each = default if isinstance(default, Field) else Field(default)
+        each.name = name
         found[name] = each
     return found
 
 
-def _initializer(cls: type, all_fields: Any, *, frozen: bool) -> Callable[..., None]:
-    """Return the `__init__` of a class, whose parameters are its fields."""
-    scope: dict[str, Any] = {"_missing": MISSING, "_set": object.__setattr__}
-    positional: list[str] = []
-    named: list[str] = []
-    lines = ["pass"]
-    for each in all_fields:
-        name = value = parameter = each.name
-        if each.default_factory is not MISSING:
-            scope[f"_make_{name}"] = each.default_factory
-            parameter, value = f"{name}=_missing", f"_make_{name}() if {name} is _missing else {name}"
+def _initializer(cls: Any, every: tuple[Field, ...], *, frozen: bool) -> Callable[..., None]:
+    """Return the `__init__` of a class, which replaces itself by one that is compiled."""
+    line = "_set(self, {name!r}, {value})" if frozen else "self.{name} = {value}"
+    left = _MANY
+
+    def initialize(self: Any, /, *words: Any, **named: Any) -> None:
+        nonlocal left
+        left -= 1
+        values = _bound(every, words, named) if left > 0 else None
+        if values is None:
+            lines = [line.format(name=each.name, value=_value(each)) for each in every]
+            cls.__init__ = _written(cls, "__init__", "self", every, lines)
+            cls.__init__(self, *words, **named)
+            return
+        for each, value in zip(every, values, strict=True):
+            object.__setattr__(self, each.name, value)
+
+    return initialize
+
+
+def _tuple_maker(cls: Any, every: tuple[Field, ...]) -> Callable[..., Any]:
+    """Return the `__new__` of a class of tuples, which replaces itself by one that is compiled."""
+    left = _MANY
+
+    def make(kind: Any, /, *words: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= 1
+        values = _bound(every, words, named) if left > 0 else None
+        if values is None:
+            content = "".join(f"{each.name}, " for each in every)
+            cls.__new__ = _written(cls, "__new__", "_kind", every, [f"return _new(_kind, ({content}))"])
+            return cls.__new__(kind, *words, **named)
+        return tuple.__new__(kind, values)
+
+    return make
+
+
+def _bound(every: tuple[Field, ...], words: Sequence[Any], named: Mapping[str, Any]) -> list[Any] | None:
+    """Return the value of each field if a call gives them so; None if the call has a fault."""
+    values = []
+    rest = iter(words)
+    left, unused = len(words), len(named)
+    for each in every:
+        if left and not each.kw_only:
+            left -= 1
+            values.append(next(rest))
+            if each.name in named:
+                return None
+        elif each.name in named:
+            unused -= 1
+            values.append(named[each.name])
+        elif each.default_factory is not MISSING:
+            values.append(each.default_factory())
         elif each.default is not MISSING:
-            scope[f"_default_{name}"] = each.default
-            parameter = f"{name}=_default_{name}"
+            values.append(each.default)
+        else:
+            return None
+    return None if left or unused else values
+
+
+def _value(each: Field) -> str:
+    """Return the expression for the value of a field, in what `_written` compiles."""
+    return (
+        each.name
+        if each.default_factory is MISSING
+        else f"_make_{each.name}() if {each.name} is _missing else {each.name}"
+    )
+
+
+def _written(cls: Any, name: str, first: str, every: Iterable[Field], lines: Iterable[str]) -> Callable[..., Any]:
+    """Return a compiled method whose parameters are the fields of a class."""
+    scope: dict[str, Any] = {"_missing": MISSING, "_set": object.__setattr__, "_new": tuple.__new__}
+    positional, named = [first], ["*"]
+    for each in every:
+        parameter = each.name
+        if each.default_factory is not MISSING:
+            scope[f"_make_{each.name}"] = each.default_factory
+            parameter += "=_missing"
+        elif each.default is not MISSING:
+            scope[f"_default_{each.name}"] = each.default
+            parameter += f"=_default_{each.name}"
         (named if each.kw_only else positional).append(parameter)
-        lines.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
-    parameters = ", ".join(["self", *positional, *(["*", *named] if named else [])])
-    exec(f"def __init__({parameters}):\n" + "\n".join(f" {line}" for line in lines), scope)  # noqa: S102
-    made: Callable[..., None] = scope["__init__"]
-    made.__qualname__ = f"{cls.__qualname__}.__init__"
+    parameters = ", ".join([*positional, *(named if len(named) > 1 else [])])
+    exec("\n ".join([f"def {name}({parameters}):", "pass", *lines]), scope)  # noqa: S102
+    made: Callable[..., Any] = scope[name]
+    made.__qualname__ = f"{cls.__qualname__}.{name}"
     return made
 
 
@@ -175,8 +273,11 @@ def _comparing(names: tuple[str, ...], *, frozen: bool) -> dict[str, Any]:
 
 
 def _repr(self: Any) -> str:
-    content = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(self))
-    return f"{type(self).__qualname__}({content})"
+    return _told(self, [each.name for each in fields(self)])
+
+
+def _told(value: Any, names: Iterable[str]) -> str:
+    return f"{type(value).__qualname__}({', '.join(f'{name}={getattr(value, name)!r}' for name in names)})"
 
 
 def _refuse(self: Any, name: str, *_value: Any) -> None:

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from reconciler import rundir
-from reconciler.dataclasses import dataclass, field, fields, replace
 from reconciler.errors import BusyError, HostError
+from reconciler.values import dataclass, field, fields, replace
 from reconciler.wording import reason
 
 FOLDER = "/run/reconciler/pending"

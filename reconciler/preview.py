@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from reconciler.drivers import Driver
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.plan import Plan, plan
 from reconciler.safety import fingerprint
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     from reconciler.drivers.rehearsal import Captured, Rehearsal

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from reconciler.dataclasses import dataclass, replace
 from reconciler.drivers import Driver
 from reconciler.errors import ReconcilerError
 from reconciler.model.fact import Deviation, deviations
@@ -28,6 +27,7 @@ from reconciler.operations.segment import Segment, Table, flat, without
 from reconciler.plan.hold import hold
 from reconciler.preview import Adoption, Preview, compare, preview
 from reconciler.remaining import remaining
+from reconciler.values import NamedTuple, dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.netlink.facts import Snapshot

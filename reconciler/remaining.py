@@ -8,9 +8,8 @@ address that the kernel itself added, a weight that a manifest ignores, and a se
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from reconciler.dataclasses import replace
 from reconciler.diff import diff
 from reconciler.formats.iproute2 import address_words, route_words
 from reconciler.manifest.interface import SECTION as INTERFACES
@@ -35,6 +34,7 @@ from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.model.sysctl import Sysctls, full_name
 from reconciler.plan.derived import Derived
 from reconciler.plan.route import serves
+from reconciler.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Ipvs, Service

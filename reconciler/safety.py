@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.dataclasses import MISSING, dataclass, fields, is_dataclass
 from reconciler.errors import RefusedError
 from reconciler.manifest.sandbox import write
 from reconciler.model.sandbox import Sandbox
 from reconciler.plan import Deletion, Plan
+from reconciler.values import MISSING, dataclass, fields, is_dataclass
 from reconciler.wording import plural
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from reconciler.dataclasses import replace
 from reconciler.manifest import policy
 from reconciler.manifest.dump import dump
 from reconciler.model.policy import Policy
+from reconciler.values import replace
 from tests import forked
 
 _FOLDER = Path(tempfile.mkdtemp(prefix="reconciler-tests-"))

@@ -19,9 +19,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from reconciler import rundir
-from reconciler.dataclasses import dataclass, field
 from reconciler.guest import launch, lend
 from reconciler.guest.client import AgentClient
+from reconciler.values import dataclass, field
 from tests import allowed, resumed
 from tests import uml as user_mode
 from tests.examples import examples

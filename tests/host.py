@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from reconciler.cli.main import main
-from reconciler.dataclasses import dataclass, field
+from reconciler.values import dataclass, field
 from tests import resumed
 from tests.machine import run_command
 

@@ -12,9 +12,9 @@ from glob import glob
 from pathlib import Path
 from typing import Any, Protocol
 
-from reconciler.dataclasses import dataclass
 from reconciler.guest import command
 from reconciler.guest.launch import LaunchedMachine
+from reconciler.values import dataclass
 
 # Our command line, which is a `kata-runtime` as well.
 PROGRAM = str(Path(sys.executable).with_name("reconciler"))

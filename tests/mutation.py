@@ -15,10 +15,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from reconciler import dataclasses
 from reconciler.model.ipvs import FWMARK, PROTOCOLS
 from reconciler.model.made import Made
 from reconciler.operations.made import ChangeLink
+from reconciler.values import fields, is_dataclass, replace
 
 # What is forgotten: the module and name of a class, a field, and the value in its place, as pickled bytes in base64.
 VARIABLE = "RECONCILER_MUTATION"
@@ -42,8 +42,8 @@ def forget(scope: dict[str, Any], path: str) -> None:
     if not text:
         return
     module, kind, field, value = pickle.loads(b64decode(text))  # our own
-    for place, name, fields in ENTRANCES:
-        if re.fullmatch(place, path) and re.match(fields, f"{kind}.{field}"):
+    for place, name, pattern in ENTRANCES:
+        if re.fullmatch(place, path) and re.match(pattern, f"{kind}.{field}"):
             _wrap(scope, re.compile(name), lambda given: replaced(given, _class(module, kind), field, value))
 
 
@@ -80,14 +80,14 @@ def replaced(given: Any, kind: type, field: str, value: Any) -> Any:
         return _without_option(given, field, value)
     if isinstance(given, ChangeLink) and kind is Made and given.made.kind == field.partition(".")[0]:
         options = _other(given.changes, field.partition(".")[2], value)
-        return dataclasses.replace(given, made=_without_option(given.made, field, value), changes=options)
-    if dataclasses.is_dataclass(given) and not isinstance(given, type):
-        names = [each.name for each in dataclasses.fields(given)]
+        return replace(given, made=_without_option(given.made, field, value), changes=options)
+    if is_dataclass(given) and not isinstance(given, type):
+        names = [each.name for each in fields(given)]
         changes = {name: replaced(getattr(given, name), kind, field, value) for name in names}
         changes = {name: new for name, new in changes.items() if new is not getattr(given, name)}
         if isinstance(given, kind) and getattr(given, field) != value:
             changes[field] = value
-        return dataclasses.replace(given, **changes) if changes else given
+        return replace(given, **changes) if changes else given
     if not isinstance(given, tuple | list):
         return given
     parts = [replaced(each, kind, field, value) for each in given]
@@ -105,7 +105,7 @@ def replaced(given: Any, kind: type, field: str, value: Any) -> Any:
 def _without_option(given: Made, field: str, value: Any) -> Made:
     """Return a link with another value of an option. `field`: the kind and the option."""
     kind, _, name = field.partition(".")
-    return dataclasses.replace(given, options=_other(given.options, name, value)) if given.kind == kind else given
+    return replace(given, options=_other(given.options, name, value)) if given.kind == kind else given
 
 
 def _other(options: tuple[tuple[str, Any], ...], name: str, value: Any) -> tuple[tuple[str, Any], ...]:

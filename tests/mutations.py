@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
-from reconciler import dataclasses
 from reconciler.guest import launch
 from reconciler.manifest.sandbox import complete, read_sections
 from reconciler.model.made import KINDS, Made
+from reconciler.values import MISSING, fields, is_dataclass
 from tests.completeness.rows import BALANCED, IGNORED, INSIDE, PLUGGED, ROWS, WITHOUT_ROW, Row, sections
 from tests.conftest import GUEST
 from tests.made.test_kinds import NEEDED, OTHERS
@@ -64,14 +64,14 @@ def dropped(row: Row) -> Any:
         (option,) = (each for each in KINDS[kind].options if each.name == name)
         return NEEDED[kind][name] if option.default is None else option.default
     default = defaults(row.kind)[row.field]
-    return _written(row) if default is dataclasses.MISSING else default
+    return _written(row) if default is MISSING else default
 
 
 def defaults(kind: Any) -> dict[str, Any]:
     """Return the fields of a class, and the default of each."""
-    if dataclasses.is_dataclass(kind):
-        return {field.name: field.default for field in dataclasses.fields(kind)}
-    return {field: kind._field_defaults.get(field, dataclasses.MISSING) for field in kind._fields}
+    if is_dataclass(kind):
+        return {field.name: field.default for field in fields(kind)}
+    return {field: kind._field_defaults.get(field, MISSING) for field in kind._fields}
 
 
 def _written(row: Row) -> Any:
@@ -84,8 +84,8 @@ def _written(row: Row) -> Any:
 def _instances(value: Any, kind: type) -> Iterator[Any]:
     if isinstance(value, kind):
         yield value
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
+    elif is_dataclass(value):
+        for field in fields(value):
             yield from _instances(getattr(value, field.name), kind)
     elif isinstance(value, tuple):
         for each in value:

@@ -23,9 +23,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reconciler.dataclasses import dataclass
 from reconciler.guest import image, qemu
 from reconciler.guest.qmp import Monitor
+from reconciler.values import dataclass
 
 # NetworkManager does not run until a test starts it. It needs a logind: debootstrap does not know who provides that.
 INCLUDED = (

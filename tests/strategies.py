@@ -13,7 +13,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Address, Interface
 from reconciler.model.made import KINDS, made, made_key
@@ -32,6 +31,7 @@ from reconciler.model.route import (
 )
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
 from reconciler.model.sandbox import DriverAddress, Sandbox
+from reconciler.values import replace
 
 INTERFACES_MAX = 3
 ADDRESSES_MAX = 3

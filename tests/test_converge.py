@@ -13,7 +13,6 @@ import pytest
 
 from reconciler import converge
 from reconciler.converge import Result, apply, repair
-from reconciler.dataclasses import replace
 from reconciler.errors import ApplyError, ChannelError, RefusedError, VerifyError
 from reconciler.guest.agent import Probe
 from reconciler.model.cost import Traffic
@@ -54,6 +53,7 @@ from reconciler.operations.segment import (
 from reconciler.plan import Plan
 from reconciler.preview import Preview, preview
 from reconciler.safety import Allowance
+from reconciler.values import replace
 from tests.netlink.ipvs_kernel import FakeKernel, kernel_service
 from tests.plan.sandboxes import DRIVER, route
 

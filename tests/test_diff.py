@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import dataclass
 from reconciler.diff import Change, diff
+from reconciler.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from reconciler import imperative
-from reconciler.dataclasses import replace
 from reconciler.errors import HostError, ManifestError, SandboxGoneError
 from reconciler.formats.ipvsadm.command import parse_command
 from reconciler.guest import launch
@@ -18,6 +17,7 @@ from reconciler.guest.launch import MachineState
 from reconciler.imperative import find, lock, table_after, table_with
 from reconciler.model.ipvs import RULES_MAX, Ipvs, Server, Service
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
+from reconciler.values import replace
 from tests.allowed import POLICY
 from tests.manifest.texts import manifest
 from tests.plan.sandboxes import DRIVER

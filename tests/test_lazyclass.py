@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses as standard
 import pickle
 import subprocess
 import sys
+import typing
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler import lazyclass
+from reconciler.errors import Problem
 from reconciler.model.route import NextHop, Route
 
 OPTIONS = [
@@ -51,7 +54,7 @@ def _told(act: Callable[[], Any]) -> Any:
     """Return the result of a call, or that it was refused: the standard library's own error for that has a fault."""
     try:
         return act()
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, ValueError):
         return "refused"
 
 
@@ -92,6 +95,68 @@ def test_both_hands_do_the_same(options: dict[str, bool], one: Any, other: Any) 
     assert told[0] == told[1]
 
 
+@given(one=st.tuples(VALUES, VALUES), other=st.tuples(VALUES, VALUES))
+def test_named_tuples_are_the_same(one: Any, other: Any) -> None:
+    told = []
+    hands: tuple[Any, ...] = (typing.NamedTuple, lazyclass.NamedTuple)
+    for hand in hands:
+
+        class Pair(hand):  # type: ignore[misc, valid-type]
+            """Two values."""
+
+            first: Any
+            second: Any = 2
+
+            @property
+            def turned(self) -> Any:
+                return Pair(self.second, self.first)
+
+        Pair.__qualname__ = "Pair"
+        a, b = Pair(*one), Pair(second=other[1], first=other[0])
+        first, second = a
+        told.append(
+            (
+                repr(a),
+                str(b.turned),
+                a == b,
+                a == one,
+                hash(a) == hash(one),
+                (first, second, a[0], a.second, len(a), tuple(a)),
+                a._asdict(),
+                a._replace(second=5),
+                Pair._make([1, 2]),
+                (Pair._fields, Pair._field_defaults, Pair.__match_args__, Pair.__doc__, Pair.__name__),
+                _told(lambda pair=Pair: pair()),  # type: ignore[misc]
+                _told(lambda pair=Pair: pair(1, 2, 3)),  # type: ignore[misc]
+                _told(lambda pair=Pair: pair(1, first=3)),  # type: ignore[misc]
+                _told(lambda pair=Pair: pair(1, third=3)),  # type: ignore[misc]
+                _told(lambda a=a: a._replace(third=3)),  # type: ignore[misc]
+                _told(lambda a=a: setattr(a, "first", 3)),  # type: ignore[misc]
+                _told(lambda a=a: setattr(a, "third", 3)),  # type: ignore[misc]
+                copy.copy(a) == a,
+            )
+        )
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_what_is_compiled_makes_the_same_values(options: dict[str, bool]) -> None:
+    class Pair(lazyclass.NamedTuple):
+        first: Any
+        second: Any = 2
+
+    kind: Any = _shape(lazyclass, options)
+    pair: Any = Pair
+    made = [(kind(first=1, silent=3), pair(1), pair(first=1, second=2)) for _ in range(3 * lazyclass._MANY)]
+    assert {repr(each) for each in made} == {repr(made[0])}
+    assert len({id(each[0].items) for each in made}) == len(made)
+    for bad in ({}, {"first": 1, "unknown": 2}):
+        with pytest.raises(TypeError):
+            kind(**bad)
+        with pytest.raises(TypeError):
+            pair(**bad)
+
+
 @given(first=VALUES, second=VALUES)
 def test_equal_values_have_one_hash(first: Any, second: Any) -> None:
     kind: Any = _shape(lazyclass, OPTIONS[0])
@@ -104,6 +169,8 @@ def test_a_value_goes_to_another_process_and_back() -> None:
     route = Route(dest="192.0.2.0/24", nexthops=(NextHop(device="eth0", gateway="198.51.100.1"),), metric=7)
     assert pickle.loads(pickle.dumps(route)) == route
     assert hash(pickle.loads(pickle.dumps(route))) == hash(route)
+    problem = Problem("a.yaml", 1, 2, "routes", "is wrong")
+    assert pickle.loads(pickle.dumps(problem)) == problem
 
 
 def test_what_is_no_class_of_ours_is_refused() -> None:

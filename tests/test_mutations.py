@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.model.ipvs import Server, Service
 from reconciler.model.made import Made, made
 from reconciler.model.route import NextHop, Route
 from reconciler.operations.ipvs import AddServer
 from reconciler.operations.made import AddLink, ChangeLink
 from reconciler.operations.route import AddRoute
+from reconciler.values import replace
 from tests import mutations
 from tests.completeness.rows import ROWS, Row
 from tests.conftest import Kernel

@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.formats.iproute2 import Item, route_words
 from reconciler.model.interface import Address, Origin
 from reconciler.model.route import NextHop, Route
@@ -31,6 +30,7 @@ from reconciler.operations.outcome import is_independent
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.operations.runtime import ObjectCommand
 from reconciler.operations.sysctl import SetNetworkSysctl
+from reconciler.values import replace
 from tests.conftest import Kernel, ip
 
 ORIGIN = Origin(device="tap-test", hw_addr="02:00:00:00:00:01", mtu=1500)

@@ -8,7 +8,6 @@ from typing import get_args
 import pytest
 
 from reconciler.cli.script import render_script
-from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import service_options
 from reconciler.manifest.load import Manifest
@@ -41,6 +40,7 @@ from reconciler.operations.outcome import is_independent
 from reconciler.operations.segment import Table
 from reconciler.plan import Plan
 from reconciler.preview import Preview
+from reconciler.values import replace
 
 SANDBOX = Sandbox(id="web-1", driver=NetnsAddress(name="web-1"))
 REAL = Server(address="172.16.0.1", port=8080, weight=100)

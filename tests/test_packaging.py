@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.manifest import policy_text
 from reconciler.model.policy import DEFAULTS
+from reconciler.values import replace
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

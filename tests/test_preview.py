@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.guest.agent import Probe
 from reconciler.model.cost import Traffic
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service
@@ -20,6 +19,7 @@ from reconciler.operations.segment import Segment
 from reconciler.plan import Plan, plan
 from reconciler.preview import Preview, compare, preview
 from reconciler.safety import fingerprint
+from reconciler.values import dataclass, field, replace
 from tests.plan.sandboxes import DRIVER
 
 S1 = Server(address="172.16.0.1", port=8080)

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from reconciler import dataclasses
-from reconciler.dataclasses import replace
 from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, RealServer, Setting, Sysctl, VirtualService
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
@@ -16,6 +14,7 @@ from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
 from reconciler.remaining import remaining
+from reconciler.values import MISSING, fields, replace
 from tests.manifest.test_completeness import EXAMPLES, HOP, NIC, NOT_SAID, ROUTE, SERVER, SERVICE, defaults
 from tests.plan.sandboxes import DRIVER
 
@@ -98,7 +97,7 @@ def another(value: Any) -> Any:
 def test_each_field_differs(kind: Any, field: str, example: Any) -> None:
     default = defaults(kind)[field]
     value = getattr(example, field)
-    other = default if default not in {dataclasses.MISSING, value} else another(value)
+    other = default if default not in {MISSING, value} else another(value)
     desired, found = sandbox_with(example), sandbox_with(replace(example, **{field: other}))
     assert words(desired, desired) == []
     assert words(desired, found) != []
@@ -110,7 +109,7 @@ def test_each_field_differs(kind: Any, field: str, example: Any) -> None:
     ids=[each.__name__ for each in KINDS],
 )
 def test_all_fields_are_compared(kind: Any, examples: list[str]) -> None:
-    assert {field.name for field in dataclasses.fields(kind)} == set(examples)
+    assert {field.name for field in fields(kind)} == set(examples)
 
 
 def test_a_section_that_is_absent_does_not_differ() -> None:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import dataclass, replace
 from reconciler.errors import RefusedError
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
@@ -18,6 +17,7 @@ from reconciler.operations.runtime import ImportedRule, RuleCommand
 from reconciler.operations.segment import Imports, RuleCommands
 from reconciler.plan import Deletion, Plan, plan
 from reconciler.safety import Allowance, check_deletions, combine, fingerprint, parse_allowance, plain
+from reconciler.values import dataclass, replace
 
 ADVICE = "Look again with `reconciler diff`; if it is what you want: --allow-delete all"
 LIMIT = "; the limit is 30 % (and always 10)"

@@ -8,13 +8,13 @@ from typing import Any
 
 from reconciler.cli.render import operation_data
 from reconciler.converge import Result
-from reconciler.dataclasses import dataclass, field
 from reconciler.errors import Problem, RefusedError, VerifyError
 from reconciler.failure import PlanError
 from reconciler.manifest.load import Manifest
 from reconciler.operations import Operation
 from reconciler.operations.outcome import Outcome, Status
 from reconciler.pending import Pending
+from reconciler.values import dataclass, field
 
 
 @dataclass(slots=True)

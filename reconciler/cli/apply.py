@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from reconciler.cli.applied import Applied, document
 from reconciler.cli.authority import add_push, read_policy
@@ -32,6 +32,7 @@ from reconciler.model.identity import HostDevice
 from reconciler.model.policy import Policy
 from reconciler.preview import Preview, preview, priced
 from reconciler.safety import check_cut, combine
+from reconciler.values import NamedTuple
 from reconciler.watch.client import reverting_manifests
 from reconciler.wording import failure, plural
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from reconciler.dataclasses import replace
 from reconciler.model.policy import POLICY_FILE, Policy
+from reconciler.values import replace
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:

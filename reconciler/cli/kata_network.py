@@ -12,7 +12,6 @@ from reconciler.cli.authority import read_policy
 from reconciler.cli.named import add_sandbox, print_undone
 from reconciler.cli.parser import purpose
 from reconciler.cli.recording import lock
-from reconciler.dataclasses import replace
 from reconciler.errors import HostError, ReconcilerError, RefusedError
 from reconciler.formats.kata.interface import read_interface, read_name, write_failed, write_interface, write_listed
 from reconciler.formats.kata.route import RouteSelector, read_route, read_selector, write_route
@@ -26,6 +25,7 @@ from reconciler.model.interface import Interface
 from reconciler.model.policy import Policy
 from reconciler.model.route import TABLE_MAIN, Route
 from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.values import replace
 from reconciler.wording import to_json
 
 _T = TypeVar("_T")

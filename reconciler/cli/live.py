@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconciler.cli.output import print_documents, warn
-from reconciler.dataclasses import replace
 from reconciler.drivers import inventory
 from reconciler.drivers.survey import Inventory
 from reconciler.formats.iproute2 import Item, address_words, item_words, protocol_words, route_words
@@ -24,6 +23,7 @@ from reconciler.model.route import PROTOCOL_KERNEL, Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Sandbox
 from reconciler.plan.adoption import KERNEL_PROTOCOLS
+from reconciler.values import replace
 
 # RTPROT_* below RTPROT_STATIC, and that: somebody typed it, or a script did. Others are programs that may still run.
 _TYPED = frozenset({0, 3, 4, PROTOCOL})

@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from reconciler.values import NamedTuple
 
 # Exit codes → their meaning. A code that is no number stands for several.
 Exits = dict[str, str]

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Self, TextIO, cast
+from typing import Any, Self, TextIO, cast
 
 from reconciler.cli.terminal import aligned, columns, cut, is_ascii, is_dumb, rows_of, width
 from reconciler.errors import Problem, bounded
+from reconciler.values import NamedTuple
 from reconciler.wording import LONGEST, plural, printable, printable_lines, shorten, to_json
 
 _COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[1;31m", "^": "\x1b[31m"}

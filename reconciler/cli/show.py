@@ -10,7 +10,6 @@ from reconciler.cli.authority import add_push, read_policy
 from reconciler.cli.output import print_data, print_documents, say, warn
 from reconciler.cli.parser import add_output
 from reconciler.cli.reaching import reaching
-from reconciler.dataclasses import replace
 from reconciler.drivers import connect
 from reconciler.errors import ReconcilerError
 from reconciler.formats.iproute2 import Item, address_words, item_words, route_words
@@ -22,6 +21,7 @@ from reconciler.manifest.service import name
 from reconciler.model.ipvs import seconds_left
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed, Sandbox
+from reconciler.values import replace
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

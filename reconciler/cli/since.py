@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import NamedTuple
 
 from reconciler.cli.moment import FORMS, read_moment
 from reconciler.cli.output import Line, print_data, say, warn
@@ -14,6 +13,7 @@ from reconciler.manifest.sections import nothing
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.preview import Preview, compare
+from reconciler.values import NamedTuple
 from reconciler.watch.past import Past, at_revision, at_time
 from reconciler.wording import plural, select
 

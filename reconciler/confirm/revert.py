@@ -6,7 +6,6 @@ from contextlib import ExitStack
 
 from reconciler import pending
 from reconciler.converge import repair
-from reconciler.dataclasses import replace
 from reconciler.drivers import Driver, connect
 from reconciler.errors import ReconcilerError, SandboxGoneError, VerifyError
 from reconciler.history.scribe import Occasion, Scribe
@@ -18,6 +17,7 @@ from reconciler.model.sandbox import Sandbox
 from reconciler.pending import Pending
 from reconciler.rundir import NamedLock
 from reconciler.safety import Allowance
+from reconciler.values import replace
 from reconciler.wording import failure
 
 # The cause of such a change in the history.

@@ -11,7 +11,6 @@ import reconciler
 from reconciler import pending
 from reconciler.confirm.helper import READY
 from reconciler.confirm.revert import finish, maker_lock
-from reconciler.dataclasses import replace
 from reconciler.drivers import Driver
 from reconciler.errors import HostError, RefusedError
 from reconciler.history.force import effect
@@ -26,6 +25,7 @@ from reconciler.model.sandbox import Sandbox
 from reconciler.pending import Pending
 from reconciler.preview import Preview
 from reconciler.rundir import NamedLock
+from reconciler.values import replace
 
 # The module whose `main` the helper runs.
 _HELPER = "reconciler.confirm.helper"

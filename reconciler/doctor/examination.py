@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import NamedTuple
 
 from reconciler.doctor import host, opening, watching
 from reconciler.doctor.checks import CHECKS
@@ -21,6 +20,7 @@ from reconciler.manifest.load import Manifest, read
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.policy import DEFAULTS, Policy
 from reconciler.model.sandbox import NetnsAddress, Sandbox, VmAddress
+from reconciler.values import NamedTuple
 from reconciler.wording import select
 
 # Where the Debian package has manifests.

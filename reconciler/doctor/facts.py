@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.manifest.load import Manifest
 from reconciler.model.interface import LOOPBACK
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import DriverAddress, Observed, Sandbox
+from reconciler.values import NamedTuple, dataclass, field
 
 HOST, WATCHER = "host", "watcher"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})

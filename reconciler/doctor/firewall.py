@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
 
 from reconciler.doctor.facts import Drop
 from reconciler.errors import HostError
@@ -17,6 +16,7 @@ from reconciler.netlink import message
 from reconciler.netlink.channel import NETFILTER, Channel, LocalKernel
 from reconciler.netlink.engine import whole_dump
 from reconciler.netlink.message import Message, attributes
+from reconciler.values import NamedTuple
 
 # NFNL_SUBSYS_NFTABLES << 8, with NFT_MSG_NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE.
 _NEW_CHAIN, _GET_CHAIN, _NEW_RULE, _GET_RULE = 0xA03, 0xA04, 0xA06, 0xA07

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from reconciler import rundir
-from reconciler.dataclasses import replace
 from reconciler.doctor import firewall, netpicture
 from reconciler.doctor.facts import HOST, Host, Network, Unknown, Usage
 from reconciler.errors import ReconcilerError
@@ -22,6 +21,7 @@ from reconciler.model.release import series
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.facts import snapshot
+from reconciler.values import replace
 from reconciler.wording import reason
 
 # Sysctls of the host as a whole.

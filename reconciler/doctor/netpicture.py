@@ -9,12 +9,12 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from socket import inet_ntop
 
-from reconciler.dataclasses import replace
 from reconciler.doctor.facts import Address, Forward, Link, Neighbour, NeighbourState, Network, Port
 from reconciler.errors import ProtocolError
 from reconciler.netlink import interface, message, neighbour, route, rule
 from reconciler.netlink.engine import Engine
 from reconciler.netlink.facts import Snapshot
+from reconciler.values import replace
 
 _IFINFOMSG, _NDMSG = struct.Struct("=BxHiII"), struct.Struct("=BxxxiHBB")
 _IFADDRMSG_FLAGS = struct.Struct("=BBBBI")

@@ -9,7 +9,6 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from reconciler.dataclasses import replace
 from reconciler.doctor import netpicture
 from reconciler.doctor.facts import Box, Failure, Network, Trouble, Unknown, Usage
 from reconciler.doctor.host import loadable_modules, with_firewall
@@ -42,6 +41,7 @@ from reconciler.netlink import nsid
 from reconciler.netlink.budget import Budget
 from reconciler.netlink.channel import ROUTE, LocalKernel
 from reconciler.preview import compare
+from reconciler.values import replace
 from reconciler.wording import failure
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from reconciler.doctor.scene import Scene
+from reconciler.values import NamedTuple
 
 
 class Hit(NamedTuple):

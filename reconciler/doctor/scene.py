@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
 
 from reconciler.doctor.facts import HOST, Box, Facts, Host, Link, Network, Watcher
 from reconciler.model.interface import Interface, given
 from reconciler.model.lookup import Lookup
 from reconciler.model.sandbox import NetnsAddress, VmAddress
+from reconciler.values import NamedTuple
 
 # Kinds of links whose other end is one of the host.
 _PAIRED = "veth"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from reconciler.dataclasses import replace
 from reconciler.drivers.provenance import doubt
 from reconciler.errors import RefusedError
 from reconciler.model.identity import HostDevice, Nic, NicAddress
@@ -16,6 +15,7 @@ from reconciler.netlink.channel import Channel
 from reconciler.netlink.interface import Link
 from reconciler.plan.address import wrong_primaries
 from reconciler.remaining import remaining
+from reconciler.values import replace
 
 
 def not_adopted(index: int, wish: Interface, reason: str) -> RefusedError:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Hashable
-from typing import NamedTuple
 
 from reconciler.drivers import Driver
 from reconciler.errors import RefusedError
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.sandbox import DriverAddress, LibvirtAddress, Sandbox
+from reconciler.values import NamedTuple
 
 
 class _Owner(NamedTuple):

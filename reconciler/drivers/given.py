@@ -25,13 +25,13 @@ import stat
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from reconciler import rundir
-from reconciler.dataclasses import asdict, dataclass, replace
 from reconciler.errors import HostError
 from reconciler.model.interface import Origin
 from reconciler.netlink.interface import Link
+from reconciler.values import NamedTuple, asdict, dataclass, replace
 
 FOLDER = "/run/reconciler/devices"
 # Device and inode number of a namespace.

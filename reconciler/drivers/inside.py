@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, assert_never
+from typing import TYPE_CHECKING, Any, Self, assert_never
 
-from reconciler.dataclasses import replace
 from reconciler.model.address import link_local
 from reconciler.model.attribute import Attributes, named, unusual
 from reconciler.model.interface import LOOPBACK, Interface, LinkState, Origin
@@ -23,6 +22,7 @@ from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.sections import TABLES, is_ipvs_only
 from reconciler.operations.segment import Network, Settings, Table
 from reconciler.plan.derived import Derived
+from reconciler.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from reconciler.model.cost import Traffic

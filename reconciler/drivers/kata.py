@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from reconciler.dataclasses import replace
 from reconciler.drivers.lock import SandboxLock, refuse_waiting
 from reconciler.drivers.process import run
 from reconciler.drivers.reach import check_program, refuse_physical_devices
@@ -49,6 +48,7 @@ from reconciler.operations.segment import (
     Settings,
     Table,
 )
+from reconciler.values import replace
 
 if TYPE_CHECKING:
     from reconciler.guest.agent import Probe

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from reconciler.dataclasses import replace
 from reconciler.drivers import elsewhere, home
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink
@@ -29,6 +28,7 @@ from reconciler.netlink.interface import Link
 from reconciler.operations.segment import Segment
 from reconciler.plan.device import about
 from reconciler.plan.namespace import check_queues
+from reconciler.values import replace
 
 if TYPE_CHECKING:
     from reconciler.drivers.survey import Inventory

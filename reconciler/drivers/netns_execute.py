@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import assert_never
 
-from reconciler.dataclasses import replace
 from reconciler.drivers.given import Given, GivenDevices
 from reconciler.drivers.home import find_on_host, is_temporary, number_on_host, temporary_name
 from reconciler.drivers.inside import Inside
@@ -30,6 +29,7 @@ from reconciler.operations.segment import (
     Settings,
     Table,
 )
+from reconciler.values import replace
 
 
 def execute(

@@ -10,9 +10,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from reconciler.errors import ChannelError, HostError, ProtocolError
+from reconciler.values import NamedTuple
 from reconciler.wording import reason
 
 # The limits: seconds, and bytes each for stdout and stderr.

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reconciler.drivers import Driver
 from reconciler.drivers.inside import Inside
@@ -30,6 +30,7 @@ from reconciler.operations.made import AddLink
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.segment import Table
 from reconciler.plan import Plan
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     from reconciler.guest.throwaway import Room, Throwaways

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
 
 from reconciler.drivers import home
 from reconciler.drivers.adopting import made_by_others
@@ -13,6 +12,7 @@ from reconciler.model.interface import NAME_MAX, is_manifest_name
 from reconciler.model.sandbox import Observed
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.interface import Link
+from reconciler.values import NamedTuple
 
 
 class Inventory(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from reconciler.drivers.home import temporary_name
 from reconciler.drivers.inside import Inside
@@ -35,6 +35,7 @@ from reconciler.operations.segment import (
     Settings,
     Table,
 )
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     from reconciler.operations.machine import MachineOperation

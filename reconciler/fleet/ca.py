@@ -11,7 +11,6 @@ import enum
 import os
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
-from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from reconciler.errors import HostError
+from reconciler.values import NamedTuple
 
 # Days that certificates and authorities are valid. RFC 5280 has no limit; a trial that outlives this is none.
 DAYS, CA_DAYS = 365, 3650

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from reconciler.fleet import keys, records
 from reconciler.fleet.records import Desired, HostRecord, HostStatus, Plan, Release, Rollout
 from reconciler.fleet.store import Pair, Store, StoreError
+from reconciler.values import NamedTuple
 
 _T = TypeVar("_T")
 

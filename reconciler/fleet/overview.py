@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.fleet.known import Known, Report
 from reconciler.fleet.records import HostRecord, HostStatus, Plan
 from reconciler.fleet.waves import FAILING
+from reconciler.values import NamedTuple
 from reconciler.wording import plural
 
 # The states of a host in which nobody has to do anything.

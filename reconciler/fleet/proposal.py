@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
-from reconciler import dataclasses
 from reconciler.errors import RefusedError
 from reconciler.fleet.known import Known
 from reconciler.fleet.records import Desired, HostRecord, Plan, encode
 from reconciler.fleet.store import MAX_BYTES
 from reconciler.plan import Deletion
 from reconciler.safety import ALWAYS, SHARE, Allowance, canonical, combine
+from reconciler.values import NamedTuple, replace
 from reconciler.wording import plural
 
 # Names of a message.
@@ -72,12 +71,12 @@ def _settle(known: Known, host: str, plan: Plan, commit: str, holders: Mapping[s
     if base and _same(plan, base) and not is_strange:
         return base
     if told and not told.withheld and _same(plan, told) and not is_strange:
-        return dataclasses.replace(plan, release=told.release, commit=told.commit)
+        return replace(plan, release=told.release, commit=told.commit)
     before = told.sandboxes if told else {}
     changed = tuple(name for name, digest in plan.sandboxes.items() if before.get(name) != digest)
     awaited = {name: holders[name] for name in plan.sandboxes if holders.get(name, host) != host}
     _check_places(host, plan, awaited)
-    made = dataclasses.replace(plan, release="", commit=commit, changed=changed, awaited=awaited)
+    made = replace(plan, release="", commit=commit, changed=changed, awaited=awaited)
     if len(encode(made)) > MAX_BYTES // 2:
         raise RefusedError(f"host {host} has {len(plan.sandboxes):,} sandboxes, which is too many for one host")
     return made

@@ -12,9 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
 
-from reconciler import dataclasses
 from reconciler.errors import RefusedError
 from reconciler.fleet import blobs, keys
 from reconciler.fleet.known import Known, number_of, read_known
@@ -30,6 +28,7 @@ from reconciler.fleet.store import (
     StoreError,
     UnknownOutcomeError,
 )
+from reconciler.values import NamedTuple, replace
 
 # Seconds that the key of a push stays after it was killed, and how often it is renewed.
 _LEASE, _KEEP = 10, 3
@@ -119,7 +118,7 @@ async def push(
         name = name or _next_name(known.name)
         new = {host: plan for host, plan in proposal.plans.items() if not plan.release}
         await _upload(store, {host: files[host] for host in new if host in files})
-        plans = {host: dataclasses.replace(plan, release=name) for host, plan in new.items()}
+        plans = {host: replace(plan, release=name) for host, plan in new.items()}
         await _write(store, (Put(keys.plan(name, host), encode(plan)) for host, plan in plans.items()))
         release = _release(name, {**proposal.plans, **plans}, proposal, terms)
         if await _publish(store, mine, known, release, terms):

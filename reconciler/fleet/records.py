@@ -12,8 +12,7 @@ import json
 import typing
 from typing import Any, TypeVar
 
-from reconciler import dataclasses
-from reconciler.dataclasses import dataclass, field
+from reconciler.values import dataclass, field, fields, is_dataclass
 
 # Bytes of a status, as a host sends it.
 MAX_STATUS = 64 << 10
@@ -166,7 +165,7 @@ def decode(kind: type[_T], data: bytes) -> _T:
 
 def _fields(record: Any) -> dict[str, Any]:
     # Not `asdict`, which copies all that is below: the leader writes a thousand plans at once.
-    return {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
+    return {each.name: getattr(record, each.name) for each in fields(record)}
 
 
 def _refuse(constant: str) -> None:
@@ -178,7 +177,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 def _read(kind: Any, value: Any, path: str) -> Any:
     """Return a value of JSON as a value of a type. ValueError if it is none."""
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+    if is_dataclass(kind) and isinstance(value, dict):
         return _read_record(typing.cast("type", kind), value, path)
     origin, parameters = _parts(kind)
     # Nearly all that is read is mappings and lists of text, thousands of times: these are checked at once.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from reconciler import dataclasses
 from reconciler.errors import RefusedError
 from reconciler.fleet import keys
 from reconciler.fleet.changing import unknown_host
@@ -10,6 +9,7 @@ from reconciler.fleet.known import parse, read_all, read_known
 from reconciler.fleet.push import pushing
 from reconciler.fleet.records import HostRecord, Release, Rollout, encode
 from reconciler.fleet.store import Compare, Delete, Put, Store, StoreError
+from reconciler.values import replace
 
 
 async def rename(store: Store, old: str, new: str, fingerprint: str) -> None:
@@ -44,7 +44,7 @@ async def rename(store: Store, old: str, new: str, fingerprint: str) -> None:
             # Only a rollback reads these.
             await store.commit([Put(keys.release(name), encode(_renamed(releases[name], old, new)))], [mine])
         desired = await store.read(keys.desired(old))
-        record = dataclasses.replace(parse(HostRecord, host), fingerprint=fingerprint)
+        record = replace(parse(HostRecord, host), fingerprint=fingerprint)
         operations: list[Put | Delete] = [
             Put(keys.host(new), encode(record)),
             *(Delete(each) for each in (keys.host(old), keys.desired(old), keys.status(old), keys.alive(old))),
@@ -66,8 +66,8 @@ async def rename(store: Store, old: str, new: str, fingerprint: str) -> None:
 def _renamed(release: Release, old: str, new: str) -> Release:
     plans = {new if host == old else host: name for host, name in release.plans.items()}
     waves = tuple(tuple(new if host == old else host for host in wave) for wave in release.waves)
-    return dataclasses.replace(release, plans=plans, waves=waves)
+    return replace(release, plans=plans, waves=waves)
 
 
 def _newer(rollout: Rollout) -> Rollout:
-    return dataclasses.replace(rollout, edition=rollout.edition + 1)
+    return replace(rollout, edition=rollout.edition + 1)

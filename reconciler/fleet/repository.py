@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import NamedTuple
 
 from reconciler.errors import HostError
+from reconciler.values import NamedTuple
 from reconciler.watch.asking import Git
 from reconciler.watch.git import find_tree
 

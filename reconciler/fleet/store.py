@@ -7,9 +7,10 @@ implementation for real use, `memory` the one for tests of logic.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from reconciler.errors import ReconcilerError
+from reconciler.values import NamedTuple
 
 # What one transaction may have. etcd allows 128 operations and 1,572,000 bytes.
 MAX_OPERATIONS = 100

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from reconciler import dataclasses
 from reconciler.fleet import keys
 from reconciler.fleet.known import parse, read_all, read_plans
 from reconciler.fleet.push import batches
 from reconciler.fleet.records import Desired, HostRecord, Release, Rollout, encode
 from reconciler.fleet.store import Compare, Delete, Put, Store
+from reconciler.values import replace
 
 # Releases that a rollback can restore, the newest one among them; of older ones, `history` knows what they were.
 KEPT = 3
@@ -44,7 +44,7 @@ async def _garbage(store: Store, rollout: Rollout) -> list[Put | Delete]:
             found.append(Delete(keys.release(name)))
         elif name not in kept and release.plans:
             # It cannot be restored any more.
-            found.append(Put(keys.release(name), encode(dataclasses.replace(release, plans={}, waves=()))))
+            found.append(Put(keys.release(name), encode(replace(release, plans={}, waves=()))))
     hosts = await read_all(store, keys.HOSTS, HostRecord)
     desired = {host: each for host, each in (await read_all(store, keys.ALL_DESIRED, Desired)).items() if host in hosts}
     plans = {keys.plan(release, host) for name in kept for host, release in releases[name].plans.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from reconciler.errors import HostError, ManifestError, Problem, RefusedError
 from reconciler.fleet import blobs
@@ -15,6 +14,7 @@ from reconciler.manifest.beneath import Roots, Source
 from reconciler.manifest.digest import digest
 from reconciler.manifest.files import NO_MANIFEST, SUFFIXES, distinct, file_problem, find, reason_of
 from reconciler.manifest.load import Contents, Manifest, clashes, located, read_file
+from reconciler.values import NamedTuple
 from reconciler.wording import plural
 
 # Hosts of one fleet: the release, which names them all, is one value of the store.

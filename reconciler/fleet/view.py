@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.fleet import keys, records
 from reconciler.fleet.records import Desired, HostRecord, HostStatus, Rollout
 from reconciler.fleet.store import Event, Store
+from reconciler.values import NamedTuple
 
 _KINDS: dict[str, type[Any] | None] = {
     keys.ROLLOUT: Rollout,

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
 
-from reconciler.dataclasses import dataclass, replace
 from reconciler.fleet.records import Desired, HostRecord, HostStatus, Plan, Release, Rollout, RolloutState
+from reconciler.values import NamedTuple, dataclass, replace
 from reconciler.wording import plural
 
 # States of a sandbox by which its host counts as failed, if this release has changed the sandbox.

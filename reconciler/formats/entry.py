@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.model.address import parse_address, parse_mac, parse_prefix
 from reconciler.model.attribute import Attributes
 from reconciler.model.interface import Address, is_altname
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
+from reconciler.values import dataclass, field
 from reconciler.wording import shown
 
 # Where something stands in a file: keys and indexes.

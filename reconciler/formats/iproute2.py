@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
-from reconciler.dataclasses import replace
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6
 from reconciler.model.attribute import Attributes
 from reconciler.model.attribute import words as attribute_words
@@ -20,6 +19,7 @@ from reconciler.model.metric import BY_FIELD
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, TABLE_LOCAL, TABLE_MAIN, NextHop, Route, identified
 from reconciler.model.rule import NO_SUPPRESSION, Rule, range_text
+from reconciler.values import replace
 from reconciler.wording import quote
 
 # The kinds of objects that are added, replaced and deleted as a whole.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.dataclasses import replace
 from reconciler.formats.entry import Entry, Found, Link, expressible_altnames
 from reconciler.formats.static import (
     DHCP,
@@ -24,6 +23,7 @@ from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ip
 from reconciler.model.interface import LOOPBACK, Address
 from reconciler.model.route import REJECT_TYPES, TABLE_MAIN, NextHop
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
+from reconciler.values import replace
 
 # `route_rule.rs` of nmstate: the first priority of rules for which none is chosen.
 _FIRST_PRIORITY = 30000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from reconciler.dataclasses import replace
 from reconciler.formats.entry import Entry
 from reconciler.model.address import family_name, is_ipv6, network, parse_prefix
 from reconciler.model.metric import METRICS, Metrics, is_expressible
@@ -21,6 +20,7 @@ from reconciler.model.route import (
     usual_scope,
 )
 from reconciler.model.rule import ALL_BITS
+from reconciler.values import replace
 from reconciler.wording import shown
 
 _BYTES = re.compile(r"([0-9]{1,10})([KMG]?)\Z")

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from socket import AF_INET, AF_INET6
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from reconciler.errors import ChannelError, ProtocolError, ReconcilerError
 from reconciler.guest import agent, lend
@@ -22,6 +22,7 @@ from reconciler.guest.connection import TIMEOUT, Connection
 from reconciler.model.machine import Managers
 from reconciler.netlink.budget import UNASKED, Budget
 from reconciler.netlink.message import Message, attributes, messages
+from reconciler.values import NamedTuple
 
 # Bytes of notifications that may wait. If more come, they are dropped and `Notices.lost` is set.
 NOTICES_SIZE = 1 << 20

@@ -16,11 +16,12 @@ import json
 import os
 import time
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.guest.connection import connect, gone, identity, lock_name
 from reconciler.rundir import NamedLock
+from reconciler.values import NamedTuple
 from reconciler.wording import shorten
 
 # Seconds for an answer, and for the first one, which shows whether an agent is there.

@@ -16,12 +16,12 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from reconciler import rundir
 from reconciler.errors import HostError
 from reconciler.guest.archive import write_archive
 from reconciler.model.release import series
+from reconciler.values import NamedTuple
 
 # Kernels by series. Each package depends on the newest build of its series.
 KERNELS = {"6.1": "linux-image-cloud-amd64", "6.12": "linux-image-6.12-cloud-amd64"}

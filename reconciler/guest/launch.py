@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from select import select
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from reconciler import rundir
 from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
 from reconciler.guest import command, image, qemu
 from reconciler.guest.connection import Connection
 from reconciler.model.sandbox import SANDBOXES
+from reconciler.values import NamedTuple
 from reconciler.wording import reason
 
 _T = TypeVar("_T")

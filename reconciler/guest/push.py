@@ -12,11 +12,11 @@ import hashlib
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
 
 from reconciler.errors import HostError
 from reconciler.guest import agent
 from reconciler.guest.guest_agent import GuestCommandError, GuestCommands, Ran, enabled, run
+from reconciler.values import NamedTuple
 from reconciler.wording import shorten
 
 UNIT = "reconciler-agent"

@@ -15,13 +15,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from typing import IO, NamedTuple, Self
+from typing import IO, Self
 
 from reconciler.errors import ChannelError, HostError, ReconcilerError
 from reconciler.guest import agent, command, image, launch, qemu, runner
 from reconciler.guest.client import AgentClient
 from reconciler.guest.image import Image
 from reconciler.netlink.budget import Budget
+from reconciler.values import NamedTuple
 from reconciler.wording import reason
 
 # The port of the agent in a new namespace; the usual one is that of the agent in the namespace of the machine itself.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import AbstractContextManager, suppress
-from typing import NamedTuple
 
 from reconciler import rundir
 from reconciler.errors import HostError
+from reconciler.values import NamedTuple
 
 STATE = "/var/lib/reconciler"
 FOLDER = f"{STATE}/history"

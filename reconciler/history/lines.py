@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from reconciler.values import NamedTuple
 from reconciler.wording import shorten
 
 # A record names at most so many operations, with at most so many characters together, and of one.

@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.errors import HostError
 from reconciler.history import folder as files
 from reconciler.history.lines import BEGUN, CONVERGED, ENDED, IN_FORCE, INTERRUPTED, MISSING
 from reconciler.history.record import RUNNING, UNKNOWN, Record, to_record
+from reconciler.values import NamedTuple
 from reconciler.wording import reason
 
 # What a name has that stands for several.

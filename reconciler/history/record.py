@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.history.lines import BEGUN, ENDED, Step
+from reconciler.values import dataclass, field
 
 # What a record of a change is about.
 CHANGE = "change"

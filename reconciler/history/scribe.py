@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reconciler.errors import BusyError, ReconcilerError, RefusedError, SandboxGoneError, VerifyError
 from reconciler.history.author import change_id
 from reconciler.history.lines import BEGUN, CONVERGED, ENDED, INTERRUPTED, Step, line, steps
+from reconciler.values import NamedTuple
 from reconciler.wording import failure
 
 if TYPE_CHECKING:

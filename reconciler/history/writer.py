@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.errors import ReconcilerError
 from reconciler.history import folder as files
 from reconciler.history.force import last_in
 from reconciler.history.lines import MISSING, line, now
+from reconciler.values import NamedTuple
 from reconciler.wording import plural, reason
 
 # Tries to lock a file, and seconds between two. Others have it for microseconds.

@@ -16,7 +16,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import NamedTuple, Self
+from typing import Self
+
+from reconciler.values import NamedTuple
 
 # Symbolic links of one path, as in path_resolution(7); and the folders above a file, each of which is a descriptor.
 MAX_LINKS = 40

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import NamedTuple
 
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.interface import SECTION as INTERFACES
@@ -11,6 +10,7 @@ from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
 from reconciler.manifest.whereabouts import place_of
 from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.values import NamedTuple
 
 
 def check_sections(draft: Draft) -> Iterator[Finding]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.manifest.libyaml import Parser, parse, unreadable
+from reconciler.values import NamedTuple
 
 # It loads what follows without the rest of PyYAML.
 # isort: split

@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.manifest.schema import schema_text
+from reconciler.values import NamedTuple
 from reconciler.wording import nearest, plural, shorten
 
 Schema = Mapping[str, Any]

@@ -13,11 +13,11 @@ import stat
 import sys
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from reconciler.errors import Problem
 from reconciler.manifest.beneath import Entry, OutsideError, Root, Roots, Source, named
 from reconciler.manifest.empty import EMPTY
+from reconciler.values import NamedTuple
 from reconciler.wording import reason
 
 # Bytes of one file. 20,000 IPVS rules are 3 MB.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from reconciler.values import NamedTuple
 
 Path = tuple[str | int, ...]
 

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from reconciler.dataclasses import replace
 from reconciler.formats.entry import NO_PRIORITY, Link
 from reconciler.formats.keepalived.statements import Position
 from reconciler.manifest.imported import Imported
@@ -20,6 +19,7 @@ from reconciler.model.attribute import ATTRIBUTES, BY_FIELD
 from reconciler.model.interface import LOOPBACK, Interface, is_manifest_name
 from reconciler.model.route import OnLink, Route, canonical_hops
 from reconciler.model.sandbox import Sandbox
+from reconciler.values import replace
 
 # RFC 894
 ETHERNET_MTU = 1500

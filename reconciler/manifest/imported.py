@@ -7,7 +7,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import ManifestError, Problem
 from reconciler.formats.entry import OBJECTS_MAX, REPORTED_MAX, Found, Link, Thing
 from reconciler.formats.keepalived.expansion import key_words
@@ -24,6 +23,7 @@ from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import TABLE_MAIN, Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Sandbox
+from reconciler.values import dataclass, field, replace
 
 NOTHING = "contains nothing that a manifest can contain"
 

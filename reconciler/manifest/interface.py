@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reconciler.dataclasses import replace
 from reconciler.manifest import made as made_links
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, ListSection
@@ -20,6 +19,7 @@ from reconciler.model.made import made_key
 from reconciler.model.mark import OWN_ALTNAMES
 from reconciler.model.sandbox import Observed, Surroundings
 from reconciler.model.sysctl import full_name
+from reconciler.values import replace
 from reconciler.wording import quote, suggest
 
 _LOOPBACK = {

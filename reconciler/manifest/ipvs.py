@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.manifest import service
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.place import RULES, RULES_FILE, SERVICES
 from reconciler.model.address import parse_network
 from reconciler.model.ipvs import RULES_MAX, Excluded, Ipvs, Service, Timeouts
+from reconciler.values import NamedTuple
 from reconciler.wording import plural
 
 

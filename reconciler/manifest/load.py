@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.errors import ManifestError, NotAllowedError, Problem, ReconcilerError, RefusedError
 from reconciler.manifest import sandbox, warn
@@ -20,6 +20,7 @@ from reconciler.manifest.schema import MAX_FINDINGS, TooManyFindingsError, check
 from reconciler.manifest.whereabouts import identify, with_process
 from reconciler.model.policy import DEFAULTS, Policy
 from reconciler.model.sandbox import Sandbox, Surroundings
+from reconciler.values import NamedTuple
 
 # The files of one load, and the characters in all of them. 20,000 IPVS rules are 3 MB.
 MAX_FILES = 10_000

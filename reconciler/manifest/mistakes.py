@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 from reconciler.manifest.libyaml import parse
+from reconciler.values import NamedTuple
 
 # It loads what follows without the rest of PyYAML.
 # isort: split

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from reconciler.errors import Problem
 from reconciler.manifest.compose import Location, Span, locate
 from reconciler.manifest.finding import Finding, Path, path_text
 from reconciler.manifest.schema import Findings
+from reconciler.values import NamedTuple
 from reconciler.wording import shorten
 
 SERVICES: Path = ("ipvs", "services")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.dataclasses import asdict
 from reconciler.manifest.finding import Finding
 from reconciler.manifest.section import Draft
 from reconciler.manifest.sections import SECTIONS
@@ -19,6 +18,7 @@ from reconciler.model.sandbox import (
     Sandbox,
     VmAddress,
 )
+from reconciler.values import asdict
 
 API_VERSION = "reconciler/v1"
 # Fields of an address that have another name in a manifest.

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.manifest.finding import Finding, Path
 from reconciler.model.identity import Keyed, Listed, Subject
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
+from reconciler.values import dataclass, field
 
 if TYPE_CHECKING:
     # Most manifests have no checks.

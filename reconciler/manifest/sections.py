@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from reconciler.dataclasses import replace
 from reconciler.manifest import interface, neighbour, route, rule
 from reconciler.manifest.finding import Finding, Path
 from reconciler.manifest.section import Draft, Section
 from reconciler.manifest.sysctl import SysctlSection
 from reconciler.model.identity import RealServer, Setting, Subject, VirtualService
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
+from reconciler.values import replace
 
 if TYPE_CHECKING:
     # Most manifests have no IPVS section: each method imports what it needs.

@@ -11,12 +11,13 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.manifest.dump import dump
 from reconciler.manifest.fields import find
 from reconciler.manifest.sandbox import write
 from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.values import NamedTuple
 
 # Addresses for documentation (RFC 5737): they are replaced by those that the sandbox is to have.
 _NETWORKS = ("192.0.2", "198.51.100", "203.0.113")

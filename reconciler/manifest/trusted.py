@@ -13,7 +13,8 @@ import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+
+from reconciler.values import NamedTuple
 
 # Symbolic links of one path, as in path_resolution(7).
 MAX_LINKS = 40

@@ -10,7 +10,6 @@ import time
 from collections.abc import Hashable
 from contextlib import suppress
 
-from reconciler.dataclasses import replace
 from reconciler.manifest.files import identity, is_stream
 from reconciler.model.sandbox import (
     NO_PROCESS,
@@ -21,6 +20,7 @@ from reconciler.model.sandbox import (
     Sandbox,
     VmAddress,
 )
+from reconciler.values import replace
 
 # Our own namespace.
 OWN = "/proc/thread-self/ns/net"

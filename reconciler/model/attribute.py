@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from reconciler.values import NamedTuple
 from reconciler.wording import quote
 
 Value = bool | int | str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 
 HTTP_PORT = 80
 # The status that an answer over HTTP has to have, the seconds of a check, and the tries in a row.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from reconciler.model.route import Route
+from reconciler.values import NamedTuple
 
 
 class End(NamedTuple):

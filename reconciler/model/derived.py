@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
-from reconciler.dataclasses import replace
 from reconciler.model.address import contains, is_ipv6, last_address, network
 from reconciler.model.interface import Address, LinkState
 from reconciler.model.route import (
@@ -21,6 +20,7 @@ from reconciler.model.route import (
     Route,
     connected_key,
 )
+from reconciler.values import replace
 
 LINK_LOCAL = "fe80::/10"
 _MULTICAST = "ff00::/8"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from reconciler.model.identity import Subject
+from reconciler.values import NamedTuple
 
 
 class Fact(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Protocol
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 
 
 class Keyed(Protocol):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.attribute import Attributes
 from reconciler.model.made import Made
 from reconciler.model.mark import OWN_ALTNAMES
 from reconciler.model.sysctl import Sysctls
+from reconciler.values import NamedTuple, dataclass, field
 
 # The only link that a namespace is born with.
 LOOPBACK = "lo"

@@ -6,10 +6,9 @@ Names are those of ipvsadm(8); numbers and limits those of include/uapi/linux/ip
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.address import contains, family_name, is_ipv6, is_unicast
+from reconciler.values import NamedTuple, dataclass, field, replace
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 FWMARK = "fwmark"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
-from reconciler.dataclasses import dataclass, field
+from reconciler.values import NamedTuple, dataclass, field
 
 # Bytes of the longest path that a unix socket can have: sun_path of linux/un.h has 108, one of them for the final NUL.
 SOCKET_PATH_MAX = 107

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import NamedTuple, dataclass
 
 Value = bool | int | str
 _NO_NAMES: Mapping[str, int] = MappingProxyType({})

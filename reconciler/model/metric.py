@@ -7,7 +7,9 @@ its lock are fields of their own, as plans and checks reckon with them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from reconciler.values import NamedTuple
 
 # Of a route: a number, `on` or nothing, milliseconds, a set of FEATURES, the name of a congestion control.
 Kind = Literal["number", "switch", "milliseconds", "features", "name"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.address import is_ipv6
 from reconciler.model.mark import PROTOCOL
+from reconciler.values import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

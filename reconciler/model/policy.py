@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.model.sandbox import KATA_RUNTIME, LIBVIRT_SYSTEM
+from reconciler.values import dataclass, field
 
 POLICY_FILE = "/etc/reconciler/policy.yaml"
 # The context IDs of machines: those below are of the hypervisor, of a host's own loopback, and of the host (vsock(7)).

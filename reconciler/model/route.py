@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, contains, is_ipv6, network, pack, split_prefix
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.metric import Metrics
+from reconciler.values import dataclass, field, replace
 
 # The kernel's numbers (linux/rtnetlink.h, net/ip6_route.h).
 TABLE_MAIN, TABLE_LOCAL = 254, 255

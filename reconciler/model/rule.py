@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.model.mark import PROTOCOL
+from reconciler.values import dataclass, field
 
 # include/uapi/linux/rtnetlink.h and net/fib_rules.h: tables that the kernel's own three rules look at.
 KERNEL_TABLES = frozenset({253, 254, 255})

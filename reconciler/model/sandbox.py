@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.attribute import BY_FIELD, Attributes
 from reconciler.model.interface import Interface, LinkState, Origin
 from reconciler.model.neighbour import Neighbour
@@ -16,6 +15,7 @@ from reconciler.model.route import Route
 from reconciler.model.rule import Rule
 from reconciler.model.sysctl import Sysctls
 from reconciler.model.transport import Transport, UnixSocket, transport
+from reconciler.values import NamedTuple, dataclass, field, replace
 
 if TYPE_CHECKING:
     # Most manifests have no checks and no IPVS section.

@@ -7,7 +7,9 @@ net/ipv4/devinet.c and net/ipv6/addrconf.c.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+from reconciler.values import NamedTuple
 
 # (name, value), sorted. Of an interface, names are those of a manifest, such as `rp_filter`. Of a sandbox, they are
 # those of sysctl(8), such as `net.ipv4.ip_forward`.

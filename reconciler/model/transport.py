@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 
 _VSOCK, _HYBRID = "vsock://", "hvsock://"
 

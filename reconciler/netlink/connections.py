@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from socket import AF_INET, AF_INET6, IPPROTO_TCP
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from reconciler.errors import HostError, ProtocolError, ReconcilerError
 from reconciler.model.address import pack, unpack
@@ -20,6 +20,7 @@ from reconciler.model.route import Route
 from reconciler.netlink import message, route
 from reconciler.netlink.channel import SOCK_DIAG, Channel, Kernel
 from reconciler.netlink.engine import Engine, whole_dump
+from reconciler.values import NamedTuple
 
 _T = TypeVar("_T")
 # SOCK_DIAG_BY_FAMILY; INET_DIAG_MARK.

@@ -15,7 +15,6 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from socket import AF_INET, AF_INET6
-from typing import NamedTuple
 
 from reconciler.errors import HostError, ProtocolError
 from reconciler.model.address import pack as pack_address
@@ -23,6 +22,7 @@ from reconciler.netlink import message
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.engine import whole_dump
 from reconciler.netlink.message import Message, attribute
+from reconciler.values import NamedTuple
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from socket import AF_INET, AF_INET6
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.errors import BusyError, HostError, ProtocolError
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.route import TABLE_LOCAL, Route
@@ -17,6 +16,7 @@ from reconciler.netlink import interface, made, message, route
 from reconciler.netlink.channel import ROUTE, Channel, LocalKernel
 from reconciler.netlink.interface import Link, LinkAddress
 from reconciler.netlink.message import Message
+from reconciler.values import dataclass, field
 
 # Seconds to retry a dump that a change of the table interrupts.
 CONSISTENT_DUMP_TIMEOUT = 10.0

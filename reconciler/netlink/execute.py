@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
 
 from reconciler.errors import ChannelError
 from reconciler.netlink import message, turn
@@ -25,6 +24,7 @@ from reconciler.operations.made import DeleteLink
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.route import DeleteRoute
+from reconciler.values import NamedTuple
 
 # Most bytes of requests in one send: large enough to be cheap, small enough that a failure soon stops the run.
 BATCH = 1 << 16

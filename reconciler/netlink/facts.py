@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import NamedTuple
 
 from reconciler.errors import ProtocolError
 from reconciler.model.derived import is_link_local
@@ -21,6 +20,7 @@ from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress
 from reconciler.model.interface import KERNEL_LINK_LOCAL, address_key
 from reconciler.netlink import interface, message, neighbour, route, rule
 from reconciler.netlink.engine import Engine, local_engine
+from reconciler.values import NamedTuple
 
 _IFINFOMSG, _IFADDRMSG = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 _RTMSG, _NDMSG = struct.Struct("=BBBBBBBBI"), struct.Struct("=BxxxiHBB")

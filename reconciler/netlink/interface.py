@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from socket import AF_INET, AF_INET6
 from typing import Any, assert_never
 
-from reconciler.dataclasses import dataclass
 from reconciler.errors import ProtocolError
 from reconciler.model.address import is_ipv6, last_address, split_prefix, unpack
 from reconciler.model.attribute import Attributes, changed
@@ -35,6 +34,7 @@ from reconciler.operations.interface import (
     RenameInterface,
     SetLink,
 )
+from reconciler.values import dataclass
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 # ARPHRD_ETHER of linux/if_arp.h.

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import HostError, ProtocolError
 from reconciler.model.ipvs import CONNTRACK, NODEST, Ipvs, Load, ServerKey, Service, ServiceKey, Timeouts
 from reconciler.netlink import ipvs, ipvs_legacy, ipvs_listing, message
@@ -16,6 +15,7 @@ from reconciler.netlink.engine import whole_dump
 from reconciler.netlink.message import Message
 from reconciler.netlink.sysctl import read_numbers
 from reconciler.operations.ipvs import EXPIRING, AddService
+from reconciler.values import dataclass, field, replace
 
 # More than anyone uses. A hostile guest must not be able to keep us busy with endless services.
 MAX_SERVICES = 65_536

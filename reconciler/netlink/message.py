@@ -9,9 +9,9 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from reconciler.errors import ProtocolError
+from reconciler.values import NamedTuple
 
 # Flags of nlmsghdr.
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300

@@ -8,10 +8,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
 from reconciler.model.metric import BY_FIELD, BY_NUMBER, Metric, Metrics, is_expressible
 from reconciler.netlink import message
+from reconciler.values import NamedTuple
 
 _U32 = struct.Struct("=I")
 _LOCK, _MTU = 1, 2

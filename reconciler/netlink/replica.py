@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from socket import AF_INET, AF_INET6
-from typing import NamedTuple
 
 from reconciler.errors import HostError
 from reconciler.model.attribute import unusual
@@ -25,6 +24,7 @@ from reconciler.netlink.engine import Engine
 from reconciler.netlink.facts import Snapshot, snapshot
 from reconciler.netlink.interface import Link
 from reconciler.netlink.message import attribute
+from reconciler.values import NamedTuple
 
 _IFINFOMSG, _HEADER = struct.Struct("=BxHiII"), struct.Struct("=BBBBBBBBI")
 _IFADDRMSG, _NDMSG, _U32 = struct.Struct("=BBBBI"), struct.Struct("=BxxxiHBB"), struct.Struct("=I")

@@ -12,7 +12,7 @@ from functools import partial, reduce
 from operator import or_
 from socket import AF_INET, AF_INET6
 from types import MappingProxyType
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.neighbour import Neighbour
@@ -28,6 +28,7 @@ from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, Repla
 from reconciler.operations.made import AddLink, ChangeLink, DeleteLink, MarkLink
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
+from reconciler.values import NamedTuple
 
 
 class SectionObjects(NamedTuple):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reconciler.errors import ChannelError, ReconcilerError
 from reconciler.model.sandbox import Sandbox
 from reconciler.model.sysctl import OF_NIC, Sysctls, effects, full_name
 from reconciler.netlink.channel import Kernel
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     from reconciler.operations.outcome import Outcome

@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from reconciler.values import NamedTuple
 
 # Seconds of computing, and of any time, after which a turn does not count any more: whoever takes so long goes on
 # beside the others. Seconds between two looks at that.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.formats import iproute2
 from reconciler.model.identity import Nic, NicAddress, Subject
 from reconciler.model.interface import Address
 from reconciler.operations.base import Base, Sign
+from reconciler.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import is_link_name
 from reconciler.model.machine import Other
 from reconciler.model.sandbox import LIBVIRT_SYSTEM, LibvirtAddress
 from reconciler.operations.base import Base, Sign, ownership
+from reconciler.values import dataclass
 from reconciler.wording import quote
 
 # libvirt keeps an alias of a user only if it begins with `ua-`.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.formats import iproute2
 from reconciler.model.attribute import Attributes
 from reconciler.model.identity import HostDevice, Nic, Subject
 from reconciler.model.interface import Origin
 from reconciler.operations.base import Base, Sign, ownership
+from reconciler.values import dataclass
 from reconciler.wording import quote
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.formats.ipvsadm import write as notation
 from reconciler.model.identity import RealServer, Setting, Subject, VirtualService
 from reconciler.model.ipvs import NODEST, Server, Service, ServiceKey, Timeouts
 from reconciler.operations.base import Base, Sign
+from reconciler.values import dataclass
 
 # The temporary value of `expire_nodest_conn`, and for how many seconds.
 EXPIRING, EXPIRE_SECONDS = 2, 0.5

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.formats import iproute2
 from reconciler.formats.iproute2 import Item
 from reconciler.model.identity import Listed, Nic, Subject
 from reconciler.operations.base import Base, Sign
+from reconciler.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reconciler.operations import Operation
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     from reconciler.model.cost import Cut

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.model.identity import HostDevice, Nic, Subject, Unmanaged
 from reconciler.model.interface import is_link_name
 from reconciler.model.machine import Macvtap, Other
 from reconciler.operations.base import Base, Sign, ownership
 from reconciler.operations.domain import AdoptNics, AttachNic, DetachNic
+from reconciler.values import dataclass
 from reconciler.wording import quote
 
 _ID_PREFIX = "reconciler-"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.formats import iproute2
 from reconciler.model.identity import Nic, Subject
 from reconciler.model.made import Made, Value
 from reconciler.operations.base import Sign, ownership
 from reconciler.operations.interface import OnNic
+from reconciler.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     from reconciler.operations import Operation

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from typing import ClassVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.formats.kata.interface import write_request
 from reconciler.formats.kata.route import write_route
 from reconciler.model.identity import HostDevice, Listed, Nic, Subject
@@ -16,6 +15,7 @@ from reconciler.model.interface import Interface
 from reconciler.model.route import Route
 from reconciler.operations.base import Base, Sign
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack, ServerOperation, ServiceOperation
+from reconciler.values import dataclass
 from reconciler.wording import quote
 
 _PROGRAM = "kata-runtime"

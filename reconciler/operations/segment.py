@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
-from reconciler.dataclasses import dataclass, replace
+from reconciler.values import dataclass, replace
 
 if TYPE_CHECKING:
     # Named as text in the bases below: an apply loads only the operations that it has.

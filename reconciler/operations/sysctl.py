@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from reconciler.dataclasses import dataclass
 from reconciler.model.identity import NOTHING, Nic, Subject, Sysctl
 from reconciler.model.sysctl import ALL_DISABLE_IPV6, full_name
 from reconciler.operations.base import Base, Sign
+from reconciler.values import dataclass
 from reconciler.wording import quote
 
 

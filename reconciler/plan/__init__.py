@@ -15,9 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from reconciler.dataclasses import dataclass, replace
 from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
@@ -35,6 +34,7 @@ from reconciler.plan.item import ItemPlan, plan_items, readdressed
 from reconciler.plan.route import plan_marks, plan_routes
 from reconciler.plan.rule import order_rules
 from reconciler.plan.sysctl import plan_sysctls
+from reconciler.values import NamedTuple, dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.plan.ipvs import IpvsPlan

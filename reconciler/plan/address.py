@@ -7,7 +7,6 @@ IPv6 address of a network, it deletes one route to that network on the NIC, whic
 
 from __future__ import annotations
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.diff import diff
 from reconciler.model.address import is_ipv6
 from reconciler.model.interface import Address, Interface
@@ -15,6 +14,7 @@ from reconciler.model.route import IPV6_CONNECTED_METRIC, TABLE_MAIN, Route, con
 from reconciler.model.sandbox import Surroundings
 from reconciler.operations.address import AddAddress, AddressOperation, DeleteAddress, ReplaceAddress
 from reconciler.plan.interface import LinkPlan
+from reconciler.values import dataclass, field
 
 # What is lacking of an IPv6 address that the kernel's table `local` has lost.
 NOT_LOCAL = "without its route in table local"

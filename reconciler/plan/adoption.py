@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.dataclasses import replace
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import PROTOCOL_KERNEL, Route
 from reconciler.model.rule import Rule
@@ -21,6 +20,7 @@ from reconciler.operations import Operation
 from reconciler.operations.interface import AdoptInterfaces
 from reconciler.operations.segment import Moves, Plugs, Segment
 from reconciler.plan.rule import is_deleted
+from reconciler.values import replace
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import Service, ServiceKey

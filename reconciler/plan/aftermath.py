@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from reconciler.dataclasses import replace
 from reconciler.diff import Change, diff
 from reconciler.model.address import contains
 from reconciler.model.derived import connected_routes
@@ -24,6 +23,7 @@ from reconciler.model.route import (
 )
 from reconciler.plan.address import AddressPlan, passes_for_connected
 from reconciler.plan.interface import LinkPlan
+from reconciler.values import replace
 
 
 def doubt_local(addresses: AddressPlan, routes: Iterable[Route]) -> None:

@@ -7,9 +7,8 @@ goes. It may be cut if its packets take another way: whether others answer there
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from reconciler.dataclasses import replace
 from reconciler.model.address import contains, is_ipv6, split_prefix
 from reconciler.model.cost import Cut, End, Flow, Traffic, together
 from reconciler.model.interface import Address
@@ -27,6 +26,7 @@ from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.operations.sysctl import SetNetworkSysctl
 from reconciler.plan import Plan, path
 from reconciler.plan.path import MAYBE, NOT, SURELY
+from reconciler.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from reconciler.model.ipvs import ServerKey, ServiceKey

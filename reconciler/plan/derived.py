@@ -7,9 +7,7 @@ the other NICs and addresses, the kernel derives everything anew.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
-from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import route_words
 from reconciler.model.address import is_ipv6, last_address, link_local, network
@@ -23,6 +21,7 @@ from reconciler.plan.address import NOT_LOCAL, AddressPlan, keeps_derived
 from reconciler.plan.aftermath import with_names
 from reconciler.plan.interface import LinkPlan
 from reconciler.plan.route import serves
+from reconciler.values import NamedTuple, replace
 
 
 class DerivedPlan(NamedTuple):

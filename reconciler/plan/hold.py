@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.address import contains, is_ipv6, network
 from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, Subject, Sysctl
 from reconciler.model.interface import Address, Interface
@@ -18,6 +17,7 @@ from reconciler.model.rule import KERNEL_TABLES, Rule
 from reconciler.model.sandbox import Sandbox
 from reconciler.model.sysctl import full_name
 from reconciler.plan.aftermath import with_names
+from reconciler.values import dataclass, field, replace
 
 
 @dataclass(slots=True)

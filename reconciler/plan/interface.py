@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.diff import diff
 from reconciler.errors import RefusedError
 from reconciler.model.attribute import changed, named, words
@@ -21,6 +20,7 @@ from reconciler.operations.segment import Network, Segment, Settings
 from reconciler.plan import altnames, made
 from reconciler.plan.device import about
 from reconciler.plan.sysctl import SysctlPlan, set_up
+from reconciler.values import dataclass, field, replace
 
 # Kernels from 6.2 on rename a link that is up (bd039b5ea2a9).
 LIVE_RENAME = (6, 2)

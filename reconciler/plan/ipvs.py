@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.diff import diff
 from reconciler.model.ipvs import CONNTRACK, FWMARK, NODEST, Ipvs, Load, Server, Service, ServiceKey, Timeouts, due
 from reconciler.model.sandbox import Surroundings
@@ -39,6 +38,7 @@ from reconciler.operations.ipvs import (
     StopExpiring,
     StopFallback,
 )
+from reconciler.values import dataclass, field, replace
 
 # Operations on a desired service and on its desired servers.
 _Addition = AddService | EditService | MarkService | AddServer | EditServer

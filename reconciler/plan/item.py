@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.diff import diff
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import Item, item_words
@@ -22,6 +21,7 @@ from reconciler.model.mark import PROTOCOL
 from reconciler.model.neighbour import Neighbour
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
 from reconciler.plan.interface import LinkPlan
+from reconciler.values import dataclass, field
 
 T = TypeVar("T", bound=Item)
 

@@ -7,7 +7,6 @@ routes are added, and the IPVS table changes. All other routes are deleted at th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from reconciler.diff import diff
 from reconciler.errors import HostError
@@ -34,6 +33,7 @@ from reconciler.operations.runtime import (
 )
 from reconciler.operations.segment import Commands, Imports, RuleCommands, Segment, joined
 from reconciler.plan.aftermath import with_names
+from reconciler.values import NamedTuple
 
 # From this many rules of new services on, one import adds them all.
 BULK = 10

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.dataclasses import replace
 from reconciler.errors import HostError
 from reconciler.model.interface import Interface, given
 from reconciler.model.machine import Machine, Other, Plugged, Slot
@@ -28,6 +27,7 @@ from reconciler.operations.segment import Plugs, Segment, flat
 from reconciler.plan import altnames
 from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
+from reconciler.values import replace
 from reconciler.wording import quote
 
 # Bytes. What virtio_net accepts (linux/if_ether.h: ETH_MIN_MTU).

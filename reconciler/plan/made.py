@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from reconciler.dataclasses import replace
 from reconciler.errors import HostError
 from reconciler.model.interface import Interface
 from reconciler.model.made import KINDS, Made, changed, must_be_replaced, words
@@ -19,6 +18,7 @@ from reconciler.operations.made import AddLink, ChangeLink, DeleteLink, MarkLink
 from reconciler.operations.segment import Network, Segment
 from reconciler.plan import altnames
 from reconciler.plan.sysctl import new_sysctls, set_up
+from reconciler.values import replace
 
 Pair = tuple[Interface, Interface]
 

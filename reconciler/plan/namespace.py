@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.dataclasses import replace
 from reconciler.errors import HostError, RefusedError
 from reconciler.formats.iproute2 import detach_command
 from reconciler.model.attribute import changed
@@ -15,6 +14,7 @@ from reconciler.operations.segment import Moves, Segment
 from reconciler.plan import altnames
 from reconciler.plan.device import check_elsewhere, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
+from reconciler.values import replace
 from reconciler.wording import quote
 
 # Kinds of links whose MAC address is that of another link.

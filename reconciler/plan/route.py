@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 
-from reconciler.dataclasses import replace
 from reconciler.diff import Change
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import route_words
@@ -17,6 +16,7 @@ from reconciler.model.identity import Listed
 from reconciler.model.mark import PROTOCOL
 from reconciler.model.route import Route
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
+from reconciler.values import replace
 
 
 def plan_routes(

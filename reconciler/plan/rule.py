@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from reconciler.dataclasses import fields
 from reconciler.model.rule import Rule
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation
 from reconciler.plan.item import ItemPlan
+from reconciler.values import fields
 
 _NO_SELECTORS = {"invert", "goto", "protocol", "opaque"}
 # What a rule selects by, and the value by which it does not. A request is never compared by the fields left out.

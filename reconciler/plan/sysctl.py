@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.model.interface import Interface
 from reconciler.model.sandbox import Observed, Sandbox
 from reconciler.model.sysctl import OF_SANDBOX, effects, full_name, order
 from reconciler.operations.interface import SetLink
 from reconciler.operations.segment import Network, Segment, Settings
 from reconciler.operations.sysctl import SetNetworkSysctl
+from reconciler.values import dataclass, field, replace
 
 
 @dataclass(slots=True)

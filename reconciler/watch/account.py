@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.dataclasses import dataclass, field
+from reconciler.values import dataclass, field
 from reconciler.watch import clock, health
 from reconciler.watch.authority import Authority
 from reconciler.watch.manifests import PATIENCE, ManifestReader, ManifestSet

@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from reconciler.dataclasses import replace
 from reconciler.errors import ReconcilerError
 from reconciler.manifest import policy as policies
 from reconciler.model.policy import POLICY_FILE, Policy
+from reconciler.values import replace
 
 
 class InForce(Protocol):

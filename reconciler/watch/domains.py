@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reconciler.errors import ReconcilerError
 from reconciler.guest import agent
 from reconciler.model.sandbox import LibvirtAddress
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     from reconciler.drivers.vm.binding import Active, Connection

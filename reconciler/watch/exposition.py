@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from collections import Counter as Count
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from reconciler.values import NamedTuple
 from reconciler.version import installed_version
 from reconciler.watch import clock
 from reconciler.watch.meter import KINDS, Failed, Looked, Measurement, Meter, Repaired

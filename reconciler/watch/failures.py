@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from reconciler.dataclasses import dataclass
 from reconciler.model.identity import Subject
 from reconciler.operations import Operation
+from reconciler.values import dataclass
 from reconciler.watch.agenda import backoff
 
 

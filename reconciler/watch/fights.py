@@ -10,9 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from reconciler.dataclasses import dataclass
 from reconciler.model.identity import Subject
 from reconciler.operations import Operation
+from reconciler.values import dataclass
 
 # What was repaired: an object by its identity, or all operations of a kind by its name.
 _Key = Subject | str

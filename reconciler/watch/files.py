@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from reconciler.errors import Problem
 from reconciler.manifest.beneath import MAX_LINKS, Roots, Source
 from reconciler.manifest.files import distinct, file_problem, find
+from reconciler.values import NamedTuple
 from reconciler.watch.git import find_tree, repository
 
 

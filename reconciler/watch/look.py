@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from reconciler.history.scribe import DRIFT, Occasion, whole_path
 from reconciler.manifest.load import Manifest
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import KataAddress, Sandbox
 from reconciler.pending import Pending
+from reconciler.values import NamedTuple
 from reconciler.watch.pause import Pause
 from reconciler.watch.revision import Revision
 

@@ -19,7 +19,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic, thread_time
-from typing import NamedTuple
 
 from reconciler.errors import Problem, bounded
 from reconciler.manifest.beneath import Source
@@ -28,6 +27,7 @@ from reconciler.manifest.finding import Finding, path_text
 from reconciler.manifest.load import Contents, Manifest, Total, clashes, located
 from reconciler.manifest.whereabouts import names_process
 from reconciler.model.policy import DEFAULTS, Policy
+from reconciler.values import NamedTuple
 from reconciler.watch.files import Snapshot, Stamp, find_git_lock, folders_to_watch, take_snapshot
 from reconciler.watch.folders import POLL, Folders
 from reconciler.watch.parser import Parser

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from reconciler import errors
 from reconciler.converge import Result
 from reconciler.history.scribe import DRIFT
 from reconciler.operations.ipvs import DrainServer
+from reconciler.values import NamedTuple
 from reconciler.watch.look import Look
 
 # The kinds of errors that have no class of ours: of the operating system, and in reconciler itself.

@@ -18,9 +18,10 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from socketserver import TCPServer
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.errors import HostError
+from reconciler.values import NamedTuple
 
 # Clients at a time, each with a descriptor and a thread.
 CLIENTS = 16

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reconciler.operations import Operation
 from reconciler.operations.listing import PlanLine, listed
+from reconciler.values import NamedTuple
 
 if TYPE_CHECKING:
     # `status` only reads states, and starts soon.

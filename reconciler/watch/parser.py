@@ -24,11 +24,11 @@ from functools import cache
 from time import monotonic
 from typing import Any, Self
 
-from reconciler.dataclasses import is_dataclass
 from reconciler.manifest.beneath import Source
 from reconciler.manifest.files import file_problem, read_text
 from reconciler.manifest.load import Contents
 from reconciler.model.policy import Policy
+from reconciler.values import is_dataclass
 
 # Bytes of memory, and seconds of a processor, for one file; and seconds after which its process is killed in any case.
 # A manifest with 20,000 IPVS rules takes 0.5 s, and one with 100,000 routes 5 s.

@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from reconciler.errors import HostError, ManifestError
 from reconciler.history.lines import IN_FORCE
@@ -18,6 +17,7 @@ from reconciler.manifest.sandbox import complete, read_sections
 from reconciler.manifest.schema import check
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import Sandbox
+from reconciler.values import NamedTuple
 from reconciler.watch.asking import Git
 from reconciler.watch.git import find_tree
 

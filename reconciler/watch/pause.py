@@ -7,11 +7,11 @@ import os
 import re
 import time
 from contextlib import suppress
-from typing import NamedTuple
 
 from reconciler import rundir
 from reconciler.errors import HostError
 from reconciler.pending import REVERTING, WAITING
+from reconciler.values import NamedTuple
 
 FOLDER = "/run/reconciler/paused"
 

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from enum import Enum, auto
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from reconciler import rundir
 from reconciler.converge import repair
@@ -21,6 +21,7 @@ from reconciler.history.writer import Writer
 from reconciler.manifest.sandbox import read_written, write
 from reconciler.model.sandbox import Sandbox
 from reconciler.safety import Allowance, canonical
+from reconciler.values import NamedTuple
 from reconciler.watch import clock
 from reconciler.watch.look import Look
 

@@ -6,8 +6,8 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from time import monotonic, thread_time
-from typing import NamedTuple
 
+from reconciler.values import NamedTuple
 from reconciler.watch import clock
 from reconciler.watch.manifests import SHARE, ManifestReader, ManifestSet
 from reconciler.watch.revision import Revision, RevisionFinder

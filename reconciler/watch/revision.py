@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from reconciler.manifest.load import Manifest
+from reconciler.values import NamedTuple
 from reconciler.watch.asking import Git
 from reconciler.watch.files import Stamp, read_stamp
 from reconciler.watch.git import find_tree, first_line, repository

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from reconciler.manifest.load import Manifest
+from reconciler.values import NamedTuple
 
 
 class Pace(NamedTuple):

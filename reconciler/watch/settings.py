@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from reconciler.values import NamedTuple
 from reconciler.watch.probation import Confirm
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
-from reconciler.dataclasses import dataclass, field
+from reconciler.values import NamedTuple, dataclass, field
 from reconciler.watch import clock
 from reconciler.watch.outstanding import Outstanding
 from reconciler.watch.revision import Revision

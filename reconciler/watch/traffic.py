@@ -6,12 +6,13 @@ A quick look reads the kernel's listing anyway. It is kept as it was read, and p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from reconciler.manifest.service import name, write_address
 from reconciler.model.ipvs import FWMARK, Load, Server, Service, due
 from reconciler.model.sandbox import Sandbox
 from reconciler.netlink import ipvs_listing
+from reconciler.values import NamedTuple
 from reconciler.watch import clock
 from reconciler.watch.share import objects_of
 

@@ -22,7 +22,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from typing import NamedTuple
 
 from reconciler.drivers.claims import Claims
 from reconciler.errors import ManifestError
@@ -31,6 +30,7 @@ from reconciler.history.lines import WATCHER, line
 from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
 from reconciler.manifest.whereabouts import place_of
+from reconciler.values import NamedTuple
 from reconciler.watch import clock, health, log, notify
 from reconciler.watch.account import IN_FORCE, Account, Held
 from reconciler.watch.authority import Authority

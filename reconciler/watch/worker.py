@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reconciler import pending
 from reconciler.drivers import Driver, attend, connect
@@ -34,6 +34,7 @@ from reconciler.manifest.load import Manifest
 from reconciler.model.ipvs import GUARD_NFT, GUARD_SERVICES
 from reconciler.model.sandbox import DriverAddress, MachineAddress, NetnsAddress, Sandbox
 from reconciler.netlink.turn import Turn, Turns
+from reconciler.values import NamedTuple
 from reconciler.watch import clock, log, pause
 from reconciler.watch.agenda import GAP, Agenda
 from reconciler.watch.authority import InForce

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 from tests.conftest import Kernel, ip
 from tests.watch.running import until
 

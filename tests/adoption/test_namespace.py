@@ -18,7 +18,6 @@ import pytest
 import yaml
 
 from reconciler.cli.main import main
-from reconciler.dataclasses import replace
 from reconciler.drivers import connect, given
 from reconciler.errors import HostError
 from reconciler.manifest.load import load
@@ -26,6 +25,7 @@ from reconciler.model.made import KINDS
 from reconciler.model.sandbox import Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import preview
+from reconciler.values import replace
 from tests.adoption.conftest import MANY, ROUTER, Place, batch
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip

@@ -13,7 +13,7 @@ from subprocess import CalledProcessError
 from typing import Any, NamedTuple
 
 from reconciler.cli.main import main
-from reconciler.dataclasses import dataclass, field
+from reconciler.values import dataclass, field
 from tests.adversary import world
 from tests.system.box import SandboxPlace
 

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Literal
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 from tests.system.box import MACS
 
 OBJECTS = ("link", "address", "route", "rule", "neigh")

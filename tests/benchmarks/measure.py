@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 
 RECONCILER = [sys.executable, "-m", "reconciler"]
 

@@ -16,10 +16,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from reconciler.dataclasses import dataclass
 from reconciler.guest import launch
 from reconciler.netlink.channel import LocalKernel
 from reconciler.netlink.message import DELETE_ROUTE, NEW_ROUTE
+from reconciler.values import dataclass
 from tests.allowed import FILE
 from tests.benchmarks.flush import CONNECTIONS, FLUSHER, PATIENCE, find_pace, table, write
 from tests.benchmarks.ipvs import HEAD

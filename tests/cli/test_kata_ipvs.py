@@ -11,9 +11,9 @@ import pytest
 
 from reconciler import imperative
 from reconciler.cli.main import main
-from reconciler.dataclasses import replace
 from reconciler.model.ipvs import Timeouts
 from reconciler.operations.ipvs import AddServer, AddService, DeleteConntrack, DeleteService, EditService, SetTimeouts
+from reconciler.values import replace
 from tests.manifest.texts import manifest
 from tests.test_converge import TLS, WEB
 from tests.test_imperative import Again

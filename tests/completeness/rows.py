@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from reconciler.dataclasses import dataclass
 from reconciler.model.interface import Address, Interface
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.neighbour import Neighbour
@@ -20,7 +19,7 @@ Data = dict[str, Any]
 MACS = [f"02:42:20:6f:b3:{number:02x}" for number in range(1, 6)]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One field of one kind of object.
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from reconciler import dataclasses
 from reconciler.model.ipvs import Ipvs, Timeouts
+from reconciler.values import MISSING, fields, is_dataclass
 from tests.completeness.rows import BALANCED, IGNORED, INSIDE, KINDS, PLUGGED, ROWS, WITHOUT_ROW, Row, sections
 from tests.completeness.worlds import Machine, Namespace, Table, World
 from tests.conftest import Kernel
@@ -21,9 +21,9 @@ from tests.vhost.backend import running
 
 def defaults(kind: Any) -> dict[str, Any]:
     """Return the fields of a class and their defaults."""
-    if dataclasses.is_dataclass(kind):
-        return {each.name: each.default for each in dataclasses.fields(kind)}
-    return {name: kind._field_defaults.get(name, dataclasses.MISSING) for name in kind._fields}
+    if is_dataclass(kind):
+        return {each.name: each.default for each in fields(kind)}
+    return {name: kind._field_defaults.get(name, MISSING) for name in kind._fields}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

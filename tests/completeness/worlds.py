@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.cli.main import main
-from reconciler.dataclasses import dataclass, field
 from reconciler.drivers import connect
 from reconciler.manifest.load import load
 from reconciler.model.interface import Address

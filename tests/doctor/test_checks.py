@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.doctor import host as reader
 from reconciler.doctor.examination import judge
 from reconciler.doctor.facts import (
@@ -36,6 +35,7 @@ from reconciler.model.lookup import Lookup
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import LibvirtAddress, NetnsAddress, Observed, Sandbox, VmAddress
+from reconciler.values import replace
 
 WELL = Facts(host=Host(root=True, release=(6, 1)), watcher=Watcher(running=Running.YES, now=10_000.0))
 LO = Link(1, "lo", hw_addr="00:00:00:00:00:00", mtu=65536)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from reconciler.dataclasses import dataclass
 from reconciler.guest.qmp import Monitor
+from reconciler.values import dataclass
 from tests.conftest import Kernel, ip
 from tests.doctor.ward import TIMER, Said
 from tests.machine import Guest, freeze

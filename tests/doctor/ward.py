@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 from tests.host import Host
 from tests.watch.running import until
 

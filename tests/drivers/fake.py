@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.guest.qmp import Monitor, QmpError
+from reconciler.values import dataclass, field
 
 Pci = dict[str, Any]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from reconciler import rundir
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.drivers import given
 from reconciler.drivers.given import Given, GivenDevices, Recognised, find_given, find_namespaces
 from reconciler.errors import HostError
 from reconciler.model.interface import Origin
 from reconciler.netlink.interface import Link
+from reconciler.values import dataclass, field, replace
 
 ORIGIN = Origin(device="tap0", hw_addr="02:00:00:00:00:01", mtu=1400, alias="uplink of rack 7", up=True)
 ETH0 = Link(7, "eth0", "02:00:00:00:00:02", 1500, up=True, carrier=True, alias="", kind="tun", queues=1)

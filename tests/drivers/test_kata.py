@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from reconciler import rundir
-from reconciler.dataclasses import replace
 from reconciler.drivers import Driver, connect, process
 from reconciler.drivers.kata import SINGLES, KataDriver
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
@@ -35,6 +34,7 @@ from reconciler.operations.runtime import (
     UnplugInterface,
 )
 from reconciler.operations.segment import Moves, Network, Plugs, Segment, Table
+from reconciler.values import replace
 from tests.segments import segments
 
 LISTING = """\

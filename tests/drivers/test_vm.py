@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.drivers.inside import Inside
 from reconciler.drivers.vm import driver as vm
 from reconciler.drivers.vm import execute as vm_execute
@@ -25,6 +24,7 @@ from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface
 from reconciler.operations.outcome import Outcome, Status
 from reconciler.operations.segment import Network, Table
+from reconciler.values import dataclass, field
 from tests.drivers.fake import Scripted
 from tests.segments import segments
 

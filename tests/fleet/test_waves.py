@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.fleet import keys
 from reconciler.fleet.known import Known, read_known
@@ -33,6 +32,7 @@ from reconciler.fleet.records import (
 from reconciler.fleet.store import Changes, Put
 from reconciler.fleet.waves import Picture, Step, step
 from reconciler.safety import Allowance
+from reconciler.values import replace
 from tests.fleet.site import played
 
 NAMES = "abcd"

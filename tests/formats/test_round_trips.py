@@ -12,7 +12,6 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.manifest.dump import dump
 from reconciler.manifest.foreign import read
 from reconciler.manifest.gaps import fill
@@ -25,6 +24,7 @@ from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import DIRECT_TYPES, IPV6_DEFAULT_METRIC, Route
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, Rule
 from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.values import replace
 from tests.strategies import sandboxes
 
 DRIVER = NetnsAddress(name="box")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from reconciler.converge import apply
-from reconciler.dataclasses import dataclass, field
 from reconciler.drivers import attend, inside
 from reconciler.drivers.vm import driver as vm
 from reconciler.drivers.vm import execute, monitor
@@ -26,6 +25,7 @@ from reconciler.netlink import engine
 from reconciler.netlink import execute as netlink
 from reconciler.netlink.budget import Budget
 from reconciler.preview import preview
+from reconciler.values import dataclass, field
 from tests.allowed import POLICY
 
 # What an answer of QEMU is made into, and what the bytes of the answer to a request of the agent are made into.

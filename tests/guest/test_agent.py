@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.guest import agent
 from reconciler.guest.agent import Decoder, Frame
 from reconciler.netlink import interface, message, sections
 from reconciler.netlink.message import REQUEST, attribute, messages, pack
+from reconciler.values import dataclass, field
 from tests.examples import examples
 from tests.guest.peer import frame
 

@@ -14,7 +14,6 @@ from typing import cast
 
 import pytest
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.errors import ProtocolError
 from reconciler.guest import agent
 from reconciler.guest.client import AgentClient, GuardReport, Notices
@@ -24,6 +23,7 @@ from reconciler.netlink import ipvs, message
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.netlink.message import ACK, DUMP, REQUEST, attribute, failure, pack
 from reconciler.operations.ipvs import AddService, DeleteService
+from reconciler.values import dataclass, field
 from tests.machine import Guest
 from tests.watch.running import until
 

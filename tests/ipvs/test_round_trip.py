@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest import service
 from reconciler.model.ipvs import Service
+from reconciler.values import replace
 from tests.examples import examples
 from tests.formats.strategies import services
 from tests.formats.table import FULL

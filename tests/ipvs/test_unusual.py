@@ -16,12 +16,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.guest.client import AgentClient
 from reconciler.guest.kernel import GuestKernel
 from reconciler.manifest.compose import compose
 from reconciler.netlink import message
 from reconciler.netlink.ipvs_engine import IpvsEngine
+from reconciler.values import dataclass, field, replace
 from tests.examples import examples
 from tests.ipvs.place import Vm
 from tests.netlink import ipvs_kernel as raw

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 from tests.allowed import FILE, command
 from tests.machine import Guest
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from reconciler import dataclasses
 from reconciler.manifest import interface, ipvs, neighbour, route, rule, sandbox, service
 from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import complete, read_sections
@@ -22,6 +21,7 @@ from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import KataAddress, LibvirtAddress, NetnsAddress, Sandbox, VmAddress
+from reconciler.values import MISSING, fields, is_dataclass, replace
 
 NIC = Interface(name="eth0", device="tap0", hw_addr="02:42:20:6f:a3:69", mtu=1500)
 # A value of each attribute that is not the usual one.
@@ -37,10 +37,10 @@ ROUTE = Route(dest="10.8.0.0/16", nexthops=(HOP,))
 RULE = Rule(family="ipv4", priority=100, table=5000)
 NEIGHBOUR = Neighbour(address="10.0.0.9", device="eth0", hw_addr="02:42:20:6f:a3:99")
 SERVER = Server(address="172.17.0.4", port=80)
-TUNNEL = dataclasses.replace(SERVER, forward="tunnel", tun_type="gue", tun_port=6080)
+TUNNEL = replace(SERVER, forward="tunnel", tun_type="gue", tun_port=6080)
 SERVICE = Service(protocol="udp", address="172.17.0.7", port=80)
-STICKY = dataclasses.replace(SERVICE, persistent=300)
-change = dataclasses.replace
+STICKY = replace(SERVICE, persistent=300)
+change = replace
 
 # For each class and field something whose value there is no default.
 EXAMPLES: dict[type, dict[str, Any]] = {
@@ -355,9 +355,9 @@ def properties(kind: type) -> dict[str, dict[str, Any]]:
 
 def defaults(kind: Any) -> dict[str, Any]:
     """Return the fields of a class, and the default of each."""
-    if dataclasses.is_dataclass(kind):
-        return {field.name: field.default for field in dataclasses.fields(kind)}
-    return {field: kind._field_defaults.get(field, dataclasses.MISSING) for field in kind._fields}
+    if is_dataclass(kind):
+        return {field.name: field.default for field in fields(kind)}
+    return {field: kind._field_defaults.get(field, MISSING) for field in kind._fields}
 
 
 def said(kind: type, field: str) -> str:
@@ -379,7 +379,7 @@ def test_every_field_has_an_example_and_a_property(kind: Any) -> None:
 def test_the_schema_has_the_defaults_of_the_model(kind: Any) -> None:
     expected = dict(ALSO_DEFAULTS.get(kind, {}))
     for field, default in defaults(kind).items():
-        if (kind, field) in {*NOT_SAID, *SAID_AS, *ABSENT} or default is dataclasses.MISSING:
+        if (kind, field) in {*NOT_SAID, *SAID_AS, *ABSENT} or default is MISSING:
             continue
         written = [] if default == () else default
         schema = properties(kind)[said(kind, field)] | {"$defs": SCHEMA["$defs"]}

@@ -7,12 +7,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.manifest.expressible import leave_out
 from reconciler.manifest.ipvs import write
 from reconciler.manifest.schema import check
 from reconciler.model.ipvs import Ipvs
 from reconciler.netlink import ipvs
+from reconciler.values import replace
 from tests.ipvs.test_unusual import any_service, servers_of, web
 from tests.netlink.ipvs_kernel import dumped_server, dumped_service, server_payload, service_payload
 

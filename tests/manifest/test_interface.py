@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.manifest import interface
 from reconciler.manifest.compose import compose
 from reconciler.manifest.finding import Finding
 from reconciler.manifest.schema import check
 from reconciler.model.interface import Address, Interface
+from reconciler.values import replace
 from tests.manifest.texts import with_nic
 
 NIC = Interface(

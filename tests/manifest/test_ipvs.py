@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.manifest import ipvs, service
 from reconciler.manifest.check import check_sections
@@ -19,6 +18,7 @@ from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import read_sections
 from reconciler.manifest.schema import check
 from reconciler.model.ipvs import Excluded, Ipvs, Server, Service, Timeouts
+from reconciler.values import replace
 from tests.examples import examples
 from tests.manifest.services import sections, services
 from tests.manifest.texts import with_ipvs, with_server, with_service, with_services

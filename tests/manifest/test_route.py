@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.manifest import route
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import compose
@@ -14,6 +13,7 @@ from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import read_sections
 from reconciler.manifest.schema import check
 from reconciler.model.route import NextHop, Route
+from reconciler.values import replace
 from tests.manifest.texts import SECOND, manifest, nic
 from tests.manifest.texts import route as route_text
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from reconciler.dataclasses import replace
 from reconciler.manifest import rule
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.compose import compose
@@ -15,6 +14,7 @@ from reconciler.manifest.finding import Finding
 from reconciler.manifest.sandbox import read_sections
 from reconciler.manifest.schema import check
 from reconciler.model.rule import ALL_BITS, Rule
+from reconciler.values import replace
 from tests.manifest.texts import manifest
 from tests.manifest.texts import rule as rule_text
 from tests.netlink.strategies import rules

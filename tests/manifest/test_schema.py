@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from reconciler.dataclasses import replace
 from reconciler.manifest import finding, schema
 from reconciler.manifest.check import check_sections
 from reconciler.manifest.finding import path_text
@@ -40,6 +39,7 @@ from reconciler.model.machine import SOCKET_PATH_MAX
 from reconciler.model.made import KINDS
 from reconciler.model.sandbox import NetnsAddress
 from reconciler.model.sysctl import OF_NIC, OF_SANDBOX
+from reconciler.values import replace
 from tests.examples import examples
 from tests.manifest.plain import data
 from tests.manifest.services import sections

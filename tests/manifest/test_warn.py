@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.errors import Problem
 from reconciler.manifest.load import load, warnings
 from reconciler.model.machine import Machine, Tap
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Surroundings
+from reconciler.values import replace
 from tests.manifest.texts import (
     SECOND,
     THIRD,

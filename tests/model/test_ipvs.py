@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.model.ipvs import DRAINING, THRESHOLD_MAX, Excluded, Server, Service, due
+from reconciler.values import replace
 
 SERVER = Server(address="172.16.0.1", port=80, weight=5, upper_threshold=9, lower_threshold=3)
 SERVICE = Service(protocol="tcp", address="10.10.0.1", port=80)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.model.interface import ALIAS_MAX, Origin
+from reconciler.values import replace
 
 no_deadline = settings(deadline=None)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.model.route import NextHop, OnLink, Route, canonical_hops
+from reconciler.values import replace
 
 HOP = NextHop(device="eth0", gateway="10.0.0.1")
 ROUTE = Route(dest="0.0.0.0/0", nexthops=(HOP,))

@@ -13,13 +13,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from socket import AF_INET, AF_INET6, inet_pton
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import ChannelError, HostError
 from reconciler.model.ipvs import Server, Service
 from reconciler.netlink import ipvs, message
 from reconciler.netlink.channel import GENERIC
 from reconciler.netlink.message import Message
 from reconciler.operations.ipvs import ServerOperation, ServiceOperation, SetTimeouts
+from reconciler.values import dataclass, field, replace
 from tests.netlink.scripted import error
 
 FAMILY = 31

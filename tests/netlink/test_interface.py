@@ -13,7 +13,6 @@ import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from reconciler.dataclasses import replace
 from reconciler.errors import ProtocolError
 from reconciler.model.attribute import ATTRIBUTES, Attributes
 from reconciler.model.interface import Address, LinkState, Origin
@@ -29,6 +28,7 @@ from reconciler.operations.address import AddAddress, DeleteAddress, ReplaceAddr
 from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.network import NetworkOperation
 from reconciler.operations.outcome import Outcome, Status
+from reconciler.values import replace
 from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 

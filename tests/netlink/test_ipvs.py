@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink.generic import ipvs as oracle
 
-from reconciler.dataclasses import replace
 from reconciler.errors import ProtocolError
 from reconciler.model.ipvs import PERSISTENT_ZERO, Load, Server, Service, ServiceKey, Timeouts
 from reconciler.netlink import ipvs, message
@@ -29,6 +28,7 @@ from reconciler.operations.ipvs import (
     EditService,
     SetTimeouts,
 )
+from reconciler.values import replace
 from tests.examples import examples
 from tests.formats.strategies import keys, servers, services_of
 from tests.netlink import ipvs_kernel as kernel

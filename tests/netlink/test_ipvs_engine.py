@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.errors import BusyError, ChannelError, HostError, ProtocolError
 from reconciler.model.ipvs import Excluded, Ipvs, Load, Server, Service, Timeouts
 from reconciler.netlink import engine as engine_module
 from reconciler.netlink import ipvs_engine, message
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.netlink.message import Message
+from reconciler.values import replace
 from tests.examples import examples
 from tests.formats.strategies import services
 from tests.netlink import ipvs_kernel

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.errors import ChannelError, HostError, ProtocolError
 from reconciler.model.ipvs import Ipvs, Server, Service, Timeouts
 from reconciler.model.sandbox import Observed, Sandbox, Surroundings
@@ -39,6 +38,7 @@ from reconciler.operations.ipvs import (
 from reconciler.operations.outcome import Outcome, Status, until_failure
 from reconciler.operations.route import DeleteRoute
 from reconciler.plan import Plan, plan
+from reconciler.values import replace
 from tests.examples import examples
 from tests.formats.strategies import services
 from tests.netlink.ipvs_kernel import FAMILY, FakeChannel, FakeKernel, kernel_service

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.guest.client import AgentClient
 from reconciler.guest.kernel import GuestKernel
 from reconciler.model.ipvs import Ipvs, Server, Service
 from reconciler.netlink.ipvs_engine import IpvsEngine
 from reconciler.netlink.ipvs_listing import agreeing, connections, heading, order, place, words
+from reconciler.values import replace
 from tests.formats.strategies import services
 from tests.formats.table import FULL
 from tests.machine import Guest

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from reconciler.dataclasses import replace
 from reconciler.errors import ProtocolError
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.sandbox import NetnsAddress, Sandbox
@@ -22,6 +21,7 @@ from reconciler.netlink.execute import execute
 from reconciler.netlink.sections import TABLES, SectionObjects
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
 from reconciler.operations.outcome import Outcome, Status
+from reconciler.values import replace
 from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 from tests.netlink.strategies import INDEXES, NAMES, attribute_bytes, neighbours, spoiled

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from reconciler.dataclasses import replace
 from reconciler.errors import ProtocolError
 from reconciler.model.address import split_prefix
 from reconciler.model.route import NextHop, Route, canonical_hops
@@ -20,6 +19,7 @@ from reconciler.netlink.engine import Engine
 from reconciler.netlink.execute import execute
 from reconciler.operations.outcome import Outcome, Status
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute, RouteOperation
+from reconciler.values import replace
 from tests.conftest import Kernel, ip
 from tests.netlink.conftest import OpenEngine
 from tests.netlink.strategies import INDEXES, NAMES, attribute_bytes, routes, spoiled

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from reconciler.dataclasses import replace
 from reconciler.model.interface import Address, Interface, Origin
 from reconciler.model.route import NextHop, Route, canonical_hops
 from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Observed, Sandbox, Surroundings
 from reconciler.plan import Plan, plan
+from reconciler.values import replace
 
 DRIVER = NetnsAddress(name="box")
 # What devices are on the host, each with a MAC and an MTU of its own.

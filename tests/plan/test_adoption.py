@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.model.neighbour import Neighbour
 from reconciler.model.route import NextHop, Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox, Surroundings
 from reconciler.plan import plan
 from reconciler.plan.adoption import adopted
+from reconciler.values import replace
 
 BOOT, STATIC = 3, 4
 ROUTE = Route(dest="10.8.0.0/16", nexthops=(NextHop(device="eth0", gateway="10.0.0.1"),))

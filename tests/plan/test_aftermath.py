@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.errors import RefusedError
 from reconciler.model.interface import Interface
@@ -18,6 +17,7 @@ from reconciler.operations.interface import RenameInterface
 from reconciler.operations.outcome import Outcome, Status
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, plan
+from reconciler.values import dataclass, field, replace
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.plan.sandboxes import found, hop, mac, nic, planned_commands, route, wanted

@@ -6,7 +6,6 @@ from typing import Any, get_args
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.model.cost import Cut, End, Flow, Traffic, together
 from reconciler.model.interface import Address, Interface
@@ -33,6 +32,7 @@ from reconciler.operations.sysctl import SetNetworkSysctl
 from reconciler.plan import plan
 from reconciler.plan.cost import Cost, cost, cutting, needs_traffic
 from reconciler.safety import check_cut
+from reconciler.values import replace
 
 ETH0, ETH1 = (
     Interface(

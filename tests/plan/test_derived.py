@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.model.derived import derived_routes, local_route
 from reconciler.model.interface import Address, Interface, LinkState
@@ -14,6 +13,7 @@ from reconciler.model.route import Route
 from reconciler.model.sandbox import Observed
 from reconciler.plan import plan
 from reconciler.remaining import remaining
+from reconciler.values import replace
 from tests.plan.sandboxes import found, hop, nic, planned_commands, route, wanted
 
 ETH0 = nic("eth0", "192.0.2.2/24", "192.0.2.3/24", "198.51.100.2/32", "2001:db8::2/64")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.model.identity import HostDevice, Listed, Nic, NicAddress, Subject, Sysctl
 from reconciler.model.interface import Interface
 from reconciler.model.neighbour import Neighbour
@@ -13,6 +12,7 @@ from reconciler.model.rule import Rule
 from reconciler.model.sandbox import Sandbox
 from reconciler.model.sysctl import full_name
 from reconciler.plan.hold import hold
+from reconciler.values import replace
 from tests.plan.sandboxes import hop, nic, route, wanted
 
 OLD, NEW = nic("eth0", "10.0.0.2/24"), nic("eth1", "10.1.0.2/24", number=2)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import dataclass, replace
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.address import is_ipv6, network
 from reconciler.model.interface import Interface, Origin
@@ -20,6 +19,7 @@ from reconciler.operations.interface import AttachInterface, DetachInterface, Re
 from reconciler.plan import Deletion, plan
 from reconciler.plan.interface import order_renames
 from reconciler.plan.namespace import check_queues
+from reconciler.values import dataclass, replace
 from tests.examples import examples
 from tests.plan.sandboxes import found, mac, nic, planned_commands, wanted
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import RefusedError
 from reconciler.model.ipvs import DRAINING, Ipvs, Load, Server, ServerKey, Service, ServiceKey, Timeouts
 from reconciler.model.route import Route
@@ -35,6 +34,7 @@ from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, Plan, plan
 from reconciler.plan.ipvs import RESTORE
 from reconciler.safety import Allowance, check_deletions
+from reconciler.values import dataclass, field, replace
 from tests.examples import examples
 from tests.formats.strategies import services
 from tests.plan.sandboxes import DRIVER, found, hop, nic, route

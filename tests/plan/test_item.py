@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.formats.iproute2 import Item
 from reconciler.model.interface import Interface
@@ -22,6 +21,7 @@ from reconciler.operations.interface import RenameInterface
 from reconciler.operations.item import AddItem, DeleteItem, ItemOperation, ReplaceItem
 from reconciler.operations.route import AddRoute, DeleteRoute
 from reconciler.plan import Deletion, Plan, plan
+from reconciler.values import replace
 from tests.examples import examples
 from tests.plan.sandboxes import found, hop, mac, nic, planned_commands, route
 from tests.plan.sandboxes import wanted as sandbox

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.errors import HostError
 from reconciler.model.identity import HostDevice, Listed, Nic
 from reconciler.model.interface import Address, Interface
@@ -23,6 +22,7 @@ from reconciler.operations.runtime import (
 )
 from reconciler.operations.segment import Imports, RuleCommands
 from reconciler.plan import Deletion, Plan, plan
+from reconciler.values import replace
 from tests.segments import segments
 
 DRIVER = KataAddress(id="6ec7a98")

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import dataclass, field, replace
 from reconciler.errors import HostError, RefusedError
 from reconciler.model.interface import Interface
 from reconciler.model.machine import Machine, Macvtap, Managers, Plugged, Slot, Tap
@@ -21,6 +20,7 @@ from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.machine import AddDevice, AddNetdev, DeleteDevice, DeleteNetdev, NameInterface, SetUnmanaged
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, plan
+from reconciler.values import dataclass, field, replace
 from tests.examples import examples
 from tests.plan import sandboxes
 from tests.plan.sandboxes import commands, found, hop, mac, nic, route

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.errors import RefusedError
 from reconciler.model.interface import Address
 from reconciler.model.route import Route
 from reconciler.operations.address import AwaitAddress
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.plan import Deletion, Plan, plan
+from reconciler.values import replace
 from tests.plan.sandboxes import found, hop, nic, planned_commands, route, wanted
 from tests.segments import segments
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.dataclasses import replace
 from reconciler.model.interface import Interface
 from reconciler.model.sandbox import Observed
 from reconciler.model.sysctl import Sysctls
 from reconciler.plan import plan
+from reconciler.values import replace
 from tests.plan.sandboxes import commands, found, hop, nic, planned_commands, route, wanted
 
 FORWARD = "net.ipv4.ip_forward"

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from reconciler.dataclasses import dataclass
 from reconciler.drivers import connect
 from reconciler.errors import ManifestError
 from reconciler.manifest.dump import dump
@@ -26,6 +25,7 @@ from reconciler.model.release import series
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.operations import Operation
 from reconciler.preview import preview
+from reconciler.values import dataclass
 from tests.allowed import POLICY, runtime
 from tests.conftest import Kernel, ip
 from tests.kata import limits

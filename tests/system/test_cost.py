@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 from tests.conftest import Kernel, ip
 from tests.system import calls
 from tests.system.box import Box, nic

@@ -11,7 +11,6 @@ import pytest
 from reconciler import recover
 from reconciler.cli.main import main
 from reconciler.converge import repair
-from reconciler.dataclasses import replace
 from reconciler.drivers import connect
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import load
@@ -19,6 +18,7 @@ from reconciler.netlink import interface
 from reconciler.operations.interface import RenameInterface
 from reconciler.operations.outcome import Outcome
 from reconciler.operations.segment import Segment, flat
+from reconciler.values import replace
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.monitor import monitored_routes

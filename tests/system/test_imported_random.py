@@ -14,12 +14,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from reconciler.cli.main import main
-from reconciler.dataclasses import replace
 from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write
 from reconciler.model.interface import Address
 from reconciler.model.sandbox import NetnsAddress, Sandbox
+from reconciler.values import replace
 from tests.conftest import Kernel, ip
 from tests.examples import examples
 from tests.strategies import INTERFACES_MAX, sandboxes

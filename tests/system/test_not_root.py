@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import COMMANDS, main
-from reconciler.dataclasses import dataclass
 from reconciler.manifest.dump import dump
+from reconciler.values import dataclass
 from tests.allowed import write_policy
 from tests.conftest import Kernel
 from tests.machine import Guest

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from reconciler import converge
 from reconciler.cli.main import main
-from reconciler.dataclasses import replace
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.errors import ApplyError, HostError, RefusedError, VerifyError
 from reconciler.guest.throwaway import Throwaways
 from reconciler.model.sandbox import Sandbox
 from reconciler.preview import captured, preview, rehearsed
 from reconciler.safety import Allowance
+from reconciler.values import replace
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.system.box import Box, nic

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from reconciler import converge
 from reconciler.checks import Around, Verdict
 from reconciler.cli.script import render_script
-from reconciler.dataclasses import replace
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.errors import ApplyError
 from reconciler.failure import CheckError
@@ -30,6 +29,7 @@ from reconciler.operations import Operation
 from reconciler.operations.outcome import Outcome, Status
 from reconciler.preview import preview
 from reconciler.safety import Allowance
+from reconciler.values import replace
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.examples import examples

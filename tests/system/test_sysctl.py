@@ -12,13 +12,13 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.converge import apply
-from reconciler.dataclasses import replace
 from reconciler.drivers import connect
 from reconciler.errors import ApplyError
 from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 from reconciler.manifest.schema import schema_text
 from reconciler.model.sysctl import OF_NIC, OF_SANDBOX, effects, full_name
+from reconciler.values import replace
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.machine import Guest

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reconciler.dataclasses import dataclass, field
+from reconciler.values import dataclass, field
 from tests.ipvs.place import MachineTable
 from tests.traffic.test_schedulers import THERE
 from tests.traffic.world import S1, S2, S3, SOURCES, VIP, VIP6, World, server

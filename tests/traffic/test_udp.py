@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 from tests.ipvs.place import MachineTable
 from tests.machine import Guest
 from tests.traffic.process import kill_at, waiting

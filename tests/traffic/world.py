@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reconciler.dataclasses import dataclass, field
+from reconciler.values import dataclass, field
 from tests.machine import Machine
 from tests.traffic import peer
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from shutil import copy
 from typing import Any
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 
 REPOSITORY = Path(__file__).parents[2]
 # What `make setup` unpacks Debian's packages into.

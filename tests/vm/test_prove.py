@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from reconciler import converge
 from reconciler.cli.main import main
-from reconciler.dataclasses import replace
 from reconciler.drivers import connect
 from reconciler.drivers.rehearsal import Rehearsal, rehearse
 from reconciler.errors import ApplyError, HostError, RefusedError, VerifyError
@@ -33,6 +32,7 @@ from reconciler.model.sandbox import Sandbox, VmAddress
 from reconciler.plan import Plan
 from reconciler.preview import captured, preview, rehearsed
 from reconciler.safety import Allowance
+from reconciler.values import replace
 from tests.allowed import FILE, POLICY
 from tests.conftest import Kernel
 from tests.examples import examples

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.cli.main import main
-from reconciler.dataclasses import dataclass
 from reconciler.guest.qmp import Monitor
 from reconciler.manifest.dump import dump
+from reconciler.values import dataclass
 from tests.conftest import Kernel, ip
 from tests.machine import Guest, freeze
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.model.interface import Address
 from reconciler.model.ipvs import Server
 from reconciler.model.route import NextHop, Route
@@ -18,6 +17,7 @@ from reconciler.operations.address import AddAddress
 from reconciler.operations.ipvs import AddServer, EditServer
 from reconciler.operations.route import AddRoute, DeleteRoute, ReplaceRoute
 from reconciler.operations.runtime import RuleCommand
+from reconciler.values import replace
 from reconciler.watch.fights import FIGHT, MEMORY, MOST, Fights
 from tests.watch.clock import Clock
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import dataclass
+from reconciler.values import dataclass
 from reconciler.watch import log
 from reconciler.watch.share import LINES, LINES_SHARE, WORK, WORK_SHARE, LogShare, WorkShare
 

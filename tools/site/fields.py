@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.manifest.dump import dump
 from reconciler.manifest.fields import Field, rules, type_words
+from reconciler.values import NamedTuple
 
 
 class Kind(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 
-from reconciler import dataclasses
 from reconciler.cli.fleet.connection import with_store
 from reconciler.cli.output import say
 from reconciler.errors import HostError
@@ -14,6 +13,7 @@ from reconciler.fleet.changing import change, change_host
 from reconciler.fleet.records import HostRecord, Rollout, RolloutState
 from reconciler.fleet.store import Store
 from reconciler.history.author import person
+from reconciler.values import replace
 
 
 def set_paused(arguments: argparse.Namespace, *, paused: bool) -> int:
@@ -23,7 +23,7 @@ def set_paused(arguments: argparse.Namespace, *, paused: bool) -> int:
         return 0
 
     def changed(record: HostRecord) -> HostRecord:
-        return dataclasses.replace(record, paused=paused)
+        return replace(record, paused=paused)
 
     async def work(store: Store) -> None:
         await change_host(store, arguments.host, changed)
@@ -38,7 +38,7 @@ async def _pause_rollout(store: Store) -> str:
         if rollout.state in {RolloutState.DONE, RolloutState.PAUSED}:
             return rollout
         who = person("fleet pause")["user"]
-        return dataclasses.replace(rollout, state=RolloutState.PAUSED, since=time.time(), reason=f"paused by {who}")
+        return replace(rollout, state=RolloutState.PAUSED, since=time.time(), reason=f"paused by {who}")
 
     found = await change(store, keys.ROLLOUT, Rollout, paused)
     return _words(found)
@@ -48,7 +48,7 @@ async def _resume_rollout(store: Store) -> str:
     def resumed(rollout: Rollout) -> Rollout:
         if rollout.state not in {RolloutState.PAUSED, RolloutState.STOPPED}:
             return rollout
-        return dataclasses.replace(rollout, state=RolloutState.ROLLING, since=time.time(), reason="")
+        return replace(rollout, state=RolloutState.ROLLING, since=time.time(), reason="")
 
     found = await change(store, keys.ROLLOUT, Rollout, resumed)
     return _words(found)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 
-from reconciler import dataclasses
 from reconciler.cli.fleet.connection import add_etcd, with_store
 from reconciler.cli.parser import add_output
+from reconciler.values import asdict
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     found, state = with_store(arguments, work)
     if arguments.output != "text":
-        print_data({"releases": [dataclasses.asdict(each) for each in found]}, arguments.output)
+        print_data({"releases": [asdict(each) for each in found]}, arguments.output)
         return 0
     rows, notes = [], []
     for number, each in enumerate(found):

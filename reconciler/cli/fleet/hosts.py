@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from reconciler import dataclasses
 from reconciler.cli.fleet.connection import missing_extra, with_store
 from reconciler.cli.output import say
 from reconciler.errors import HostError, RefusedError
@@ -14,6 +13,7 @@ from reconciler.fleet.known import parse, read_known
 from reconciler.fleet.records import Desired, HostRecord, encode
 from reconciler.fleet.renaming import rename
 from reconciler.fleet.store import Compare, Delete, Put, Store, StoreError
+from reconciler.values import replace
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ async def _add(store: Store, arguments: argparse.Namespace) -> str:
     def changed(record: HostRecord) -> HostRecord:
         labels = {**record.labels, **dict(arguments.label)}
         kept = fingerprint or record.fingerprint
-        return dataclasses.replace(record, fingerprint=kept, labels=labels, fenced=False)
+        return replace(record, fingerprint=kept, labels=labels, fenced=False)
 
     before = parse(HostRecord, pair)
     after = await change_host(store, name, changed)
@@ -97,7 +97,7 @@ async def _rename(store: Store, arguments: argparse.Namespace) -> str:
 
 async def _fence(store: Store, arguments: argparse.Namespace) -> str:
     def changed(record: HostRecord) -> HostRecord:
-        return dataclasses.replace(record, fenced=True)
+        return replace(record, fenced=True)
 
     await change_host(store, arguments.name, changed)
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from reconciler.doctor.facts import UNANSWERED, Box, Network
 from reconciler.doctor.registry import Check, Hit
@@ -14,6 +13,7 @@ from reconciler.model.address import contains, family_name, is_ipv6
 from reconciler.model.derived import is_link_local
 from reconciler.model.interface import LOOPBACK
 from reconciler.model.route import OnLink, Route
+from reconciler.values import NamedTuple
 
 
 class Gateway(NamedTuple):

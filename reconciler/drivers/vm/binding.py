@@ -13,9 +13,10 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from reconciler.errors import BusyError, ChannelError, HostError, ReconcilerError, SandboxGoneError
+from reconciler.values import NamedTuple
 
 # Where Debian's package python3-libvirt puts it. An environment of its own does not look there.
 _DEBIAN = "/usr/lib/python3/dist-packages"

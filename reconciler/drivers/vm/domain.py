@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 from reconciler.errors import ProtocolError
 from reconciler.model.machine import Slot
 from reconciler.operations.domain import MARK_URI
+from reconciler.values import NamedTuple
 
 # On bridges with their own slots, the bridge itself has slot 0.
 _BRIDGE_SLOTS = range(1, 32)

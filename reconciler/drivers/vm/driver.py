@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from reconciler.dataclasses import replace
 from reconciler.drivers import elsewhere
 from reconciler.drivers.inside import Inside, OwnedLink
 from reconciler.drivers.lock import refuse_waiting
@@ -35,6 +34,7 @@ from reconciler.netlink.interface import Link
 from reconciler.netlink.neighbour import is_news
 from reconciler.netlink.sections import GROUPS
 from reconciler.operations.segment import Segment
+from reconciler.values import replace
 
 if TYPE_CHECKING:
     from reconciler.drivers import Report

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
 from reconciler.drivers.vm.outside import OtherNic, open_macvtap, probe, taps
 from reconciler.errors import BusyError, HostError
@@ -31,6 +31,7 @@ from reconciler.operations.machine import (
     plug_id,
     plugged_device,
 )
+from reconciler.values import NamedTuple
 
 # Seconds for a guest to release a NIC. It takes 0.2 to 0.6, with native PCIe hot-plug 6.5 (the attention button).
 UNPLUG_TIMEOUT = 20.0

@@ -8,12 +8,12 @@ import socket
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple
 
 from reconciler.errors import HostError
 from reconciler.model.machine import Macvtap, Other, Tap
 from reconciler.netlink.engine import local_engine
 from reconciler.netlink.interface import Link
+from reconciler.values import NamedTuple
 
 _PROBE_TIMEOUT = 1.0
 # include/uapi/linux/if_tun.h.

@@ -11,9 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
-from reconciler import dataclasses
 from reconciler.errors import HostError
 from reconciler.fleet import records
 from reconciler.fleet.agent.cache import MAX_DESIRED, Cache, Version, read_version
@@ -21,6 +20,7 @@ from reconciler.fleet.agent.client import PATIENCE, Backoff, Client, Credentials
 from reconciler.fleet.agent.report import report
 from reconciler.fleet.blobs import MAX_BYTES, MAX_PACKED
 from reconciler.fleet.records import HostStatus
+from reconciler.values import NamedTuple, replace
 from reconciler.watch import log
 from reconciler.watch.client import read_status
 
@@ -157,7 +157,7 @@ class Agent:
         found = report(version, _read_watch(), age, [f"fleet: {each}" for each in self._alarms()])
         took = time.monotonic() - begin
         if self._is_worth(found, age):
-            sent = dataclasses.replace(found, when=time.time())
+            sent = replace(found, when=time.time())
             client.ask("/v1/status", records.encode(sent), limit=1 << 10)
             self._reported = found, time.monotonic()
         self._succeed("report", client)

@@ -18,13 +18,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from reconciler.errors import BusyError, HostError
 from reconciler.fleet import records
 from reconciler.fleet.blobs import AT_ONCE
 from reconciler.fleet.records import Desired
 from reconciler.manifest.empty import EMPTY
+from reconciler.values import NamedTuple
 
 FOLDER = "/var/lib/reconciler/fleet"
 CURRENT = f"{FOLDER}/current"

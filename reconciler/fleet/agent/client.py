@@ -12,10 +12,11 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from reconciler.errors import HostError
+from reconciler.values import NamedTuple
 
 # Seconds to connect and shake hands, and for each step of an answer.
 CONNECT, STEP = 5.0, 15.0

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
@@ -15,6 +15,7 @@ import grpc.aio
 from reconciler.errors import HostError
 from reconciler.fleet.etcd.messages import read_request
 from reconciler.fleet.store import StoreError
+from reconciler.values import NamedTuple
 
 # Seconds that a member has to answer a first read, which only succeeds if it reaches a majority.
 _PROBE = 2.0

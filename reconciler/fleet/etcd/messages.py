@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from reconciler.fleet.etcd.wire import Message, data, message, number
 from reconciler.fleet.store import Compare, Delete, Event, Pair, Put
+from reconciler.values import NamedTuple
 
 _CREATED, _MODIFIED = 1, 2
 _DELETED = 1

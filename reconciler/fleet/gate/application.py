@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from reconciler import dataclasses
 from reconciler.fleet import keys, records
 from reconciler.fleet.blobs import AT_ONCE, CHUNK
 from reconciler.fleet.gate.listener import connection_of
@@ -21,6 +20,7 @@ from reconciler.fleet.gate.peers import Peers
 from reconciler.fleet.gate.writer import Reports
 from reconciler.fleet.records import MAX_STATUS, HostStatus
 from reconciler.fleet.store import Store, StoreError
+from reconciler.values import replace
 
 # Seconds for which a request waits for news. A random part keeps the hosts of a fleet from asking together.
 WAIT, SPREAD = 45.0, 10.0
@@ -169,7 +169,7 @@ class Application:
         except (ValueError, UnicodeDecodeError) as error:
             return _refuse(400, f"not a report: {error}")
         alarms = (*found.alarms, _SKEWED) if abs(found.when - time.time()) > SKEW else found.alarms
-        if not await self._reports.write(host, dataclasses.replace(found, when=0.0, alarms=alarms)):
+        if not await self._reports.write(host, replace(found, when=0.0, alarms=alarms)):
             return _refuse(429, "another report of this host is being written")
         return web.Response(status=204)
 

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 
@@ -18,6 +18,7 @@ from reconciler.fleet.gate.mirror import Mirror
 from reconciler.fleet.gate.peers import Peers
 from reconciler.fleet.gate.writer import Presence, Reports
 from reconciler.fleet.store import Store, StoreError
+from reconciler.values import NamedTuple
 from reconciler.watch import log
 
 # Seconds until a part of the gate that has failed begins anew.

@@ -12,12 +12,12 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from typing import NamedTuple
 
 from reconciler.fleet import keys, records
 from reconciler.fleet.gate.peers import Peers
 from reconciler.fleet.records import Desired, HostRecord
 from reconciler.fleet.store import Changes, Store
+from reconciler.values import NamedTuple
 from reconciler.watch import log
 
 # Seconds without a sign of the store after which nothing is known any more.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from reconciler.fleet import keys
 from reconciler.fleet.records import HostRecord
+from reconciler.values import NamedTuple
 from reconciler.watch.share import Bucket, Clock
 
 # Connections of a host at a time: an agent has two. The oldest one leaves for a new one.

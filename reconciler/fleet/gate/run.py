@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import NamedTuple
 
 from reconciler.fleet.gate.gate import Gate, Options
 from reconciler.fleet.leader import Leader
 from reconciler.fleet.store import Store
+from reconciler.values import NamedTuple
 from reconciler.watch import log
 from reconciler.watch.page.address import PageAddress
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 from contextlib import aclosing, suppress
 
-from reconciler import dataclasses
 from reconciler.fleet import keys, records
 from reconciler.fleet.gate.peers import Peers
 from reconciler.fleet.records import HostStatus
@@ -21,6 +20,7 @@ from reconciler.fleet.store import (
     StoreError,
     UnknownOutcomeError,
 )
+from reconciler.values import replace
 
 # Seconds between two reports of a host that are written.
 INTERVAL = 2.0
@@ -60,7 +60,7 @@ class Reports:
             if found == before and time.monotonic() - when < REPEAT:
                 self.unchanged += 1
                 return True
-            await self._put(host, dataclasses.replace(found, when=time.time()))
+            await self._put(host, replace(found, when=time.time()))
             self._written[host] = found, time.monotonic()
             self.written += 1
         finally:

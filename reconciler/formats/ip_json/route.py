@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.dataclasses import replace
 from reconciler.formats.entry import Entry
 from reconciler.formats.ip_json import names
 from reconciler.model.address import DEFAULT_IPV4, DEFAULT_IPV6, family_name, is_ipv6, parse_network
@@ -21,6 +20,7 @@ from reconciler.model.route import (
     scope_named,
     usual_scope,
 )
+from reconciler.values import replace
 
 _STATE = (
     "users", "age", "used", "error", "cache", "ttl_propagate", "iif", "scope", "uid",

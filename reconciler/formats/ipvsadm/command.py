@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from reconciler.formats.ipvsadm.popt import read_command
 from reconciler.formats.ipvsadm.read import read_key, read_server, read_service, to_number
 from reconciler.model.ipvs import TIMEOUT_MAX, Server, Service, ServiceKey, Timeouts
+from reconciler.values import NamedTuple
 
 
 class IpvsadmCommand(NamedTuple):

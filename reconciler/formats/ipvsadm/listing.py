@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from reconciler.dataclasses import replace
 from reconciler.model.address import is_ipv6, pack, parse_address
 from reconciler.model.ipvs import FWMARK, PERSISTENT_ZERO, PROTOCOLS, Server, ServerKey, Service, ServiceKey
+from reconciler.values import replace
 
 _FORWARDS = {"nat": "Masq", "dr": "Route", "tunnel": "Tunnel", "localnode": "Local"}
 # What ipvsadm prints for a forward without a word of its own; we print its name or number.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from reconciler.model.ipvs import PERSISTENT_DEFAULT
+from reconciler.values import NamedTuple
 from reconciler.wording import suggest
 
 # For each slot that a line fills: the name of its option, and the value.

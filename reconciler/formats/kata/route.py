@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.formats.kata import fields
 from reconciler.formats.kata.fields import FieldError
@@ -17,6 +17,7 @@ from reconciler.model.address import (
     parse_address,
 )
 from reconciler.model.route import IPV6_DEFAULT_METRIC, TABLE_MAIN, NextHop, Route
+from reconciler.values import NamedTuple
 
 _ROUTE = ("dest", "gateway", "device")
 

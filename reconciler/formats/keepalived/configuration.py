@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.formats.ipvsadm.read import to_number
 from reconciler.formats.keepalived.expansion import Expansion
 from reconciler.formats.keepalived.listener import (
@@ -35,6 +34,7 @@ from reconciler.model.ipvs import (
     Timeouts,
     threshold_problems,
 )
+from reconciler.values import NamedTuple, dataclass, field
 from reconciler.wording import suggest
 
 _T = TypeVar("_T")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from reconciler.values import NamedTuple
 
 # keepalived reads a line with its end into a buffer of 1,024 bytes.
 LINE_MAX = 1022

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from reconciler.dataclasses import dataclass, field
 from reconciler.formats.ipvsadm.read import to_number
 from reconciler.formats.keepalived.statements import Position, Statement
 from reconciler.formats.keepalived.value import INET, INET6, choice, parameter, read_port
 from reconciler.model.address import family_name, pack, parse_network, split_prefix
 from reconciler.model.ipvs import FWMARK, FWMARK_MAX, RULES_MAX
+from reconciler.values import NamedTuple, dataclass, field
 
 
 class AddressRange(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+
+from reconciler.values import NamedTuple
 
 _SEQUENCE = re.compile(r"~SEQ(x?)[ \t]*\([ \t]*([^ \t,){][^ \t,)]*)[ \t]*,[ \t]*([^)]*)\)[ \t]*(.*)", re.DOTALL)
 # As C's strtol reads it: 0x begins a number of base 16, 0 one of base 8.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+
+from reconciler.values import NamedTuple
 
 # The words of a brace. They are compared by identity, because a quoted word may be a brace too.
 OPEN, CLOSE = ["{"], ["}"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
 
 from reconciler.formats.keepalived.configuration import Configuration, ConfigurationReader, Imported, Message
 from reconciler.formats.keepalived.reader import CHARACTERS_MAX, FindIncluded, Reader
 from reconciler.formats.keepalived.statements import Position, Report, StatementError
 from reconciler.model.ipvs import Service, Timeouts
+from reconciler.values import NamedTuple
 
 IDS_MAX = 64
 _TOO_MANY = "too many configuration IDs to compare what each has; choose one by --config-id"

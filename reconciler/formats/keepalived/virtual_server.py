@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from reconciler.dataclasses import dataclass, field
 from reconciler.formats.keepalived.listener import Listener
 from reconciler.formats.keepalived.statements import Position, Statement
 from reconciler.formats.keepalived.value import INET, family_of
+from reconciler.values import NamedTuple, dataclass, field
 
 
 class Forwarding(NamedTuple):

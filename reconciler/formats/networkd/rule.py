@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from reconciler.dataclasses import replace
 from reconciler.formats.entry import NO_PRIORITY
 from reconciler.formats.networkd.route import read_table
 from reconciler.formats.networkd.syntax import Document, Section
 from reconciler.formats.static import PROTOCOLS, read_mark, read_selector
 from reconciler.model.address import is_ipv6
 from reconciler.model.rule import ALL_BITS, NO_SUPPRESSION, REJECT_ACTIONS, Rule
+from reconciler.values import replace
 
 _RANGE = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?\Z")
 

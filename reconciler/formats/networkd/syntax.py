@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler.formats.entry import NO_FIELD, Entry, Found, Path
+from reconciler.values import NamedTuple
 from reconciler.wording import shown
 
 # Sections that come once for each object.

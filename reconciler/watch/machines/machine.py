@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from reconciler.dataclasses import replace
 from reconciler.history.writer import Writer
 from reconciler.manifest.load import Manifest
+from reconciler.values import replace
 from reconciler.watch.machines.messages import (
     AS_FOUND,
     Ask,

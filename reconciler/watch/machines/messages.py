@@ -7,11 +7,11 @@ one, while the first may still be pruned.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple, get_args
+from typing import get_args
 
-from reconciler.dataclasses import fields
 from reconciler.manifest.load import Manifest
 from reconciler.model.policy import Policy
+from reconciler.values import NamedTuple, fields
 from reconciler.watch.meter import Failed, Looked, Repaired
 from reconciler.watch.outstanding import Outstanding
 from reconciler.watch.revision import Revision

@@ -17,9 +17,9 @@ import stat
 from collections.abc import Collection
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import NamedTuple
 
 from reconciler.errors import HostError
+from reconciler.values import NamedTuple
 from reconciler.wording import reason
 
 # Bytes of a token: fewer can be guessed, and more are no token.

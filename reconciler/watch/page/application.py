@@ -8,9 +8,10 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
+from reconciler.values import NamedTuple
 from reconciler.watch.page.address import Access
 from reconciler.watch.page.board import Source, harmless
 from reconciler.watch.page.feed import Feed

@@ -6,8 +6,9 @@ import json
 import secrets
 import socket
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from reconciler.values import NamedTuple
 from reconciler.wording import printable, shorten
 
 # The most bytes of one event, but for one row that has more.

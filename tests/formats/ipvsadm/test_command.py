@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.command import IpvsadmCommand, parse_command
 from reconciler.formats.ipvsadm.listing import in_order, list_services
 from reconciler.model.ipvs import Server, ServerKey, Service, ServiceKey, Timeouts
+from reconciler.values import replace
 
 WEB = Service(protocol="tcp", address="172.17.0.7", port=80)
 STICKY = replace(WEB, scheduler="rr", persistent=3000)

@@ -7,9 +7,9 @@ import re
 import pytest
 from hypothesis import given
 
-from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.listing import in_order, list_services, parse_listing
 from reconciler.model.ipvs import PERSISTENT_ZERO, Server, Service
+from reconciler.values import replace
 from tests.formats.strategies import services
 
 HEAD = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n"

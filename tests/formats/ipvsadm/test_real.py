@@ -7,10 +7,10 @@ import re
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import save_rules
 from reconciler.model.ipvs import SCHEDULER_FLAGS, Service
+from reconciler.values import replace
 from tests.examples import examples
 from tests.formats.strategies import services
 from tests.formats.table import FULL as WITH_THRESHOLDS

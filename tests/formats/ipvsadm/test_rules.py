@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.formats.ipvsadm.rules import parse_rules
 from reconciler.formats.ipvsadm.write import (
     save_rules,
@@ -18,6 +17,7 @@ from reconciler.formats.ipvsadm.write import (
     service_options,
 )
 from reconciler.model.ipvs import Server, Service
+from reconciler.values import replace
 from tests.formats.strategies import services
 
 Refused = list[tuple[int, str]]

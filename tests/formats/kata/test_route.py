@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.formats.kata.fields import FieldError
 from reconciler.formats.kata.route import RouteSelector, is_route, read_route, read_selector, write_route
 from reconciler.model.route import NextHop, Route
+from reconciler.values import replace
 from tests.manifest.plain import data
 
 

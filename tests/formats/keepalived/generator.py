@@ -11,8 +11,8 @@ from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
-from reconciler.dataclasses import replace
 from reconciler.model.ipvs import FWMARK, NAMED_SCHEDULER_FLAGS, SCHEDULER_FLAGS, Server, Service
+from reconciler.values import replace
 from tests.formats.strategies import KNOWN_SCHEDULERS, THRESHOLDS, TUNNELS
 
 METHODS = {"nat": "NAT", "dr": "DR", "tunnel": "TUN"}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.dataclasses import replace
 from reconciler.formats.keepalived.statements import Position
 from reconciler.formats.keepalived.variants import parse
 from reconciler.model.ipvs import Server, Service
+from reconciler.values import replace
 from tests.formats.keepalived.generator import written
 from tests.formats.strategies import services
 

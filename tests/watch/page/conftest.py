@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.dataclasses import dataclass, field
+from reconciler.values import dataclass, field
 from reconciler.watch import clock
 from reconciler.watch.page import detail
 from reconciler.watch.page.address import PageAddress
