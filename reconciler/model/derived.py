@@ -1,6 +1,7 @@
 """What the kernel derives from the addresses and the link of a NIC: connected routes, and entries of the table `local`.
 
-It does so when an address or a link changes, and never again: what another program deletes stays away.
+It does so when an address or a link changes, and never again: what another program deletes stays away. A NIC that is
+down has but the entries of its addresses, and packets still come to these on other NICs, and from the sandbox itself.
 Source: net/ipv4/fib_frontend.c (fib_add_ifaddr), net/ipv6/addrconf.c (addrconf_prefix_route, addrconf_add_mroute).
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from reconciler.model.address import contains, is_ipv6, last_address, network
-from reconciler.model.interface import Address, LinkState
+from reconciler.model.interface import Address, Interface, LinkState
 from reconciler.model.route import (
     IPV6_CONNECTED_METRIC,
     PROTOCOL_KERNEL,
@@ -45,20 +46,19 @@ def connected_routes(name: str, addresses: Iterable[Address]) -> Iterator[Route]
                 seen.add(place)
 
 
-def derived_routes(
-    name: str, addresses: Sequence[Address], state: LinkState, managed: Iterable[str]
-) -> Iterator[Route]:
-    """Return all routes that the kernel adds for a NIC that is up, except the local ones of IPv6: see `local_route`.
+def derived_routes(nic: Interface, state: LinkState, managed: Iterable[str]) -> Iterator[Route]:
+    """Return all routes that the kernel adds for a NIC, except the local ones of IPv6: see `local_route`.
 
     `managed`: the addresses of the NIC that the kernel manages. The routes of a network that has such an address, for
     example from a router advertisement, may have its source or its lifetime: they are left out.
     """
     # The one to the peer of an IPv6 address comes after its duplicate address detection.
     settled = (
-        replace(each, peer=None) if each.peer and each.address in state.unsettled else each for each in addresses
+        replace(each, peer=None) if each.peer and each.address in state.unsettled else each for each in nic.addresses
     )
-    found = _derived(name, tuple(settled), tuple(managed), ipv6=state.ipv6)
-    return iter(found) if not state.table else (replace(each, table=state.table) for each in found)
+    found = _derived(nic.name, tuple(settled), tuple(managed), ipv6=state.ipv6)
+    there = (each for each in found if nic.up or each.type == "local")
+    return there if not state.table else (replace(each, table=state.table) for each in there)
 
 
 # The plan, the verification and the warnings of one look each ask for them.

@@ -127,6 +127,7 @@ def _plan_nic(
         found = tuple(address for address in found if not is_ipv6(address.address))
     given = {address for nic, address in around.addresses if old and nic == old.name}
     renewed = [
+        *(found if old and _keeps_entries(old, interface, links) else ()),
         *wrong_primaries(found, interface.addresses),
         *_unchangeable(found, interface.addresses),
         *_without_peers(found, interface.addresses, is_raised=old is not None and interface.up and not old.up),
@@ -158,6 +159,14 @@ def _plan_nic(
         had = {address.key for address in found if not is_ipv6(address.address)}
         _note_ipv4(plan, old.name, had, {address.key for address in first}, {address.key for address in dropped}, given)
     return {address.key for address in added}
+
+
+def _keeps_entries(old: Interface, interface: Interface, links: LinkPlan) -> bool:
+    """Return whether a NIC may get another table for its routes, that of a VRF, and the entries in the old one stay.
+
+    The kernel makes them anew for a link that goes up, and deletes them with the last address.
+    """
+    return not interface.up and (old.master != interface.master or old.master in links.gone_early)
 
 
 def _note_ipv4(

@@ -56,9 +56,9 @@ class Derived:
     def routes(self, nic: Interface) -> Iterator[Lack]:
         """Yield the routes that the kernel would derive of a NIC and its addresses, and that are not there."""
         state = self.state(nic)
-        if state is None or not nic.up:
+        if state is None:
             return
-        for route in derived_routes(nic.name, nic.addresses, state, self.managed(nic)):
+        for route in derived_routes(nic, state, self.managed(nic)):
             if route in self._found or self._is_replaced(route):
                 continue
             twins = [each for each in self._foreign if each.key == route.key]
@@ -71,7 +71,7 @@ class Derived:
         for nic in self._interfaces:
             state = self.state(nic)
             if state and twin.devices == {nic.name}:
-                return twin in derived_routes(nic.name, nic.addresses, state, self.managed(nic))
+                return twin in derived_routes(nic, state, self.managed(nic))
         return route.is_ipv6 or twin.source is not None
 
     def _is_replaced(self, route: Route) -> bool:
@@ -121,7 +121,7 @@ class Derived:
     def is_lost(self, address: str, nic: Interface) -> bool:
         """Return whether the table `local` has lost an IPv6 address of a NIC."""
         state = self.state(nic)
-        if not is_ipv6(address) or state is None or not nic.up or address in state.unsettled:
+        if not is_ipv6(address) or state is None or address in state.unsettled:
             return False
         return local_route(nic.name, address.partition("/")[0], state.table) not in self._found
 
@@ -161,23 +161,29 @@ def plan_derived(
             anew |= {(operation.device, dest) for dest in dests}
         else:
             touched.add((operation.device, operation.address.key))
-    moved = links.downed | links.gone_early | links.removed
+    gone = links.gone_early | links.removed
     coming: list[AddressOperation] = []
     routes: list[RouteOperation] = []
     stale: list[RouteOperation] = []
     for nic in had:
         wish = after.get(nic.device)
-        if wish is None or nic.name in moved:
+        # Of a link that is set up again, the kernel derives everything anew.
+        if wish is None or nic.name in gone or (wish.up and nic.name in links.downed):
             continue
         _refuse_vrf(nic, derived.state(nic))
+        # The same of one that comes up.
+        if wish.up and not nic.up:
+            continue
         keys = {each.key for each in nic.addresses}
         kept = [each for each in wish.addresses if each.key in keys and (wish.name, each.key) not in touched]
-        coming += _link_local(derived, nic, wish)
-        for route, twins in derived.routes(replace(nic, addresses=tuple(kept))):
+        for route, twins in derived.routes(replace(nic, up=wish.up, addresses=tuple(kept))):
             if (wish.name, route.dest) not in anew:
                 routes.append(_restored(with_names(route, links.renames), twins))
-        for route in derived.stale(replace(nic, addresses=wish.addresses)):
-            stale.append(DeleteRoute(route=with_names(route, links.renames), doubtful=True))
+        # With a link that is set down, its link-local address and all other routes go.
+        if nic.name not in links.downed:
+            coming += _link_local(derived, nic, wish)
+            for route in derived.stale(replace(nic, addresses=wish.addresses)):
+                stale.append(DeleteRoute(route=with_names(route, links.renames), doubtful=True))
     # A connected route has a source, which must be an address of the sandbox already: the table `local` comes first.
     routes.sort(key=lambda each: each.route.table, reverse=True)
     return DerivedPlan(tuple(coming), (*routes, *stale))

@@ -49,11 +49,12 @@ class Arena:
     def begin(self) -> None:
         """Apply the manifest to new devices."""
         self.place.ip("link", "set", "lo", "up")
-        self.sections = world.sections(*(self.place.device(carrier=True) for _ in range(3)))
+        self.sections = world.sections(*(self.place.device(carrier=True) for _ in range(4)))
         said = self.apply()
         assert said.code == 0, said
         deadline = time.monotonic() + _CARRIER
-        while self.place.ip("-6", "address", "show", "scope", "link").count("fe80:") < len(self.sections["interfaces"]):
+        up = sum("state" not in each for each in self.sections["interfaces"])
+        while self.place.ip("-6", "address", "show", "scope", "link").count("fe80:") < up:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         self.calm = self.settled()

@@ -94,6 +94,7 @@ def attacks() -> Iterator[Attack]:
     """Yield all commands."""
     yield from _links()
     yield from _made()
+    yield from _down()
     yield from _addresses()
     yield from _routes()
     yield from _tuned()
@@ -171,6 +172,28 @@ def _made() -> Iterator[Attack]:
     yield Attack(f"link property del {mark}", f"link property add {mark}")
     yield Attack("link set dev br0 alias adv", "link set dev br0 alias ''", "not ours")
     yield Attack("link set dev br0 type bridge priority 7", "link set dev br0 type bridge priority 32768", "not ours")
+
+
+def _down() -> Iterator[Attack]:
+    for each in ("up", "mtu 1400", "up name adv0", f"up address {MACS[9]}"):
+        yield Attack(f"link set dev eth2 {each}")
+    yield Attack("link set dev eth2 up; link set dev eth2 down")
+    yield Attack("link set dev eth2 up; route add 10.40.0.0/16 via 172.29.0.1; route flush root 172.29.0.0/24 dev eth2")
+    for host, address in (
+        ("172.29.0.2", "172.29.0.2/24"),
+        ("198.51.100.20", "198.51.100.20 peer 198.18.0.20/32"),
+        ("2001:db8:28::2", "2001:db8:28::2 peer 2001:db8:28::9/64"),
+    ):
+        yield Attack(f"address del {address} dev eth2")
+        yield Attack(f"address change {address} dev eth2 valid_lft 600 preferred_lft 500")
+        yield Attack(f"address del {address} dev eth2; address add {host} dev eth2 noprefixroute")
+        # Packets to the address come on other NICs still.
+        yield Attack(f"route del local {host} dev eth2 table local")
+        yield Attack(f"link set dev eth2 up; route del local {host} dev eth2 table local")
+    kernels = "local 172.29.0.2 table local proto kernel scope host"
+    yield Attack(f"route replace {kernels} dev lo", f"route replace {kernels} dev eth2 src 172.29.0.2")
+    blackhole = "blackhole 172.29.0.2 table local"
+    yield Attack(f"route prepend {blackhole} scope host", f"route del {blackhole}")
 
 
 # An IPv4 and an IPv6 address with its prefix length, and what is in the same network.

@@ -6,10 +6,10 @@ from typing import Any
 
 from tests.system.box import MACS
 
-ETH0, ETH1 = "eth0", "eth1"
+ETH0, ETH1, ETH2 = "eth0", "eth1", "eth2"
 
 
-def sections(first: str, second: str, third: str) -> dict[str, Any]:
+def sections(first: str, second: str, third: str, fourth: str) -> dict[str, Any]:
     """Return the sections of the manifest with these devices; links of the kinds that each host has are made there."""
     return {
         "interfaces": [
@@ -44,6 +44,19 @@ def sections(first: str, second: str, third: str) -> dict[str, Any]:
                 "hwAddr": MACS[1],
                 "mtu": 1500,
                 "addresses": ["203.0.113.2/25", "2001:db8:2::2/64"],
+            },
+            {
+                "name": ETH2,
+                "device": fourth,
+                "hwAddr": MACS[5],
+                "mtu": 1500,
+                "state": "down",
+                "addresses": [
+                    "172.29.0.2/24",
+                    {"address": "198.51.100.20", "peer": "198.18.0.20/32"},
+                    {"address": "2001:db8:29::2/64", "dad": False},
+                    {"address": "2001:db8:28::2", "peer": "2001:db8:28::9/64", "dad": False},
+                ],
             },
             {"name": "port0", "device": third, "hwAddr": MACS[2], "mtu": 1500, "master": "br0"},
             {

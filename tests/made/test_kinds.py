@@ -123,6 +123,7 @@ NICS: list[dict[str, Any]] = [
     {"name": "two", "dummy": {}, "master": "bond1"},
     {"name": "routed", "dummy": {}, "master": "red", "addresses": ["10.60.0.2/24", "fd60::2/64"]},
     {"name": "red", "vrf": {"table": 1000}, "addresses": ["10.61.0.1/32"]},
+    {"name": "idle", "dummy": {}, "master": "red", "state": "down", "addresses": ["10.62.0.2/24"]},
     {"name": "br1", "bridge": {"vlanFiltering": True}, "addresses": ["10.9.0.1/24"]},
     {"name": "port", "dummy": {}, "master": "br1"},
     {"name": "mv1", "macvlan": {"link": "base"}, "addresses": ["10.8.0.2/24"]},
@@ -140,6 +141,8 @@ ATTACKS = {
     "link set one nomaster": 2,
     "link set routed nomaster": 6,
     "link set routed master br1": 6,
+    "link set idle nomaster": 3,
+    "link set idle up; route del local 10.62.0.2 table 1000": 2,
     "link set two down": 1,
     "link set base down": 2,
     "link set bond1 mtu 1300": 1,
@@ -152,7 +155,7 @@ ATTACKS = {
     "link del mv1": 3,
     "link del base": 7,
     "link del bond1": 11,
-    "link del red": 9,
+    "link del red": 12,
     "link del br1": 4,
     "link del port": 3,
     "link set tagged down; link set tagged name other": 2,
@@ -170,6 +173,7 @@ def test_whatever_is_done_to_them_is_repaired(machine: VmBox, repeats: Callable[
         "one": "bond1",
         "two": "bond1",
         "routed": "red",
+        "idle": "red",
         "port": "br1",
     }
     wrong = {}

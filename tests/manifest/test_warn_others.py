@@ -23,7 +23,7 @@ CONNECTED = "192.0.2.0/24 dev eth0 src 192.0.2.2"
 
 def told(*foreign: Route, state: LinkState = READY, **around: Any) -> list[Finding]:
     """The warnings about NICs where the kernel has these routes before what it has derived."""
-    routes = [*foreign, *derived_routes("eth0", ETH0.addresses, READY, ["fe80::1/64"])]
+    routes = [*foreign, *derived_routes(ETH0, READY, ["fe80::1/64"])]
     surroundings: Surroundings = found(
         [ETH0],
         foreign=[each for each in routes if each.table != 255],

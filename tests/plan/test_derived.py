@@ -20,13 +20,16 @@ ETH0 = nic("eth0", "192.0.2.2/24", "192.0.2.3/24", "198.51.100.2/32", "2001:db8:
 LINK_LOCAL = "fe80::ff:fe00:1/64"
 READY = LinkState(ipv6=True)
 CONNECTED = "192.0.2.0/24"
+DOWN = replace(ETH0, up=False)
+ADDED = "ip address add 2001:db8::2/64 dev eth0"
+IPV6_ENTRY = local_route("eth0", "2001:db8::2")
 
 
 def derived(interface: Interface = ETH0, managed: Iterable[str] = (LINK_LOCAL,)) -> list[Route]:
     """All that the kernel derives of a NIC."""
     ipv6 = [each for each in (*(a.address for a in interface.addresses), *managed) if ":" in each]
     entries = [local_route(interface.name, each.partition("/")[0]) for each in ipv6]
-    return [*derived_routes(interface.name, interface.addresses, READY, managed), *entries]
+    return [*derived_routes(interface, READY, managed), *entries]
 
 
 def observed(
@@ -80,7 +83,7 @@ def test_what_the_kernel_derives_of_peers() -> None:
         "unicast 2001:db8::/64 ",
     ]
     for at, more in ((READY, ["unicast 2001:db8:1::9/128 "]), (state, [])):
-        routes = derived_routes("eth0", addresses, at, ())
+        routes = derived_routes(replace(of_both, addresses=addresses), at, ())
         assert sorted(f"{each.type} {each.dest} {each.source or ''}" for each in routes) == sorted(late + more)
 
 
@@ -151,10 +154,26 @@ def test_a_network_with_a_leased_or_advertised_address_has_routes_of_its_own() -
 
 
 def test_what_the_plan_touches_is_left_to_the_kernel() -> None:
-    down = replace(ETH0, up=False)
-    assert planned_commands(wanted([ETH0]), observed([], down)) == ["ip link set dev eth0 up"]
+    assert planned_commands(wanted([ETH0]), observed([IPV6_ENTRY], DOWN)) == ["ip link set dev eth0 up"]
     added = replace(ETH0, addresses=(*ETH0.addresses, Address(address="203.0.113.2/24")))
     assert planned_commands(wanted([added]), observed(derived())) == ["ip address add 203.0.113.2/24 dev eth0"]
+
+
+def test_a_nic_that_is_down_has_the_entries_of_its_addresses() -> None:
+    """As on Linux 6.18, which restores the entry of an IPv4 address when the link comes up, and no other one."""
+    entries = [each for each in derived() if each.type == "local" and ":" not in each.dest]
+    command, anew = RESTORED["local 192.0.2.2/32"], ["ip address del 2001:db8::2/64 dev eth0", ADDED]
+    for routes, commands in (
+        ([*entries, IPV6_ENTRY], []),
+        ([*entries[1:], IPV6_ENTRY], [command]),
+        (entries, anew),
+    ):
+        seen = observed(routes, DOWN, (), replace_state(ipv6=False))
+        assert planned_commands(wanted([DOWN]), seen) == commands
+        assert len(remaining(wanted([DOWN]), seen)) == bool(commands)
+    assert planned_commands(wanted([ETH0]), observed(entries, DOWN)) == ["ip link set dev eth0 up", *anew]
+    lost = [each for each in derived() if each != entries[0]]
+    assert planned_commands(wanted([DOWN]), observed(lost)) == ["ip link set dev eth0 down", ADDED, command]
 
 
 def test_a_changed_one_is_replaced_and_one_of_somebody_else_is_refused() -> None:

@@ -23,6 +23,7 @@ ROUTES = [
 ]
 OURS4 = "ip route add 10.0.0.0/8 via 192.0.2.1 dev eth0 proto 200"
 CONNECTED4 = "ip route add 192.0.2.0/24 dev eth0 src 192.0.2.2 proto kernel"
+LOCAL4 = "ip route add local 192.0.2.2/32 dev eth0 table local src 192.0.2.2 proto kernel"
 TO_PEER4 = "ip route add 198.18.0.9/32 dev eth0 src 192.0.2.2 proto kernel"
 CONNECTED6 = "ip -6 route add 2001:db8:1::/64 dev eth0 metric 256 proto kernel"
 LINK_LOCAL = "ip address add fe80::42:20ff:fe6f:a301/64 dev eth0"
@@ -58,10 +59,7 @@ BROKEN = [
             "ip address add 2001:db8:3::2 peer 2001:db8:4::9/64 dev eth0 nodad",
         ],
     ),
-    (
-        "route del local 192.0.2.2 table local",
-        ["ip route add local 192.0.2.2/32 dev eth0 table local src 192.0.2.2 proto kernel"],
-    ),
+    ("route del local 192.0.2.2 table local", [LOCAL4]),
     ("address del fe80::42:20ff:fe6f:a301/64 dev eth0", [LINK_LOCAL]),
     (
         "route del multicast ff00::/8 dev eth0 table local",
@@ -116,8 +114,12 @@ def test_an_interface_that_is_down_stays_so(place: SandboxPlace) -> None:
     for command, expected in (
         ("link set dev eth0 up", ["ip link set dev eth0 down", *again]),
         ("-6 address flush dev eth0", again),
+        ("route del local 192.0.2.2 table local", [LOCAL4]),
+        ("link set dev eth0 up; route del local 192.0.2.2 table local", ["ip link set dev eth0 down", *again, LOCAL4]),
+        ("route del local 2001:db8:1::2 table local", ["ip address del 2001:db8:1::2/64 dev eth0", again[0]]),
     ):
-        place.ip(*command.split())
+        for each in command.split("; "):
+            place.ip(*each.split())
         assert place.diff(**down) == expected
         place.apply(**down)
         assert place.diff(**down) == []

@@ -44,8 +44,7 @@ def _interfaces(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
         is_quiet = not _QUIET.isdisjoint((kinds[interface.name], kinds.get(below, "")))
         for words in _link_words(interface, state, managed, is_quiet=is_quiet):
             yield Finding(("interfaces", index), f"{interface.name} {words}")
-        if interface.up:
-            places |= dict.fromkeys(derived_routes(interface.name, interface.addresses, state, managed), index)
+        places |= dict.fromkeys(derived_routes(interface, state, managed), index)
     for routes in (around.routes, around.local_table):
         for other, route in _in_front(routes, places):
             yield Finding(("interfaces", places[route]), _taken(route, other))
