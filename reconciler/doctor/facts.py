@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from reconciler.manifest.load import Manifest
-from reconciler.model.interface import LOOPBACK
+from reconciler.model.address import contains
+from reconciler.model.interface import LOOPBACK, address_key
 from reconciler.model.route import Route
 from reconciler.model.rule import Rule
 from reconciler.model.sandbox import DriverAddress, Observed, Sandbox
@@ -85,6 +86,12 @@ class Address(NamedTuple):
     tentative: bool = False
     dad_failed: bool = False
     deprecated: bool = False
+    peer: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Return it with its peer, in the words of ip(8)."""
+        return address_key(self.address, self.peer)
 
     @property
     def host(self) -> str:
@@ -208,6 +215,15 @@ class Network:
     def of(self, link: str) -> Iterator[Address]:
         """Yield the addresses of a link."""
         return iter(self._addresses_of.get(link, ()))
+
+    def facing(self, link: str, gateway: str) -> str:
+        """Return the address that makes the other end of a link its gateway, in the words of ip(8)."""
+        for each in self.of(link):
+            if each.peer == gateway:
+                return address_key(f"{gateway}/{each.length}", each.host)
+            if contains(each.address, gateway):
+                return f"{gateway}/{each.length}"
+        return gateway
 
     def neighbour(self, link: str, address: str) -> Neighbour | None:
         """Return the entry of an address on a link; None if there is none."""

@@ -136,6 +136,7 @@ def _address(payload: bytes, names: Mapping[int, str]) -> Address | None:
         tentative=found.tentative,
         dad_failed=found.dad_failed,
         deprecated=bool(_number(flags) & _DEPRECATED),
+        peer=found.peer,
     )
 
 

@@ -215,6 +215,19 @@ def test_what_inotify_has_in_use_is_counted(root: None) -> None:
     assert found.watches.used >= 1
 
 
+def test_the_address_of_a_gateway_has_the_length_or_the_peer_of_the_one_that_faces_it() -> None:
+    own = (("192.0.2.2/24", None), ("192.0.2.2/32", "198.51.100.1"), ("2001:db8::2/64", "2001:db8::1"))
+    network = Network(addresses=tuple(Address("eth0", each, peer=peer) for each, peer in own))
+    gateways = ("192.0.2.1", "198.51.100.1", "2001:db8::1", "2001:db8::3", "203.0.113.1")
+    assert [network.facing("eth0", each) for each in gateways] == [
+        "192.0.2.1/24",
+        "198.51.100.1 peer 192.0.2.2/32",
+        "2001:db8::1 peer 2001:db8::2/64",
+        "2001:db8::3/64",
+        "203.0.113.1",
+    ]
+
+
 def routed(*routes: tuple[str, str], rules: tuple[Rule, ...] = ()) -> Lookup:
     listed = tuple(Route(dest=dest, nexthops=(NextHop(device=device),)) for dest, device in routes)
     main = Rule(family="ipv4", priority=32766, table=254)

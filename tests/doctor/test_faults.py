@@ -91,7 +91,7 @@ FAULTS = [
         "ip address del 192.0.2.1/25 dev br0; ip address add 192.0.2.1/24 dev br0",
     ),
     Fault("ip -n b address add 192.0.2.11/24 dev eth0 nodad", "address-twice", "b", ""),
-    Fault("ip -n b address add 192.0.2.1/24 dev eth0", "address-of-host", "b"),
+    Fault("ip -n b address add 192.0.2.1 peer 198.51.100.77/32 dev eth0", "address-of-host", "b"),
     Fault("ip -n b link set eth0 address 02:00:00:00:00:01", "mac-twice", "b", ""),
     Fault(
         "ip -n a neighbour replace 192.0.2.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent", "neighbour-wrong", "a"

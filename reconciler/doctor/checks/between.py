@@ -33,7 +33,7 @@ def _addresses(scene: Scene) -> Iterator[Hit]:
             for other in first.get(each.host, []):
                 if other.box.id != way.box.id and _is_together(scene, way, other, each.host):
                     words = f"{way.box.id} and {other.box.id} both have the address {each.host}"
-                    mend = within(way.box, "ip", "address", "del", each.address, "dev", way.name)
+                    mend = within(way.box, "ip", "address", "del", *each.key.split(), "dev", way.name)
                     yield Hit(way.box.id, words, f"{mend}    # in the one that should not have it")
                     break
             else:
@@ -47,7 +47,9 @@ def _of_host(scene: Scene) -> Iterator[Hit]:
             own = network.hosts.get(each.host)
             if own and way.outside and own.link in {way.outside.name, way.bridge.name if way.bridge else ""}:
                 words = f"{way.box.id} has the address {each.host}, which the host has on {own.link} as well"
-                yield Hit(way.box.id, words, within(way.box, "ip", "address", "del", each.address, "dev", way.name))
+                yield Hit(
+                    way.box.id, words, within(way.box, "ip", "address", "del", *each.key.split(), "dev", way.name)
+                )
 
 
 def _macs(scene: Scene) -> Iterator[Hit]:
@@ -94,8 +96,9 @@ def _lengths(scene: Scene) -> Iterator[Hit]:
                 same = contains(each.address, own.host) or contains(own.address, each.host)
                 if same and full not in {each.length, own.length} and each.length != own.length:
                     words = f"{each.address} of {way.box.id} and {own.address} of {entry.name} have different lengths"
-                    add = command("ip", "address", "add", f"{own.host}/{each.length}", "dev", entry.name)
-                    mend = f"{command('ip', 'address', 'del', own.address, 'dev', entry.name)}; {add}"
+                    longer = own._replace(address=f"{own.host}/{each.length}").key.split()
+                    add = command("ip", "address", "add", *longer, "dev", entry.name)
+                    mend = f"{command('ip', 'address', 'del', *own.key.split(), 'dev', entry.name)}; {add}"
                     yield Hit(way.box.id, words, f"{mend}    # or correct the manifest")
 
 

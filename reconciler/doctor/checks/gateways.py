@@ -9,7 +9,7 @@ from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene, Way
 from reconciler.doctor.words import apply, command, listed, set_sysctl, within
 from reconciler.formats.iproute2 import route_words
-from reconciler.model.address import contains, family_name, is_ipv6
+from reconciler.model.address import family_name, is_ipv6
 from reconciler.model.derived import is_link_local
 from reconciler.model.interface import LOOPBACK
 from reconciler.model.route import OnLink, Route
@@ -102,12 +102,11 @@ def _nobody(scene: Scene) -> Iterator[Hit]:
         if answers or not _is_known(scene, way, each.address):
             continue
         where = way.bridge.name if way.bridge else link.name
-        length = next((a.length for a in each.network.of(each.device) if contains(a.address, each.address)), None)
         words = (
             f"nobody has the gateway {each.address} of {each.box.id}: neither {where} of the host nor who is connected"
         )
-        prefix = each.address if length is None else f"{each.address}/{length}"
-        yield Hit(each.box.id, words, command("ip", "address", "add", prefix, "dev", where))
+        own = each.network.facing(each.device, each.address).split()
+        yield Hit(each.box.id, words, command("ip", "address", "add", *own, "dev", where))
 
 
 def _wrong_link(scene: Scene) -> Iterator[Hit]:

@@ -48,8 +48,8 @@ def _lacking(scene: Scene) -> Iterator[Hit]:
         names = dict(there)
         for wish in box.sandbox.interfaces or ():
             name = names.get(wish.device)
-            had = {each.address for each in network.of(name)} if name else None
-            lacking = [each.address for each in wish.addresses if had is not None and each.address not in had]
+            had = {each.key for each in network.of(name)} if name else None
+            lacking = [each.key for each in wish.addresses if had is not None and each.key not in had]
             if lacking:
                 yield Hit(
                     box.id, f"{name} in {box.id} lacks {', '.join(lacking[:5])}, which {box.file} wants", apply(box)
@@ -61,13 +61,13 @@ def _duplicate(scene: Scene) -> Iterator[Hit]:
         for each in network.addresses:
             if each.dad_failed:
                 words = f"another host has {each.host} already (duplicate address detection of {each.link} in {box.id})"
-                again = within(box, "ip", "address", "del", each.address, "dev", each.link)
-                add = within(box, "ip", "address", "add", each.address, "dev", each.link)
+                again = within(box, "ip", "address", "del", *each.key.split(), "dev", each.link)
+                add = within(box, "ip", "address", "add", *each.key.split(), "dev", each.link)
                 yield Hit(box.id, words, f"{again}; {add}    # once the other host has let it go")
     for each in scene.host.network.addresses:
         if each.dad_failed:
             words = f"another host has {each.host} already (duplicate address detection of {each.link} of the host)"
-            yield Hit("host", words, f"ip -6 neighbour show; ip address del {each.address} dev {each.link}")
+            yield Hit("host", words, f"ip -6 neighbour show; ip address del {each.key} dev {each.link}")
 
 
 def _ipv6_off(scene: Scene) -> Iterator[Hit]:

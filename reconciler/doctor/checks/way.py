@@ -8,7 +8,6 @@ from reconciler.doctor.facts import HOST, Box, Link
 from reconciler.doctor.registry import Check, Hit
 from reconciler.doctor.scene import Scene, Way
 from reconciler.doctor.words import command, within
-from reconciler.model.address import contains
 from reconciler.model.derived import is_link_local
 from reconciler.model.sandbox import VmAddress
 
@@ -113,9 +112,7 @@ def _lead(scene: Scene, way: Way, link: Link) -> str:
     hops = ((hop.gateway, hop.device) for route in (inside.routes if inside else ()) for hop in route.nexthops)
     gateway = next((gateway for gateway, device in hops if gateway and device == way.name), None)
     if gateway and inside and not bridges:
-        length = next((each.length for each in inside.of(way.name) if contains(each.address, gateway)), None)
-        prefix = gateway if length is None else f"{gateway}/{length}"
-        return command("ip", "address", "add", prefix, "dev", link.name)
+        return command("ip", "address", "add", *inside.facing(way.name, gateway).split(), "dev", link.name)
     to = bridges[0] if len(bridges) == 1 else "BRIDGE"
     return f"{_set(link.name, 'master', to)}    # the bridge it belongs to"
 
