@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from reconciler.cli.output import print_documents, warn
@@ -18,6 +18,7 @@ from reconciler.manifest.sandbox import write
 from reconciler.manifest.sections import SECTIONS, everything
 from reconciler.model.interface import Interface
 from reconciler.model.mark import PROTOCOL
+from reconciler.model.neighbour import Neighbour
 from reconciler.model.policy import Policy
 from reconciler.model.route import PROTOCOL_KERNEL, Route
 from reconciler.model.rule import Rule
@@ -44,10 +45,12 @@ def run(head: Sandbox) -> int:
 def _document(found: Inventory) -> tuple[dict[str, Any], list[str]]:
     """Return the manifest, which is valid, and what it lacks, in words."""
     left: list[str] = []
-    interfaces = [each for each in found.observed.sandbox.interfaces or () if _is_whole(each, left)]
-    interfaces = list(_without_derived(interfaces))
-    left += [f"interfaces: {name}: {reason}" for name, reason in found.left.items()]
     sandbox, around = found.observed.sandbox, found.observed.around
+    bare = _bare(sandbox.interfaces or (), (*(sandbox.neighbours or ()), *around.neighbours))
+    interfaces = [each for each in sandbox.interfaces or () if each.name not in bare and _is_whole(each, left)]
+    interfaces = list(_without_derived(interfaces))
+    left += [f"interfaces: {name}: it is down, and nothing is set on it" for name in sorted(bare)]
+    left += [f"interfaces: {name}: {reason}" for name, reason in found.left.items()]
     names = {each.name for each in sandbox.interfaces or ()} - {each.name for each in interfaces} | found.left.keys()
     # Without any interface, routes may lead through all of them: of a section that is absent nothing is checked.
     gone = frozenset(names) if interfaces else frozenset()
@@ -68,6 +71,20 @@ def _document(found: Inventory) -> tuple[dict[str, Any], list[str]]:
     left += leave_out(document, sections)
     # An empty list would mean: none of ours.
     return {name: value for name, value in document.items() if value or name not in sections}, left
+
+
+def _bare(interfaces: Iterable[Interface], neighbours: Iterable[Neighbour]) -> set[str]:
+    """Return the names of the interfaces that are down and have nothing but what every link has.
+
+    One that another interface lies on or is a port of, or that has neighbours, is none.
+    """
+    used = {name for each in interfaces for name in each.beneath} | {each.device for each in neighbours}
+    return {
+        each.name
+        for each in interfaces
+        if not (each.up or each.addresses or each.attributes or each.altnames or each.beneath or each.name in used)
+        and (each.made is None or each.made.is_plain)
+    }
 
 
 def _is_whole(interface: Interface, left: list[str]) -> bool:

@@ -107,9 +107,9 @@ class NetnsDriver:
 
         with self._budget.step():
             _, others = self._sorted()
-            made, left, rest = survey.sort_made(others)
-            taken, more = survey.sort(rest, sandbox.id, self._inside.engine.channel)
-            return survey.Inventory(self._observe(sandbox, quick=False, taken=taken, made=made), left | more)
+            made, rest = survey.sort_made(others)
+            taken, left = survey.sort(rest, sandbox.id, self._inside.engine.channel)
+            return survey.Inventory(self._observe(sandbox, quick=False, taken=taken, made=made), left)
 
     def _sorted(self) -> tuple[Collection[str], dict[str, Link]]:
         """Return the devices that are here by record, and the links of other owners by name."""

@@ -25,15 +25,10 @@ class Inventory(NamedTuple):
     left: dict[str, str]
 
 
-def sort_made(others: Mapping[str, Link]) -> tuple[dict[str, Link], dict[str, str], dict[str, Link]]:
-    """Return the links of other owners that are made in the sandbox and that a manifest can have, by their keys.
-
-    Also return `Inventory.left` of those that it cannot have, and all links that are not made there, by their names.
-    """
+def sort_made(others: Mapping[str, Link]) -> tuple[dict[str, Link], dict[str, Link]]:
+    """Return the links of other owners that are made in the sandbox, by their keys, and the others, by their names."""
     made = made_by_others(others)
-    left = {link.name: words for link in made.values() if (words := is_down(link))}
-    rest = {name: link for name, link in others.items() if link not in made.values()}
-    return {key: link for key, link in made.items() if link.name not in left}, left, rest
+    return made, {name: link for name, link in others.items() if link not in made.values()}
 
 
 def sort(others: Mapping[str, Link], sandbox: str, channel: Channel) -> tuple[dict[str, Link], dict[str, str]]:
@@ -54,12 +49,7 @@ def _objection(link: Link, channel: Channel) -> str:
         return "it has no Ethernet MAC address"
     if reason := doubt(link, channel):
         return f"nothing proves that it is a device of this host: {reason}"
-    return is_down(link)
-
-
-def is_down(link: Link) -> str:
-    """Return why a link that is down is not for a manifest, or ""."""
-    return "" if link.up else "it is down, so no packet of it is missed"
+    return ""
 
 
 def _free_name(sandbox: str, nic: str, taken: Collection[str]) -> str:

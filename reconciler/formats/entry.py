@@ -39,16 +39,16 @@ _TRUE, _FALSE = frozenset({"1", "yes", "y", "true", "t", "on"}), frozenset({"0",
 class Link:
     """What one file says of a NIC. None: nothing.
 
-    `partial`: the families (`IPv4`, `IPv6`) of which it has, or may get, addresses that are not among `addresses`: of
-    DHCP or routers, or such as no manifest has. `matched`: the file knows the NIC only by this MAC address, and `name`
-    is but the file's own name for it, or the MAC address again.
+    `state`: `up` or `down`. `partial`: the families (`IPv4`, `IPv6`) of which it has, or may get, addresses that are
+    not among `addresses`: of DHCP or routers, or such as no manifest has. `matched`: the file knows the NIC only by
+    this MAC address, and `name` is but the file's own name for it, or the MAC address again.
     """
 
     name: str
     device: str | None = None
     hw_addr: str | None = None
     mtu: int | None = None
-    up: bool | None = None
+    state: str | None = None
     addresses: tuple[Address, ...] = ()
     attributes: Attributes = ()
     altnames: tuple[str, ...] | None = None

@@ -14,6 +14,7 @@ from reconciler.formats.static import (
     MADE,
     METRIC_MAX,
     TABLES_MAX,
+    UNDECIDED,
     add_route,
     read_metrics,
     read_network,
@@ -103,6 +104,7 @@ def _read_ethernet(identity: str, entry: Entry, vrf: str) -> None:
     if mac and own not in (None, mac):
         found.skip(match.at("macaddress"), f"{mac}: macaddress sets another one")
     addresses = _read_addresses(entry)
+    entry.usual("activation-mode", {"off"}, UNDECIDED)
     found.add(
         entry.path,
         Link(
@@ -110,6 +112,7 @@ def _read_ethernet(identity: str, entry: Entry, vrf: str) -> None:
             device=None if pattern else matched,
             hw_addr=own or mac,
             mtu=entry.number("mtu", 0, 0xFFFFFFFF),
+            state="down" if entry.text("activation-mode") == "off" else None,
             addresses=addresses,
             partial=partial,
             matched=mac if by_mac else None,

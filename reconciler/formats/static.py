@@ -31,6 +31,7 @@ METRIC_MAX = 0xFFFFFFFF
 PROTOCOLS = {"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "dccp": 33, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58,
              "ospf": 89, "sctp": 132, "udplite": 136}  # fmt: skip
 MADE = "reconciler makes no devices"
+UNDECIDED = "the file does not say whether the link is up"
 DHCP = "reconciler runs no DHCP client"
 
 

@@ -103,7 +103,7 @@ def _merge(imported: Imported, pieces: list[tuple[Position, Link]], head: Sandbo
         device=device,
         hw_addr=hw_addr,
         mtu=mtu,
-        up=_latest(imported, pieces, "up") is not False,
+        up=_latest(imported, pieces, "state") != "down",
         addresses=tuple(addresses.values()),
         altnames=_latest(imported, pieces, "altnames"),
         attributes=tuple((field, value) for field, value in attributes if value is not None),
@@ -168,7 +168,13 @@ def _leave_out(imported: Imported, partial: set[tuple[str, str]]) -> None:
     imported.neighbours = kept
     own = {each.name: each.connected for _, each in imported.interfaces}
     hosts = {address.host for _, each in imported.interfaces for address in each.addresses}
-    _filter_routes(imported, lambda route: _without_device(route, absent) or _without_source(route, partial, hosts))
+    down = frozenset(each.name for _, each in imported.interfaces if not each.up)
+    _filter_routes(
+        imported,
+        lambda route: (
+            _without_device(route, absent) or _over_down(route, down) or _without_source(route, partial, hosts)
+        ),
+    )
     # Only routes without a gateway, which need no other route, lead to gateways.
     on_link = OnLink(own, [route for _, route in imported.routes])
     _filter_routes(imported, lambda route: _unreached(route, partial, on_link))
@@ -205,6 +211,11 @@ def _filter_routes(imported: Imported, why_out: Callable[[Route], str]) -> None:
 def _without_device(route: Route, absent: Mapping[str, str]) -> str:
     name = next((name for name in sorted(route.devices) if name in absent), None)
     return f"nor is its device {name}" if name is not None else ""
+
+
+def _over_down(route: Route, down: frozenset[str]) -> str:
+    names = sorted(route.devices & down)
+    return f"its device {names[0]} is down, and the kernel refuses routes over such a link" if names else ""
 
 
 def _without_source(route: Route, partial: set[tuple[str, str]], hosts: set[str]) -> str:

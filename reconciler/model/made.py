@@ -160,6 +160,12 @@ class Made:
         """Return whether it is a VRF."""
         return KINDS[self.kind].is_routed
 
+    @property
+    def is_plain(self) -> bool:
+        """Return whether it may have come with the module of its kind, as bond0 does: nothing of it was chosen."""
+        known = {option.name: option for option in KINDS[self.kind].options}
+        return not self.link and all(known[name].is_own or value == known[name].default for name, value in self.options)
+
 
 def made(kind: str, values: Mapping[str, Value], link: str = "") -> Made:
     """Return a link of a kind with these options, and the defaults of the others."""

@@ -104,7 +104,7 @@ class Place:
 
         def settled() -> bool:
             links = json.loads(self.ip("-j", "address", "show", "up"))
-            own = [link for link in links if any(each["scope"] == "link" for each in link["addr_info"])]
+            own = [link for link in links if any(each["scope"] == "link" for each in link.get("addr_info", ()))]
             return {link["ifname"] for link in own if link["operstate"] == "UP"} == names
 
         until(settled, "links that are up", more=lambda: self.ip("address"))

@@ -113,6 +113,15 @@ address add 192.0.2.2/24 dev br0
 address add 2001:db8::2/64 dev br0 nodad
 address add 198.51.100.2/25 dev mv0
 route add 203.0.113.0/24 via 192.0.2.1
+link add br7 type bridge
+address add 172.29.0.2/24 dev br7
+address add 2001:db8:29::2/64 dev br7
+neigh add 172.29.0.9 lladdr 02:42:20:6f:a3:77 dev br7 nud permanent
+link add bare type bridge
+link add one type bridge
+link add link one name on-one type macvlan mode vepa
+link add spare type bridge
+link set spare alias rack-7
 """
 
 
@@ -136,8 +145,17 @@ def test_links_that_others_made_are_adopted_under_traffic(
     batch(place.name, "route add 2001:db8:7::/64 via 2001:db8::1\n", "-6")
     place.await_carriers({"eth0", "br0", "mv0"})
     path, said = imported(place, capsys)
-    assert [line.split(" had on the host")[0] for line in said] == [f"{place.name}: interfaces: the name that eth0"]
+    assert [line.split(" had on the host")[0] for line in said] == [
+        f"{place.name}: left out: interfaces: bare: it is down, and nothing is set on it",
+        f"{place.name}: interfaces: the name that eth0",
+    ]
     interfaces = {each["name"]: each for each in yaml.load(Path(path).read_text(), yaml.CBaseLoader)["interfaces"]}
+    assert {name for name, each in interfaces.items() if each.get("state") == "down"} == {
+        "br7",
+        "one",
+        "on-one",
+        "spare",
+    }
     bridge = interfaces["br0"]
     # The kernel took the MAC address of the bridge from its port.
     assert (bridge["bridge"], "hwAddr" in bridge, "hwAddr" in interfaces["mv0"]) == ({"ageingTime": "60"}, False, True)
@@ -150,7 +168,7 @@ def test_links_that_others_made_are_adopted_under_traffic(
     ):
         other = {"name": "br0", "addresses": bridge["addresses"], **own}
         capsys.readouterr()
-        assert main(["apply", "--adopt", edited(path, interfaces=[other], routes=[])]) == 3
+        assert main(["apply", "--adopt", edited(path, interfaces=[other], neighbours=[], routes=[])]) == 3
         assert f"the interface br0 in the sandbox is not ours, and --adopt does not take it over: {words}" in (
             capsys.readouterr().err
         )

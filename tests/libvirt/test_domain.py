@@ -211,7 +211,7 @@ def test_a_nic_of_another_program_is_imported_and_adopted(box: DomainBox, capsys
     capsys.readouterr()
     assert main(["import", "--libvirt", NAME, "--live"]) == 0
     printed = capsys.readouterr()
-    assert "it is down, so no packet of it is missed" in printed.err
+    assert "it is down, and nothing is set on it" in printed.err
     box.file.write_text(printed.out)
     assert f"device: {theirs}" in printed.out
     assert main(["apply", str(box.file)]) == 3

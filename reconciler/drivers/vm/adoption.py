@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from reconciler.drivers.adopting import not_adopted
-from reconciler.drivers.survey import is_down
 from reconciler.drivers.vm.nics import came_with
 from reconciler.drivers.vm.outside import OtherNic
 from reconciler.model.machine import Other
@@ -49,8 +48,6 @@ def sort(links: Iterable[Link], nics: Sequence[OtherNic]) -> tuple[dict[str, Oth
         tap = found[0].tap if len(found) == 1 else ""
         if not tap or tap in taken:
             left[link.name] = _objection(link, found)
-        elif reason := is_down(link):
-            left[link.name] = reason
         else:
             taken[tap] = found[0].ids
     return taken, left

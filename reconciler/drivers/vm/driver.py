@@ -264,9 +264,9 @@ class VmDriver:
 
         with self._budget.step():
             state, links = self._look(sandbox)
-            made, left, rest = survey.sort_made(adopting.others(links, _seen(state, links).values()))
-            taken, more = adoption.sort(rest.values(), self._board.others())
-            return survey.Inventory(self._observe(sandbox, quick=False, taken=taken, made=made), left | more)
+            made, rest = survey.sort_made(adopting.others(links, _seen(state, links).values()))
+            taken, left = adoption.sort(rest.values(), self._board.others())
+            return survey.Inventory(self._observe(sandbox, quick=False, taken=taken, made=made), left)
 
     def snapshot(self, devices: Collection[str]) -> Snapshot:
         """Read everything of the sandbox, and these devices of the host, as the protocol says."""

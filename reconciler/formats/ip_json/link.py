@@ -67,7 +67,7 @@ def read(entry: Entry) -> None:
             device=_read_alias(entry),
             hw_addr=hw_addr,
             mtu=entry.number("mtu", 0, 0xFFFFFFFF),
-            up="UP" in flags if flags else None,
+            state=("up" if "UP" in flags else "down") if flags else None,
             addresses=addresses,
             attributes=tuple(_attributes(entry, flags)),
             altnames=_read_altnames(entry),

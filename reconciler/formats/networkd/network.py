@@ -8,7 +8,7 @@ from collections.abc import MutableMapping
 from reconciler.formats.entry import BOTH, Found, Link
 from reconciler.formats.networkd import route, rule
 from reconciler.formats.networkd.syntax import Document, Section
-from reconciler.formats.static import DHCP, MADE, read_bytes
+from reconciler.formats.static import DHCP, MADE, UNDECIDED, read_bytes
 from reconciler.model.address import family_name, is_ipv6, parse_prefix
 from reconciler.model.interface import Address, address_key
 from reconciler.model.neighbour import Neighbour
@@ -21,6 +21,7 @@ _NO_DNS = "a manifest does not describe DNS"
 _SYSCTL = "sysctls of the manifest can set it"
 _PORT = "reconciler makes no device a port of another one"
 _ATTRIBUTES = {"ARP": "arp", "AllMulticast": "allmulticast"}
+_STATES = {"up": "up", "always-up": "up", "down": "down", "always-down": "down"}
 _NETWORK = {
     **dict.fromkeys(("DNS", "Domains", "LLMNR", "MulticastDNS", "DNSSEC", "DNSOverTLS", "DNSDefaultRoute"), _NO_DNS),
     **dict.fromkeys(("IPForward", "IPv4Forwarding", "IPv6Forwarding", "IPv6AcceptRA"), _SYSCTL),
@@ -72,6 +73,7 @@ def _read(document: Document, file: str, matched: MutableMapping[str, str]) -> N
     if mac and mac != hw_addr:
         found.skip(match.path, f"{mac}: [Link] sets another MAC address")
     mtu = read_bytes(link, "MTUBytes")
+    state = _read_state(link, network)
     attributes = tuple((field, value) for key, field in _ATTRIBUTES.items() if (value := link.flag(key)) is not None)
     link.rest()
     addresses, partial = _read_addresses(document, network)
@@ -81,6 +83,7 @@ def _read(document: Document, file: str, matched: MutableMapping[str, str]) -> N
             name=name,
             hw_addr=hw_addr,
             mtu=mtu,
+            state=state,
             addresses=addresses,
             attributes=attributes,
             partial=partial,
@@ -94,6 +97,15 @@ def _read(document: Document, file: str, matched: MutableMapping[str, str]) -> N
     route.read(document, network, names, has_addresses=bool(addresses) or network.text("DHCP") not in (None, *_NO))
     rule.read(document)
     network.rest(_NETWORK)
+
+
+def _read_state(link: Section, network: Section) -> str | None:
+    """Return whether networkd sets an interface up or down; None if others decide."""
+    if "BindCarrier" in network:
+        link.skip("ActivationPolicy", "networkd ignores it beside BindCarrier=")
+        return None
+    link.usual("ActivationPolicy", _STATES, UNDECIDED)
+    return _STATES.get(link.text("ActivationPolicy") or "")
 
 
 def _read_match(match: Section, found: Found) -> tuple[list[str], str | None]:
