@@ -71,7 +71,9 @@ class Derived:
         for nic in self._interfaces:
             state = self.state(nic)
             if state and twin.devices == {nic.name}:
-                return twin in derived_routes(nic, state, self.managed(nic))
+                # What IPv6 derives of a NIC without a carrier, or of some tunnels, is not known.
+                is_unknown = route.is_ipv6 and not state.ipv6
+                return is_unknown or twin in derived_routes(nic, state, self.managed(nic))
         return route.is_ipv6 or twin.source is not None
 
     def _is_replaced(self, route: Route) -> bool:

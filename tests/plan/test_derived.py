@@ -214,6 +214,23 @@ def test_a_second_nic_of_the_network_has_its_own() -> None:
     ]
 
 
+def test_a_route_of_a_nic_that_ipv6_has_not_configured_stays() -> None:
+    """The kernel makes one to multicast also for a NIC that has no carrier."""
+    eth1 = nic("eth1", number=2)
+    multicast = next(each for each in derived() if each.dest == "ff00::/8")
+    of_eth1 = replace(multicast, nexthops=(hop("eth1"),))
+    observed_both = found(
+        [ETH0, eth1],
+        foreign=[each for each in derived() if each.table != 255],
+        local_table=(*(each for each in derived() if each.table == 255 and each != multicast), of_eth1),
+        addresses=frozenset({("eth0", LINK_LOCAL)}),
+        states={ETH0.device: READY, eth1.device: READY._replace(ipv6=False)},
+    )
+    assert planned_commands(wanted([ETH0, eth1]), observed_both) == [
+        "ip -6 route add multicast ff00::/8 dev eth0 table local metric 256 proto kernel"
+    ]
+
+
 def test_a_port_of_a_vrf_is_refused() -> None:
     state = replace_state(master="vrf0", vrf=True)
     with pytest.raises(RefusedError, match=r"^eth0 is a port of the VRF vrf0, in whose table its routes are now; "):
