@@ -110,7 +110,6 @@ def _device(link: Link, origin: Origin) -> AttachableDevice:
         queues=link.queues,
         origin=origin,
         kind=link.kind,
-        ethernet=link.ethernet,
         mtus=link.mtus,
         physical=link.physical,
     )

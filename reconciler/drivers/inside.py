@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, assert_never
 
-from reconciler.model.address import link_local
+from reconciler.model.address import is_of_ipv4, link_local
 from reconciler.model.attribute import Attributes, named, unusual
 from reconciler.model.interface import LOOPBACK, Interface, LinkState, Origin
 from reconciler.model.made import KINDS, Made, is_made_key, made_key
@@ -257,7 +257,8 @@ class _Nic(NamedTuple):
         """
         if address.from_kernel or address.address == self._link_local():
             return True
-        return not address.permanent and address.key not in self.labels
+        of_sit = self.owned.link.kind == "sit" and is_of_ipv4(address.address)
+        return (of_sit or not address.permanent) and address.key not in self.labels
 
     def _link_local(self) -> str:
         """Return the link-local address that the kernel makes of the MAC address; a person may have added it again."""

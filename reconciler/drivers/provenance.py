@@ -30,8 +30,9 @@ from reconciler.netlink import nsid
 from reconciler.netlink.channel import Channel
 from reconciler.netlink.interface import Link
 
-# Kinds whose only other end is the link or the peer that the kernel names.
-_LINKED = frozenset({"veth", "vlan", "macvlan", "ipvlan"})
+# Kinds whose only other end is the link or the peer that the kernel names; of a tunnel, the namespace that its packets
+# leave by.
+_LINKED = frozenset({"veth", "vlan", "macvlan", "ipvlan", "ipip", "sit", "gre", "ip6tnl", "ip6gre"})
 _OWN_USER = "/proc/thread-self/ns/user"
 # linux/nsfs.h.
 _NS_GET_USERNS = 0xB701

@@ -45,11 +45,8 @@ def sort(others: Mapping[str, Link], sandbox: str, channel: Channel) -> tuple[di
 
 def _objection(link: Link, channel: Channel) -> str:
     """Return why a manifest that adopts a link cannot have it, or ""."""
-    if not link.ethernet:
-        return "it has no Ethernet MAC address"
-    if reason := doubt(link, channel):
-        return f"nothing proves that it is a device of this host: {reason}"
-    return ""
+    reason = doubt(link, channel)
+    return f"nothing proves that it is a device of this host: {reason}" if reason else ""
 
 
 def _free_name(sandbox: str, nic: str, taken: Collection[str]) -> str:

@@ -38,7 +38,8 @@ def attach_command(device: str, namespace: str, name: str, origin: Origin) -> st
 def detach_command(name: str, origin: Origin) -> str:
     """Return the command that moves a NIC to the namespace of the shell, as it was there."""
     moved = f"ip link set dev {quote(name)} netns $$ name {quote(origin.device)}"
-    words = [moved, "address", origin.hw_addr, "mtu", str(origin.mtu), "alias", quote(origin.alias)]
+    words = [moved, *(["address", origin.hw_addr] if origin.hw_addr else [])]
+    words += ["mtu", str(origin.mtu), "alias", quote(origin.alias)]
     return " ".join([*words, *attribute_words(origin.attributes), *["up"] * origin.up])
 
 

@@ -105,7 +105,8 @@ def _claims(sandbox: Sandbox, identify: Callable[[str], Hashable]) -> Iterator[_
         if interface.made:
             continue
         yield _named("device", interface.device, ("interfaces", index, "device"))
-        yield _named("hwAddr", interface.hw_addr, ("interfaces", index, "hwAddr"))
+        if interface.hw_addr:
+            yield _named("hwAddr", interface.hw_addr, ("interfaces", index, "hwAddr"))
 
 
 def _named(what: str, value: str, path: Path) -> _Claim:

@@ -34,7 +34,7 @@ def read(data: Mapping[str, Any], path: Path, findings: list[Finding]) -> Interf
     hw_addr = data.get("hwAddr", "")
     kind = made_links.kind_of(data)
     try:
-        hw_addr = parse_mac(hw_addr) if hw_addr or kind is None else ""
+        hw_addr = parse_mac(hw_addr) if "hwAddr" in data else ""
     except ValueError as error:
         findings.append(Finding((*path, "hwAddr"), str(error)))
     for field, message in _LOOPBACK.items():
@@ -234,6 +234,9 @@ def _check(draft: Draft) -> Iterator[Finding]:
         if interface and interface.vhost_user_socket is not None and draft.driver == "netns":
             path = (SECTION.name, index, "vhostUserSocket")
             yield Finding(path, "a network namespace has no vhost-user NICs; those are for virtual machines")
+        if interface and not interface.has_mac and draft.driver != "netns":
+            what = "missing; expected a unicast MAC address: only a network namespace takes a device without one"
+            yield Finding((SECTION.name, index, "hwAddr"), what)
     yield from _duplicates(interfaces)
     if any(each and each.beneath for each in interfaces):
         yield from made_links.check(interfaces)

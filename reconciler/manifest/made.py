@@ -100,6 +100,8 @@ def _link_words(own: Made, known: Mapping[str, Interface], *, up: bool, complete
         yield f"{own.link} has state: down, and the kernel sets no {own.kind} up on a link that is down"
     if below.made and below.made.is_routed:
         yield f"{own.link} is a VRF, which carries no frames of a {own.kind}"
+    if not below.has_mac:
+        yield f"{own.link} has no hwAddr, so it carries no frames of a {own.kind}"
     if below.made and own.kind == below.made.kind == "macvlan":
         yield f"{own.link} is a macvlan, and the kernel puts this one beside it, on {below.made.link}; name that link"
     master = known.get(below.master)
@@ -119,6 +121,8 @@ def _master_words(each: Interface, known: Mapping[str, Interface], *, complete: 
         yield f"{each.master} has no ports; expected an interface that is one of {takers}"
     elif own in _NO_PORTS or (kind == "bridge" and own in _NOT_IN_A_BRIDGE) or own == kind == "bond":
         yield f"a {own} cannot be a port of a {kind}"
+    elif kind != "vrf" and not each.has_mac:
+        yield f"{each.name} has no hwAddr, and a {kind} takes no port without a MAC address"
     elif kind == "bond" and not each.up:
         yield f"{each.name} has state: down, and the kernel sets a port of a bond up"
     elif kind == "bond" and each.addresses:

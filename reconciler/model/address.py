@@ -135,6 +135,16 @@ def link_local(hw_addr: str) -> str:
     return f"{unpack(bytes((0xFE, 0x80, *bytes(6), mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:])))}/64"
 
 
+def is_of_ipv4(prefix: str) -> bool:
+    """Return whether the kernel makes such an IPv6 address, with its prefix, of an IPv4 one (addrconf.c: add_v4_addrs).
+
+    It gives them to tunnels of kind `sit`, and does not mark them as its own.
+    """
+    packed, length = split_prefix(prefix)
+    start = {96: bytes(12), 64: b"\xfe\x80" + bytes(10)}.get(length)
+    return len(packed) == 16 and packed[:12] == start and packed[12] != 0
+
+
 def last_address(prefix: str) -> str:
     """Return the last address of the network of a prefix: for IPv4, its broadcast address."""
     packed, length = split_prefix(prefix)

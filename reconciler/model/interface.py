@@ -29,7 +29,7 @@ _NAME, _NO_NAMES = re.compile(r"[^\s/:\0]+"), {".", ".."}
 # IFA_PROTO of a link-local address that the kernel has made (linux/if_addr.h).
 KERNEL_LINK_LOCAL = 3
 _ALIAS = re.compile(
-    r"reconciler: device=(\S{1,15}) hwaddr=([0-9a-f:]{17}) mtu=([0-9]{1,5})(?: alias=(.*))?\Z", re.DOTALL
+    r"reconciler: device=(\S{1,15})(?: hwaddr=([0-9a-f:]{17}))? mtu=([0-9]{1,5})(?: alias=(.*))?\Z", re.DOTALL
 )
 
 
@@ -132,6 +132,8 @@ class Address:
 class Interface:
     """A NIC. `name` is its name in the sandbox, `device` its name on the host. `mtu` is in bytes.
 
+    `hw_addr`: its MAC address; empty if its device is no Ethernet device and has none, such as a TUN or a tunnel.
+
     `made`: what it is if it is made in the sandbox. Then `device` is `made_key`, and an empty `hw_addr` and an `mtu` of
     0 leave these to the kernel, also in an observed one. `master`: the NIC of ours that it is a port of, or "".
     `marked`: whether a link that is made in the sandbox has our mark; False of one that is adopted, and where an undo
@@ -168,6 +170,11 @@ class Interface:
         return self.device
 
     @property
+    def has_mac(self) -> bool:
+        """Return whether it has a MAC address: each does that is made in the sandbox."""
+        return bool(self.made or self.hw_addr)
+
+    @property
     def beneath(self) -> frozenset[str]:
         """Return the names of the NICs that have to be there before it: its link, and what it is a port of."""
         return frozenset(filter(None, (self.made.link if self.made else "", self.master)))
@@ -185,8 +192,8 @@ class LinkState(NamedTuple):
     makes its link-local address, `eui64` (of the MAC address), `none` or `other`. `arp`, `multicast`: its flags.
     `broadcast`: its MAC address for broadcasts. `master`: the link of others that it is a port of, and `vrf` whether
     that is a VRF. `table`: that of the VRF, ours or not, that it is a port of, or that it is. `hw_addr`: its MAC
-    address. `held`: `protodown` keeps its carrier off. `attributes` and `altnames`: all of them, also those that its
-    manifest leaves as they are; None if that is unknown.
+    address, or "". `held`: `protodown` keeps its carrier off. `attributes` and `altnames`: all of them, also those that
+    its manifest leaves as they are; None if that is unknown.
     `unsettled`: the IPv6 addresses (`address/length`) whose duplicate address detection has not ended well.
     """
 
@@ -225,7 +232,8 @@ class Origin:
 
     def to_alias(self) -> str:
         """Return it as an alias of at most ALIAS_MAX bytes. A former alias is cut, between characters, to fit."""
-        text = f"reconciler: device={self.device} hwaddr={self.hw_addr} mtu={self.mtu}"
+        hw_addr = f" hwaddr={self.hw_addr}" if self.hw_addr else ""
+        text = f"reconciler: device={self.device}{hw_addr} mtu={self.mtu}"
         if self.alias:
             text += f" alias={self.alias}"
         while len(text.encode(errors="surrogateescape")) > ALIAS_MAX:
@@ -239,4 +247,4 @@ class Origin:
         if match is None:
             return None
         device, hw_addr, mtu, rest = match.groups()
-        return cls(device=device, hw_addr=hw_addr, mtu=int(mtu), alias=rest or "")
+        return cls(device=device, hw_addr=hw_addr or "", mtu=int(mtu), alias=rest or "")

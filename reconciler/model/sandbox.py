@@ -194,15 +194,14 @@ class Sandbox:
 class AttachableDevice(NamedTuple):
     """A device of the host that can be attached: its current name, its queues, and what to restore when it returns.
 
-    `kind`: of link (`tun`, `veth`, … or empty). `ethernet`: whether its addresses are MAC addresses. `mtus`: the least
-    and the largest MTU that it accepts; a largest of 0: no limit. `physical`: whether there is hardware behind it.
+    `kind`: of link (`tun`, `veth`, … or empty). `mtus`: the least and the largest MTU that it accepts; a largest of
+    0: no limit. `physical`: whether there is hardware behind it.
     """
 
     name: str
     queues: int
     origin: Origin
     kind: str = ""
-    ethernet: bool = True
     mtus: tuple[int, int] = (0, 0)
     physical: bool = False
 

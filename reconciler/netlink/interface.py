@@ -37,8 +37,10 @@ from reconciler.operations.interface import (
 from reconciler.values import dataclass
 
 _IFINFOMSG = struct.Struct("=BxHiII")
-# ARPHRD_ETHER of linux/if_arp.h.
+# ARPHRD_ETHER of linux/if_arp.h, and the other types that IPv6 configures as it does Ethernet (addrconf_dev_config):
+# RAWIP, TUNNEL, TUNNEL6, IPGRE, IP6GRE, and NONE of a TUN or WireGuard.
 _ETHERNET = 1
+_IPV6_TYPES = frozenset({_ETHERNET, 519, 768, 769, 778, 823, 65534})
 _IFADDRMSG = struct.Struct("=BBBBI")
 _U32 = struct.Struct("=I")
 
@@ -80,8 +82,9 @@ _NUMBERED = re.compile(r":([2-9]|[1-9][0-9]+)")
 class Link:
     """A link as dumped. `queues` is its maximum of transmit queues; `kind` is empty for most physical links.
 
-    `permanent`: the MAC address that the hardware came with; empty if the device has none. `ethernet`: whether its
-    addresses are MAC addresses. `mtus`: the least and the largest MTU that it accepts; a largest of 0: no limit.
+    `ethernet`: whether its addresses are MAC addresses; if not, as of a tunnel, `hw_addr` is empty. `permanent`: the
+    MAC address that the hardware came with; empty if the device has none. `mtus`: the least and the largest MTU that
+    it accepts; a largest of 0: no limit.
     `master`: the index of the link that it is a port of, or 0; `state` has neither that link's name nor what its
     addresses tell. `parent`: whether a device of a bus stands behind it, as the kernel reports from 5.14 on.
     `peer_namespace`: the number, within the namespace of the link, of the one that its peer or the link below it is in;
@@ -214,10 +217,11 @@ def decode_link(payload: bytes) -> Link:
     found = dict(message.attributes(payload, _IFINFOMSG.size))
     info = dict(message.attributes(found.get(_IFLA_LINKINFO, b"")))
     kind = info.get(_IFLA_INFO_KIND, b"")
+    hw_addr = _own_address(info) or message.hardware_address(found.get(_IFLA_ADDRESS, b""))
     return Link(
         index=index,
         name=message.text(found.get(_IFLA_IFNAME, b""), NAME_MAX, "name of a link"),
-        hw_addr=_own_address(info) or message.hardware_address(found.get(_IFLA_ADDRESS, b"")),
+        hw_addr=hw_addr if type_ == _ETHERNET else "",
         mtu=_number(found.get(_IFLA_MTU)),
         up=bool(flags & _IFF_UP),
         carrier=bool(flags & _IFF_LOWER_UP),
@@ -228,7 +232,7 @@ def decode_link(payload: bytes) -> Link:
         ethernet=type_ == _ETHERNET,
         mtus=(_number(found.get(_IFLA_MIN_MTU)), _number(found.get(_IFLA_MAX_MTU))),
         master=_number(found.get(_IFLA_MASTER)),
-        state=_decode_state(flags, found),
+        state=_decode_state(type_, flags, found),
         parent=_IFLA_PARENT_DEV_NAME in found,
         peer_namespace=_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else None,
         link=_number(found.get(_IFLA_LINK)),
@@ -246,12 +250,14 @@ def _own_address(info: Mapping[int, bytes]) -> str:
     return message.hardware_address(found.get(_IFLA_BOND_SLAVE_PERM_HWADDR, b""))
 
 
-def _decode_state(flags: int, found: Mapping[int, bytes]) -> LinkState:
+def _decode_state(type_: int, flags: int, found: Mapping[int, bytes]) -> LinkState:
     families = dict(message.attributes(found.get(_IFLA_AF_SPEC, b"")))
     ipv6 = dict(message.attributes(families.get(AF_INET6, b"")))
+    is_ready = type_ in _IPV6_TYPES and _number(ipv6.get(_IFLA_INET6_FLAGS)) & _IF_READY
+    generation = ipv6.get(_IFLA_INET6_ADDR_GEN_MODE, b"\0") if type_ == _ETHERNET else b""
     return LinkState(
-        ipv6=bool(flags & _IFF_UP) and bool(_number(ipv6.get(_IFLA_INET6_FLAGS)) & _IF_READY),
-        generation=_GENERATIONS.get(ipv6.get(_IFLA_INET6_ADDR_GEN_MODE, b"\0"), "other"),
+        ipv6=bool(flags & _IFF_UP and is_ready),
+        generation=_GENERATIONS.get(generation, "other"),
         arp=not flags & _IFF_NOARP,
         multicast=bool(flags & _IFF_MULTICAST),
         broadcast=message.hardware_address(found.get(_IFLA_BROADCAST, b"")),

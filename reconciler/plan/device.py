@@ -32,6 +32,19 @@ def check_elsewhere(interface: Interface, around: Surroundings) -> None:
         raise HostError(f"{interface.device} is in another sandbox, {place}; {advice}", path=("device",))
 
 
+def check_hw_addr(interface: Interface, has: str, kind: str = "") -> None:
+    """Raise HostError if a device has a MAC address and its interface does not name one, or the other way round.
+
+    `has`: that of the device, "" for none. `kind`: that of the device, in words.
+    """
+    if interface.hw_addr and not has:
+        message = f"{interface.device} has no MAC address{kind}; remove hwAddr from interface {interface.name}"
+        raise HostError(message, path=("hwAddr",))
+    if has and not interface.hw_addr:
+        advice = f"interface {interface.name} has to name it, or another one, as its hwAddr"
+        raise HostError(f"{interface.device} has the MAC address {has}; {advice}", path=("hwAddr",))
+
+
 def missing(interface: Interface, hint: str = "") -> HostError:
     """Return the error that the device of an interface does not exist; `hint` follows the advice to create it."""
     needed = f"{interface.device}: no such device on this host, which interface {interface.name} needs"

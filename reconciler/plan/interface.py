@@ -18,7 +18,7 @@ from reconciler.model.sandbox import DriverAddress, KataAddress, LibvirtAddress,
 from reconciler.operations.interface import RenameInterface, SetLink
 from reconciler.operations.segment import Network, Segment, Settings
 from reconciler.plan import altnames, made
-from reconciler.plan.device import about
+from reconciler.plan.device import about, check_hw_addr
 from reconciler.plan.sysctl import SysctlPlan, set_up
 from reconciler.values import dataclass, field, replace
 
@@ -142,6 +142,8 @@ def plan_links(
     for pair in staying:
         if pair not in again:
             with about(pair[1], wanted):
+                if not pair[1].made:
+                    check_hw_addr(pair[1], pair[0].hw_addr)
                 hosts.of(pair[1]).check(pair[1])
             if pair not in kept:
                 plan.early.append(Settings(tuple(sysctls.of_nics.get(pair[1].device, ()))))

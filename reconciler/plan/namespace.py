@@ -12,7 +12,7 @@ from reconciler.model.sandbox import AttachableDevice, NetnsAddress, Surrounding
 from reconciler.operations.interface import AttachInterface, DetachInterface, SetLink
 from reconciler.operations.segment import Moves, Segment
 from reconciler.plan import altnames
-from reconciler.plan.device import check_elsewhere, missing
+from reconciler.plan.device import check_elsewhere, check_hw_addr, missing
 from reconciler.plan.sysctl import new_sysctls, set_up
 from reconciler.values import replace
 from reconciler.wording import quote
@@ -35,7 +35,7 @@ class NamespaceHost:
         attach = AttachInterface(
             host_name=device.name, namespace=self._address.shell_word, name=interface.name, origin=device.origin
         )
-        hw_addr = None if device.kind in _FIXED_ADDRESS_KINDS else interface.hw_addr
+        hw_addr = None if device.kind in _FIXED_ADDRESS_KINDS else interface.hw_addr or None
         master = interface.master or None
         up = SetLink(
             name=interface.name,
@@ -117,12 +117,7 @@ def _check_device(interface: Interface, device: AttachableDevice) -> None:
     check_queues(interface, device.queues)
     check_mtu(interface, device.mtus)
     kind = f" (it is of kind {device.kind})" if device.kind else ""
-    if not device.ethernet:
-        raise HostError(
-            f"{interface.device} has no Ethernet MAC address{kind}, so interface {interface.name} cannot have it; "
-            "give it a TAP, a veth or another Ethernet device",
-            path=("device",),
-        )
+    check_hw_addr(interface, device.origin.hw_addr, kind)
     if device.kind in _FIXED_ADDRESS_KINDS and device.origin.hw_addr != interface.hw_addr:
         raise HostError(
             f"{interface.device} cannot change its MAC address{kind}; "

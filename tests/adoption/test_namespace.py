@@ -358,7 +358,7 @@ tuntap add tun7 mode tun
 OTHER_WORDS = {
     "interfaces: eth1: no manifest can express its address 203.0.113.130/32 brd 203.0.113.131",
     "interfaces: br0: no manifest can express its ageingTime 6004",
-    "interfaces: tun7: it has no Ethernet MAC address",
+    "interfaces: tun7: nothing proves that it is a device of this host: a program in the sandbox could have made it, ",
     "neighbours: proxy 192.0.2.79 dev eth1: its interface is left out",
     "routes: 10.0.0.0/8 table 101 nexthop via 192.0.2.1 dev eth0 weight 2 nexthop via 198.51.100.1 dev eth1 weight 1: ",
     "routes: default via 198.51.100.1 dev eth1: its interface is left out",

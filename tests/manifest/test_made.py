@@ -12,6 +12,7 @@ from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
 
 NIC = {"name": "eth0", "device": "tap0", "hwAddr": "02:42:20:6f:a3:69", "mtu": 1500}
+TUN = {"name": "tun0", "device": "tun0", "mtu": 1500}
 
 
 def vlan(name: str, link: str, number: int = 7, **fields: Any) -> dict[str, Any]:
@@ -84,6 +85,20 @@ WRONG: list[tuple[str, list[dict[str, Any]], list[str]]] = [
         "a VLAN on a VRF",
         [named("red", "vrf"), vlan("v", "red")],
         ["interfaces[1].vlan.link: red is a VRF, which carries no frames of a vlan"],
+    ),
+    (
+        "a VLAN and a bridge on devices without MAC addresses, and a VRF",
+        [
+            TUN | {"master": "br0"},
+            TUN | {"name": "tun1", "device": "tun1", "master": "red"},
+            vlan("v", "tun1"),
+            named("br0", "bridge"),
+            named("red", "vrf"),
+        ],
+        [
+            "interfaces[0].master: tun0 has no hwAddr, and a bridge takes no port without a MAC address",
+            "interfaces[2].vlan.link: tun1 has no hwAddr, so it carries no frames of a vlan",
+        ],
     ),
     (
         "a macvlan on a macvlan",

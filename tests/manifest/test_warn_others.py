@@ -12,6 +12,7 @@ from reconciler.model.derived import derived_routes
 from reconciler.model.interface import LinkState
 from reconciler.model.route import Route
 from reconciler.model.sandbox import Surroundings
+from reconciler.values import replace
 from tests.plan.sandboxes import found, hop, nic, route, wanted
 
 ETH0 = nic("eth0", "192.0.2.2/24", "2001:db8::2/64")
@@ -70,6 +71,9 @@ def test_the_state_of_a_link(state: LinkState, words: str) -> None:
 def test_a_link_that_is_so_by_nature() -> None:
     state = READY._replace(arp=False, multicast=False, broadcast="ff:ff:ff:ff:ff:ff")
     assert told(state=state, kinds={ETH0.device: "dummy"}) == []
+    bare = state._replace(broadcast="0a:00:00:02", generation="other")
+    around = found([ETH0], states={ETH0.device: bare}).around
+    assert list(others.warnings(wanted([replace(ETH0, hw_addr="")]), around)) == []
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,7 @@ ROWS = [
     Row(
         "device without a MAC address",
         "excellent",
-        "6:11: interfaces[0].device: {tun} has no Ethernet MAC address (it is of kind tun), so interface eth0 "
-        "cannot have it; give it a TAP, a veth or another Ethernet device",
+        "8:11: interfaces[0].hwAddr: {tun} has no MAC address (it is of kind tun); remove hwAddr from interface eth0",
         device="{tun}",
     ),
     Row(

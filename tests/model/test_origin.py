@@ -23,7 +23,7 @@ ALIASES = st.text(max_size=ALIAS_MAX) | st.text(alphabet="é東🌐", min_size=4
 def origins(draw: st.DrawFn) -> Origin:
     return Origin(
         device=draw(NAMES),
-        hw_addr=draw(st.binary(min_size=6, max_size=6)).hex(":"),
+        hw_addr=draw(st.just(b"") | st.binary(min_size=6, max_size=6)).hex(":"),
         mtu=draw(st.integers(46, 65535)),
         alias=draw(ALIASES),
     )
@@ -61,6 +61,7 @@ def test_the_longest_mark_itself_fits(origin: Origin) -> None:
     ("origin", "alias"),
     [
         (ORIGIN, MARK),
+        (replace(ORIGIN, hw_addr=""), "reconciler: device=tap-test mtu=1500"),
         (replace(ORIGIN, alias="uplink of web-1"), f"{MARK} alias=uplink of web-1"),
         (replace(ORIGIN, alias=" alias=\nmtu=1"), f"{MARK} alias= alias=\nmtu=1"),
         (replace(ORIGIN, alias=MARK), f"{MARK} alias={MARK}"),

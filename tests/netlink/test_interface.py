@@ -99,7 +99,7 @@ def test_links_are_what_ip_says(network: str, open_engine: OpenEngine) -> None:
         Link(
             index=link["ifindex"],
             name=link["ifname"],
-            hw_addr=link["address"],
+            hw_addr=link["address"] if link["link_type"] == "ether" else "",
             mtu=link["mtu"],
             up="UP" in link["flags"],
             carrier="LOWER_UP" in link["flags"],
@@ -117,7 +117,8 @@ def test_links_are_what_ip_says(network: str, open_engine: OpenEngine) -> None:
             ethernet=link["link_type"] == "ether",
             mtus=(link["min_mtu"], link["max_mtu"]),
             state=LinkState(
-                ipv6=any(address["scope"] == "link" for address in link["addr_info"]) or "LOOPBACK" in link["flags"],
+                ipv6=any(address["scope"] == "link" for address in link["addr_info"]),
+                generation="eui64" if link["link_type"] == "ether" else "other",
                 arp="NOARP" not in link["flags"],
                 multicast="MULTICAST" in link["flags"],
                 broadcast=link["broadcast"],
@@ -150,7 +151,8 @@ def lying_on(namespace: str) -> list[tuple[dict[str, Any], int]]:
 def pyroute2_state(told: Any, values: dict[str, Any]) -> LinkState:
     ipv6 = dict(dict(values["IFLA_AF_SPEC"]["attrs"])["AF_INET6"]["attrs"])
     return LinkState(
-        ipv6=bool(ipv6["IFLA_INET6_FLAGS"] & READY) and bool(told["flags"] & UP),
+        ipv6=bool(ipv6["IFLA_INET6_FLAGS"] & READY) and bool(told["flags"] & UP) and told["ifi_type"] == ARPHRD_ETHER,
+        generation="eui64" if told["ifi_type"] == ARPHRD_ETHER else "other",
         arp=not told["flags"] & NOARP,
         multicast=bool(told["flags"] & MULTICAST),
         broadcast=values["IFLA_BROADCAST"],
@@ -166,7 +168,7 @@ def test_links_are_what_pyroute2_says(network: str, open_engine: OpenEngine) -> 
             Link(
                 index=told["index"],
                 name=values["IFLA_IFNAME"],
-                hw_addr=values["IFLA_ADDRESS"],
+                hw_addr=values["IFLA_ADDRESS"] if told["ifi_type"] == ARPHRD_ETHER else "",
                 mtu=values["IFLA_MTU"],
                 up=bool(told["flags"] & UP),
                 carrier=bool(told["flags"] & LOWER_UP),

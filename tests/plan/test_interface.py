@@ -285,6 +285,22 @@ def test_a_device_goes_to_the_namespace_of_the_driver(driver: NetnsAddress, word
     assert operation.namespace == word
 
 
+@pytest.mark.parametrize(("wished", "there"), [(mac(1), ""), ("", mac(9))])
+def test_an_interface_has_a_mac_address_if_its_device_has_one(wished: str, there: str) -> None:
+    """Before it is given, and as long as it is there."""
+    wish = replace(nic("eth0", device="tap1"), hw_addr=wished)
+    host = AttachableDevice(name="tap1", queues=1, origin=Origin(device="tap1", hw_addr=there, mtu=1500))
+    for around in (found(devices={"tap1": host}), found([replace(wish, hw_addr=there)])):
+        with pytest.raises(HostError) as caught:
+            plan(wanted([wish]), around)
+        assert caught.value.path == ("interfaces", 0, "hwAddr")
+        assert str(caught.value) == (
+            f"tap1 has the MAC address {there}; interface eth0 has to name it, or another one, as its hwAddr"
+            if there
+            else "tap1 has no MAC address; remove hwAddr from interface eth0"
+        )
+
+
 def test_a_device_that_the_host_lacks_is_the_hosts_error() -> None:
     with pytest.raises(HostError) as caught:
         plan(wanted([nic("eth0", device="tap1")]), found(devices={}))

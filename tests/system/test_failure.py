@@ -25,7 +25,6 @@ from tests.monitor import monitored_routes
 from tests.system.box import Box, errors, nic
 
 # Nothing in a manifest can tell that the kernel has no source address like this: the section of NICs is absent.
-ADVICE = "give it a TAP, a veth or another Ethernet device"
 REFUSED = {"dest": "192.168.9.0/24", "gateway": "10.0.0.1", "device": "eth0", "source": "198.51.100.77"}
 
 
@@ -184,8 +183,8 @@ def test_a_nic_that_cannot_be_set_up_is_given_back_and_the_other_one_stays(
         (
             ("mode", "tun"),
             {},
-            "12:11: interfaces[1].device",
-            f"{{}} has no Ethernet MAC address (it is of kind tun), so interface eth0 cannot have it; {ADVICE}",
+            "13:11: interfaces[1].hwAddr",
+            "{} has no MAC address (it is of kind tun); remove hwAddr from interface eth0",
         ),
     ],
     ids=["MTU", "queues", "no MAC address"],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,9 @@ from tests.conftest import Kernel, ip
 from tests.system.box import Box, errors, nic
 from tests.watch.running import until
 
+# linux/if_tun.h.
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+
 
 def test_a_device_goes_back_as_it_was(box: Box, kernel: Kernel) -> None:
     device = kernel.tap()
@@ -31,6 +37,65 @@ def test_a_device_goes_back_as_it_was(box: Box, kernel: Kernel) -> None:
     assert subprocess.run(["ip", "link", "show", "dev", device], check=False, capture_output=True).returncode == 1
     box.apply(interfaces=[])
     assert ip("-o", "link", "show", "dev", device).partition(": ")[2] == before.partition(": ")[2]
+
+
+@contextmanager
+def in_use(tun: str) -> Iterator[None]:
+    """Open a TUN as a program does that makes a tunnel of it: it has a carrier."""
+    with open("/dev/net/tun", "r+b", buffering=0) as file:
+        fcntl.ioctl(file, TUNSETIFF, struct.pack("16sH22x", tun.encode(), IFF_TUN | IFF_NO_PI))
+        yield
+
+
+def test_a_device_without_a_mac_address_is_given_kept_and_returned(box: Box, kernel: Kernel) -> None:
+    tun = kernel.tap("mode", "tun")
+    ip("link", "set", "dev", tun, "mtu", "1300", "alias", "of the VPN", "txqueuelen", "77")
+    before = ip("-d", "-o", "link", "show", "dev", tun)
+    addresses = ["10.9.0.1/24", "fd09::1/64", {"address": "10.9.1.1", "peer": "10.9.2.1/32"}]
+    wishes: dict[str, Any] = {
+        "interfaces": [{"name": "vpn0", "device": tun, "mtu": 1400, "addresses": addresses}],
+        "neighbours": [{"address": "10.9.0.8", "device": "vpn0", "proxy": True}],
+        "routes": [
+            {"dest": "10.20.0.0/16", "device": "vpn0"},
+            {"dest": "2001:db8::/32", "gateway": "fd09::9", "device": "vpn0"},
+        ],
+    }
+    lost = [
+        "ip -6 route add 2001:db8::/32 via fd09::9 dev vpn0 metric 1024 proto 200",
+        "ip address add fd09::1/64 dev vpn0",
+        "ip link set dev vpn0 up",
+        "ip neigh replace proxy 10.9.0.8 dev vpn0 protocol 200",
+        "ip route add 10.20.0.0/16 dev vpn0 proto 200",
+    ]
+    broken = {
+        "link set vpn0 name vpn1": ["ip link set dev vpn1 name vpn0"],
+        "link set vpn0 mtu 1290": ["ip link set dev vpn0 mtu 1400"],
+        "link set vpn0 down": lost,
+        "address del 10.9.1.1 peer 10.9.2.1/32 dev vpn0": ["ip address add 10.9.1.1 peer 10.9.2.1/32 dev vpn0"],
+        "route del multicast ff00::/8 dev vpn0 table local": [
+            "ip -6 route add multicast ff00::/8 dev vpn0 table local metric 256 proto kernel"
+        ],
+    }
+    with in_use(tun):
+        box.apply(**wishes)
+        (link,) = json.loads(box.ip("-d", "-j", "address", "show", "dev", "vpn0"))
+        assert [link[key] for key in ("link_type", "mtu", "ifalias")] == [
+            "none",
+            1400,
+            f"reconciler: device={tun} mtu=1300 alias=of the VPN",
+        ]
+        found = {(each["local"], each.get("address"), each["prefixlen"]) for each in link["addr_info"]}
+        assert found >= {("10.9.0.1", None, 24), ("fd09::1", None, 64), ("10.9.1.1", "10.9.2.1", 32)}
+        # The kernel has made it of a secret.
+        assert [each["stable-privacy"] for each in link["addr_info"] if each["scope"] == "link"] == [True]
+        state = box.state()
+        for command, expected in broken.items():
+            box.ip(*command.split())
+            assert sorted(box.diff(**wishes)) == expected, command
+            box.apply(**wishes)
+            assert box.state() == state, command
+    box.apply("--allow-delete", "all", interfaces=[], neighbours=[], routes=[])
+    assert ip("-d", "-o", "link", "show", "dev", tun).partition(": ")[2] == before.partition(": ")[2]
 
 
 ALIASES = ["uplink", "", "reconciler: device=tap-of-others hwaddr=02:00:00:00:00:09 mtu=1400", "é" * 100]

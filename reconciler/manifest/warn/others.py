@@ -52,7 +52,8 @@ def _interfaces(sandbox: Sandbox, around: Surroundings) -> Iterator[Finding]:
 
 def _link_words(interface: Interface, state: LinkState, managed: Sequence[str], *, is_quiet: bool) -> Iterator[str]:
     set_ = f"ip link set dev {interface.name}"
-    if not is_quiet:
+    # A device without MAC addresses has none of these, and needs none of them.
+    if not is_quiet and interface.has_mac:
         if not state.arp and "arp" not in dict(interface.attributes):
             yield f"neither sends nor answers ARP; set it there: {set_} arp on"
         if not state.multicast:
@@ -63,6 +64,8 @@ def _link_words(interface: Interface, state: LinkState, managed: Sequence[str], 
         yield f"is a port of {state.master}, which gets its packets; take it out there: {set_} nomaster"
     if state.held:
         yield f"has no carrier because of protodown; set it there: {set_} protodown off"
+    if not interface.has_mac:
+        return
     has_link_local = any(map(is_link_local, (*managed, *(each.address for each in interface.addresses))))
     if state.generation == "none" or (state.ipv6 and state.generation != "eui64" and not has_link_local):
         yield f"gets no link-local address; set it there: {set_} addrgenmode eui64"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from tests.manifest.texts import Row, manifest, with_nic
+from tests.manifest.texts import Row, manifest, nic, with_nic
 
 LINK = "an interface name: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 NAME = "the name of the interface in the sandbox: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 DEVICE = "the name of the device on the host: 1 to 15 letters, digits, '_', '-' and '.', the first a letter"
 INTERFACE = (
-    "an interface: a mapping with name, and with device, hwAddr and mtu, or one of vlan, bridge, bond, vrf, macvlan "
-    "and dummy"
+    "an interface: a mapping with name, and with device, mtu and mostly hwAddr, or one of vlan, bridge, bond, vrf, "
+    "macvlan and dummy"
 )
 MAC = "a unicast MAC address such as 02:42:20:6f:a3:69"
+NO_MAC = "missing; expected a unicast MAC address: only a network namespace takes a device without one"
 MTU = "an MTU from 46 to 9600 bytes"
 QUEUES = "a number of queues from 0 to 256; 0 means a single queue"
 SOCKET = (
@@ -31,7 +32,7 @@ ROWS: list[Row] = [
         [
             (
                 'bad.yaml:5:3: interfaces[0]: "eth0" is text; expected an interface: a mapping with name,'
-                " and with device, hwAddr and mtu, or one of vlan, bridge, bond, vrf, macvlan and dummy, "
+                " and with device, mtu and mostly hwAddr, or one of vlan, bridge, bond, vrf, macvlan and dummy, "
                 "such as {name: eth0, device: tap-web-1, hwAddr: "
                 '"02:42:20:6f:a3:69", mtu: 1500, addresses: [172.17.0.7/16]}'
             )
@@ -43,7 +44,7 @@ ROWS: list[Row] = [
         [
             (
                 "bad.yaml:5:2: interfaces[0]: nothing is given; expected an interface: a mapping with "
-                "name, and with device, hwAddr and mtu, or one of vlan, bridge, bond, vrf, macvlan and dummy, "
+                "name, and with device, mtu and mostly hwAddr, or one of vlan, bridge, bond, vrf, macvlan and dummy, "
                 "such as {name: eth0, device: tap-web-1, hwAddr: "
                 '"02:42:20:6f:a3:69", mtu: 1500, addresses: [172.17.0.7/16]}'
             )
@@ -60,13 +61,19 @@ ROWS: list[Row] = [
         [
             f"bad.yaml:5:3: interfaces[0].name: missing; expected {NAME}",
             f"bad.yaml:5:3: interfaces[0].device: missing; expected {DEVICE}",
-            f"bad.yaml:5:3: interfaces[0].hwAddr: missing; expected {MAC}",
             f"bad.yaml:5:3: interfaces[0].mtu: missing; expected {MTU}",
         ],
     ),
     ("no name", with_nic("name"), [f"bad.yaml:5:3: interfaces[0].name: missing; expected {NAME}"]),
     ("no device", with_nic("device"), [f"bad.yaml:5:3: interfaces[0].device: missing; expected {DEVICE}"]),
-    ("no hwAddr", with_nic("hwAddr"), [f"bad.yaml:5:3: interfaces[0].hwAddr: missing; expected {MAC}"]),
+    *(
+        (
+            f"no hwAddr in a {driver.partition(':')[0]}",
+            manifest(f"driver: {{{driver}}}", nics=[nic("hwAddr", "addresses: [10.0.0.2/24]")]),
+            [f"bad.yaml:5:3: interfaces[0].hwAddr: {NO_MAC}"],
+        )
+        for driver in ("vm: {name: web-1}", "libvirt: {domain: web-1}", "kata: {id: web-1}")
+    ),
     ("no mtu", with_nic("mtu"), [f"bad.yaml:5:3: interfaces[0].mtu: missing; expected {MTU}"]),
     (
         "misspelt hwAddr",

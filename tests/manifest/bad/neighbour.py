@@ -45,6 +45,13 @@ ROWS: list[Row] = [
         with_neighbour("device"),
         ["bad.yaml:11:3: neighbours[0].device: missing; expected the name of an interface in the sandbox"],
     ),
+    (
+        "neighbour on a device without MAC addresses",
+        manifest(
+            nics=[nic("hwAddr")], neighbours=[neighbour(), neighbour("address: 10.0.0.9", "hwAddr", "proxy: true")]
+        ),
+        ["bad.yaml:11:11: neighbours[0].device: eth0 has no hwAddr, so no neighbour there has one"],
+    ),
     ("neighbour without hwAddr", with_neighbour("hwAddr"), [f"bad.yaml:11:3: neighbours[0].hwAddr: {MAC}"]),
     (
         "no proxy and no hwAddr",
