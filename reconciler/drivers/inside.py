@@ -335,7 +335,9 @@ class _Nic(NamedTuple):
 def _unusual(link: Link) -> Attributes:
     """Return the unusual attributes of a link that no manifest wants, without an alias of ours."""
     is_ours = Origin.from_alias(link.alias) is not None
-    return tuple(each for each in unusual(link.attributes) if not (is_ours and each[0] == "alias"))
+    # No ARP is unusual only where there are MAC addresses to ask for.
+    left_out = [*["alias"] * is_ours, *["arp"] * (not link.ethernet)]
+    return tuple(each for each in unusual(link.attributes) if each[0] not in left_out)
 
 
 def _made(link: Link, below: str) -> Made:

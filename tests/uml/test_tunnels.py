@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from reconciler.manifest.dump import dump
 from tests.uml import Uml
@@ -91,6 +92,9 @@ def test_tunnels_are_given_kept_adopted_and_returned(host: Uml) -> None:
     before = host.output("ip", "-d", "link", "show")
     assert host.reconciler("apply", path).status == 0
     assert commands(host, path) == []
+    # No ARP is usual there.
+    shown = yaml.load(host.reconciler("show", path).stdout, yaml.CBaseLoader)["interfaces"]
+    assert [each["name"] for each in shown if "arp" in each] == []
     found = links(host)
     for device, (name, _, kind) in TUNNELS.items():
         link = found[name]
