@@ -54,6 +54,8 @@ write_policy(
     FILE,
     namespaces={"folders": ["/run/netns", _TEMPORARY]},
     sockets=["/run", _TEMPORARY],
+    # The TUNs that Kernel.tap makes.
+    physicalDevices={"*": ["r[0-9]*x*t*"]},
     runtimes=["/usr/bin/kata-runtime", _RUNTIME, "/bin/false", "/nowhere/kata-runtime"],
 )
 # As of a command that may plug in what it needs to reach a machine.

@@ -18,7 +18,7 @@ from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.inside import Inside, OwnedLink
 from reconciler.drivers.lock import SandboxLock, of_namespace, refuse_waiting
 from reconciler.drivers.reach import open_namespace
-from reconciler.manifest.allow import refuse_physical
+from reconciler.manifest.allow import refuse_way_out
 from reconciler.model.interface import Interface, Origin, given
 from reconciler.model.policy import Policy
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
@@ -136,9 +136,10 @@ class NetnsDriver:
         observed = self._inside.observe(desired, links, owned, quick=quick)
         devices = home.attachable([device for device in wishes if device not in ours or device in taken])
         for index, wish in enumerate(wanted):
-            physical = taken[wish.device].physical if wish.device in taken else False
-            if physical or (wish.device in devices and devices[wish.device].physical):
-                refuse_physical(self._policy, desired.id, index, wish.device)
+            link, device = taken.get(wish.device), devices.get(wish.device)
+            physical = bool((link and link.physical) or (device and device.physical))
+            if physical or (link and not link.ethernet) or (device and not device.origin.hw_addr):
+                refuse_way_out(self._policy, desired.id, index, wish.device, physical=physical)
         around = replace(
             observed.around,
             devices=devices,

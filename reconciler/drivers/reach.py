@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 
 from reconciler.errors import HostError, RefusedError, SandboxGoneError
 from reconciler.manifest import trusted
-from reconciler.manifest.allow import canonical, check, line_for_folder, process_of, refuse_physical
+from reconciler.manifest.allow import canonical, check, line_for_folder, process_of, refuse_way_out
 from reconciler.manifest.files import identity
 from reconciler.manifest.whereabouts import OWN, start_of
 from reconciler.model.policy import Policy
@@ -221,7 +221,7 @@ def refuse_physical_devices(desired: Sandbox, policy: Policy) -> None:
         for index, wish in enumerate(desired.interfaces):
             link = None if wish.vhost_user_socket or wish.made else host.link(wish.device)
             if link and link.physical:
-                refuse_physical(policy, desired.id, index, wish.device)
+                refuse_way_out(policy, desired.id, index, wish.device, physical=True)
 
 
 def _no_program(address: KataAddress) -> HostError:

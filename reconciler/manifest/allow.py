@@ -56,10 +56,14 @@ def refusals(sandbox: Sandbox, policy: Policy) -> list[Finding]:
     return _worded(needs, policy)
 
 
-def refuse_physical(policy: Policy, sandbox: str, index: int, device: str) -> None:
-    """Raise NotAllowedError if a sandbox may not have a device with hardware behind it, its interface `index`."""
+def refuse_way_out(policy: Policy, sandbox: str, index: int, device: str, *, physical: bool) -> None:
+    """Raise NotAllowedError if a sandbox may not have a device that may be the host's own, its interface `index`.
+
+    `physical`: there is hardware behind it. If not, it has no MAC address, as the TUN of a VPN.
+    """
     if not permits(policy.physical_devices, sandbox, device):
-        what = f"{device} is a physical device of this host, and sandbox {sandbox} may not have it"
+        kind = "a physical device of this host" if physical else "a device of this host without a MAC address"
+        what = f"{device} is {kind}, and sandbox {sandbox} may not have it"
         wider = partial(_with_physical_device, sandbox, device)
         (found,) = _worded([_Need(("interfaces", index, "device"), what, "physicalDevices", wider)], policy)
         raise NotAllowedError([(found.path, found.message)])

@@ -33,11 +33,11 @@ class Policy:
 
     `file`: what the operator changes to allow more. `lines`: the first and the last line of each field in it, from 1,
     without those that it lacks. `processes`: whether a namespace may be that of a process. `vsock`: ranges of CIDs of
-    machines. `physical_devices`: devices of `devices` that may have hardware behind them. `rules_files`: folders of
-    files of rules besides those that hold the manifests. `libvirt_uris`: exactly these, and `libvirt_domains` of them,
-    by the name or UUID in the manifest. `push`: patterns of the IDs of sandboxes into whose machines our agent may be
-    pushed. `host_checks`: networks that checks of manifests may reach from the host. `may_push`: whether this run
-    pushes; it is no field of the file, but up to the command and its options.
+    machines. `physical_devices`: devices of `devices` that may have hardware behind them, or no MAC address.
+    `rules_files`: folders of files of rules besides those that hold the manifests. `libvirt_uris`: exactly these, and
+    `libvirt_domains` of them, by the name or UUID in the manifest. `push`: patterns of the IDs of sandboxes into whose
+    machines our agent may be pushed. `host_checks`: networks that checks of manifests may reach from the host.
+    `may_push`: whether this run pushes; it is no field of the file, but up to the command and its options.
     """
 
     file: str = POLICY_FILE

@@ -437,6 +437,26 @@ def test_a_nic_of_the_host_is_not_given_away(
     assert f"ip link set dev {device} netns" in capsys.readouterr().out
 
 
+def test_nor_is_a_device_that_may_be_its_vpn(
+    kernel: Kernel, tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = kernel.tap("mode", "tun")
+    nic = {"name": "vpn0", "device": device, "mtu": 1500, "addresses": ["10.9.0.2/24"]}
+    file = write(tmp_path / "m.yaml", {"netns": {"name": kernel.namespace()}}, interfaces=[nic])
+    for command in ("diff", "apply"):
+        assert main([command, file]) == 3
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.partition(": interfaces")[2] == (
+            f"[0].device: {device} is a device of this host without a MAC address, and sandbox web-1 may not have it; "
+            f"to allow it, add to {policy}: physicalDevices: {{web-1: [{device}]}}"
+        )
+    obey(line, policy)
+    assert main(["apply", file]) == 0
+    # What is there stays.
+    policy.unlink()
+    assert main(["diff", file]) == 0
+
+
 def test_nor_by_a_runtime(evil: Path, policy: Path, root: None, capsys: pytest.CaptureFixture[str]) -> None:
     nic = NIC | {"device": physical(), "addresses": ["10.0.0.2/16"]}
     write_policy(policy, runtimes=[str(evil)])

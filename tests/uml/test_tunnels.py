@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from reconciler.manifest.dump import dump
-from tests.uml import Uml
+from tests.uml import Ran, Uml
 
 # On the host, in the sandbox; how it is made, and what `ip` calls its link.
 TUNNELS = {
@@ -20,6 +20,8 @@ TUNNELS = {
     "h-gre": ("gre1", "gre local 192.0.2.1", "gre"),
     "h-ip6": ("ip6-1", "ip6tnl local 2001:db8::1 remote 2001:db8::2", "tunnel6"),
 }
+# One that is adopted is named by its sandbox.
+DEVICES = {"tunnels": ["h-*", "tunnels-*"]}
 BROKEN = """
 link set ipip0 down
 link set sit2 down
@@ -70,6 +72,13 @@ def commands(host: Uml, path: str) -> list[str]:
     return sorted(each["command"] for each in box["operations"])
 
 
+def run(host: Uml, *words: str) -> Ran:
+    """Run a command under a policy that allows these devices; it has to succeed."""
+    ran = host.reconciler(*words, "--policy", host.file("policy.yaml", dump([{"physicalDevices": DEVICES}])))
+    assert ran.status == 0, ran
+    return ran
+
+
 def links(host: Uml) -> dict[str, dict[str, Any]]:
     listed = json.loads(host.output("ip", "-n", "tunnels", "-d", "-j", "address", "show"))
     return {each["ifname"]: each for each in listed}
@@ -90,10 +99,10 @@ def test_tunnels_are_given_kept_adopted_and_returned(host: Uml) -> None:
     red = {"name": "red", "vrf": {"table": 100}}
     path = host.file("tunnels.yaml", manifest(*interfaces, red, routes=routes))
     before = host.output("ip", "-d", "link", "show")
-    assert host.reconciler("apply", path).status == 0
+    run(host, "apply", path)
     assert commands(host, path) == []
     # No ARP is usual there.
-    shown = yaml.load(host.reconciler("show", path).stdout, yaml.CBaseLoader)["interfaces"]
+    shown = yaml.load(run(host, "show", path).stdout, yaml.CBaseLoader)["interfaces"]
     assert [each["name"] for each in shown if "arp" in each] == []
     found = links(host)
     for device, (name, _, kind) in TUNNELS.items():
@@ -105,7 +114,7 @@ def test_tunnels_are_given_kept_adopted_and_returned(host: Uml) -> None:
         ]
     host.output("ip", "-n", "tunnels", "-batch", host.file("broken", BROKEN))
     assert commands(host, path) == REPAIRED
-    assert host.reconciler("apply", path).status == 0
+    run(host, "apply", path)
     assert commands(host, path) == []
     again = links(host)
     for name, link in found.items():
@@ -113,7 +122,7 @@ def test_tunnels_are_given_kept_adopted_and_returned(host: Uml) -> None:
         one, other = ({each["local"] for each in listed["addr_info"]} for listed in (link, again[name]))
         assert one == other, name
     none = host.file("none.yaml", manifest(routes=[]))
-    assert host.reconciler("apply", "--allow-delete", "all", none).status == 0
+    run(host, "apply", "--allow-delete", "all", none)
     assert host.output("ip", "-d", "link", "show") == before
 
 
@@ -128,9 +137,9 @@ def test_a_tunnel_is_adopted_if_its_packets_leave_by_the_host(host: Uml) -> None
     own = "nothing proves that it is a device of this host: a program in the sandbox could have made it"
     assert ran.stderr.startswith(f"tunnels: left out: interfaces: own: {own}, as its other end is there as well"), ran
     path = host.file("live.yaml", ran.stdout)
-    assert host.reconciler("apply", "--adopt", path).status == 0
+    run(host, "apply", "--adopt", path)
     none = host.file("none.yaml", manifest())
-    assert host.reconciler("apply", "--allow-delete", "all", none).status == 0
+    run(host, "apply", "--allow-delete", "all", none)
     # Each by the name that the manifest has for it.
     kinds = [each["link_type"] for each in json.loads(host.output("ip", "-j", "link", "show")) if each["mtu"] == 1480]
     assert sorted(kinds) == sorted(kind for _, _, kind in TUNNELS.values())
