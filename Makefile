@@ -23,7 +23,8 @@ USER_ID := $(shell id -u)
 # The program of Debian's package, without its service, which would run for good. One that is installed already does.
 ETCD := $(if $(shell command -v etcd),,.etcd/usr/bin/etcd)
 # A Linux that is a process, and what tests run there that this host may lack (tests/uml).
-UML := user-mode-linux busybox-static ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0
+UML := user-mode-linux busybox-static ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0 conntrack libnetfilter-conntrack3 \
+	libnfnetlink0 libmnl0
 # What the demo of a fleet needs.
 FLEET := ip:iproute2 unshare:util-linux git:git
 # What the demo needs: another user than root sees the part without a machine.
@@ -39,7 +40,7 @@ help: ## print this list
 
 venv: $(VENV)/.complete ## install reconciler in .venv, as any user
 
-setup: venv system $(ETCD) .uml/usr/bin/linux.uml ## install what the other targets need: a virtual environment and Debian packages
+setup: venv system $(ETCD) .uml/usr/bin/linux.uml .uml/usr/sbin/conntrack ## install what the other targets need: a virtual environment and Debian packages
 
 demo: venv ## show the main job in a namespace, and for root in a real virtual machine with a real TAP
 	$(call install,$(DEMO))
@@ -184,8 +185,8 @@ endef
 .etcd/usr/bin/etcd:
 	$(call unpack,.etcd,etcd-server)
 
-# The kernel of the package is what comes last: with it, all is there.
-.uml/usr/bin/linux.uml:
+# The kernel of the package is what comes last: with it, all is there. What is missing from an older folder is made anew.
+.uml/usr/bin/linux.uml .uml/usr/sbin/conntrack &:
 	$(call unpack,.uml,$(UML))
 
 .PHONY: packagers

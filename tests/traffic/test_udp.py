@@ -13,7 +13,6 @@ import pytest
 
 from reconciler.values import dataclass
 from tests.ipvs.place import MachineTable
-from tests.machine import Guest
 from tests.traffic.process import kill_at, waiting
 from tests.traffic.world import S1, S2, S3, VIP, World, servers
 from tests.watch.running import until
@@ -23,12 +22,6 @@ FTP = {"tcp": f"{VIP}:21", "servers": servers(S3)}
 TCP = {"tcp": f"{VIP}:80", "scheduler": "rr", "servers": servers(S2, S3)}
 # The kernel remembers flows for minutes, those of other tests too.
 _ports = itertools.count(5300)
-
-
-@pytest.fixture(scope="module")
-def machine(guest: Guest) -> Guest:
-    """A guest of QEMU, which has `conntrack`."""
-    return guest
 
 
 @dataclass

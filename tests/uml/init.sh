@@ -18,7 +18,7 @@ for each in run etc/reconciler var/lib/reconciler; do
 done
 /busybox pivot_root . mnt/first
 # The programs that the host may lack, with their libraries. The kernel loads modules by the same `modprobe`.
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PACKAGES/sbin:$PACKAGES/bin
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PACKAGES/sbin:$PACKAGES/bin:$PACKAGES/usr/sbin
 export LD_LIBRARY_PATH=$PACKAGES/lib/x86_64-linux-gnu:$PACKAGES/usr/lib/x86_64-linux-gnu
 ln -s $PACKAGES/bin/busybox /run/modprobe
 ln -s /run/modprobe /usr/sbin/modprobe 2>/dev/null
