@@ -362,8 +362,8 @@ def uml(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Uml]:
 
 @pytest.fixture(scope="session")
 def machine(root: None, request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """User-mode Linux with our agent. If another kernel than its own is asked for, a guest with that."""
-    if USUAL.kernel != KERNEL:
+    """User-mode Linux with our agent. If another kernel than its own is asked for, or a guest runs already, a guest."""
+    if USUAL.kernel != KERNEL or GUEST in os.environ:
         yield request.getfixturevalue("guest")
         return
     system = request.getfixturevalue("uml")

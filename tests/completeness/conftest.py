@@ -11,6 +11,7 @@ from tests.completeness.worlds import Machine, Namespace, Table
 from tests.conftest import Kernel, ip
 from tests.ipvs import place
 from tests.machine import Guest
+from tests.machine import Machine as AnyMachine
 from tests.system.box import make_box
 from tests.vm.vm import Vm
 
@@ -21,7 +22,7 @@ def namespace(kernel: Kernel, tmp_path: Path) -> Namespace:
 
 
 @pytest.fixture
-def machine(guest: Guest, kernel: Kernel, tmp_path: Path) -> Iterator[Machine]:
+def plugged(guest: Guest, kernel: Kernel, tmp_path: Path) -> Iterator[Machine]:
     names = {"DEVICE": kernel.tap(), "MULTIQUEUE": kernel.tap("multi_queue"), "SOCKET": str(tmp_path / "vhost.sock")}
     for device in (names["DEVICE"], names["MULTIQUEUE"]):
         ip("link", "set", "dev", device, "up")
@@ -31,8 +32,14 @@ def machine(guest: Guest, kernel: Kernel, tmp_path: Path) -> Iterator[Machine]:
     made.empty()
 
 
+@pytest.fixture(scope="module")
+def _table(machine: AnyMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
+    reached = place.MachineTable("vm", guest=machine, folder=tmp_path_factory.mktemp("vm"))
+    with reached.begun():
+        yield Table(reached)
+
+
 @pytest.fixture
-def table(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
-    vm = place.Vm("vm", guest=guest, folder=tmp_path_factory.mktemp("vm"))
-    with vm.begun():
-        yield Table(vm)
+def table(_table: Table) -> Iterator[Table]:
+    yield _table
+    _table.empty()

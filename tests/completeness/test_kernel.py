@@ -67,12 +67,12 @@ def test_a_namespace_has_what_the_manifest_says(namespace: Namespace, row: Row) 
 
 
 @pytest.mark.parametrize("row", PLUGGED, ids=lambda row: row.id)
-def test_a_machine_has_what_the_manifest_says(machine: Machine, kernel: Kernel, row: Row) -> None:
+def test_a_machine_has_what_the_manifest_says(plugged: Machine, kernel: Kernel, row: Row) -> None:
     with ExitStack() as stack:
         if row.field == "vhost_user_socket":
-            stack.enter_context(running(machine.vm.file.with_name("vhost.sock"), kernel.veth()[1]))
-        check(machine, row)
-        machine.empty()
+            stack.enter_context(running(plugged.vm.file.with_name("vhost.sock"), kernel.veth()[1]))
+        check(plugged, row)
+        plugged.empty()
 
 
 @pytest.mark.parametrize("row", BALANCED, ids=lambda row: row.id)

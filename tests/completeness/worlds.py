@@ -1,4 +1,4 @@
-"""Where rows are tried: a namespace of this host, and a virtual machine for IPVS and for what is plugged."""
+"""Where rows are tried: a namespace of this host, the table of a machine, and a QEMU guest for what is plugged."""
 
 from __future__ import annotations
 
@@ -142,9 +142,9 @@ class Machine(World):
 
 @dataclass
 class Table(World):
-    """The IPVS table of a virtual machine."""
+    """The IPVS table of a machine."""
 
-    vm: place.Vm
+    vm: place.MachineTable
 
     def write(self, sections: Data) -> str:
         return self.vm.manifest(**sections["ipvs"])
@@ -170,8 +170,3 @@ class Table(World):
             "timeouts": tuple(readers.timeouts(run).values()),
             "sysctls": readers.sysctls(run),
         }
-
-
-def weights(vm: place.Vm) -> list[int]:
-    """Return the weights of all servers."""
-    return [server["weight"] for each in readers.services(vm.output) for server in each["servers"]]

@@ -29,7 +29,7 @@ from reconciler.values import dataclass
 from tests.allowed import POLICY, runtime
 from tests.conftest import Kernel, ip
 from tests.kata import limits
-from tests.machine import Guest
+from tests.machine import Guest, Machine
 
 MACS = [f"02:42:20:6f:a3:{number:02x}" for number in range(1, 17)]
 # From this kernel on a link is renamed while it is up.
@@ -258,13 +258,13 @@ class Box(SandboxPlace):
 class VmBox(SandboxPlace):
     """A virtual machine that runs, and is emptied after each test."""
 
-    def __init__(self, kernel: Kernel, file: Path, guest: Guest) -> None:
+    def __init__(self, kernel: Kernel, file: Path, guest: Machine) -> None:
         super().__init__(kernel, file)
         self._guest = guest
 
     @property
     def driver(self) -> dict[str, Any]:
-        return {"vm": {"name": self._guest.sandbox.name}}
+        return self._guest.driver
 
     @property
     def differences(self) -> Differences:
@@ -313,6 +313,8 @@ class VmBox(SandboxPlace):
 class DomainBox(VmBox):
     """A domain of libvirt."""
 
+    _guest: Guest
+
     @property
     def driver(self) -> dict[str, Any]:
         return {"libvirt": {"domain": self._guest.sandbox.name}}
@@ -339,6 +341,8 @@ class DomainBox(VmBox):
 
 class KataBox(VmBox):
     """The same machine, by the command line of kata-runtime: our own program, which has it."""
+
+    _guest: Guest
 
     @property
     def driver(self) -> dict[str, Any]:

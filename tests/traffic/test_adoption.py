@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from reconciler.cli import live
+from reconciler.model.sandbox import Sandbox, VmAddress
 from tests.ipvs.place import MachineTable
-from tests.machine import Guest
 from tests.traffic.world import PORT, S1, S2, SERVERS6, VIP, VIP6, World
 
 # Services with three servers each: 1,000 rules with those of the traffic.
@@ -27,21 +28,18 @@ for _number in range(_SERVICES):
     RULES += [f"-A {_key} -s rr", *(f"-a {_key} -r 10.71.0.{_host}:53 -m -w {_host}" for _host in (11, 12, 13))]
 
 
-@pytest.fixture(scope="module")
-def machine(guest: Guest) -> Guest:
-    """A guest of QEMU, as `import` names a machine."""
-    return guest
-
-
-def test_a_table_of_ipvsadm_is_adopted_under_traffic(director: MachineTable, clients: World) -> None:
+def test_a_table_of_ipvsadm_is_adopted_under_traffic(
+    director: MachineTable, clients: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert len(RULES) == 1000
     director.load("\n".join(RULES) + "\n")
     table = sorted(director.saved())
     began = {"four": clients.connect("four", 20, 80), "six": clients.connect("six", 8, 80, vip=VIP6)}
-    ran = director.reconciler("import", "--vm", director.driver["vm"]["name"], "--live")
-    assert ran.status == 0
-    assert "10.73.0.0/24" in ran.stdout
-    path = director.file("live.yaml", ran.stdout)
+    # What `import --vm NAME --live` does; this machine may have no name.
+    assert live.run(Sandbox(id="table", driver=VmAddress(**director.driver["vm"]))) == 0
+    text = capsys.readouterr().out
+    assert "10.73.0.0/24" in text
+    path = director.file("live.yaml", text)
     assert director.reconciler("diff", "--adopt", path).status == 1
     adopted = director.reconciler("apply", "--adopt", path)
     assert adopted.status == 0, adopted
@@ -51,7 +49,7 @@ def test_a_table_of_ipvsadm_is_adopted_under_traffic(director: MachineTable, cli
         fared = clients.prove(group)
         assert fared.alive
         assert clients.look(group).servers == before.servers
-    _is_ours(director, path, ran.stdout)
+    _is_ours(director, path, text)
 
 
 def _is_ours(director: MachineTable, path: str, text: str) -> None:
