@@ -5,7 +5,6 @@ from __future__ import annotations
 import marshal
 import shlex
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
@@ -13,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli.main import main
-from tests.benchmarks.measure import RECONCILER, memory
+from tests.allowed import FILE
+from tests.benchmarks.measure import RECONCILER, measure
 from tests.conftest import Kernel
 from tests.machine import Guest
 from tests.system.box import VmBox, nic
 
 _FOLDER = "/usr/lib/python3.11/reconciler/guest"
-# The agent, with one of LIES before it serves.
+# What tells the lie of the moment: a restart of the agent takes a machine without KVM two seconds of a processor.
+_LIE = "/run/lie"
+# The agent, which tells what _LIE has.
 LIAR = f"""
 import marshal, struct, sys, time
 space = {{"__name__": "agent"}}
@@ -30,7 +32,17 @@ handle, send = Agent.handle, Port.send
 def link(name):
     attribute = struct.pack("=HH", 4 + len(name) + 1, 3) + name + bytes(1 + -(len(name) + 1) % 4)
     return struct.pack("=IHHII", 32 + len(attribute), 16, 2, 1, 0) + struct.pack("=BxHiII", 0, 1, 2, 1, 0) + attribute
-LIE
+class Lie:
+    text = ""
+    handle = handle
+def handle_anyhow(self, request, kind, payload):
+    with open("{_LIE}") as file:
+        text = file.read()
+    if text != Lie.text:
+        Lie.text, Lie.handle, Port.send = text, handle, send
+        exec(text, globals())
+    Lie.handle(self, request, kind, payload)
+Agent.handle = handle_anyhow
 space["serve"](Agent(space["open_port"](space["PORT"])))
 """
 _AGENT = "ps | awk '/guest.agent.pyc/ && !/awk/ {print $1}'"
@@ -48,7 +60,7 @@ def lie(self, request, kind, payload):
     for _ in range(80 if kind == NETLINK else 0):
         self.port.send(request, MORE, part)
     handle(self, request, kind, payload)
-Agent.handle = lie
+Lie.handle = lie
 """,
         "the sandbox sent more than",
     ),
@@ -58,7 +70,7 @@ def lie(self, request, kind, payload):
     if kind == NETLINK:
         self.port.send(request, MORE, link(b"x" * 60000))
     handle(self, request, kind, payload)
-Agent.handle = lie
+Lie.handle = lie
 """,
         "name of a link of 60000 bytes; the kernel allows 15",
     ),
@@ -70,29 +82,32 @@ def lie(self, request, kind, payload):
             self.port.push(0, NOTIFY)
         self.port.send(0, NOTIFY)
     handle(self, request, kind, payload)
-Agent.handle = lie
+Lie.handle = lie
 """,
         "the sandbox sent more than 100,000 objects in answer to one look",
     ),
 }
 
 
+@pytest.fixture(scope="module")
+def liar(guest: Guest) -> Iterator[Guest]:
+    """Replace the agent by one that lies. It comes back at the end."""
+    code = MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(LIAR, "liar", "exec"))
+    begin = f"echo >{_LIE}; cd {_FOLDER} && mv agent.pyc agent.real && cat >agent.pyc"
+    guest.output("sh", "-c", f"{begin}; {RESTART}", stdin=code)
+    yield guest
+    guest.output("sh", "-c", f"cd {_FOLDER} && mv agent.real agent.pyc; rm {_LIE}; {RESTART}")
+
+
 @pytest.fixture
-def replace_agent(guest: Guest) -> Iterator[Callable[[str], None]]:
-    """Return what replaces the agent by one that lies. It comes back at the end."""
+def tell(liar: Guest) -> Iterator[Callable[[str], None]]:
+    """Return what lets the agent tell a lie, from its next request until the end of the test."""
 
-    def restart() -> None:
-        guest.output("sh", "-c", RESTART)
+    def tell(lie: str) -> None:
+        liar.output("sh", "-c", f"cat >{_LIE}", stdin=lie.encode())
 
-    def replace(lie: str) -> None:
-        code = compile(LIAR.replace("LIE\n", lie), "liar", "exec")
-        liar = MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
-        guest.output("sh", "-c", f"cd {_FOLDER} && mv agent.pyc agent.real && cat >agent.pyc", stdin=liar)
-        restart()
-
-    yield replace
-    guest.output("sh", "-c", f"cd {_FOLDER} && mv agent.real agent.pyc")
-    restart()
+    yield tell
+    tell("")
 
 
 @pytest.fixture
@@ -104,29 +119,28 @@ def box(kernel: Kernel, guest: Guest, tmp_path: Path) -> Iterator[VmBox]:
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_is_an_error_in_time_and_memory(
-    box: VmBox, replace_agent: Callable[[str], None], lie: str, capsys: pytest.CaptureFixture[str]
+    box: VmBox, tell: Callable[[str], None], lie: str, tmp_path: Path
 ) -> None:
     text, expected = LIES[lie]
-    replace_agent(text)
-    file = box.write(routes=[])
-    begin = time.monotonic()
-    assert main(["diff", file]) == 2
-    said = capsys.readouterr().err
-    assert expected in said
-    assert len(said) < 1000
-    assert time.monotonic() - begin < 120
-    code = f"import sys; from reconciler.cli.main import main; sys.exit(main(['diff', {file!r}]) - 2)"
-    _, most = memory([RECONCILER[0], "-c", code])
-    assert most < 150 << 10
+    tell(text)
+    with (tmp_path / "said").open("w+") as said:
+        used = measure([*RECONCILER, "diff", "--policy", FILE, box.write(routes=[])], errors=said.fileno())
+        said.seek(0)
+        found = said.read()
+    assert used.code == 2
+    assert expected in found
+    assert len(found) < 1000
+    assert used.wall < 120
+    assert used.memory < 150 << 10
 
 
 def test_a_name_is_no_command_of_the_host(
-    box: VmBox, replace_agent: Callable[[str], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    box: VmBox, tell: Callable[[str], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """A NIC says in the guest that it is named as a command, and a script that `diff` prints is run."""
     interfaces = [nic(box.device())]
     box.apply(interfaces=interfaces)
-    replace_agent(
+    tell(
         """
 def lie(self, request, kind, payload=b""):
     send(self, request, kind, bytes(payload).replace(b"eth0\\0", b"`id`\\0"))
@@ -142,13 +156,13 @@ Port.send = lie
 
 
 def test_a_mac_address_that_a_guest_claims_reaches_nothing_else(
-    box: VmBox, replace_agent: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+    box: VmBox, tell: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The guest says that its `lo` came with the MAC address of a NIC: QEMU knows better which NIC has which TAP."""
     interfaces = [nic(box.device()), nic(box.device(), "eth1", 1)]
     box.apply(interfaces=interfaces)
     first, second = (bytes.fromhex(each["hwAddr"].replace(":", "")) for each in interfaces)
-    replace_agent(
+    tell(
         f"""
 first, second = {first!r}, {second!r}
 def lie(self, request, kind, payload=b""):
