@@ -85,7 +85,7 @@ class Stock:
                 while not (found := ask("guest-exec-status", pid=pid))["exited"]:
                     if time.monotonic() > deadline:
                         raise TimeoutError(script)
-                    time.sleep(0.02)
+                    time.sleep(0.2)
         return base64.b64decode(found.get("out-data", "")).decode()
 
     def restart_guest_agent(self) -> None:

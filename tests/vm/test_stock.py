@@ -271,17 +271,19 @@ _REFUSALS = [
         "mv /run/systemd/away /run/systemd/system",
         f"the guest is not run by systemd, which runs an agent that is pushed; {_ADVICE}",
     ),
-    (_OWN_UNIT, f"rm {_OWN}; systemctl daemon-reload", _HAS_UNIT),
+    (_OWN_UNIT, "true", _HAS_UNIT),
 ]
 
 
 def test_a_guest_that_cannot_have_it_says_why(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
     box.manifest(driver="")
+    # A program takes seconds in this machine. What is left in the end does not matter to the last test.
+    undone = "true"
     for before, after, words in _REFUSALS:
-        box.machine.output(before)
+        box.machine.output(f"{undone}; {before}")
         assert box.agent("push") == 2
         assert capsys.readouterr().err == f"reconciler: {words}\n"
-        box.machine.output(after)
+        undone = after
 
 
 def test_a_guest_agent_that_may_not_execute_says_so(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
