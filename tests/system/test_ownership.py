@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from reconciler.cli.main import main
 from reconciler.manifest.load import load
-from tests.system.box import SandboxPlace, errors, is_refused, nic
+from tests.system.box import Box, SandboxPlace, errors, is_refused, nic
 
 OURS, THEIRS = "02:42:20:6f:a3:f1", "02:42:20:6f:a3:f9"
 DEFAULT = {"dest": "default", "gateway": "10.0.0.1", "device": "eth0"}
@@ -216,12 +217,16 @@ def sections(place: SandboxPlace) -> dict[str, Any]:
     }
 
 
-def test_drift_is_repaired_by_one_apply(place: SandboxPlace, sections: dict[str, Any]) -> None:
+def test_drift_is_repaired_by_one_apply(
+    place: SandboxPlace, sections: dict[str, Any], repeats: Callable[[int], int]
+) -> None:
     if is_refused(place, **sections):
         return
     place.apply(**sections)
     before = place.state()
-    for name, (change, count) in DRIFT.items():
+    # Each takes most of a second of a processor in a guest: `make soak` tries all of them there, too.
+    step = 1 if isinstance(place, Box) else max(1, len(DRIFT) // repeats(28))
+    for name, (change, count) in list(DRIFT.items())[::step]:
         place.ip(*change.split())
         assert len(place.diff(**sections)) == count, name
         place.apply(**sections)
