@@ -74,6 +74,13 @@ def _start(name: str, kind: Kind, more: tuple[str, ...] = ()) -> Guest:
         return Guest(launch.start(name, kernel=kind.kernel, memory=kind.memory, ports=kind.ports))
 
 
+def command_line(folder: str, kind: Kind = USUAL) -> list[str]:
+    """Return the command that resumes a machine whose sockets are in a folder, for who changes its words."""
+    built, accelerator = image.prepare(kind.kernel), launch._accelerators()[0][0]
+    words = _command_line(kind, folder, built, accelerator, kind.memory, kind.ports)
+    return [*words, "-incoming", f"exec:cat {saved(kind)}"]
+
+
 # Instructions that TCG takes longest over, and programs use where they find them. Without: a seventh less CPU time.
 _SIMPLER = "max,-avx,-avx2,-fma,-f16c,-erms"
 # With TCG the time stamp counters of all processors agree. Linux does not believe it, and would read a slow clock. What

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
-from reconciler.guest import image, qemu
+from reconciler.guest import qemu
 from reconciler.guest.client import AgentClient
 from reconciler.manifest.dump import dump
+from tests import resumed
 from tests.conftest import Kernel, ip
 from tests.system.box import nic
 from tests.vhost.backend import running
@@ -222,8 +223,7 @@ def test_without_shared_memory_nothing_is_begun(
 ) -> None:
     """All three commands of QEMU would succeed, and no packet would pass."""
     del kernel
-    words = qemu.command_line(str(tmp_path), image.prepare("6.1"), "tcg", qemu.MEMORY, 1)
-    words = [word.replace("share=on", "share=off") for word in words]
+    words = [word.replace("share=on", "share=off") for word in resumed.command_line(str(tmp_path))]
     assert any("share=off" in word for word in words)
     subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
     try:
