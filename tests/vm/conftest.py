@@ -16,7 +16,7 @@ from tests.vm.vm import Vm
 # `pc` has no root ports, but the slots of its bus and of bridges. Of its own slots most are taken here.
 _BRIDGE = ("-device", "pci-bridge,id=bridge,chassis_nr=1")
 _FILLING = tuple(word for number in range(20) for word in ("-device", f"pci-testdev,id=filling{number}"))
-_OLD = resumed.Kind(ports=0, chipset="pc", more=_BRIDGE + _FILLING)
+_OLD = resumed.Kind(ports=0, chipset="pc", processors=1, more=_BRIDGE + _FILLING)
 
 
 @pytest.fixture
