@@ -14,10 +14,11 @@ from reconciler.guest.agent import SERVERS_HEAD
 from reconciler.guest.client import AgentClient
 from reconciler.guest.kernel import GuestKernel
 from reconciler.model.ipvs import Ipvs, Service
+from reconciler.model.sandbox import VmAddress
 from reconciler.netlink import ipvs, ipvs_legacy
 from reconciler.netlink.ipvs_engine import FEW, IpvsEngine
 from tests.ipvs.conftest import TOLD
-from tests.ipvs.place import TablePlace, Vm
+from tests.ipvs.place import MachineTable, TablePlace
 
 _MANY = [
     line
@@ -64,8 +65,11 @@ LAST = (f"-E {_WEB} -s rr", "-D -u 10.2.0.1:53")
 
 
 @contextmanager
-def looking(vm: Vm) -> Iterator[IpvsEngine]:
-    with AgentClient(vm.guest.sandbox.agent) as client, closing(IpvsEngine(GuestKernel(client))) as made:
+def looking(reached: MachineTable) -> Iterator[IpvsEngine]:
+    with (
+        AgentClient(VmAddress(**reached.driver["vm"]).file) as client,
+        closing(IpvsEngine(GuestKernel(client))) as made,
+    ):
         yield made
 
 
@@ -73,30 +77,30 @@ def desired() -> tuple[Service, ...]:
     return tuple(parse_rules("\n".join(RULES), lambda *_: None))
 
 
-def test_every_change_is_seen_in_both_looks(vm: Vm) -> None:
+def test_every_change_is_seen_in_both_looks(reached: MachineTable) -> None:
     rules = "\n".join(RULES)
-    vm.apply(rules=rules)
+    reached.apply(rules=rules)
     wanted = Ipvs(services=desired())
     # A mark and a service of IPv6, and what has a tunnel.
-    assert looks(vm, wanted) == [(True, 3), (True, 3)]
+    assert looks(reached, wanted) == [(True, 3), (True, 3)]
     for what, (change, undo) in CHANGES.items():
-        assert vm.run("ipvsadm", *change.split()).status == 0, what
-        assert [is_same for is_same, _ in looks(vm, wanted)] == [False, False], what
-        assert vm.run("ipvsadm", *undo.split()).status == 0, what
-    assert looks(vm, wanted) == [(True, 3), (True, 3)]
+        assert reached.run("ipvsadm", *change.split()).status == 0, what
+        assert [is_same for is_same, _ in looks(reached, wanted)] == [False, False], what
+        assert reached.run("ipvsadm", *undo.split()).status == 0, what
+    assert looks(reached, wanted) == [(True, 3), (True, 3)]
     for change in LAST:
-        vm.output("ipvsadm", *change.split())
-        assert [is_same for is_same, _ in looks(vm, wanted)] == [False, False], change
-        vm.apply(rules=rules)
+        reached.output("ipvsadm", *change.split())
+        assert [is_same for is_same, _ in looks(reached, wanted)] == [False, False], change
+        reached.apply(rules=rules)
 
 
-def looks(vm: Vm, wanted: Ipvs) -> list[tuple[bool, int]]:
+def looks(reached: MachineTable, wanted: Ipvs) -> list[tuple[bool, int]]:
     """Say of a full and a quick look whether all is as desired, and how many services it had to dump."""
-    return [look(vm, wanted, quick=quick) for quick in (False, True)]
+    return [look(reached, wanted, quick=quick) for quick in (False, True)]
 
 
-def look(vm: Vm, wanted: Ipvs, *, quick: bool) -> tuple[bool, int]:
-    with looking(vm) as engine, pytest.MonkeyPatch.context() as patched:
+def look(reached: MachineTable, wanted: Ipvs, *, quick: bool) -> tuple[bool, int]:
+    with looking(reached) as engine, pytest.MonkeyPatch.context() as patched:
         dumped: list[int] = []
         dump = engine._dump_servers
 
@@ -114,11 +118,13 @@ def same(found: Ipvs, wanted: Ipvs) -> bool:
     return {id(each) for each in found.services or ()} == {id(each) for each in wanted.services or ()}
 
 
-def test_a_kernel_or_a_python_without_it_is_read_by_dumps(vm: Vm, monkeypatch: pytest.MonkeyPatch) -> None:
-    vm.apply(rules="\n".join(RULES))
+def test_a_kernel_or_a_python_without_it_is_read_by_dumps(
+    reached: MachineTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached.apply(rules="\n".join(RULES))
     monkeypatch.setattr(GuestKernel, "ipvs_servers", lambda _: None)
     wanted = Ipvs(services=desired())
-    assert looks(vm, wanted)[0] == (True, len(desired()))
+    assert looks(reached, wanted)[0] == (True, len(desired()))
 
 
 def test_what_a_guest_makes_up_is_refused_or_does_not_agree() -> None:
