@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.formats.table import FULL
-from tests.ipvs.place import BEGIN, Vm
+from tests.ipvs.place import BEGIN, MachineTable
 from tests.ipvs.rules import rules
 from tests.uml import Ran, Uml
 
@@ -33,7 +33,12 @@ def manifest(namespace: str, rules: str) -> str:
 
 
 def run(host: Uml, command: str, namespace: str, rules: str) -> Ran:
-    """Run a command of ours, as a process of its own."""
+    """Run a command of ours."""
+    return host.reconciler(command, host.file("netns.yaml", manifest(namespace, rules)))
+
+
+def process(host: Uml, command: str, namespace: str, rules: str) -> Ran:
+    """Run a command of ours as a process of its own, which takes a second there."""
     return host.run(*COMMAND, command, "-", stdin=manifest(namespace, rules))
 
 
@@ -46,9 +51,9 @@ def told(host: Uml, namespace: str) -> tuple[list[str], list[str]]:
     return saved(host, namespace), host.output(*words).splitlines()
 
 
-def test_the_table_is_that_of_the_relay(host: Uml, vm: Vm) -> None:
-    vm.apply(rules=FULL)
-    over_the_relay = vm.table()
+def test_the_table_is_that_of_the_relay(host: Uml, reached: MachineTable) -> None:
+    reached.apply(rules=FULL)
+    over_the_relay = reached.table()
     ran = run(host, "apply", "one", FULL)
     assert ran.status == 0, ran
     assert told(host, "one") == over_the_relay
@@ -59,14 +64,15 @@ def test_the_table_is_that_of_the_relay(host: Uml, vm: Vm) -> None:
 
 def test_exit_codes_are_those_of_a_command(host: Uml) -> None:
     text = "\n".join(rules(2))
-    assert run(host, "diff", "one", text).status == 1
-    for command in ("validate", "apply", "diff"):
-        assert run(host, command, "one", text).status == 0
+    assert process(host, "diff", "one", text).status == 1
+    assert run(host, "validate", "one", text).status == 0
+    assert process(host, "apply", "one", text).status == 0
+    assert run(host, "diff", "one", text).status == 0
     shown = run(host, "show", "one", text)
     assert (shown.status, shown.stderr) == (0, "")
-    ran = host.run(*COMMAND, "diff", "-", stdin=shown.stdout)
+    ran = host.reconciler("diff", host.file("shown.yaml", shown.stdout))
     assert ran.status == 0, ran
-    ran = run(host, "apply", "one", f"{text}\n-A -t 10.0.0.1:80 -s rrr")
+    ran = process(host, "apply", "one", f"{text}\n-A -t 10.0.0.1:80 -s rrr")
     assert ran.status == 2
     assert "<stdin>:14:5: ipvs.rules line 9: -s rrr: unknown" in ran.stderr
     ran = run(host, "apply", "three", text)
