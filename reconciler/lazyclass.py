@@ -67,6 +67,8 @@ def asdict(value: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return asdict(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_plain, value))
     if isinstance(value, tuple | list):
         return type(value)(map(_plain, value))
     return {name: _plain(each) for name, each in value.items()} if isinstance(value, dict) else value

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from reconciler import lazyclass
 from reconciler.errors import Problem
 from reconciler.model.route import NextHop, Route
+from reconciler.values import NamedTuple
 
 OPTIONS = [
     {"frozen": frozen, "slots": slots, "kw_only": kw_only}
@@ -25,7 +26,20 @@ OPTIONS = [
     for slots in (True, False)
     for kw_only in (True, False)
 ]
-VALUES = st.none() | st.integers(0, 2) | st.text("ab", max_size=2) | st.tuples(st.integers(0, 1))
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 1
+
+
+VALUES = (
+    st.builds(Point, st.integers(0, 1))
+    | st.none()
+    | st.integers(0, 2)
+    | st.text("ab", max_size=2)
+    | st.tuples(st.integers(0, 1))
+)
 
 
 def _shape(hand: Any, options: dict[str, bool]) -> type:
