@@ -183,13 +183,13 @@ def _leave_out(imported: Imported, partial: set[tuple[str, str]]) -> None:
 
 def _limit_mtus(imported: Imported) -> None:
     """Take away the MTU of a route if it is above that of its link: no manifest can have it."""
-    mtus = {each.name: each.mtu for _, each in imported.interfaces}
+    nics = {each.name: each for _, each in imported.interfaces}
     routes = []
     for position, route in imported.routes:
         limited = route
         for name in sorted(route.devices):
-            if name in mtus and limited.mtu > mtus[name]:
-                words = f"mtu {route.mtu}: not imported: it is above that of {name}, {mtus[name]}"
+            if name in nics and not nics[name].fits(limited.mtu):
+                words = f"mtu {route.mtu}: not imported: it is above that of {name}, {nics[name].mtu}"
                 imported.add_skipped(position, f"route to {route.dest}: {words}")
                 limited = replace(route, mtu=0)
         routes.append((position, limited))

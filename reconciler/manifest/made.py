@@ -137,7 +137,7 @@ def _unknown(name: str, known: Mapping[str, Interface], *, complete: bool) -> It
 
 def _mtu(index: int, each: Interface, known: Mapping[str, Interface]) -> Iterator[Finding]:
     below = known.get(each.made.link) if each.made else None
-    if below and below.mtu and each.mtu > below.mtu:
+    if below and not below.fits(each.mtu):
         message = f"{each.mtu} is above the MTU of {below.name}, on which it lies: {below.mtu}"
         yield Finding(("interfaces", index, "mtu"), message)
 

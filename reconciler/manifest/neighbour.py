@@ -74,7 +74,7 @@ def _check(draft: Draft) -> Iterator[Finding]:
         elif nic and entry.hw_addr and not nic.has_mac:
             message = f"{nic.name} has no hwAddr, so no neighbour there has one"
             yield Finding((*path, "device"), message)
-        elif nic and entry.is_ipv6 and nic.mtu < IPV6_MIN_MTU:
+        elif nic and entry.is_ipv6 and not nic.fits(IPV6_MIN_MTU):
             message = f"{nic.name} has an MTU of {nic.mtu}; IPv6 needs {IPV6_MIN_MTU} (RFC 8200)"
             yield Finding((*path, "address"), message)
 

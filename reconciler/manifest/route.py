@@ -307,7 +307,7 @@ class _Links:
 
 def _route_mtu(route: Route, index: int, names: dict[str, Interface]) -> Iterator[Finding]:
     for device in sorted(route.devices & names.keys()):
-        if route.mtu > names[device].mtu:
+        if not names[device].fits(route.mtu):
             message = f"{route.mtu} is above the MTU of {device}, {names[device].mtu}"
             yield Finding(("routes", index, "mtu"), message)
 

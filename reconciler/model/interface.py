@@ -169,6 +169,10 @@ class Interface:
         """Return the device on the host, which identifies it: another `name` is a rename, not another NIC."""
         return self.device
 
+    def fits(self, size: int) -> bool:
+        """Return whether a packet of so many bytes fits its MTU, as any may if that is left to the kernel."""
+        return size <= self.mtu or not self.mtu
+
     @property
     def has_mac(self) -> bool:
         """Return whether it has a MAC address: each does that is made in the sandbox."""

@@ -140,12 +140,13 @@ WRONG: list[tuple[str, list[dict[str, Any]], list[str]]] = [
 ]
 
 
-def problems(folder: Path, interfaces: list[dict[str, Any]], driver: dict[str, Any]) -> list[str]:
+def problems(
+    folder: Path, interfaces: list[dict[str, Any]], driver: dict[str, Any], **sections: list[dict[str, Any]]
+) -> list[str]:
     """Return the problems of a manifest, without their places in the file."""
     file = folder / "box.yaml"
-    file.write_text(
-        dump([{"apiVersion": "reconciler/v1", "sandbox": "box", "driver": driver, "interfaces": interfaces}])
-    )
+    head = {"apiVersion": "reconciler/v1", "sandbox": "box", "driver": driver}
+    file.write_text(dump([head | {"interfaces": interfaces} | sections]))
     try:
         load([str(file)])
     except ManifestError as error:
@@ -156,6 +157,13 @@ def problems(folder: Path, interfaces: list[dict[str, Any]], driver: dict[str, A
 @pytest.mark.parametrize(("interfaces", "words"), [each[1:] for each in WRONG], ids=[each[0] for each in WRONG])
 def test_it_is_refused_with_its_field(tmp_path: Path, interfaces: list[dict[str, Any]], words: list[str]) -> None:
     assert problems(tmp_path, interfaces, {"netns": {"name": "box"}}) == words
+
+
+def test_an_mtu_that_is_left_to_the_kernel_limits_nothing(tmp_path: Path) -> None:
+    links = [named("d", "dummy"), vlan("v", "d", mtu=9000)]
+    routes = [{"dest": "10.8.0.0/16", "device": "d", "mtu": 9000}]
+    neighbours = [{"address": "fd00::1", "device": "d", "hwAddr": "02:42:20:6f:a3:01"}]
+    assert problems(tmp_path, links, {"netns": {"name": "box"}}, routes=routes, neighbours=neighbours) == []
 
 
 @pytest.mark.parametrize("kind", ["dummy", "bridge", "bond", "vrf"])
