@@ -52,9 +52,11 @@ def route_changes(
 ) -> tuple[list[Change[Route]], list[Change[Route]]]:
     """Return the changes of routes after those of links and addresses: the sure ones, and the doubtful ones.
 
-    Whether a route is lost may depend on settings of the kernel. Such a route is always a change: replaced, or deleted.
+    Whether a route is lost or changed may depend on settings of the kernel, or on an MTU that the manifest leaves to
+    it. Such a route is always a change: replaced, or deleted.
     """
-    links_change = links.renames or links.removed or links.gone_early or links.downed or links.mtus or links.ipv6_cut
+    links_change = links.renames or links.removed or links.gone_early or links.downed or links.mtus or links.mtus_along
+    links_change = links_change or links.ipv6_cut
     if not (links_change or addresses.dropped or addresses.doubtful or addresses.ipv6_dropped or addresses.renewed):
         return diff(wishes, routes), []
     wished = {wish.key for wish in wishes}
@@ -105,13 +107,14 @@ def _route_after(route: Route, links: LinkPlan, addresses: AddressPlan) -> Route
 
 
 def _is_doubtful(route: Route, links: LinkPlan, addresses: AddressPlan) -> bool:
-    """Return whether a route that is not surely lost may be lost."""
+    """Return whether a route that is not surely lost or changed may be."""
     devices = route.devices
     if route.is_ipv6:
         # If one link goes down before the MTU of another one falls, the route stays; in the other order it is lost.
         without = bool(devices) and not devices - links.gone_early - links.ipv6_off - links.downed - links.ipv6_cut
         dropped = (device for device in devices if (device, route.dest) in addresses.ipv6_dropped)
-        return without or any(passes_for_connected(route, device) for device in dropped)
+        follows = route.mtu and not route.mtu_lock and devices & links.mtus_along
+        return without or bool(follows) or any(passes_for_connected(route, device) for device in dropped)
     # Several NICs lose their IPv4 addresses one after the other. A route is lost only if all are without one at once.
     downed = set[str]() if route.outlives_link else links.downed
     without = bool(devices) and not devices - downed - addresses.ipv4_off - addresses.ipv4_doubtful

@@ -59,9 +59,10 @@ class LinkPlan:
     """What happens to the links. NICs have their names from before the plan.
 
     `renames`: old → new name. `removed`: NICs that are removed. `gone_early`: NICs that are detached first; they may be
-    attached again. `downed`: links that are set down, at least for a moment. `mtus`: name → (old, new MTU). `ipv6_off`:
-    links whose MTU becomes too small for IPv6, or whose IPv6 is turned off. `ipv6_cut`: links that lose their IPv6
-    addresses and routes because IPv6 is turned off, at least for a moment.
+    attached again. `downed`: links that are set down, at least for a moment. `mtus`: name → (old, new MTU).
+    `mtus_along`: links to which the kernel may give another MTU. `ipv6_off`: links whose MTU gets too small for IPv6,
+    or whose IPv6 is turned off. `ipv6_cut`: links that lose their IPv6 addresses and routes because IPv6 is turned off,
+    at least for a moment.
     """
 
     early: list[Segment] = field(default_factory=list)
@@ -71,6 +72,7 @@ class LinkPlan:
     gone_early: set[str] = field(default_factory=set)
     downed: set[str] = field(default_factory=set)
     mtus: dict[str, tuple[int, int]] = field(default_factory=dict)
+    mtus_along: set[str] = field(default_factory=set)
     ipv6_off: set[str] = field(default_factory=set)
     ipv6_cut: set[str] = field(default_factory=set)
 
@@ -136,8 +138,9 @@ def plan_links(
     kept += [pair for pair in staying if pair[0].name in raised and not pair[1].up and pair not in [*kept, *again]]
     for before, after in kept:
         plan.early += altnames.going(before.name, before.altnames or (), after.altnames)
-    taken = {each.name for each in (*wanted, *had)} | around.links
-    plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
+    plan.early.append(
+        Network(tuple(order_renames(plan.renames, around.links.union(each.name for each in (*wanted, *had)))))
+    )
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
     for pair in staying:
         if pair not in again:
@@ -155,6 +158,7 @@ def plan_links(
             continue
         with about(interface, wanted):
             plan.early += hosts.of(interface).attach(interface)
+    plan.mtus_along = made.mtus_along(plan.mtus, had, wanted)
     return plan
 
 

@@ -7,7 +7,7 @@ Source: net/8021q/vlan.c (vlan_device_event), drivers/net/macvlan.c, vrf.c, bond
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from reconciler.errors import HostError
 from reconciler.model.interface import Interface
@@ -149,6 +149,27 @@ def along(names: Iterable[str], interfaces: Sequence[Interface], follows: Callab
         if more <= found:
             return found
         found |= more
+
+
+def mtus_along(names: Collection[str], had: Sequence[Interface], wanted: Sequence[Interface]) -> set[str]:
+    """Return the links that the kernel may give another MTU, as that of others changes and their own is left to it.
+
+    It lowers that of what lies on a link, gives that of a bond to its ports, and a bridge has the least of its ports.
+    Source: vlan_device_event, macvlan_device_event, bond_change_mtu, br_mtu_auto_adjust.
+    """
+    free = [each for each in had if each.made and not each.mtu]
+    found = {each.name for each in free if _mtus_of_ports(each.name, had) != _mtus_of_ports(each.name, wanted)}
+    while True:
+        changed = found.union(names)
+        masters = {each.master for each in had if each.name in changed}
+        more = {each.name for each in free if each.name in masters or each.beneath & changed}
+        if more <= found:
+            return found
+        found |= more
+
+
+def _mtus_of_ports(name: str, interfaces: Sequence[Interface]) -> set[tuple[str, int]]:
+    return {(each.key, each.mtu) for each in interfaces if each.master == name}
 
 
 def goes_down(made: Made) -> bool:

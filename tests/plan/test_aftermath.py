@@ -9,6 +9,7 @@ import pytest
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.errors import RefusedError
 from reconciler.model.interface import Interface
+from reconciler.model.made import made, made_key
 from reconciler.model.route import Route
 from reconciler.model.sandbox import NetnsAddress, Observed, Sandbox
 from reconciler.operations import Operation
@@ -203,6 +204,23 @@ def test_an_mtu_of_an_ipv6_route_follows_that_of_its_link(before: int, after: in
     assert (
         routes_planned(wanted([replace(ETH0, mtu=after)], [followed]), found([replace(ETH0, mtu=before)], [had])) == []
     )
+
+
+def test_a_route_is_replaced_where_the_mtu_of_its_link_may_follow_another() -> None:
+    vlan = replace(
+        nic("v", "fd07::2/64 nodad"), device=made_key("vlan", "v"), mtu=0, made=made("vlan", {"id": 7}, "eth0")
+    )
+    via = hop("v", "fd07::1")
+    had = route("fd09::/64", via, mtu=1450)
+    others = (
+        route("fd0a::/64", via),
+        route("fd0b::/64", via, mtu=1450, mtu_lock=True),
+        route("fd0c::/64", VIA1_6, mtu=1450),
+    )
+    before, routes = found([ETH0, ETH1, vlan], [had, *others]), [had, *others]
+    smaller = wanted([replace(ETH0, mtu=1400), ETH1, vlan], routes)
+    assert routes_planned(smaller, before) == [ReplaceRoute(route=had, before=had)]
+    assert routes_planned(wanted([ETH0, replace(ETH1, mtu=1460), vlan], routes), before) == []
 
 
 def test_routes_that_an_mtu_costs_are_counted() -> None:
