@@ -7,8 +7,9 @@ addresses or on no link, IPv6 next hops without a gateway beside others, sources
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
+from types import MappingProxyType
 from typing import Any
 
 from hypothesis import strategies as st
@@ -65,6 +66,33 @@ ATTRIBUTES: dict[str, tuple[Any, ...]] = {
     "arp": (True, True, False),
     "allmulticast": (False, True),
 }
+# Of each option of a link that is made in the sandbox, but for those that have the number of the link.
+Options = Mapping[str, Mapping[str, Sequence[Any]]]
+OPTIONS: Options = {
+    "vlan": {"protocol": ("802.1q", "802.1q", "802.1ad")},
+    "macvlan": {"mode": ("private", "bridge", "vepa")},
+    "bridge": {
+        "stp": (False, True),
+        "forwardDelay": (15, 4),
+        "ageingTime": (300, 60),
+        "vlanFiltering": (False, True),
+        "multicastSnooping": (True, False),
+    },
+    "bond": {
+        "mode": ("balance-rr", "active-backup", "802.3ad"),
+        "miimon": (100, 200),
+        "minLinks": (0, 1),
+        "transmitHashPolicy": ("layer2", "layer3+4"),
+        "lacpRate": ("slow", "fast"),
+    },
+    "vrf": {},
+    "dummy": {},
+}
+# Other ones than these the kernel of a host need not have.
+USUAL_OPTIONS = {
+    "macvlan": OPTIONS["macvlan"],
+    "bridge": {name: values for name, values in OPTIONS["bridge"].items() if name != "vlanFiltering"},
+}
 # With the number of the device: no two NICs have the same one.
 ALTNAMES = ("alt", "other")
 ADDRESS_SCOPES = ("global", "global", "global", "link")
@@ -113,9 +141,9 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
     return {"metric": metric, "noprefixroute": not metric and draw(st.booleans()), "scope": scope}
 
 
-def _optional(address: Address, of_network: dict[str, Any]) -> Address:
-    """An address with these options; IPv6 has no scopes."""
-    return replace(address, **of_network | ({"scope": "global"} if is_ipv6(address.address) else {}))
+def _optional(address: Address, said: dict[str, Any]) -> Address:
+    """An address with these options; IPv6 has neither scopes nor labels."""
+    return replace(address, **said | ({"scope": "global", "label": None} if is_ipv6(address.address) else {}))
 
 
 @st.composite
@@ -124,7 +152,8 @@ def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr:
     count = draw(st.integers(0, ADDRESSES_MAX))
     own = draw(st.lists(addresses(number), min_size=count, max_size=count, unique_by=lambda address: address.host))
     of_network = {network(subnet): draw(options()) for subnet in subnets(number)}
-    own = [_optional(each, of_network.get(each.subnet, {})) for each in own]
+    labels = st.sampled_from((None, None, None, f"{name}:a"))
+    own = [_optional(each, of_network.get(each.subnet, {}) | {"label": draw(labels)}) for each in own]
     return Interface(
         name=name,
         device=device,
@@ -137,7 +166,7 @@ def interfaces(draw: st.DrawFn, number: int, device: str, *, name: str, hw_addr:
 
 
 @st.composite
-def made_links(draw: st.DrawFn, kinds: Sequence[str], nics: Sequence[Interface]) -> list[Interface]:
+def made_links(draw: st.DrawFn, kinds: Options, nics: Sequence[Interface]) -> list[Interface]:
     """The NICs, some of them as ports, and links of these kinds that lie on them and on each other.
 
     Nothing is left to the kernel, which keeps what it once chose. Ports of bonds and VRFs have no addresses, as their
@@ -151,18 +180,13 @@ def made_links(draw: st.DrawFn, kinds: Sequence[str], nics: Sequence[Interface])
         below = [each.name for each in (*nics, *found) if not (each.made and each.made.kind in flat)]
         if kind is None or (KINDS[kind].on_link and not below):
             continue
-        by_kind: dict[str, dict[str, Any]] = {
-            "vlan": {"id": 5 + number},
-            "vrf": {"table": 1000 + number},
-            "bridge": {"ageingTime": draw(st.sampled_from((60, 300))), "multicastSnooping": draw(st.booleans())},
-            "bond": {"mode": draw(st.sampled_from(("balance-rr", "active-backup")))},
-            "macvlan": {"mode": "private"},
-            "dummy": {},
-        }
+        numbered = number + draw(st.sampled_from((1000, 1010)))
+        values = {option: draw(st.sampled_from(each)) for option, each in kinds[kind].items()}
+        values |= {"vlan": {"id": numbered}, "vrf": {"table": numbered}}.get(kind, {})
         link = draw(st.sampled_from(below)) if KINDS[kind].on_link else ""
         own = draw(interfaces(10 + number, made_key(kind, name), name=name, hw_addr=f"02:42:20:6f:a4:{number:02x}"))
         addresses = () if kind == "vrf" else own.addresses
-        found.append(replace(own, mtu=MTUS[0], made=made(kind, by_kind[kind], link), addresses=addresses))
+        found.append(replace(own, mtu=MTUS[0], made=made(kind, values, link), addresses=addresses))
     return [draw(_ports(each, found)) for each in (*nics, *found)]
 
 
@@ -226,7 +250,7 @@ def _ways(nics: Sequence[Interface], *, ipv6: bool) -> st.SearchStrategy[tuple[N
     """One next hop of weight 1, or 2 or 3 of any weights; an IPv6 route of several has a gateway in each."""
     single = next_hops(nics, ipv6=ipv6)
     several = [hop for hop in single if hop.gateway or not ipv6]
-    ways = st.tuples(st.sampled_from(single))
+    ways = st.tuples(st.sampled_from([hop for hop in single if not hop.gateway]) | st.sampled_from(single))
     if len({_place(hop) for hop in several}) == 1:
         return ways
     weighted = st.builds(replace, st.sampled_from(several), weight=st.sampled_from(WEIGHTS))
@@ -246,7 +270,7 @@ def scopes(kind: str, hops: Sequence[NextHop]) -> st.SearchStrategy[str | None]:
     if not any(hop.gateway for hop in hops):
         taken += ["link", "host"] if len(hops) == 1 else ["link"]
     usual = usual_scope(kind, hops, ipv6=False)
-    return st.none() | st.none() | st.sampled_from([each for each in taken if each != usual])
+    return st.none() | st.sampled_from([each for each in taken if each != usual])
 
 
 def _place(hop: NextHop) -> tuple[str, str | None]:
@@ -360,11 +384,12 @@ def sandboxes(
     driver: DriverAddress,
     *,
     sandbox_id: str = "generated",
-    kinds: Sequence[str] = (),
+    kinds: Options = MappingProxyType({}),
 ) -> Sandbox:
     """A sandbox with all sections but IPVS, of some of the given host devices under names of its own.
 
-    The same device has the same subnets in each sandbox, whatever its name there. `kinds`: of links that are made.
+    The same device has the same subnets in each sandbox, whatever its name there. `kinds`: of links that are made, with
+    the values of their options.
     """
     count = draw(st.integers(0, min(len(devices), INTERFACES_MAX)))
     chosen = draw(st.permutations(range(len(devices))))[:count]

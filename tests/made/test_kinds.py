@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from reconciler.cli import live
 from reconciler.cli.main import main
+from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write
 from reconciler.model.made import KINDS, Option
 from reconciler.model.mark import made_altname
@@ -23,11 +24,10 @@ from reconciler.model.sandbox import Sandbox, VmAddress
 from tests.conftest import Kernel
 from tests.examples import examples
 from tests.machine import Machine
-from tests.strategies import sandboxes
+from tests.made.conftest import state_of
+from tests.strategies import OPTIONS, sandboxes
 from tests.system.box import MACS, VmBox, errors
 
-# What `ip -d -j` calls an option, where that is not its word in a command; and a value in its words.
-CALLED = {"lacp_rate": "ad_lacp_rate"}
 # A value of each option that is not its default, and the bond that can have it.
 OTHERS: dict[str, dict[str, Any]] = {
     "vlan": {"id": 7, "protocol": "802.1ad"},
@@ -52,34 +52,10 @@ BELOW = {"name": "below", "dummy": {}, "hwAddr": MACS[0]}
 
 
 @pytest.fixture(scope="module")
-def machine(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VmBox]:
+def box(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VmBox]:
     made = VmBox(Kernel(), tmp_path_factory.mktemp("made") / "box.yaml", machine)
     yield made
     made.empty()
-
-
-def links(box: VmBox) -> dict[str, Any]:
-    """Return what `ip` says of each link but `lo`: what it lies on, is a port of, and its options."""
-    (listed,) = box._listed("link")
-    return {
-        each["ifname"]: {
-            "link": each.get("link"),
-            "master": each.get("master"),
-            "up": "UP" in each["flags"],
-            "altnames": each.get("altnames"),
-            "kind": each.get("linkinfo", {}).get("info_kind"),
-            "data": options(each.get("linkinfo", {})),
-        }
-        for each in listed
-        if each["ifname"] != "lo"
-    }
-
-
-def options(info: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a link that a manifest has, by their words; a bridge also has timers."""
-    kind = KINDS.get(info.get("info_kind", ""))
-    words = {CALLED.get(each.words, each.words) for each in kind.options} if kind else set()
-    return {name: value for name, value in info.get("info_data", {}).items() if name in words}
 
 
 def test_each_kind_and_option_is_tried() -> None:
@@ -94,25 +70,25 @@ def told(option: Option, value: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_option_is_what_ip_reads(machine: VmBox, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_option_is_what_ip_reads(box: VmBox, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     needed = NEEDED.get(kind, {})
     known = {option.name: option for option in KINDS[kind].options}
     # Without any option that it can be without, and with another value of each.
     for own in (needed, needed | OTHERS[kind]):
         nics = [{"name": "made", kind: own}, BELOW]
-        machine.apply("--allow-delete", "all", interfaces=nics)
-        assert machine.diff(interfaces=nics) == []
-        found = links(machine)["made"]
+        box.apply("--allow-delete", "all", interfaces=nics)
+        assert box.diff(interfaces=nics) == []
+        found = box.links()["made"]
         assert (found["kind"], found["up"], found["link"]) == (kind, True, own.get("link"))
         for each in known.values():
             if each.only_with and own.get("mode") != each.only_with:
                 continue
             value = own.get(each.name, each.default)
-            read = found["data"][CALLED.get(each.words, each.words)]
+            read = found["options"][each.words]
             read = {"802.1Q": "802.1q"}.get(read, read) if isinstance(read, str) else read
             assert (each.name, read) == (each.name, told(each, value)), found
     capsys.readouterr()
-    assert main(["show", "-o", "json", str(machine.file)]) == 0
+    assert main(["show", "-o", "json", str(box.file)]) == 0
     (shown,) = [each for each in json.loads(capsys.readouterr().out)["interfaces"] if each["name"] == "made"]
     assert shown == {"name": "made", kind: own}
 
@@ -167,11 +143,11 @@ ATTACKS = {
 }
 
 
-def test_whatever_is_done_to_them_is_repaired(machine: VmBox, repeats: Callable[[int], int]) -> None:
-    machine.apply("--allow-delete", "all", interfaces=NICS, routes=ROUTES)
-    assert machine.diff(interfaces=NICS, routes=ROUTES) == []
-    calm, routes = links(machine), machine.routes_and_rules()[0]
-    assert {name: each["master"] for name, each in calm.items() if each["master"]} == {
+def test_whatever_is_done_to_them_is_repaired(box: VmBox, repeats: Callable[[int], int]) -> None:
+    box.apply("--allow-delete", "all", interfaces=NICS, routes=ROUTES)
+    assert box.diff(interfaces=NICS, routes=ROUTES) == []
+    calm = state_of(box)
+    assert {name: each["master"] for name, each in calm["links"].items() if each["master"]} == {
         "one": "bond1",
         "two": "bond1",
         "routed": "red",
@@ -179,16 +155,16 @@ def test_whatever_is_done_to_them_is_repaired(machine: VmBox, repeats: Callable[
         "port": "br1",
     }
     wrong = {}
-    # Each takes a second of a processor in a guest: `make soak` tries all of them.
+    # Each takes a second of a processor: `make soak` tries all of them.
     for attack, count in list(ATTACKS.items())[:: max(1, len(ATTACKS) // repeats(28))]:
-        machine.ip("-batch", "-", stdin=attack.replace("; ", "\n"))
-        planned = machine.diff(interfaces=NICS, routes=ROUTES)
+        box.ip("-batch", "-", stdin=attack.replace("; ", "\n"))
+        planned = box.diff(interfaces=NICS, routes=ROUTES)
         if planned:
-            machine.apply("--allow-delete", "all", interfaces=NICS, routes=ROUTES)
-        left = machine.diff(interfaces=NICS, routes=ROUTES)
-        for foreign in links(machine).keys() - calm.keys():
-            machine.ip("link", "del", foreign)
-        if len(planned) != count or left or links(machine) != calm or machine.routes_and_rules()[0] != routes:
+            box.apply("--allow-delete", "all", interfaces=NICS, routes=ROUTES)
+        left = box.diff(interfaces=NICS, routes=ROUTES)
+        for foreign in box.state()["links"].keys() - calm["links"].keys():
+            box.ip("link", "del", foreign)
+        if len(planned) != count or left or state_of(box) != calm:
             wrong[attack] = planned, left
     assert [f"{attack}: {found}" for attack, found in wrong.items()] == []
 
@@ -199,17 +175,17 @@ def test_whatever_is_done_to_them_is_repaired(machine: VmBox, repeats: Callable[
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(pair=st.tuples(*[sandboxes([], VmAddress(name="replaced"), kinds=tuple(KINDS))] * 2))
-def test_b_after_a_is_b_from_nothing(machine: VmBox, pair: tuple[Sandbox, Sandbox]) -> None:
+@given(pair=st.tuples(*[sandboxes([], VmAddress(name="replaced"), kinds=OPTIONS)] * 2))
+def test_b_after_a_is_b_from_nothing(box: VmBox, pair: tuple[Sandbox, Sandbox]) -> None:
     first, second = (_sections(each) for each in pair)
     nothing: dict[str, Any] = {name: [] for name in first}
     states = []
     for before in (nothing, first):
-        machine.apply("--allow-delete", "all", **nothing)
-        machine.apply("--allow-delete", "all", **before)
-        machine.apply("--allow-delete", "all", **second)
-        assert machine.diff(**second) == []
-        states.append((links(machine), machine.state()))
+        box.apply("--allow-delete", "all", **nothing)
+        box.apply("--allow-delete", "all", **before)
+        box.apply("--allow-delete", "all", **second)
+        assert box.diff(**second) == []
+        states.append(state_of(box))
     assert states[0] == states[1]
 
 
@@ -248,70 +224,97 @@ def numbers(box: VmBox) -> dict[str, tuple[int, str]]:
     return {each["ifname"]: (each["ifindex"], each["address"]) for each in listed}
 
 
-def test_what_others_made_is_adopted(machine: VmBox, capsys: pytest.CaptureFixture[str]) -> None:
-    machine.empty()
-    machine.ip("-batch", "-", stdin=THEIRS)
-    before, listed, routes = links(machine), numbers(machine), machine.routes_and_rules()[0]
+def test_what_others_made_is_adopted(box: VmBox, capsys: pytest.CaptureFixture[str]) -> None:
+    box.empty()
+    box.ip("-batch", "-", stdin=THEIRS)
+    before, listed, routes = box.links(), numbers(box), box.routes_and_rules()[0]
     capsys.readouterr()
-    # What `import --vm NAME --live` does; this machine may have no name.
-    assert live.run(Sandbox(id="box", driver=VmAddress(**machine.driver["vm"]))) == 0
+    (manifest,) = load([box.write()])
+    assert live.run(manifest.sandbox) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    machine.file.write_text(said.out)
-    assert main(["apply", "--adopt", str(machine.file)]) == 0
-    assert main(["diff", str(machine.file)]) == 0
-    assert links(machine) == {name: each | {"altnames": [made_altname(name)]} for name, each in before.items()}
-    assert numbers(machine) == listed
-    assert [each | {"protocol": ""} for each in machine.routes_and_rules()[0]] == [
+    box.file.write_text(said.out)
+    assert main(["apply", "--adopt", str(box.file)]) == 0
+    assert main(["diff", str(box.file)]) == 0
+    assert box.links() == {
+        name: each | {"altnames": [made_altname(name)] * bool(each["kind"])} for name, each in before.items()
+    }
+    assert numbers(box) == listed
+    assert [each | {"protocol": ""} for each in box.routes_and_rules()[0]] == [
         each | {"protocol": ""} for each in routes
     ]
-    machine.apply("--allow-delete", "all", interfaces=[], routes=[])
-    assert links(machine) == {}
+    box.apply("--allow-delete", "all", interfaces=[], routes=[])
+    assert set(box.links()) == {"lo"}
 
 
 def test_what_the_kernel_cannot_change_is_made_again_and_an_undo_leads_back(
-    machine: VmBox, capsys: pytest.CaptureFixture[str]
+    box: VmBox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = [BELOW, {"name": "v", "vlan": {"link": "below", "id": 7}, "addresses": ["10.7.0.2/24"]}]
     above = {"name": "w", "vlan": {"link": "v", "id": 8}, "addresses": ["10.8.0.2/24", "fd08::2/64"]}
     routes = [{"dest": "10.70.0.0/16", "gateway": "10.8.0.1", "device": "w"}]
-    machine.apply("--allow-delete", "all", interfaces=[*first, above], routes=routes)
+    box.apply("--allow-delete", "all", interfaces=[*first, above], routes=routes)
     second = [BELOW, {"name": "v", "vlan": {"link": "below", "id": 9}, "addresses": ["10.7.0.2/24"]}, above]
-    before = links(machine), machine.state()
+    before = box.state()
     # The kernel has no such source address.
     refused = {"dest": "10.71.0.0/16", "gateway": "10.8.0.1", "device": "w", "source": "198.51.100.77"}
-    file = machine.write(interfaces=second, routes=[*routes, refused])
+    file = box.write(interfaces=second, routes=[*routes, refused])
     assert main(["apply", "--all-or-nothing", file]) == 2
     assert "box is as it was before" in errors(capsys)
-    assert (links(machine), machine.state()) == before
-    (first_line, *others) = machine.diff(interfaces=second, routes=routes)
+    assert box.state() == before
+    (first_line, *others) = box.diff(interfaces=second, routes=routes)
     assert (first_line, others[0]) == ("ip link del dev w", "ip link del dev v")
-    assert main(["diff", machine.write(interfaces=second, routes=routes)]) == 1
+    assert main(["diff", box.write(interfaces=second, routes=routes)]) == 1
     printed = capsys.readouterr().out
     assert "# was id 7, which the kernel cannot change; its addresses and routes are added again" in printed
     assert "# it goes with the link it lies on, and is made again with its addresses and routes" in printed
-    machine.apply("--allow-delete", "all", interfaces=second, routes=routes)
-    assert machine.diff(interfaces=second, routes=routes) == []
-    assert links(machine)["v"]["data"]["id"] == 9
+    box.apply("--allow-delete", "all", interfaces=second, routes=routes)
+    assert box.diff(interfaces=second, routes=routes) == []
+    assert box.links()["v"]["options"]["id"] == 9
+
+
+def _following(mtu: int) -> list[dict[str, Any]]:
+    """Return links whose MTU follows that of others: of the link below, of a port, and of what lies on a bond."""
+    return [
+        {"name": "base", "dummy": {}, "mtu": mtu},
+        {"name": "v", "vlan": {"link": "base", "id": 7}},
+        {"name": "w", "vlan": {"link": "v", "id": 8}},
+        {"name": "mv", "macvlan": {"link": "base"}},
+        {"name": "port", "dummy": {}, "mtu": mtu, "master": "br"},
+        {"name": "br", "bridge": {}},
+        {"name": "slave", "dummy": {}, "master": "bo"},
+        {"name": "bo", "bond": {}, "mtu": mtu},
+        {"name": "x", "vlan": {"link": "bo", "id": 7}},
+    ]
+
+
+def test_a_route_keeps_its_mtu_where_that_of_its_link_follows_another(box: VmBox) -> None:
+    following = ("v", "w", "mv", "br", "x")
+    routes = [{"dest": f"fd7{n}::/64", "device": name, "mtu": 1450} for n, name in enumerate(following)]
+    for mtu in (1500, 1400, 1500, 1280):
+        box.apply("--allow-delete", "all", interfaces=_following(mtu), routes=routes)
+        found = box.links()
+        assert {found[name]["mtu"] for name in ("base", "br", "bo")} == {mtu}
+    assert {found[name]["mtu"] for name in following} == {1280}
 
 
 def test_a_kind_that_the_kernel_lacks_is_named_before_anything_changes(
-    machine: VmBox, capsys: pytest.CaptureFixture[str]
+    box: VmBox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    machine.apply("--allow-delete", "all", interfaces=[BELOW])
-    guest = machine._guest
-    modprobe = guest.output("cat", "/proc/sys/kernel/modprobe").strip()
-    guest.output("sh", "-c", "echo /bin/false >/proc/sys/kernel/modprobe; modprobe -r macvlan")
+    box.apply("--allow-delete", "all", interfaces=[BELOW])
+    machine = box._machine
+    modprobe = machine.output("cat", "/proc/sys/kernel/modprobe").strip()
+    machine.output("sh", "-c", "echo /bin/false >/proc/sys/kernel/modprobe; busybox rmmod macvlan")
     try:
         made = [BELOW, {"name": "mv", "macvlan": {"link": "below"}}, {"name": "other", "dummy": {}}]
-        file = machine.write(interfaces=made)
+        file = box.write(interfaces=made)
         words = "the kernel of the sandbox has no links of kind macvlan; load or install its module: modprobe macvlan"
         assert main(["diff", file]) == 2
         assert f"interfaces[1].macvlan: interface mv: {words}" in errors(capsys)
         assert main(["apply", file]) == 2
         assert words in errors(capsys)
-        assert set(links(machine)) == {"below"}
+        assert set(box.links()) == {"lo", "below"}
     finally:
-        guest.output("sh", "-c", f"echo {modprobe} >/proc/sys/kernel/modprobe")
+        machine.output("sh", "-c", f"echo {modprobe} >/proc/sys/kernel/modprobe")
     assert main(["apply", file]) == 0
-    assert set(links(machine)) == {"below", "other", "mv"}
+    assert set(box.links()) == {"lo", "below", "other", "mv"}

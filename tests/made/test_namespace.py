@@ -9,6 +9,7 @@ import json
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,27 +20,12 @@ from reconciler.netlink import made as codec
 from reconciler.netlink.message import messages
 from reconciler.operations.made import AddLink
 from tests.conftest import Kernel
+from tests.made.conftest import state_of
 from tests.system.box import MACS, Box, errors
 from tests.system.test_kill import kill_after_each
 
 _PAIRS = 25
 _NAMES = ("br0", "br1", "mv0", "mv1")
-
-
-def links(box: Box) -> dict[str, Any]:
-    """Return each link but `lo`: what it lies on, is a port of, its mark and kind, and whether it is up."""
-    return {
-        each["ifname"]: (
-            each.get("link"),
-            each.get("master"),
-            (each.get("ifalias", "").partition(" hwaddr=")[0], each.get("altnames")),
-            each.get("linkinfo", {}).get("info_kind"),
-            each.get("linkinfo", {}).get("info_data", {}).get("mode"),
-            "UP" in each["flags"],
-        )
-        for each in json.loads(box.ip("-d", "-j", "link"))
-        if each["ifname"] != "lo"
-    }
 
 
 def some(choose: random.Random, devices: list[str]) -> dict[str, Any]:
@@ -83,11 +69,11 @@ def test_any_state_after_any_other_one(box: Box, devices: list[str], repeats: Ca
         first, second = some(choose, devices), some(choose, devices)
         box.apply("--allow-delete", "all", interfaces=[], routes=[])
         box.apply("--allow-delete", "all", **second)
-        expected = links(box), box.routes_and_rules()
+        expected = state_of(box)
         box.apply("--allow-delete", "all", **first)
         box.apply("--allow-delete", "all", **second)
         assert (seed, box.diff(**second)) == (seed, [])
-        assert (seed, links(box), box.routes_and_rules()) == (seed, *expected)
+        assert (seed, state_of(box)) == (seed, expected)
 
 
 STORY: tuple[dict[str, Any], dict[str, Any]] = (
@@ -124,7 +110,7 @@ def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: li
         }
         for sections in STORY
     )
-    assert kill_after_each(box, first, second, lambda: (links(box), box.routes_and_rules())) > 10
+    assert min(kill_after_each(box, first, second, state=partial(state_of, box))) > 10
 
 
 def test_a_link_and_its_mark_are_one_send() -> None:
@@ -145,10 +131,10 @@ def test_what_others_made_is_in_the_way_and_stays(box: Box, capsys: pytest.Captu
         assert "interfaces[0].name: the name br0 is taken in the sandbox by an interface that is not ours" in errors(
             capsys
         )
-    assert set(links(box)) == {"br0"}
+    assert set(box.state()["links"]) == {"lo", "br0"}
     box.apply("--allow-delete", "all", interfaces=[{"name": "br1", "bridge": {}}])
     box.apply("--allow-delete", "all", interfaces=[])
-    assert set(links(box)) == {"br0"}
+    assert set(box.state()["links"]) == {"lo", "br0"}
 
 
 def test_a_renamed_link_gets_its_name_back_and_keeps_its_number(box: Box) -> None:

@@ -16,13 +16,12 @@ from reconciler.manifest.load import load
 from reconciler.manifest.sandbox import write
 from reconciler.model.interface import Interface
 from reconciler.model.ipvs import Ipvs
-from reconciler.model.made import KINDS
 from reconciler.model.route import NextHop, Route
 from reconciler.model.sandbox import NO_PROCESS, DriverAddress, NetnsAddress, Sandbox, VmAddress
 from tests.examples import examples
 from tests.manifest.services import sections
 from tests.manifest.texts import manifest
-from tests.strategies import sandboxes
+from tests.strategies import OPTIONS, sandboxes
 
 DRIVERS = [
     NetnsAddress(name="web-1"),
@@ -60,7 +59,7 @@ def as_yaml(data: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("text", [as_yaml, json.dumps], ids=["yaml", "json"])
-@given(sandbox=st.sampled_from(DRIVERS).flatmap(lambda driver: sandboxes(DEVICES, driver, kinds=tuple(KINDS))))
+@given(sandbox=st.sampled_from(DRIVERS).flatmap(lambda driver: sandboxes(DEVICES, driver, kinds=OPTIONS)))
 @settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read_as_it_was(
     sandbox: Sandbox, text: Callable[[dict[str, Any]], str], tmp_path: Path

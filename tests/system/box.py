@@ -21,6 +21,7 @@ from reconciler.drivers import connect
 from reconciler.errors import ManifestError
 from reconciler.manifest.dump import dump
 from reconciler.manifest.load import load
+from reconciler.model.made import KINDS
 from reconciler.model.release import series
 from reconciler.model.sandbox import NetnsAddress, Sandbox
 from reconciler.operations import Operation
@@ -29,7 +30,7 @@ from reconciler.values import dataclass
 from tests.allowed import POLICY, runtime
 from tests.conftest import Kernel, ip
 from tests.kata import limits
-from tests.machine import Guest, Machine
+from tests.machine import Machine
 
 MACS = [f"02:42:20:6f:a3:{number:02x}" for number in range(1, 17)]
 # From this kernel on a link is renamed while it is up.
@@ -139,6 +140,11 @@ class SandboxPlace(ABC):
         routes, rules = self.routes_and_rules()
         return {"links": _links(links), "neighbours": _sorted(*neighbours), "routes": routes, "rules": rules}
 
+    def links(self) -> dict[str, Any]:
+        """Return the links, as `state` has them."""
+        (links,) = self._listed("address")
+        return _links(links)
+
     def neighbours(self) -> list[dict[str, Any]]:
         """Return the neighbours that somebody has made, as `ip` shows them."""
         return _sorted(*self._listed(*_NEIGHBOURS))
@@ -167,21 +173,25 @@ class SandboxPlace(ABC):
 _NEIGHBOURS = ("neigh show nud permanent", "neigh show proxy")
 
 
+# What `ip -d -j` calls an option of a link, where that is not its word in a command.
+_CALLED = {"lacp_rate": "ad_lacp_rate"}
+
+
 def _sorted(*listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((each for every in listed for each in every), key=json.dumps)
 
 
 def _routes(shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
     kept = [
-        _without(route, "flags", "pref", "scope")
+        route
         for route in shown
-        if route.get("table") != "local"
-        and (route["dst"], route.get("protocol")) != ("fe80::/64", "kernel")
-        and route.get("type") != "multicast"
+        if route.get("protocol") != "kernel"
+        or not (route.get("table") == "local" or route["dst"].startswith("fe80:") or route.get("type") == "multicast")
     ]
     for route in kept:
-        for hop in route.get("nexthops", ()):
-            hop.pop("flags", None)
+        for each in (route, *route.get("nexthops", ())):
+            # The others come and go with a carrier.
+            each["flags"] = sorted({"onlink"} & {*each["flags"]})
         route.get("nexthops", []).sort(key=json.dumps)
     return kept
 
@@ -196,19 +206,35 @@ def _links(shown: list[dict[str, Any]]) -> dict[str, Any]:
             "flags": sorted({"NOARP", "ALLMULTI"} & {*link["flags"]}),
             "alias": link.get("ifalias", "").partition(" hwaddr=")[0],
             "altnames": sorted(link.get("altnames", ())),
+            "link": link.get("link"),
+            "master": link.get("master"),
+            "kind": link.get("linkinfo", {}).get("info_kind"),
+            "options": _options(link.get("linkinfo", {})),
             "addresses": sorted(
-                f"{' peer '.join(each[name] for name in ('local', 'address') if name in each)}/{each['prefixlen']}"
-                f"{' nodad' * bool(each.get('nodad'))}"
+                _address(each, link["ifname"])
                 for each in link.get("addr_info", ())
-                if each.get("scope") != "link"
+                if (each["family"], each["scope"]) != ("inet6", "link")
             ),
         }
         for link in shown
     }
 
 
-def _without(data: dict[str, Any], *fields: str) -> dict[str, Any]:
-    return {field: value for field, value in data.items() if field not in fields}
+def _options(info: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a link that a manifest has, by their words; a bridge also has timers."""
+    kind = KINDS.get(info.get("info_kind", ""))
+    shown = info.get("info_data", {})
+    return {each.words: shown.get(_CALLED.get(each.words, each.words)) for each in kind.options} if kind else {}
+
+
+def _address(shown: dict[str, Any], device: str) -> str:
+    """Return an address and what is unusual of it; at a rename, the kernel makes labels of a name and a number."""
+    ends = " peer ".join(shown[name] for name in ("local", "address") if name in shown)
+    unusual = {name: shown[name] for name in ("nodad", "noprefixroute", "metric") if shown.get(name)}
+    unusual |= {"scope": shown["scope"]} if shown["scope"] != "global" else {}
+    label = shown.get("label", device)
+    unusual |= {"label": label} if not re.fullmatch(rf"{device}(:([2-9]|[1-9][0-9]+))?", label) else {}
+    return " ".join((f"{ends}/{shown['prefixlen']}", *(f"{name} {value}" for name, value in unusual.items())))
 
 
 class Box(SandboxPlace):
@@ -258,21 +284,25 @@ class Box(SandboxPlace):
 class VmBox(SandboxPlace):
     """A virtual machine that runs, and is emptied after each test."""
 
-    def __init__(self, kernel: Kernel, file: Path, guest: Machine) -> None:
+    def __init__(self, kernel: Kernel, file: Path, machine: Machine) -> None:
         super().__init__(kernel, file)
-        self._guest = guest
+        self._machine = machine
 
     @property
     def driver(self) -> dict[str, Any]:
-        return self._guest.driver
+        return self._machine.driver
+
+    @property
+    def _name(self) -> str:
+        return str(self._machine.driver["vm"]["name"])
 
     @property
     def differences(self) -> Differences:
-        live = series(self._guest.output("uname", "-r")) >= _LIVE_RENAME
+        live = series(self._machine.output("uname", "-r")) >= _LIVE_RENAME
         return Differences(live_rename=live, counts_queues=True, stride=7, sees_all=True)
 
     def ip(self, *words: str, stdin: str = "") -> str:
-        return self._guest.output("ip", *words, stdin=stdin.encode())
+        return self._machine.output("ip", *words, stdin=stdin.encode())
 
     def device(self, *options: str, carrier: bool = False) -> str:
         """Make a TAP; a NIC of the guest has a carrier in any case."""
@@ -313,18 +343,16 @@ class VmBox(SandboxPlace):
 class DomainBox(VmBox):
     """A domain of libvirt."""
 
-    _guest: Guest
-
     @property
     def driver(self) -> dict[str, Any]:
-        return {"libvirt": {"domain": self._guest.sandbox.name}}
+        return {"libvirt": {"domain": self._name}}
 
     def given(self, interface: dict[str, Any]) -> list[str]:
         """The NIC is attached with its TAP, found by its MAC address and named."""
         device, name, mac = interface["device"], interface["name"], interface["hwAddr"]
         queues = f'<driver queues="{interface["queues"]}"/>' if "queues" in interface else ""
         attach = (
-            f"virsh attach-device {self._guest.sandbox.name} /dev/stdin --live <<<'"
+            f"virsh attach-device {self._name} /dev/stdin --live <<<'"
             f'<interface type="ethernet"><mac address="{mac}"/><target dev="{device}" managed="no"/>'
             f'<model type="virtio"/>{queues}'
         )
@@ -336,17 +364,15 @@ class DomainBox(VmBox):
 
     def taken_back(self, interface: dict[str, Any]) -> list[str]:
         """The NIC is detached."""
-        return [f"virsh detach-device-alias {self._guest.sandbox.name} ua-reconciler-{interface['device']} --live"]
+        return [f"virsh detach-device-alias {self._name} ua-reconciler-{interface['device']} --live"]
 
 
 class KataBox(VmBox):
     """The same machine, by the command line of kata-runtime: our own program, which has it."""
 
-    _guest: Guest
-
     @property
     def driver(self) -> dict[str, Any]:
-        return {"kata": {"id": self._guest.sandbox.name, "runtime": runtime()}}
+        return {"kata": {"id": self._name, "runtime": runtime()}}
 
     @property
     def differences(self) -> Differences:
@@ -355,7 +381,7 @@ class KataBox(VmBox):
 
     def fill(self, **sections: Any) -> None:
         """Have these sections in it by the driver that takes no command for each of their objects."""
-        VmBox(self.kernel, self.file, self._guest).fill(**sections)
+        VmBox(self.kernel, self.file, self._machine).fill(**sections)
         self.write(**sections)
 
     def addresses(self, *listed: Any) -> list[Any]:
@@ -377,7 +403,7 @@ class KataBox(VmBox):
 
     def _command(self, action: str, said: dict[str, Any]) -> str:
         text = json.dumps(said, separators=(",", ":"))
-        return f"kata-runtime kata-network {action} {self._guest.sandbox.name} - <<<'{text}'"
+        return f"kata-runtime kata-network {action} {self._name} - <<<'{text}'"
 
     def expected(self, before: dict[str, Any], after: dict[str, Any], commands: list[str]) -> list[str]:
         """Nothing changes in place: it goes and comes again, an interface with its routes."""

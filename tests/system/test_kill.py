@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.drivers import connect
 from reconciler.drivers.given import GivenDevices
 from reconciler.drivers.netns import NetnsDriver
 from reconciler.manifest.load import load
+from reconciler.model.sandbox import Sandbox
 from reconciler.netlink import execute as netlink
 from reconciler.operations import Operation
+from reconciler.operations.outcome import Status
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.segments import segments
-from tests.system.box import Box, errors, nic
+from tests.system.box import Box, SandboxPlace, commands, differences, errors, nic
 
 
 def in_a_process_that_is_killed(work: Callable[[], object]) -> None:
@@ -27,14 +30,17 @@ def in_a_process_that_is_killed(work: Callable[[], object]) -> None:
     if pid == 0:
         try:
             work()
-        finally:
             os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            # What failed was not killed.
+            os._exit(1)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
 
 
-def execute(driver: NetnsDriver, operations: Sequence[Operation]) -> None:
-    for _ in driver.execute(segments(operations)):
-        pass
+def execute(sandbox: Sandbox, operations: Sequence[Operation]) -> None:
+    with connect(sandbox, POLICY) as driver:
+        outcomes = [each for batch in driver.execute(segments(operations)) for each in batch]
+    assert {each.status for each in outcomes} == {Status.DONE}
 
 
 def route(dest: str, host: str, device: str, **fields: Any) -> dict[str, Any]:
@@ -117,31 +123,36 @@ def devices(kernel: Kernel) -> list[str]:
     return [kernel.tap() for _ in range(5)]
 
 
-def kill_after_each(box: Box, first: dict[str, Any], second: dict[str, Any], state: Callable[[], object]) -> int:
-    """Kill a change after each of its operations in turn, and run it again. Return how many it has.
+def kill_after_each(
+    box: SandboxPlace, *ring: dict[str, Any], state: Callable[[], dict[str, Any]], stride: int = 1
+) -> list[int]:
+    """Kill each change of a ring of states after each of its operations in turn, and run it again.
 
-    `state`: what has to be as without a kill.
+    Return how many operations each has. `state`: what has to be as without a kill. `stride`: of so many operations in a
+    row, after one.
     """
-    box.apply("--allow-delete", "all", **first)
-    box.apply("--allow-delete", "all", **second)
-    expected = state()
-    count, done = 1, 0
-    while done < count:
-        box.apply("--allow-delete", "all", **first)
-        (manifest,) = load([box.write(**second)])
-        operations = box.plan(manifest.sandbox)
-        count, done = len(operations), done + 1
-        driver = NetnsDriver(box.address, POLICY)
-        in_a_process_that_is_killed(partial(execute, driver, operations[:done]))
-        driver.close()
-        assert main(["apply", "--allow-delete", "all", str(box.file)]) == 0
-        assert state() == expected, f"killed after {operations[done - 1].command}"
-        assert box.diff(**second) == []
-    return count
+    plans, expected = [], []
+    box.apply("--allow-delete", "all", **ring[-1])
+    for wanted in ring:
+        plans.append(box.diff(**wanted))
+        box.apply("--allow-delete", "all", **wanted)
+        expected.append(state())
+    for done in range(1, max(map(len, plans)) + 1, stride):
+        for wanted, planned, calm in zip(ring, plans, expected, strict=True):
+            (manifest,) = load([box.write(**wanted)])
+            operations = box.plan(manifest.sandbox)
+            # Nothing is left of what was killed before. Links go in the order in which they came.
+            assert sorted(commands(operations)) == sorted(planned)
+            if done <= len(operations):
+                in_a_process_that_is_killed(partial(execute, manifest.sandbox, operations[:done]))
+            assert main(["apply", "--allow-delete", "all", str(box.file)]) == 0
+            assert differences(state(), calm) == [], f"killed after {commands(operations)[:done][-1:]}"
+    assert sorted(box.diff(**ring[0])) == sorted(plans[0])
+    return [len(each) for each in plans]
 
 
 def test_killed_after_each_operation_in_turn_and_run_again(box: Box, devices: list[str]) -> None:
-    assert kill_after_each(box, *stories(devices), box.state) > 20
+    assert min(kill_after_each(box, *stories(devices), state=box.state)) > 20
 
 
 def failing(devices: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -33,13 +33,12 @@ from reconciler.values import replace
 from tests.allowed import POLICY
 from tests.conftest import Kernel, ip
 from tests.examples import examples
-from tests.strategies import sandboxes
+from tests.strategies import USUAL_OPTIONS, sandboxes
 from tests.system.box import Box, differences, make_box
 
 # Named by the process, as several may run at once.
 DEVICES = [f"r{os.getpid()}d{number}" for number in range(4)]
-# Other kinds than these the kernel of a host need not have.
-PAIRS = st.tuples(*[sandboxes(DEVICES, NetnsAddress(name="replaced"), kinds=("bridge", "macvlan"))] * 2)
+PAIRS = st.tuples(*[sandboxes(DEVICES, NetnsAddress(name="replaced"), kinds=USUAL_OPTIONS)] * 2)
 # Shrinking would take minutes on a kernel; what fails is printed as it is.
 SLOW = settings(
     max_examples=examples(60),

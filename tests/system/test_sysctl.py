@@ -60,8 +60,7 @@ def place(request: pytest.FixtureRequest, kernel: Kernel, tmp_path: Path) -> Ite
 def shell(place: SandboxPlace, script: str) -> str:
     """Run a script of `sh` within."""
     if isinstance(place, VmBox):
-        guest = place._guest
-        return guest.output("sh", "-c", script)
+        return place._machine.output("sh", "-c", script)
     words = ["ip", "netns", "exec", place.file.stem, "sh", "-c", script]
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
