@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from socket import AF_INET, AF_INET6
@@ -20,6 +20,8 @@ from reconciler.values import dataclass, field
 
 # Seconds to retry a dump that a change of the table interrupts.
 CONSISTENT_DUMP_TIMEOUT = 10.0
+# Routes that are encoded in the time in which one is decoded.
+_ENCODED_MEANWHILE = 6
 
 
 @dataclass(slots=True)
@@ -116,8 +118,8 @@ class Engine:
         )
         return [address for address in decoded if address is not None]
 
-    def routes(self, indexes: Mapping[str, int], desired: Iterable[Route]) -> Routes:
-        """Read all routes. For a route whose bytes equal those of a desired route, return that very object."""
+    def routes(self, indexes: Mapping[str, int], desired: Collection[Route]) -> Routes:
+        """Read all routes. For one whose bytes equal those of a desired route, return that object, or an equal one."""
         dumped = [
             answer.payload
             for family in (AF_INET, AF_INET6)
@@ -125,7 +127,8 @@ class Engine:
             if answer.type == message.NEW_ROUTE
         ]
         expected = {}
-        if any(map(route.is_ours, dumped)):
+        # If there are but a few of ours, these are decoded sooner than all that are desired are encoded.
+        if _ENCODED_MEANWHILE * sum(map(route.is_ours, dumped)) > len(desired):
             expected = {route.encode_body(wish, indexes): wish for wish in desired if wish.devices <= indexes.keys()}
         names = {index: name for name, index in indexes.items()}
         found = Routes()

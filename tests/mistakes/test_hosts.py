@@ -128,9 +128,10 @@ class Host:
     """Two namespaces, one with an interface that is not ours and one with a device of the host, and other files."""
 
     def __init__(self, kernel: Kernel, folder: Path) -> None:
-        self.folder, self.policy = folder, write_policy(folder / "policy.yaml", drivers=["netns", "vm", "kata"])
         self.namespace, other = kernel.namespace(), kernel.namespace()
         given, tap, tun = kernel.tap(), kernel.tap(), kernel.tap("mode", "tun")
+        allowed = {"drivers": ["netns", "vm", "kata"], "physicalDevices": {"*": [tun]}}
+        self.folder, self.policy = folder, write_policy(folder / "policy.yaml", **allowed)
         ip("link", "add", "foreign0", "type", "veth", "peer", "name", "foreign1", namespace=self.namespace)
         self.file, self.socket = Path(f"/run/netns/{kernel.prefix}file"), Path(f"/run/{kernel.prefix}.sock")
         self.file.touch()
