@@ -75,7 +75,8 @@ def evil(tmp_path: Path) -> Path:
     folder = tmp_path / "repository"
     folder.mkdir()
     program = folder / "kata-runtime"
-    script(program, "touch", str(folder / "trace"))
+    # `touch` itself would make a file of each word of the command, where the tests run.
+    script(program, "sh", "-c", f"touch {folder}/trace", "sh")
     return program
 
 
