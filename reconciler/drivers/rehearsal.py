@@ -90,7 +90,8 @@ def _modules(plan: Plan) -> Iterator[tuple[Operation, list[str]]]:
             for each in segment.operations:
                 if isinstance(each, AddService | EditService):
                     engine = each.service.persistence_engine
-                    yield each, [f"ip_vs_{each.service.scheduler}", *([f"ip_vs_pe_{engine}"] if engine else ())]
+                    needed = (each.service.scheduler_module, f"ip_vs_pe_{engine}" if engine else "")
+                    yield each, [module for module in needed if module]
 
 
 def rehearse(captured: Captured, plan: Plan, throwaways: Throwaways) -> Rehearsal:

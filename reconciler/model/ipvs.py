@@ -236,6 +236,11 @@ class Service:
         return is_ipv6(self.address)
 
     @property
+    def scheduler_module(self) -> str:
+        """Return the kernel's module of its scheduler; "" for `none`, which is no scheduler (ip_vs_add_service)."""
+        return "" if self.scheduler == "none" else f"ip_vs_{self.scheduler}"
+
+    @property
     def kernel_flags(self) -> tuple[str, ...]:
         """Return the flags that its scheduler has in the kernel, in the order of their bits."""
         fallback = FALLBACK_FLAGS.get(self.scheduler)

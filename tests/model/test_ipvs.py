@@ -90,3 +90,7 @@ def test_what_is_excluded_is_a_prefix_or_a_mark_of_either_family(excluded: Exclu
         "f": ("fwmark", "::", 7),
     }
     assert {name for name, key in keys.items() if excluded.covers(key)} == covered
+
+
+def test_none_is_no_scheduler_and_needs_no_module() -> None:
+    assert [replace(SERVICE, scheduler=name).scheduler_module for name in ("none", "wrr")] == ["", "ip_vs_wrr"]

@@ -79,7 +79,9 @@ ip route flush proto boot; ip rule del priority 150; ip -6 rule del priority 150
 sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ipvsadm -C; true"""
 # What a kernel refuses, and no plan: a source and a gateway that it does not have, an MTU of no link, one at which it
 # takes IPv6 off, a scheduler without a module, a family that only a tunnel has, servers that are no single host.
-SPOILT = ("", "", "", "source", "gateway", "mtu", "small mtu", "scheduler", "family", "broadcast", "multicast")
+_REFUSED = ("source", "gateway", "mtu", "small mtu", "scheduler", "family", "broadcast", "multicast")
+# `none`, which is no scheduler, needs no module.
+SPOILT = (*_REFUSED, "", "", "", "no scheduler")
 _VIP = Service(protocol="tcp", address="172.17.0.9", port=81)
 
 
@@ -95,8 +97,8 @@ def spoilt(wanted: Sandbox, how: str) -> Sandbox:
             return replace(wanted, routes=(*(wanted.routes or ()), odd))
         case "mtu" | "small mtu":
             return replace(wanted, interfaces=(replace(first, mtu=70000 if how == "mtu" else 1000), *others))
-        case "scheduler":
-            return with_service(wanted, replace(_VIP, scheduler="none"))
+        case "scheduler" | "no scheduler":
+            return with_service(wanted, replace(_VIP, scheduler="absent" if how == "scheduler" else "none"))
         case "family" | "broadcast" | "multicast":
             address = {"family": "fd00::7", "broadcast": "255.255.255.255", "multicast": "224.0.0.7"}[how]
             return with_service(wanted, replace(_VIP, servers=(Server(address=address, port=81),)))

@@ -39,9 +39,9 @@ def _scheduler(scene: Scene) -> Iterator[Hit]:
     for box in scene.boxes:
         if box.modules is None or box.sandbox.ipvs is None:
             continue
-        for scheduler in sorted({each.scheduler for each in box.sandbox.ipvs.services or ()}):
-            module = f"ip_vs_{scheduler}"
-            if module not in box.modules:
+        services = box.sandbox.ipvs.services or ()
+        for scheduler, module in sorted({(each.scheduler, each.scheduler_module) for each in services}):
+            if module and module not in box.modules:
                 words = f"the kernel of {box.id} has no scheduler {scheduler}: its module {module} is missing"
                 yield Hit(box.id, words, within(box, "modprobe", module))
 
