@@ -8,6 +8,7 @@ The names, and what they mean, are those of PEP 557 (`frozen`, `slots` and `kw_o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
@@ -98,7 +99,8 @@ class _NamedTupleType(type):
         content = {**_OF_TUPLES, **content, "__match_args__": names, "_fields": names}
         content["_field_defaults"] = {each.name: each.default for each in own.values() if each.default is not MISSING}
         made: Any = type(name, (tuple,), content)
-        made.__new__ = _tuple_maker(made, tuple(own.values()))
+        every = tuple(own.values())
+        made.__new__ = _growing(made, "__new__", every, partial(_new_tuple, every), tuple.__new__)
         return made
 
 
@@ -152,7 +154,9 @@ def _made(cls: type, *, frozen: bool, slots: bool, kw_only: bool) -> type:
                 delattr(made, name)
         for name, method in body.items():
             setattr(made, name, method)
-    made.__init__ = _initializer(made, tuple(every.values()), frozen=frozen)
+    parameters = tuple(every.values())
+    lines = partial(_assignments, parameters, frozen=frozen)
+    made.__init__ = _growing(made, "__init__", parameters, lines, _set_state)
     return made  # type: ignore[no-any-return]
 
 
@@ -170,41 +174,39 @@ def _own_fields(written: Mapping[str, Any]) -> dict[str, Field]:
     return found
 
 
-def _initializer(cls: Any, every: tuple[Field, ...], *, frozen: bool) -> Callable[..., None]:
-    """Return the `__init__` of a class, which replaces itself by one that is compiled."""
-    line = "_set(self, {name!r}, {value})" if frozen else "self.{name} = {value}"
+def _growing(
+    cls: Any,
+    name: str,
+    every: tuple[Field, ...],
+    lines: Callable[[], list[str]],
+    place: Callable[[Any, list[Any]], Any],
+) -> Callable[..., Any]:
+    """Return the method of a class that makes its values; after many, it replaces itself by one that is compiled.
+
+    `lines`: those of the compiled one, whose first parameter is `_first`. `place`: what does the same with that
+    parameter and the values of the fields.
+    """
     left = _MANY
 
-    def initialize(self: Any, /, *words: Any, **named: Any) -> None:
+    def begin(first: Any, /, *words: Any, **named: Any) -> Any:
         nonlocal left
         left -= 1
         values = _bound(every, words, named) if left > 0 else None
-        if values is None:
-            lines = [line.format(name=each.name, value=_value(each)) for each in every]
-            cls.__init__ = _written(cls, "__init__", "self", every, lines)
-            cls.__init__(self, *words, **named)
-            return
-        for each, value in zip(every, values, strict=True):
-            object.__setattr__(self, each.name, value)
+        if values is not None:
+            return place(first, values)
+        setattr(cls, name, _written(cls, name, every, lines()))
+        return getattr(cls, name)(first, *words, **named)
 
-    return initialize
+    return begin
 
 
-def _tuple_maker(cls: Any, every: tuple[Field, ...]) -> Callable[..., Any]:
-    """Return the `__new__` of a class of tuples, which replaces itself by one that is compiled."""
-    left = _MANY
+def _assignments(every: tuple[Field, ...], *, frozen: bool) -> list[str]:
+    line = "_set(_first, {name!r}, {value})" if frozen else "_first.{name} = {value}"
+    return [line.format(name=each.name, value=_value(each)) for each in every]
 
-    def make(kind: Any, /, *words: Any, **named: Any) -> Any:
-        nonlocal left
-        left -= 1
-        values = _bound(every, words, named) if left > 0 else None
-        if values is None:
-            content = "".join(f"{each.name}, " for each in every)
-            cls.__new__ = _written(cls, "__new__", "_kind", every, [f"return _new(_kind, ({content}))"])
-            return cls.__new__(kind, *words, **named)
-        return tuple.__new__(kind, values)
 
-    return make
+def _new_tuple(every: tuple[Field, ...]) -> list[str]:
+    return [f"return _new(_first, ({''.join(f'{each.name}, ' for each in every)}))"]
 
 
 def _bound(every: tuple[Field, ...], words: Sequence[Any], named: Mapping[str, Any]) -> list[Any] | None:
@@ -239,10 +241,10 @@ def _value(each: Field) -> str:
     )
 
 
-def _written(cls: Any, name: str, first: str, every: Iterable[Field], lines: Iterable[str]) -> Callable[..., Any]:
+def _written(cls: Any, name: str, every: Iterable[Field], lines: Iterable[str]) -> Callable[..., Any]:
     """Return a compiled method whose parameters are the fields of a class."""
     scope: dict[str, Any] = {"_missing": MISSING, "_set": object.__setattr__, "_new": tuple.__new__}
-    positional, named = [first], ["*"]
+    positional, named = ["_first"], ["*"]
     for each in every:
         parameter = each.name
         if each.default_factory is not MISSING:
