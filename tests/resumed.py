@@ -146,19 +146,19 @@ def _save(kind: Kind, file: Path) -> None:
     try:
         # The other agent is there as well.
         guest.output("true")
-        _migrate(guest.sandbox.qmp, file)
+        migrate(guest.sandbox.qmp, file)
     finally:
         launch.stop(name)
 
 
-def _migrate(monitor_path: str, file: Path) -> None:
-    """Write the state of a machine to a file, which is there once all of it is."""
-    with Monitor(monitor_path, _SAVE_TIMEOUT) as monitor:
+def migrate(monitor_path: str, file: Path, timeout: float = _SAVE_TIMEOUT) -> None:
+    """Write the state of a machine to a file, which is there once all of it is. `timeout`: seconds."""
+    with Monitor(monitor_path, timeout) as monitor:
         monitor.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
         monitor.execute("migrate-set-parameters", **{"max-bandwidth": 0})
         monitor.execute("migrate", uri=f"exec:cat >{file}.new")
-        ended = monitor.await_event("MIGRATION", lambda data: data["status"] in {"completed", "failed"}, _SAVE_TIMEOUT)
-        assert ended, f"the state of a machine was not saved in {_SAVE_TIMEOUT:.0f} s"
+        ended = monitor.await_event("MIGRATION", lambda data: data["status"] in {"completed", "failed"}, timeout)
+        assert ended, f"the state of a machine was not saved in {timeout:.0f} s"
         assert monitor.execute("query-migrate")["status"] == "completed", monitor.execute("query-migrate")
     os.replace(f"{file}.new", file)
 
@@ -201,7 +201,7 @@ def _save_throwaway(words: Callable[[Mapping[str, int]], list[str]], file: Path)
         try:
             with AgentClient(pairs[agent.PORT][0].dup()) as client:
                 client.greet(_SAVE_TIMEOUT)
-            _migrate(monitor, file)
+            migrate(monitor, file)
         finally:
             process.kill()
             process.wait()

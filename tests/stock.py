@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.guest import image, qemu
-from reconciler.guest.qmp import Monitor
 from reconciler.values import dataclass
+from tests.resumed import migrate
 
 # NetworkManager does not run until a test starts it. It needs a logind: debootstrap does not know who provides that.
 INCLUDED = (
@@ -202,15 +202,7 @@ def _save(folder: Path) -> None:
     with _running(f"{folder}/disk") as machine:
         machine.await_answer()
         machine.output("systemctl is-system-running --wait; sync", _BOOT_TIMEOUT)
-        with Monitor(machine.qmp, _BOOT_TIMEOUT) as monitor:
-            monitor.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
-            monitor.execute("migrate-set-parameters", **{"max-bandwidth": 0})
-            monitor.execute("migrate", uri=f"exec:cat >{folder}/state")
-            ended = monitor.await_event(
-                "MIGRATION", lambda data: data["status"] in {"completed", "failed"}, _BOOT_TIMEOUT
-            )
-            assert ended, "the state of the machine was not saved"
-            assert monitor.execute("query-migrate")["status"] == "completed"
+        migrate(machine.qmp, folder / "state", _BOOT_TIMEOUT)
 
 
 @contextmanager
