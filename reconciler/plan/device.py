@@ -35,8 +35,11 @@ def check_elsewhere(interface: Interface, around: Surroundings) -> None:
 def check_hw_addr(interface: Interface, has: str, kind: str = "") -> None:
     """Raise HostError if a device has a MAC address and its interface does not name one, or the other way round.
 
-    `has`: that of the device, "" for none. `kind`: that of the device, in words.
+    `has`: that of the device, "" for none. `kind`: that of the device, in words. A link that is made in the sandbox has
+    one, whatever its manifest says.
     """
+    if interface.made:
+        return
     if interface.hw_addr and not has:
         message = f"{interface.device} has no MAC address{kind}; remove hwAddr from interface {interface.name}"
         raise HostError(message, path=("hwAddr",))

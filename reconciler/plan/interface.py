@@ -138,15 +138,13 @@ def plan_links(
     kept += [pair for pair in staying if pair[0].name in raised and not pair[1].up and pair not in [*kept, *again]]
     for before, after in kept:
         plan.early += altnames.going(before.name, before.altnames or (), after.altnames)
-    plan.early.append(
-        Network(tuple(order_renames(plan.renames, around.links.union(each.name for each in (*wanted, *had)))))
-    )
+    taken = {each.name for each in (*wanted, *had)} | around.links
+    plan.early.append(Network(tuple(order_renames(plan.renames, taken))))
     plan.renames |= {before.name: after.name for before, after in again if before.name != after.name}
     for pair in staying:
         if pair not in again:
             with about(pair[1], wanted):
-                if not pair[1].made:
-                    check_hw_addr(pair[1], pair[0].hw_addr)
+                check_hw_addr(pair[1], pair[0].hw_addr)
                 hosts.of(pair[1]).check(pair[1])
             if pair not in kept:
                 plan.early.append(Settings(tuple(sysctls.of_nics.get(pair[1].device, ()))))
